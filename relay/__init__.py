@@ -1,0 +1,1 @@
+"""Relay: a self-hosted, encrypted chat and event relay."""

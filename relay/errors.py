@@ -1,0 +1,48 @@
+"""Every exception that Relay raises on purpose.
+
+The tree::
+
+    RelayError
+    ├── UsageError            a person's mistake: bad flag, config, address, file        exit 2
+    ├── StartError            the program cannot start here: port, lock, key             exit 1 or 3
+    ├── LocalProtocolError    our own side asked the protocol for something illegal (a bug of ours)
+    ├── RemoteProtocolError   the peer broke the protocol; carries the close code for it
+    │   └── EnvelopeError     an envelope that the validator refuses
+    └── (store.errors, server.agent.client and client.errors derive theirs from RelayError)
+
+Nothing a peer sends may surface as any other exception type.
+"""
+
+from __future__ import annotations
+
+
+class RelayError(Exception):
+    """Root of all exceptions that Relay raises on purpose."""
+
+
+class UsageError(RelayError):
+    """A person's mistake: the message says what, where and what to do. Exit code 2."""
+
+
+class StartError(RelayError):
+    """The program cannot start here. ``exit_code`` is 1, or 3 when a child could not boot."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class LocalProtocolError(RelayError):
+    """Our own side asked for something that the protocol forbids now: a bug of the caller."""
+
+
+class RemoteProtocolError(RelayError):
+    """The peer broke the protocol. ``code`` is the close code that it is told, if it is told."""
+
+    def __init__(self, message: str, code: int = 2001) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class EnvelopeError(RemoteProtocolError):
+    """A record's content is not a sequence of legal envelopes."""

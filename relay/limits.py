@@ -1,0 +1,71 @@
+"""Every bound of the protocol and of what a peer can make us hold, with its unit and its reason.
+
+Settings may lower some of the server's bounds; the protocol's own are constants, part of
+docs/protocol.md. Relations between them are asserted at import, so a careless change fails at once.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- frames and records (handshake.md, "Records") ---------------------------------------------
+FRAME_HEADER_BYTES: Final = 4
+"""Type u8 and length u24."""
+HANDSHAKE_BODY_BYTES_MAX: Final = 4096
+"""Frozen for all versions: a peer that speaks something else is dropped after four bytes."""
+RECORD_CONTENT_BYTES_MAX: Final = 65_536
+RECORD_INNER_BYTES_MAX: Final = 69_632
+"""Content, type byte and padding: content rounded up to a multiple of 4096 (strict padding)."""
+TAG_BYTES: Final = 16
+RECORD_BODY_BYTES_MIN: Final = 1 + TAG_BYTES
+RECORD_BODY_BYTES_MAX: Final = RECORD_INNER_BYTES_MAX + TAG_BYTES
+
+# --- envelopes ---------------------------------------------------------------------------------
+ENVELOPES_PER_RECORD_MAX: Final = 1024
+"""A client's record of more is refused: it bounds the work one record can cause (NATS bounds the
+same by max_payload and its read buffer). A server's record is bounded by its bytes alone."""
+ENVELOPE_FIELDS_MAX: Final = 24
+"""Known fields and the trailing ones of a later version."""
+ENVELOPE_DEPTH_MAX: Final = 8
+BODY_BYTES_MAX: Final = 32_768
+"""Half a record, so that an entry with all its fields always fits in one (IRC 512, NATS 1 MiB)."""
+CONTENT_TYPE_BYTES_MAX: Final = 64
+ERROR_TEXT_BYTES_MAX: Final = 512
+DISPLAY_NAME_CHARS_MAX: Final = 64
+AGENT_CHARS_MAX: Final = 64
+NAME_CHARS_MAX: Final = 32
+EPOCH_BYTES: Final = 8
+PRODUCER_BYTES: Final = 8
+SECRET_BYTES: Final = 16
+KEY_ID_BYTES_MAX: Final = 32
+U32_MAX: Final = 2**32 - 1
+U63_MAX: Final = 2**63 - 1
+"""Counters and sequence numbers: SQLite's integers are signed 64 bit."""
+
+# --- pages and history --------------------------------------------------------------------------
+PAGE_BYTES_MAX: Final = 60_000
+"""Rows in one history page or catch-up record: fits a record with room for the envelope's head."""
+PAGE_ENTRIES_MAX: Final = 1000
+HISTORY_ON_JOIN_MAX: Final = 10_000
+
+# --- what one connection may make the server hold ------------------------------------------------
+OUTBOX_BYTES_MAX: Final = 131_072
+"""Unsealed batch references of one connection; over it all its logs fall behind (rule 4)."""
+TRANSPORT_HIGH_WATER_BYTES: Final = 65_536
+"""Sealed bytes waiting in user space. With the outbox and the kernel's unsent bytes: 256 KiB."""
+KERNEL_NOTSENT_LOWAT_BYTES: Final = 65_536
+CONNECTION_BYTES_MAX: Final = 262_144
+LOGS_PER_CONNECTION_MAX: Final = 1024
+SENDS_UNACKNOWLEDGED_MAX: Final = 1024
+"""A client's window per connection: sends the server takes before it stops reading the socket."""
+SENDS_UNACKNOWLEDGED_BYTES_MAX: Final = 262_144
+ROSTER_NAMES_MAX: Final = 200
+"""Above so many members a room's join and leave events carry only the count."""
+
+assert RECORD_INNER_BYTES_MAX >= RECORD_CONTENT_BYTES_MAX + 1
+assert RECORD_INNER_BYTES_MAX % 4096 == 0
+assert BODY_BYTES_MAX + 1024 <= PAGE_BYTES_MAX <= RECORD_CONTENT_BYTES_MAX - 1024
+assert (
+    OUTBOX_BYTES_MAX + TRANSPORT_HIGH_WATER_BYTES + KERNEL_NOTSENT_LOWAT_BYTES
+    <= CONNECTION_BYTES_MAX
+)

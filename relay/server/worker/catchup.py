@@ -1,0 +1,96 @@
+"""Catching up: readers that are not live read the log, page by page, until they reach its head.
+
+Rule 5: pages of at most a record, round robin over members, a slice of time per loop turn, live
+traffic first. Join with history, resume, and falling behind are all this one act: read
+(cursor, H], and when cursor = H enter the live set in that same turn.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from relay import limits
+from relay.store.errors import StoreError
+from relay.wire.codes import CloseCode
+from relay.wire.envelopes import Live, pack
+
+if TYPE_CHECKING:
+    from relay.server.worker.fanout import Member
+    from relay.store.log import Reader
+
+SLICE_S: Final = 0.002
+"""Time per loop turn: what a live message may wait behind readers of history."""
+PAGES_CACHED_MAX: Final = 64
+"""Full pages kept for the next reader at the same place (a room's reconnect storm): 4 MiB."""
+log = logging.getLogger("relay.worker")
+
+
+class Catchup:
+    """The readers of a worker that are behind, in turn."""
+
+    def __init__(self, reader_of: Callable[[str], Reader], clock: Callable[[], float]) -> None:
+        self._reader_of = reader_of
+        self._clock = clock
+        self._queue: deque[Member] = deque()
+        self._pages: OrderedDict[tuple[str, int], tuple[int, bytes]] = OrderedDict()
+        self.pages_read = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    def add(self, member: Member) -> None:
+        """Queue a member that is not live. One that its socket holds up is added again by it."""
+        if not member.queued:
+            member.queued = True
+            self._queue.append(member)
+
+    def run(self) -> None:
+        """Serve pages for one slice of time."""
+        deadline = self._clock() + SLICE_S
+        while self._queue:
+            member = self._queue.popleft()
+            member.queued = False
+            try:
+                self._serve(member)
+            except StoreError:
+                # The reader's cursor is safe with the reader: it comes again, and resumes.
+                log.exception("catchup_failed", extra={"log": member.feed.log})
+                member.session.close(CloseCode.INTERNAL)
+            if self._clock() >= deadline:
+                return
+
+    def _serve(self, member: Member) -> None:
+        session, feed = member.session, member.feed
+        if feed.members.get(session) is not member or member.live:
+            return
+        if session.outbox.paused:
+            return  # Session.resume_writing adds it again
+        if member.seq < feed.seq:
+            last, content = self._page(feed.log, member.seq, feed.seq)
+            session.outbox.put(content)
+            session.outbox.flush(self._clock())
+            member.seq = last
+        if member.seq == feed.seq:
+            feed.enter_live(member)
+            session.answer(pack(Live(feed.log, feed.epoch, feed.seq)))
+        else:
+            self.add(member)
+
+    def _page(self, log: str, after: int, upto: int) -> tuple[int, bytes]:
+        """Return (last seq, bytes) of the next page. An empty page means that the log has no more."""
+        cached = self._pages.get((log, after))
+        if cached is not None and cached[0] <= upto:
+            self._pages.move_to_end((log, after))
+            return cached
+        page = self._reader_of(log).read(log, after, upto, limits.PAGE_BYTES_MAX)
+        self.pages_read += 1
+        rows = page.rows
+        result = (upto if page.end else rows[-1][0], b"".join([row[1] for row in rows]))
+        if not page.end:
+            self._pages[log, after] = result
+            if len(self._pages) > PAGES_CACHED_MAX:
+                self._pages.popitem(last=False)
+        return result

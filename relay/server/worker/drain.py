@@ -1,0 +1,46 @@
+"""Shutdown of a worker as a numbered story."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from relay.wire.codes import CloseCode
+
+if TYPE_CHECKING:
+    from relay.server.worker.acceptor import Acceptor
+    from relay.server.worker.hub import Hub
+
+CLOSES_PER_TURN: Final = 200
+log = logging.getLogger("relay.worker")
+
+
+async def drain(hub: Hub, acceptor: Acceptor, timeout_s: float) -> None:
+    """End all connections so that every client is told, and close the store cleanly."""
+    # 1. Accept no more: what is in the backlog waits for another worker, or is refused at the end.
+    acceptor.stop()
+
+    # 2. Commit and answer what has arrived.
+    hub.home.commit()
+
+    # 3. Tell every client, in slices so that the loop goes on. GOING_AWAY means: connect again.
+    sessions = list(hub.sessions)
+    for start in range(0, len(sessions), CLOSES_PER_TURN):
+        for session in sessions[start : start + CLOSES_PER_TURN]:
+            session.close(CloseCode.GOING_AWAY)
+        await asyncio.sleep(0)
+
+    # 4. Wait until they are gone, up to the deadline; then drop who does not answer.
+    deadline = hub.clock() + timeout_s
+    while hub.sessions and hub.clock() < deadline:
+        for session in list(hub.sessions):
+            session.check_deadline(hub.clock())
+        await asyncio.sleep(0.02)
+    for session in list(hub.sessions):
+        session.abort()
+    await asyncio.sleep(0)
+
+    # 5. Close the partitions: a clean flag, so that the next start keeps every epoch.
+    hub.home.close()
+    log.info("drained", extra={"connections": len(sessions)})

@@ -1,0 +1,83 @@
+"""The numbers that end a connection or refuse a request, each with its one-line explanation.
+
+Close codes come in two ranges: 1000-1999 means "connect again", 2000-2999 is final. The tables of
+docs/protocol.md are made from this module (``python -m relay.wire.codes``).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class CloseCode(IntEnum):
+    """Why a connection ends. The range says whether the client may come back by itself."""
+
+    explanation: str
+
+    def __new__(cls, number: int, explanation: str) -> CloseCode:
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.explanation = explanation
+        return member
+
+    GOING_AWAY = 1000, "the server or its worker stops or restarts; connect again"
+    INTERNAL = 1001, "the server failed on this connection; nothing acknowledged is lost"
+    IDLE = 1002, "two pings went unanswered"
+    TOO_SLOW = 1003, "nothing was read for too long; connect again and resume"
+    OVERLOADED = 1004, "too many connections now; connect again later"
+    LOGIN_TIMEOUT = 1005, "no HELLO came in time"
+
+    NORMAL = 2000, "a clean end, as asked"
+    PROTOCOL = 2001, "the peer broke the protocol"
+    REPLACED = 2002, "the same client instance connected again"
+    NAME_REFUSED = 2003, "the name is not legal, reserved, or in use by another instance"
+    LIMIT = 2004, "a limit for one connection was exceeded on purpose or by a bug"
+    KICKED = 2005, "an operator ended this connection"
+
+
+def may_reconnect(code: int | None) -> bool:
+    """Tell whether a client may connect again by itself after this code (None: connection lost)."""
+    return code is None or 1000 <= code < 2000
+
+
+class ErrorCode(IntEnum):
+    """Why one request or one send was refused; the connection goes on."""
+
+    explanation: str
+
+    def __new__(cls, number: int, explanation: str) -> ErrorCode:
+        member = int.__new__(cls, number)
+        member._value_ = number
+        member.explanation = explanation
+        return member
+
+    BAD_REQUEST = 1, "a field has a value that this request does not allow"
+    UNKNOWN_OPERATION = 2, "this server does not know the operation; arg is its number"
+    NAME_INVALID = 3, "a name of a user or a room breaks the grammar, or is reserved"
+    NAME_TAKEN = 4, "the name is in use by another client instance"
+    LIMIT = 5, "a limit of this connection is reached; arg is the limit"
+    NOT_A_MEMBER = 6, "the connection has not joined this log"
+    NOT_SUPPORTED = 7, "this version of the server does not offer that"
+    ID_CONFLICT = 8, "this counter was used for another content; arg is the sequence number of it"
+    EXPECTED = 9, "counters were skipped: send again from arg"
+    UNKNOWN_OUTCOME = 10, "the id is too old or unknown: whether it was stored cannot be told"
+    BUSY = 11, "the home of the log cannot keep up; arg is when to try again, in ms"
+    UNAVAILABLE = 12, "the log's store cannot be written now; arg is when to try again, in ms"
+    ALREADY_JOINED = 13, "the connection has joined this log before"
+    NOT_LOGGED_IN = 14, "HELLO must come first, and once"
+
+
+def tables() -> str:
+    """Return the two code tables as Markdown, for docs/protocol.md."""
+    lines = ["| close code | name | may reconnect | meaning |", "|---|---|---|---|"]
+    lines += [
+        f"| {c.value} | `{c.name}` | {'yes' if may_reconnect(c) else 'no'} | {c.explanation} |"
+        for c in CloseCode
+    ]
+    lines += ["", "| error code | name | meaning |", "|---|---|---|"]
+    lines += [f"| {e.value} | `{e.name}` | {e.explanation} |" for e in ErrorCode]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(tables(), end="")  # noqa: T201 - this is the program's output

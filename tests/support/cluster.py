@@ -1,0 +1,171 @@
+"""A real relay for tests: the console command in its own process group, on a port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+DEADLINE_S = 30.0
+"""Generous: for waiting on an event that must come, never a measure of speed."""
+
+
+def wait_until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+    """Wait for a condition of another process, which cannot tell us; fail after the deadline."""
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {deadline_s} s: {what}")
+        time.sleep(0.01)
+
+
+async def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
+    """As ``wait_until``, letting the event loop run."""
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {deadline_s} s: {what}")
+        await asyncio.sleep(0.01)
+
+
+def relay_command(*args: str | os.PathLike[str]) -> list[str]:
+    """The command line of the console program, run by this interpreter."""
+    return [sys.executable, "-m", "relay.cli", *map(os.fspath, args)]
+
+
+def run_relay(
+    *args: str | os.PathLike[str], text: str = "", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a ``relay`` command to its end."""
+    return subprocess.run(
+        relay_command(*args),
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
+
+
+class Relay:
+    """``relay serve`` in a process group of its own."""
+
+    def __init__(self, data: Path, *args: str, bind: str = "127.0.0.1:0", workers: int = 1) -> None:
+        self.data = data
+        self.log: list[str] = []
+        self.printed: list[str] = []
+        command = relay_command("serve", "--bind", bind, "--data", data, "--workers", str(workers))
+        self.process = subprocess.Popen(
+            [*command, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "RELAY_LOG__FORMAT": "json"},
+        )
+        self._readers = [
+            self._collect(self.process.stdout, self.printed),
+            self._collect(self.process.stderr, self.log),
+        ]
+
+    def _collect(self, stream: object, into: list[str]) -> threading.Thread:
+        def run() -> None:
+            for line in stream:  # type: ignore[attr-defined]
+                into.append(line.rstrip("\n"))
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
+
+    def __enter__(self) -> Self:
+        """Wait until it serves."""
+        try:
+            wait_until(lambda: self._find() or self.process.poll() is not None, "relay serve")
+        except AssertionError:
+            self.kill()
+            raise
+        if not self._find():
+            raise AssertionError("relay serve ended: " + "\n".join(self.log))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Stop it, and leave nothing behind."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group: whatever is left."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for reader in self._readers:
+            reader.join(DEADLINE_S)
+
+    def _find(self) -> str | None:
+        for line in self.printed:
+            found = re.search(r"relay://[a-z2-7]{52}@\S+", line)
+            if found:
+                return found.group()
+        return None
+
+    @property
+    def address(self) -> str:
+        """``relay://FINGERPRINT@HOST:PORT`` as it was printed."""
+        address = self._find()
+        assert address is not None
+        return address
+
+    @property
+    def port(self) -> int:
+        """The port that was bound."""
+        return int(self.address.rsplit(":", 1)[1])
+
+    def children(self) -> Iterator[psutil.Process]:
+        """The server's own processes below the supervisor."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            yield from psutil.Process(self.process.pid).children(recursive=True)
+
+    def _titled(self, word: str) -> list[int]:
+        pids = []
+        for child in self.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if f"relay: {word}" in " ".join(child.cmdline()):
+                    pids.append(child.pid)
+        return pids
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers."""
+        return self._titled("worker")
+
+    def agent(self) -> int | None:
+        """Process id of the key agent, or None while it is being restarted."""
+        pids = self._titled("key agent")
+        return pids[0] if pids else None
+
+    def kill_worker(self, index: int = 0) -> None:
+        """``kill -9`` of a worker, and wait until another one has taken its place."""
+        victim = self.workers()[index]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(
+            lambda: (pids := self.workers()) and victim not in pids, "a new worker in its place"
+        )
