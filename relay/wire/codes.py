@@ -1,7 +1,7 @@
 """The numbers that end a connection or refuse a request, each with its one-line explanation.
 
 Close codes come in two ranges: 1000-1999 means "connect again", 2000-2999 is final. The tables of
-docs/protocol.md are made from this module (``python -m relay.wire.codes``).
+docs/protocol.md are made from this module (``python -m relay.wire.tables``).
 """
 
 from __future__ import annotations
@@ -65,19 +65,3 @@ class ErrorCode(IntEnum):
     UNAVAILABLE = 12, "the log's store cannot be written now; arg is when to try again, in ms"
     ALREADY_JOINED = 13, "the connection has joined this log before"
     NOT_LOGGED_IN = 14, "HELLO must come first, and once"
-
-
-def tables() -> str:
-    """Return the two code tables as Markdown, for docs/protocol.md."""
-    lines = ["| close code | name | may reconnect | meaning |", "|---|---|---|---|"]
-    lines += [
-        f"| {c.value} | `{c.name}` | {'yes' if may_reconnect(c) else 'no'} | {c.explanation} |"
-        for c in CloseCode
-    ]
-    lines += ["", "| error code | name | meaning |", "|---|---|---|"]
-    lines += [f"| {e.value} | `{e.name}` | {e.explanation} |" for e in ErrorCode]
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(tables(), end="")  # noqa: T201 - this is the program's output

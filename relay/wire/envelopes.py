@@ -263,11 +263,17 @@ Check: TypeAlias = Callable[[object], bool]
 
 
 # --- field checks ------------------------------------------------------------------------------
+# Each check carries its wire type as its docstring: the table of docs/protocol.md is made from it.
+def _said(check: Check, wire_type: str) -> Check:
+    check.__doc__ = wire_type
+    return check
+
+
 def _uint(maximum: int) -> Check:
     def check(value: object) -> bool:
         return type(value) is int and 0 <= value <= maximum
 
-    return check
+    return _said(check, f"int ≤ 2^{maximum.bit_length()}-1")
 
 
 def _text(bytes_max: int, chars_min: int = 0) -> Check:
@@ -278,21 +284,26 @@ def _text(bytes_max: int, chars_min: int = 0) -> Check:
             and (value.isascii() or len(value.encode()) <= bytes_max)
         )
 
-    return check
+    return _said(check, f"str {chars_min}..{bytes_max}")
 
 
 def _binary(minimum: int, maximum: int) -> Check:
     def check(value: object) -> bool:
         return type(value) is bytes and minimum <= len(value) <= maximum
 
-    return check
+    size = f"{minimum}" if minimum == maximum else f"{minimum}..{maximum}"
+    return _said(check, f"bin {size}")
 
 
 def _nil_or(inner: Check) -> Check:
-    return lambda value: value is None or inner(value)
+    def check(value: object) -> bool:
+        return value is None or inner(value)
+
+    return _said(check, f"nil or {inner.__doc__}")
 
 
 def _boolean(value: object) -> bool:
+    """bool"""  # noqa: D400, D403, D415 - a wire type, not a sentence
     return value is True or value is False
 
 
@@ -300,7 +311,7 @@ def _list_of(inner: Check, count_max: int) -> Check:
     def check(value: object) -> bool:
         return type(value) is list and len(value) <= count_max and all(map(inner, value))
 
-    return check
+    return _said(check, f"array of ({inner.__doc__})")
 
 
 def _tuple_of(*inner: Check) -> Check:
@@ -311,7 +322,7 @@ def _tuple_of(*inner: Check) -> Check:
             and all(f(v) for f, v in zip(inner, value, strict=True))
         )
 
-    return check
+    return _said(check, "array [" + ", ".join(str(f.__doc__) for f in inner) + "]")
 
 
 _u8 = _uint(255)
@@ -332,6 +343,7 @@ _error_text = _text(limits.ERROR_TEXT_BYTES_MAX)
 
 
 def _counter(value: object) -> bool:
+    """int 1..2^63-1"""  # noqa: D400, D403, D415
     return type(value) is int and 1 <= value <= limits.U63_MAX
 
 
@@ -342,6 +354,7 @@ _ENTRY_CHECKS: Final[tuple[Check, ...]] = (
 
 
 def _packed_entry(value: object) -> bool:
+    """an ENTRY envelope"""  # noqa: D400, D403, D415
     return (
         type(value) is list
         and len(value) >= 1 + len(_ENTRY_CHECKS)

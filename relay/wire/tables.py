@@ -1,0 +1,68 @@
+"""The tables of docs/protocol.md, made from the code: ``python -m relay.wire.tables docs/protocol.md``.
+
+Each table stands between a ``<!-- begin NAME -->`` and an ``<!-- end NAME -->`` line; a test checks that
+the page is up to date.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from relay.wire.codes import CloseCode, ErrorCode, may_reconnect
+from relay.wire.envelopes import CLIENT_SHAPES, SERVER_SHAPES, Op, Shape
+
+
+def close_codes() -> str:
+    """Return the close codes as a Markdown table."""
+    lines = ["| close code | name | may reconnect | meaning |", "|---|---|---|---|"]
+    lines += [
+        f"| {c.value} | `{c.name}` | {'yes' if may_reconnect(c) else 'no'} | {c.explanation} |"
+        for c in CloseCode
+    ]
+    return "\n".join(lines)
+
+
+def error_codes() -> str:
+    """Return the error codes as a Markdown table."""
+    lines = ["| error code | name | meaning |", "|---|---|---|"]
+    lines += [f"| {e.value} | `{e.name}` | {e.explanation} |" for e in ErrorCode]
+    return "\n".join(lines)
+
+
+def operations(shapes: dict[int, Shape]) -> str:
+    """Return the operations of one direction as a Markdown table."""
+    lines = ["| op | name | fields behind op, in order |", "|---|---|---|"]
+    for number, shape in shapes.items():
+        names = shape.type.__annotations__
+        fields = [
+            f"{name}: {check.__doc__}" for name, check in zip(names, shape.checks, strict=True)
+        ]
+        lines.append(f"| {int(number)} | `{Op(number).name}` | {' · '.join(fields)} |")
+    return "\n".join(lines)
+
+
+TABLES = {
+    "client operations": lambda: operations(CLIENT_SHAPES),
+    "server operations": lambda: operations(SERVER_SHAPES),
+    "close codes": close_codes,
+    "error codes": error_codes,
+}
+
+
+def filled(page: str) -> str:
+    """Return a page with every marked table as the code has it now."""
+    for name, table in TABLES.items():
+        pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
+        page, count = re.subn(
+            pattern, lambda m, t=table: m[1] + t() + "\n" + m[2], page, flags=re.DOTALL
+        )
+        if count != 1:
+            raise ValueError(f"the page has no place (or several) for the table {name!r}")
+    return page
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    target.write_text(filled(target.read_text()))

@@ -1,0 +1,78 @@
+"""A person at ``relay chat``, in its own process, line by line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+from typing import IO, Self
+
+from tests.support.cluster import DEADLINE_S, relay_command, wait_until
+
+
+class Person:
+    """``relay chat`` on pipes: type lines, look at what is shown."""
+
+    def __init__(self, address: str, name: str, room: str, home: Path, *args: str) -> None:
+        self.shown: list[str] = []
+        self.notices: list[str] = []
+        self.process = subprocess.Popen(
+            relay_command("chat", address, "--name", name, "--room", room, *args),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "RELAY_KNOWN_SERVERS": str(home / "known_servers")},
+        )
+        self._threads = [
+            self._collect(self.process.stdout, self.shown),
+            self._collect(self.process.stderr, self.notices),
+        ]
+
+    @staticmethod
+    def _collect(stream: IO[str] | None, into: list[str]) -> threading.Thread:
+        def run() -> None:
+            assert stream is not None
+            for line in stream:
+                into.append(line.rstrip("\n"))
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """End of input is how a person in a pipe leaves."""
+        self.leave()
+
+    def say(self, *lines: str) -> None:
+        """Type lines."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("".join(f"{line}\n" for line in lines))
+        self.process.stdin.flush()
+
+    def sees(self, *texts: str) -> None:
+        """Wait until each text is in a line that is shown."""
+        for text in texts:
+            wait_until(lambda t=text: any(t in line for line in self.shown), f"{text!r} shown")  # type: ignore[misc]
+
+    def is_told(self, text: str) -> None:
+        """Wait for a notice."""
+        wait_until(lambda: any(text in line for line in self.notices), f"notice {text!r}")
+
+    def leave(self) -> int:
+        """Close the input; return the exit code."""
+        if self.process.stdin is not None and not self.process.stdin.closed:
+            self.process.stdin.close()
+        try:
+            code = self.process.wait(DEADLINE_S)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            for thread in self._threads:
+                thread.join(DEADLINE_S)
+        return code

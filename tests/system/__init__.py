@@ -1,0 +1,1 @@
+"""Real processes: the console commands against a real server."""

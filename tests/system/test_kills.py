@@ -1,0 +1,95 @@
+"""kill -9 of each kind of process: nothing lost, nothing doubled, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+
+from tests.support.cluster import Relay, relay_command, run_relay, wait_until
+from tests.support.people import Person
+from tests.support.tails import Tail
+
+
+def test_worker_killed_twice_during_send(relay: Relay) -> None:
+    """The command ends with status 0; the log has each line once, in order."""
+    lines = [f"line {n}" for n in range(1000)]
+    with Tail(relay.address, "bulk", "--since", "0") as tail:
+        sender = subprocess.Popen(
+            relay_command("send", relay.address, "bulk"),
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert sender.stdin is not None
+        for third in range(3):
+            chunk = lines[third * 333 : (third + 1) * 333 if third < 2 else None]
+            sender.stdin.write("".join(f"{line}\n" for line in chunk[: len(chunk) // 2]))
+            sender.stdin.flush()
+            tail.has(third * 333 + 1)
+            if third < 2:
+                sender.stdin.write("".join(f"{line}\n" for line in chunk[len(chunk) // 2 :]))
+                sender.stdin.flush()
+                relay.kill_worker()
+            else:
+                sender.stdin.write("".join(f"{line}\n" for line in chunk[len(chunk) // 2 :]))
+        _, errors = sender.communicate(timeout=60)
+        assert sender.returncode == 0, errors
+        assert tail.has(1000) == lines
+    with Tail(relay.address, "bulk", "--since", "0") as again:
+        assert again.has(1000) == lines
+
+
+def test_agent_killed(relay: Relay, tmp_path: Path) -> None:
+    """Chats go on without the agent; handshakes work again once it is back."""
+    with (
+        Person(relay.address, "alice", "lobby", tmp_path) as alice,
+        Person(relay.address, "bob", "lobby", tmp_path) as bob,
+    ):
+        alice.is_told("lobby")
+        bob.is_told("lobby")
+        victim = relay.agent()
+        assert victim is not None
+        os.kill(victim, signal.SIGKILL)
+        alice.say("still here")
+        bob.sees("still here")
+        wait_until(lambda: relay.agent() not in (None, victim), "a new key agent")
+        sent = run_relay("send", relay.address, "lobby", "after the agent")
+        assert sent.returncode == 0, sent.stderr
+        bob.sees("after the agent")
+        assert bob.process.poll() is None
+
+
+def test_supervisor_killed_leaves_nothing(tmp_path: Path) -> None:
+    """No process stays, and a restart on the same port and data binds at once."""
+    with Relay(tmp_path / "data") as first:
+        run_relay("send", first.address, "lobby", "before")
+        children = list(first.children())
+        assert len(children) >= 2
+        port = first.port
+        address = first.address
+        os.kill(first.process.pid, signal.SIGKILL)
+        gone, alive = psutil.wait_procs(children, timeout=20)
+        assert not alive, alive
+        assert len(gone) == len(children)
+    with Relay(tmp_path / "data", bind=f"127.0.0.1:{port}") as second:
+        assert second.address == address
+        with Tail(second.address, "lobby", "--since", "0") as tail:
+            assert tail.has(1) == ["before"]
+
+
+def test_term_tells_every_client_and_ends_cleanly(tmp_path: Path) -> None:
+    """TERM: exit status 0, clients know that the server went away, no process stays."""
+    with Relay(tmp_path / "data") as relay:
+        with Person(relay.address, "alice", "lobby", tmp_path) as alice:
+            alice.is_told("lobby")
+            children = list(relay.children())
+            relay.process.terminate()
+            assert relay.process.wait(30) == 0
+            _, alive = psutil.wait_procs(children, timeout=10)
+            assert not alive
+            alice.is_told("GOING_AWAY")
+            alice.process.terminate()
