@@ -1,0 +1,184 @@
+"""Record protection of one direction: AES-256-GCM with an implicit, never repeated sequence.
+
+The cipher owns its nonce counter, its usage limits and its rekey, so that no caller can reuse a nonce
+(TLS: record protection; Noise: CipherState). ``seal`` makes a whole frame, ``open`` takes one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from relay import limits
+from relay.errors import LocalProtocolError, RemoteProtocolError
+from relay.wire.frames import FrameType
+from relay.wire.key_schedule import IV_BYTES, KEY_BYTES, next_traffic_secret, traffic_keys
+
+TYPE_BITS: Final = FrameType.RECORD << 24
+SEQUENCE_MAX: Final = 2**48 - 1
+"""Far beyond every usage limit; reaching it is an error, never a wrap."""
+
+
+class RecordType(IntEnum):
+    """What a record's content is."""
+
+    APP = 1
+    CLOSE = 2
+    KEY_UPDATE = 3
+    TICKET = 4
+    PING = 5
+    PONG = 6
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLimits:
+    """Usage limits of one key. RFC 8446 section 5.5 allows 2^24.5 full records of AES-GCM."""
+
+    records_max: int = 2**22
+    bytes_max: int = 2**34
+    age_s_max: float = 3600.0
+    receive_records_max: int = 2**23
+    receive_bytes_max: int = 2**35
+    key_update_records_min: int = 256
+    """A key update that comes after fewer records *and* sooner than the next ends the connection."""
+    key_update_interval_s_min: float = 60.0
+
+
+class AuthenticationFailed(RemoteProtocolError):
+    """A record's tag is wrong: the connection ends without a word."""
+
+
+def padded_size(inner: int) -> int:
+    """Return the padded length of an inner plaintext of ``inner`` bytes (type byte included)."""
+    if inner <= 1024:
+        return 64 if inner <= 64 else 1 << (inner - 1).bit_length()
+    return -(-inner // 1024) * 1024
+
+
+def new_aead(key: bytes) -> AESGCM:
+    """Return AES-256-GCM; the library would silently take a 16-byte key."""
+    if len(key) != KEY_BYTES:
+        raise LocalProtocolError("an AES-256 key has 32 bytes")
+    return AESGCM(key)
+
+
+class _Direction:
+    """What both directions share: the generation's keys and what they were used for."""
+
+    __slots__ = ("_aead", "_iv", "_secret", "bytes_used", "limits", "sequence", "since")
+
+    def __init__(self, secret: bytes, record_limits: RecordLimits, now: float) -> None:
+        self.limits = record_limits
+        self._install(secret, now)
+
+    def _install(self, secret: bytes, now: float) -> None:
+        key, iv = traffic_keys(secret)
+        if len(iv) != IV_BYTES:
+            raise LocalProtocolError("a GCM nonce has 12 bytes")
+        self._secret = secret
+        self._aead = new_aead(key)
+        self._iv = int.from_bytes(iv, "big")
+        self.sequence = 0
+        self.bytes_used = 0
+        self.since = now
+
+    def update(self, now: float) -> None:
+        """Go to the next generation of keys; its sequence starts at 0."""
+        self._install(next_traffic_secret(self._secret), now)
+
+
+class SendCipher(_Direction):
+    """Seals this side's records."""
+
+    __slots__ = ()
+
+    def seal(self, record_type: int, content: bytes) -> bytes:
+        """Return a whole Record frame.
+
+        Raises:
+            LocalProtocolError: the content is larger than a record may be.
+        """
+        size = len(content)
+        if size > limits.RECORD_CONTENT_BYTES_MAX:
+            raise LocalProtocolError(f"a record of {size} bytes")
+        padded = padded_size(size + 1)
+        sequence = self.sequence
+        if sequence > SEQUENCE_MAX:
+            raise LocalProtocolError("the sequence of a key is used up")
+        self.sequence = sequence + 1
+        head = (TYPE_BITS | padded + 16).to_bytes(4, "big")
+        self.bytes_used += padded + 20
+        return head + self._aead.encrypt(
+            (self._iv ^ sequence).to_bytes(12, "big"),
+            content + _TAIL[record_type][: padded - size],
+            head,
+        )
+
+    def update_due(self, now: float) -> bool:
+        """Tell whether the next record must be under a new key."""
+        bound = self.limits
+        return (
+            self.sequence >= bound.records_max
+            or self.bytes_used >= bound.bytes_max
+            or now - self.since >= bound.age_s_max
+        )
+
+
+class ReceiveCipher(_Direction):
+    """Opens the peer's records."""
+
+    __slots__ = ("_updated",)
+
+    def __init__(self, secret: bytes, record_limits: RecordLimits, now: float) -> None:
+        super().__init__(secret, record_limits, now)
+        self._updated = False
+
+    def open(self, frame: bytes) -> tuple[int, bytes]:
+        """Return (record type, content) of a whole Record frame.
+
+        Raises:
+            AuthenticationFailed: the tag is wrong. Nothing of the plaintext is exposed.
+            RemoteProtocolError: no type byte, content too long, or the key is used too much.
+        """
+        bound = self.limits
+        sequence = self.sequence
+        self.bytes_used += len(frame)
+        if sequence >= bound.receive_records_max or self.bytes_used > bound.receive_bytes_max:
+            raise RemoteProtocolError("the peer uses a key beyond its limit")
+        try:
+            inner = self._aead.decrypt(
+                (self._iv ^ sequence).to_bytes(12, "big"), memoryview(frame)[4:], frame[:4]
+            )
+        except InvalidTag:
+            raise AuthenticationFailed("a record does not authenticate") from None
+        self.sequence = sequence + 1
+        inner = inner.rstrip(b"\0")
+        if not inner:
+            raise RemoteProtocolError("a record without a type")
+        if len(inner) - 1 > limits.RECORD_CONTENT_BYTES_MAX:
+            raise RemoteProtocolError("a record's content is too long")
+        return inner[-1], inner[:-1]
+
+    def accept_update(self, now: float) -> None:
+        """Follow the peer's key update.
+
+        Raises:
+            RemoteProtocolError: it comes too soon after the one before; the first is always legal.
+        """
+        bound = self.limits
+        if (
+            self._updated
+            and self.sequence < bound.key_update_records_min
+            and now - self.since < bound.key_update_interval_s_min
+        ):
+            raise RemoteProtocolError("key updates come too often")
+        self._updated = True
+        self.update(now)
+
+
+# Type byte and the longest padding, once per type: the tail of every inner plaintext is a slice.
+_TAIL: Final = {int(t): bytes((t,)) + bytes(1024) for t in RecordType}

@@ -1,0 +1,210 @@
+"""The server's RSA identity: keys from and to bytes, the fingerprint, wrap and unwrap.
+
+The SPKI a client accepts is checked byte by byte (handshake.md, "pin decision"): canonical DER, so that
+one key has one fingerprint, and bounds that the library alone does not set.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from typing import Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from relay.errors import RelayError
+from relay.wire.transcript import RSA_LABEL
+
+MODULUS_BITS_MIN: Final = 2048
+MODULUS_BITS_MAX: Final = 8192
+EXPONENT: Final = 65537
+SECRET_BYTES: Final = 32
+KEY_BITS_DEFAULT: Final = 3072
+SPKI_BYTES_MAX: Final = 1100
+"""An 8192-bit key has 1,062 bytes; more is refused before it is parsed."""
+_RSA_ALGORITHM: Final = bytes.fromhex("300d06092a864886f70d0101010500")
+"""AlgorithmIdentifier: rsaEncryption (1.2.840.113549.1.1.1) with NULL parameters."""
+
+
+class IdentityError(RelayError):
+    """A key is not one that the protocol allows. The message says why, never the key."""
+
+
+def fingerprint(spki: bytes) -> str:
+    """Return SHA-256 of an SPKI as 52 characters of lowercase base32, without padding."""
+    return base64.b32encode(hashlib.sha256(spki).digest()).decode().rstrip("=").lower()
+
+
+def _oaep() -> padding.OAEP:
+    return padding.OAEP(mgf=padding.MGF1(SHA256()), algorithm=SHA256(), label=RSA_LABEL)
+
+
+class ServerPublicKey:
+    """A checked RSA public key."""
+
+    __slots__ = ("_key", "fingerprint", "modulus_bytes", "spki")
+
+    def __init__(self, spki: bytes, modulus: int) -> None:
+        self.spki = spki
+        self.fingerprint = fingerprint(spki)
+        self.modulus_bytes = (modulus.bit_length() + 7) // 8
+        self._key = rsa.RSAPublicNumbers(EXPONENT, modulus).public_key()
+
+    def wrap(self, secret: bytes) -> bytes:
+        """Return RSA-OAEP of a 32-byte secret. The padding's randomness is OpenSSL's own."""
+        if len(secret) != SECRET_BYTES:
+            raise ValueError("the secret has 32 bytes")
+        return self._key.encrypt(secret, _oaep())
+
+
+def parse_spki(der: bytes) -> ServerPublicKey:
+    """Check a DER SubjectPublicKeyInfo.
+
+    Raises:
+        IdentityError: not canonical DER of an RSA key, or outside the bounds.
+    """
+    if len(der) > SPKI_BYTES_MAX:
+        raise IdentityError("the server's key is too long")
+    outer, rest = _element(der, 0x30)
+    if rest:
+        raise IdentityError("bytes behind the server's key")
+    if not outer.startswith(_RSA_ALGORITHM):
+        raise IdentityError("the server's key is not an RSA key")
+    bits, rest = _element(outer[len(_RSA_ALGORITHM) :], 0x03)
+    if rest or bits[:1] != b"\0":
+        raise IdentityError("the server's key is not canonical DER")
+    numbers, rest = _element(bits[1:], 0x30)
+    if rest:
+        raise IdentityError("the server's key is not canonical DER")
+    modulus, rest = _integer(numbers)
+    exponent, rest = _integer(rest)
+    if rest:
+        raise IdentityError("the server's key is not canonical DER")
+    if exponent != EXPONENT:
+        raise IdentityError("the server's key has another exponent than 65537")
+    if modulus % 2 == 0 or not MODULUS_BITS_MIN <= modulus.bit_length() <= MODULUS_BITS_MAX:
+        raise IdentityError("the server's key has an even modulus or not 2048 to 8192 bits")
+    try:
+        return ServerPublicKey(der, modulus)
+    except ValueError:
+        raise IdentityError("the server's key is refused by OpenSSL") from None
+
+
+def _element(data: bytes, tag: int) -> tuple[bytes, bytes]:
+    """Return (content, rest) of one DER element (X.690 section 10.1: minimal definite lengths)."""
+    if len(data) < 2 or data[0] != tag:
+        raise IdentityError("the server's key is not canonical DER")
+    first = data[1]
+    if first < 0x80:
+        start, length = 2, first
+    else:
+        count = first & 0x7F
+        start = 2 + count
+        octets = data[2:start]
+        if not 1 <= count <= 2 or len(octets) != count or octets[0] == 0:
+            raise IdentityError("the server's key is not canonical DER")
+        length = int.from_bytes(octets, "big")
+        if length < 0x80:
+            raise IdentityError("the server's key is not canonical DER")
+    if len(data) < start + length:
+        raise IdentityError("the server's key is cut off")
+    return data[start : start + length], data[start + length :]
+
+
+def _integer(data: bytes) -> tuple[int, bytes]:
+    """Return (value, rest) of a positive DER INTEGER in its minimal form (X.690 section 8.3)."""
+    content, rest = _element(data, 0x02)
+    padded = len(content) > 1 and content[0] == 0 and content[1] < 0x80
+    if not content or content[0] >= 0x80 or padded:
+        raise IdentityError("the server's key is not canonical DER")
+    return int.from_bytes(content, "big"), rest
+
+
+class PrivateKey:
+    """The server's RSA private key. Lives in the key agent only; it has no repr."""
+
+    __slots__ = ("_key", "_random_bytes", "modulus_bytes", "spki")
+
+    def __init__(self, key: rsa.RSAPrivateKey, random_bytes: Callable[[int], bytes]) -> None:
+        self._key = key
+        self._random_bytes = random_bytes
+        self.spki = key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        self.modulus_bytes = (key.key_size + 7) // 8
+
+    def unwrap(self, ciphertext: bytes) -> bytes:
+        """Return the 32-byte secret, or 32 random bytes for anything else (implicit rejection).
+
+        The random bytes are drawn before the decryption, so that neither result, log line nor the
+        order of work tells a valid ciphertext from an invalid one.
+        """
+        fake = self._random_bytes(SECRET_BYTES)
+        try:
+            secret = self._key.decrypt(ciphertext, _oaep())
+        except ValueError:
+            return fake
+        return secret if len(secret) == SECRET_BYTES else fake
+
+    def to_pem(self) -> bytes:
+        """Return the key as unencrypted PKCS#8 PEM, for a file of mode 0600."""
+        return self._key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+
+
+def generate_private_key(
+    random_bytes: Callable[[int], bytes], bits: int = KEY_BITS_DEFAULT
+) -> PrivateKey:
+    """Make a new server key."""
+    return PrivateKey(rsa.generate_private_key(EXPONENT, bits), random_bytes)
+
+
+def load_private_key(pem: bytes, random_bytes: Callable[[int], bytes]) -> PrivateKey:
+    """Load a server key from PEM.
+
+    Raises:
+        IdentityError: not an unencrypted RSA key that clients would accept.
+    """
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except TypeError:
+        raise IdentityError("the key is encrypted; Relay needs it unencrypted, mode 0600") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise IdentityError("the file is not a PEM private key") from None
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise IdentityError("the key is not an RSA key")
+    private = PrivateKey(key, random_bytes)
+    parse_spki(private.spki)
+    return private
+
+
+def self_test() -> None:
+    """Prove that the OpenSSL in use has every primitive of suite 1.
+
+    Raises:
+        IdentityError: one is missing or wrong; there is no fallback.
+    """
+    try:
+        mlkem = MLKEM768PrivateKey.generate()
+        shared, ciphertext = mlkem.public_key().encapsulate()
+        ok = mlkem.decapsulate(ciphertext) == shared
+        one, two = X25519PrivateKey.generate(), X25519PrivateKey.generate()
+        ok &= one.exchange(two.public_key()) == two.exchange(one.public_key())
+        aead = AESGCM(bytes(32))
+        ok &= aead.decrypt(bytes(12), aead.encrypt(bytes(12), b"x", b"y"), b"y") == b"x"
+        key = rsa.generate_private_key(EXPONENT, MODULUS_BITS_MIN)
+        ok &= key.decrypt(key.public_key().encrypt(b"x", _oaep()), _oaep()) == b"x"
+    except (UnsupportedAlgorithm, ValueError) as error:
+        raise IdentityError(f"this OpenSSL lacks what Relay needs: {error}") from None
+    if not ok:
+        raise IdentityError("this OpenSSL computes wrong results")

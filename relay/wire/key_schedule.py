@@ -1,0 +1,100 @@
+"""From shared secrets and the transcript to keys (handshake.md, "Key schedule").
+
+HKDF is RFC 5869 with SHA-256; ``expand_label`` has the shape of RFC 8446 section 7.1 with Relay's own
+prefix, so no value can be mistaken for one of TLS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+HASH_BYTES: Final = 32
+KEY_BYTES: Final = 32
+IV_BYTES: Final = 12
+LABEL_PREFIX: Final = b"relay1 "
+ZEROS: Final = bytes(HASH_BYTES)
+EMPTY_HASH: Final = hashlib.sha256(b"").digest()
+
+
+def extract(salt: bytes, ikm: bytes) -> bytes:
+    """HKDF-Extract (RFC 5869 section 2.2): HMAC-SHA256 of the input under the salt."""
+    return hmac.digest(salt, ikm, "sha256")
+
+
+def expand(secret: bytes, info: bytes, length: int) -> bytes:
+    """HKDF-Expand (RFC 5869 section 2.3), ``length`` in bytes."""
+    return HKDFExpand(algorithm=SHA256(), length=length, info=info).derive(secret)
+
+
+def expand_label(
+    secret: bytes, label: str, context: bytes, length: int, prefix: bytes = LABEL_PREFIX
+) -> bytes:
+    """``L(s, label, ctx, n)`` of the specification. ``prefix`` is a parameter for RFC 8448's values."""
+    full = prefix + label.encode("ascii")
+    info = (
+        length.to_bytes(2, "big") + bytes((len(full),)) + full + bytes((len(context),)) + context
+    )
+    return expand(secret, info, length)
+
+
+def early_secret(psk: bytes = ZEROS) -> bytes:
+    """ES: from the ticket's key, or from zeros without one."""
+    return extract(ZEROS, psk)
+
+
+def handshake_secret(early: bytes, secret: bytes, x25519: bytes, mlkem: bytes) -> bytes:
+    """HS: the client's secret and both ephemeral ones, always 96 bytes together."""
+    ikm = secret + x25519 + mlkem
+    assert len(ikm) == 96, "each of the three secrets has 32 bytes"
+    return extract(expand_label(early, "derived", EMPTY_HASH, HASH_BYTES), ikm)
+
+
+def confirmation(secret: bytes, label: str, transcript: bytes) -> bytes:
+    """server_confirm (label "s confirm", T2) or client_confirm ("c confirm", T3)."""
+    key = expand_label(secret, label, transcript, HASH_BYTES)
+    return hmac.digest(key, transcript, "sha256")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SessionSecrets:
+    """What remains of a handshake. No repr: none of it may reach a log."""
+
+    client: bytes
+    server: bytes
+    exporter: bytes
+
+
+def session_secrets(secret: bytes, t3: bytes) -> SessionSecrets:
+    """Derive both directions' first traffic secrets and the exporter from HS."""
+    return SessionSecrets(
+        client=expand_label(secret, "c ap", t3, HASH_BYTES),
+        server=expand_label(secret, "s ap", t3, HASH_BYTES),
+        exporter=expand_label(secret, "exporter", t3, HASH_BYTES),
+    )
+
+
+def resumption_secret(secret: bytes, t4: bytes) -> bytes:
+    """RMS, from which ticket keys are derived."""
+    return expand_label(secret, "resumption", t4, HASH_BYTES)
+
+
+def traffic_keys(traffic_secret: bytes) -> tuple[bytes, bytes]:
+    """Return (key, iv) of one generation of one direction."""
+    key = expand_label(traffic_secret, "key", b"", KEY_BYTES)
+    return key, expand_label(traffic_secret, "iv", b"", IV_BYTES)
+
+
+def next_traffic_secret(traffic_secret: bytes) -> bytes:
+    """Return the traffic secret of the next generation."""
+    return expand_label(traffic_secret, "traffic upd", b"", HASH_BYTES)
+
+
+def login_binding(exporter: bytes, spki: bytes) -> bytes:
+    """What a login signature is bound to: this connection and this server key."""
+    return expand_label(exporter, "client login", hashlib.sha256(spki).digest(), HASH_BYTES)

@@ -1,0 +1,34 @@
+"""The running hash over the handshake's frames, and the labels that separate one use from another."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+RSA_LABEL: Final = b"relay/1 session key"
+POW_LABEL: Final = b"relay/1 pow"
+MAC_BYTES: Final = 32
+"""Binder and confirmations stand at the end of their frames and are cut from what they confirm."""
+
+
+class Transcript:
+    """SHA-256 over whole frames, headers included, in the order in which they travel."""
+
+    __slots__ = ("_hash",)
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, frame: bytes) -> None:
+        """Append a whole frame."""
+        self._hash.update(frame)
+
+    def digest(self) -> bytes:
+        """Return the hash of everything so far."""
+        return self._hash.digest()
+
+    def digest_with(self, frame: bytes) -> bytes:
+        """Return the hash with a frame's bytes except its last 32, without appending it."""
+        running = self._hash.copy()
+        running.update(memoryview(frame)[:-MAC_BYTES])
+        return running.digest()
