@@ -1,0 +1,448 @@
+"""One end of a connection, sans I/O: bytes in, events and bytes out.
+
+The owner feeds ``receive_data`` and drains ``events()`` and ``data_to_send()`` after every call; it passes
+the clock (monotonic seconds) and randomness in. Nothing that a peer sends raises here: it becomes
+``ConnectionClosed``. Calling a method that the phase forbids is our own bug: LocalProtocolError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from relay.errors import LocalProtocolError, RemoteProtocolError
+from relay.wire.cipher import (
+    AuthenticationFailed,
+    ReceiveCipher,
+    RecordLimits,
+    RecordType,
+    SendCipher,
+)
+from relay.wire.codes import CloseCode
+from relay.wire.events import (
+    ApplicationData,
+    ConnectionClosed,
+    Event,
+    HandshakeCompleted,
+    PongReceived,
+    SecretWrapped,
+    ServerKeyOffered,
+)
+from relay.wire.frames import FrameReader
+from relay.wire.handshake import (
+    OPENSSL,
+    ClientHandshake,
+    Established,
+    RandomBytes,
+    Randomised,
+    ServerHandshake,
+)
+from relay.wire.identity import parse_spki
+from relay.wire.messages import TICKET_BYTES_MAX
+from relay.wire.phases import LEGAL, Phase, Side
+
+PING_BYTES_MAX: Final = 64
+PONG_INTERVAL_S: Final = 1.0
+"""A ping sooner than this after a pong is dropped: pings cannot make us work."""
+TICKETS_MAX: Final = 2
+TICKET_HEAD_BYTES: Final = 12
+KEEPALIVE: Final = b"keepalive"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Deadlines in seconds; those of the handshake are absolute from the start."""
+
+    client_key_s: float = 10.0
+    handshake_s: float = 15.0
+    ping_after_s: float = 30.0
+    pings_unanswered_max: int = 2
+    close_wait_s: float = 2.0
+
+
+DEFAULT_LIMITS: Final = RecordLimits()
+DEFAULT_TIMING: Final = Timing()
+
+
+class Connection:
+    """One end of a connection."""
+
+    __slots__ = (
+        "_close_code", "_deadline", "_events", "_handshake", "_last_pong", "_limits",
+        "_modulus_bytes", "_out", "_pings_unanswered", "_reader", "_receive", "_send", "_tickets",
+        "_timing", "login_binding", "phase", "side",
+    )  # fmt: skip
+
+    _send: SendCipher
+    _receive: ReceiveCipher
+
+    def __init__(
+        self,
+        side: Side,
+        phase: Phase,
+        handshake: ClientHandshake | ServerHandshake,
+        limits: RecordLimits,
+        timing: Timing,
+        deadline: float,
+    ) -> None:
+        self.side = side
+        self._handshake: ClientHandshake | ServerHandshake | None = handshake
+        self._limits = limits
+        self._timing = timing
+        self._deadline: float | None = deadline
+        self._events: list[Event] = []
+        self._out: list[bytes] = []
+        self._reader = FrameReader(LEGAL[phase])
+        self.phase = phase
+        self.login_binding: bytes | None = None
+        """Bound to this connection and the server's key; known once the handshake is complete."""
+        self._modulus_bytes = 0
+        self._pings_unanswered = 0
+        self._last_pong = float("-inf")
+        self._tickets = 0
+        self._close_code: int | None = None
+
+    @classmethod
+    def client(
+        cls,
+        *,
+        now: float,
+        random_bytes: RandomBytes,
+        limits: RecordLimits = DEFAULT_LIMITS,
+        timing: Timing = DEFAULT_TIMING,
+        version_min: int = 1,
+        randomised: Randomised = OPENSSL,
+    ) -> Connection:
+        """Return the client's end; it waits for the server to speak.
+
+        Args:
+            now: monotonic seconds.
+            random_bytes: ``secrets.token_bytes`` or, in tests, a fixed stream.
+            limits: usage limits of a traffic key.
+            timing: deadlines.
+            version_min: the highest version of a handshake completed before under this pin.
+            randomised: the operations that OpenSSL randomises itself; replaced for test vectors.
+        """
+        handshake = ClientHandshake(random_bytes, version_min, randomised)
+        return cls(
+            Side.CLIENT,
+            Phase.AWAIT_SERVER_HELLO,
+            handshake,
+            limits,
+            timing,
+            now + timing.handshake_s,
+        )
+
+    @classmethod
+    def server(
+        cls,
+        *,
+        now: float,
+        random_bytes: RandomBytes,
+        spki: bytes,
+        modulus_bytes: int | None = None,
+        limits: RecordLimits = DEFAULT_LIMITS,
+        timing: Timing = DEFAULT_TIMING,
+        pow_bits: int = 0,
+        randomised: Randomised = OPENSSL,
+    ) -> Connection:
+        """Return the server's end, with its ServerHello ready to send.
+
+        Args:
+            now: monotonic seconds, the moment of accept.
+            random_bytes: drawn from after the fork.
+            spki: the server's public key, as the key agent gave it.
+            modulus_bytes: of that key; computed when it is not given.
+            limits: usage limits of a traffic key.
+            timing: deadlines.
+            pow_bits: work asked of the client, 0 in calm.
+            randomised: replaced for test vectors.
+        """
+        handshake = ServerHandshake(random_bytes, spki, pow_bits, randomised)
+        deadline = now + timing.client_key_s
+        self = cls(Side.SERVER, Phase.AWAIT_CLIENT_KEY, handshake, limits, timing, deadline)
+        self._modulus_bytes = modulus_bytes or parse_spki(spki).modulus_bytes
+        self._out.append(handshake.server_hello())
+        return self
+
+    # --- input -----------------------------------------------------------------------------------
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Take bytes from the peer. Never raises for what they are."""
+        if self.phase is Phase.CLOSED:
+            return
+        reader = self._reader
+        reader.feed(data)
+        try:
+            while True:
+                if not reader.allowed and reader.pending:
+                    raise RemoteProtocolError("bytes out of turn")
+                found = reader.next()
+                if found is None:
+                    return
+                self._receive_frame(found[1], now)
+                if self.phase is Phase.CLOSED:
+                    return
+        except AuthenticationFailed as error:
+            self._finish(None, detail=str(error))
+        except RemoteProtocolError as error:
+            self._violated(error, now)
+
+    def receive_eof(self, now: float) -> None:
+        """Take the end of the peer's stream, or the loss of the connection."""
+        if self.phase is Phase.CLOSING:
+            self._finish(self._close_code, detail="closed without waiting for our close")
+        elif self.phase is not Phase.CLOSED:
+            self._finish(None, remote=True, detail="the connection was lost")
+
+    def events(self) -> list[Event]:
+        """Return what has happened since the last call."""
+        if not self._events:
+            return _NOTHING
+        events, self._events = self._events, []
+        return events
+
+    # --- output ----------------------------------------------------------------------------------
+    def data_to_send(self) -> bytes:
+        """Return bytes for the peer, and forget them."""
+        out = self._out
+        if not out:
+            return b""
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        return data
+
+    @property
+    def finished(self) -> bool:
+        """True when the owner should close the socket, once ``data_to_send`` is written."""
+        return self.phase is Phase.CLOSED
+
+    def send(self, content: bytes, now: float) -> None:
+        """Queue one app record. Raises LocalProtocolError before and after the open phase."""
+        self._out.append(self.seal(content, now))
+
+    def seal(self, content: bytes, now: float) -> bytes:
+        """Return one app record's bytes (a key update in front when due), to be written at once.
+
+        The caller must have written ``data_to_send()`` before: records have an order.
+        """
+        if self.phase is not Phase.OPEN or self._out:
+            raise LocalProtocolError(f"seal in phase {self.phase.name}, or with bytes waiting")
+        cipher = self._send
+        if cipher.update_due(now):
+            update = cipher.seal(RecordType.KEY_UPDATE, b"")
+            cipher.update(now)
+            return update + cipher.seal(RecordType.APP, content)
+        return cipher.seal(RecordType.APP, content)
+
+    def ping(self, payload: bytes, now: float) -> None:
+        """Ask the peer for a sign of life."""
+        if self.phase is not Phase.OPEN or len(payload) > PING_BYTES_MAX:
+            raise LocalProtocolError("no ping now, or its payload is too long")
+        self._put(RecordType.PING, payload, now)
+
+    def close(self, code: int, now: float, retry_after_s: int = 0) -> None:
+        """End the connection: with a close record once there are keys, silently before."""
+        if self.phase is Phase.OPEN:
+            self._put_close(code, now, retry_after_s)
+            self._close_code = code
+            self._enter(Phase.CLOSING)
+            self._deadline = now + self._timing.close_wait_s
+        elif self.phase not in (Phase.CLOSING, Phase.CLOSED):
+            self._finish(None, detail="closed before the handshake was complete")
+
+    def abort(self, reason: str) -> None:
+        """Drop the connection at once, without a word."""
+        if self.phase is not Phase.CLOSED:
+            self._out.clear()
+            self._finish(None, detail=reason)
+
+    # --- decisions that the owner makes ------------------------------------------------------------
+    def accept_server_key(self, now: float) -> None:
+        """Client: the offered key is the right one; send the session key."""
+        handshake = self._handshake
+        if self.phase is not Phase.PIN_DECISION or not isinstance(handshake, ClientHandshake):
+            raise LocalProtocolError("there is no key to accept")
+        self._out.append(handshake.client_key())
+        self._enter(Phase.AWAIT_SERVER_FINISHED)
+
+    def provide_secret(self, secret: bytes, now: float) -> None:
+        """Server: the key agent's answer. Without effect when the connection ended meanwhile."""
+        if self.phase is Phase.CLOSED:
+            return
+        handshake = self._handshake
+        if self.phase is not Phase.UNWRAPPING or not isinstance(handshake, ServerHandshake):
+            raise LocalProtocolError("no secret is awaited")
+        try:
+            self._out.append(handshake.finish(secret))
+        except RemoteProtocolError as error:
+            self._finish(None, detail=str(error))
+            return
+        self._enter(Phase.AWAIT_CLIENT_FINISHED)
+
+    # --- time ------------------------------------------------------------------------------------
+    def next_deadline(self) -> float | None:
+        """Return when ``handle_deadline`` is due, in monotonic seconds."""
+        return self._deadline
+
+    def handle_deadline(self, now: float) -> None:
+        """Act if the deadline has passed: time out, ping, or give the peer up."""
+        if self._deadline is None or now < self._deadline:
+            return
+        if self.phase is Phase.OPEN:
+            if self._pings_unanswered >= self._timing.pings_unanswered_max:
+                self._put_close(CloseCode.IDLE, now, 0)
+                self._finish(CloseCode.IDLE, detail="pings went unanswered")
+                return
+            self._pings_unanswered += 1
+            self._deadline = now + self._timing.ping_after_s
+            self._put(RecordType.PING, KEEPALIVE, now)
+        elif self.phase is Phase.CLOSING:
+            self._finish(self._close_code, detail="the peer did not answer our close")
+        elif self.phase is not Phase.CLOSED:
+            self._finish(None, detail="the handshake took too long")
+
+    # --- frames ----------------------------------------------------------------------------------
+    def _receive_frame(self, whole: bytes, now: float) -> None:
+        phase = self.phase
+        if phase is Phase.OPEN or phase is Phase.CLOSING:
+            self._receive_record(whole, now)
+            return
+        handshake = self._handshake
+        if isinstance(handshake, ServerHandshake):
+            if phase is Phase.AWAIT_CLIENT_KEY:
+                ciphertext = handshake.receive_key(whole, self._modulus_bytes)
+                # Absolute from accept: ClientKey within 10 s, the whole handshake within 15 s.
+                if self._deadline is not None:
+                    self._deadline += self._timing.handshake_s - self._timing.client_key_s
+                self._enter(Phase.UNWRAPPING)
+                self._events.append(SecretWrapped(ciphertext))
+            else:
+                self._established(handshake.receive_finished(whole), now)
+        elif isinstance(handshake, ClientHandshake):
+            if phase is Phase.AWAIT_SERVER_HELLO:
+                key = handshake.receive_hello(whole)
+                self._enter(Phase.PIN_DECISION)
+                if not self._reader.pending:  # otherwise the loop ends it: bytes out of turn
+                    self._events.append(ServerKeyOffered(key.spki, key.fingerprint))
+            else:
+                if self._reader.pending:
+                    raise RemoteProtocolError("bytes behind ServerFinished")
+                reply, established = handshake.receive_finished(whole)
+                self._out.append(reply)
+                self._established(established, now)
+
+    def _established(self, established: Established, now: float) -> None:
+        secrets = established.secrets
+        client = self.side is Side.CLIENT
+        mine, theirs = (
+            (secrets.client, secrets.server) if client else (secrets.server, secrets.client)
+        )
+        self._send = SendCipher(mine, self._limits, now)
+        self._receive = ReceiveCipher(theirs, self._limits, now)
+        self.login_binding = established.login_binding
+        self._handshake = None
+        self._enter(Phase.OPEN)
+        self._deadline = now + self._timing.ping_after_s
+        self._events.append(HandshakeCompleted(established.mode))
+
+    def _receive_record(self, whole: bytes, now: float) -> None:
+        record_type, content = self._receive.open(whole)
+        if self.phase is Phase.OPEN:
+            self._pings_unanswered = 0
+            self._deadline = now + self._timing.ping_after_s
+            if record_type == RecordType.APP:
+                self._events.append(ApplicationData(content))
+                return
+        if record_type == RecordType.CLOSE:
+            self._receive_close(content, now)
+        elif record_type == RecordType.KEY_UPDATE:
+            if content:
+                raise RemoteProtocolError("a key update with a content")
+            self._receive.accept_update(now)
+        elif record_type == RecordType.PING:
+            self._receive_ping(content, now)
+        elif record_type == RecordType.PONG:
+            if len(content) > PING_BYTES_MAX:
+                raise RemoteProtocolError("a pong that is too long")
+            if content != KEEPALIVE:
+                self._events.append(PongReceived(content))
+        elif record_type == RecordType.TICKET:
+            self._receive_ticket(content)
+        elif record_type != RecordType.APP:
+            raise RemoteProtocolError("an unknown type of record")
+
+    def _receive_ping(self, content: bytes, now: float) -> None:
+        if len(content) > PING_BYTES_MAX:
+            raise RemoteProtocolError("a ping that is too long")
+        if self.phase is Phase.OPEN and now - self._last_pong >= PONG_INTERVAL_S:
+            self._last_pong = now
+            self._put(RecordType.PONG, content, now)
+
+    def _receive_ticket(self, content: bytes) -> None:
+        if self.side is Side.SERVER:
+            raise RemoteProtocolError("a ticket from a client")
+        self._tickets += 1
+        length = int.from_bytes(content[TICKET_HEAD_BYTES : TICKET_HEAD_BYTES + 2], "big")
+        if (
+            self._tickets > TICKETS_MAX
+            or len(content) != TICKET_HEAD_BYTES + 2 + length
+            or not 1 <= length <= TICKET_BYTES_MAX
+        ):
+            raise RemoteProtocolError("a malformed ticket, or too many")
+
+    def _receive_close(self, content: bytes, now: float) -> None:
+        if len(content) != 4:
+            raise RemoteProtocolError("a malformed close")
+        code = int.from_bytes(content[:2], "big")
+        retry_after_s = int.from_bytes(content[2:], "big")
+        if self.phase is Phase.CLOSING:
+            self._finish(self._close_code, clean=True, detail="closed by both sides")
+            return
+        self._put_close(code, now, 0)
+        self._finish(
+            code, retry_after_s, clean=True, remote=True, detail="closed by the peer"
+        )
+
+    # --- inside ----------------------------------------------------------------------------------
+    def _put(self, record_type: RecordType, content: bytes, now: float) -> None:
+        cipher = self._send
+        if cipher.update_due(now):
+            self._out.append(cipher.seal(RecordType.KEY_UPDATE, b""))
+            cipher.update(now)
+        self._out.append(cipher.seal(record_type, content))
+
+    def _put_close(self, code: int, now: float, retry_after_s: int) -> None:
+        content = code.to_bytes(2, "big") + min(retry_after_s, 0xFFFF).to_bytes(2, "big")
+        self._put(RecordType.CLOSE, content, now)
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._reader.allowed = LEGAL[phase]
+
+    def _violated(self, error: RemoteProtocolError, now: float) -> None:
+        """After the keys the peer is told why; before them, silence."""
+        code: int | None = None
+        if self.phase is Phase.OPEN:
+            code = error.code
+            self._put_close(code, now, 0)
+        elif self.phase is not Phase.CLOSING:
+            self._out.clear()
+        self._finish(code, detail=str(error))
+
+    def _finish(
+        self,
+        code: int | None,
+        retry_after_s: int = 0,
+        *,
+        clean: bool = False,
+        remote: bool = False,
+        detail: str,
+    ) -> None:
+        self._enter(Phase.CLOSED)
+        self._handshake = None
+        self._deadline = None
+        self._reader = FrameReader(())
+        self._events.append(ConnectionClosed(code, retry_after_s, clean, remote, detail))
+
+
+_NOTHING: Final[list[Event]] = []

@@ -1,0 +1,61 @@
+"""What a ``Connection`` tells its owner. Drained with ``Connection.events()`` after each input."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class ServerKeyOffered(NamedTuple):
+    """Client: the server's key arrived. Accept it, or abort: nothing was sent to it yet."""
+
+    spki: bytes
+    fingerprint: str
+
+
+class SecretWrapped(NamedTuple):
+    """Server: have the key agent unwrap this, then call ``provide_secret``."""
+
+    ciphertext: bytes
+
+
+class HandshakeCompleted(NamedTuple):
+    """Both sides have proved themselves; records may be sent. ``mode`` 0: full, 1: resumed."""
+
+    mode: int
+
+
+class ApplicationData(NamedTuple):
+    """One app record's content: whole envelopes, not yet looked into."""
+
+    content: bytes
+
+
+class PongReceived(NamedTuple):
+    """The answer to a ping."""
+
+    payload: bytes
+
+
+class ConnectionClosed(NamedTuple):
+    """The end; always the last event, and exactly one.
+
+    ``code`` is None when the connection was lost or dropped without an authenticated close record.
+    ``clean`` is True only with one. ``remote`` tells whether the peer ended it. ``detail`` is for our
+    own log, never for the peer.
+    """
+
+    code: int | None
+    retry_after_s: int
+    clean: bool
+    remote: bool
+    detail: str
+
+
+Event = (
+    ServerKeyOffered
+    | SecretWrapped
+    | HandshakeCompleted
+    | ApplicationData
+    | PongReceived
+    | ConnectionClosed
+)

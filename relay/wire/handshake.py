@@ -1,0 +1,267 @@
+"""Both sides of the handshake as a sequence of steps, each of which exists only when it is due.
+
+Client: ``ClientHandshake`` -> ``receive_hello`` -> (pin decision) -> ``client_key`` -> ``receive_finished``.
+Server: ``ServerHandshake`` -> ``receive_key`` -> (key agent) -> ``finish`` -> ``receive_finished``.
+
+Which step may follow which is ``phases``' business; deadlines and bytes are ``connection``'s. Secrets live
+in these objects only and go with them when the handshake ends.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from relay.errors import RemoteProtocolError
+from relay.wire.frames import FrameType, frame
+from relay.wire.identity import IdentityError, ServerPublicKey, parse_spki
+from relay.wire.key_schedule import (
+    SessionSecrets,
+    confirmation,
+    early_secret,
+    handshake_secret,
+    login_binding,
+    session_secrets,
+)
+from relay.wire.messages import (
+    FULL,
+    NO_BINDER,
+    POW_BITS_MAX,
+    RANDOM_BYTES,
+    SECRET_BYTES,
+    SUITE,
+    VERSION,
+    ClientKey,
+    ServerFinished,
+    ServerHello,
+    parse_client_finished,
+    work,
+    work_is_done,
+)
+from relay.wire.transcript import Transcript
+
+RandomBytes = Callable[[int], bytes]
+MLKEM_SEED_BYTES: Final = 64
+
+
+class Randomised(NamedTuple):
+    """The two operations whose randomness OpenSSL draws itself; replaced to make test vectors."""
+
+    wrap: Callable[[ServerPublicKey, bytes], bytes]
+    """(server key, 32-byte secret) -> RSA-OAEP ciphertext"""
+    encapsulate: Callable[[bytes], tuple[bytes, bytes]]
+    """ML-KEM-768 encapsulation key -> (shared secret, ciphertext). ValueError: not a key."""
+
+
+def _encapsulate(key: bytes) -> tuple[bytes, bytes]:
+    return MLKEM768PublicKey.from_public_bytes(key).encapsulate()
+
+
+OPENSSL: Final = Randomised(ServerPublicKey.wrap, _encapsulate)
+
+
+class Established(NamedTuple):
+    """What a completed handshake leaves."""
+
+    mode: int
+    secrets: SessionSecrets
+    login_binding: bytes
+
+    def __repr__(self) -> str:
+        return f"Established(mode={self.mode})"
+
+
+def _exchange(private: X25519PrivateKey, public: bytes) -> bytes:
+    try:
+        return private.exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:  # the all-zero result (RFC 7748 section 6.1)
+        raise RemoteProtocolError("an X25519 key of small order") from None
+
+
+class ClientHandshake:
+    """The client's side."""
+
+    __slots__ = (
+        "_mlkem", "_random_bytes", "_randomised", "_secret", "_server_hello", "_transcript",
+        "_version_min", "_x25519", "server_key",
+    )  # fmt: skip
+
+    server_key: ServerPublicKey
+    _server_hello: ServerHello
+    _secret: bytes
+    _x25519: X25519PrivateKey
+    _mlkem: MLKEM768PrivateKey
+
+    def __init__(
+        self, random_bytes: RandomBytes, version_min: int, randomised: Randomised = OPENSSL
+    ) -> None:
+        self._random_bytes = random_bytes
+        self._randomised = randomised
+        self._version_min = version_min
+        self._transcript = Transcript()
+
+    def receive_hello(self, whole: bytes) -> ServerPublicKey:
+        """Check ServerHello and return the offered key for the pin decision.
+
+        Raises:
+            RemoteProtocolError: not a hello of a server that this client can talk to.
+        """
+        hello = ServerHello.parse(whole)
+        if hello.ver_min > hello.ver_max or not hello.ver_min <= VERSION <= hello.ver_max:
+            raise RemoteProtocolError("no common version of the protocol")
+        if self._version_min > VERSION:
+            raise RemoteProtocolError("this server has spoken a higher version before")
+        if hello.suite != SUITE:
+            raise RemoteProtocolError("an unknown suite")
+        if hello.pow_bits > POW_BITS_MAX:
+            raise RemoteProtocolError("the server asks for too much work")
+        try:
+            self.server_key = parse_spki(hello.spki)
+        except IdentityError as error:
+            raise RemoteProtocolError(str(error)) from None
+        self._server_hello = hello
+        self._transcript.add(whole)
+        return self.server_key
+
+    def client_key(self) -> bytes:
+        """Return the ClientKey frame: to be sent only after the server's key was accepted."""
+        self._secret = self._random_bytes(SECRET_BYTES)
+        self._x25519 = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
+        self._mlkem = MLKEM768PrivateKey.from_seed_bytes(self._random_bytes(MLKEM_SEED_BYTES))
+        key = ClientKey(
+            VERSION,
+            SUITE,
+            self._random_bytes(RANDOM_BYTES),
+            self._x25519.public_key().public_bytes_raw(),
+            self._mlkem.public_key().public_bytes_raw(),
+            b"",
+            self._randomised.wrap(self.server_key, self._secret),
+            b"",
+            NO_BINDER,
+        )
+        hello = self._server_hello
+        nonce = work(hello.server_random, key.before_nonce(), hello.pow_bits)
+        whole = frame(FrameType.CLIENT_KEY, key._replace(pow_nonce=nonce).body())
+        self._transcript.add(whole)
+        return whole
+
+    def receive_finished(self, whole: bytes) -> tuple[bytes, Established]:
+        """Verify ServerFinished; return the ClientFinished frame and the session's secrets.
+
+        Raises:
+            RemoteProtocolError: the server has not proved that it holds the key, or is malformed.
+        """
+        finished = ServerFinished.parse(whole)
+        if finished.mode != FULL:  # no ticket was offered, so nothing can be resumed
+            raise RemoteProtocolError("a mode that was not offered")
+        hs = handshake_secret(
+            early_secret(),
+            self._secret,
+            _exchange(self._x25519, finished.x25519_s),
+            self._mlkem.decapsulate(finished.mlkem_ct),
+        )
+        expected = confirmation(hs, "s confirm", self._transcript.digest_with(whole))
+        if not hmac.compare_digest(expected, finished.server_confirm):
+            raise RemoteProtocolError("the server does not hold the key it offered")
+        self._transcript.add(whole)
+        t3 = self._transcript.digest()
+        reply = frame(FrameType.CLIENT_FINISHED, confirmation(hs, "c confirm", t3))
+        secrets = session_secrets(hs, t3)
+        binding = login_binding(secrets.exporter, self.server_key.spki)
+        return reply, Established(finished.mode, secrets, binding)
+
+
+class ServerHandshake:
+    """The server's side."""
+
+    __slots__ = (
+        "_client_key", "_confirm", "_hello", "_random_bytes", "_randomised", "_secrets", "_spki",
+        "_transcript",
+    )  # fmt: skip
+
+    _client_key: ClientKey
+    _confirm: bytes
+    _secrets: SessionSecrets
+
+    def __init__(
+        self,
+        random_bytes: RandomBytes,
+        spki: bytes,
+        pow_bits: int = 0,
+        randomised: Randomised = OPENSSL,
+    ) -> None:
+        self._random_bytes = random_bytes
+        self._randomised = randomised
+        self._spki = spki
+        self._transcript = Transcript()
+        self._hello = ServerHello(
+            VERSION, VERSION, SUITE, pow_bits, random_bytes(RANDOM_BYTES), spki
+        )
+
+    def server_hello(self) -> bytes:
+        """Return the ServerHello frame."""
+        whole = frame(FrameType.SERVER_HELLO, self._hello.body())
+        self._transcript.add(whole)
+        return whole
+
+    def receive_key(self, whole: bytes, modulus_bytes: int) -> bytes:
+        """Check ClientKey, cheapest first; return the ciphertext for the key agent.
+
+        Raises:
+            RemoteProtocolError: malformed, another version, or the work is not done.
+        """
+        key = ClientKey.parse(whole, modulus_bytes)
+        if key.version != VERSION or key.suite != SUITE:
+            raise RemoteProtocolError("an unknown version or suite")
+        # No ticket can be opened yet: one that is offered counts as none, its binder is not read.
+        hello = self._hello
+        if not work_is_done(
+            hello.server_random, key.before_nonce(), key.pow_nonce, hello.pow_bits
+        ):
+            raise RemoteProtocolError("the proof of work is wrong")
+        self._transcript.add(whole)
+        self._client_key = key
+        return key.rsa_ct
+
+    def finish(self, secret: bytes) -> bytes:
+        """Return the ServerFinished frame, given what the key agent answered.
+
+        Raises:
+            RemoteProtocolError: one of the client's ephemeral keys is not a key.
+        """
+        if len(secret) != SECRET_BYTES:
+            raise ValueError("the key agent answers 32 bytes")
+        private = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
+        x25519 = _exchange(private, self._client_key.x25519_c)
+        try:
+            mlkem, ciphertext = self._randomised.encapsulate(self._client_key.mlkem_ek)
+        except ValueError:  # FIPS 203 section 7.2
+            raise RemoteProtocolError("an ML-KEM key that is none") from None
+        hs = handshake_secret(early_secret(), secret, x25519, mlkem)
+        public = private.public_key().public_bytes_raw()
+        finished = ServerFinished(FULL, public, ciphertext, NO_BINDER)
+        unsigned = frame(FrameType.SERVER_FINISHED, finished.body())
+        confirm = confirmation(hs, "s confirm", self._transcript.digest_with(unsigned))
+        whole = frame(
+            FrameType.SERVER_FINISHED, finished._replace(server_confirm=confirm).body()
+        )
+        self._transcript.add(whole)
+        t3 = self._transcript.digest()
+        self._confirm = confirmation(hs, "c confirm", t3)
+        self._secrets = session_secrets(hs, t3)
+        return whole
+
+    def receive_finished(self, whole: bytes) -> Established:
+        """Verify ClientFinished and return the session's secrets.
+
+        Raises:
+            RemoteProtocolError: the confirmation is wrong.
+        """
+        if not hmac.compare_digest(self._confirm, parse_client_finished(whole)):
+            raise RemoteProtocolError("the client's confirmation is wrong")
+        binding = login_binding(self._secrets.exporter, self._spki)
+        return Established(FULL, self._secrets, binding)

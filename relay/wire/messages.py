@@ -1,0 +1,225 @@
+"""The four handshake messages: layout only. What they mean is in ``handshake``.
+
+Every field has a fixed length unless it carries one; a missing or trailing byte is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, NamedTuple
+
+from relay.errors import RemoteProtocolError
+from relay.wire.frames import HEADER
+from relay.wire.transcript import MAC_BYTES, POW_LABEL
+
+MAGIC: Final = b"RLY1"
+VERSION: Final = 1
+SUITE: Final = 1
+RANDOM_BYTES: Final = 32
+SECRET_BYTES: Final = 32
+X25519_BYTES: Final = 32
+MLKEM_EK_BYTES: Final = 1184
+MLKEM_CT_BYTES: Final = 1088
+NONCE_BYTES: Final = 8
+EXT_BYTES_MAX: Final = 256
+TICKET_BYTES_MAX: Final = 256
+POW_BITS_MAX: Final = 22
+"""A client refuses to work more than this."""
+BEFORE_NONCE_BYTES: Final = 2 + RANDOM_BYTES + X25519_BYTES + MLKEM_EK_BYTES
+"""What the proof of work covers of ClientKey's body: 1250 bytes."""
+NO_BINDER: Final = bytes(MAC_BYTES)
+FULL: Final = 0
+RESUMED: Final = 1
+
+assert BEFORE_NONCE_BYTES == 1250
+
+
+class Fields:
+    """Reads fields off a handshake frame's body, strictly."""
+
+    __slots__ = ("_at", "_data")
+
+    def __init__(self, frame: bytes) -> None:
+        self._data = frame
+        self._at = HEADER
+
+    def take(self, count: int) -> bytes:
+        """Return the next ``count`` bytes."""
+        end = self._at + count
+        if end > len(self._data):
+            raise RemoteProtocolError("a handshake message is too short")
+        value = self._data[self._at : end]
+        self._at = end
+        return value
+
+    def u8(self) -> int:
+        """Return the next byte."""
+        return self.take(1)[0]
+
+    def variable(self, maximum: int) -> bytes:
+        """Return a field with a u16 length of at most ``maximum``."""
+        length = int.from_bytes(self.take(2), "big")
+        if length > maximum:
+            raise RemoteProtocolError("a handshake field is too long")
+        return self.take(length)
+
+    def end(self) -> None:
+        """Raise when bytes are left."""
+        if self._at != len(self._data):
+            raise RemoteProtocolError("a handshake message is too long")
+
+
+class ServerHello(NamedTuple):
+    """The server speaks first; this layout is frozen for all versions."""
+
+    ver_min: int
+    ver_max: int
+    suite: int
+    pow_bits: int
+    server_random: bytes
+    spki: bytes
+    ext: bytes = b""
+
+    def body(self) -> bytes:
+        """Return the frame's body."""
+        return b"".join(
+            (
+                MAGIC,
+                bytes((self.ver_min, self.ver_max, self.suite, self.pow_bits)),
+                self.server_random,
+                len(self.spki).to_bytes(2, "big"),
+                self.spki,
+                len(self.ext).to_bytes(2, "big"),
+                self.ext,
+            )
+        )
+
+    @classmethod
+    def parse(cls, frame: bytes) -> ServerHello:
+        """Parse a frame. Raises RemoteProtocolError."""
+        fields = Fields(frame)
+        if fields.take(len(MAGIC)) != MAGIC:
+            raise RemoteProtocolError("this is not a Relay server")
+        hello = cls(
+            fields.u8(),
+            fields.u8(),
+            fields.u8(),
+            fields.u8(),
+            fields.take(RANDOM_BYTES),
+            fields.variable(len(frame)),
+            fields.variable(EXT_BYTES_MAX),
+        )
+        fields.end()
+        return hello
+
+
+class ClientKey(NamedTuple):
+    """The client's session key, wrapped, and its ephemeral keys."""
+
+    version: int
+    suite: int
+    client_random: bytes
+    x25519_c: bytes
+    mlkem_ek: bytes
+    pow_nonce: bytes
+    rsa_ct: bytes
+    ticket: bytes
+    binder: bytes
+
+    def before_nonce(self) -> bytes:
+        """Return what the proof of work covers."""
+        return (
+            bytes((self.version, self.suite)) + self.client_random + self.x25519_c + self.mlkem_ek
+        )
+
+    def body(self) -> bytes:
+        """Return the frame's body."""
+        return b"".join(
+            (
+                self.before_nonce(),
+                self.pow_nonce,
+                self.rsa_ct,
+                len(self.ticket).to_bytes(2, "big"),
+                self.ticket,
+                self.binder,
+            )
+        )
+
+    @classmethod
+    def parse(cls, frame: bytes, modulus_bytes: int) -> ClientKey:
+        """Parse a frame. Raises RemoteProtocolError."""
+        fields = Fields(frame)
+        key = cls(
+            fields.u8(),
+            fields.u8(),
+            fields.take(RANDOM_BYTES),
+            fields.take(X25519_BYTES),
+            fields.take(MLKEM_EK_BYTES),
+            fields.take(NONCE_BYTES),
+            fields.take(modulus_bytes),
+            fields.variable(TICKET_BYTES_MAX),
+            fields.take(MAC_BYTES),
+        )
+        fields.end()
+        if not key.ticket and key.binder != NO_BINDER:
+            raise RemoteProtocolError("a binder without a ticket")
+        return key
+
+
+class ServerFinished(NamedTuple):
+    """The server's ephemeral keys and its proof that it holds the RSA key."""
+
+    mode: int
+    x25519_s: bytes
+    mlkem_ct: bytes
+    server_confirm: bytes
+
+    def body(self) -> bytes:
+        """Return the frame's body."""
+        return bytes((self.mode,)) + self.x25519_s + self.mlkem_ct + self.server_confirm
+
+    @classmethod
+    def parse(cls, frame: bytes) -> ServerFinished:
+        """Parse a frame. Raises RemoteProtocolError."""
+        fields = Fields(frame)
+        finished = cls(
+            fields.u8(),
+            fields.take(X25519_BYTES),
+            fields.take(MLKEM_CT_BYTES),
+            fields.take(MAC_BYTES),
+        )
+        fields.end()
+        return finished
+
+
+def parse_client_finished(frame: bytes) -> bytes:
+    """Return client_confirm. Raises RemoteProtocolError."""
+    fields = Fields(frame)
+    confirm = fields.take(MAC_BYTES)
+    fields.end()
+    return confirm
+
+
+def work_is_done(server_random: bytes, before_nonce: bytes, nonce: bytes, bits: int) -> bool:
+    """Tell whether a nonce solves the server's proof of work."""
+    if bits == 0:
+        return True
+    digest = hashlib.sha256(
+        POW_LABEL + server_random + hashlib.sha256(before_nonce).digest() + nonce
+    ).digest()
+    return int.from_bytes(digest[:4], "big") >> (32 - bits) == 0
+
+
+def work(server_random: bytes, before_nonce: bytes, bits: int) -> bytes:
+    """Find a nonce: about 2 ** bits SHA-256 operations, 4 s of one core at the maximum."""
+    if bits == 0:
+        return bytes(NONCE_BYTES)
+    base = hashlib.sha256(POW_LABEL + server_random + hashlib.sha256(before_nonce).digest())
+    shift = 32 - bits
+    for number in range(2**63):
+        nonce = number.to_bytes(NONCE_BYTES, "big")
+        attempt = base.copy()
+        attempt.update(nonce)
+        if int.from_bytes(attempt.digest()[:4], "big") >> shift == 0:
+            return nonce
+    raise AssertionError("unreachable: 2**63 attempts")

@@ -1,0 +1,46 @@
+"""Which frame is legal when: the one table of the protocol's states.
+
+A phase with no legal frame tolerates not a single byte: the peer speaks out of turn.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from relay.wire.frames import FrameType
+
+
+class Side(Enum):
+    """Which end of the connection this is."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+class Phase(Enum):
+    """Where a connection is."""
+
+    AWAIT_SERVER_HELLO = "client: connected, silent"
+    PIN_DECISION = "client: deciding about the server's key, silent"
+    AWAIT_SERVER_FINISHED = "client: ClientKey sent"
+    AWAIT_CLIENT_KEY = "server: ServerHello sent"
+    UNWRAPPING = "server: the key agent is asked"
+    AWAIT_CLIENT_FINISHED = "server: ServerFinished sent"
+    OPEN = "both: records"
+    CLOSING = "both: own close sent, the peer's awaited"
+    CLOSED = "both: over"
+
+
+LEGAL: Final[dict[Phase, tuple[FrameType, ...]]] = {
+    Phase.AWAIT_SERVER_HELLO: (FrameType.SERVER_HELLO,),
+    Phase.PIN_DECISION: (),
+    Phase.AWAIT_SERVER_FINISHED: (FrameType.SERVER_FINISHED,),
+    Phase.AWAIT_CLIENT_KEY: (FrameType.CLIENT_KEY,),
+    Phase.UNWRAPPING: (),
+    Phase.AWAIT_CLIENT_FINISHED: (FrameType.CLIENT_FINISHED,),
+    Phase.OPEN: (FrameType.RECORD,),
+    Phase.CLOSING: (FrameType.RECORD,),
+    Phase.CLOSED: (),
+}
+"""The frames that a side accepts in each phase. Everything else ends the connection."""
