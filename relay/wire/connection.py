@@ -168,7 +168,7 @@ class Connection:
     # --- input -----------------------------------------------------------------------------------
     def receive_data(self, data: bytes, now: float) -> None:
         """Take bytes from the peer. Never raises for what they are."""
-        if self.phase is Phase.CLOSED:
+        if self.finished:
             return
         reader = self._reader
         reader.feed(data)
@@ -180,7 +180,7 @@ class Connection:
                 if found is None:
                     return
                 self._receive_frame(found[1], now)
-                if self.phase is Phase.CLOSED:
+                if self.finished:
                     return
         except AuthenticationFailed as error:
             self._finish(None, detail=str(error))

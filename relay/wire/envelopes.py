@@ -97,7 +97,7 @@ class History(NamedTuple):
     log: str
     forward: bool
     seq: int
-    count: int
+    count: int  # type: ignore[assignment]  # the field's name in the protocol; hides tuple.count
 
 
 class Welcome(NamedTuple):
@@ -448,7 +448,7 @@ def unpack_content(packed: bytes) -> tuple[int, str, bytes]:
 def unpack_entry(packed: bytes) -> EntryMessage:
     """Return a packed ENTRY of our own store as its NamedTuple."""
     fields = cast("list[object]", msgpack.unpackb(packed))
-    return cast("EntryMessage", EntryMessage._make(fields[1:13]))  # type: ignore[arg-type]
+    return EntryMessage._make(fields[1:13])
 
 
 # --- unpacking ---------------------------------------------------------------------------------

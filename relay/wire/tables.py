@@ -55,9 +55,8 @@ def filled(page: str) -> str:
     """Return a page with every marked table as the code has it now."""
     for name, table in TABLES.items():
         pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
-        page, count = re.subn(
-            pattern, lambda m, t=table: m[1] + t() + "\n" + m[2], page, flags=re.DOTALL
-        )
+        text = table().replace("\\", r"\\")
+        page, count = re.subn(pattern, rf"\g<1>{text}\n\g<2>", page, flags=re.DOTALL)
         if count != 1:
             raise ValueError(f"the page has no place (or several) for the table {name!r}")
     return page

@@ -23,6 +23,7 @@ from relay.server.worker.home import Home
 from relay.server.worker.names import NameBook
 from relay.server.worker.presence import Presence
 from relay.store.errors import StoreError
+from relay.wire.identity import parse_spki
 
 if TYPE_CHECKING:
     from relay.server.worker.fanout import Member
@@ -75,6 +76,7 @@ class Hub:
         """Monotonic seconds, moving within a turn (uvloop's own ``time`` has whole ms)."""
         self.agent = agent
         self.spki = spki
+        self.modulus_bytes = parse_spki(spki).modulus_bytes
         self.reader_of = reader_of
         self.wall_clock_ms = wall_clock_ms
         self.random_bytes = random_bytes

@@ -52,7 +52,10 @@ class Session(asyncio.Protocol):
         self._hub = hub
         self.peer = peer
         self._connection = Connection.server(
-            now=hub.clock(), random_bytes=hub.random_bytes, spki=hub.spki
+            now=hub.clock(),
+            random_bytes=hub.random_bytes,
+            spki=hub.spki,
+            modulus_bytes=hub.modulus_bytes,
         )
         self._unwrapping: asyncio.Task[None] | None = None
         self._login_deadline: float | None = None

@@ -1,0 +1,56 @@
+"""The grammar of names: people's handles, rooms, inboxes (docs/protocol.md, "Names").
+
+A name is ASCII on purpose: no two names look alike and differ (UTS 39's confusables do not arise),
+and none carries control or direction characters. What people see besides is the display name.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+from relay import limits
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{1,31}")
+_RESERVED: Final = frozenset(
+    {"admin", "all", "channel", "everyone", "here", "operator", "relay", "root", "server", "system"}
+)
+_UNSEEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+INBOX_PREFIX: Final = "@"
+
+assert limits.NAME_CHARS_MAX == 32
+
+
+def normal(name: str) -> str:
+    """Return the canonical spelling of what a person typed: lower case, ASCII only folded."""
+    return name.lower() if name.isascii() else name
+
+
+def is_handle(name: str) -> bool:
+    """True for the canonical name of a person or program."""
+    return _NAME.fullmatch(name) is not None
+
+
+def is_reserved(name: str) -> bool:
+    """True for a handle that a stranger could be taken for the operator with."""
+    return name in _RESERVED
+
+
+def is_room(name: str) -> bool:
+    """True for the canonical name of a room."""
+    return _NAME.fullmatch(name) is not None
+
+
+def is_inbox(name: str) -> bool:
+    """True for the log of messages to one person, ``@handle``."""
+    return name.startswith(INBOX_PREFIX) and is_handle(name[1:])
+
+
+def is_display(text: str) -> bool:
+    """True for a display name that shows as it is: no control, format or unassigned characters."""
+    return (
+        len(text) <= limits.DISPLAY_NAME_CHARS_MAX
+        and text == text.strip()
+        and not any(unicodedata.category(char) in _UNSEEN_CATEGORIES for char in text)
+    )

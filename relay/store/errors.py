@@ -1,0 +1,25 @@
+"""What can go wrong with stored logs."""
+
+from __future__ import annotations
+
+from relay.errors import RelayError
+
+
+class StoreError(RelayError):
+    """Root of all errors of the store."""
+
+
+class StoreFull(StoreError):
+    """The disk or the quota is full. Nothing of the group was stored; reading still works."""
+
+
+class StoreUnavailable(StoreError):
+    """The partition cannot be written or read now. Whether a commit happened is checked on reopen."""
+
+
+class StoreCorrupt(StoreError):
+    """The file is damaged or of an unknown format: an operator must look."""
+
+
+class NotTheWriter(StoreError):
+    """Another process holds this partition's lock (rule 8)."""

@@ -1,0 +1,109 @@
+"""What a backend of logs must do. ``sqlite`` is the one there is; tests/conformance holds any to it.
+
+A *partition* is the unit of writing: it has one writer process (rule 8) and holds many logs. A
+*reader* may live in any process and sees what is committed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from relay.chat.entries import Cursor, GapInfo, Head, Submission
+
+
+class Stored(NamedTuple):
+    """Committed now. ``packed`` is the ENTRY as store, bus and members all carry it."""
+
+    epoch: bytes
+    seq: int
+    prev: int
+    packed: bytes
+
+
+class Repeated(NamedTuple):
+    """Committed before, by the same id and with the same content. ``seq`` 0: no longer kept."""
+
+    epoch: bytes
+    seq: int
+
+
+class IdConflict(NamedTuple):
+    """The id was used for another content, stored as ``seq``."""
+
+    seq: int
+
+
+class Expected(NamedTuple):
+    """A counter was skipped: the producer must go on with this one."""
+
+    counter: int
+
+
+class UnknownOutcome(NamedTuple):
+    """The producer's record is gone (30 days), so whether the message was stored is not known."""
+
+
+Outcome = Stored | Repeated | IdConflict | Expected | UnknownOutcome
+
+
+class Page(NamedTuple):
+    """Rows in ascending order, each (seq, packed ENTRY). ``end``: nothing lies beyond them."""
+
+    rows: list[tuple[int, bytes]]
+    end: bool
+
+
+class ResumePoint(NamedTuple):
+    """Where a reader goes on: entries with a seq above ``after``; a gap to report before them."""
+
+    after: int
+    gap: GapInfo | None
+
+
+class Partition(Protocol):
+    """The one writer of a partition."""
+
+    @property
+    def held(self) -> bool:
+        """True while a checkpoint asks that no commit begins."""
+
+    def append(self, batch: list[Submission], now_ms: int) -> list[Outcome]:
+        """Store a batch in one commit and return one outcome for each, in order.
+
+        Returns only after the commit. A batch that raises is stored not at all.
+
+        Raises:
+            StoreFull: no space.
+            StoreError: anything else; the next call may succeed.
+        """
+
+    def head(self, log: str) -> Head:
+        """Return the last committed entry of a log; (NO_EPOCH, 0) for one that does not exist."""
+
+    def close(self) -> None:
+        """Close cleanly: the next start keeps every epoch (rule 9)."""
+
+
+class Reader(Protocol):
+    """Reads the logs of a partition."""
+
+    def read(
+        self, log: str, after: int, upto: int, bytes_max: int, count: int | None = None
+    ) -> Page:
+        """Return entries of (after, upto], oldest first; at least one if there is any.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
+    def read_back(self, log: str, before: int, count: int, bytes_max: int) -> Page:
+        """Return the newest ``count`` entries below ``before``, ascending; at least one if any."""
+
+    def floor_of_last(self, log: str, count: int, upto: int) -> int:
+        """Return the seq after which the last ``count`` entries up to ``upto`` begin."""
+
+    def epoch_at(self, log: str, seq: int) -> bytes:
+        """Return the epoch in which a seq lies; NO_EPOCH for 0 in a log that begins after it."""
+
+    def resume(self, log: str, cursor: Cursor, head: Head) -> ResumePoint:
+        """Find where a reader with this cursor goes on (rule 9)."""
