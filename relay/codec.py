@@ -1,0 +1,254 @@
+"""The strict msgpack validator: tables of messages, and nothing else gets through.
+
+Envelopes between client and server (``wire.envelopes``) and messages on the workers' bus
+(``bus.messages``) are msgpack arrays ``[op, field, ...]``. Each operation has a ``Shape``: a NamedTuple
+and one check per field, exact in type (a bool is no integer, bin is no str), range, length in bytes
+and UTF-8. msgpack itself accepts much more (NaN, extension types, maps, huge claimed lengths); none
+of that passes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, TypeAlias, TypedDict, cast
+
+import msgpack
+
+from relay import limits
+from relay.errors import EnvelopeError
+
+Check: TypeAlias = Callable[[object], bool]
+
+
+# --- field checks ------------------------------------------------------------------------------
+# Each check carries its wire type as its docstring: docs/protocol.md's tables are made from it.
+def _said(check: Check, wire_type: str) -> Check:
+    check.__doc__ = wire_type
+    return check
+
+
+def uint(maximum: int, minimum: int = 0) -> Check:
+    """An integer from ``minimum`` to ``maximum``, never a bool."""
+
+    def check(value: object) -> bool:
+        return type(value) is int and minimum <= value <= maximum
+
+    bits = f"2^{maximum.bit_length()}-1"
+    return _said(check, f"int {minimum}..{bits}" if minimum else f"int ≤ {bits}")
+
+
+def text(bytes_max: int, chars_min: int = 0) -> Check:
+    """A str of at most ``bytes_max`` bytes of UTF-8."""
+
+    def check(value: object) -> bool:
+        return (
+            type(value) is str
+            and chars_min <= len(value) <= bytes_max
+            and (value.isascii() or len(value.encode()) <= bytes_max)
+        )
+
+    return _said(check, f"str {chars_min}..{bytes_max}")
+
+
+def binary(minimum: int, maximum: int) -> Check:
+    """Bytes, from ``minimum`` to ``maximum`` of them."""
+
+    def check(value: object) -> bool:
+        return type(value) is bytes and minimum <= len(value) <= maximum
+
+    size = f"{minimum}" if minimum == maximum else f"{minimum}..{maximum}"
+    return _said(check, f"bin {size}")
+
+
+def nil_or(inner: Check) -> Check:
+    """Nil, or what another check takes."""
+
+    def check(value: object) -> bool:
+        return value is None or inner(value)
+
+    return _said(check, f"nil or {inner.__doc__}")
+
+
+def boolean(value: object) -> bool:
+    """bool"""
+    return value is True or value is False
+
+
+def list_of(inner: Check, count_max: int) -> Check:
+    """An array of at most ``count_max`` items, each of which another check takes."""
+
+    def check(value: object) -> bool:
+        return type(value) is list and len(value) <= count_max and all(map(inner, value))
+
+    return _said(check, f"array of ({inner.__doc__})")
+
+
+def tuple_of(*inner: Check) -> Check:
+    """An array of exactly these fields."""
+
+    def check(value: object) -> bool:
+        return (
+            type(value) is list
+            and len(value) == len(inner)
+            and all(f(v) for f, v in zip(inner, value, strict=True))
+        )
+
+    return _said(check, "array [" + ", ".join(str(f.__doc__) for f in inner) + "]")
+
+
+# --- packing -----------------------------------------------------------------------------------
+# One packer for the process: making one costs more than packing with it. ``pack`` of plain values
+# runs no Python code, so that threads cannot meet inside it.
+_PACKER: Final = msgpack.Packer(use_bin_type=True)
+pack: Final = cast("Callable[[object], bytes]", _PACKER.pack)
+
+
+def array_header(count: int) -> bytes:
+    """Return the msgpack header of an array of ``count`` items that are packed already."""
+    if count < 16:
+        return bytes((0x90 | count,))
+    if count < 65_536:
+        return b"\xdc" + count.to_bytes(2, "big")
+    raise ValueError("too many items for one array")
+
+
+# --- unpacking ---------------------------------------------------------------------------------
+class Shape(NamedTuple):
+    """One row of a table: the type of an operation's message and a check for each field."""
+
+    type: type[tuple[object, ...]]
+    checks: tuple[Check, ...]
+
+
+class Unknown(NamedTuple):
+    """An operation number that this version does not know."""
+
+    op: int
+
+
+class _Bounds(TypedDict):
+    """What msgpack itself is told to refuse."""
+
+    max_array_len: int
+    max_map_len: int
+    max_ext_len: int
+    max_str_len: int
+    max_bin_len: int
+
+
+class Schema:
+    """All operations that may arrive from one direction."""
+
+    __slots__ = ("_bounds", "_count_max", "_fields_max", "_other_way", "_shapes")
+
+    def __init__(
+        self,
+        shapes: Mapping[int, Shape],
+        *,
+        other_way: frozenset[int] = frozenset(),
+        count_max: int,
+        array_max: int,
+        bytes_max: int = limits.RECORD_CONTENT_BYTES_MAX,
+    ) -> None:
+        """Make a validator.
+
+        Args:
+            shapes: operation number to its shape.
+            other_way: operations that exist but may not arrive here.
+            count_max: messages in one content.
+            array_max: items in any array, nested ones too.
+            bytes_max: of one content, and of any str or bin in it.
+        """
+        for shape in shapes.values():
+            assert len(shape.checks) == len(shape.type.__annotations__), shape.type
+        self._shapes = dict(shapes)
+        self._other_way = other_way
+        self._count_max = count_max
+        self._fields_max = limits.ENVELOPE_FIELDS_MAX
+        self._bounds = _Bounds(
+            max_array_len=array_max,
+            max_map_len=0,
+            max_ext_len=0,
+            max_str_len=bytes_max,
+            max_bin_len=bytes_max,
+        )
+
+    def unpack(self, content: bytes) -> list[object]:
+        """Return the messages of one content.
+
+        Raises:
+            EnvelopeError: it is not a sequence of whole legal messages.
+        """
+        if not content:
+            raise EnvelopeError("a content without a message")
+        try:
+            # The usual case, one message: three times faster than a streaming unpacker.
+            value = msgpack.unpackb(content, raw=False, strict_map_key=True, **self._bounds)
+        except msgpack.ExtraData:
+            return self._unpack_many(content)
+        except _REFUSED as error:
+            raise _not_allowed(error) from None
+        return [self._checked(value)]
+
+    def _unpack_many(self, content: bytes) -> list[object]:
+        decoder = msgpack.Unpacker(
+            raw=False, strict_map_key=True, max_buffer_size=len(content), **self._bounds
+        )
+        messages: list[object] = []
+        try:
+            decoder.feed(content)
+            for value in decoder:
+                messages.append(self._checked(value))
+                if len(messages) > self._count_max:
+                    raise EnvelopeError(f"more than {self._count_max} messages in one content")
+        except EnvelopeError:
+            raise
+        except _REFUSED as error:
+            raise _not_allowed(error) from None
+        if decoder.tell() != len(content):
+            raise EnvelopeError("a message is cut off at the end of its content")
+        return messages
+
+    def _checked(self, value: object) -> object:
+        if type(value) is not list or not 1 <= len(value) <= self._fields_max:
+            raise EnvelopeError("a message is not an array of a legal length")
+        op = value[0]
+        if type(op) is not int or not 0 <= op <= 255:
+            raise EnvelopeError("an operation is not a number from 0 to 255")
+        shape = self._shapes.get(op)
+        if shape is None:
+            if op in self._other_way:
+                raise EnvelopeError(f"operation {op} travels the other way")
+            _check_depth(value)
+            return Unknown(op)
+        make, checks = shape
+        count = len(checks)
+        fields = value[1 : count + 1]
+        if len(fields) != count:
+            raise EnvelopeError(f"{make.__name__} has fewer than {count} fields")
+        for index in range(count):
+            if not checks[index](fields[index]):
+                field = list(make.__annotations__)[index]
+                raise EnvelopeError(f"{make.__name__}: bad {field}")
+        if len(value) > count + 1:
+            _check_depth(value[count + 1 :])
+        return make(*fields)
+
+
+_REFUSED: Final = (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError)
+
+
+def _not_allowed(error: Exception) -> EnvelopeError:
+    # msgpack's own words may quote the peer's bytes: name the type only.
+    return EnvelopeError(f"not msgpack as allowed here ({type(error).__name__})")
+
+
+def _check_depth(value: list[object]) -> None:
+    """Refuse fields of a later version that are nested too deep. Iterative: no recursion error."""
+    level: list[object] = [value]
+    for _ in range(limits.ENVELOPE_DEPTH_MAX):
+        level = [inner for outer in level if type(outer) is list for inner in outer]
+        if not level:
+            return
+    if any(type(inner) is list for inner in level):
+        raise EnvelopeError(f"nested deeper than {limits.ENVELOPE_DEPTH_MAX}")
