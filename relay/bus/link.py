@@ -1,0 +1,188 @@
+"""One stream to one other worker: priorities, bounds, and one write per loop turn.
+
+Control (answers, heads, subscriptions, submissions) goes before publishes (rule 6). What is written
+to control is bounded by what was asked (credits bound submissions, answers are one for each);
+publishes beyond ``PUBLISH_BYTES_MAX`` are dropped and their logs remembered, to be repaired through
+HEADS.
+Reading never stops: a worker that waits for another one must not keep it waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from relay.bus.messages import Batch, Event, Message, MessageReader, pack
+from relay.errors import RemoteProtocolError
+
+PUBLISH_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Publishes that wait for one link; beyond it they are dropped and repaired from the log."""
+HIGH_WATER_BYTES: Final = 1024 * 1024
+log = logging.getLogger("relay.bus")
+
+
+class Port(Protocol):
+    """Where messages for one worker go: a link, or the worker itself."""
+
+    @property
+    def index(self) -> int:
+        """The worker's slot."""
+
+    @property
+    def generation(self) -> int:
+        """Which of the workers that had this slot."""
+
+    def send(self, message: Message) -> None:
+        """Send control: before all publishes, never dropped while the link is up."""
+
+    def publish(self, message: Batch | Event) -> None:
+        """Send a publish. Beyond the bound it is dropped and its log's head is sent later."""
+
+
+class LinkOwner(Protocol):
+    """Who uses the links: told of everything, in the loop's thread."""
+
+    def link_up(self, link: Link) -> None:
+        """The peer has said who it is; messages may be sent."""
+
+    def link_down(self, link: Link) -> None:
+        """The link is gone; what was on it is lost."""
+
+    def received(self, port: Port, message: Message) -> None:
+        """A message came."""
+
+    def heads_due(self, link: Link) -> None:
+        """The link has room again after it dropped publishes: say where ``link.dropped`` end."""
+
+
+class Link(asyncio.Protocol):
+    """See the module's docstring. Made by ``mesh``; ``index`` is -1 until the peer is known."""
+
+    __slots__ = (
+        "_control", "_introduce", "_on_lost", "_owner", "_publishes", "_publishes_bytes",
+        "_reader", "_transport", "_wake", "congested", "dropped", "dropped_total", "generation",
+        "index", "up",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        owner: LinkOwner,
+        wake: Callable[[Link], None],
+        introduce: Callable[[Link, Message], bool],
+        on_lost: Callable[[Link], None],
+    ) -> None:
+        self._owner = owner
+        self._wake = wake
+        self._introduce = introduce
+        self._on_lost = on_lost
+        self._reader = MessageReader()
+        self._transport: asyncio.Transport | None = None
+        self._control: list[bytes] = []
+        self._publishes: list[bytes] = []
+        self._publishes_bytes = 0
+        self.index = -1
+        self.generation = 0
+        self.up = False
+        self.congested = False
+        """True while the transport is above its high-water mark."""
+        self.dropped: dict[str, None] = {}
+        """Logs of which a publish was dropped."""
+        self.dropped_total = 0
+
+    # --- asyncio.Protocol ------------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        """Dispatch whole messages. A bad one costs the link, which is then dialled again."""
+        try:
+            for message in self._reader.feed(data):
+                if self.up:
+                    self._owner.received(self, message)
+                elif not self._introduce(self, message):
+                    self.abort()
+                    return
+        except RemoteProtocolError:
+            log.exception("bus_message_refused", extra={"worker": self.index})
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Report the loss, once."""
+        was_up, self.up = self.up, False
+        self._control.clear()
+        self._publishes.clear()
+        self._publishes_bytes = 0
+        self._on_lost(self)
+        if was_up:
+            self._owner.link_down(self)
+
+    def pause_writing(self) -> None:
+        """Hold publishes back: they are bounded here, not in the transport."""
+        self.congested = True
+
+    def resume_writing(self) -> None:
+        """Go on, and say where the logs end of which something was dropped."""
+        self.congested = False
+        self._wake(self)
+
+    # --- Port ------------------------------------------------------------------------------------
+    def send(self, message: Message) -> None:
+        """See ``Port``."""
+        self._control.append(pack(message))
+        self._wake(self)
+
+    def publish(self, message: Batch | Event) -> None:
+        """See ``Port``."""
+        data = pack(message)
+        if message.log in self.dropped or (
+            self._publishes_bytes + len(data) > PUBLISH_BYTES_MAX
+        ):
+            self.dropped[message.log] = None
+            self.dropped_total += 1
+            return
+        self._publishes.append(data)
+        self._publishes_bytes += len(data)
+        self._wake(self)
+
+    # --- writing ---------------------------------------------------------------------------------
+    @property
+    def idle(self) -> bool:
+        """True when no publish waits here: heads said now overtake nothing."""
+        return not self._publishes and not self.congested
+
+    def flush(self) -> None:
+        """Write what is queued, control first, as one write. Called at the end of a turn."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if not self.congested and self.dropped and not self._publishes:
+            self._owner.heads_due(self)
+            self.dropped.clear()
+        parts = self._control
+        if not self.congested and self._publishes:
+            parts = parts + self._publishes
+            self._publishes.clear()
+            self._publishes_bytes = 0
+        if parts:
+            transport.write(b"".join(parts))
+        self._control.clear()
+
+    def abort(self) -> None:
+        """Drop the link at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def peer_credentials(self) -> tuple[int, int]:
+        """Return (pid, uid) of the peer process, as the kernel knows them (SO_PEERCRED)."""
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid, uid, _ = struct.unpack("3i", raw)
+        return pid, uid

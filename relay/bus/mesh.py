@@ -1,0 +1,166 @@
+"""The links of one worker to all others: listen, dial, and know who is up.
+
+Each worker listens on ``DIR/INDEX.GENERATION.sock`` (the directory is 0700). Of two workers the one
+with the greater generation dials, so that there is one link between two; it introduces itself, and
+the kernel's peer credentials must agree with what it says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from relay.bus.link import Link, LinkOwner
+from relay.bus.messages import Introduction, Message
+
+log = logging.getLogger("relay.bus")
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another worker, as the supervisor's table says."""
+
+    index: int
+    generation: int
+    pid: int
+
+
+class Mesh:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        directory: Path,
+        index: int,
+        generation: int,
+        peers: Callable[[], list[Peer]],
+        owner: LinkOwner,
+        wake: Callable[[], None],
+    ) -> None:
+        """Prepare; ``start`` begins.
+
+        Args:
+            directory: private to the server.
+            index: this worker's slot.
+            generation: this worker's generation, unique among all that ever lived.
+            peers: the other workers that should be up now.
+            owner: told of links and messages.
+            wake: asks for a turn, at whose end ``flush`` is called.
+        """
+        self._directory = directory
+        self._index = index
+        self._generation = generation
+        self._peers = peers
+        self._owner = owner
+        self._wake_turn = wake
+        self._server: asyncio.Server | None = None
+        self._dials: dict[int, asyncio.Task[None]] = {}
+        self._unknown: set[Link] = set()
+        self._waiting: dict[Link, None] = {}
+        self.links: dict[int, Link] = {}
+        """Links that are up, by the other worker's slot."""
+
+    @staticmethod
+    def path(directory: Path, index: int, generation: int) -> Path:
+        """Return the path of a worker's listening socket."""
+        return directory / f"{index}.{generation}.sock"
+
+    async def start(self) -> None:
+        """Listen."""
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        path = self.path(self._directory, self._index, self._generation)
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(self._accepted, os.fspath(path))
+        path.chmod(0o600)
+
+    def close(self) -> None:
+        """Stop listening and drop all links."""
+        for task in self._dials.values():
+            task.cancel()
+        if self._server is not None:
+            self._server.close()
+        with contextlib.suppress(OSError):
+            self.path(self._directory, self._index, self._generation).unlink()
+        for link in [*self.links.values(), *self._unknown]:
+            link.abort()
+
+    def dial(self) -> None:
+        """Dial the older workers that no link is up to. Called every fraction of a second."""
+        for peer in self._peers():
+            if peer.generation >= self._generation:
+                continue
+            link = self.links.get(peer.index)
+            if link is not None and link.generation == peer.generation:
+                continue
+            if peer.generation not in self._dials:
+                task = asyncio.ensure_future(self._dial(peer))
+                self._dials[peer.generation] = task
+                task.add_done_callback(
+                    lambda _, generation=peer.generation: self._dials.pop(generation, None)  # type: ignore[misc]
+                )
+
+    def flush(self) -> None:
+        """Write what every link has queued."""
+        waiting, self._waiting = self._waiting, {}
+        for link in waiting:
+            link.flush()
+
+    # --- inside ----------------------------------------------------------------------------------
+    def _link(self) -> Link:
+        link = Link(self._owner, self._woken, self._introduced, self._lost)
+        self._unknown.add(link)
+        return link
+
+    def _accepted(self) -> Link:
+        return self._link()
+
+    async def _dial(self, peer: Peer) -> None:
+        loop = asyncio.get_running_loop()
+        path = self.path(self._directory, peer.index, peer.generation)
+        try:
+            _, link = await loop.create_unix_connection(self._link, os.fspath(path))
+        except OSError:
+            return  # not listening yet, or gone: the next round tries again
+        link.send(Introduction(self._index, self._generation))
+        self._up(link, peer.index, peer.generation)
+
+    def _introduced(self, link: Link, message: Message) -> bool:
+        """Take the first message of a worker that dialled this one."""
+        if not isinstance(message, Introduction):
+            return False
+        pid, uid = link.peer_credentials()
+        expected = Peer(message.worker, message.generation, pid)
+        if uid != os.getuid() or expected not in self._peers():
+            log.warning("bus_stranger_refused", extra={"peer_pid": pid})
+            return False
+        self._up(link, message.worker, message.generation)
+        return True
+
+    def _up(self, link: Link, index: int, generation: int) -> None:
+        old = self.links.get(index)
+        self._unknown.discard(link)
+        link.index, link.generation, link.up = index, generation, True
+        self.links[index] = link
+        if old is not None:
+            old.abort()
+            old.up = False
+            self._owner.link_down(old)
+        self._owner.link_up(link)
+
+    def _lost(self, link: Link) -> None:
+        self._unknown.discard(link)
+        self._waiting.pop(link, None)
+        if self.links.get(link.index) is link:
+            del self.links[link.index]
+
+    def _woken(self, link: Link) -> None:
+        if link not in self._waiting:
+            self._waiting[link] = None
+            self._wake_turn()
