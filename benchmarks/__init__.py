@@ -1,0 +1,1 @@
+"""Measurements of Relay by pytest-benchmark: ``make bench-quick`` runs each of them once."""

@@ -1,0 +1,1 @@
+"""Load on a real relay by Locust, in processes of its own: Locust patches the whole process."""
