@@ -1,0 +1,1 @@
+"""The key agent: the one process that holds the server's private key (handshake.md, rule 16)."""

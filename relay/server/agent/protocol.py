@@ -1,0 +1,108 @@
+"""What a worker and the key agent say to each other over a Unix-domain stream socket. Sans-I/O.
+
+A frame is: u16 length of what follows, u8 kind, u32 request id, payload. The agent speaks first,
+with HELLO. A kind that the receiver does not know is skipped, so that later versions may push more
+(ticket keys). Both ends are of one build and one uid: a malformed frame is a bug, and ends the
+connection.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from relay.errors import RelayError
+
+_HEAD: Final = struct.Struct("!HBI")
+_LENGTH_BYTES: Final = 2
+_REST_BYTES_MIN: Final = _HEAD.size - _LENGTH_BYTES
+PAYLOAD_BYTES_MAX: Final = 2048
+"""An SPKI of 8192 bits has 1,062 bytes, a ciphertext 1,024."""
+CIPHERTEXT_BYTES_MAX: Final = 1024
+SOURCE_BYTES_MAX: Final = 64
+"""An address as text; IPv6 with a zone has at most 62."""
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    HELLO = 1
+    """Agent, once, id 0: the SPKI."""
+    UNWRAP = 2
+    """Worker: u8 length of the source, the source's address, the ciphertext."""
+    SECRET = 3
+    """Agent: 32 bytes for the request of that id; random ones where the ciphertext was no good."""
+    BUSY = 4
+    """Agent: the request of that id was shed; there is no secret."""
+
+
+class Frame(NamedTuple):
+    """One frame. ``kind`` is a plain number: it may be one that this build does not know."""
+
+    kind: int
+    request: int
+    payload: bytes
+
+
+class AgentProtocolError(RelayError):
+    """The other end sent something malformed."""
+
+
+def pack(kind: Kind, request: int, payload: bytes = b"") -> bytes:
+    """Return a frame's bytes."""
+    assert len(payload) <= PAYLOAD_BYTES_MAX
+    return _HEAD.pack(_REST_BYTES_MIN + len(payload), kind, request) + payload
+
+
+def pack_unwrap(request: int, ciphertext: bytes, source: str) -> bytes:
+    """Return an UNWRAP frame. The source is cut to what the frame carries."""
+    if len(ciphertext) > CIPHERTEXT_BYTES_MAX:
+        raise ValueError("the ciphertext is too long")
+    name = source.encode(errors="replace")[:SOURCE_BYTES_MAX]
+    return pack(Kind.UNWRAP, request, bytes((len(name),)) + name + ciphertext)
+
+
+def unpack_unwrap(payload: bytes) -> tuple[bytes, str]:
+    """Return (ciphertext, source).
+
+    Raises:
+        AgentProtocolError: malformed.
+    """
+    length = payload[0] if payload else SOURCE_BYTES_MAX + 1
+    ciphertext = payload[1 + length :]
+    if length > SOURCE_BYTES_MAX or not 0 < len(ciphertext) <= CIPHERTEXT_BYTES_MAX:
+        raise AgentProtocolError("malformed request")
+    return ciphertext, payload[1 : 1 + length].decode(errors="replace")
+
+
+class FrameReader:
+    """Splits what arrives into frames."""
+
+    __slots__ = ("_buffer",)
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Take bytes, return the frames that are complete.
+
+        Raises:
+            AgentProtocolError: a length that no frame has. The connection is of no use any more.
+        """
+        buffer = self._buffer
+        buffer += data
+        frames = []
+        offset = 0
+        while len(buffer) - offset >= _LENGTH_BYTES:
+            length = int.from_bytes(buffer[offset : offset + _LENGTH_BYTES], "big")
+            if not _REST_BYTES_MIN <= length <= _REST_BYTES_MIN + PAYLOAD_BYTES_MAX:
+                raise AgentProtocolError("malformed frame")
+            end = offset + _LENGTH_BYTES + length
+            if len(buffer) < end:
+                break
+            _, kind, request = _HEAD.unpack_from(buffer, offset)
+            frames.append(Frame(kind, request, bytes(buffer[offset + _HEAD.size : end])))
+            offset = end
+        del buffer[:offset]
+        return frames

@@ -1,0 +1,68 @@
+"""What the supervisor hands to the processes that it forks."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from relay.server.scoreboard import Scoreboard
+from relay.settings import Settings
+
+AGENT_SOCKET = "agent.sock"
+BUS_DIRECTORY = "bus"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerContext:
+    r"""A worker's world. It is given to ``worker_main(context) -> int`` in the forked child.
+
+    The worker writes ``R\n`` to ``ready_fd`` when it serves, or ``E message\n`` and returns 3
+    when it cannot; after that it may leave the descriptor alone. TERM: drain. QUIT: stop at once.
+    """
+
+    index: int
+    """Its slot, 0 to workers - 1: which row and which partitions are its own."""
+    generation: int
+    """Unique in this run of the server; grows with each start of any worker."""
+    settings: Settings
+    """Resolved: no 0 or empty value stands for a default any more."""
+    listeners: tuple[socket.socket, ...]
+    """Non-blocking listening sockets, shared with the other workers."""
+    scoreboard: Scoreboard
+    runtime: Path
+    """Directory of mode 0700 for sockets; its paths are short enough for the kernel."""
+    data: Path
+    boot_id: str
+    """The kernel's: another one after a reboot (rule 9)."""
+    parent_fd: int
+    """Read end of a pipe: end of file when the supervisor is gone (rule 17)."""
+    ready_fd: int
+
+    @property
+    def agent_path(self) -> Path:
+        """Where the key agent listens."""
+        return self.runtime / AGENT_SOCKET
+
+    def bus_path(self, index: int, generation: int) -> Path:
+        """Where a worker of that index and generation listens for its peers."""
+        return self.runtime / BUS_DIRECTORY / f"{index}.{generation}.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentContext:
+    r"""The key agent's world. It is given to ``agent_main(context) -> int`` in the forked child.
+
+    The agent writes ``R FINGERPRINT\n`` to ``ready_fd`` when it serves, or ``E message\n`` and
+    returns 3.
+    """
+
+    settings: Settings
+    socket_path: Path
+    key_path: Path
+    scoreboard: Scoreboard
+    """One row of its own, which it stamps as a worker stamps its row."""
+    expected_fingerprint: str
+    """Of the key that this server started with, or empty at the first start of the agent."""
+    parent_fd: int
+    ready_fd: int

@@ -1,0 +1,282 @@
+"""Settings: one declaration each, read from flags, the environment and a TOML file.
+
+Precedence: flag > ``RELAY_SECTION__KEY`` > file > default. Two variables of other programs count as
+defaults, because people expect it: ``WEB_CONCURRENCY`` (workers) and systemd's ``STATE_DIRECTORY``
+(data). Every mistake is a UsageError that names the source, the key's path and the nearest valid
+key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import msgspec
+import platformdirs
+from msgspec import Meta, Struct, field
+
+from relay.errors import UsageError
+
+WORKERS_MAX: Final = 256
+ENVIRONMENT_PREFIX: Final = "RELAY_"
+
+
+class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The processes and what they listen on."""
+
+    bind: Annotated[
+        tuple[str, ...],
+        Meta(
+            min_length=1,
+            description="Addresses to listen on, HOST:PORT or [IPV6]:PORT. Port 0: any free one. "
+            "Loopback by default: nobody is served by accident.",
+        ),
+    ] = ("127.0.0.1:7475",)
+    workers: Annotated[
+        int, Meta(ge=0, le=WORKERS_MAX, description="Worker processes. 0: one per core.")
+    ] = 0
+    max_connections: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Connections per worker. 0: as many as the limit on open files allows.",
+        ),
+    ] = 0
+    graceful_timeout_s: Annotated[
+        float,
+        Meta(ge=0, le=3600, description="Time that clients have to leave when the server stops."),
+    ] = 30.0
+    worker_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=0.5,
+            le=600,
+            description="A worker whose loop was silent for so long is killed and replaced.",
+        ),
+    ] = 5.0
+    key_bits: Annotated[
+        int,
+        Meta(ge=2048, le=8192, description="Size of the RSA key that the first start generates."),
+    ] = 3072
+    runtime: Annotated[
+        str,
+        Meta(
+            description="Directory of the processes' own sockets. Empty: run/ in the data "
+            "directory, or one in the temporary directory where that path is too long."
+        ),
+    ] = ""
+
+
+class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where and how messages are kept."""
+
+    data: Annotated[
+        str,
+        Meta(description="The data directory. It holds the messages and the server's key."),
+    ] = field(default_factory=lambda: default_data_directory(os.environ))
+    durability: Annotated[
+        Literal["process", "power"],
+        Meta(
+            description="What an accepted message survives: the death of any process, or a power "
+            "cut too (each commit then waits for the disk)."
+        ),
+    ] = "process"
+
+
+class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The log on stderr."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least that is logged.")
+    ] = "info"
+    format: Annotated[
+        Literal["auto", "json", "text"],
+        Meta(description="One JSON object a line, or text. auto: text on a terminal."),
+    ] = "auto"
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings."""
+
+    server: Server = field(default_factory=Server)
+    store: Store = field(default_factory=Store)
+    log: Log = field(default_factory=Log)
+
+
+class Declaration(NamedTuple):
+    """One setting as it was declared."""
+
+    section: str
+    key: str
+    type: Any
+    default: object
+    why: str
+
+    @property
+    def path(self) -> str:
+        """As in the file, dotted."""
+        return f"{self.section}.{self.key}"
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return f"{ENVIRONMENT_PREFIX}{self.section}__{self.key}".upper()
+
+
+class Loaded(NamedTuple):
+    """Settings, and where each value came from (by dotted path)."""
+
+    settings: Settings
+    sources: dict[str, str]
+
+
+def declarations() -> Iterator[Declaration]:
+    """Yield every setting, in the order of the declarations."""
+    for section, kind in typing.get_type_hints(Settings).items():
+        hints = typing.get_type_hints(kind, include_extras=True)
+        defaults = kind()
+        for key, annotated in hints.items():
+            why = annotated.__metadata__[0].description
+            yield Declaration(section, key, annotated, getattr(defaults, key), why)
+
+
+def load(
+    flags: Mapping[str, object],
+    environment: Mapping[str, str],
+    file: Path | None,
+) -> Loaded:
+    """Read all sources.
+
+    ``flags`` maps dotted paths to values that were given; None means that it was not.
+
+    Raises:
+        UsageError: any source has a mistake.
+    """
+    declared = {d.path: d for d in declarations()}
+    values: dict[str, object] = {d.path: d.default for d in declared.values()}
+    sources = dict.fromkeys(values, "default")
+    for layer in (
+        _conventions(environment),
+        _from_file(file, declared),
+        _from_environment(environment, declared),
+        _from_flags(flags, declared),
+    ):
+        for path, (value, source) in layer.items():
+            values[path] = _convert(declared[path], value, source)
+            sources[path] = source
+    sections: dict[str, dict[str, object]] = {}
+    for path, value in values.items():
+        section, key = path.split(".")
+        sections.setdefault(section, {})[key] = value
+    return Loaded(
+        Settings(
+            server=Server(**typing.cast("dict[str, Any]", sections["server"])),
+            store=Store(**typing.cast("dict[str, Any]", sections["store"])),
+            log=Log(**typing.cast("dict[str, Any]", sections["log"])),
+        ),
+        sources,
+    )
+
+
+def default_data_directory(environment: Mapping[str, str]) -> str:
+    """Where systemd says, or the user's data directory."""
+    given = environment.get("STATE_DIRECTORY", "").split(":")[0]
+    return given or platformdirs.user_data_dir("relay", appauthor=False)
+
+
+_Layer = dict[str, tuple[object, str]]
+
+
+def _conventions(environment: Mapping[str, str]) -> _Layer:
+    layer: _Layer = {}
+    if workers := environment.get("WEB_CONCURRENCY"):
+        layer["server.workers"] = (workers, "WEB_CONCURRENCY")
+    if environment.get("STATE_DIRECTORY"):
+        layer["store.data"] = (default_data_directory(environment), "STATE_DIRECTORY")
+    return layer
+
+
+def _from_file(file: Path | None, declared: Mapping[str, Declaration]) -> _Layer:
+    if file is None:
+        return {}
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{file}: is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{file}: is not valid TOML: {error}") from None
+    layer: _Layer = {}
+    known_sections = {d.section for d in declared.values()}
+    for section, table in document.items():
+        if section not in known_sections or not isinstance(table, dict):
+            raise UsageError(f"{file}: {section}: no such section{_nearest(section, declared)}")
+        for key, value in table.items():
+            path = f"{section}.{key}"
+            if path not in declared:
+                raise UsageError(f"{file}: {path}: no such setting{_nearest(path, declared)}")
+            layer[path] = (value, str(file))
+    return layer
+
+
+def _from_environment(
+    environment: Mapping[str, str], declared: Mapping[str, Declaration]
+) -> _Layer:
+    by_variable = {d.variable: d for d in declared.values()}
+    layer: _Layer = {}
+    for variable, text in sorted(environment.items()):
+        if not variable.startswith(ENVIRONMENT_PREFIX) or "__" not in variable:
+            continue  # RELAY_KNOWN_SERVERS and the like are the client's own
+        declaration = by_variable.get(variable)
+        if declaration is None:
+            close = difflib.get_close_matches(variable, by_variable, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UsageError(f"environment: {variable}: no such setting{hint}")
+        layer[declaration.path] = (text, variable)
+    return layer
+
+
+def _from_flags(flags: Mapping[str, object], declared: Mapping[str, Declaration]) -> _Layer:
+    layer: _Layer = {}
+    for path, value in flags.items():
+        assert path in declared
+        if value is not None and value != ():
+            layer[path] = (value, "--" + path.split(".")[1].replace("_", "-").removesuffix("-s"))
+    return layer
+
+
+def _nearest(name: str, declared: Mapping[str, Declaration]) -> str:
+    """Return "; did you mean x?", or nothing when no name is near."""
+    sections = {d.section for d in declared.values()}
+    candidates = [*declared, *sections]
+    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
+    if not close and "." in name:  # the right key in the wrong section
+        key = name.split(".", 1)[1]
+        found = difflib.get_close_matches(key, [d.key for d in declared.values()], n=1)
+        close = [d.path for d in declared.values() if found and d.key == found[0]]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _convert(declaration: Declaration, value: object, source: str) -> object:
+    is_text = isinstance(value, str)
+    if _is_list(declaration.type) and is_text:
+        value = [part.strip() for part in typing.cast("str", value).split(",") if part.strip()]
+    try:
+        # Text is all that the environment has; a file has types of its own, which must be right.
+        return msgspec.convert(value, declaration.type, strict=not is_text)
+    except msgspec.ValidationError as error:
+        reason = str(error).split(" - at ")[0]
+        raise UsageError(f"{source}: {declaration.path}: {reason}") from None
+
+
+def _is_list(kind: object) -> bool:
+    plain = getattr(kind, "__origin__", kind)  # of Annotated[...]
+    return isinstance(plain, types.GenericAlias) and typing.get_origin(plain) is tuple
