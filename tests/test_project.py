@@ -1,0 +1,144 @@
+"""The project itself: its locks, its metadata, its pages, and what its parts may import."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import entry_points, metadata, version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import relay
+from relay.wire import tables
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], key=lambda page: page.as_posix())
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)", re.MULTILINE)
+
+
+def pins(lock: str) -> dict[str, str]:
+    """The locked versions by package."""
+    text = (ROOT / "requirements" / lock).read_text()
+    return {canonicalize_name(found["name"]): found["version"] for found in PIN.finditer(text)}
+
+
+def group(name: str) -> list[str]:
+    """The requirements of a dependency group, with those it includes."""
+    wanted: list[str] = []
+    for item in PROJECT["dependency-groups"][name]:
+        wanted += [item] if isinstance(item, str) else group(item["include-group"])
+    return wanted
+
+
+# --- locks -------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("lock", "name"), [("run.txt", "build"), ("dev.txt", "dev")])
+def test_lock_covers_what_the_project_asks_for(lock: str, name: str) -> None:
+    """A dependency that was added or raised in pyproject.toml must be locked again."""
+    locked = pins(lock)
+    for text in [*PROJECT["project"]["dependencies"], *group(name)]:
+        wanted = Requirement(text)
+        assert locked[canonicalize_name(wanted.name)] in wanted.specifier, (
+            f"run `make lock`: {text}"
+        )
+
+
+def test_both_locks_agree() -> None:
+    """The tests run with exactly what a server runs with."""
+    development = pins("dev.txt")
+    assert pins("run.txt").items() <= development.items()
+
+
+@pytest.mark.parametrize("lock", ["run.txt", "dev.txt"])
+def test_lock_is_hashed_and_names_no_host(lock: str) -> None:
+    text = (ROOT / "requirements" / lock).read_text()
+    blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)[1:]
+    assert len(blocks) == len(pins(lock)) > 10
+    assert [block.splitlines()[0] for block in blocks if "--hash=sha256:" not in block] == []
+    assert "://" not in text
+    assert "--index-url" not in text
+    assert "--find-links" not in text
+
+
+# --- metadata ----------------------------------------------------------------------------------
+def test_metadata() -> None:
+    facts = metadata("relay-chat")
+    assert version("relay-chat") == relay.__version__
+    assert facts["Requires-Python"] == ">=3.11"
+    assert facts["License-Expression"] == "MIT"
+    assert (ROOT / "relay" / "py.typed").is_file()
+
+
+def test_console_command_can_be_loaded() -> None:
+    (command,) = entry_points(group="console_scripts", name="relay")
+    assert callable(command.load())
+
+
+def test_the_changelog_knows_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert "## [Unreleased]" in text or f"## [{relay.__version__}]" in text
+
+
+# --- pages -------------------------------------------------------------------------------------
+def test_tables_of_the_protocol_page_are_up_to_date() -> None:
+    page = (ROOT / "docs" / "protocol.md").read_text()
+    assert tables.filled(page) == page, "run: python -m relay.wire.tables docs/protocol.md"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?![a-z]+://)([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_every_target_of_the_readme_and_of_contributing_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in ("README.md", "CONTRIBUTING.md"):
+        named = set(
+            re.findall(r"(?:^ {4}|`)make ([a-z-]+)", (ROOT / page).read_text(), re.MULTILINE)
+        )
+        assert named
+        assert named <= targets
+
+
+# --- imports -----------------------------------------------------------------------------------
+def imported_by(*modules: str) -> set[str]:
+    """The top-level names that a fresh interpreter has after importing these modules."""
+    script = (
+        f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\n"
+        "print('\\n'.join({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_the_client_imports_nothing_of_linux_alone() -> None:
+    """The contracts see our own imports; this sees what other packages bring in as well."""
+    loaded = imported_by("relay.client", "relay.client.aio", "relay.client.blocking")
+    assert {"relay", "cryptography", "msgpack"} <= loaded
+    assert loaded.isdisjoint({"uvloop", "apsw", "setproctitle", "pythonjsonlogger", "fcntl", "pwd"})
+
+
+def test_the_blocking_client_brings_no_event_loop() -> None:
+    loaded = imported_by("relay.client.blocking")
+    assert loaded.isdisjoint({"asyncio", "uvloop"})
+
+
+def test_the_supervisor_brings_nothing_that_must_not_be_forked() -> None:
+    loaded = imported_by(
+        "relay.server.supervisor", "relay.server.scoreboard", "relay.server.context"
+    )
+    assert loaded.isdisjoint({"asyncio", "uvloop", "apsw", "cryptography", "ssl", "_ssl"})
