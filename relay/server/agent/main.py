@@ -1,0 +1,109 @@
+"""The key agent's process: get the key, serve it, end. Entered after the fork."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from relay.errors import RelayError, StartError
+from relay.server.agent.service import Service
+from relay.server.key_files import create_key_file, read_key_file
+from relay.server.prctl import forbid_inspection
+from relay.wire.identity import (
+    IdentityError,
+    PrivateKey,
+    fingerprint,
+    generate_private_key,
+    load_private_key,
+    self_test,
+)
+
+if TYPE_CHECKING:
+    from relay.server.context import AgentContext
+
+HEARTBEAT_S: Final = 0.2
+BACKLOG: Final = 512
+BOOT_FAILED: Final = 3
+log = logging.getLogger("relay.agent")
+
+
+def agent_main(context: AgentContext) -> int:
+    """Run the key agent until it is told to stop. Returns its exit code."""
+    forbid_inspection()
+    try:
+        self_test()
+        key = load_or_create_key(context.key_path, context.settings.server.key_bits)
+        name = fingerprint(key.spki)
+        if context.expected_fingerprint not in ("", name):
+            raise StartError(
+                f"key file {context.key_path} is not the key that this server started with; "
+                "put that one back, or restart the server"
+            )
+        listener = _listen(context.socket_path)
+    except RelayError as error:
+        os.write(context.ready_fd, f"E {error}\n".encode())
+        return BOOT_FAILED
+    except OSError as error:
+        os.write(context.ready_fd, f"E {context.socket_path}: {error.strerror}\n".encode())
+        return BOOT_FAILED
+    asyncio.run(_serve(context, key, name, listener))
+    return 0
+
+
+def load_or_create_key(path: Path, bits: int) -> PrivateKey:
+    """Load the server's key; at the first start, generate it.
+
+    Raises:
+        StartError: the file may not or cannot be used.
+    """
+    data = read_key_file(path)
+    if data is None:
+        key = generate_private_key(secrets.token_bytes, bits)
+        create_key_file(path, key.to_pem())
+        log.info("server_key_generated", extra={"path": str(path), "bits": bits})
+        return key
+    try:
+        return load_private_key(data, secrets.token_bytes)
+    except IdentityError as error:
+        raise StartError(f"key file {path}: {error}") from None
+
+
+def _listen(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)  # of the agent before us, which is dead
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(BACKLOG)
+    return listener
+
+
+async def _serve(
+    context: AgentContext, key: PrivateKey, name: str, listener: socket.socket
+) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGQUIT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_reader(context.parent_fd, stop.set)
+    service = Service(key.unwrap, key.spki)
+    await service.listen(listener)
+    row = context.scoreboard.row(0)
+    row.set("heartbeat_ns", time.monotonic_ns())
+    os.write(context.ready_fd, f"R {name}\n".encode())
+    while not stop.is_set():
+        if not service.stuck:
+            row.set("heartbeat_ns", time.monotonic_ns())
+        try:
+            async with asyncio.timeout(HEARTBEAT_S):
+                await stop.wait()
+        except TimeoutError:
+            continue
+    loop.remove_reader(context.parent_fd)
+    service.close()

@@ -1,0 +1,88 @@
+"""Who is served next, and who is turned away, when more handshakes arrive than RSA can do. Pure.
+
+Fair by source: each source (an IPv4 address, an IPv6 /64) has a queue of its own, and they are
+served in turn. Over the limit the newest request of the longest queue goes, so a storm from one
+address costs the others nothing (McKenney's stochastic fairness queueing, with exact sources).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict, deque
+from typing import Final, Generic, TypeVar
+
+Job = TypeVar("Job")
+
+LIMIT_MIN: Final = 32
+"""Of the queue, however slow RSA is: a burst of a few clients is no storm."""
+LIMIT_MAX: Final = 4096
+
+
+class FairQueue(Generic[Job]):
+    """Queues by source, served round robin. Every operation is O(1)."""
+
+    def __init__(self) -> None:
+        self.limit = LIMIT_MAX
+        """Jobs in all queues; may be changed at any time, applied at the next push."""
+        self._queues: OrderedDict[str, deque[Job]] = OrderedDict()
+        self._by_length: list[dict[str, None]] = [{}]
+        """At n: the sources that have n jobs waiting."""
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def push(self, source: str, job: Job) -> list[Job]:
+        """Add a job. Returns the jobs that must go instead: perhaps this one, perhaps none."""
+        queue = self._queues.setdefault(source, deque())
+        queue.append(job)
+        self._resize(source, len(queue) - 1, len(queue))
+        shed = []
+        while self._count > self.limit:
+            while not self._by_length[-1]:
+                self._by_length.pop()
+            longest = next(reversed(self._by_length[-1]))
+            victim = self._queues[longest]
+            shed.append(victim.pop())
+            self._shrunk(longest, victim)
+        return shed
+
+    def pop(self) -> Job | None:
+        """Take the oldest job of the source whose turn it is; None when there is none."""
+        if not self._count:
+            return None
+        source, queue = next(iter(self._queues.items()))
+        job = queue.popleft()
+        self._queues.move_to_end(source)
+        self._shrunk(source, queue)
+        return job
+
+    def _shrunk(self, source: str, queue: deque[Job]) -> None:
+        self._resize(source, len(queue) + 1, len(queue))
+        if not queue:
+            del self._queues[source]
+
+    def _resize(self, source: str, before: int, after: int) -> None:
+        self._count += after - before
+        if before:
+            del self._by_length[before][source]
+        if after:
+            while len(self._by_length) <= after:
+                self._by_length.append({})
+            self._by_length[after][source] = None
+
+
+def source_of(address: str) -> str:
+    """Return what counts as one source: an IPv4 address, or the /64 of an IPv6 address.
+
+    Whoever has one IPv6 address has 2**64 of them. Anything else stands for itself.
+    """
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return f"{int(parsed) >> 64:016x}/64"

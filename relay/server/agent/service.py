@@ -1,0 +1,171 @@
+"""The key agent's loop: connections of workers, the queue, and the threads that do RSA.
+
+OpenSSL releases the interpreter's lock while it computes, so two threads use two cores. Nothing
+here, by result, log, metric or order of work, tells a good ciphertext from a bad one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NamedTuple
+
+from relay.server.agent.peer import check_peer
+from relay.server.agent.protocol import (
+    AgentProtocolError,
+    FrameReader,
+    Kind,
+    pack,
+    unpack_unwrap,
+)
+from relay.server.agent.queue import LIMIT_MAX, LIMIT_MIN, FairQueue, source_of
+
+THREADS: Final = 2
+WAIT_MAX_S: Final = 1.0
+"""What waited longer is not computed: its worker has given up."""
+WAIT_TARGET_S: Final = 0.8
+"""The queue holds what can be done in this time; more is turned away on arrival."""
+STUCK_S: Final = 2.0
+"""RSA takes a millisecond. A computation that runs for so long never ends."""
+_SMOOTHING: Final = 0.05
+
+
+class _Job(NamedTuple):
+    connection: _Connection
+    request: int
+    ciphertext: bytes
+    arrived: float
+
+
+class Service:
+    """Unwraps secrets for workers."""
+
+    def __init__(
+        self,
+        unwrap: Callable[[bytes], bytes],
+        spki: bytes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.spki = spki
+        self._unwrap = unwrap
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._threads = ThreadPoolExecutor(THREADS, "rsa")
+        self._queue: FairQueue[_Job] = FairQueue()
+        self._running: dict[int, float] = {}
+        """Computations under way: a number of their own, and when they began."""
+        self._started = 0
+        self._service_s = 0.002
+        """Smoothed duration of one computation."""
+        self._server: asyncio.Server | None = None
+        """None until it listens."""
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Serve workers on a listening Unix-domain socket."""
+        self._server = await self._loop.create_unix_server(lambda: _Connection(self), sock=sock)
+
+    def close(self) -> None:
+        """Stop. Requests that wait get no answer; their workers ask the next agent."""
+        if self._server is not None:
+            self._server.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def stuck(self) -> bool:
+        """True when a computation has not come back: the agent is of no use any more."""
+        began = min(self._running.values(), default=None)
+        return began is not None and self._clock() - began > STUCK_S
+
+    def request(self, connection: _Connection, request: int, payload: bytes) -> None:
+        """Take a worker's request. Raises AgentProtocolError."""
+        ciphertext, address = unpack_unwrap(payload)
+        self._queue.limit = max(
+            LIMIT_MIN, min(LIMIT_MAX, int(WAIT_TARGET_S * THREADS / self._service_s))
+        )
+        job = _Job(connection, request, ciphertext, self._clock())
+        for shed in self._queue.push(source_of(address), job):
+            shed.connection.answer(Kind.BUSY, shed.request)
+        self._start()
+
+    def _start(self) -> None:
+        # One more than there are threads, so that none waits for this loop.
+        while len(self._running) <= THREADS and (job := self._queue.pop()) is not None:
+            now = self._clock()
+            if now - job.arrived > WAIT_MAX_S:
+                job.connection.answer(Kind.BUSY, job.request)
+                continue
+            if job.connection.lost:
+                continue
+            number = self._started
+            self._started += 1
+            self._running[number] = now
+            future = self._loop.run_in_executor(self._threads, self._compute, job.ciphertext)
+            future.add_done_callback(
+                lambda done, job=job, number=number: self._done(job, number, done)  # type: ignore[misc]
+            )
+
+    def _compute(self, ciphertext: bytes) -> tuple[bytes, float]:
+        began = self._clock()
+        return self._unwrap(ciphertext), self._clock() - began
+
+    def _done(self, job: _Job, number: int, done: asyncio.Future[tuple[bytes, float]]) -> None:
+        del self._running[number]
+        if done.cancelled():
+            return
+        secret, took_s = done.result()
+        self._service_s += _SMOOTHING * (took_s - self._service_s)
+        job.connection.answer(Kind.SECRET, job.request, secret)
+        self._start()
+
+
+class _Connection(asyncio.Protocol):
+    """One worker."""
+
+    def __init__(self, service: Service) -> None:
+        self.lost = False
+        self._service = service
+        self._reader = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        """None until connected."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if check_peer(transport.get_extra_info("socket")):
+            self.answer(Kind.HELLO, 0, self._service.spki)
+        else:
+            self._drop()
+
+    def data_received(self, data: bytes) -> None:
+        if self.lost:
+            return
+        try:
+            for frame in self._reader.feed(data):
+                if frame.kind == Kind.UNWRAP:
+                    self._service.request(self, frame.request, frame.payload)
+        except AgentProtocolError:
+            self._drop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+
+    def pause_writing(self) -> None:
+        """A worker that does not take its answers gets no more of them."""
+        assert self._transport is not None
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        assert self._transport is not None
+        self._transport.resume_reading()
+
+    def answer(self, kind: Kind, request: int, payload: bytes = b"") -> None:
+        if not self.lost and self._transport is not None:
+            self._transport.write(pack(kind, request, payload))
+
+    def _drop(self) -> None:
+        self.lost = True
+        assert self._transport is not None
+        self._transport.abort()

@@ -1,0 +1,34 @@
+"""The two things that Linux's prctl(2) does for a child of the supervisor."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from typing import Final
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed by the kernel when the parent dies, also when hung or stopped (rule 17).
+
+    Takes the parent's process id, for it may have died before the call.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def forbid_inspection() -> None:
+    """No core file, and no other process of this user reads the memory (ptrace, /proc/PID/mem)."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    unsigned = ctypes.c_ulong
+    if libc.prctl(option, unsigned(value), unsigned(0), unsigned(0), unsigned(0)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
