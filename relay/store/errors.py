@@ -14,7 +14,7 @@ class StoreFull(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The partition cannot be written or read now. Whether a commit happened is checked on reopen."""
+    """The partition cannot be written or read now. Reopening tells whether a commit happened."""
 
 
 class StoreCorrupt(StoreError):

@@ -1,4 +1,6 @@
-"""What a backend of logs must do. ``sqlite`` is the one there is; tests/conformance holds any to it.
+"""What a backend of logs must do: ``sqlite`` is the one there is.
+
+Any other must pass tests/conformance/log_contract.py, too.
 
 A *partition* is the unit of writing: it has one writer process (rule 8) and holds many logs. A
 *reader* may live in any process and sees what is committed.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
+from relay.chat.entries import NO_EPOCH
 from relay.store.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 
 APPLICATION_ID: Final = 0x524C5931  # "RLY1", so that file(1) and others can tell
@@ -15,26 +16,38 @@ SQLITE_MIN: Final = (3, 51, 3)
 """Older ones can corrupt a WAL database whose checkpoint runs in one connection while another
 connection resets the log (SQLite's change log, 3.51.3)."""
 SEQ_BITS: Final = 40
-"""An entry's rowid is ``log_id << 40 | seq``: the primary key (log, seq) in one integer, which is the
-cheapest key SQLite has, and keeps large bodies out of the tree's inner pages."""
-BUSY_MS: Final = 5000
+"""An entry's rowid is ``log_id << 40 | seq``: the primary key (log, seq) in one integer, which is
+the cheapest key SQLite has, and keeps large bodies out of the tree's inner pages."""
+SEQ_MASK: Final = (1 << SEQ_BITS) - 1
+LOGS_MAX: Final = (1 << (63 - SEQ_BITS)) - 1
+BUSY_MS: Final = 1000
+"""How long a call waits for a lock of SQLite. Ours are held for less than a millisecond, but for
+the recovery after a crash; only a foreign program in the file can hold one longer."""
+CACHE_KIB: Final = 4096
 
 TABLES: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
--- floor: entries up to it are no longer kept.
-CREATE TABLE log (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, floor INTEGER NOT NULL);
+-- floor: entries up to this seq are no longer kept; floor_ms: the time of the last one of them.
+CREATE TABLE log (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, floor INTEGER NOT NULL,
+    floor_ms INTEGER NOT NULL
+);
 -- A segment: from first_seq on, the log is in this epoch. generation: the file's when it began.
 CREATE TABLE epoch (
     log_id INTEGER NOT NULL, first_seq INTEGER NOT NULL, epoch BLOB NOT NULL,
     generation INTEGER NOT NULL, PRIMARY KEY (log_id, first_seq)
 ) WITHOUT ROWID;
--- chain: the seq of the same producer's entry before this one in this log, 0 for none.
-CREATE TABLE entry (id INTEGER PRIMARY KEY, chain INTEGER NOT NULL, packed BLOB NOT NULL);
+-- chain and jump: seqs of earlier entries of the same producer in this log (see repeats.py), 0 for
+-- none. The large column is last, so that the others are read without it.
+CREATE TABLE entry (
+    id INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, chain INTEGER NOT NULL, jump INTEGER NOT NULL,
+    packed BLOB NOT NULL
+);
+-- The last counter of a producer, with its seq; used_day: the file's own count of days.
 CREATE TABLE producer (
     log_id INTEGER NOT NULL, producer BLOB NOT NULL, counter INTEGER NOT NULL, seq INTEGER NOT NULL,
     used_day INTEGER NOT NULL, PRIMARY KEY (log_id, producer)
 ) WITHOUT ROWID;
-CREATE INDEX producer_used ON producer (used_day);
 """
 
 
@@ -43,44 +56,125 @@ def row_id(log_id: int, seq: int) -> int:
     return log_id << SEQ_BITS | seq
 
 
-def connect(path: Path, *, create: bool, busy_ms: int = BUSY_MS) -> apsw.Connection:
-    """Open a partition's file in WAL mode.
+def connect_writer(path: Path) -> apsw.Connection:
+    """Open a partition's file for writing, in WAL mode; create an empty one if there is none.
+
+    The WAL is checkpointed by ``checkpoint.py`` alone: neither by a commit nor by a close.
 
     Raises:
         StoreError: it cannot be opened, or is not a partition of this format.
     """
-    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    connection = _open(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+    try:
+        pragma(connection, "journal_mode=WAL")
+        pragma(connection, "wal_autocheckpoint=0")
+        check_format(connection, path)
+    except apsw.Error as error:
+        connection.close(True)
+        raise translated(error, path) from error
+    except StoreError:
+        connection.close(True)
+        raise
+    return connection
+
+
+def connect_reader(path: Path) -> apsw.Connection | None:
+    """Open a partition's file for reading; None while there is none, or one without tables yet.
+
+    Raises:
+        StoreError: it cannot be opened, or is not a partition of this format.
+    """
+    if not path.exists():
+        return None
+    connection = _open(path, apsw.SQLITE_OPEN_READONLY)
+    try:
+        found = check_format(connection, path)
+    except apsw.Error as error:
+        connection.close(True)
+        raise translated(error, path) from error
+    except StoreError:
+        connection.close(True)
+        raise
+    if found == 0:
+        connection.close(True)
+        return None
+    return connection
+
+
+def _open(path: Path, flags: int) -> apsw.Connection:
     try:
         connection = apsw.Connection(str(path), flags=flags)
-        connection.set_busy_timeout(busy_ms)
-        connection.execute("PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0")
-        connection.execute("PRAGMA cache_size=-4096")
-        found = connection.execute("PRAGMA user_version").fetchall()[0][0]
-        if found not in (0, FORMAT_VERSION):
-            connection.close()
-            raise StoreCorrupt(
-                f"{path} has format {found}; this Relay reads format {FORMAT_VERSION}: "
-                "use the Relay that wrote it, or a newer one"
-            )
+        connection.set_busy_timeout(BUSY_MS)
+        # Else whoever closes last checkpoints and deletes the WAL, in the middle of its own work.
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        pragma(connection, f"cache_size=-{CACHE_KIB}")
     except apsw.Error as error:
         raise translated(error, path) from error
     return connection
 
 
+def rows(
+    connection: apsw.Connection, statement: str, bindings: tuple[int | str | bytes, ...] = ()
+) -> list[Any]:
+    """Run one SELECT to its end: a statement left half-way keeps a snapshot, and so the WAL."""
+    return connection.execute(statement, bindings).fetchall()
+
+
+def pragma(connection: apsw.Connection, text: str) -> object:
+    """Run a PRAGMA to its end and return its first value; None if it has none."""
+    found = rows(connection, f"PRAGMA {text}")
+    return found[0][0] if found else None
+
+
+def check_format(connection: apsw.Connection, path: Path) -> int:
+    """Return the format of a partition's file; 0 for an empty one.
+
+    Raises:
+        StoreCorrupt: it is no partition, or of a format that this Relay does not read.
+    """
+    found = pragma(connection, "user_version")
+    assert isinstance(found, int)
+    if found == 0 and rows(connection, "SELECT 1 FROM sqlite_schema LIMIT 1"):
+        raise StoreCorrupt(f"{path} is a SQLite file of another program: move it away")
+    if found not in (0, FORMAT_VERSION):
+        raise StoreCorrupt(
+            f"{path} has format {found}; this Relay reads format {FORMAT_VERSION}: "
+            "use the Relay that wrote it, or a newer one"
+        )
+    return found
+
+
+def epoch_at(connection: apsw.Connection, log_id: int, seq: int) -> bytes:
+    """Return the epoch in which a seq lies; NO_EPOCH if the log begins after it."""
+    found = rows(
+        connection,
+        "SELECT epoch FROM epoch WHERE log_id=? AND first_seq<=? ORDER BY first_seq DESC LIMIT 1",
+        (log_id, seq),
+    )
+    return found[0][0] if found else NO_EPOCH
+
+
 def create_tables(connection: apsw.Connection) -> None:
-    """Create the tables in an empty file; nothing if they exist. Inside the caller's transaction."""
-    if connection.execute("PRAGMA user_version").fetchall()[0][0] == 0:
-        connection.execute(TABLES)
-        connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version={FORMAT_VERSION}")
+    """Create the tables of an empty file, inside the caller's transaction."""
+    if pragma(connection, "user_version") == 0:
+        connection.execute(TABLES).fetchall()
+        pragma(connection, f"application_id={APPLICATION_ID}")
+        pragma(connection, f"user_version={FORMAT_VERSION}")
 
 
 def translated(error: apsw.Error, path: Path) -> StoreError:
     """Return what an error of SQLite means for the store."""
     if isinstance(error, apsw.FullError):
-        return StoreFull(f"no space left for {path}")
+        return StoreFull(f"no space left for {path}: free some; what is stored can still be read")
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return StoreCorrupt(f"{path} is damaged ({error}): restore it from a backup")
+    if isinstance(error, (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError)):
+        return StoreUnavailable(
+            f"{path} cannot be opened or written ({error}): it and its directory must exist and be "
+            "writable for the user that runs Relay"
+        )
+    if isinstance(error, (apsw.BusyError, apsw.LockedError)):
+        return StoreUnavailable(f"{path} is locked by another program ({error}): end that program")
     return StoreUnavailable(f"{path}: {error}")
 
 

@@ -1,0 +1,128 @@
+"""What a partition's writer remembers of its file: only what is committed (rule 2), and only some.
+
+Both caches are bounded. What is not in them is read from the file, inside the writer's transaction
+or outside of one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import apsw
+
+from relay.store.repeats import Stack, rebuilt
+from relay.store.schema import SEQ_MASK, row_id, rows
+
+LOGS_REMEMBERED_MAX: Final = 8192
+PRODUCERS_REMEMBERED_MAX: Final = 8192
+"""Each of the two about 2 MiB per partition."""
+
+ProducerKey = tuple[str, bytes]
+"""(log, producer)."""
+
+
+@dataclass(slots=True)
+class LogEnd:
+    """The end of one log. ``id`` 0: it does not exist yet."""
+
+    id: int
+    epoch: bytes
+    seq: int
+    time_ms: int
+    generation: int
+
+
+@dataclass(slots=True)
+class ProducerEnd:
+    """The last entry of one producer in one log. ``counter`` 0: not known."""
+
+    log: LogEnd
+    counter: int
+    stack: Stack
+
+
+class Committed:
+    """The ends of logs and producers, as of the last commit."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        self._logs: dict[str, LogEnd] = {}
+        self._producers: dict[ProducerKey, tuple[int, Stack]] = {}
+
+    def log(self, name: str) -> LogEnd | None:
+        """Return the end of a log, or None if it does not exist. Not to be changed."""
+        end = self._logs.get(name)
+        if end is None:
+            end = self._read_log(name)
+            if end is not None:
+                self._remember_log(name, end)
+        return end
+
+    def producer(self, key: ProducerKey, log_id: int) -> tuple[int, Stack] | None:
+        """Return (last counter, stack) of a producer in a log, or None if it is not known."""
+        end = self._producers.get(key)
+        if end is None:
+            found = rows(
+                self._connection,
+                "SELECT counter, seq FROM producer WHERE log_id=? AND producer=?",
+                (log_id, key[1]),
+            )
+            if not found:
+                return None
+            counter, seq = found[0]
+            end = counter, rebuilt(counter, seq, lambda at: self.links(row_id(log_id, at)))
+            self._remember_producer(key, end)
+        return end
+
+    def links(self, row: int) -> tuple[int, int] | None:
+        """Return (chain, jump) of an entry, or None if it is no longer kept."""
+        found = rows(self._connection, "SELECT chain, jump FROM entry WHERE id=?", (row,))
+        return found[0] if found else None
+
+    def committed(self, logs: dict[str, LogEnd], producers: dict[ProducerKey, ProducerEnd]) -> None:
+        """Take over the ends that a group has just committed."""
+        for name, log in logs.items():
+            if log.id:
+                self._remember_log(name, log)
+        for key, producer in producers.items():
+            if producer.counter:
+                self._remember_producer(key, (producer.counter, producer.stack))
+
+    def forget_producers(self) -> None:
+        """Some of them were dropped from the file."""
+        self._producers.clear()
+
+    def _remember_log(self, name: str, end: LogEnd) -> None:
+        logs = self._logs
+        logs.pop(name, None)  # the last used is the last in order
+        logs[name] = end
+        if len(logs) > LOGS_REMEMBERED_MAX:
+            del logs[next(iter(logs))]
+
+    def _remember_producer(self, key: ProducerKey, end: tuple[int, Stack]) -> None:
+        producers = self._producers
+        producers.pop(key, None)
+        producers[key] = end
+        if len(producers) > PRODUCERS_REMEMBERED_MAX:
+            del producers[next(iter(producers))]
+
+    def _read_log(self, name: str) -> LogEnd | None:
+        connection = self._connection
+        found = rows(connection, "SELECT id, floor, floor_ms FROM log WHERE name=?", (name,))
+        if not found:
+            return None
+        log_id, seq, time_ms = found[0]
+        epoch, generation = rows(
+            connection,
+            "SELECT epoch, generation FROM epoch WHERE log_id=? ORDER BY first_seq DESC LIMIT 1",
+            (log_id,),
+        )[0]
+        last = rows(
+            connection,
+            "SELECT id, time_ms FROM entry WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1",
+            (row_id(log_id, 1), row_id(log_id, SEQ_MASK)),
+        )
+        if last:
+            seq, time_ms = last[0][0] & SEQ_MASK, last[0][1]
+        return LogEnd(log_id, epoch, seq, time_ms, generation)

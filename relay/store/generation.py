@@ -1,0 +1,79 @@
+"""Rule 9: after a possible loss of commits every log's next append begins a new epoch.
+
+A file has a generation, and every epoch remembers the generation that it began in. Opening a file
+whose past may differ from what readers saw begins a new generation; a log whose epoch is of an
+older one then takes a new epoch, at its next append.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import apsw
+
+from relay.store.schema import rows
+
+Durability = Literal["process", "power"]
+"""What commits survive: the death of any process, or that of the whole machine, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the store needs to know of the machine it runs on."""
+
+    boot_id: str
+    """Another one after each start of the kernel."""
+    random_bytes: Callable[[int], bytes]
+
+
+def begin(
+    connection: apsw.Connection,
+    *,
+    boot_id: str,
+    durability: Durability,
+    doubt: str | None,
+    noted_clean: bool,
+) -> tuple[int, str | None]:
+    """Mark the file as in use, and return its generation and, for another one, the reason.
+
+    The caller makes this commit durable whatever its durability is: were the mark lost with the
+    commits after it, the file would look clean.
+
+    Args:
+        connection: inside a transaction.
+        boot_id: the machine's.
+        durability: of the commits that follow.
+        doubt: why the file may not be the one that its last writer left; None: it is.
+        noted_clean: what the lock file says about the last writer's end.
+    """
+    meta = read_meta(connection)
+    generation = int(str(meta.get("generation", 0)))
+    clean = meta.get("clean") == 1
+    if generation == 0:
+        doubt = "new"
+    elif doubt is None and clean and not noted_clean:
+        doubt = "its WAL was lost after a crash"
+    # The durability that counts is that of the commits made until now.
+    elif not clean and meta.get("boot_id") != boot_id and meta.get("durability") != "power":
+        doubt = doubt or "the machine stopped while it was in use"
+    if doubt is not None:
+        generation += 1
+    write_meta(connection, generation=generation, boot_id=boot_id, durability=durability, clean=0)
+    return generation, doubt
+
+
+def mark_clean(connection: apsw.Connection) -> None:
+    """Say that nothing is lost when this is the file's last commit."""
+    write_meta(connection, clean=1)
+
+
+def read_meta(connection: apsw.Connection) -> dict[str, object]:
+    """Return the file's own facts."""
+    return dict(rows(connection, "SELECT key, value FROM meta"))
+
+
+def write_meta(connection: apsw.Connection, **values: int | str) -> None:
+    """Set facts of the file."""
+    connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
