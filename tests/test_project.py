@@ -139,6 +139,11 @@ def test_the_client_imports_nothing_of_linux_alone() -> None:
     assert loaded.isdisjoint({"uvloop", "apsw", "setproctitle", "pythonjsonlogger"})
 
 
+def test_locust_is_kept_out_of_this_process() -> None:
+    """It patches the whole process; its pytest plugin is installed beside our own."""
+    assert sys.modules.keys().isdisjoint({"locust", "gevent"})
+
+
 def test_the_blocking_client_brings_no_event_loop() -> None:
     loaded = imported_by("relay.client.blocking")
     assert loaded.isdisjoint({"asyncio", "uvloop"})
