@@ -139,8 +139,9 @@ def test_the_client_imports_nothing_of_linux_alone() -> None:
     assert loaded.isdisjoint({"uvloop", "apsw", "setproctitle", "pythonjsonlogger"})
 
 
-def test_locust_is_kept_out_of_this_process() -> None:
+def test_locust_is_kept_out_of_this_process(pytestconfig: pytest.Config) -> None:
     """It patches the whole process; its pytest plugin is installed beside our own."""
+    assert not pytestconfig.pluginmanager.has_plugin("locust")
     assert sys.modules.keys().isdisjoint({"locust", "gevent"})
 
 
