@@ -41,7 +41,8 @@ class PartitionLock:
 
     def close(self) -> None:
         """Release the lock."""
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1  # a late note must not reach what gets this number next
+        os.close(fd)
 
     def __enter__(self) -> Self:
         return self

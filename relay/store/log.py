@@ -108,4 +108,8 @@ class Reader(Protocol):
         """Return the epoch in which a seq lies; NO_EPOCH for 0 in a log that begins after it."""
 
     def resume(self, log: str, cursor: Cursor, head: Head) -> ResumePoint:
-        """Find where a reader with this cursor goes on (rule 9)."""
+        """Find where a reader with this cursor goes on (rule 9).
+
+        ``head`` is the last entry that this worker shows (H of rule 3). ``after`` of the answer is
+        above it when the reader comes from a worker that was further: it then waits for the head.
+        """

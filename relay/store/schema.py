@@ -56,15 +56,16 @@ def row_id(log_id: int, seq: int) -> int:
     return log_id << SEQ_BITS | seq
 
 
-def connect_writer(path: Path) -> apsw.Connection:
-    """Open a partition's file for writing, in WAL mode; create an empty one if there is none.
+def connect_writer(path: Path, *, create: bool) -> apsw.Connection:
+    """Open a partition's file for writing, in WAL mode; with ``create``, make an empty one.
 
     The WAL is checkpointed by ``checkpoint.py`` alone: neither by a commit nor by a close.
 
     Raises:
         StoreError: it cannot be opened, or is not a partition of this format.
     """
-    connection = _open(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    connection = _open(path, flags)
     try:
         pragma(connection, "journal_mode=WAL")
         pragma(connection, "wal_autocheckpoint=0")

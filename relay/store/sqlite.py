@@ -90,7 +90,7 @@ class SqlitePartition:
         if self._opened is None:
             created = not self.path.exists()
             doubt = self._doubt or self._lock.doubt(self.path)
-            connection = connect_writer(self.path)
+            connection = connect_writer(self.path, create=True)
             try:
                 self._opened = self._begin(connection, doubt)
             except apsw.Error as error:

@@ -1,0 +1,161 @@
+"""Keeps a partition's WAL short, without holding the loop up: the checkpoint in two phases.
+
+A checkpoint in a thread alone does not bound the WAL: while commits go on it never catches up with
+them, so the WAL never starts over (measured: 502 MB in 3 s). So: copy the bulk in a thread while
+commits go on; then hold commits (the loop runs, messages queue), copy the little that came
+meanwhile, wait until no reader is inside the WAL, and release. The next commit starts it over.
+
+Nothing here knows of an event loop: ``run`` awaits only what ``run_in_thread`` returns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+import apsw
+
+from relay.store.errors import StoreError
+from relay.store.schema import connect_writer, rows, translated
+
+PAGE_BYTES: Final = 4096
+WAL_PAGES_MAX: Final = 8 * 1024 * 1024 // PAGE_BYTES
+"""When a checkpoint begins: often enough that each is short, seldom enough to rewrite a page of the
+file once for many commits."""
+RETRY_PAGES: Final = WAL_PAGES_MAX // 4
+"""How much the WAL grows after a checkpoint that did not succeed before it is tried again."""
+READERS_WAIT_MS: Final = 50
+"""How long commits are held, at most, for a reader inside the WAL. Ours read for less than 1 ms."""
+log = logging.getLogger("relay.store")
+
+RunInThread = Callable[[Callable[[], "Progress"]], Awaitable["Progress"]]
+
+
+class Progress(NamedTuple):
+    """Pages of the WAL, and how many of them are copied to the file."""
+
+    wal: int
+    copied: int
+
+    @property
+    def complete(self) -> bool:
+        """True if the WAL can start over."""
+        return self.wal == self.copied >= 0
+
+
+NOTHING_COPIED: Final = Progress(-1, -1)
+
+
+class Checkpointed(Protocol):
+    """A partition that can be checkpointed."""
+
+    path: Path
+    held: bool
+    """Set here while no commit may begin."""
+    wal_pages: int
+    """Kept up to date by the partition's commits."""
+
+    def checkpoint_begins(self) -> None:
+        """The file is about to change."""
+
+    def checkpoint_ended(self) -> None:
+        """The file does not change any more."""
+
+
+class Checkpointer:
+    """Checkpoints one partition, whenever its owner finds it ``due`` after a commit."""
+
+    def __init__(
+        self,
+        partition: Checkpointed,
+        run_in_thread: RunInThread,
+        *,
+        wal_pages_max: int = WAL_PAGES_MAX,
+    ) -> None:
+        self._partition = partition
+        self._run_in_thread = run_in_thread
+        self._wal_pages_max = wal_pages_max
+        self._begin_at = wal_pages_max
+        self.running = False
+        self.completed = 0
+        """Checkpoints after which the WAL could start over."""
+        self.incomplete = 0
+        """Those after which it could not: a foreign reader, or an error. Each is logged."""
+
+    @property
+    def due(self) -> bool:
+        """True when the WAL is long enough, and ``run`` not under way."""
+        return not self.running and self._partition.wal_pages >= self._begin_at
+
+    async def run(self) -> None:
+        """Do one checkpoint. When it returns, what waited for ``held`` can be committed.
+
+        Never raises for the store's sake: a checkpoint that fails is logged and done again later;
+        no message depends on it.
+        """
+        assert not self.running
+        partition = self._partition
+        self.running = True
+        problem = "a reader stays in the WAL: another program has the file open"
+        progress = NOTHING_COPIED
+        try:
+            partition.checkpoint_begins()
+            await self._run_in_thread(lambda: copy_pages(partition.path))
+            partition.held = True
+            progress = await self._run_in_thread(lambda: finish(partition.path))
+            partition.checkpoint_ended()
+        except StoreError as error:
+            problem = str(error)
+        finally:
+            partition.held = False
+            self.running = False
+        if progress.complete:
+            self.completed += 1
+            partition.wal_pages = 0  # the next commit starts it over
+            self._begin_at = self._wal_pages_max
+        else:
+            self.incomplete += 1
+            self._begin_at = partition.wal_pages + RETRY_PAGES
+            log.warning(
+                "checkpoint_incomplete",
+                extra={
+                    "path": str(partition.path),
+                    "reason": problem,
+                    "wal_pages": partition.wal_pages,
+                },
+            )
+
+
+def copy_pages(path: Path) -> Progress:
+    """Copy what is in the WAL to the file, as far as readers allow; commits go on meanwhile.
+
+    Raises:
+        StoreError: the file cannot be read or written.
+    """
+    return _checkpoint(path, apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+
+def finish(path: Path) -> Progress:
+    """Copy the rest, and wait for readers inside the WAL. The caller holds commits.
+
+    Raises:
+        StoreError: the file cannot be read or written.
+    """
+    return _checkpoint(path, apsw.SQLITE_CHECKPOINT_RESTART)
+
+
+def _checkpoint(path: Path, mode: int) -> Progress:
+    connection = connect_writer(path, create=False)
+    try:
+        connection.set_busy_timeout(READERS_WAIT_MS)
+        # A connection that has read nothing yet does not know the WAL, and silently does nothing.
+        rows(connection, "SELECT count(*) FROM meta")
+        return Progress(*connection.wal_checkpoint(mode=mode))
+    except apsw.BusyError:
+        return NOTHING_COPIED
+    except apsw.Error as error:
+        raise translated(error, path) from error
+    finally:
+        connection.close(True)

@@ -1,0 +1,143 @@
+"""The data directory: its format, its files' names, and the lock of the server that uses it.
+
+Nothing here needs SQLite: the supervisor, which must not load it, uses this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from typing import Final, Self
+
+from relay.chat.partition import PARTITIONS
+from relay.errors import StartError
+
+FORMAT: Final = f"relay data directory, format 1, partitions {PARTITIONS}\n"
+FORMAT_BYTES_MAX: Final = 1024
+DIRECTORY_MODE: Final = 0o700
+FILE_MODE: Final = 0o600
+
+
+class DirectoryLock:
+    """The lock of a whole data directory. Released by ``close``, or by the holder's death.
+
+    A POSIX record lock belongs to the process alone, so it dies with the supervisor even if a
+    worker that inherited the descriptor lives a second longer; partitions have their own locks.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def close(self) -> None:
+        """Release the lock."""
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class DataDirectory:
+    """A directory with a format file and a file for each partition."""
+
+    def __init__(self, path: Path) -> None:
+        """Create the directory if there is none.
+
+        Raises:
+            StartError: it cannot be created or used, or has another format.
+        """
+        self.path = path
+        self._logs = path / "logs"
+        try:
+            path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            self._check_format()
+            self._logs.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+        except OSError as error:
+            raise _unusable(path, error) from error
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise StartError(f"data directory {path}: not writable for this user")
+
+    def partition_path(self, partition: int) -> Path:
+        """Return the path of a partition's SQLite file."""
+        assert 0 <= partition < PARTITIONS
+        return self._logs / f"{partition:02}.sqlite"
+
+    def lock_path(self, partition: int) -> Path:
+        """Return the path of a partition's lock file."""
+        assert 0 <= partition < PARTITIONS
+        return self._logs / f"{partition:02}.lock"
+
+    def lock(self) -> DirectoryLock:
+        """Lock the directory for this process, not for its children.
+
+        Raises:
+            StartError: another server uses it; the message names its process.
+        """
+        path = self.path / "lock"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+        except OSError as error:
+            raise _unusable(path, error) from error
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        except (BlockingIOError, PermissionError) as error:
+            holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(fd)
+            raise StartError(
+                f"data directory {self.path} is in use by another relay (process {holder}): "
+                "stop it, or give this one another --data directory"
+            ) from error
+        except OSError as error:
+            os.close(fd)
+            raise _unusable(path, error) from error
+        return DirectoryLock(fd)
+
+    def _check_format(self) -> None:
+        path = self.path / "format"
+        try:
+            with path.open("rb") as file:
+                found = file.read(FORMAT_BYTES_MAX).decode(errors="replace")
+        except FileNotFoundError:
+            if self._logs.exists():
+                raise StartError(
+                    f"data directory {self.path} holds logs but no file named format: "
+                    "restore it from the backup that the logs came from"
+                ) from None
+            self._write_format(path)
+            return
+        if found != FORMAT:
+            raise StartError(
+                f"data directory {self.path} has another format ({_first_line(found)}); this Relay "
+                f"reads: {_first_line(FORMAT)}: use the Relay that wrote it, or another directory"
+            )
+
+    def _write_format(self, path: Path) -> None:
+        """Write it whole or not at all."""
+        new = path.with_suffix(f".{os.getpid()}.new")
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+        try:
+            os.write(fd, FORMAT.encode())
+            os.fsync(fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                new.unlink()
+            raise
+        finally:
+            os.close(fd)
+        new.rename(path)
+
+
+def _unusable(path: Path, error: OSError) -> StartError:
+    return StartError(f"data directory: {path}: {error.strerror or error}")
+
+
+def _first_line(text: str) -> str:
+    """What of a foreign file can be shown: one short printable line."""
+    line = text.split("\n", 1)[0][:100]
+    return "".join(char if char.isprintable() else "?" for char in line)

@@ -1,0 +1,71 @@
+"""Where a reader goes on (rule 9): the decision, given what the store knows of the log."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from relay.chat.entries import NO_EPOCH, Cursor, GapInfo, GapReason, Head
+from relay.store.log import ResumePoint
+
+
+class Segment(NamedTuple):
+    """From ``first_seq`` on, the log is in this epoch."""
+
+    first_seq: int
+    epoch: bytes
+
+
+class LogView(NamedTuple):
+    """What is committed of a log. ``end`` may be above the head that a worker has applied."""
+
+    floor: int
+    end: int
+    segments: list[Segment]
+
+
+def resume_point(view: LogView | None, cursor: Cursor, head: Head) -> ResumePoint:
+    """Return where a reader with this cursor goes on.
+
+    Args:
+        view: the log in the store, or None if there is no such log.
+        cursor: the last entry that the reader has.
+        head: the last entry that this worker shows (H of rule 3).
+    """
+    view = view or LogView(0, 0, [])
+    epochs = [segment.epoch for segment in view.segments]
+    if cursor.epoch == NO_EPOCH:
+        ended = None
+    elif cursor.epoch in epochs[:-1]:
+        ended = view.segments[epochs.index(cursor.epoch) + 1].first_seq - 1
+    elif cursor.epoch in epochs:
+        ended = None
+    else:
+        return _unknown_epoch(view, cursor, head)
+    if ended is not None and cursor.seq > ended:
+        return _gap(view, cursor, ended, GapReason.EPOCH)
+    if cursor.seq > view.end:
+        return _gap(view, cursor, head.seq, GapReason.AHEAD)
+    if cursor.seq < view.floor:
+        return _gap(view, cursor, view.floor, GapReason.RETENTION)
+    # Maybe above the head: then this worker is behind the one that the reader comes from.
+    return ResumePoint(cursor.seq, None)
+
+
+def _unknown_epoch(view: LogView, cursor: Cursor, head: Head) -> ResumePoint:
+    """The store has lost the epoch, or was replaced by a backup from before it.
+
+    The reader has what was in the backup. What was appended since then is in the newest epoch; what
+    an older one of them holds, should there have been several, is part of the gap.
+    """
+    shown = [segment for segment in view.segments if segment.first_seq <= head.seq]
+    after = shown[-1].first_seq - 1 if shown else 0
+    return _gap(view, cursor, after, GapReason.EPOCH)
+
+
+def _gap(view: LogView, cursor: Cursor, after: int, reason: GapReason) -> ResumePoint:
+    after = max(after, view.floor)
+    epoch = NO_EPOCH
+    for segment in view.segments:
+        if segment.first_seq <= after:
+            epoch = segment.epoch
+    return ResumePoint(after, GapInfo(cursor, Cursor(epoch, after), reason))
