@@ -20,7 +20,7 @@ from relay.errors import EnvelopeError
 Check: TypeAlias = Callable[[object], bool]
 
 
-# --- field checks ------------------------------------------------------------------------------
+# --- field checks -----------------------------------------------------------------------------
 # Each check carries its wire type as its docstring: docs/protocol.md's tables are made from it.
 def _said(check: Check, wire_type: str) -> Check:
     check.__doc__ = wire_type
@@ -96,7 +96,7 @@ def tuple_of(*inner: Check) -> Check:
     return _said(check, "array [" + ", ".join(str(f.__doc__) for f in inner) + "]")
 
 
-# --- packing -----------------------------------------------------------------------------------
+# --- packing ----------------------------------------------------------------------------------
 # One packer for the process: making one costs more than packing with it. ``pack`` of plain values
 # runs no Python code, so that threads cannot meet inside it.
 _PACKER: Final = msgpack.Packer(use_bin_type=True)
@@ -112,7 +112,7 @@ def array_header(count: int) -> bytes:
     raise ValueError("too many items for one array")
 
 
-# --- unpacking ---------------------------------------------------------------------------------
+# --- unpacking --------------------------------------------------------------------------------
 class Shape(NamedTuple):
     """One row of a table: the type of an operation's message and a check for each field."""
 

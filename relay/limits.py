@@ -20,7 +20,7 @@ TAG_BYTES: Final = 16
 RECORD_BODY_BYTES_MIN: Final = 1 + TAG_BYTES
 RECORD_BODY_BYTES_MAX: Final = RECORD_INNER_BYTES_MAX + TAG_BYTES
 
-# --- envelopes ---------------------------------------------------------------------------------
+# --- envelopes --------------------------------------------------------------------------------
 ENVELOPES_PER_RECORD_MAX: Final = 1024
 """A client's record of more is refused: it bounds the work one record can cause (NATS bounds the
 same by max_payload and its read buffer). A server's record is bounded by its bytes alone."""
@@ -42,15 +42,17 @@ U32_MAX: Final = 2**32 - 1
 U63_MAX: Final = 2**63 - 1
 """Counters and sequence numbers: SQLite's integers are signed 64 bit."""
 
-# --- pages and history --------------------------------------------------------------------------
+# --- pages and history ------------------------------------------------------------------------
 PAGE_BYTES_MAX: Final = 60_000
 """Rows in one history page or catch-up record: fits a record with room for the envelope's head."""
 PAGE_ENTRIES_MAX: Final = 1000
 HISTORY_ON_JOIN_MAX: Final = 10_000
 
-# --- what one connection may make the server hold ------------------------------------------------
+# --- what one connection may make the server hold ---------------------------------------------
 OUTBOX_BYTES_MAX: Final = 131_072
 """Unsealed batch references of one connection; over it all its logs fall behind (rule 4)."""
+ANSWERS_BYTES_MAX: Final = 65_536
+"""Answers of its own that a connection has not read; beyond it, what it asks next waits."""
 TRANSPORT_HIGH_WATER_BYTES: Final = 65_536
 """Sealed bytes waiting in user space. With the outbox and the kernel's unsent bytes: 256 KiB."""
 KERNEL_NOTSENT_LOWAT_BYTES: Final = 65_536

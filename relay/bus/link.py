@@ -93,7 +93,7 @@ class Link(asyncio.Protocol):
         """Logs of which a publish was dropped."""
         self.dropped_total = 0
 
-    # --- asyncio.Protocol ------------------------------------------------------------------------
+    # --- asyncio.Protocol ---------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
@@ -132,7 +132,7 @@ class Link(asyncio.Protocol):
         self.congested = False
         self._wake(self)
 
-    # --- Port ------------------------------------------------------------------------------------
+    # --- Port ---------------------------------------------------------------------------------
     def send(self, message: Message) -> None:
         """See ``Port``."""
         self._control.append(pack(message))
@@ -151,7 +151,7 @@ class Link(asyncio.Protocol):
         self._publishes_bytes += len(data)
         self._wake(self)
 
-    # --- writing ---------------------------------------------------------------------------------
+    # --- writing ------------------------------------------------------------------------------
     @property
     def idle(self) -> bool:
         """True when no publish waits here: heads said now overtake nothing."""

@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from relay.bus.link import Link, LinkOwner
@@ -41,6 +42,7 @@ class Mesh:
         peers: Callable[[], list[Peer]],
         owner: LinkOwner,
         wake: Callable[[], None],
+        links: dict[int, Link],
     ) -> None:
         """Prepare; ``start`` begins.
 
@@ -51,6 +53,7 @@ class Mesh:
             peers: the other workers that should be up now.
             owner: told of links and messages.
             wake: asks for a turn, at whose end ``flush`` is called.
+            links: kept up to date with the links that are up, by the other worker's slot.
         """
         self._directory = directory
         self._index = index
@@ -62,8 +65,7 @@ class Mesh:
         self._dials: dict[int, asyncio.Task[None]] = {}
         self._unknown: set[Link] = set()
         self._waiting: dict[Link, None] = {}
-        self.links: dict[int, Link] = {}
-        """Links that are up, by the other worker's slot."""
+        self.links = links
 
     @staticmethod
     def path(directory: Path, index: int, generation: int) -> Path:
@@ -102,9 +104,10 @@ class Mesh:
             if peer.generation not in self._dials:
                 task = asyncio.ensure_future(self._dial(peer))
                 self._dials[peer.generation] = task
-                task.add_done_callback(
-                    lambda _, generation=peer.generation: self._dials.pop(generation, None)  # type: ignore[misc]
-                )
+                task.add_done_callback(partial(self._dialled, peer.generation))
+
+    def _dialled(self, generation: int, _: asyncio.Task[None]) -> None:
+        del self._dials[generation]
 
     def flush(self) -> None:
         """Write what every link has queued."""
@@ -112,7 +115,7 @@ class Mesh:
         for link in waiting:
             link.flush()
 
-    # --- inside ----------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------
     def _link(self) -> Link:
         link = Link(self._owner, self._woken, self._introduced, self._lost)
         self._unknown.add(link)

@@ -251,7 +251,7 @@ ServerEnvelope: TypeAlias = (
 LIST_ITEMS_MAX: Final = 10_000
 """Names or rows in one list of a server's envelope; the record's bytes bound them further."""
 
-# --- fields ------------------------------------------------------------------------------------
+# --- fields -----------------------------------------------------------------------------------
 _u8 = codec.uint(255)
 _u16 = codec.uint(65_535)
 _u32 = codec.uint(limits.U32_MAX)
@@ -345,7 +345,7 @@ _SERVER: Final = codec.Schema(
     array_max=LIST_ITEMS_MAX,
 )
 
-# --- packing -----------------------------------------------------------------------------------
+# --- packing ----------------------------------------------------------------------------------
 def pack(envelope: ClientEnvelope | ServerEnvelope) -> bytes:
     """Pack one envelope. The caller has checked its fields: these are our own values."""
     return codec.pack((_OP_OF[type(envelope)], *envelope))
@@ -374,7 +374,7 @@ def unpack_entry(packed: bytes) -> EntryMessage:
     return EntryMessage._make(fields[1:13])
 
 
-# --- unpacking ---------------------------------------------------------------------------------
+# --- unpacking --------------------------------------------------------------------------------
 def unpack_client(content: bytes) -> list[ClientEnvelope]:
     """Return the envelopes of a client's record.
 

@@ -13,36 +13,41 @@ EVENT: Final = 0
 class Batch:
     """Immutable once made. Members' outboxes hold references, never copies."""
 
-    __slots__ = ("content", "last", "log", "prev", "prev_epoch", "size")
+    __slots__ = ("content", "count", "last", "log", "prev", "prev_epoch", "size")
 
-    def __init__(self, log: str, prev_epoch: bytes, prev: int, last: int, content: bytes) -> None:
+    def __init__(
+        self, log: str, prev_epoch: bytes, prev: int, last: int, count: int, content: bytes
+    ) -> None:
         self.log = log
         self.prev_epoch = prev_epoch
         self.prev = prev
         self.last = last
+        self.count = count
         self.content = content
         self.size = len(content)
 
 
 class RunningBatch:
-    """What a log has committed and not distributed yet, in order."""
+    """What a log has received from its home and not distributed yet, in order."""
 
-    __slots__ = ("_rows",)
+    __slots__ = ("_pieces", "size")
 
     def __init__(self) -> None:
-        self._rows: list[tuple[bytes, int, int, bytes]] = []
+        self._pieces: list[tuple[int, bytes, int, int, bytes]] = []
+        self.size = 0
 
     def __bool__(self) -> bool:
-        return bool(self._rows)
+        return bool(self._pieces)
 
-    def add(self, epoch: bytes, prev: int, seq: int, packed: bytes) -> None:
-        """Append one committed entry."""
-        self._rows.append((epoch, prev, seq, packed))
+    def add(self, prev: int, epoch: bytes, last: int, count: int, content: bytes) -> None:
+        """Append whole entries: ``count`` of them after ``prev``, up to (``epoch``, ``last``)."""
+        self._pieces.append((prev, epoch, last, count, content))
+        self.size += len(content)
 
-    def last(self) -> tuple[bytes, int]:
-        """Return (epoch, seq) of the newest entry."""
-        epoch, _, seq, _ = self._rows[-1]
-        return epoch, seq
+    def clear(self) -> None:
+        """Forget everything."""
+        self._pieces.clear()
+        self.size = 0
 
     def close(self, log: str, epoch: bytes) -> list[Batch]:
         """Return the entries as batches of at most one record each, and begin anew.
@@ -51,19 +56,21 @@ class RunningBatch:
             log: the log's name.
             epoch: the epoch of the entry before the first one (what a reader's cursor holds).
         """
-        rows, self._rows = self._rows, []
+        pieces, self._pieces, self.size = self._pieces, [], 0
         batches: list[Batch] = []
         start = size = 0
-        for index, row in enumerate(rows):
-            length = len(row[3])
-            if size + length > limits.RECORD_CONTENT_BYTES_MAX:
-                batches.append(_join(log, epoch, rows[start:index]))
-                epoch = rows[index - 1][0]
+        for index, piece in enumerate(pieces):
+            length = len(piece[4])
+            if index > start and size + length > limits.RECORD_CONTENT_BYTES_MAX:
+                batches.append(_join(log, epoch, pieces[start:index]))
+                epoch = pieces[index - 1][1]
                 start, size = index, 0
             size += length
-        batches.append(_join(log, epoch, rows[start:]))
+        batches.append(_join(log, epoch, pieces[start:]))
         return batches
 
 
-def _join(log: str, epoch: bytes, rows: list[tuple[bytes, int, int, bytes]]) -> Batch:
-    return Batch(log, epoch, rows[0][1], rows[-1][2], b"".join([row[3] for row in rows]))
+def _join(log: str, epoch: bytes, pieces: list[tuple[int, bytes, int, int, bytes]]) -> Batch:
+    content = pieces[0][4] if len(pieces) == 1 else b"".join([piece[4] for piece in pieces])
+    count = sum([piece[3] for piece in pieces])
+    return Batch(log, epoch, pieces[0][0], pieces[-1][2], count, content)

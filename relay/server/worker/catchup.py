@@ -18,7 +18,7 @@ from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Live, pack
 
 if TYPE_CHECKING:
-    from relay.server.worker.fanout import Member
+    from relay.server.worker.feed import Member
     from relay.store.log import Reader
 
 SLICE_S: Final = 0.002
@@ -80,7 +80,7 @@ class Catchup:
             self.add(member)
 
     def _page(self, log: str, after: int, upto: int) -> tuple[int, bytes]:
-        """Return (last seq, bytes) of the next page. An empty page means that the log has no more."""
+        """Return (last seq, bytes) of the next page. An empty page: the log has no more."""
         cached = self._pages.get((log, after))
         if cached is not None and cached[0] <= upto:
             self._pages.move_to_end((log, after))

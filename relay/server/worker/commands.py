@@ -1,4 +1,4 @@
-"""Operation -> function: what each envelope of a client does. Wire meets chat here, and only here."""
+"""Operation -> function: what each envelope of a client does. Wire meets chat only here."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from relay import limits
+from relay.bus.messages import Members as BusMembers
 from relay.chat import names
 from relay.chat.entries import Cursor, Kind, Submission
-from relay.server.worker.fanout import Member
+from relay.codec import Unknown
+from relay.server.worker.feed import Member
 from relay.store.errors import StoreError
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import (
@@ -24,7 +26,6 @@ from relay.wire.envelopes import (
     Members,
     Refused,
     Send,
-    Unknown,
     Welcome,
     Who,
     pack,
@@ -32,7 +33,7 @@ from relay.wire.envelopes import (
 )
 
 if TYPE_CHECKING:
-    from relay.server.worker.fanout import Feed
+    from relay.server.worker.feed import Feed
     from relay.server.worker.hub import Hub
     from relay.server.worker.session import Session
 
@@ -48,7 +49,7 @@ def run(hub: Hub, session: Session, envelope: ClientEnvelope) -> None:
     if session.ended:
         return
     if type(envelope) is Hello:
-        _hello(hub, session, envelope)
+        _hello(session, envelope)
         return
     if not session.logged_in:
         session.close(CloseCode.PROTOCOL, detail="an operation before HELLO")
@@ -60,29 +61,26 @@ def _refuse(session: Session, request: int, code: ErrorCode, arg: int = 0, text:
     session.answer(pack(Error(request, int(code), arg, text)))
 
 
-# --- login -------------------------------------------------------------------------------------
-def _hello(hub: Hub, session: Session, hello: Hello) -> None:
-    if session.logged_in:
+# --- login ------------------------------------------------------------------------------------
+def _hello(session: Session, hello: Hello) -> None:
+    if session.claiming:
         session.close(CloseCode.PROTOCOL, detail="a second HELLO")
         return
     name = names.normal(hello.name)
     if not names.is_handle(name) or names.is_reserved(name):
         _end_login(session, ErrorCode.NAME_INVALID, "a-z, 0-9, _ and -, 2 to 32 characters")
-        return
-    if not names.is_display(hello.display):
+    elif not names.is_display(hello.display):
         _end_login(session, ErrorCode.NAME_INVALID, "the display name has characters not allowed")
-        return
-    granted, ghost = hub.names.claim(name, hello.secret, session)
-    if not granted:
-        _end_login(session, ErrorCode.NAME_TAKEN, "")
-        return
-    if ghost is not None:
-        ghost.close(CloseCode.REPLACED)
-    session.log_in(name, hello.display, hello.producer)
+    else:
+        session.log_in(name, hello.secret, hello.display, hello.producer)
+
+
+def welcome(hub: Hub, session: Session) -> None:
+    """Tell a client that it is logged in."""
     session.answer(
         pack(
             Welcome(
-                name,
+                session.name,
                 hub.wall_clock_ms(),
                 limits.BODY_BYTES_MAX,
                 limits.SENDS_UNACKNOWLEDGED_MAX,
@@ -92,12 +90,17 @@ def _hello(hub: Hub, session: Session, hello: Hello) -> None:
     )
 
 
+def name_taken(session: Session) -> None:
+    """Tell a client that another instance has the name, and end."""
+    _end_login(session, ErrorCode.NAME_TAKEN, "")
+
+
 def _end_login(session: Session, code: ErrorCode, text: str) -> None:
     _refuse(session, 0, code, 0, text)
     session.close(CloseCode.NAME_REFUSED, detail=code.name)
 
 
-# --- following a log -----------------------------------------------------------------------------
+# --- following a log --------------------------------------------------------------------------
 def _join(hub: Hub, session: Session, join: Join) -> None:
     log = names.normal(join.log)
     if not _followable(session, join.request, log):
@@ -111,11 +114,32 @@ def _join(hub: Hub, session: Session, join: Join) -> None:
     if join.last > limits.HISTORY_ON_JOIN_MAX:
         _refuse(session, join.request, ErrorCode.BAD_REQUEST, limits.HISTORY_ON_JOIN_MAX)
         return
+    feed = hub.feed(log)
+    if feed.known:
+        _enter(hub, session, join, feed)
+        return
+    # The log's home has not said its head yet. What the client asks next waits, too.
+    session.block()
+
+    def go_on() -> None:
+        if not session.ended:
+            _enter(hub, session, join, feed)
+            session.unblock()
+        elif feed.idle:
+            hub.presence_changed(feed)
+
+    feed.joining.append(go_on)
+
+
+def _enter(hub: Hub, session: Session, join: Join, feed: Feed) -> None:
+    """Become a member, behind the head at first: catch-up makes it live (rule 3)."""
+    log = feed.log
     try:
-        feed = hub.feed(log)
         start, gap = _start(hub, feed, join)
     except StoreError:
         _refuse(session, join.request, ErrorCode.UNAVAILABLE, RETRY_MS)
+        if feed.idle:
+            hub.presence_changed(feed)
         return
     session.answer(
         pack(Joined(join.request, log, start.epoch, start.seq, feed.epoch, feed.seq))
@@ -125,11 +149,10 @@ def _join(hub: Hub, session: Session, join: Join) -> None:
         session.answer(pack(gap))
         after = gap.to_seq
     member = Member(session, feed, after)
-    feed.members[session] = member
+    feed.add(member, session.name, session.display)
     session.feeds[log] = feed
-    hub.presence.joined(log, session.name, session.display)
+    hub.presence_changed(feed)
     hub.catchup.add(member)
-    hub.wake()
 
 
 def _start(hub: Hub, feed: Feed, join: Join) -> tuple[Cursor, Gap | None]:
@@ -160,12 +183,9 @@ def _leave(hub: Hub, session: Session, envelope: Leave) -> None:
 
 def leave(hub: Hub, session: Session, feed: Feed) -> None:
     """End a session's membership; also called when its connection ends."""
-    member = feed.members.pop(session)
-    feed.live.pop(member, None)
+    feed.remove(session, session.name)
     del session.feeds[feed.log]
-    hub.presence.left(feed.log, session.name)
-    hub.forget(feed)
-    hub.wake()
+    hub.presence_changed(feed)
 
 
 def _who(hub: Hub, session: Session, who: Who) -> None:
@@ -173,8 +193,15 @@ def _who(hub: Hub, session: Session, who: Who) -> None:
     if log not in session.feeds:
         _refuse(session, who.request, ErrorCode.NOT_A_MEMBER)
         return
-    incarnation, version, total, listed = hub.presence.members(log)
-    session.answer(pack(Members(who.request, log, incarnation, version, total, listed)))
+
+    def said(answer: BusMembers) -> None:
+        _, incarnation, version, total, listed = answer
+        session.answer(pack(Members(who.request, log, incarnation, version, total, listed)))
+
+    # Changes of this turn first, so that the client finds itself in the answer.
+    hub.settle_presence()
+    if not hub.waits.ask(log, hub.routes.port_of(log), said):
+        _refuse(session, who.request, ErrorCode.BUSY, RETRY_MS)
 
 
 def _history(hub: Hub, session: Session, history: History) -> None:
@@ -215,7 +242,7 @@ def _followable(session: Session, request: int, log: str) -> bool:
     return False
 
 
-# --- sending ---------------------------------------------------------------------------------------
+# --- sending ----------------------------------------------------------------------------------
 def _send(hub: Hub, session: Session, send: Send) -> None:
     log = send.log
     if not names.is_room(log):  # the canonical form only: an id belongs to one spelling

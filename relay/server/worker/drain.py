@@ -17,7 +17,7 @@ log = logging.getLogger("relay.worker")
 
 
 async def drain(hub: Hub, acceptor: Acceptor, timeout_s: float) -> None:
-    """End all connections so that every client is told, and close the store cleanly."""
+    """End all connections so that every client is told. The caller closes the store."""
     # 1. Accept no more: what is in the backlog waits for another worker, or is refused at the end.
     acceptor.stop()
 
@@ -40,7 +40,4 @@ async def drain(hub: Hub, acceptor: Acceptor, timeout_s: float) -> None:
     for session in list(hub.sessions):
         session.abort()
     await asyncio.sleep(0)
-
-    # 5. Close the partitions: a clean flag, so that the next start keeps every epoch.
-    hub.home.close()
     log.info("drained", extra={"connections": len(sessions)})

@@ -1,8 +1,4 @@
-"""Fan-out: from a log's committed entries to the outboxes of its live members on this worker.
-
-``Feed`` is what this worker knows of one followed log. Its ``head`` is H of rule 3: the last entry
-that was distributed here; no client is shown anything above it. Whoever has everything up to H may
-enter the live set, in that same turn, and misses nothing: what comes later is distributed to it.
+"""Fan-out: from what the feeds have received to the outboxes of their live members on this worker.
 
 *Breathing*: after a distribution whose writes took T, the log rests for ``REST_FACTOR * T`` before
 the next one; the first entry after a rest leaves at once. One busy room then never takes more than
@@ -14,8 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
-from relay.chat.entries import NO_EPOCH, Head
-from relay.server.worker.batch import EVENT, Batch, RunningBatch
+from relay.bus.messages import Batch as BusBatch
+from relay.bus.messages import Event
+from relay.chat.entries import NO_EPOCH
+from relay.server.worker.batch import EVENT, Batch
+from relay.server.worker.feed import Feed
 
 if TYPE_CHECKING:
     from relay.server.worker.session import Session
@@ -25,53 +24,8 @@ REST_FACTOR: Final = 0.7
 REST_S_MIN: Final = 0.0005
 """Shorter rests are not worth a timer: small rooms never rest."""
 REST_S_MAX: Final = 0.05
-
-
-class Member:
-    """One connection's membership in one log. A new object whenever it enters live again."""
-
-    __slots__ = ("feed", "live", "queued", "seq", "session")
-
-    def __init__(self, session: Session, feed: Feed, seq: int) -> None:
-        self.session = session
-        self.feed = feed
-        self.seq = seq
-        """The cursor, kept only while not live (rule 4: cursors cost nothing while live)."""
-        self.live = False
-        self.queued = False
-        """True while the catch-up queue holds it."""
-
-
-class Feed:
-    """One log as followed on this worker."""
-
-    __slots__ = ("epoch", "events", "live", "log", "members", "rest_until", "running", "seq")
-
-    def __init__(self, log: str, head: Head) -> None:
-        self.log = log
-        self.epoch, self.seq = head
-        self.running = RunningBatch()
-        self.events: list[bytes] = []
-        self.members: dict[Session, Member] = {}
-        self.live: dict[Member, None] = {}
-        self.rest_until = 0.0
-
-    @property
-    def head(self) -> Head:
-        """H of rule 3: the last entry distributed on this worker."""
-        return Head(self.epoch, self.seq)
-
-    def enter_live(self, member: Member) -> None:
-        """Make a member live. Its cursor must be H, in this very turn (rule 3)."""
-        assert member.seq == self.seq, "a member may enter live only at the head"
-        member.live = True
-        self.live[member] = None
-
-    def leave_live(self, member: Member, seq: int) -> None:
-        """Take a member out of live; ``seq`` is the last entry that it has or will have."""
-        member.live = False
-        member.seq = seq
-        self.live.pop(member, None)
+RUNNING_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Received and not distributed yet; beyond it the log does not rest."""
 
 
 class Fanout:
@@ -81,19 +35,34 @@ class Fanout:
         self.feeds: dict[str, Feed] = {}
         self.waiting: dict[Feed, None] = {}
         """Feeds with entries or events to distribute, resting ones too."""
+        self.broken: dict[Feed, None] = {}
+        """Feeds with entries to read from the store."""
         self.dirty: list[Session] = []
         """Sessions whose outbox was empty before this turn's distribution: to be flushed."""
         self.deliveries = 0
 
-    def publish(self, feed: Feed, epoch: bytes, prev: int, seq: int, packed: bytes) -> None:
-        """Append a committed entry to a feed's running batch."""
-        feed.running.add(epoch, prev, seq, packed)
-        self.waiting[feed] = None
+    def receive(self, batch: BusBatch) -> None:
+        """Take a batch from a log's home."""
+        feed = self.feeds.get(batch.log)
+        if feed is None:
+            return
+        if feed.receive(batch):
+            self.waiting[feed] = None
+        if feed.repair_to:
+            self.broken[feed] = None
 
-    def announce(self, feed: Feed, envelope: bytes) -> None:
-        """Send an envelope that is no entry (a roster change) to the live members, best effort."""
-        feed.events.append(envelope)
-        self.waiting[feed] = None
+    def announce(self, event: Event) -> None:
+        """Take an envelope that is no entry (a roster change): to the live members, best effort."""
+        feed = self.feeds.get(event.log)
+        if feed is not None:
+            feed.events.append(event.content)
+            self.waiting[feed] = None
+
+    def forget(self, feed: Feed) -> None:
+        """Drop a feed that nobody follows any more."""
+        self.feeds.pop(feed.log, None)
+        self.waiting.pop(feed, None)
+        self.broken.pop(feed, None)
 
     def distribute(self, now: float) -> list[Feed]:
         """Hand the running batches of all feeds that do not rest to their live members' outboxes.
@@ -103,19 +72,21 @@ class Fanout:
         """
         done: list[Feed] = []
         for feed in list(self.waiting):
-            if feed.rest_until > now:
+            if feed.rest_until > now and feed.running.size < RUNNING_BYTES_MAX:
                 continue
             del self.waiting[feed]
             done.append(feed)
             if feed.events:
                 content = _whole(feed.events)
                 feed.events.clear()
-                self._offer(feed, Batch(feed.log, NO_EPOCH, EVENT, EVENT, content))
+                self._offer(feed, Batch(feed.log, NO_EPOCH, EVENT, EVENT, 0, content))
             if feed.running:
-                epoch, seq = feed.running.last()
-                for batch in feed.running.close(feed.log, feed.epoch):
+                # H moves before the batches are offered: a member that falls behind while they
+                # are has the batch in its outbox, and its cursor is the prev of that.
+                batches = feed.running.close(feed.log, feed.epoch)
+                feed.epoch, feed.seq = feed.received
+                for batch in batches:
                     self._offer(feed, batch)
-                feed.epoch, feed.seq = epoch, seq
         return done
 
     def _offer(self, feed: Feed, batch: Batch) -> None:
@@ -131,7 +102,7 @@ class Fanout:
             outbox.size += size
             if outbox.size > limits.OUTBOX_BYTES_MAX:
                 over.append(session)
-        self.deliveries += len(feed.live) - len(over)
+        self.deliveries += batch.count * (len(feed.live) - len(over))
         for session in over:
             session.fall_behind()
 

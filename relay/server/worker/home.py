@@ -1,18 +1,32 @@
 """The home of logs: numbers, commits, acknowledges, publishes. In that order, once per loop turn.
 
 Everything that arrived for a partition in one loop turn is one group commit. A message is accepted
-once it is committed, and only then acknowledged or shown to anybody (rule 2).
+once it is committed, and only then acknowledged or shown to anybody (rule 2). Before each commit
+the home looks whether the partition is still its own (rule 8).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from relay import limits
-from relay.chat.entries import Head, Submission
-from relay.chat.partition import partition_of
-from relay.store.errors import StoreError, StoreFull
+from relay.bus.link import Port
+from relay.bus.messages import (
+    ITEMS_PER_MESSAGE,
+    Acks,
+    Batch,
+    NotHome,
+    Refused,
+    Submit,
+    Subscribe,
+    Subscribed,
+)
+from relay.chat.entries import Submission
+from relay.chat.partition import PARTITIONS, partition_of
+from relay.server.worker.interest import Interest
+from relay.store.errors import NotTheWriter, StoreError, StoreFull
 from relay.store.log import (
     Expected,
     IdConflict,
@@ -26,28 +40,45 @@ from relay.wire.codes import ErrorCode
 
 RETRY_MS: Final = 500
 """When a sender tries again after a store that cannot be written."""
-QUEUED_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Submissions held while commits wait for a checkpoint; beyond it: BUSY."""
+QUEUED_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Submissions held while commits wait for a checkpoint; beyond it: BUSY. Credits of the workers
+that forward (``forward.CREDIT_BYTES``) keep it from being reached."""
+log = logging.getLogger("relay.worker")
 
 
-class Sender(Protocol):
-    """Who submitted: a session of this worker, or a link to another one."""
+class Waiting(NamedTuple):
+    """A submission that waits for the commit of this turn, and where its answer goes."""
 
-    def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
-        """Committed as (epoch, seq)."""
-
-    def refused(self, submission: Submission, code: ErrorCode, arg: int, text: str) -> None:
-        """Not stored. ``arg`` as ErrorCode says."""
-
-
-class Submitted(NamedTuple):
-    """A submission that waits for the commit of this turn."""
-
+    port: Port
+    tag: int
     submission: Submission
-    sender: Sender
 
 
-Publish = Callable[[Submission, Stored], None]
+class CommitRunner(Protocol):
+    """Runs a group commit: at once (durability "process") or in a thread ("power")."""
+
+    def __call__(
+        self,
+        partition: Partition,
+        batch: list[Submission],
+        now_ms: int,
+        done: Callable[[list[Outcome] | StoreError], None],
+    ) -> None:
+        """Append a batch, then call ``done`` in the loop's thread with what came of it."""
+
+
+def commit_at_once(
+    partition: Partition,
+    batch: list[Submission],
+    now_ms: int,
+    done: Callable[[list[Outcome] | StoreError], None],
+) -> None:
+    """Commit in the loop: 13 µs for one message, far below a thread's hand-over."""
+    try:
+        outcomes: list[Outcome] | StoreError = partition.append(batch, now_ms)
+    except StoreError as error:
+        outcomes = error
+    done(outcomes)
 
 
 class Home:
@@ -55,48 +86,94 @@ class Home:
 
     def __init__(
         self,
+        *,
+        owns: Callable[[int], bool],
         open_partition: Callable[[int], Partition],
-        publish: Publish,
         wall_clock_ms: Callable[[], int],
+        interest: Interest,
+        run_commit: CommitRunner = commit_at_once,
     ) -> None:
+        self._owns = owns
         self._open_partition = open_partition
-        self._publish = publish
         self._wall_clock_ms = wall_clock_ms
+        self._interest = interest
+        self._run_commit = run_commit
         self._partitions: dict[int, Partition] = {}
-        self._waiting: dict[int, list[Submitted]] = {}
+        self._waiting: dict[int, list[Waiting]] = {}
         self._waiting_bytes = 0
+        self._committing: set[int] = set()
+        """Partitions with a commit in a thread; always empty with durability "process"."""
+        self._subscribing: dict[int, list[tuple[Port, str]]] = {}
         self.accepted = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
-
-    def submit(self, submission: Submission, sender: Sender) -> None:
+    # --- what members ask ---------------------------------------------------------------------
+    def submit(self, port: Port, message: Submit) -> None:
         """Take a submission for the commit at the end of this turn."""
-        self._waiting_bytes += len(submission.body)
+        self._waiting_bytes += len(message.body)
         if self._waiting_bytes > QUEUED_BYTES_MAX:
-            self._waiting_bytes -= len(submission.body)
-            sender.refused(submission, ErrorCode.BUSY, RETRY_MS, "the log's home cannot keep up")
+            self._waiting_bytes -= len(message.body)
+            text = "the log's home cannot keep up"
+            port.send(Refused(message.tag, int(ErrorCode.BUSY), RETRY_MS, text))
             return
-        index = partition_of(submission.log)
-        self._waiting.setdefault(index, []).append(Submitted(submission, sender))
+        waiting = Waiting(port, message.tag, Submission._make(message[1:]))
+        self._waiting.setdefault(partition_of(message.log), []).append(waiting)
 
-    def head(self, log: str) -> Head:
-        """Return the last committed entry of a log.
+    def subscribe(self, port: Port, message: Subscribe) -> None:
+        """Answer the head and start the stream, in this one turn (rule 3)."""
+        index = partition_of(message.log)
+        if index in self._committing:
+            # A thread is moving the head: answered as soon as it is committed.
+            self._subscribing.setdefault(index, []).append((port, message.log))
+            return
+        self._subscribe(index, port, message.log)
+
+    def _subscribe(self, index: int, port: Port, name: str) -> None:
+        try:
+            head = self.partition(index).head(name)
+        except StoreError as error:
+            _log_unavailable(index, error)
+            port.send(NotHome(index))
+            return
+        self._interest.add(name, port)
+        port.send(Subscribed(name, head.epoch, head.seq))
+
+    def heads(self, names: list[str]) -> list[list[str | bytes | int]]:
+        """Return [log, epoch, seq] of each log whose head is known now."""
+        found: list[list[str | bytes | int]] = []
+        for name in names:
+            index = partition_of(name)
+            if index in self._committing or not self._owns(index):
+                continue
+            try:
+                head = self.partition(index).head(name)
+            except StoreError:
+                continue
+            found.append([name, head.epoch, head.seq])
+        return found
+
+    # --- partitions ---------------------------------------------------------------------------
+    def partition(self, index: int) -> Partition:
+        """Return an own partition, opened.
 
         Raises:
-            StoreError: the partition cannot be opened or read.
+            StoreError: it cannot be opened now; NotTheWriter while its last home still dies.
         """
-        return self._partition(partition_of(log)).head(log)
+        partition = self._partitions.get(index)
+        if partition is None:
+            partition = self._partitions[index] = self._open_partition(index)
+        return partition
 
-    def commit(self) -> bool:
-        """Commit what waits, one group per partition; acknowledge; publish.
+    def open_own(self) -> None:
+        """Open all partitions that this worker owns. Raises StoreError."""
+        for index in range(PARTITIONS):
+            if self._owns(index):
+                self.partition(index)
 
-        Returns:
-            True while something still waits (a checkpoint holds a partition).
-        """
-        for index in list(self._waiting):
-            self._commit_partition(index)
-        return bool(self._waiting)
+    def give_up_others(self) -> None:
+        """Close the partitions that the table has given to another worker."""
+        for index in list(self._partitions):
+            if not self._owns(index) and index not in self._committing:
+                self._partitions.pop(index).close()
 
     def close(self) -> None:
         """Commit what waits and close all partitions cleanly."""
@@ -105,53 +182,126 @@ class Home:
             partition.close()
         self._partitions.clear()
 
-    def _partition(self, index: int) -> Partition:
-        partition = self._partitions.get(index)
-        if partition is None:
-            partition = self._partitions[index] = self._open_partition(index)
-        return partition
+    # --- committing ---------------------------------------------------------------------------
+    def commit(self) -> bool:
+        """Commit what waits, one group per partition; acknowledge; publish.
+
+        Returns:
+            True while something still waits for a held partition.
+        """
+        for index in list(self._waiting):
+            self._commit_partition(index)
+        return any(index not in self._committing for index in self._waiting)
 
     def _commit_partition(self, index: int) -> None:
-        group = self._waiting[index]
-        try:
-            partition = self._partition(index)
-            if partition.held:
-                return
-            outcomes = partition.append([s.submission for s in group], self._wall_clock_ms())
-        except StoreError as error:
-            self._forget(index)
-            _fail(group, error)
+        if index in self._committing:
             return
-        self._forget(index)
-        # Acknowledge before anything is published: a slow fan-out must not delay it.
-        for (submission, sender), outcome in zip(group, outcomes, strict=True):
-            _answer(submission, sender, outcome)
-        for (submission, _), outcome in zip(group, outcomes, strict=True):
+        if not self._owns(index):
+            self._not_home(index)
+            return
+        try:
+            partition = self.partition(index)
+        except NotTheWriter:
+            self._not_home(index)
+            return
+        except StoreError as error:
+            self._failed(index, self._take(index), error)
+            return
+        if partition.held:
+            return
+        group = self._take(index)
+        self._committing.add(index)
+        self._run_commit(
+            partition,
+            [waiting.submission for waiting in group],
+            self._wall_clock_ms(),
+            lambda outcomes: self._committed(index, group, outcomes),
+        )
+
+    def _committed(
+        self, index: int, group: list[Waiting], outcomes: list[Outcome] | StoreError
+    ) -> None:
+        self._committing.discard(index)
+        if isinstance(outcomes, StoreError):
+            self._failed(index, group, outcomes)
+        else:
+            # Acknowledge before anything is published: a slow fan-out must not delay it.
+            _answer(group, outcomes)
+            self._publish(group, outcomes)
+        for port, name in self._subscribing.pop(index, ()):
+            self._subscribe(index, port, name)
+
+    def _take(self, index: int) -> list[Waiting]:
+        group = self._waiting.pop(index)
+        for waiting in group:
+            self._waiting_bytes -= len(waiting.submission.body)
+        return group
+
+    def _not_home(self, index: int) -> None:
+        ports = dict.fromkeys(waiting.port for waiting in self._take(index))
+        for port in ports:
+            port.send(NotHome(index))
+
+    def _failed(self, index: int, group: list[Waiting], error: StoreError) -> None:
+        _log_unavailable(index, error)
+        full = isinstance(error, StoreFull)
+        text = "the disk is full" if full else "the store is unavailable"
+        for port, tag, _ in group:
+            port.send(Refused(tag, int(ErrorCode.UNAVAILABLE), RETRY_MS, text))
+
+    def _publish(self, group: list[Waiting], outcomes: list[Outcome]) -> None:
+        by_log: dict[str, list[Stored]] = {}
+        interested = self._interest.logs
+        for (_, _, submission), outcome in zip(group, outcomes, strict=True):
             if type(outcome) is Stored:
                 self.accepted += 1
-                self._publish(submission, outcome)
-
-    def _forget(self, index: int) -> None:
-        for submission, _ in self._waiting.pop(index):
-            self._waiting_bytes -= len(submission.body)
-
-
-def _fail(group: list[Submitted], error: StoreError) -> None:
-    text = "the disk is full" if isinstance(error, StoreFull) else "the store is unavailable"
-    for submission, sender in group:
-        sender.refused(submission, ErrorCode.UNAVAILABLE, RETRY_MS, text)
+                if submission.log in interested:
+                    by_log.setdefault(submission.log, []).append(outcome)
+        for name, rows in by_log.items():
+            for batch in batches(name, rows):
+                self._interest.publish(batch)
 
 
-def _answer(submission: Submission, sender: Sender, outcome: Outcome) -> None:
-    match outcome:
-        case Stored(epoch=epoch, seq=seq) | Repeated(epoch=epoch, seq=seq):
-            sender.acknowledged(submission, epoch, seq)
-        case IdConflict(seq=seq):
-            sender.refused(submission, ErrorCode.ID_CONFLICT, seq, "")
-        case Expected(counter=counter):
-            sender.refused(submission, ErrorCode.EXPECTED, counter, "")
-        case UnknownOutcome():
-            sender.refused(submission, ErrorCode.UNKNOWN_OUTCOME, 0, "")
+def batches(name: str, rows: list[Stored]) -> list[Batch]:
+    """Return committed rows of one log as bus batches of at most one record each."""
+    found: list[Batch] = []
+    start = size = 0
+    for index, row in enumerate(rows):
+        length = len(row.packed)
+        if index > start and size + length > limits.RECORD_CONTENT_BYTES_MAX:
+            found.append(_batch(name, rows[start:index]))
+            start, size = index, 0
+        size += length
+    found.append(_batch(name, rows[start:]))
+    return found
+
+
+def _batch(name: str, rows: list[Stored]) -> Batch:
+    last = rows[-1]
+    content = last.packed if len(rows) == 1 else b"".join([row.packed for row in rows])
+    return Batch(name, rows[0].prev, last.epoch, last.seq, len(rows), content)
+
+
+def _answer(group: list[Waiting], outcomes: list[Outcome]) -> None:
+    acks: dict[Port, list[list[int | bytes]]] = {}
+    for (port, tag, _), outcome in zip(group, outcomes, strict=True):
+        match outcome:
+            case Stored(epoch=epoch, seq=seq) | Repeated(epoch=epoch, seq=seq):
+                acks.setdefault(port, []).append([tag, epoch, seq])
+            case IdConflict(seq=seq):
+                port.send(Refused(tag, int(ErrorCode.ID_CONFLICT), seq, ""))
+            case Expected(counter=counter):
+                port.send(Refused(tag, int(ErrorCode.EXPECTED), counter, ""))
+            case UnknownOutcome():
+                port.send(Refused(tag, int(ErrorCode.UNKNOWN_OUTCOME), 0, ""))
+    for port, listed in acks.items():
+        for start in range(0, len(listed), ITEMS_PER_MESSAGE):
+            port.send(Acks(listed[start : start + ITEMS_PER_MESSAGE]))
+
+
+def _log_unavailable(index: int, error: StoreError) -> None:
+    if not isinstance(error, NotTheWriter):
+        log.error("partition_unavailable", extra={"partition": index, "reason": str(error)})
 
 
 assert limits.SENDS_UNACKNOWLEDGED_BYTES_MAX <= QUEUED_BYTES_MAX

@@ -2,11 +2,13 @@
 
 One turn, at the end of a loop iteration in which anything arrived:
 
-1. ``home.commit``   one group commit per partition; answers; entries into running batches
-2. ``rosters``       coalesced joins and leaves into the feeds' events
-3. ``fanout``        running batches into the outboxes of live members
-4. ``flush``         one record and one write per connection; answers first; in slices
-5. ``catchup``       pages for those who are behind, in what time is left
+1. ``home.commit``   one group commit per partition; answers; batches to the workers that follow
+2. ``presence``      changes of this worker to the homes; changes of rosters to the workers
+3. ``mesh.flush``    one write per link, answers first
+4. ``repair``        what was missed of a log, from the store
+5. ``distribute``    running batches into the outboxes of live members
+6. ``flush``         one record and one write per connection; answers first; in slices
+7. ``catchup``       pages for those who are behind, in what time is left
 """
 
 from __future__ import annotations
@@ -14,27 +16,39 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from relay.chat.entries import Submission
+from relay import limits
+from relay.bus.messages import ITEMS_PER_MESSAGE, Members, Presence, Subscribe, Unsubscribe
+from relay.chat.partition import partition_of
 from relay.server.worker.catchup import Catchup
-from relay.server.worker.fanout import Fanout, Feed
-from relay.server.worker.home import Home
-from relay.server.worker.names import NameBook
-from relay.server.worker.presence import Presence
+from relay.server.worker.exchange import Exchange, Loopback
+from relay.server.worker.fanout import Fanout
+from relay.server.worker.feed import Feed
+from relay.server.worker.forward import Forward
+from relay.server.worker.home import CommitRunner, Home, commit_at_once
+from relay.server.worker.interest import Interest
+from relay.server.worker.logins import Logins
+from relay.server.worker.namebook import NameBook
+from relay.server.worker.rosters import Rosters
+from relay.server.worker.routes import Owner, Routes
+from relay.server.worker.waits import Waits
 from relay.store.errors import StoreError
+from relay.wire.codes import CloseCode
 from relay.wire.identity import parse_spki
 
 if TYPE_CHECKING:
-    from relay.server.worker.fanout import Member
+    from relay.bus.link import Link, Port
     from relay.server.worker.session import Session
-    from relay.store.log import Partition, Reader, Stored
+    from relay.store.log import Partition, Reader
 
 SLICE_S: Final = 0.005
 """Writes per loop turn before the loop is let go again (architecture.md, "Slices")."""
 FLUSHES_PER_CLOCK: Final = 32
 HELD_S: Final = 0.001
 """When to look again at a partition whose commits a checkpoint holds."""
+REPAIR_RETRY_S: Final = 0.1
 log = logging.getLogger("relay.worker")
 
 
@@ -55,77 +69,157 @@ class Unwrap(Protocol):
         """Return the 32-byte secret, real or (for a bad ciphertext) random."""
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a worker gets from outside: its place, its clocks, its stores, the key agent."""
+
+    index: int
+    generation: int
+    loop: Loop
+    clock: Callable[[], float]
+    """Monotonic seconds, moving within a turn (uvloop's own ``time`` has whole ms)."""
+    wall_clock_ms: Callable[[], int]
+    random_bytes: Callable[[int], bytes]
+    agent: Unwrap
+    spki: bytes
+    agent_name: str
+    owner_of: Callable[[int], Owner]
+    links: dict[int, Link]
+    silent: Callable[[set[int]], bool]
+    open_partition: Callable[[int], Partition]
+    reader_of: Callable[[str], Reader]
+    run_commit: CommitRunner = commit_at_once
+
+
 class Hub:
     """One worker's shared state and its turn."""
 
-    def __init__(
-        self,
-        *,
-        loop: Loop,
-        clock: Callable[[], float],
-        agent: Unwrap,
-        spki: bytes,
-        open_partition: Callable[[int], Partition],
-        reader_of: Callable[[str], Reader],
-        wall_clock_ms: Callable[[], int],
-        random_bytes: Callable[[int], bytes],
-        agent_name: str,
-    ) -> None:
-        self.loop = loop
-        self.clock = clock
-        """Monotonic seconds, moving within a turn (uvloop's own ``time`` has whole ms)."""
-        self.agent = agent
-        self.spki = spki
-        self.modulus_bytes = parse_spki(spki).modulus_bytes
-        self.reader_of = reader_of
-        self.wall_clock_ms = wall_clock_ms
-        self.random_bytes = random_bytes
-        self.agent_name = agent_name
-        self.home = Home(open_partition, self._publish, wall_clock_ms)
+    def __init__(self, around: Surroundings) -> None:
+        self.loop = around.loop
+        self.clock = around.clock
+        self.agent = around.agent
+        self.spki = around.spki
+        self.modulus_bytes = parse_spki(around.spki).modulus_bytes
+        self.reader_of = around.reader_of
+        self.wall_clock_ms = around.wall_clock_ms
+        self.random_bytes = around.random_bytes
+        self.agent_name = around.agent_name
+
+        self.loopback = Loopback(around.index, around.generation, self._from_loopback)
+        self.routes = Routes(
+            loopback=self.loopback,
+            owner_of=around.owner_of,
+            links=around.links,
+            attach=self._attach,
+        )
+        # As the home of logs:
+        self.interest = Interest()
+        self.rosters = Rosters(around.random_bytes)
+        self.namebook = NameBook(around.clock, around.silent)
+        self.home = Home(
+            owns=self.routes.owns,
+            open_partition=around.open_partition,
+            wall_clock_ms=around.wall_clock_ms,
+            interest=self.interest,
+            run_commit=around.run_commit,
+        )
+        # As a worker with members:
+        self.forward = Forward(self.routes.port_of)
+        self.logins = Logins(self.routes.port_of)
+        self.waits = Waits()
         self.fanout = Fanout()
-        self.catchup = Catchup(reader_of, clock)
-        self.presence = Presence(random_bytes)
-        self.names: NameBook[Session] = NameBook()
+        self.catchup = Catchup(around.reader_of, around.clock)
         self.sessions: set[Session] = set()
+        self.logged_in = 0
+        self.handshakes = 0
+        self.connections_changed: Callable[[], None] = _nothing
+        """Called when ``sessions`` changes; the acceptor sets it."""
+
+        self.exchange = Exchange(self)
+        self.flush_links: Callable[[], None] = _nothing
+        """Writes what the bus has queued; the mesh sets it."""
         self.urgent: deque[Session] = deque()
-        """Sessions with answers of their own to flush: before any fan-out."""
+        """Sessions with answers of their own to flush: before any others."""
+        self._changed: dict[Feed, None] = {}
         self._flushing: deque[Session] = deque()
         self._distributed: list[Feed] = []
         self._flush_started = 0.0
         self._scheduled = False
         self._wakes_at = float("inf")
 
-    # --- feeds ---------------------------------------------------------------------------------
-    def feed(self, log_name: str) -> Feed:
-        """Return the feed of a log, opened at the log's head if nobody follows it here yet.
+    # --- the bus ------------------------------------------------------------------------------
+    def _from_loopback(self, port: Port, message: object) -> None:
+        self.exchange.received(port, message)  # type: ignore[arg-type]  # a Message, by Loopback
 
-        Raises:
-            StoreError: the log's partition cannot be read.
-        """
-        feed = self.fanout.feeds.get(log_name)
+    def _attach(self, partition: int, port: Port) -> None:
+        """Say to a home everything that this worker has in its partition."""
+        for feed in list(self.fanout.feeds.values()):
+            if partition_of(feed.log) == partition:
+                port.send(Subscribe(feed.log))
+                self._say_presence(port, feed, set(feed.here))
+        self.logins.attach(partition, port)
+        self.forward.attach(partition, port)
+        self.waits.attach(partition, port)
+
+    def _say_presence(self, port: Port, feed: Feed, names: set[str]) -> None:
+        changes = feed.presence(names)
+        for start in range(0, len(changes), ITEMS_PER_MESSAGE):
+            port.send(Presence(feed.log, changes[start : start + ITEMS_PER_MESSAGE]))
+
+    def head_said(self, name: str, epoch: bytes, seq: int) -> None:
+        """A log's home says where the log ends."""
+        feed = self.fanout.feeds.get(name)
         if feed is None:
-            feed = Feed(log_name, self.home.head(log_name))
-            self.fanout.feeds[log_name] = feed
+            return
+        if not feed.head_said(epoch, seq):
+            log.error("log_went_back", extra={"log": name})
+            for session in list(feed.members):
+                session.close(CloseCode.INTERNAL, detail="stored state was lost")
+            return
+        if feed.repair_to:
+            self.fanout.broken[feed] = None
+        joining, feed.joining = feed.joining, []
+        for join in joining:
+            join()
+
+    def members_said(self, message: Members) -> None:
+        """A home has answered WHO."""
+        answer = self.waits.answered(message.tag)
+        if answer is not None:
+            answer(message)
+
+    # --- feeds --------------------------------------------------------------------------------
+    def feed(self, name: str) -> Feed:
+        """Return the feed of a log; a new one is not ``known`` until the home has answered."""
+        feed = self.fanout.feeds.get(name)
+        if feed is None:
+            feed = Feed(name)
+            self.fanout.feeds[name] = feed
+            port = self.routes.port_of(name)
+            if port is not None:
+                port.send(Subscribe(name))
         return feed
 
-    def forget(self, feed: Feed) -> None:
-        """Drop a feed that nobody follows any more: an idle log costs nothing."""
-        if not feed.members:
-            self.fanout.feeds.pop(feed.log, None)
-            self.fanout.waiting.pop(feed, None)
-            self.presence.forget(feed.log)
+    def presence_changed(self, feed: Feed) -> None:
+        """Connections came or went; the home is told, or the feed is dropped, this turn."""
+        self._changed[feed] = None
+        self.wake()
 
-    def member_of(self, session: Session, log_name: str) -> Member | None:
-        """Return a session's membership in a log."""
-        feed = self.fanout.feeds.get(log_name)
-        return None if feed is None else feed.members.get(session)
+    def settle_presence(self) -> None:
+        """Tell the homes what changed here since they were last told."""
+        while self._changed:
+            feed, _ = self._changed.popitem()
+            port = self.routes.port_of(feed.log)
+            if feed.idle:
+                self.fanout.forget(feed)
+                if port is not None:
+                    port.send(Unsubscribe(feed.log))
+                continue
+            names, feed.changed = feed.changed, set()
+            if port is not None:
+                self._say_presence(port, feed, names)
 
-    def _publish(self, submission: Submission, stored: Stored) -> None:
-        feed = self.fanout.feeds.get(submission.log)
-        if feed is not None:
-            self.fanout.publish(feed, stored.epoch, stored.prev, stored.seq, stored.packed)
-
-    # --- the turn --------------------------------------------------------------------------------
+    # --- the turn -----------------------------------------------------------------------------
     def wake(self) -> None:
         """Have a turn at the end of this loop iteration."""
         if not self._scheduled:
@@ -136,8 +230,6 @@ class Hub:
         self._scheduled = False
         try:
             self._run_turn()
-        except StoreError:
-            log.exception("turn_failed")
         except Exception:
             # A bug of ours must not end the loop's work for everybody; it is loud in the log.
             log.exception("turn_failed")
@@ -145,32 +237,52 @@ class Hub:
     def _run_turn(self) -> None:
         now = self.clock()
         held = self.home.commit()
-        for feed, envelope in self.presence.changes(now, self.fanout.feeds):
-            self.fanout.announce(feed, envelope)
-        self._flush_urgent(now)
+        self.settle_presence()
+        for event in self.rosters.changes(now):
+            self.interest.publish(event)
+        self.flush_links()
+        repairing = self._repair()
         if not self._flushing:
             self._distribute(now)
+        self._flush_urgent(now)
         self._flush_members()
         if not self._flushing and self.catchup:
             self.catchup.run()
-        if self._flushing or self.catchup or self.urgent:
+        if self._flushing or self.catchup or self.urgent or repairing:
             self.wake()
             return
-        wakes_at = self.presence.due_at
+        wakes_at = self.rosters.due_at
         for feed in self.fanout.waiting:
             wakes_at = min(wakes_at, feed.rest_until)
         if held:
             wakes_at = min(wakes_at, now + HELD_S)
+        if self.fanout.broken:
+            wakes_at = min(wakes_at, now + REPAIR_RETRY_S)
         if wakes_at < float("inf"):
             self._wake_at(wakes_at)
+
+    def _repair(self) -> bool:
+        """Read one page for each feed that misses something. True while there is more to read."""
+        for feed in list(self.fanout.broken):
+            try:
+                if feed.repair(self.reader_of(feed.log), limits.PAGE_BYTES_MAX):
+                    self.fanout.waiting[feed] = None
+            except StoreError as error:
+                log.warning("repair_failed", extra={"log": feed.log, "reason": str(error)})
+                return False
+            if not feed.repair_to:
+                del self.fanout.broken[feed]
+        return bool(self.fanout.broken)
 
     def _flush_urgent(self, now: float) -> None:
         while self.urgent:
             session = self.urgent.popleft()
             session.answers_queued = False
-            session.outbox.flush(now)
+            session.flush(now)
 
     def _distribute(self, now: float) -> None:
+        if not self.fanout.waiting:
+            return
         self._distributed = self.fanout.distribute(now)
         self._flushing.extend(self.fanout.dirty)
         self.fanout.dirty.clear()
@@ -200,3 +312,7 @@ class Hub:
     def _woken(self) -> None:
         self._wakes_at = float("inf")
         self.wake()
+
+
+def _nothing() -> None:
+    """Before somebody is there to be told."""

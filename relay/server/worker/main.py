@@ -11,28 +11,42 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from relay.chat.partition import partition_of
+from relay import __version__
+from relay.bus.link import Link
+from relay.bus.mesh import Mesh
+from relay.chat.partition import PARTITIONS
 from relay.errors import RelayError
 from relay.server.agent.client import AgentClient
+from relay.server.context import BUS_DIRECTORY
 from relay.server.worker.acceptor import Acceptor
 from relay.server.worker.drain import drain
-from relay.server.worker.hub import Hub
+from relay.server.worker.home import commit_at_once
+from relay.server.worker.hub import Hub, Surroundings
+from relay.server.worker.scores import Scores
 from relay.server.worker.session import Session
 from relay.server.worker.stores import Stores
+from relay.server.worker.title import set_title
+from relay.store.errors import NotTheWriter
 
 if TYPE_CHECKING:
     from relay.server.context import WorkerContext
 
-HEARTBEAT_S: Final = 0.2
+TICK_S: Final = 0.05
+"""Heartbeat, redialling, routes: what need not happen at once."""
 SWEEP_S: Final = 1.0
+"""Deadlines of connections, and heads to other workers (rule 7)."""
+BOOT_LOCK_S: Final = 20.0
+"""How long a new home waits for the locks of the one before, which the kernel is ending."""
 ORPHAN_EXIT_S: Final = 1.5
 """Rule 17: nobody outlives the supervisor by more than 2 s."""
 BOOT_FAILED: Final = 3
+GC_THRESHOLD: Final = 50_000
+"""Allocations between collections of the youngest generation: nothing on the data path makes
+cycles, and the default of 700 makes one of every few dozen messages wait for a collection."""
 log = logging.getLogger("relay.worker")
 
 
@@ -41,6 +55,7 @@ def worker_main(context: WorkerContext) -> int:
     # What the imports made stays for ever: keep the collector from walking it again and again.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 50, 50)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_Worker(context).run())
@@ -49,91 +64,174 @@ def worker_main(context: WorkerContext) -> int:
 
 
 class _Worker:
+    """The parts of one worker, and their life."""
+
+    _hub: Hub
+    _mesh: Mesh
+    _stores: Stores
+    _acceptor: Acceptor
+
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
-        self._stop: asyncio.Event = asyncio.Event()
-        self._orphaned = False
-        self._quick = False
+        self._scores = Scores(context.scoreboard, context.index, context.generation)
+        self._agent = AgentClient(context.agent_path)
+        self._stop = asyncio.Event()
+        self._grace_s = context.settings.server.graceful_timeout_s
+        self._table_version = -1
+        self._own: set[int] = set()
+        """Partitions that were this worker's when the table was last looked at."""
 
     async def run(self) -> int:
-        context = self._context
+        """Build, serve, drain."""
+        self._listen_to_signals()
+        try:
+            await self._build()
+        except (RelayError, OSError) as error:
+            _report(self._context.ready_fd, f"E {error}\n")
+            return BOOT_FAILED
+        self._acceptor.start()
+        tasks = [
+            asyncio.ensure_future(_every(TICK_S, self._tick)),
+            asyncio.ensure_future(_every(SWEEP_S, self._sweep)),
+        ]
+        self._tick()
+        _report(self._context.ready_fd, "R\n")
+        await self._stop.wait()
+        if self._grace_s:
+            await drain(self._hub, self._acceptor, self._grace_s)
+        for task in tasks:
+            task.cancel()
+        await self._stores.settle()
+        if not self._scores.fenced:
+            self._hub.home.close()
+        self._mesh.close()
+        self._stores.close()
+        self._agent.close()
+        return 0
+
+    def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGQUIT, self._quit)
-        loop.add_reader(context.parent_fd, self._parent_gone)
-        agent = AgentClient(context.agent_path)
-        try:
-            await agent.connect()
-            stores = Stores(context, loop)
-        except (RelayError, OSError) as error:
-            _report(context.ready_fd, f"E {error}\n")
-            return BOOT_FAILED
-        hub = Hub(
-            loop=loop,
-            clock=time.monotonic,
-            agent=agent,
-            spki=agent.spki,
-            open_partition=stores.open_partition,
-            reader_of=lambda name: stores.reader(partition_of(name)),
-            wall_clock_ms=lambda: time.time_ns() // 1_000_000,
-            random_bytes=secrets.token_bytes,
-            agent_name=f"relay/{version('relay-chat')}",
-        )
-        connections_max = context.settings.server.max_connections
-        acceptor = Acceptor(
-            loop,
-            context.listeners,
-            lambda peer: Session(hub, peer),
-            lambda: len(hub.sessions) < connections_max,
-        )
-        acceptor.start()
-        tasks = [
-            loop.create_task(self._every(HEARTBEAT_S, lambda: self._heartbeat(hub))),
-            loop.create_task(self._every(SWEEP_S, lambda: _sweep(hub))),
-        ]
-        _report(context.ready_fd, "R\n")
-        log.info("worker_ready", extra={"worker": context.index, "pid": os.getpid()})
-        await self._stop.wait()
-        if not self._quick:
-            grace = ORPHAN_EXIT_S if self._orphaned else context.settings.server.graceful_timeout_s
-            await drain(hub, acceptor, grace)
-        for task in tasks:
-            task.cancel()
-        stores.close()
-        agent.close()
-        return 0
+        loop.add_signal_handler(signal.SIGQUIT, self._stop_within, 0.0)
+        loop.add_reader(self._context.parent_fd, self._parent_gone)
 
-    def _quit(self) -> None:
-        self._quick = True
+    def _stop_within(self, grace_s: float) -> None:
+        self._grace_s = grace_s
         self._stop.set()
 
     def _parent_gone(self) -> None:
         """Rule 17: the supervisor died; leave so that neither port nor partition stays held."""
         asyncio.get_running_loop().remove_reader(self._context.parent_fd)
-        self._orphaned = True
-        self._stop.set()
+        self._stop_within(ORPHAN_EXIT_S)
 
-    def _heartbeat(self, hub: Hub) -> None:
-        row = self._context.scoreboard.row(self._context.index)
-        row.set("heartbeat_ns", time.monotonic_ns())
-        row.set("connections", len(hub.sessions))
-        row.set("accepted", hub.home.accepted)
-        row.set("deliveries", hub.fanout.deliveries)
+    async def _build(self) -> None:
+        context, scores = self._context, self._scores
+        loop = asyncio.get_running_loop()
+        await self._agent.connect()
+        self._stores = Stores(context, loop)
+        links: dict[int, Link] = {}
+        powerful = context.settings.store.durability == "power"
+        hub = self._hub = Hub(
+            Surroundings(
+                index=context.index,
+                generation=context.generation,
+                loop=loop,
+                clock=time.monotonic,
+                wall_clock_ms=lambda: time.time_ns() // 1_000_000,
+                random_bytes=secrets.token_bytes,
+                agent=self._agent,
+                spki=self._agent.spki,
+                agent_name=f"relay/{__version__}",
+                owner_of=context.scoreboard.owner,
+                links=links,
+                silent=scores.silent,
+                open_partition=self._stores.open_partition,
+                reader_of=self._stores.reader_of,
+                run_commit=self._stores.commit_in_thread if powerful else commit_at_once,
+            )
+        )
+        await self._open_own()
+        self._mesh = Mesh(
+            context.runtime / BUS_DIRECTORY,
+            context.index,
+            context.generation,
+            scores.peers,
+            hub.exchange,
+            hub.wake,
+            links,
+        )
+        await self._mesh.start()
+        hub.flush_links = self._mesh.flush
+        self._acceptor = Acceptor(
+            loop,
+            context.listeners,
+            lambda peer: Session(hub, peer),
+            connections=lambda: len(hub.sessions),
+            connections_max=context.settings.server.max_connections,
+            least_loaded=scores.least_loaded,
+            accepting=scores.set_accepting,
+        )
+        hub.connections_changed = self._connections_changed
 
-    async def _every(self, seconds: float, action: Callable[[], None]) -> None:
+    async def _open_own(self) -> None:
+        """Open the partitions that are this worker's; their last home may still be dying."""
+        deadline = time.monotonic() + BOOT_LOCK_S
         while True:
             try:
-                action()
-            except Exception:
-                log.exception("periodic_task_failed")
-            await asyncio.sleep(seconds)
+                self._hub.home.open_own()
+                return
+            except NotTheWriter:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.02)
+
+    def _connections_changed(self) -> None:
+        self._scores.set_connections(self._acceptor.count)
+        self._acceptor.made_room()
+
+    # --- from time to time --------------------------------------------------------------------
+    def _tick(self) -> None:
+        hub, scores = self._hub, self._scores
+        if scores.fenced:
+            # Another worker has this slot: whatever this one still remembers is out of date.
+            log.error("worker_fenced", extra={"worker": self._context.index})
+            self._stop_within(0.0)
+            return
+        scores.beat(hub)
+        version = self._context.scoreboard.table_version
+        if version != self._table_version:
+            self._table_version = version
+            self._owners_changed()
+        self._mesh.dial()
+        hub.routes.refresh()
+        hub.namebook.settle()
+        self._stores.tick()
+
+    def _owners_changed(self) -> None:
+        hub = self._hub
+        own = {partition for partition in range(PARTITIONS) if hub.routes.owns(partition)}
+        if self._own and own - self._own:
+            hub.namebook.unsettle()
+        self._own = own
+        hub.home.give_up_others()
+
+    def _sweep(self) -> None:
+        hub = self._hub
+        now = hub.clock()
+        for session in list(hub.sessions):
+            session.check_deadline(now)
+        hub.interest.say_heads(hub.home.heads)
+        set_title(self._context.index, len(hub.sessions))
 
 
-def _sweep(hub: Hub) -> None:
-    now = hub.clock()
-    for session in list(hub.sessions):
-        session.check_deadline(now)
+async def _every(seconds: float, action: Callable[[], None]) -> None:
+    while True:
+        try:
+            action()
+        except Exception:
+            log.exception("periodic_task_failed")
+        await asyncio.sleep(seconds)
 
 
 def _report(fd: int, line: str) -> None:

@@ -1,9 +1,9 @@
 """What one connection is owed: bytes of its own (answers) and references to shared batches.
 
-The only place that counts the bytes of a connection (rule 4). Nothing is sealed before it can leave:
-a sealed record cannot be taken back, because the nonce sequence is implicit. The transport holds at
-most its high-water mark of sealed bytes, the outbox at most ``OUTBOX_BYTES_MAX`` of references, the
-kernel ``KERNEL_NOTSENT_LOWAT_BYTES`` of unsent ones.
+The only place that counts the bytes of a connection (rule 4). Nothing is sealed before it can
+leave: a sealed record cannot be taken back, because the nonce sequence is implicit. The transport
+holds at most its high-water mark of sealed bytes, the outbox at most ``OUTBOX_BYTES_MAX`` of
+references, the kernel ``KERNEL_NOTSENT_LOWAT_BYTES`` of unsent ones.
 """
 
 from __future__ import annotations
@@ -18,17 +18,22 @@ if TYPE_CHECKING:
 
     from relay.wire.connection import Connection
 
+Item = bytes | Batch
+
 
 class Outbox:
     """Bytes owed to one connection; one record and one write per loop turn as long as they fit."""
 
-    __slots__ = ("_connection", "_transport", "items", "paused", "size")
+    __slots__ = ("_connection", "_transport", "answers", "items", "paused", "size")
 
     def __init__(self, connection: Connection, transport: asyncio.Transport) -> None:
         self._connection = connection
         self._transport = transport
-        self.items: list[bytes | Batch] = []
+        self.items: list[Item] = []
         self.size = 0
+        """Bytes of all items. ``fanout`` adds batches by itself: it is the hot loop."""
+        self.answers = 0
+        """Bytes of those that are the connection's own."""
         self.paused = False
         """True while the transport is above its high-water mark."""
 
@@ -36,38 +41,35 @@ class Outbox:
         """Queue bytes of this connection alone: whole envelopes. Never dropped."""
         self.items.append(content)
         self.size += len(content)
+        self.answers += len(content)
 
     def flush(self, now: float) -> None:
         """Seal and write what the transport takes. Called once per turn, at its end."""
-        if self.paused:
+        items = self.items
+        if self.paused or not items:
             return
         write = self._transport.write
         pending = self._connection.data_to_send()
         if pending:
             write(pending)
-        items = self.items
-        if len(items) == 1:
-            item = items[0]
-            items.clear()
-            self.size = 0
-            content = item if type(item) is bytes else item.content  # type: ignore[union-attr]
-            if len(content) <= limits.RECORD_CONTENT_BYTES_MAX:
-                write(self._connection.seal(content, now))
-                return
-            items.append(item)
+        if self.size <= limits.RECORD_CONTENT_BYTES_MAX:
+            # The usual case: all of it fits one record.
+            content = _content(items[0]) if len(items) == 1 else b"".join(map(_content, items))
+            self.clear()
+            write(self._connection.seal(content, now))
+            return
         start = 0
         while start < len(items) and not self.paused:
             start, content = self._next_record(start)
             write(self._connection.seal(content, now))
-        del items[:start]
-        self.size = sum([len(i) if type(i) is bytes else i.size for i in items])  # type: ignore[arg-type, union-attr]
+        self._keep(items[start:])
 
     def _next_record(self, start: int) -> tuple[int, bytes]:
-        """Join items from ``start`` while they fit one record; return (index behind them, bytes)."""
-        parts: list[bytes] = []
+        """Join items from ``start`` while they fit one record; return (index behind, bytes)."""
         size = 0
+        parts: list[bytes] = []
         for item in self.items[start:]:
-            part = item if type(item) is bytes else item.content  # type: ignore[union-attr]
+            part = _content(item)
             size += len(part)
             if parts and size > limits.RECORD_CONTENT_BYTES_MAX:
                 break
@@ -80,15 +82,22 @@ class Outbox:
         Answers of the connection itself stay, in order.
         """
         first: dict[str, Batch] = {}
-        kept: list[bytes | Batch] = []
         for item in self.items:
-            if isinstance(item, Batch):
-                if item.last != EVENT:
-                    first.setdefault(item.log, item)
-            else:
-                kept.append(item)
-        self.items = kept
-        self.size = sum(map(len, kept))  # type: ignore[arg-type]
+            if isinstance(item, Batch) and item.last != EVENT:
+                first.setdefault(item.log, item)
+        self._keep([item for item in self.items if not isinstance(item, Batch)])
         return first
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self.items.clear()
+        self.size = self.answers = 0
 
+    def _keep(self, items: list[Item]) -> None:
+        self.items[:] = items
+        self.size = sum([len(_content(item)) for item in items])
+        self.answers = sum([len(item) for item in items if not isinstance(item, Batch)])
+
+
+def _content(item: Item) -> bytes:
+    return item.content if type(item) is Batch else item  # type: ignore[return-value]

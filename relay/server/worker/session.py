@@ -1,8 +1,8 @@
 """One connection's life on the server: handshake, login, requests, end.
 
 An ``asyncio.Protocol`` around a sans-I/O ``wire.Connection``. What an operation does is in
-``commands``; what the connection is owed is in its ``Outbox``. One exception boundary: nothing that a
-peer sends leaves this class as an exception, and no exception's text reaches a peer.
+``commands``; what the connection is owed is in its ``Outbox``. One exception boundary: nothing
+that a peer sends leaves this class as an exception, and no exception's text reaches a peer.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import TYPE_CHECKING, Final, cast
+from collections import deque
+from enum import IntFlag
+from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.chat.entries import Submission
-from relay.errors import RemoteProtocolError
+from relay.errors import RelayError, RemoteProtocolError
 from relay.server.worker import commands
 from relay.server.worker.outbox import Outbox
-from relay.wire.codes import CloseCode, ErrorCode
+from relay.wire.codes import CloseCode
 from relay.wire.connection import Connection
-from relay.wire.envelopes import Ack, Behind, Refused, pack, unpack_client
+from relay.wire.envelopes import Ack, Behind, ClientEnvelope, Refused, pack, unpack_client
 from relay.wire.events import (
     ApplicationData,
     ConnectionClosed,
@@ -28,7 +30,7 @@ from relay.wire.events import (
 )
 
 if TYPE_CHECKING:
-    from relay.server.worker.fanout import Feed
+    from relay.server.worker.feed import Feed
     from relay.server.worker.hub import Hub
 
 LOGIN_S: Final = 20.0
@@ -37,16 +39,35 @@ TCP_NOTSENT_LOWAT: Final = 25
 log = logging.getLogger("relay.worker")
 
 
+class Hold(IntFlag):
+    """Why a connection is not read from."""
+
+    NONE = 0
+    WINDOW = 1
+    """Too many of its sends are unanswered."""
+    CREDIT = 2
+    """A home that it sends to cannot keep up."""
+    BLOCKED = 4
+    """An earlier operation waits for another worker; the order of operations is kept."""
+    ANSWERS = 8
+    """It does not read the answers to what it asks."""
+
+
+WAITS: Final = Hold.BLOCKED | Hold.ANSWERS
+"""Holds under which operations that are here already wait, too."""
+
+
 class Session(asyncio.Protocol):
     """One connection, from accept to close."""
 
     __slots__ = (
-        "_connection", "_hub", "_login_deadline", "_transport", "_unwrapping", "answers_queued",
-        "display", "ended", "feeds", "name", "outbox", "peer", "producer", "reading_paused",
-        "unacknowledged", "unacknowledged_bytes",
+        "_connection", "_deadline", "_holds", "_hub", "_pending", "_tag", "_transport",
+        "_unwrapping", "answers_queued", "display", "ended", "feeds", "name", "outbox", "peer",
+        "producer", "unacknowledged", "unacknowledged_bytes",
     )  # fmt: skip
 
     _transport: asyncio.Transport
+    outbox: Outbox
 
     def __init__(self, hub: Hub, peer: str) -> None:
         self._hub = hub
@@ -58,7 +79,13 @@ class Session(asyncio.Protocol):
             modulus_bytes=hub.modulus_bytes,
         )
         self._unwrapping: asyncio.Task[None] | None = None
-        self._login_deadline: float | None = None
+        self._deadline: float | None = None
+        """When HELLO must have come; None before the handshake is complete and after login."""
+        self._holds = Hold.NONE
+        self._pending: deque[ClientEnvelope] = deque()
+        """Operations received while an earlier one is blocked."""
+        self._tag: int | None = None
+        """Of the claim of this connection's name; None before HELLO and after the end."""
         self.name = ""
         """Empty until login."""
         self.display = ""
@@ -67,23 +94,22 @@ class Session(asyncio.Protocol):
         self.answers_queued = False
         self.ended = False
         """True once the connection is closing: no operation has an effect any more."""
-        self.reading_paused = False
         self.unacknowledged = 0
         self.unacknowledged_bytes = 0
 
-    # --- asyncio.Protocol ------------------------------------------------------------------------
+    # --- asyncio.Protocol ---------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin: bound the buffers and send ServerHello."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=limits.TRANSPORT_HIGH_WATER_BYTES)
-        sock = self._transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(
-                socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, limits.KERNEL_NOTSENT_LOWAT_BYTES
-            )
-        self.outbox = Outbox(self._connection, self._transport)
+        """Bound what kernel and transport hold, and say ServerHello."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=limits.TRANSPORT_HIGH_WATER_BYTES)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, limits.KERNEL_NOTSENT_LOWAT_BYTES)
+        self.outbox = Outbox(self._connection, transport)
         self._hub.sessions.add(self)
-        self._transport.write(self._connection.data_to_send())
+        self._hub.connections_changed()
+        transport.write(self._connection.data_to_send())
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the peer."""
@@ -99,8 +125,9 @@ class Session(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Take the peer's end of stream."""
-        self._connection.receive_eof(self._hub.clock())
-        self._handle_events(self._hub.clock())
+        now = self._hub.clock()
+        self._connection.receive_eof(now)
+        self._handle_events(now)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -109,6 +136,7 @@ class Session(asyncio.Protocol):
         if self._unwrapping is not None:
             self._unwrapping.cancel()
         self._hub.sessions.discard(self)
+        self._hub.connections_changed()
 
     def pause_writing(self) -> None:
         """Stop sealing: the transport is above its high-water mark."""
@@ -117,8 +145,9 @@ class Session(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on with what is owed; a member that is behind reads its next page."""
         self.outbox.paused = False
-        now = self._hub.clock()
-        self.outbox.flush(now)
+        if self.ended:
+            return
+        self.flush(self._hub.clock())
         if not self.outbox.paused:
             for feed in self.feeds.values():
                 member = feed.members[self]
@@ -126,18 +155,23 @@ class Session(asyncio.Protocol):
                     self._hub.catchup.add(member)
             self._hub.wake()
 
-    # --- events of the connection ------------------------------------------------------------------
+    # --- events of the connection -------------------------------------------------------------
     def _handle_events(self, now: float) -> None:
         for event in self._connection.events():
             match event:
                 case ApplicationData(content=content):
                     for envelope in unpack_client(content):
-                        commands.run(self._hub, self, envelope)
+                        if self._holds & WAITS:
+                            self._pending.append(envelope)
+                        else:
+                            commands.run(self._hub, self, envelope)
                 case SecretWrapped(ciphertext=ciphertext):
                     self._unwrapping = asyncio.ensure_future(self._unwrap(ciphertext))
                 case HandshakeCompleted():
-                    self._login_deadline = now + LOGIN_S
-                case ConnectionClosed():
+                    self._deadline = now + LOGIN_S
+                    self._hub.handshakes += 1
+                case ConnectionClosed(detail=detail):
+                    log.debug("session_closed", extra={"peer": self.peer, "detail": detail})
                     self._end()
                 case _:
                     pass
@@ -148,7 +182,7 @@ class Session(asyncio.Protocol):
         hub = self._hub
         try:
             secret = await hub.agent.unwrap(ciphertext, self.peer)
-        except Exception as error:
+        except RelayError as error:
             log.warning("unwrap_failed", extra={"reason": type(error).__name__})
             self._connection.abort("the key agent is unavailable")
         else:
@@ -163,36 +197,100 @@ class Session(asyncio.Protocol):
         if self._connection.finished:
             self._transport.close()
 
-    # --- for commands --------------------------------------------------------------------------------
+    # --- reading or not -----------------------------------------------------------------------
+    def _add_hold(self, hold: Hold) -> None:
+        if not self._holds and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._holds |= hold
+
+    def _drop_hold(self, hold: Hold) -> None:
+        if not self._holds & hold:
+            return
+        self._holds &= ~hold
+        self._run_pending()
+        if not self._holds and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _run_pending(self) -> None:
+        try:
+            while self._pending and not self._holds & WAITS:
+                commands.run(self._hub, self, self._pending.popleft())
+        except RemoteProtocolError as error:
+            self.close(error.code, detail=str(error))
+
+    def hold(self) -> None:
+        """forward.Sender: a home cannot keep up."""
+        self._add_hold(Hold.CREDIT)
+
+    def go_on(self) -> None:
+        """forward.Sender: it can again."""
+        self._drop_hold(Hold.CREDIT)
+
+    def block(self) -> None:
+        """Run no later operation until ``unblock``: the one that runs waits for another worker."""
+        self._add_hold(Hold.BLOCKED)
+
+    def unblock(self) -> None:
+        """Run the operations that have waited, until one of them blocks again."""
+        self._drop_hold(Hold.BLOCKED)
+
+    # --- login --------------------------------------------------------------------------------
     @property
     def logged_in(self) -> bool:
         """True after WELCOME."""
         return bool(self.name)
 
-    def log_in(self, name: str, display: str, producer: bytes) -> None:
-        """Record who this is. The name has been claimed."""
-        self.name = name
+    @property
+    def claiming(self) -> bool:
+        """True from HELLO on."""
+        return self._tag is not None or bool(self.name)
+
+    def log_in(self, name: str, secret: bytes, display: str, producer: bytes) -> None:
+        """Claim a name; ``name_answered`` follows, perhaps at once."""
+        self._deadline = None
         self.display = display
         self.producer = producer
-        self._login_deadline = None
+        self.block()
+        self._tag = -1
+        tag = self._hub.logins.claim(_Claim(self, name), name, secret)
+        if self._tag == -1:
+            self._tag = tag
+        else:  # answered at once, and refused: the connection has ended
+            self._hub.logins.release(tag)
 
+    def welcome(self, name: str) -> None:
+        """The name is granted."""
+        self.name = name
+        self._hub.logged_in += 1
+        commands.welcome(self._hub, self)
+        self.unblock()
+
+    # --- for commands -------------------------------------------------------------------------
     def answer(self, envelope: bytes) -> None:
         """Queue an answer of this connection's own; it leaves at the end of this turn."""
+        if self.ended:
+            return
         self.outbox.put(envelope)
-        if not self.answers_queued and not self.ended:
+        if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
+            self._add_hold(Hold.ANSWERS)
+        if not self.answers_queued:
             self.answers_queued = True
             self._hub.urgent.append(self)
             self._hub.wake()
+
+    def flush(self, now: float) -> None:
+        """Write what the transport takes; go on with operations that waited for that."""
+        self.outbox.flush(now)
+        if self._holds & Hold.ANSWERS and self.outbox.answers <= limits.ANSWERS_BYTES_MAX // 2:
+            self._drop_hold(Hold.ANSWERS)
 
     def submit(self, submission: Submission) -> None:
         """Offer a message to the log's home; stop reading beyond the window."""
         self.unacknowledged += 1
         self.unacknowledged_bytes += len(submission.body)
-        if not self.reading_paused and self._window_full():
-            self.reading_paused = True
-            self._transport.pause_reading()
-        self._hub.home.submit(submission, self)
-        self._hub.wake()
+        if self._window_full():
+            self._add_hold(Hold.WINDOW)
+        self._hub.forward.submit(self, submission)
 
     def _window_full(self) -> bool:
         return (
@@ -203,21 +301,20 @@ class Session(asyncio.Protocol):
     def _answered(self, submission: Submission) -> None:
         self.unacknowledged -= 1
         self.unacknowledged_bytes -= len(submission.body)
-        if self.reading_paused and not self._window_full() and not self._transport.is_closing():
-            self.reading_paused = False
-            self._transport.resume_reading()
+        if self._holds & Hold.WINDOW and not self._window_full():
+            self._drop_hold(Hold.WINDOW)
 
     def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
-        """home.Sender: committed."""
+        """forward.Sender: committed."""
         self._answered(submission)
         self.answer(pack(Ack(submission.log, submission.counter, epoch, seq)))
 
-    def refused(self, submission: Submission, code: ErrorCode, arg: int, text: str) -> None:
-        """home.Sender: not stored."""
+    def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
+        """forward.Sender: not stored."""
         self._answered(submission)
-        self.answer(pack(Refused(submission.log, submission.counter, int(code), arg, text)))
+        self.answer(pack(Refused(submission.log, submission.counter, code, arg, text)))
 
-    # --- falling behind, and the end ---------------------------------------------------------------
+    # --- falling behind, and the end ----------------------------------------------------------
     def fall_behind(self) -> None:
         """Leave live in every log at once and drop what is queued of them (rule 4)."""
         dropped = self.outbox.drop_batches()
@@ -239,26 +336,36 @@ class Session(asyncio.Protocol):
         now = self._hub.clock()
         self.outbox.flush(now)
         self._connection.close(code, now, retry_after_s)
-        log.debug("session_closed", extra={"peer": self.peer, "code": code, "detail": detail})
+        log.debug("session_closing", extra={"peer": self.peer, "code": code, "detail": detail})
         self._end()
+        if self._holds:  # the peer's own close must be read
+            self._holds = Hold.NONE
+            self._transport.resume_reading()
         self._write_pending()
 
     def _end(self) -> None:
         """Leave all logs and give the name back. Idempotent."""
+        if self.ended:
+            return
         self.ended = True
+        self._deadline = None
+        self._pending.clear()
         for feed in list(self.feeds.values()):
             commands.leave(self._hub, self, feed)
-        self.outbox.items.clear()
-        self.outbox.size = 0
+        self.outbox.clear()
+        if self._tag is not None and self._tag != -1:
+            self._hub.logins.release(self._tag)
+        self._tag = None
         if self.name:
-            self._hub.names.release(self.name, self)
-            self.name = ""
+            self._hub.logged_in -= 1
 
     def check_deadline(self, now: float) -> None:
         """Called by the worker's sweep: handshake and login deadlines, keepalive."""
-        if self._login_deadline is not None and now >= self._login_deadline:
+        if self._deadline is not None and now >= self._deadline:
             self.close(CloseCode.LOGIN_TIMEOUT)
             return
+        if self._holds:
+            return  # its pongs may be among what is not read
         deadline = self._connection.next_deadline()
         if deadline is not None and now >= deadline:
             self._connection.handle_deadline(now)
@@ -267,3 +374,26 @@ class Session(asyncio.Protocol):
     def abort(self) -> None:
         """Drop the connection at once."""
         self._transport.abort()
+
+
+class _Claim:
+    """logins.Claimant for a session: carries the name until it is granted."""
+
+    __slots__ = ("_name", "_session")
+
+    def __init__(self, session: Session, name: str) -> None:
+        self._session = session
+        self._name = name
+
+    def name_answered(self, granted: bool) -> None:
+        """The name's home has decided."""
+        if self._session.ended:
+            return
+        if granted:
+            self._session.welcome(self._name)
+        else:
+            commands.name_taken(self._session)
+
+    def replaced(self) -> None:
+        """The same instance has connected again."""
+        self._session.close(CloseCode.REPLACED)

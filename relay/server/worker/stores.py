@@ -3,9 +3,102 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
 
+from relay.chat.entries import Submission
+from relay.chat.partition import partition_of
+from relay.store.checkpoint import Checkpointer, Progress
+from relay.store.directory import DataDirectory
+from relay.store.errors import StoreError
+from relay.store.generation import Host
+from relay.store.log import Outcome, Partition, Reader
+from relay.store.reader import SqliteReader
+from relay.store.sqlite import SqlitePartition
 from relay.wire.envelopes import pack_entry, unpack_content
 
 if TYPE_CHECKING:
     from relay.server.context import WorkerContext
+
+THREADS: Final = 4
+"""For checkpoints, and for commits with durability "power"."""
+
+
+class Stores:
+    """Opens partitions and readers; drives the checkpoints of those that are open for writing."""
+
+    def __init__(self, context: WorkerContext, loop: asyncio.AbstractEventLoop) -> None:
+        self._directory = DataDirectory(context.data)
+        self._host = Host(context.boot_id, secrets.token_bytes)
+        self._durability = context.settings.store.durability
+        self._loop = loop
+        self._threads = ThreadPoolExecutor(THREADS, "relay-store")
+        self._checkpointers: dict[int, Checkpointer] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._readers: dict[int, SqliteReader] = {}
+
+    def open_partition(self, index: int) -> SqlitePartition:
+        """Open a partition for writing. Raises StoreError."""
+        partition = SqlitePartition(
+            self._directory.partition_path(index),
+            self._directory.lock_path(index),
+            host=self._host,
+            durability=self._durability,
+            pack=pack_entry,
+            unpack_content=unpack_content,
+        )
+        self._checkpointers[index] = Checkpointer(partition, self._in_thread)
+        return partition
+
+    def reader_of(self, log: str) -> Reader:
+        """Return the reader of a log's partition."""
+        index = partition_of(log)
+        reader = self._readers.get(index)
+        if reader is None:
+            reader = self._readers[index] = SqliteReader(self._directory.partition_path(index))
+        return reader
+
+    async def _in_thread(self, work: Callable[[], Progress]) -> Progress:
+        return await self._loop.run_in_executor(self._threads, work)
+
+    def tick(self) -> None:
+        """Start the checkpoints that are due. Called every fraction of a second."""
+        for checkpointer in self._checkpointers.values():
+            if checkpointer.due:
+                task = self._loop.create_task(checkpointer.run())
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+
+    async def settle(self) -> None:
+        """Wait for the checkpoints that run: partitions may be closed then."""
+        while self._running:
+            await asyncio.wait(self._running)
+
+    def commit_in_thread(
+        self,
+        partition: Partition,
+        batch: list[Submission],
+        now_ms: int,
+        done: Callable[[list[Outcome] | StoreError], None],
+    ) -> None:
+        """home.CommitRunner for durability "power": a commit waits for the disk, the loop does not.
+
+        What arrives meanwhile is the next group: batches grow by themselves.
+        """
+
+        def work() -> list[Outcome] | StoreError:
+            try:
+                return partition.append(batch, now_ms)
+            except StoreError as error:
+                return error
+
+        future = self._loop.run_in_executor(self._threads, work)
+        future.add_done_callback(lambda finished: done(finished.result()))
+
+    def close(self) -> None:
+        """Wait for what runs in threads, and close the readers. The home closes its partitions."""
+        self._threads.shutdown(wait=True)
+        for reader in self._readers.values():
+            reader.close()

@@ -1,0 +1,158 @@
+"""Where bus messages meet the worker: each message to the one function that takes it.
+
+The worker talks to itself through ``Loopback``, a port like any other, so that a log whose home is
+here and one whose home is elsewhere take the same path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from relay.bus.link import Link, Port
+from relay.bus.messages import (
+    Acks,
+    Announced,
+    Batch,
+    Claim,
+    Claimed,
+    Event,
+    Evict,
+    Heads,
+    Members,
+    Message,
+    NotHome,
+    Presence,
+    Refused,
+    Release,
+    Submit,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Who,
+)
+from relay.chat.names import INBOX_PREFIX
+from relay.chat.partition import partition_of
+
+if TYPE_CHECKING:
+    from relay.server.worker.hub import Hub
+
+
+class Loopback:
+    """The port from a worker to itself: messages are not packed and arrive at once."""
+
+    __slots__ = ("_received", "generation", "index")
+
+    def __init__(self, index: int, generation: int, received: Callable[[Port, Any], None]) -> None:
+        self.index = index
+        self.generation = generation
+        self._received = received
+
+    def send(self, message: Message) -> None:
+        """See ``Port``."""
+        self._received(self, message)
+
+    def publish(self, message: Batch | Event) -> None:
+        """See ``Port``."""
+        self._received(self, message)
+
+
+class Exchange:
+    """Dispatches what ports bring; implements ``LinkOwner``."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        # The values take the message type of their key; a dict cannot say that.
+        self._as_home: Final[dict[type, Callable[[Port, Any], None]]] = {
+            Submit: self._submit,
+            Subscribe: self._subscribe,
+            Unsubscribe: self._unsubscribe,
+            Presence: self._presence,
+            Who: self._who,
+            Claim: self._claim,
+            Release: hub.namebook.release,
+            Announced: lambda port, _: hub.namebook.announced(port),
+        }
+        self._as_member: Final[dict[type, Callable[[Port, Any], None]]] = {
+            Acks: lambda _, message: hub.forward.acknowledged(message),
+            Refused: lambda _, message: hub.forward.refused(message),
+            Batch: lambda _, message: hub.fanout.receive(message),
+            Event: lambda _, message: hub.fanout.announce(message),
+            Subscribed: lambda port, m: self._head_said(port, m.log, m.epoch, m.seq),
+            Heads: self._heads,
+            Claimed: lambda _, message: hub.logins.answered(message),
+            Evict: lambda _, message: hub.logins.evicted(message),
+            Members: lambda _, message: hub.members_said(message),
+            NotHome: lambda port, message: hub.routes.lost(message.partition, port),
+        }
+        self._all: Final = self._as_home | self._as_member
+
+    # --- LinkOwner ----------------------------------------------------------------------------
+    def received(self, port: Port, message: Message) -> None:
+        """Dispatch one message."""
+        take = self._all.get(type(message))
+        if take is not None:
+            take(port, message)
+            self._hub.wake()
+
+    def link_up(self, link: Link) -> None:
+        """Attach what has its home there, and say that it is said."""
+        self._hub.routes.refresh()
+        link.send(Announced(self._hub.loopback.generation))
+
+    def link_down(self, link: Link) -> None:
+        """Forget the other worker's part of everything."""
+        hub = self._hub
+        hub.interest.drop(link)
+        hub.rosters.drop(link)
+        hub.namebook.drop(link)
+        hub.routes.refresh()
+        hub.wake()
+
+    def heads_due(self, link: Link) -> None:
+        """The link has room again: say the heads of what was dropped (rule 7)."""
+        self._hub.interest.say(link, link.dropped, self._hub.home.heads)
+
+    # --- as the home of a log -----------------------------------------------------------------
+    def _is_home(self, port: Port, log: str) -> bool:
+        partition = partition_of(log)
+        if self._hub.routes.owns(partition):
+            return True
+        port.send(NotHome(partition))
+        return False
+
+    def _submit(self, port: Port, message: Submit) -> None:
+        if self._is_home(port, message.log):
+            self._hub.home.submit(port, message)
+
+    def _subscribe(self, port: Port, message: Subscribe) -> None:
+        if self._is_home(port, message.log):
+            self._hub.home.subscribe(port, message)
+
+    def _unsubscribe(self, port: Port, message: Unsubscribe) -> None:
+        self._hub.interest.remove(message.log, port)
+        self._hub.rosters.leave(message.log, port)
+
+    def _presence(self, port: Port, message: Presence) -> None:
+        if self._is_home(port, message.log):
+            self._hub.rosters.change(port, message)
+
+    def _who(self, port: Port, message: Who) -> None:
+        if self._is_home(port, message.log):
+            port.send(self._hub.rosters.members(message))
+
+    def _claim(self, port: Port, message: Claim) -> None:
+        if self._is_home(port, INBOX_PREFIX + message.name):
+            self._hub.namebook.claim(port, message)
+
+    # --- as a member's worker -----------------------------------------------------------------
+    def _head_said(self, port: Port, log: str, epoch: bytes, seq: int) -> None:
+        if self._hub.routes.is_home(partition_of(log), port):
+            self._hub.head_said(log, epoch, seq)
+
+    def _heads(self, port: Port, message: Heads) -> None:
+        for log, epoch, seq in message.heads:
+            assert isinstance(log, str)
+            assert isinstance(epoch, bytes)
+            assert isinstance(seq, int)
+            self._head_said(port, log, epoch, seq)

@@ -1,0 +1,168 @@
+"""Member side: one log as followed on this worker, and one connection's membership in it.
+
+``head`` is H of rule 3: the last entry that was distributed here; no client is shown anything above
+it. Whoever has everything up to H may enter the live set, in that same turn, and misses nothing:
+what comes later is distributed to it.
+
+``received`` is the last entry that came from the home. It is ahead of H while a log breathes. An
+entry that does not continue it (a batch was dropped, the home was replaced) marks the feed for
+repair: what is missing is read from the store and goes out as ordinary batches (rule 7).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.bus.messages import Batch as BusBatch
+from relay.chat.entries import NO_EPOCH, Cursor, Head
+from relay.server.worker.batch import RunningBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.server.worker.session import Session
+    from relay.store.log import Reader
+
+
+class Member:
+    """One connection's membership in one log."""
+
+    __slots__ = ("feed", "live", "queued", "seq", "session")
+
+    def __init__(self, session: Session, feed: Feed, seq: int) -> None:
+        self.session = session
+        self.feed = feed
+        self.seq = seq
+        """The cursor, kept only while not live (rule 4: cursors cost nothing while live)."""
+        self.live = False
+        self.queued = False
+        """True while the catch-up queue holds it."""
+
+
+class Feed:
+    """See the module's docstring."""
+
+    __slots__ = (
+        "changed", "epoch", "events", "here", "joining", "known", "live", "log", "members",
+        "received", "repair_to", "rest_until", "running", "seq",
+    )  # fmt: skip
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+        self.known = False
+        """False until the home has said the head for the first time."""
+        self.epoch = NO_EPOCH
+        self.seq = 0
+        self.received = Head(NO_EPOCH, 0)
+        self.repair_to = 0
+        """Entries up to this one are in the store and were not received; 0: nothing is missing."""
+        self.running = RunningBatch()
+        self.events: list[bytes] = []
+        self.members: dict[Session, Member] = {}
+        self.live: dict[Member, None] = {}
+        self.joining: list[Callable[[], None]] = []
+        """Joins that wait until the head is known."""
+        self.here: dict[str, tuple[str, int]] = {}
+        """Name to (display name, connections here)."""
+        self.changed: set[str] = set()
+        """Names of ``here`` that the home is to be told of."""
+        self.rest_until = 0.0
+
+    @property
+    def head(self) -> Head:
+        """H of rule 3: the last entry distributed on this worker."""
+        return Head(self.epoch, self.seq)
+
+    @property
+    def idle(self) -> bool:
+        """True when nobody here needs the feed."""
+        return not self.members and not self.joining
+
+    # --- from the home ------------------------------------------------------------------------
+    def head_said(self, epoch: bytes, seq: int) -> bool:
+        """Take the head that the home says.
+
+        Returns:
+            False when it contradicts what was received: stored state was lost. The members must
+            come again, and learn of it as a gap.
+        """
+        if not self.known:
+            self.known = True
+            self.epoch, self.seq = epoch, seq
+            self.received = Head(epoch, seq)
+            return True
+        known = self.received
+        if seq < known.seq or (seq == known.seq and epoch != known.epoch):
+            return False
+        if seq > max(known.seq, self.repair_to):
+            self.repair_to = seq
+        return True
+
+    def receive(self, batch: BusBatch) -> bool:
+        """Take a batch of the home. Returns True when there is something to distribute."""
+        last = batch.last
+        if not self.known or last <= self.received.seq:
+            return False  # repaired from the store before it came
+        if self.repair_to or batch.prev != self.received.seq:
+            self.repair_to = max(self.repair_to, last)
+            return False
+        self.running.add(batch.prev, batch.epoch, last, batch.count, batch.content)
+        self.received = Head(batch.epoch, last)
+        return True
+
+    def repair(self, reader: Reader, bytes_max: int) -> bool:
+        """Read one page of what is missing. Returns True when there is something to distribute.
+
+        Raises:
+            StoreError: it cannot be read now.
+        """
+        known = self.received
+        page = reader.read(self.log, known.seq, self.repair_to, bytes_max)
+        if page.rows:
+            last = page.rows[-1][0]
+            content = b"".join([row[1] for row in page.rows])
+            epoch = reader.epoch_at(self.log, last)
+            self.running.add(known.seq, epoch, last, len(page.rows), content)
+            self.received = Head(epoch, last)
+        if page.end or self.received.seq >= self.repair_to:
+            self.repair_to = 0
+        return bool(page.rows)
+
+    # --- members ------------------------------------------------------------------------------
+    def enter_live(self, member: Member) -> None:
+        """Make a member live. Its cursor must be H, in this very turn (rule 3)."""
+        assert member.seq == self.seq, "a member may enter live only at the head"
+        member.live = True
+        self.live[member] = None
+
+    def leave_live(self, member: Member, seq: int) -> None:
+        """Take a member out of live; ``seq`` is the last entry that it has or will have."""
+        member.live = False
+        member.seq = seq
+        self.live.pop(member, None)
+
+    def add(self, member: Member, name: str, display: str) -> None:
+        """A connection follows the log from now on."""
+        self.members[member.session] = member
+        _, count = self.here.get(name, ("", 0))
+        self.here[name] = (display, count + 1)
+        self.changed.add(name)
+
+    def remove(self, session: Session, name: str) -> None:
+        """A connection follows the log no more."""
+        member = self.members.pop(session)
+        self.live.pop(member, None)
+        display, count = self.here[name]
+        if count > 1:
+            self.here[name] = (display, count - 1)
+        else:
+            del self.here[name]
+        self.changed.add(name)
+
+    def presence(self, names: set[str]) -> list[list[str | int]]:
+        """Return [name, display name, connections here] of some names; 0 for one that left."""
+        return [[name, *self.here.get(name, ("", 0))] for name in sorted(names)]
+
+    def cursor(self) -> Cursor:
+        """Return H as a cursor."""
+        return Cursor(self.epoch, self.seq)

@@ -1,0 +1,115 @@
+"""Member side: sends on their way to the homes of their logs, in order, until they are answered.
+
+A send stays here until its home has said what became of it. When a home dies or moves, everything
+unanswered is said again, in order; the log drops repeats (rule 1). What is on its way to one
+partition is bounded by credit (rule 6): beyond it, clients that send there are not read from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from relay.bus.link import Port
+from relay.bus.messages import Acks, Refused, Submit
+from relay.chat.entries import Submission
+from relay.chat.partition import PARTITIONS, partition_of
+from relay.wire.codes import ErrorCode
+
+CREDIT_BYTES: Final = 4 * 1024 * 1024
+"""Per partition and forwarding worker; given back with the answers."""
+REFUSE_BYTES: Final = 2 * CREDIT_BYTES
+"""What clients had sent already when they were stopped may exceed the credit; this is the end."""
+RETRY_MS: Final = 500
+OVERHEAD_BYTES: Final = 200
+"""What a small send costs besides its body."""
+
+
+class Sender(Protocol):
+    """Whose send it is: a session of this worker."""
+
+    def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
+        """Committed as (epoch, seq)."""
+
+    def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
+        """Not stored. ``arg`` as ErrorCode says."""
+
+    def hold(self) -> None:
+        """Stop reading: there is no credit."""
+
+    def go_on(self) -> None:
+        """There is credit again."""
+
+
+class Forward:
+    """All sends of this worker's sessions that are not answered yet."""
+
+    def __init__(self, port_of: Callable[[str], Port | None]) -> None:
+        self._port_of = port_of
+        self._unanswered: list[dict[int, tuple[Submit, Sender]]] = [{} for _ in range(PARTITIONS)]
+        self._bytes = [0] * PARTITIONS
+        self._held: list[dict[Sender, None]] = [{} for _ in range(PARTITIONS)]
+        self._count = 0
+
+    def submit(self, sender: Sender, submission: Submission) -> None:
+        """Send a submission to its log's home, now or when there is one."""
+        partition = partition_of(submission.log)
+        size = len(submission.body) + OVERHEAD_BYTES
+        if self._bytes[partition] + size > REFUSE_BYTES:
+            text = "the log's home cannot keep up"
+            sender.refused(submission, int(ErrorCode.BUSY), RETRY_MS, text)
+            return
+        self._bytes[partition] += size
+        self._count += 1
+        tag = self._count * PARTITIONS + partition
+        message = Submit(tag, *submission)
+        self._unanswered[partition][tag] = (message, sender)
+        if self._bytes[partition] > CREDIT_BYTES and sender not in self._held[partition]:
+            self._held[partition][sender] = None
+            sender.hold()
+        port = self._port_of(submission.log)
+        if port is not None:
+            port.send(message)
+
+    def attach(self, partition: int, port: Port) -> None:
+        """A home is there (again): say everything unanswered, in order."""
+        for message, _ in list(self._unanswered[partition].values()):
+            port.send(message)
+
+    def acknowledged(self, message: Acks) -> None:
+        """Take a home's acknowledgements."""
+        for tag, epoch, seq in message.acks:
+            assert isinstance(tag, int)
+            assert isinstance(epoch, bytes)
+            assert isinstance(seq, int)
+            found = self._answered(tag)
+            if found is not None:
+                submission, sender = found
+                sender.acknowledged(submission, epoch, seq)
+
+    def refused(self, message: Refused) -> None:
+        """Take a home's refusal."""
+        found = self._answered(message.tag)
+        if found is not None:
+            submission, sender = found
+            sender.refused(submission, message.code, message.arg, message.text)
+
+    def _answered(self, tag: int) -> tuple[Submission, Sender] | None:
+        """Forget a send; None when it was answered before (said twice, answered twice)."""
+        partition = tag % PARTITIONS
+        found = self._unanswered[partition].pop(tag, None)
+        if found is None:
+            return None
+        message, sender = found
+        self._bytes[partition] -= len(message.body) + OVERHEAD_BYTES
+        held = self._held[partition]
+        if held and self._bytes[partition] <= CREDIT_BYTES // 2:
+            self._held[partition] = {}
+            for waiting in held:
+                waiting.go_on()
+        return Submission._make(message[1:]), sender
+
+    @property
+    def unanswered(self) -> int:
+        """How many sends are on their way."""
+        return sum(map(len, self._unanswered))

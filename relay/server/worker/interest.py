@@ -1,0 +1,70 @@
+"""Home side: which workers have members of a log, and what they are to be told of its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from relay.bus.link import Link, Port
+from relay.bus.messages import ITEMS_PER_MESSAGE, Batch, Event, Heads
+
+HeadsOf = Callable[[list[str]], list[list[str | bytes | int]]]
+
+
+class Interest:
+    """A batch goes to exactly the workers that subscribed (architecture.md, "Home worker")."""
+
+    def __init__(self) -> None:
+        self.logs: dict[str, dict[Port, None]] = {}
+        """Log to the workers that follow it."""
+        self._of_port: dict[Port, set[str]] = {}
+        self._published: dict[Port, dict[str, None]] = {}
+        """Per worker, the logs that it has been sent something of since heads were last said."""
+
+    def add(self, log: str, port: Port) -> None:
+        """A worker follows a log from now on."""
+        self.logs.setdefault(log, {})[port] = None
+        self._of_port.setdefault(port, set()).add(log)
+
+    def remove(self, log: str, port: Port) -> None:
+        """A worker follows a log no more."""
+        ports = self.logs.get(log)
+        if ports is not None and port in ports:
+            del ports[port]
+            self._of_port[port].discard(log)
+            if not ports:
+                del self.logs[log]
+
+    def drop(self, port: Port) -> None:
+        """A worker is gone."""
+        for log in list(self._of_port.pop(port, ())):
+            ports = self.logs[log]
+            del ports[port]
+            if not ports:
+                del self.logs[log]
+        self._published.pop(port, None)
+
+    def publish(self, message: Batch | Event) -> None:
+        """Send to all workers that follow the log."""
+        for port in self.logs.get(message.log, ()):
+            port.publish(message)
+            if type(message) is Batch and isinstance(port, Link):
+                self._published.setdefault(port, {})[message.log] = None
+
+    def say_heads(self, heads_of: HeadsOf) -> None:
+        """Tell each worker the heads of what it was sent lately: no tail is lost in silence.
+
+        Called about once a second. A link with publishes still waiting is left for the next time:
+        heads are control and would overtake them.
+        """
+        for port, names in list(self._published.items()):
+            if isinstance(port, Link) and not port.idle:
+                continue
+            del self._published[port]
+            self.say(port, names, heads_of)
+
+    @staticmethod
+    def say(port: Port, names: Iterable[str], heads_of: HeadsOf) -> None:
+        """Tell one worker the heads of some logs."""
+        heads = heads_of(list(names))
+        for start in range(0, len(heads), ITEMS_PER_MESSAGE):
+            port.send(Heads(heads[start : start + ITEMS_PER_MESSAGE]))

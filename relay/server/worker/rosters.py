@@ -1,0 +1,144 @@
+"""Home side: who follows a log, over all workers, and the changes that members are told.
+
+Rule 13: presence is derived. A worker's part of a roster goes with its link. A join storm is a few
+envelopes, not one per join and member: the changes of one turn are told together, and in a room
+above ``ROSTER_NAMES_MAX`` names only the count, at most once in ``COUNT_INTERVAL_S``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from relay import limits
+from relay.bus.link import Port
+from relay.bus.messages import Event, Members, Presence, Who
+from relay.wire.envelopes import Roster as RosterEnvelope
+from relay.wire.envelopes import pack
+
+COUNT_INTERVAL_S: Final = 1.0
+
+
+class Roster:
+    """The members of one log, and what changed since they were last told."""
+
+    __slots__ = ("changed", "incarnation", "names", "told_at", "version")
+
+    def __init__(self, incarnation: int) -> None:
+        self.incarnation = incarnation
+        self.version = 0
+        self.names: dict[str, dict[Port, tuple[str, int]]] = {}
+        """Name to (display name, connections) on each worker that has some."""
+        self.changed: set[str] = set()
+        self.told_at = float("-inf")
+
+    def display(self, name: str) -> str:
+        """Return the display name that a name goes by."""
+        return next(iter(self.names[name].values()))[0]
+
+    def connections(self, name: str) -> int:
+        """Return how many connections of a name there are, on all workers."""
+        return sum(count for _, count in self.names[name].values())
+
+
+class Rosters:
+    """The rosters of all logs that this home has and somebody follows."""
+
+    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+        self._random_bytes = random_bytes
+        self._logs: dict[str, Roster] = {}
+        self._changed: dict[str, None] = {}
+        self._of_port: dict[Port, set[str]] = {}
+        self.due_at = float("inf")
+        """When a change that waits (a large room's count) is to be told."""
+
+    def change(self, port: Port, message: Presence) -> None:
+        """Take what a worker says of its connections."""
+        roster = self._logs.get(message.log)
+        if roster is None:
+            roster = Roster(int.from_bytes(self._random_bytes(7), "big"))
+            self._logs[message.log] = roster
+        self._of_port.setdefault(port, set()).add(message.log)
+        for name, display, count in message.changes:
+            self._set(message.log, roster, port, str(name), str(display), int(count))
+        self._forget_empty(message.log, roster)
+
+    def drop(self, port: Port) -> None:
+        """A worker is gone, and its part of every roster with it."""
+        for log in self._of_port.pop(port, ()):
+            self.leave(log, port)
+
+    def leave(self, log: str, port: Port) -> None:
+        """A worker follows a log no more."""
+        self._of_port.get(port, set()).discard(log)
+        roster = self._logs.get(log)
+        if roster is None:
+            return
+        for name in [name for name, ports in roster.names.items() if port in ports]:
+            self._set(log, roster, port, name, "", 0)
+        self._forget_empty(log, roster)
+
+    def members(self, message: Who) -> Members:
+        """Return who is here: at most ``ROSTER_NAMES_MAX`` names, and the total."""
+        roster = self._logs.get(message.log)
+        if roster is None:
+            return Members(message.tag, 0, 0, 0, [])
+        listed: list[list[str | int]] = [
+            [name, roster.display(name), roster.connections(name)]
+            for name in sorted(roster.names)[: limits.ROSTER_NAMES_MAX]
+        ]
+        total = len(roster.names)
+        return Members(message.tag, roster.incarnation, roster.version, total, listed)
+
+    def changes(self, now: float) -> Iterator[Event]:
+        """Yield one event for each log whose members are to be told now."""
+        if not self._changed:
+            return
+        self.due_at = float("inf")
+        for log in list(self._changed):
+            roster = self._logs.get(log)
+            if roster is None:
+                del self._changed[log]
+                continue
+            large = len(roster.names) > limits.ROSTER_NAMES_MAX
+            if large and now < roster.told_at + COUNT_INTERVAL_S:
+                self.due_at = min(self.due_at, roster.told_at + COUNT_INTERVAL_S)
+                continue
+            del self._changed[log]
+            roster.told_at = now
+            yield Event(log, pack(_told(log, roster, large)))
+
+    def _set(
+        self, log: str, roster: Roster, port: Port, name: str, display: str, count: int
+    ) -> None:
+        ports = roster.names.get(name)
+        if count:
+            if ports is None:
+                ports = roster.names[name] = {}
+                self._note(log, roster, name)
+            ports[port] = (display, count)
+        elif ports is not None and port in ports:
+            del ports[port]
+            if not ports:
+                del roster.names[name]
+                self._note(log, roster, name)
+
+    def _note(self, log: str, roster: Roster, name: str) -> None:
+        roster.version += 1
+        roster.changed.add(name)
+        self._changed[log] = None
+
+    def _forget_empty(self, log: str, roster: Roster) -> None:
+        if not roster.names:
+            del self._logs[log]
+
+
+def _told(log: str, roster: Roster, large: bool) -> RosterEnvelope:
+    names = sorted(roster.changed)
+    roster.changed.clear()
+    total = len(roster.names)
+    if large or len(names) > limits.ROSTER_NAMES_MAX:
+        return RosterEnvelope(log, roster.incarnation, roster.version, total, [], [])
+    joined = [[name, roster.display(name)] for name in names if name in roster.names]
+    left = [name for name in names if name not in roster.names]
+    return RosterEnvelope(log, roster.incarnation, roster.version, total, joined, left)

@@ -1,0 +1,96 @@
+"""Member side: where the home of each partition is now, and what to do when that changes.
+
+The table in shared memory says which worker owns a partition; a port to that worker may or may not
+be up. While it is up, the partition is *attached*: everything that this worker has there has been
+said. It is detached when the link goes, when the table changes, and when the other side says "not
+home"; then it is attached again, and everything is said anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from relay.bus.link import Port
+from relay.bus.messages import Announced
+from relay.chat.partition import PARTITIONS, partition_of
+
+
+class Owner(Protocol):
+    """Who owns a partition, as the table says."""
+
+    @property
+    def worker(self) -> int:
+        """Slot of the owner."""
+
+    @property
+    def generation(self) -> int:
+        """Generation of the owner."""
+
+
+class Routes:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        *,
+        loopback: Port,
+        owner_of: Callable[[int], Owner],
+        links: Mapping[int, Port],
+        attach: Callable[[int, Port], None],
+    ) -> None:
+        """Begin with every partition detached.
+
+        Args:
+            loopback: the port to this worker itself.
+            owner_of: partition to owner.
+            links: ports that are up, by the slot of the worker they lead to.
+            attach: says everything that this worker has in a partition to its home.
+        """
+        self._loopback = loopback
+        self._owner_of = owner_of
+        self._links = links
+        self._attach = attach
+        self._ports: list[Port | None] = [None] * PARTITIONS
+
+    def owns(self, partition: int) -> bool:
+        """Tell whether this worker is a partition's home."""
+        owner = self._owner_of(partition)
+        own = self._loopback
+        return owner.generation == own.generation and owner.worker == own.index
+
+    def port_of(self, log: str) -> Port | None:
+        """Return the port to a log's home; None while there is none."""
+        return self._ports[partition_of(log)]
+
+    def is_home(self, partition: int, port: Port) -> bool:
+        """Tell whether messages of a home may come from this port."""
+        return self._ports[partition] is port
+
+    def lost(self, partition: int, port: Port) -> None:
+        """The other side says that it is not the home, or not yet: ``refresh`` tries again."""
+        if self._ports[partition] is port:
+            self._ports[partition] = None
+
+    def refresh(self) -> None:
+        """Look at the table and the links again; attach what can be attached."""
+        attached: dict[Port, None] = {}
+        for partition in range(PARTITIONS):
+            port = self._find(partition)
+            if port is self._ports[partition]:
+                continue
+            self._ports[partition] = port
+            if port is not None:
+                self._attach(partition, port)
+                attached[port] = None
+        for port in attached:
+            port.send(Announced(self._loopback.generation))
+
+    def _find(self, partition: int) -> Port | None:
+        owner = self._owner_of(partition)
+        if owner.generation == self._loopback.generation:
+            return self._loopback
+        port = self._links.get(owner.worker)
+        if port is None or port.generation != owner.generation:
+            return None
+        return port

@@ -1,0 +1,92 @@
+"""This worker's row of the scoreboard, and what it reads in the others'."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Final
+
+from relay.bus.mesh import Peer
+
+if TYPE_CHECKING:
+    from relay.server.scoreboard import Scoreboard
+    from relay.server.worker.hub import Hub
+
+FRESH_NS: Final = 500_000_000
+"""A heartbeat older than this: the worker does not run (stopped, or its loop hangs)."""
+
+
+class Scores:
+    """See the module's docstring."""
+
+    def __init__(self, scoreboard: Scoreboard, index: int, generation: int) -> None:
+        self._scoreboard = scoreboard
+        self._index = index
+        self._generation = generation
+        self._row = scoreboard.row(index)
+        self._row.set("pid", os.getpid())
+        self._accepted = self._row.get("accepted")
+        self._deliveries = self._row.get("deliveries")
+        self._handshakes = self._row.get("handshakes")
+        """Counters go on where the row's last worker left them."""
+
+    def beat(self, hub: Hub) -> None:
+        """Say that the loop runs, and how much it did."""
+        row = self._row
+        row.set("heartbeat_ns", time.monotonic_ns())
+        row.set("logged_in", hub.logged_in)
+        row.set("accepted", self._accepted + hub.home.accepted)
+        row.set("deliveries", self._deliveries + hub.fanout.deliveries)
+        row.set("handshakes", self._handshakes + hub.handshakes)
+
+    def set_connections(self, count: int) -> None:
+        """Say how many connections this worker has, at once: the others' balance depends on it."""
+        self._row.set("connections", count)
+
+    def set_accepting(self, accepting: bool) -> None:
+        """Say whether this worker accepts connections."""
+        self._row.set("draining", 0 if accepting else 1)
+
+    @property
+    def fenced(self) -> bool:
+        """True when the supervisor has given this worker's place to another (rule 8)."""
+        return self._row.get("generation") != self._generation
+
+    def peers(self) -> list[Peer]:
+        """Return the other workers that have begun."""
+        found: list[Peer] = []
+        for index in range(self._scoreboard.workers):
+            row = self._scoreboard.row(index)
+            pid = row.get("pid")
+            if index != self._index and pid:
+                found.append(Peer(index, row.get("generation"), pid))
+        return found
+
+    def least_loaded(self) -> int | None:
+        """Return the fewest connections of any other worker that accepts; None: there is none."""
+        least: int | None = None
+        for index in self._running():
+            row = self._scoreboard.row(index)
+            if not row.get("draining"):
+                count = row.get("connections")
+                if least is None or count < least:
+                    least = count
+        return least
+
+    def silent(self, announced: set[int]) -> bool:
+        """Tell whether a worker runs that has not announced itself."""
+        return any(
+            self._scoreboard.row(index).get("generation") not in announced
+            for index in self._running()
+        )
+
+    def _running(self) -> list[int]:
+        oldest = time.monotonic_ns() - FRESH_NS
+        scoreboard = self._scoreboard
+        return [
+            index
+            for index in range(scoreboard.workers)
+            if index != self._index
+            and scoreboard.row(index).get("ready")
+            and scoreboard.row(index).get("heartbeat_ns") >= oldest
+        ]

@@ -1,0 +1,10 @@
+"""What ps and htop show of a worker."""
+
+from __future__ import annotations
+
+from setproctitle import setproctitle
+
+
+def set_title(index: int, connections: int) -> None:
+    """Show which worker this is and how busy."""
+    setproctitle(f"relay: worker {index} ({connections} conns)")
