@@ -9,6 +9,7 @@ key.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 import types
@@ -189,6 +190,11 @@ def default_data_directory(environment: Mapping[str, str]) -> str:
     """Where systemd says, or the user's data directory."""
     given = environment.get("STATE_DIRECTORY", "").split(":")[0]
     return given or platformdirs.user_data_dir("relay", appauthor=False)
+
+
+def as_toml(value: object) -> str:
+    """Return a setting's value as the file would have it."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 
 _Layer = dict[str, tuple[object, str]]

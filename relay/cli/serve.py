@@ -1,0 +1,106 @@
+"""``relay serve``: flags to settings, then the server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from relay import settings as configuration
+
+
+@click.command()
+@click.option("-b", "--bind", multiple=True, metavar="HOST:PORT", help="Listen here. Repeatable.")
+@click.option("-w", "--workers", metavar="N", help="Worker processes, or auto: one per core.")
+@click.option("--data", metavar="DIR", help="The data directory: messages and the server's key.")
+@click.option(
+    "--durability",
+    metavar="process|power",
+    help="What an accepted message survives: the death of a process, or a power cut.",
+)
+@click.option("--max-connections", metavar="N", help="Connections per worker.")
+@click.option("--graceful-timeout", metavar="SECONDS", help="Time for clients to leave at a stop.")
+@click.option("--worker-timeout", metavar="SECONDS", help="Silence after which a worker is killed.")
+@click.option("--key-bits", metavar="N", help="Size of a newly generated key.")
+@click.option("--runtime", metavar="DIR", help="Directory of the processes' own sockets.")
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+@click.option("--log-format", metavar="FORMAT", help="auto, json or text.")
+@click.option(
+    "-c",
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar="RELAY_CONFIG",
+    metavar="FILE",
+    help="A TOML file of settings.",
+)
+@click.option("--check-config", is_flag=True, help="Read the settings, say if they are right, end.")
+@click.option("--print-config", is_flag=True, help="Print every setting and its source, end.")
+def serve(
+    config: Path | None,
+    check_config: bool,
+    print_config: bool,
+    workers: str | None,
+    **flags: str | tuple[str, ...] | None,
+) -> int:
+    """Run a relay.
+
+    Settings come from flags, RELAY_SECTION__KEY variables, a file and defaults, in this order.
+    """
+    given = {
+        "server.bind": flags["bind"],
+        "server.workers": "0" if workers == "auto" else workers,
+        "server.max_connections": flags["max_connections"],
+        "server.graceful_timeout_s": flags["graceful_timeout"],
+        "server.worker_timeout_s": flags["worker_timeout"],
+        "server.key_bits": flags["key_bits"],
+        "server.runtime": flags["runtime"],
+        "store.data": flags["data"],
+        "store.durability": flags["durability"],
+        "log.level": flags["log_level"],
+        "log.format": flags["log_format"],
+    }
+    loaded = configuration.load(given, os.environ, config)
+    if print_config:
+        for line in _shown(loaded):
+            print(line)
+        return 0
+    # After the flags are right: --help and a typo need none of the server.
+    from relay.server.start import check, start
+
+    check(loaded.settings)
+    if check_config:
+        print("The settings are right.")
+        return 0
+    return start(loaded.settings, _announce)
+
+
+def _announce(addresses: list[str]) -> None:
+    """Say where the relay is and how to talk there."""
+    program = _own_program()
+    lines = ["Relay is ready at"]
+    lines += [f"  {address}" for address in addresses]
+    lines += ["Talk there with", f"  {program} chat {addresses[0]}"]
+    print("\n".join(lines), flush=True)
+
+
+def _own_program() -> str:
+    """Return what to type to run this very program."""
+    path = Path(sys.argv[0])
+    if path.name != "relay":
+        return f"{sys.executable} -m relay.cli"
+    found = shutil.which("relay")
+    if found is not None and Path(found).resolve() == path.resolve():
+        return "relay"
+    return str(path)
+
+
+def _shown(loaded: configuration.Loaded) -> list[str]:
+    lines = []
+    for declaration in configuration.declarations():
+        section = getattr(loaded.settings, declaration.section)
+        value = configuration.as_toml(getattr(section, declaration.key))
+        lines.append(f"{declaration.path} = {value}  # {loaded.sources[declaration.path]}")
+    return lines

@@ -1,0 +1,234 @@
+"""What the supervisor does next, decided without doing it. Pure: time and chance are passed in.
+
+``State`` is what is known of the children. The supervisor tells it what happened (``started``,
+``became_ready``, ``exited``, ``stop``) and asks ``plan`` for what to do and ``wake_at`` for when
+to ask again.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+CRASH_WINDOW_S: Final = 30.0
+CRASHES_FAST: Final = 4
+"""Restarts within the window that are quick; from the next on they are slowed down for good."""
+BACKOFF_FAST_S: Final = 0.1
+"""Before the second restart; doubled for each one more. The first is immediate."""
+BACKOFF_SLOW_S: Final = 1.0
+BACKOFF_SERVED_MAX_S: Final = 4.0
+"""For a child that served: its partitions wait. At most a handful of forks in the window."""
+BACKOFF_BOOT_S: Final = 0.5
+BACKOFF_BOOT_MAX_S: Final = 30.0
+"""For a child that never served: whatever is wrong takes a person to mend."""
+WORKER_BOOT_S: Final = 30.0
+AGENT_BOOT_S: Final = 120.0
+"""The first start generates the key; 8192 bits take up to a minute."""
+KILL_MARGIN_S: Final = 1.0
+"""After the time that clients were given, for the worker to close its files."""
+QUICK_STOP_S: Final = 2.0
+
+
+class Role(Enum):
+    """What a child is."""
+
+    AGENT = "agent"
+    WORKER = "worker"
+
+
+class Phase(Enum):
+    """Where a child is in its life."""
+
+    DOWN = "down"
+    STARTING = "starting"
+    READY = "ready"
+
+
+@dataclass(slots=True)
+class Child:
+    """One place for a process: the key agent, or a worker's slot."""
+
+    role: Role
+    index: int = 0
+    phase: Phase = Phase.DOWN
+    pid: int = 0
+    """0 when there is none."""
+    generation: int = 0
+    """Of the process that runs, or ran last."""
+    since_s: float = 0.0
+    """When the phase began."""
+    heartbeat_s: float = 0.0
+    """The last sign of life that its loop gave; 0 before the first."""
+    start_at_s: float = 0.0
+    """When it is down: not to be started before."""
+    crashes: list[float] = field(default_factory=list)
+    """Deaths within the window."""
+    failed_boots: int = 0
+    """In a row."""
+    sent: int = 0
+    """The strongest signal that it was sent: 0, TERM, QUIT or KILL."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return "the key agent" if self.role is Role.AGENT else f"worker {self.index}"
+
+
+@dataclass(slots=True)
+class State:
+    """All that decisions are made from."""
+
+    workers: list[Child]
+    worker_timeout_s: float
+    agent: Child = field(default_factory=lambda: Child(Role.AGENT))
+    serving: bool = False
+    """True once every worker was ready: the start is over."""
+    stopping: int = 0
+    """0, or the signal that workers are stopped with: TERM, then QUIT."""
+    kill_at_s: float = 0.0
+    """When stopping: what is left is killed then."""
+    awake_s: float = 0.0
+    """Since when the supervisor itself has run without a stop: older silence proves nothing."""
+
+    def children(self) -> list[Child]:
+        """The agent and all workers."""
+        return [self.agent, *self.workers]
+
+    def started(self, child: Child, pid: int, generation: int, now: float) -> None:
+        """A process was forked."""
+        child.phase, child.pid, child.generation = Phase.STARTING, pid, generation
+        child.since_s, child.heartbeat_s, child.sent = now, 0.0, 0
+
+    def became_ready(self, child: Child, now: float) -> bool:
+        """A child serves. Returns True when with it the start is over."""
+        child.phase, child.since_s, child.failed_boots = Phase.READY, now, 0
+        if self.serving or any(worker.phase is not Phase.READY for worker in self.workers):
+            return False
+        self.serving = True
+        return True
+
+    def exited(self, child: Child, now: float, chance: float) -> None:
+        """A process ended. ``chance`` is a random number in [0, 1) that spreads restarts."""
+        served = child.phase is Phase.READY
+        child.phase, child.pid, child.since_s = Phase.DOWN, 0, now
+        child.crashes = [when for when in child.crashes if now - when < CRASH_WINDOW_S]
+        child.crashes.append(now)
+        child.failed_boots = 0 if served else child.failed_boots + 1
+        child.start_at_s = now + backoff_s(len(child.crashes), child.failed_boots, chance)
+
+    def stop(self, now: float, graceful_timeout_s: float) -> None:
+        """A person asks to stop; asked again, to stop at once."""
+        if not self.stopping:
+            self.stopping = signal.SIGTERM
+            self.kill_at_s = now + graceful_timeout_s + KILL_MARGIN_S
+        else:
+            self.stop_quickly(now)
+
+    def stop_quickly(self, now: float) -> None:
+        """Stop without waiting for anybody."""
+        self.stopping = signal.SIGQUIT
+        self.kill_at_s = now + QUICK_STOP_S
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Fork it."""
+
+    child: Child
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send it a signal."""
+
+    child: Child
+    number: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Nothing is left: the supervisor ends."""
+
+
+Action = Start | Send | Finish
+
+
+def backoff_s(crashes: int, failed_boots: int, chance: float) -> float:
+    """Return how long a restart waits, after so many deaths within the window.
+
+    Exponential, and spread over half of its length so that slots do not move in step.
+    """
+    if failed_boots:
+        delay = min(BACKOFF_BOOT_MAX_S, BACKOFF_BOOT_S * 2.0 ** min(failed_boots - 1, 16))
+    elif crashes <= 1:
+        return 0.0
+    elif crashes <= CRASHES_FAST:
+        delay = BACKOFF_FAST_S * 2.0 ** (crashes - 2)
+    else:
+        slow = BACKOFF_SLOW_S * 2.0 ** min(crashes - CRASHES_FAST - 1, 16)
+        delay = min(BACKOFF_SERVED_MAX_S, slow)
+    return delay * (0.5 + chance / 2)
+
+
+def plan(state: State, now: float) -> list[Action]:
+    """Return what is to be done now. Asking twice without doing it gives the same."""
+    if state.stopping:
+        return _plan_stop(state, now)
+    actions: list[Action] = []
+    for child in state.children():
+        if child.phase is Phase.DOWN:
+            if now >= child.start_at_s and _may_start(state, child):
+                actions.append(Start(child))
+        elif now >= _silent_at(state, child) and child.sent != signal.SIGKILL:
+            reason = "hung" if child.phase is Phase.READY else "not ready in time"
+            actions.append(Send(child, signal.SIGKILL, reason))
+    return actions
+
+
+def wake_at(state: State, now: float) -> float:
+    """Return when to plan again if nothing happens before. Called after a plan was carried out."""
+    times = [now + state.worker_timeout_s]
+    for child in state.children():
+        if state.stopping:
+            if child.pid and child.sent != signal.SIGKILL:
+                times.append(state.kill_at_s)
+        elif child.phase is Phase.DOWN:
+            if _may_start(state, child):
+                times.append(child.start_at_s)
+        elif child.sent != signal.SIGKILL:
+            times.append(_silent_at(state, child))
+    return min(times)
+
+
+def _may_start(state: State, child: Child) -> bool:
+    """Workers need the agent to become ready."""
+    return child.role is Role.AGENT or state.agent.phase is Phase.READY
+
+
+def _silent_at(state: State, child: Child) -> float:
+    """When a child's silence is too long, as far as is known now."""
+    if child.phase is Phase.STARTING:
+        boot_s = AGENT_BOOT_S if child.role is Role.AGENT else WORKER_BOOT_S
+        return max(child.since_s, state.awake_s) + boot_s
+    return max(child.heartbeat_s, child.since_s, state.awake_s) + state.worker_timeout_s
+
+
+def _plan_stop(state: State, now: float) -> list[Action]:
+    """Workers first, then the agent: clients that are told to leave may come back elsewhere."""
+    running = [child for child in state.workers if child.pid]
+    if not running:
+        if not state.agent.pid:
+            return [Finish()]
+        running = [state.agent]
+    # TERM < QUIT < KILL in strength; a child is sent each at most once.
+    strength = [0, signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL]
+    number = signal.SIGKILL if now >= state.kill_at_s else state.stopping
+    reason = "not stopped in time" if number == signal.SIGKILL else "stop"
+    return [
+        Send(child, number, reason)
+        for child in running
+        if strength.index(child.sent) < strength.index(number)
+    ]

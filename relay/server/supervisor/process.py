@@ -1,0 +1,130 @@
+"""Forking a child, hearing from it, and learning how it ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple, NoReturn
+
+import setproctitle
+
+from relay.server.prctl import die_with_parent
+from relay.server.supervisor.signals import block_all, restore
+
+REPORT_BYTES_MAX: Final = 4096
+"""What a child may say before it is ready: one line."""
+log = logging.getLogger("relay.supervisor")
+
+
+class Exit(NamedTuple):
+    """How a process ended: its exit code, or minus the signal that killed it."""
+
+    code: int
+
+    def __str__(self) -> str:
+        if self.code >= 0:
+            return f"exit code {self.code}"
+        try:
+            return f"signal {signal.Signals(-self.code).name}"
+        except ValueError:
+            return f"signal {-self.code}"
+
+
+@dataclass(slots=True)
+class Process:
+    """A running child, and the pipe on which it says that it is ready, or why not."""
+
+    pid: int
+    ready_fd: int
+    """-1 once the pipe is closed."""
+    heard: bytes = b""
+
+    def read(self) -> str | None:
+        """Read the pipe. Returns the child's line once it is there, else None."""
+        while self.ready_fd >= 0:
+            try:
+                data = os.read(self.ready_fd, REPORT_BYTES_MAX)
+            except BlockingIOError:
+                break
+            self.heard += data
+            if not data or len(self.heard) > REPORT_BYTES_MAX:
+                self.close()
+        line, newline, self.heard = self.heard.partition(b"\n")
+        if newline:
+            return line.decode(errors="replace")
+        self.heard = line
+        return None
+
+    def close(self) -> None:
+        """Stop listening to it."""
+        if self.ready_fd >= 0:
+            os.close(self.ready_fd)
+            self.ready_fd = -1
+
+
+def fork(title: str, main: Callable[[int], int], forget: Callable[[], None]) -> Process:
+    """Fork a child that runs ``main(ready_fd)`` and ends with the code that it returns.
+
+    ``forget`` is called first in the child: it closes what is the supervisor's alone.
+    """
+    parent = os.getpid()
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(read_fd, False)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A signal between the fork and ``forget`` would run the supervisor's handler in the child.
+    mask = block_all()
+    pid = os.fork()
+    if pid == 0:
+        _run_child(title, lambda: main(write_fd), [read_fd], forget, parent, mask)
+    restore(mask)
+    os.close(write_fd)
+    return Process(pid, read_fd)
+
+
+def _run_child(
+    title: str,
+    main: Callable[[], int],
+    fds: list[int],
+    forget: Callable[[], None],
+    parent: int,
+    mask: set[signal.Signals],
+) -> NoReturn:
+    code = 1
+    try:
+        forget()
+        for fd in fds:
+            os.close(fd)
+        restore(mask)
+        die_with_parent(parent)
+        setproctitle.setproctitle(title)
+        code = main()
+    except BaseException:
+        log.critical("process_failed", exc_info=True)
+    finally:
+        # Not sys.exit: the stack below is the supervisor's, and so are its clean-ups.
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                continue
+        os._exit(code)
+
+
+def reap() -> list[tuple[int, Exit]]:
+    """Return (pid, how) of the children that ended. As process 1 of a container, of any orphan."""
+    ended = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            break
+        if pid == 0:
+            break
+        ended.append((pid, Exit(os.waitstatus_to_exitcode(status))))
+    return ended

@@ -1,0 +1,60 @@
+"""Signals as a queue: handlers only note the number; the loop acts on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from types import FrameType
+from typing import Final
+
+STOP: Final = (signal.SIGTERM, signal.SIGINT)
+HANDLED: Final = (*STOP, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
+
+
+class SignalQueue:
+    """Catches signals and makes ``fd`` readable when there are any (the self-pipe trick)."""
+
+    def __init__(self) -> None:
+        self.fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._numbers: deque[int] = deque()
+        for number in HANDLED:
+            # A program started by nohup stays deaf to what nohup made it ignore.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._note)
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._numbers.append(number)
+
+    def take(self) -> list[int]:
+        """Return the signals since the last call, in order."""
+        try:
+            while os.read(self.fd, 4096):
+                pass
+        except BlockingIOError:
+            pass
+        numbers = []
+        while self._numbers:
+            numbers.append(self._numbers.popleft())
+        return numbers
+
+    def forget(self) -> None:
+        """In a forked child: back to the defaults. INT from the terminal is the supervisor's."""
+        signal.set_wakeup_fd(-1)
+        for number in HANDLED:
+            signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        os.close(self.fd)
+        os.close(self._write_fd)
+
+
+def block_all() -> set[signal.Signals]:
+    """Hold all signals back, around a fork. Returns the mask to restore."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # type: ignore[return-value]
+
+
+def restore(mask: set[signal.Signals]) -> None:
+    """Let signals through again."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
