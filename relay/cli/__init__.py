@@ -1,0 +1,1 @@
+"""The ``relay`` command: parse, call, map errors to exit codes."""

@@ -1,0 +1,76 @@
+"""The console command ``relay``: its group of commands, and how everything ends as an exit code."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Final, NamedTuple
+
+import click
+
+from relay import __version__
+from relay.cli import exits
+
+
+class Entry(NamedTuple):
+    """Where a command lives, so that ``relay --help`` need not import it."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+COMMANDS: Final = {
+    "chat": Entry("relay.cli.chat", "chat", "Talk in a room."),
+    "send": Entry("relay.cli.send", "send", "Send a text, or each line of the input, to a room."),
+    "tail": Entry("relay.cli.tail", "tail", "Follow a room and print what is said."),
+    "serve": Entry("relay.cli.serve", "serve", "Run a relay (Linux)."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is used: quick, and whole where one cannot run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        try:
+            command = getattr(import_module(entry.module), entry.attribute)
+        except ModuleNotFoundError as error:
+            raise click.ClickException(
+                f"'relay {cmd_name}' cannot run here: there is no module {error.name!r}"
+                + ("" if sys.platform == "linux" else " (the server needs Linux)")
+            ) from None
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by the table, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="ADDRESS is relay://[FINGERPRINT@]HOST[:PORT]. Exit status: 0 done, 1 failed, 2 wrong"
+    " use or unknown server key, 3 changed server key, 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="relay", message="%(prog)s %(version)s")
+def relay() -> None:
+    """A self-hosted, encrypted chat relay."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``relay`` and return its exit code."""
+    return exits.guarded(lambda: relay.main(argv, prog_name="relay", standalone_mode=False))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

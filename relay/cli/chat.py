@@ -1,0 +1,85 @@
+"""``relay chat``: talk in a room, at a terminal or through pipes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+
+import click
+
+from relay import limits
+from relay.cli.connecting import TERMINATED, run_connected
+from relay.cli.exits import Exit
+from relay.cli.names import checked_name, checked_room, person_name
+from relay.cli.options import Target, target_options
+from relay.client.aio import Client
+from relay.terminal.chat import Chat
+from relay.terminal.lines import read_lines
+from relay.terminal.output import Output
+from relay.terminal.prompt import Interrupted, PromptScreen
+from relay.terminal.screens import PlainScreen
+
+ROOM_DEFAULT = "lobby"
+LAST_DEFAULT = 50
+
+
+@click.command()
+@target_options
+@click.option("--name", metavar="NAME", help="Who you are. [default: your login name]")
+@click.option("--room", metavar="ROOM", default=ROOM_DEFAULT, show_default=True, help="Where.")
+@click.option(
+    "-n",
+    "--last",
+    type=click.IntRange(0, limits.HISTORY_ON_JOIN_MAX),
+    metavar="N",
+    default=LAST_DEFAULT,
+    show_default=True,
+    help="Show the last N messages first.",
+)
+def chat(target: Target, name: str | None, room: str, last: int) -> int:
+    """Talk in a room. /help lists the commands.
+
+    When input or output is not a terminal, each line of the input is said, messages are printed on
+    standard output and notices on standard error. At the end of the input it waits until the server
+    has stored everything, and ends with status 0 only then.
+    """
+    room = checked_room(room)
+    name = checked_name(name) or person_name()
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+
+    async def use(client: Client) -> int:
+        well = await (_at_terminal if interactive else _through_pipes)(client, room, last)
+        return Exit.OK if well else Exit.FAILED
+
+    try:
+        return run_connected(target, name, use, TERMINATED)
+    except Interrupted:
+        return Exit.INTERRUPTED
+
+
+async def _at_terminal(client: Client, room: str, last: int) -> bool:
+    """Return whether all that was said is stored. A mistyped command is no failure here."""
+    screen = PromptScreen(room)
+    chat = Chat(client, room, screen)
+    async with screen.shown():
+        await chat.run(screen.typed(), last)
+    return not chat.failures
+
+
+async def _through_pipes(client: Client, room: str, last: int) -> bool:
+    """Return whether every line was a command or is stored."""
+    chat = Chat(client, room, PlainScreen(Output.stdout()))
+    await chat.run(_input_lines(chat), last)
+    return not chat.failures and not chat.mistakes
+
+
+async def _input_lines(chat: Chat) -> AsyncIterator[str]:
+    """Yield the lines of standard input that can be said; complain about the others."""
+    async for line in read_lines(sys.stdin.fileno(), limits.BODY_BYTES_MAX):
+        if not line.is_whole:
+            chat.fail(f"line {line.number} is too long, not sent: {line.length:,} bytes")
+            continue
+        try:
+            yield line.data.decode()
+        except UnicodeDecodeError:
+            chat.fail(f"line {line.number} is not UTF-8 text, not sent")

@@ -1,0 +1,54 @@
+"""Messages and gaps as JSON, one object a line (docs/cli.md has the schema)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from relay.chat.entries import Cursor, GapReason
+from relay.client.events import Gap, Message
+from relay.terminal.text import is_unseen
+from relay.terminal.view import rfc3339
+
+
+def message_object(message: Message) -> dict[str, Any]:
+    """Return a message's fields. ``encoding`` is there only for a body that is not text."""
+    fields: dict[str, Any] = {
+        "log": message.log,
+        "epoch": message.epoch.hex(),
+        "seq": message.seq,
+        "prev": message.prev,
+        "time": rfc3339(message.time_ms),
+        "sender": message.sender,
+        "content_type": message.content_type,
+    }
+    if message.content_type.startswith("text/"):
+        try:
+            return fields | {"body": message.body.decode()}
+        except UnicodeDecodeError:
+            pass
+    return fields | {"body": base64.b64encode(message.body).decode(), "encoding": "base64"}
+
+
+def gap_object(gap: Gap) -> dict[str, Any]:
+    """Return a gap: the log, and between which two places entries will not come."""
+    reason = gap.reason.name.lower() if isinstance(gap.reason, GapReason) else str(gap.reason)
+    place = {"after": _cursor(gap.start), "to": _cursor(gap.end), "reason": reason}
+    return {"log": gap.log, "gap": place}
+
+
+def _cursor(cursor: Cursor) -> dict[str, Any]:
+    return {"epoch": cursor.epoch.hex(), "seq": cursor.seq}
+
+
+def dump(fields: dict[str, Any]) -> str:
+    """Return an object as one line. What a terminal obeys or hides is escaped, letters are not."""
+    text = json.dumps(fields, ensure_ascii=False, separators=(", ", ": "))
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(char) if is_unseen(char) else char for char in text)
+
+
+def _escaped(char: str) -> str:
+    return json.dumps(char)[1:-1] if ord(char) > 0x7F else f"\\u{ord(char):04x}"

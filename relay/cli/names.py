@@ -1,0 +1,70 @@
+"""The name of a client whose user gave none: the login name, made legal."""
+
+from __future__ import annotations
+
+import getpass
+import secrets
+import unicodedata
+from typing import Final
+
+import click
+
+from relay import limits
+from relay.chat.names import is_handle, is_reserved, normal
+
+_SUFFIX_CHARS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
+_SUFFIX_LENGTH: Final = 6
+
+
+def checked_name(name: str | None, kind: str = "name") -> str | None:
+    """Return the canonical spelling of a name or room that was typed; None stays None.
+
+    Raises:
+        click.UsageError: it is not legal; says what is.
+    """
+    if name is None:
+        return None
+    canonical = normal(name)
+    if not is_handle(canonical):
+        raise click.UsageError(
+            f"{name!r} is no legal {kind}: 2 to {limits.NAME_CHARS_MAX} of a-z, 0-9, '_' and '-',"
+            " beginning with a letter or digit"
+        )
+    if kind == "name" and is_reserved(canonical):
+        raise click.UsageError(f"the name {name!r} is reserved; choose another")
+    return canonical
+
+
+def checked_room(room: str) -> str:
+    """Return the canonical spelling of a room that was typed, or raise click.UsageError."""
+    return checked_name(room, "room") or room
+
+
+def person_name() -> str:
+    """Return the login name as a legal name. Without one, or a reserved one: with a suffix."""
+    name = _legal(_login_name())
+    return name if is_handle(name) and not is_reserved(name) else _with_suffix(name or "user")
+
+
+def program_name() -> str:
+    """Return the login name with a random suffix: two scripts never meet, nor meet their user."""
+    return _with_suffix(_legal(_login_name()) or "user")
+
+
+def _with_suffix(name: str) -> str:
+    suffix = "".join(secrets.choice(_SUFFIX_CHARS) for _ in range(_SUFFIX_LENGTH))
+    return f"{name[: limits.NAME_CHARS_MAX - _SUFFIX_LENGTH - 1]}-{suffix}"
+
+
+def _login_name() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # no such user: usual in containers
+        return ""
+
+
+def _legal(login: str) -> str:
+    """Return what is left of a login name in the grammar of names; may be empty."""
+    plain = unicodedata.normalize("NFKD", login).encode("ascii", "ignore").decode().lower()
+    kept = "".join(char if char.isalnum() or char in "_-" else "-" for char in plain)
+    return kept.strip("-_")[: limits.NAME_CHARS_MAX]

@@ -1,0 +1,63 @@
+"""Arguments and options that chat, send and tail share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which relay, and which of its keys to trust."""
+
+    address: str
+    known_servers: Path | None
+    """None: the user's own file."""
+    fingerprint: str | None
+    accept_new: bool
+
+
+def target_options(command: _F) -> _F:
+    """Add ADDRESS and the options about the server's key; the command gets one ``target``."""
+
+    def with_target(
+        address: str,
+        known_servers: Path | None,
+        fingerprint: str | None,
+        accept_new: bool,
+        **rest: object,
+    ) -> object:
+        return command(Target(address, known_servers, fingerprint, accept_new), **rest)
+
+    with_target.__doc__ = command.__doc__
+    with_target.__name__ = command.__name__
+    wrapped: Any = with_target
+    for add in (
+        click.option(
+            "--accept-new",
+            is_flag=True,
+            help="Trust and remember the key of a server that is not known yet, without asking."
+            " A changed key is still refused.",
+        ),
+        click.option(
+            "--fingerprint",
+            metavar="FINGERPRINT",
+            help="The fingerprint that the server's key must have, if ADDRESS has none.",
+        ),
+        click.option(
+            "--known-servers",
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="The file of known server keys. [default: $RELAY_KNOWN_SERVERS, or the file"
+            " relay/known_servers in your configuration directory]",
+        ),
+        click.argument("address", metavar="ADDRESS"),
+    ):
+        wrapped = add(wrapped)
+    return wrapped  # type: ignore[no-any-return]

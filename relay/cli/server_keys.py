@@ -1,0 +1,102 @@
+"""What a person reads about a server's key, and the question on first contact."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import IO
+
+from relay.cli.exits import CommandError, Exit
+from relay.client.address import Address
+from relay.client.errors import ServerKeyMismatch, UnknownServerKey
+from relay.client.known_servers import KnownServers
+
+_CONSOLE_IN = "CONIN$" if sys.platform == "win32" else "/dev/tty"
+_CONSOLE_OUT = "CONOUT$" if sys.platform == "win32" else "/dev/tty"
+
+
+def accept_unknown(
+    address: Address, error: UnknownServerKey, known: KnownServers, accept_new: bool
+) -> None:
+    """Decide about the key of a server that is not known yet; return with it pinned.
+
+    Raises:
+        CommandError: it is not trusted (exit code 2).
+        UsageError: the pin cannot be written.
+    """
+    where = f"{address.host}, port {address.port}"
+    if accept_new:
+        known.pin(address.host, address.port, error.fingerprint)
+        notice = f"relay: trusting the new server at {where}: {error.fingerprint} ({known.path})"
+        print(notice, file=sys.stderr)
+        return
+    question = (
+        f"The server at {where} is not known yet. The fingerprint of its key is\n\n"
+        f"    {error.fingerprint}\n\n"
+        "Compare it with the one that its operator gave you: whoever has another key could read\n"
+        "and forge everything. Trust this key from now on? (yes/no/fingerprint) [no] "
+    )
+    answer = _answer_at_terminal(question)
+    if answer is None:
+        raise CommandError(
+            f"the server at {where} is not known, and there is no terminal to ask at.\n"
+            f"Its key's fingerprint is {error.fingerprint}\n"
+            "If that is the right one, put it into the address"
+            f" ({address._replace(fingerprint=error.fingerprint)}),\n"
+            "or give --fingerprint, or --accept-new to trust whatever answers first",
+            Exit.USAGE,
+        )
+    if answer not in ("yes", error.fingerprint):
+        raise CommandError(f"the key of the server at {where} was not accepted", Exit.USAGE)
+    known.pin(address.host, address.port, error.fingerprint)
+    print(f"relay: remembered in {known.path}", file=sys.stderr)
+
+
+def _answer_at_terminal(question: str) -> str | None:
+    """Ask at the terminal itself, never at a pipe. None: there is none, or nobody looks at it."""
+    if not (sys.stdin.isatty() or sys.stderr.isatty()):
+        return None  # a script, even if it was started from a terminal
+    try:
+        with open_console(_CONSOLE_OUT, "w") as console:
+            console.write(question)
+        with open_console(_CONSOLE_IN, "r") as console:
+            return console.readline().strip()
+    except OSError:
+        return None
+
+
+def open_console(name: str, mode: str) -> IO[str]:
+    """Open the controlling terminal."""
+    return Path(name).open(mode, encoding="utf-8", errors="replace")
+
+
+def changed_key(address: Address, error: ServerKeyMismatch, known: KnownServers) -> CommandError:
+    """Return the explanation of a key that is another one than it should be (exit code 3)."""
+    where = f"{address.host}, port {address.port}"
+    if address.fingerprint is not None:
+        source, remedy = "the address", "ask its operator for the right address"
+    else:
+        line = pinned_line(known, address)
+        source = f"{known.path}, line {line}"
+        remedy = f"if its operator confirms a new key, remove line {line} of that file"
+    return CommandError(
+        f"THE SERVER AT {where} HAS ANOTHER KEY THAN EXPECTED. Nothing was sent.\n"
+        "Either its operator changed the key, or somebody sits between you and the server.\n"
+        f"expected: {error.expected}  ({source})\n"
+        f"offered:  {error.fingerprint}\n"
+        f"Do not go on; {remedy}.",
+        Exit.SERVER_KEY_CHANGED,
+    )
+
+
+def pinned_line(known: KnownServers, address: Address) -> int:
+    """Return the number of the line that pins a server, from 1; 0 if there is none."""
+    place = f"[{address.host}]:{address.port}".lower()
+    try:
+        lines = known.path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    for number, line in enumerate(lines, 1):
+        if line.lower().split()[:1] == [place]:
+            return number
+    return 0

@@ -1,0 +1,174 @@
+"""The chat itself: one room, one person. Lines go in, messages and notices come out.
+
+It knows neither pipes nor terminals: lines come from an iterator, a ``Screen`` shows everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, NoReturn
+
+from relay import limits
+from relay.client.aio import Client
+from relay.client.errors import ClientError, MessageTooLong, Refused
+from relay.client.events import Message, Stored
+from relay.terminal import commands
+from relay.terminal.notices import members_notice, notice_of
+from relay.terminal.screens import Screen
+from relay.terminal.view import day
+
+_QUOTED_CHARS_MAX = 200
+_PATIENCE_S = 2.0
+"""How long leaving may wait for acknowledgements before the person is told why."""
+
+
+class Chat:
+    """One person in one room."""
+
+    def __init__(self, client: Client, room: str, screen: Screen) -> None:
+        """Take a connected client, and a canonical room that it has not joined yet."""
+        self.client = client
+        self.room = room
+        self.screen = screen
+        self.failures = 0
+        """Lines that could not be sent or stored."""
+        self.mistakes = 0
+        """Lines that were no legal command, so not meant to be sent."""
+        self._unstored: set[asyncio.Future[Stored]] = set()
+        self._first_seq = 0
+        """Of the oldest message shown; 0: none is."""
+        self._day = ""
+        """Of the message shown last."""
+
+    async def run(self, lines: AsyncIterator[str], last: int) -> None:
+        """Join, show the ``last`` messages, and talk until the lines end or /quit.
+
+        When it returns, everything that was said is stored, except for ``failures``.
+
+        Raises:
+            ClientError: the server ended the connection for good, or refused the room.
+        """
+        await self.client.join(self.room, last=last)
+        self.screen.notice(f"in {self.room} as {self.client.name}; /help lists the commands")
+        show = asyncio.create_task(self._show_events())
+        talk = asyncio.create_task(self._talk(lines))
+        try:
+            await asyncio.wait({show, talk}, return_when=asyncio.FIRST_COMPLETED)
+            if show.done():
+                show.result()
+            await talk
+        finally:
+            show.cancel()
+            talk.cancel()
+            await asyncio.gather(show, talk, return_exceptions=True)
+            if self._unstored:
+                self.screen.notice(f"not known to be stored: {_messages(len(self._unstored))}")
+
+    # --- what comes in ---------------------------------------------------------------------------
+    async def _show_events(self) -> NoReturn:
+        async for event in self.client:
+            if isinstance(event, Message):
+                await self._show(event)
+            elif notice := notice_of(event):
+                self.screen.notice(notice)
+        raise ClientError("the connection has ended")
+
+    async def _show(self, message: Message) -> None:
+        today = day(message.time_ms)
+        if today != self._day:
+            self.screen.notice(today)
+            self._day = today
+        self._first_seq = self._first_seq or message.seq
+        await self.screen.message(message)
+
+    # --- what is typed ---------------------------------------------------------------------------
+    async def _talk(self, lines: AsyncIterator[str]) -> None:
+        async for line in lines:
+            command = commands.parse(line)
+            if isinstance(command, commands.Quit):
+                break
+            await self._do(command)
+        await self._all_stored()
+
+    async def _do(self, command: commands.Command) -> None:
+        match command:
+            case commands.Say(text):
+                await self._say(text)
+            case commands.Mistake(reason):
+                self.mistakes += 1
+                self.screen.notice(reason)
+            case commands.Help():
+                for line in commands.HELP:
+                    self.screen.notice(line)
+            case commands.Who():
+                await self._answer(self._who())
+            case commands.History(count):
+                await self._answer(self._history(count))
+
+    async def _say(self, text: str) -> None:
+        if not text:
+            return
+        length = len(body := text.encode("utf-8", "replace"))
+        if length > limits.BODY_BYTES_MAX:
+            most = f"a message has at most {limits.BODY_BYTES_MAX:,}"
+            self.fail(f"too long, not sent: {length:,} bytes; {most}: {_quoted(text)}")
+            return
+        try:
+            stored = await self.client.post(self.room, body)
+        except (Refused, MessageTooLong) as error:
+            self.fail(f"not sent: {error}: {_quoted(text)}")
+            return
+        self._unstored.add(stored)
+        stored.add_done_callback(lambda future: self._settled(future, text))
+
+    def _settled(self, stored: asyncio.Future[Stored], text: str) -> None:
+        if stored.cancelled():
+            return
+        self._unstored.discard(stored)
+        if error := stored.exception():
+            self.fail(f"not stored: {error}: {_quoted(text)}")
+
+    def fail(self, reason: str) -> None:
+        """Say that a line was not sent or stored, and count it."""
+        self.failures += 1
+        self.screen.notice(reason)
+
+    async def _all_stored(self) -> None:
+        if not self._unstored:
+            return
+        _, waiting = await asyncio.wait(self._unstored, timeout=_PATIENCE_S)
+        if waiting:
+            count = _messages(len(waiting))
+            self.screen.notice(f"waiting until {count} can be stored; Ctrl-C leaves at once")
+            await asyncio.wait(waiting)
+
+    async def _answer(self, request: Coroutine[Any, Any, None]) -> None:
+        """Await a request; a refusal of it is a notice, not the end."""
+        try:
+            await request
+        except Refused as error:
+            self.screen.notice(f"refused: {error}")
+
+    async def _who(self) -> None:
+        self.screen.notice(members_notice(await self.client.who(self.room)))
+
+    async def _history(self, count: int) -> None:
+        """Show the messages before the oldest one shown, between two notices."""
+        page = await self.client.history(self.room, before=self._first_seq or None, count=count)
+        if not page.entries:
+            self.screen.notice("there is nothing earlier")
+            return
+        self._first_seq = page.entries[0].seq
+        self.screen.notice(f"--- {_messages(len(page.entries))} from earlier ---")
+        for message in page.entries:
+            await self.screen.message(message)
+        self.screen.notice("--- end of what was earlier ---")
+
+
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count} messages"
+
+
+def _quoted(text: str) -> str:
+    return text if len(text) <= _QUOTED_CHARS_MAX else f"{text[:_QUOTED_CHARS_MAX]}…"

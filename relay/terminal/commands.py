@@ -1,0 +1,88 @@
+"""What a typed line means: something to say, or a command. Pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+HISTORY_DEFAULT: Final = 20
+HISTORY_MAX: Final = 1000
+"""What one request for a page may ask for."""
+
+HELP: Final = (
+    "/who            who is here",
+    f"/history [N]    the N messages before the oldest one shown ({HISTORY_DEFAULT} if not given)",
+    "/help           this list",
+    "/quit           wait until everything is stored, and leave; so does the end of input (Ctrl-D)",
+    "//TEXT          say a line that begins with one slash",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Send this text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Show who is in the room."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Show so many earlier messages."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Help:
+    """Show the commands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """Leave."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """Nothing is sent; tell the person why."""
+
+    reason: str
+
+
+Command: TypeAlias = Say | Who | History | Help | Quit | Mistake
+
+
+def parse(line: str) -> Command:
+    """Return what a line means. A line that begins with one slash is never sent."""
+    if line.startswith("//"):
+        return Say(line[1:])
+    if not line.startswith("/"):
+        return Say(line)
+    word, _, rest = line[1:].partition(" ")
+    rest = rest.strip()
+    match word:
+        case "history":
+            return _history(rest)
+        case "who" | "help" | "quit" if rest:
+            return Mistake(f"/{word} takes nothing behind it; not sent")
+        case "who":
+            return Who()
+        case "help":
+            return Help()
+        case "quit":
+            return Quit()
+        case _:
+            return Mistake(f"there is no command /{word}; not sent (/help lists the commands)")
+
+
+def _history(rest: str) -> Command:
+    if not rest:
+        return History(HISTORY_DEFAULT)
+    if rest.isascii() and rest.isdigit() and len(rest) <= 9 and 1 <= int(rest) <= HISTORY_MAX:
+        return History(int(rest))
+    return Mistake(f"/history takes a number from 1 to {HISTORY_MAX}; not sent")

@@ -1,0 +1,98 @@
+"""Standard output of a program that also has a connection to keep alive.
+
+A pipe whose reader is slow would block the event loop, and with it the answers to the server's
+pings. Here writing waits for the pipe with the loop running. Each write is out when it returns:
+nothing is buffered, so a reader sees every line at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import stat
+import sys
+from typing import Final
+
+from relay.terminal.text import escaped
+
+PIPE_BYTES: Final = 4096
+"""PIPE_BUF of Linux: a pipe that is ready takes so much at once (POSIX promises 512)."""
+
+
+class Output:
+    """An open file descriptor that text is written to."""
+
+    def __init__(self, fd: int, encoding: str = "utf-8") -> None:
+        """Write to ``fd``. What ``encoding`` cannot say is written as visible escapes."""
+        self.fd = fd
+        self.encoding = encoding
+        mode = os.fstat(fd).st_mode
+        self._is_pipe = stat.S_ISFIFO(mode)
+        # epoll takes no regular files; Windows has neither poll nor loop.add_writer for pipes.
+        self._waits = sys.platform != "win32" and not stat.S_ISREG(mode)
+
+    @classmethod
+    def stdout(cls) -> Output:
+        """Return standard output: UTF-8, except for a terminal that says otherwise."""
+        sys.stdout.flush()
+        fd = sys.stdout.fileno()
+        return cls(fd, sys.stdout.encoding if os.isatty(fd) else "utf-8")
+
+    async def write(self, text: str) -> None:
+        """Write text, waiting for a slow reader.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+        """
+        data = memoryview(_encoded(text, self.encoding))
+        while data:
+            if self._waits:
+                await self._ready()
+            data = data[os.write(self.fd, data[:PIPE_BYTES]) :]
+
+    async def closed_by_reader(self) -> None:
+        """Return when nobody reads this pipe any more; never for anything that is not a pipe."""
+        gone = asyncio.Event()
+        if not self._is_pipe or sys.platform == "win32":
+            await gone.wait()
+        # The writing end of a pipe never becomes readable: what is reported is its end.
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self.fd, gone.set)
+        try:
+            await gone.wait()
+        finally:
+            loop.remove_reader(self.fd)
+
+    async def _ready(self) -> None:
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        if poll.poll(0):
+            return
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        try:
+            loop.add_writer(self.fd, ready.set)
+        except OSError:  # a file that epoll does not take does not block for long either
+            return
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_writer(self.fd)
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    try:
+        return text.encode(encoding)
+    except UnicodeEncodeError:
+        return "".join(char if _can_say(char, encoding) else escaped(char) for char in text).encode(
+            encoding
+        )
+
+
+def _can_say(char: str, encoding: str) -> bool:
+    try:
+        char.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,62 @@
+"""Where a chat shows its messages and notices: the interface, and plain streams.
+
+``PlainScreen`` serves pipes, files and ``relay tail``; ``prompt`` has the one with a line editor.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Protocol
+
+from relay.client.events import Message
+from relay.terminal.output import Output
+from relay.terminal.view import body_text, clock, message_lines, notice_lines
+
+_COLUMNS_DEFAULT = 80
+
+
+class Screen(Protocol):
+    """What a chat needs."""
+
+    async def message(self, message: Message) -> None:
+        """Show a message; wait while the reader is slow."""
+
+    def notice(self, text: str) -> None:
+        """Show a notice of our own, at once or soon."""
+
+
+class PlainScreen:
+    """Messages on an output, notices on standard error."""
+
+    def __init__(self, output: Output, stamp: Callable[[int], str] = clock) -> None:
+        """Show messages on ``output`` with the time as ``stamp`` gives it."""
+        self.output = output
+        self.stamp = stamp
+
+    async def message(self, message: Message) -> None:
+        """Show a message."""
+        lines = message_lines(
+            self.stamp(message.time_ms),
+            message.sender,
+            body_text(message.content_type, message.body),
+            terminal_columns(self.output.fd),
+        )
+        await self.output.write("".join(f"{line.head}{line.text}\n" for line in lines))
+
+    def notice(self, text: str) -> None:
+        """Show a notice."""
+        lines = notice_lines(text, terminal_columns(sys.stderr.fileno()))
+        sys.stderr.write("".join(f"{line.head}{line.text}\n" for line in lines))
+        sys.stderr.flush()
+
+
+def terminal_columns(fd: int) -> int | None:
+    """Return the columns of a terminal; None for what is none."""
+    if not os.isatty(fd):
+        return None
+    try:
+        return os.get_terminal_size(fd).columns or _COLUMNS_DEFAULT
+    except OSError:
+        return _COLUMNS_DEFAULT

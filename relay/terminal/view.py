@@ -1,0 +1,111 @@
+"""Messages and notices as lines of text. Pure functions; everything they return is harmless.
+
+A message is ``HH:MM sender| text``; its further lines are indented, so they cannot look like a
+message or a notice. A notice begins with ``-!-``, which neither a time nor a sender can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Final, NamedTuple
+
+from relay.terminal.text import (
+    CUT,
+    DISPLAY_LINES_MAX,
+    columns,
+    harmless,
+    harmless_name,
+    wrapped,
+)
+
+NOTICE: Final = "-!- "
+_TEXT_COLUMNS_MIN: Final = 20
+"""If less than this is left beside the sender, the text begins on a line of its own."""
+_TIME_MS_MAX: Final = 253_402_214_400_000
+"""One day before the year 10000, which datetime cannot say in any time zone."""
+
+
+class Line(NamedTuple):
+    """One line to show: ``head`` (time and sender, or the indentation) may get a colour."""
+
+    head: str
+    text: str
+
+
+def message_lines(stamp: str, sender: str, text: str, width: int | None = None) -> list[Line]:
+    """Return the lines of a message.
+
+    Args:
+        stamp: its time, as ``clock`` or ``day_and_clock`` gives it.
+        sender: who sent it, as the server said.
+        text: what they said, as it came.
+        width: columns of the terminal: lines are cut to it, and to ``DISPLAY_LINES_MAX``. None:
+            not for a terminal; one line for each line of the text.
+    """
+    head = f"{stamp} {harmless_name(sender)}| "
+    indent = " " * (len(head) - 2) + "| "
+    lines = harmless(text, allow="\n\t").split("\n")
+    if width is None:
+        return [Line(head if n == 0 else indent, line) for n, line in enumerate(lines)]
+    shown: list[Line] = []
+    if width - len(head) < _TEXT_COLUMNS_MIN:
+        shown.append(Line(head.rstrip(), ""))
+        head = indent = "  | "
+    pieces = _cut(lines, max(width - len(head), 1))
+    shown += [Line(head if n == 0 else indent, piece) for n, piece in enumerate(pieces)]
+    return shown
+
+
+def notice_lines(text: str, width: int | None = None) -> list[Line]:
+    """Return the lines of a notice of our own. What it quotes may be anything."""
+    text = harmless(text)
+    if width is None:
+        return [Line(NOTICE, text)]
+    return [Line(NOTICE, piece) for piece in _cut([text], max(width - len(NOTICE), 1))]
+
+
+def _cut(lines: list[str], width: int) -> Iterator[str]:
+    pieces = (piece for line in lines for piece in wrapped(line, width))
+    yield from islice(pieces, DISPLAY_LINES_MAX)
+    if next(pieces, None) is not None:
+        yield CUT
+
+
+def body_text(content_type: str, body: bytes) -> str:
+    r"""Return a body as text: as it is, or what it is when it is not text.
+
+    Bytes that are not UTF-8 become visible escapes such as ``\xff``.
+    """
+    if not content_type.startswith("text/"):
+        return f"[{content_type or 'no content type'}, {len(body)} bytes]"
+    return body.decode("utf-8", "backslashreplace")
+
+
+def _moment(time_ms: int) -> datetime:
+    """Return a server's time; nonsense beyond the calendar becomes its end."""
+    return datetime.fromtimestamp(min(time_ms, _TIME_MS_MAX) / 1000, UTC)
+
+
+def clock(time_ms: int) -> str:
+    """Return ``HH:MM``, local time."""
+    return f"{_moment(time_ms).astimezone():%H:%M}"
+
+
+def day(time_ms: int) -> str:
+    """Return ``YYYY-MM-DD``, local time."""
+    return f"{_moment(time_ms).astimezone():%Y-%m-%d}"
+
+
+def day_and_clock(time_ms: int) -> str:
+    """Return ``YYYY-MM-DD HH:MM:SS``, local time."""
+    return f"{_moment(time_ms).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def rfc3339(time_ms: int) -> str:
+    """Return ``YYYY-MM-DDTHH:MM:SS.mmmZ``."""
+    return _moment(time_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+assert columns(NOTICE) == len(NOTICE)
