@@ -14,7 +14,7 @@ import logging
 import socket
 import struct
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from relay.bus.messages import Batch, Event, Message, MessageReader, pack
 from relay.errors import RemoteProtocolError
@@ -96,7 +96,7 @@ class Link(asyncio.Protocol):
     # --- asyncio.Protocol ---------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop registers no subclass
         self._transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
 

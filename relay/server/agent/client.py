@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from relay.errors import RelayError
 from relay.server.agent.peer import check_peer
@@ -141,7 +141,7 @@ class _Link(asyncio.Protocol):
         """None until connected."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop registers no subclass
         self._transport = transport
         if not check_peer(transport.get_extra_info("socket")):
             transport.abort()

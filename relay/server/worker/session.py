@@ -12,7 +12,7 @@ import logging
 import socket
 from collections import deque
 from enum import IntFlag
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from relay import limits
 from relay.chat.entries import Submission
@@ -100,7 +100,7 @@ class Session(asyncio.Protocol):
     # --- asyncio.Protocol ---------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Bound what kernel and transport hold, and say ServerHello."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop registers no subclass
         self._transport = transport
         transport.set_write_buffer_limits(high=limits.TRANSPORT_HIGH_WATER_BYTES)
         sock = transport.get_extra_info("socket")

@@ -1,0 +1,121 @@
+"""The least client that speaks the protocol: a blocking socket and the sans-I/O core.
+
+It logs in and joins as any client does; afterwards a subscriber may be read as raw bytes, so that the
+load never is the bottleneck, while a sample of subscribers decrypts and checks everything.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from relay.wire.connection import Connection
+from relay.wire.envelopes import (
+    ClientEnvelope,
+    Hello,
+    Join,
+    Live,
+    Send,
+    ServerEnvelope,
+    Welcome,
+    pack,
+    unpack_server,
+)
+from relay.wire.events import ApplicationData, ConnectionClosed, HandshakeCompleted, ServerKeyOffered
+
+Wanted = TypeVar("Wanted")
+READ_BYTES = 262_144
+DEADLINE_S = 60.0
+
+
+class RawClient:
+    """One connection. Not thread-safe; every call blocks."""
+
+    def __init__(self, host: str, port: int, name: str, producer: bytes | None = None) -> None:
+        self.name = name
+        self.socket = socket.create_connection((host, port), timeout=DEADLINE_S)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection = Connection.client(
+            now=time.monotonic(), random_bytes=secrets.token_bytes
+        )
+        self.envelopes: list[ServerEnvelope] = []
+        """Received and not taken yet."""
+        self._handshake()
+        secret = secrets.token_bytes(16)
+        self.say(Hello(name, secret, producer or secrets.token_bytes(8), "", "raw"))
+        self.wait(lambda e: isinstance(e, Welcome))
+
+    def _handshake(self) -> None:
+        while True:
+            self._receive()
+            for event in self.connection.events():
+                match event:
+                    case ServerKeyOffered():
+                        self.connection.accept_server_key(time.monotonic())
+                    case HandshakeCompleted():
+                        self.flush()
+                        return
+                    case ConnectionClosed():
+                        raise ConnectionError(event.detail)
+                    case _:
+                        pass
+            self.flush()
+
+    def _receive(self) -> None:
+        data = self.socket.recv(READ_BYTES)
+        if not data:
+            raise ConnectionError("the server closed the connection")
+        self.connection.receive_data(data, time.monotonic())
+
+    def flush(self) -> None:
+        """Write what the core has to say."""
+        pending = self.connection.data_to_send()
+        if pending:
+            self.socket.sendall(pending)
+
+    def say(self, *envelopes: ClientEnvelope) -> None:
+        """Send envelopes as one record."""
+        self.send_content(b"".join(map(pack, envelopes)))
+
+    def send_content(self, content: bytes) -> None:
+        """Send packed envelopes as one record."""
+        self.flush()
+        self.socket.sendall(self.connection.seal(content, time.monotonic()))
+
+    def read(self) -> list[ServerEnvelope]:
+        """Block for one read; return all envelopes not taken yet."""
+        if not self.envelopes:
+            self._receive()
+            for event in self.connection.events():
+                if isinstance(event, ApplicationData):
+                    self.envelopes.extend(unpack_server(event.content))
+                elif isinstance(event, ConnectionClosed):
+                    raise ConnectionError(f"closed with {event.code}: {event.detail}")
+            self.flush()
+        taken, self.envelopes = self.envelopes, []
+        return taken
+
+    def wait(self, wanted: Callable[[ServerEnvelope], bool]) -> ServerEnvelope:
+        """Read until an envelope is wanted; what came behind it is kept."""
+        while True:
+            taken = self.read()
+            for index, envelope in enumerate(taken):
+                if wanted(envelope):
+                    self.envelopes = taken[index + 1 :] + self.envelopes
+                    return envelope
+
+    def join(self, log: str, last: int = 0) -> None:
+        """Follow a log, and wait until live."""
+        self.say(Join(1, log, None, 0, last))
+        self.wait(lambda e: isinstance(e, Live) and e.log == log)
+
+    def send(self, log: str, counter: int, body: bytes) -> None:
+        """Send one message; its ACK comes among ``read``'s envelopes."""
+        self.say(Send(log, counter, 0, "", body))
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self.socket.close()
