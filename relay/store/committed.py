@@ -50,9 +50,13 @@ class Committed:
         self._logs: dict[str, LogEnd] = {}
         self._producers: dict[ProducerKey, tuple[int, Stack]] = {}
 
+    def remembered_log(self, name: str) -> LogEnd | None:
+        """As ``log``, but without the file; None if it would be needed."""
+        return self._logs.get(name)
+
     def log(self, name: str) -> LogEnd | None:
         """Return the end of a log, or None if it does not exist. Not to be changed."""
-        end = self._logs.get(name)
+        end = self.remembered_log(name)
         if end is None:
             end = self._read_log(name)
             if end is not None:

@@ -67,7 +67,7 @@ class Partition(Protocol):
 
     @property
     def held(self) -> bool:
-        """True while a checkpoint asks that no commit begins."""
+        """True while a checkpoint asks that no commit begins: one that does waits for it."""
 
     def append(self, batch: list[Submission], now_ms: int) -> list[Outcome]:
         """Store a batch in one commit and return one outcome for each, in order.

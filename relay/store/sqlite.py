@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -42,7 +43,11 @@ class _Opened(NamedTuple):
 
 
 class SqlitePartition:
-    """See ``log.Partition``. Not for two threads at a time."""
+    """See ``log.Partition``.
+
+    ``append`` may run in a thread (durability "power"); whoever else needs the file then waits.
+    ``head`` of a log in use needs only memory.
+    """
 
     def __init__(
         self,
@@ -78,6 +83,7 @@ class SqlitePartition:
         self._unpack_content = unpack_content
         self._doubt: str | None = None
         self._opened: _Opened | None = None
+        self._one_user = threading.Lock()
         self._lock = PartitionLock(lock_path)
         try:
             self._open()
@@ -123,6 +129,10 @@ class SqlitePartition:
 
     def close(self) -> None:
         """Mark the partition clean, empty its WAL into the file, and release the lock."""
+        with self._one_user:
+            self._close()
+
+    def _close(self) -> None:
         opened, self._opened = self._opened, None
         try:
             if opened is not None:
@@ -171,7 +181,10 @@ class SqlitePartition:
     # --- appending ------------------------------------------------------------------------------
     def append(self, batch: list[Submission], now_ms: int) -> list[Outcome]:
         """See ``log.Partition``."""
-        assert not self.held
+        with self._one_user:
+            return self._append(batch, now_ms)
+
+    def _append(self, batch: list[Submission], now_ms: int) -> list[Outcome]:
         opened = self._open()
         connection = opened.connection
         try:
@@ -200,10 +213,14 @@ class SqlitePartition:
 
     def head(self, log: str) -> Head:
         """See ``log.Partition``."""
-        try:
-            end = self._open().committed.log(log)
-        except apsw.Error as error:
-            raise self._failed(error) from error
+        opened = self._opened
+        end = None if opened is None else opened.committed.remembered_log(log)
+        if end is None:
+            with self._one_user:
+                try:
+                    end = self._open().committed.log(log)
+                except apsw.Error as error:
+                    raise self._failed(error) from error
         return Head(NO_EPOCH, 0) if end is None else Head(end.epoch, end.seq)
 
     # --- for the checkpointer -------------------------------------------------------------------
