@@ -1,0 +1,1 @@
+"""The client library: ``aio`` for asyncio, ``blocking`` for plain sockets and gevent."""

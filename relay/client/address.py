@@ -1,0 +1,74 @@
+"""Addresses of relays: ``relay://[FINGERPRINT@]HOST[:PORT]`` (docs/protocol.md, section 8)."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from relay.errors import UsageError
+
+SCHEME: Final = "relay://"
+PORT_DEFAULT: Final = 7475
+FORM: Final = "relay://[FINGERPRINT@]HOST[:PORT]"
+_FINGERPRINT: Final = re.compile(r"[a-z2-7]{51}[aq]")
+"""SHA-256 in lowercase base32 without padding: 52 characters; the last one carries a single bit."""
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
+_HOST_V6: Final = re.compile(r"[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,32})?")
+
+
+class Address(NamedTuple):
+    """Where a relay listens, and the fingerprint its key must have (None: not stated)."""
+
+    host: str
+    port: int = PORT_DEFAULT
+    fingerprint: str | None = None
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        key = "" if self.fingerprint is None else f"{self.fingerprint}@"
+        return f"{SCHEME}{key}{host}:{self.port}"
+
+
+def is_fingerprint(text: str) -> bool:
+    """True for the full fingerprint of a server key, as Relay writes it."""
+    return _FINGERPRINT.fullmatch(text) is not None
+
+
+def parse_address(text: str) -> Address:
+    """Return the address that a person typed. The scheme may be left out.
+
+    Raises:
+        UsageError: it is not an address; says which part is wrong.
+    """
+    rest = text.strip()
+    if "://" in rest and not rest.startswith(SCHEME):
+        raise _wrong(text, "it does not begin with relay://")
+    rest = rest.removeprefix(SCHEME).removesuffix("/")
+    key, at, place = rest.rpartition("@")
+    if at and not is_fingerprint(key):
+        raise _wrong(text, "the fingerprint is not 52 characters of a-z and 2-7")
+    host, port = _split_port(text, place)
+    return Address(host, port, key if at else None)
+
+
+def _split_port(text: str, place: str) -> tuple[str, int]:
+    if place.startswith("["):
+        host, bracket, tail = place[1:].partition("]")
+        if not bracket or not _HOST_V6.fullmatch(host) or (tail and not tail.startswith(":")):
+            raise _wrong(text, "the IPv6 host is not well-formed")
+        port = tail[1:] if tail else str(PORT_DEFAULT)
+    else:
+        host, colon, port = place.partition(":")
+        if ":" in port:
+            raise _wrong(text, "an IPv6 host stands in brackets")
+        if not _HOST.fullmatch(host):
+            raise _wrong(text, "the host is missing or not a name or an address")
+        if not colon:
+            port = str(PORT_DEFAULT)
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65_535):
+        raise _wrong(text, "the port is not a number from 1 to 65535")
+    return host.lower(), int(port)
+
+
+def _wrong(text: str, why: str) -> UsageError:
+    return UsageError(f"not an address of a relay: {text!r}: {why}; expected {FORM}")

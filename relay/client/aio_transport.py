@@ -1,0 +1,67 @@
+"""The asyncio client's socket: a protocol that moves bytes between it and the state."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from relay.client.options import LINGER_S
+from relay.client.state import ClientState
+
+
+class ClientProtocol(asyncio.Protocol):
+    """One connection's socket."""
+
+    _transport: asyncio.Transport
+
+    def __init__(
+        self, state: ClientState, clock: Callable[[], float], after_input: Callable[[], None]
+    ) -> None:
+        """Feed ``state``; call ``after_input`` after each step."""
+        self._state = state
+        self._clock = clock
+        self._after_input = after_input
+        self._paused = False
+        self._ending = False
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the socket is closed."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; the server speaks first."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._state.connection_made(self._clock())
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        self._state.receive_data(data, self._clock())
+        self._after_input()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is closed, by whichever side."""
+        if not self._ending:
+            self._state.receive_eof(self._clock())
+        if not self.gone.done():
+            self.gone.set_result(None)
+        self._after_input()
+
+    def write(self, data: bytes) -> None:
+        """Write; what does not leave at once is bounded by the window of sends."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def pause(self, paused: bool) -> None:
+        """Stop reading, or go on."""
+        if paused is not self._paused and not self._transport.is_closing():
+            self._paused = paused
+            if paused:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def end(self) -> None:
+        """Close once everything is written; do not wait for ever for that."""
+        if not self._ending:
+            self._ending = True
+            self._transport.close()
+            asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)

@@ -1,0 +1,304 @@
+"""What a client raises. Everything derives from ``relay.errors.RelayError``.
+
+The tree::
+
+    ClientError
+    ├── ConnectFailed              no connection to the host and port
+    ├── HandshakeFailed            what listens there did not prove to hold its key
+    ├── ServerKeyError
+    │   ├── UnknownServerKey       a key that is not pinned, and nobody said that it is right
+    │   └── ServerKeyMismatch      another key than the pinned one; there is no override
+    ├── ConnectionLost             the connection ended without a word, and reconnecting is off
+    ├── ServerBrokeProtocol        the server sent what the protocol forbids
+    ├── ClientClosed               this client was closed before the answer came
+    ├── MessageTooLong             a body over the server's limit, a content type over 64 bytes
+    ├── ClosedByServer             a close code: .code, .retry_after_s
+    │   ├── GoingAway (1000)  ServerFailed (1001)  Idle (1002)  TooSlow (1003)
+    │   │   Overloaded (1004)  LoginTimeout (1005)                              may reconnect
+    │   └── ClosedNormally (2000)  ProtocolViolation (2001)  Replaced (2002)
+    │       NameRefused (2003)  LimitExceeded (2004)  Kicked (2005)             final
+    └── Refused                    an error code: .code, .arg
+        ├── BadRequest (1)  UnknownOperation (2)  NameInvalid (3)  NameTaken (4)
+        │   LimitReached (5)  NotAMember (6)  NotSupported (7)  AlreadyJoined (13)  NotLoggedIn (14)
+        └── IdConflict (8)  CounterExpected (9)  UnknownOutcome (10)
+            Busy (11)  Unavailable (12)                                         of a send
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from relay.errors import RelayError
+from relay.wire.codes import CloseCode, ErrorCode
+
+
+class ClientError(RelayError):
+    """Root of what a client raises."""
+
+
+class ConnectFailed(ClientError):
+    """No connection to the relay's host and port: refused, unreachable, not resolved, timed out."""
+
+
+class HandshakeFailed(ClientError):
+    """No encrypted connection came about: not a relay, a tampered handshake, or too slow."""
+
+
+class ServerKeyError(ClientError):
+    """The server's key is not to be trusted. Nothing has been sent to it."""
+
+    def __init__(self, message: str, fingerprint: str) -> None:
+        super().__init__(message)
+        self.fingerprint = fingerprint
+        """Of the key that the server offered."""
+
+
+class UnknownServerKey(ServerKeyError):
+    """The key is not known: not in the address, not pinned, and not accepted by a person."""
+
+
+class ServerKeyMismatch(ServerKeyError):
+    """The key is another one than the address or the pin says. There is no override."""
+
+    def __init__(self, message: str, fingerprint: str, expected: str) -> None:
+        super().__init__(message, fingerprint)
+        self.expected = expected
+        """The fingerprint that the key should have."""
+
+
+class ConnectionLost(ClientError):
+    """The connection ended without a close. What was unacknowledged may or may not be stored."""
+
+
+class ServerBrokeProtocol(ClientError):
+    """The server sent what the protocol forbids; the connection was closed."""
+
+
+class ClientClosed(ClientError):
+    """This client was closed before the answer came. A send may or may not have been stored."""
+
+
+class MessageTooLong(ClientError):
+    """A body or a content type is longer than allowed; nothing was sent."""
+
+
+# --- closes ------------------------------------------------------------------------------------
+class ClosedByServer(ClientError):
+    """The server ended the connection, and said why."""
+
+    code: int
+    retry_after_s: int
+
+    def __init__(self, code: int, retry_after_s: int = 0, text: str = "") -> None:
+        super().__init__(text or describe_close(code))
+        self.code = code
+        self.retry_after_s = retry_after_s
+        """Seconds before the next attempt; 0: the client's choice."""
+
+
+class GoingAway(ClosedByServer):
+    """The server or its worker stops or restarts."""
+
+
+class ServerFailed(ClosedByServer):
+    """The server failed on this connection."""
+
+
+class Idle(ClosedByServer):
+    """Two pings went unanswered."""
+
+
+class TooSlow(ClosedByServer):
+    """Nothing was read for too long."""
+
+
+class Overloaded(ClosedByServer):
+    """Too many connections now."""
+
+
+class LoginTimeout(ClosedByServer):
+    """The login came too late."""
+
+
+class ClosedNormally(ClosedByServer):
+    """The server ended the connection in the ordinary way."""
+
+
+class ProtocolViolation(ClosedByServer):
+    """The server says that this client broke the protocol."""
+
+
+class Replaced(ClosedByServer):
+    """The same client instance connected again somewhere else."""
+
+
+class NameRefused(ClosedByServer):
+    """The name is not legal, reserved, or in use."""
+
+
+class LimitExceeded(ClosedByServer):
+    """A limit for one connection was exceeded."""
+
+
+class Kicked(ClosedByServer):
+    """An operator ended this connection."""
+
+
+CLOSES: Final[dict[CloseCode, type[ClosedByServer]]] = {
+    CloseCode.GOING_AWAY: GoingAway,
+    CloseCode.INTERNAL: ServerFailed,
+    CloseCode.IDLE: Idle,
+    CloseCode.TOO_SLOW: TooSlow,
+    CloseCode.OVERLOADED: Overloaded,
+    CloseCode.LOGIN_TIMEOUT: LoginTimeout,
+    CloseCode.NORMAL: ClosedNormally,
+    CloseCode.PROTOCOL: ProtocolViolation,
+    CloseCode.REPLACED: Replaced,
+    CloseCode.NAME_REFUSED: NameRefused,
+    CloseCode.LIMIT: LimitExceeded,
+    CloseCode.KICKED: Kicked,
+}
+
+
+_CLOSE_CODES: Final = {int(code): code for code in CloseCode}
+_BY_CLOSE: Final = {int(code): kind for code, kind in CLOSES.items()}
+
+
+def describe_close(code: int) -> str:
+    """Return ``NAME: explanation`` of a close code, also of one that this version does not know."""
+    try:
+        known = _CLOSE_CODES[code]
+    except KeyError:
+        return f"close code {code}"
+    return f"{known.name}: {known.explanation}"
+
+
+def closed_by_server(code: int, retry_after_s: int = 0) -> ClosedByServer:
+    """Return the exception of a close code."""
+    kind = _BY_CLOSE.get(code, ClosedByServer)
+    return kind(code, retry_after_s)
+
+
+# --- refusals ----------------------------------------------------------------------------------
+class Refused(ClientError):
+    """The server refused a request or a send; the connection goes on."""
+
+    code: int
+    arg: int
+
+    def __init__(self, code: int, arg: int = 0, text: str = "") -> None:
+        super().__init__(describe_refusal(code, text))
+        self.code = code
+        self.arg = arg
+        """A number whose meaning depends on the code."""
+
+
+class BadRequest(Refused):
+    """A field has a value that this request does not allow."""
+
+
+class UnknownOperation(Refused):
+    """The server does not know the operation."""
+
+
+class NameInvalid(Refused):
+    """The name of a person or a room breaks the grammar, or is reserved."""
+
+
+class NameTaken(Refused):
+    """The name is in use by another client instance."""
+
+
+class LimitReached(Refused):
+    """A limit of this connection is reached; ``arg`` is the limit."""
+
+
+class NotAMember(Refused):
+    """The connection has not joined this log."""
+
+
+class NotSupported(Refused):
+    """This version of the server does not offer that."""
+
+
+class AlreadyJoined(Refused):
+    """The connection has joined this log before."""
+
+
+class NotLoggedIn(Refused):
+    """The login must come first, and once."""
+
+
+class IdConflict(Refused):
+    """The counter was used for another content before."""
+
+    @property
+    def seq(self) -> int:
+        """The entry that has this id."""
+        return self.arg
+
+
+class CounterExpected(Refused):
+    """Counters were skipped. The client library handles this by itself."""
+
+
+class UnknownOutcome(Refused):
+    """Whether the message was stored cannot be told: the server no longer knows this producer."""
+
+
+class Busy(Refused):
+    """The home of the log cannot keep up."""
+
+    @property
+    def retry_after_s(self) -> float:
+        """When to try again."""
+        return self.arg / 1000
+
+
+class Unavailable(Refused):
+    """The log's store cannot be written now."""
+
+    @property
+    def retry_after_s(self) -> float:
+        """When to try again."""
+        return self.arg / 1000
+
+
+REFUSALS: Final[dict[ErrorCode, type[Refused]]] = {
+    ErrorCode.BAD_REQUEST: BadRequest,
+    ErrorCode.UNKNOWN_OPERATION: UnknownOperation,
+    ErrorCode.NAME_INVALID: NameInvalid,
+    ErrorCode.NAME_TAKEN: NameTaken,
+    ErrorCode.LIMIT: LimitReached,
+    ErrorCode.NOT_A_MEMBER: NotAMember,
+    ErrorCode.NOT_SUPPORTED: NotSupported,
+    ErrorCode.ID_CONFLICT: IdConflict,
+    ErrorCode.EXPECTED: CounterExpected,
+    ErrorCode.UNKNOWN_OUTCOME: UnknownOutcome,
+    ErrorCode.BUSY: Busy,
+    ErrorCode.UNAVAILABLE: Unavailable,
+    ErrorCode.ALREADY_JOINED: AlreadyJoined,
+    ErrorCode.NOT_LOGGED_IN: NotLoggedIn,
+}
+
+
+_ERROR_CODES: Final = {int(code): code for code in ErrorCode}
+_BY_REFUSAL: Final = {int(code): kind for code, kind in REFUSALS.items()}
+
+
+def describe_refusal(code: int, text: str = "") -> str:
+    """Return the explanation of an error code, with what the server added (made harmless)."""
+    try:
+        known = _ERROR_CODES[code]
+        said = f"{known.name}: {known.explanation}"
+    except KeyError:
+        said = f"error code {code}"
+    # The server's words may reach a terminal or a log: escape what is not printable (section 6).
+    harmless = "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
+    return f"{said} ({harmless})" if harmless else said
+
+
+def refused(code: int, arg: int = 0, text: str = "") -> Refused:
+    """Return the exception of an error code."""
+    kind = _BY_REFUSAL.get(code, Refused)
+    return kind(code, arg, text)

@@ -1,0 +1,144 @@
+"""What a program gets from a client: events of the iterator, and the results of its calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple, TypeAlias
+
+from relay.chat.entries import Cursor, GapReason
+from relay.wire.envelopes import EntryMessage
+
+
+class State(Enum):
+    """Where a client is."""
+
+    CONNECTING = "connecting"
+    ONLINE = "online"
+    WAITING = "waiting"
+    """The connection is gone; the next attempt comes after a while."""
+    CLOSED = "closed"
+
+
+# --- events ------------------------------------------------------------------------------------
+class Message(EntryMessage):
+    """One entry of a log: log, epoch, seq, prev, time_ms, sender, key_id, producer, counter, kind,
+    content_type and body (bytes, exactly as sent).
+
+    The body comes from a stranger: make it harmless before it reaches a terminal.
+    """
+
+    __slots__ = ()
+
+    @property
+    def text(self) -> str:
+        """The body as text; what is not UTF-8 becomes U+FFFD."""
+        return self.body.decode("utf-8", "replace")
+
+    @property
+    def cursor(self) -> Cursor:
+        """The place behind this entry: ``join(log, cursor=...)`` goes on after it."""
+        return Cursor(self.epoch, self.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Entries after ``start`` up to and with ``end`` will not come."""
+
+    log: str
+    start: Cursor
+    end: Cursor
+    reason: GapReason | int
+    """An int is a reason of a later version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Everything up to ``seq`` was delivered; from here entries come as they are committed."""
+
+    log: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """This client read too slowly; it catches up from the log. Nothing is lost or repeated."""
+
+    log: str
+    seq: int
+
+
+class Member(NamedTuple):
+    """A person or program that follows a log."""
+
+    name: str
+    display: str
+    connections: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RosterChanged:
+    """Who follows a log has changed. In a large room both lists are empty: only total counts."""
+
+    log: str
+    total: int
+    joined: tuple[Member, ...]
+    left: tuple[str, ...]
+    incarnation: int
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """The client connects, is online, waits for its next attempt, or has ended."""
+
+    state: State
+    detail: str = ""
+    """Why, in words: for WAITING and CLOSED, with the name of the close code if there is one."""
+    retry_s: float = 0.0
+    """WAITING: seconds to the next attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfollowed:
+    """After a reconnect the server refused to go on with this log, for good."""
+
+    log: str
+    detail: str
+
+
+Event: TypeAlias = Message | Gap | Live | Behind | RosterChanged | StateChanged | Unfollowed
+
+
+# --- results -----------------------------------------------------------------------------------
+class Stored(NamedTuple):
+    """A message was committed as (epoch, seq). seq 0: stored earlier, no longer in the log."""
+
+    epoch: bytes
+    seq: int
+
+
+class Joined(NamedTuple):
+    """The log is followed: entries after ``start`` come; ``head`` was its end at that moment."""
+
+    log: str
+    start: Cursor
+    head: Cursor
+
+
+class Members(NamedTuple):
+    """Who follows a log: at most 200 of ``total``."""
+
+    log: str
+    total: int
+    members: tuple[Member, ...]
+    incarnation: int
+    version: int
+
+
+class HistoryPage(NamedTuple):
+    """A page in ascending order. ``next`` asks for the page behind it; ``end``: there is none."""
+
+    entries: tuple[Message, ...]
+    next: int
+    end: bool

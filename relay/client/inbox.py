@@ -1,0 +1,91 @@
+"""The events that the application has not taken yet, bounded by bytes and by number.
+
+The cursor of a log that a program sees, and may save, moves when it *takes* a message (rule 4), not
+when the message arrives: what is still in here when the program dies is delivered again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from relay.chat.entries import Cursor
+from relay.client.events import Event, Gap, Message
+
+EVENTS_MAX: Final = 8192
+EVENTS_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Above either, the client stops reading its socket, and the server lets it fall behind: the log is
+the buffer. At least four times what one read from the socket brings."""
+EVENT_OVERHEAD_BYTES: Final = 512
+"""Roughly what a Python object with its small fields takes besides the body."""
+RESUME_AT: Final = 0.5
+"""Reading goes on when both are below this part of their bound: not once per message."""
+
+
+class Inbox:
+    """A queue of events and the cursors of what was taken from it."""
+
+    __slots__ = ("_bytes", "_events", "full", "taken")
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._bytes = 0
+        self.full = False
+        """True from the bound until half of it is taken."""
+        self.taken: dict[str, Cursor] = {}
+        """For each log that is followed, the last entry that the application has taken."""
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def put(self, event: Event) -> None:
+        """Append an event. The bound is the reader's to respect, by ``full``."""
+        self._events.append(event)
+        self._bytes += _size(event)
+        if self._bytes > EVENTS_BYTES_MAX or len(self._events) > EVENTS_MAX:
+            self.full = True
+
+    def take(self) -> Event | None:
+        """Return the oldest event, or None. Moves the cursor of its log."""
+        if not self._events:
+            return None
+        event = self._events.popleft()
+        self._bytes -= _size(event)
+        kind = type(event)
+        if kind is Message:
+            assert isinstance(event, Message)
+            self._move(event.log, Cursor(event.epoch, event.seq))
+        elif kind is Gap:
+            assert isinstance(event, Gap)
+            self._move(event.log, event.end)
+        if (
+            self.full
+            and self._bytes <= EVENTS_BYTES_MAX * RESUME_AT
+            and len(self._events) <= EVENTS_MAX * RESUME_AT
+        ):
+            self.full = False
+        return event
+
+    def follow(self, log: str, start: Cursor) -> None:
+        """A log is followed from here on."""
+        self.taken[log] = start
+
+    def unfollow(self, log: str) -> Cursor | None:
+        """Forget a log and everything of it that was not taken; return the cursor it had."""
+        kept = [event for event in self._events if getattr(event, "log", None) != log]
+        self._events = deque(kept)
+        self._bytes = sum(map(_size, kept))
+        if not kept:
+            self.full = False
+        return self.taken.pop(log, None)
+
+    def _move(self, log: str, cursor: Cursor) -> None:
+        if log in self.taken:
+            self.taken[log] = cursor
+
+
+def _size(event: Event) -> int:
+    return EVENT_OVERHEAD_BYTES + (len(event.body) if type(event) is Message else 0)
+
+
+assert EVENTS_MAX * EVENT_OVERHEAD_BYTES <= EVENTS_BYTES_MAX

@@ -1,0 +1,115 @@
+"""Requests by number: JOIN, LEAVE, WHO, HISTORY and their answers.
+
+All of them can be asked again without harm, so a lost connection, BUSY and UNAVAILABLE only delay
+them; the caller sees the final answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from relay import limits
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import ClientEnvelope, Error
+
+RETRY_S_MIN: Final = 0.05
+RETRY_S_MAX: Final = 60.0
+AGAIN: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
+
+
+class Request(NamedTuple):
+    """A question to the server."""
+
+    log: str
+    envelope: Callable[[int], ClientEnvelope]
+    """Makes the envelope for a request number."""
+    token: object
+    """The caller's; None for a request that the client makes by itself."""
+    over_when_lost: bool = False
+    """True when a lost connection does what was asked (LEAVE)."""
+
+
+class Requests:
+    """Requests without an answer."""
+
+    __slots__ = ("_open", "_out", "_waiting", "next_number")
+
+    def __init__(self) -> None:
+        self.next_number = 1
+        self._open: dict[int, Request] = {}
+        self._out: list[ClientEnvelope] = []
+        self._waiting: list[tuple[float, int]] = []
+        """(when, number) of requests to be asked again."""
+
+    def ask(self, request: Request) -> int:
+        """Queue a request; return its number."""
+        number = self.next_number
+        self.next_number = number % limits.U32_MAX + 1
+        self._open[number] = request
+        self._out.append(request.envelope(number))
+        return number
+
+    def answered(self, number: int) -> Request | None:
+        """Return and forget what an answer belongs to; None: nothing (any more)."""
+        return self._open.pop(number, None)
+
+    def refused(self, error: Error, now: float) -> Request | None:
+        """Return the request that is refused for good; None when it is to be asked again."""
+        if error.code in AGAIN and error.request in self._open:
+            wait_s = min(max(error.arg / 1000, RETRY_S_MIN), RETRY_S_MAX)
+            self._waiting.append((now + wait_s, error.request))
+            return None
+        return self._open.pop(error.request, None)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def forget_own(self, log: str | None = None) -> None:
+        """Drop the requests that the client made by itself, of one log or of all."""
+        gone = [
+            number
+            for number, request in self._open.items()
+            if request.token is None and log in (None, request.log)
+        ]
+        for number in gone:
+            del self._open[number]
+
+    def online(self, first: list[Request]) -> None:
+        """A new connection: ask ``first`` (joins, on which others rest), then all that is open."""
+        again = list(self._open.items())
+        self.offline()
+        for request in first:
+            self.ask(request)
+        self._out += [request.envelope(number) for number, request in again]
+
+    def offline(self) -> None:
+        """Nothing leaves and nothing comes until the next connection."""
+        self._waiting.clear()
+        self._out.clear()
+
+    def drain(self) -> list[ClientEnvelope]:
+        """Return the envelopes to send now."""
+        out, self._out = self._out, []
+        return out
+
+    def next_deadline(self) -> float | None:
+        """Return when a request is to be asked again."""
+        return min(self._waiting)[0] if self._waiting else None
+
+    def handle_deadline(self, now: float) -> None:
+        """Ask again what has waited long enough."""
+        due = [number for at, number in self._waiting if at <= now]
+        self._waiting = [(at, number) for at, number in self._waiting if at > now]
+        self._out += [self._open[n].envelope(n) for n in due if n in self._open]
+
+    def done_by_loss(self) -> list[Request]:
+        """Drop and return what the loss of the connection has done."""
+        done = [number for number, request in self._open.items() if request.over_when_lost]
+        return [self._open.pop(number) for number in done]
+
+    def drop_all(self) -> Iterator[Request]:
+        """Forget everything, yielding it."""
+        self.offline()
+        open_now, self._open = self._open, {}
+        yield from open_now.values()

@@ -1,0 +1,387 @@
+"""Sends: the window of what is unacknowledged, one queue per log (docs/protocol.md, section 6.3).
+
+Each transmission of a send gets one answer on the same connection. The server accepts counters of
+one log only in order, so the queue goes back like go-back-N: when a send is refused *for now*
+(EXPECTED, BUSY, UNAVAILABLE), nothing new of that log leaves until every transmission under way is
+answered; then everything that is left goes again, in order. Logs do not hold each other up.
+
+Counters. A send keeps its counter as long as it may be stored under it. A send that is refused *for
+good* has not used its counter, so those behind it, which cannot have been stored either, move up by
+one. When the server has forgotten this producer (UNKNOWN_OUTCOME), numbering begins again at 1.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, NamedTuple
+
+from relay import limits
+from relay.client.errors import ClientError, Refused, refused
+from relay.client.events import Stored
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Ack, Send, pack
+from relay.wire.envelopes import Refused as RefusedEnvelope
+
+RETRY_S_MIN: Final = 0.01
+RETRY_S_MAX: Final = 60.0
+"""Bounds of the pause before a log's sends go again without progress, whatever the server says."""
+ENVELOPE_OVERHEAD_BYTES: Final = 128
+"""A SEND besides its body: what the byte bound counts for each message."""
+_LATER: Final = frozenset({ErrorCode.EXPECTED, ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
+
+
+class Outcome(NamedTuple):
+    """The end of one send: the caller's token, and what became of it."""
+
+    token: object
+    result: Stored | ClientError
+
+
+class PendingSend:
+    """A message that is not acknowledged yet."""
+
+    __slots__ = ("body", "content_type", "counter", "maybe_stored", "refused_at", "sent", "token")
+
+    def __init__(self, counter: int, content_type: str, body: bytes, token: object) -> None:
+        self.counter = counter
+        self.content_type = content_type
+        self.body = body
+        self.token = token
+        self.sent = False
+        """True once it has left at least once."""
+        self.maybe_stored = False
+        """True once it was on a connection that ended without an answer."""
+        self.refused_at: float | None = None
+        """When the server first asked for patience; None: it has not."""
+
+    @property
+    def size(self) -> int:
+        """What it counts against the byte bound."""
+        return len(self.body) + ENVELOPE_OVERHEAD_BYTES
+
+
+class LogSends:
+    """The unacknowledged sends of one log, in order."""
+
+    __slots__ = (
+        "in_flight", "log", "next_counter", "pauses", "pending", "proven", "restart", "retry_at",
+        "rewind", "unsent",
+    )  # fmt: skip
+
+    def __init__(self, log: str, next_counter: int, supplied: bool) -> None:
+        self.log = log
+        self.next_counter = next_counter
+        self.proven = not supplied
+        """False until an ACK, when the program supplied the counter: an earlier run of it may have
+        sent the same ids."""
+        self.pending: dict[PendingSend, None] = {}
+        """Not answered for good, in the order of the counters. A dict: any of them leaves it at the
+        same cost."""
+        self.unsent: deque[PendingSend] = deque()
+        """The tail of ``pending`` that has not left on this connection."""
+        self.in_flight: dict[int, PendingSend] = {}
+        """Transmissions without an answer, by the counter they left with."""
+        self.rewind = False
+        """True: what is pending goes again, once nothing is in flight."""
+        self.restart = False
+        """True: with the rewind, numbering begins at 1."""
+        self.retry_at = 0.0
+        self.pauses = 0
+        """Rewinds since a send of this log last ended."""
+
+    @property
+    def first(self) -> PendingSend | None:
+        """The oldest one without a final answer."""
+        return next(iter(self.pending), None)
+
+    def renumber(self, start: int) -> None:
+        """Give consecutive counters, from ``start``, to everything that is pending."""
+        for counter, send in enumerate(self.pending, start):
+            send.counter = counter
+        self.next_counter = start + len(self.pending)
+
+    def go_back(self, now: float, wait_s: float) -> None:
+        """Send what is pending again, in order, not before a pause."""
+        self.rewind = True
+        self.retry_at = max(self.retry_at, now + min(max(wait_s, RETRY_S_MIN), RETRY_S_MAX))
+
+
+class Sends:
+    """All unacknowledged sends of a client."""
+
+    def __init__(
+        self,
+        counters: Mapping[str, int],
+        *,
+        window: int,
+        patience_s: float | None,
+        retry_spread: Callable[[], float],
+    ) -> None:
+        """Begin.
+
+        Args:
+            counters: the next counter of logs whose numbering a program restores.
+            window: unacknowledged sends at most.
+            patience_s: how long BUSY and UNAVAILABLE are tried again before they are the outcome;
+                None: as long as it takes.
+            retry_spread: numbers over [0, 1): senders that wait do not return all at once.
+        """
+        self._restored = dict(counters)
+        self._logs: dict[str, LogSends] = {}
+        self._ready: dict[str, None] = {}
+        """Logs with something to transmit now."""
+        self._waiting: dict[str, None] = {}
+        """Logs whose rewind waits for its time."""
+        self._window = max(1, min(window, limits.SENDS_UNACKNOWLEDGED_MAX))
+        self._patience_s = patience_s
+        self._spread = retry_spread
+        self.count = 0
+        """Sends without a final answer."""
+        self.bytes = 0
+        self.in_flight = 0
+        self.in_flight_max = limits.SENDS_UNACKNOWLEDGED_MAX
+        """What the server takes at once (WELCOME)."""
+        self.resent = 0
+        """Transmissions beyond the first of each send, for statistics."""
+        self._outcomes: list[Outcome] = []
+
+    # --- the caller ------------------------------------------------------------------------------
+    def has_room(self, body_bytes: int) -> bool:
+        """True when the window takes one more message of this size."""
+        size = body_bytes + ENVELOPE_OVERHEAD_BYTES
+        return self.count == 0 or (
+            self.count < self._window
+            and self.bytes + size <= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
+        )
+
+    def add(self, log: str, content_type: str, body: bytes, token: object) -> None:
+        """Queue a message. The caller has asked ``has_room``."""
+        sends = self._logs.get(log)
+        if sends is None:
+            restored = self._restored.get(log)
+            sends = self._logs[log] = LogSends(log, restored or 1, restored is not None)
+        send = PendingSend(sends.next_counter, content_type, body, token)
+        sends.next_counter += 1
+        sends.pending[send] = None
+        sends.unsent.append(send)
+        self.count += 1
+        self.bytes += send.size
+        if not sends.rewind:
+            self._ready[log] = None
+
+    def outcomes(self) -> list[Outcome]:
+        """Return the sends that have ended since the last call."""
+        if not self._outcomes:
+            return _NOTHING
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def counters(self) -> dict[str, int]:
+        """Return for each log the counter of the first unacknowledged send, or of the next one."""
+        counters = dict(self._restored)
+        for log, sends in self._logs.items():
+            first = sends.first
+            counters[log] = sends.next_counter if first is None else first.counter
+        return counters
+
+    # --- the connection --------------------------------------------------------------------------
+    def online(self, sends_max: int) -> None:
+        """A new connection is logged in: everything pending goes again, in order."""
+        self.in_flight_max = max(1, min(sends_max, limits.SENDS_UNACKNOWLEDGED_MAX))
+        for sends in self._logs.values():
+            if sends.pending:
+                sends.unsent = deque(sends.pending)
+                self._ready[sends.log] = None
+
+    def offline(self) -> None:
+        """The connection is gone, and with it every answer that was to come."""
+        for sends in self._logs.values():
+            for send in sends.in_flight.values():
+                send.maybe_stored = True
+            sends.in_flight.clear()
+            sends.unsent.clear()
+            sends.rewind = False
+            sends.retry_at = 0.0
+            sends.restart = False
+        self.in_flight = 0
+        self._ready.clear()
+        self._waiting.clear()
+
+    def next_deadline(self) -> float | None:
+        """Return when a log that waits may go again."""
+        if not self._waiting:
+            return None
+        return min(self._logs[log].retry_at for log in self._waiting)
+
+    def handle_deadline(self, now: float) -> None:
+        """Let the logs go again whose pause is over."""
+        for log in [log for log in self._waiting if self._logs[log].retry_at <= now]:
+            del self._waiting[log]
+            self._go_again(self._logs[log], now)
+
+    def transmit(self) -> Iterator[bytes]:
+        """Yield packed SEND envelopes that may leave now; each one counts as transmitted."""
+        while self._ready and self.in_flight < self.in_flight_max:
+            log = next(iter(self._ready))
+            sends = self._logs[log]
+            unsent, in_flight = sends.unsent, sends.in_flight
+            while unsent and self.in_flight < self.in_flight_max:
+                send = unsent.popleft()
+                counter = send.counter
+                self.resent += send.sent
+                send.sent = True
+                in_flight[counter] = send
+                self.in_flight += 1
+                yield pack(Send(log, counter, 0, send.content_type, send.body))
+            if not unsent:
+                del self._ready[log]
+
+    # --- answers ---------------------------------------------------------------------------------
+    def acknowledged(self, ack: Ack, now: float) -> None:
+        """The server has stored a send."""
+        answered = self._answered(ack.log, ack.counter)
+        if answered is None:
+            return
+        sends, send = answered
+        sends.proven = True
+        self._end(sends, send, Stored(ack.epoch, ack.seq))
+        if sends.rewind and not sends.in_flight:
+            self._drained(sends, now)
+
+    def refused(self, envelope: RefusedEnvelope, now: float) -> None:
+        """The server has not stored a send: not now, or not ever."""
+        answered = self._answered(envelope.log, envelope.counter)
+        if answered is None:
+            return
+        sends, send = answered
+        code = envelope.code
+        if code in _LATER:
+            self._later(sends, send, envelope, now)
+        elif code == ErrorCode.UNKNOWN_OUTCOME:
+            self._unknown(sends, send, envelope, now)
+        else:
+            self._never(sends, send, envelope, now)
+        if sends.rewind and not sends.in_flight:
+            self._drained(sends, now)
+
+    def fail_all(self, error: ClientError) -> None:
+        """The client ends: no answer comes any more."""
+        for sends in self._logs.values():
+            for send in list(sends.pending):
+                self._end(sends, send, error)
+            sends.unsent.clear()
+            sends.in_flight.clear()
+        self.in_flight = 0
+        self._ready.clear()
+        self._waiting.clear()
+
+    # --- inside ----------------------------------------------------------------------------------
+    def _answered(self, log: str, counter: int) -> tuple[LogSends, PendingSend] | None:
+        """Return what an answer is about; None for an answer to nothing (it changes nothing)."""
+        sends = self._logs.get(log)
+        send = None if sends is None else sends.in_flight.pop(counter, None)
+        if sends is None or send is None:
+            return None
+        self.in_flight -= 1
+        return sends, send
+
+    def _end(self, sends: LogSends, send: PendingSend, result: Stored | ClientError) -> None:
+        del sends.pending[send]
+        sends.pauses = 0
+        self.count -= 1
+        self.bytes -= send.size
+        self._outcomes.append(Outcome(send.token, result))
+
+    def _later(
+        self, sends: LogSends, send: PendingSend, envelope: RefusedEnvelope, now: float
+    ) -> None:
+        wait_s = 0.0
+        if envelope.code == ErrorCode.EXPECTED:
+            # The server has nothing from arg on, so none of these is stored.
+            expected = max(1, envelope.arg)
+            for pending in sends.pending:
+                if pending.counter >= expected:
+                    pending.maybe_stored = False
+            first = sends.first
+            if first is not None and expected < first.counter and not sends.restart:
+                # It was restored to an earlier state: go on where it stands.
+                sends.renumber(expected)
+        else:
+            wait_s = envelope.arg / 1000 * (1.0 + self._spread() / 2)
+            if send.refused_at is None:
+                send.refused_at = now
+            if self._impatient(send, now):
+                self._never(sends, send, envelope, now)
+                return
+        self._go_back(sends, now, wait_s)
+
+    def _impatient(self, send: PendingSend, now: float) -> bool:
+        """True when the caller would rather hear BUSY than wait; never for what may be stored."""
+        return (
+            self._patience_s is not None
+            and not send.maybe_stored
+            and send.refused_at is not None
+            and now - send.refused_at >= self._patience_s
+        )
+
+    def _unknown(
+        self, sends: LogSends, send: PendingSend, envelope: RefusedEnvelope, now: float
+    ) -> None:
+        """The server knows nothing of this producer here (any more)."""
+        if send is sends.first and not sends.rewind:
+            sends.restart = True
+        if sends.restart and (send.maybe_stored or not sends.proven):
+            # Sent before now, perhaps stored and forgotten: only the program can decide.
+            self._end(sends, send, refused(envelope.code, envelope.arg, envelope.text))
+        # Otherwise it was first sent here, or a send before it was refused: it is not stored.
+        self._go_back(sends, now, 0.0)
+
+    def _never(
+        self, sends: LogSends, send: PendingSend, envelope: RefusedEnvelope, now: float
+    ) -> None:
+        """A final refusal. Unless the id is another message's, its counter is free again."""
+        error: Refused = refused(envelope.code, envelope.arg, envelope.text)
+        free = envelope.code != ErrorCode.ID_CONFLICT
+        behind = [other for other in sends.pending if other.counter > send.counter]
+        self._end(sends, send, error)
+        if not free:
+            return
+        for other in behind:
+            other.counter -= 1
+        sends.next_counter -= 1
+        # Transmissions behind it are on their way with counters that will not be accepted.
+        self._go_back(sends, now, 0.0)
+
+    def _go_back(self, sends: LogSends, now: float, wait_s: float) -> None:
+        if not sends.rewind:
+            self._ready.pop(sends.log, None)
+            if wait_s == 0.0 and sends.pauses:
+                wait_s = RETRY_S_MIN * 2.0 ** min(sends.pauses, 10)
+        sends.go_back(now, wait_s)
+
+    def _drained(self, sends: LogSends, now: float) -> None:
+        """Every transmission is answered: go again, now or after the pause."""
+        if not sends.pending:
+            sends.retry_at = now
+        sends.pauses += 1
+        if sends.pauses == 1 and sends.retry_at <= now + RETRY_S_MIN:
+            sends.retry_at = now
+        if sends.retry_at <= now:
+            self._go_again(sends, now)
+        else:
+            self._waiting[sends.log] = None
+
+    def _go_again(self, sends: LogSends, now: float) -> None:
+        sends.rewind = False
+        sends.retry_at = 0.0
+        if sends.restart:
+            sends.restart = False
+            sends.proven = True
+            sends.renumber(1)
+        sends.unsent = deque(sends.pending)
+        if sends.unsent:
+            self._ready[sends.log] = None
+
+
+_NOTHING: Final[list[Outcome]] = []

@@ -1,0 +1,715 @@
+"""A client without I/O: everything that it decides, over a ``wire.Connection``.
+
+A *face* (``aio``, ``blocking``) owns a socket and a clock. It dials when ``state`` is CONNECTING,
+feeds ``receive_data``, writes ``data_to_send`` after every call, keeps one timer for
+``next_deadline``, and hands ``take`` and ``answers`` to the program. Everything else is decided
+here: login, key pinning, joins and cursors, unacknowledged sends, requests, back-off. So the same
+code runs in every face, and in tests without a socket.
+
+The life of a client::
+
+    CONNECTING --dial--> handshake --HELLO/WELCOME--> ONLINE --lost or 1000-1999--> WAITING --+
+        ^                                                |                                    |
+        +------------------------------------------------|------ after the back-off ----------+
+    CLOSED: close(), a final close code, a key that is not trusted, a refused name
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, cast
+
+from relay import limits
+from relay.chat import names
+from relay.chat.entries import Cursor, GapReason
+from relay.client.backoff import Backoff
+from relay.client.errors import (
+    ClientClosed,
+    ClientError,
+    ConnectionLost,
+    HandshakeFailed,
+    Idle,
+    MessageTooLong,
+    ServerBrokeProtocol,
+    ServerKeyMismatch,
+    closed_by_server,
+    refused,
+)
+from relay.client.events import (
+    Behind,
+    Event,
+    Gap,
+    HistoryPage,
+    Joined,
+    Live,
+    Member,
+    Members,
+    Message,
+    RosterChanged,
+    State,
+    StateChanged,
+    Unfollowed,
+)
+from relay.client.follow import REJOINS_MAX, Follows, Start, Step
+from relay.client.identity import Identity
+from relay.client.inbox import Inbox
+from relay.client.options import Options
+from relay.client.packing import pack_records
+from relay.client.requests import Request, Requests
+from relay.client.sends import Sends
+from relay.codec import Unknown
+from relay.errors import LocalProtocolError, RemoteProtocolError
+from relay.wire import envelopes as wire
+from relay.wire.codes import CloseCode, ErrorCode, may_reconnect
+from relay.wire.connection import Connection
+from relay.wire.events import (
+    ApplicationData,
+    ConnectionClosed,
+    HandshakeCompleted,
+    ServerKeyOffered,
+)
+from relay.wire.phases import Phase
+
+LOGIN_S: Final = 15.0
+"""From the end of the handshake to WELCOME."""
+ANSWER_S: Final = 5.0
+"""Silence while an answer is awaited: then a ping; after as much again the connection is lost."""
+ANSWER_PING: Final = b"answer?"
+
+
+class Answer(NamedTuple):
+    """The end of something that was asked with a token: a result, or the error."""
+
+    token: object
+    result: object
+
+
+class ClientState:
+    """One client instance, over as many connections as it takes."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._connection: Connection | None = None
+        """None between connections."""
+        self._backoff = Backoff(options.jitter)
+        self._inbox = Inbox()
+        self._follows = Follows()
+        self._requests = Requests()
+        self._sends = Sends(
+            options.identity.counters,
+            window=options.window,
+            patience_s=options.patience_s,
+            retry_spread=options.jitter,
+        )
+        self._answers: list[Answer] = []
+        self._out: list[bytes] = []
+        self._expected_key = options.expected_key
+        self._ending: ClientError | None = None
+        """Why this side is ending the connection, for good; None: it is not."""
+        self._login_error: ClientError | None = None
+        self._login_deadline: float | None = None
+        """None except between handshake and WELCOME."""
+        self._rejoin_due = False
+        """True: online, but the logs are joined again only once the application has caught up."""
+        self._last_received = 0.0
+        self._awaiting_since: float | None = None
+        """Since when an answer is awaited; None: none is."""
+        self._pinged_at: float | None = None
+        """When the ping for that answer left; None: no need yet."""
+        self._body_bytes_max = limits.BODY_BYTES_MAX
+
+        self.state = State.CONNECTING
+        self.error: ClientError | None = None
+        """Why the client is CLOSED; None: it was closed by ``close``, or is not closed."""
+        self.last_problem: ClientError | None = None
+        """Why the last connection ended, or did not come about; None: nothing happened yet."""
+        self.connect_at: float | None = None
+        """WAITING: when to dial again."""
+        self.undecided_key: str | None = None
+        """The fingerprint of an unknown key, until ``trust_key`` or ``fail``. No connection is open."""
+        self.server_fingerprint: str | None = options.expected_key
+        self.name = options.name
+        """As the server spells it, after the login."""
+        self.logins = 0
+        self._inbox.put(StateChanged(State.CONNECTING))
+
+    # --- connections -----------------------------------------------------------------------------
+    def dialling(self) -> None:
+        """The face is about to open a socket."""
+        self.connect_at = None
+        if self.state is not State.CONNECTING:
+            self._change(State.CONNECTING)
+
+    def connection_made(self, now: float) -> None:
+        """A TCP connection is open; the server speaks first."""
+        self._login_error = None
+        self._connection = Connection.client(now=now, random_bytes=self._options.random_bytes)
+        self._last_received = now
+
+    def connect_failed(self, error: ClientError, now: float) -> None:
+        """No connection could be opened. Final for the first one; later it is tried again."""
+        self.last_problem = error
+        if self.logins == 0 or not self._options.reconnect:
+            self._finish(error)
+        else:
+            self._wait(error, now, 0.0)
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """Take bytes from the server."""
+        connection = self._connection
+        if connection is None:
+            return
+        self._last_received = now
+        self._pinged_at = None
+        connection.receive_data(data, now)
+        self._handle_events(connection, now)
+
+    def receive_eof(self, now: float) -> None:
+        """Take the end of the stream, or the loss of the connection."""
+        if self._connection is not None:
+            self._connection.receive_eof(now)
+            self._handle_events(self._connection, now)
+
+    def data_to_send(self, now: float) -> bytes:
+        """Return the bytes to write now; call it after everything else."""
+        connection = self._connection
+        if connection is None:
+            return b""
+        parts = [connection.data_to_send()]
+        if connection.phase is Phase.OPEN:
+            out = self._out
+            if self.state is State.ONLINE:
+                out += [wire.pack(envelope) for envelope in self._requests.drain()]
+                out += self._sends.transmit()
+            if out:
+                parts += [connection.seal(content, now) for content in pack_records(out)]
+                out.clear()
+            self._await_answers(now)
+        self._ended(connection)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    @property
+    def connected(self) -> bool:
+        """False when the face should close its socket, once everything is written."""
+        return self._connection is not None
+
+    @property
+    def reading_paused(self) -> bool:
+        """True while the application takes events too slowly: do not read the socket."""
+        return self._inbox.full and self.state is State.ONLINE and not self._rejoin_due
+
+    def trust_key(self, fingerprint: str) -> None:
+        """The undecided key is the right one: dial again, at once."""
+        if fingerprint != self.undecided_key:
+            raise LocalProtocolError("this key was not in question")
+        self._expected_key = fingerprint
+        self.undecided_key = None
+
+    def fail(self, error: ClientError) -> None:
+        """End for good, without a word to the server."""
+        if self.state is not State.CLOSED:
+            self._connection = None
+            self._finish(error)
+
+    def close(self, now: float) -> None:
+        """End: with a close record when there is a connection."""
+        if self.state is State.CLOSED:
+            return
+        connection = self._connection
+        if connection is None:
+            self._finish(None)
+            return
+        self._ending = ClientClosed("the client was closed")
+        connection.close(CloseCode.NORMAL, now)
+        self._handle_events(connection, now)
+
+    # --- time ------------------------------------------------------------------------------------
+    def next_deadline(self) -> float | None:
+        """Return when ``handle_deadline`` is due; None: nothing is awaited."""
+        connection = self._connection
+        if connection is None:
+            return None
+        due = [self._login_deadline]
+        if not self.reading_paused:  # otherwise the silence is our own doing
+            due += [connection.next_deadline(), self._answer_deadline()]
+        if self.state is State.ONLINE:
+            due += [self._sends.next_deadline(), self._requests.next_deadline()]
+        return min((at for at in due if at is not None), default=None)
+
+    def handle_deadline(self, now: float) -> None:
+        """Do what is due."""
+        connection = self._connection
+        if connection is None:
+            return
+        if self.state is State.ONLINE:
+            self._sends.handle_deadline(now)
+            self._requests.handle_deadline(now)
+        if self._login_deadline is not None and now >= self._login_deadline:
+            connection.abort("the server did not answer the login")
+        if not self.reading_paused:
+            connection.handle_deadline(now)
+            self._check_answer(connection, now)
+        self._handle_events(connection, now)
+
+    def _answer_deadline(self) -> float | None:
+        if self._pinged_at is not None:
+            return self._pinged_at + ANSWER_S
+        if self._awaiting_since is not None:
+            return max(self._awaiting_since, self._last_received) + ANSWER_S
+        return None
+
+    def _check_answer(self, connection: Connection, now: float) -> None:
+        due = self._answer_deadline()
+        if due is None or now < due or connection.phase is not Phase.OPEN:
+            return
+        if self._pinged_at is None:
+            connection.ping(ANSWER_PING, now)
+            self._pinged_at = now
+        else:
+            connection.abort("no answer, and no sign of life")
+
+    def _await_answers(self, now: float) -> None:
+        if not (self._sends.in_flight or len(self._requests)):
+            self._awaiting_since = self._pinged_at = None
+        elif self._awaiting_since is None:
+            self._awaiting_since = now
+
+    # --- the program -----------------------------------------------------------------------------
+    def take(self) -> Event | None:
+        """Return the next event, or None; the cursor of its log moves with it."""
+        event = self._inbox.take()
+        if self._rejoin_due and not self._inbox.full:
+            self._rejoin_due = False
+            for request in self._rejoins():
+                self._requests.ask(request)
+        return event
+
+    @property
+    def has_event(self) -> bool:
+        """True when ``take`` has something, or nothing will ever come again."""
+        return len(self._inbox) > 0 or self.state is State.CLOSED
+
+    def answers(self) -> list[Answer]:
+        """Return what was asked with a token and has ended since the last call."""
+        answers = self._answers
+        outcomes = self._sends.outcomes()
+        if outcomes:
+            answers += [Answer(token, result) for token, result in outcomes]
+        if not answers:
+            return _NOTHING
+        self._answers = []
+        return answers
+
+    @property
+    def cursors(self) -> dict[str, Cursor]:
+        """For each log that is followed, the last entry that the program has taken."""
+        return dict(self._inbox.taken)
+
+    @property
+    def identity(self) -> Identity:
+        """This instance, with the counters as they stand now."""
+        given = self._options.identity
+        return Identity(given.secret, given.producer, self._sends.counters())
+
+    @property
+    def unacknowledged(self) -> int:
+        """Sends without a final answer."""
+        return self._sends.count
+
+    @property
+    def statistics(self) -> dict[str, int]:
+        """Counts since the start: logins, resent messages, repeated entries that were dropped."""
+        return {
+            "logins": self.logins,
+            "resent": self._sends.resent,
+            "repeats": self._follows.repeats,
+        }
+
+    def has_room(self, body_bytes: int) -> bool:
+        """True when the window takes one more message."""
+        return self._sends.has_room(body_bytes)
+
+    def send(self, log: str, content_type: str, body: bytes, token: object) -> None:
+        """Queue a message; its outcome comes with ``answers``. The caller has asked ``has_room``.
+
+        Raises:
+            NameInvalid: not the name of a log.
+            MessageTooLong: the body or the content type.
+            ClientError: the client has ended.
+        """
+        self._check_open()
+        log = _canonical(log)
+        if len(body) > self._body_bytes_max:
+            raise MessageTooLong(
+                f"a message of {len(body)} bytes; at most {self._body_bytes_max} are allowed"
+            )
+        if len(content_type.encode()) > limits.CONTENT_TYPE_BYTES_MAX:
+            raise MessageTooLong(f"a content type over {limits.CONTENT_TYPE_BYTES_MAX} bytes")
+        self._sends.add(log, content_type, body, token)
+
+    def join(self, log: str, cursor: Cursor | None, last: int, token: object) -> None:
+        """Follow a log, after a cursor or with its last entries.
+
+        Raises:
+            NameInvalid: not the name of a log.
+            AlreadyJoined: the log is followed.
+            ClientError: the client has ended.
+        """
+        self._check_open()
+        log = _canonical(log)
+        if log in self._follows:
+            raise refused(ErrorCode.ALREADY_JOINED)
+        if not 0 <= last <= limits.HISTORY_ON_JOIN_MAX:
+            raise refused(ErrorCode.BAD_REQUEST, limits.HISTORY_ON_JOIN_MAX, "last")
+        following = self._follows.add(log, Start(cursor, last))
+        self._requests.ask(Request(log, following.join, token))
+
+    def leave(self, log: str, token: object) -> Cursor | None:
+        """Stop following. Events of the log that were not taken are dropped.
+
+        Returns:
+            The cursor of what was taken, to go on from later.
+
+        Raises:
+            NotAMember: the log is not followed.
+        """
+        self._check_open()
+        log = _canonical(log)
+        if self._follows.remove(log) is None:
+            raise refused(ErrorCode.NOT_A_MEMBER)
+        cursor = self._inbox.unfollow(log)
+        self._requests.forget_own(log)
+        if self.state is State.ONLINE:
+            self._requests.ask(Request(log, lambda number: wire.Leave(number, log), token, True))
+        else:
+            self._answers.append(Answer(token, None))
+        return cursor
+
+    def who(self, log: str, token: object) -> None:
+        """Ask for the members of a log that is followed."""
+        self._check_open()
+        log = _canonical(log)
+        self._requests.ask(Request(log, lambda number: wire.Who(number, log), token))
+
+    def history(self, log: str, forward: bool, seq: int, count: int, token: object) -> None:
+        """Ask for a page of a log that is followed."""
+        self._check_open()
+        log = _canonical(log)
+        if not (0 <= seq <= limits.U63_MAX and 1 <= count <= limits.PAGE_ENTRIES_MAX):
+            raise refused(ErrorCode.BAD_REQUEST, limits.PAGE_ENTRIES_MAX, "seq or count")
+        self._requests.ask(
+            Request(log, lambda number: wire.History(number, log, forward, seq, count), token)
+        )
+
+    def _check_open(self) -> None:
+        if self.state is State.CLOSED or self._ending is not None:
+            raise self.error or ClientClosed("the client is closed")
+
+    # --- events of the connection ----------------------------------------------------------------
+    def _handle_events(self, connection: Connection, now: float) -> None:
+        for event in connection.events():
+            match event:
+                case ApplicationData(content=content):
+                    self._receive_envelopes(connection, content, now)
+                case ServerKeyOffered(fingerprint=fingerprint):
+                    self._check_key(connection, fingerprint, now)
+                case HandshakeCompleted():
+                    self._log_in(now)
+                case ConnectionClosed():
+                    self._closed(event, now)
+                case _:
+                    pass
+        if connection.finished and self._connection is connection:
+            # An abort from inside this loop adds its event behind the ones that were drained.
+            for event in connection.events():
+                if isinstance(event, ConnectionClosed):
+                    self._closed(event, now)
+
+    def _check_key(self, connection: Connection, fingerprint: str, now: float) -> None:
+        """Pin decision (section 3.2): before the client has sent one byte."""
+        expected = self._expected_key
+        if expected is None:
+            self.undecided_key = fingerprint
+            connection.abort("the server's key is not known")
+        elif fingerprint != expected:
+            self._ending = ServerKeyMismatch(
+                f"the server's key has CHANGED: expected {expected}, got {fingerprint}; "
+                "somebody may be listening in; nothing was sent",
+                fingerprint,
+                expected,
+            )
+            connection.abort("the server's key is another one")
+        else:
+            self.server_fingerprint = fingerprint
+            connection.accept_server_key(now)
+
+    def _log_in(self, now: float) -> None:
+        options, identity = self._options, self._options.identity
+        self._out = [
+            wire.pack(
+                wire.Hello(
+                    options.name,
+                    identity.secret,
+                    identity.producer,
+                    options.display,
+                    options.agent,
+                )
+            )
+        ]
+        self._login_deadline = now + LOGIN_S
+
+    def _closed(self, event: ConnectionClosed, now: float) -> None:
+        """The connection is over: begin again, or end."""
+        handshaken = self._login_deadline is not None or self.state is State.ONLINE
+        self._offline()
+        if self._ending is not None:
+            self._finish(self._ending)
+            return
+        if self.undecided_key is not None:
+            return  # the face asks, and dials again or fails
+        error = self._reason(event, handshaken)
+        self.last_problem = error
+        final = not may_reconnect(event.code) or not self._options.reconnect
+        if final or (self.logins == 0 and isinstance(error, HandshakeFailed)):
+            self._finish(error)
+        else:
+            self._wait(error, now, event.retry_after_s)
+
+    def _reason(self, event: ConnectionClosed, handshaken: bool) -> ClientError:
+        if event.code is not None and event.remote:
+            if self._login_error is not None and event.code == CloseCode.NAME_REFUSED:
+                return self._login_error
+            return closed_by_server(event.code, event.retry_after_s)
+        if event.code == CloseCode.IDLE:
+            return Idle(event.code)
+        if event.code is not None:
+            return ServerBrokeProtocol(f"the server broke the protocol: {event.detail}")
+        if event.remote or handshaken:
+            return ConnectionLost(event.detail)
+        return HandshakeFailed(f"no encrypted connection: {event.detail}")
+
+    def _offline(self) -> None:
+        # data_to_send still has the last bytes (a close record) to give out: see _ended.
+        self._login_deadline = None
+        self._awaiting_since = self._pinged_at = None
+        self._out.clear()
+        self._rejoin_due = False
+        self._follows.offline()
+        self._sends.offline()
+        self._requests.forget_own()
+        self._requests.offline()
+        for request in self._requests.done_by_loss():
+            self._answers.append(Answer(request.token, None))
+
+    def _ended(self, connection: Connection) -> None:
+        if connection.finished and self._connection is connection:
+            self._connection = None
+
+    def _wait(self, error: ClientError, now: float, retry_after_s: float) -> None:
+        delay = self._backoff.next_delay(now, retry_after_s)
+        self.connect_at = now + delay
+        self._change(State.WAITING, str(error), delay)
+
+    def _finish(self, error: ClientError | None) -> None:
+        """CLOSED: nothing more comes. Everything that waits for an answer gets this one."""
+        closed_by_us = error is None or isinstance(error, ClientClosed)
+        self.error = None if closed_by_us else error
+        ended = error or ClientClosed("the client was closed")
+        self._sends.fail_all(ended)
+        self._answers += [
+            Answer(request.token, ended)
+            for request in self._requests.drop_all()
+            if request.token is not None
+        ]
+        self.connect_at = None
+        self.undecided_key = None
+        self._change(State.CLOSED, "" if closed_by_us else str(error))
+
+    def _change(self, state: State, detail: str = "", retry_s: float = 0.0) -> None:
+        self.state = state
+        self._inbox.put(StateChanged(state, detail, retry_s))
+
+    # --- envelopes -------------------------------------------------------------------------------
+    def _receive_envelopes(self, connection: Connection, content: bytes, now: float) -> None:
+        try:
+            received = wire.unpack_server(content)
+        except RemoteProtocolError as error:
+            self._ending = ServerBrokeProtocol(f"the server broke the protocol: {error}")
+            connection.close(error.code, now)
+            return
+        for envelope in received:
+            kind = type(envelope)
+            if kind is wire.EntryMessage:
+                entry = cast(wire.EntryMessage, envelope)
+                step = self._follows.entry(entry)
+                if step is Step.DELIVER:
+                    self._inbox.put(cast(Message, _as_message(entry)))
+                elif step is Step.REJOIN:
+                    self._rejoin(connection, entry.log)
+            elif kind is wire.Ack:
+                self._sends.acknowledged(cast(wire.Ack, envelope), now)
+            elif kind is Unknown:
+                pass  # of a later version: "a client ignores one"
+            else:
+                self._HANDLERS[kind](self, connection, envelope, now)
+
+    def _welcome(self, connection: Connection, welcome: wire.Welcome, now: float) -> None:
+        if self.state is State.ONLINE:
+            return
+        self._login_deadline = None
+        self.logins += 1
+        self.name = welcome.name
+        self._body_bytes_max = min(welcome.body_bytes_max, limits.BODY_BYTES_MAX)
+        self._backoff.online(now)
+        # Joins first: WHO and HISTORY rest on them.
+        self._rejoin_due = self._inbox.full
+        self._requests.online([] if self._rejoin_due else self._rejoins())
+        self._sends.online(welcome.sends_max)
+        self._change(State.ONLINE)
+
+    def _rejoins(self) -> list[Request]:
+        return [Request(f.log, f.join, None) for f in self._follows.known()]
+
+    def _joined(self, connection: Connection, joined: wire.Joined, now: float) -> None:
+        request = self._requests.answered(joined.request)
+        if request is None:
+            return
+        start = Cursor(joined.start_epoch, joined.start_seq)
+        following = self._follows.get(request.log)
+        if following is not None:
+            if following.received is None:
+                self._inbox.follow(request.log, start)
+            following.joined_at(start)
+        head = Cursor(joined.head_epoch, joined.head_seq)
+        self._answer(request, Joined(request.log, start, head))
+
+    def _rejoin(self, connection: Connection, log: str) -> None:
+        """Something is missing in a log: back to the cursor. Until JOINED nothing of it counts."""
+        following = self._follows.get(log)
+        assert following is not None
+        following.joined = following.live = False
+        following.rejoins += 1
+        if following.rejoins > REJOINS_MAX:
+            connection.abort(f"entries of {log} are missing, again and again")
+            return
+        self._requests.forget_own(log)
+        self._requests.ask(Request(log, lambda number: wire.Leave(number, log), None))
+        self._requests.ask(Request(log, following.join, None))
+
+    def _left(self, connection: Connection, left: wire.Left, now: float) -> None:
+        request = self._requests.answered(left.request)
+        if request is not None:
+            self._answer(request, None)
+
+    def _error(self, connection: Connection, error: wire.Error, now: float) -> None:
+        if error.request == 0:
+            if self._login_deadline is not None:
+                self._login_error = refused(error.code, error.arg, error.text)
+            return
+        request = self._requests.refused(error, now)
+        if request is None:
+            return
+        reason = refused(error.code, error.arg, error.text)
+        following = self._follows.get(request.log)
+        if following is not None and request.envelope == following.join:
+            self._follows.remove(request.log)
+            if following.received is not None:
+                self._inbox.put(Unfollowed(request.log, str(reason)))
+        self._answer(request, reason)
+
+    def _answer(self, request: Request, result: object) -> None:
+        if request.token is not None:
+            self._answers.append(Answer(request.token, result))
+
+    def _refused(self, connection: Connection, envelope: wire.Refused, now: float) -> None:
+        self._sends.refused(envelope, now)
+
+    def _roster(self, connection: Connection, roster: wire.Roster, now: float) -> None:
+        if roster.log in self._follows:
+            self._inbox.put(
+                RosterChanged(
+                    roster.log,
+                    roster.total,
+                    tuple(Member(name, display) for name, display in roster.joined),
+                    tuple(roster.left),
+                    roster.incarnation,
+                    roster.version,
+                )
+            )
+
+    def _members(self, connection: Connection, members: wire.Members, now: float) -> None:
+        request = self._requests.answered(members.request)
+        if request is not None:
+            listed = tuple(Member(*cast("list[Any]", row)) for row in members.names)
+            result = Members(
+                request.log, members.total, listed, members.incarnation, members.version
+            )
+            self._answer(request, result)
+
+    def _page(self, connection: Connection, page: wire.Page, now: float) -> None:
+        request = self._requests.answered(page.request)
+        if request is not None:
+            entries = tuple(cast(Message, _as_message(entry)) for entry in page.entries)
+            self._answer(request, HistoryPage(entries, page.next, page.end))
+
+    def _live(self, connection: Connection, live: wire.Live, now: float) -> None:
+        self._placed(connection, live, Live(live.log, live.seq))
+
+    def _behind(self, connection: Connection, behind: wire.Behind, now: float) -> None:
+        self._placed(connection, behind, Behind(behind.log, behind.seq))
+
+    def _placed(
+        self, connection: Connection, place: wire.Live | wire.Behind, event: Live | Behind
+    ) -> None:
+        step = self._follows.place(place)
+        if step is Step.DELIVER:
+            self._inbox.put(event)
+        elif step is Step.REJOIN:
+            self._rejoin(connection, place.log)
+
+    def _gap(self, connection: Connection, gap: wire.Gap, now: float) -> None:
+        step = self._follows.gap(gap)
+        if step is Step.DELIVER:
+            known = gap.reason in _GAP_REASONS
+            self._inbox.put(
+                Gap(
+                    gap.log,
+                    Cursor(gap.from_epoch, gap.from_seq),
+                    Cursor(gap.to_epoch, gap.to_seq),
+                    GapReason(gap.reason) if known else gap.reason,
+                )
+            )
+        elif step is Step.REJOIN:
+            self._rejoin(connection, gap.log)
+
+    # Each takes the envelope type of its key; a dict cannot say that.
+    _HANDLERS: Final[dict[type, Callable[[Any, Connection, Any, float], None]]] = {
+        wire.Welcome: _welcome,
+        wire.Joined: _joined,
+        wire.Left: _left,
+        wire.Error: _error,
+        wire.Refused: _refused,
+        wire.Roster: _roster,
+        wire.Members: _members,
+        wire.Page: _page,
+        wire.Live: _live,
+        wire.Behind: _behind,
+        wire.Gap: _gap,
+    }
+
+
+def _canonical(log: str) -> str:
+    """Return the canonical spelling of a log's name. Raises NameInvalid."""
+    log = names.normal(log)
+    if names.is_room(log) or names.is_inbox(log):
+        return log
+    raise refused(ErrorCode.NAME_INVALID, 0, "2 to 32 characters of a-z, 0-9, _ and -")
+
+
+def _as_message(entry: wire.EntryMessage) -> tuple[object, ...]:
+    # The same fields in the same place: one call in C, no Python constructor per message.
+    return tuple.__new__(Message, entry)
+
+
+_GAP_REASONS: Final = frozenset(int(reason) for reason in GapReason)
+_NOTHING: Final[list[Answer]] = []
