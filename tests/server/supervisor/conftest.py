@@ -1,0 +1,117 @@
+"""The program of plant.py, running."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import psutil
+import pytest
+
+from tests.support.cluster import wait_until
+
+ROOT = Path(__file__).parents[3]
+
+
+class Running:
+    """A supervisor with tiny children in a process group of its own."""
+
+    def __init__(self, directory: Path, workers: int, **server: float) -> None:
+        self.directory = directory
+        self.printed: list[str] = []
+        self.said: list[str] = []
+        """Lines on stderr that are no log."""
+        self.log: list[dict[str, Any]] = []
+        command = [sys.executable, "-m", "tests.server.supervisor.plant", str(directory)]
+        self.process = subprocess.Popen(
+            [*command, str(workers), json.dumps(server)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._threads = [
+            self._collect(self.process.stdout, self.printed.append),
+            self._collect(self.process.stderr, self._note),
+        ]
+
+    @staticmethod
+    def _collect(stream: IO[str] | None, take: Callable[[str], None]) -> threading.Thread:
+        assert stream is not None
+
+        def run() -> None:
+            with stream:
+                for line in stream:
+                    take(line.rstrip("\n"))
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
+
+    def _note(self, line: str) -> None:
+        if line.startswith("{"):
+            self.log.append(json.loads(line))
+        else:
+            self.said.append(line)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [line for line in list(self.log) if line["event"] == name]
+
+    def wait_ready(self) -> None:
+        wait_until(lambda: self.printed or self.process.poll() is not None, "the start")
+        assert self.printed == ["fingerprint"], self.said
+
+    def wait_events(self, name: str, count: int) -> list[dict[str, Any]]:
+        wait_until(lambda: len(self.events(name)) >= count, f"{count} times {name}")
+        return self.events(name)
+
+    def table(self) -> list[dict[str, Any]]:
+        """The workers by the newest log line about them."""
+        workers: list[dict[str, Any]] = self.events("workers")[-1]["workers"]
+        return workers
+
+    def pid(self, index: int) -> int:
+        return int(self.table()[index]["pid"])
+
+    def agent_pid(self) -> int:
+        return int(self.events("agent_ready")[-1]["pid"])
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    def wait_end(self) -> int:
+        code = self.process.wait(30)
+        for thread in self._threads:
+            thread.join(30)
+        return code
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.wait_end()
+
+
+Run = Callable[..., Running]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    """Gives a function that starts a supervisor, with settings of the server by name."""
+    running: list[Running] = []
+
+    def start(workers: int = 2, **server: float) -> Running:
+        running.append(Running(tmp_path, workers, **server))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.kill()

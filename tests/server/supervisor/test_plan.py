@@ -1,0 +1,179 @@
+"""The plan without a single fork: time and chance are numbers here."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from relay.server.supervisor.plan import (
+    CRASHES_FAST,
+    WORKER_BOOT_S,
+    Child,
+    Finish,
+    Phase,
+    Role,
+    Send,
+    Start,
+    State,
+    backoff_s,
+    plan,
+    wake_at,
+)
+
+
+def state_of(workers: int = 2, *, ready: bool = False) -> State:
+    state = State([Child(Role.WORKER, n) for n in range(workers)], worker_timeout_s=5.0)
+    if ready:
+        for number, child in enumerate(state.children()):
+            state.started(child, 100 + number, 1 + number, 0.0)
+            state.became_ready(child, 0.0)
+    return state
+
+
+def test_agent_first_then_the_workers() -> None:
+    state = state_of()
+    assert plan(state, 0.0) == [Start(state.agent)]
+    state.started(state.agent, 100, 1, 0.0)
+    assert plan(state, 0.0) == []
+    assert not state.became_ready(state.agent, 0.5)
+    assert plan(state, 0.5) == [Start(state.workers[0]), Start(state.workers[1])]
+
+
+def test_the_start_is_over_when_the_last_worker_is_ready() -> None:
+    state = state_of()
+    for number, child in enumerate(state.children()):
+        state.started(child, 100 + number, 1 + number, 0.0)
+    assert [state.became_ready(child, 1.0) for child in state.children()] == [False, False, True]
+    assert state.serving
+    # A restart is not another start.
+    state.exited(state.workers[0], 2.0, 0.0)
+    state.started(state.workers[0], 103, 4, 2.0)
+    assert not state.became_ready(state.workers[0], 2.1)
+
+
+def test_plan_is_idempotent() -> None:
+    state = state_of(ready=True)
+    state.workers[0].heartbeat_s = 1.0
+    state.workers[1].heartbeat_s = 100.0
+    state.agent.heartbeat_s = 100.0
+    expected = [Send(state.workers[0], signal.SIGKILL, "hung")]
+    assert plan(state, 100.0) == expected
+    assert plan(state, 100.0) == expected
+    state.workers[0].sent = signal.SIGKILL
+    assert plan(state, 100.0) == []
+
+
+def test_silence_is_noticed_at_its_deadline_and_not_before() -> None:
+    state = state_of(1, ready=True)
+    state.agent.heartbeat_s = state.workers[0].heartbeat_s = 7.0
+    assert wake_at(state, 7.0) == 12.0
+    assert plan(state, 11.99) == []
+    assert len(plan(state, 12.0)) == 2
+
+
+def test_a_booting_worker_gets_longer() -> None:
+    state = state_of(1, ready=True)
+    worker = state.workers[0]
+    state.exited(worker, 10.0, 0.0)
+    state.started(worker, 200, 9, 10.0)
+    state.agent.heartbeat_s = 1000.0
+    assert plan(state, 10.0 + WORKER_BOOT_S - 0.01) == []
+    assert plan(state, 10.0 + WORKER_BOOT_S) == [Send(worker, signal.SIGKILL, "not ready in time")]
+
+
+def test_silence_while_the_supervisor_slept_proves_nothing() -> None:
+    state = state_of(1, ready=True)
+    state.awake_s = 1000.0
+    assert plan(state, 1000.1) == []
+    assert len(plan(state, 1005.0)) == 2
+
+
+def test_workers_wait_for_the_agent() -> None:
+    state = state_of(1, ready=True)
+    state.exited(state.agent, 1.0, 0.0)
+    state.exited(state.workers[0], 1.0, 0.0)
+    assert plan(state, 1.0) == [Start(state.agent)]
+    # Nothing to be woken for on behalf of the worker: no busy loop.
+    state.started(state.agent, 300, 9, 1.0)
+    assert wake_at(state, 1.0) > 1.5
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.999])
+def test_backoff(chance: float) -> None:
+    waits = [backoff_s(crashes, 0, chance) for crashes in range(1, 12)]
+    assert waits[0] == 0.0
+    assert waits == sorted(waits)
+    assert waits[CRASHES_FAST - 1] <= 0.4
+    assert waits[CRASHES_FAST] >= 0.5
+    assert waits[-1] <= 4.0
+    boots = [backoff_s(1, failed, chance) for failed in range(1, 2000)]
+    assert boots[0] > 0
+    assert 15.0 <= boots[-1] <= 30.0
+
+
+@pytest.mark.parametrize("boots", [True, False])
+def test_never_a_fork_bomb(boots: bool) -> None:
+    """A worker that dies at once, for ten minutes: the number of forks stays small."""
+    state = state_of(1, ready=True)
+    worker = state.workers[0]
+    now, forks = 0.0, 0
+    state.exited(worker, now, 0.0)
+    while now < 600.0:
+        state.agent.heartbeat_s = now
+        for action in plan(state, now):
+            assert action == Start(worker)
+            forks += 1
+            state.started(worker, 1000 + forks, 10 + forks, now)
+            if boots:
+                state.became_ready(worker, now)
+            state.exited(worker, now, 0.0)
+        now = max(now, min(wake_at(state, now), worker.start_at_s))
+    assert forks < (320 if boots else 60)
+    # Left alone for the window, it is trusted again: an immediate restart.
+    state.started(worker, 1, 1, now)
+    state.became_ready(worker, now)
+    state.exited(worker, now + 60.0, 0.5)
+    assert worker.start_at_s == now + 60.0
+
+
+def test_stop_workers_then_agent_then_finish() -> None:
+    state = state_of(2, ready=True)
+    state.stop(10.0, 30.0)
+    sends = plan(state, 10.0)
+    assert sends == [Send(child, signal.SIGTERM, "stop") for child in state.workers]
+    for child in state.workers:
+        child.sent = signal.SIGTERM
+    assert plan(state, 10.1) == []
+    assert wake_at(state, 38.0) == 41.0
+    for child in state.workers:
+        state.exited(child, 12.0, 0.0)
+    assert plan(state, 12.0) == [Send(state.agent, signal.SIGTERM, "stop")]
+    state.agent.sent = signal.SIGTERM
+    state.exited(state.agent, 12.1, 0.0)
+    assert plan(state, 12.1) == [Finish()]
+
+
+def test_stop_twice_and_then_by_force() -> None:
+    state = state_of(1, ready=True)
+    state.stop(10.0, 30.0)
+    worker = state.workers[0]
+    worker.sent = signal.SIGTERM
+    state.stop(11.0, 30.0)
+    assert plan(state, 11.0) == [Send(worker, signal.SIGQUIT, "stop")]
+    worker.sent = signal.SIGQUIT
+    assert plan(state, 12.9) == []
+    assert plan(state, 13.0) == [Send(worker, signal.SIGKILL, "not stopped in time")]
+
+
+def test_nothing_is_started_while_stopping() -> None:
+    state = state_of(2, ready=True)
+    state.stop(1.0, 30.0)
+    state.exited(state.workers[0], 1.0, 0.0)
+    assert all(isinstance(action, Send) for action in plan(state, 50.0))
+
+
+def test_phase_of_a_dead_child() -> None:
+    state = state_of(1, ready=True)
+    state.exited(state.workers[0], 1.0, 0.0)
+    assert (state.workers[0].phase, state.workers[0].pid) == (Phase.DOWN, 0)

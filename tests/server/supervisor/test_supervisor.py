@@ -1,0 +1,204 @@
+"""Restart, hang detection, back-off, boot failures, stopping, and death of the supervisor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.server.supervisor.conftest import Run
+from tests.support.cluster import wait_until
+
+
+def test_a_killed_worker_is_replaced(run: Run) -> None:
+    """Another process takes its partitions under a new generation; nobody else is touched."""
+    server = run(3)
+    server.wait_ready()
+    before = server.table()
+    os.kill(before[1]["pid"], signal.SIGKILL)
+    server.wait_events("workers", 2)
+    after = server.table()
+    assert [after[0], after[2]] == [before[0], before[2]]
+    assert after[1]["pid"] != before[1]["pid"]
+    assert after[1]["generation"] > max(worker["generation"] for worker in before)
+    assert after[1]["partitions"] == before[1]["partitions"] == [1, 4, 7, 10, 13]
+    assert server.printed == ["fingerprint"]
+
+
+def test_the_table_holds_and_counters_survive(run: Run, tmp_path: Path) -> None:
+    server = run(2)
+    server.wait_ready()
+    os.kill(server.pid(0), signal.SIGKILL)
+    server.wait_events("workers", 2)
+    server.process.terminate()
+    assert server.wait_end() == 0
+    # Worker 0 started twice, and each start counted once in the same row.
+    assert (tmp_path / "stopped-0").read_text() == "SIGTERM 2 [0, 2, 4, 6, 8, 10, 12, 14]"
+    assert (tmp_path / "stopped-1").read_text() == "SIGTERM 1 [1, 3, 5, 7, 9, 11, 13, 15]"
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGUSR1], ids=["stopped", "hung"])
+def test_a_silent_worker_is_killed_and_replaced(run: Run, number: signal.Signals) -> None:
+    server = run(2, worker_timeout_s=1)
+    server.wait_ready()
+    victim, other = server.pid(0), server.pid(1)
+    os.kill(victim, number)
+    server.wait_events("workers", 2)
+    assert [(e["pid"], e["reason"]) for e in server.events("child_killed")] == [(victim, "hung")]
+    assert not psutil.pid_exists(victim)
+    assert server.pid(0) != victim
+    assert server.pid(1) == other
+
+
+def test_the_supervisors_own_sleep_is_not_blamed_on_workers(run: Run) -> None:
+    """All were stopped (a suspended machine, a frozen container): nobody is killed for that."""
+    server = run(2, worker_timeout_s=1)
+    server.wait_ready()
+    pids = [server.process.pid, *(child.pid for child in server.children())]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(2.5)  # the passing of time is the event: more than twice what a worker may be silent
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    os.kill(server.pid(0), signal.SIGKILL)  # proof that it works again
+    server.wait_events("workers", 2)
+    assert server.events("child_killed") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_the_agent_is_replaced(run: Run, number: signal.Signals) -> None:
+    server = run(2, worker_timeout_s=1)
+    server.wait_ready()
+    victim = server.agent_pid()
+    os.kill(victim, number)
+    server.wait_events("agent_ready", 2)
+    assert server.agent_pid() != victim
+    assert not psutil.pid_exists(victim)
+    assert len(server.events("workers")) == 1
+
+
+def test_a_crash_loop_is_slowed_down(run: Run, tmp_path: Path) -> None:
+    server = run(1)
+    server.wait_ready()
+    (tmp_path / "worker-crashes").touch()
+    os.kill(server.pid(0), signal.SIGKILL)
+    waits = [event["wait_s"] for event in server.wait_events("restart_delayed", 5)]
+    # The first restart is immediate; the following ones double, with a spread of half.
+    assert len(server.events("child_exited")) == 6
+    for wait, most in zip(waits, [0.1, 0.2, 0.4, 1.0, 2.0], strict=False):
+        assert most / 2 <= wait <= most
+    (tmp_path / "worker-crashes").unlink()
+    known = len(server.events("workers"))
+    server.wait_events("workers", known + 1)
+    assert psutil.pid_exists(server.pid(0))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "code", "message"),
+    [
+        ("worker-says-no", 3, "worker 0 cannot start: no such luck"),
+        ("worker-dies-at-boot", 3, "it ended with exit code 7 before it was ready"),
+        ("agent-says-no", 1, "no key for you"),
+    ],
+)
+def test_a_child_that_cannot_boot_ends_everything(
+    run: Run,
+    tmp_path: Path,
+    mistake: str,
+    code: int,
+    message: str,
+) -> None:
+    (tmp_path / mistake).touch()
+    server = run(2)
+    assert server.wait_end() == code
+    assert len(server.said) == 1
+    assert message in server.said[0].replace("worker 1", "worker 0")
+    assert server.printed == []
+
+
+def test_later_a_boot_that_fails_is_tried_again(run: Run, tmp_path: Path) -> None:
+    server = run(2)
+    server.wait_ready()
+    (tmp_path / "worker-says-no").touch()
+    os.kill(server.pid(1), signal.SIGKILL)
+    failures = server.wait_events("boot_failed", 2)
+    assert failures[0]["reason"] == "no such luck"
+    (tmp_path / "worker-says-no").unlink()
+    server.wait_events("workers", 2)
+    assert psutil.pid_exists(server.pid(1))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop(run: Run, tmp_path: Path, number: signal.Signals) -> None:
+    """Exit code 0; workers are told by TERM; the agent goes last; nothing stays."""
+    server = run(2)
+    server.wait_ready()
+    children = server.children()
+    assert len(children) == 3
+    os.killpg(server.process.pid, number)  # as Ctrl-C in a terminal: everybody gets it
+    assert server.wait_end() == 0
+    assert not any(child.is_running() for child in children)
+    ended = ["worker" if "worker" in event else "agent" for event in server.events("child_exited")]
+    if number == signal.SIGINT:
+        assert ended == ["worker", "worker", "agent"]
+        assert (tmp_path / "stopped-0").read_text().startswith("SIGTERM")
+    assert server.events("child_killed") == []
+
+
+def test_workers_that_do_not_stop_are_killed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "worker-is-deaf").touch()
+    server = run(2, graceful_timeout_s=0.1)
+    server.wait_ready()
+    server.process.terminate()
+    assert server.wait_end() == 0
+    assert {event["reason"] for event in server.events("child_killed")} == {"not stopped in time"}
+    assert [event["how"] for event in server.events("child_exited")[:2]] == ["signal SIGKILL"] * 2
+
+
+def test_a_second_signal_stops_at_once(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "worker-is-deaf").touch()
+    server = run(2, graceful_timeout_s=3600)
+    server.wait_ready()
+    server.process.terminate()
+    server.wait_events("stopping", 1)
+    server.process.terminate()
+    assert server.wait_end() == 0
+    assert (tmp_path / "stopped-1").read_text().startswith("SIGQUIT")
+
+
+def test_nobody_outlives_the_supervisor(run: Run) -> None:
+    """Not even a child that is stopped and cannot notice anything."""
+    server = run(2)
+    server.wait_ready()
+    children = server.children()
+    os.kill(server.pid(0), signal.SIGSTOP)
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.wait_end()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
+
+
+def test_hangup_changes_nothing(run: Run) -> None:
+    server = run(2)
+    server.wait_ready()
+    os.kill(server.process.pid, signal.SIGHUP)
+    server.wait_events("reload_ignored", 1)
+    assert server.process.poll() is None
+    assert len(server.children()) == 3
+
+
+def test_children_hold_only_their_own_pipes(run: Run) -> None:
+    """After many restarts no child has more descriptors than the first one of its kind."""
+    server = run(2)
+    server.wait_ready()
+    first = psutil.Process(server.pid(0)).num_fds()
+    for round_ in range(3):
+        os.kill(server.pid(0), signal.SIGKILL)
+        server.wait_events("workers", 2 + round_)
+    assert psutil.Process(server.pid(0)).num_fds() <= first
+    supervisor = psutil.Process(server.process.pid)
+    wait_until(lambda: supervisor.num_fds() < 15, "the supervisor's descriptors closed")
