@@ -11,7 +11,7 @@ from relay import limits
 from relay.cli.connecting import TERMINATED, run_connected
 from relay.cli.exits import Exit
 from relay.cli.names import checked_name, checked_room, person_name
-from relay.cli.options import Target, target_options
+from relay.cli.options import Target, address_argument, target_options
 from relay.client.aio import Client
 from relay.terminal.chat import Chat
 from relay.terminal.lines import read_lines
@@ -24,7 +24,7 @@ LAST_DEFAULT = 50
 
 
 @click.command()
-@target_options
+@address_argument
 @click.option("--name", metavar="NAME", help="Who you are. [default: your login name]")
 @click.option("--room", metavar="ROOM", default=ROOM_DEFAULT, show_default=True, help="Where.")
 @click.option(
@@ -36,6 +36,7 @@ LAST_DEFAULT = 50
     show_default=True,
     help="Show the last N messages first.",
 )
+@target_options
 def chat(target: Target, name: str | None, room: str, last: int) -> int:
     """Talk in a room. /help lists the commands.
 

@@ -7,6 +7,7 @@ import contextlib
 import signal
 from collections.abc import Awaitable, Callable
 
+from relay import __version__
 from relay.cli.exits import CommandError, Exit
 from relay.cli.options import Target
 from relay.cli.server_keys import accept_unknown, changed_key
@@ -39,7 +40,8 @@ def run_connected(
     known = KnownServers(target.known_servers)
 
     def attempt() -> int:
-        client = Client(address, name=name, key_policy=KeyPolicy(known))
+        agent = f"relay {__version__}"
+        client = Client(address, name=name, key_policy=KeyPolicy(known), agent=agent)
         return asyncio.run(_session(client, use, on_term))
 
     try:

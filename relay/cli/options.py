@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,15 @@ class Target:
     accept_new: bool
 
 
-def target_options(command: _F) -> _F:
-    """Add ADDRESS and the options about the server's key; the command gets one ``target``."""
+address_argument = click.argument("address", metavar="ADDRESS")
+"""Goes first, with ``target_options`` last: help lists them in this order."""
 
+
+def target_options(command: _F) -> _F:
+    """Add the options about the server's key; the command gets them and ADDRESS as ``target``."""
+
+    # wraps also keeps the parameters that click noted on the command so far.
+    @functools.wraps(command)
     def with_target(
         address: str,
         known_servers: Path | None,
@@ -35,8 +42,6 @@ def target_options(command: _F) -> _F:
     ) -> object:
         return command(Target(address, known_servers, fingerprint, accept_new), **rest)
 
-    with_target.__doc__ = command.__doc__
-    with_target.__name__ = command.__name__
     wrapped: Any = with_target
     for add in (
         click.option(
@@ -57,7 +62,6 @@ def target_options(command: _F) -> _F:
             help="The file of known server keys. [default: $RELAY_KNOWN_SERVERS, or the file"
             " relay/known_servers in your configuration directory]",
         ),
-        click.argument("address", metavar="ADDRESS"),
     ):
         wrapped = add(wrapped)
     return wrapped  # type: ignore[no-any-return]

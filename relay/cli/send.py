@@ -12,18 +12,22 @@ from relay import limits
 from relay.cli.connecting import TERMINATED, run_connected
 from relay.cli.exits import CommandError, Exit
 from relay.cli.names import checked_name, checked_room, program_name
-from relay.cli.options import Target, target_options
+from relay.cli.options import Target, address_argument, target_options
 from relay.client.aio import Client
 from relay.client.errors import ClientError
 from relay.client.events import Stored
 from relay.terminal.lines import read_lines
+from relay.terminal.notices import Narrator
+from relay.terminal.output import Output
+from relay.terminal.screens import PlainScreen
 
 
 @click.command()
-@target_options
+@address_argument
 @click.argument("room", metavar="ROOM")
 @click.argument("text", metavar="[TEXT]", required=False)
 @click.option("--name", metavar="NAME", help="Who sends. [default: your login name and a suffix]")
+@target_options
 def send(target: Target, room: str, text: str | None, name: str | None) -> int:
     """Send TEXT to ROOM; without TEXT, each line of the input as a message of its own.
 
@@ -41,10 +45,15 @@ def send(target: Target, room: str, text: str | None, name: str | None) -> int:
         raise CommandError(f"TEXT {problem}")
 
     async def use(client: Client) -> int:
-        if body is None:
-            await send_lines(client, room, sys.stdin.fileno())
-        else:
-            await client.send(room, body)
+        tell = asyncio.create_task(_tell(client))
+        try:
+            if body is None:
+                await send_lines(client, room, sys.stdin.fileno())
+            else:
+                await client.send(room, body)
+        finally:
+            tell.cancel()
+            await asyncio.gather(tell, return_exceptions=True)
         return Exit.OK
 
     return run_connected(target, name, use, TERMINATED)
@@ -72,6 +81,14 @@ async def send_lines(client: Client, room: str, fd: int) -> None:
         await _stored(*under_way.popleft())
     if complaint:
         raise CommandError(complaint)
+
+
+async def _tell(client: Client) -> None:
+    """Say when the connection is interrupted: otherwise a wait has no visible reason."""
+    screen, narrator = PlainScreen(Output.stdout()), Narrator()
+    async for event in client:
+        if notice := narrator.notice_of(event):
+            screen.notice(notice)
 
 
 async def _stored(number: int, future: asyncio.Future[Stored]) -> None:

@@ -11,17 +11,17 @@ from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
 from relay.cli.json_lines import dump, gap_object, message_object
 from relay.cli.names import checked_name, checked_room, program_name
-from relay.cli.options import Target, target_options
+from relay.cli.options import Target, address_argument, target_options
 from relay.client.aio import Client
 from relay.client.events import Gap, Message
-from relay.terminal.notices import notice_of
+from relay.terminal.notices import Narrator
 from relay.terminal.output import Output
 from relay.terminal.screens import PlainScreen
 from relay.terminal.view import day_and_clock
 
 
 @click.command()
-@target_options
+@address_argument
 @click.argument("room", metavar="ROOM")
 @click.option("--name", metavar="NAME", help="Who reads. [default: your login name and a suffix]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -38,6 +38,7 @@ from relay.terminal.view import day_and_clock
     metavar="N",
     help="Begin with the last N messages. [default: only new ones]",
 )
+@target_options
 def tail(
     target: Target, room: str, name: str | None, as_json: bool, since: int | None, last: int | None
 ) -> int:
@@ -65,22 +66,22 @@ def tail(
 
 
 async def _show_json(client: Client, output: Output) -> None:
-    screen = PlainScreen(output)
+    screen, narrator = PlainScreen(output), Narrator()
     async for event in client:
         if isinstance(event, Message):
             await output.write(dump(message_object(event)) + "\n")
         elif isinstance(event, Gap):
             await output.write(dump(gap_object(event)) + "\n")
-        elif notice := notice_of(event, presence=False):
+        elif notice := narrator.notice_of(event):
             screen.notice(notice)
 
 
 async def _show_text(client: Client, output: Output) -> None:
-    screen = PlainScreen(output, day_and_clock)
+    screen, narrator = PlainScreen(output, day_and_clock), Narrator()
     async for event in client:
         if isinstance(event, Message):
             await screen.message(event)
-        elif notice := notice_of(event, presence=False):
+        elif notice := narrator.notice_of(event):
             screen.notice(notice)
 
 

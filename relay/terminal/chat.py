@@ -14,7 +14,7 @@ from relay.client.aio import Client
 from relay.client.errors import ClientError, MessageTooLong, Refused
 from relay.client.events import Message, Stored
 from relay.terminal import commands
-from relay.terminal.notices import members_notice, notice_of
+from relay.terminal.notices import Narrator, members_notice
 from relay.terminal.screens import Screen
 from relay.terminal.view import day
 
@@ -67,10 +67,11 @@ class Chat:
 
     # --- what comes in ---------------------------------------------------------------------------
     async def _show_events(self) -> NoReturn:
+        narrator = Narrator(self.client.name)
         async for event in self.client:
             if isinstance(event, Message):
                 await self._show(event)
-            elif notice := notice_of(event):
+            elif notice := narrator.notice_of(event):
                 self.screen.notice(notice)
         raise ClientError("the connection has ended")
 

@@ -1,4 +1,4 @@
-"""What a client's events mean to a person, in words. Pure."""
+"""What a client's events mean to a person, in words. No I/O."""
 
 from __future__ import annotations
 
@@ -18,44 +18,58 @@ from relay.terminal.text import harmless, harmless_name
 
 _WHY_GAP: Final[dict[int, str]] = {
     GapReason.EPOCH: "the server lost them, or was restored from a backup",
-    GapReason.AHEAD: "they come from another log than the server's",
+    GapReason.AHEAD: "the server never had them; this is another log than before",
     GapReason.RETENTION: "the server no longer holds them",
 }
 
 
-def notice_of(event: Event, presence: bool = True) -> str | None:
-    """Return the notice for an event, or None if there is nothing to say about it.
+class Narrator:
+    """Tells what happens, and only what is news: remembers what it said of the connection."""
 
-    ``presence``: also say who comes and goes.
-    """
-    if isinstance(event, StateChanged):
-        return _state_notice(event)
-    if isinstance(event, Gap):
-        why = _WHY_GAP.get(event.reason, f"reason {event.reason}")
-        return f"messages {event.start.seq + 1} to {event.end.seq} are missing: {why}"
-    if isinstance(event, Unfollowed):
-        return f"no longer in {harmless_name(event.log)}: {event.detail}"
-    if isinstance(event, RosterChanged) and presence:
-        return _roster_notice(event)
-    return None
+    def __init__(self, me: str | None = None) -> None:
+        """Leave out the coming and going of ``me``; with None, of everybody."""
+        self._me = me
+        self._problem: str | None = None
+        """Why there is no connection, as it was told; None: there is one."""
+
+    def notice_of(self, event: Event) -> str | None:
+        """Return the notice for an event, or None if there is nothing to say about it."""
+        if isinstance(event, StateChanged):
+            return self._state(event)
+        if isinstance(event, RosterChanged) and self._me is not None:
+            return self._roster(event)
+        if isinstance(event, Gap):
+            return _gap(event)
+        if isinstance(event, Unfollowed):
+            return f"no longer in {harmless_name(event.log)}: {event.detail}"
+        return None
+
+    def _state(self, event: StateChanged) -> str | None:
+        if event.state is State.WAITING:
+            told, self._problem = self._problem, event.detail
+            if told == event.detail:
+                return None
+            return f"not connected: {event.detail or 'the connection was lost'}; reconnecting"
+        if event.state is State.ONLINE and self._problem is not None:
+            self._problem = None
+            return "connected again"
+        return None
+
+    def _roster(self, event: RosterChanged) -> str | None:
+        came = [
+            f"{person(member.name, member.display)} is here"
+            for member in event.joined
+            if member.name != self._me
+        ]
+        went = [f"{harmless_name(name)} left" for name in event.left if name != self._me]
+        return ", ".join(came + went) or None
 
 
-def _state_notice(event: StateChanged) -> str | None:
-    match event.state:
-        case State.ONLINE:
-            return "online"
-        case State.WAITING:
-            return f"connection lost: {event.detail or 'no word'}; reconnecting"
-        case State.CLOSED if event.detail:
-            return f"closed: {event.detail}"
-        case _:
-            return None
-
-
-def _roster_notice(event: RosterChanged) -> str | None:
-    came = [f"{person(member.name, member.display)} is here" for member in event.joined]
-    went = [f"{harmless_name(name)} left" for name in event.left]
-    return ", ".join(came + went) or None
+def _gap(gap: Gap) -> str:
+    why = _WHY_GAP.get(gap.reason, f"reason {int(gap.reason)}")
+    if gap.start.epoch == gap.end.epoch:
+        return f"messages {gap.start.seq + 1} to {gap.end.seq} are missing: {why}"
+    return f"messages after {gap.start.seq} are missing: {why}"
 
 
 def members_notice(members: Members) -> str:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import psutil
 
@@ -41,7 +41,7 @@ async def until(condition: Callable[[], object], what: str, deadline_s: float = 
 
 def relay_command(*args: str | os.PathLike[str]) -> list[str]:
     """The command line of the console program, run by this interpreter."""
-    return [sys.executable, "-m", "relay.cli", *map(os.fspath, args)]
+    return [sys.executable, "-m", "relay.cli", *(os.fspath(arg) for arg in args)]
 
 
 def run_relay(
@@ -81,10 +81,13 @@ class Relay:
             self._collect(self.process.stderr, self.log),
         ]
 
-    def _collect(self, stream: object, into: list[str]) -> threading.Thread:
+    @staticmethod
+    def _collect(stream: IO[str] | None, into: list[str]) -> threading.Thread:
         def run() -> None:
-            for line in stream:  # type: ignore[attr-defined]
-                into.append(line.rstrip("\n"))
+            assert stream is not None
+            with stream:
+                for line in stream:
+                    into.append(line.rstrip("\n"))
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()

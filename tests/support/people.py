@@ -34,8 +34,9 @@ class Person:
     def _collect(stream: IO[str] | None, into: list[str]) -> threading.Thread:
         def run() -> None:
             assert stream is not None
-            for line in stream:
-                into.append(line.rstrip("\n"))
+            with stream:
+                for line in stream:
+                    into.append(line.rstrip("\n"))
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()

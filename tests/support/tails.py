@@ -30,13 +30,15 @@ class Tail:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.entries.append(json.loads(line))
+        with self.process.stdout as stream:
+            for line in stream:
+                self.entries.append(json.loads(line))
 
     def _err(self) -> None:
         assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.errors.append(line.rstrip("\n"))
+        with self.process.stderr as stream:
+            for line in stream:
+                self.errors.append(line.rstrip("\n"))
 
     def __enter__(self) -> Self:
         """Begin."""

@@ -1,0 +1,72 @@
+"""Partitions, submissions and entries for tests of the store."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from relay.chat.entries import Kind, Submission
+from relay.store.generation import Durability, Host
+from relay.store.log import Outcome, Page, Partition, Stored
+from relay.store.sqlite import SqlitePartition
+from relay.wire.envelopes import EntryMessage, pack_entry, unpack_content, unpack_entry
+
+NOW_MS = 1_790_000_000_000
+PAGE_BYTES = 60_000
+ALICE = b"alice..."
+BOB = b"bob....."
+
+
+def open_partition(
+    directory: Path, *, boot_id: str = "boot 1", durability: Durability = "process"
+) -> SqlitePartition:
+    """Open the partition of a directory, as a worker does."""
+    return SqlitePartition(
+        directory / "00.sqlite",
+        directory / "00.lock",
+        host=Host(boot_id, secrets.token_bytes),
+        durability=durability,
+        pack=pack_entry,
+        unpack_content=unpack_content,
+    )
+
+
+def die(partition: SqlitePartition) -> None:
+    """Do what the kernel does at the death of a partition's process: close its descriptors."""
+    opened = partition._opened
+    assert opened is not None
+    opened.connection.close(True)
+    partition._lock.close()
+
+
+def message(
+    counter: int, body: bytes = b"", *, producer: bytes = ALICE, log: str = "lobby"
+) -> Submission:
+    """Make a submission; its body tells the counter unless one is given."""
+    text = body or f"message {counter}".encode()
+    return Submission(log, producer, counter, "alice", b"", Kind.MESSAGE, "text/plain", text)
+
+
+def messages(
+    first: int, last: int, *, producer: bytes = ALICE, log: str = "lobby"
+) -> list[Submission]:
+    """Make the submissions of the counters from first to last."""
+    return [message(n, producer=producer, log=log) for n in range(first, last + 1)]
+
+
+def stored(outcome: Outcome) -> Stored:
+    """Assert that something was stored now."""
+    assert type(outcome) is Stored, outcome
+    return outcome
+
+
+def append(partition: Partition, *batch: Submission, now_ms: int = NOW_MS) -> list[Stored]:
+    """Append a batch of which all must be stored."""
+    return [stored(outcome) for outcome in partition.append(list(batch), now_ms)]
+
+
+def entries(page: Page) -> list[EntryMessage]:
+    """Unpack a page, and check that its numbers are those of its entries."""
+    found = [unpack_entry(packed) for _, packed in page.rows]
+    assert [entry.seq for entry in found] == [seq for seq, _ in page.rows]
+    return found
