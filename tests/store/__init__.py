@@ -1,0 +1,1 @@
+"""The SQLite store: real files, real processes."""

@@ -1,0 +1,39 @@
+"""Partitions that are closed again, whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from relay.store.reader import SqliteReader
+from relay.store.sqlite import SqlitePartition
+from tests.support.logs import open_partition
+
+Hooks = list[Callable[[apsw.Connection], None]]
+
+
+@pytest.fixture
+def partition(tmp_path: Path) -> Iterator[SqlitePartition]:
+    opened = open_partition(tmp_path)
+    yield opened
+    if opened._lock._fd >= 0:
+        opened.close()
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[SqliteReader]:
+    opened = SqliteReader(tmp_path / "00.sqlite")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def connection_hooks() -> Iterator[Hooks]:
+    """What is called with each new connection of apsw: where faults are put in."""
+    hooks: Hooks = apsw.connection_hooks
+    before = list(hooks)
+    yield hooks
+    hooks[:] = before
