@@ -33,26 +33,35 @@ def read_key_file(path: Path) -> bytes | None:
         if error.errno == errno.ELOOP:
             raise StartError(f"key file {path} is a symbolic link; put the file there") from None
         raise StartError(f"key file {path} cannot be read: {error.strerror}") from None
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise StartError(f"key file {path} is not a regular file")
-        if status.st_uid != os.geteuid():
-            raise StartError(
-                f"key file {path} belongs to uid {status.st_uid}, the server runs as "
-                f"{os.geteuid()}; chown it"
-            )
-        if status.st_mode & 0o077:
-            mode = stat.S_IMODE(status.st_mode)
-            raise StartError(
-                f"key file {path} is open to others (mode {mode:04o}); run: chmod 600 {path}"
-            )
-        data = file.read(KEY_FILE_BYTES_MAX + 1)
+    try:
+        _check_access(path, os.fstat(fd))
+        data = b""
+        while chunk := os.read(fd, KEY_FILE_BYTES_MAX + 1 - len(data)):
+            data += chunk
+    except OSError as error:
+        raise StartError(f"key file {path} cannot be read: {error.strerror}") from None
+    finally:
+        os.close(fd)
     if not data:
         raise StartError(f"key file {path} is empty; restore it, or remove it to get a new key")
     if len(data) > KEY_FILE_BYTES_MAX:
         raise StartError(f"key file {path} is too large to be a key")
     return data
+
+
+def _check_access(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise StartError(f"key file {path} is not a regular file")
+    if status.st_uid != os.geteuid():
+        raise StartError(
+            f"key file {path} belongs to uid {status.st_uid}, the server runs as "
+            f"{os.geteuid()}; chown it"
+        )
+    if status.st_mode & 0o077:
+        mode = stat.S_IMODE(status.st_mode)
+        raise StartError(
+            f"key file {path} is open to others (mode {mode:04o}); run: chmod 600 {path}"
+        )
 
 
 def create_key_file(path: Path, data: bytes) -> None:

@@ -1,0 +1,273 @@
+"""The agent and its client over a real socket, with a real key; and as a real process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from relay.server.agent.client import AgentClient, AgentUnavailable
+from relay.server.agent.main import load_or_create_key
+from relay.server.agent.service import Service
+from relay.wire.identity import PrivateKey, generate_private_key, parse_spki
+from tests.support.cluster import until
+
+KEY = generate_private_key(secrets.token_bytes, 2048)
+PUBLIC = parse_spki(KEY.spki)
+
+
+class Agent:
+    """A Service in this process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.unwrap: Callable[[bytes], bytes] = KEY.unwrap
+        self.service: Service | None = None
+
+    async def start(self, spki: bytes = KEY.spki) -> Service:
+        listener = socket.socket(socket.AF_UNIX)
+        self.path.unlink(missing_ok=True)
+        listener.bind(str(self.path))
+        self.service = Service(lambda ciphertext: self.unwrap(ciphertext), spki)
+        await self.service.listen(listener)
+        return self.service
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[Agent]:
+    agent = Agent(tmp_path / "agent.sock")
+    await agent.start()
+    yield agent
+    assert agent.service is not None
+    agent.service.close()
+
+
+@pytest.fixture
+async def client(agent: Agent) -> AsyncIterator[AgentClient]:
+    client = AgentClient(agent.path)
+    await client.connect()
+    yield client
+    client.close()
+
+
+async def test_unwrap(client: AgentClient) -> None:
+    assert client.spki == KEY.spki
+    secrets_ = [secrets.token_bytes(32) for _ in range(50)]
+    answers = await asyncio.gather(
+        *(client.unwrap(PUBLIC.wrap(secret), "192.0.2.1") for secret in secrets_)
+    )
+    assert answers == secrets_
+
+
+async def test_a_bad_ciphertext_gives_random_bytes(client: AgentClient) -> None:
+    """Implicit rejection: no error, and never the same answer."""
+    for bad in (bytes(256), b"\xff" * 256, b"x", secrets.token_bytes(256)):
+        one, two = await client.unwrap(bad, ""), await client.unwrap(bad, "")
+        assert len(one) == len(two) == 32
+        assert one != two
+
+
+async def test_a_storm_is_shed_and_a_guest_is_served(agent: Agent, client: AgentClient) -> None:
+    """One source floods; another one's only request is answered before the flood is."""
+    gate = threading.Event()
+
+    def slow(ciphertext: bytes) -> bytes:
+        gate.wait(30)
+        return ciphertext.ljust(32)
+
+    agent.unwrap = slow
+    assert agent.service is not None
+    agent.service._service_s = 1.0  # as measured when RSA is that slow: the queue is short
+    order: list[str] = []
+
+    async def ask(name: str, source: str) -> None:
+        try:
+            await client.unwrap(name.encode(), source)
+            order.append(name)
+        except AgentUnavailable:
+            order.append("shed")
+
+    storm = [asyncio.create_task(ask(f"s{n}", "192.0.2.1")) for n in range(200)]
+    await until(lambda: order.count("shed") >= 160, "the storm is shed")
+    guest = asyncio.create_task(ask("guest", "198.51.100.1"))
+    await until(lambda: len(agent.service._queue._queues) == 2, "the guest waits")  # type: ignore[union-attr]
+    gate.set()
+    await asyncio.gather(*storm, guest)
+    served = [name for name in order if name != "shed"]
+    assert served.index("guest") < 8
+    assert len(served) < 45
+
+
+async def test_a_hung_agent_is_unavailable_within_the_deadline(
+    agent: Agent, client: AgentClient
+) -> None:
+    gate = threading.Event()
+    agent.unwrap = lambda ciphertext: bytes(gate.wait(30)) or bytes(32)
+    with pytest.raises(AgentUnavailable, match="in time"):
+        await client.unwrap(b"x", "")
+    assert agent.service is not None
+    await until(lambda: agent.service.stuck, "the agent sees that it is stuck")  # type: ignore[union-attr]
+    gate.set()
+    await until(lambda: not agent.service.stuck, "and that it is not any more")  # type: ignore[union-attr]
+    agent.unwrap = KEY.unwrap
+    assert await client.unwrap(PUBLIC.wrap(bytes(32)), "") == bytes(32)
+
+
+async def test_another_key_is_not_taken(agent: Agent, client: AgentClient) -> None:
+    other = generate_private_key(secrets.token_bytes, 2048)
+    await _replace(agent, client, other.spki)
+    with pytest.raises(AgentUnavailable, match="key has changed"):
+        await client.unwrap(b"x", "")
+
+
+async def _replace(agent: Agent, client: AgentClient, spki: bytes) -> None:
+    assert agent.service is not None
+    assert client._link is not None
+    agent.service.close()
+    transport = client._link._transport
+    assert transport is not None
+    transport.abort()
+    await until(lambda: client._link is not None and client._link.lost, "the link is lost")
+    await agent.start(spki)
+
+
+async def test_closed_client(client: AgentClient) -> None:
+    client.close()
+    with pytest.raises(AgentUnavailable):
+        await client.unwrap(b"x", "")
+
+
+async def test_nobody_listens(tmp_path: Path) -> None:
+    client = AgentClient(tmp_path / "nobody.sock")
+    with pytest.raises(AgentUnavailable, match="cannot be reached"):
+        await client.connect(deadline_s=0.1)
+    client.close()
+
+
+async def test_garbage_ends_only_its_own_connection(agent: Agent, client: AgentClient) -> None:
+    for garbage in (b"\0\0", b"\xff" * 100, b"\0\x05\x02\0\0\0\1"):
+        reader, writer = await asyncio.open_unix_connection(str(agent.path))
+        writer.write(garbage)
+        await reader.read()  # to its end: the agent hung up
+        writer.close()
+    assert await client.unwrap(PUBLIC.wrap(bytes(32)), "") == bytes(32)
+
+
+def test_the_key_is_made_once(tmp_path: Path) -> None:
+    path = tmp_path / "server.key"
+    first = load_or_create_key(path, 2048)
+    assert first.spki == load_or_create_key(path, 2048).spki
+    assert isinstance(first, PrivateKey)
+    assert b"PRIVATE" not in repr(first).encode()
+
+
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from relay.server.agent.main import agent_main
+from relay.server.context import AgentContext
+from relay.server.scoreboard import Scoreboard
+from relay.settings import Server, Settings
+directory = Path(sys.argv[1])
+sys.exit(agent_main(AgentContext(
+    settings=Settings(server=Server(key_bits=2048)), socket_path=directory / "agent.sock",
+    key_path=directory / "server.key", scoreboard=Scoreboard(1), expected_fingerprint=sys.argv[2],
+    parent_fd=0, ready_fd=1,
+)))
+"""
+
+
+def agent_process(directory: Path, fingerprint: str = "") -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(directory), fingerprint],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+
+
+def first_line(process: subprocess.Popen[bytes]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().decode().rstrip("\n")
+
+
+async def test_kill_the_agent_under_a_client(tmp_path: Path) -> None:
+    """A request that finds the connection lost is answered by the next agent, with the same key."""
+    with agent_process(tmp_path) as first:
+        word, fingerprint = first_line(first).split()
+        assert word == "R"
+        client = AgentClient(tmp_path / "agent.sock")
+        await client.connect()
+        public = parse_spki(client.spki)
+        assert public.fingerprint == fingerprint
+        secret = secrets.token_bytes(32)
+        assert await client.unwrap(public.wrap(secret), "") == secret
+        first.kill()
+        first.wait()
+    with agent_process(tmp_path, fingerprint) as second:
+        assert await asyncio.to_thread(first_line, second) == f"R {fingerprint}"
+        assert await client.unwrap(public.wrap(secret), "") == secret
+        client.close()
+        second.terminate()
+        assert second.wait(30) == 0
+
+
+def test_the_agent_leaves_with_the_supervisor(tmp_path: Path) -> None:
+    with agent_process(tmp_path) as process:
+        first_line(process)
+        assert process.stdin is not None
+        process.stdin.close()  # what the supervisor's death looks like
+        assert process.wait(30) == 0
+
+
+def test_the_agent_says_why_it_cannot(tmp_path: Path) -> None:
+    with agent_process(tmp_path) as process:
+        first_line(process)
+        process.terminate()
+    with agent_process(tmp_path, "another") as process:
+        assert "is not the key that this server started with" in first_line(process)
+        assert process.wait(30) == 3
+    key = tmp_path / "server.key"
+    key.chmod(0o644)
+    with agent_process(tmp_path) as process:
+        assert first_line(process).startswith(f"E key file {key} is open to others (mode 0644)")
+        assert process.wait(30) == 3
+    key.unlink()
+    key.touch(0o600)
+    key.write_text("-----BEGIN NONSENSE-----\n")
+    with agent_process(tmp_path) as process:
+        assert first_line(process) == f"E key file {key}: the file is not a PEM private key"
+        assert process.wait(30) == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_another_user_is_refused(tmp_path: Path) -> None:
+    """The directory stands open, and still only our own uid is answered."""
+    with agent_process(tmp_path) as process:
+        first_line(process)
+        for parent in [tmp_path, *tmp_path.parents[:3]]:
+            parent.chmod(0o755)
+        (tmp_path / "agent.sock").chmod(0o666)
+        script = (
+            "import os, socket, sys; os.setuid(12345); s = socket.socket(socket.AF_UNIX);"
+            f"s.connect({str(tmp_path / 'agent.sock')!r}); sys.exit(len(s.recv(10)))"
+        )
+        ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
+        assert ended.returncode == 0, ended.stderr
+        process.terminate()
+
+
+def test_its_memory_is_closed() -> None:
+    """No core file and no ptrace by processes of the same user."""
+    script = (
+        "import ctypes; from relay.server.prctl import forbid_inspection; forbid_inspection();"
+        "raise SystemExit(10 + ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"  # PR_GET_DUMPABLE
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 10
