@@ -17,6 +17,7 @@ from typing import IO, Self
 
 import psutil
 
+ROOT = Path(__file__).parents[2]
 DEADLINE_S = 30.0
 """Generous: for waiting on an event that must come, never a measure of speed."""
 
@@ -62,11 +63,33 @@ def run_relay(
 class Relay:
     """``relay serve`` in a process group of its own."""
 
-    def __init__(self, data: Path, *args: str, bind: str = "127.0.0.1:0", workers: int = 1) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *args: str,
+        bind: str = "127.0.0.1:0",
+        workers: int = 1,
+        fault: str = "",
+    ) -> None:
+        """Start it; ``with`` waits until it serves.
+
+        Args:
+            data: its data directory.
+            args: more flags.
+            bind: where to listen.
+            workers: how many.
+            fault: one of ``tests.support.faulty``; ``marker`` is written when it strikes.
+        """
         self.data = data
+        self.marker = data.with_suffix(".fault")
         self.log: list[str] = []
         self.printed: list[str] = []
         command = relay_command("serve", "--bind", bind, "--data", data, "--workers", str(workers))
+        environment = {**os.environ, "RELAY_LOG__FORMAT": "json"}
+        if fault:
+            command[2] = "tests.support.faulty"
+            environment["RELAY_TEST_FAULT"] = fault
+            environment["RELAY_TEST_FAULT_MARKER"] = str(self.marker)
         self.process = subprocess.Popen(
             [*command, *args],
             stdin=subprocess.DEVNULL,
@@ -74,7 +97,8 @@ class Relay:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env={**os.environ, "RELAY_LOG__FORMAT": "json"},
+            env=environment,
+            cwd=ROOT,
         )
         self._readers = [
             self._collect(self.process.stdout, self.printed),
@@ -87,7 +111,7 @@ class Relay:
             assert stream is not None
             with stream:
                 for line in stream:
-                    into.append(line.rstrip("\n"))
+                    into.append(line.rstrip("\n"))  # noqa: PERF401  # it is looked at meanwhile
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
@@ -160,6 +184,18 @@ class Relay:
         """Process ids of the workers."""
         return self._titled("worker")
 
+    def peers_by_worker(self) -> dict[int, set[int]]:
+        """Which client ports each worker serves, by the worker's process id."""
+        served: dict[int, set[int]] = {}
+        for pid in self.workers():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                served[pid] = {
+                    connection.raddr.port
+                    for connection in psutil.Process(pid).net_connections("tcp")
+                    if connection.status == psutil.CONN_ESTABLISHED
+                }
+        return served
+
     def agent(self) -> int | None:
         """Process id of the key agent, or None while it is being restarted."""
         pids = self._titled("key agent")
@@ -167,8 +203,9 @@ class Relay:
 
     def kill_worker(self, index: int = 0) -> None:
         """``kill -9`` of a worker, and wait until another one has taken its place."""
-        victim = self.workers()[index]
-        os.kill(victim, signal.SIGKILL)
+        before = self.workers()
+        os.kill(before[index], signal.SIGKILL)
         wait_until(
-            lambda: (pids := self.workers()) and victim not in pids, "a new worker in its place"
+            lambda: len(now := self.workers()) == len(before) and before[index] not in now,
+            "a new worker in its place",
         )

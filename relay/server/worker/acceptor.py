@@ -39,10 +39,10 @@ class Acceptor:
         listeners: tuple[socket.socket, ...],
         make_session: Callable[[str], asyncio.Protocol],
         *,
-        connections: Callable[[], int],
         connections_max: int,
         least_loaded: Callable[[], int | None],
         accepting: Callable[[bool], None],
+        counted: Callable[[int], None],
     ) -> None:
         """Prepare; ``start`` begins.
 
@@ -50,19 +50,21 @@ class Acceptor:
             loop: this worker's.
             listeners: non-blocking, listening.
             make_session: the protocol for a peer's address.
-            connections: how many this worker has, those that are being set up excluded.
             connections_max: at this number it leaves new ones in the backlog, for others.
             least_loaded: the fewest connections of any *other* worker that accepts; None: alone.
             accepting: told whether this worker accepts, for the others to know.
+            counted: told ``count`` when it changes, for the others to know at once.
         """
         self._loop = loop
         self._listeners = listeners
         self._make_session = make_session
-        self._connections = connections
         self._connections_max = connections_max
         self._least_loaded = least_loaded
         self._accepting = accepting
+        self._counted = counted
         self._adopting: set[asyncio.Task[None]] = set()
+        self.count = 0
+        """Connections of this worker, from accept to the end."""
         self._open = False
         self._stopped = False
 
@@ -77,15 +79,15 @@ class Acceptor:
         self._accepting(False)
         self._suspend()
 
-    @property
-    def count(self) -> int:
-        """Connections of this worker, those that are being set up included."""
-        return self._connections() + len(self._adopting)
-
-    def made_room(self) -> None:
+    def ended(self) -> None:
         """A connection ended: go on if this worker was full."""
+        self._count(-1)
         if not self._open and not self._stopped and self.count == self._connections_max - 1:
             self.start()
+
+    def _count(self, change: int) -> None:
+        self.count += change
+        self._counted(self.count)
 
     def _resume(self) -> None:
         if not self._open and not self._stopped:
@@ -105,13 +107,12 @@ class Acceptor:
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_TURN):
-            count = self.count
-            if count >= self._connections_max:
+            if self.count >= self._connections_max:
                 self._accepting(False)
                 self._suspend()
                 return
             least = self._least_loaded()
-            if least is not None and surplus(count, least):
+            if least is not None and surplus(self.count, least):
                 self._pause(YIELD_S, self._resume)
                 return
             try:
@@ -126,6 +127,7 @@ class Acceptor:
                 self._pause(EXHAUSTED_PAUSE_S, self.start)
                 return
             sock.setblocking(False)
+            self._count(1)
             task = self._loop.create_task(self._adopt(sock, str(address[0])))
             self._adopting.add(task)
             task.add_done_callback(self._adopting.discard)
@@ -135,3 +137,4 @@ class Acceptor:
             await self._loop.connect_accepted_socket(lambda: self._make_session(peer), sock)
         except OSError:
             sock.close()  # gone between accept and now
+            self.ended()

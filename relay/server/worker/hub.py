@@ -132,8 +132,8 @@ class Hub:
         self.sessions: set[Session] = set()
         self.logged_in = 0
         self.handshakes = 0
-        self.connections_changed: Callable[[], None] = _nothing
-        """Called when ``sessions`` changes; the acceptor sets it."""
+        self.connection_ended: Callable[[], None] = _nothing
+        """Called when a connection is gone; the acceptor sets it."""
 
         self.exchange = Exchange(self)
         self.flush_links: Callable[[], None] = _nothing

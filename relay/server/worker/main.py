@@ -167,12 +167,12 @@ class _Worker:
             loop,
             context.listeners,
             lambda peer: Session(hub, peer),
-            connections=lambda: len(hub.sessions),
             connections_max=context.settings.server.max_connections,
             least_loaded=scores.least_loaded,
             accepting=scores.set_accepting,
+            counted=scores.set_connections,
         )
-        hub.connections_changed = self._connections_changed
+        hub.connection_ended = self._acceptor.ended
 
     async def _open_own(self) -> None:
         """Open the partitions that are this worker's; their last home may still be dying."""
@@ -185,10 +185,6 @@ class _Worker:
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.02)
-
-    def _connections_changed(self) -> None:
-        self._scores.set_connections(self._acceptor.count)
-        self._acceptor.made_room()
 
     # --- from time to time --------------------------------------------------------------------
     def _tick(self) -> None:

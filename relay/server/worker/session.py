@@ -108,7 +108,6 @@ class Session(asyncio.Protocol):
         sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, limits.KERNEL_NOTSENT_LOWAT_BYTES)
         self.outbox = Outbox(self._connection, transport)
         self._hub.sessions.add(self)
-        self._hub.connections_changed()
         transport.write(self._connection.data_to_send())
 
     def data_received(self, data: bytes) -> None:
@@ -136,7 +135,7 @@ class Session(asyncio.Protocol):
         if self._unwrapping is not None:
             self._unwrapping.cancel()
         self._hub.sessions.discard(self)
-        self._hub.connections_changed()
+        self._hub.connection_ended()
 
     def pause_writing(self) -> None:
         """Stop sealing: the transport is above its high-water mark."""

@@ -1,0 +1,301 @@
+"""Several workers are one relay: one order for all, whatever is killed, stopped or dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import subprocess
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from relay.client.aio import Client
+from relay.client.events import Message
+from tests.support.cluster import Relay, relay_command, until, wait_until
+from tests.support.tails import Tail
+
+ROOM = "lobby"
+DEADLINE_S = 60.0
+
+
+@asynccontextmanager
+async def _client(relay: Relay, name: str) -> AsyncIterator[Client]:
+    async with Client(relay.address, name=name) as client:
+        yield client
+
+
+async def _read(client: Client, count: int) -> list[Message]:
+    messages: list[Message] = []
+    async with asyncio.timeout(DEADLINE_S):
+        async for event in client:
+            if isinstance(event, Message):
+                messages.append(event)
+                if len(messages) == count:
+                    break
+    return messages
+
+
+async def _send(client: Client, count: int) -> None:
+    for number in range(count):
+        await client.post(ROOM, f"{client.name} {number}")
+    await client.flush()
+
+
+def _assert_one_order(messages: list[Message], senders: Iterable[str], each: int) -> None:
+    """One sequence without hole or repeat, and each sender's own order."""
+    assert [m.seq for m in messages] == list(range(1, len(messages) + 1))
+    assert [m.prev for m in messages] == list(range(len(messages)))
+    by_sender = defaultdict(list)
+    for message in messages:
+        by_sender[message.sender].append(message.text)
+    assert set(by_sender) == set(senders)
+    for sender, texts in by_sender.items():
+        assert texts == [f"{sender} {number}" for number in range(each)]
+
+
+async def test_eight_senders_three_readers_four_workers(tmp_path: Path) -> None:
+    """All readers see one and the same sequence; all workers take part."""
+    with Relay(tmp_path / "data", workers=4) as relay:
+        async with AsyncExitStack() as stack:
+            worker_of: dict[str, int] = {}
+
+            async def connected(name: str) -> Client:
+                before = relay.peers_by_worker()
+                client = await stack.enter_async_context(_client(relay, name))
+                after = relay.peers_by_worker()
+                (worker_of[name],) = [pid for pid in after if after[pid] - before[pid]]
+                return client
+
+            senders = [await connected(f"sender{n}") for n in range(8)]
+            readers: dict[int, Client] = {}
+            for number in range(12):
+                reader = await connected(f"reader{number}")
+                readers.setdefault(worker_of[reader.name], reader)
+                if len(readers) == 3:
+                    break
+            assert len(readers) == 3, "three readers on three workers"
+            assert {worker_of[s.name] for s in senders} == set(relay.workers())
+            for reader in readers.values():
+                await reader.join(ROOM)
+            views = [asyncio.ensure_future(_read(reader, 8 * 200)) for reader in readers.values()]
+            await asyncio.gather(*(_send(sender, 200) for sender in senders))
+            seen = await asyncio.gather(*views)
+        _assert_one_order(seen[0], [s.name for s in senders], 200)
+        assert seen[0] == seen[1] == seen[2]
+
+
+async def test_presence_over_workers(tmp_path: Path) -> None:
+    """Who is in a room is the same everywhere; a dead worker's ghosts go."""
+    with Relay(tmp_path / "data", workers=4) as relay:
+        async with AsyncExitStack() as stack:
+            names = [f"guest{n}" for n in range(8)]
+            clients = [await stack.enter_async_context(_client(relay, name)) for name in names]
+            for client in clients:
+                await client.join(ROOM)
+            for client in clients:
+                members = await client.who(ROOM)
+                assert [m.name for m in members.members] == names
+            relay.kill_worker()
+            # Its clients come back to other workers by themselves: again all, and none twice.
+
+            async def all_once() -> bool:
+                members = await clients[0].who(ROOM)
+                return [(m.name, m.connections) for m in members.members] == [(n, 1) for n in names]
+
+            async with asyncio.timeout(DEADLINE_S):
+                while not await all_once():
+                    await asyncio.sleep(0.02)
+
+
+async def test_own_ghost_is_replaced_and_a_stranger_refused(tmp_path: Path) -> None:
+    """The same instance coming back replaces its ghost on whatever worker that is."""
+    with Relay(tmp_path / "data", workers=4) as relay:
+        async with _client(relay, "alice") as first:
+            for _ in range(4):  # each lands on another worker
+                async with Client(relay.address, name="alice", identity=first.identity) as again:
+                    await again.send(ROOM, "here")
+                first = again
+
+
+def _end_at_fault(relay: Relay) -> None:
+    """Wait until the home stopped at its fault point, then end it there."""
+    wait_until(lambda: relay.marker.exists() and relay.marker.read_text(), "the fault point")
+    os.kill(int(relay.marker.read_text()), signal.SIGKILL)
+
+
+async def test_home_killed_between_commit_and_publish(tmp_path: Path) -> None:
+    """Rule 7: then silence; every member gets the message all the same."""
+    with Relay(tmp_path / "data", workers=2, fault="stop-before-publish") as relay:
+        async with AsyncExitStack() as stack:
+            readers = [
+                await stack.enter_async_context(_client(relay, f"reader{n}")) for n in range(4)
+            ]
+            for reader in readers:
+                await reader.join(ROOM)
+            sender = await stack.enter_async_context(_client(relay, "sender"))
+            await sender.post(ROOM, "one and only: fault")
+            await asyncio.to_thread(_end_at_fault, relay)
+            for reader in readers:
+                (message,) = await _read(reader, 1)
+                assert message.text == "one and only: fault"
+                assert message.seq == 1
+            await sender.flush()
+
+
+async def test_any_bus_batch_dropped(tmp_path: Path) -> None:
+    """One batch vanishes on its way, then silence: repaired from the log."""
+    with Relay(tmp_path / "data", workers=2, fault="drop-one-batch") as relay:
+        async with AsyncExitStack() as stack:
+            readers = [
+                await stack.enter_async_context(_client(relay, f"reader{n}")) for n in range(4)
+            ]
+            for reader in readers:
+                await reader.join(ROOM)
+            sender = await stack.enter_async_context(_client(relay, "sender"))
+            await sender.send(ROOM, "before")
+            await sender.send(ROOM, "dropped: fault")
+            for reader in readers:
+                texts = [m.text for m in await _read(reader, 2)]
+                assert texts == ["before", "dropped: fault"]
+            assert relay.marker.exists(), "the fault point was reached"
+
+
+async def test_stopped_home_is_replaced(tmp_path: Path) -> None:
+    """SIGSTOP a home under load, continue it when it was replaced: nothing lost, nothing twice."""
+    with Relay(tmp_path / "data", workers=2) as relay:
+        async with AsyncExitStack() as stack:
+            senders = [
+                await stack.enter_async_context(_client(relay, f"sender{n}")) for n in range(4)
+            ]
+            await asyncio.gather(*(_send(sender, 50) for sender in senders))
+            victims = relay.workers()
+            load = [asyncio.ensure_future(_numbered(s, 50, 400)) for s in senders]
+            os.kill(victims[0], signal.SIGSTOP)
+            await until(
+                lambda: (now := relay.workers()) and victims[0] not in now and len(now) == 2,
+                "the stopped worker to be replaced",
+            )
+            with contextlib.suppress(ProcessLookupError):  # it was ended, not only replaced
+                os.kill(victims[0], signal.SIGCONT)
+            await asyncio.gather(*load)
+        with Tail(relay.address, ROOM, "--since", "0") as tail:
+            texts = tail.has(4 * 400)
+            assert [e["seq"] for e in tail.entries] == list(range(1, 1601))
+        for sender in range(4):
+            own = [t for t in texts if t.startswith(f"sender{sender} ")]
+            assert own == [f"sender{sender} {n}" for n in range(400)]
+
+
+async def _numbered(client: Client, start: int, end: int) -> None:
+    for number in range(start, end):
+        await client.post(ROOM, f"{client.name} {number}")
+    await client.flush()
+
+
+@contextlib.contextmanager
+def _writer(relay: Relay, name: str) -> Iterator[subprocess.Popen[str]]:
+    """``relay send`` with its standard input open."""
+    with subprocess.Popen(
+        relay_command("send", relay.address, ROOM, "--name", name),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_thirty_kills_while_people_send(tmp_path: Path) -> None:
+    """30 random ``kill -9`` of workers: three sends, two tails, each line once, in order."""
+    chance = random.Random(7)
+    with (
+        Relay(tmp_path / "data", workers=3) as relay, contextlib.ExitStack() as stack,
+        Tail(relay.address, ROOM, "--since", "0") as one,
+        Tail(relay.address, ROOM, "--since", "0") as two,
+    ):
+        senders = [stack.enter_context(_writer(relay, f"writer{n}")) for n in range(3)]
+        for kill in range(30):
+            for index, sender in enumerate(senders):
+                assert sender.stdin is not None
+                sender.stdin.write("".join(f"{index} {kill * 20 + n}\n" for n in range(20)))
+                sender.stdin.flush()
+            relay.kill_worker(chance.randrange(3))
+        for sender in senders:
+            _, errors = sender.communicate(timeout=DEADLINE_S)
+            assert sender.returncode == 0, errors
+        for tail in (one, two):
+            texts = tail.has(3 * 600)
+            assert [e["seq"] for e in tail.entries] == list(range(1, 1801))
+            for index in range(3):
+                own = [text for text in texts if text.startswith(f"{index} ")]
+                assert own == [f"{index} {n}" for n in range(600)]
+        assert one.entries == two.entries
+
+
+@pytest.mark.parametrize("arrival", ["slow", "burst"])
+async def test_balance(tmp_path: Path, arrival: str) -> None:
+    """Logged-in connections over workers: max/min at most 1.25 from 200 connections on."""
+    with Relay(tmp_path / "data", workers=4) as relay:
+        async with AsyncExitStack() as stack:
+            if arrival == "slow":
+                for number in range(200):
+                    await stack.enter_async_context(_client(relay, f"user{number}"))
+            else:
+                clients = [Client(relay.address, name=f"user{number}") for number in range(200)]
+                await asyncio.gather(*map(stack.enter_async_context, clients))
+            counts = [len(ports) for ports in relay.peers_by_worker().values()]
+            assert sum(counts) == 200
+            assert max(counts) <= 1.25 * min(counts), counts
+
+
+async def test_a_stopped_worker_keeps_nobody_from_accepting(tmp_path: Path) -> None:
+    """While one worker is stopped the others take all connections, evenly."""
+    with Relay(tmp_path / "data", "--worker-timeout", "60", workers=4) as relay:
+        stopped = relay.workers()[0]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            connections = []
+            for _ in range(200):
+                # Reading ServerHello shows that a worker has accepted.
+                reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+                async with asyncio.timeout(DEADLINE_S):
+                    await reader.readexactly(4)
+                connections.append(writer)
+            counts = relay.peers_by_worker()
+            assert not counts.pop(stopped)
+            sizes = [len(ports) for ports in counts.values()]
+            assert sum(sizes) == 200
+            assert max(sizes) <= 1.25 * min(sizes), sizes
+            for writer in connections:
+                writer.close()
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+
+
+def test_worker_count_may_change_with_the_same_data(tmp_path: Path) -> None:
+    """Three workers, then one, then two: one log goes on."""
+    total = 0
+    for workers in (3, 1, 2):
+        with Relay(tmp_path / "data", workers=workers) as relay:
+            lines = "".join(f"{total + n}\n" for n in range(50))
+            sent = subprocess.run(
+                relay_command("send", relay.address, ROOM),
+                input=lines,
+                text=True,
+                capture_output=True,
+                timeout=DEADLINE_S,
+                check=False,
+            )
+            assert sent.returncode == 0, sent.stderr
+            total += 50
+            with Tail(relay.address, ROOM, "--since", "0") as tail:
+                assert tail.has(total) == [str(n) for n in range(total)]
+                assert len({entry["epoch"] for entry in tail.entries}) == 1
