@@ -1,0 +1,193 @@
+"""The checkpoint in two phases: the WAL stays short while commits and readers go on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from relay.store import checkpoint
+from relay.store.checkpoint import Checkpointer, Progress
+from relay.store.errors import StoreError
+from relay.store.reader import SqliteReader
+from relay.store.schema import translated
+from relay.store.sqlite import SqlitePartition
+from tests.support.logs import PAGE_BYTES, append, messages
+
+WAL_PAGES_MAX = 256
+FRAME_BYTES = 4096 + 24
+
+READ_ON = """
+import sys
+from pathlib import Path
+from relay.store.errors import StoreError
+from relay.store.reader import SqliteReader
+reader = SqliteReader(Path(sys.argv[1]))
+print("reading", flush=True)
+after = pages = 0
+while True:
+    page = reader.read("lobby", after, 2**40 - 1, 60_000)
+    after = page.rows[-1][0] if page.rows else 0
+    pages += 1
+    if pages % 100 == 0:
+        print(pages, flush=True)
+"""
+
+
+def in_thread(work: Callable[[], Progress]) -> Awaitable[Progress]:
+    return asyncio.to_thread(work)
+
+
+@pytest.fixture
+def other_readers(partition: SqlitePartition) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Two processes that read the log over and over."""
+    readers = [
+        subprocess.Popen([sys.executable, "-c", READ_ON, partition.path], stdout=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for reader in readers:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"reading\n"
+    yield readers
+    for reader in readers:
+        reader.kill()
+        reader.wait()
+        assert reader.stdout is not None
+        assert len(reader.stdout.read().splitlines()) > 0, "it never read"
+        reader.stdout.close()
+
+
+@pytest.mark.usefixtures("other_readers")
+async def test_the_wal_stays_short_under_load(partition: SqlitePartition) -> None:
+    checkpointer = Checkpointer(partition, in_thread, wal_pages_max=WAL_PAGES_MAX)
+    wal = partition.path.with_name("00.sqlite-wal")
+    running: asyncio.Task[None] | None = None
+    counter = held = during = longest = written = 0
+    while checkpointer.completed < 20:
+        if partition.held:
+            held += 1
+        else:
+            before = partition.wal_pages
+            append(partition, *messages(counter + 1, counter + 20))
+            counter += 20
+            written += partition.wal_pages - before if partition.wal_pages > before else 0
+            during += checkpointer.running
+        if checkpointer.due:
+            running = asyncio.create_task(checkpointer.run())
+        longest = max(longest, wal.stat().st_size)
+        await asyncio.sleep(0)
+    assert running is not None
+    await running
+    assert held > 0, "commits were never held"
+    assert during > 0, "no commit went on beside a checkpoint"
+    assert written * FRAME_BYTES > 4 * longest, "the WAL never started over"
+    assert longest < 16 * WAL_PAGES_MAX * FRAME_BYTES
+    read = SqliteReader(partition.path).read("lobby", 0, counter, 10**9)
+    assert [seq for seq, _ in read.rows] == list(range(1, counter + 1))
+
+
+async def test_commits_are_held_only_in_the_second_phase(partition: SqlitePartition) -> None:
+    held: list[bool] = []
+
+    async def watched(work: Callable[[], Progress]) -> Progress:
+        held.append(partition.held)
+        progress = await asyncio.to_thread(work)
+        assert progress.complete
+        return progress
+
+    append(partition, *messages(1, 1000))
+    checkpointer = Checkpointer(partition, watched, wal_pages_max=10)
+    assert checkpointer.due
+    await checkpointer.run()
+    assert held == [False, True]
+    assert not partition.held
+    assert not checkpointer.due
+    append(partition, *messages(1001, 1001))
+    assert partition.wal_pages < 10  # started over
+
+
+async def test_a_foreign_reader_is_reported_and_it_is_tried_again(
+    partition: SqlitePartition, caplog: pytest.LogCaptureFixture
+) -> None:
+    append(partition, *messages(1, 100))
+    shell = apsw.Connection(str(partition.path), flags=apsw.SQLITE_OPEN_READONLY)
+    shell.execute("BEGIN")
+    shell.execute("SELECT count(*) FROM entry").fetchall()
+    append(partition, *messages(101, 1000))
+    checkpointer = Checkpointer(partition, in_thread, wal_pages_max=10)
+    with caplog.at_level(logging.WARNING, "relay.store"):
+        await checkpointer.run()
+    [record] = caplog.records
+    assert record.message == "checkpoint_incomplete"
+    assert "another program has the file open" in record.__dict__["reason"]
+    assert (checkpointer.completed, checkpointer.incomplete) == (0, 1)
+    assert not checkpointer.due, "tried again at once, for ever"
+    assert not partition.held
+    shell.close()
+    counter = 1000
+    while not checkpointer.due:
+        append(partition, *messages(counter + 1, counter + 500))
+        counter += 500
+    await checkpointer.run()
+    assert checkpointer.completed == 1
+
+
+async def test_a_checkpoint_that_fails_releases_the_commits(
+    partition: SqlitePartition, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(partition, *messages(1, 100))
+    monkeypatch.setattr(checkpoint, "connect_writer", broken_disk)
+    checkpointer = Checkpointer(partition, in_thread, wal_pages_max=1)
+    with caplog.at_level(logging.WARNING, "relay.store"):
+        await checkpointer.run()
+    assert "the disk is broken" in caplog.records[0].__dict__["reason"]
+    assert not partition.held
+    assert not checkpointer.running
+    append(partition, *messages(101, 102))
+
+
+def broken_disk(path: Path, *, create: bool) -> apsw.Connection:
+    raise translated(apsw.IOError("the disk is broken"), path)
+
+
+async def test_a_cancelled_one_releases_the_commits(partition: SqlitePartition) -> None:
+    holding = asyncio.Event()
+
+    async def stuck(work: Callable[[], Progress]) -> Progress:
+        if partition.held:
+            holding.set()
+            await asyncio.Event().wait()
+        return await asyncio.to_thread(work)
+
+    append(partition, *messages(1, 100))
+    checkpointer = Checkpointer(partition, stuck)
+    task = asyncio.create_task(checkpointer.run())
+    await holding.wait()
+    assert partition.held
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not partition.held
+    assert not checkpointer.running
+
+
+async def test_a_partition_closed_meanwhile_does_no_harm(partition: SqlitePartition) -> None:
+    append(partition, *messages(1, 100))
+    checkpointer = Checkpointer(partition, in_thread)
+    task = asyncio.create_task(checkpointer.run())
+    await asyncio.sleep(0)
+    partition.close()
+    await task
+    assert len(SqliteReader(partition.path).read("lobby", 0, 100, PAGE_BYTES).rows) == 100
+
+
+def test_a_file_that_is_gone_is_not_made_anew(tmp_path: Path) -> None:
+    with pytest.raises(StoreError):
+        checkpoint.finish(tmp_path / "00.sqlite")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,120 @@
+"""Rule 1 against a small model: any mix of sends, resends, skips, kills and checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from relay.store.checkpoint import finish
+from relay.store.log import Expected, IdConflict, Outcome, Repeated, Stored, UnknownOutcome
+from relay.store.reader import SqliteReader
+from tests.support.logs import NOW_MS, die, entries, message, open_partition
+
+LOGS = ("lobby", "other")
+PRODUCERS = (b"producer", b"consumer", b"anybody.")
+OFFERS = st.tuples(
+    st.sampled_from(LOGS),
+    st.sampled_from(PRODUCERS),
+    st.integers(-70, 2),  # from the next counter
+    st.sampled_from((b"body", b"other body")),
+)
+
+
+class Dedup(RuleBasedStateMachine):
+    """The model of a log is the list of its (producer, counter, body)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = Path(tempfile.mkdtemp())
+        self.partition = open_partition(self.directory)
+        self.reader = SqliteReader(self.partition.path)
+        self.model: dict[str, list[tuple[bytes, int, bytes]]] = {log: [] for log in LOGS}
+
+    def teardown(self) -> None:
+        self.reader.close()
+        self.partition.close()
+        shutil.rmtree(self.directory)
+
+    def last(self, log: str, producer: bytes) -> int:
+        return sum(1 for entry in self.model[log] if entry[0] == producer)
+
+    def expect(self, log: str, producer: bytes, counter: int, body: bytes) -> tuple[type, int]:
+        """Say what must come out, and apply it to the model."""
+        entries = self.model[log]
+        last = self.last(log, producer)
+        if counter == last + 1:
+            entries.append((producer, counter, body))
+            return Stored, len(entries)
+        if counter > last:
+            return (Expected, last + 1) if last else (UnknownOutcome, 0)
+        for seq, entry in enumerate(entries, 1):
+            if entry[:2] == (producer, counter):
+                return (Repeated if entry[2] == body else IdConflict), seq
+        raise AssertionError("the model lost an entry")
+
+    @rule(offers=st.lists(OFFERS, max_size=20))
+    def append(self, offers: list[tuple[str, bytes, int, bytes]]) -> None:
+        batch, expected = [], []
+        for log, producer, offset, body in offers:
+            counter = max(1, self.last(log, producer) + 1 + offset)
+            batch.append(message(counter, body, producer=producer, log=log))
+            expected.append(self.expect(log, producer, counter, body))
+        outcomes = self.partition.append(batch, NOW_MS)
+        assert [described(outcome) for outcome in outcomes] == expected
+
+    @rule(log=st.sampled_from(LOGS), producer=st.sampled_from(PRODUCERS), count=st.integers(1, 90))
+    def send_many(self, log: str, producer: bytes, count: int) -> None:
+        first = self.last(log, producer) + 1
+        numbers = range(first, first + count)
+        expected = [self.expect(log, producer, n, b"body") for n in numbers]
+        batch = [message(n, b"body", producer=producer, log=log) for n in numbers]
+        assert [described(o) for o in self.partition.append(batch, NOW_MS)] == expected
+
+    @rule()
+    def kill(self) -> None:
+        die(self.partition)
+        self.partition = open_partition(self.directory)
+
+    @rule()
+    def restart(self) -> None:
+        self.partition.close()
+        self.partition = open_partition(self.directory)
+
+    @rule()
+    def lose_machine(self) -> None:
+        """Nothing is lost this time, but nobody can know."""
+        die(self.partition)
+        self.partition = open_partition(self.directory, boot_id=self.directory.name)
+
+    @rule()
+    def checkpoint(self) -> None:
+        self.partition.checkpoint_begins()
+        finish(self.partition.path)
+        self.partition.checkpoint_ended()
+
+    @invariant()
+    def the_log_is_the_model(self) -> None:
+        for log, model in self.model.items():
+            assert self.partition.head(log).seq == len(model)
+            found = entries(self.reader.read(log, 0, len(model), 10**9))
+            assert [(e.producer, e.counter, e.body) for e in found] == model
+            assert [e.prev for e in found] == list(range(len(model)))
+
+
+def described(outcome: Outcome) -> tuple[type, int]:
+    match outcome:
+        case Stored(seq=number) | Repeated(seq=number) | IdConflict(seq=number):
+            return type(outcome), number
+        case Expected(counter=number):
+            return Expected, number
+        case UnknownOutcome():
+            return UnknownOutcome, 0
+
+
+TestDedup = Dedup.TestCase
+TestDedup.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)

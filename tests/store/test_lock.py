@@ -1,0 +1,87 @@
+"""A partition's lock: freed by the death of its process, however it dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from relay.store.errors import NotTheWriter, StoreUnavailable
+from relay.store.lock import PartitionLock
+
+HOLD = """
+import sys
+from pathlib import Path
+from relay.store.lock import PartitionLock
+lock = PartitionLock(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
+    path = tmp_path / "00.lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"held\n"
+        with pytest.raises(NotTheWriter):
+            PartitionLock(path)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        PartitionLock(path).close()
+
+
+def test_a_stopped_holder_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "00.lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.send_signal(signal.SIGSTOP)
+        with pytest.raises(NotTheWriter):
+            PartitionLock(path)
+        child.kill()
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "00.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreUnavailable, match=r"00\.lock"):
+        PartitionLock(tmp_path / "00.lock")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_is_private(tmp_path: Path) -> None:
+    with PartitionLock(tmp_path / "00.lock"):
+        assert (tmp_path / "00.lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_late_note_does_not_reach_another_file(tmp_path: Path) -> None:
+    file = tmp_path / "00.sqlite"
+    file.touch()
+    lock = PartitionLock(tmp_path / "00.lock")
+    lock.close()
+    fd = os.open(tmp_path / "next", os.O_RDWR | os.O_CREAT)
+    with pytest.raises(StoreUnavailable):
+        lock.note(file)
+    os.close(fd)
+    assert (tmp_path / "next").read_bytes() == b""
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\n", b"1", b"x y z", b"\xff" * 64, b"1 2 3 4"])
+def test_a_note_that_cannot_be_read_is_a_doubt(tmp_path: Path, garbage: bytes) -> None:
+    file = tmp_path / "00.sqlite"
+    file.touch()
+    with PartitionLock(tmp_path / "00.lock") as lock:
+        lock.note(file)
+        assert lock.doubt(file) is None
+    (tmp_path / "00.lock").write_bytes(garbage)
+    with PartitionLock(tmp_path / "00.lock") as lock:
+        assert lock.doubt(file) is not None
+        assert not lock.noted_clean()

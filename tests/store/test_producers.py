@@ -1,0 +1,81 @@
+"""Producers are forgotten after 30 days of the file's own, and by no jump of a clock."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import apsw
+
+from relay.store.log import Repeated, UnknownOutcome
+from relay.store.producers import DAY_MS, PASS_MS, PRODUCER_DAYS
+from relay.store.sqlite import SqlitePartition
+from tests.support.logs import ALICE, BOB, NOW_MS, append, message, open_partition
+
+
+def live(partition: SqlitePartition, days: range, first_counter: int) -> None:
+    """Let Bob write once a day."""
+    for number, day in enumerate(days):
+        append(
+            partition, message(first_counter + number, producer=BOB), now_ms=NOW_MS + day * DAY_MS
+        )
+
+
+def test_an_id_older_than_30_days_has_an_unknown_outcome(partition: SqlitePartition) -> None:
+    append(partition, message(1), message(2))
+    live(partition, range(PRODUCER_DAYS + 1), 1)
+    later = NOW_MS + PRODUCER_DAYS * DAY_MS + 1
+    [again] = partition.append([message(2)], later)
+    assert isinstance(again, Repeated)
+    live(partition, range(PRODUCER_DAYS + 1, PRODUCER_DAYS + 4), PRODUCER_DAYS + 2)
+    assert partition.append([message(2), message(3)], later + 3 * DAY_MS) == [UnknownOutcome()] * 2
+
+
+def test_a_jump_of_the_clock_expires_nothing(partition: SqlitePartition) -> None:
+    append(partition, message(1), message(2))
+    year = 366 * DAY_MS
+    for number, jump in enumerate((year, -year, 2 * year, 0), 1):
+        append(partition, message(number, producer=BOB), now_ms=NOW_MS + jump)
+    [again] = partition.append([message(2)], NOW_MS + 3 * year)
+    assert isinstance(again, Repeated)
+
+
+def test_the_count_of_days_survives_a_restart(partition: SqlitePartition) -> None:
+    append(partition, message(1), message(2))
+    directory = partition.path.parent
+    for day in range(PRODUCER_DAYS + 3):
+        partition.close()
+        partition = open_partition(directory)
+        append(partition, message(day + 1, producer=BOB), now_ms=NOW_MS + day * DAY_MS)
+    assert partition.append([message(2)], NOW_MS + (PRODUCER_DAYS + 3) * DAY_MS) == [
+        UnknownOutcome()
+    ]
+    partition.close()
+
+
+def test_a_pass_looks_at_a_few_and_goes_round(partition: SqlitePartition) -> None:
+    many = [number.to_bytes(8, "big") for number in range(2500)]
+    append(partition, message(1, producer=BOB), *[message(1, producer=one) for one in many])
+    connection = apsw.Connection(str(partition.path))
+
+    def left() -> int:
+        [[count]] = connection.execute("SELECT count(*) FROM producer").fetchall()
+        assert isinstance(count, int)
+        return count
+
+    live(partition, range(1, PRODUCER_DAYS + 2), 2)
+    counts = [left()]
+    now_ms = NOW_MS + (PRODUCER_DAYS + 2) * DAY_MS
+    for number in range(4):
+        now_ms += 2 * PASS_MS
+        append(partition, message(PRODUCER_DAYS + 3 + number, producer=BOB), now_ms=now_ms)
+        counts.append(left())
+    assert counts[0] > 1500
+    assert all(0 <= before - after <= 1000 for before, after in pairwise(counts))
+    assert counts[-1] == 1
+    assert partition.append([message(2, producer=many[7])], now_ms) == [UnknownOutcome()]
+    connection.close()
+
+
+def test_a_new_producer_begins_with_one(partition: SqlitePartition) -> None:
+    assert partition.append([message(7, producer=ALICE)], NOW_MS) == [UnknownOutcome()]
+    append(partition, message(1, producer=ALICE))

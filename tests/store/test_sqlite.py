@@ -1,0 +1,366 @@
+"""The writer when things go wrong: rules 2 and 15."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from relay.store.errors import (
+    NotTheWriter,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+)
+from relay.store.log import Repeated
+from relay.store.reader import SqliteReader
+from relay.store.schema import check_sqlite, pragma, translated
+from relay.store.sqlite import SqlitePartition
+from tests.store.conftest import Hooks
+from tests.support.logs import (
+    NOW_MS,
+    PAGE_BYTES,
+    append,
+    message,
+    messages,
+    open_partition,
+    stored,
+)
+
+
+# --- a full disk ----------------------------------------------------------------------------------
+def test_a_full_disk_stores_nothing_of_the_group_and_recovers(
+    tmp_path: Path, connection_hooks: Hooks
+) -> None:
+    connections: list[apsw.Connection] = []
+    connection_hooks.append(connections.append)
+    partition = open_partition(tmp_path)
+    writer = connections[0]
+    epoch = append(partition, message(1))[0].epoch
+    pragma(writer, "max_page_count=20")
+    big = b"x" * 30_000
+    with pytest.raises(StoreFull, match=r"no space left for .*00\.sqlite"):
+        partition.append([message(2), message(3, big), message(4, big), message(5, big)], NOW_MS)
+    assert partition.head("lobby") == (epoch, 1)
+    # A group that fits is stored; one that does not still fails; then there is room again.
+    assert append(partition, message(2))[0][:2] == (epoch, 2)
+    with pytest.raises(StoreFull):
+        partition.append([message(n, big) for n in range(3, 7)], NOW_MS)
+    pragma(writer, "max_page_count=1000000")
+    assert [s.seq for s in append(partition, *[message(n, big) for n in range(3, 7)])] == [
+        3, 4, 5, 6,
+    ]  # fmt: skip
+    assert connections == [writer]  # a full disk is no reason to open the file again
+    partition.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(path)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def test_a_disk_that_is_really_full(small_disk: Path) -> None:
+    partition = open_partition(small_disk)
+    reader = SqliteReader(partition.path)
+    counter = 0
+    try:
+        while counter < 1000:
+            append(partition, message(counter + 1, b"x" * 20_000))
+            counter += 1
+    except StoreFull:
+        pass
+    assert 5 < counter < 1000
+    epoch, seq = partition.head("lobby")
+    assert seq == counter
+    assert reader.read_back("lobby", seq + 1, 1, PAGE_BYTES).rows[0][0] == seq
+    with pytest.raises(StoreFull):
+        partition.append([message(counter + 1, b"x" * 20_000)], NOW_MS)
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    assert append(partition, message(counter + 1, b"x" * 20_000))[0][:2] == (epoch, counter + 1)
+    reader.close()
+    partition.close()
+
+
+# --- the file and its directory -------------------------------------------------------------------
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A directory that even root cannot write."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "ro", "none", str(path)]
+    if os.geteuid() != 0:
+        path.chmod(0o500)
+        yield path
+        path.chmod(0o700)
+        return
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("cannot mount a read-only file system")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_read_only_directory(read_only: Path) -> None:
+    with pytest.raises(StoreUnavailable, match=r"00\.lock: .*must be writable"):
+        open_partition(read_only)
+
+
+def test_a_missing_directory(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match=r"00\.lock: No such file"):
+        open_partition(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"not a database, but long enough to be read as a header " * 20]
+)
+def test_a_file_that_is_no_database(tmp_path: Path, garbage: bytes) -> None:
+    (tmp_path / "00.sqlite").write_bytes(garbage)
+    with pytest.raises(StoreCorrupt, match=r"00\.sqlite is damaged .*backup"):
+        open_partition(tmp_path)
+    with pytest.raises(StoreCorrupt):
+        SqliteReader(tmp_path / "00.sqlite").read("lobby", 0, 1, PAGE_BYTES)
+    (tmp_path / "00.sqlite").unlink()
+    open_partition(tmp_path).close()  # the lock was given back
+
+
+def test_a_database_of_another_program(tmp_path: Path) -> None:
+    connection = apsw.Connection(str(tmp_path / "00.sqlite"))
+    connection.execute("CREATE TABLE bookmarks (url TEXT)")
+    connection.close()
+    with pytest.raises(StoreCorrupt, match="of another program"):
+        open_partition(tmp_path)
+
+
+def test_a_file_of_a_later_format(tmp_path: Path) -> None:
+    partition = open_partition(tmp_path)
+    append(partition, message(1))
+    partition.close()
+    connection = apsw.Connection(str(tmp_path / "00.sqlite"))
+    connection.execute("PRAGMA user_version=2")
+    connection.close()
+    with pytest.raises(StoreCorrupt, match="has format 2; this Relay reads format 1"):
+        open_partition(tmp_path)
+    with pytest.raises(StoreCorrupt, match="has format 2"):
+        SqliteReader(tmp_path / "00.sqlite").read("lobby", 0, 1, PAGE_BYTES)
+
+
+def test_a_damaged_page_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None:
+    partition = open_partition(tmp_path)
+    append(partition, *messages(1, 500))
+    append(partition, message(1, log="other"))
+    partition.close()
+    with (tmp_path / "00.sqlite").open("r+b") as file:
+        pages = file.seek(0, os.SEEK_END) // 4096
+        for page in range(pages // 2, pages // 2 + 4):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 4096)
+    reader = SqliteReader(tmp_path / "00.sqlite")
+    with pytest.raises(StoreCorrupt, match="damaged"):
+        reader.read("lobby", 0, 500, 10**9)
+    reader.close()
+
+
+# --- rule 15: after an error the file alone knows -------------------------------------------------
+class FailingOnce:
+    """Fails one statement of every connection it is put into, once."""
+
+    def __init__(self, hooks: Hooks, statement: str, error: type[apsw.Error]) -> None:
+        self._statement = statement
+        self._error = error
+        self.armed = False
+        hooks.append(self._put_into)
+
+    def _put_into(self, connection: apsw.Connection) -> None:
+        connection.exec_trace = self._trace
+
+    def _trace(self, _cursor: object, statement: str, _bindings: object) -> bool:
+        if self.armed and statement.startswith(self._statement):
+            self.armed = False
+            raise self._error(f"fault put into {self._statement}")
+        return True
+
+
+@pytest.mark.parametrize(
+    "statement", ["BEGIN", "INSERT INTO log", "INSERT INTO epoch", "INSERT INTO entry", "COMMIT"]
+)
+@pytest.mark.parametrize("error", [apsw.IOError, apsw.BusyError, apsw.CorruptError, apsw.FullError])
+def test_nothing_is_remembered_of_a_group_that_failed(
+    tmp_path: Path, connection_hooks: Hooks, statement: str, error: type[apsw.Error]
+) -> None:
+    fault = FailingOnce(connection_hooks, statement, error)
+    partition = open_partition(tmp_path)
+    [first] = append(partition, message(1))
+    fault.armed = True
+    batch = [message(2), message(1, log="other")]
+    with pytest.raises(StoreError):
+        partition.append(batch, NOW_MS)
+    assert not fault.armed
+    assert partition.head("lobby") == (first.epoch, 1)
+    assert partition.head("other").seq == 0
+    assert partition.append([message(1)], NOW_MS) == [Repeated(first.epoch, 1)]
+    outcomes = partition.append(batch, NOW_MS)
+    assert [stored(outcome).seq for outcome in outcomes] == [2, 1]
+    # What the disk failed to keep may show itself later only: nothing continues the old epoch.
+    assert (stored(outcomes[0]).epoch == first.epoch) is (error is not apsw.IOError)
+    partition.close()
+
+
+def test_a_commit_that_happened_after_all_is_found(tmp_path: Path, connection_hooks: Hooks) -> None:
+    """The error comes after COMMIT: the sender was told "unavailable", and sends again."""
+    armed = False
+
+    def fail_after_commit(connection: apsw.Connection) -> None:
+        def hook(*_: object) -> int:
+            if armed:
+                raise apsw.BusyError("fault put in after the commit")
+            return apsw.SQLITE_OK
+
+        # The partition sets its own hook later: keep this one instead.
+        connection.set_wal_hook(hook)
+
+    partition = open_partition(tmp_path)
+    opened = partition._opened
+    assert opened is not None
+    fail_after_commit(opened.connection)
+    epoch = append(partition, message(1))[0].epoch
+    armed = True
+    with pytest.raises(StoreUnavailable):
+        partition.append([message(2)], NOW_MS)
+    assert partition.append([message(2)], NOW_MS) == [Repeated(epoch, 2)]
+    partition.close()
+
+
+def test_a_bug_in_packing_stores_nothing(tmp_path: Path) -> None:
+    partition = open_partition(tmp_path)
+    append(partition, message(1))
+
+    def broken(_: object) -> bytes:
+        raise ZeroDivisionError
+
+    pack, partition._pack = partition._pack, broken
+    with pytest.raises(ZeroDivisionError):
+        partition.append([message(2)], NOW_MS)
+    partition._pack = pack
+    assert append(partition, message(2))[0].seq == 2
+    partition.close()
+
+
+# --- rule 8 and the rest --------------------------------------------------------------------------
+def test_a_foreign_lock_is_waited_for_a_second_at_most(partition: SqlitePartition) -> None:
+    append(partition, message(1))
+    shell = apsw.Connection(str(partition.path))
+    shell.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match="locked by another program"):
+        partition.append([message(2)], NOW_MS)
+    shell.execute("ROLLBACK")
+    assert append(partition, message(2))[0].seq == 2
+    shell.close()
+
+
+def test_a_deleted_lock_file_does_not_let_two_writers_in(
+    partition: SqlitePartition, tmp_path: Path
+) -> None:
+    """The last guard is the key of the table: the second one's numbers are taken."""
+    append(partition, message(1))
+    (tmp_path / "00.lock").unlink()
+    other = open_partition(tmp_path)
+    append(other, message(2))
+    with pytest.raises(StoreUnavailable, match="UNIQUE"):
+        partition.append([message(2)], NOW_MS)
+    # It has dropped what it remembered, and knows now.
+    assert partition.head("lobby").seq == 2
+    other.close()
+
+
+def test_the_lock_is_free_after_a_close_and_held_before(
+    partition: SqlitePartition, tmp_path: Path
+) -> None:
+    with pytest.raises(NotTheWriter):
+        open_partition(tmp_path)
+    partition.close()
+    open_partition(tmp_path).close()
+
+
+def test_a_clean_close_leaves_everything_in_the_one_file(
+    partition: SqlitePartition, tmp_path: Path
+) -> None:
+    append(partition, *messages(1, 50))
+    partition.close()
+    assert (tmp_path / "00.sqlite-wal").stat().st_size == 0
+    (tmp_path / "copy").mkdir()
+    copy = tmp_path / "copy" / "00.sqlite"
+    copy.write_bytes((tmp_path / "00.sqlite").read_bytes())
+    assert len(SqliteReader(copy).read("lobby", 0, 50, PAGE_BYTES).rows) == 50
+
+
+def test_more_logs_and_producers_than_are_remembered(
+    partition: SqlitePartition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.store.committed.LOGS_REMEMBERED_MAX", 3)
+    monkeypatch.setattr("relay.store.committed.PRODUCERS_REMEMBERED_MAX", 3)
+    for counter in range(1, 20):
+        batch = [message(counter, log=f"room-{n}") for n in range(10)]
+        assert [s.seq for s in append(partition, *batch)] == [counter] * 10
+    [again] = partition.append([message(7, log="room-1")], NOW_MS)
+    assert isinstance(again, Repeated)
+    assert again.seq == 7
+
+
+def test_what_retention_removed_is_answered_without_a_seq(partition: SqlitePartition) -> None:
+    """Retention comes later; the floor is part of the format already."""
+    [first, *_] = append(partition, *messages(1, 20))
+    partition.close()
+    connection = apsw.Connection(str(partition.path))
+    connection.execute("DELETE FROM entry WHERE id & 0xffffffffff <= 12")
+    connection.execute("UPDATE log SET floor = 12")
+    connection.close()
+    partition = open_partition(partition.path.parent)
+    outcomes = partition.append(messages(11, 14), NOW_MS)
+    assert [o.seq for o in outcomes if isinstance(o, Repeated)] == [0, 0, 13, 14]
+    [again] = append(partition, message(21), now_ms=NOW_MS - 1)
+    assert (again.seq, again.prev) == (21, 20)
+    assert again.epoch != first.epoch  # another program altered the file
+    partition.close()
+
+
+# --- what an operator reads -----------------------------------------------------------------------
+def test_the_sqlite_in_use_is_new_enough() -> None:
+    check_sqlite()
+
+
+def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apsw, "sqlite_lib_version", lambda: "3.40.1")
+    with pytest.raises(StoreUnavailable, match=r"SQLite 3\.40\.1 is too old: 3\.51\.3 is needed"):
+        check_sqlite()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "says"),
+    [
+        (apsw.FullError, StoreFull, "no space left"),
+        (apsw.CorruptError, StoreCorrupt, "restore it from a backup"),
+        (apsw.NotADBError, StoreCorrupt, "damaged"),
+        (apsw.ReadOnlyError, StoreUnavailable, "writable for the user that runs Relay"),
+        (apsw.CantOpenError, StoreUnavailable, "writable for the user that runs Relay"),
+        (apsw.BusyError, StoreUnavailable, "end that program"),
+        (apsw.IOError, StoreUnavailable, "the words of SQLite"),
+    ],
+)
+def test_errors_say_what_and_where(
+    error: type[apsw.Error], kind: type[StoreError], says: str
+) -> None:
+    made = translated(error("the words of SQLite"), Path("/data/logs/00.sqlite"))
+    assert type(made) is kind
+    assert says in str(made)
+    assert "/data/logs/00.sqlite" in str(made)
