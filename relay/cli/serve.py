@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import click
 
 from relay import settings as configuration
+
+log = logging.getLogger("relay.supervisor")
 
 
 @click.command()
@@ -83,7 +86,14 @@ def _announce(addresses: list[str]) -> None:
     lines = ["Relay is ready at"]
     lines += [f"  {address}" for address in addresses]
     lines += ["Talk there with", f"  {program} chat {addresses[0]}"]
-    print("\n".join(lines), flush=True)
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError as error:
+        # Nobody reads it: that is no reason for a server to end.
+        log.warning("announcement_unread", extra={"reason": error.strerror})
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
 
 def _own_program() -> str:

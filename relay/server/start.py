@@ -128,8 +128,6 @@ def _resolve(settings: Settings, data: Path, runtime: Path) -> Settings:
 def _raise_file_limit() -> int:
     """Raise the soft limit on open files to the hard one; return it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY:
-        hard = CONNECTIONS_DERIVED_MAX + FILES_RESERVED
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 

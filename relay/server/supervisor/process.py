@@ -70,6 +70,9 @@ def fork(title: str, main: Callable[[int], int], forget: Callable[[], None]) -> 
     """Fork a child that runs ``main(ready_fd)`` and ends with the code that it returns.
 
     ``forget`` is called first in the child: it closes what is the supervisor's alone.
+
+    Raises:
+        OSError: the system has no process, memory or descriptor left for it.
     """
     parent = os.getpid()
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
@@ -78,11 +81,16 @@ def fork(title: str, main: Callable[[int], int], forget: Callable[[], None]) -> 
     sys.stderr.flush()
     # A signal between the fork and ``forget`` would run the supervisor's handler in the child.
     mask = block_all()
-    pid = os.fork()
-    if pid == 0:
-        _run_child(title, lambda: main(write_fd), [read_fd], forget, parent, mask)
-    restore(mask)
-    os.close(write_fd)
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _run_child(title, lambda: main(write_fd), [read_fd], forget, parent, mask)
+    except OSError:
+        os.close(read_fd)
+        raise
+    finally:
+        restore(mask)
+        os.close(write_fd)
     return Process(pid, read_fd)
 
 

@@ -142,26 +142,35 @@ class Supervisor:
     def _start(self, child: Child, now: float) -> None:
         self._generation += 1
         generation = self._generation
-        if child.role is Role.AGENT:
-            running = process.fork("relay: key agent", self._run_agent, self._forget)
-        else:
-            # The table names the new owner before it exists: an old one that still runs sees that
-            # it is not the home any more.
-            for partition in self._partitions_of(child.index):
-                self._scoreboard.assign(partition, child.index, generation)
-            row = self._scoreboard.row(child.index)
-            row.clear_gauges()
-            row.set("generation", generation)
-            if child.generation:
-                row.add("restarts")
-            running = process.fork(
-                f"relay: worker {child.index}",
-                lambda ready_fd: self._run_worker(child.index, generation, ready_fd),
-                self._forget,
-            )
-            row.set("pid", running.pid)
+        try:
+            if child.role is Role.AGENT:
+                running = process.fork("relay: key agent", self._run_agent, self._forget)
+            else:
+                self._make_home(child, generation)
+                running = process.fork(
+                    f"relay: worker {child.index}",
+                    lambda ready_fd: self._run_worker(child.index, generation, ready_fd),
+                    self._forget,
+                )
+        except OSError as error:
+            self._note_failure(child, f"it cannot be forked: {error.strerror}", now)
+            self._state.exited(child, now, _chance())
+            return
         self._processes[running.pid] = running
         self._state.started(child, running.pid, generation, now)
+
+    def _make_home(self, worker: Child, generation: int) -> None:
+        """Give a worker its partitions, before it exists.
+
+        Whoever had them, should it still run, sees from then on that it is not their home.
+        """
+        for partition in self._partitions_of(worker.index):
+            self._scoreboard.assign(partition, worker.index, generation)
+        row = self._scoreboard.row(worker.index)
+        row.clear_gauges()
+        row.set("generation", generation)
+        if worker.generation:
+            row.add("restarts")
 
     def _forget(self) -> None:
         """In a child: close what is the supervisor's alone."""
@@ -251,10 +260,10 @@ class Supervisor:
             self._scoreboard.row(child.index).clear_gauges()
             stale = self._plant.runtime / "bus" / f"{child.index}.{child.generation}.sock"
             stale.unlink(missing_ok=True)
-        self._state.exited(child, now, random.random())  # noqa: S311 - spreads restarts
+        self._state.exited(child, now, _chance())
         if not self._state.stopping and child.start_at_s > now:
             wait_s = round(child.start_at_s - now, 3)
-            log.warning("restart_delayed", extra={**_fields(child), "wait_s": wait_s})
+            log.warning("restart_delayed", extra={"child": child.name, "wait_s": wait_s})
 
     def _handle_signal(self, number: int, now: float) -> None:
         if number in STOP:
@@ -292,6 +301,10 @@ class Supervisor:
                 ]
             },
         )
+
+
+def _chance() -> float:
+    return random.random()  # noqa: S311 - it spreads restarts, nobody gains by guessing it
 
 
 def _fields(child: Child) -> dict[str, object]:

@@ -6,6 +6,7 @@ it while they run.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -80,8 +81,21 @@ def agent_main(context: AgentContext) -> int:
     return 0
 
 
+def limit_forks(directory: Path) -> None:
+    """Let fork fail as the kernel does at its limit of processes, while a file says so."""
+    fork = os.fork
+
+    def limited() -> int:
+        if (directory / "no-fork").exists():
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    os.fork = limited
+
+
 def main() -> int:
     directory, workers = Path(sys.argv[1]), int(sys.argv[2])
+    limit_forks(directory)
     server = msgspec.json.decode(sys.argv[3], type=dict[str, float])
     logs.set_up(Log(format="json"))
     plant = Plant(

@@ -103,6 +103,7 @@ def test_a_crash_loop_is_slowed_down(run: Run, tmp_path: Path) -> None:
         ("worker-says-no", 3, "worker 0 cannot start: no such luck"),
         ("worker-dies-at-boot", 3, "it ended with exit code 7 before it was ready"),
         ("agent-says-no", 1, "no key for you"),
+        ("no-fork", 1, "it cannot be forked: Resource temporarily unavailable"),
     ],
 )
 def test_a_child_that_cannot_boot_ends_everything(
@@ -130,6 +131,17 @@ def test_later_a_boot_that_fails_is_tried_again(run: Run, tmp_path: Path) -> Non
     (tmp_path / "worker-says-no").unlink()
     server.wait_events("workers", 2)
     assert psutil.pid_exists(server.pid(1))
+
+
+def test_a_fork_that_fails_is_tried_again(run: Run, tmp_path: Path) -> None:
+    server = run(2)
+    server.wait_ready()
+    (tmp_path / "no-fork").touch()
+    os.kill(server.pid(1), signal.SIGKILL)
+    server.wait_events("boot_failed", 2)
+    (tmp_path / "no-fork").unlink()
+    server.wait_events("workers", 2)
+    assert len(server.children()) == 3
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

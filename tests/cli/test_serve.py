@@ -1,0 +1,162 @@
+"""``relay serve``: what it prints, what it refuses, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.cluster import Relay, relay_command, run_relay
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Relay:
+    return Relay(tmp_path / "data", workers=2)
+
+
+def refused(*args: str | Path, env: dict[str, str] | None = None) -> tuple[int, str]:
+    """Run ``relay serve``, which must not start. Returns its exit code and its one line."""
+    ended = run_relay("serve", *args, env={"RELAY_LOG__LEVEL": "warning", **(env or {})})
+    assert ended.stdout == ""
+    lines = [line for line in ended.stderr.splitlines() if not line.startswith("Usage: ")]
+    assert len(lines) == 1, ended.stderr
+    assert lines[0].startswith("relay: ")
+    return ended.returncode, lines[0].removeprefix("relay: ")
+
+
+def test_announcement_titles_and_the_table(relay: Relay) -> None:
+    with relay:
+        assert relay.address in relay.printed[1]
+        assert relay.printed[-1].endswith(f"chat {relay.address}")
+        assert len(relay.workers()) == 2
+        assert relay.agent() is not None
+        assert (
+            Path(f"/proc/{relay.process.pid}/cmdline").read_bytes().startswith(b"relay: supervisor")
+        )
+        events = {event["event"]: event for event in map(json.loads, relay.log)}
+        table = events["workers"]["workers"]
+        assert [worker["partitions"][:2] for worker in table] == [[0, 2], [1, 3]]
+        assert sum(len(worker["partitions"]) for worker in table) == 16
+        assert len({worker["generation"] for worker in table}) == 2
+        mode = (relay.data / "server.key").stat().st_mode
+        assert mode & 0o777 == 0o600
+
+
+def test_what_is_in_use(relay: Relay, tmp_path: Path) -> None:
+    with relay:
+        code, line = refused("--data", relay.data, "--bind", "127.0.0.1:0")
+        assert code == 1
+        assert "in use" in line
+        assert str(relay.process.pid) in line
+        where = f"127.0.0.1:{relay.port}"
+        code, line = refused("--data", tmp_path / "other", "--bind", where)
+        assert code == 1
+        assert line.startswith(f"cannot listen on {where}: the port is in use")
+
+
+def test_a_key_file_open_to_others(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with Relay(data):
+        pass
+    key = data / "server.key"
+    key.chmod(0o644)
+    code, line = refused("--data", data, "--bind", "127.0.0.1:0")
+    assert (code, line) == (
+        1,
+        f"key file {key} is open to others (mode 0644); run: chmod 600 {key}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "message"),
+    [
+        (["--nonsense"], {}, "No such option"),
+        (["--bind", "7475"], {}, "--bind 7475: expected HOST:PORT"),
+        (["--workers", "some"], {}, "--workers: server.workers: Expected `int`"),
+        (["--workers", "-1"], {}, "--workers: server.workers: Expected `int` >= 0"),
+        (["--config", "/nonexistent"], {}, "/nonexistent: cannot be read"),
+        ([], {"RELAY_SERVER__WROKERS": "1"}, "did you mean RELAY_SERVER__WORKERS?"),
+    ],
+)
+def test_wrong_use(args: list[str], env: dict[str, str], message: str) -> None:
+    code, line = refused(*args, env=env)
+    assert code == 2
+    assert message in line
+
+
+def test_check_and_print(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text("[server]\nworkers = 3\n")
+    data = tmp_path / "data"
+    shown = run_relay(
+        "serve", "--config", file, "--print-config", "--data", data,
+        env={"RELAY_LOG__LEVEL": "debug"},
+    )  # fmt: skip
+    assert shown.returncode == 0
+    lines = shown.stdout.splitlines()
+    assert f"server.workers = 3  # {file}" in lines
+    assert f'store.data = "{data}"  # --data' in lines
+    assert 'log.level = "debug"  # RELAY_LOG__LEVEL' in lines
+    assert 'store.durability = "process"  # default' in lines
+    checked = run_relay("serve", "--config", file, "--check-config", "--data", data)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert not data.exists()
+    file.write_text("[server]\nbind = ['nowhere']\n")
+    assert refused("--config", file, "--check-config")[0] == 2
+
+
+def test_nothing_is_loaded_before_the_fork(tmp_path: Path) -> None:
+    """A fork copies a loop's, a thread's, OpenSSL's or SQLite's state: none may be there."""
+    script = (
+        "import sys, threading, relay.cli.__main__, relay.cli.serve\n"
+        "from relay.server import start\n"
+        "from relay.server.supervisor.supervisor import Supervisor\n"
+        "def run(self):\n"
+        "    print(*sorted(sys.modules)); print(threading.active_count()); return 0\n"
+        "Supervisor.run = run\n"
+        "sys.exit(relay.cli.__main__.main(sys.argv[1:]))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, "serve", "--bind", "127.0.0.1:0", "--data", tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    modules, threads = ended.stdout.splitlines()
+    loaded = {name.split(".")[0] for name in modules.split()}
+    assert not loaded & {"asyncio", "uvloop", "apsw", "cryptography", "ssl", "_ssl", "sqlite3"}
+    assert "relay.server.supervisor.supervisor" in modules.split()
+    assert threads == "1"
+
+
+def test_a_closed_stdout_does_not_end_it(tmp_path: Path) -> None:
+    """``relay serve | head -1``, and head is gone."""
+    read_fd, write_fd = os.pipe()
+    os.close(read_fd)
+    process = subprocess.Popen(
+        relay_command("serve", "--bind", "127.0.0.1:0", "--data", tmp_path, "--workers", "1"),
+        stdout=write_fd,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(write_fd)
+    assert process.stderr is not None
+    with process, process.stderr:
+        for line in process.stderr:
+            event = json.loads(line)
+            if event["event"] == "announcement_unread":
+                with socket.create_connection(_address(process.pid), timeout=10):
+                    process.terminate()
+        assert process.wait(30) == 0
+        assert event["event"] == "stopped"
+
+
+def _address(pid: int) -> tuple[str, int]:
+    [listening] = [c for c in psutil.Process(pid).net_connections("inet") if c.status == "LISTEN"]
+    return listening.laddr.ip, listening.laddr.port
