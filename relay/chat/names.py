@@ -17,6 +17,11 @@ _RESERVED: Final = frozenset(
     {"admin", "all", "channel", "everyone", "here", "operator", "relay", "root", "server", "system"}
 )
 _UNSEEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Blank or without a width of their own, though no category says so: fillers, the empty braille
+# pattern, variation selectors.
+_UNSEEN: Final = frozenset(
+    map(chr, (0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0))
+) | frozenset(map(chr, (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 INBOX_PREFIX: Final = "@"
 
 assert limits.NAME_CHARS_MAX == 32
@@ -48,9 +53,10 @@ def is_inbox(name: str) -> bool:
 
 
 def is_display(text: str) -> bool:
-    """True for a display name that shows as it is: no control, format or unassigned characters."""
+    """True for a display name that shows as it is: no control, format, blank or unassigned ones."""
     return (
         len(text) <= limits.DISPLAY_NAME_CHARS_MAX
         and text == text.strip()
+        and _UNSEEN.isdisjoint(text)
         and not any(unicodedata.category(char) in _UNSEEN_CATEGORIES for char in text)
     )

@@ -1,0 +1,82 @@
+"""The grammar of names."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay import limits
+from relay.chat import names
+
+LEGAL = ["al", "alice", "a1", "1a", "a-b_c", "x" * 32, "00", "a__"]
+ILLEGAL = [
+    "", "a", "x" * 33, "Alice", "-a", "_a", "a b", "a.b", "a\n", "alice\n", "\nalice", "a\x00b",
+    "älice", "аdmin", "ⓐdmin", "ﬁx", "adm\u0131n", "\u212aelvin", "a\u200db", "a\u202eb",
+    "a\u3164", "a/b", "../ab", "@alice", "#room", "alice ", " alice", "a\u0301b", "１２",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEGAL)
+def test_legal(name: str) -> None:
+    assert names.is_handle(name)
+    assert names.is_room(name)
+    assert names.is_inbox("@" + name)
+    assert not names.is_inbox(name)
+    assert not names.is_room("@" + name)
+
+
+@pytest.mark.parametrize("name", ILLEGAL)
+def test_illegal(name: str) -> None:
+    assert not names.is_handle(name)
+    assert not names.is_room(name)
+    assert not names.is_inbox("@" + name)
+
+
+@given(st.text())
+def test_what_is_legal_is_plain_ascii(name: str) -> None:
+    if names.is_handle(name):
+        assert name.isascii()
+        assert name == name.lower() == name.strip()
+        assert 2 <= len(name) <= limits.NAME_CHARS_MAX
+
+
+def test_input_is_folded_in_ascii_only() -> None:
+    assert names.normal("AliCE-1_x") == "alice-1_x"
+    assert names.normal("@Bob") == "@bob"
+    # str.lower would make a legal name of the Kelvin sign.
+    assert names.normal("\u212aelvin") == "\u212aelvin"
+
+
+@given(st.text())
+def test_folding_twice_is_folding_once(name: str) -> None:
+    assert names.normal(names.normal(name)) == names.normal(name)
+
+
+@pytest.mark.parametrize("name", ["server", "system", "admin", "relay", "all", "everyone"])
+def test_handles_that_look_official_are_reserved(name: str) -> None:
+    assert names.is_reserved(name)
+    assert names.is_handle(name)
+
+
+def test_other_handles_are_not_reserved() -> None:
+    assert not names.is_reserved("alice")
+    assert not names.is_reserved("admin2")
+
+
+@pytest.mark.parametrize("text", ["", "Alice", "Ålice Müller", "李雷", "א", "a  b", "x" * 64, "🙂"])
+def test_displays(text: str) -> None:
+    assert names.is_display(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x" * 65, " x", "x ", "\tx", "a\nb", "a\x1b[2Jb", "a\x00", "a\x7f", "a\x9b", "a\u202eb",
+        "a\u2066b", "a\u200bb", "a\u200db", "\ufeffa", "a\u00adb", "a\ue000", "a\U000e0041",
+        "a\u2028b", "a\u2029b", "a\ud800", "a\u0378", "\u00a0x",
+        "a\u3164", "\u115f", "\uffa0", "\u2800", "a\ufe0f", "a\U000e0100",
+    ],
+)  # fmt: skip
+def test_displays_that_hide_something(text: str) -> None:
+    assert not names.is_display(text)
