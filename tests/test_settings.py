@@ -15,6 +15,7 @@ from relay.settings import (
     declarations,
     load,
 )
+from relay.settings_table import markdown
 
 
 def test_precedence(tmp_path: Path) -> None:
@@ -135,6 +136,11 @@ def test_every_setting_is_declared_well() -> None:
         len(getattr(Settings(), name).__struct_fields__) for name in Settings().__struct_fields__
     )
     assert "server.workers" in paths
+
+
+def test_the_page_is_up_to_date() -> None:
+    page = Path(__file__).parents[1] / "docs" / "settings.md"
+    assert page.read_text(encoding="utf-8") == markdown()
 
 
 def test_the_data_directory_has_a_default() -> None:

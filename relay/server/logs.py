@@ -21,6 +21,11 @@ VALUE_CHARS_MAX: Final = 256
 """Of one string: it may come from a peer."""
 LINE_VALUE_CHARS_MAX: Final = 4096
 """Of a list or table, which is our own."""
+REPEATS_MAX: Final = 20
+"""Lines of one event within a window; a thousand broken clients must not fill the disk."""
+REPEAT_WINDOW_S: Final = 10.0
+EVENTS_MAX: Final = 1000
+"""Names that are counted; there are far fewer, for an event's name is a constant."""
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -70,11 +75,37 @@ class TextLines(logging.Formatter):
         return line
 
 
+class RepeatFilter(logging.Filter):
+    """Drops repeats of one event; the first line of the next window says how many."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[object, tuple[float, int]] = {}
+        """By event: when its window began, and how many came since."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the line is to be written. Errors always are."""
+        if record.levelno >= logging.ERROR:
+            return True
+        now = time.monotonic()
+        key = record.msg
+        began, count = self._seen.get(key, (now, 0))
+        if now - began >= REPEAT_WINDOW_S:
+            if count > REPEATS_MAX:
+                record.suppressed = count - REPEATS_MAX
+            began, count = now, 0
+        if len(self._seen) >= EVENTS_MAX:
+            self._seen.clear()
+        self._seen[key] = (began, count + 1)
+        return count < REPEATS_MAX
+
+
 def set_up(settings: Log) -> None:
     """Send the log to stderr as the settings say. Children of a fork inherit it."""
     as_text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(TextLines() if as_text else JsonLines())
+    handler.addFilter(RepeatFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())

@@ -66,3 +66,23 @@ def test_a_traceback_is_in_the_line(capsys: Capture) -> None:
         logging.getLogger("relay.x").exception("failed")
     [line] = capsys.readouterr().err.splitlines()
     assert "ValueError: boom" in json.loads(line)["exc_info"]
+
+
+def test_repeats_are_dropped_and_counted(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("relay.server.logs.time.monotonic", lambda: now)
+    logs.set_up(Log(format="json"))
+    log = logging.getLogger("relay.x")
+    for _ in range(logs.REPEATS_MAX + 7):
+        log.info("flood")
+        log.error("trouble")
+    log.info("other")
+    now += logs.REPEAT_WINDOW_S
+    log.info("flood")
+    log.info("flood")
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    flood = [event for event in events if event["event"] == "flood"]
+    assert len(flood) == logs.REPEATS_MAX + 2
+    assert [event.get("suppressed") for event in flood[-2:]] == [7, None]
+    assert sum(event["event"] == "trouble" for event in events) == logs.REPEATS_MAX + 7
+    assert any(event["event"] == "other" for event in events)

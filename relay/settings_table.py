@@ -1,0 +1,39 @@
+"""docs/settings.md, made from the declarations: ``python -m relay.settings_table``."""
+
+from __future__ import annotations
+
+import sys
+
+from relay.settings import as_toml, declarations
+
+HEAD = """\
+<!-- Made by `python -m relay.settings_table > docs/settings.md`; a test compares. -->
+# Settings
+
+Every setting of `relay serve`. What is given first here wins: a flag, the variable, the file that
+`--config` names (or `RELAY_CONFIG`), the default. `relay serve --print-config` shows each value and
+where it came from; `--check-config` only says whether they are right. A key that does not exist is
+an error, never ignored. In a variable, parts of a list are separated by commas.
+
+Two variables of other programs count as defaults: `WEB_CONCURRENCY` (workers) and `STATE_DIRECTORY`
+(data, set by systemd).
+"""
+PLATFORM_DEFAULTS = {"store.data": "the user's data directory"}
+
+
+def markdown() -> str:
+    """Return the page."""
+    lines = [HEAD]
+    section = ""
+    for setting in declarations():
+        if setting.section != section:
+            section = setting.section
+            lines += [f"## [{section}]", "", "| key | default | variable | meaning |"]
+            lines.append("|---|---|---|---|")
+        default = PLATFORM_DEFAULTS.get(setting.path) or f"`{as_toml(setting.default)}`"
+        lines.append(f"| `{setting.key}` | {default} | `{setting.variable}` | {setting.why} |")
+    return "\n".join(lines).replace("|\n##", "|\n\n##") + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())
