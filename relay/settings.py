@@ -62,6 +62,24 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="A worker whose loop was silent for so long is killed and replaced.",
         ),
     ] = 5.0
+    keepalive_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=3600,
+            description="Silence after which a client is pinged; after two pings without an "
+            "answer the connection is closed.",
+        ),
+    ] = 30.0
+    slow_reader_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=0.1,
+            le=86_400,
+            description="A client that takes none of the bytes written to it for so long is "
+            "closed; it may come back and resume.",
+        ),
+    ] = 60.0
     key_bits: Annotated[
         int,
         Meta(ge=2048, le=8192, description="Size of the RSA key that the first start generates."),

@@ -19,15 +19,20 @@ FIELDS: Final = (
     "draining",
     "connections",
     "logged_in",
+    "catching_up",
     "accepted",
     "deliveries",
     "handshakes",
+    "fell_behind",
+    "too_slow",
+    "repairs",
+    "pages",
     "restarts",
 )
 """``heartbeat_ns``: ``time.monotonic_ns()``, stamped by the worker's loop. ``ready``: 1 while it
-serves. ``connections`` (open) and ``logged_in`` are gauges. The others count since the server
-started and survive the death of the worker."""
-GAUGES: Final = ("pid", "heartbeat_ns", "ready", "draining", "connections", "logged_in")
+serves. ``connections`` (open), ``logged_in`` and ``catching_up`` (readers behind their logs) are
+gauges. The others count since the server started and survive the death of the worker."""
+GAUGES: Final = ("pid", "heartbeat_ns", "ready", "draining", "connections", "logged_in", "catching_up")
 """What is set to 0 when a worker has died: it holds nothing any more."""
 PARTITIONS_MAX: Final = 256
 ROW_CELLS: Final = 32

@@ -19,6 +19,7 @@ from relay.wire.envelopes import Live, pack
 
 if TYPE_CHECKING:
     from relay.server.worker.feed import Member
+    from relay.server.worker.pressure import Pressure
     from relay.store.log import Reader
 
 SLICE_S: Final = 0.002
@@ -31,15 +32,25 @@ log = logging.getLogger("relay.worker")
 class Catchup:
     """The readers of a worker that are behind, in turn."""
 
-    def __init__(self, reader_of: Callable[[str], Reader], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, reader_of: Callable[[str], Reader], clock: Callable[[], float], pressure: Pressure
+    ) -> None:
         self._reader_of = reader_of
         self._clock = clock
+        self._pressure = pressure
         self._queue: deque[Member] = deque()
         self._pages: OrderedDict[tuple[str, int], tuple[int, bytes]] = OrderedDict()
         self.pages_read = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._queue)
+    @property
+    def busy(self) -> bool:
+        """True when there is something to read, and the worker may hold it."""
+        return bool(self._queue) and not self._pressure.crowded
+
+    @property
+    def waiting(self) -> int:
+        """How many readers are behind and not held up by their own socket."""
+        return len(self._queue)
 
     def add(self, member: Member) -> None:
         """Queue a member that is not live. One that its socket holds up is added again by it."""
@@ -50,7 +61,7 @@ class Catchup:
     def run(self) -> None:
         """Serve pages for one slice of time."""
         deadline = self._clock() + SLICE_S
-        while self._queue:
+        while self.busy:
             member = self._queue.popleft()
             member.queued = False
             try:

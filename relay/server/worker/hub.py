@@ -31,11 +31,13 @@ from relay.server.worker.home import CommitRunner, Home, commit_at_once
 from relay.server.worker.interest import Interest
 from relay.server.worker.logins import Logins
 from relay.server.worker.namebook import NameBook
+from relay.server.worker.pressure import Pressure
 from relay.server.worker.rosters import Rosters
 from relay.server.worker.routes import Owner, Routes
 from relay.server.worker.waits import Waits
 from relay.store.errors import StoreError
 from relay.wire.codes import CloseCode
+from relay.wire.connection import DEFAULT_TIMING, Timing
 from relay.wire.identity import parse_spki
 
 if TYPE_CHECKING:
@@ -89,6 +91,8 @@ class Surroundings:
     open_partition: Callable[[int], Partition]
     reader_of: Callable[[str], Reader]
     run_commit: CommitRunner = commit_at_once
+    timing: Timing = DEFAULT_TIMING
+    slow_reader_timeout_s: float = 60.0
 
 
 class Hub:
@@ -104,6 +108,7 @@ class Hub:
         self.wall_clock_ms = around.wall_clock_ms
         self.random_bytes = around.random_bytes
         self.agent_name = around.agent_name
+        self.timing = around.timing
 
         self.loopback = Loopback(around.index, around.generation, self._from_loopback)
         self.routes = Routes(
@@ -128,10 +133,12 @@ class Hub:
         self.logins = Logins(self.routes.port_of)
         self.waits = Waits()
         self.fanout = Fanout()
-        self.catchup = Catchup(around.reader_of, around.clock)
+        self.pressure = Pressure(around.clock, around.slow_reader_timeout_s)
+        self.catchup = Catchup(around.reader_of, around.clock, self.pressure)
         self.sessions: set[Session] = set()
         self.logged_in = 0
         self.handshakes = 0
+        self.repairs = 0
         self.connection_ended: Callable[[], None] = _nothing
         """Called when a connection is gone; the acceptor sets it."""
 
@@ -246,9 +253,9 @@ class Hub:
             self._distribute(now)
         self._flush_urgent(now)
         self._flush_members()
-        if not self._flushing and self.catchup:
+        if not self._flushing:
             self.catchup.run()
-        if self._flushing or self.catchup or self.urgent or repairing:
+        if self._flushing or self.catchup.busy or self.urgent or repairing:
             self.wake()
             return
         wakes_at = self.rosters.due_at
@@ -271,6 +278,7 @@ class Hub:
                 log.warning("repair_failed", extra={"log": feed.log, "reason": str(error)})
                 return False
             if not feed.repair_to:
+                self.repairs += 1
                 del self.fanout.broken[feed]
         return bool(self.fanout.broken)
 

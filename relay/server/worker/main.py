@@ -31,6 +31,7 @@ from relay.server.worker.session import Session
 from relay.server.worker.stores import Stores
 from relay.server.worker.title import set_title
 from relay.store.errors import NotTheWriter
+from relay.wire.connection import Timing
 
 if TYPE_CHECKING:
     from relay.server.context import WorkerContext
@@ -149,6 +150,8 @@ class _Worker:
                 open_partition=self._stores.open_partition,
                 reader_of=self._stores.reader_of,
                 run_commit=self._stores.commit_in_thread if powerful else commit_at_once,
+                timing=Timing(ping_after_s=context.settings.server.keepalive_s),
+                slow_reader_timeout_s=context.settings.server.slow_reader_timeout_s,
             )
         )
         await self._open_own()
@@ -217,6 +220,7 @@ class _Worker:
         now = hub.clock()
         for session in list(hub.sessions):
             session.check_deadline(now)
+        hub.pressure.sweep(now)
         hub.interest.say_heads(hub.home.heads)
         set_title(self._context.index, len(hub.sessions))
 

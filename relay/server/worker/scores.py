@@ -15,6 +15,29 @@ if TYPE_CHECKING:
 FRESH_NS: Final = 500_000_000
 """A heartbeat older than this: the worker does not run (stopped, or its loop hangs)."""
 
+COUNTERS: Final = (
+    "accepted",
+    "deliveries",
+    "handshakes",
+    "fell_behind",
+    "too_slow",
+    "repairs",
+    "pages",
+)
+
+
+def _counted(hub: Hub) -> tuple[int, ...]:
+    """Return this worker's own count of each of ``COUNTERS``."""
+    return (
+        hub.home.accepted,
+        hub.fanout.deliveries,
+        hub.handshakes,
+        hub.pressure.fell_behind,
+        hub.pressure.too_slow,
+        hub.repairs,
+        hub.catchup.pages_read,
+    )
+
 
 class Scores:
     """See the module's docstring."""
@@ -25,9 +48,7 @@ class Scores:
         self._generation = generation
         self._row = scoreboard.row(index)
         self._row.set("pid", os.getpid())
-        self._accepted = self._row.get("accepted")
-        self._deliveries = self._row.get("deliveries")
-        self._handshakes = self._row.get("handshakes")
+        self._before = {name: self._row.get(name) for name in COUNTERS}
         """Counters go on where the row's last worker left them."""
 
     def beat(self, hub: Hub) -> None:
@@ -35,9 +56,9 @@ class Scores:
         row = self._row
         row.set("heartbeat_ns", time.monotonic_ns())
         row.set("logged_in", hub.logged_in)
-        row.set("accepted", self._accepted + hub.home.accepted)
-        row.set("deliveries", self._deliveries + hub.fanout.deliveries)
-        row.set("handshakes", self._handshakes + hub.handshakes)
+        row.set("catching_up", hub.catchup.waiting)
+        for name, count in zip(COUNTERS, _counted(hub), strict=True):
+            row.set(name, self._before[name] + count)
 
     def set_connections(self, count: int) -> None:
         """Say how many connections this worker has, at once: the others' balance depends on it."""

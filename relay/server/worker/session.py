@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 LOGIN_S: Final = 20.0
 """From the end of the handshake to HELLO (handshake.md, "Deadlines")."""
+LINGER_S: Final = 3.0
+"""How long the last bytes of a closed connection may take to leave."""
 TCP_NOTSENT_LOWAT: Final = 25
 log = logging.getLogger("relay.worker")
 
@@ -77,10 +79,11 @@ class Session(asyncio.Protocol):
             random_bytes=hub.random_bytes,
             spki=hub.spki,
             modulus_bytes=hub.modulus_bytes,
+            timing=hub.timing,
         )
         self._unwrapping: asyncio.Task[None] | None = None
         self._deadline: float | None = None
-        """When HELLO must have come; None before the handshake is complete and after login."""
+        """When HELLO must have come, or a closed connection's last bytes have left; else None."""
         self._holds = Hold.NONE
         self._pending: deque[ClientEnvelope] = deque()
         """Operations received while an earlier one is blocked."""
@@ -134,16 +137,20 @@ class Session(asyncio.Protocol):
         self._end()
         if self._unwrapping is not None:
             self._unwrapping.cancel()
+        self._hub.pressure.remove(self)
         self._hub.sessions.discard(self)
         self._hub.connection_ended()
 
     def pause_writing(self) -> None:
         """Stop sealing: the transport is above its high-water mark."""
         self.outbox.paused = True
+        self._hub.pressure.add(self)
 
     def resume_writing(self) -> None:
         """Go on with what is owed; a member that is behind reads its next page."""
         self.outbox.paused = False
+        self._hub.pressure.remove(self)
+        self._hub.wake()
         if self.ended:
             return
         self.flush(self._hub.clock())
@@ -152,7 +159,6 @@ class Session(asyncio.Protocol):
                 member = feed.members[self]
                 if not member.live:
                     self._hub.catchup.add(member)
-            self._hub.wake()
 
     # --- events of the connection -------------------------------------------------------------
     def _handle_events(self, now: float) -> None:
@@ -193,8 +199,9 @@ class Session(asyncio.Protocol):
         pending = self._connection.data_to_send()
         if pending:
             self._transport.write(pending)
-        if self._connection.finished:
+        if self._connection.finished and not self._transport.is_closing():
             self._transport.close()
+            self._deadline = self._hub.clock() + LINGER_S
 
     # --- reading or not -----------------------------------------------------------------------
     def _add_hold(self, hold: Hold) -> None:
@@ -317,6 +324,7 @@ class Session(asyncio.Protocol):
     def fall_behind(self) -> None:
         """Leave live in every log at once and drop what is queued of them (rule 4)."""
         dropped = self.outbox.drop_batches()
+        self._hub.pressure.behind(self.name)
         for feed in self.feeds.values():
             member = feed.members[self]
             if not member.live:
@@ -361,7 +369,10 @@ class Session(asyncio.Protocol):
     def check_deadline(self, now: float) -> None:
         """Called by the worker's sweep: handshake and login deadlines, keepalive."""
         if self._deadline is not None and now >= self._deadline:
-            self.close(CloseCode.LOGIN_TIMEOUT)
+            if self._connection.finished:
+                self.abort()  # it does not even take the last bytes
+            else:
+                self.close(CloseCode.LOGIN_TIMEOUT)
             return
         if self._holds:
             return  # its pongs may be among what is not read
@@ -369,6 +380,11 @@ class Session(asyncio.Protocol):
         if deadline is not None and now >= deadline:
             self._connection.handle_deadline(now)
             self._handle_events(now)
+
+    @property
+    def buffered(self) -> int:
+        """Sealed bytes that wait in the transport."""
+        return self._transport.get_write_buffer_size()
 
     def abort(self) -> None:
         """Drop the connection at once."""
