@@ -32,7 +32,15 @@ FIELDS: Final = (
 """``heartbeat_ns``: ``time.monotonic_ns()``, stamped by the worker's loop. ``ready``: 1 while it
 serves. ``connections`` (open), ``logged_in`` and ``catching_up`` (readers behind their logs) are
 gauges. The others count since the server started and survive the death of the worker."""
-GAUGES: Final = ("pid", "heartbeat_ns", "ready", "draining", "connections", "logged_in", "catching_up")
+GAUGES: Final = (
+    "pid",
+    "heartbeat_ns",
+    "ready",
+    "draining",
+    "connections",
+    "logged_in",
+    "catching_up",
+)
 """What is set to 0 when a worker has died: it holds nothing any more."""
 PARTITIONS_MAX: Final = 256
 ROW_CELLS: Final = 32

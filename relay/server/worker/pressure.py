@@ -1,0 +1,96 @@
+"""Connections that do not take what is written to them: counted, bounded, and ended in the end.
+
+Rule 4: a transport above its high-water mark holds sealed bytes that cannot be taken back. Each
+connection's are bounded by the mark; all of a worker's by ``BUDGET_BYTES``: before that, catching
+up waits; above it, those that have been stuck longest are closed. They resume from their cursors.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from relay.wire.codes import CloseCode
+
+if TYPE_CHECKING:
+    from relay.server.worker.session import Session
+
+BUDGET_BYTES: Final = 64 * 1024 * 1024
+CROWDED_BYTES: Final = BUDGET_BYTES * 3 // 4
+NAMED_MAX: Final = 20
+"""Slow readers named in one line of the log."""
+log = logging.getLogger("relay.worker")
+
+
+class Pressure:
+    """The stuck transports of one worker, longest stuck first."""
+
+    def __init__(self, clock: Callable[[], float], timeout_s: float) -> None:
+        """Begin.
+
+        Args:
+            clock: monotonic seconds.
+            timeout_s: a connection that takes nothing for so long is closed with TOO_SLOW.
+        """
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._stuck: OrderedDict[Session, tuple[float, int]] = OrderedDict()
+        """When it last took something, and how many bytes it had waiting then."""
+        self._behind: dict[str, int] = {}
+        """Names that fell behind since it was last said, and how often."""
+        self.bytes = 0
+        self.fell_behind = 0
+        self.too_slow = 0
+
+    @property
+    def crowded(self) -> bool:
+        """True when readers that are behind must wait for others to take their bytes."""
+        return self.bytes > CROWDED_BYTES
+
+    def add(self, session: Session) -> None:
+        """A transport is above its high-water mark."""
+        size = session.buffered
+        self._stuck[session] = (self._clock(), size)
+        self.bytes += size
+
+    def remove(self, session: Session) -> None:
+        """It is below its low-water mark again, or gone."""
+        found = self._stuck.pop(session, None)
+        if found is not None:
+            self.bytes -= found[1]
+
+    def behind(self, name: str) -> None:
+        """A reader has left live because it takes less than its logs bring."""
+        self.fell_behind += 1
+        self._behind[name] = self._behind.get(name, 0) + 1
+
+    def sweep(self, now: float) -> None:
+        """Close who takes nothing; say who is slow. Called about once a second."""
+        for session, (since, size) in list(self._stuck.items()):
+            left = session.buffered
+            if left < size:
+                self._stuck[session] = (now, left)
+                self._stuck.move_to_end(session)
+                self.bytes -= size - left
+            elif now - since >= self._timeout_s:
+                self._close(session, "took nothing for too long")
+        while self.bytes > BUDGET_BYTES and self._stuck:
+            self._close(next(iter(self._stuck)), "too many bytes wait in this worker")
+        if self._behind:
+            named = sorted(self._behind, key=lambda name: -self._behind[name])
+            log.warning(
+                "readers_fell_behind",
+                extra={
+                    "readers": {name: self._behind[name] for name in named[:NAMED_MAX]},
+                    "total": len(named),
+                },
+            )
+            self._behind.clear()
+
+    def _close(self, session: Session, why: str) -> None:
+        self.too_slow += 1
+        log.warning("reader_too_slow", extra={"reader": session.name, "peer": session.peer})
+        self.remove(session)
+        session.close(CloseCode.TOO_SLOW, detail=why)
