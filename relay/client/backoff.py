@@ -1,4 +1,4 @@
-"""When to connect again: exponential back-off with full jitter, so that no crowd returns at once."""
+"""When to connect again: exponential back-off with jitter, so that no crowd returns at once."""
 
 from __future__ import annotations
 

@@ -16,12 +16,9 @@ The life of a client::
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple, cast
+from typing import Final
 
-from relay import limits
-from relay.chat import names
-from relay.chat.entries import Cursor, GapReason
+from relay.chat.entries import Cursor
 from relay.client.backoff import Backoff
 from relay.client.errors import (
     ClientClosed,
@@ -29,39 +26,21 @@ from relay.client.errors import (
     ConnectionLost,
     HandshakeFailed,
     Idle,
-    MessageTooLong,
     ServerBrokeProtocol,
     ServerKeyMismatch,
     closed_by_server,
     refused,
 )
-from relay.client.events import (
-    Behind,
-    Event,
-    Gap,
-    HistoryPage,
-    Joined,
-    Live,
-    Member,
-    Members,
-    Message,
-    RosterChanged,
-    State,
-    StateChanged,
-    Unfollowed,
-)
-from relay.client.follow import REJOINS_MAX, Follows, Start, Step
+from relay.client.events import Event, State, StateChanged
 from relay.client.identity import Identity
-from relay.client.inbox import Inbox
 from relay.client.options import Options
 from relay.client.packing import pack_records
-from relay.client.requests import Request, Requests
 from relay.client.sends import Sends
-from relay.codec import Unknown
+from relay.client.traffic import Answer, Traffic
 from relay.errors import LocalProtocolError, RemoteProtocolError
-from relay.wire import envelopes as wire
-from relay.wire.codes import CloseCode, ErrorCode, may_reconnect
+from relay.wire.codes import CloseCode, may_reconnect
 from relay.wire.connection import Connection
+from relay.wire.envelopes import Error, Hello, ServerEnvelope, Welcome, pack, unpack_server
 from relay.wire.events import (
     ApplicationData,
     ConnectionClosed,
@@ -77,13 +56,6 @@ ANSWER_S: Final = 5.0
 ANSWER_PING: Final = b"answer?"
 
 
-class Answer(NamedTuple):
-    """The end of something that was asked with a token: a result, or the error."""
-
-    token: object
-    result: object
-
-
 class ClientState:
     """One client instance, over as many connections as it takes."""
 
@@ -92,31 +64,28 @@ class ClientState:
         self._connection: Connection | None = None
         """None between connections."""
         self._backoff = Backoff(options.jitter)
-        self._inbox = Inbox()
-        self._follows = Follows()
-        self._requests = Requests()
-        self._sends = Sends(
-            options.identity.counters,
-            window=options.window,
-            patience_s=options.patience_s,
-            retry_spread=options.jitter,
+        self._traffic = Traffic(
+            Sends(
+                options.identity.counters,
+                window=options.window,
+                patience_s=options.patience_s,
+                retry_spread=options.jitter,
+            )
         )
-        self._answers: list[Answer] = []
-        self._out: list[bytes] = []
+        self._hello: list[bytes] = []
+        """The HELLO that is to leave; empty otherwise."""
         self._expected_key = options.expected_key
         self._ending: ClientError | None = None
         """Why this side is ending the connection, for good; None: it is not."""
         self._login_error: ClientError | None = None
+        """The ERROR that refused the login; None: none came."""
         self._login_deadline: float | None = None
         """None except between handshake and WELCOME."""
-        self._rejoin_due = False
-        """True: online, but the logs are joined again only once the application has caught up."""
         self._last_received = 0.0
         self._awaiting_since: float | None = None
         """Since when an answer is awaited; None: none is."""
         self._pinged_at: float | None = None
         """When the ping for that answer left; None: no need yet."""
-        self._body_bytes_max = limits.BODY_BYTES_MAX
 
         self.state = State.CONNECTING
         self.error: ClientError | None = None
@@ -126,12 +95,12 @@ class ClientState:
         self.connect_at: float | None = None
         """WAITING: when to dial again."""
         self.undecided_key: str | None = None
-        """The fingerprint of an unknown key, until ``trust_key`` or ``fail``. No connection is open."""
+        """The fingerprint of an unknown key until ``trust_key`` or ``fail``; no connection then."""
         self.server_fingerprint: str | None = options.expected_key
         self.name = options.name
         """As the server spells it, after the login."""
         self.logins = 0
-        self._inbox.put(StateChanged(State.CONNECTING))
+        self._change(State.CONNECTING)
 
     # --- connections -----------------------------------------------------------------------------
     def dialling(self) -> None:
@@ -177,13 +146,10 @@ class ClientState:
             return b""
         parts = [connection.data_to_send()]
         if connection.phase is Phase.OPEN:
-            out = self._out
-            if self.state is State.ONLINE:
-                out += [wire.pack(envelope) for envelope in self._requests.drain()]
-                out += self._sends.transmit()
-            if out:
-                parts += [connection.seal(content, now) for content in pack_records(out)]
-                out.clear()
+            online = self.state is State.ONLINE
+            out = self._traffic.outgoing() if online else self._hello
+            parts += [connection.seal(content, now) for content in pack_records(out)]
+            self._hello = []
             self._await_answers(now)
         self._ended(connection)
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -196,7 +162,7 @@ class ClientState:
     @property
     def reading_paused(self) -> bool:
         """True while the application takes events too slowly: do not read the socket."""
-        return self._inbox.full and self.state is State.ONLINE and not self._rejoin_due
+        return self._traffic.held_up and self.state is State.ONLINE and self._ending is None
 
     def trust_key(self, fingerprint: str) -> None:
         """The undecided key is the right one: dial again, at once."""
@@ -233,7 +199,7 @@ class ClientState:
         if not self.reading_paused:  # otherwise the silence is our own doing
             due += [connection.next_deadline(), self._answer_deadline()]
         if self.state is State.ONLINE:
-            due += [self._sends.next_deadline(), self._requests.next_deadline()]
+            due.append(self._traffic.next_deadline())
         return min((at for at in due if at is not None), default=None)
 
     def handle_deadline(self, now: float) -> None:
@@ -242,8 +208,7 @@ class ClientState:
         if connection is None:
             return
         if self.state is State.ONLINE:
-            self._sends.handle_deadline(now)
-            self._requests.handle_deadline(now)
+            self._traffic.handle_deadline(now)
         if self._login_deadline is not None and now >= self._login_deadline:
             connection.abort("the server did not answer the login")
         if not self.reading_paused:
@@ -269,7 +234,7 @@ class ClientState:
             connection.abort("no answer, and no sign of life")
 
     def _await_answers(self, now: float) -> None:
-        if not (self._sends.in_flight or len(self._requests)):
+        if not self._traffic.awaited:
             self._awaiting_since = self._pinged_at = None
         elif self._awaiting_since is None:
             self._awaiting_since = now
@@ -277,57 +242,47 @@ class ClientState:
     # --- the program -----------------------------------------------------------------------------
     def take(self) -> Event | None:
         """Return the next event, or None; the cursor of its log moves with it."""
-        event = self._inbox.take()
-        if self._rejoin_due and not self._inbox.full:
-            self._rejoin_due = False
-            for request in self._rejoins():
-                self._requests.ask(request)
+        event = self._traffic.inbox.take()
+        self._traffic.caught_up()
         return event
 
     @property
     def has_event(self) -> bool:
         """True when ``take`` has something, or nothing will ever come again."""
-        return len(self._inbox) > 0 or self.state is State.CLOSED
+        return len(self._traffic.inbox) > 0 or self.state is State.CLOSED
 
     def answers(self) -> list[Answer]:
         """Return what was asked with a token and has ended since the last call."""
-        answers = self._answers
-        outcomes = self._sends.outcomes()
-        if outcomes:
-            answers += [Answer(token, result) for token, result in outcomes]
-        if not answers:
-            return _NOTHING
-        self._answers = []
-        return answers
+        return self._traffic.answers()
 
     @property
     def cursors(self) -> dict[str, Cursor]:
         """For each log that is followed, the last entry that the program has taken."""
-        return dict(self._inbox.taken)
+        return dict(self._traffic.inbox.taken)
 
     @property
     def identity(self) -> Identity:
         """This instance, with the counters as they stand now."""
         given = self._options.identity
-        return Identity(given.secret, given.producer, self._sends.counters())
+        return Identity(given.secret, given.producer, self._traffic.sends.counters())
 
     @property
     def unacknowledged(self) -> int:
         """Sends without a final answer."""
-        return self._sends.count
+        return self._traffic.sends.count
 
     @property
     def statistics(self) -> dict[str, int]:
         """Counts since the start: logins, resent messages, repeated entries that were dropped."""
         return {
             "logins": self.logins,
-            "resent": self._sends.resent,
-            "repeats": self._follows.repeats,
+            "resent": self._traffic.sends.resent,
+            "repeats": self._traffic.follows.repeats,
         }
 
     def has_room(self, body_bytes: int) -> bool:
         """True when the window takes one more message."""
-        return self._sends.has_room(body_bytes)
+        return self._traffic.sends.has_room(body_bytes)
 
     def send(self, log: str, content_type: str, body: bytes, token: object) -> None:
         """Queue a message; its outcome comes with ``answers``. The caller has asked ``has_room``.
@@ -338,14 +293,7 @@ class ClientState:
             ClientError: the client has ended.
         """
         self._check_open()
-        log = _canonical(log)
-        if len(body) > self._body_bytes_max:
-            raise MessageTooLong(
-                f"a message of {len(body)} bytes; at most {self._body_bytes_max} are allowed"
-            )
-        if len(content_type.encode()) > limits.CONTENT_TYPE_BYTES_MAX:
-            raise MessageTooLong(f"a content type over {limits.CONTENT_TYPE_BYTES_MAX} bytes")
-        self._sends.add(log, content_type, body, token)
+        self._traffic.send(log, content_type, body, token)
 
     def join(self, log: str, cursor: Cursor | None, last: int, token: object) -> None:
         """Follow a log, after a cursor or with its last entries.
@@ -356,13 +304,7 @@ class ClientState:
             ClientError: the client has ended.
         """
         self._check_open()
-        log = _canonical(log)
-        if log in self._follows:
-            raise refused(ErrorCode.ALREADY_JOINED)
-        if not 0 <= last <= limits.HISTORY_ON_JOIN_MAX:
-            raise refused(ErrorCode.BAD_REQUEST, limits.HISTORY_ON_JOIN_MAX, "last")
-        following = self._follows.add(log, Start(cursor, last))
-        self._requests.ask(Request(log, following.join, token))
+        self._traffic.join(log, cursor, last, token)
 
     def leave(self, log: str, token: object) -> Cursor | None:
         """Stop following. Events of the log that were not taken are dropped.
@@ -374,32 +316,17 @@ class ClientState:
             NotAMember: the log is not followed.
         """
         self._check_open()
-        log = _canonical(log)
-        if self._follows.remove(log) is None:
-            raise refused(ErrorCode.NOT_A_MEMBER)
-        cursor = self._inbox.unfollow(log)
-        self._requests.forget_own(log)
-        if self.state is State.ONLINE:
-            self._requests.ask(Request(log, lambda number: wire.Leave(number, log), token, True))
-        else:
-            self._answers.append(Answer(token, None))
-        return cursor
+        return self._traffic.leave(log, token, online=self.state is State.ONLINE)
 
     def who(self, log: str, token: object) -> None:
         """Ask for the members of a log that is followed."""
         self._check_open()
-        log = _canonical(log)
-        self._requests.ask(Request(log, lambda number: wire.Who(number, log), token))
+        self._traffic.who(log, token)
 
     def history(self, log: str, forward: bool, seq: int, count: int, token: object) -> None:
         """Ask for a page of a log that is followed."""
         self._check_open()
-        log = _canonical(log)
-        if not (0 <= seq <= limits.U63_MAX and 1 <= count <= limits.PAGE_ENTRIES_MAX):
-            raise refused(ErrorCode.BAD_REQUEST, limits.PAGE_ENTRIES_MAX, "seq or count")
-        self._requests.ask(
-            Request(log, lambda number: wire.History(number, log, forward, seq, count), token)
-        )
+        self._traffic.history(log, forward, seq, count, token)
 
     def _check_open(self) -> None:
         if self.state is State.CLOSED or self._ending is not None:
@@ -445,17 +372,10 @@ class ClientState:
 
     def _log_in(self, now: float) -> None:
         options, identity = self._options, self._options.identity
-        self._out = [
-            wire.pack(
-                wire.Hello(
-                    options.name,
-                    identity.secret,
-                    identity.producer,
-                    options.display,
-                    options.agent,
-                )
-            )
-        ]
+        hello = Hello(
+            options.name, identity.secret, identity.producer, options.display, options.agent
+        )
+        self._hello = [pack(hello)]
         self._login_deadline = now + LOGIN_S
 
     def _closed(self, event: ConnectionClosed, now: float) -> None:
@@ -492,14 +412,8 @@ class ClientState:
         # data_to_send still has the last bytes (a close record) to give out: see _ended.
         self._login_deadline = None
         self._awaiting_since = self._pinged_at = None
-        self._out.clear()
-        self._rejoin_due = False
-        self._follows.offline()
-        self._sends.offline()
-        self._requests.forget_own()
-        self._requests.offline()
-        for request in self._requests.done_by_loss():
-            self._answers.append(Answer(request.token, None))
+        self._hello = []
+        self._traffic.offline()
 
     def _ended(self, connection: Connection) -> None:
         if connection.finished and self._connection is connection:
@@ -515,201 +429,42 @@ class ClientState:
         closed_by_us = error is None or isinstance(error, ClientClosed)
         self.error = None if closed_by_us else error
         ended = error or ClientClosed("the client was closed")
-        self._sends.fail_all(ended)
-        self._answers += [
-            Answer(request.token, ended)
-            for request in self._requests.drop_all()
-            if request.token is not None
-        ]
+        self._traffic.end(ended)
         self.connect_at = None
         self.undecided_key = None
         self._change(State.CLOSED, "" if closed_by_us else str(error))
 
     def _change(self, state: State, detail: str = "", retry_s: float = 0.0) -> None:
         self.state = state
-        self._inbox.put(StateChanged(state, detail, retry_s))
+        self._traffic.inbox.put(StateChanged(state, detail, retry_s))
 
     # --- envelopes -------------------------------------------------------------------------------
     def _receive_envelopes(self, connection: Connection, content: bytes, now: float) -> None:
         try:
-            received = wire.unpack_server(content)
+            envelopes = unpack_server(content)
         except RemoteProtocolError as error:
             self._ending = ServerBrokeProtocol(f"the server broke the protocol: {error}")
             connection.close(error.code, now)
             return
-        for envelope in received:
-            kind = type(envelope)
-            if kind is wire.EntryMessage:
-                entry = cast(wire.EntryMessage, envelope)
-                step = self._follows.entry(entry)
-                if step is Step.DELIVER:
-                    self._inbox.put(cast(Message, _as_message(entry)))
-                elif step is Step.REJOIN:
-                    self._rejoin(connection, entry.log)
-            elif kind is wire.Ack:
-                self._sends.acknowledged(cast(wire.Ack, envelope), now)
-            elif kind is Unknown:
-                pass  # of a later version: "a client ignores one"
-            else:
-                self._HANDLERS[kind](self, connection, envelope, now)
+        if self.state is not State.ONLINE:
+            envelopes = self._receive_login(envelopes, now)
+        self._traffic.receive(envelopes, now)
+        if self._traffic.broken:
+            connection.abort(self._traffic.broken)
 
-    def _welcome(self, connection: Connection, welcome: wire.Welcome, now: float) -> None:
-        if self.state is State.ONLINE:
-            return
-        self._login_deadline = None
-        self.logins += 1
-        self.name = welcome.name
-        self._body_bytes_max = min(welcome.body_bytes_max, limits.BODY_BYTES_MAX)
-        self._backoff.online(now)
-        # Joins first: WHO and HISTORY rest on them.
-        self._rejoin_due = self._inbox.full
-        self._requests.online([] if self._rejoin_due else self._rejoins())
-        self._sends.online(welcome.sends_max)
-        self._change(State.ONLINE)
-
-    def _rejoins(self) -> list[Request]:
-        return [Request(f.log, f.join, None) for f in self._follows.known()]
-
-    def _joined(self, connection: Connection, joined: wire.Joined, now: float) -> None:
-        request = self._requests.answered(joined.request)
-        if request is None:
-            return
-        start = Cursor(joined.start_epoch, joined.start_seq)
-        following = self._follows.get(request.log)
-        if following is not None:
-            if following.received is None:
-                self._inbox.follow(request.log, start)
-            following.joined_at(start)
-        head = Cursor(joined.head_epoch, joined.head_seq)
-        self._answer(request, Joined(request.log, start, head))
-
-    def _rejoin(self, connection: Connection, log: str) -> None:
-        """Something is missing in a log: back to the cursor. Until JOINED nothing of it counts."""
-        following = self._follows.get(log)
-        assert following is not None
-        following.joined = following.live = False
-        following.rejoins += 1
-        if following.rejoins > REJOINS_MAX:
-            connection.abort(f"entries of {log} are missing, again and again")
-            return
-        self._requests.forget_own(log)
-        self._requests.ask(Request(log, lambda number: wire.Leave(number, log), None))
-        self._requests.ask(Request(log, following.join, None))
-
-    def _left(self, connection: Connection, left: wire.Left, now: float) -> None:
-        request = self._requests.answered(left.request)
-        if request is not None:
-            self._answer(request, None)
-
-    def _error(self, connection: Connection, error: wire.Error, now: float) -> None:
-        if error.request == 0:
-            if self._login_deadline is not None:
-                self._login_error = refused(error.code, error.arg, error.text)
-            return
-        request = self._requests.refused(error, now)
-        if request is None:
-            return
-        reason = refused(error.code, error.arg, error.text)
-        following = self._follows.get(request.log)
-        if following is not None and request.envelope == following.join:
-            self._follows.remove(request.log)
-            if following.received is not None:
-                self._inbox.put(Unfollowed(request.log, str(reason)))
-        self._answer(request, reason)
-
-    def _answer(self, request: Request, result: object) -> None:
-        if request.token is not None:
-            self._answers.append(Answer(request.token, result))
-
-    def _refused(self, connection: Connection, envelope: wire.Refused, now: float) -> None:
-        self._sends.refused(envelope, now)
-
-    def _roster(self, connection: Connection, roster: wire.Roster, now: float) -> None:
-        if roster.log in self._follows:
-            self._inbox.put(
-                RosterChanged(
-                    roster.log,
-                    roster.total,
-                    tuple(Member(name, display) for name, display in roster.joined),
-                    tuple(roster.left),
-                    roster.incarnation,
-                    roster.version,
-                )
-            )
-
-    def _members(self, connection: Connection, members: wire.Members, now: float) -> None:
-        request = self._requests.answered(members.request)
-        if request is not None:
-            listed = tuple(Member(*cast("list[Any]", row)) for row in members.names)
-            result = Members(
-                request.log, members.total, listed, members.incarnation, members.version
-            )
-            self._answer(request, result)
-
-    def _page(self, connection: Connection, page: wire.Page, now: float) -> None:
-        request = self._requests.answered(page.request)
-        if request is not None:
-            entries = tuple(cast(Message, _as_message(entry)) for entry in page.entries)
-            self._answer(request, HistoryPage(entries, page.next, page.end))
-
-    def _live(self, connection: Connection, live: wire.Live, now: float) -> None:
-        self._placed(connection, live, Live(live.log, live.seq))
-
-    def _behind(self, connection: Connection, behind: wire.Behind, now: float) -> None:
-        self._placed(connection, behind, Behind(behind.log, behind.seq))
-
-    def _placed(
-        self, connection: Connection, place: wire.Live | wire.Behind, event: Live | Behind
-    ) -> None:
-        step = self._follows.place(place)
-        if step is Step.DELIVER:
-            self._inbox.put(event)
-        elif step is Step.REJOIN:
-            self._rejoin(connection, place.log)
-
-    def _gap(self, connection: Connection, gap: wire.Gap, now: float) -> None:
-        step = self._follows.gap(gap)
-        if step is Step.DELIVER:
-            known = gap.reason in _GAP_REASONS
-            self._inbox.put(
-                Gap(
-                    gap.log,
-                    Cursor(gap.from_epoch, gap.from_seq),
-                    Cursor(gap.to_epoch, gap.to_seq),
-                    GapReason(gap.reason) if known else gap.reason,
-                )
-            )
-        elif step is Step.REJOIN:
-            self._rejoin(connection, gap.log)
-
-    # Each takes the envelope type of its key; a dict cannot say that.
-    _HANDLERS: Final[dict[type, Callable[[Any, Connection, Any, float], None]]] = {
-        wire.Welcome: _welcome,
-        wire.Joined: _joined,
-        wire.Left: _left,
-        wire.Error: _error,
-        wire.Refused: _refused,
-        wire.Roster: _roster,
-        wire.Members: _members,
-        wire.Page: _page,
-        wire.Live: _live,
-        wire.Behind: _behind,
-        wire.Gap: _gap,
-    }
-
-
-def _canonical(log: str) -> str:
-    """Return the canonical spelling of a log's name. Raises NameInvalid."""
-    log = names.normal(log)
-    if names.is_room(log) or names.is_inbox(log):
-        return log
-    raise refused(ErrorCode.NAME_INVALID, 0, "2 to 32 characters of a-z, 0-9, _ and -")
-
-
-def _as_message(entry: wire.EntryMessage) -> tuple[object, ...]:
-    # The same fields in the same place: one call in C, no Python constructor per message.
-    return tuple.__new__(Message, entry)
-
-
-_GAP_REASONS: Final = frozenset(int(reason) for reason in GapReason)
-_NOTHING: Final[list[Answer]] = []
+    def _receive_login(
+        self, envelopes: list[ServerEnvelope], now: float
+    ) -> list[ServerEnvelope]:
+        """Look for the answer to HELLO; return what comes behind it."""
+        for index, envelope in enumerate(envelopes):
+            if type(envelope) is Welcome:
+                self._login_deadline = None
+                self.logins += 1
+                self.name = envelope.name
+                self._backoff.online(now)
+                self._traffic.online(envelope)
+                self._change(State.ONLINE)
+                return envelopes[index + 1 :]
+            if type(envelope) is Error:
+                self._login_error = refused(envelope.code, envelope.arg, envelope.text)
+        return []

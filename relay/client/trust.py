@@ -15,7 +15,7 @@ from relay.client.known_servers import KnownServers
 
 Ask: TypeAlias = Callable[[Address, str], "bool | Awaitable[bool]"]
 """Called with the address and the full fingerprint of an unknown key; True accepts and pins it. No
-connection is open meanwhile: a person may take their time. The blocking client takes a plain bool."""
+connection is open meanwhile: a person may take their time. A blocking client takes a plain bool."""
 
 
 class KeyPolicy:

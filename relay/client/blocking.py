@@ -1,0 +1,403 @@
+"""The blocking client: a thin pump around ``state`` over a plain socket. No loop, no threads.
+
+It reads its socket only while one of its methods runs: ``events``, ``pump``, or a call that waits
+for an answer. A program that does nothing of that for a minute loses its connection, and resumes
+with the next call. Under gevent (patched before this is imported) several greenlets may share a
+client: whoever waits for an answer reads for all of them. It is not for several threads.
+
+Usage::
+
+    with BlockingClient("relay://FINGERPRINT@HOST:PORT", name="alice") as client:
+        client.join("lobby", last=20)
+        client.send("lobby", "hello")
+        for event in client.events(timeout=1.0):
+            ...
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Final, Self, cast
+
+from relay.chat.entries import Cursor
+from relay.client.address import Address, parse_address
+from relay.client.errors import ClientError, ConnectFailed
+from relay.client.events import Event, HistoryPage, Joined, Members, State, Stored
+from relay.client.identity import Identity
+from relay.client.options import (
+    CLOSE_S,
+    CONNECT_S,
+    DIAL_S,
+    LINGER_S,
+    READ_BYTES,
+    join_start,
+    make_options,
+    page_start,
+)
+from relay.client.state import ClientState
+from relay.client.trust import KeyPolicy
+
+SHORTEST_WAIT_S: Final = 0.001
+"""A socket with a timeout of 0 would not block at all."""
+
+
+GATHER_MAX: Final = 64
+"""Posts that leave as one write."""
+
+
+class Pending:
+    """The outcome of a call, to come."""
+
+    __slots__ = ("posted", "result")
+
+    def __init__(self, posted: bool = False) -> None:
+        self.result: object = _NOTHING
+        self.posted = posted
+
+    @property
+    def done(self) -> bool:
+        """True when the outcome is known."""
+        return self.result is not _NOTHING
+
+    def outcome(self) -> object:
+        """Return the result, or raise the error. It must be done."""
+        assert self.done
+        if isinstance(self.result, ClientError):
+            raise self.result
+        return self.result
+
+
+class BlockingClient:
+    """A client on a plain socket. The same names and behaviour as ``aio.Client``."""
+
+    def __init__(
+        self,
+        address: str | Address,
+        *,
+        name: str | None = None,
+        display: str = "",
+        key_policy: KeyPolicy | None = None,
+        identity: Identity | None = None,
+        reconnect: bool = True,
+        window: int = 256,
+        patience_s: float | None = None,
+        agent: str = "",
+    ) -> None:
+        """Prepare; ``with`` or ``connect`` connects. Arguments as ``aio.Client``.
+
+        Raises:
+            UsageError: the address, or the known-servers file.
+        """
+        self.address = parse_address(address) if isinstance(address, str) else address
+        self._policy = KeyPolicy() if key_policy is None else key_policy
+        options = make_options(
+            name=name,
+            identity=identity,
+            display=display,
+            agent=agent,
+            expected_key=self._policy.expected(self.address),
+            reconnect=reconnect,
+            window=window,
+            patience_s=patience_s,
+            random_bytes=secrets.token_bytes,
+            jitter=random.random,
+        )
+        self._state = ClientState(options)
+        self._clock = time.monotonic
+        self._socket: socket.socket | None = None
+        """None between connections."""
+        # gevent makes these cooperative. Whoever holds `_reading` reads for everybody.
+        self._reading = threading.Lock()
+        self._writing = threading.Lock()
+        self._gathered = 0
+        """Posts that have not left."""
+        self._failed_post: ClientError | None = None
+
+    # --- life ------------------------------------------------------------------------------------
+    def __enter__(self) -> Self:
+        self.connect()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close(0.0 if kind is not None else CLOSE_S)
+
+    def connect(self, timeout_s: float = CONNECT_S) -> None:
+        """Connect and log in. Raises as ``aio.Client.connect``."""
+        state = self._state
+        try:
+            self._wait(lambda: state.state is State.ONLINE, timeout_s)
+        except BaseException:
+            state.close(self._clock())
+            self._settle()
+            raise
+        if state.state is not State.ONLINE:
+            state.fail(state.last_problem or ConnectFailed(f"no answer from {self.address}"))
+            self._settle()
+            raise state.error or ConnectFailed("the client was closed")
+
+    def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Wait for unacknowledged sends, at most so long, and end the connection cleanly."""
+        state = self._state
+        try:
+            if self._socket is not None or state.connect_at is not None:
+                self._wait(lambda: not state.unacknowledged, timeout_s)
+        finally:
+            state.close(self._clock())
+            self._settle()
+            self._wait(lambda: self._socket is None, LINGER_S)
+            self._drop_socket()
+
+    @property
+    def name(self) -> str:
+        """The handle, as the server spells it."""
+        return self._state.name
+
+    @property
+    def state(self) -> State:
+        """Where the client is."""
+        return self._state.state
+
+    @property
+    def server_fingerprint(self) -> str | None:
+        """Of the server's key; None before it is known."""
+        return self._state.server_fingerprint
+
+    @property
+    def cursors(self) -> dict[str, Cursor]:
+        """For each log that is followed, the last entry taken from ``events``: save these."""
+        return self._state.cursors
+
+    @property
+    def identity(self) -> Identity:
+        """Who this instance is, with its counters as they stand: save it, and keep it secret."""
+        return self._state.identity
+
+    @property
+    def unacknowledged(self) -> int:
+        """Sends without an outcome."""
+        return self._state.unacknowledged
+
+    @property
+    def statistics(self) -> dict[str, int]:
+        """Counts since the start: logins, resent, repeats."""
+        return self._state.statistics
+
+    # --- reading ---------------------------------------------------------------------------------
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """Yield events as they come, and stop when none came for ``timeout`` seconds (None: never).
+
+        Raises:
+            ClientError: the client has ended, other than by ``close``.
+        """
+        while True:
+            event = self.next_event(timeout)
+            if event is None:
+                return
+            yield event
+
+    def next_event(self, timeout: float | None = None) -> Event | None:
+        """Return the next event; None when none came in time, or the client was closed."""
+        state = self._state
+        if not state.has_event:
+            self._wait(lambda: state.has_event, timeout)
+        paused = state.reading_paused
+        event = state.take()
+        if event is None and state.error is not None:
+            raise state.error
+        if paused and not state.reading_paused:
+            self._settle()
+        return event
+
+    def pump(self, timeout: float = 0.0) -> None:
+        """Read once, for at most ``timeout`` seconds: keeps the connection and takes in answers."""
+        with self._reading:
+            self._step(self._clock() + timeout)
+
+    def join(
+        self, log: str, last: int = 0, *, since: int | None = None, cursor: Cursor | None = None
+    ) -> Joined:
+        """Follow a log: its last entries, or those after a seq or a cursor, and what comes."""
+        answer = Pending()
+        self._state.join(log, join_start(since, cursor), last, answer)
+        return cast(Joined, self._answered(answer))
+
+    def leave(self, log: str) -> Cursor | None:
+        """Stop following; return where the program stood."""
+        answer = Pending()
+        cursor = self._state.leave(log, answer)
+        self._answered(answer)
+        return cursor
+
+    def who(self, log: str) -> Members:
+        """Return who follows a log. It must be joined."""
+        answer = Pending()
+        self._state.who(log, answer)
+        return cast(Members, self._answered(answer))
+
+    def history(
+        self, log: str, *, before: int | None = None, after: int | None = None, count: int = 100
+    ) -> HistoryPage:
+        """Return a page of a joined log: below ``before``, above ``after``, or the newest."""
+        answer = Pending()
+        forward, seq = page_start(before, after)
+        self._state.history(log, forward, seq, count, answer)
+        return cast(HistoryPage, self._answered(answer))
+
+    # --- sending ---------------------------------------------------------------------------------
+    def send(self, log: str, body: str | bytes, *, content_type: str = "text/plain") -> Stored:
+        """Append a message and wait until it is stored. Raises as ``aio.Client.send``."""
+        answer = Pending()
+        self._submit(log, body, content_type, answer)
+        return cast(Stored, self._answered(answer))
+
+    def post(self, log: str, body: str | bytes, *, content_type: str = "text/plain") -> Pending:
+        """Append a message; wait only for room in the window.
+
+        It leaves with the next call that waits or pumps, or once ``GATHER_MAX`` have gathered.
+        """
+        answer = Pending(posted=True)
+        self._submit(log, body, content_type, answer)
+        self._gathered += 1
+        if self._gathered >= GATHER_MAX:
+            self._settle()
+        return answer
+
+    def flush(self) -> None:
+        """Wait until every send has its outcome; raise the first failure of a post since then."""
+        self._wait(lambda: not self._state.unacknowledged, None)
+        failed, self._failed_post = self._failed_post, None
+        if failed is not None:
+            raise failed
+
+    def _submit(self, log: str, body: str | bytes, content_type: str, answer: Pending) -> None:
+        data = body.encode() if isinstance(body, str) else body
+        state = self._state
+        if not state.has_room(len(data)):
+            self._wait(lambda: state.has_room(len(data)), None)
+        state.send(log, content_type, data, answer)
+
+    def _answered(self, answer: Pending) -> object:
+        self._wait(lambda: answer.done, None)
+        return answer.outcome()
+
+    # --- the pump --------------------------------------------------------------------------------
+    def _wait(self, met: Callable[[], bool], timeout: float | None) -> None:
+        """Pump until a condition is met, the time is over, or the client has ended."""
+        deadline = None if timeout is None else self._clock() + timeout
+        self._settle()
+        while not met():
+            # The holder reads once and lets go: the next one looks whether it has its answer.
+            with self._reading:
+                if met() or (self._state.state is State.CLOSED and self._socket is None):
+                    return
+                if deadline is not None and self._clock() >= deadline:
+                    return
+                self._step(deadline)
+
+    def _step(self, until: float | None) -> None:
+        """Dial, wait for the time to dial, or read once; not beyond ``until``."""
+        state = self._state
+        now = self._clock()
+        if self._socket is not None:
+            self._read(until)
+        elif state.state is State.CLOSED:
+            return
+        elif state.undecided_key is not None:
+            self._decide(state.undecided_key)
+        elif state.connect_at is not None and state.connect_at > now:
+            pause = state.connect_at - now
+            time.sleep(pause if until is None else max(0.0, min(pause, until - now)))
+        else:
+            self._dial(until)
+        self._settle()
+
+    def _dial(self, until: float | None) -> None:
+        state, address = self._state, self.address
+        state.dialling()
+        left = DIAL_S if until is None else min(DIAL_S, max(until - self._clock(), SHORTEST_WAIT_S))
+        try:
+            opened = socket.create_connection((address.host, address.port), timeout=left)
+        except OSError as error:
+            why = "timed out" if isinstance(error, TimeoutError) else error.strerror or str(error)
+            problem = ConnectFailed(f"cannot connect to {address.host}, port {address.port}: {why}")
+            state.connect_failed(problem, self._clock())
+            return
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = opened
+        state.connection_made(self._clock())
+
+    def _read(self, until: float | None) -> None:
+        state, opened = self._state, self._socket
+        assert opened is not None
+        if state.reading_paused:
+            return
+        due = [at for at in (until, state.next_deadline()) if at is not None]
+        timeout = max(min(due) - self._clock(), SHORTEST_WAIT_S) if due else None
+        try:
+            opened.settimeout(timeout)
+            data = opened.recv(READ_BYTES)
+        except TimeoutError:
+            state.handle_deadline(self._clock())
+        except OSError:
+            state.receive_eof(self._clock())
+        else:
+            if data:
+                state.receive_data(data, self._clock())
+            else:
+                state.receive_eof(self._clock())
+
+    def _settle(self) -> None:
+        """Write what is due, and hand out answers."""
+        self._flush()
+        for token, result in self._state.answers():
+            answer = cast(Pending, token)
+            answer.result = result
+            if answer.posted and isinstance(result, ClientError):
+                self._failed_post = self._failed_post or result
+
+    def _flush(self) -> None:
+        state = self._state
+        with self._writing:  # bytes have an order: whoever takes them writes them
+            data = state.data_to_send(self._clock())
+            self._gathered = 0
+            opened = self._socket
+            if opened is None:
+                return
+            try:
+                if data:
+                    opened.settimeout(DIAL_S)
+                    opened.sendall(data)
+            except OSError:
+                state.receive_eof(self._clock())
+                state.data_to_send(self._clock())
+            if not state.connected:
+                self._drop_socket()
+
+    def _drop_socket(self) -> None:
+        opened, self._socket = self._socket, None
+        if opened is not None:
+            opened.close()
+
+    def _decide(self, fingerprint: str) -> None:
+        yes = self._policy.question(self.address, fingerprint)
+        if not isinstance(yes, bool):
+            raise TypeError("a blocking client's key policy answers with a bool")
+        refusal = self._policy.answer(self.address, fingerprint, yes)
+        if refusal is None:
+            self._state.trust_key(fingerprint)
+        else:
+            self._state.fail(refusal)
+
+
+_NOTHING: Final = object()
