@@ -18,8 +18,8 @@ CRASHES_FAST: Final = 4
 BACKOFF_FAST_S: Final = 0.1
 """Before the second restart; doubled for each one more. The first is immediate."""
 BACKOFF_SLOW_S: Final = 1.0
-BACKOFF_SERVED_MAX_S: Final = 4.0
-"""For a child that served: its partitions wait. At most a handful of forks in the window."""
+BACKOFF_SERVED_MAX_S: Final = 2.0
+"""For a child that served: its partitions wait. A fork a second or two is no fork bomb."""
 BACKOFF_BOOT_S: Final = 0.5
 BACKOFF_BOOT_MAX_S: Final = 30.0
 """For a child that never served: whatever is wrong takes a person to mend."""

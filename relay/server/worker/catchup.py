@@ -87,6 +87,8 @@ class Catchup:
         if member.seq == feed.seq:
             feed.enter_live(member)
             session.answer(pack(Live(feed.log, feed.epoch, feed.seq)))
+        elif member.seq > feed.seq:
+            feed.ahead.append(member)  # the hub adds it again when H has moved
         else:
             self.add(member)
 

@@ -43,7 +43,7 @@ class Feed:
     """See the module's docstring."""
 
     __slots__ = (
-        "changed", "epoch", "events", "here", "joining", "known", "live", "log", "members",
+        "ahead", "changed", "epoch", "events", "here", "joining", "known", "live", "log", "members",
         "received", "repair_to", "rest_until", "running", "seq",
     )  # fmt: skip
 
@@ -60,6 +60,8 @@ class Feed:
         self.events: list[bytes] = []
         self.members: dict[Session, Member] = {}
         self.live: dict[Member, None] = {}
+        self.ahead: list[Member] = []
+        """Members whose cursor is beyond H: they come from a worker that was further."""
         self.joining: list[Callable[[], None]] = []
         """Joins that wait until the head is known."""
         self.here: dict[str, tuple[str, int]] = {}

@@ -292,6 +292,10 @@ class Hub:
         if not self.fanout.waiting:
             return
         self._distributed = self.fanout.distribute(now)
+        for feed in self._distributed:
+            ahead, feed.ahead = feed.ahead, []
+            for member in ahead:
+                self.catchup.add(member)
         self._flushing.extend(self.fanout.dirty)
         self.fanout.dirty.clear()
         self._flush_started = now

@@ -106,7 +106,7 @@ def test_backoff(chance: float) -> None:
     assert waits == sorted(waits)
     assert waits[CRASHES_FAST - 1] <= 0.4
     assert waits[CRASHES_FAST] >= 0.5
-    assert waits[-1] <= 4.0
+    assert waits[-1] <= 2.0
     boots = [backoff_s(1, failed, chance) for failed in range(1, 2000)]
     assert boots[0] > 0
     assert 15.0 <= boots[-1] <= 30.0
@@ -129,7 +129,7 @@ def test_never_a_fork_bomb(boots: bool) -> None:
                 state.became_ready(worker, now)
             state.exited(worker, now, 0.0)
         now = max(now, min(wake_at(state, now), worker.start_at_s))
-    assert forks < (320 if boots else 60)
+    assert forks < (620 if boots else 60)
     # Left alone for the window, it is trusted again: an immediate restart.
     state.started(worker, 1, 1, now)
     state.became_ready(worker, now)
