@@ -50,6 +50,8 @@ def run_connected(
         except UnknownServerKey as error:
             accept_unknown(address, error, known, target.accept_new)
         return attempt()
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED  # before click says anything about it
     except ServerKeyMismatch as error:
         raise changed_key(address, error, known) from None
     except NameTaken:

@@ -63,7 +63,12 @@ def exit_code(error: Exception) -> int:
         return error.exit_code
     if isinstance(error, CommandError):
         return error.code
-    return Exit.FAILED
+    # Here, not above: help and version do without the client, and it is loaded when it failed.
+    from relay.client.errors import ServerKeyMismatch, UnknownServerKey
+
+    if isinstance(error, UnknownServerKey):
+        return Exit.USAGE
+    return Exit.SERVER_KEY_CHANGED if isinstance(error, ServerKeyMismatch) else Exit.FAILED
 
 
 def report(message: str) -> None:

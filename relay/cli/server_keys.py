@@ -31,10 +31,11 @@ def accept_unknown(
         print(notice, file=sys.stderr)
         return
     question = (
-        f"The server at {where} is not known yet. The fingerprint of its key is\n\n"
-        f"    {error.fingerprint}\n\n"
-        "Compare it with the one that its operator gave you: whoever has another key could read\n"
-        "and forge everything. Trust this key from now on? (yes/no/fingerprint) [no] "
+        f"The server at {where} is not known yet.\n"
+        f"The fingerprint of its key is\n\n    {error.fingerprint}\n\n"
+        "Compare it with the one that its operator gave you: with another key,\n"
+        "somebody else reads and forges everything.\n"
+        "Trust this key from now on? (yes/no/fingerprint) [no] "
     )
     answer = _answer_at_terminal(question)
     if answer is None:

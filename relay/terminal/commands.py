@@ -10,11 +10,11 @@ HISTORY_MAX: Final = 1000
 """What one request for a page may ask for."""
 
 HELP: Final = (
-    "/who            who is here",
-    f"/history [N]    the N messages before the oldest one shown ({HISTORY_DEFAULT} if not given)",
-    "/help           this list",
-    "/quit           wait until everything is stored, and leave; so does the end of input (Ctrl-D)",
-    "//TEXT          say a line that begins with one slash",
+    "/who          who is here",
+    f"/history [N]  the N messages before the oldest one shown (or {HISTORY_DEFAULT})",
+    "/help         this list",
+    "/quit         leave when all is stored; Ctrl-D does the same, Ctrl-C leaves at once",
+    "//TEXT        say a line that begins with one slash",
 )
 
 

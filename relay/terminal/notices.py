@@ -49,7 +49,7 @@ class Narrator:
             told, self._problem = self._problem, event.detail
             if told == event.detail:
                 return None
-            return f"not connected: {event.detail or 'the connection was lost'}; reconnecting"
+            return f"reconnecting: {event.detail or 'the connection was lost'}"
         if event.state is State.ONLINE and self._problem is not None:
             self._problem = None
             return "connected again"

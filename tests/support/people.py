@@ -36,7 +36,7 @@ class Person:
             assert stream is not None
             with stream:
                 for line in stream:
-                    into.append(line.rstrip("\n"))
+                    into.append(line.rstrip("\n"))  # noqa: PERF401  # it is looked at meanwhile
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()

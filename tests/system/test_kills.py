@@ -83,13 +83,15 @@ def test_supervisor_killed_leaves_nothing(tmp_path: Path) -> None:
 
 def test_term_tells_every_client_and_ends_cleanly(tmp_path: Path) -> None:
     """TERM: exit status 0, clients know that the server went away, no process stays."""
-    with Relay(tmp_path / "data") as relay:
-        with Person(relay.address, "alice", "lobby", tmp_path) as alice:
-            alice.is_told("lobby")
-            children = list(relay.children())
-            relay.process.terminate()
-            assert relay.process.wait(30) == 0
-            _, alive = psutil.wait_procs(children, timeout=10)
-            assert not alive
-            alice.is_told("GOING_AWAY")
-            alice.process.terminate()
+    with (
+        Relay(tmp_path / "data") as relay,
+        Person(relay.address, "alice", "lobby", tmp_path) as alice,
+    ):
+        alice.is_told("lobby")
+        children = list(relay.children())
+        relay.process.terminate()
+        assert relay.process.wait(30) == 0
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert not alive
+        alice.is_told("GOING_AWAY")
+        alice.process.terminate()

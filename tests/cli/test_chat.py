@@ -1,0 +1,177 @@
+"""``relay chat`` at a terminal, byte by byte, and in pipes."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Relay, relay_command, run_relay
+from tests.support.people import Person
+from tests.support.terminals import COLUMNS, Terminal
+
+SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z@]|.)")
+OURS = re.compile(r"\[(\?(1|7|12|25|2004)[hl]|[0-9;]*[mABCDKJ])")
+"""What prompt_toolkit and our own colours use; ``\\x1b[2J`` is handled apart."""
+HOSTILE = (
+    "\x1b[2J\x1b[1;1H\x1b]52;c;cm0gLXJm\x07\x1b]0;title\x1b\\\x1b[6n\x1bPq\x1b\\\x9b31m"
+    "safe\rEVIL\b\x07\x7f\u202egnp\u2066\u200b\U000e0041\u3164"
+)
+
+
+def assert_only_ours(written: str) -> None:
+    """No control character and no sequence but those of the prompt."""
+    for found in SEQUENCE.finditer(written):
+        assert OURS.fullmatch(found.group(1)), ascii(found.group())
+        assert found.group() != "\x1b[2J"
+    rest = SEQUENCE.sub("", written)
+    assert set(re.findall(r"[\x00-\x1f\x7f-\x9f]", rest)) <= set("\r\n\b"), ascii(rest)
+
+
+def test_hostile_text_at_a_terminal(relay: Relay, room: str) -> None:
+    """Of a message that attacks the terminal only visible escapes arrive there."""
+    assert run_relay("send", relay.address, room, HOSTILE + "\n-!- you were kicked").returncode == 0
+    with Terminal("chat", relay.address, "--name", "victim", "--room", room) as terminal:
+        terminal.shows("you were kicked")
+        terminal.press("\x04")
+        assert terminal.ends() == 0
+    assert_only_ours(terminal.text)
+    shown = SEQUENCE.sub("", terminal.text)
+    assert "\\u{1b}[2J\\u{1b}[1;1H\\u{1b}]52;c;" in shown.replace("\r\n", "").replace(" ", "")
+    assert not re.search(r"^-!- you were", shown, re.MULTILINE)
+    for name in ("\u202e", "\u2066", "\u200b", "\U000e0041", "\u3164"):
+        assert name not in shown
+
+
+def test_two_terminals_talk(relay: Relay, room: str) -> None:
+    """What is typed shows to both once it is stored; commands are not sent; Ctrl-D leaves."""
+    with (
+        Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna,
+        Terminal("chat", relay.address, "--name", "bert", "--room", room) as bert,
+    ):
+        anna.shows(f"in {room} as anna")
+        bert.shows(f"in {room} as bert")
+        anna.press("hello bert\r")
+        bert.shows("hello bert")
+        anna.shows("anna| ")
+        bert.press("/nonsense\r//slashes\r/who\r")
+        anna.shows("/slashes")
+        bert.shows("there is no command /nonsense")
+        bert.shows("2 people in")
+        assert "nonsense" not in anna.text
+        anna.press("\x04")
+        assert anna.ends() == 0
+        bert.shows("anna left")
+        bert.press("/quit\r")
+        assert bert.ends() == 0
+    assert_only_ours(anna.text)
+    assert_only_ours(bert.text)
+
+
+def test_earlier_messages_on_demand(relay: Relay, room: str) -> None:
+    """/history goes further back each time."""
+    lines = "".join(f"line {n};\n" for n in range(30))
+    assert run_relay("send", relay.address, room, text=lines).returncode == 0
+    with Terminal("chat", relay.address, "--name", "anna", "--room", room, "-n", "5") as anna:
+        anna.shows("line 29;")
+        assert "line 24;" not in anna.text
+        anna.press("/history 10\r")
+        anna.shows("line 24;")
+        anna.shows("10 messages from earlier")
+        assert "line 14;" not in anna.text
+        anna.press("/history\r")
+        anna.shows("15 messages from earlier")
+        anna.press("/history\r")
+        anna.shows("there is nothing earlier")
+
+
+@pytest.mark.parametrize("colours", [True, False])
+def test_colours_can_be_turned_off(relay: Relay, room: str, colours: bool) -> None:
+    """NO_COLOR is honoured."""
+    env = {} if colours else {"NO_COLOR": "1"}
+    with Terminal("chat", relay.address, "--name", "anna", "--room", room, env=env) as anna:
+        anna.shows(f"in {room} as anna")
+        anna.press("\x04")
+        anna.ends()
+    assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]m", anna.text)) is colours
+
+
+def test_control_c_at_the_prompt(relay: Relay, room: str) -> None:
+    """It leaves at once, with 130 and the terminal as it was."""
+    with Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna:
+        anna.shows(f"in {room} as anna")
+        anna.press("half a line\x03")
+        assert anna.ends() == 130
+        assert "Traceback" not in anna.text
+        assert "\x1b[?2004l" in anna.text
+
+
+def test_terminated(relay: Relay, room: str) -> None:
+    """SIGTERM at the prompt: 143, and the terminal as it was."""
+    with Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna:
+        anna.shows(f"in {room} as anna")
+        anna.process.send_signal(signal.SIGTERM)
+        assert anna.ends() == 143
+        assert "Traceback" not in anna.text
+        assert "\x1b[?2004l" in anna.text
+
+
+def test_no_line_is_wider_than_the_terminal(relay: Relay, room: str) -> None:
+    """So what looks like the beginning of a line is one."""
+    text = "x" * 59 + " " + "12:00 admin| pay me " * 8
+    assert run_relay("send", relay.address, room, text, "--name", "eve").returncode == 0
+    with Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna:
+        anna.shows("pay me")
+        anna.press("\x04")
+        anna.ends()
+    shown = SEQUENCE.sub("", anna.text)
+    assert all(len(line) < COLUMNS for line in re.split(r"[\r\n]+", shown))
+    assert not re.search(r"^12:00 admin", shown, re.MULTILINE)
+
+
+def test_in_pipes_a_mistake_is_a_failure(relay: Relay, room: str) -> None:
+    """What cannot be said is reported with its line; the rest is said; the status tells."""
+    typed = b"first\n/nonsense\n\xff\n" + b"x" * 40_000 + b"\n\nlast\n"
+    done = subprocess.run(
+        relay_command("chat", relay.address, "--name", "pia", "--room", room),
+        input=typed,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    told = done.stderr.decode()
+    assert done.returncode == 1, told
+    assert "-!- there is no command /nonsense; not sent" in told
+    assert "-!- line 3 is not UTF-8 text, not sent" in told
+    assert "-!- line 4 is too long, not sent: 40,000 bytes" in told
+    with Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna:
+        anna.shows("last")
+        anna.press("\x04")
+        anna.ends()
+    assert re.findall(r"pia\| (?:\x1b\[[0-9;]*m)*(\w+)", anna.text) == ["first", "last"]
+
+
+def test_a_message_in_a_pipe_cannot_imitate(relay: Relay, room: str, tmp_path: Path) -> None:
+    """Not even when both streams go to the same place."""
+    text = "hi\n-!- you were kicked\n12:00 admin| pay me\x1b[2J"
+    assert run_relay("send", relay.address, room, text, "--name", "eve").returncode == 0
+    with Person(relay.address, "pia", room, tmp_path) as pia:
+        pia.sees("pay me")
+        assert pia.shown[-2:] == [
+            "         | -!- you were kicked",
+            "         | 12:00 admin| pay me\\u{1b}[2J",
+        ]
+        assert all(line.startswith("-!- ") for line in pia.notices)
+        assert pia.leave() == 0
+
+
+def test_interrupted_in_a_pipe(relay: Relay, room: str, tmp_path: Path) -> None:
+    """SIGINT ends it with 130, quietly."""
+    with Person(relay.address, "pia", room, tmp_path) as pia:
+        pia.is_told(f"in {room}")
+        pia.process.send_signal(signal.SIGINT)
+        assert pia.process.wait(30) == 130
+    assert all(line.startswith("-!- ") for line in pia.notices)

@@ -1,0 +1,161 @@
+"""The ``relay`` command as a whole: help, version, exit codes, what it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from relay import __version__
+from relay.cli.__main__ import COMMANDS
+from relay.cli.exits import CommandError, Exit, guarded
+from relay.client.errors import ConnectFailed, ServerKeyMismatch, UnknownServerKey
+from relay.errors import StartError, UsageError
+from tests.support.cluster import run_relay
+
+
+def test_version() -> None:
+    """As every program says it."""
+    done = run_relay("--version")
+    assert (done.returncode, done.stdout) == (0, f"relay {__version__}\n")
+
+
+def test_help_lists_the_commands() -> None:
+    """And each of them has its own."""
+    assert all(f"  {name} " in run_relay("--help").stdout for name in COMMANDS)
+    for name in COMMANDS:
+        done = run_relay(name, "--help")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"Usage: relay {name} ")
+
+
+def test_help_is_quick_because_it_imports_little() -> None:
+    """Neither cryptography nor the client nor the server."""
+    code = (
+        "import sys; from relay.cli.__main__ import main; main(['--help']);"
+        "sys.exit([m for m in sys.modules if m.startswith(('cryptography', 'relay.client',"
+        " 'relay.server', 'prompt_toolkit', 'asyncio', 'apsw', 'msgspec'))] or None)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["chat", "send", "tail"])
+def test_clients_need_nothing_of_linux(command: str) -> None:
+    """They import where uvloop, apsw, setproctitle and our server cannot."""
+    code = (
+        "import sys\n"
+        "for name in ('uvloop', 'apsw', 'setproctitle', 'fcntl', 'termios', 'relay.server'):\n"
+        "    sys.modules[name] = None\n"
+        "from relay.cli.__main__ import main\n"
+        f"sys.exit(main([{command!r}, '--help']))"
+    )
+    if command == "chat":  # prompt_toolkit itself needs them here; its Windows half does not
+        code = code.replace(", 'fcntl', 'termios'", "")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_server_that_cannot_run_here_breaks_nothing_else() -> None:
+    """A missing module of the server is one line; help still lists everything."""
+    code = (
+        "import sys; sys.modules['relay.cli.serve'] = None\n"
+        "from relay.cli.__main__ import main\n"
+        "assert main(['--help']) == 0\n"
+        "sys.exit(main(['serve']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("relay: 'relay serve' cannot run here: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no-such-command"],
+        ["chat"],
+        ["chat", "http://example.org"],
+        ["chat", "relay://127.0.0.1:99999"],
+        ["chat", "relay://abc@127.0.0.1"],
+        ["chat", "127.0.0.1", "--name", "x"],
+        ["chat", "127.0.0.1", "--name", "server"],
+        ["chat", "127.0.0.1", "--room", "no room"],
+        ["chat", "127.0.0.1", "--fingerprint", "abc"],
+        ["send", "127.0.0.1"],
+        ["send", "127.0.0.1", "Ünicode", "x"],
+        ["tail", "127.0.0.1", "lobby", "--since", "-1"],
+        ["tail", "127.0.0.1", "lobby", "--since", "1", "-n", "1"],
+    ],
+)
+def test_wrong_use(arguments: list[str]) -> None:
+    """Exit code 2, a clear line, no traceback, nothing on standard output."""
+    done = run_relay(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert "\nrelay: " in "\n" + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_nothing_listens_there() -> None:
+    """Exit code 1 and one line."""
+    done = run_relay("send", "127.0.0.1:1", "lobby", "x")
+    assert done.returncode == 1
+    assert done.stderr.startswith("relay: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("x"), 2),
+        (StartError("x"), 1),
+        (StartError("x", exit_code=3), 3),
+        (CommandError("x"), 1),
+        (CommandError("x", Exit.SERVER_KEY_CHANGED), 3),
+        (UnknownServerKey("x", "f"), 2),
+        (ServerKeyMismatch("x", "f", "g"), 3),
+        (ConnectFailed("x"), 1),
+        (PermissionError("x"), 1),
+        (click.UsageError("x"), 2),
+    ],
+)
+def test_errors_end_in_exit_codes(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each with one line on standard error."""
+
+    def fail() -> None:
+        raise error
+
+    assert guarded(fail) == code
+    assert capsys.readouterr().err == "relay: x\n"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_interrupted(error: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
+    """130, and not a word."""
+
+    def fail() -> None:
+        raise error
+
+    assert guarded(fail) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_what_an_error_quotes_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:
+    """A server's words may be in it."""
+
+    def fail() -> None:
+        raise CommandError("refused: \x1b[2J\r")
+
+    guarded(fail)
+    assert capsys.readouterr().err == "relay: refused: \\u{1b}[2J\\u{d}\n"

@@ -1,0 +1,167 @@
+"""Trust on first use: asked at a terminal, refused in a script, never changed in silence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Relay, relay_command
+from tests.support.terminals import Terminal
+
+OTHER = "a" * 52
+
+
+def place(relay: Relay) -> str:
+    """The address without its fingerprint."""
+    return f"relay://127.0.0.1:{relay.port}"
+
+
+def fingerprint(relay: Relay) -> str:
+    """Of the relay's key."""
+    return relay.address.removeprefix("relay://").split("@")[0]
+
+
+def script(
+    relay: Relay, known: Path, *args: str, text: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run ``relay send`` without any terminal, by the address without fingerprint."""
+    return subprocess.run(
+        relay_command("send", place(relay), "keys", "x", "--known-servers", str(known), *args),
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        start_new_session=True,
+    )
+
+
+def line(relay: Relay, key: str) -> str:
+    """The line of a pin."""
+    return f"[127.0.0.1]:{relay.port} relay-key-v1 {key}\n"
+
+
+def test_a_script_is_told_what_to_do(relay: Relay, known: Path) -> None:
+    """Exit code 2, the fingerprint, the ways to go on; a ``yes`` in a pipe counts nothing."""
+    done = script(relay, known, text="yes\nyes\n")
+    assert done.returncode == 2
+    for part in (fingerprint(relay), relay.address, "--fingerprint", "--accept-new"):
+        assert part in done.stderr
+    assert not known.exists()
+
+
+def test_a_script_may_accept_what_is_new(relay: Relay, known: Path) -> None:
+    """With --accept-new; from then on the pin is enough."""
+    first = script(relay, known, "--accept-new")
+    assert first.returncode == 0, first.stderr
+    assert fingerprint(relay) in first.stderr
+    assert known.read_text() == line(relay, fingerprint(relay))
+    assert known.stat().st_mode & 0o777 == 0o600
+    second = script(relay, known)
+    assert (second.returncode, second.stderr) == (0, "")
+
+
+def test_a_script_may_name_the_fingerprint(relay: Relay, known: Path) -> None:
+    """The right one, a wrong one, and two that differ."""
+    assert script(relay, known, "--fingerprint", fingerprint(relay)).returncode == 0
+    wrong = script(relay, known, "--fingerprint", OTHER)
+    assert wrong.returncode == 3
+    assert fingerprint(relay) in wrong.stderr
+    assert OTHER in wrong.stderr
+    both = subprocess.run(
+        relay_command("send", relay.address, "keys", "x", "--fingerprint", OTHER),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert both.returncode == 2
+    assert "differ" in both.stderr
+    assert not known.exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--accept-new"]])
+def test_a_changed_key_is_refused(relay: Relay, known: Path, arguments: list[str]) -> None:
+    """Exit code 3, both fingerprints, file and line; the file stays as it is."""
+    content = f"# mine\n\n[example.org]:7475 relay-key-v1 {OTHER}\n{line(relay, OTHER)}"
+    known.write_text(content)
+    done = script(relay, known, *arguments, text="yes\n")
+    assert done.returncode == 3
+    assert f"expected: {OTHER}  ({known}, line 4)" in done.stderr
+    assert f"offered:  {fingerprint(relay)}" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert known.read_text() == content
+
+
+def test_a_changed_key_is_refused_at_a_terminal(relay: Relay, known: Path) -> None:
+    """Without a question."""
+    known.write_text(line(relay, OTHER))
+    arguments = ["--known-servers", str(known), "--name", "anna"]
+    with Terminal("chat", place(relay), *arguments) as terminal:
+        assert terminal.ends() == 3
+    assert f"({known}, line 1)" in terminal.text.replace("\r\n", "")
+    assert "(yes/no" not in terminal.text
+    assert known.read_text() == line(relay, OTHER)
+
+
+@pytest.mark.parametrize("answer", ["", "no", "y", "YES!", "\x04", OTHER])
+def test_anything_but_yes_is_no(relay: Relay, known: Path, answer: str) -> None:
+    """The default is no: exit code 2, and nothing is remembered."""
+    with Terminal("chat", place(relay), "--known-servers", str(known)) as terminal:
+        terminal.shows("[no] ")
+        assert fingerprint(relay) in terminal.text
+        terminal.press(answer if answer == "\x04" else f"{answer}\r")
+        assert terminal.ends() == 2
+    assert "was not accepted" in terminal.text
+    assert not known.exists()
+
+
+@pytest.mark.parametrize("answer", ["yes", "the fingerprint"])
+def test_a_person_accepts(relay: Relay, known: Path, answer: str) -> None:
+    """By yes or by the fingerprint itself; then the chat begins, and nobody is asked again."""
+    typed = fingerprint(relay) if answer == "the fingerprint" else answer
+    arguments = ["--known-servers", str(known), "--name", "anna", "--room", "keys"]
+    with Terminal("chat", place(relay), *arguments) as terminal:
+        terminal.shows("[no] ")
+        terminal.press(f"{typed}\r")
+        terminal.shows("in keys as anna")
+    assert known.read_text() == line(relay, fingerprint(relay))
+    with Terminal("chat", place(relay), *arguments) as again:
+        again.shows("in keys as anna")
+        assert "(yes/no" not in again.text
+
+
+def test_control_c_at_the_question(relay: Relay, known: Path) -> None:
+    """Leaves with 130; nothing is remembered."""
+    with Terminal("chat", place(relay), "--known-servers", str(known)) as terminal:
+        terminal.shows("[no] ")
+        terminal.press("\x03")
+        assert terminal.ends() == 130
+    assert "Traceback" not in terminal.text
+    assert not known.exists()
+
+
+def test_the_question_goes_to_the_terminal_not_to_the_pipe(relay: Relay, known: Path) -> None:
+    """What is piped into ``relay send`` is its input, not an answer."""
+    reading, writing = os.pipe()
+    os.write(writing, b"yes\n")
+    os.close(writing)
+    arguments = ["keys", "--known-servers", str(known), "--name", "anna"]
+    with Terminal("send", place(relay), *arguments, stdin=reading) as terminal:
+        os.close(reading)
+        terminal.shows("[no] ")
+        terminal.press("no\r")
+        assert terminal.ends() == 2
+    assert not known.exists()
+
+
+def test_a_damaged_file_is_a_clear_error(relay: Relay, known: Path) -> None:
+    """With its line."""
+    known.write_text(f"[127.0.0.1]:{relay.port} relay-key-v1 abc\n")
+    done = script(relay, known)
+    assert done.returncode == 2
+    assert f"{known}, line 1" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,135 @@
+"""``relay tail``: its JSON, its text, its ends."""
+
+from __future__ import annotations
+
+import base64
+import re
+import signal
+import subprocess
+
+import pytest
+
+from relay.client.aio import Client
+from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay
+from tests.support.tails import Tail
+
+FIELDS = ["log", "epoch", "seq", "prev", "time", "sender", "content_type", "body"]
+
+
+def test_the_json_schema(relay: Relay, room: str) -> None:
+    """Exactly the documented fields, in their order and form."""
+    assert run_relay("send", relay.address, room, "one", "--name", "anna").returncode == 0
+    assert run_relay("send", relay.address, room, "two", "--name", "anna").returncode == 0
+    with Tail(relay.address, room, "--since", "0") as tail:
+        tail.has(2)
+        first, second = tail.entries
+    assert list(first) == FIELDS
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first["time"])
+    assert re.fullmatch(r"[0-9a-f]{16}", first["epoch"])
+    assert first["epoch"] == second["epoch"]
+    assert (first["seq"], first["prev"], second["prev"]) == (1, 0, 1)
+    assert first["log"] == room
+    assert first["sender"] == "anna"
+    assert first["content_type"] == "text/plain"
+    assert (first["body"], second["body"]) == ("one", "two")
+
+
+async def test_bodies_that_are_not_text(relay: Relay, room: str) -> None:
+    """Base64, marked as such: also bytes that only claim to be text."""
+    async with Client(relay.address, name="anna") as client:
+        await client.send(room, b"\x00\xff", content_type="application/octet-stream")
+        await client.send(room, b"\xff", content_type="text/plain")
+        await client.send(room, "✓", content_type="text/markdown")
+    with Tail(relay.address, room, "--since", "0") as tail:
+        tail.has(3)
+        assert [entry.get("encoding") for entry in tail.entries] == ["base64", "base64", None]
+        assert base64.b64decode(tail.entries[0]["body"]) == b"\x00\xff"
+        assert base64.b64decode(tail.entries[1]["body"]) == b"\xff"
+        assert tail.entries[2]["body"] == "✓"
+
+
+def test_json_lines_are_harmless_and_exact(relay: Relay, room: str) -> None:
+    """No byte of it does anything to a terminal, and reading it back gives the text."""
+    text = '\x1b[2J\x7f\x9b\u202e\u2028\U000e0041\u3164é✓👩‍👩‍👧\n\t\\"'
+    assert run_relay("send", relay.address, room, text).returncode == 0
+    done = subprocess.run(
+        [
+            "timeout",
+            "--signal=TERM",
+            "3",
+            *relay_command("tail", relay.address, room, "--json", "--since", "0"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    (line,) = done.stdout.splitlines()
+    assert "\\u001b[2J\\u007f\\u009b\\u202e\\u2028\\udb40\\udc41\\u3164é✓" in line
+    with Tail(relay.address, room, "--since", "0") as tail:
+        assert tail.has(1) == [text]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seqs"),
+    [(["--since", "0"], [1, 2, 3]), (["--since", "2"], [3]), (["-n", "2"], [2, 3]), ([], [])],
+)
+def test_where_it_begins(relay: Relay, room: str, arguments: list[str], seqs: list[int]) -> None:
+    """By default with what is new."""
+    assert run_relay("send", relay.address, room, text="1\n2\n3\n").returncode == 0
+    with Tail(relay.address, room, *arguments) as tail:
+        tail.has(len(seqs))
+        # With nothing old to print it does not show when it is there: say things until it is.
+        for _ in range(50):
+            assert run_relay("send", relay.address, room, "more").returncode == 0
+            if len(tail.entries) > len(seqs):
+                break
+        assert tail.has(len(seqs) + 1)[len(seqs)] == "more"
+        assert [entry["seq"] for entry in tail.entries[: len(seqs)]] == seqs
+
+
+def follow(relay: Relay, room: str, *arguments: str) -> subprocess.Popen[str]:
+    """Run ``relay tail`` on a pipe and wait for its first line."""
+    assert run_relay("send", relay.address, room, "one\ntwo\x1b", "--name", "anna").returncode == 0
+    process = subprocess.Popen(
+        relay_command("tail", relay.address, room, "--since", "0", *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline()  # so each line is flushed
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_being_stopped(relay: Relay, room: str, number: signal.Signals, code: int) -> None:
+    """TERM is how it is meant to end; INT says that it was interrupted. Both are quiet."""
+    process = follow(relay, room, "--json")
+    process.send_signal(number)
+    _, told = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == code
+    assert told == ""
+
+
+def test_the_reader_goes_away(relay: Relay, room: str) -> None:
+    """As ``relay tail | head -1``: it ends at once, although nothing more is said, and quietly."""
+    process = follow(relay, room)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(DEADLINE_S) == 141
+    assert process.stderr is not None
+    with process.stderr:
+        assert process.stderr.read() == ""
+
+
+def test_text_for_people(relay: Relay, room: str) -> None:
+    """Date, time, sender, text; further lines are indented; nothing is obeyed."""
+    process = follow(relay, room)
+    assert process.stdout is not None
+    assert process.stdout.readline() == " " * 24 + "| two\\u{1b}\n"
+    assert run_relay("send", relay.address, room, "three", "--name", "anna").returncode == 0
+    line = process.stdout.readline()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d anna\| three\n", line)
+    process.terminate()
+    process.communicate(timeout=DEADLINE_S)

@@ -1,0 +1,86 @@
+"""A ``relay`` command on a pseudo-terminal of its own: press keys, look at every byte it writes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import termios
+import threading
+from typing import Self
+
+from tests.support.cluster import DEADLINE_S, relay_command, wait_until
+
+COLUMNS = 80
+
+
+class Terminal:
+    """One command with a controlling terminal; ``written`` has all that it wrote to it."""
+
+    def __init__(
+        self,
+        *args: str,
+        env: dict[str, str] | None = None,
+        stdin: int | None = None,
+        stdout: int | None = None,
+    ) -> None:
+        self.written = b""
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
+
+        def take_terminal() -> None:
+            os.setsid()
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+        plain = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+        inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        self.process = subprocess.Popen(
+            relay_command(*args),
+            stdin=slave if stdin is None else stdin,
+            stdout=slave if stdout is None else stdout,
+            stderr=slave,
+            env=inherited | plain | (env or {}),
+            preexec_fn=take_terminal,
+        )
+        os.close(slave)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        try:
+            while data := os.read(self._master, 65_536):
+                self.written += data
+        except OSError:  # EIO: the command has ended
+            pass
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Leave nothing behind."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join(DEADLINE_S)
+        os.close(self._master)
+
+    @property
+    def text(self) -> str:
+        """What was written so far, as text."""
+        return self.written.decode("utf-8", "replace")
+
+    def press(self, keys: str) -> None:
+        """Type keys; Enter is a carriage return."""
+        os.write(self._master, keys.encode())
+
+    def shows(self, text: str) -> None:
+        """Wait until a text was written."""
+        wait_until(lambda: text in self.text, f"{text!r} in {self.text!r}")
+
+    def ends(self) -> int:
+        """Wait for the end of the command and of its output; return the exit code."""
+        code = self.process.wait(DEADLINE_S)
+        self._reader.join(DEADLINE_S)
+        return code

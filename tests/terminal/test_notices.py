@@ -1,0 +1,99 @@
+"""What people are told about the connection, the room and what is missing."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.chat.entries import Cursor, GapReason
+from relay.client.events import (
+    Gap,
+    Live,
+    Member,
+    Members,
+    RosterChanged,
+    State,
+    StateChanged,
+    Unfollowed,
+)
+from relay.terminal.notices import Narrator, members_notice
+
+EPOCH = bytes(8)
+OTHER_EPOCH = b"\1" * 8
+
+
+def test_the_connection_is_news_only_when_it_changes() -> None:
+    """Not the first login, not each attempt, but a new reason, and the end of it."""
+    narrator = Narrator()
+    told = [
+        narrator.notice_of(event)
+        for event in (
+            StateChanged(State.CONNECTING),
+            StateChanged(State.ONLINE),
+            StateChanged(State.WAITING, "GOING_AWAY: it stops", 1.0),
+            StateChanged(State.CONNECTING),
+            StateChanged(State.WAITING, "refused", 1.0),
+            StateChanged(State.CONNECTING),
+            StateChanged(State.WAITING, "refused", 2.0),
+            StateChanged(State.ONLINE),
+            StateChanged(State.WAITING, "refused", 1.0),
+            StateChanged(State.CLOSED),
+        )
+    ]
+    assert [notice for notice in told if notice] == [
+        "reconnecting: GOING_AWAY: it stops",
+        "reconnecting: refused",
+        "connected again",
+        "reconnecting: refused",
+    ]
+
+
+def roster(joined: tuple[Member, ...], left: tuple[str, ...]) -> RosterChanged:
+    """A change of the members of a room."""
+    return RosterChanged("lobby", 3, joined, left, 1, 1)
+
+
+def test_people_come_and_go() -> None:
+    """Not oneself; in a large room nobody is named."""
+    narrator = Narrator("anna")
+    event = roster((Member("anna", ""), Member("bert", "Bert\x1b B.")), ("carl",))
+    assert narrator.notice_of(event) == "bert (Bert\\u{1b} B.) is here, carl left"
+    assert narrator.notice_of(roster((Member("anna", ""),), ())) is None
+    assert narrator.notice_of(roster((), ())) is None
+    assert Narrator().notice_of(event) is None
+
+
+@pytest.mark.parametrize(
+    ("gap", "notice"),
+    [
+        (
+            Gap("lobby", Cursor(EPOCH, 4), Cursor(EPOCH, 9), GapReason.RETENTION),
+            "messages 5 to 9 are missing: the server no longer holds them",
+        ),
+        (
+            Gap("lobby", Cursor(EPOCH, 4), Cursor(OTHER_EPOCH, 2), GapReason.EPOCH),
+            "messages after 4 are missing: the server lost them, or was restored from a backup",
+        ),
+        (
+            Gap("lobby", Cursor(EPOCH, 4), Cursor(EPOCH, 5), 77),
+            "messages 5 to 5 are missing: reason 77",
+        ),
+    ],
+)
+def test_gaps_are_told(gap: Gap, notice: str) -> None:
+    """With their reason, also one that this version does not know."""
+    assert Narrator().notice_of(gap) == notice
+
+
+def test_other_events() -> None:
+    """The end of following is told; being live is nothing new to a person."""
+    assert Narrator().notice_of(Unfollowed("lobby", "closed")) == "no longer in lobby: closed"
+    assert Narrator().notice_of(Live("lobby", 3)) is None
+
+
+def test_who_is_here() -> None:
+    """At most what the server lists, and how many more."""
+    listed = (Member("anna", "anna"), Member("bert", "B."))
+    assert members_notice(Members("lobby", 2, listed, 1, 1)) == "2 people in lobby: anna, bert (B.)"
+    many = members_notice(Members("lobby", 300, listed, 1, 1))
+    assert many == "300 people in lobby: anna, bert (B.) and 298 more"
+    assert members_notice(Members("lobby", 1, listed[:1], 1, 1)) == "1 person in lobby: anna"
