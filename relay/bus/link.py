@@ -141,9 +141,7 @@ class Link(asyncio.Protocol):
     def publish(self, message: Batch | Event) -> None:
         """See ``Port``."""
         data = pack(message)
-        if message.log in self.dropped or (
-            self._publishes_bytes + len(data) > PUBLISH_BYTES_MAX
-        ):
+        if message.log in self.dropped or (self._publishes_bytes + len(data) > PUBLISH_BYTES_MAX):
             self.dropped[message.log] = None
             self.dropped_total += 1
             return

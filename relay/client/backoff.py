@@ -33,7 +33,7 @@ class Backoff:
         if self._online_at is not None and now - self._online_at >= STABLE_S:
             self.attempts = 0
         self._online_at = None
-        ceiling = min(MAX_S, FIRST_S * 2.0**min(self.attempts, 16))
+        ceiling = min(MAX_S, FIRST_S * 2.0 ** min(self.attempts, 16))
         self.attempts += 1
         # What the server asks for is spread as well: it told everybody the same.
         spread = max(ceiling, retry_after_s / 4)

@@ -151,8 +151,7 @@ class Sends:
         """True when the window takes one more message of this size."""
         size = body_bytes + ENVELOPE_OVERHEAD_BYTES
         return self.count == 0 or (
-            self.count < self._window
-            and self.bytes + size <= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
+            self.count < self._window and self.bytes + size <= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
         )
 
     def add(self, log: str, content_type: str, body: bytes, token: object) -> None:

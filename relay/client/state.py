@@ -452,9 +452,7 @@ class ClientState:
         if self._traffic.broken:
             connection.abort(self._traffic.broken)
 
-    def _receive_login(
-        self, envelopes: list[ServerEnvelope], now: float
-    ) -> list[ServerEnvelope]:
+    def _receive_login(self, envelopes: list[ServerEnvelope], now: float) -> list[ServerEnvelope]:
         """Look for the answer to HELLO; return what comes behind it."""
         for index, envelope in enumerate(envelopes):
             if type(envelope) is Welcome:

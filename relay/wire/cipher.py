@@ -1,7 +1,8 @@
 """Record protection of one direction: AES-256-GCM with an implicit, never repeated sequence.
 
-The cipher owns its nonce counter, its usage limits and its rekey, so that no caller can reuse a nonce
-(TLS: record protection; Noise: CipherState). ``seal`` makes a whole frame, ``open`` takes one.
+The cipher owns its nonce counter, its usage limits and its rekey, so that no caller can reuse a
+nonce (TLS: record protection; Noise: CipherState). ``seal`` makes a whole frame, ``open`` takes
+one.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class RecordLimits:
     receive_records_max: int = 2**23
     receive_bytes_max: int = 2**35
     key_update_records_min: int = 256
-    """A key update that comes after fewer records *and* sooner than the next ends the connection."""
+    """A key update that comes after fewer records *and* sooner than the next is refused."""
     key_update_interval_s_min: float = 60.0
 
 

@@ -15,6 +15,7 @@ class CloseCode(IntEnum):
     explanation: str
 
     def __new__(cls, number: int, explanation: str) -> CloseCode:
+        """Make a member that carries its explanation."""
         member = int.__new__(cls, number)
         member._value_ = number
         member.explanation = explanation
@@ -46,6 +47,7 @@ class ErrorCode(IntEnum):
     explanation: str
 
     def __new__(cls, number: int, explanation: str) -> ErrorCode:
+        """Make a member that carries its explanation."""
         member = int.__new__(cls, number)
         member._value_ = number
         member.explanation = explanation

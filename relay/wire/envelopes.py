@@ -345,6 +345,7 @@ _SERVER: Final = codec.Schema(
     array_max=LIST_ITEMS_MAX,
 )
 
+
 # --- packing ----------------------------------------------------------------------------------
 def pack(envelope: ClientEnvelope | ServerEnvelope) -> bytes:
     """Pack one envelope. The caller has checked its fields: these are our own values."""

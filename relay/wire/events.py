@@ -40,8 +40,8 @@ class ConnectionClosed(NamedTuple):
     """The end; always the last event, and exactly one.
 
     ``code`` is None when the connection was lost or dropped without an authenticated close record.
-    ``clean`` is True only with one. ``remote`` tells whether the peer ended it. ``detail`` is for our
-    own log, never for the peer.
+    ``clean`` is True only with one. ``remote`` tells whether the peer ended it. ``detail`` is for
+    our own log, never for the peer.
     """
 
     code: int | None

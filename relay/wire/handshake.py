@@ -1,10 +1,11 @@
 """Both sides of the handshake as a sequence of steps, each of which exists only when it is due.
 
-Client: ``ClientHandshake`` -> ``receive_hello`` -> (pin decision) -> ``client_key`` -> ``receive_finished``.
+Client: ``ClientHandshake`` -> ``receive_hello`` -> (pin decision) -> ``client_key`` ->
+``receive_finished``.
 Server: ``ServerHandshake`` -> ``receive_key`` -> (key agent) -> ``finish`` -> ``receive_finished``.
 
-Which step may follow which is ``phases``' business; deadlines and bytes are ``connection``'s. Secrets live
-in these objects only and go with them when the handshake ends.
+Which step may follow which is ``phases``' business; deadlines and bytes are ``connection``'s.
+Secrets live in these objects only and go with them when the handshake ends.
 """
 
 from __future__ import annotations
@@ -219,9 +220,7 @@ class ServerHandshake:
             raise RemoteProtocolError("an unknown version or suite")
         # No ticket can be opened yet: one that is offered counts as none, its binder is not read.
         hello = self._hello
-        if not work_is_done(
-            hello.server_random, key.before_nonce(), key.pow_nonce, hello.pow_bits
-        ):
+        if not work_is_done(hello.server_random, key.before_nonce(), key.pow_nonce, hello.pow_bits):
             raise RemoteProtocolError("the proof of work is wrong")
         self._transcript.add(whole)
         self._client_key = key
@@ -246,9 +245,7 @@ class ServerHandshake:
         finished = ServerFinished(FULL, public, ciphertext, NO_BINDER)
         unsigned = frame(FrameType.SERVER_FINISHED, finished.body())
         confirm = confirmation(hs, "s confirm", self._transcript.digest_with(unsigned))
-        whole = frame(
-            FrameType.SERVER_FINISHED, finished._replace(server_confirm=confirm).body()
-        )
+        whole = frame(FrameType.SERVER_FINISHED, finished._replace(server_confirm=confirm).body())
         self._transcript.add(whole)
         t3 = self._transcript.digest()
         self._confirm = confirmation(hs, "c confirm", t3)

@@ -1,7 +1,7 @@
 """From shared secrets and the transcript to keys (handshake.md, "Key schedule").
 
-HKDF is RFC 5869 with SHA-256; ``expand_label`` has the shape of RFC 8446 section 7.1 with Relay's own
-prefix, so no value can be mistaken for one of TLS.
+HKDF is RFC 5869 with SHA-256; ``expand_label`` has the shape of RFC 8446 section 7.1 with Relay's
+own prefix, so no value can be mistaken for one of TLS.
 """
 
 from __future__ import annotations
@@ -35,11 +35,9 @@ def expand(secret: bytes, info: bytes, length: int) -> bytes:
 def expand_label(
     secret: bytes, label: str, context: bytes, length: int, prefix: bytes = LABEL_PREFIX
 ) -> bytes:
-    """``L(s, label, ctx, n)`` of the specification. ``prefix`` is a parameter for RFC 8448's values."""
+    """``L(s, label, ctx, n)`` of the specification. ``prefix`` varies for RFC 8448's values."""
     full = prefix + label.encode("ascii")
-    info = (
-        length.to_bytes(2, "big") + bytes((len(full),)) + full + bytes((len(context),)) + context
-    )
+    info = length.to_bytes(2, "big") + bytes((len(full),)) + full + bytes((len(context),)) + context
     return expand(secret, info, length)
 
 

@@ -1,7 +1,8 @@
-"""The tables of docs/protocol.md, made from the code: ``python -m relay.wire.tables docs/protocol.md``.
+"""The tables of docs/protocol.md, made from the code.
 
-Each table stands between a ``<!-- begin NAME -->`` and an ``<!-- end NAME -->`` line; a test checks that
-the page is up to date.
+``python -m relay.wire.tables docs/protocol.md`` fills them in. Each stands between a
+``<!-- begin NAME -->`` and an ``<!-- end NAME -->`` line; a test checks that they are up to
+date.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import re
 import sys
 from pathlib import Path
 
+from relay.codec import Shape
 from relay.wire.codes import CloseCode, ErrorCode, may_reconnect
-from relay.wire.envelopes import CLIENT_SHAPES, SERVER_SHAPES, Op, Shape
+from relay.wire.envelopes import CLIENT_SHAPES, SERVER_SHAPES, Op
 
 
 def close_codes() -> str:

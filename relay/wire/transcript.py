@@ -1,4 +1,4 @@
-"""The running hash over the handshake's frames, and the labels that separate one use from another."""
+"""The running hash over the handshake's frames, and the labels that keep its uses apart."""
 
 from __future__ import annotations
 

@@ -217,7 +217,8 @@ def test_thirty_kills_while_people_send(tmp_path: Path) -> None:
     """30 random ``kill -9`` of workers: three sends, two tails, each line once, in order."""
     chance = random.Random(7)
     with (
-        Relay(tmp_path / "data", workers=3) as relay, contextlib.ExitStack() as stack,
+        Relay(tmp_path / "data", workers=3) as relay,
+        contextlib.ExitStack() as stack,
         Tail(relay.address, ROOM, "--since", "0") as one,
         Tail(relay.address, ROOM, "--since", "0") as two,
     ):

@@ -141,9 +141,7 @@ def _enter(hub: Hub, session: Session, join: Join, feed: Feed) -> None:
         if feed.idle:
             hub.presence_changed(feed)
         return
-    session.answer(
-        pack(Joined(join.request, log, start.epoch, start.seq, feed.epoch, feed.seq))
-    )
+    session.answer(pack(Joined(join.request, log, start.epoch, start.seq, feed.epoch, feed.seq)))
     after = start.seq
     if gap is not None:
         session.answer(pack(gap))

@@ -32,9 +32,7 @@ class Holder(NamedTuple):
 class NameBook:
     """The names whose inbox logs have their home here."""
 
-    def __init__(
-        self, clock: Callable[[], float], silent: Callable[[set[int]], bool]
-    ) -> None:
+    def __init__(self, clock: Callable[[], float], silent: Callable[[set[int]], bool]) -> None:
         """Begin, unsettled.
 
         Args:
