@@ -1,0 +1,1 @@
+"""Tests of relay.client, file by file; both faces in faces/."""

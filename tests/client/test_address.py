@@ -1,0 +1,71 @@
+"""relay.client.address."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.client.address import Address, is_fingerprint, parse_address
+from relay.errors import UsageError
+
+KEY = "a" * 51 + "q"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("relay://example.org", Address("example.org", 7475, None)),
+        ("relay://example.org:80", Address("example.org", 80, None)),
+        ("example.org:80", Address("example.org", 80, None)),
+        (f"relay://{KEY}@127.0.0.1:7475", Address("127.0.0.1", 7475, KEY)),
+        (f"relay://{KEY}@[::1]:9", Address("::1", 9, KEY)),
+        ("relay://[fe80::1%eth0]", Address("fe80::1%eth0", 7475, None)),
+        ("relay://Example.ORG/", Address("example.org", 7475, None)),
+        ("  relay://a-b_c.d \n", Address("a-b_c.d", 7475, None)),
+    ],
+)
+def test_legal(text: str, address: Address) -> None:
+    """Each form is read, and what is printed reads back the same."""
+    assert parse_address(text) == address
+    assert parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "host"),
+        ("relay://", "host"),
+        ("relay://:80", "host"),
+        ("http://example.org", "relay://"),
+        ("relay://host:0", "port"),
+        ("relay://host:65536", "port"),
+        ("relay://host:", "port"),
+        ("relay://host:8x", "port"),
+        ("relay://host:٣", "port"),
+        ("relay://host:999999", "port"),
+        ("relay://::1", "brackets"),
+        ("relay://[::1", "IPv6"),
+        ("relay://[::1]80", "IPv6"),
+        ("relay://[zz]", "IPv6"),
+        ("relay://ho st", "host"),
+        ("relay://host/path", "host"),
+        ("relay://short@host", "fingerprint"),
+        (f"relay://{KEY.upper()}@host", "fingerprint"),
+        (f"relay://{'a' * 52}b@host", "fingerprint"),
+        (f"relay://{'a' * 51}b@host", "fingerprint"),
+        ("relay://@host", "fingerprint"),
+        ("relay://höst", "host"),
+    ],
+)
+def test_illegal(text: str, why: str) -> None:
+    """One line that says what is wrong."""
+    with pytest.raises(UsageError, match=why) as caught:
+        parse_address(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_fingerprint_has_one_spelling() -> None:
+    """The last of 52 characters carries one bit: a or q."""
+    assert is_fingerprint("a" * 52)
+    assert is_fingerprint(KEY)
+    assert not is_fingerprint("a" * 51 + "c")
+    assert not is_fingerprint(KEY + "\n")

@@ -1,0 +1,74 @@
+"""relay.client.errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.client import errors
+from relay.client.errors import (
+    CLOSES,
+    REFUSALS,
+    Busy,
+    ClientError,
+    ClosedByServer,
+    IdConflict,
+    Refused,
+    closed_by_server,
+    refused,
+)
+from relay.errors import RelayError
+from relay.wire.codes import CloseCode, ErrorCode
+
+
+@pytest.mark.parametrize("code", CloseCode)
+def test_every_close_code_has_its_exception(code: CloseCode) -> None:
+    """And it says name, explanation, number."""
+    error = closed_by_server(int(code), 7)
+    assert type(error) is CLOSES[code]
+    assert type(error) is not ClosedByServer
+    assert code.name in str(error)
+    assert (error.code, error.retry_after_s) == (code, 7)
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_every_error_code_has_its_exception(code: ErrorCode) -> None:
+    """And keeps the argument."""
+    error = refused(int(code), 3, "more")
+    assert type(error) is REFUSALS[code]
+    assert type(error) is not Refused
+    assert (error.code, error.arg) == (code, 3)
+    assert code.name in str(error)
+    assert "more" in str(error)
+
+
+def test_codes_of_later_versions() -> None:
+    """They are the general class, and still say their number."""
+    assert "1999" in str(closed_by_server(1999))
+    assert type(closed_by_server(1999)) is ClosedByServer
+    assert "777" in str(refused(777))
+
+
+def test_the_tree_is_the_documented_one() -> None:
+    """Every class is named in the module's docstring and is a RelayError."""
+    assert errors.__doc__ is not None
+    for name, value in vars(errors).items():
+        if isinstance(value, type) and issubclass(value, RelayError) and value is not RelayError:
+            assert issubclass(value, ClientError)
+            assert name in errors.__doc__
+
+
+def test_text_of_the_server_is_made_harmless() -> None:
+    """Control and formatting characters do not reach a terminal through an error."""
+    said = str(refused(1, 0, "x\x1b[2J\u202e\ny"))
+    assert said.isprintable()
+    assert "\\u{1b}" in said
+
+
+def test_arguments_have_names() -> None:
+    """The number of an error code by what it means."""
+    busy = refused(ErrorCode.BUSY, 1500)
+    assert isinstance(busy, Busy)
+    assert busy.retry_after_s == 1.5
+    conflict = refused(ErrorCode.ID_CONFLICT, 12)
+    assert isinstance(conflict, IdConflict)
+    assert conflict.seq == 12

@@ -1,0 +1,104 @@
+"""relay.client.follow."""
+
+from __future__ import annotations
+
+from relay.chat.entries import NO_EPOCH, Cursor
+from relay.client.follow import Follows, Start, Step
+from relay.wire.envelopes import Behind, EntryMessage, Gap, Join, Live
+
+E1, E2 = b"1" * 8, b"2" * 8
+
+
+def entry(seq: int, prev: int, epoch: bytes = E1, log: str = "room") -> EntryMessage:
+    """An ENTRY as the server sends it."""
+    return EntryMessage(log, epoch, seq, prev, 0, "al", b"", b"p" * 8, 1, 0, "", b"")
+
+
+def followed(cursor: Cursor = Cursor(E1, 10)) -> Follows:  # noqa: B008  # a NamedTuple
+    """A log that is joined behind a cursor."""
+    follows = Follows()
+    follows.add("room", Start(None, 5)).joined_at(cursor)
+    return follows
+
+
+def received(follows: Follows) -> Cursor:
+    """Where the log stands."""
+    following = follows.get("room")
+    assert following is not None
+    assert following.received is not None
+    return following.received
+
+
+def test_entries_follow_prev_not_seq() -> None:
+    """A log may have holes in its numbers; an epoch may change at an entry."""
+    follows = followed()
+    assert follows.entry(entry(11, 10)) is Step.DELIVER
+    assert follows.entry(entry(20, 11)) is Step.DELIVER
+    assert follows.entry(entry(21, 20, E2)) is Step.DELIVER
+    assert received(follows) == Cursor(E2, 21)
+
+
+def test_a_repeat_is_dropped_and_counted() -> None:
+    """Whatever its prev says."""
+    follows = followed()
+    assert follows.entry(entry(10, 9)) is Step.DROP
+    assert follows.entry(entry(3, 0)) is Step.DROP
+    assert follows.repeats == 2
+    assert received(follows) == Cursor(E1, 10)
+
+
+def test_a_hole_is_never_skipped() -> None:
+    """By an entry, by LIVE, by BEHIND, by a GAP that begins too late."""
+    follows = followed()
+    assert follows.entry(entry(12, 11)) is Step.REJOIN
+    assert follows.entry(entry(12, 9)) is Step.REJOIN
+    assert follows.place(Live("room", E1, 12)) is Step.REJOIN
+    assert follows.place(Live("room", E1, 9)) is Step.REJOIN
+    assert follows.place(Behind("room", E1, 12)) is Step.REJOIN
+    assert follows.gap(Gap("room", E1, 12, E2, 30, 1)) is Step.REJOIN
+    assert received(follows) == Cursor(E1, 10)
+
+
+def test_behind_may_repeat() -> None:
+    """Entries that were sent before it come again, and are dropped."""
+    follows = followed()
+    assert follows.place(Behind("room", E1, 8)) is Step.DELIVER
+    assert follows.entry(entry(9, 8)) is Step.DROP
+    assert follows.entry(entry(11, 10)) is Step.DELIVER
+
+
+def test_a_gap_moves_the_cursor_also_back() -> None:
+    """Reason *ahead*: the log ends before the cursor."""
+    follows = followed()
+    assert follows.gap(Gap("room", E1, 10, E2, 4, 2)) is Step.DELIVER
+    assert follows.entry(entry(5, 4, E2)) is Step.DELIVER
+
+
+def test_nothing_counts_before_joined() -> None:
+    """Entries that were under way before a LEFT, or of a log that is not followed."""
+    follows = Follows()
+    assert follows.entry(entry(1, 0)) is Step.DROP
+    follows.add("room", Start(None, 0))
+    assert follows.entry(entry(1, 0)) is Step.DROP
+    assert follows.place(Live("room", E1, 1)) is Step.DROP
+    assert follows.gap(Gap("room", E1, 0, E1, 1, 3)) is Step.DROP
+
+
+def test_a_rejoin_begins_at_the_received_cursor() -> None:
+    """Also for one that has received nothing yet, in a log that does not exist yet."""
+    follows = Follows()
+    following = follows.add("room", Start(None, 7))
+    assert following.join(3) == Join(3, "room", None, 0, 7)
+    following.joined_at(Cursor(NO_EPOCH, 0))
+    follows.offline()
+    assert following.join(4) == Join(4, "room", NO_EPOCH, 0, 0)
+    following.joined_at(Cursor(NO_EPOCH, 0))
+    assert follows.entry(entry(1, 0)) is Step.DELIVER
+    assert following.join(5) == Join(5, "room", E1, 1, 0)
+
+
+def test_live_tells_the_epoch() -> None:
+    """A cursor without one takes it, so that a later loss of the log is noticed."""
+    follows = followed(Cursor(NO_EPOCH, 10))
+    assert follows.place(Live("room", E1, 10)) is Step.DELIVER
+    assert received(follows) == Cursor(E1, 10)

@@ -1,0 +1,66 @@
+"""relay.client.inbox."""
+
+from __future__ import annotations
+
+from relay.chat.entries import Cursor, GapReason
+from relay.client.events import Gap, Live, Message
+from relay.client.inbox import EVENTS_BYTES_MAX, EVENTS_MAX, Inbox
+
+EPOCH = b"e" * 8
+
+
+def message(seq: int, log: str = "room", body: bytes = b"") -> Message:
+    """An entry."""
+    return Message(log, EPOCH, seq, seq - 1, 0, "al", b"", b"p" * 8, seq, 0, "text/plain", body)
+
+
+def test_the_cursor_moves_when_a_message_is_taken() -> None:
+    """Not when it arrives (rule 4); a gap moves it too."""
+    inbox = Inbox()
+    inbox.follow("room", Cursor(EPOCH, 0))
+    inbox.put(message(1))
+    inbox.put(Gap("room", Cursor(EPOCH, 1), Cursor(b"f" * 8, 9), GapReason.EPOCH))
+    assert inbox.taken["room"] == Cursor(EPOCH, 0)
+    assert inbox.take() == message(1)
+    assert inbox.taken["room"] == Cursor(EPOCH, 1)
+    inbox.take()
+    assert inbox.taken["room"] == Cursor(b"f" * 8, 9)
+    assert inbox.take() is None
+
+
+def test_full_by_number_until_half_is_taken() -> None:
+    """So that reading does not stop and go once per event."""
+    inbox = Inbox()
+    for _ in range(EVENTS_MAX + 1):
+        inbox.put(Live("room", 0))
+    assert inbox.full
+    while len(inbox) > EVENTS_MAX // 2:
+        assert inbox.full
+        inbox.take()
+    assert not inbox.full
+
+
+def test_full_by_bytes() -> None:
+    """Few large messages fill it as well."""
+    inbox = Inbox()
+    count = EVENTS_BYTES_MAX // 32_768
+    for seq in range(1, count + 1):
+        inbox.put(message(seq, body=bytes(32_768)))
+    assert inbox.full
+    while inbox.take():
+        pass
+    assert not inbox.full
+
+
+def test_unfollow_drops_what_was_not_taken() -> None:
+    """Of that log alone; the returned cursor is the place to go on from."""
+    inbox = Inbox()
+    inbox.follow("room", Cursor(EPOCH, 0))
+    inbox.follow("other", Cursor(EPOCH, 0))
+    for seq in (1, 2, 3):
+        inbox.put(message(seq))
+        inbox.put(message(seq, "other"))
+    inbox.take()
+    assert inbox.unfollow("room") == Cursor(EPOCH, 1)
+    assert [inbox.take() for _ in range(3)] == [message(n, "other") for n in (1, 2, 3)]
+    assert "room" not in inbox.taken
