@@ -1,0 +1,63 @@
+"""A model of what a home does with sends (rule 1), to test the client's window against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgpack
+
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Ack, Refused, Send, unpack_client
+
+EPOCH = b"e" * 8
+
+
+class ModelLog:
+    """One log and one producer, as the store keeps them."""
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+        self.stored: list[bytes] = []
+        """Bodies by seq - 1."""
+        self.ids: dict[int, int] = {}
+        """Counter to seq."""
+        self.last: int | None = None
+        """None: the producer is not known."""
+
+    def offer(self, send: Send) -> Ack | Refused:
+        """Decide about one send."""
+        counter = send.counter
+        if self.last is None and counter != 1:
+            return self.refuse(counter, ErrorCode.UNKNOWN_OUTCOME)
+        last = self.last or 0
+        if counter <= last:
+            seq = self.ids[counter]
+            if self.stored[seq - 1] != send.body:
+                return self.refuse(counter, ErrorCode.ID_CONFLICT, seq)
+            return Ack(self.log, counter, EPOCH, seq)
+        if counter != last + 1:
+            return self.refuse(counter, ErrorCode.EXPECTED, last + 1)
+        self.stored.append(send.body)
+        self.last = counter
+        self.ids[counter] = len(self.stored)
+        return Ack(self.log, counter, EPOCH, len(self.stored))
+
+    def refuse(self, counter: int, code: ErrorCode, arg: int = 0) -> Refused:
+        """Answer with a code."""
+        return Refused(self.log, counter, int(code), arg, "")
+
+    def forget(self) -> None:
+        """Thirty days later: the producer's record is gone, the entries are not."""
+        self.last = None
+        self.ids.clear()
+
+
+def sends_in(packed: Iterable[bytes]) -> list[Send]:
+    """Unpack what a window transmits."""
+    sends = []
+    for envelope in packed:
+        assert msgpack.unpackb(envelope)[0] == 4
+        (send,) = unpack_client(envelope)
+        assert type(send) is Send
+        sends.append(send)
+    return sends

@@ -1,0 +1,396 @@
+"""relay.client.sends."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from relay import limits
+from relay.client.errors import (
+    BadRequest,
+    Busy,
+    ClientClosed,
+    ClientError,
+    IdConflict,
+    UnknownOutcome,
+)
+from relay.client.events import Stored
+from relay.client.sends import Sends
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Ack, Refused
+from tests.client.model import EPOCH, ModelLog, sends_in
+
+
+class Window:
+    """A window with a model of the server behind it; the clock moves only as told."""
+
+    def __init__(
+        self,
+        counters: dict[str, int] | None = None,
+        window: int = 256,
+        patience_s: float | None = None,
+    ) -> None:
+        self.sends = Sends(
+            counters or {}, window=window, patience_s=patience_s, retry_spread=lambda: 0.0
+        )
+        self.log = ModelLog("room")
+        self.now = 100.0
+        self.results: dict[object, Stored | ClientError] = {}
+        self.sends.online(limits.SENDS_UNACKNOWLEDGED_MAX)
+
+    def add(self, *bodies: str) -> None:
+        """Queue messages; each is its own token."""
+        for body in bodies:
+            assert self.sends.has_room(len(body))
+            self.sends.add("room", "text/plain", body.encode(), body)
+
+    def transmitted(self) -> list[int]:
+        """Transmit, and return the counters that left."""
+        self.out = sends_in(self.sends.transmit())
+        return [send.counter for send in self.out]
+
+    def answer(self, *answers: Ack | Refused) -> None:
+        """Take answers."""
+        for answer in answers:
+            if isinstance(answer, Ack):
+                self.sends.acknowledged(answer, self.now)
+            else:
+                self.sends.refused(answer, self.now)
+        self.results |= dict(self.sends.outcomes())
+
+    def settle(self) -> None:
+        """Let the model answer everything until nothing is pending."""
+        for _ in range(1000):
+            self.transmitted()
+            self.answer(*[self.log.offer(send) for send in self.out])
+            deadline = self.sends.next_deadline()
+            if deadline is not None:
+                self.now = max(self.now, deadline)
+                self.sends.handle_deadline(self.now)
+            if not self.sends.count:
+                return
+        raise AssertionError("no end")
+
+    def refuse(self, counter: int, code: ErrorCode, arg: int = 0) -> None:
+        """Answer one send with a refusal."""
+        self.answer(self.log.refuse(counter, code, arg))
+
+
+def test_counters_begin_at_one_for_each_log() -> None:
+    """And go up by one."""
+    window = Window()
+    window.add("a", "b")
+    window.sends.add("other", "", b"c", "c")
+    assert [(s.log, s.counter) for s in sends_in(window.sends.transmit())] == [
+        ("room", 1),
+        ("room", 2),
+        ("other", 1),
+    ]
+    assert window.sends.counters() == {"room": 1, "other": 1}
+
+
+def test_acknowledged() -> None:
+    """The outcome carries the place; an answer to nothing changes nothing."""
+    window = Window()
+    window.add("a")
+    window.settle()
+    assert window.results == {"a": Stored(EPOCH, 1)}
+    window.answer(Ack("room", 1, EPOCH, 1), Ack("nowhere", 5, EPOCH, 1))
+    assert (window.sends.count, window.sends.bytes, window.sends.in_flight) == (0, 0, 0)
+    assert window.sends.counters() == {"room": 2}
+
+
+def test_the_window_is_bounded_by_number_and_bytes() -> None:
+    """One message always has room, however large."""
+    window = Window(window=3)
+    window.add("a", "b", "c")
+    assert not window.sends.has_room(1)
+    window.settle()
+    assert window.sends.has_room(limits.BODY_BYTES_MAX)
+    wide = Window(window=5000)
+    count = 0
+    while wide.sends.has_room(30_000):
+        wide.sends.add("room", "", bytes(30_000), count)
+        count += 1
+    assert count == limits.SENDS_UNACKNOWLEDGED_BYTES_MAX // 30_128
+
+
+def test_the_servers_own_window_is_kept() -> None:
+    """WELCOME.sends_max bounds what is under way, not what is queued."""
+    window = Window()
+    window.sends.offline()
+    window.add("a", "b", "c")
+    window.sends.online(2)
+    assert window.transmitted() == [1, 2]
+    assert window.transmitted() == []
+    window.answer(window.log.offer(window.out[0]) if window.out else Ack("room", 1, EPOCH, 1))
+    assert window.transmitted() == [3]
+
+
+def test_resent_after_a_lost_connection_in_order() -> None:
+    """Everything unacknowledged, with the counters it had; the log has each once."""
+    window = Window()
+    window.add("a", "b", "c")
+    window.transmitted()
+    window.log.offer(window.out[0])  # stored, but the answer is lost
+    window.sends.offline()
+    window.add("d")
+    window.sends.online(1024)
+    assert window.transmitted() == [1, 2, 3, 4]
+    window.answer(*[window.log.offer(send) for send in window.out])
+    assert window.log.stored == [b"a", b"b", b"c", b"d"]
+    assert [window.results[body] for body in "abcd"] == [Stored(EPOCH, n) for n in (1, 2, 3, 4)]
+    assert window.sends.resent == 3
+
+
+def test_busy_waits_for_its_time_and_for_the_others() -> None:
+    """Nothing of the log leaves before everything under way is answered and the time is over."""
+    window = Window()
+    window.add("a", "b", "c")
+    window.transmitted()
+    window.refuse(1, ErrorCode.BUSY, 700)
+    window.refuse(2, ErrorCode.UNKNOWN_OUTCOME)
+    window.add("d")
+    assert window.transmitted() == []
+    assert window.sends.next_deadline() is None
+    window.refuse(3, ErrorCode.UNKNOWN_OUTCOME)
+    assert window.sends.next_deadline() == pytest.approx(window.now + 0.7)
+    window.sends.handle_deadline(window.now + 0.5)
+    assert window.transmitted() == []
+    window.now += 0.71
+    window.sends.handle_deadline(window.now)
+    assert window.transmitted() == [1, 2, 3, 4]
+    window.answer(*[window.log.offer(send) for send in window.out])
+    assert window.log.stored == [b"a", b"b", b"c", b"d"]
+    assert window.results["a"] == Stored(EPOCH, 1)
+
+
+def test_one_log_does_not_hold_up_another() -> None:
+    """While it waits."""
+    window = Window()
+    window.add("a")
+    window.transmitted()
+    window.refuse(1, ErrorCode.UNAVAILABLE, 500)
+    window.sends.add("other", "", b"x", "x")
+    assert window.transmitted() == [1]
+    assert window.out[0].log == "other"
+
+
+def test_expected_goes_back_at_once() -> None:
+    """The home changed while sends were under way."""
+    window = Window()
+    window.add("a", "b")
+    window.transmitted()
+    first, second = window.out
+    window.answer(window.log.refuse(2, ErrorCode.EXPECTED, 1), window.log.offer(first))
+    assert window.transmitted() == [2]
+    window.answer(window.log.offer(second))
+    assert window.log.stored == [b"a", b"b"]
+
+
+def test_no_hot_loop_without_progress() -> None:
+    """A server that says EXPECTED for ever is asked more and more slowly."""
+    window = Window()
+    window.add("a")
+    pauses = []
+    for _ in range(8):
+        assert window.transmitted() == [1]
+        window.refuse(1, ErrorCode.EXPECTED, 1)
+        deadline = window.sends.next_deadline()
+        pauses.append(0.0 if deadline is None else deadline - window.now)
+        window.now += pauses[-1]
+        window.sends.handle_deadline(window.now)
+    assert pauses[0] == 0.0
+    assert pauses[1:] == sorted(pauses[1:])
+    assert pauses[-1] >= 1.0
+
+
+def test_a_server_that_was_restored_to_an_earlier_state() -> None:
+    """EXPECTED below the first unacknowledged: numbering goes on where the server stands."""
+    window = Window()
+    window.add("a", "b", "c")
+    window.settle()
+    window.log.stored.pop()
+    window.log.last = 2
+    window.add("d", "e")
+    window.settle()
+    assert window.log.stored == [b"a", b"b", b"d", b"e"]
+    assert window.sends.counters() == {"room": 5}
+
+
+def test_a_final_refusal_has_not_used_its_counter() -> None:
+    """Those behind it move up, and are stored in order."""
+    window = Window()
+    window.add("a", "bad", "c", "d")
+    window.transmitted()
+    a, bad, c, d = window.out
+    window.answer(window.log.offer(a))
+    window.answer(window.log.refuse(bad.counter, ErrorCode.BAD_REQUEST))
+    assert isinstance(window.results["bad"], BadRequest)
+    window.answer(window.log.offer(c), window.log.offer(d))
+    assert window.transmitted() == [2, 3]
+    assert [send.body for send in window.out] == [b"c", b"d"]
+    window.answer(*[window.log.offer(send) for send in window.out])
+    assert window.log.stored == [b"a", b"c", b"d"]
+    window.add("e")
+    assert window.transmitted() == [4]
+
+
+def test_a_whole_window_refused() -> None:
+    """A log with no legal name: each send gets its own error, and the counter stays at 1."""
+    window = Window()
+    bodies = [f"m{n}" for n in range(100)]
+    window.add(*bodies)
+    window.transmitted()
+    for send in window.out:
+        window.refuse(send.counter, ErrorCode.BAD_REQUEST)
+    assert all(isinstance(window.results[body], BadRequest) for body in bodies)
+    assert window.sends.counters() == {"room": 1}
+    window.add("next")
+    assert window.transmitted() == [1]
+
+
+def test_id_conflict_uses_the_counter() -> None:
+    """A program that restored too low a counter: the error names the entry; the next goes on."""
+    window = Window({"room": 1})
+    window.log.stored, window.log.ids, window.log.last = [b"old"], {1: 1}, 1
+    window.add("new", "more")
+    window.settle()
+    conflict = window.results["new"]
+    assert isinstance(conflict, IdConflict)
+    assert conflict.seq == 1
+    assert window.results["more"] == Stored(EPOCH, 2)
+    assert window.log.stored == [b"old", b"more"]
+
+
+def test_a_restored_counter_is_used_for_the_first_send() -> None:
+    """Exactly once over a restart of the program: what was stored is answered, not stored again."""
+    window = Window({"room": 2, "quiet": 9})
+    window.log.stored, window.log.ids, window.log.last = [b"a", b"b"], {1: 1, 2: 2}, 2
+    window.add("b", "c")
+    window.settle()
+    assert window.log.stored == [b"a", b"b", b"c"]
+    assert window.results == {"b": Stored(EPOCH, 2), "c": Stored(EPOCH, 3)}
+    assert window.sends.counters() == {"room": 4, "quiet": 9}
+
+
+def test_a_restored_counter_that_the_server_has_forgotten() -> None:
+    """Only the program can know: unknown-outcome for what it sent; then numbering begins anew."""
+    window = Window({"room": 7})
+    window.add("old", "older")
+    window.settle()
+    assert all(isinstance(window.results[body], UnknownOutcome) for body in ("old", "older"))
+    assert window.log.stored == []
+    window.add("new")
+    window.settle()
+    assert window.results["new"] == Stored(EPOCH, 1)
+
+
+def test_a_client_that_was_silent_for_a_month() -> None:
+    """What is sent for the first time cannot have been stored: it is, under a new numbering."""
+    window = Window()
+    window.add("a", "b")
+    window.settle()
+    window.log.forget()
+    window.add("c", "d")
+    window.settle()
+    assert window.log.stored == [b"a", b"b", b"c", b"d"]
+
+
+def test_unknown_after_a_lost_connection_is_unknown() -> None:
+    """It was on the wire before: it may have been stored and forgotten."""
+    window = Window()
+    window.add("a")
+    window.settle()
+    window.add("b")
+    window.transmitted()
+    window.sends.offline()
+    window.log.forget()
+    window.sends.online(1024)
+    window.settle()
+    assert isinstance(window.results["b"], UnknownOutcome)
+    assert window.log.stored == [b"a"]
+
+
+def test_patience_ends_as_busy() -> None:
+    """Only for what is surely not stored; the ones behind it move up."""
+    window = Window(patience_s=1.0)
+    window.add("a", "b")
+    for _ in range(3):
+        for counter in window.transmitted():
+            window.refuse(counter, ErrorCode.BUSY, 600)
+        window.now += 0.61
+        window.sends.handle_deadline(window.now)
+    busy = window.results["a"]
+    assert isinstance(busy, Busy)
+    assert busy.retry_after_s == 0.6
+    window.add("c")
+    window.settle()
+    assert window.log.stored == [b"c"]
+
+
+def test_no_patience_for_what_may_be_stored_is_not_an_option() -> None:
+    """BUSY does not say that it was not stored on an earlier connection."""
+    window = Window(patience_s=0.0)
+    window.add("a")
+    window.transmitted()
+    window.log.offer(window.out[0])
+    window.sends.offline()
+    window.sends.online(1024)
+    window.transmitted()
+    window.refuse(1, ErrorCode.BUSY, 100)
+    assert window.results == {}
+    window.settle()
+    window.now += 1
+    assert window.results == {"a": Stored(EPOCH, 1)}
+
+
+def test_the_end_of_the_client_is_an_outcome() -> None:
+    """For every one of them."""
+    window = Window()
+    window.add("a", "b")
+    window.transmitted()
+    window.sends.fail_all(ClientClosed("closed"))
+    window.answer()
+    assert [type(window.results[body]) for body in "ab"] == [ClientClosed, ClientClosed]
+    assert (window.sends.count, window.sends.bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_happens_each_message_is_stored_once_in_order(seed: int) -> None:
+    """Random refusals, lost answers, lost connections, forwarders that reorder."""
+    dice = random.Random(seed)
+    window = Window(window=32)
+    sent = [f"m{n}" for n in range(300)]
+    to_send = list(reversed(sent))
+    for _ in range(20_000):
+        while to_send and window.sends.has_room(5) and dice.random() < 0.8:
+            window.add(to_send.pop())
+        window.transmitted()
+        answers: list[Ack | Refused] = []
+        for send in window.out:
+            chance = dice.random()
+            if chance < 0.05:
+                answers.append(window.log.refuse(send.counter, ErrorCode.BUSY, 50))
+            elif chance < 0.1:
+                answers.append(window.log.refuse(send.counter, ErrorCode.UNAVAILABLE, 20))
+            else:
+                answers.append(window.log.offer(send))
+        if dice.random() < 0.3:
+            dice.shuffle(answers)
+        lost = dice.random() < 0.1
+        if lost:
+            del answers[dice.randrange(len(answers) + 1) :]
+        window.answer(*answers)
+        if lost:
+            window.sends.offline()
+            window.sends.online(dice.choice((4, 1024)))
+        window.now += dice.choice((0.0, 0.01, 0.1, 1.0))
+        window.sends.handle_deadline(window.now)
+        if not to_send and not window.sends.count:
+            break
+    assert window.log.stored == [body.encode() for body in sent]
+    assert [window.results[body] for body in sent] == [Stored(EPOCH, n) for n in range(1, 301)]
+    assert window.sends.counters() == {"room": 301}
+    assert (window.sends.bytes, window.sends.in_flight) == (0, 0)
