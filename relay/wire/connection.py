@@ -1,8 +1,9 @@
 """One end of a connection, sans I/O: bytes in, events and bytes out.
 
-The owner feeds ``receive_data`` and drains ``events()`` and ``data_to_send()`` after every call; it passes
-the clock (monotonic seconds) and randomness in. Nothing that a peer sends raises here: it becomes
-``ConnectionClosed``. Calling a method that the phase forbids is our own bug: LocalProtocolError.
+The owner feeds ``receive_data`` and drains ``events()`` and ``data_to_send()`` after every call; it
+passes the clock (monotonic seconds) and randomness in. Nothing that a peer sends raises here: it
+becomes ``ConnectionClosed``. Calling a method that the phase forbids is our own bug:
+LocalProtocolError.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ class Connection:
         self._out.append(handshake.server_hello())
         return self
 
-    # --- input -----------------------------------------------------------------------------------
+    # --- input --------------------------------------------------------------------------------
     def receive_data(self, data: bytes, now: float) -> None:
         """Take bytes from the peer. Never raises for what they are."""
         if self.finished:
@@ -197,11 +198,11 @@ class Connection:
     def events(self) -> list[Event]:
         """Return what has happened since the last call."""
         if not self._events:
-            return _NOTHING
+            return []
         events, self._events = self._events, []
         return events
 
-    # --- output ----------------------------------------------------------------------------------
+    # --- output -------------------------------------------------------------------------------
     def data_to_send(self) -> bytes:
         """Return bytes for the peer, and forget them."""
         out = self._out
@@ -218,7 +219,9 @@ class Connection:
 
     def send(self, content: bytes, now: float) -> None:
         """Queue one app record. Raises LocalProtocolError before and after the open phase."""
-        self._out.append(self.seal(content, now))
+        if self.phase is not Phase.OPEN:
+            raise LocalProtocolError(f"send in phase {self.phase.name}")
+        self._put(RecordType.APP, content, now)
 
     def seal(self, content: bytes, now: float) -> bytes:
         """Return one app record's bytes (a key update in front when due), to be written at once.
@@ -256,7 +259,7 @@ class Connection:
             self._out.clear()
             self._finish(None, detail=reason)
 
-    # --- decisions that the owner makes ------------------------------------------------------------
+    # --- decisions that the owner makes -------------------------------------------------------
     def accept_server_key(self, now: float) -> None:
         """Client: the offered key is the right one; send the session key."""
         handshake = self._handshake
@@ -279,7 +282,7 @@ class Connection:
             return
         self._enter(Phase.AWAIT_CLIENT_FINISHED)
 
-    # --- time ------------------------------------------------------------------------------------
+    # --- time ---------------------------------------------------------------------------------
     def next_deadline(self) -> float | None:
         """Return when ``handle_deadline`` is due, in monotonic seconds."""
         return self._deadline
@@ -301,7 +304,7 @@ class Connection:
         elif self.phase is not Phase.CLOSED:
             self._finish(None, detail="the handshake took too long")
 
-    # --- frames ----------------------------------------------------------------------------------
+    # --- frames -------------------------------------------------------------------------------
     def _receive_frame(self, whole: bytes, now: float) -> None:
         phase = self.phase
         if phase is Phase.OPEN or phase is Phase.CLOSING:
@@ -315,7 +318,8 @@ class Connection:
                 if self._deadline is not None:
                     self._deadline += self._timing.handshake_s - self._timing.client_key_s
                 self._enter(Phase.UNWRAPPING)
-                self._events.append(SecretWrapped(ciphertext))
+                if not self._reader.pending:  # otherwise the loop ends it: no RSA for that
+                    self._events.append(SecretWrapped(ciphertext))
             else:
                 self._established(handshake.receive_finished(whole), now)
         elif isinstance(handshake, ClientHandshake):
@@ -399,11 +403,9 @@ class Connection:
             self._finish(self._close_code, clean=True, detail="closed by both sides")
             return
         self._put_close(code, now, 0)
-        self._finish(
-            code, retry_after_s, clean=True, remote=True, detail="closed by the peer"
-        )
+        self._finish(code, retry_after_s, clean=True, remote=True, detail="closed by the peer")
 
-    # --- inside ----------------------------------------------------------------------------------
+    # --- inside -------------------------------------------------------------------------------
     def _put(self, record_type: RecordType, content: bytes, now: float) -> None:
         cipher = self._send
         if cipher.update_due(now):
@@ -425,7 +427,9 @@ class Connection:
         if self.phase is Phase.OPEN:
             code = error.code
             self._put_close(code, now, 0)
-        elif self.phase is not Phase.CLOSING:
+        elif self.phase is Phase.CLOSING:
+            code = self._close_code
+        else:
             self._out.clear()
         self._finish(code, detail=str(error))
 
@@ -443,6 +447,3 @@ class Connection:
         self._deadline = None
         self._reader = FrameReader(())
         self._events.append(ConnectionClosed(code, retry_after_s, clean, remote, detail))
-
-
-_NOTHING: Final[list[Event]] = []

@@ -93,9 +93,10 @@ class FrameReader:
         end = start + HEADER + length
         if len(buffer) < end:
             return None
-        whole = buffer if start == 0 and end == len(buffer) else buffer[start:end]
-        if isinstance(whole, bytearray):
-            whole = bytes(whole)
+        if isinstance(buffer, bytearray):
+            whole = bytes(memoryview(buffer)[start:end])
+        else:
+            whole = buffer[start:end]  # the same object when it is the whole buffer
         if end == len(buffer):
             self._buffer, self._start = b"", 0
         else:

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from relay.errors import RemoteProtocolError
+from relay.errors import LocalProtocolError, RemoteProtocolError
 from relay.wire.frames import FrameType, frame
 from relay.wire.identity import IdentityError, ServerPublicKey, parse_spki
 from relay.wire.key_schedule import (
@@ -31,6 +31,7 @@ from relay.wire.key_schedule import (
 from relay.wire.messages import (
     FULL,
     NO_BINDER,
+    POW_BITS_ASKED_MAX,
     POW_BITS_MAX,
     RANDOM_BYTES,
     SECRET_BYTES,
@@ -197,6 +198,8 @@ class ServerHandshake:
     ) -> None:
         self._random_bytes = random_bytes
         self._randomised = randomised
+        if not 0 <= pow_bits <= POW_BITS_ASKED_MAX:
+            raise LocalProtocolError(f"a server asks for 0 to {POW_BITS_ASKED_MAX} bits of work")
         self._spki = spki
         self._transcript = Transcript()
         self._hello = ServerHello(
@@ -233,7 +236,7 @@ class ServerHandshake:
             RemoteProtocolError: one of the client's ephemeral keys is not a key.
         """
         if len(secret) != SECRET_BYTES:
-            raise ValueError("the key agent answers 32 bytes")
+            raise LocalProtocolError("the key agent answers 32 bytes")
         private = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
         x25519 = _exchange(private, self._client_key.x25519_c)
         try:

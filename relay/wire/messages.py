@@ -25,6 +25,8 @@ EXT_BYTES_MAX: Final = 256
 TICKET_BYTES_MAX: Final = 256
 POW_BITS_MAX: Final = 22
 """A client refuses to work more than this."""
+POW_BITS_ASKED_MAX: Final = 20
+"""A server asks for no more than this: about a second of a client's core."""
 BEFORE_NONCE_BYTES: Final = 2 + RANDOM_BYTES + X25519_BYTES + MLKEM_EK_BYTES
 """What the proof of work covers of ClientKey's body: 1250 bytes."""
 NO_BINDER: Final = bytes(MAC_BYTES)

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Final
 
 from relay.codec import Shape
 from relay.wire.codes import CloseCode, ErrorCode, may_reconnect
 from relay.wire.envelopes import CLIENT_SHAPES, SERVER_SHAPES, Op
+from relay.wire.phases import LEGAL, Phase
 
 
 def close_codes() -> str:
@@ -45,7 +47,26 @@ def operations(shapes: dict[int, Shape]) -> str:
     return "\n".join(lines)
 
 
+def phases() -> str:
+    """Return which frame is legal in which phase as a Markdown table."""
+    lines = ["| phase | side: situation | legal frame | anything else |", "|---|---|---|---|"]
+    for phase, legal in LEGAL.items():
+        # As section 2 writes the types: ServerHello, not SERVER_HELLO.
+        frames = ", ".join(frame.name.title().replace("_", "") for frame in legal)
+        lines.append(
+            f"| `{phase.name}` | {phase.value} | {frames or 'not one byte'} "
+            f"| {_OTHERWISE.get(phase, 'closed, silently')} |"
+        )
+    return "\n".join(lines)
+
+
+_OTHERWISE: Final = {
+    Phase.OPEN: "a close record (`PROTOCOL`), then closed",
+    Phase.CLOSING: "closed, silently: the close record is out already",
+    Phase.CLOSED: "never read",
+}
 TABLES = {
+    "phases": phases,
     "client operations": lambda: operations(CLIENT_SHAPES),
     "server operations": lambda: operations(SERVER_SHAPES),
     "close codes": close_codes,
@@ -66,4 +87,5 @@ def filled(page: str) -> str:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    target.write_text(filled(target.read_text()))
+    page = filled(target.read_text(encoding="utf-8"))
+    target.write_text(page, encoding="utf-8", newline="\n")
