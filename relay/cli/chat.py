@@ -62,7 +62,7 @@ async def _at_terminal(client: Client, room: str, last: int) -> bool:
     """Return whether all that was said is stored. A mistyped command is no failure here."""
     screen = PromptScreen(room)
     chat = Chat(client, room, screen)
-    async with screen.shown():
+    with screen.shown():
         await chat.run(screen.typed(), last)
     return not chat.failures
 

@@ -45,9 +45,12 @@ def send(target: Target, room: str, text: str | None, name: str | None) -> int:
         raise CommandError(f"TEXT {problem}")
 
     async def use(client: Client) -> int:
-        tell = asyncio.create_task(_tell(client))
+        screen = PlainScreen(Output.stdout())
+        tell = asyncio.create_task(_tell(client, screen))
         try:
             if body is None:
+                if sys.stdin.isatty():
+                    screen.notice("each line that you type is sent; Ctrl-D ends")
                 await send_lines(client, room, sys.stdin.fileno())
             else:
                 await client.send(room, body)
@@ -83,9 +86,9 @@ async def send_lines(client: Client, room: str, fd: int) -> None:
         raise CommandError(complaint)
 
 
-async def _tell(client: Client) -> None:
+async def _tell(client: Client, screen: PlainScreen) -> None:
     """Say when the connection is interrupted: otherwise a wait has no visible reason."""
-    screen, narrator = PlainScreen(Output.stdout()), Narrator()
+    narrator = Narrator()
     async for event in client:
         if notice := narrator.notice_of(event):
             screen.notice(notice)

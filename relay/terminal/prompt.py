@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
-from prompt_toolkit import PromptSession, print_formatted_text
-from prompt_toolkit.application import in_terminal
+from prompt_toolkit import PromptSession
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.renderer import print_formatted_text
+from prompt_toolkit.styles import default_ui_style
 
 from relay.client.events import Message
 from relay.errors import RelayError
 from relay.terminal.screens import terminal_columns
 from relay.terminal.view import Line, body_text, clock, message_lines, notice_lines
 
-LINES_WAITING_MAX: Final = 2000
-"""Lines that wait to be shown; more, and reading from the server waits, too."""
+LINES_WAITING_MAX: Final = 200
+"""Lines shown in one go; then keys are looked at before more are shown."""
 _HEAD_STYLE: Final = "bold"
 _NOTICE_STYLE: Final = "ansicyan"
 
@@ -29,7 +30,7 @@ class Interrupted(RelayError):
 
 
 class PromptScreen:
-    """Shows lines above the prompt, many at a time, and reads what is typed."""
+    """Shows lines above the prompt, all of a loop turn at once, and reads what is typed."""
 
     def __init__(self, room: str) -> None:
         """Prompt with the room's name."""
@@ -41,30 +42,27 @@ class PromptScreen:
         )
         self._waiting: list[tuple[str, str]] = []
         self._lines = 0
-        self._more = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._due: asyncio.Handle | None = None
+        """The flush at the end of this loop turn; None: nothing waits."""
 
     async def message(self, message: Message) -> None:
-        """Show a message soon."""
-        await self._room.wait()
+        """Show a message."""
         text = body_text(message.content_type, message.body)
         lines = message_lines(clock(message.time_ms), message.sender, text, self._columns())
         self._add(lines, _HEAD_STYLE, "")
+        if self._lines > LINES_WAITING_MAX:
+            await asyncio.sleep(0)  # they are shown, and keys are read
 
     def notice(self, text: str) -> None:
-        """Show a notice soon."""
+        """Show a notice."""
         self._add(notice_lines(text, self._columns()), _NOTICE_STYLE, _NOTICE_STYLE)
 
-    @contextlib.asynccontextmanager
-    async def shown(self) -> AsyncIterator[None]:
-        """Show lines while inside; on leaving, show what is left."""
-        printer = asyncio.create_task(self._print())
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """On leaving, show what is left."""
         try:
             yield
         finally:
-            printer.cancel()
-            await asyncio.gather(printer, return_exceptions=True)
             self._flush()
 
     async def typed(self) -> AsyncIterator[str]:
@@ -87,19 +85,27 @@ class PromptScreen:
         for line in lines:
             self._waiting += [(head_style, line.head), (text_style, line.text), ("", "\n")]
         self._lines += len(lines)
-        self._more.set()
-        if self._lines > LINES_WAITING_MAX:
-            self._room.clear()
-
-    async def _print(self) -> None:
-        while True:
-            await self._more.wait()
-            async with in_terminal():
-                self._flush()
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
+        """Write what waits above the prompt, and draw the prompt again.
+
+        Not by prompt_toolkit's ``run_in_terminal``: that leaves the terminal's raw mode meanwhile,
+        and keys pressed in it are echoed among the messages.
+        """
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
         waiting, self._waiting, self._lines = self._waiting, [], 0
-        self._more.clear()
-        self._room.set()
-        if waiting:
-            print_formatted_text(FormattedText(waiting), end="")
+        if not waiting:
+            return
+        app = self._session.app
+        if app.is_running:
+            app.renderer.erase()
+        print_formatted_text(
+            app.output, FormattedText(waiting), default_ui_style(), color_depth=app.color_depth
+        )
+        if app.is_running:
+            app.renderer.reset()
+            app.invalidate()

@@ -1,4 +1,4 @@
-"""A ``relay`` command on a pseudo-terminal of its own: press keys, look at every byte it writes."""
+"""A program on a pseudo-terminal of its own: press keys, look at every byte it writes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = 80
 
 
 class Terminal:
-    """One command with a controlling terminal; ``written`` has all that it wrote to it."""
+    """``relay``, or another program; ``written`` has all that it wrote to its terminal."""
 
     def __init__(
         self,
@@ -25,6 +25,7 @@ class Terminal:
         env: dict[str, str] | None = None,
         stdin: int | None = None,
         stdout: int | None = None,
+        program: list[str] | None = None,
     ) -> None:
         self.written = b""
         self._master, slave = pty.openpty()
@@ -37,7 +38,7 @@ class Terminal:
         plain = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
         inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
         self.process = subprocess.Popen(
-            relay_command(*args),
+            program or relay_command(*args),
             stdin=slave if stdin is None else stdin,
             stdout=slave if stdout is None else stdout,
             stderr=slave,
@@ -77,7 +78,10 @@ class Terminal:
 
     def shows(self, text: str) -> None:
         """Wait until a text was written."""
-        wait_until(lambda: text in self.text, f"{text!r} in {self.text!r}")
+        try:
+            wait_until(lambda: text in self.text, f"{text!r} on the terminal")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it has {self.text!r}") from None
 
     def ends(self) -> int:
         """Wait for the end of the command and of its output; return the exit code."""
