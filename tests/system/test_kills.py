@@ -8,7 +8,9 @@ import subprocess
 from pathlib import Path
 
 import psutil
+import pytest
 
+from relay.client.options import CLOSE_S
 from tests.support.cluster import Relay, relay_command, run_relay, wait_until
 from tests.support.people import Person
 from tests.support.tails import Tail
@@ -41,6 +43,34 @@ def test_worker_killed_twice_during_send(relay: Relay) -> None:
         assert tail.has(1000) == lines
     with Tail(relay.address, "bulk", "--since", "0") as again:
         assert again.has(1000) == lines
+
+
+def test_send_waits_for_a_server_that_is_away(tmp_path: Path) -> None:
+    """It neither gives up nor ends with success while lines are not stored."""
+    with Relay(tmp_path / "data") as first:
+        sender = subprocess.Popen(
+            relay_command("send", first.address, "bulk"),
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert sender.stdin is not None
+        assert sender.stderr is not None
+        sender.stdin.write("before\n")
+        sender.stdin.flush()
+        with Tail(first.address, "bulk", "--since", "0") as tail:
+            tail.has(1)
+        address, port = first.address, first.port
+    assert "reconnecting: " in sender.stderr.readline()
+    sender.stdin.write("".join(f"meanwhile {n}\n" for n in range(1000)))
+    sender.stdin.close()
+    with pytest.raises(subprocess.TimeoutExpired):
+        sender.wait(CLOSE_S + 2)
+    with Relay(tmp_path / "data", bind=f"127.0.0.1:{port}"):
+        assert sender.wait(60) == 0
+        sender.stderr.close()
+        with Tail(address, "bulk", "--since", "0") as tail:
+            assert tail.has(1001) == ["before", *(f"meanwhile {n}" for n in range(1000))]
 
 
 def test_agent_killed(relay: Relay, tmp_path: Path) -> None:
