@@ -1,7 +1,7 @@
 """The least client that speaks the protocol: a blocking socket and the sans-I/O core.
 
-It logs in and joins as any client does; afterwards a subscriber may be read as raw bytes, so that the
-load never is the bottleneck, while a sample of subscribers decrypts and checks everything.
+It logs in and joins as any client does; afterwards a subscriber may be read as raw bytes, so that
+the load never is the bottleneck, while a sample of subscribers decrypts and checks everything.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ from relay.wire.envelopes import (
     pack,
     unpack_server,
 )
-from relay.wire.events import ApplicationData, ConnectionClosed, HandshakeCompleted, ServerKeyOffered
+from relay.wire.events import (
+    ApplicationData,
+    ConnectionClosed,
+    HandshakeCompleted,
+    ServerKeyOffered,
+)
 
 Wanted = TypeVar("Wanted")
 READ_BYTES = 262_144
@@ -38,9 +43,7 @@ class RawClient:
         self.name = name
         self.socket = socket.create_connection((host, port), timeout=DEADLINE_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connection = Connection.client(
-            now=time.monotonic(), random_bytes=secrets.token_bytes
-        )
+        self.connection = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
         self.envelopes: list[ServerEnvelope] = []
         """Received and not taken yet."""
         self._handshake()
@@ -89,14 +92,19 @@ class RawClient:
         """Block for one read; return all envelopes not taken yet."""
         if not self.envelopes:
             self._receive()
-            for event in self.connection.events():
-                if isinstance(event, ApplicationData):
-                    self.envelopes.extend(unpack_server(event.content))
-                elif isinstance(event, ConnectionClosed):
-                    raise ConnectionError(f"closed with {event.code}: {event.detail}")
+            self.envelopes.extend(self._unpacked())
             self.flush()
         taken, self.envelopes = self.envelopes, []
         return taken
+
+    def _unpacked(self) -> list[ServerEnvelope]:
+        envelopes: list[ServerEnvelope] = []
+        for event in self.connection.events():
+            if isinstance(event, ApplicationData):
+                envelopes.extend(unpack_server(event.content))
+            elif isinstance(event, ConnectionClosed):
+                raise ConnectionError(f"closed with {event.code}: {event.detail}")
+        return envelopes
 
     def wait(self, wanted: Callable[[ServerEnvelope], bool]) -> ServerEnvelope:
         """Read until an envelope is wanted; what came behind it is kept."""
@@ -115,6 +123,26 @@ class RawClient:
     def send(self, log: str, counter: int, body: bytes) -> None:
         """Send one message; its ACK comes among ``read``'s envelopes."""
         self.say(Send(log, counter, 0, "", body))
+
+    def align(self) -> None:
+        """Read on until no record is half read: from here the socket's bytes begin a frame."""
+        while self.connection._reader.pending:
+            self._receive()
+            self.envelopes.extend(self._unpacked())
+            self.flush()
+
+    @property
+    def records_received(self) -> int:
+        """How many records came under the server's key; settable by who reads the raw socket.
+
+        The sequence is implicit: who has counted the records that it did not decrypt can go on
+        with the next one.
+        """
+        return self.connection._receive.sequence
+
+    @records_received.setter
+    def records_received(self, count: int) -> None:
+        self.connection._receive.sequence = count
 
     def close(self) -> None:
         """Drop the connection."""

@@ -1,0 +1,118 @@
+"""What all benchmarks share: their scale, where they run, and the table of figures at the end."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from benchmarks import machine
+from benchmarks.processes import Processes, server_cpu
+
+TIMEOUT_S: Final = 900
+SHOWN: Final = (
+    "cpu_us_per_delivery",
+    "deliveries_per_s",
+    "kept_up",
+    "load_share",
+    "p50_us",
+    "p99_us",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is done: all of it, or (``--benchmark-disable``) enough to show that it works."""
+
+    quick: bool
+
+    @property
+    def rounds(self) -> int:
+        """Measured rounds; the figures are those of the median one."""
+        return 1 if self.quick else 3
+
+    @property
+    def warmup_rounds(self) -> int:
+        """Rounds before them."""
+        return 0 if self.quick else 1
+
+    def pick(self, full: int, quick: int) -> int:
+        """Return the one or the other."""
+        return quick if self.quick else full
+
+    def seconds(self, full: float) -> float:
+        """Return how long a round of load lasts."""
+        return 0.5 if self.quick else full
+
+
+@pytest.fixture(scope="session")
+def scale(pytestconfig: pytest.Config) -> Scale:
+    """All of it, or a smoke test."""
+    return Scale(bool(pytestconfig.getoption("benchmark_disable")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _apart() -> Iterator[None]:
+    """Keep this process, which publishes, away from the server's core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, machine.LOAD_CORES)
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.fixture
+def watch() -> Iterator[Any]:
+    """A function that tells the benchmark's clock which server's CPU time to show."""
+    gc.collect()
+
+    def start(processes: Processes) -> None:
+        processes.refresh()
+        server_cpu.watch(processes)
+
+    yield start
+    server_cpu.watch(None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A benchmark may take longer than a test."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
+
+
+def pytest_benchmark_update_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any]
+) -> None:
+    """Say what the figures depend on."""
+    machine_info["relay"] = machine.describe()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:  # noqa: ANN401
+    """Print the figures that no table of times holds."""
+    session = getattr(config, "_benchmarksession", None)
+    rows = [
+        (bench.group or "", bench.name, _flat(bench.extra_info))
+        for bench in getattr(session, "benchmarks", [])
+        if bench.extra_info
+    ]
+    if not rows:
+        return
+    terminalreporter.section("figures")
+    for group, name, figures in rows:
+        terminalreporter.write_line(f"{group}: {name}")
+        shown = [f"{key} {value:,}" for key, value in figures.items() if key in SHOWN]
+        rest = [f"{key} {value}" for key, value in figures.items() if key not in SHOWN]
+        terminalreporter.write_line("    " + "  ".join(shown))
+        terminalreporter.write_line("    " + "  ".join(rest))
+
+
+def _flat(figures: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in figures.items():
+        flat |= value if isinstance(value, dict) else {key: value}
+    return flat

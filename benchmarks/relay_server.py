@@ -1,0 +1,59 @@
+"""A relay to be measured: ``relay serve`` with a data directory of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from benchmarks.processes import Processes
+from benchmarks.publishers import RelayPublisher
+from benchmarks.subscribers import RelaySubscriber
+from tests.support.cluster import Relay
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Connects subscriber number n of a swarm to a relay."""
+
+    port: int
+    prefix: str
+    logs: tuple[str, ...]
+    """Subscriber n follows the log n modulo their number."""
+
+    def __call__(self, index: int) -> RelaySubscriber:
+        """Return it, live."""
+        log = self.logs[index % len(self.logs)]
+        return RelaySubscriber(HOST, self.port, f"{self.prefix}{index}", log)
+
+
+class RelayServer:
+    """A running relay, pinned. A context manager."""
+
+    def __init__(self, data: Path, *, workers: int, cores: Iterable[int]) -> None:
+        self._relay = Relay(data, workers=workers)
+        self._cores = set(cores)
+        self.workers = workers
+
+    def __enter__(self) -> Self:
+        """Wait until it serves."""
+        self._relay.__enter__()
+        self.port = self._relay.port
+        self.processes = Processes(self._relay.process.pid)
+        self.processes.pin(self._cores)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Stop it."""
+        self._relay.__exit__(*exc)
+
+    def publisher(self, log: str, name: str = "publisher") -> RelayPublisher:
+        """Return a new publisher into a log."""
+        return RelayPublisher(HOST, self.port, name, log)
+
+    def join(self, *logs: str, prefix: str = "member") -> Join:
+        """Return what connects a swarm to logs."""
+        return Join(self.port, prefix, logs)

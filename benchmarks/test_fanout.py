@@ -1,0 +1,97 @@
+"""Fan-out: one publisher, one room, many members. Targets 1, 2, 3 and 12.
+
+The clock of these benchmarks is the CPU time of all server processes.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import machine
+from benchmarks.conftest import Scale
+from benchmarks.fanout import Fanout, Figures, Offered
+from benchmarks.floor import Floor
+from benchmarks.processes import Processes, server_cpu
+from benchmarks.publishers import Publisher
+from benchmarks.relay_server import RelayServer
+from benchmarks.swarm import Connect, Swarm
+
+OFFERED = (
+    Offered(30, 1, 5),
+    Offered(100, 1, 5),
+    Offered(1000, 1, 5),
+    Offered(1000, 10, 5),
+    Offered(0, 1, 5),
+    Offered(0, 64, 5),
+)
+MEMBERS, MEMBERS_QUICK = 1000, 100
+SAMPLE = 5
+
+pytestmark = pytest.mark.benchmark(timer=server_cpu)
+Watch = Callable[[Processes], None]
+Stage = tuple[Fanout, Processes, dict[str, Any]]
+
+
+@pytest.fixture(scope="module", params=["relay, 1 worker", "relay, 2 workers", "floor"])
+def stage(
+    request: pytest.FixtureRequest, scale: Scale, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    """A server with its members and a publisher."""
+    directory = tmp_path_factory.mktemp("fanout")
+    members = scale.pick(MEMBERS, MEMBERS_QUICK)
+    facts: dict[str, Any] = {"contender": request.param, "members": members}
+    with ExitStack() as stack:
+        connect: Connect
+        publish: Callable[[], Publisher]
+        if request.param == "floor":
+            floor = stack.enter_context(Floor(directory, members))
+            floor.processes.pin(machine.SERVER_CORES)
+            facts["language"] = floor.language
+            processes, connect, publish = floor.processes, floor.join(), floor.publisher
+        else:
+            server = relay_server(directory, int(request.param.split()[1]))
+            stack.enter_context(server)
+            facts["filesystem"] = machine.filesystem(directory)
+            processes, connect = server.processes, server.join("lobby")
+            publish = partial(server.publisher, "lobby")
+        swarm = stack.enter_context(Swarm(connect, members, sample=SAMPLE))
+        publisher = stack.enter_context(closing(publish()))
+        yield Fanout(publisher, swarm, processes), processes, facts
+
+
+def relay_server(directory: Path, workers: int) -> RelayServer:
+    """One worker has the server's core; several need all there are."""
+    cores = machine.SERVER_CORES if workers == 1 else machine.ALL_CORES
+    return RelayServer(directory / "data", workers=workers, cores=cores)
+
+
+@pytest.mark.parametrize("offered", OFFERED, ids=str)
+def test_fanout(benchmark: Any, stage: Stage, offered: Offered, scale: Scale, watch: Watch) -> None:  # noqa: ANN401
+    """Server CPU per delivery, deliveries per second, and whether it keeps up."""
+    fanout, processes, facts = stage
+    watch(processes)
+    benchmark.group = f"fan-out 1 → {facts['members']}, 200 B, {offered}"
+    load = Offered(offered.rate, offered.per_write, scale.seconds(offered.seconds))
+    rounds: list[Figures] = []
+    benchmark.pedantic(
+        lambda: rounds.append(fanout.run(load)),
+        setup=fanout.begin,
+        rounds=scale.rounds,
+        warmup_rounds=scale.warmup_rounds,
+    )
+    benchmark.extra_info |= facts | median(rounds[-scale.rounds :])
+
+
+def median(rounds: list[Figures]) -> dict[str, Any]:
+    """Return the figures of the median round, with the spread of all."""
+    costs = sorted(figures.cpu_us_per_delivery for figures in rounds)
+    middle = statistics.median_low(costs)
+    chosen = next(figures for figures in rounds if figures.cpu_us_per_delivery == middle)
+    return chosen.extra() | {"cpu_us_per_delivery_all": [round(cost, 4) for cost in costs]}
