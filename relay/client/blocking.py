@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Final, Self, cast
+from typing import Final, Self, TypeAlias, cast
 
 from relay.chat.entries import Cursor
 from relay.client.address import Address, parse_address
@@ -45,10 +45,17 @@ from relay.client.trust import KeyPolicy
 
 SHORTEST_WAIT_S: Final = 0.001
 """A socket with a timeout of 0 would not block at all."""
-
-
 GATHER_MAX: Final = 64
 """Posts that leave as one write."""
+
+
+Dial: TypeAlias = Callable[[Address, float], socket.socket]
+"""Opens a TCP connection within so many seconds, or raises OSError."""
+
+
+def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
+    """Connect the ordinary way."""
+    return socket.create_connection((address.host, address.port), timeout=timeout_s)
 
 
 class Pending:
@@ -88,8 +95,11 @@ class BlockingClient:
         window: int = 256,
         patience_s: float | None = None,
         agent: str = "",
+        dial: Dial | None = None,
     ) -> None:
-        """Prepare; ``with`` or ``connect`` connects. Arguments as ``aio.Client``.
+        """Prepare; ``with`` or ``connect`` connects. Arguments as ``aio.Client``, and one more.
+
+        ``dial`` opens each connection: for a source address of one's own, or through a proxy.
 
         Raises:
             UsageError: the address, or the known-servers file.
@@ -112,8 +122,12 @@ class BlockingClient:
         self._clock = time.monotonic
         self._socket: socket.socket | None = None
         """None between connections."""
-        # gevent makes these cooperative. Whoever holds `_reading` reads for everybody.
-        self._reading = threading.Lock()
+        self._open = dial_tcp if dial is None else dial
+        # gevent makes these cooperative.
+        self._reading = False
+        """True while one caller reads for everybody."""
+        self._read_once = threading.Condition()
+        """Told after each read: the others look whether they have what they wait for."""
         self._writing = threading.Lock()
         self._gathered = 0
         """Posts that have not left."""
@@ -190,7 +204,7 @@ class BlockingClient:
 
     @property
     def statistics(self) -> dict[str, int]:
-        """Counts since the start: logins, resent, repeats."""
+        """Counts since the start: logins, resent, repeats, rejoins."""
         return self._state.statistics
 
     # --- reading ---------------------------------------------------------------------------------
@@ -221,8 +235,7 @@ class BlockingClient:
 
     def pump(self, timeout: float = 0.0) -> None:
         """Read once, for at most ``timeout`` seconds: keeps the connection and takes in answers."""
-        with self._reading:
-            self._step(self._clock() + timeout)
+        self._take_turn(self._clock() + timeout)
 
     def join(
         self, log: str, last: int = 0, *, since: int | None = None, cursor: Cursor | None = None
@@ -297,13 +310,33 @@ class BlockingClient:
         deadline = None if timeout is None else self._clock() + timeout
         self._settle()
         while not met():
-            # The holder reads once and lets go: the next one looks whether it has its answer.
-            with self._reading:
-                if met() or (self._state.state is State.CLOSED and self._socket is None):
-                    return
-                if deadline is not None and self._clock() >= deadline:
-                    return
-                self._step(deadline)
+            if self._state.state is State.CLOSED and self._socket is None:
+                return
+            if deadline is not None and self._clock() >= deadline:
+                return
+            self._take_turn(deadline)
+
+    def _take_turn(self, until: float | None) -> None:
+        """Make one step, or wait while somebody else makes one for everybody.
+
+        A lock would not do: whoever reads in a loop takes it again before the others have run.
+        """
+        if not self._reading:
+            self._reading = True
+            try:
+                self._step(until)
+            finally:
+                self._reading = False
+                with self._read_once:
+                    self._read_once.notify_all()
+            return
+        # What this caller asked for may have brought a deadline that the reader does not know of.
+        due = [at for at in (until, self._state.next_deadline()) if at is not None]
+        with self._read_once:
+            told = self._read_once.wait(max(min(due) - self._clock(), 0.0) if due else None)
+        if not told:
+            self._state.handle_deadline(self._clock())
+            self._settle()
 
     def _step(self, until: float | None) -> None:
         """Dial, wait for the time to dial, or read once; not beyond ``until``."""
@@ -327,7 +360,7 @@ class BlockingClient:
         state.dialling()
         left = DIAL_S if until is None else min(DIAL_S, max(until - self._clock(), SHORTEST_WAIT_S))
         try:
-            opened = socket.create_connection((address.host, address.port), timeout=left)
+            opened = self._open(address, left)
         except OSError as error:
             why = "timed out" if isinstance(error, TimeoutError) else error.strerror or str(error)
             problem = ConnectFailed(f"cannot connect to {address.host}, port {address.port}: {why}")

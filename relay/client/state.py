@@ -273,11 +273,14 @@ class ClientState:
 
     @property
     def statistics(self) -> dict[str, int]:
-        """Counts since the start: logins, resent messages, repeated entries that were dropped."""
+        """Counts since the start: logins, resent messages, repeated entries that were dropped, and
+        times that a log was joined again because entries were missing (a fault of the server).
+        """
         return {
             "logins": self.logins,
             "resent": self._traffic.sends.resent,
             "repeats": self._traffic.follows.repeats,
+            "rejoins": self._traffic.rejoins,
         }
 
     def has_room(self, body_bytes: int) -> bool:

@@ -53,6 +53,8 @@ class Traffic:
         """Why the connection must be given up; empty: it need not."""
         self._aside = False
         """True: logs are not followed just now, until the application has caught up."""
+        self.rejoins = 0
+        """Times that something was missing in a log, for statistics."""
         self._body_bytes_max = limits.BODY_BYTES_MAX
         self._answers: list[Answer] = []
 
@@ -237,6 +239,7 @@ class Traffic:
         assert following is not None
         following.joined = following.live = False
         following.rejoins += 1
+        self.rejoins += 1
         if following.rejoins > REJOINS_MAX:
             self.broken = f"entries of {log} are missing, again and again"
             return
