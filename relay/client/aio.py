@@ -117,7 +117,7 @@ class Client:
             ClientError: the login was refused, or the server does not speak the protocol.
         """
         if self._dialler is None:
-            self._dialler = asyncio.ensure_future(self._dial())
+            self._dialler = asyncio.create_task(self._dial(), name="relay client")
         try:
             async with asyncio.timeout(timeout_s):
                 while self._state.state not in (State.ONLINE, State.CLOSED):
@@ -152,6 +152,8 @@ class Client:
         finally:
             state.close(self._clock())
             self._after_input()
+        if self._pump is None:
+            self._dialler.cancel()  # in the middle of a dial, or of a question to a person
         await asyncio.wait({self._dialler})
         self._dialler.cancelled() or self._dialler.exception()
 
@@ -445,19 +447,19 @@ class Client:
         """Open one connection and stay with it to its end."""
         state, address = self._state, self.address
         loop = asyncio.get_running_loop()
+        pump = ClientProtocol(state, self._clock, self._after_input)
         try:
             async with asyncio.timeout(DIAL_S):
-                _, pump = await loop.create_connection(
-                    lambda: ClientProtocol(state, self._clock, self._after_input),
-                    address.host,
-                    address.port,
-                )
+                await loop.create_connection(lambda: pump, address.host, address.port)
         except (OSError, TimeoutError) as error:
             why = "timed out" if isinstance(error, TimeoutError) else error.strerror or str(error)
             problem = ConnectFailed(f"cannot connect to {address.host}, port {address.port}: {why}")
             state.connect_failed(problem, self._clock())
             self._after_input()
             return
+        except asyncio.CancelledError:
+            pump.abort()  # it may just have been connected
+            raise
         self._pump = pump
         self._after_input()
         try:

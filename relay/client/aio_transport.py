@@ -13,8 +13,6 @@ from relay.client.state import ClientState
 class ClientProtocol(asyncio.Protocol):
     """One connection's socket."""
 
-    _transport: asyncio.Transport
-
     def __init__(
         self, state: ClientState, clock: Callable[[], float], after_input: Callable[[], None]
     ) -> None:
@@ -22,6 +20,8 @@ class ClientProtocol(asyncio.Protocol):
         self._state = state
         self._clock = clock
         self._after_input = after_input
+        self._transport: asyncio.Transport | None = None
+        """None before the connection is made."""
         self._paused = False
         self._ending = False
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -47,21 +47,28 @@ class ClientProtocol(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Write; what does not leave at once is bounded by the window of sends."""
-        if not self._transport.is_closing():
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def pause(self, paused: bool) -> None:
         """Stop reading, or go on."""
-        if paused is not self._paused and not self._transport.is_closing():
+        transport = self._transport
+        if paused is not self._paused and transport is not None and not transport.is_closing():
             self._paused = paused
             if paused:
-                self._transport.pause_reading()
+                transport.pause_reading()
             else:
-                self._transport.resume_reading()
+                transport.resume_reading()
 
     def end(self) -> None:
         """Close once everything is written; do not wait for ever for that."""
-        if not self._ending:
+        if not self._ending and self._transport is not None:
             self._ending = True
             self._transport.close()
             asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
+
+    def abort(self) -> None:
+        """Close at once, if there is a connection."""
+        self._ending = True
+        if self._transport is not None:
+            self._transport.abort()

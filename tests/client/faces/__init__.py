@@ -1,0 +1,1 @@
+"""One suite over both faces of the client, against a real relay."""

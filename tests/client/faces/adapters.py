@@ -1,0 +1,161 @@
+"""Both faces behind one synchronous interface, so that each test is written once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
+
+from relay.chat.entries import Cursor
+from relay.client.aio import Client
+from relay.client.blocking import BlockingClient, Pending
+from relay.client.events import Event, HistoryPage, Joined, Members, Stored
+
+Result = TypeVar("Result")
+WAIT_S = 20.0
+"""For something that must come."""
+
+
+class Face(Protocol):
+    """What a test does with a client."""
+
+    @property
+    def client(self) -> Client | BlockingClient:
+        """The client itself."""
+
+    def connect(self) -> None:
+        """Connect and log in."""
+
+    def close(self) -> None:
+        """End."""
+
+    def join(
+        self, log: str, last: int = 0, since: int | None = None, cursor: Cursor | None = None
+    ) -> Joined:
+        """Follow a log."""
+
+    def leave(self, log: str) -> Cursor | None:
+        """Stop following."""
+
+    def who(self, log: str) -> Members:
+        """Members."""
+
+    def history(
+        self, log: str, before: int | None = None, after: int | None = None, count: int = 100
+    ) -> HistoryPage:
+        """A page."""
+
+    def send(self, log: str, body: str | bytes, content_type: str = "text/plain") -> Stored:
+        """Send and wait for the acknowledgement."""
+
+    def post(self, log: str, body: str) -> Callable[[], Stored]:
+        """Send; the returned function gives the outcome after ``flush``."""
+
+    def flush(self) -> None:
+        """Wait for all outcomes."""
+
+    def next(self, timeout: float = WAIT_S) -> Event | None:
+        """The next event; None when none comes."""
+
+
+class AioFace:
+    """The asyncio face. Its loop runs only inside a call, as the blocking one's socket is read."""
+
+    def __init__(self, runner: asyncio.Runner, address: str, options: dict[str, Any]) -> None:
+        self._runner = runner
+        self.client = Client(address, **options)
+
+    def _run(self, what: Coroutine[Any, Any, Result]) -> Result:
+        return self._runner.run(what)
+
+    def connect(self) -> None:
+        self._run(self.client.connect())
+
+    def close(self) -> None:
+        self._run(self.client.close())
+
+    def join(
+        self, log: str, last: int = 0, since: int | None = None, cursor: Cursor | None = None
+    ) -> Joined:
+        return self._run(self.client.join(log, last, since=since, cursor=cursor))
+
+    def leave(self, log: str) -> Cursor | None:
+        return self._run(self.client.leave(log))
+
+    def who(self, log: str) -> Members:
+        return self._run(self.client.who(log))
+
+    def history(
+        self, log: str, before: int | None = None, after: int | None = None, count: int = 100
+    ) -> HistoryPage:
+        return self._run(self.client.history(log, before=before, after=after, count=count))
+
+    def send(self, log: str, body: str | bytes, content_type: str = "text/plain") -> Stored:
+        return self._run(self.client.send(log, body, content_type=content_type))
+
+    def post(self, log: str, body: str) -> Callable[[], Stored]:
+        return self._run(self.client.post(log, body)).result
+
+    def flush(self) -> None:
+        self._run(self.client.flush())
+
+    def next(self, timeout: float = WAIT_S) -> Event | None:
+        async def take() -> Event | None:
+            with contextlib.suppress(TimeoutError, StopAsyncIteration):
+                async with asyncio.timeout(timeout):
+                    return await anext(self.client)
+            return None
+
+        return self._run(take())
+
+
+class BlockingFace:
+    """The blocking face."""
+
+    def __init__(self, runner: asyncio.Runner, address: str, options: dict[str, Any]) -> None:
+        self.client = BlockingClient(address, **options)
+
+    def connect(self) -> None:
+        self.client.connect()
+
+    def close(self) -> None:
+        self.client.close()
+
+    def leave(self, log: str) -> Cursor | None:
+        return self.client.leave(log)
+
+    def who(self, log: str) -> Members:
+        return self.client.who(log)
+
+    def flush(self) -> None:
+        self.client.flush()
+
+    def join(
+        self, log: str, last: int = 0, since: int | None = None, cursor: Cursor | None = None
+    ) -> Joined:
+        return self.client.join(log, last, since=since, cursor=cursor)
+
+    def history(
+        self, log: str, before: int | None = None, after: int | None = None, count: int = 100
+    ) -> HistoryPage:
+        return self.client.history(log, before=before, after=after, count=count)
+
+    def send(self, log: str, body: str | bytes, content_type: str = "text/plain") -> Stored:
+        return self.client.send(log, body, content_type=content_type)
+
+    def post(self, log: str, body: str) -> Callable[[], Stored]:
+        pending: Pending = self.client.post(log, body)
+
+        def outcome() -> Stored:
+            stored = pending.outcome()
+            assert isinstance(stored, Stored)
+            return stored
+
+        return outcome
+
+    def next(self, timeout: float = WAIT_S) -> Event | None:
+        return self.client.next_event(timeout)
+
+
+FACES: dict[str, type[AioFace] | type[BlockingFace]] = {"aio": AioFace, "blocking": BlockingFace}

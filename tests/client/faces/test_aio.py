@@ -1,0 +1,119 @@
+"""What only the asyncio face has: many tasks on one client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.client.aio import Client
+from relay.client.errors import ClientClosed, UnknownServerKey
+from relay.client.events import Message
+from relay.client.known_servers import KnownServers
+from relay.client.trust import KeyPolicy
+from tests.support.cluster import Relay
+
+
+@pytest.fixture
+async def client(relay: Relay) -> AsyncIterator[Client]:
+    """A connected client with a small window."""
+    async with Client(relay.address, window=8) as connected:
+        yield connected
+
+
+async def test_many_tasks_share_the_window(client: Client) -> None:
+    """Each waits for its turn; every task's own order is kept; nobody starves."""
+    await client.join("tasks")
+
+    async def send(task: int) -> list[int]:
+        return [(await client.send("tasks", f"{task} {n}")).seq for n in range(20)]
+
+    seqs = await asyncio.gather(*map(send, range(50)))
+    assert all(own == sorted(own) for own in seqs)
+    assert sorted(seq for own in seqs for seq in own) == list(range(1, 1001))
+    found: list[str] = []
+    async for event in client:
+        if isinstance(event, Message):
+            found.append(event.text)
+            if len(found) == 1000:
+                break
+    for task in range(50):
+        own = [text for text in found if text.startswith(f"{task} ")]
+        assert own == [f"{task} {n}" for n in range(20)]
+
+
+async def test_a_cancelled_sender_gives_its_place_away(client: Client) -> None:
+    """In line, or just woken: the others go on."""
+    tasks = [asyncio.create_task(client.send("cancelled", f"m{n}")) for n in range(100)]
+    await asyncio.sleep(0)
+    for task in tasks[10:60]:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(isinstance(result, asyncio.CancelledError) for result in results) == 50
+    assert (await client.send("cancelled", "last")).seq >= 51
+
+
+async def test_only_one_task_iterates(client: Client) -> None:
+    """A second one would take events away from the first: an error."""
+    first = asyncio.create_task(_drain(client))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="iterates"):
+        await _drain(client)
+    await client.close()
+    await first
+
+
+async def test_close_wakes_everybody(client: Client) -> None:
+    """Whoever waits for an event, for the window or for an answer."""
+    iterating = asyncio.create_task(_drain(client))
+    waiting = [asyncio.create_task(client.send("closing", f"m{n}")) for n in range(50)]
+    await asyncio.sleep(0)
+    await client.close(0)
+    await iterating
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert any(isinstance(result, ClientClosed) for result in results)
+    assert not any(isinstance(result, asyncio.CancelledError) for result in results)
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "relay client"] == []
+
+
+async def test_a_person_may_think(relay: Relay, tmp_path: Path) -> None:
+    """The question about a key may be a coroutine; no connection is held meanwhile."""
+    asked = asyncio.Event()
+    go_on = asyncio.Event()
+
+    async def ask(address: object, fingerprint: str) -> bool:
+        asked.set()
+        await go_on.wait()
+        return True
+
+    policy = KeyPolicy(KnownServers(tmp_path / "pins"), ask)
+    client = Client(f"relay://127.0.0.1:{relay.port}", name="thinker", key_policy=policy)
+    connecting = asyncio.create_task(client.connect())
+    await asked.wait()
+    go_on.set()
+    await connecting
+    assert client.server_fingerprint
+    await client.close()
+
+
+async def test_a_cancelled_connect_leaves_nothing(relay: Relay, tmp_path: Path) -> None:
+    """No task, no socket: not even when the question is never answered."""
+
+    async def ask(address: object, fingerprint: str) -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    policy = KeyPolicy(KnownServers(tmp_path / "pins"), ask)
+    client = Client(f"relay://127.0.0.1:{relay.port}", name="leaver", key_policy=policy)
+    with pytest.raises((TimeoutError, UnknownServerKey)):
+        async with asyncio.timeout(0.5):
+            await client.connect()
+    await client.close()
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "relay client"] == []
+
+
+async def _drain(client: Client) -> None:
+    async for _event in client:
+        pass

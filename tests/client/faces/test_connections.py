@@ -1,0 +1,199 @@
+"""How connections begin, break and come back, over both faces."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from relay.client.address import parse_address
+from relay.client.errors import (
+    ClientError,
+    ConnectFailed,
+    ConnectionLost,
+    HandshakeFailed,
+    NameInvalid,
+    NameTaken,
+    Replaced,
+    ServerKeyMismatch,
+    UnknownServerKey,
+)
+from relay.client.events import Message, State, StateChanged
+from relay.client.known_servers import KnownServers
+from relay.client.trust import KeyPolicy
+from tests.client.faces.adapters import Face
+from tests.support.cluster import Relay
+
+Connect = Callable[..., Face]
+
+
+def bare(relay: Relay) -> str:
+    """The address without its fingerprint."""
+    return str(parse_address(relay.address)._replace(fingerprint=None))
+
+
+def drain(face: Face) -> None:
+    """Take events until there are no more."""
+    while face.next() is not None:
+        pass
+
+
+def test_an_unknown_key_and_nobody_to_ask(face: Connect, relay: Relay, tmp_path: Path) -> None:
+    """Is an error with the fingerprint, and nothing is pinned."""
+    one = face(bare(relay), "unknown-a")
+    with pytest.raises(UnknownServerKey) as caught:
+        one.connect()
+    assert caught.value.fingerprint == parse_address(relay.address).fingerprint
+    assert not (tmp_path / "known_servers").exists()
+
+
+def test_trust_on_first_use(face: Connect, relay: Relay, tmp_path: Path) -> None:
+    """Asked once, with the full fingerprint; then the pin is enough."""
+    known = KnownServers(tmp_path / "pins")
+    asked: list[str] = []
+
+    def yes(address: object, fingerprint: str) -> bool:
+        asked.append(fingerprint)
+        return True
+
+    one = face(bare(relay), "tofu-a", key_policy=KeyPolicy(known, yes))
+    one.connect()
+    one.close()
+    assert asked == [parse_address(relay.address).fingerprint]
+    again = face(bare(relay), "tofu-a", key_policy=KeyPolicy(known))
+    again.connect()
+    assert again.client.server_fingerprint == asked[0]
+
+
+def test_no_is_no(face: Connect, relay: Relay, tmp_path: Path) -> None:
+    """Nothing is pinned."""
+    known = KnownServers(tmp_path / "pins")
+    one = face(bare(relay), "no-a", key_policy=KeyPolicy(known, lambda *_: False))
+    with pytest.raises(UnknownServerKey, match="not accepted"):
+        one.connect()
+    assert not known.path.exists()
+
+
+def test_a_changed_key_is_refused(face: Connect, relay: Relay, tmp_path: Path) -> None:
+    """By the pin and by the address; nobody is asked; the file stays as it is."""
+    known = KnownServers(tmp_path / "pins")
+    address = parse_address(relay.address)
+    known.pin(address.host, address.port, "a" * 52)
+    before = known.path.read_bytes()
+    policy = KeyPolicy(known, lambda *_: True)
+    for target in (bare(relay), str(address._replace(fingerprint="b" * 51 + "a"))):
+        one = face(target, "changed-a", key_policy=policy)
+        with pytest.raises(ServerKeyMismatch) as caught:
+            one.connect()
+        assert caught.value.fingerprint == address.fingerprint
+        assert one.client.state is State.CLOSED
+    assert known.path.read_bytes() == before
+
+
+def test_names_that_are_refused(connect: Connect) -> None:
+    """Not legal, reserved, in use."""
+    connect("names-a")
+    with pytest.raises(NameTaken):
+        connect("names-a")
+    with pytest.raises(NameInvalid):
+        connect("-")
+    with pytest.raises(NameInvalid):
+        connect("admin")
+
+
+def test_a_second_connection_of_one_instance_replaces_the_first(connect: Connect) -> None:
+    """The first one ends with Replaced, and does not fight back."""
+    first = connect("replaced-a")
+    second = connect("replaced-a", identity=first.client.identity)
+    with pytest.raises(Replaced):
+        drain(first)
+    assert first.client.state is State.CLOSED
+    assert second.client.state is State.ONLINE
+
+
+def test_nothing_listens(face: Connect) -> None:
+    """Told at once, in one line that names the place."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        one = face(f"relay://127.0.0.1:{port}", "nobody-a")
+        with pytest.raises(ConnectFailed, match=str(port)):
+            one.connect()
+    with pytest.raises(ClientError):
+        one.send("room", "x")
+
+
+def test_what_listens_is_no_relay(face: Connect) -> None:
+    """It says something else: an error of the handshake."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one = face(f"relay://127.0.0.1:{listener.getsockname()[1]}", "web-a")
+
+        def answer(*_: object) -> None:
+            peer, _address = listener.accept()
+            with peer:
+                peer.sendall(b"220 mail.example ESMTP\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(HandshakeFailed):
+            one.connect()
+        thread.join(20)
+
+
+def test_killed_workers(face: Connect, tmp_path: Path) -> None:
+    """Sends and reading go on over two kill -9: each message once, in order, without a hole."""
+    with Relay(tmp_path / "data") as relay:
+        sender = face(relay.address, "killed-a", window=64)
+        reader = face(relay.address, "killed-b")
+        for one in (sender, reader):
+            one.connect()
+        reader.join("room")
+        outcomes = []
+        for n in range(600):
+            outcomes.append(sender.post("room", f"m{n}"))
+            if n in (200, 400):
+                relay.kill_worker()
+        sender.flush()
+        assert [outcome().seq for outcome in outcomes] == list(range(1, 601))
+        found: list[str] = []
+        seen: list[State] = []
+        while len(found) < 600:
+            event = reader.next()
+            assert event is not None, len(found)
+            if isinstance(event, Message):
+                found.append(event.text)
+            elif isinstance(event, StateChanged):
+                seen.append(event.state)
+        assert found == [f"m{n}" for n in range(600)]
+        assert State.WAITING in seen
+        assert seen[-1] is State.ONLINE
+        assert sender.client.statistics["logins"] >= 2
+
+
+def test_without_reconnect_a_lost_connection_is_the_end(face: Connect, tmp_path: Path) -> None:
+    """Whoever waits for an answer gets the error, and so does the iterator."""
+    with Relay(tmp_path / "data") as relay:
+        one = face(relay.address, "once-a", reconnect=False)
+        one.connect()
+        one.send("room", "x")
+        relay.kill_worker()
+        with pytest.raises(ConnectionLost):
+            drain(one)
+        with pytest.raises(ConnectionLost):
+            one.send("room", "y")
+
+
+def test_a_stopped_server_says_why(face: Connect, tmp_path: Path) -> None:
+    """GOING_AWAY is in the event's words; the client waits, and close ends that."""
+    with Relay(tmp_path / "data") as relay:
+        one = face(relay.address, "away-a")
+        one.connect()
+        relay.process.terminate()
+        while not isinstance(event := one.next(), StateChanged) or event.state is not State.WAITING:
+            assert event is not None
+        assert "GOING_AWAY" in event.detail
+        one.close()
+        assert one.client.state is State.CLOSED

@@ -1,0 +1,57 @@
+"""The blocking face under gevent: several greenlets on one client, in a process of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Relay
+
+PROGRAM = """
+from gevent import monkey; monkey.patch_all()
+import sys, gevent
+from relay.client.blocking import BlockingClient
+from relay.client.events import Message
+
+with BlockingClient(sys.argv[1], name="greenlets", window=16) as client:
+    client.join("greenlets")
+    texts = []
+
+    def read():
+        for event in client.events():
+            if isinstance(event, Message):
+                texts.append(event.text)
+                if len(texts) == 400:
+                    return
+
+    def send(task):
+        return [client.send("greenlets", f"{task} {n}").seq for n in range(40)]
+
+    reader = gevent.spawn(read)
+    senders = [gevent.spawn(send, task) for task in range(10)]
+    gevent.joinall([reader, *senders], timeout=60, raise_error=True)
+    seqs = [sender.value for sender in senders]
+    assert all(own == sorted(own) for own in seqs), seqs
+    assert sorted(sum(seqs, [])) == list(range(1, 401))
+    for task in range(10):
+        assert [t for t in texts if t.split()[0] == str(task)] == [f"{task} {n}" for n in range(40)]
+    print("fine", len(texts))
+"""
+
+
+def test_greenlets_share_a_client(relay: Relay, tmp_path: Path) -> None:
+    """One reads for all; each gets its own answers, in its own order."""
+    pytest.importorskip("gevent", reason="gevent comes with the load tests")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, relay.address],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+        cwd=Path(__file__).parents[3],
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "fine 400\n"

@@ -1,0 +1,203 @@
+"""What a program does with a client, over both faces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from relay.chat.entries import Cursor
+from relay.client.errors import (
+    AlreadyJoined,
+    ClientClosed,
+    IdConflict,
+    MessageTooLong,
+    NameInvalid,
+    NotAMember,
+)
+from relay.client.events import Event, Live, Message, RosterChanged, State, StateChanged, Stored
+from tests.client.faces.adapters import Face
+
+Connect = Callable[..., Face]
+
+
+def messages(face: Face, count: int) -> list[Message]:
+    """Take events until so many messages came."""
+    found: list[Message] = []
+    while len(found) < count:
+        event = face.next()
+        assert event is not None, f"only {len(found)} of {count} messages"
+        if isinstance(event, Message):
+            found.append(event)
+    return found
+
+
+def _joined(event: RosterChanged, name: str) -> bool:
+    return any(member.name == name for member in event.joined)
+
+
+def test_two_talk(connect: Connect, room: str) -> None:
+    """Both see both messages in one order, the sender its own as well."""
+    alice, bob = connect("talk-a"), connect("talk-b")
+    alice.join(room)
+    bob.join(room)
+    first = alice.send(room, "hello")
+    second = bob.send(room, b"\x00\xff", "application/octet-stream")
+    assert second == Stored(first.epoch, first.seq + 1)
+    for face in (alice, bob):
+        one, two = messages(face, 2)
+        assert (one.text, one.sender, one.seq) == ("hello", "talk-a", first.seq)
+        assert (two.body, two.content_type) == (b"\x00\xff", "application/octet-stream")
+        assert face.client.cursors[room] == Cursor(second.epoch, second.seq)
+    assert alice.client.state is State.ONLINE
+    assert alice.client.server_fingerprint
+
+
+def test_states_and_live_are_events(connect: Connect, room: str) -> None:
+    """Connecting, online, live, and who is here."""
+    alice = connect("events-a", display="Alice A")
+    alice.join(room)
+    connect("events-b").join(room)
+    seen: list[Event] = []
+    while not any(isinstance(e, RosterChanged) and _joined(e, "events-b") for e in seen):
+        event = alice.next()
+        assert event is not None
+        seen.append(event)
+    assert StateChanged(State.CONNECTING) in seen
+    assert StateChanged(State.ONLINE) in seen
+    assert Live(room, 0) in seen
+    members = alice.who(room)
+    assert [(m.name, m.display, m.connections) for m in members.members] == [
+        ("events-a", "Alice A", 1),
+        ("events-b", "", 1),
+    ]
+
+
+def test_history_on_join_and_by_pages(connect: Connect, room: str) -> None:
+    """The last ones, everything since, from a cursor; pages back and forward, and their end."""
+    alice = connect("history-a")
+    stored = [alice.send(room, f"m{n}") for n in range(10)]
+    bob = connect("history-b")
+    joined = bob.join(room, 3)
+    assert joined.head == Cursor(*stored[-1])
+    assert [m.text for m in messages(bob, 3)] == ["m7", "m8", "m9"]
+    newest = bob.history(room, count=4)
+    assert [m.text for m in newest.entries] == ["m6", "m7", "m8", "m9"]
+    assert not newest.end
+    older = bob.history(room, before=newest.next, count=100)
+    assert [m.text for m in older.entries] == [f"m{n}" for n in range(6)]
+    assert older.end
+    forward = bob.history(room, after=stored[7].seq, count=100)
+    assert [m.text for m in forward.entries] == ["m8", "m9"]
+    assert forward.end
+    assert bob.leave(room) == Cursor(*stored[-1])
+    bob.join(room, cursor=Cursor(*stored[4]))
+    assert [m.text for m in messages(bob, 5)] == [f"m{n}" for n in range(5, 10)]
+    bob.leave(room)
+    bob.join(room, since=0)
+    assert [m.text for m in messages(bob, 10)] == [f"m{n}" for n in range(10)]
+
+
+def test_posts_are_stored_in_order(connect: Connect, room: str) -> None:
+    """Many more than the window; each has its outcome."""
+    alice = connect("posts-a", window=16)
+    outcomes = [alice.post(room, f"m{n}") for n in range(500)]
+    alice.flush()
+    assert [outcome().seq for outcome in outcomes] == list(range(1, 501))
+    assert alice.client.unacknowledged == 0
+    alice.join(room, since=0)
+    assert [m.text for m in messages(alice, 500)] == [f"m{n}" for n in range(500)]
+
+
+def test_refusals_are_typed(connect: Connect, room: str) -> None:
+    """And the connection goes on."""
+    alice = connect("refusals-a")
+    with pytest.raises(NameInvalid):
+        alice.send("no such room", "x")
+    with pytest.raises(NotAMember):
+        alice.who(room)
+    with pytest.raises(NotAMember):
+        alice.leave(room)
+    with pytest.raises(MessageTooLong):
+        alice.send(room, bytes(32_769))
+    alice.join(room)
+    with pytest.raises(AlreadyJoined):
+        alice.join(room)
+    assert alice.send(room, bytes(32_768)).seq == 1
+
+
+def test_flush_reports_the_first_failed_post(connect: Connect, room: str) -> None:
+    """An inbox is reserved in this version: such sends are refused by the server."""
+    alice = connect("flush-a")
+    alice.post(room, "fine")
+    failed = alice.post("@somebody", "refused")
+    with pytest.raises(Exception, match="NOT_SUPPORTED"):
+        alice.flush()
+    with pytest.raises(Exception, match="NOT_SUPPORTED"):
+        failed()
+    alice.flush()
+    assert alice.send(room, "goes on").seq == 2
+
+
+def test_a_saved_identity_sends_exactly_once(connect: Connect, room: str) -> None:
+    """A program that was stopped before its acknowledgement sends again; once is stored."""
+    first = connect("saved-a")
+    saved = first.client.identity
+    stored = first.send(room, "one")
+    second = first.send(room, "two")
+    first.close()
+    again = connect("saved-a", identity=type(saved)(saved.secret, saved.producer, {room: 1}))
+    assert again.send(room, "one") == stored
+    assert again.send(room, "two") == second
+    assert again.send(room, "three").seq == second.seq + 1
+    assert again.client.identity.counters == {room: 4}
+    again.close()
+    wrong = connect("saved-a", identity=type(saved)(saved.secret, saved.producer, {room: 1}))
+    with pytest.raises(IdConflict) as caught:
+        wrong.send(room, "another text")
+    assert caught.value.seq == stored.seq
+
+
+def test_saved_cursors_go_on_where_the_program_stood(connect: Connect, room: str) -> None:
+    """What was taken does not come again; what was not, does."""
+    alice = connect("cursors-a")
+    reader = connect("cursors-b")
+    reader.join(room)
+    for n in range(6):
+        alice.send(room, f"m{n}")
+    assert [m.text for m in messages(reader, 2)] == ["m0", "m1"]
+    cursor = reader.client.cursors[room]
+    reader.close()
+    again = connect("cursors-b")
+    again.join(room, cursor=cursor)
+    assert [m.text for m in messages(again, 4)] == ["m2", "m3", "m4", "m5"]
+
+
+def test_a_slow_application_loses_nothing(connect: Connect, room: str) -> None:
+    """It takes nothing while far more comes than it holds, sends meanwhile, and gets it all."""
+    alice = connect("slow-a", window=1024)
+    reader = connect("slow-b")
+    reader.join(room)
+    body = "x" * 900
+    for n in range(10_000):
+        alice.post(room, f"{n} {body}")
+        if n % 1000 == 0:
+            reader.send(f"{room[:20]}-own", str(n))  # pumps the reader; its answer must come
+    alice.flush()
+    taken = messages(reader, 10_000)
+    assert [int(m.text.split()[0]) for m in taken] == list(range(10_000))
+
+
+def test_close_waits_for_what_is_unacknowledged(connect: Connect, room: str) -> None:
+    """And nothing can be asked any more; iteration ends."""
+    alice = connect("close-a")
+    outcomes = [alice.post(room, f"m{n}") for n in range(100)]
+    alice.close()
+    assert [outcome().seq for outcome in outcomes] == list(range(1, 101))
+    assert alice.client.state is State.CLOSED
+    with pytest.raises(ClientClosed):
+        alice.send(room, "x")
+    while (event := alice.next()) is not None:
+        last = event
+    assert last == StateChanged(State.CLOSED)
+    alice.close()

@@ -1,0 +1,162 @@
+"""A server in memory, line by line as a test writes it: the real wire, none of the real worker."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable
+from functools import cache
+from typing import TypeVar
+
+from relay.client.events import Event, State
+from relay.client.identity import new_identity
+from relay.client.options import Options
+from relay.client.state import ClientState
+from relay.wire.connection import Connection
+from relay.wire.envelopes import (
+    ClientEnvelope,
+    Hello,
+    ServerEnvelope,
+    Welcome,
+    pack,
+    unpack_client,
+)
+from relay.wire.events import ApplicationData, ConnectionClosed, SecretWrapped
+from relay.wire.identity import PrivateKey, generate_private_key
+
+Found = TypeVar("Found")
+
+
+@cache
+def server_key(index: int = 0) -> PrivateKey:
+    """A key for the whole run; another one for another index."""
+    return generate_private_key(secrets.token_bytes, 2048)
+
+
+class Link:
+    """A client's state with one server's connection at a time, and a clock that moves as told."""
+
+    def __init__(self, **options: object) -> None:
+        self.now = 1000.0
+        dice = random.Random(1)
+        given: dict[str, object] = {
+            "name": "alice",
+            "identity": new_identity(secrets.token_bytes),
+            "expected_key": None,
+            "random_bytes": secrets.token_bytes,
+            "jitter": dice.random,
+        }
+        self.state = ClientState(Options(**(given | options)))  # type: ignore[arg-type]
+        self.said: list[ClientEnvelope] = []
+        """What the client has sent on this connection."""
+        self.records: list[int] = []
+        """How many envelopes each record had."""
+        self.close: ConnectionClosed | None = None
+        """How the server saw the connection end."""
+        self.bytes_from_client = 0
+
+    def dial(self, key: PrivateKey | None = None) -> None:
+        """Open a connection and run the handshake as far as it goes."""
+        self.key = server_key() if key is None else key
+        self.server = Connection.server(
+            now=self.now, random_bytes=secrets.token_bytes, spki=self.key.spki
+        )
+        self.said.clear()
+        self.records.clear()
+        self.close = None
+        self.state.dialling()
+        self.state.connection_made(self.now)
+        self.run()
+
+    def log_in(self, sends_max: int = 1024) -> None:
+        """Dial, and welcome the client."""
+        if self.state.connect_at is not None:
+            self.now = max(self.now, self.state.connect_at)
+        self.dial()
+        if self.state.undecided_key is not None:
+            self.state.trust_key(self.state.undecided_key)
+            self.dial()
+        self.hello = self.heard(Hello)
+        self.say(Welcome(self.hello.name, 0, 32_768, sends_max, "peer"))
+
+    def run(self) -> None:
+        """Carry bytes both ways until nothing moves."""
+        while True:
+            from_client = self.state.data_to_send(self.now)
+            self.bytes_from_client += len(from_client)
+            if from_client:
+                self.server.receive_data(from_client, self.now)
+            self._serve()
+            from_server = self.server.data_to_send()
+            if from_server:
+                self.state.receive_data(from_server, self.now)
+            if not from_client and not from_server:
+                return
+
+    def _serve(self) -> None:
+        for event in self.server.events():
+            match event:
+                case SecretWrapped(ciphertext=ciphertext):
+                    self.server.provide_secret(self.key.unwrap(ciphertext), self.now)
+                case ApplicationData(content=content):
+                    envelopes = unpack_client(content)
+                    self.records.append(len(envelopes))
+                    self.said += envelopes
+                case ConnectionClosed():
+                    self.close = event
+                case _:
+                    pass
+
+    def say(self, *envelopes: ServerEnvelope) -> None:
+        """The server says something in one record; the client's reaction is carried."""
+        self.say_raw(b"".join(map(pack, envelopes)))
+
+    def say_raw(self, content: bytes) -> None:
+        """The server says bytes."""
+        self.server.send(content, self.now)
+        self.run()
+
+    def end(self, code: int, retry_after_s: int = 0) -> None:
+        """The server closes."""
+        self.server.close(code, self.now, retry_after_s)
+        self.run()
+
+    def lose(self) -> None:
+        """The connection is lost without a word."""
+        self.state.receive_eof(self.now)
+        self.state.data_to_send(self.now)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time go by, with every deadline of the client's in it."""
+        until = self.now + seconds
+        while (deadline := self.state.next_deadline()) is not None and deadline <= until:
+            self.now = max(self.now, deadline)
+            self.state.handle_deadline(self.now)
+            self.run()
+        self.now = until
+
+    def heard(self, kind: Callable[..., Found]) -> Found:
+        """Return the one envelope of a kind that the client has sent, and forget it."""
+        (found,) = self.all_heard(kind)
+        return found
+
+    def all_heard(self, kind: Callable[..., Found]) -> list[Found]:
+        """Return all of a kind, and forget them."""
+        found = [envelope for envelope in self.said if type(envelope) is kind]
+        self.said = [envelope for envelope in self.said if type(envelope) is not kind]
+        return found  # type: ignore[return-value]
+
+    def taken(self) -> list[Event]:
+        """Take every event."""
+        events = []
+        while (event := self.state.take()) is not None:
+            events.append(event)
+        return events
+
+    def condition(self) -> State:
+        """The client's state, as a type checker cannot foresee it."""
+        return self.state.state
+
+    def results(self) -> dict[object, object]:
+        """What ended, by token."""
+        return dict(self.state.answers())

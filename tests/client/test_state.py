@@ -1,0 +1,345 @@
+"""relay.client.state: connections, over the real wire and a server that a test writes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from relay.client.errors import (
+    ClientClosed,
+    ConnectFailed,
+    ConnectionLost,
+    GoingAway,
+    HandshakeFailed,
+    NameTaken,
+    Replaced,
+    ServerBrokeProtocol,
+    ServerKeyMismatch,
+    UnknownServerKey,
+)
+from relay.client.events import State, StateChanged, Stored
+from relay.client.state import ANSWER_S, LOGIN_S
+from relay.errors import LocalProtocolError
+from relay.wire.codes import CloseCode, ErrorCode
+from relay.wire.envelopes import Ack, Error, Hello, Send, Welcome, pack
+from relay.wire.identity import fingerprint
+from tests.client.peer import Link, server_key
+
+EPOCH = b"e" * 8
+
+
+def states(link: Link) -> list[State]:
+    """The states that the program was told of."""
+    return [event.state for event in link.taken() if isinstance(event, StateChanged)]
+
+
+# --- keys --------------------------------------------------------------------------------------
+def test_an_unknown_key_gets_not_one_byte() -> None:
+    """The client asks with no connection open; the accepted key is expected from then on."""
+    link = Link()
+    link.dial()
+    offered = fingerprint(server_key().spki)
+    assert link.state.undecided_key == offered
+    assert not link.state.connected
+    assert link.bytes_from_client == 0
+    with pytest.raises(LocalProtocolError):
+        link.state.trust_key("a" * 52)
+    link.state.trust_key(offered)
+    link.log_in()
+    assert link.condition() is State.ONLINE
+    assert link.state.server_fingerprint == offered
+
+
+def test_an_unknown_key_that_is_not_accepted_ends_the_client() -> None:
+    """With the error that the face gives."""
+    link = Link()
+    link.dial()
+    link.state.fail(UnknownServerKey("no", "x"))
+    assert link.condition() is State.CLOSED
+    assert isinstance(link.state.error, UnknownServerKey)
+
+
+def test_another_key_than_the_expected_one_is_final() -> None:
+    """Both fingerprints are told, not one byte is sent, and it is never tried again."""
+    expected = fingerprint(server_key(1).spki)
+    link = Link(expected_key=expected)
+    link.dial()
+    error = link.state.error
+    assert isinstance(error, ServerKeyMismatch)
+    assert (error.expected, error.fingerprint) == (expected, fingerprint(server_key().spki))
+    assert link.bytes_from_client == 0
+    assert link.state.connect_at is None
+
+
+def test_a_key_that_changes_between_two_connections_is_final() -> None:
+    """A key that was accepted once stays the expected one."""
+    link = Link()
+    link.log_in()
+    link.lose()
+    link.dial(server_key(1))
+    assert isinstance(link.state.error, ServerKeyMismatch)
+
+
+# --- login -------------------------------------------------------------------------------------
+def test_login() -> None:
+    """One HELLO; online with WELCOME, under the server's spelling of the name."""
+    link = Link(name="Alice", display="Al", agent="test")
+    link.dial()
+    link.state.trust_key(link.state.undecided_key or "")
+    link.dial()
+    hello = link.heard(Hello)
+    assert hello[0] == "Alice"
+    assert hello[3:] == ("Al", "test")
+    assert link.condition() is State.CONNECTING
+    link.say(Welcome("alice", 0, 32_768, 1024, "peer"))
+    assert link.state.name == "alice"
+    assert states(link) == [State.CONNECTING, State.ONLINE]
+
+
+def test_a_name_in_use_is_the_error_not_the_close_code() -> None:
+    """ERROR tells which; the close only that."""
+    link = Link()
+    link.dial()
+    link.state.trust_key(link.state.undecided_key or "")
+    link.dial()
+    link.say(Error(0, int(ErrorCode.NAME_TAKEN), 0, ""))
+    link.end(CloseCode.NAME_REFUSED)
+    assert isinstance(link.state.error, NameTaken)
+    assert link.condition() is State.CLOSED
+
+
+def test_a_server_that_does_not_answer_the_login() -> None:
+    """The connection is given up and dialled again."""
+    link = Link()
+    link.dial()
+    link.state.trust_key(link.state.undecided_key or "")
+    link.dial()
+    link.pass_time(LOGIN_S + 1)
+    assert link.condition() is State.WAITING
+    assert isinstance(link.state.last_problem, ConnectionLost)
+
+
+# --- the end of a connection -------------------------------------------------------------------
+@pytest.mark.parametrize("code", CloseCode)
+def test_close_codes_in_two_ranges(code: CloseCode) -> None:
+    """1000-1999: again, not before the time that the server asked for. Others: the end."""
+    link = Link()
+    link.log_in()
+    link.taken()
+    link.end(code, 3)
+    if code < 2000:
+        assert link.condition() is State.WAITING
+        assert link.state.connect_at is not None
+        assert link.state.connect_at >= link.now + 3
+        (event,) = link.taken()
+        assert isinstance(event, StateChanged)
+        assert code.name in event.detail
+        assert event.retry_s >= 3
+    else:
+        assert link.condition() is State.CLOSED
+        assert link.state.connect_at is None
+    assert link.close is not None
+    assert link.close.clean
+
+
+def test_without_reconnect_every_end_is_the_end() -> None:
+    """Lost, or closed with any code."""
+    link = Link(reconnect=False)
+    link.log_in()
+    link.lose()
+    assert isinstance(link.state.error, ConnectionLost)
+    link = Link(reconnect=False)
+    link.log_in()
+    link.end(CloseCode.GOING_AWAY)
+    assert isinstance(link.state.error, GoingAway)
+
+
+def test_the_same_secret_comes_back() -> None:
+    """A ghost is replaced, never waited for (rule 13)."""
+    link = Link()
+    link.log_in()
+    first = link.hello
+    link.lose()
+    link.log_in()
+    assert link.hello == first
+    assert link.state.logins == 2
+
+
+def test_replaced_does_not_fight_back() -> None:
+    """Two programs with one identity would throw each other out for ever."""
+    link = Link()
+    link.log_in()
+    link.end(CloseCode.REPLACED)
+    assert isinstance(link.state.error, Replaced)
+
+
+def test_the_first_dial_fails_for_good_later_ones_do_not() -> None:
+    """A wrong address is told at once; a server that is away comes back."""
+    link = Link()
+    link.state.connect_failed(ConnectFailed("refused"), link.now)
+    assert isinstance(link.state.error, ConnectFailed)
+    link = Link()
+    link.log_in()
+    link.lose()
+    link.state.dialling()
+    link.state.connect_failed(ConnectFailed("refused"), link.now)
+    assert link.condition() is State.WAITING
+    link.log_in()
+    assert link.condition() is State.ONLINE
+
+
+def test_what_is_no_relay() -> None:
+    """A web server's answer is an error of the handshake."""
+    link = Link()
+    link.state.dialling()
+    link.state.connection_made(link.now)
+    link.state.receive_data(b"HTTP/1.1 400 Bad Request\r\n\r\n", link.now)
+    link.state.data_to_send(link.now)
+    assert isinstance(link.state.error, HandshakeFailed)
+    assert not link.state.connected
+
+
+def test_a_silent_server_is_given_up() -> None:
+    """15 seconds for the handshake."""
+    link = Link()
+    link.state.dialling()
+    link.state.connection_made(link.now)
+    deadline = link.state.next_deadline()
+    assert deadline is not None
+    link.state.handle_deadline(deadline)
+    link.state.data_to_send(deadline)
+    assert isinstance(link.state.error, HandshakeFailed)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xc1", b"\x91\x21", pack(Hello("x", b"s" * 16, b"p" * 8, "", ""))]
+)
+def test_a_server_that_breaks_the_protocol(content: bytes) -> None:
+    """It is told so with a close, and the client ends."""
+    link = Link()
+    link.log_in()
+    link.say_raw(content)
+    assert isinstance(link.state.error, ServerBrokeProtocol)
+    assert link.close is not None
+    assert link.close.code == CloseCode.PROTOCOL
+
+
+def test_an_operation_of_a_later_version_is_ignored() -> None:
+    """And one more field behind a known one."""
+    link = Link()
+    link.log_in()
+    link.say_raw(b"\x92\x3c\x01" + pack(Error(0, 2, 9, "")))
+    assert link.condition() is State.ONLINE
+
+
+# --- silence -----------------------------------------------------------------------------------
+def test_silence_while_an_answer_is_awaited() -> None:
+    """A ping soon, then the connection is lost, and the send goes again on the next (rule 14)."""
+    link = Link()
+    link.log_in()
+    link.state.send("room", "", b"x", "token")
+    link.run()
+    link.server.data_to_send()
+    start = link.now
+    while link.condition() is State.ONLINE:
+        deadline = link.state.next_deadline()
+        assert deadline is not None
+        link.now = deadline
+        link.state.handle_deadline(link.now)
+        link.state.data_to_send(link.now)  # goes nowhere
+    assert link.now - start == pytest.approx(2 * ANSWER_S)
+    assert isinstance(link.state.last_problem, ConnectionLost)
+    link.log_in()
+    assert link.heard(Send).counter == 1
+
+
+def test_a_server_that_is_only_slow_is_not_given_up() -> None:
+    """It answers the pings, and at last the send."""
+    link = Link()
+    link.log_in()
+    link.state.send("room", "", b"x", "token")
+    link.run()
+    link.pass_time(60)
+    assert link.condition() is State.ONLINE
+    link.say(Ack("room", 1, EPOCH, 1))
+    assert link.results() == {"token": Stored(EPOCH, 1)}
+
+
+# --- sends -------------------------------------------------------------------------------------
+def test_a_burst_is_one_record() -> None:
+    """Coalesced: what is sent in one turn leaves together."""
+    link = Link()
+    link.log_in()
+    link.records.clear()
+    for number in range(100):
+        link.state.send("room", "", b"x", number)
+    link.run()
+    assert link.records == [100]
+
+
+def test_sends_before_the_login_wait_for_it() -> None:
+    """And go in order, after a lost connection again."""
+    link = Link()
+    for number in (1, 2, 3):
+        link.state.send("room", "", b"%d" % number, number)
+    link.log_in()
+    link.say(Ack("room", 1, EPOCH, 1))
+    link.lose()
+    link.log_in()
+    assert [send.counter for send in link.all_heard(Send)] == [2, 3]
+    assert link.state.identity.counters == {"room": 2}
+
+
+# --- close -------------------------------------------------------------------------------------
+def test_close_says_goodbye() -> None:
+    """A close record; what waits for an answer gets ClientClosed; nothing can be asked any more."""
+    link = Link()
+    link.log_in()
+    link.state.send("room", "", b"x", "token")
+    link.run()
+    link.state.close(link.now)
+    link.run()
+    assert link.close is not None
+    assert (link.close.code, link.close.clean) == (CloseCode.NORMAL, True)
+    assert isinstance(link.results()["token"], ClientClosed)
+    assert link.condition() is State.CLOSED
+    assert link.state.error is None
+    assert not link.state.connected
+    with pytest.raises(ClientClosed):
+        link.state.send("room", "", b"x", "token")
+
+
+def test_close_does_not_wait_for_ever() -> None:
+    """A server that does not answer the close."""
+    link = Link()
+    link.log_in()
+    link.state.close(link.now)
+    link.state.data_to_send(link.now)
+    deadline = link.state.next_deadline()
+    assert deadline is not None
+    link.state.handle_deadline(deadline)
+    link.state.data_to_send(deadline)
+    assert link.condition() is State.CLOSED
+    assert not link.state.connected
+
+
+def test_close_between_two_connections() -> None:
+    """Ends at once."""
+    link = Link()
+    link.log_in()
+    link.lose()
+    link.state.close(link.now)
+    assert link.condition() is State.CLOSED
+    assert states(link)[-1] is State.CLOSED
+
+
+def test_no_secret_in_any_repr() -> None:
+    """Identity and options may end up in a log."""
+    link = Link()
+    identity = link.state.identity
+    secret = identity.secret
+    shown = repr(identity) + repr(link.state) + repr(link.state._options)
+    assert repr(secret)[2:-1] not in shown
+    assert secret.hex() not in shown
+    assert "secret" not in [field.name for field in dataclasses.fields(identity) if field.repr]

@@ -1,0 +1,350 @@
+"""relay.client.traffic: logs and requests, over the real wire and a server that a test writes."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.chat.entries import NO_EPOCH, Cursor, GapReason
+from relay.client import inbox
+from relay.client.errors import (
+    AlreadyJoined,
+    BadRequest,
+    MessageTooLong,
+    NameInvalid,
+    NotAMember,
+)
+from relay.client.events import (
+    Behind,
+    Event,
+    Gap,
+    HistoryPage,
+    Joined,
+    Live,
+    Member,
+    Members,
+    Message,
+    RosterChanged,
+    State,
+    StateChanged,
+    Stored,
+    Unfollowed,
+)
+from relay.wire import envelopes as wire
+from relay.wire.codes import ErrorCode
+from tests.client.peer import Link
+
+EPOCH = b"e" * 8
+
+
+def entry(seq: int, prev: int | None = None, body: bytes = b"") -> wire.EntryMessage:
+    """An ENTRY of room."""
+    return wire.EntryMessage(
+        "room", EPOCH, seq, seq - 1 if prev is None else prev, 0, "bob", b"", b"p" * 8, 1, 0, "",
+        body,
+    )  # fmt: skip
+
+
+def joined(last: int = 0, head: int = 10) -> Link:
+    """A client that has joined room; what it was told is taken."""
+    link = Link()
+    link.log_in()
+    link.state.join("room", None, last, "join")
+    link.run()
+    join = link.heard(wire.Join)
+    assert join == wire.Join(join.request, "room", None, 0, last)
+    link.say(wire.Joined(join.request, "room", EPOCH, head - last, EPOCH, head))
+    assert link.results() == {
+        "join": Joined("room", Cursor(EPOCH, head - last), Cursor(EPOCH, head))
+    }
+    link.taken()
+    return link
+
+
+def seqs(events: list[Event]) -> list[int]:
+    """The entries among events."""
+    return [event.seq for event in events if isinstance(event, Message)]
+
+
+def rejoin(link: Link) -> wire.Join:
+    """The JOIN that the client sent by itself; answer it."""
+    join = link.heard(wire.Join)
+    link.say(wire.Joined(join.request, "room", EPOCH, join.seq, EPOCH, 99))
+    return join
+
+
+def test_entries_and_where_they_end() -> None:
+    """History, LIVE, what comes then; the cursor is of what was taken."""
+    link = joined(last=2)
+    link.say(entry(9), entry(10), wire.Live("room", EPOCH, 10), entry(11))
+    assert link.state.cursors == {"room": Cursor(EPOCH, 8)}
+    first = link.state.take()
+    assert isinstance(first, Message)
+    assert first.cursor == link.state.cursors["room"] == Cursor(EPOCH, 9)
+    assert link.taken() == [Message(*entry(10)), Live("room", 10), Message(*entry(11))]
+
+
+def test_a_lost_connection_goes_on_from_what_was_received() -> None:
+    """Not from what was taken: messages that are still queued are neither lost nor doubled."""
+    link = joined()
+    link.say(entry(11), entry(12))
+    link.lose()
+    link.log_in()
+    assert rejoin(link) == wire.Join(2, "room", EPOCH, 12, 0)
+    link.say(entry(13), wire.Live("room", EPOCH, 13))
+    assert seqs(link.taken()) == [11, 12, 13]
+    assert link.state.statistics["repeats"] == 0
+
+
+def test_a_client_that_had_received_nothing_resumes_too() -> None:
+    """From where its join began."""
+    link = joined()
+    link.lose()
+    link.log_in()
+    assert rejoin(link)[2:] == (EPOCH, 10, 0)
+
+
+def test_a_join_without_an_answer_is_asked_again() -> None:
+    """As it was meant, with its number, and the caller sees nothing of it."""
+    link = Link()
+    link.log_in()
+    link.state.join("room", None, 5, "join")
+    link.run()
+    first = link.heard(wire.Join)
+    link.lose()
+    link.log_in()
+    assert link.heard(wire.Join) == first
+    link.say(wire.Joined(first.request, "room", NO_EPOCH, 0, NO_EPOCH, 0))
+    assert "join" in link.results()
+
+
+def test_a_hole_is_repaired_not_skipped() -> None:
+    """Leave, join from the cursor; what is under way meanwhile does not count."""
+    link = joined()
+    link.say(entry(11), entry(13, 12), entry(14))
+    leave, join = link.heard(wire.Leave), link.heard(wire.Join)
+    assert join[1:] == ("room", EPOCH, 11, 0)
+    link.say(entry(15), wire.Left(leave.request, "room"))
+    link.say(wire.Joined(join.request, "room", EPOCH, 11, EPOCH, 15))
+    link.say(*map(entry, (12, 13, 14, 15)), wire.Live("room", EPOCH, 15))
+    assert seqs(link.taken()) == [11, 12, 13, 14, 15]
+
+
+def test_a_server_that_keeps_a_hole_loses_the_connection() -> None:
+    """It is asked a few times, not for ever in a hot loop."""
+    link = joined()
+    for _ in range(3):
+        link.say(entry(13, 12))
+        link.all_heard(wire.Leave)
+        rejoin(link)
+    assert link.condition() is State.ONLINE
+    link.say(entry(13, 12))
+    assert link.condition() is State.WAITING
+    assert "missing" in str(link.state.last_problem)
+    assert seqs(link.taken()) == []
+
+
+def test_gap_behind_and_roster_are_events() -> None:
+    """A reason of a later version is its number."""
+    link = joined()
+    link.say(
+        wire.Behind("room", EPOCH, 10),
+        wire.Gap("room", EPOCH, 10, b"f" * 8, 20, 3),
+        wire.Gap("room", b"f" * 8, 20, b"f" * 8, 30, 77),
+        wire.Roster("room", 5, 6, 2, [["bob", "Bob"]], ["carol"]),
+    )
+    assert link.taken() == [
+        Behind("room", 10),
+        Gap("room", Cursor(EPOCH, 10), Cursor(b"f" * 8, 20), GapReason.RETENTION),
+        Gap("room", Cursor(b"f" * 8, 20), Cursor(b"f" * 8, 30), 77),
+        RosterChanged("room", 2, (Member("bob", "Bob"),), ("carol",), 5, 6),
+    ]
+    assert link.state.cursors == {"room": Cursor(b"f" * 8, 30)}
+
+
+def test_leave_and_join_again() -> None:
+    """Nothing of the first time is delivered in the second; the cursor goes on where it was."""
+    link = joined()
+    link.say(entry(11), entry(12))
+    link.state.take()
+    cursor = link.state.leave("Room", "leave")
+    assert cursor == Cursor(EPOCH, 11)
+    link.state.join("room", cursor, 0, "again")
+    link.run()
+    leave, join = link.heard(wire.Leave), link.heard(wire.Join)
+    link.say(entry(13), wire.Left(leave.request, "room"))
+    link.say(wire.Joined(join.request, "room", EPOCH, 11, EPOCH, 13), *map(entry, (12, 13)))
+    assert seqs(link.taken()) == [12, 13]
+    assert set(link.results()) == {"leave", "again"}
+
+
+def test_leave_while_offline() -> None:
+    """Is done at once, and the log is not joined again."""
+    link = joined()
+    link.lose()
+    link.state.leave("room", "leave")
+    assert link.results() == {"leave": None}
+    link.log_in()
+    assert link.all_heard(wire.Join) == []
+    assert link.state.cursors == {}
+
+
+def test_requests_are_asked_again_behind_the_joins() -> None:
+    """WHO rests on the membership."""
+    link = joined()
+    link.state.who("room", "who")
+    link.state.history("room", False, 0, 10, "history")
+    link.run()
+    link.lose()
+    link.log_in()
+    assert [type(e) for e in link.said] == [wire.Join, wire.Who, wire.History]
+    who, history = link.heard(wire.Who), link.heard(wire.History)
+    link.say(wire.Members(who.request, "room", 1, 2, 1, [["bob", "Bob", 3]]))
+    rows = [wire.pack(entry(9)), wire.pack(entry(10))]
+    link.say_raw(wire.pack_page(history.request, "room", 9, True, rows))
+    assert link.results() == {
+        "who": Members("room", 1, (Member("bob", "Bob", 3),), 1, 2),
+        "history": HistoryPage((Message(*entry(9)), Message(*entry(10))), 9, True),
+    }
+
+
+def test_a_request_that_is_unavailable_now_is_asked_again() -> None:
+    """After the time that the server gave."""
+    link = Link()
+    link.log_in()
+    link.state.join("room", None, 0, "join")
+    link.run()
+    join = link.heard(wire.Join)
+    link.say(wire.Error(join.request, int(ErrorCode.UNAVAILABLE), 500, ""))
+    assert link.results() == {}
+    link.pass_time(0.4)
+    assert link.said == []
+    link.pass_time(0.2)
+    assert link.heard(wire.Join) == join
+
+
+def test_a_refused_join_is_an_error_and_can_be_tried_again() -> None:
+    """It leaves nothing behind."""
+    link = Link()
+    link.log_in()
+    link.state.join("root", None, 0, "join")
+    link.run()
+    link.say(wire.Error(link.heard(wire.Join).request, int(ErrorCode.NAME_INVALID), 0, ""))
+    assert isinstance(link.results()["join"], NameInvalid)
+    link.state.join("root", None, 0, "again")
+    assert link.state.cursors == {}
+
+
+def test_a_log_that_is_refused_after_a_reconnect() -> None:
+    """Is an event: nobody waits for an answer."""
+    link = joined()
+    link.lose()
+    link.log_in()
+    link.taken()
+    link.say(wire.Error(link.heard(wire.Join).request, int(ErrorCode.LIMIT), 3, ""))
+    (event,) = link.taken()
+    assert isinstance(event, Unfollowed)
+    assert (event.log, "LIMIT" in event.detail) == ("room", True)
+
+
+def test_what_is_refused_before_anything_is_sent() -> None:
+    """Names, lengths, ranges."""
+    link = joined()
+    state = link.state
+    for name in ("", "a", "a b", "-x", "é", "x" * 33):
+        with pytest.raises(NameInvalid):
+            state.send(name, "", b"", "t")
+        with pytest.raises(NameInvalid):
+            state.join(name, None, 0, "t")
+    with pytest.raises(AlreadyJoined):
+        state.join("ROOM", None, 0, "t")
+    with pytest.raises(NotAMember):
+        state.leave("other", "t")
+    with pytest.raises(MessageTooLong, match="32769"):
+        state.send("room", "", bytes(32_769), "t")
+    with pytest.raises(MessageTooLong):
+        state.send("room", "é" * 33, b"", "t")
+    with pytest.raises(BadRequest):
+        state.join("other", None, 10_001, "t")
+    with pytest.raises(BadRequest):
+        state.history("room", False, 0, 0, "t")
+    link.run()
+    assert link.said == []
+
+
+# --- an application that does not take its events ------------------------------------------------
+def fill(link: Link, first: int) -> int:
+    """Send entries until the client would not read any more; return the next seq."""
+    seq = first
+    while not link.state.reading_paused:
+        link.say(*[entry(seq + n) for n in range(100)])
+        seq += 100
+    return seq
+
+
+def test_reading_stops_and_goes_on() -> None:
+    """At the bound, until half of it is taken; while it stops, silence is nobody's fault."""
+    link = joined()
+    end = fill(link, 11)
+    assert end - 11 <= inbox.EVENTS_MAX + 100
+    deadline = link.state.next_deadline()
+    assert deadline is None
+    taken = []
+    while link.state.reading_paused:
+        event = link.state.take()
+        assert isinstance(event, Message)
+        taken.append(event.seq)
+    assert len(taken) >= inbox.EVENTS_MAX // 2
+    link.say(entry(end))
+    assert taken + seqs(link.taken()) == list(range(11, end + 1))
+
+
+def test_an_answer_is_never_stuck_behind_entries() -> None:
+    """A client that awaits an answer with a full inbox leaves its logs, and comes back to them."""
+    link = joined()
+    end = fill(link, 11)
+    link.state.send("room", "", b"x", "send")
+    assert link.state.reading_paused
+    link.run()
+    assert not link.state.reading_paused
+    leave = link.heard(wire.Leave)
+    link.say(*[entry(end + n) for n in range(100)], wire.Left(leave.request, "room"))
+    link.say(wire.Ack("room", 1, EPOCH, end + 100))
+    assert link.results() == {"send": Stored(EPOCH, end + 100)}
+    assert link.all_heard(wire.Join) == []
+    taken = seqs(link.taken())
+    link.run()
+    join = rejoin(link)
+    assert join.seq == taken[-1] == end - 1
+    link.say(*[entry(end + n) for n in range(100)])
+    assert taken + seqs(link.taken()) == list(range(11, end + 100))
+
+
+def test_a_full_inbox_over_a_reconnect() -> None:
+    """The logs are joined again only once there is room: memory stays bounded."""
+    link = joined()
+    end = fill(link, 11)
+    link.lose()
+    link.log_in()
+    assert link.condition() is State.ONLINE
+    assert link.all_heard(wire.Join) == []
+    events = link.taken()
+    link.run()
+    assert rejoin(link).seq == end - 1
+    assert seqs(events) == list(range(11, end))
+    assert [e.state for e in events if isinstance(e, StateChanged)] == [
+        State.WAITING,
+        State.CONNECTING,
+        State.ONLINE,
+    ]
+
+
+def test_who_while_stepped_aside() -> None:
+    """Joins for it, so that the answer is not "not a member"."""
+    link = joined()
+    fill(link, 11)
+    link.state.send("room", "", b"x", "send")
+    link.run()
+    link.say(wire.Left(link.heard(wire.Leave).request, "room"))
+    link.state.who("room", "who")
+    link.run()
+    assert [type(e) for e in link.said][-2:] == [wire.Join, wire.Who]
