@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from enum import IntEnum
+from pathlib import Path
 
 import click
 
@@ -36,6 +37,7 @@ class CommandError(RelayError):
 
 def guarded(command: Callable[[], object]) -> int:
     """Run a command; return its exit code. Says what went wrong, in one line, never a traceback."""
+    _open_missing_streams()
     try:
         result = command()
         sys.stdout.flush()
@@ -75,6 +77,13 @@ def report(message: str) -> None:
     """Print an error as ``relay: message`` on stderr; what it quotes may come from anywhere."""
     for line in message.split("\n"):
         print(f"relay: {harmless(line)}", file=sys.stderr)
+
+
+def _open_missing_streams() -> None:
+    """Replace streams that our parent closed: otherwise a socket could take their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # open until the end
 
 
 def _forget_stdout() -> None:

@@ -45,6 +45,11 @@ class Output:
         Raises:
             BrokenPipeError: nobody reads any more.
         """
+        if sys.platform == "win32" and os.isatty(self.fd):
+            # A console takes no bytes of an encoding; Python's own stream knows how to write to it.
+            sys.stdout.write(_encoded(text, self.encoding).decode(self.encoding))
+            sys.stdout.flush()
+            return
         data = memoryview(_encoded(text, self.encoding))
         while data:
             if self._waits:

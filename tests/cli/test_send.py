@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
+import sys
 
 import pytest
 
@@ -63,6 +65,19 @@ def test_a_line_that_cannot_be_sent(
     assert run_relay("send", relay.address, room, "last").returncode == 0
     with Tail(relay.address, room, "--since", "0") as tail:
         assert tail.has(3) == ["one", "two", "last"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes the streams")
+def test_closed_streams(relay: Relay, room: str) -> None:
+    """Without stdin there is nothing to read; without any stream a text is sent all the same."""
+    command = shlex.join(relay_command("send", relay.address, room))
+    for redirected in (f"{command} <&-", f"{command} text <&- >&- 2>&-"):
+        done = subprocess.run(
+            ["sh", "-c", redirected], capture_output=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+    with Tail(relay.address, room, "--since", "0") as tail:
+        assert tail.has(1) == ["text"]
 
 
 def test_a_text_is_one_message(relay: Relay, room: str) -> None:
