@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -94,6 +98,47 @@ def test_a_changed_key_is_refused(relay: Relay, known: Path, arguments: list[str
     assert f"offered:  {fingerprint(relay)}" in done.stderr
     assert "Traceback" not in done.stderr
     assert known.read_text() == content
+
+
+@contextlib.contextmanager
+def listening(relay: Relay) -> Iterator[tuple[int, list[bytes]]]:
+    """Pass the server's bytes on, and keep the client's: yields (port, what the client sent)."""
+    sent: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client, socket.create_connection(("127.0.0.1", relay.port)) as server:
+            client.sendall(server.recv(65_536))
+            while data := client.recv(65_536):
+                sent.append(data)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,), daemon=True)
+        thread.start()
+        yield listener.getsockname()[1], sent
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_nothing_is_sent_to_a_server_that_is_not_trusted(
+    relay: Relay, known: Path, pinned: bool
+) -> None:
+    """Not one byte behind its hello, whether its key is unknown or another one."""
+    with listening(relay) as (port, sent):
+        if pinned:
+            known.write_text(f"[127.0.0.1]:{port} relay-key-v1 {OTHER}\n")
+        done = subprocess.run(
+            relay_command("send", f"127.0.0.1:{port}", "keys", "x", "--known-servers", str(known)),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            start_new_session=True,
+        )
+    assert done.returncode == (3 if pinned else 2)
+    assert fingerprint(relay) in done.stderr
+    assert sent == []
 
 
 def test_a_changed_key_is_refused_at_a_terminal(relay: Relay, known: Path) -> None:
