@@ -65,6 +65,10 @@ class Requests:
     def __len__(self) -> int:
         return len(self._open)
 
+    def asks(self, envelope: Callable[[int], ClientEnvelope]) -> bool:
+        """True while this question is without an answer."""
+        return any(request.envelope == envelope for request in self._open.values())
+
     def forget_own(self, log: str | None = None) -> None:
         """Drop the requests that the client made by itself, of one log or of all."""
         gone = [

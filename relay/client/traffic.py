@@ -149,6 +149,8 @@ class Traffic:
         self.requests.ask(Request(log, lambda number: wire.Leave(number, log), None))
 
     def _ask_join(self, following: Following) -> None:
+        if self.requests.asks(following.join):
+            return  # a second one would be refused, and end the following
         self.requests.forget_own(following.log)
         self.requests.ask(_join_again(following))
 

@@ -348,3 +348,17 @@ def test_who_while_stepped_aside() -> None:
     link.state.who("room", "who")
     link.run()
     assert [type(e) for e in link.said][-2:] == [wire.Join, wire.Who]
+
+
+def test_no_second_join_while_one_is_unanswered() -> None:
+    """It would be refused with ALREADY_JOINED, and the log would be followed no more."""
+    link = joined()
+    fill(link, 11)
+    link.state.send("room", "", b"x", "send")
+    link.run()
+    link.say(wire.Left(link.heard(wire.Leave).request, "room"))
+    link.state.who("room", "who")
+    link.run()
+    link.taken()  # there is room again: the log is to be followed
+    link.run()
+    assert [type(envelope) for envelope in link.said].count(wire.Join) == 1
