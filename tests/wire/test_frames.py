@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from relay import limits
 from relay.errors import RemoteProtocolError
 from relay.wire.frames import FrameReader, FrameType, frame, header
-from tests.support.parsing import frames_every_way, read_frames
 from tests.support.pair import pieces
+from tests.support.parsing import frames_every_way, read_frames
 
 ALL = tuple(FrameType)
 HANDSHAKE = [kind for kind in FrameType if kind is not FrameType.RECORD]
