@@ -65,7 +65,7 @@ class Link(asyncio.Protocol):
     __slots__ = (
         "_control", "_introduce", "_on_lost", "_owner", "_publishes", "_publishes_bytes",
         "_reader", "_transport", "_wake", "congested", "dropped", "dropped_total", "generation",
-        "index", "up",
+        "index", "lost", "up",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +87,8 @@ class Link(asyncio.Protocol):
         self.index = -1
         self.generation = 0
         self.up = False
+        self.lost = False
+        """True once the connection is gone, whether it was ever up or not."""
         self.congested = False
         """True while the transport is above its high-water mark."""
         self.dropped: dict[str, None] = {}
@@ -116,6 +118,7 @@ class Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Report the loss, once."""
         was_up, self.up = self.up, False
+        self.lost = True
         self._control.clear()
         self._publishes.clear()
         self._publishes_bytes = 0
@@ -135,11 +138,15 @@ class Link(asyncio.Protocol):
     # --- Port ---------------------------------------------------------------------------------
     def send(self, message: Message) -> None:
         """See ``Port``."""
+        if self.lost:
+            return
         self._control.append(pack(message))
         self._wake(self)
 
     def publish(self, message: Batch | Event) -> None:
         """See ``Port``."""
+        if self.lost:
+            return
         data = pack(message)
         if message.log in self.dropped or (self._publishes_bytes + len(data) > PUBLISH_BYTES_MAX):
             self.dropped[message.log] = None
@@ -160,9 +167,6 @@ class Link(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if not self.congested and self.dropped and not self._publishes:
-            self._owner.heads_due(self)
-            self.dropped.clear()
         parts = self._control
         if not self.congested and self._publishes:
             parts = parts + self._publishes
@@ -171,6 +175,10 @@ class Link(asyncio.Protocol):
         if parts:
             transport.write(b"".join(parts))
         self._control.clear()
+        if not self.congested and self.dropped:
+            # Behind the publishes that were kept: heads must not overtake them.
+            self._owner.heads_due(self)
+            self.dropped.clear()
 
     def abort(self) -> None:
         """Drop the link at once."""

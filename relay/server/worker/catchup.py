@@ -2,7 +2,8 @@
 
 Rule 5: pages of at most a record, round robin over members, a slice of time per loop turn, live
 traffic first. Join with history, resume, and falling behind are all this one act: read
-(cursor, H], and when cursor = H enter the live set in that same turn.
+(cursor, H], and when cursor = H enter the live set in that same turn. Pages of history that clients
+ask for stand in the same queue.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
+from relay.server.worker.feed import Member
 from relay.store.errors import StoreError
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Live, pack
 
 if TYPE_CHECKING:
-    from relay.server.worker.feed import Member
     from relay.server.worker.pressure import Pressure
     from relay.store.log import Reader
 
@@ -38,7 +39,7 @@ class Catchup:
         self._reader_of = reader_of
         self._clock = clock
         self._pressure = pressure
-        self._queue: deque[Member] = deque()
+        self._queue: deque[Member | Callable[[], None]] = deque()
         self._pages: OrderedDict[tuple[str, int], tuple[int, bytes]] = OrderedDict()
         self.pages_read = 0
 
@@ -58,20 +59,30 @@ class Catchup:
             member.queued = True
             self._queue.append(member)
 
+    def ask(self, answer: Callable[[], None]) -> None:
+        """Queue a page of history: ``answer`` reads it and answers, or does nothing any more."""
+        self._queue.append(answer)
+
     def run(self) -> None:
         """Serve pages for one slice of time."""
         deadline = self._clock() + SLICE_S
         while self.busy:
-            member = self._queue.popleft()
-            member.queued = False
-            try:
-                self._serve(member)
-            except StoreError:
-                # The reader's cursor is safe with the reader: it comes again, and resumes.
-                log.exception("catchup_failed", extra={"log": member.feed.log})
-                member.session.close(CloseCode.INTERNAL)
+            reader = self._queue.popleft()
+            if isinstance(reader, Member):
+                self._serve_member(reader)
+            else:
+                reader()
             if self._clock() >= deadline:
                 return
+
+    def _serve_member(self, member: Member) -> None:
+        member.queued = False
+        try:
+            self._serve(member)
+        except StoreError:
+            # The reader's cursor is safe with the reader: it comes again, and resumes.
+            log.exception("catchup_failed", extra={"log": member.feed.log})
+            member.session.close(CloseCode.INTERNAL)
 
     def _serve(self, member: Member) -> None:
         session, feed = member.session, member.feed
@@ -81,8 +92,9 @@ class Catchup:
             return  # Session.resume_writing adds it again
         if member.seq < feed.seq:
             last, content = self._page(feed.log, member.seq, feed.seq)
-            session.outbox.put(content)
-            session.outbox.flush(self._clock())
+            if content:
+                session.outbox.put(content)
+                session.outbox.flush(self._clock())
             member.seq = last
         if member.seq == feed.seq:
             feed.enter_live(member)

@@ -183,6 +183,7 @@ def leave(hub: Hub, session: Session, feed: Feed) -> None:
     """End a session's membership; also called when its connection ends."""
     feed.remove(session, session.name)
     del session.feeds[feed.log]
+    session.outbox.drop(feed.log)  # or they would count as part of the next membership
     hub.presence_changed(feed)
 
 
@@ -195,11 +196,14 @@ def _who(hub: Hub, session: Session, who: Who) -> None:
     def said(answer: BusMembers) -> None:
         _, incarnation, version, total, listed = answer
         session.answer(pack(Members(who.request, log, incarnation, version, total, listed)))
+        session.unblock()
 
     # Changes of this turn first, so that the client finds itself in the answer.
     hub.settle_presence()
+    session.block()  # one question at a time: answers of a full room are large
     if not hub.waits.ask(log, hub.routes.port_of(log), said):
         _refuse(session, who.request, ErrorCode.BUSY, RETRY_MS)
+        session.unblock()
 
 
 def _history(hub: Hub, session: Session, history: History) -> None:
@@ -212,6 +216,20 @@ def _history(hub: Hub, session: Session, history: History) -> None:
     if count == 0:
         _refuse(session, history.request, ErrorCode.BAD_REQUEST)
         return
+    # Rationed with those who catch up; what the client asks next waits.
+    session.block()
+
+    def answer() -> None:
+        if not session.ended:
+            _page(hub, session, feed, history, count)
+            session.unblock()
+
+    hub.catchup.ask(answer)
+    hub.wake()
+
+
+def _page(hub: Hub, session: Session, feed: Feed, history: History, count: int) -> None:
+    log = feed.log
     reader = hub.reader_of(log)
     try:
         if history.forward:

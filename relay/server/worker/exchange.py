@@ -103,7 +103,7 @@ class Exchange:
     def link_down(self, link: Link) -> None:
         """Forget the other worker's part of everything."""
         hub = self._hub
-        hub.interest.drop(link)
+        hub.home.drop(link)
         hub.rosters.drop(link)
         hub.namebook.drop(link)
         hub.routes.refresh()
@@ -130,7 +130,7 @@ class Exchange:
             self._hub.home.subscribe(port, message)
 
     def _unsubscribe(self, port: Port, message: Unsubscribe) -> None:
-        self._hub.interest.remove(message.log, port)
+        self._hub.home.unsubscribe(port, message.log)
         self._hub.rosters.leave(message.log, port)
 
     def _presence(self, port: Port, message: Presence) -> None:

@@ -26,7 +26,7 @@ from relay.bus.messages import (
 from relay.chat.entries import Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.worker.interest import Interest
-from relay.store.errors import NotTheWriter, StoreError, StoreFull
+from relay.store.errors import NotTheWriter, StoreError, StoreFull, StoreUnavailable
 from relay.store.log import (
     Expected,
     IdConflict,
@@ -74,11 +74,20 @@ def commit_at_once(
     done: Callable[[list[Outcome] | StoreError], None],
 ) -> None:
     """Commit in the loop: 13 µs for one message, far below a thread's hand-over."""
+    done(append(partition, batch, now_ms))
+
+
+def append(
+    partition: Partition, batch: list[Submission], now_ms: int
+) -> list[Outcome] | StoreError:
+    """Append a batch. Raises nothing: whatever happens, its senders must be answered."""
     try:
-        outcomes: list[Outcome] | StoreError = partition.append(batch, now_ms)
+        return partition.append(batch, now_ms)
     except StoreError as error:
-        outcomes = error
-    done(outcomes)
+        return error
+    except Exception:
+        log.exception("commit_failed")
+        return StoreUnavailable("an internal error")
 
 
 class Home:
@@ -127,6 +136,18 @@ class Home:
             return
         self._subscribe(index, port, message.log)
 
+    def unsubscribe(self, port: Port, name: str) -> None:
+        """A worker follows a log no more."""
+        waiting = self._subscribing.get(partition_of(name), [])
+        waiting[:] = [each for each in waiting if each != (port, name)]
+        self._interest.remove(name, port)
+
+    def drop(self, port: Port) -> None:
+        """A worker is gone. What it has submitted is still committed."""
+        for waiting in self._subscribing.values():
+            waiting[:] = [each for each in waiting if each[0] is not port]
+        self._interest.drop(port)
+
     def _subscribe(self, index: int, port: Port, name: str) -> None:
         try:
             head = self.partition(index).head(name)
@@ -138,11 +159,15 @@ class Home:
         port.send(Subscribed(name, head.epoch, head.seq))
 
     def heads(self, names: list[str]) -> list[list[str | bytes | int]]:
-        """Return [log, epoch, seq] of each log whose head is known now."""
+        """Return [log, epoch, seq] of each log of an own partition.
+
+        While a commit runs in a thread this is the head before or after it. Either is right: what
+        the commit adds is still to be published, and a batch that comes late is known by its seq.
+        """
         found: list[list[str | bytes | int]] = []
         for name in names:
             index = partition_of(name)
-            if index in self._committing or not self._owns(index):
+            if not self._owns(index):
                 continue
             try:
                 head = self.partition(index).head(name)

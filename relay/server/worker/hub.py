@@ -283,7 +283,8 @@ class Hub:
         return bool(self.fanout.broken)
 
     def _flush_urgent(self, now: float) -> None:
-        while self.urgent:
+        # One pass: operations that go on because answers have left put theirs in the next turn's.
+        for _ in range(len(self.urgent)):
             session = self.urgent.popleft()
             session.answers_queued = False
             session.flush(now)

@@ -165,6 +165,7 @@ class _Worker:
             links,
         )
         await self._mesh.start()
+        hub.namebook.unsettle()  # from now on the others can say what they hold
         hub.flush_links = self._mesh.flush
         self._acceptor = Acceptor(
             loop,
@@ -222,6 +223,7 @@ class _Worker:
             session.check_deadline(now)
         hub.pressure.sweep(now)
         hub.interest.say_heads(hub.home.heads)
+        hub.wake()  # readers who waited because too many bytes were stuck may go on
         set_title(self._context.index, len(hub.sessions))
 
 

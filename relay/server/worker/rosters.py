@@ -7,6 +7,7 @@ above ``ROSTER_NAMES_MAX`` names only the count, at most once in ``COUNT_INTERVA
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -22,7 +23,7 @@ COUNT_INTERVAL_S: Final = 1.0
 class Roster:
     """The members of one log, and what changed since they were last told."""
 
-    __slots__ = ("changed", "incarnation", "names", "told_at", "version")
+    __slots__ = ("_listed", "changed", "incarnation", "names", "told_at", "version")
 
     def __init__(self, incarnation: int) -> None:
         self.incarnation = incarnation
@@ -31,6 +32,21 @@ class Roster:
         """Name to (display name, connections) on each worker that has some."""
         self.changed: set[str] = set()
         self.told_at = float("-inf")
+        self._listed: list[list[str | int]] | None = None
+        """The answer to WHO until something changes: a large room takes a while to sort."""
+
+    def listed(self) -> list[list[str | int]]:
+        """Return the first ``ROSTER_NAMES_MAX`` names as MEMBERS has them. Not to be changed."""
+        if self._listed is None:
+            self._listed = [
+                [name, self.display(name), self.connections(name)]
+                for name in heapq.nsmallest(limits.ROSTER_NAMES_MAX, self.names)
+            ]
+        return self._listed
+
+    def touch(self) -> None:
+        """Something has changed."""
+        self._listed = None
 
     def display(self, name: str) -> str:
         """Return the display name that a name goes by."""
@@ -83,12 +99,8 @@ class Rosters:
         roster = self._logs.get(message.log)
         if roster is None:
             return Members(message.tag, 0, 0, 0, [])
-        listed: list[list[str | int]] = [
-            [name, roster.display(name), roster.connections(name)]
-            for name in sorted(roster.names)[: limits.ROSTER_NAMES_MAX]
-        ]
         total = len(roster.names)
-        return Members(message.tag, roster.incarnation, roster.version, total, listed)
+        return Members(message.tag, roster.incarnation, roster.version, total, roster.listed())
 
     def changes(self, now: float) -> Iterator[Event]:
         """Yield one event for each log whose members are to be told now."""
@@ -111,6 +123,7 @@ class Rosters:
     def _set(
         self, log: str, roster: Roster, port: Port, name: str, display: str, count: int
     ) -> None:
+        roster.touch()
         ports = roster.names.get(name)
         if count:
             if ports is None:

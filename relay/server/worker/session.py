@@ -63,7 +63,7 @@ class Session(asyncio.Protocol):
     """One connection, from accept to close."""
 
     __slots__ = (
-        "_connection", "_deadline", "_holds", "_hub", "_pending", "_tag", "_transport",
+        "_connection", "_deadline", "_holds", "_hub", "_pending", "_running", "_tag", "_transport",
         "_unwrapping", "answers_queued", "display", "ended", "feeds", "name", "outbox", "peer",
         "producer", "unacknowledged", "unacknowledged_bytes",
     )  # fmt: skip
@@ -85,8 +85,12 @@ class Session(asyncio.Protocol):
         self._deadline: float | None = None
         """When HELLO must have come, or a closed connection's last bytes have left; else None."""
         self._holds = Hold.NONE
-        self._pending: deque[ClientEnvelope] = deque()
-        """Operations received while an earlier one is blocked."""
+        self._pending: deque[bytes | ClientEnvelope] = deque()
+        """What was received while an earlier operation waits: of one record what is left of its
+        operations, then whole records, not yet looked into (operations take many times the room).
+        """
+        self._running = False
+        """True while ``_run_pending`` runs: an answer that comes at once need not call it again."""
         self._tag: int | None = None
         """Of the claim of this connection's name; None before HELLO and after the end."""
         self.name = ""
@@ -119,8 +123,6 @@ class Session(asyncio.Protocol):
         try:
             self._connection.receive_data(data, now)
             self._handle_events(now)
-        except RemoteProtocolError as error:
-            self.close(error.code, detail=str(error))
         except Exception:
             log.exception("session_failed", extra={"peer": self.peer})
             self.close(CloseCode.INTERNAL)
@@ -165,11 +167,9 @@ class Session(asyncio.Protocol):
         for event in self._connection.events():
             match event:
                 case ApplicationData(content=content):
-                    for envelope in unpack_client(content):
-                        if self._holds & WAITS:
-                            self._pending.append(envelope)
-                        else:
-                            commands.run(self._hub, self, envelope)
+                    if not self.ended:
+                        self._pending.append(content)
+                        self._run_pending()
                 case SecretWrapped(ciphertext=ciphertext):
                     self._unwrapping = asyncio.ensure_future(self._unwrap(ciphertext))
                 case HandshakeCompleted():
@@ -218,11 +218,25 @@ class Session(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _run_pending(self) -> None:
+        """Run what was received, until an operation has to wait. Raises nothing."""
+        if self._running:
+            return
+        self._running = True
+        pending = self._pending
         try:
-            while self._pending and not self._holds & WAITS:
-                commands.run(self._hub, self, self._pending.popleft())
+            while pending and not self._holds & WAITS:
+                item = pending.popleft()
+                if isinstance(item, bytes):
+                    pending.extendleft(reversed(unpack_client(item)))
+                else:
+                    commands.run(self._hub, self, item)
         except RemoteProtocolError as error:
             self.close(error.code, detail=str(error))
+        except Exception:
+            log.exception("session_failed", extra={"peer": self.peer})
+            self.close(CloseCode.INTERNAL)
+        finally:
+            self._running = False
 
     def hold(self) -> None:
         """forward.Sender: a home cannot keep up."""
@@ -341,13 +355,15 @@ class Session(asyncio.Protocol):
         if self.ended:
             return
         now = self._hub.clock()
-        self.outbox.flush(now)
+        if not self._connection.finished:  # the peer's own close may be in what was just read
+            self.outbox.flush(now)
         self._connection.close(code, now, retry_after_s)
         log.debug("session_closing", extra={"peer": self.peer, "code": code, "detail": detail})
         self._end()
         if self._holds:  # the peer's own close must be read
             self._holds = Hold.NONE
-            self._transport.resume_reading()
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
         self._write_pending()
 
     def _end(self) -> None:

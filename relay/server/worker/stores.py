@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
+from relay.server.worker.home import append
 from relay.store.checkpoint import Checkpointer, Progress
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreError
@@ -87,14 +88,7 @@ class Stores:
 
         What arrives meanwhile is the next group: batches grow by themselves.
         """
-
-        def work() -> list[Outcome] | StoreError:
-            try:
-                return partition.append(batch, now_ms)
-            except StoreError as error:
-                return error
-
-        future = self._loop.run_in_executor(self._threads, work)
+        future = self._loop.run_in_executor(self._threads, append, partition, batch, now_ms)
         future.add_done_callback(lambda finished: done(finished.result()))
 
     def close(self) -> None:
