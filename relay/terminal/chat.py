@@ -6,7 +6,7 @@ It knows neither pipes nor terminals: lines come from an iterator, a ``Screen`` 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, NoReturn
 
 from relay import limits
@@ -36,6 +36,10 @@ class Chat:
         self.mistakes = 0
         """Lines that were no legal command, so not meant to be sent."""
         self._unstored: set[asyncio.Future[Stored]] = set()
+        self._requests: set[asyncio.Task[None]] = set()
+        """Questions to the server without an answer yet: typing goes on meanwhile."""
+        self._one_request = asyncio.Lock()
+        """Answers come in the order of the questions."""
         self._first_seq = 0
         """Of the oldest message shown; 0: none is."""
         self._day = ""
@@ -59,9 +63,10 @@ class Chat:
                 show.result()
             await talk
         finally:
-            show.cancel()
-            talk.cancel()
-            await asyncio.gather(show, talk, return_exceptions=True)
+            tasks = (show, talk, *self._requests)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             if self._unstored:
                 self.screen.notice(f"not known to be stored: {_messages(len(self._unstored))}")
 
@@ -76,11 +81,14 @@ class Chat:
         raise ClientError("the connection has ended")
 
     async def _show(self, message: Message) -> None:
+        self._first_seq = self._first_seq or message.seq
+        await self._show_with_day(message)
+
+    async def _show_with_day(self, message: Message) -> None:
         today = day(message.time_ms)
         if today != self._day:
             self.screen.notice(today)
             self._day = today
-        self._first_seq = self._first_seq or message.seq
         await self.screen.message(message)
 
     # --- what is typed ---------------------------------------------------------------------------
@@ -90,6 +98,7 @@ class Chat:
             if isinstance(command, commands.Quit):
                 break
             await self._do(command)
+        await asyncio.gather(*self._requests)
         await self._all_stored()
 
     async def _do(self, command: commands.Command) -> None:
@@ -103,9 +112,9 @@ class Chat:
                 for line in commands.HELP:
                     self.screen.notice(line)
             case commands.Who():
-                await self._answer(self._who())
+                self._ask(self._who)
             case commands.History(count):
-                await self._answer(self._history(count))
+                self._ask(lambda: self._history(count))
 
     async def _say(self, text: str) -> None:
         if not text:
@@ -128,7 +137,8 @@ class Chat:
             return
         self._unstored.discard(stored)
         if error := stored.exception():
-            self.fail(f"not stored: {error}: {_quoted(text)}")
+            outcome = "not stored" if isinstance(error, Refused) else "not known to be stored"
+            self.fail(f"{outcome}: {error}: {_quoted(text)}")
 
     def fail(self, reason: str) -> None:
         """Say that a line was not sent or stored, and count it."""
@@ -144,12 +154,18 @@ class Chat:
             self.screen.notice(f"waiting until {count} can be stored; Ctrl-C leaves at once")
             await asyncio.wait(waiting)
 
-    async def _answer(self, request: Coroutine[Any, Any, None]) -> None:
-        """Await a request; a refusal of it is a notice, not the end."""
-        try:
-            await request
-        except Refused as error:
-            self.screen.notice(f"refused: {error}")
+    def _ask(self, question: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.create_task(self._answer(question))
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
+
+    async def _answer(self, question: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Ask and show the answer; a refusal is a notice, not the end."""
+        async with self._one_request:
+            try:
+                await question()
+            except Refused as error:
+                self.screen.notice(f"refused: {error}")
 
     async def _who(self) -> None:
         self.screen.notice(members_notice(await self.client.who(self.room)))
@@ -162,9 +178,11 @@ class Chat:
             return
         self._first_seq = page.entries[0].seq
         self.screen.notice(f"--- {_messages(len(page.entries))} from earlier ---")
+        self._day = ""
         for message in page.entries:
-            await self.screen.message(message)
+            await self._show_with_day(message)
         self.screen.notice("--- end of what was earlier ---")
+        self._day = ""
 
 
 def _messages(count: int) -> str:

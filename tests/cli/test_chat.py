@@ -36,6 +36,7 @@ def test_hostile_text_at_a_terminal(relay: Relay, room: str) -> None:
     assert run_relay("send", relay.address, room, HOSTILE + "\n-!- you were kicked").returncode == 0
     with Terminal("chat", relay.address, "--name", "victim", "--room", room) as terminal:
         terminal.shows("you were kicked")
+        terminal.shows(f"{room}>")
         terminal.press("\x04")
         assert terminal.ends() == 0
     assert_only_ours(terminal.text)
@@ -53,7 +54,9 @@ def test_two_terminals_talk(relay: Relay, room: str) -> None:
         Terminal("chat", relay.address, "--name", "bert", "--room", room) as bert,
     ):
         anna.shows(f"in {room} as anna")
+        anna.shows(f"{room}>")
         bert.shows(f"in {room} as bert")
+        bert.shows(f"{room}>")
         anna.press("hello bert\r")
         bert.shows("hello bert")
         anna.shows("anna| ")
@@ -77,6 +80,7 @@ def test_earlier_messages_on_demand(relay: Relay, room: str) -> None:
     assert run_relay("send", relay.address, room, text=lines).returncode == 0
     with Terminal("chat", relay.address, "--name", "anna", "--room", room, "-n", "5") as anna:
         anna.shows("line 29;")
+        anna.shows(f"{room}>")
         assert "line 24;" not in anna.text
         anna.press("/history 10\r")
         anna.shows("line 24;")
@@ -94,6 +98,7 @@ def test_colours_can_be_turned_off(relay: Relay, room: str, colours: bool) -> No
     env = {} if colours else {"NO_COLOR": "1"}
     with Terminal("chat", relay.address, "--name", "anna", "--room", room, env=env) as anna:
         anna.shows(f"in {room} as anna")
+        anna.shows(f"{room}>")
         anna.press("\x04")
         anna.ends()
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]m", anna.text)) is colours
@@ -103,6 +108,7 @@ def test_control_c_at_the_prompt(relay: Relay, room: str) -> None:
     """It leaves at once, with 130 and the terminal as it was."""
     with Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna:
         anna.shows(f"in {room} as anna")
+        anna.shows(f"{room}>")
         anna.press("half a line\x03")
         assert anna.ends() == 130
         assert "Traceback" not in anna.text
@@ -113,6 +119,7 @@ def test_terminated(relay: Relay, room: str) -> None:
     """SIGTERM at the prompt: 143, and the terminal as it was."""
     with Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna:
         anna.shows(f"in {room} as anna")
+        anna.shows(f"{room}>")
         anna.process.send_signal(signal.SIGTERM)
         assert anna.ends() == 143
         assert "Traceback" not in anna.text
@@ -125,6 +132,7 @@ def test_no_line_is_wider_than_the_terminal(relay: Relay, room: str) -> None:
     assert run_relay("send", relay.address, room, text, "--name", "eve").returncode == 0
     with Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna:
         anna.shows("pay me")
+        anna.shows(f"{room}>")
         anna.press("\x04")
         anna.ends()
     shown = SEQUENCE.sub("", anna.text)
@@ -149,6 +157,7 @@ def test_in_pipes_a_mistake_is_a_failure(relay: Relay, room: str) -> None:
     assert "-!- line 4 is too long, not sent: 40,000 bytes" in told
     with Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna:
         anna.shows("last")
+        anna.shows(f"{room}>")
         anna.press("\x04")
         anna.ends()
     assert re.findall(r"pia\| (?:\x1b\[[0-9;]*m)*(\w+)", anna.text) == ["first", "last"]

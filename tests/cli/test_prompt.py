@@ -36,6 +36,7 @@ async def test_the_server_ends_the_chat(relay: Relay, room: str) -> None:
     program = [sys.executable, "-c", KNOWN_INSTANCE, relay.address, room]
     with Terminal(program=program) as anna:
         anna.shows(f"in {room} as anna")
+        anna.shows(f"{room}>")
         anna.press("half a line")
         anna.shows("half a line")
         async with Client(relay.address, name="anna", identity=Identity(b"s" * 16, b"p" * 8)):
@@ -49,6 +50,7 @@ def test_pasted_lines_are_one_message(relay: Relay, room: str) -> None:
     """A bracketed paste is not sent line by line; nothing in it is a command."""
     with Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna:
         anna.shows(f"in {room} as anna")
+        anna.shows(f"{room}>")
         anna.press("\x1b[200~one\n/quit\n\x1b[201~\r")
         with Tail(relay.address, room, "--since", "0") as tail:
             assert tail.has(1) == ["one\n/quit\n"]
@@ -63,7 +65,9 @@ def test_what_is_typed_survives_what_arrives(relay: Relay, room: str) -> None:
         Terminal("chat", relay.address, "--name", "bert", "--room", room) as bert,
     ):
         anna.shows(f"in {room} as anna")
+        anna.shows(f"{room}>")
         bert.shows(f"in {room} as bert")
+        bert.shows(f"{room}>")
         anna.press("half")
         anna.shows("half")
         bert.press("in between\r")
@@ -78,6 +82,7 @@ def test_any_terminal_type(relay: Relay, room: str, term: str) -> None:
     arguments = ["chat", relay.address, "--name", "anna", "--room", room]
     with Terminal(*arguments, env={"TERM": term}) as anna:
         anna.shows(f"in {room} as anna")
+        anna.shows(f"{room}>")
         anna.press("hello\r")
         with Tail(relay.address, room, "--since", "0") as tail:
             assert tail.has(1) == ["hello"]

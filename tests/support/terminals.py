@@ -73,7 +73,7 @@ class Terminal:
         return self.written.decode("utf-8", "replace")
 
     def press(self, keys: str) -> None:
-        """Type keys; Enter is a carriage return."""
+        """Type keys; Enter is a carriage return. Wait for a prompt first, or Ctrl-D is lost."""
         os.write(self._master, keys.encode())
 
     def shows(self, text: str) -> None:
