@@ -10,7 +10,7 @@ from collections import deque
 from typing import Final
 
 from relay.chat.entries import Cursor
-from relay.client.events import Event, Gap, Message
+from relay.client.events import Event, Gap, Message, StateChanged
 
 EVENTS_MAX: Final = 8192
 EVENTS_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -18,6 +18,9 @@ EVENTS_BYTES_MAX: Final = 4 * 1024 * 1024
 the buffer. At least four times what one read from the socket brings."""
 EVENT_OVERHEAD_BYTES: Final = 512
 """Roughly what a Python object with its small fields takes besides the body."""
+STATES_MAX: Final = 32
+"""Changes of the client's own state: beyond it the oldest goes. A program that only sends takes
+none, and its server may restart a thousand times."""
 RESUME_AT: Final = 0.5
 """Reading goes on when both are below this part of their bound: not once per message."""
 
@@ -25,11 +28,13 @@ RESUME_AT: Final = 0.5
 class Inbox:
     """A queue of events and the cursors of what was taken from it."""
 
-    __slots__ = ("_bytes", "_events", "full", "taken")
+    __slots__ = ("_bytes", "_events", "_states", "full", "taken")
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
         self._bytes = 0
+        self._states = 0
+        """How many StateChanged are in the queue."""
         self.full = False
         """True from the bound until half of it is taken."""
         self.taken: dict[str, Cursor] = {}
@@ -42,6 +47,10 @@ class Inbox:
         """Append an event. The bound is the reader's to respect, by ``full``."""
         self._events.append(event)
         self._bytes += _size(event)
+        if type(event) is StateChanged:
+            self._states += 1
+            if self._states > STATES_MAX:
+                self._drop_oldest_state()
         if self._bytes > EVENTS_BYTES_MAX or len(self._events) > EVENTS_MAX:
             self.full = True
 
@@ -58,6 +67,8 @@ class Inbox:
         elif kind is Gap:
             assert isinstance(event, Gap)
             self._move(event.log, event.end)
+        elif kind is StateChanged:
+            self._states -= 1
         if (
             self.full
             and self._bytes <= EVENTS_BYTES_MAX * RESUME_AT
@@ -78,6 +89,12 @@ class Inbox:
         if not kept:
             self.full = False
         return self.taken.pop(log, None)
+
+    def _drop_oldest_state(self) -> None:
+        oldest = next(event for event in self._events if type(event) is StateChanged)
+        self._events.remove(oldest)
+        self._bytes -= _size(oldest)
+        self._states -= 1
 
     def _move(self, log: str, cursor: Cursor) -> None:
         if log in self.taken:

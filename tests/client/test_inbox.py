@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from relay.chat.entries import Cursor, GapReason
-from relay.client.events import Gap, Live, Message
-from relay.client.inbox import EVENTS_BYTES_MAX, EVENTS_MAX, Inbox
+from relay.client.events import Gap, Live, Message, State, StateChanged
+from relay.client.inbox import EVENTS_BYTES_MAX, EVENTS_MAX, STATES_MAX, Inbox
 
 EPOCH = b"e" * 8
 
@@ -50,6 +50,21 @@ def test_full_by_bytes() -> None:
     while inbox.take():
         pass
     assert not inbox.full
+
+
+def test_states_that_nobody_takes_do_not_pile_up() -> None:
+    """A program that only sends never iterates. The newest stay; messages are not touched."""
+    inbox = Inbox()
+    inbox.put(message(1))
+    for number in range(20_000):
+        inbox.put(StateChanged(State.WAITING, str(number)))
+    assert not inbox.full
+    assert inbox.take() == message(1)
+    details = []
+    while (event := inbox.take()) is not None:
+        assert isinstance(event, StateChanged)
+        details.append(int(event.detail))
+    assert details == list(range(20_000 - STATES_MAX, 20_000))
 
 
 def test_unfollow_drops_what_was_not_taken() -> None:

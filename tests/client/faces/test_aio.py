@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -117,3 +118,24 @@ async def test_a_cancelled_connect_leaves_nothing(relay: Relay, tmp_path: Path) 
 async def _drain(client: Client) -> None:
     async for _event in client:
         pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="uvloop is used on Linux alone")
+def test_on_uvloop_too(relay: Relay) -> None:
+    """The same client on the other loop."""
+    import uvloop
+
+    async def talk() -> list[str]:
+        async with Client(relay.address) as client:
+            await client.join("uvloop")
+            for n in range(100):
+                await client.post("uvloop", f"m{n}")
+            found: list[str] = []
+            async for event in client:
+                if isinstance(event, Message):
+                    found.append(event.text)
+                    if len(found) == 100:
+                        break
+            return found
+
+    assert uvloop.run(talk()) == [f"m{n}" for n in range(100)]

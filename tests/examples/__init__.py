@@ -1,0 +1,1 @@
+"""The programs in examples/ and in docs/client.md, against a real relay."""
