@@ -1,28 +1,42 @@
-"""``relay serve`` with one planted fault: ``python -m tests.support.faulty serve ...``.
+"""``relay serve`` with planted faults: ``python -m tests.support.faulty serve ...``.
 
-The fault is named by RELAY_TEST_FAULT and installed in each worker after the fork, from outside:
-the product has no code for it. RELAY_TEST_FAULT_MARKER names a file that the fault writes when it
-strikes, so that it strikes once in the life of the server, and the test can see that it did.
+The faults are named by RELAY_TEST_FAULT (``name`` or ``name=argument``, several with commas) and
+installed in each worker after the fork, from outside: the product has no code for them.
+RELAY_TEST_FAULT_MARKER names a file that a fault writes when it strikes, so that it strikes once
+in the life of the server, and the test can see that it did. Faults that the history checker must
+catch are in ``variants``.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from relay.cli.__main__ import main
 from relay.server import start
+from tests.support import variants
 
 if TYPE_CHECKING:
     from relay.server.context import WorkerContext
     from relay.server.worker.home import Waiting
+    from relay.server.worker.hub import Hub
     from relay.store.log import Outcome
 
 TRIGGER = b"fault"
 """A message whose body has this makes the fault strike."""
+
+
+class Planting(NamedTuple):
+    """What a fault is told when it is installed in a worker."""
+
+    marker: Path
+    argument: str
+    context: WorkerContext
 
 
 def _strikes(marker: Path) -> bool:
@@ -36,21 +50,22 @@ def _strikes(marker: Path) -> bool:
     return True
 
 
-def stop_before_publish(marker: Path) -> None:
+def stop_before_publish(planting: Planting) -> None:
     """The home stops after COMMIT, before anybody is told."""
     from relay.server.worker.home import Home
 
     committed = Home._committed
 
     def stopping(self: Home, index: int, group: list[Waiting], outcomes: list[Outcome]) -> None:
-        if any(TRIGGER in waiting.submission.body for waiting in group) and _strikes(marker):
+        triggered = any(TRIGGER in waiting.submission.body for waiting in group)
+        if triggered and _strikes(planting.marker):
             os.kill(os.getpid(), signal.SIGSTOP)
         committed(self, index, group, outcomes)
 
     Home._committed = stopping  # type: ignore[assignment, method-assign]
 
 
-def drop_one_batch(marker: Path) -> None:
+def drop_one_batch(planting: Planting) -> None:
     """One batch vanishes between two workers, and nobody notices."""
     from relay.bus.link import Link
     from relay.bus.messages import Batch, Event
@@ -58,29 +73,92 @@ def drop_one_batch(marker: Path) -> None:
     publish = Link.publish
 
     def dropping(self: Link, message: Batch | Event) -> None:
-        if TRIGGER in message.content and _strikes(marker):
+        if TRIGGER in message.content and _strikes(planting.marker):
             return
         publish(self, message)
 
     Link.publish = dropping  # type: ignore[method-assign]
 
 
-FAULTS: dict[str, Callable[[Path], None]] = {
+_dropped: Final = [0]
+"""Batches that ``drop_batches`` has dropped in this worker."""
+
+
+def drop_batches(planting: Planting) -> None:
+    """Each batch between two workers vanishes with the probability that the argument says."""
+    from relay.bus.link import Link
+    from relay.bus.messages import Batch, Event
+
+    publish = Link.publish
+    probability = float(planting.argument)
+
+    def dropping(self: Link, message: Batch | Event) -> None:
+        if isinstance(message, Batch) and random.random() < probability:
+            _dropped[0] += 1
+            return
+        publish(self, message)
+
+    Link.publish = dropping  # type: ignore[method-assign]
+
+
+def observe(planting: Planting) -> None:
+    """No fault: each worker writes what it counts to MARKER.BOOT.GENERATION.json, as it beats."""
+    from relay.server.worker.scores import Scores
+
+    beat = Scores.beat
+    path = planting.marker.with_name(
+        f"{planting.marker.name}.{os.getppid()}.{planting.context.generation}.json"
+    )
+
+    def observed(self: Scores, hub: Hub) -> None:
+        beat(self, hub)
+        counted = {"repairs": hub.repairs, "dropped": _dropped[0], "pages": hub.catchup.pages_read}
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(counted))
+        new.replace(path)  # whole, whenever this worker is killed
+
+    Scores.beat = observed  # type: ignore[method-assign]
+
+
+FAULTS: dict[str, Callable[[Planting], None]] = {
     "stop-before-publish": stop_before_publish,
     "drop-one-batch": drop_one_batch,
+    "drop-batches": drop_batches,
+    "observe": observe,
 }
 
 
+def _boot_id(marker: Path, argument: str) -> None:
+    """Another boot id: the server believes that the machine was restarted (rule 9)."""
+    path = marker.with_suffix(".boot")
+    path.write_text(f"test boot {argument}\n", encoding="ascii")
+    start._BOOT_ID = path  # type: ignore[misc]
+
+
 def _install() -> None:
-    fault = FAULTS[os.environ["RELAY_TEST_FAULT"]]
     marker = Path(os.environ["RELAY_TEST_FAULT_MARKER"])
+    named: list[tuple[Callable[[Planting], None], str]] = []
+    for fault in os.environ["RELAY_TEST_FAULT"].split(","):
+        name, _, argument = fault.partition("=")
+        if name == "boot-id":
+            _boot_id(marker, argument)  # the supervisor reads it, before any worker is there
+        elif name in FAULTS:
+            named.append((FAULTS[name], argument))
+        else:
+            named.append((_variant(name), argument))
     run = start._worker_main
 
     def worker_main(context: WorkerContext) -> int:
-        fault(marker)
+        for plant, argument in named:
+            plant(Planting(marker, argument, context))
         return run(context)
 
     start._worker_main = worker_main
+
+
+def _variant(name: str) -> Callable[[Planting], None]:
+    plant = variants.VARIANTS[name]
+    return lambda planting: plant(planting.context)
 
 
 if __name__ == "__main__":

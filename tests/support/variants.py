@@ -1,0 +1,179 @@
+"""Broken relays: each has one bug that a reasonable implementation might have.
+
+The history checker must catch every one of them (tests/torture/test_broken_variants.py). A bug is
+patched into a worker after the fork (``tests.support.faulty``), and is as small as it can be.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import apsw
+
+    from relay.chat.entries import Cursor, Head, Submission
+    from relay.server.context import WorkerContext
+    from relay.server.worker.fanout import Fanout
+    from relay.server.worker.feed import Feed
+    from relay.server.worker.home import Home, Waiting
+    from relay.server.worker.hub import Hub
+    from relay.server.worker.session import Session
+    from relay.store.group import Group
+    from relay.store.log import Outcome, ResumePoint, Stored
+    from relay.store.reader import SqliteReader
+
+FAILING_COMMITS = 0.1
+
+
+def deliver_before_commit(_: WorkerContext) -> None:
+    """The home publishes a batch, then commits it: and some commits fail."""
+    import apsw
+
+    from relay.server.worker.home import Home, batches
+    from relay.store.group import Group
+    from relay.store.log import Stored
+
+    homes: list[Home] = []
+    pending: list[tuple[str, Stored]] = []
+    make, offer, write, publish = Home.__init__, Group.offer, Group.write, Home._publish
+
+    def making(self: Home, **parts: object) -> None:
+        make(self, **parts)  # type: ignore[arg-type]
+        homes.append(self)
+
+    def offering(self: Group, submission: Submission) -> Outcome:
+        outcome = offer(self, submission)
+        if type(outcome) is Stored:
+            pending.append((submission.log, outcome))
+        return outcome
+
+    def publishing_then_writing(self: Group, day: int) -> None:
+        write(self, day)
+        for home in homes:
+            for log, stored in pending:
+                if log in home._interest.logs:
+                    for batch in batches(log, [stored]):
+                        home._interest.publish(batch)
+        pending.clear()
+        if random.random() < FAILING_COMMITS:
+            raise apsw.FullError("the disk is full, just now")
+
+    def publishing(self: Home, group: list[Waiting], outcomes: list[Outcome]) -> None:
+        logs, self._interest.logs = self._interest.logs, {}  # it was published before
+        try:
+            publish(self, group, outcomes)
+        finally:
+            self._interest.logs = logs
+
+    Home.__init__ = making  # type: ignore[method-assign]
+    Group.offer = offering  # type: ignore[method-assign]
+    Group.write = publishing_then_writing  # type: ignore[method-assign]
+    Home._publish = publishing  # type: ignore[method-assign]
+
+
+def no_deduplication(_: WorkerContext) -> None:
+    """A message that is sent again is appended again."""
+    from relay.store.group import Group
+
+    offer = Group.offer
+
+    def offering(self: Group, submission: Submission) -> Outcome:
+        key = submission.log, submission.producer
+        end = self._producers.get(key)
+        if end is None:
+            end = self._producers[key] = self._producer(key)
+        if submission.counter <= end.counter:
+            end.counter, end.stack = submission.counter - 1, ()
+        return offer(self, submission)
+
+    Group.offer = offering  # type: ignore[method-assign]
+
+
+def no_repair(_: WorkerContext) -> None:
+    """What the bus has dropped is never read from the log."""
+    from relay.server.worker.hub import Hub
+
+    def repairing(self: Hub) -> bool:
+        self.fanout.broken.clear()
+        return False
+
+    Hub._repair = repairing  # type: ignore[method-assign]
+
+
+def cursor_is_head(_: WorkerContext) -> None:
+    """A reader that falls behind goes on at the head, instead of where it was."""
+    from relay.server.worker.session import Session
+    from relay.wire.envelopes import Behind, pack
+
+    def falling(self: Session) -> None:
+        self.outbox.drop_batches()
+        self._hub.pressure.behind(self.name)
+        for feed in self.feeds.values():
+            member = feed.members[self]
+            if member.live:
+                epoch, seq = feed.head
+                feed.leave_live(member, seq)
+                self.answer(pack(Behind(feed.log, epoch, seq)))
+                self._hub.catchup.add(member)
+        self._hub.wake()
+
+    Session.fall_behind = falling  # type: ignore[method-assign]
+
+
+def gap_on_resume(_: WorkerContext) -> None:
+    """Whoever comes back with a cursor is told of a gap, and goes on at the head."""
+    from relay.chat.entries import Cursor, GapInfo, GapReason
+    from relay.store.log import ResumePoint
+    from relay.store.reader import SqliteReader
+
+    def resuming(self: SqliteReader, log: str, cursor: Cursor, head: Head) -> ResumePoint:
+        return ResumePoint(head.seq, GapInfo(cursor, Cursor(*head), GapReason.RETENTION))
+
+    SqliteReader.resume = resuming  # type: ignore[method-assign]
+
+
+def silent_after_kill(context: WorkerContext) -> None:
+    """A worker that replaces a killed one takes connections and joins, and delivers nothing."""
+    from relay.server.worker.fanout import Fanout
+
+    if context.generation <= context.settings.server.workers:
+        return
+
+    def distributing(self: Fanout, now: float) -> list[Feed]:
+        self.waiting.clear()
+        return []
+
+    Fanout.distribute = distributing  # type: ignore[method-assign]
+
+
+def seq_reused(_: WorkerContext) -> None:
+    """A partition that was not closed cleanly comes back without the last entries of its logs."""
+    from relay.store import generation, schema
+
+    begin = generation.begin
+
+    def beginning(connection: apsw.Connection, **facts: object) -> tuple[int, str | None]:
+        meta = generation.read_meta(connection)
+        if meta.get("clean") == 0:
+            for (log_id,) in schema.rows(connection, "SELECT id FROM log"):
+                connection.execute(
+                    "DELETE FROM entry WHERE id IN (SELECT id FROM entry WHERE id BETWEEN ? AND ?"
+                    " ORDER BY id DESC LIMIT 3)",
+                    (schema.row_id(log_id, 1), schema.row_id(log_id, schema.SEQ_MASK)),
+                )
+        return begin(connection, **facts)  # type: ignore[arg-type]
+
+    generation.begin = beginning
+
+
+VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
+    "deliver-before-commit": deliver_before_commit,
+    "no-deduplication": no_deduplication,
+    "no-repair": no_repair,
+    "cursor-is-head": cursor_is_head,
+    "gap-on-resume": gap_on_resume,
+    "silent-after-kill": silent_after_kill,
+    "seq-reused": seq_reused,
+}

@@ -1,0 +1,70 @@
+"""``python -m tests.torture --seconds 600 --seed 1``: a long run, and its verdict."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.torture.effort import Effort
+from tests.torture.run import Plan, torture
+
+
+def minimum_for(seconds: float) -> Effort:
+    """Return what a run of this length must have done, on a slow machine, to prove anything."""
+    return Effort(
+        acknowledged=int(20 * seconds),
+        delivered=int(60 * seconds),
+        worker_kills=int(0.08 * seconds),
+        agent_kills=int(0.01 * seconds),
+        server_kills=int(0.01 * seconds),
+        client_kills=int(0.06 * seconds),
+        cuts=int(0.1 * seconds),
+        stops=int(0.08 * seconds),
+        dropped=int(0.1 * seconds),
+        reconnects=int(0.3 * seconds),
+        resumes=int(0.2 * seconds),
+        resent=int(0.3 * seconds),
+        catch_ups=int(0.02 * seconds),
+        repairs=int(0.1 * seconds),
+    )
+
+
+def main() -> int:
+    """Run, print, and return 0 when the run passed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.torture")
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--senders", type=int, default=3)
+    parser.add_argument("--readers", type=int, default=6)
+    parser.add_argument("--rate", type=float, default=30.0)
+    given = parser.parse_args()
+    plan = Plan(
+        seed=given.seed,
+        seconds=given.seconds,
+        workers=given.workers,
+        senders=given.senders,
+        readers=given.readers,
+        rate=given.rate,
+        minimum=minimum_for(given.seconds),
+    )
+    directory = Path(tempfile.mkdtemp(prefix="relay-torture-"))
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - began:7.1f} s  {line}", flush=True)
+
+    say(f"seed {plan.seed}; data, histories and record in {directory}")
+    report = asyncio.run(torture(plan, directory, say))
+    (directory / "record").write_text("\n".join(report.record) + "\n")
+    say("\n" + str(report))
+    return 0 if report.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

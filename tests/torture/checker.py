@@ -1,0 +1,314 @@
+"""The checker: from what the clients of a run wrote down to the promises that were broken.
+
+Pure functions. The log as it is at the end, read twice (from the store, and by a fresh client), is
+what everything is held against:
+
+- every acknowledged message is in it exactly once, where the acknowledgement said;
+- it holds nothing that was not sent, and each sender's messages in their order;
+- every reader's view is a piece of it, in order, without repeats, complete from its first to its
+  last entry except for reported gaps;
+- no (epoch, seq) ever meant two messages, to anybody;
+- gaps are reported only where an epoch ended, and not at all where none did (rule 10).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from relay.chat.entries import GapReason
+from tests.torture.records import (
+    Acked,
+    Began,
+    Failed,
+    Hole,
+    Lost,
+    Record,
+    Resumed,
+    Seen,
+    Sent,
+)
+
+
+class Fault(Enum):
+    """A broken promise."""
+
+    LOST = "an acknowledged message is not in the log"
+    DOUBLED = "a message is in the log more than once"
+    INVENTED = "the log has a message that nobody sent"
+    REORDERED = "a sender's messages are not in its order, or one of them is missing in between"
+    REFUSED = "a message was refused for good"
+    SEQ_REUSED = "one (epoch, seq) meant two messages"
+    LOG_BROKEN = "the log is not one sequence"
+    LOG_DIFFERS = "the log read by a client differs from the store"
+    NOT_IN_LOG = "a reader got an entry that is not in the log"
+    SKIPPED = "a reader missed entries, and was not told"
+    REPEATED = "a reader got an entry again, or out of order"
+    GAP = "a reader was told of a gap where nothing was lost"
+    NOT_AT_HEAD = "a connected reader did not reach the head"
+    NEVER_BACK = "a client did not come back, or its sends did not end"
+    THROWN_OUT = "a client was ended by the server"
+    SERVER_ERROR = "the server logged a bug of its own"
+
+
+class Finding(NamedTuple):
+    """One broken promise, and where."""
+
+    fault: Fault
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.fault.name}: {self.fault.value}: {self.text}"
+
+
+class Place(NamedTuple):
+    """(epoch, seq)."""
+
+    epoch: str
+    seq: int
+
+
+class Entry(NamedTuple):
+    """An entry of the log as it is at the end."""
+
+    epoch: str
+    seq: int
+    prev: int
+    sender: str
+    number: int
+    digest: int
+
+
+class Id(NamedTuple):
+    """What tells a message from all others."""
+
+    sender: str
+    number: int
+    digest: int
+
+
+@dataclass(slots=True)
+class Evidence:
+    """All that is known at the end of a run. Histories may be iterators, read once."""
+
+    stored: Mapping[str, list[Entry]]
+    """By log, from the store."""
+    fetched: Mapping[str, list[Entry]]
+    """By log, read by a fresh client from the beginning."""
+    senders: Mapping[str, Iterable[Record]]
+    readers: Mapping[str, Iterable[Record]]
+
+
+class Log:
+    """One log at the end, indexed."""
+
+    def __init__(self, name: str, entries: list[Entry]) -> None:
+        self.name = name
+        self.entries = entries
+        self.at = {Place(e.epoch, e.seq): index for index, e in enumerate(entries)}
+        self.epochs = list(dict.fromkeys(e.epoch for e in entries))
+        self.ids = {place: self.message_at(place) for place in self.at}
+        """What each place meant to anybody: grows with what clients report."""
+
+    def message_at(self, place: Place) -> Id | None:
+        """Return the message in a place of the log as it is at the end."""
+        index = self.at.get(place)
+        if index is None:
+            return None
+        entry = self.entries[index]
+        return Id(entry.sender, entry.number, entry.digest)
+
+
+def check(evidence: Evidence) -> list[Finding]:
+    """Return every broken promise."""
+    findings: list[Finding] = []
+    logs = {name: Log(name, entries) for name, entries in evidence.stored.items()}
+    for log in logs.values():
+        findings += check_log(log)
+        findings += compare(log, evidence.fetched.get(log.name, []))
+    sent: dict[str, dict[tuple[str, int], int]] = {}
+    for sender, history in evidence.senders.items():
+        digests = sent[sender] = {}
+        findings += check_sender(sender, history, logs, digests)
+    for log in logs.values():
+        findings += check_contents(log, sent)
+    for reader, history in evidence.readers.items():
+        findings += check_reader(reader, history, logs)
+    return findings
+
+
+# --- the log itself ------------------------------------------------------------------------------
+def check_log(log: Log) -> Iterator[Finding]:
+    """One sequence: prev names the entry before, seqs ascend, an epoch that ended stays ended."""
+    before = Entry("", 0, 0, "", 0, 0)
+    places: set[Place] = set()
+    for entry in log.entries:
+        place = Place(entry.epoch, entry.seq)
+        if place in places:
+            yield Finding(Fault.SEQ_REUSED, f"{log.name} {place}: twice in the log")
+        places.add(place)
+        if entry.prev != before.seq or entry.seq <= before.seq:
+            yield Finding(Fault.LOG_BROKEN, f"{log.name}: {entry} after {before}")
+        before = entry
+    changes = sum(a.epoch != b.epoch for a, b in zip(log.entries, log.entries[1:], strict=False))
+    if changes >= len(log.epochs) > 0:
+        yield Finding(Fault.LOG_BROKEN, f"{log.name}: an epoch that had ended goes on")
+
+
+def compare(log: Log, fetched: list[Entry]) -> Iterator[Finding]:
+    """The log read by a client is the log in the store."""
+    if fetched == log.entries:
+        return
+    for index, (one, other) in enumerate(zip(log.entries, fetched, strict=False)):
+        if one != other:
+            yield Finding(Fault.LOG_DIFFERS, f"{log.name}[{index}]: {one} != {other}")
+            return
+    sizes = f"{len(log.entries)} entries, {len(fetched)} fetched"
+    yield Finding(Fault.LOG_DIFFERS, f"{log.name}: {sizes}")
+
+
+def check_contents(
+    log: Log, sent: Mapping[str, Mapping[tuple[str, int], int]]
+) -> Iterator[Finding]:
+    """Each message was sent, is there once, and behind those that its sender sent before."""
+    counts = Counter((entry.sender, entry.number) for entry in log.entries)
+    last: dict[str, int] = {}
+    for entry in log.entries:
+        sender, number = entry.sender, entry.number
+        text = f"{log.name} ({entry.epoch}, {entry.seq}): {sender} {number}"
+        if sent.get(sender, {}).get((log.name, number)) != entry.digest:
+            yield Finding(Fault.INVENTED, text)
+        expected = last.get(sender, 0) + 1
+        if number != expected and counts[sender, number] == 1:
+            yield Finding(Fault.REORDERED, f"{text}, expected {expected}")
+        last[sender] = max(number, last.get(sender, 0))
+    for (sender, number), count in counts.items():
+        if count > 1:
+            yield Finding(Fault.DOUBLED, f"{log.name}: {sender} {number}: {count} times")
+
+
+# --- senders -------------------------------------------------------------------------------------
+def check_sender(
+    sender: str,
+    history: Iterable[Record],
+    logs: Mapping[str, Log],
+    digests: dict[tuple[str, int], int],
+) -> Iterator[Finding]:
+    """Every acknowledged message is where its acknowledgement said. Fills ``digests``."""
+    for record in history:
+        match record:
+            case Sent(log=name, number=number, digest=digest):
+                digests[name, number] = digest
+            case Acked(log=name, number=number, epoch=epoch, seq=seq):
+                place = Place(epoch, seq)
+                message = Id(sender, number, digests.get((name, number), 0))
+                log = logs.get(name)
+                if log is None or log.message_at(place) != message:
+                    yield Finding(Fault.LOST, f"{name} {tuple(place)}: {sender} {number}")
+                if log is not None:
+                    yield from _means(log, place, message, f"acknowledged to {sender}")
+            case Failed(log=name, number=number, why=why):
+                yield Finding(Fault.REFUSED, f"{name}: {sender} {number}: {why}")
+            case Lost(why=why):
+                yield Finding(Fault.THROWN_OUT, f"{sender}: {why}")
+            case _:
+                pass
+
+
+def _means(log: Log, place: Place, message: Id, who: str) -> Iterator[Finding]:
+    """Nobody is told of another message in a place."""
+    known = log.ids.setdefault(place, message)
+    if known != message:
+        yield Finding(Fault.SEQ_REUSED, f"{log.name} {place}: {known}, and {message} {who}")
+
+
+# --- readers -------------------------------------------------------------------------------------
+@dataclass(slots=True)
+class View:
+    """Where one reader stands in one log."""
+
+    place: Place
+    index: int
+    """Of the next entry, in the log at the end."""
+    lost: bool = False
+    """True after an entry that is not in the log: where the next one belongs is not known."""
+
+
+@dataclass(slots=True)
+class Reader:
+    """Checks one reader's history, record by record."""
+
+    name: str
+    logs: Mapping[str, Log]
+    views: dict[str, View] = field(default_factory=dict)
+
+    def check(self, record: Record) -> Iterator[Finding]:
+        """Take the next record."""
+        match record:
+            case Seen():
+                yield from self._seen(record)
+            case Hole():
+                yield from self._hole(record)
+            case Began(log=name, epoch=epoch, seq=seq):
+                self._stand(name, Place(epoch, seq))
+            case Resumed(log=name, epoch=epoch, seq=seq):
+                view = self.views.get(name)
+                if view is None or view.place != Place(epoch, seq):
+                    yield self._finding(Fault.SKIPPED, name, f"resumed at {(epoch, seq)}")
+            case Lost(why=why):
+                yield Finding(Fault.THROWN_OUT, f"{self.name}: {why}")
+            case _:
+                pass
+
+    def _finding(self, fault: Fault, log: str, text: str) -> Finding:
+        view = self.views.get(log)
+        place = "nowhere" if view is None else f"at {tuple(view.place)}"
+        return Finding(fault, f"{self.name} in {log}, {place}: {text}")
+
+    def _stand(self, name: str, place: Place) -> None:
+        """Stand behind a place."""
+        log = self.logs.get(name)
+        index = 0 if log is None or place.seq == 0 else log.at.get(place, -1) + 1
+        self.views[name] = View(place, index, lost=place.seq > 0 and index == 0)
+
+    def _seen(self, seen: Seen) -> Iterator[Finding]:
+        log, view = self.logs.get(seen.log), self.views.get(seen.log)
+        place = Place(seen.epoch, seen.seq)
+        if view is None:
+            yield self._finding(Fault.REPEATED, seen.log, f"{seen} before it followed the log")
+            return
+        index = None if log is None else log.at.get(place)
+        if log is not None:
+            message = Id(seen.sender, seen.number, seen.digest)
+            yield from _means(log, place, message, f"to {self.name}")
+        if log is None or index is None:
+            yield self._finding(Fault.NOT_IN_LOG, seen.log, f"got {seen}")
+            view.place, view.lost = place, True
+            return
+        if not view.lost and index < view.index:
+            yield self._finding(Fault.REPEATED, seen.log, f"got {seen}")
+            return
+        if not view.lost and index > view.index:
+            yield self._finding(Fault.SKIPPED, seen.log, f"got {seen}")
+        elif seen.prev != log.entries[index].prev:
+            yield self._finding(Fault.LOG_DIFFERS, seen.log, f"got {seen}")
+        view.place, view.index, view.lost = place, index + 1, False
+
+    def _hole(self, hole: Hole) -> Iterator[Finding]:
+        log = self.logs.get(hole.log)
+        epochs = [] if log is None else log.epochs
+        if hole.reason != GapReason.EPOCH or len(epochs) < 2:
+            yield self._finding(Fault.GAP, hole.log, f"told {hole}")
+        self._stand(hole.log, Place(*hole.end))
+
+
+def check_reader(
+    reader: str, history: Iterable[Record], logs: Mapping[str, Log]
+) -> Iterator[Finding]:
+    """In order, without repeats, complete except for reported gaps."""
+    checking = Reader(reader, logs)
+    for record in history:
+        yield from checking.check(record)

@@ -1,0 +1,243 @@
+"""The nemesis: what is done to server, network and clients, in an order that a seed decides."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from tests.torture.cast import Player
+from tests.torture.effort import Effort
+from tests.torture.proxy import Proxy
+from tests.torture.server import Server
+
+HOLD_S = (0.3, 4.0)
+LONG_HOLD_S = (6.0, 8.0)
+"""Longer than ``worker_timeout_s``: the worker is replaced while it is stopped."""
+ALL_READERS_S = 2.0
+FREEZE_S = (0.1, 0.8)
+CLIENT_DEAD_S = (0.0, 2.0)
+SERVER_DEAD_S = (0.0, 1.0)
+
+
+@dataclass(slots=True)
+class Stage:
+    """All that can be hurt."""
+
+    server: Server
+    proxy: Proxy
+    players: list[Player]
+    effort: Effort
+    chance: random.Random
+    record: list[str] = field(default_factory=list)
+    """What was done, in order, for the report."""
+    healing: set[asyncio.Task[None]] = field(default_factory=set)
+    """Wounds that end by themselves."""
+
+    def later(self, seconds: float, heal: Callable[[], None]) -> None:
+        """Undo something after a while, however the run goes on."""
+
+        async def wait() -> None:
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                heal()
+
+        task = asyncio.ensure_future(wait())
+        self.healing.add(task)
+        task.add_done_callback(self.healing.discard)
+
+    async def healed(self) -> None:
+        """Wait until nothing is stopped or dead any more."""
+        while self.healing:
+            await asyncio.wait(self.healing)
+
+    async def heal_now(self) -> None:
+        """Undo everything at once: the run is being given up."""
+        for task in self.healing:
+            task.cancel()
+        await asyncio.gather(*self.healing, return_exceptions=True)
+
+
+Blow = Callable[[Stage], Awaitable[None]]
+
+
+async def kill_worker(stage: Stage) -> None:
+    """``kill -9`` of a worker."""
+    pids = stage.server.workers()
+    if pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(stage.chance.choice(pids), signal.SIGKILL)
+            stage.effort.worker_kills += 1
+
+
+async def kill_all_workers(stage: Stage) -> None:
+    """``kill -9`` of all workers in one moment."""
+    for pid in stage.server.workers():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            stage.effort.worker_kills += 1
+
+
+async def kill_agent(stage: Stage) -> None:
+    """``kill -9`` of the key agent."""
+    pid = stage.server.agent()
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            stage.effort.agent_kills += 1
+
+
+async def kill_server(stage: Stage) -> None:
+    """``kill -9`` of the supervisor; a new server on the same port and data."""
+    stage.effort.server_kills += 1
+    await stage.server.kill()
+    await asyncio.sleep(stage.chance.uniform(*SERVER_DEAD_S))
+    await stage.server.start()
+
+
+async def reboot(stage: Stage) -> None:
+    """As ``kill_server``; the new server believes that the machine was restarted: new epochs."""
+    stage.effort.reboots += 1
+    stage.server.reboot()
+    await kill_server(stage)
+
+
+async def stop_server(stage: Stage) -> None:
+    """TERM; a new server on the same port and data."""
+    stage.effort.server_stops += 1
+    await stage.server.stop()
+    await stage.server.start()
+
+
+async def cut(stage: Stage) -> None:
+    """Reset some of the clients' connections, or all of them."""
+    connections = stage.proxy.connections
+    count = stage.chance.choice([1, 1, 2, len(connections)])
+    chosen = stage.chance.sample(connections, min(count, len(connections)))
+    stage.proxy.cut(chosen)
+    stage.effort.cuts += len(chosen)
+
+
+async def kill_client(stage: Stage) -> None:
+    """``kill -9`` of a client's process; a new one goes on from its history."""
+    running = [player for player in stage.players if player.running and not player.stopped]
+    if not running:
+        return
+    player = stage.chance.choice(running)
+    player.kill()
+    stage.effort.client_kills += 1
+    stage.later(stage.chance.uniform(*CLIENT_DEAD_S), player.start)
+
+
+async def stop_reader(stage: Stage) -> None:
+    """SIGSTOP of a reader for some seconds: it reads nothing, its connection stays."""
+    readers = [
+        player
+        for player in stage.players
+        if player.part.program == "reader" and player.running and not player.stopped
+    ]
+    if readers:
+        player = stage.chance.choice(readers)
+        player.stop()
+        stage.effort.stops += 1
+        stage.later(stage.chance.uniform(*HOLD_S), player.go_on)
+
+
+async def stop_all_readers(stage: Stage) -> None:
+    """SIGSTOP of every reader, long enough to fall behind."""
+    for player in stage.players:
+        if player.part.program == "reader" and player.running and not player.stopped:
+            player.stop()
+            stage.effort.stops += 1
+            stage.later(ALL_READERS_S, player.go_on)
+
+
+async def stop_worker(stage: Stage) -> None:
+    """SIGSTOP of a worker, mostly for less time than it takes to be replaced."""
+    pids = stage.server.workers()
+    if pids:
+        pid = stage.chance.choice(pids)
+        stage.server.hold(pid)
+        stage.effort.stops += 1
+        span = LONG_HOLD_S if stage.chance.random() < 0.15 else HOLD_S
+        stage.later(stage.chance.uniform(*span), lambda: stage.server.go_on(pid))
+
+
+async def freeze_and_cut(stage: Stage) -> None:
+    """SIGSTOP all workers, cut all connections, SIGCONT: what was sent is stored, and resent."""
+    pids = stage.server.workers()
+    for pid in pids:
+        stage.server.hold(pid)
+    stage.effort.stops += len(pids)
+    await asyncio.sleep(stage.chance.uniform(*FREEZE_S))
+    stage.effort.cuts += len(stage.proxy.connections)
+    stage.proxy.cut(stage.proxy.connections)
+    for pid in pids:
+        stage.server.go_on(pid)
+
+
+async def freeze_and_kill(stage: Stage) -> None:
+    """SIGSTOP a worker, and kill it when it has work waiting."""
+    pids = stage.server.workers()
+    if pids:
+        pid = stage.chance.choice(pids)
+        stage.server.hold(pid)
+        stage.effort.stops += 1
+        await asyncio.sleep(stage.chance.uniform(*FREEZE_S))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+            stage.effort.worker_kills += 1
+        stage.server.go_on(pid)
+
+
+async def rest(stage: Stage) -> None:
+    """Do nothing: in a script, let the load go on for a while."""
+
+
+WEIGHTS: dict[Blow, float] = {
+    kill_worker: 5,
+    kill_all_workers: 0.5,
+    kill_agent: 1,
+    kill_server: 1,
+    stop_server: 0.7,
+    reboot: 0.5,
+    cut: 5,
+    kill_client: 4,
+    stop_reader: 4,
+    stop_worker: 2,
+    freeze_and_cut: 2,
+    freeze_and_kill: 2,
+}
+"""How often each blow falls in a run by chance."""
+
+
+async def strike(stage: Stage, blow: Blow, at: float) -> None:
+    """One blow, written down."""
+    stage.record.append(f"{at:7.2f} {blow.__name__}")
+    await blow(stage)
+
+
+async def rage(stage: Stage, seconds: float, pause_s: float) -> None:
+    """Strike at random until the time is over; everything once first, so that nothing is missed."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    blows, weights = list(WEIGHTS), list(WEIGHTS.values())
+    first = stage.chance.sample(blows, len(blows))
+    while (at := loop.time() - began) < seconds:
+        blow = first.pop() if first else stage.chance.choices(blows, weights)[0]
+        await strike(stage, blow, at)
+        await asyncio.sleep(stage.chance.expovariate(1 / pause_s))
+
+
+async def follow(stage: Stage, script: list[tuple[float, Blow]]) -> None:
+    """Strike as a script says: (seconds since the one before, blow) each."""
+    at = 0.0
+    for pause_s, blow in script:
+        at += pause_s
+        await asyncio.sleep(pause_s)
+        await strike(stage, blow, at)

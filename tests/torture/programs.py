@@ -1,0 +1,106 @@
+"""What the client programs of a run share: who they are, what they send, how they come back."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import zlib
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+from relay import limits
+from relay.client import backoff
+from relay.client.aio import Client
+from relay.client.errors import ClientError
+from relay.client.events import State, StateChanged
+from relay.client.identity import Identity
+from tests.torture.records import Connection, Lost, Recorder, Totals
+
+RETRY_S = 0.2
+BACKOFF_S_MAX = 1.0
+"""Instead of 20 s: a run wants clients that come back, again and again."""
+SHORT_BYTES = 1500
+LONG_BYTES = 16_000
+LONG_IN = 50
+"""One message in so many is a long one."""
+
+
+class Role(NamedTuple):
+    """What a client program is told by its command line."""
+
+    address: str
+    name: str
+    history: Path
+    logs: list[str]
+    seed: int
+    option: str
+
+
+def parse_role(argv: list[str] | None = None) -> Role:
+    """Read the command line that ``cast`` writes."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("address")
+    parser.add_argument("name")
+    parser.add_argument("history", type=Path)
+    parser.add_argument("logs")
+    parser.add_argument("seed", type=int)
+    parser.add_argument("option")
+    given = parser.parse_args(argv)
+    return Role(
+        given.address, given.name, given.history, given.logs.split(","), given.seed, given.option
+    )
+
+
+def identity_of(name: str, seed: int, counters: dict[str, int] | None = None) -> Identity:
+    """Return the instance that a client of this name is, in every one of its processes."""
+    secret = blake2b(f"secret {seed} {name}".encode(), digest_size=limits.SECRET_BYTES).digest()
+    producer = blake2b(f"id {seed} {name}".encode(), digest_size=limits.PRODUCER_BYTES).digest()
+    return Identity(secret, producer, counters or {})
+
+
+def body_of(name: str, log: str, number: int, seed: int) -> bytes:
+    """Return the body of a sender's message: the same one whenever it is sent again."""
+    chance = random.Random(f"{seed} {name} {log} {number}")
+    longest = LONG_BYTES if chance.randrange(LONG_IN) == 0 else SHORT_BYTES
+    head = f"{name} {log} {number} ".encode()
+    return head + chance.randbytes(chance.randrange(longest)).hex().encode()[:longest]
+
+
+def digest_of(body: bytes) -> int:
+    """Return what stands for a body in the records."""
+    return zlib.crc32(body)
+
+
+def hasten() -> None:
+    """Let clients come back soon."""
+    backoff.MAX_S = BACKOFF_S_MAX  # type: ignore[misc]
+
+
+async def connect(role: Role, recorder: Recorder, counters: dict[str, int] | None = None) -> Client:
+    """Connect for the first time in this process, as often as it takes."""
+    while True:
+        client = Client(
+            role.address, name=role.name, identity=identity_of(role.name, role.seed, counters)
+        )
+        try:
+            await client.connect()
+        except ClientError as error:
+            # A program's first attempt is final for the library; this program is stubborn.
+            recorder.write(Connection("failed", f"{type(error).__name__}: {error}"))
+            await asyncio.sleep(RETRY_S)
+        else:
+            return client
+
+
+def note_state(recorder: Recorder, client: Client, event: StateChanged) -> None:
+    """Write down that a connection came or went."""
+    recorder.write(Connection(event.state.value, event.detail))
+    if event.state is State.CLOSED and event.detail:
+        recorder.write(Lost(event.detail))
+
+
+def note_totals(recorder: Recorder, client: Client) -> None:
+    """Write down what the library counted, before a client is given up."""
+    recorder.write(Totals(**client.statistics))

@@ -1,0 +1,172 @@
+"""What the clients of a run write down: one JSON line each, in the file before it counts.
+
+A client's file is also all that it remembers: a client that was killed reads it and goes on. So
+what it says of itself and what it knew can never differ.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import msgspec
+
+
+class Sent(msgspec.Struct, frozen=True, array_like=True, tag="sent"):
+    """A sender is about to send its message ``number`` (from 1, per log; also its counter)."""
+
+    log: str
+    number: int
+    digest: int
+
+
+class Acked(msgspec.Struct, frozen=True, array_like=True, tag="acked"):
+    """The server has acknowledged it, as (epoch, seq)."""
+
+    log: str
+    number: int
+    epoch: str
+    seq: int
+
+
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
+    """The server has refused it for good. No message of a run deserves that."""
+
+    log: str
+    number: int
+    why: str
+
+
+class Began(msgspec.Struct, frozen=True, array_like=True, tag="began"):
+    """A reader follows a log for the first time: entries after (epoch, seq) come."""
+
+    log: str
+    epoch: str
+    seq: int
+
+
+class Resumed(msgspec.Struct, frozen=True, array_like=True, tag="resumed"):
+    """A reader follows a log again in a new process, from the last entry of its file."""
+
+    log: str
+    epoch: str
+    seq: int
+
+
+class Seen(msgspec.Struct, frozen=True, array_like=True, tag="seen"):
+    """A reader got an entry."""
+
+    log: str
+    epoch: str
+    seq: int
+    prev: int
+    sender: str
+    number: int
+    digest: int
+
+
+class Hole(msgspec.Struct, frozen=True, array_like=True, tag="gap"):
+    """A reader was told of a gap: after ``start`` up to and with ``end``, each (epoch, seq)."""
+
+    log: str
+    start: tuple[str, int]
+    end: tuple[str, int]
+    reason: int
+
+
+class Placed(msgspec.Struct, frozen=True, array_like=True, tag="placed"):
+    """A reader was told that it is live (or behind) at ``seq``."""
+
+    log: str
+    live: bool
+    seq: int
+
+
+class Connection(msgspec.Struct, frozen=True, array_like=True, tag="connection"):
+    """The state of the client's connection, by the client's own words."""
+
+    state: str
+    detail: str
+
+
+class Lost(msgspec.Struct, frozen=True, array_like=True, tag="lost"):
+    """The client has ended, or stopped following a log, without being asked to."""
+
+    why: str
+
+
+class Process(msgspec.Struct, frozen=True, array_like=True, tag="process"):
+    """A process of this client begins (or, as its last word, ends as it was told)."""
+
+    pid: int
+    ends: bool = False
+
+
+class Totals(msgspec.Struct, frozen=True, array_like=True, tag="totals"):
+    """At the end of a connection or process: what the client library counted since the last."""
+
+    logins: int
+    resent: int
+    repeats: int
+    rejoins: int
+    """Times that the client found something missing, and joined again: it must not be needed."""
+
+
+Record: TypeAlias = (
+    Sent
+    | Acked
+    | Failed
+    | Began
+    | Resumed
+    | Seen
+    | Hole
+    | Placed
+    | Connection
+    | Lost
+    | Process
+    | Totals
+)
+_ENCODER: Final = msgspec.json.Encoder()
+_DECODER: Final = msgspec.json.Decoder(Record)
+
+
+class Recorder:
+    """Appends records to a file; each is with the kernel when ``write`` returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file; a line that its last process did not finish is cut off."""
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        whole = path.read_bytes().rfind(b"\n") + 1
+        os.ftruncate(self._fd, whole)
+
+    def write(self, record: Record) -> None:
+        """Append one record."""
+        os.write(self._fd, _ENCODER.encode(record) + b"\n")
+
+
+class Follower:
+    """Reads a file of records while its client writes it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = 0
+
+    def new(self) -> Iterator[Record]:
+        """Yield the whole records that were added since the last call."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._at)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self._at += len(line)
+                record: Record = _DECODER.decode(line)
+                yield record
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Yield all records of a file."""
+    return Follower(path).new()

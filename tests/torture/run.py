@@ -1,0 +1,267 @@
+"""One run: a server, its clients, the nemesis; then silence, and the checker."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from relay.chat.partition import partition_of
+from tests.torture import nemesis, stored
+from tests.torture.cast import Part, Player
+from tests.torture.checker import Evidence, Fault, Finding, Place, check
+from tests.torture.effort import Effort
+from tests.torture.nemesis import Blow, Stage
+from tests.torture.proxy import Proxy
+from tests.torture.records import read_records
+from tests.torture.server import Server
+
+POLL_S = 0.1
+READER_OPTIONS = ("plain", "trusting", "small", "late+trusting", "sleepy", "trusting+sleepy")
+SHOWN_MAX = 5
+"""Findings of one kind in a report."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run is to do."""
+
+    seed: int
+    seconds: float
+    """Of the nemesis; start, silence and check come on top."""
+    workers: int = 2
+    senders: int = 3
+    readers: int = 5
+    rooms: int = 3
+    rate: float = 40.0
+    """Messages per second and sender."""
+    pause_s: float = 0.8
+    """Mean time between two blows."""
+    script: tuple[tuple[float, Blow], ...] | None = None
+    """Blows in order, instead of blows by chance."""
+    fault: str = "drop-batches=0.05"
+    """Planted in the server."""
+    reader_options: tuple[str, ...] = READER_OPTIONS
+    minimum: Effort = field(default_factory=Effort)
+    back_s: float = 40.0
+    """When the nemesis has ended: for all clients to be back, and all sends to have ended."""
+    head_s: float = 10.0
+    """Then: for connected readers to reach the head (rule 10)."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of it."""
+
+    plan: Plan
+    effort: Effort
+    findings: list[Finding]
+    record: list[str]
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """Where the run did too little to mean anything."""
+        return self.effort.short_of(self.plan.minimum)
+
+    @property
+    def passed(self) -> bool:
+        """True when it did enough, and nothing was found."""
+        return not self.findings and not self.shortfalls
+
+    @property
+    def faults(self) -> set[Fault]:
+        """Which promises were broken."""
+        return {finding.fault for finding in self.findings}
+
+    def __str__(self) -> str:
+        lines = [f"seed {self.plan.seed}, {self.plan.seconds:g} s", *self.effort.lines()]
+        for fault in Fault:
+            found = [finding for finding in self.findings if finding.fault is fault]
+            lines += [str(finding) for finding in found[:SHOWN_MAX]]
+            if len(found) > SHOWN_MAX:
+                lines.append(f"... and {len(found) - SHOWN_MAX} more of {fault.name}")
+        if self.findings:
+            lines.append(f"FAILED: {len(self.findings)} findings")
+        elif self.shortfalls:
+            lines.append("PROVED NOTHING: " + "; ".join(self.shortfalls))
+        else:
+            lines.append("PASSED: nothing lost, doubled, reordered or skipped")
+        return "\n".join(lines)
+
+
+def rooms_for(count: int, workers: int) -> tuple[str, ...]:
+    """Return names of rooms whose homes are spread over the workers."""
+    names: list[str] = []
+    number = 0
+    while len(names) < count:
+        name = f"room{number}"
+        if partition_of(name) % workers == len(names) % workers:
+            names.append(name)
+        number += 1
+    return tuple(names)
+
+
+class Run:
+    """See the module's docstring."""
+
+    def __init__(self, plan: Plan, directory: Path, say: Callable[[str], None]) -> None:
+        """Prepare.
+
+        Args:
+            plan: what to do.
+            directory: for the data, and every client's history.
+            say: takes lines about how it goes.
+        """
+        self._plan = plan
+        self._data = directory / "data"
+        self._directory = directory
+        self._say = say
+        self._rooms = rooms_for(plan.rooms, plan.workers)
+        self._server = Server(self._data, plan.workers, plan.fault)
+        self._effort = Effort()
+        self._findings: list[Finding] = []
+
+    async def run(self) -> Report:
+        """Do all of it; nothing that was started is left behind."""
+        plan = self._plan
+        async with Proxy() as proxy:
+            await self._server.start()
+            proxy.target = self._server.relay.port
+            fingerprint = self._server.relay.address.removeprefix("relay://").split("@")[0]
+            address = f"relay://{fingerprint}@127.0.0.1:{proxy.port}"
+            players = self._players(address)
+            chance = random.Random(plan.seed)
+            stage = Stage(self._server, proxy, players, self._effort, chance)
+            try:
+                for player in players:
+                    player.start()
+                await self._until(lambda: all(p.online for p in players), players, plan.back_s)
+                await self._torture(stage)
+                await self._settle(stage)
+                findings = await self._verdict(stage)
+            finally:
+                await stage.heal_now()
+                for player in players:
+                    player.kill()
+                if self._server.up:
+                    await self._server.kill()
+        self._server.count(self._effort)
+        return Report(plan, self._effort, findings, stage.record)
+
+    def _players(self, address: str) -> list[Player]:
+        plan = self._plan
+        options = plan.reader_options
+        parts = [
+            Part(f"sender{n}", "sender", self._rooms, str(plan.rate)) for n in range(plan.senders)
+        ]
+        parts += [
+            Part(f"reader{n}", "reader", self._rooms, options[n % len(options)])
+            for n in range(plan.readers)
+        ]
+        return [
+            Player(part, self._directory / f"{part.name}.jsonl", plan.seed, address)
+            for part in parts
+        ]
+
+    # --- the phases ---------------------------------------------------------------------------
+    async def _torture(self, stage: Stage) -> None:
+        plan = self._plan
+        if plan.script is None:
+            striking = asyncio.ensure_future(nemesis.rage(stage, plan.seconds, plan.pause_s))
+        else:
+            striking = asyncio.ensure_future(nemesis.follow(stage, list(plan.script)))
+        try:
+            while not striking.done():
+                await asyncio.wait({striking}, timeout=5.0)
+                self._follow(stage.players)
+                self._say(self._progress(stage))
+            await striking
+        finally:
+            striking.cancel()
+
+    def _progress(self, stage: Stage) -> str:
+        effort = self._effort
+        return (
+            f"{len(stage.record)} blows, {effort.acknowledged:,} acknowledged, "
+            f"{effort.delivered:,} delivered"
+        )
+
+    async def _settle(self, stage: Stage) -> None:
+        """Let everything come back; stop the load; every reader must reach the head."""
+        plan, players = self._plan, stage.players
+        await stage.healed()
+        senders = [player for player in players if player.part.program == "sender"]
+        readers = [player for player in players if player.part.program == "reader"]
+        for sender in senders:
+            sender.finish()
+        await self._until(
+            lambda: (
+                self._server.complete()
+                and all(sender.ended for sender in senders)
+                and all(reader.online for reader in readers)
+            ),
+            players,
+            plan.back_s,
+        )
+        for player in players:
+            if player in senders and not player.ended:
+                text = f"{player.part.name}: {player.unacknowledged} sends without an outcome"
+                self._findings.append(Finding(Fault.NEVER_BACK, text))
+            elif player in readers and not player.online:
+                self._findings.append(Finding(Fault.NEVER_BACK, player.part.name))
+        heads = {room: Place(*stored.read_head(self._data, room)) for room in self._rooms}
+        self._say("the load has stopped; waiting for every reader to reach the head")
+        await self._until(
+            lambda: all(reader.places == heads for reader in readers), players, plan.head_s
+        )
+        for reader in readers:
+            for room, head in heads.items():
+                if reader.online and reader.places.get(room) != head:
+                    text = f"{reader.part.name} in {room}: {reader.places.get(room)}, head {head}"
+                    self._findings.append(Finding(Fault.NOT_AT_HEAD, text))
+
+    async def _verdict(self, stage: Stage) -> list[Finding]:
+        """End the readers, read the logs, and compare."""
+        for player in stage.players:
+            player.finish()
+        await self._until(
+            lambda: not any(player.running for player in stage.players), stage.players, 10.0
+        )
+        # Straight to the server: the proxy is part of the torture.
+        address = self._server.relay.address
+        fetched = {room: await stored.fetch(address, room) for room in self._rooms}
+        in_store = {room: stored.read_store(self._data, room) for room in self._rooms}
+        await self._server.stop()
+        histories = {
+            program: {
+                player.part.name: read_records(player.history)
+                for player in stage.players
+                if player.part.program == program
+            }
+            for program in ("sender", "reader")
+        }
+        self._say("checking")
+        evidence = Evidence(in_store, fetched, histories["sender"], histories["reader"])
+        return check(evidence) + self._findings + self._server.bugs()
+
+    # --- watching -----------------------------------------------------------------------------
+    def _follow(self, players: list[Player]) -> None:
+        for player in players:
+            player.follow(self._effort)
+
+    async def _until(
+        self, condition: Callable[[], bool], players: list[Player], deadline_s: float
+    ) -> None:
+        """Wait for a condition, at most so long; what is not true then is a finding elsewhere."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + deadline_s
+        while not condition() and loop.time() < deadline:
+            await asyncio.sleep(POLL_S)
+            self._follow(players)
+
+
+async def torture(plan: Plan, directory: Path, say: Callable[[str], None] = print) -> Report:
+    """Run a plan to its verdict."""
+    return await Run(plan, directory, say).run()

@@ -1,0 +1,129 @@
+"""The server of a run: started again and again on the same port and data, by whatever end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from tests.support.cluster import Relay
+from tests.torture.checker import Fault, Finding
+from tests.torture.effort import Effort
+
+GONE_S: Final = 30.0
+BUGS: Final = frozenset(
+    {"turn_failed", "session_failed", "log_went_back", "periodic_task_failed", "catchup_failed"}
+)
+"""Events of the server's log that no torture excuses."""
+
+
+class Server:
+    """One relay over as many lives as it takes."""
+
+    def __init__(self, data: Path, workers: int, fault: str) -> None:
+        self._data = data
+        self._workers = workers
+        self._fault = fault
+        self._boot = 1
+        self._bind = "127.0.0.1:0"
+        self._relay: Relay | None = None
+        self._held: set[int] = set()
+        """Process ids that SIGSTOP holds."""
+        self.logs: list[list[str]] = []
+        """The server's log, one for each life."""
+        self.up = False
+
+    # --- lives ------------------------------------------------------------------------------------
+    async def start(self) -> None:
+        """Start it, and wait until it serves."""
+        fault = f"observe,boot-id={self._boot},{self._fault}".strip(",")
+        relay = await asyncio.to_thread(
+            lambda: Relay(self._data, bind=self._bind, workers=self._workers, fault=fault)
+        )
+        self._relay = relay
+        self.logs.append(relay.log)
+        await asyncio.to_thread(relay.__enter__)
+        self._bind = f"127.0.0.1:{relay.port}"
+        self.up = True
+
+    @property
+    def relay(self) -> Relay:
+        """The life that it leads now."""
+        assert self._relay is not None
+        return self._relay
+
+    async def kill(self) -> None:
+        """``kill -9`` of the supervisor: its children must follow it."""
+        self.up = False
+        children = list(self.relay.children())
+        os.kill(self.relay.process.pid, signal.SIGKILL)
+        await asyncio.to_thread(psutil.wait_procs, children, GONE_S)
+        await asyncio.to_thread(self.relay.kill)
+
+    async def stop(self) -> None:
+        """TERM, and wait."""
+        self.up = False
+        for pid in list(self._held):
+            self.go_on(pid)
+        self.relay.process.terminate()
+        try:
+            await asyncio.to_thread(self.relay.process.wait, GONE_S)
+        finally:
+            await asyncio.to_thread(self.relay.kill)
+
+    def reboot(self) -> None:
+        """The next life is on a machine that was restarted, as far as it can tell."""
+        self._boot += 1
+
+    # --- its processes ----------------------------------------------------------------------------
+    def workers(self) -> list[int]:
+        """Process ids of the workers that are there just now."""
+        return self.relay.workers()
+
+    def agent(self) -> int | None:
+        """The key agent's process id."""
+        return self.relay.agent()
+
+    def hold(self, pid: int) -> None:
+        """SIGSTOP."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            self._held.add(pid)
+
+    def go_on(self, pid: int) -> None:
+        """SIGCONT; a process that was held for too long has been replaced meanwhile."""
+        self._held.discard(pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+    def complete(self) -> bool:
+        """True when every worker and the agent are there."""
+        return self.up and len(self.workers()) == self._workers and self.agent() is not None
+
+    # --- what it says of itself -------------------------------------------------------------------
+    def count(self, effort: Effort) -> None:
+        """Add what the workers counted (``observe`` of ``tests.support.faulty``)."""
+        for path in self._data.parent.glob(f"{self._data.name}.fault.*.json"):
+            counted = json.loads(path.read_bytes())
+            effort.repairs += counted["repairs"]
+            effort.dropped += counted["dropped"]
+
+    def bugs(self) -> list[Finding]:
+        """Return what its log has that never should be there."""
+        lines = [line for log in self.logs for line in log]
+        found = [line for line in lines if _is_bug(line)]
+        return [Finding(Fault.SERVER_ERROR, line[:2000]) for line in found]
+
+
+def _is_bug(line: str) -> bool:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return True  # a traceback, or a message of the interpreter
+    return event.get("event") in BUGS or "exc_info" in event

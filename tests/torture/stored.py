@@ -1,0 +1,74 @@
+"""The log at the end of a run, by two ways: out of the store's files, and by a fresh client."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from relay.chat.entries import NO_EPOCH
+from relay.chat.partition import partition_of
+from relay.client.aio import Client
+from relay.client.events import Gap, Message
+from relay.limits import U63_MAX
+from relay.store.directory import DataDirectory
+from relay.store.reader import SqliteReader
+from relay.wire.envelopes import EntryMessage, unpack_entry
+from tests.torture.checker import Entry
+from tests.torture.programs import digest_of
+
+PAGE_BYTES = 1_000_000
+FETCH_S = 60.0
+
+
+def _entry(entry: EntryMessage) -> Entry:
+    digest = digest_of(entry.body)
+    epoch = entry.epoch.hex()
+    return Entry(epoch, entry.seq, entry.prev, entry.sender, entry.counter, digest)
+
+
+def read_store(data: Path, log: str) -> list[Entry]:
+    """Read all of a log from its partition's file."""
+    reader = SqliteReader(DataDirectory(data).partition_path(partition_of(log)))
+    try:
+        entries: list[Entry] = []
+        while True:
+            after = entries[-1].seq if entries else 0
+            page = reader.read(log, after, U63_MAX, PAGE_BYTES)
+            entries += [_entry(unpack_entry(packed)) for _, packed in page.rows]
+            if page.end:
+                return entries
+    finally:
+        reader.close()
+
+
+def read_head(data: Path, log: str) -> tuple[str, int]:
+    """Read (epoch, seq) of a log's last entry."""
+    reader = SqliteReader(DataDirectory(data).partition_path(partition_of(log)))
+    try:
+        rows = reader.read_back(log, U63_MAX, 1, PAGE_BYTES).rows
+        if not rows:
+            return NO_EPOCH.hex(), 0
+        entry = unpack_entry(rows[0][1])
+        return entry.epoch.hex(), entry.seq
+    finally:
+        reader.close()
+
+
+async def fetch(address: str, log: str) -> list[Entry]:
+    """Read all of a log as a client that begins at its first entry; what came in the deadline."""
+    entries: list[Entry] = []
+    async with Client(address, name="auditor") as client:
+        joined = await client.join(log, since=0)
+        place = joined.start
+        try:
+            async with asyncio.timeout(FETCH_S):
+                while place.seq < joined.head.seq:
+                    event = await anext(client)
+                    if isinstance(event, Message):
+                        entries.append(_entry(event))
+                        place = event.cursor
+                    elif isinstance(event, Gap):
+                        place = event.end
+        except TimeoutError:
+            pass  # the comparison with the store says what is missing
+    return entries
