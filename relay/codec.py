@@ -185,27 +185,30 @@ class Schema:
             # The usual case, one message: three times faster than a streaming unpacker.
             value = msgpack.unpackb(content, raw=False, strict_map_key=True, **self._bounds)
         except msgpack.ExtraData:
-            return self._unpack_many(content)
+            pass  # several; outside of this block: the exception holds the peer's bytes
         except _REFUSED as error:
             raise _not_allowed(error) from None
-        return [self._checked(value)]
+        else:
+            return [self._checked(value)]
+        return self._unpack_many(content)
 
     def _unpack_many(self, content: bytes) -> list[object]:
         decoder = msgpack.Unpacker(
             raw=False, strict_map_key=True, max_buffer_size=len(content), **self._bounds
         )
         messages: list[object] = []
+        end = 0
         try:
             decoder.feed(content)
             for value in decoder:
+                # Noted here: behind the last whole value, tell() counts half a value's header too.
+                end = decoder.tell()
                 messages.append(self._checked(value))
                 if len(messages) > self._count_max:
                     raise EnvelopeError(f"more than {self._count_max} messages in one content")
-        except EnvelopeError:
-            raise
         except _REFUSED as error:
             raise _not_allowed(error) from None
-        if decoder.tell() != len(content):
+        if end != len(content):
             raise EnvelopeError("a message is cut off at the end of its content")
         return messages
 
@@ -219,7 +222,7 @@ class Schema:
         if shape is None:
             if op in self._other_way:
                 raise EnvelopeError(f"operation {op} travels the other way")
-            _check_depth(value)
+            _check_unread(value)
             return Unknown(op)
         make, checks = shape
         count = len(checks)
@@ -231,10 +234,11 @@ class Schema:
                 field = list(make.__annotations__)[index]
                 raise EnvelopeError(f"{make.__name__}: bad {field}")
         if len(value) > count + 1:
-            _check_depth(value[count + 1 :])
+            _check_unread(value[count + 1 :])
         return make(*fields)
 
 
+_FIELD_TYPES: Final = frozenset({int, bool, float, str, bytes, list, type(None)})
 _REFUSED: Final = (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError)
 
 
@@ -243,12 +247,18 @@ def _not_allowed(error: Exception) -> EnvelopeError:
     return EnvelopeError(f"not msgpack as allowed here ({type(error).__name__})")
 
 
-def _check_depth(value: list[object]) -> None:
-    """Refuse fields of a later version that are nested too deep. Iterative: no recursion error."""
+def _check_unread(value: list[object]) -> None:
+    """Refuse fields of a later version that are nested too deep, or of a type that no field has.
+
+    msgpack lets an empty map and an empty extension pass its bounds of 0. Iterative: no recursion
+    error.
+    """
     level: list[object] = [value]
     for _ in range(limits.ENVELOPE_DEPTH_MAX):
         level = [inner for outer in level if type(outer) is list for inner in outer]
         if not level:
             return
+        if not _FIELD_TYPES.issuperset(map(type, level)):
+            raise EnvelopeError("a map or an extension type")
     if any(type(inner) is list for inner in level):
         raise EnvelopeError(f"nested deeper than {limits.ENVELOPE_DEPTH_MAX}")

@@ -1,0 +1,410 @@
+"""Envelopes: every operation both ways, and everything that msgpack lets pass and we do not."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.codec import Unknown
+from relay.errors import EnvelopeError
+from relay.wire.envelopes import (
+    CLIENT_SHAPES,
+    SERVER_SHAPES,
+    Ack,
+    Behind,
+    ClientEnvelope,
+    EntryMessage,
+    Error,
+    Gap,
+    Hello,
+    History,
+    Join,
+    Joined,
+    Leave,
+    Left,
+    Live,
+    Members,
+    Op,
+    Page,
+    Refused,
+    Roster,
+    Send,
+    ServerEnvelope,
+    Welcome,
+    Who,
+    pack,
+    pack_entry,
+    pack_page,
+    unpack_client,
+    unpack_content,
+    unpack_entry,
+    unpack_server,
+)
+
+Unpack = Callable[[bytes], list[Any]]
+Envelope: TypeAlias = ClientEnvelope | ServerEnvelope
+E, P = b"epoch..8", b"produc.8"
+U32, U63 = 2**32 - 1, 2**63 - 1
+ENTRY = EntryMessage("lobby", E, 7, 6, 1_700_000_000_000, "ann", b"", P, 3, 0, "text/plain", b"hi")
+CLIENT: list[ClientEnvelope] = [
+    Hello("ann", b"s" * 16, P, "Ann", "relay/1"),
+    Hello("a" * 32, b"s" * 16, P, "", ""),
+    Join(1, "lobby", None, 0, 50),
+    Join(U32, "@ann", E, U63, U32),
+    Leave(2, "lobby"),
+    Send("lobby", 1, 0, "text/plain", b"hello"),
+    Send("lobby", U63, 255, "", bytes(32_768)),
+    Who(3, "lobby"),
+    History(4, "lobby", True, 0, 100),
+    History(4, "lobby", False, U63, 65_535),
+]
+SERVER: list[ServerEnvelope] = [
+    Welcome("ann", 1_700_000_000_000, 32_768, 1024, "relay/1"),
+    Joined(1, "lobby", E, 3, E, 7),
+    Left(2, "lobby"),
+    Ack("lobby", 1, E, 0),
+    Refused("lobby", 1, 11, 500, "busy"),
+    Error(0, 4, 0, "é" * 256),
+    ENTRY,
+    Roster("lobby", 1, 2, 3, [["ann", "Ann"]], ["bob"]),
+    Members(3, "lobby", 1, 2, 3, [["ann", "Ann", 2]]),
+    Page(4, "lobby", 3, False, [ENTRY, ENTRY._replace(seq=8, prev=7)]),
+    Page(4, "lobby", 0, True, []),
+    Live("lobby", E, 7),
+    Behind("lobby", E, 7),
+    Gap("lobby", E, 7, E, 9, 1),
+]
+SAMPLES: list[tuple[Unpack, Any]] = [
+    *((unpack_client, envelope) for envelope in CLIENT),
+    *((unpack_server, envelope) for envelope in SERVER),
+]
+EACH = pytest.mark.parametrize(("unpack", "envelope"), SAMPLES)
+
+
+def packed(envelope: Envelope) -> bytes:
+    """As the server and the client pack it: a PAGE around rows that are packed already."""
+    if isinstance(envelope, Page):
+        rows = [pack_entry(tuple(entry)) for entry in envelope.entries]
+        return pack_page(*envelope[:4], rows)
+    return pack(envelope)
+
+
+def packb(*fields: object) -> bytes:
+    return msgpack.packb(list(fields))
+
+
+def refused(data: bytes, unpack: Unpack = unpack_client) -> None:
+    with pytest.raises(EnvelopeError):
+        unpack(data)
+
+
+def every_way(unpack: Unpack, data: bytes) -> list[Any]:
+    """Unpack whole; refuse every prefix and every trailing byte that begins nothing whole."""
+    whole = unpack(data)
+    for length in {*range(min(len(data), 300)), len(data) - 1}:
+        refused(data[:length], unpack)
+    for extra in (b"\x00", b"\xc0", b"\xc1", b"\x90", b"\x93", b"\xff", data[:-1]):
+        refused(data + extra, unpack)
+    assert unpack(data + data) == whole * 2
+    return whole
+
+
+@EACH
+def test_envelopes_both_ways(unpack: Unpack, envelope: Envelope) -> None:
+    assert every_way(unpack, packed(envelope)) == [envelope]
+    refused(packed(envelope), unpack_server if unpack is unpack_client else unpack_client)
+
+
+def test_every_operation_is_tried_above() -> None:
+    tried = {type(envelope) for envelope in CLIENT + SERVER}
+    assert tried == {shape.type for shape in (CLIENT_SHAPES | SERVER_SHAPES).values()}
+    assert set(CLIENT_SHAPES) | set(SERVER_SHAPES) == set(Op)
+    assert all(1 <= op <= 31 for op in CLIENT_SHAPES)
+    assert all(33 <= op <= 63 for op in SERVER_SHAPES)
+
+
+def test_layout() -> None:
+    assert pack(Leave(2, "lobby")) == b"\x93\x03\x02\xa5lobby"
+    assert pack(Join(1, "ab", None, 0, 5)) == b"\x96\x02\x01\xa2ab\xc0\x00\x05"
+    assert pack(Send("ab", 1, 0, "", b"x")) == b"\x96\x04\xa2ab\x01\x00\xa0\xc4\x01x"
+
+
+# --- every field, wrong in every way --------------------------------------------------------------
+WRONG_FOR_ALL: list[object] = [
+    True, False, -1, 2**63, 2**64 - 1, 1.0, math.nan, math.inf, -0.0, {}, {1: 2}, [], [[]],
+    msgpack.ExtType(5, b""), msgpack.ExtType(5, b"x"), msgpack.Timestamp(1, 2),
+]  # fmt: skip
+
+
+OTHER_TYPES: list[object] = [*WRONG_FOR_ALL, None, "text", b"bytes", 5, "x" * 600, b"y" * 40_000]
+
+
+@EACH
+def test_a_field_of_another_type(unpack: Unpack, envelope: Envelope) -> None:
+    op, *fields = msgpack.unpackb(packed(envelope))
+    for index, right in enumerate(fields):
+        for wrong in OTHER_TYPES:
+            same = type(wrong) is type(right)
+            may_be_nil = wrong is None and isinstance(envelope, Join) and index == 2
+            if not same and not may_be_nil and not (right is None and wrong == E):
+                refused(packb(op, *fields[:index], wrong, *fields[index + 1 :]), unpack)
+
+
+@EACH
+def test_a_missing_field(unpack: Unpack, envelope: Envelope) -> None:
+    op, *fields = msgpack.unpackb(packed(envelope))
+    for count in range(len(fields)):
+        refused(packb(op, *fields[:count]), unpack)
+
+
+BOUNDS: list[tuple[ClientEnvelope, str]] = [
+    (Hello("", b"s" * 16, P, "", ""), "an empty name"),
+    (Hello("a" * 33, b"s" * 16, P, "", ""), "a name of 33"),
+    (Hello("é" * 17, b"s" * 16, P, "", ""), "34 bytes in 17 characters"),
+    (Hello("ann", b"s" * 15, P, "", ""), "a short secret"),
+    (Hello("ann", b"s" * 17, P, "", ""), "a long secret"),
+    (Hello("ann", b"s" * 16, b"p" * 7, "", ""), "a short producer"),
+    (Hello("ann", b"s" * 16, P, "d" * 257, ""), "a long display name"),
+    (Hello("ann", b"s" * 16, P, "é" * 129, ""), "258 bytes of display name"),
+    (Hello("ann", b"s" * 16, P, "", "a" * 65), "a long agent"),
+    (Join(2**32, "lobby", None, 0, 0), "a request of 33 bits"),
+    (Join(1, "", None, 0, 0), "an empty log"),
+    (Join(1, "l" * 34, None, 0, 0), "a log of 34"),
+    (Join(1, "lobby", b"e" * 7, 0, 0), "a short epoch"),
+    (Join(1, "lobby", None, 2**63, 0), "a seq of 64 bits"),
+    (Send("lobby", 0, 0, "", b""), "counter 0"),
+    (Send("lobby", 2**63, 0, "", b""), "a counter of 64 bits"),
+    (Send("lobby", 1, 256, "", b""), "kind 256"),
+    (Send("lobby", 1, 0, "c" * 65, b""), "a long content type"),
+    (Send("lobby", 1, 0, "", bytes(32_769)), "a body one too long"),
+    (History(1, "lobby", True, 0, 65_536), "a count of 17 bits"),
+    (History(1, "lobby", 1, 0, 1), "1 for true"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("envelope", "why"), BOUNDS, ids=[why for _, why in BOUNDS])
+def test_a_field_out_of_bounds(envelope: ClientEnvelope, why: str) -> None:
+    refused(pack(envelope))
+
+
+# --- msgpack's own freedoms -----------------------------------------------------------------------
+HELLO_FIELDS = (b"s" * 16, P, "", "")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x90",
+        b"\xc1",
+        b"\x80",
+        b"\xc0",
+        b"\x05",
+        b"\xa5hello",
+        b"\xcb\x7f\xf8\0\0\0\0\0\0",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\xdb\xff\xff\xff\xff",
+        b"\xc9\xff\xff\xff\xff\x01",
+        b"\x93\x05\x01\xc6\xff\xff\xff\xff",
+        b"\x93\x05\x01\xdb\x00\x01\x00\x01" + b"l" * 65_536,
+        packb(Op.HELLO, b"ann", *HELLO_FIELDS),
+        packb(Op.HELLO, "ann", "s" * 16, P, "", ""),
+        b"\x93\x05\x01\xa2\xff\xfe",
+        b"\x93\x05\x01\xa3\xed\xa0\x80",
+        b"\x93\x05\x01\xa2\xc0\x80",
+        b"\x93\xc3\x01\xa5lobby",
+        b"\x93\xcb\x40\x14\0\0\0\0\0\0\x01\xa5lobby",
+        b"\x93\xff\x01\xa5lobby",
+        b"\x93\xcd\x01\x05\x01\xa5lobby",
+        b"\x82\x00\x05\x01\x01",
+        b"\x82\x00\x05\x00\x06",
+        b"\xd6\xff\0\0\0\0",
+        b"\xc7\x0c\xff\xff\xff\xff\xff\0\0\0\0\0\0\0\0",
+        b"\xd7\xff\xff\xff\xff\xff\0\0\0\0",
+    ],
+    ids=lambda data: data[:12].hex() or "empty",
+)
+def test_bytes_that_are_no_envelope(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        for unpack in (unpack_client, unpack_server):
+            refused(data, unpack)
+        assert tracemalloc.get_traced_memory()[1] < 10_240 + 4 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def test_integers_may_be_longer_than_needed() -> None:
+    """What is relayed is packed again, so it cannot matter."""
+    assert unpack_client(b"\x93\xcc\x05\xd3\0\0\0\0\0\0\0\x01\xd9\x05lobby") == [Who(1, "lobby")]
+
+
+def test_fields_of_a_later_version() -> None:
+    assert unpack_client(packb(Op.WHO, 1, "lobby", "new", [1, [2]], None)) == [Who(1, "lobby")]
+    many = packb(Op.WHO, 1, "lobby", *range(21))
+    assert unpack_client(many) == [Who(1, "lobby")]
+    refused(packb(Op.WHO, 1, "lobby", *range(22)))
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("op", [Op.WHO, 20])
+def test_nesting(op: int) -> None:
+    """Eight arrays deep with the envelope itself; not nine, not 600, not 60,000."""
+    known = [1, "lobby"] if op == Op.WHO else []
+    assert unpack_client(packb(op, *known, nested(7)))
+    refused(packb(op, *known, nested(8)))
+    refused(packb(op, *known, nested(400)))
+    for depth in (600, 1023, 1024, 1025, 60_000):
+        refused(bytes((0x92, op)) + b"\x91" * depth + b"\x90")
+
+
+@pytest.mark.parametrize("foreign", [b"\x80", b"\x81\x01\x01", b"\xc7\x00\x05", b"\xd4\x05\x00"])
+@pytest.mark.parametrize("start", [b"\x94\x05\x01\xa5lobby", b"\x92\x14"])
+def test_maps_and_extensions_nowhere(start: bytes, foreign: bytes) -> None:
+    """An empty one passes msgpack's own bound of 0."""
+    refused(start + foreign)
+    refused(start + b"\x91" + foreign)
+
+
+def test_operations_that_are_unknown() -> None:
+    for op in (0, 7, 32, 64, 255):
+        assert unpack_client(packb(op)) == [Unknown(op)]
+        assert unpack_server(packb(op, "anything")) == [Unknown(op)]
+    refused(packb(256))
+    refused(packb(-1))
+
+
+# --- many in one record ---------------------------------------------------------------------------
+def test_envelopes_in_one_record() -> None:
+    one = pack(Who(1, "ab"))
+    assert len(unpack_client(one * 1024)) == 1024
+    refused(one * 1025)
+    refused(one * 3 + one[:3])
+    refused(one * 3 + b"\0")
+    assert len(unpack_server(pack(Left(1, "ab")) * 2000)) == 2000
+
+
+def test_order_is_kept() -> None:
+    envelopes = [Send("lobby", n, 0, "", bytes((n,))) for n in range(1, 50)]
+    assert unpack_client(b"".join(map(pack, envelopes))) == envelopes
+
+
+def test_one_bad_among_good_ends_all() -> None:
+    refused(pack(Who(1, "lobby")) + packb(Op.WHO, -1, "lobby") + pack(Who(2, "lobby")))
+
+
+def peak(data: bytes, unpack: Unpack) -> int:
+    tracemalloc.start()
+    try:
+        refused(data, unpack)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_is_bounded_by_the_record() -> None:
+    """The worst that 64 KiB can claim, from a client and (with longer arrays) from a server."""
+    full = 65_536
+    nils = b"\xdd" + (full - 5).to_bytes(4, "big") + b"\xc0" * (full - 5)
+    assert peak(nils, unpack_client) < 10_240
+    empties = b"\x92\x05" + b"\xdc\x00\x18" + b"\x90" * 24
+    assert peak(empties * (full // len(empties)), unpack_client) < 4_194_304
+    claims = (b"\xdc\x27\x10" * 1000).ljust(full, b"\xc0")
+    assert peak(claims, unpack_client) < 262_144
+    # Each level may claim 10,000 items, for which msgpack reserves at once: 80 kB a level.
+    assert peak(claims[:3000], unpack_server) < 100_000_000
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_raise_nothing_else(data: bytes) -> None:
+    for unpack in (unpack_client, unpack_server):
+        for text in (data, b"\x93" + data, b"\x96\x04\xa5lobby\x01\x00" + data):
+            try:
+                for envelope in unpack(text):
+                    assert isinstance(envelope, tuple)
+            except EnvelopeError:
+                pass
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**64 - 1)
+        | st.floats()
+        | st.text(max_size=8)
+        | st.binary(max_size=16),
+        lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.integers(0, 9), inner),
+        max_leaves=12,
+    )
+)
+def test_random_values_raise_nothing_else(value: object) -> None:
+    for op in Op:
+        for unpack in (unpack_client, unpack_server):
+            fields = value if isinstance(value, list) else [value]
+            with suppress(EnvelopeError):
+                unpack(msgpack.packb([int(op), *fields]))
+
+
+def test_errors_do_not_quote_the_peer() -> None:
+    for data in (
+        packb(Op.HELLO, "my-password", b"my-password", P, "", ""),
+        b"\x93\x05\x01\xabmy-password\xff",
+        b"\x93\x05\x01\xac\xffmy-password",
+    ):
+        with pytest.raises(EnvelopeError) as caught:
+            unpack_client(data)
+        assert "password" not in repr(caught.value)
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+# --- rows of the store ----------------------------------------------------------------------------
+def test_a_row_is_an_entry_envelope() -> None:
+    row = pack_entry(tuple(ENTRY))
+    assert row == pack(ENTRY)
+    assert unpack_server(row) == [ENTRY]
+    assert unpack_entry(row) == ENTRY
+    assert unpack_content(row) == (0, "text/plain", b"hi")
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 400])
+def test_a_page_is_packed_around_its_rows(count: int) -> None:
+    entries = [ENTRY._replace(seq=n + 1, prev=n) for n in range(count)]
+    rows = [pack_entry(tuple(entry)) for entry in entries]
+    page = Page(9, "lobby", 4, False, entries)
+    assert unpack_server(pack_page(9, "lobby", 4, False, rows)) == [page]
+    assert pack_page(9, "lobby", 4, False, rows) == packb(
+        Op.PAGE, 9, "lobby", 4, False, [[Op.ENTRY, *entry] for entry in entries]
+    )
+
+
+def test_a_page_with_something_else_among_its_rows() -> None:
+    rows = [pack_entry(tuple(ENTRY)), pack(Live("lobby", E, 7))]
+    refused(pack_page(9, "lobby", 4, False, rows), unpack_server)
+    short = packb(Op.ENTRY, *ENTRY[:-1])
+    refused(pack_page(9, "lobby", 4, False, [short]), unpack_server)
+
+
+def test_the_largest_entry_fits_a_record() -> None:
+    largest = EntryMessage(
+        "@" + "l" * 32, E, U63, U63, U63, "s" * 32, b"k" * 32, P, U63, 255, "c" * 64, bytes(32_768)
+    )
+    assert len(pack(largest)) < 32_768 + 1024
+    assert unpack_server(pack(largest)) == [largest]
