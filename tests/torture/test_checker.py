@@ -1,0 +1,253 @@
+"""The checker on histories written by hand: good ones pass, each bad one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from relay.chat.entries import GapReason
+from tests.torture.checker import Entry, Evidence, Fault, check
+from tests.torture.effort import Effort
+from tests.torture.records import (
+    Acked,
+    Began,
+    Failed,
+    Hole,
+    Lost,
+    Record,
+    Resumed,
+    Seen,
+    Sent,
+)
+
+ROOM = "room"
+OLD, NEW = "e1", "e2"
+
+
+def entry(seq: int, sender: str, number: int, epoch: str = OLD) -> Entry:
+    """An entry of the log at the end."""
+    return Entry(epoch, seq, seq - 1, sender, number, number * 7)
+
+
+def seen(found: Entry) -> Seen:
+    """A reader got it."""
+    return Seen(ROOM, *found)
+
+
+LOG = [
+    entry(1, "ann", 1),
+    entry(2, "bob", 1),
+    entry(3, "ann", 2),
+    entry(4, "bob", 2),
+]
+
+
+@dataclass
+class History:
+    """A run that is fine; a test breaks one thing in it."""
+
+    log: list[Entry] = field(default_factory=lambda: list(LOG))
+    fetched: list[Entry] | None = None
+    """None: what the log holds."""
+    ann: list[Record] = field(
+        default_factory=lambda: [
+            Sent(ROOM, 1, 7),
+            Acked(ROOM, 1, OLD, 1),
+            Sent(ROOM, 2, 14),
+            Acked(ROOM, 2, OLD, 3),
+        ]
+    )
+    bob: list[Record] = field(
+        default_factory=lambda: [Sent(ROOM, 1, 7), Sent(ROOM, 2, 14), Acked(ROOM, 1, OLD, 2)]
+    )
+    reader: list[Record] = field(
+        default_factory=lambda: [Began(ROOM, "", 0), *map(seen, LOG)],
+    )
+
+    def faults(self) -> list[Fault]:
+        """What the checker finds broken."""
+        fetched = self.log if self.fetched is None else self.fetched
+        evidence = Evidence(
+            {ROOM: self.log},
+            {ROOM: fetched},
+            {"ann": self.ann, "bob": self.bob},
+            {"r": self.reader},
+        )
+        return [finding.fault for finding in check(evidence)]
+
+
+# --- good ones -----------------------------------------------------------------------------------
+def test_a_good_history_passes() -> None:
+    """Bob's second message is stored and not acknowledged: that is allowed."""
+    assert History().faults() == []
+
+
+def test_a_message_that_was_never_acknowledged_may_be_missing() -> None:
+    """Nobody promised anything."""
+    history = History(log=LOG[:3], reader=[Began(ROOM, "", 0), *map(seen, LOG[:3])])
+    assert history.faults() == []
+
+
+def test_a_view_may_begin_late_and_end_early() -> None:
+    """It is a piece of the log; and a restarted reader goes on where its file ends."""
+    reader: list[Record] = [Began(ROOM, OLD, 1), seen(LOG[1]), Resumed(ROOM, OLD, 2), seen(LOG[2])]
+    assert History(reader=reader).faults() == []
+
+
+def test_a_gap_is_allowed_where_an_epoch_ended() -> None:
+    """The reader was ahead of what was restored; its cursor goes back to the end of the epoch."""
+    log = [*LOG[:3], entry(4, "bob", 2, NEW)]
+    lost = Seen(ROOM, OLD, 4, 3, "ann", 3, 21)
+    gap = Hole(ROOM, (OLD, 4), (OLD, 3), GapReason.EPOCH)
+    history = History(log=log, ann=[*History().ann, Sent(ROOM, 3, 21)])
+    history.reader = [Began(ROOM, "", 0), *map(seen, log[:3]), lost, gap, seen(log[3])]
+    assert history.faults() == [Fault.NOT_IN_LOG], "a loss, but no reused seq, and no illegal gap"
+
+
+# --- bad ones ------------------------------------------------------------------------------------
+def _lose(history: History) -> None:
+    history.log = [*LOG[:2], replace_prev(LOG[3], 2)]
+    history.reader = [Began(ROOM, "", 0), *map(seen, history.log)]
+
+
+def replace_prev(found: Entry, prev: int) -> Entry:
+    """An entry behind another one."""
+    return found._replace(prev=prev)
+
+
+def _double(history: History) -> None:
+    history.log.append(entry(5, "ann", 2))
+    history.reader.append(seen(history.log[-1]))
+
+
+def _invent(history: History) -> None:
+    history.log[3] = history.log[3]._replace(digest=1)
+    history.reader[4] = seen(history.log[3])
+
+
+def _reorder(history: History) -> None:
+    one, other = history.log[1], history.log[3]
+    history.log[1] = one._replace(number=other.number, digest=other.digest)
+    history.log[3] = other._replace(number=one.number, digest=one.digest)
+    history.bob = [Sent(ROOM, 1, 7), Sent(ROOM, 2, 14)]
+    history.reader = [Began(ROOM, "", 0), *map(seen, history.log)]
+
+
+def _leave_out_one_in_between(history: History) -> None:
+    history.bob = [Sent(ROOM, 1, 7), Sent(ROOM, 2, 14), Sent(ROOM, 3, 21)]
+    history.log[3] = history.log[3]._replace(number=3, digest=21)
+    history.reader = [Began(ROOM, "", 0), *map(seen, history.log)]
+
+
+def _refuse(history: History) -> None:
+    history.bob.append(Failed(ROOM, 2, "IdConflict"))
+
+
+def _acknowledge_elsewhere(history: History) -> None:
+    history.ann[3] = Acked(ROOM, 2, OLD, 4)
+
+
+def _show_another_message(history: History) -> None:
+    history.reader[2] = Seen(ROOM, OLD, 2, 1, "bob", 2, 14)
+
+
+def _break_the_chain(history: History) -> None:
+    history.log[2] = replace_prev(history.log[2], 1)
+    history.reader[3] = seen(history.log[2])
+
+
+def _go_on_with_an_old_epoch(history: History) -> None:
+    history.log[2] = history.log[2]._replace(epoch=NEW)
+    history.ann[3] = Acked(ROOM, 2, NEW, 3)
+    history.reader[3] = seen(history.log[2])
+
+
+def _fetch_less(history: History) -> None:
+    history.fetched = LOG[:3]
+
+
+def _fetch_another(history: History) -> None:
+    history.fetched = [*LOG[:3], LOG[3]._replace(digest=1)]
+
+
+def _show_what_is_not_stored(history: History) -> None:
+    history.reader.append(Seen(ROOM, OLD, 5, 4, "bob", 3, 21))
+
+
+def _skip(history: History) -> None:
+    del history.reader[2]
+
+
+def _skip_over_a_restart(history: History) -> None:
+    history.reader[2] = Resumed(ROOM, OLD, 2)
+
+
+def _repeat(history: History) -> None:
+    history.reader.insert(3, history.reader[2])
+
+
+def _swap(history: History) -> None:
+    history.reader[2], history.reader[3] = history.reader[3], history.reader[2]
+
+
+def _deliver_before_joined(history: History) -> None:
+    del history.reader[0]
+
+
+def _report_a_gap(history: History) -> None:
+    history.reader[2] = Hole(ROOM, (OLD, 1), (OLD, 2), GapReason.RETENTION)
+
+
+def _report_an_epoch_that_did_not_end(history: History) -> None:
+    history.reader[2] = Hole(ROOM, (OLD, 1), (OLD, 2), GapReason.EPOCH)
+
+
+def _throw_out(history: History) -> None:
+    history.reader.append(Lost("ALREADY_JOINED"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (_lose, Fault.LOST),
+        (_double, Fault.DOUBLED),
+        (_invent, Fault.INVENTED),
+        (_reorder, Fault.REORDERED),
+        (_leave_out_one_in_between, Fault.REORDERED),
+        (_refuse, Fault.REFUSED),
+        (_acknowledge_elsewhere, Fault.LOST),
+        (_acknowledge_elsewhere, Fault.SEQ_REUSED),
+        (_show_another_message, Fault.SEQ_REUSED),
+        (_break_the_chain, Fault.LOG_BROKEN),
+        (_go_on_with_an_old_epoch, Fault.LOG_BROKEN),
+        (_fetch_less, Fault.LOG_DIFFERS),
+        (_fetch_another, Fault.LOG_DIFFERS),
+        (_show_what_is_not_stored, Fault.NOT_IN_LOG),
+        (_skip, Fault.SKIPPED),
+        (_skip_over_a_restart, Fault.SKIPPED),
+        (_repeat, Fault.REPEATED),
+        (_swap, Fault.SKIPPED),
+        (_swap, Fault.REPEATED),
+        (_deliver_before_joined, Fault.REPEATED),
+        (_report_a_gap, Fault.GAP),
+        (_report_an_epoch_that_did_not_end, Fault.GAP),
+        (_throw_out, Fault.THROWN_OUT),
+    ],
+)
+def test_a_bad_history_is_named(spoil: Callable[[History], None], fault: Fault) -> None:
+    """The fault is among what is found."""
+    history = History()
+    spoil(history)
+    assert fault in history.faults()
+
+
+def test_a_run_that_did_too_little_proves_nothing() -> None:
+    """Each count is held against its minimum."""
+    minimum = Effort(acknowledged=100, worker_kills=2)
+    enough = Effort(acknowledged=100, worker_kills=3)
+    assert enough.short_of(minimum) == []
+    assert replace(enough, worker_kills=1).short_of(minimum) == [
+        "worker_kills: 1, at least 2 expected"
+    ]

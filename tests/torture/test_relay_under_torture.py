@@ -1,0 +1,35 @@
+"""A short run by chance against the real relay: nothing is found, and it did enough to mean it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.torture.effort import Effort
+from tests.torture.run import Plan, torture
+
+MINIMUM = Effort(
+    acknowledged=300,
+    delivered=1000,
+    worker_kills=3,
+    agent_kills=1,
+    server_kills=2,
+    server_stops=1,
+    reboots=1,
+    client_kills=1,
+    cuts=5,
+    stops=4,
+    dropped=1,
+    reconnects=10,
+    resumes=10,
+    resent=1,
+    catch_ups=1,
+    repairs=1,
+)
+"""Low on purpose: a slow machine does little in the time, but everything must have happened."""
+
+
+async def test_nothing_lost_doubled_reordered_or_skipped(tmp_path: Path) -> None:
+    """The promises of docs/reliability.md, under everything that the nemesis knows."""
+    plan = Plan(seed=20261124, seconds=20.0, rate=60.0, pause_s=0.6, minimum=MINIMUM)
+    report = await torture(plan, tmp_path)
+    assert report.passed, str(report)
