@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import deque
 from enum import IntFlag
 from typing import TYPE_CHECKING, Final, cast
 
@@ -85,10 +84,10 @@ class Session(asyncio.Protocol):
         self._deadline: float | None = None
         """When HELLO must have come, or a closed connection's last bytes have left; else None."""
         self._holds = Hold.NONE
-        self._pending: deque[bytes | ClientEnvelope] = deque()
-        """What was received while an earlier operation waits: of one record what is left of its
-        operations, then whole records, not yet looked into (operations take many times the room).
-        """
+        self._pending: list[bytes | ClientEnvelope] = []
+        """What was received while an earlier operation waits, the next one last: of one record what
+        is left of its operations, before it whole records, not yet looked into (operations take
+        many times the room)."""
         self._running = False
         """True while ``_run_pending`` runs: an answer that comes at once need not call it again."""
         self._tag: int | None = None
@@ -168,7 +167,7 @@ class Session(asyncio.Protocol):
             match event:
                 case ApplicationData(content=content):
                     if not self.ended:
-                        self._pending.append(content)
+                        self._pending.insert(0, content)
                         self._run_pending()
                 case SecretWrapped(ciphertext=ciphertext):
                     self._unwrapping = asyncio.ensure_future(self._unwrap(ciphertext))
@@ -225,9 +224,9 @@ class Session(asyncio.Protocol):
         pending = self._pending
         try:
             while pending and not self._holds & WAITS:
-                item = pending.popleft()
+                item = pending.pop()
                 if isinstance(item, bytes):
-                    pending.extendleft(reversed(unpack_client(item)))
+                    pending.extend(reversed(unpack_client(item)))
                 else:
                     commands.run(self._hub, self, item)
         except RemoteProtocolError as error:
