@@ -129,6 +129,8 @@ class BlockingClient:
         self._read_once = threading.Condition()
         """Told after each read: the others look whether they have what they wait for."""
         self._writing = threading.Lock()
+        self._asked_s = 0.0
+        """What a person took to decide about a key; ``connect`` does not count it."""
         self._gathered = 0
         """Posts that have not left."""
         self._failed_post: ClientError | None = None
@@ -150,7 +152,12 @@ class BlockingClient:
         """Connect and log in. Raises as ``aio.Client.connect``."""
         state = self._state
         try:
-            self._wait(lambda: state.state is State.ONLINE, timeout_s)
+            until = self._clock() + timeout_s
+            while state.state is not State.CLOSED and state.state is not State.ONLINE:
+                left = until + self._asked_s - self._clock()
+                if left <= 0:
+                    break
+                self._wait(lambda: state.state is State.ONLINE, left)
         except BaseException:
             state.close(self._clock())
             self._settle()
@@ -423,7 +430,9 @@ class BlockingClient:
             opened.close()
 
     def _decide(self, fingerprint: str) -> None:
+        asked_at = self._clock()
         yes = self._policy.question(self.address, fingerprint)
+        self._asked_s += self._clock() - asked_at
         if not isinstance(yes, bool):
             raise TypeError("a blocking client's key policy answers with a bool")
         refusal = self._policy.answer(self.address, fingerprint, yes)

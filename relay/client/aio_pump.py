@@ -1,0 +1,259 @@
+"""The asyncio client's pump: one task that dials, one timer, and who waits for what.
+
+``aio.Client`` is the interface; this moves bytes and wakes tasks. Whatever is decided is decided in
+``state``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections import deque
+from typing import Any, cast
+
+from relay.client.address import Address
+from relay.client.aio_transport import ClientProtocol
+from relay.client.errors import ClientError, ConnectFailed
+from relay.client.events import State, Stored
+from relay.client.options import DIAL_S
+from relay.client.state import ClientState
+from relay.client.trust import KeyPolicy
+
+
+class Post(asyncio.Future[Stored]):
+    """The future of a ``post``, whose failure ``flush`` reports."""
+
+
+class Pump:
+    """Moves bytes between a state and its sockets, one after the other."""
+
+    def __init__(self, state: ClientState, address: Address, policy: KeyPolicy) -> None:
+        self.state = state
+        self.clock = time.monotonic
+        self._address = address
+        self._policy = policy
+        self._protocol: ClientProtocol | None = None
+        """The protocol of the socket; None between connections."""
+        self._dialler: asyncio.Task[None] | None = None
+        """Connects, and connects again; None before ``start``."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._flush_due = False
+        self._reader: asyncio.Future[None] | None = None
+        """Whoever waits for an event."""
+        self._room: deque[tuple[int, asyncio.Future[None]]] = deque()
+        """Senders that wait for the window, with the size of their message."""
+        self._changed: set[asyncio.Future[None]] = set()
+        """Whoever waits for a change."""
+        self.failed_post: ClientError | None = None
+        """The first failure of a post that nobody was told of."""
+
+    @property
+    def started(self) -> bool:
+        """True once ``start`` was called."""
+        return self._dialler is not None
+
+    def start(self) -> None:
+        """Begin to dial."""
+        if self._dialler is None:
+            self._dialler = asyncio.create_task(self._dial(), name="relay client")
+
+    async def stop(self) -> None:
+        """Wait for the end, after the state was told to end. Raises what was unforeseen."""
+        self.settle()
+        dialler = self._dialler
+        if dialler is None:
+            return
+        if self._protocol is None:
+            dialler.cancel()  # in the middle of a dial, or of a question to a person
+        await asyncio.wait({dialler})
+        if not dialler.cancelled():
+            dialler.result()
+
+    async def change(self) -> None:
+        """Wait until something has come or changed."""
+        change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changed.add(change)
+        try:
+            await change
+        finally:
+            self._changed.discard(change)
+
+    async def event(self) -> None:
+        """Wait for an event, or for the end. Raises RuntimeError when somebody waits already."""
+        if self._reader is not None:
+            raise RuntimeError("another task iterates over this client already")
+        self._reader = asyncio.get_running_loop().create_future()
+        try:
+            await self._reader
+        finally:
+            self._reader = None
+
+    async def wait_for_room(self, size: int) -> None:
+        """Wait in line until the window takes a message of this size."""
+        while not self.closed:
+            room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._room.append((size, room))
+            try:
+                await room
+            except BaseException:
+                self._give_room()  # it may have been this one's turn
+                raise
+            if self.state.has_room(size):
+                return
+
+    def sent(self) -> None:
+        """Something was queued: it leaves at the end of this turn. Let the next in line on."""
+        if self._room:
+            self._give_room()
+        self._flush_soon()
+
+    @property
+    def crowded(self) -> bool:
+        """True while senders wait in line."""
+        return len(self._room) > 0
+
+    def _flush_soon(self) -> None:
+        """Write once at the end of this loop turn, whatever is sent in it."""
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what is due; look at the clock."""
+        self._flush_due = False
+        state = self.state
+        data = state.data_to_send(self.clock())
+        protocol = self._protocol
+        if protocol is not None:
+            if data:
+                protocol.write(data)
+            if not state.connected:
+                protocol.end()
+            else:
+                protocol.pause(state.reading_paused)
+        self._arm()
+
+    def settle(self) -> None:
+        """Hand out what has come, and write what is due."""
+        state = self.state
+        for token, result in state.answers():
+            answer = cast("asyncio.Future[Any]", token)
+            if type(answer) is Post and isinstance(result, ClientError):
+                self.failed_post = self.failed_post or result
+            if answer.done():
+                continue
+            if isinstance(result, ClientError):
+                answer.set_exception(result)
+                answer.exception()  # it may be dropped: no complaint about that
+            else:
+                answer.set_result(result)
+        if self._room:
+            self._give_room()
+        if self._reader is not None and not self._reader.done() and state.has_event:
+            self._reader.set_result(None)
+        for change in self._changed:
+            if not change.done():
+                change.set_result(None)
+        self.flush()
+
+    def _give_room(self) -> None:
+        """Wake the first sender in line, if there is room. It wakes the next one in turn."""
+        while self._room:
+            size, room = self._room[0]
+            if not room.done() and not self.closed and not self.state.has_room(size):
+                return
+            self._room.popleft()
+            if not room.done():
+                room.set_result(None)
+                if not self.closed:
+                    return
+
+    def _arm(self) -> None:
+        """Have one timer, due not later than the state's deadline."""
+        deadline = self.state.next_deadline()
+        if deadline is None or (self._timer is not None and self._timer_at <= deadline):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = deadline
+        self._timer = asyncio.get_running_loop().call_later(
+            max(0.0, deadline - self.clock()), self._on_timer
+        )
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.state.handle_deadline(self.clock())
+        self.settle()
+
+    async def _dial(self) -> None:
+        """Connect, and connect again, until the client is closed."""
+        state = self.state
+        try:
+            while state.state is not State.CLOSED:
+                if state.connect_at is not None:
+                    await self._sleep(state.connect_at - self.clock())
+                if not self.closed:
+                    state.dialling()
+                    await self._run_connection()
+                    if state.undecided_key is not None:
+                        await self._decide(state.undecided_key)
+        except Exception as error:
+            state.fail(ClientError(str(error)))
+            raise
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            self.settle()
+
+    async def _run_connection(self) -> None:
+        """Open one connection and stay with it to its end."""
+        state, address = self.state, self._address
+        loop = asyncio.get_running_loop()
+        protocol = ClientProtocol(state, self.clock, self.settle)
+        try:
+            async with asyncio.timeout(DIAL_S):
+                await loop.create_connection(lambda: protocol, address.host, address.port)
+        except (OSError, TimeoutError) as error:
+            why = "timed out" if isinstance(error, TimeoutError) else error.strerror or str(error)
+            problem = ConnectFailed(f"cannot connect to {address.host}, port {address.port}: {why}")
+            state.connect_failed(problem, self.clock())
+            self.settle()
+            return
+        except asyncio.CancelledError:
+            protocol.abort()  # it may just have been connected
+            raise
+        self._protocol = protocol
+        self.settle()
+        try:
+            await protocol.gone
+        finally:
+            self._protocol = None
+
+    async def _decide(self, fingerprint: str) -> None:
+        """Ask about an unknown key. No connection is held meanwhile."""
+        yes = self._policy.question(self._address, fingerprint)
+        if inspect.isawaitable(yes):
+            yes = await yes
+        refusal = self._policy.answer(self._address, fingerprint, bool(yes))
+        if self.closed:
+            return
+        if refusal is None:
+            self.state.trust_key(fingerprint)
+        else:
+            self.state.fail(refusal)
+
+    async def _sleep(self, delay_s: float) -> None:
+        """Wait, but not beyond the client's end."""
+        try:
+            async with asyncio.timeout(max(0.0, delay_s)):
+                while not self.closed:
+                    await self.change()
+        except TimeoutError:
+            pass
+
+    @property
+    def closed(self) -> bool:
+        """True once nothing comes any more."""
+        return self.state.state is State.CLOSED
