@@ -30,6 +30,7 @@ from tests.torture.records import (
     Resumed,
     Seen,
     Sent,
+    Totals,
 )
 
 
@@ -50,6 +51,7 @@ class Fault(Enum):
     GAP = "a reader was told of a gap where nothing was lost"
     NOT_AT_HEAD = "a connected reader did not reach the head"
     NEVER_BACK = "a client did not come back, or its sends did not end"
+    HEALED = "a reader had to join again: the server had shown entries out of place"
     THROWN_OUT = "a client was ended by the server"
     SERVER_ERROR = "the server logged a bug of its own"
 
@@ -260,6 +262,8 @@ class Reader:
                     yield self._finding(Fault.SKIPPED, name, f"resumed at {(epoch, seq)}")
             case Lost(why=why):
                 yield Finding(Fault.THROWN_OUT, f"{self.name}: {why}")
+            case Totals(rejoins=rejoins) if rejoins:
+                yield Finding(Fault.HEALED, f"{self.name}: {rejoins} times")
             case _:
                 pass
 

@@ -20,6 +20,7 @@ from tests.torture.records import (
     Resumed,
     Seen,
     Sent,
+    Totals,
 )
 
 ROOM = "room"
@@ -208,6 +209,10 @@ def _throw_out(history: History) -> None:
     history.reader.append(Lost("ALREADY_JOINED"))
 
 
+def _heal(history: History) -> None:
+    history.reader.append(Totals(1, 0, 0, 1))
+
+
 @pytest.mark.parametrize(
     ("spoil", "fault"),
     [
@@ -234,6 +239,7 @@ def _throw_out(history: History) -> None:
         (_report_a_gap, Fault.GAP),
         (_report_an_epoch_that_did_not_end, Fault.GAP),
         (_throw_out, Fault.THROWN_OUT),
+        (_heal, Fault.HEALED),
     ],
 )
 def test_a_bad_history_is_named(spoil: Callable[[History], None], fault: Fault) -> None:
