@@ -11,7 +11,7 @@ PIP  := $(PYTHON) -m pip --python $(VPY) --disable-pip-version-check
 CODE := relay tests benchmarks loadtest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts bench-quick check lock clean
+.PHONY: help run test lint format types contracts bench-quick loadtest loadtest-smoke check lock clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -39,6 +39,12 @@ contracts: $(VENV)/.dev  ## Who may import whom
 
 bench-quick: $(VENV)/.dev  ## Every benchmark once, unmeasured: they cannot rot
 	@$(VPY) -m pytest benchmarks --benchmark-disable -q $(ARGS)
+
+loadtest: $(VENV)/.dev  ## A relay, and simulated users on it in Locust's web page (ARGS="--users 500 ...")
+	@$(VPY) -m loadtest.run $(ARGS)
+
+loadtest-smoke: $(VENV)/.dev  ## Simulated users for some seconds; fails on any broken promise
+	@$(VPY) -m loadtest.smoke
 
 check: lint types contracts test  ## All that needs no second look before a commit
 

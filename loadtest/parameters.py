@@ -1,0 +1,110 @@
+"""What a run is told, on the command line, by RELAY_LOADTEST_ variables, or in the web page."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final
+
+from loadtest import hooks
+from relay import limits
+from relay.errors import UsageError
+
+if TYPE_CHECKING:
+    from locust.env import Environment
+
+SCENARIOS: Final = (
+    "chat-day", "one-big-room", "many-small-rooms", "reconnect-storm", "slow-readers",
+    "flaky-network", "history-readers", "spike", "ramp",
+)  # fmt: skip
+ENVIRONMENT_PREFIX: Final = "RELAY_LOADTEST_"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """One run's parameters; the metadata of each is its help text."""
+
+    scenario: str = "chat-day"
+    rooms: int = 50
+    rooms_per_user: int = 3
+    writers: float = 0.2
+    rate: float = 0.2
+    think_time: float = 20.0
+    payload: str = "typed"
+    seed: int = 1
+    cut_after: int = 20_000
+    p99_objective: float = 50.0
+    step_users: int = 20
+    step_time: int = 15
+
+
+HELP: Final = {
+    "scenario": "which behaviour: " + ", ".join(SCENARIOS),
+    "rooms": "how many rooms there are; their popularity follows Zipf's law",
+    "rooms_per_user": "rooms that each user follows",
+    "writers": "the share of users that write; the others only read",
+    "rate": "messages per second of each writer (all scenarios but chat-day)",
+    "think_time": "mean pause in seconds between two doings of a user (chat-day)",
+    "payload": "body sizes: typed (as people type), fixed:N, or uniform:MIN:MAX, in bytes",
+    "seed": "the same seed, users and processes make the same decisions",
+    "cut_after": "mean bytes until a connection breaks (flaky-network)",
+    "p99_objective": "publish→delivered p99 in ms that ramp must not exceed",
+    "step_users": "users that ramp adds at each step",
+    "step_time": "seconds that ramp measures at each step",
+}
+
+
+def _add_options(parser: argparse.ArgumentParser, **_: object) -> None:
+    for field in fields(Parameters):
+        default: Any = field.default
+        parser.add_argument(
+            "--" + field.name.replace("_", "-"),
+            type=type(default),
+            default=default,
+            env_var=ENVIRONMENT_PREFIX + field.name.upper(),
+            help=HELP[field.name],
+            choices=list(SCENARIOS) if field.name == "scenario" else None,
+        )
+    parser.add_argument(
+        "--json-summary",
+        default="",
+        metavar="FILE",
+        include_in_web_ui=False,
+        help="write the summary of the run as JSON ('-': to standard output)",
+    )
+
+
+def parameters_of(environment: Environment) -> Parameters:
+    """Return the parameters of the run. Raises UsageError."""
+    options = environment.parsed_options
+    if options is None:
+        return Parameters()
+    given = {field.name: getattr(options, field.name) for field in fields(Parameters)}
+    parameters = Parameters(**given)
+    payload_size(parameters.payload, random.Random(0))
+    if not 1 <= parameters.rooms_per_user <= parameters.rooms:
+        raise UsageError("--rooms-per-user: at least 1, at most --rooms")
+    if not 0.0 <= parameters.writers <= 1.0:
+        raise UsageError("--writers: a share from 0 to 1")
+    for name in ("rate", "think_time", "cut_after", "p99_objective", "step_users", "step_time"):
+        if given[name] <= 0:
+            raise UsageError(f"--{name.replace('_', '-')}: more than 0")
+    return parameters
+
+
+def payload_size(payload: str, source: random.Random) -> int:
+    """Return the bytes of the next body. Raises UsageError."""
+    kind, *numbers = payload.split(":")
+    match kind, [int(number) for number in numbers if number.isdecimal()]:
+        case "typed", []:
+            # Chat messages: the median is about 40 characters, few are longer than 300.
+            return min(round(source.lognormvariate(3.7, 0.9)) + 1, 2000)
+        case "fixed", [size] if size <= limits.BODY_BYTES_MAX:
+            return size
+        case "uniform", [least, most] if least <= most <= limits.BODY_BYTES_MAX:
+            return source.randint(least, most)
+    raise UsageError(f"--payload {payload}: expected typed, fixed:N or uniform:MIN:MAX")
+
+
+hooks.listen("init_command_line_parser", _add_options)

@@ -1,0 +1,91 @@
+"""``python -m loadtest.run [--workers N] [LOCUST FLAGS]``: a relay, and Locust in front of it.
+
+Without ``--headless`` Locust's web page is served on this machine only. ``--host`` uses a relay
+that runs already. ``loadtest.smoke`` is a short check.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from loadtest.served import ROOT, NotServed, served
+
+LOCUSTFILE: Final = Path(__file__).parent / "locustfile.py"
+KILL_S: Final = 20.0
+"""Locust gets so long to end after an interrupt."""
+DEFAULTS: Final = (
+    ("--web-host", "127.0.0.1"),  # Locust's own defaults are all interfaces
+    ("--master-bind-host", "127.0.0.1"),
+    ("--stop-timeout", "40"),  # users wait for what must still arrive
+    ("--run-time", "5m"),
+    ("--users", "100"),
+    ("--spawn-rate", "20"),
+)
+
+
+def locust_command(address: str, flags: Sequence[str]) -> list[str]:
+    """Return Locust's command line; what the caller gave wins over the defaults."""
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", address]
+    for name, value in DEFAULTS:
+        short = {"--users": "-u", "--spawn-rate": "-r", "--run-time": "-t"}.get(name, name)
+        if not any(flag.partition("=")[0] in (name, short) for flag in flags):
+            command += [name, value]
+    return [*command, *flags]
+
+
+def run_locust(address: str, flags: Sequence[str], timeout_s: float | None = None) -> int:
+    """Run Locust to its end; return its exit code. Leaves none of its processes behind."""
+    process = subprocess.Popen(locust_command(address, flags), cwd=ROOT, start_new_session=True)
+    try:
+        return process.wait(timeout_s)
+    except KeyboardInterrupt:
+        os.killpg(process.pid, signal.SIGINT)
+        return process.wait(KILL_S)
+    finally:
+        # Killing the master alone would leave its workers, which wait for it for minutes.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _take(flags: list[str], name: str, default: str) -> str:
+    """Remove ``name VALUE`` from the flags; return the value."""
+    if name not in flags:
+        return default
+    place = flags.index(name)
+    if place + 1 == len(flags):
+        raise SystemExit(f"{name} needs a value")
+    value = flags[place + 1]
+    del flags[place : place + 2]
+    return value
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run; return the exit code."""
+    flags = list(arguments)
+    workers = _take(flags, "--workers", "0")
+    if not workers.isdecimal():
+        raise SystemExit(f"--workers {workers}: a number, 0 for one per core")
+    host = _take(flags, "--host", "")
+    with contextlib.ExitStack() as stack:
+        try:
+            address = host or stack.enter_context(served(int(workers)))
+        except NotServed as error:
+            raise SystemExit(str(error)) from None
+        print(f"relay: {address}")
+        if "--headless" not in flags:
+            port = flags[flags.index("--web-port") + 1] if "--web-port" in flags else "8089"
+            print(f"web page: http://127.0.0.1:{port} (Ctrl-C ends both)")
+        sys.stdout.flush()
+        return run_locust(address, flags)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,89 @@
+"""The end of a run: figures on the terminal and as JSON, and the exit code that they deserve."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import psutil
+from locust.runners import WorkerRunner
+
+from loadtest import hooks
+from loadtest.measures import Measures
+from loadtest.parameters import parameters_of
+from loadtest.saturation import SATURATED
+from loadtest.swarm import gather
+
+if TYPE_CHECKING:
+    from locust.env import Environment
+
+EXIT_BROKEN: Final = 1
+RESULTS: Final[dict[str, Any]] = {}
+"""What a shape found out (the capacity), for the summary."""
+
+
+def summarise(environment: Environment, measures: Measures) -> dict[str, Any]:
+    """Return the run as plain data."""
+    assert environment.runner is not None
+    counts = dict(sorted(measures.counts.items()))
+    return {
+        "parameters": asdict(parameters_of(environment)),
+        "machine": {"system": platform.platform(), "cores": psutil.cpu_count()},
+        "users": environment.runner.target_user_count,
+        "requests": environment.stats.total.num_requests,
+        "failures": environment.stats.total.num_failures,
+        "violations": measures.violations,
+        "checked": counts.get("deliveries checked", 0),
+        "saturated": counts.get("seconds saturated", 0) > 0,
+        "latencies_us": measures.latencies(),
+        "counts": counts,
+        "generator": measures.peaks,
+        "examples": measures.examples,
+        **RESULTS,
+    }
+
+
+def _lines(summary: dict[str, Any]) -> list[str]:
+    lines = [f"\n{'microseconds':<28}{'count':>9}" + "".join(
+        f"{key:>11}" for key in ("p50", "p90", "p99", "p99.9", "max")
+    )]  # fmt: skip
+    for name, row in summary["latencies_us"].items():
+        count, *values = row.values()
+        lines.append(f"{name:<28}{count:>9}" + "".join(f"{value:>11}" for value in values))
+    lines += [f"{name}: {count}" for name, count in summary["counts"].items()]
+    lines += [f"  {text}" for text in summary["examples"]]
+    lines.append(
+        f"checked: {summary['checked']} deliveries, {summary['violations']} violations, "
+        f"{summary['failures']} failures"
+    )
+    if "capacity" in summary:
+        lines.append(f"CAPACITY: {summary['capacity']}")
+    if summary["saturated"]:
+        lines.append(f"{SATURATED} ({summary['counts']['seconds saturated']} s of the run)")
+    return lines
+
+
+def _end(environment: Environment, **_: object) -> None:
+    if isinstance(environment.runner, WorkerRunner) or environment.runner is None:
+        return
+    measures = gather()
+    if not environment.stats.total.num_requests and not measures.counts:
+        return  # nothing ran
+    summary = summarise(environment, measures)
+    print("\n".join(_lines(summary)), file=sys.stderr)
+    if measures.violations or not summary["checked"]:
+        environment.process_exit_code = EXIT_BROKEN
+    path = getattr(environment.parsed_options, "json_summary", "")
+    if path:
+        text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+        if path == "-":
+            sys.stdout.write(text)
+        else:
+            Path(path).write_text(text, encoding="utf-8")
+
+
+hooks.listen("quitting", _end)
