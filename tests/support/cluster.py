@@ -70,6 +70,7 @@ class Relay:
         bind: str = "127.0.0.1:0",
         workers: int = 1,
         fault: str = "",
+        settings: dict[str, str] | None = None,
     ) -> None:
         """Start it; ``with`` waits until it serves.
 
@@ -78,6 +79,7 @@ class Relay:
             args: more flags.
             bind: where to listen.
             workers: how many.
+            settings: SECTION__KEY to value, for what has no flag.
             fault: one of ``tests.support.faulty``; ``marker`` is written when it strikes.
         """
         self.data = data
@@ -86,6 +88,7 @@ class Relay:
         self.printed: list[str] = []
         command = relay_command("serve", "--bind", bind, "--data", data, "--workers", str(workers))
         environment = {**os.environ, "RELAY_LOG__FORMAT": "json"}
+        environment |= {f"RELAY_{key}": value for key, value in (settings or {}).items()}
         if fault:
             command[2] = "tests.support.faulty"
             environment["RELAY_TEST_FAULT"] = fault
