@@ -40,6 +40,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--durability", choices=("process", "power"), default="process")
     parser.add_argument("--senders", type=int, default=3)
     parser.add_argument("--readers", type=int, default=6)
     parser.add_argument("--rate", type=float, default=30.0)
@@ -48,6 +49,7 @@ def main() -> int:
         seed=given.seed,
         seconds=given.seconds,
         workers=given.workers,
+        durability=given.durability,
         senders=given.senders,
         readers=given.readers,
         rate=given.rate,

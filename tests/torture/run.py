@@ -32,6 +32,7 @@ class Plan:
     seconds: float
     """Of the nemesis; start, silence and check come on top."""
     workers: int = 2
+    durability: str = "process"
     senders: int = 3
     readers: int = 5
     rooms: int = 3
@@ -76,7 +77,12 @@ class Report:
         return {finding.fault for finding in self.findings}
 
     def __str__(self) -> str:
-        lines = [f"seed {self.plan.seed}, {self.plan.seconds:g} s", *self.effort.lines()]
+        plan = self.plan
+        lines = [
+            f"seed {plan.seed}, {plan.seconds:g} s, {plan.workers} workers, durability "
+            f"{plan.durability}, {plan.senders} senders, {plan.readers} readers",
+            *self.effort.lines(),
+        ]
         for fault in Fault:
             found = [finding for finding in self.findings if finding.fault is fault]
             lines += [str(finding) for finding in found[:SHOWN_MAX]]
@@ -119,7 +125,7 @@ class Run:
         self._directory = directory
         self._say = say
         self._rooms = rooms_for(plan.rooms, plan.workers)
-        self._server = Server(self._data, plan.workers, plan.fault)
+        self._server = Server(self._data, plan.workers, plan.durability, plan.fault)
         self._effort = Effort()
         self._findings: list[Finding] = []
 

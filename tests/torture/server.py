@@ -26,9 +26,10 @@ BUGS: Final = frozenset(
 class Server:
     """One relay over as many lives as it takes."""
 
-    def __init__(self, data: Path, workers: int, fault: str) -> None:
+    def __init__(self, data: Path, workers: int, durability: str, fault: str) -> None:
         self._data = data
         self._workers = workers
+        self._durability = durability
         self._fault = fault
         self._boot = 1
         self._bind = "127.0.0.1:0"
@@ -44,7 +45,14 @@ class Server:
         """Start it, and wait until it serves."""
         fault = f"observe,boot-id={self._boot},{self._fault}".strip(",")
         relay = await asyncio.to_thread(
-            lambda: Relay(self._data, bind=self._bind, workers=self._workers, fault=fault)
+            lambda: Relay(
+                self._data,
+                "--durability",
+                self._durability,
+                bind=self._bind,
+                workers=self._workers,
+                fault=fault,
+            )
         )
         self._relay = relay
         self.logs.append(relay.log)
