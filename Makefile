@@ -11,7 +11,7 @@ PIP  := $(PYTHON) -m pip --python $(VPY) --disable-pip-version-check
 CODE := relay tests benchmarks loadtest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts bench-quick loadtest loadtest-smoke check lock clean
+.PHONY: help run test lint format types contracts bench-quick loadtest loadtest-smoke torture check lock clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -21,6 +21,10 @@ run: $(VENV)/.run  ## A relay with production defaults (ARGS="--workers 2 ..." a
 
 test: $(VENV)/.dev  ## The tests (ARGS="tests/wire -k name ..." chooses)
 	@$(VPY) -m pytest -q $(ARGS)
+
+# Without SEED each run is another one; it prints the seed to repeat it with.
+torture: $(VENV)/.dev  ## Kill, stop and cut everything for SECONDS (600) by SEED; check what clients saw
+	@$(VPY) -m tests.torture --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: $(VENV)/.dev  ## Style, format, and that dependencies are declared and used
 	@$(VPY) -m ruff check $(CODE)

@@ -80,8 +80,8 @@ def drop_one_batch(planting: Planting) -> None:
     Link.publish = dropping  # type: ignore[method-assign]
 
 
-_dropped: Final = [0]
-"""Batches that ``drop_batches`` has dropped in this worker."""
+_struck: Final = {"dropped": 0, "links_cut": 0}
+"""What the faults by chance did in this worker: batches dropped, links cut."""
 
 
 def drop_batches(planting: Planting) -> None:
@@ -94,11 +94,28 @@ def drop_batches(planting: Planting) -> None:
 
     def dropping(self: Link, message: Batch | Event) -> None:
         if isinstance(message, Batch) and random.random() < probability:
-            _dropped[0] += 1
+            _struck["dropped"] += 1
             return
         publish(self, message)
 
     Link.publish = dropping  # type: ignore[method-assign]
+
+
+def cut_links(planting: Planting) -> None:
+    """With each batch, the link it is for is lost with the probability that the argument says."""
+    from relay.bus.link import Link
+    from relay.bus.messages import Batch, Event
+
+    publish = Link.publish
+    probability = float(planting.argument)
+
+    def cutting(self: Link, message: Batch | Event) -> None:
+        publish(self, message)
+        if random.random() < probability:
+            _struck["links_cut"] += 1
+            self.abort()
+
+    Link.publish = cutting  # type: ignore[method-assign]
 
 
 def observe(planting: Planting) -> None:
@@ -112,7 +129,7 @@ def observe(planting: Planting) -> None:
 
     def observed(self: Scores, hub: Hub) -> None:
         beat(self, hub)
-        counted = {"repairs": hub.repairs, "dropped": _dropped[0], "pages": hub.catchup.pages_read}
+        counted = {"repairs": hub.repairs, "pages": hub.catchup.pages_read, **_struck}
         new = path.with_suffix(".new")
         new.write_text(json.dumps(counted))
         new.replace(path)  # whole, whenever this worker is killed
@@ -124,6 +141,7 @@ FAULTS: dict[str, Callable[[Planting], None]] = {
     "stop-before-publish": stop_before_publish,
     "drop-one-batch": drop_one_batch,
     "drop-batches": drop_batches,
+    "cut-links": cut_links,
     "observe": observe,
 }
 

@@ -28,6 +28,8 @@ class Effort:
     """Workers and readers stopped (SIGSTOP) for a while."""
     dropped: int = 0
     """Bus batches that vanished."""
+    links_cut: int = 0
+    """Links between two workers cut while both live."""
     reconnects: int = 0
     """Logins of clients beyond their first."""
     resumes: int = 0

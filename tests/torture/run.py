@@ -42,7 +42,7 @@ class Plan:
     """Mean time between two blows."""
     script: tuple[tuple[float, Blow], ...] | None = None
     """Blows in order, instead of blows by chance."""
-    fault: str = "drop-batches=0.05"
+    fault: str = "drop-batches=0.05,cut-links=0.002"
     """Planted in the server."""
     reader_options: tuple[str, ...] = READER_OPTIONS
     minimum: Effort = field(default_factory=Effort)
@@ -78,11 +78,10 @@ class Report:
 
     def __str__(self) -> str:
         plan = self.plan
-        lines = [
-            f"seed {plan.seed}, {plan.seconds:g} s, {plan.workers} workers, durability "
-            f"{plan.durability}, {plan.senders} senders, {plan.readers} readers",
-            *self.effort.lines(),
-        ]
+        server = f"{plan.workers} workers, durability {plan.durability}"
+        clients = f"{plan.senders} senders, {plan.readers} readers"
+        lines = [f"seed {plan.seed}, {plan.seconds:g} s, {server}, {clients}"]
+        lines += self.effort.lines()
         for fault in Fault:
             found = [finding for finding in self.findings if finding.fault is fault]
             lines += [str(finding) for finding in found[:SHOWN_MAX]]
@@ -133,14 +132,13 @@ class Run:
         """Do all of it; nothing that was started is left behind."""
         plan = self._plan
         async with Proxy() as proxy:
-            await self._server.start()
-            proxy.target = self._server.relay.port
-            fingerprint = self._server.relay.address.removeprefix("relay://").split("@")[0]
-            address = f"relay://{fingerprint}@127.0.0.1:{proxy.port}"
-            players = self._players(address)
             chance = random.Random(plan.seed)
-            stage = Stage(self._server, proxy, players, self._effort, chance)
+            stage = Stage(self._server, proxy, [], self._effort, chance)
+            players = stage.players
             try:
+                await self._server.start()
+                proxy.target = self._server.relay.port
+                players += self._players(proxy.port)
                 for player in players:
                     player.start()
                 await self._until(lambda: all(p.online for p in players), players, plan.back_s)
@@ -151,13 +149,14 @@ class Run:
                 await stage.heal_now()
                 for player in players:
                     player.kill()
-                if self._server.up:
-                    await self._server.kill()
+                await self._server.abandon()
         self._server.count(self._effort)
         return Report(plan, self._effort, findings, stage.record)
 
-    def _players(self, address: str) -> list[Player]:
+    def _players(self, port: int) -> list[Player]:
         plan = self._plan
+        fingerprint = self._server.relay.address.removeprefix("relay://").split("@")[0]
+        address = f"relay://{fingerprint}@127.0.0.1:{port}"
         options = plan.reader_options
         parts = [
             Part(f"sender{n}", "sender", self._rooms, str(plan.rate)) for n in range(plan.senders)

@@ -85,6 +85,11 @@ class Server:
         finally:
             await asyncio.to_thread(self.relay.kill)
 
+    async def abandon(self) -> None:
+        """Leave nothing of it behind, in whatever state it is."""
+        if self._relay is not None and self._relay.process.poll() is None:
+            await asyncio.to_thread(self._relay.kill)
+
     def reboot(self) -> None:
         """The next life is on a machine that was restarted, as far as it can tell."""
         self._boot += 1
@@ -121,6 +126,7 @@ class Server:
             counted = json.loads(path.read_bytes())
             effort.repairs += counted["repairs"]
             effort.dropped += counted["dropped"]
+            effort.links_cut += counted["links_cut"]
 
     def bugs(self) -> list[Finding]:
         """Return what its log has that never should be there."""
