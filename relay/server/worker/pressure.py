@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BUDGET_BYTES: Final = 64 * 1024 * 1024
 CROWDED_BYTES: Final = BUDGET_BYTES * 3 // 4
+CROWDED_TIMEOUT_S: Final = 5.0
+"""How long readers that take nothing may keep the others from catching up."""
 NAMED_MAX: Final = 20
 """Slow readers named in one line of the log."""
 log = logging.getLogger("relay.worker")
@@ -68,13 +70,14 @@ class Pressure:
 
     def sweep(self, now: float) -> None:
         """Close who takes nothing; say who is slow. Called about once a second."""
+        timeout_s = min(self._timeout_s, CROWDED_TIMEOUT_S) if self.crowded else self._timeout_s
         for session, (since, size) in list(self._stuck.items()):
             left = session.buffered
             if left < size:
                 self._stuck[session] = (now, left)
                 self._stuck.move_to_end(session)
                 self.bytes -= size - left
-            elif now - since >= self._timeout_s:
+            elif now - since >= timeout_s:
                 self._close(session, "took nothing for too long")
         while self.bytes > BUDGET_BYTES and self._stuck:
             self._close(next(iter(self._stuck)), "too many bytes wait in this worker")
