@@ -1,0 +1,1 @@
+"""Tests of relay.server.worker: whole workers in one loop."""

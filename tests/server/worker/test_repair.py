@@ -1,0 +1,146 @@
+"""No silent tail (rule 7): what the bus loses comes from the log."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from relay.bus.messages import Batch, Event
+from relay.wire.envelopes import Roster
+from tests.support.hubs import Guest, Town, drop_publishes
+
+LOG = "lobby"
+
+
+async def test_one_batch_lost_then_silence(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only batch vanishes: the heads that are said from time to time bring it."""
+    reader = await Guest.arrive(town.other(LOG), "reader")
+    writer = await Guest.arrive(town.home(LOG), "writer")
+    await reader.join(LOG)
+    lost: list[Batch | Event] = []
+
+    def first_batch(message: Batch | Event) -> bool:
+        if isinstance(message, Batch) and not lost:
+            lost.append(message)
+            return True
+        return False
+
+    drop_publishes(monkeypatch, first_batch)
+    writer.send(LOG, 1)
+    await reader.has(LOG, 1)
+    assert lost
+    assert reader.seqs(LOG) == [1]
+    assert town.other(LOG).hub.repairs == 1
+
+
+async def test_every_third_batch_lost_under_traffic(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches are missing, repairs overlap what still comes: each entry once, in order."""
+    readers = [await Guest.arrive(town.other(LOG), f"reader{n}") for n in range(3)]
+    writers = [await Guest.arrive(worker, f"writer{n}") for n, worker in town.workers.items()]
+    for reader in readers:
+        await reader.join(LOG)
+    seen = 0
+
+    def every_third(message: Batch | Event) -> bool:
+        nonlocal seen
+        seen += 1
+        return seen % 3 == 0
+
+    drop_publishes(monkeypatch, every_third)
+    for counter in range(1, 151):
+        for writer in writers:
+            writer.send(LOG, counter, size=2000)
+        await asyncio.sleep(0)  # so that there are many batches, not one
+    total = 150 * len(writers)
+    for reader in readers:
+        await reader.has(LOG, total)
+        assert reader.seqs(LOG) == list(range(1, total + 1))
+        assert [e.prev for e in reader.entries(LOG)] == list(range(total))
+    assert town.other(LOG).hub.repairs >= 1
+
+
+async def test_repair_of_more_than_a_page(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All batches of a burst are lost: page after page comes from the store."""
+    reader = await Guest.arrive(town.other(LOG), "reader")
+    writer = await Guest.arrive(town.home(LOG), "writer")
+    await reader.join(LOG)
+    drop_publishes(monkeypatch, lambda message: isinstance(message, Batch))
+    writer.send(LOG, 1, 200, size=1500)
+    await writer.acked(LOG, 200)
+    await reader.has(LOG, 200)
+    assert reader.seqs(LOG) == list(range(1, 201))
+
+
+async def test_home_killed_between_commit_and_publish(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was published and the home is dead: its successor says the head."""
+    home, other = town.home(LOG), town.other(LOG)
+    reader = await Guest.arrive(other, "reader")
+    writer = await Guest.arrive(other, "writer")
+    await reader.join(LOG)
+    drop_publishes(monkeypatch, lambda message: isinstance(message, Batch))
+    writer.send(LOG, 1)
+    await writer.acked(LOG, 1)
+    await town.kill(home.index)
+    assert reader.entries(LOG) == []
+    await town.start(home.index)
+    await reader.has(LOG, 1)
+    assert reader.seqs(LOG) == [1]
+
+
+async def test_link_lost_under_traffic(town: Town) -> None:
+    """The link between two live workers breaks again and again; it is dialled anew."""
+    home, other = town.home(LOG), town.other(LOG)
+    reader = await Guest.arrive(other, "reader")
+    writer = await Guest.arrive(other, "writer")
+    await reader.join(LOG)
+    for cut in range(5):
+        writer.send(LOG, cut * 40 + 1, cut * 40 + 40)
+        await reader.has(LOG, cut * 40 + 5)
+        for link in list(home.hub.routes._links.values()):
+            link.abort()  # type: ignore[attr-defined]
+    await reader.has(LOG, 200)
+    await writer.acked(LOG, 200)
+    assert reader.seqs(LOG) == list(range(1, 201))
+    assert [e.counter for e in reader.entries(LOG)] == list(range(1, 201))
+
+
+async def test_heads_are_said_while_a_commit_runs_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Durability "power": a dropped batch is not forgotten because its partition is busy."""
+    async with Town(tmp_path, 2, durability="power") as town:
+        home = town.home(LOG)
+        reader = await Guest.arrive(town.other(LOG), "reader")
+        writer = await Guest.arrive(home, "writer")
+        await reader.join(LOG)
+        drop_publishes(monkeypatch, lambda message: isinstance(message, Batch))
+        writer.send(LOG, 1)
+        await writer.acked(LOG, 1)
+        index = next(iter(home.hub.home._partitions))
+        committing = home.hub.home._committing
+        monkeypatch.setattr(home.hub.home, "_committing", {*range(16)})
+        assert index in home.hub.home._committing
+        home.hub.interest.say_heads(home.hub.home.heads)
+        monkeypatch.setattr(home.hub.home, "_committing", committing)
+        await reader.has(LOG, 1)
+        assert reader.seqs(LOG) == [1]
+
+
+async def test_events_are_best_effort(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost roster change is no missing entry: nothing is repaired for it."""
+    other = town.other(LOG)
+    reader = await Guest.arrive(other, "reader")
+    await reader.join(LOG)
+    drop_publishes(monkeypatch, lambda message: isinstance(message, Event))
+    late = await Guest.arrive(town.home(LOG), "late")
+    await late.join(LOG)
+    late.send(LOG, 1)
+    await reader.has(LOG, 1)
+    assert not [e for e in reader.said if isinstance(e, Roster) and ["late", ""] in e.joined]
+    assert other.hub.repairs == 0

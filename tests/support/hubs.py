@@ -1,0 +1,412 @@
+"""Whole workers in one process and one loop: real parts, real sockets, real files.
+
+A ``Town`` stands for the supervisor: it owns the scoreboard, starts workers, ends them as ``kill
+-9`` would, and puts others in their place. A ``Guest`` is a client of one of them over TCP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Self, TypeVar, cast
+
+import pytest
+
+from relay.bus.link import Link
+from relay.bus.messages import Batch, Event
+from relay.chat.partition import PARTITIONS, partition_of
+from relay.server.context import WorkerContext
+from relay.server.scoreboard import Scoreboard
+from relay.server.worker import main
+from relay.server.worker.feed import Feed
+from relay.server.worker.hub import Hub
+from relay.server.worker.session import Session
+from relay.settings import Server, Settings, Store
+from relay.store.directory import DataDirectory
+from relay.store.sqlite import SqlitePartition
+from relay.wire.connection import Connection
+from relay.wire.envelopes import (
+    Ack,
+    ClientEnvelope,
+    EntryMessage,
+    Hello,
+    Join,
+    Live,
+    Refused,
+    Send,
+    ServerEnvelope,
+    Welcome,
+    pack,
+    unpack_server,
+)
+from relay.wire.events import ApplicationData, ConnectionClosed, ServerKeyOffered
+from relay.wire.identity import PrivateKey, generate_private_key
+from tests.support.cluster import until
+from tests.support.logs import die
+
+WORKERS_MAX = 8
+Envelope = TypeVar("Envelope", bound=ServerEnvelope)
+
+
+@cache
+def server_key() -> PrivateKey:
+    """One key for all tests of a process."""
+    return generate_private_key(secrets.token_bytes, 2048)
+
+
+class LocalAgent:
+    """The key agent's service, without the process."""
+
+    def __init__(self) -> None:
+        self.spki = server_key().spki
+
+    async def connect(self) -> None:
+        """Nothing to connect to."""
+
+    async def unwrap(self, ciphertext: bytes, source: str) -> bytes:
+        """Unwrap a secret."""
+        return server_key().unwrap(ciphertext)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Worker(main._Worker):
+    """A worker as in ``relay.server.worker.main``, but without signals and pipes."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        super().__init__(context)
+        self._agent = LocalAgent()  # type: ignore[assignment]
+        # Each has a listener of its own, so there is nobody to leave a connection to.
+        self._scores.least_loaded = lambda: None  # type: ignore[method-assign]
+        self._tasks: list[asyncio.Task[None]] = []
+        self.guests: list[Guest] = []
+        """Everybody who ever connected, to be sent away at the end."""
+        self.index = context.index
+        self.generation = context.generation
+
+    @property
+    def hub(self) -> Hub:
+        return self._hub
+
+    @property
+    def port(self) -> int:
+        """Where it listens: each worker of a town has a port of its own."""
+        number: int = self._context.listeners[0].getsockname()[1]
+        return number
+
+    def feed(self, log: str) -> Feed:
+        return self._hub.fanout.feeds[log]
+
+    async def start(self) -> None:
+        await self._build()
+        self._acceptor.start()
+        self._tick()
+        self._tasks = [
+            asyncio.ensure_future(main._every(main.TICK_S, self._tick)),
+            asyncio.ensure_future(main._every(main.SWEEP_S, self._sweep)),
+        ]
+
+    async def end(self) -> None:
+        """As the kernel ends a process that was killed: no turn, no word, all files closed."""
+        for task in self._tasks:
+            task.cancel()
+        hub = self._hub
+        hub.wake = _nothing  # type: ignore[method-assign]
+        hub._turn = _nothing  # type: ignore[method-assign]
+        hub._run_turn = _nothing  # type: ignore[method-assign]
+        self._mesh.close()
+        self._acceptor.stop()
+        for listener in self._context.listeners:
+            listener.close()
+        await self._stores.settle()
+        for partition in hub.home._partitions.values():
+            assert isinstance(partition, SqlitePartition)
+            if partition._opened is not None:
+                die(partition)
+        for session in list(hub.sessions):
+            session.abort()
+        await until(lambda: not hub.sessions and not hub.routes._links, "the end of a worker")
+        self._stores.close()
+
+    async def send_guests_away(self) -> None:
+        """End all its clients."""
+        for guest in self.guests:
+            guest.transport.abort()
+        await until(lambda: all(guest.lost for guest in self.guests), "the guests' end")
+
+
+def _nothing() -> None:
+    """What a dead process does."""
+
+
+class Town:
+    """Several workers on one data directory, and the table of who owns what."""
+
+    def __init__(self, directory: Path, workers: int, *, durability: str = "process") -> None:
+        self._directory = directory
+        self._count = workers
+        self._generation = 0
+        self._settings = Settings(
+            server=Server(max_connections=1000, workers=workers),
+            store=Store(durability=durability),  # type: ignore[arg-type]
+        )
+        self.scoreboard = Scoreboard(WORKERS_MAX)
+        self.scoreboard.workers = workers
+        self.workers: dict[int, Worker] = {}
+        self._all: list[Worker] = []
+
+    async def __aenter__(self) -> Self:
+        DataDirectory(self._directory / "data")
+        (self._directory / "run").mkdir(mode=0o700)
+        for index in range(self._count):
+            await self.start(index)
+        await self.linked()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for index in list(self.workers):
+            await self.kill(index)
+        for worker in self._all:
+            await worker.send_guests_away()
+
+    async def start(self, index: int) -> Worker:
+        """Start a worker in a slot, as the supervisor does: the table first."""
+        self._generation += 1
+        for partition in range(PARTITIONS):
+            if partition % self._count == index:
+                self.scoreboard.assign(partition, index, self._generation)
+        row = self.scoreboard.row(index)
+        row.clear_gauges()
+        row.set("generation", self._generation)
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        worker = Worker(
+            WorkerContext(
+                index=index,
+                generation=self._generation,
+                settings=self._settings,
+                listeners=(listener,),
+                scoreboard=self.scoreboard,
+                runtime=self._directory / "run",
+                data=self._directory / "data",
+                boot_id="boot",
+                parent_fd=-1,
+                ready_fd=-1,
+            )
+        )
+        self._all.append(worker)
+        await worker.start()
+        row.set("ready", 1)
+        self.workers[index] = worker
+        return worker
+
+    async def kill(self, index: int) -> None:
+        """``kill -9``: the table still names the dead worker until another takes its place."""
+        worker = self.workers.pop(index)
+        self.scoreboard.row(index).clear_gauges()
+        await worker.end()
+
+    async def linked(self) -> None:
+        """Wait until every worker has a link to every other one, and a way to every home."""
+
+        def all_up() -> bool:
+            return all(
+                len(worker.hub.routes._links) == len(self.workers) - 1
+                and all(worker.hub.routes._ports)
+                for worker in self.workers.values()
+            )
+
+        await until(all_up, "all links")
+
+    def session(self, name: str) -> Session:
+        """The server's end of a guest's connection."""
+        (found,) = [s for w in self.workers.values() for s in w.hub.sessions if s.name == name]
+        return found
+
+    def home(self, log: str) -> Worker:
+        """The home of a log."""
+        return self.workers[self.scoreboard.owner(partition_of(log)).worker]
+
+    def other(self, log: str) -> Worker:
+        """A worker that is not the home of a log."""
+        home = self.home(log)
+        return next(worker for worker in self.workers.values() if worker is not home)
+
+
+def drop_publishes(patch: pytest.MonkeyPatch, lost: Callable[[Batch | Event], bool]) -> None:
+    """Let publishes between workers vanish without a trace while ``lost`` says so."""
+    publish = Link.publish
+
+    def dropping(self: Link, message: Batch | Event) -> None:
+        if not lost(message):
+            publish(self, message)
+
+    patch.setattr(Link, "publish", dropping)
+
+
+class Guest(asyncio.Protocol):
+    """A client: the sans-I/O core on an asyncio transport. Keeps all that it is told."""
+
+    def __init__(self) -> None:
+        self._connection = Connection.client(
+            now=time.monotonic(), random_bytes=secrets.token_bytes
+        )
+        self._changed = asyncio.Event()
+        self.transport: asyncio.Transport
+        self.said: list[ServerEnvelope] = []
+        self.closed: ConnectionClosed | None = None
+        self.lost = False
+        self.opened = False
+        self.secret = b""
+        self.producer = b""
+        self.name = ""
+
+    # --- asyncio.Protocol ---------------------------------------------------------------------
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        connection = self._connection
+        connection.receive_data(data, time.monotonic())
+        for event in connection.events():
+            if isinstance(event, ServerKeyOffered):
+                connection.accept_server_key(time.monotonic())
+            elif isinstance(event, ApplicationData):
+                self.said.extend(unpack_server(event.content))
+            elif isinstance(event, ConnectionClosed):
+                self.closed = event
+            else:
+                self.opened = True
+        self._write()
+        self._changed.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self._changed.set()
+
+    def _write(self) -> None:
+        pending = self._connection.data_to_send()
+        if pending:
+            self.transport.write(pending)
+
+    # --- what a test does with it -------------------------------------------------------------
+    @classmethod
+    async def arrive(
+        cls, worker: Worker, name: str, *, secret: bytes = b"", producer: bytes = b""
+    ) -> Self:
+        """Connect and log in."""
+        guest = await cls.connect(worker)
+        guest.hello(name, secret=secret, producer=producer)
+        await guest.told(Welcome)
+        return guest
+
+    @classmethod
+    async def connect(cls, worker: Worker) -> Self:
+        """Connect, up to the end of the handshake."""
+        loop = asyncio.get_running_loop()
+        _, guest = await loop.create_connection(cls, "127.0.0.1", worker.port)
+        worker.guests.append(guest)
+        await guest.until(lambda: guest.opened, "the handshake")
+        return guest
+
+    def hello(self, name: str, *, secret: bytes = b"", producer: bytes = b"") -> None:
+        self.name = name
+        self.secret = secret or secrets.token_bytes(16)
+        self.producer = producer or secrets.token_bytes(8)
+        self.say(Hello(name, self.secret, self.producer, "", "guest"))
+
+    def say(self, *envelopes: ClientEnvelope) -> None:
+        """Send envelopes as one record."""
+        self.transport.write(self.sealed(b"".join(map(pack, envelopes))))
+
+    def sealed(self, content: bytes) -> bytes:
+        """One record's bytes, for a test that writes them itself."""
+        self._write()
+        return self._connection.seal(content, time.monotonic())
+
+    def close_record(self) -> bytes:
+        """The bytes that end the connection properly."""
+        self._connection.close(1000, time.monotonic())
+        return self._connection.data_to_send()
+
+    async def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for something that depends on what is received."""
+        async with asyncio.timeout(30):
+            while not condition():
+                if self.lost and not condition():
+                    raise AssertionError(f"the connection was lost, no {what}: {self.closed}")
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def told(
+        self,
+        kind: type[Envelope],
+        wanted: Callable[[Envelope], object] = lambda _: True,
+        count: int = 1,
+    ) -> Envelope:
+        """Wait for the ``count``-th envelope of a kind; return it."""
+
+        def found() -> list[Envelope]:
+            return [e for e in self.said if isinstance(e, kind) and wanted(e)]
+
+        await self.until(lambda: len(found()) >= count, kind.__name__)
+        return found()[count - 1]
+
+    async def join(self, log: str, *, last: int = 0) -> None:
+        """Follow a log, and wait until live."""
+        before = len([e for e in self.said if isinstance(e, Live) and e.log == log])
+        self.say(Join(1, log, None, 0, last))
+        await self.told(Live, lambda e: e.log == log, before + 1)
+
+    def send(self, log: str, first: int, last: int | None = None, size: int = 0) -> None:
+        """Send the messages of the counters from first to last, a record for each."""
+        for counter in range(first, (last or first) + 1):
+            body = f"{self.name} {counter}".encode().ljust(size, b".")
+            self.say(Send(log, counter, 0, "", body))
+
+    async def acked(self, log: str, counter: int) -> Ack:
+        """Wait for the acknowledgement of one message; a refusal of any is a failure."""
+        await self.until(
+            lambda: any(
+                isinstance(e, Ack | Refused) and e.log == log and e.counter == counter
+                for e in self.said
+            ),
+            f"ACK {counter}",
+        )
+        refused = [e for e in self.said if isinstance(e, Refused)]
+        assert not refused, refused
+        return await self.told(Ack, lambda e: e.log == log and e.counter == counter)
+
+    def entries(self, log: str) -> list[EntryMessage]:
+        """The entries received of a log, in the order of receiving."""
+        return [e for e in self.said if isinstance(e, EntryMessage) and e.log == log]
+
+    def seqs(self, log: str) -> list[int]:
+        """Their numbers."""
+        return [entry.seq for entry in self.entries(log)]
+
+    async def has(self, log: str, count: int) -> None:
+        """Wait until so many entries came."""
+        await self.until(lambda: len(self.entries(log)) >= count, f"{count} entries of {log}")
+
+    def leave_town(self) -> None:
+        """Drop the connection."""
+        self.transport.abort()
+
+    async def ends_with(self, log: str, seq: int) -> None:
+        """Wait until this is the last entry received."""
+        await self.until(lambda: self.seqs(log)[-1:] == [seq], f"entry {seq} of {log}")
+
+    async def gone(self, worker: Worker) -> None:
+        """Wait until both sides have forgotten this connection."""
+        name = self.name
+        await until(
+            lambda: self.lost and not any(s.name == name for s in worker.hub.sessions),
+            f"the end of {name}",
+        )
