@@ -118,6 +118,13 @@ def cut_links(planting: Planting) -> None:
     Link.publish = cutting  # type: ignore[method-assign]
 
 
+def small_outbox(planting: Planting) -> None:
+    """No fault: readers fall behind when so many bytes wait for them, as the argument says."""
+    from relay import limits
+
+    limits.OUTBOX_BYTES_MAX = int(planting.argument)  # type: ignore[misc]
+
+
 def observe(planting: Planting) -> None:
     """No fault: each worker writes what it counts to MARKER.BOOT.GENERATION.json, as it beats."""
     from relay.server.worker.scores import Scores
@@ -142,6 +149,7 @@ FAULTS: dict[str, Callable[[Planting], None]] = {
     "drop-one-batch": drop_one_batch,
     "drop-batches": drop_batches,
     "cut-links": cut_links,
+    "small-outbox": small_outbox,
     "observe": observe,
 }
 

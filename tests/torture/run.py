@@ -42,8 +42,8 @@ class Plan:
     """Mean time between two blows."""
     script: tuple[tuple[float, Blow], ...] | None = None
     """Blows in order, instead of blows by chance."""
-    fault: str = "drop-batches=0.05,cut-links=0.002"
-    """Planted in the server."""
+    fault: str = "drop-batches=0.08,cut-links=0.02,small-outbox=20000"
+    """Planted in the server (``tests.support.faulty``)."""
     reader_options: tuple[str, ...] = READER_OPTIONS
     minimum: Effort = field(default_factory=Effort)
     back_s: float = 40.0
