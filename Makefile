@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 ARGS   ?=
+# Tests wait for processes more than they compute: more at a time than two cores would say.
+JOBS   ?= 3
 
 VENV := .venv
 VPY  := $(VENV)/bin/python
@@ -20,7 +22,7 @@ run: $(VENV)/.run  ## A relay with production defaults (ARGS="--workers 2 ..." a
 	@exec $(VENV)/bin/relay serve $(ARGS)
 
 test: $(VENV)/.dev  ## The tests (ARGS="tests/wire -k name ..." chooses)
-	@$(VPY) -m pytest -q $(ARGS)
+	@$(VPY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
 
 # Without SEED each run is another one; it prints the seed to repeat it with.
 torture: $(VENV)/.dev  ## Kill, stop and cut everything for SECONDS (600) by SEED; check what clients saw
