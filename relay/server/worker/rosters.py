@@ -137,7 +137,6 @@ class Rosters:
                 self._note(log, roster, name)
 
     def _note(self, log: str, roster: Roster, name: str) -> None:
-        roster.version += 1
         roster.changed.add(name)
         self._changed[log] = None
 
@@ -149,6 +148,7 @@ class Rosters:
 def _told(log: str, roster: Roster, large: bool) -> RosterEnvelope:
     names = sorted(roster.changed)
     roster.changed.clear()
+    roster.version += 1  # one for each ROSTER: a member that missed one sees the hole
     total = len(roster.names)
     if large or len(names) > limits.ROSTER_NAMES_MAX:
         return RosterEnvelope(log, roster.incarnation, roster.version, total, [], [])
