@@ -5,12 +5,13 @@ from __future__ import annotations
 from Crypto.Cipher import AES, PKCS1_OAEP
 from Crypto.Hash import SHA256
 from Crypto.PublicKey import RSA
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kyber_py.ml_kem import ML_KEM_768
 
 from relay.wire.cipher import ReceiveCipher, RecordLimits, RecordType, SendCipher
-from relay.wire.handshake import OPENSSL, MLKEM768PrivateKey
+from relay.wire.handshake import OPENSSL
 from relay.wire.identity import parse_spki
 from relay.wire.key_schedule import traffic_keys
 from tests.support.pair import server_key
