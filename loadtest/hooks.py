@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from locust import events
+from locust import LoadTestShape, events
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -37,3 +37,29 @@ def fire_request(
         exception=error,
         context={},
     )
+
+
+class Shape(LoadTestShape):
+    """Locust's shape, with types. Given to the run by its scenario, not found in the locustfile."""
+
+    abstract = True
+
+    def __init__(self) -> None:
+        begin: Any = super().__init__
+        begin()
+
+    def reset_time(self) -> None:
+        """Begin; Locust calls it at the start of a test."""
+        reset: Any = super().reset_time
+        reset()
+
+    @property
+    def passed_s(self) -> float:
+        """Seconds since the start."""
+        passed: Any = super().get_run_time
+        return float(passed())
+
+    @property
+    def users_now(self) -> int:
+        """Users that are there."""
+        return 0 if self.runner is None else self.runner.user_count

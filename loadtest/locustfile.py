@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import Final
+from typing import TYPE_CHECKING
 
 from locust import task
-from locust.exception import StopTest
 
-from loadtest import summary  # noqa: F401  # listens for the end of the run
+from loadtest import hooks, shapes  # noqa: F401  # shapes listens for the start of Locust
 from loadtest.parameters import parameters_of
 from loadtest.scenarios import behaviour_of
+from loadtest.socket_watch import WatchedSocket
 from loadtest.user import RelayUser
-from relay.errors import UsageError
 
-_ordinals: Final = itertools.count()
+if TYPE_CHECKING:
+    from locust.env import Environment
+
+_ordinals = itertools.count()
+"""Numbers the users of this process, from 0 with each test."""
 
 
 class SwarmUser(RelayUser):
@@ -27,10 +30,7 @@ class SwarmUser(RelayUser):
     def on_start(self) -> None:
         """Connect and begin."""
         ordinal = next(_ordinals)
-        try:
-            told = parameters_of(self.environment)
-        except UsageError as error:
-            raise StopTest(str(error)) from None
+        told = parameters_of(self.environment)
         place = getattr(self.environment.runner, "worker_index", 0)
         self.random = random.Random(f"{told.seed} {place} {ordinal}")
         self.behaviour = behaviour_of(told.scenario)(self, told, ordinal)
@@ -38,7 +38,19 @@ class SwarmUser(RelayUser):
         super().on_start()
         self.behaviour.begin()
 
+    def dialled(self, watched: WatchedSocket) -> None:
+        """Let the scenario see each connection."""
+        self.behaviour.dialled(watched)
+
     @task
     def turn(self) -> None:
         """Do the next thing."""
         self.behaviour.turn()
+
+
+def _start_again(environment: Environment, **_: object) -> None:
+    global _ordinals
+    _ordinals = itertools.count()
+
+
+hooks.listen("test_start", _start_again)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from loadtest import hooks
-from relay import limits
+from loadtest.payload import payload_size
 from relay.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 SCENARIOS: Final = (
     "chat-day", "one-big-room", "many-small-rooms", "reconnect-storm", "slow-readers",
     "flaky-network", "history-readers", "spike", "ramp",
+)  # fmt: skip
+_POSITIVE: Final = (
+    "rate", "think_time", "cut_after", "slow_bytes", "storm_every", "sources", "p99_objective",
+    "first_users", "step_time",
 )  # fmt: skip
 ENVIRONMENT_PREFIX: Final = "RELAY_LOADTEST_"
 
@@ -28,14 +32,19 @@ class Parameters:
     scenario: str = "chat-day"
     rooms: int = 50
     rooms_per_user: int = 3
+    room_size: int = 0
     writers: float = 0.2
     rate: float = 0.2
     think_time: float = 20.0
     payload: str = "typed"
     seed: int = 1
     cut_after: int = 20_000
-    p99_objective: float = 50.0
-    step_users: int = 20
+    slow: float = 0.2
+    slow_bytes: float = 2_000.0
+    storm_every: float = 20.0
+    sources: int = 1
+    p99_objective: float = 100.0
+    first_users: int = 50
     step_time: int = 15
 
 
@@ -43,14 +52,19 @@ HELP: Final = {
     "scenario": "which behaviour: " + ", ".join(SCENARIOS),
     "rooms": "how many rooms there are; their popularity follows Zipf's law",
     "rooms_per_user": "rooms that each user follows",
+    "room_size": "people in a room of many-small-rooms, on average; 0: as --rooms gives",
     "writers": "the share of users that write; the others only read",
     "rate": "messages per second of each writer (all scenarios but chat-day)",
     "think_time": "mean pause in seconds between two doings of a user (chat-day)",
     "payload": "body sizes: typed (as people type), fixed:N, or uniform:MIN:MAX, in bytes",
     "seed": "the same seed, users and processes make the same decisions",
     "cut_after": "mean bytes until a connection breaks (flaky-network)",
+    "slow": "the share of users that read slowly (slow-readers)",
+    "slow_bytes": "bytes per second that these read",
+    "storm_every": "seconds from one loss of all connections to the next (reconnect-storm)",
+    "sources": "connect from so many addresses 127.0.0.x; one carries about 28,000 connections",
     "p99_objective": "publish→delivered p99 in ms that ramp must not exceed",
-    "step_users": "users that ramp adds at each step",
+    "first_users": "users of ramp's first step",
     "step_time": "seconds that ramp measures at each step",
 }
 
@@ -85,26 +99,13 @@ def parameters_of(environment: Environment) -> Parameters:
     payload_size(parameters.payload, random.Random(0))
     if not 1 <= parameters.rooms_per_user <= parameters.rooms:
         raise UsageError("--rooms-per-user: at least 1, at most --rooms")
-    if not 0.0 <= parameters.writers <= 1.0:
-        raise UsageError("--writers: a share from 0 to 1")
-    for name in ("rate", "think_time", "cut_after", "p99_objective", "step_users", "step_time"):
+    for name in ("writers", "slow"):
+        if not 0.0 <= given[name] <= 1.0:
+            raise UsageError(f"--{name}: a share from 0 to 1")
+    for name in _POSITIVE:
         if given[name] <= 0:
             raise UsageError(f"--{name.replace('_', '-')}: more than 0")
     return parameters
-
-
-def payload_size(payload: str, source: random.Random) -> int:
-    """Return the bytes of the next body. Raises UsageError."""
-    kind, *numbers = payload.split(":")
-    match kind, [int(number) for number in numbers if number.isdecimal()]:
-        case "typed", []:
-            # Chat messages: the median is about 40 characters, few are longer than 300.
-            return min(round(source.lognormvariate(3.7, 0.9)) + 1, 2000)
-        case "fixed", [size] if size <= limits.BODY_BYTES_MAX:
-            return size
-        case "uniform", [least, most] if least <= most <= limits.BODY_BYTES_MAX:
-            return source.randint(least, most)
-    raise UsageError(f"--payload {payload}: expected typed, fixed:N or uniform:MIN:MAX")
 
 
 hooks.listen("init_command_line_parser", _add_options)

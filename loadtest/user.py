@@ -32,7 +32,7 @@ from locust import User
 
 from loadtest.bodies import CONTENT_TYPE, Body, pack_body, this_clock
 from loadtest.checks import Doubled, LogCheck, Lost, Missing, SendCheck, Violation
-from loadtest.socket_watch import WatchedSocket, dial_watched
+from loadtest.socket_watch import GOOD, WatchedSocket, dial_watched
 from loadtest.swarm import SWARM
 from relay.chat.entries import Cursor
 from relay.client.address import Address, parse_address
@@ -87,6 +87,10 @@ class RelayUser(User):
         """None before ``connect``."""
         self.socket: WatchedSocket | None = None
         """Of the running connection, or of the last one."""
+        self.network = GOOD
+        """Of the next connection."""
+        self.timed = True
+        """False: what this user receives says nothing about the server's speed."""
         self.due = time.monotonic()
         """When the next turn is meant to be: see ``pace``."""
         self.checks: dict[str, LogCheck] = {}
@@ -110,6 +114,9 @@ class RelayUser(User):
         """Wait for what must still arrive, judge, and leave; Locust calls it."""
         if self.client is None:
             return
+        self.network = GOOD
+        if self.socket is not None:
+            self.socket.cut_after = self.socket.cut_answer_after = self.socket.bytes_per_s = None
         self.settle()
         self._end_client(self.client, CLOSE_S)
 
@@ -120,9 +127,13 @@ class RelayUser(User):
         return parse_address(host or "127.0.0.1")
 
     def dial(self, address: Address, timeout_s: float) -> WatchedSocket:
-        """Open a connection. Override it for source addresses or bad networks; keep the socket."""
-        self.socket = dial_watched(address, timeout_s)
+        """Open a connection over this user's network."""
+        self.socket = dial_watched(address, timeout_s, self.network)
+        self.dialled(self.socket)
         return self.socket
+
+    def dialled(self, watched: WatchedSocket) -> None:
+        """Take each new connection before anything is sent on it. For users of your own."""
 
     def connect(self) -> None:
         """Connect and log in, and keep trying: users do not give up while the server restarts."""
@@ -249,6 +260,7 @@ class RelayUser(User):
         body = pack_body(Body(self.identity.producer, number, int(meant * 1e9), _CLOCK), size)
         with self.request("publish→stored", since=meant):
             stored = self._client.send(log, body, content_type=CONTENT_TYPE)
+            SWARM.here.counts["messages stored"] += 1
             if stored.seq:
                 SWARM.acknowledged(log, stored.seq)
                 with self._checking():
@@ -315,7 +327,7 @@ class RelayUser(User):
             self.sends.echoed(log, body.number, message.seq)
         if body.clock == _CLOCK and self.socket is not None:
             late_us = (self.socket.received_ns - body.intended_ns) / 1000.0
-            if log in self.live:
+            if log in self.live and self.timed:
                 SWARM.delivered_us.append(late_us)
             else:
                 counts["deliveries caught up"] += 1

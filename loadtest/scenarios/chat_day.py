@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from loadtest.behaviour import Behaviour
+from loadtest.scenarios.behaviour import Behaviour
 
 BURST_MEAN: Final = 4.0
 """Messages of one burst of talk."""

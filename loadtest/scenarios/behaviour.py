@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
-from loadtest.parameters import Parameters, payload_size
+from loadtest.parameters import Parameters
+from loadtest.payload import payload_size
+from loadtest.socket_watch import Network, WatchedSocket
 
 if TYPE_CHECKING:
     from loadtest.user import RelayUser
@@ -41,15 +43,29 @@ class Behaviour:
 
     def prepare(self) -> None:
         """Change the user before it connects."""
+        self.user.network = self.network()
+
+    def dialled(self, watched: WatchedSocket) -> None:
+        """Take each new connection before anything is sent on it."""
 
     def begin(self) -> None:
         """Join the first rooms; the user is connected."""
-        chance, told = self.user.random, self.parameters
-        self.rooms = popular_rooms(chance, told.rooms, told.rooms_per_user)
+        self.rooms = self.choose()
         for room in self.rooms:
             self.user.join(room)
         # The first doing comes at a random moment: a crowd that arrives together does not act so.
         self.user.pace(self.pause_s)
+
+    def choose(self) -> list[str]:
+        """Return the rooms to begin in: popular ones more likely."""
+        told = self.parameters
+        return popular_rooms(self.user.random, told.rooms, told.rooms_per_user)
+
+    def network(self, bytes_per_s: float | None = None) -> Network:
+        """Return this user's network: one of several source addresses, if so told."""
+        count = self.parameters.sources
+        source = f"127.0.0.{1 + self.ordinal % count}" if count > 1 else ""
+        return Network(bytes_per_s=bytes_per_s, source=source)
 
     @property
     def pause_s(self) -> float:
