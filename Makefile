@@ -13,7 +13,7 @@ PIP  := $(PYTHON) -m pip --python $(VPY) --disable-pip-version-check
 CODE := relay tests benchmarks loadtest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts bench-quick loadtest loadtest-smoke torture check lock clean
+.PHONY: help run test lint format types contracts bench bench-quick bench-peers loadtest loadtest-smoke torture check lock clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -42,6 +42,11 @@ types: $(VENV)/.dev  ## mypy --strict
 
 contracts: $(VENV)/.dev  ## Who may import whom
 	@$(VENV)/bin/lint-imports --no-logo
+
+bench: $(VENV)/.dev  ## All benchmarks, compared with the last saved run (ARGS="benchmarks/micro ...")
+	@$(VPY) -m pytest $(or $(ARGS),benchmarks) -p no:randomly -q --benchmark-autosave \
+	  --benchmark-save-data --benchmark-columns=min,median,max,rounds --benchmark-sort=name \
+	  $(if $(wildcard .benchmarks/*/*.json),--benchmark-compare)
 
 bench-quick: $(VENV)/.dev  ## Every benchmark once, unmeasured: they cannot rot
 	@$(VPY) -m pytest benchmarks --benchmark-disable -q $(ARGS)

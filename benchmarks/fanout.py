@@ -102,10 +102,17 @@ class WrongServer(AssertionError):
 class Fanout:
     """A publisher and a swarm at one server, for any number of rounds."""
 
-    def __init__(self, publisher: Publisher, swarm: Swarm, server_cpu: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        swarm: Swarm,
+        server_cpu: Callable[[], float],
+        window: int = publishers.WINDOW,
+    ) -> None:
         self._publisher = publisher
         self._swarm = swarm
         self._server_cpu = server_cpu
+        self._window = window
         self._next = 1
 
     def begin(self) -> None:
@@ -128,7 +135,12 @@ class Fanout:
             publishers.at_rate(publisher, first, count, offered.rate, offered.per_write)
         else:
             count = publishers.saturated(
-                publisher, first, offered.seconds, offered.per_write, lambda: swarm.progress
+                publisher,
+                first,
+                offered.seconds,
+                offered.per_write,
+                lambda: swarm.progress,
+                self._window,
             )
         in_time = swarm.progress - first
         self._next += count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import select
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -35,16 +34,22 @@ class Publisher(Protocol):
 
 
 class RelayPublisher:
-    """Sends into one log of a relay, and notes when each message was acknowledged."""
+    """Sends into logs of a relay, and notes when each message was acknowledged."""
 
     def __init__(self, host: str, port: int, name: str, log: str) -> None:
         self._client = RawClient(host, port, name)
         self._log = log
-        self._counter = 0
-        self._intended: deque[int] = deque()
+        self._counters: dict[str, int] = {}
+        self._intended: dict[tuple[str, int], int] = {}
         self.acknowledged = 0
         self.delays = Delays()
         """From the intended moment of sending to the acknowledgement."""
+
+    @property
+    def port(self) -> int:
+        """Of this end of the connection."""
+        port: int = self._client.socket.getsockname()[1]
+        return port
 
     @property
     def unacknowledged(self) -> int:
@@ -53,11 +58,17 @@ class RelayPublisher:
 
     def publish(self, bodies: list[bytes]) -> None:
         """See ``Publisher``: one record."""
+        self.publish_to(self._log, bodies)
+
+    def publish_to(self, log: str, bodies: list[bytes]) -> None:
+        """Send messages into a log, with one write."""
         parts: list[bytes] = []
+        counter = self._counters.get(log, 0)
         for body in bodies:
-            self._counter += 1
-            parts.append(pack(Send(self._log, self._counter, 0, "", body)))
-            self._intended.append(payload.intended_ns(body))
+            counter += 1
+            parts.append(pack(Send(log, counter, 0, "", body)))
+            self._intended[log, counter] = payload.intended_ns(body)
+        self._counters[log] = counter
         self._client.send_content(b"".join(parts))
 
     def collect(self, timeout_s: float) -> None:
@@ -66,19 +77,50 @@ class RelayPublisher:
             return
         for envelope in self._client.read():
             if isinstance(envelope, Ack):
-                self.delays.record_ns(time.monotonic_ns() - self._intended.popleft())
+                intended_ns = self._intended.pop((envelope.log, envelope.counter))
+                self.delays.record_ns(time.monotonic_ns() - intended_ns)
                 self.acknowledged += 1
             elif isinstance(envelope, Refused):
                 raise ConnectionError(f"refused: {envelope}")
 
-    def ping(self) -> None:
-        """Give a sign of life."""
-        self._client.connection.ping(b"", time.monotonic())
-        self._client.flush()
+    def drain(self) -> None:
+        """Wait until everything is acknowledged."""
+        deadline = time.monotonic() + STALLED_S
+        while self._intended:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(self._intended)} messages stay unacknowledged")
+            self.collect(0.1)
 
     def close(self) -> None:
         """See ``Publisher``."""
         self._client.close()
+
+
+class RoomsPublisher:
+    """Sends each message into many rooms, one after another, evenly spread over some time."""
+
+    def __init__(self, publisher: RelayPublisher, logs: tuple[str, ...], over_s: float) -> None:
+        self._publisher = publisher
+        self._logs = logs
+        self._step_ns = int(over_s * 1e9 / len(logs))
+
+    def publish(self, bodies: list[bytes]) -> None:
+        """See ``Publisher``: blocks for as long as the sending is spread over."""
+        (body,) = bodies
+        number, due_ns = payload.check(body)
+        for log in self._logs:
+            while (left_ns := due_ns - time.monotonic_ns()) > 0:
+                self.collect(left_ns / 1e9)
+            self._publisher.publish_to(log, [payload.make(number, due_ns)])
+            due_ns += self._step_ns
+
+    def collect(self, timeout_s: float) -> None:
+        """See ``Publisher``."""
+        self._publisher.collect(timeout_s)
+
+    def close(self) -> None:
+        """See ``Publisher``."""
+        self._publisher.close()
 
 
 def at_rate(publisher: Publisher, first: int, count: int, rate: float, per_write: int) -> None:
@@ -98,9 +140,14 @@ def at_rate(publisher: Publisher, first: int, count: int, rate: float, per_write
 
 
 def saturated(
-    publisher: Publisher, first: int, seconds: float, per_write: int, progress: Callable[[], int]
+    publisher: Publisher,
+    first: int,
+    seconds: float,
+    per_write: int,
+    progress: Callable[[], int],
+    window: int = WINDOW,
 ) -> int:
-    """Send as fast as the pacer receives, at most ``WINDOW`` messages ahead of it.
+    """Send as fast as the pacer receives, at most ``window`` messages ahead of it.
 
     Returns:
         How many were sent.
@@ -117,7 +164,7 @@ def saturated(
             seen, moved = got, now
         elif now - moved > STALLED_S:
             raise TimeoutError(f"stalled at message {seen} of {number}")
-        if number + per_write - got > WINDOW:
+        if number + per_write - got > window:
             publisher.collect(0.0005)
             continue
         now_ns = time.monotonic_ns()

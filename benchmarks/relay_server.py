@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Self
 
 from benchmarks.processes import Processes
 from benchmarks.publishers import RelayPublisher
 from benchmarks.subscribers import RelaySubscriber
+from relay.chat.partition import partition_of
 from tests.support.cluster import Relay
 
 HOST = "127.0.0.1"
@@ -57,3 +59,25 @@ class RelayServer:
     def join(self, *logs: str, prefix: str = "member") -> Join:
         """Return what connects a swarm to logs."""
         return Join(self.port, prefix, logs)
+
+    def log_at_home_on(self, worker: int, prefix: str = "room") -> str:
+        """Return the name of a log whose home is that worker (partition n is at n mod workers)."""
+        names = (f"{prefix}{number}" for number in count())
+        return next(name for name in names if partition_of(name) % self.workers == worker)
+
+    def publisher_on(self, worker: int, log: str, name: str = "publisher") -> RelayPublisher:
+        """Return a publisher whose connection that worker serves: accepted by luck, kept if so."""
+        pid = self._pid_of(worker)
+        for attempt in range(64):
+            publisher = self.publisher(log, f"{name}{attempt}")
+            if publisher.port in self._relay.peers_by_worker()[pid]:
+                return publisher
+            publisher.close()
+        raise RuntimeError(f"worker {worker} accepts nothing")
+
+    def _pid_of(self, worker: int) -> int:
+        title = f"relay: worker {worker} "
+        for child in self._relay.children():
+            if title in " ".join(child.cmdline()):
+                return child.pid
+        raise RuntimeError(f"there is no worker {worker}")

@@ -1,0 +1,71 @@
+"""What the bus costs per message: packing, framing, checking; and a hop between two processes.
+
+pytest benchmarks/micro/test_bus.py
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from relay.bus.messages import Batch, Message, MessageReader, Submit, pack
+
+BODY = secrets.token_bytes(200)
+MESSAGES: dict[str, Message] = {
+    "submit": Submit(1, "lobby", b"producer", 1, "alice", b"", 0, "", BODY),
+    "batch of 1": Batch("lobby", 1, b"epoch...", 2, 1, bytes(264)),
+    "batch of 100": Batch("lobby", 1, b"epoch...", 101, 100, bytes(26_400)),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_pack(benchmark: BenchmarkFixture, name: str) -> None:
+    benchmark.group = "bus: pack a message"
+    benchmark(pack, MESSAGES[name])
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_unpack(benchmark: BenchmarkFixture, name: str) -> None:
+    benchmark.group = "bus: take a message apart and check it"
+    reader = MessageReader()
+    assert benchmark(reader.feed, pack(MESSAGES[name])) == [MESSAGES[name]]
+
+
+@pytest.fixture
+def echo() -> Iterator[socket.socket]:
+    """A process that unpacks what it gets and packs it again, behind a Unix-domain socket."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    child = os.fork()
+    if child == 0:
+        ours.close()
+        reader = MessageReader()
+        while data := theirs.recv(262_144):
+            for message in reader.feed(data):
+                theirs.sendall(pack(message))
+        os._exit(0)
+    theirs.close()
+    with ours:
+        yield ours
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_hop_and_back(benchmark: BenchmarkFixture, echo: socket.socket, name: str) -> None:
+    """Two hops: there and back, each packed, sent, received and checked."""
+    benchmark.group = "bus: a message there and back"
+    message = MESSAGES[name]
+    reader = MessageReader()
+
+    def there_and_back() -> Message:
+        echo.sendall(pack(message))
+        while True:
+            found = reader.feed(echo.recv(262_144))
+            if found:
+                return found[0]
+
+    assert benchmark(there_and_back) == message
