@@ -6,11 +6,14 @@ import re
 from functools import cache
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.wire import identity
 from relay.wire.identity import (
     IdentityError,
     PrivateKey,
@@ -281,3 +284,29 @@ def test_keys_have_no_telling_repr() -> None:
 
 def test_this_openssl_has_every_primitive() -> None:
     self_test()
+
+
+def test_an_openssl_without_mlkem_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking() -> None:
+        raise UnsupportedAlgorithm("ML-KEM-768 is not supported by this OpenSSL")
+
+    monkeypatch.setattr(MLKEM768PrivateKey, "generate", lacking)
+    with pytest.raises(IdentityError, match=r"lacks what Relay needs.*ML-KEM"):
+        self_test()
+
+
+def test_an_openssl_that_computes_wrongly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong:
+        """X25519 whose two sides do not agree."""
+
+        generate = staticmethod(lambda: Wrong())
+
+        def public_key(self) -> Wrong:
+            return self
+
+        def exchange(self, other: object) -> object:
+            return object()
+
+    monkeypatch.setattr(identity, "X25519PrivateKey", Wrong)
+    with pytest.raises(IdentityError, match="wrong results"):
+        self_test()
