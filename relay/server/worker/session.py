@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from relay.server.worker.hub import Hub
 
 LOGIN_S: Final = 20.0
-"""From the end of the handshake to HELLO (handshake.md, "Deadlines")."""
+"""From the end of the handshake to WELCOME (handshake.md, "Deadlines")."""
 LINGER_S: Final = 3.0
 """How long the last bytes of a closed connection may take to leave."""
 TCP_NOTSENT_LOWAT: Final = 25
@@ -82,7 +82,7 @@ class Session(asyncio.Protocol):
         )
         self._unwrapping: asyncio.Task[None] | None = None
         self._deadline: float | None = None
-        """When HELLO must have come, or a closed connection's last bytes have left; else None."""
+        """When the login must be complete, or a closed connection's last bytes have left; else None."""
         self._holds = Hold.NONE
         self._pending: list[bytes | ClientEnvelope] = []
         """What was received while an earlier operation waits, the next one last: of one record what
@@ -266,7 +266,6 @@ class Session(asyncio.Protocol):
 
     def log_in(self, name: str, secret: bytes, display: str, producer: bytes) -> None:
         """Claim a name; ``name_answered`` follows, perhaps at once."""
-        self._deadline = None
         self.display = display
         self.producer = producer
         self.block()
@@ -279,6 +278,7 @@ class Session(asyncio.Protocol):
 
     def welcome(self, name: str) -> None:
         """The name is granted."""
+        self._deadline = None
         self.name = name
         self._hub.logged_in += 1
         commands.welcome(self._hub, self)
