@@ -403,6 +403,10 @@ class Guest(asyncio.Protocol):
         """Wait until this is the last entry received."""
         await self.until(lambda: self.seqs(log)[-1:] == [seq], f"entry {seq} of {log}")
 
+    async def ended(self) -> None:
+        """Wait until the server has ended the connection."""
+        await until(lambda: self.lost, "the end of a connection")
+
     async def gone(self, worker: Worker) -> None:
         """Wait until both sides have forgotten this connection."""
         name = self.name
