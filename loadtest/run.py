@@ -67,8 +67,13 @@ def _take(flags: list[str], name: str, default: str) -> str:
     return value
 
 
+def _terminated(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)  # so that what was started is ended
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run; return the exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
     flags = list(arguments)
     workers = _take(flags, "--workers", "0")
     if not workers.isdecimal():

@@ -29,6 +29,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 from locust import User
+from locust.exception import StopUser
+from locust.user.task import LOCUST_STATE_STOPPING
 
 from loadtest.bodies import CONTENT_TYPE, Body, pack_body, this_clock
 from loadtest.checks import Doubled, LogCheck, Lost, Missing, SendCheck, Violation
@@ -137,8 +139,9 @@ class RelayUser(User):
 
     def connect(self) -> None:
         """Connect and log in, and keep trying: users do not give up while the server restarts."""
+        self.client = None
         failing_since = time.monotonic()
-        while True:
+        while self._state != LOCUST_STATE_STOPPING:
             client = BlockingClient(
                 self.address,
                 name=self.handle,
@@ -159,6 +162,7 @@ class RelayUser(User):
             self._seen.clear()
             self._reader = gevent.spawn(self._read, client)
             return
+        raise StopUser
 
     def reconnect(self) -> None:
         """As a program that is stopped and started: a new client goes on from the saved cursors."""

@@ -144,11 +144,43 @@ def observe(planting: Planting) -> None:
     Scores.beat = observed  # type: ignore[method-assign]
 
 
+def lose_on_one_worker(planting: Planting) -> None:
+    """The first worker shows some entries to nobody, and hides the hole from its members."""
+    from relay.bus.messages import Batch
+    from relay.chat.entries import Head
+    from relay.server.worker.feed import Feed
+    from relay.wire.envelopes import EntryMessage, pack, unpack_server
+
+    if planting.context.index != 0:
+        return
+    receive = Feed.receive
+    probability = float(planting.argument)
+    shown: dict[str, int] = {}  # for logs with a hole: the last entry that members have
+
+    def receiving(self: Feed, batch: Batch) -> bool:
+        if not self.known or self.repair_to or batch.prev != self.received.seq:
+            return receive(self, batch)
+        if random.random() < probability:
+            shown.setdefault(self.log, batch.prev)
+            self.received = Head(batch.epoch, batch.last)
+            return False
+        prev = shown.pop(self.log, None)
+        if prev is not None:
+            first, *others = unpack_server(batch.content)
+            assert isinstance(first, EntryMessage)
+            patched = [first._replace(prev=prev), *others]
+            batch = batch._replace(content=b"".join(map(pack, patched)))
+        return receive(self, batch)
+
+    Feed.receive = receiving  # type: ignore[method-assign]
+
+
 FAULTS: dict[str, Callable[[Planting], None]] = {
     "stop-before-publish": stop_before_publish,
     "drop-one-batch": drop_one_batch,
     "drop-batches": drop_batches,
     "cut-links": cut_links,
+    "lose-on-one-worker": lose_on_one_worker,
     "small-outbox": small_outbox,
     "observe": observe,
 }

@@ -1,0 +1,98 @@
+"""The swarm finds what is wrong with a server, and nothing with a good one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.loadtest.running import run_swarm
+from tests.support.cluster import Relay
+
+CROWD = ("--users", "24", "--spawn-rate", "24", "--rooms", "6", "--writers", "0.5")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def test_a_good_server_passes_also_over_a_flaky_network(data: Path, tmp_path: Path) -> None:
+    """In two processes under a master: what they measured and checked is added up."""
+    with Relay(data, workers=2) as relay:
+        run = run_swarm(
+            relay.address, tmp_path, *CROWD, "--scenario", "flaky-network", "--rate", "2",
+            "--cut-after", "6000", "--processes", "2", "--run-time", "6s",
+        )  # fmt: skip
+    assert run.status == 0, run.output
+    counts = run.summary["counts"]
+    assert run.summary["violations"] == run.summary["failures"] == 0, run.output
+    assert run.summary["checked"] > counts["messages stored"] > 0
+    assert counts["connections lost"] > 0
+    latencies = run.summary["latencies_us"]
+    assert latencies["resume"]["count"] > 0
+    assert latencies["publish→stored"]["count"] == counts["messages stored"]
+    live = latencies["publish→delivered"]["count"]
+    assert 0 < live <= run.summary["checked"] - counts.get("deliveries caught up", 0)
+
+
+def test_it_finds_messages_that_one_worker_loses(data: Path, tmp_path: Path) -> None:
+    with Relay(data, workers=2, fault="lose-on-one-worker=0.05") as relay:
+        run = run_swarm(
+            relay.address,
+            tmp_path,
+            *CROWD,
+            "--scenario",
+            "many-small-rooms",
+            "--rate",
+            "2",
+            "--run-time",
+            "5s",
+        )
+    assert run.status != 0, run.output
+    assert run.summary["counts"]["violation Missing"] > 0
+
+
+def test_it_finds_messages_that_are_stored_twice_after_a_reconnect(
+    data: Path, tmp_path: Path
+) -> None:
+    with Relay(data, workers=2, fault="no-deduplication") as relay:
+        run = run_swarm(
+            relay.address, tmp_path, *CROWD, "--scenario", "flaky-network", "--rate", "2",
+            "--run-time", "6s",
+        )  # fmt: skip
+    assert run.status == 1, run.output
+    assert run.summary["counts"]["violation Doubled"] > 0
+
+
+def test_it_finds_gaps_after_a_reconnect(data: Path, tmp_path: Path) -> None:
+    with Relay(data, workers=2, fault="gap-on-resume") as relay:
+        run = run_swarm(
+            relay.address, tmp_path, *CROWD, "--scenario", "reconnect-storm", "--rate", "2",
+            "--storm-every", "3", "--run-time", "6s",
+        )  # fmt: skip
+    assert run.status == 1, run.output
+    assert run.summary["counts"]["violation GapReported"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--payload", "huge"), "--payload huge"),
+        (("--rooms", "1", "--rooms-per-user", "2"), "--rooms-per-user"),
+        (("--rate", "0"), "--rate"),
+    ],
+)
+def test_a_wrong_parameter_is_one_line(tmp_path: Path, flags: tuple[str, ...], said: str) -> None:
+    run = run_swarm("relay://127.0.0.1:1", tmp_path, *flags, "--run-time", "1s")
+    assert run.status == 2, run.output
+    assert said in run.output
+    assert "Traceback" not in run.output
+
+
+def test_a_run_that_checked_nothing_fails(tmp_path: Path) -> None:
+    """No server is there: the users go on trying, and nothing is ever delivered."""
+    run = run_swarm("relay://127.0.0.1:1", tmp_path, "--users", "2", "--run-time", "2s")
+    assert run.status == 1, run.output
+    assert run.summary["checked"] == 0
+    assert run.summary["counts"]["connects failed"] > 0
