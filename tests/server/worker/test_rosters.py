@@ -1,0 +1,175 @@
+"""Who is here (rule 13): derived from the workers' own words, small and large rooms."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+from relay import limits
+from relay.bus.messages import Batch, Event, Members, Message, Presence, Who
+from relay.server.worker.rosters import COUNT_INTERVAL_S, Rosters
+from relay.wire.envelopes import Join, Leave, Roster, unpack_server
+from relay.wire.envelopes import Members as Answer
+from relay.wire.envelopes import Who as Question
+from tests.support.cluster import until
+from tests.support.hubs import Guest, Town
+
+LOG = "lobby"
+
+
+class _Port:
+    """Where a home's words go; only its identity matters here."""
+
+    index = 1
+    generation = 1
+
+    def send(self, message: Message) -> None:
+        raise AssertionError(message)
+
+    def publish(self, message: Batch | Event) -> None:
+        raise AssertionError(message)
+
+
+def _told(rosters: Rosters, now: float) -> list[Roster]:
+    def envelopes() -> Iterator[Roster]:
+        for event in rosters.changes(now):
+            for envelope in unpack_server(event.content):
+                assert isinstance(envelope, Roster)
+                yield envelope
+
+    return list(envelopes())
+
+
+def _present(*names: str) -> Presence:
+    return Presence(LOG, [[name, "", 1] for name in names])
+
+
+def _gone(*names: str) -> Presence:
+    return Presence(LOG, [[name, "", 0] for name in names])
+
+
+def test_a_join_storm_is_one_event() -> None:
+    """All changes of a turn are told together."""
+    rosters = Rosters(bytes)
+    rosters.change(_Port(), _present("ada", "bob"))
+    rosters.change(_Port(), _present("cyd"))
+    (told,) = _told(rosters, 0.0)
+    assert told.total == 3
+    assert [name for name, _ in told.joined] == ["ada", "bob", "cyd"]
+    assert _told(rosters, 0.0) == []
+
+
+def test_a_name_on_two_workers_goes_when_both_are_gone() -> None:
+    """A dead worker takes only its own part with it."""
+    rosters = Rosters(bytes)
+    one, two = _Port(), _Port()
+    rosters.change(one, _present("ada", "bob"))
+    rosters.change(two, _present("ada"))
+    _told(rosters, 0.0)
+    rosters.drop(one)
+    (told,) = _told(rosters, 0.0)
+    assert (told.total, told.joined, told.left) == (1, [], ["bob"])
+    rosters.leave(LOG, two)
+    assert _told(rosters, 0.0) == [], "nobody is left to be told"
+    assert rosters.members(Who(1, LOG)) == Members(1, 0, 0, 0, [])
+
+
+def test_who_after_every_change() -> None:
+    """The remembered answer is never an old one: names, display names and numbers."""
+    rosters = Rosters(bytes)
+    one, two = _Port(), _Port()
+
+    def listed() -> list[list[str | int]]:
+        return rosters.members(Who(1, LOG)).names
+
+    rosters.change(one, Presence(LOG, [["ada", "Ada", 1]]))
+    assert listed() == [["ada", "Ada", 1]]
+    rosters.change(one, Presence(LOG, [["ada", "Ada", 2]]))
+    assert listed() == [["ada", "Ada", 2]]
+    rosters.change(two, Presence(LOG, [["ada", "A", 1], ["bob", "", 1]]))
+    assert listed() == [["ada", "Ada", 3], ["bob", "", 1]]
+    rosters.drop(one)
+    assert listed() == [["ada", "A", 1], ["bob", "", 1]]
+    rosters.change(two, _gone("bob"))
+    assert listed() == [["ada", "A", 1]]
+
+
+def test_a_large_room_is_a_count_once_in_a_while() -> None:
+    """Above the bound: no names, at most one event in the interval, and the last one is told."""
+    rosters = Rosters(bytes)
+    port = _Port()
+    crowd = [f"guest{n:04}" for n in range(limits.ROSTER_NAMES_MAX + 1)]
+    rosters.change(port, _present(*crowd))
+    (told,) = _told(rosters, 0.0)
+    assert (told.total, told.joined, told.left) == (len(crowd), [], [])
+    rosters.change(port, _present("zoe"))
+    assert _told(rosters, COUNT_INTERVAL_S / 2) == []
+    assert rosters.due_at == COUNT_INTERVAL_S
+    (told,) = _told(rosters, COUNT_INTERVAL_S)
+    assert told.total == len(crowd) + 1
+    assert rosters.due_at == float("inf")
+    members = rosters.members(Who(1, LOG))
+    assert members.total == len(crowd) + 1
+    assert [name for name, _, _ in members.names] == crowd[: limits.ROSTER_NAMES_MAX]
+
+
+def test_the_largest_answers_fit_their_messages() -> None:
+    """The longest names and display names there can be, as many as are listed."""
+    rosters = Rosters(lambda count: b"\xff" * count)
+    display = "\U0001f600" * limits.DISPLAY_NAME_CHARS_MAX
+    port = _Port()
+    for number in range(limits.ROSTER_NAMES_MAX):
+        name = f"{number:0{limits.NAME_CHARS_MAX}}"
+        rosters.change(port, Presence("r" * limits.NAME_CHARS_MAX, [[name, display, 2**31]]))
+    for event in rosters.changes(0.0):
+        assert len(event.content) <= limits.RECORD_CONTENT_BYTES_MAX
+
+
+async def test_flapping_in_one_record_tells_nobody(town: Town) -> None:
+    """LEAVE and JOIN in one turn change nothing."""
+    quiet = await Guest.arrive(town.home(LOG), "quiet")
+    flapper = await Guest.arrive(town.other(LOG), "flapper")
+    await quiet.join(LOG)
+    await flapper.join(LOG)
+    await quiet.told(Roster, lambda e: e.total == 2)
+    before = len(quiet.said)
+    for number in range(50):
+        flapper.say(Leave(number, LOG), Join(number, LOG, None, 0, 0))
+    flapper.send(LOG, 1)
+    await quiet.has(LOG, 1)
+    assert [e for e in quiet.said[before:] if isinstance(e, Roster)] == []
+
+
+async def test_the_roster_after_its_home_died(town: Town) -> None:
+    """Workers say again who is there; who left meanwhile is not."""
+    home, other = town.home(LOG), town.other(LOG)
+    stays = await Guest.arrive(other, "stays")
+    leaves = await Guest.arrive(other, "leaves")
+    for guest in (stays, leaves):
+        await guest.join(LOG)
+    await town.kill(home.index)
+    leaves.say(Leave(1, LOG))
+    leaves.leave_town()
+    await leaves.gone(other)
+    await town.start(home.index)
+    stays.say(Question(5, LOG))
+    answer = await stays.told(Answer, lambda e: e.request == 5)
+    assert answer.names == [["stays", "", 1]]
+
+
+async def test_a_room_of_three_hundred(town: Town) -> None:
+    """A real large room: everybody is counted, on both workers, and goes again."""
+    guests = await asyncio.gather(
+        *(Guest.arrive(town.workers[n % 2], f"guest{n:03}") for n in range(300))
+    )
+    await asyncio.gather(*(guest.join(LOG) for guest in guests))
+    guests[0].say(Question(1, LOG))
+    answer = await guests[0].told(Answer)
+    assert answer.total == 300
+    assert [name for name, _, _ in answer.names] == [f"guest{n:03}" for n in range(200)]
+    await guests[0].told(Roster, lambda e: e.total == 300)
+    for guest in guests[100:]:
+        guest.leave_town()
+    rosters = town.home(LOG).hub.rosters
+    await until(lambda: rosters.members(Who(1, LOG)).total == 100, "the others to be gone")
+    await guests[0].told(Roster, lambda e: e.total == 100)
