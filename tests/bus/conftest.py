@@ -1,0 +1,13 @@
+"""The bus runs on uvloop in a worker, whose transports differ from asyncio's in detail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import uvloop
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run the tests of this folder on both."""
+    return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}

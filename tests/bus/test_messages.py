@@ -1,0 +1,193 @@
+"""The bus codec: every message there and back, and nothing else gets through."""
+
+from __future__ import annotations
+
+import typing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay import codec, limits
+from relay.bus import messages
+from relay.bus.messages import (
+    HEADER,
+    ITEMS_PER_MESSAGE,
+    MESSAGE_BYTES_MAX,
+    SHAPES,
+    Acks,
+    Announced,
+    Batch,
+    Claim,
+    Claimed,
+    Event,
+    Evict,
+    Heads,
+    Introduction,
+    Members,
+    Message,
+    MessageReader,
+    NotHome,
+    Presence,
+    Refused,
+    Release,
+    Submit,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Who,
+    pack,
+    unpack,
+)
+from relay.codec import Unknown
+from relay.errors import EnvelopeError, RemoteProtocolError
+
+EPOCH = b"epoch..."
+U63 = limits.U63_MAX
+LONG = "r" * (1 + limits.NAME_CHARS_MAX)
+DISPLAY = "\U0001f600" * limits.DISPLAY_NAME_CHARS_MAX
+NAME = "n" * limits.NAME_CHARS_MAX
+SAMPLES: list[Message] = [
+    Introduction(3, 2**40),
+    Announced(2**40),
+    Subscribe("lobby"),
+    Unsubscribe(LONG),
+    Submit(U63, LONG, b"producer", U63, NAME, bytes(32), 255, "t" * 64, bytes(32_768)),
+    Submit(0, "lobby", b"producer", 1, "ada", b"", 0, "", b""),
+    Presence(LONG, [[NAME, DISPLAY, limits.U32_MAX]] * ITEMS_PER_MESSAGE),
+    Who(1, "lobby"),
+    Claim(1, "ada", bytes(16), True),
+    Release(1, "ada"),
+    Subscribed("lobby", EPOCH, 0),
+    Batch("lobby", 0, EPOCH, 1, 1, b"x"),
+    Batch(LONG, U63 - 1, EPOCH, U63, limits.U32_MAX, bytes(limits.RECORD_CONTENT_BYTES_MAX)),
+    Event("lobby", b"x"),
+    Heads([["lobby", EPOCH, 5]] * ITEMS_PER_MESSAGE),
+    Acks([[U63, EPOCH, U63]] * ITEMS_PER_MESSAGE),
+    Refused(1, 65_535, U63, "e" * limits.ERROR_TEXT_BYTES_MAX),
+    Claimed(1, False),
+    Evict(1),
+    Members(1, U63, U63, 10_000, [[NAME, DISPLAY, 1]] * limits.ROSTER_NAMES_MAX),
+    NotHome(15),
+]
+STREAM = b"".join(map(pack, SAMPLES))
+
+
+def test_there_is_a_sample_of_every_message() -> None:
+    assert {type(sample) for sample in SAMPLES} == {shape.type for shape in SHAPES.values()}
+    assert set(typing.get_args(messages.Message)) == {shape.type for shape in SHAPES.values()}
+
+
+@pytest.mark.parametrize("message", SAMPLES, ids=lambda m: type(m).__name__)
+def test_there_and_back(message: Message) -> None:
+    """Equal in type and value, and never longer than the other side takes."""
+    data = pack(message)
+    assert int.from_bytes(data[:HEADER], "big") == len(data) - HEADER <= MESSAGE_BYTES_MAX
+    back = unpack(data[HEADER:])
+    assert type(back) is type(message)
+    assert back == message
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 4096, 65_537, len(STREAM)])
+def test_framing_at_any_cut(step: int) -> None:
+    """All at once, in pieces, byte by byte: the same messages."""
+    stream = STREAM if step > 100 else b"".join(map(pack, SAMPLES[:4] + SAMPLES[7:12]))
+    expected = SAMPLES if step > 100 else SAMPLES[:4] + SAMPLES[7:12]
+    reader = MessageReader()
+    found: list[Message] = []
+    for at in range(0, len(stream), step):
+        found += reader.feed(stream[at : at + step])
+    assert found == expected
+
+
+def test_a_message_is_given_out_as_soon_as_it_is_whole() -> None:
+    """Not a byte earlier, and what follows it waits for its own end."""
+    data = pack(Who(1, "lobby"))
+    reader = MessageReader()
+    assert reader.feed(data[:-1]) == []
+    assert reader.feed(data[-1:] + data[:5]) == [Who(1, "lobby")]
+    assert reader.feed(data[5:]) == [Who(1, "lobby")]
+
+
+@pytest.mark.parametrize("length", [0, MESSAGE_BYTES_MAX + 1, 2**32 - 1])
+def test_illegal_length(length: int) -> None:
+    """Refused by the header alone: nothing is collected for it."""
+    reader = MessageReader()
+    with pytest.raises(RemoteProtocolError):
+        reader.feed(length.to_bytes(HEADER, "big"))
+
+
+def test_trailing_bytes_in_a_message() -> None:
+    """One message is one array."""
+    body = pack(Evict(1))[HEADER:]
+    with pytest.raises(EnvelopeError):
+        unpack(body + b"\xc0")
+    with pytest.raises(EnvelopeError):
+        unpack(body + body)
+
+
+def test_later_versions_may_say_more() -> None:
+    """An unknown operation and trailing fields are no mistake (workers of two versions meet)."""
+    assert isinstance(unpack(codec.pack([200, 1, 2])), Unknown)
+    assert unpack(codec.pack([int(messages.Op.EVICT), 7, "more", [1, 2]])) == Evict(7)
+
+
+@pytest.mark.parametrize("message", SAMPLES, ids=lambda m: type(m).__name__)
+def test_each_field_is_checked(message: Message) -> None:
+    """Any field replaced by something of another kind is refused; so is any that is missing."""
+    fields = [messages._OP_OF[type(message)], *message]
+    for index in range(1, len(fields)):
+        wrongs: list[object] = [None, -1, 1.5, {}, [[]]]
+        if not isinstance(fields[index], bool):
+            wrongs.append(True)
+        for wrong in wrongs:
+            with pytest.raises(EnvelopeError):
+                unpack(codec.pack([*fields[:index], wrong, *fields[index + 1 :]]))
+        with pytest.raises(EnvelopeError):
+            unpack(codec.pack(fields[:index]))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Acks([[1, EPOCH, 1]] * (ITEMS_PER_MESSAGE + 1)),
+        Batch("lobby", 0, EPOCH, 1, 1, bytes(limits.RECORD_CONTENT_BYTES_MAX + 1)),
+        Batch("lobby", 0, EPOCH, 0, 1, b"x"),
+        Batch("lobby", 0, EPOCH[1:], 1, 1, b"x"),
+        Subscribe(""),
+        Subscribe(LONG + "r"),
+        Submit(0, "lobby", b"producer", 0, "ada", b"", 0, "", b""),
+        Submit(0, "lobby", b"producer", 1, "ada", b"", 0, "", bytes(limits.BODY_BYTES_MAX + 1)),
+        Claim(1, "ada", bytes(15), False),
+    ],
+    ids=lambda m: type(m).__name__,
+)
+def test_over_a_bound(message: Message) -> None:
+    with pytest.raises(EnvelopeError):
+        unpack(pack(message)[HEADER:])
+
+
+@given(st.lists(st.binary(max_size=300), max_size=5))
+def test_garbage(pieces: list[bytes]) -> None:
+    """Messages, or RemoteProtocolError: never anything else."""
+    reader = MessageReader()
+    try:
+        for piece in pieces:
+            for message in reader.feed(piece):
+                assert isinstance(message, tuple)
+    except RemoteProtocolError:
+        pass
+
+
+@given(st.data())
+def test_damaged_messages(data: st.DataObject) -> None:
+    """One byte of a real message changed: parsed to a legal message, or refused."""
+    sample = data.draw(st.sampled_from([s for s in SAMPLES if len(pack(s)) < 1000]))
+    body = bytearray(pack(sample)[HEADER:])
+    at = data.draw(st.integers(0, len(body) - 1))
+    body[at] = data.draw(st.integers(0, 255))
+    try:
+        message = unpack(bytes(body))
+    except RemoteProtocolError:
+        return
+    assert isinstance(message, Unknown) or unpack(pack(message)[HEADER:]) == message
