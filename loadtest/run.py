@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from loadtest.served import ROOT, NotServed, served
+from loadtest.served import ROOT, NotServed, Served
 
 LOCUSTFILE: Final = Path(__file__).parent / "locustfile.py"
 KILL_S: Final = 20.0
@@ -55,7 +55,7 @@ def run_locust(address: str, flags: Sequence[str], timeout_s: float | None = Non
         process.wait()
 
 
-def _take(flags: list[str], name: str, default: str) -> str:
+def take_flag(flags: list[str], name: str, default: str) -> str:
     """Remove ``name VALUE`` from the flags; return the value."""
     if name not in flags:
         return default
@@ -75,13 +75,13 @@ def main(arguments: Sequence[str]) -> int:
     """Run; return the exit code."""
     signal.signal(signal.SIGTERM, _terminated)
     flags = list(arguments)
-    workers = _take(flags, "--workers", "0")
+    workers = take_flag(flags, "--workers", "0")
     if not workers.isdecimal():
         raise SystemExit(f"--workers {workers}: a number, 0 for one per core")
-    host = _take(flags, "--host", "")
+    host = take_flag(flags, "--host", "")
     with contextlib.ExitStack() as stack:
         try:
-            address = host or stack.enter_context(served(int(workers)))
+            address = host or stack.enter_context(Served(int(workers))).address
         except NotServed as error:
             raise SystemExit(str(error)) from None
         print(f"relay: {address}")

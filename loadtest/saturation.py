@@ -29,7 +29,8 @@ class Watch:
 
     def __init__(self) -> None:
         self._process = psutil.Process()
-        self._process.cpu_percent()  # the first call only begins
+        self._process.cpu_percent()  # the first calls only begin
+        psutil.cpu_percent()
         self._late_ms = 0.0
         self._began = time.monotonic()
         self._warned = float("-inf")
@@ -47,9 +48,11 @@ class Watch:
         if now - self._began < STEP_S:
             return  # too short to say anything
         cpu, late_ms = self._process.cpu_percent(), self._late_ms
+        machine = psutil.cpu_percent()
         self._began, self._late_ms = now, 0.0
         measures.peak("cpu_percent", cpu)
         measures.peak("late_ms", late_ms)
+        measures.peak("machine_percent", machine)
         measures.counts["seconds watched"] += 1
         if cpu <= CPU_PERCENT_MAX and late_ms <= LATE_MS_MAX:
             return
@@ -57,9 +60,10 @@ class Watch:
         if now - self._warned >= WARN_EVERY_S:
             self._warned = now
             log.warning(
-                "%s (%.0f %% of a core, timers %.0f ms late); use fewer users, more --processes, "
-                "or another machine",
+                "%s (%.0f %% of a core, timers %.0f ms late; the machine %.0f %% busy); use fewer "
+                "users, more --processes, or another machine",
                 SATURATED,
                 cpu,
                 late_ms,
+                machine,
             )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from loadtest.run import run_locust
-from loadtest.served import NotServed, served
+from loadtest.served import NotServed, Served
 
 FLAGS: Final = (
     "--headless", "--only-summary", "--users", "40", "--spawn-rate", "20", "--run-time", "12s",
@@ -45,8 +45,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="relay-smoke-") as scratch:
         path = Path(scratch) / "summary.json"
         try:
-            with served(2) as address:
-                status = run_locust(address, [*FLAGS, "--json-summary", str(path)], TIMEOUT_S)
+            with Served(2) as server:
+                status = run_locust(
+                    server.address, [*FLAGS, "--json-summary", str(path)], TIMEOUT_S
+                )
         except NotServed as error:
             print(error, file=sys.stderr)
             return 1

@@ -63,6 +63,8 @@ SETTLE_S: Final = 20.0
 """At the end of a test: for what was acknowledged to arrive everywhere."""
 CLOSE_S: Final = 2.0
 """At the very end: for the last acknowledgements."""
+REASON_CHARS: Final = 90
+"""Of a reason that is counted: there are few different ones."""
 _CLOCK: Final = this_clock()
 
 
@@ -103,6 +105,7 @@ class RelayUser(User):
         self._reader: gevent.Greenlet | None = None
         self._resuming: set[str] | None = None
         """After a reconnect: followed logs that are not live again. None: no resume is measured."""
+        self._online = False
         self._behind: set[str] = set()
         self._seen: Counter[str] = Counter()
         """The client's own counts of repeats and rejoins, as last looked at."""
@@ -338,9 +341,11 @@ class RelayUser(User):
         self.received(message)
 
     def _changed(self, event: StateChanged) -> None:
+        was_online, self._online = self._online, event.state is State.ONLINE
         if event.state is State.WAITING:
-            SWARM.here.counts["connections lost"] += 1
-            SWARM.here.counts[f"lost: {event.detail}"[:80]] += 1
+            name = "connections lost" if was_online else "connects failed"
+            SWARM.here.counts[name] += 1
+            SWARM.here.counts[f"{name}: {event.detail}"[:REASON_CHARS]] += 1
             self.live.clear()
         elif event.state is State.ONLINE and self.socket is not None:
             watched = self.socket

@@ -1,0 +1,72 @@
+"""``python -m loadtest.chaos [--workers N] [--seconds S] [LOCUST FLAGS]``: a swarm on a relay that
+is hurt meanwhile.
+
+At 20 % and 40 % of the time a worker is killed; at 60 % the whole server is stopped by TERM and
+started again. The run fails as any other: when one message is lost, doubled or out of order.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from loadtest.run import run_locust, take_flag
+from loadtest.served import NotServed, Served
+
+KILLS: Final = (0.2, 0.4)
+RESTART: Final = 0.6
+DOWN_S: Final = 2.0
+"""Between the end of the server and its next start."""
+
+
+def hurt(server: Served, seconds: float, over: threading.Event) -> None:
+    """Do what the module's docstring says, and say so."""
+    began = time.monotonic()
+
+    def reached(share: float) -> bool:
+        return not over.wait(max(0.0, began + share * seconds - time.monotonic()))
+
+    for number, share in enumerate(KILLS):
+        if not reached(share):
+            return
+        print(f"chaos: kill -9 of worker process {server.kill_worker(number)}", flush=True)
+    if not reached(RESTART):
+        return
+    stopping = time.monotonic()
+    server.stop()
+    print(f"chaos: TERM; the server was gone after {time.monotonic() - stopping:.1f} s", flush=True)
+    if over.wait(DOWN_S):
+        return
+    server.start()
+    print(f"chaos: started again, {time.monotonic() - stopping:.1f} s after TERM", flush=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run; return Locust's exit code."""
+    flags = list(arguments)
+    workers = int(take_flag(flags, "--workers", "0"))
+    seconds = float(take_flag(flags, "--seconds", "300"))
+    try:
+        with Served(workers) as server:
+            over = threading.Event()
+            chaos = threading.Thread(target=hurt, args=(server, seconds, over))
+            chaos.start()
+            try:
+                return run_locust(
+                    server.address,
+                    ["--headless", "--only-summary", "--run-time", f"{seconds:.0f}s", *flags],
+                )
+            finally:
+                over.set()
+                chaos.join()
+    except (NotServed, subprocess.SubprocessError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
