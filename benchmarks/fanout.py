@@ -43,6 +43,8 @@ class Figures:
     load_cpu_s: float
     elapsed_s: float
     """From the first message sent to the last one received by the sample."""
+    offered: int
+    """Messages that were to be sent."""
     in_time: int
     """Messages that the pacer had when the last one was sent."""
     report: Report
@@ -74,7 +76,7 @@ class Figures:
     @property
     def kept_up(self) -> float:
         """Delivered per offered at the moment of the last send: near 1, there is no backlog."""
-        return self.in_time / self.published
+        return self.in_time / self.offered
 
     def extra(self) -> dict[str, Any]:
         """Return the figures as JSON for ``extra_info``."""
@@ -115,6 +117,11 @@ class Fanout:
         self._window = window
         self._next = 1
 
+    @property
+    def next(self) -> int:
+        """The number of the next message."""
+        return self._next
+
     def begin(self) -> None:
         """Make ready for a round; not measured."""
         self._swarm.begin(self._next)
@@ -132,9 +139,17 @@ class Fanout:
         began_ns = time.monotonic_ns()
         if offered.rate:
             count = max(offered.per_write, round(offered.rate * offered.seconds))
-            publishers.at_rate(publisher, first, count, offered.rate, offered.per_write)
+            sent = publishers.at_rate(
+                publisher,
+                first,
+                count,
+                offered.rate,
+                offered.per_write,
+                lambda: swarm.progress,
+                self._window,
+            )
         else:
-            count = publishers.saturated(
+            count = sent = publishers.saturated(
                 publisher,
                 first,
                 offered.seconds,
@@ -143,7 +158,7 @@ class Fanout:
                 self._window,
             )
         in_time = swarm.progress - first
-        self._next += count
+        self._next += sent
         report = swarm.settle(self._next - 1, everybody=False, deadline_s=SETTLE_S)
         load_cpu_s = swarm.cpu_s() + time.process_time() - load_before
         delays = Delays()
@@ -158,6 +173,7 @@ class Fanout:
             server_cpu_s=server_cpu_s,
             load_cpu_s=load_cpu_s,
             elapsed_s=(report.done_ns - began_ns) / 1e9,
+            offered=count,
             in_time=in_time,
             report=last,
             delays=delays,

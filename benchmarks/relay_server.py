@@ -52,6 +52,10 @@ class RelayServer:
         """Stop it."""
         self._relay.__exit__(*exc)
 
+    def worker_pids(self) -> list[int]:
+        """Return the process ids of the workers that run now."""
+        return self._relay.workers()
+
     def publisher(self, log: str, name: str = "publisher") -> RelayPublisher:
         """Return a new publisher into a log."""
         return RelayPublisher(HOST, self.port, name, log)
