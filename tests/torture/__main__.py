@@ -44,6 +44,7 @@ def main() -> int:
     parser.add_argument("--senders", type=int, default=3)
     parser.add_argument("--readers", type=int, default=6)
     parser.add_argument("--rate", type=float, default=30.0)
+    parser.add_argument("--pause", type=float, default=0.8, help="mean seconds between blows")
     given = parser.parse_args()
     plan = Plan(
         seed=given.seed,
@@ -53,6 +54,7 @@ def main() -> int:
         senders=given.senders,
         readers=given.readers,
         rate=given.rate,
+        pause_s=given.pause,
         minimum=minimum_for(given.seconds),
     )
     directory = Path(tempfile.mkdtemp(prefix="relay-torture-"))

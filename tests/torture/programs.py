@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import time
 import zlib
 from hashlib import blake2b
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from relay import limits
 from relay.client import backoff
 from relay.client.aio import Client
+from relay.client.blocking import BlockingClient
 from relay.client.errors import ClientError
 from relay.client.events import State, StateChanged
 from relay.client.identity import Identity
@@ -81,26 +83,45 @@ def hasten() -> None:
 async def connect(role: Role, recorder: Recorder, counters: dict[str, int] | None = None) -> Client:
     """Connect for the first time in this process, as often as it takes."""
     while True:
-        client = Client(
-            role.address, name=role.name, identity=identity_of(role.name, role.seed, counters)
-        )
+        identity = identity_of(role.name, role.seed, counters)
+        client = Client(role.address, name=role.name, identity=identity)
         try:
             await client.connect()
         except ClientError as error:
-            # A program's first attempt is final for the library; this program is stubborn.
-            recorder.write(Connection("failed", f"{type(error).__name__}: {error}"))
+            _note_failed(recorder, error)
             await asyncio.sleep(RETRY_S)
         else:
             return client
 
 
-def note_state(recorder: Recorder, client: Client, event: StateChanged) -> None:
+def connect_blocking(
+    role: Role, recorder: Recorder, counters: dict[str, int] | None = None
+) -> BlockingClient:
+    """As ``connect``."""
+    while True:
+        identity = identity_of(role.name, role.seed, counters)
+        client = BlockingClient(role.address, name=role.name, identity=identity)
+        try:
+            client.connect()
+        except ClientError as error:
+            _note_failed(recorder, error)
+            time.sleep(RETRY_S)
+        else:
+            return client
+
+
+def _note_failed(recorder: Recorder, error: ClientError) -> None:
+    # A program's first attempt is final for the library; these programs are stubborn.
+    recorder.write(Connection("failed", f"{type(error).__name__}: {error}"))
+
+
+def note_state(recorder: Recorder, event: StateChanged) -> None:
     """Write down that a connection came or went."""
     recorder.write(Connection(event.state.value, event.detail))
     if event.state is State.CLOSED and event.detail:
         recorder.write(Lost(event.detail))
 
 
-def note_totals(recorder: Recorder, client: Client) -> None:
+def note_totals(recorder: Recorder, statistics: dict[str, int]) -> None:
     """Write down what the library counted, before a client is given up."""
-    recorder.write(Totals(**client.statistics))
+    recorder.write(Totals(**statistics))

@@ -8,6 +8,7 @@ on from the last entry in it. OPTIONS, joined by "+":
 - ``trusting``: checks nothing (``trusting``)
 - ``small``: holds few events, so that the library itself must stop reading and fall behind
 - ``sleepy``: takes no event for a while, now and then
+- ``blocking``: uses the blocking client
 """
 
 from __future__ import annotations
@@ -17,130 +18,113 @@ import contextlib
 import os
 import random
 import signal
+import time
 
-from relay.chat.entries import Cursor
 from relay.client import inbox
 from relay.client.aio import Client
+from relay.client.blocking import BlockingClient
 from relay.client.errors import ClientError, Refused
-from relay.client.events import (
-    Behind,
-    Event,
-    Gap,
-    Live,
-    Message,
-    StateChanged,
-    Unfollowed,
-)
 from tests.torture import programs, trusting
+from tests.torture.notebook import Notebook
 from tests.torture.programs import Role
-from tests.torture.records import (
-    Began,
-    Hole,
-    Lost,
-    Placed,
-    Process,
-    Recorder,
-    Resumed,
-    Seen,
-    read_records,
-)
+from tests.torture.records import Process, Recorder
 
 SMALL_EVENTS = 64
 SLEEP_S_MAX = 1.5
 SLEEP_IN = 2000
 """A sleepy reader sleeps after one event in so many."""
+LOOK_S = 0.2
+"""How often the blocking reader looks whether it was told to stop."""
 
 
-def cursors_of(role: Role) -> dict[str, Cursor]:
-    """Return where a reader stands in each log, by its history."""
-    cursors: dict[str, Cursor] = {}
-    for record in read_records(role.history):
-        match record:
-            case Began(log=log, epoch=epoch, seq=seq) | Seen(log=log, epoch=epoch, seq=seq):
-                cursors[log] = Cursor(bytes.fromhex(epoch), seq)
-            case Hole(log=log, end=(epoch, seq)):
-                cursors[log] = Cursor(bytes.fromhex(epoch), seq)
-            case _:
-                pass
-    return cursors
+class Sleep:
+    """When a sleepy reader sleeps."""
+
+    def __init__(self, role: Role) -> None:
+        self._sleepy = "sleepy" in role.option
+        # Not the same choices again after each restart.
+        self._chance = random.Random(f"{role.seed} {role.name} {os.getpid()}")
+
+    def next(self) -> float:
+        """Return how long to sleep after an event."""
+        if self._sleepy and not self._chance.randrange(SLEEP_IN):
+            return self._chance.uniform(0, SLEEP_S_MAX)
+        return 0.0
 
 
 class Reader:
-    """See the module's docstring."""
+    """On asyncio."""
 
     def __init__(self, role: Role, recorder: Recorder) -> None:
         self._role = role
         self._recorder = recorder
-        self._options = role.option.split("+")
-        self._chance = random.Random(f"{role.seed} {role.name} {os.getpid()}")
+        self._sleep = Sleep(role)
 
     async def run(self) -> None:
         """Read until told to stop; connect anew if the client ends."""
-        client: Client | None = None
-        stopping = False
-
-        def stop() -> None:
-            nonlocal stopping
-            stopping = True
-            running.cancel()
-
-        running = asyncio.ensure_future(asyncio.sleep(0))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
-        while not stopping:
+        stopped = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+        while not stopped.is_set():
             client = await programs.connect(self._role, self._recorder)
-            running = asyncio.ensure_future(self._read(client))
+            reading = asyncio.ensure_future(self._read(client))
+            stopping = asyncio.ensure_future(stopped.wait())
+            await asyncio.wait({reading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            reading.cancel()
+            stopping.cancel()
             with contextlib.suppress(ClientError, asyncio.CancelledError):
-                await running
-            programs.note_totals(self._recorder, client)
+                await reading
+            programs.note_totals(self._recorder, client.statistics)
             await client.close(0)
 
     async def _read(self, client: Client) -> None:
-        await self._join_all(client)
-        async for event in client:
-            self._note(client, event)
-            if "sleepy" in self._options and not self._chance.randrange(SLEEP_IN):
-                await asyncio.sleep(self._chance.uniform(0, SLEEP_S_MAX))
-
-    async def _join_all(self, client: Client) -> None:
-        cursors = cursors_of(self._role)
+        notebook = Notebook(self._role, self._recorder)
         for log in self._role.logs:
-            cursor = cursors.get(log)
             try:
-                if cursor is not None:
-                    self._recorder.write(Resumed(log, cursor.epoch.hex(), cursor.seq))
-                    await client.join(log, cursor=cursor)
-                else:
-                    since = None if "late" in self._options else 0
-                    joined = await client.join(log, since=since)
-                    start = joined.start
-                    self._recorder.write(Began(log, start.epoch.hex(), start.seq))
+                notebook.joined(await client.join(log, **notebook.start(log)))
             except Refused as error:
-                self._recorder.write(Lost(f"join of {log}: {error}"))
+                notebook.refused(log, error)
                 raise
+        async for event in client:
+            notebook.note(event)
+            if pause_s := self._sleep.next():
+                await asyncio.sleep(pause_s)
 
-    def _note(self, client: Client, event: Event) -> None:
-        write = self._recorder.write
-        match event:
-            case Message():
-                epoch, digest = event.epoch.hex(), programs.digest_of(event.body)
-                write(
-                    Seen(
-                        event.log, epoch, event.seq, event.prev, event.sender, event.counter, digest
-                    )
-                )
-            case Gap(log=log, start=start, end=end, reason=reason):
-                places = (start.epoch.hex(), start.seq), (end.epoch.hex(), end.seq)
-                write(Hole(log, *places, int(reason)))
-            case Live(log=log, seq=seq):
-                write(Placed(log, True, seq))
-            case Behind(log=log, seq=seq):
-                write(Placed(log, False, seq))
-            case StateChanged():
-                programs.note_state(self._recorder, client, event)
-            case Unfollowed(log=log, detail=detail):
-                write(Lost(f"{log}: {detail}"))
-            case _:
-                pass
+
+class BlockingReader:
+    """On the blocking client."""
+
+    def __init__(self, role: Role, recorder: Recorder) -> None:
+        self._role = role
+        self._recorder = recorder
+        self._sleep = Sleep(role)
+        self._stopped = False
+
+    def run(self) -> None:
+        """Read until told to stop; connect anew if the client ends."""
+        signal.signal(signal.SIGTERM, self._stop)
+        while not self._stopped:
+            client = programs.connect_blocking(self._role, self._recorder)
+            with contextlib.suppress(ClientError):
+                self._read(client)
+            programs.note_totals(self._recorder, client.statistics)
+            client.close(0)
+
+    def _stop(self, *_: object) -> None:
+        self._stopped = True
+
+    def _read(self, client: BlockingClient) -> None:
+        notebook = Notebook(self._role, self._recorder)
+        for log in self._role.logs:
+            try:
+                notebook.joined(client.join(log, **notebook.start(log)))
+            except Refused as error:
+                notebook.refused(log, error)
+                raise
+        while not self._stopped:
+            event = client.next_event(LOOK_S)
+            if event is not None:
+                notebook.note(event)
+                time.sleep(self._sleep.next())
 
 
 def main() -> None:
@@ -154,7 +138,10 @@ def main() -> None:
         inbox.EVENTS_MAX = SMALL_EVENTS  # type: ignore[misc]
     recorder = Recorder(role.history)
     recorder.write(Process(os.getpid()))
-    asyncio.run(Reader(role, recorder).run())
+    if "blocking" in options:
+        BlockingReader(role, recorder).run()
+    else:
+        asyncio.run(Reader(role, recorder).run())
     recorder.write(Process(os.getpid(), ends=True))
 
 

@@ -19,7 +19,8 @@ from tests.torture.records import read_records
 from tests.torture.server import Server
 
 POLL_S = 0.1
-READER_OPTIONS = ("plain", "trusting", "small", "late+trusting", "sleepy", "trusting+sleepy")
+READER_OPTIONS = ("blocking", "trusting", "small", "late+trusting", "sleepy", "blocking+trusting")
+SENDER_OPTIONS = ("", "+blocking")
 SHOWN_MAX = 5
 """Findings of one kind in a report."""
 
@@ -159,7 +160,8 @@ class Run:
         address = f"relay://{fingerprint}@127.0.0.1:{port}"
         options = plan.reader_options
         parts = [
-            Part(f"sender{n}", "sender", self._rooms, str(plan.rate)) for n in range(plan.senders)
+            Part(f"sender{n}", "sender", self._rooms, f"{plan.rate}{SENDER_OPTIONS[n % 2]}")
+            for n in range(plan.senders)
         ]
         parts += [
             Part(f"reader{n}", "reader", self._rooms, options[n % len(options)])

@@ -1,4 +1,4 @@
-"""A sender: ``python -m tests.torture.sender ADDRESS NAME HISTORY LOGS SEED RATE``.
+"""A sender: ``python -m tests.torture.sender ADDRESS NAME HISTORY LOGS SEED RATE[+blocking]``.
 
 Sends until TERM, then waits for its acknowledgements and ends. Killed at any moment and started
 again with the same history, it sends again what was not acknowledged, under the same ids.
@@ -11,9 +11,12 @@ import contextlib
 import os
 import random
 import signal
+import time
 from functools import partial
+from typing import NamedTuple
 
 from relay.client.aio import Client
+from relay.client.blocking import BlockingClient, Pending
 from relay.client.errors import ClientError, Refused
 from relay.client.events import StateChanged, Stored
 from tests.torture import programs
@@ -21,17 +24,33 @@ from tests.torture.programs import Role
 from tests.torture.records import Acked, Failed, Process, Recorder, Sent, read_records
 
 BURST_MAX = 20
+LOOK_S = 0.2
+"""How often the blocking sender looks whether it was told to stop."""
+
+
+class Burst(NamedTuple):
+    """So many messages to a log at once, and a rest."""
+
+    log: str
+    size: int
+    rest_s: float
 
 
 class Outbox:
-    """For each log, what was sent and not acknowledged: the sender's memory."""
+    """What a sender sends, and what it wrote down of it: all its memory is its history."""
 
-    def __init__(self, role: Role) -> None:
-        self.last = dict.fromkeys(role.logs, 0)
+    def __init__(self, role: Role, recorder: Recorder) -> None:
+        self._role = role
+        self._recorder = recorder
+        # Not the same choices again after each restart.
+        self._chance = random.Random(f"{role.seed} {role.name} {os.getpid()}")
+        self._rate = float(role.option.partition("+")[0])
+        self._last = dict.fromkeys(role.logs, 0)
         self.pending: dict[str, dict[int, None]] = {log: {} for log in role.logs}
+        """For each log, what was sent and not acknowledged, when this was made."""
         for record in read_records(role.history):
             if isinstance(record, Sent):
-                self.last[record.log] = record.number
+                self._last[record.log] = record.number
                 self.pending[record.log][record.number] = None
             elif isinstance(record, Acked | Failed):
                 self.pending[record.log].pop(record.number, None)
@@ -39,35 +58,60 @@ class Outbox:
     def counters(self) -> dict[str, int]:
         """Return the counter of the next send of each log that was sent to before."""
         return {
-            log: min(self.pending[log], default=last + 1) for log, last in self.last.items() if last
+            log: min(self.pending[log], default=last + 1)
+            for log, last in self._last.items()
+            if last
         }
+
+    def burst(self) -> Burst:
+        """Return what to send next."""
+        size = self._chance.randint(1, BURST_MAX)
+        rest_s = self._chance.expovariate(self._rate / size)
+        return Burst(self._chance.choice(self._role.logs), size, rest_s)
+
+    def next(self, log: str) -> int:
+        """Return the number of the next message of a log; it is written down."""
+        self._last[log] += 1
+        number = self._last[log]
+        digest = programs.digest_of(self.body(log, number))
+        self._recorder.write(Sent(log, number, digest))
+        return number
+
+    def body(self, log: str, number: int) -> bytes:
+        """Return a message: the same one whenever it is sent again."""
+        return programs.body_of(self._role.name, log, number, self._role.seed)
+
+    def stored(self, log: str, number: int, stored: Stored) -> None:
+        """Write down an acknowledgement."""
+        self._recorder.write(Acked(log, number, stored.epoch.hex(), stored.seq))
+
+    def failed(self, log: str, number: int, error: ClientError) -> None:
+        """Write down a refusal. That a client ended is none: its sends go again."""
+        if isinstance(error, Refused):
+            self._recorder.write(Failed(log, number, f"{type(error).__name__}: {error}"))
 
 
 class Sender:
-    """See the module's docstring."""
+    """On asyncio."""
 
     def __init__(self, role: Role, recorder: Recorder) -> None:
         self._role = role
         self._recorder = recorder
-        self._stop = asyncio.Event()
-        # Not the same choices again after each restart.
-        self._chance = random.Random(f"{role.seed} {role.name} {os.getpid()}")
+        self._stopped = asyncio.Event()
 
     async def run(self) -> None:
         """Send until told to stop; connect anew if the client ends."""
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop.set)
-        while True:
-            outbox = Outbox(self._role)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopped.set)
+        finished = False
+        while not finished:
+            outbox = Outbox(self._role, self._recorder)
             client = await programs.connect(self._role, self._recorder, outbox.counters())
             watching = asyncio.ensure_future(self._watch(client))
             with contextlib.suppress(ClientError):
                 await self._send_all(client, outbox)
                 await client.flush()
-                programs.note_totals(self._recorder, client)
-                await client.close()
-                await watching
-                return
-            programs.note_totals(self._recorder, client)
+                finished = True
+            programs.note_totals(self._recorder, client.statistics)
             await client.close(0)
             with contextlib.suppress(ClientError):
                 await watching
@@ -75,41 +119,93 @@ class Sender:
     async def _watch(self, client: Client) -> None:
         async for event in client:
             if isinstance(event, StateChanged):
-                programs.note_state(self._recorder, client, event)
+                programs.note_state(self._recorder, event)
 
     async def _send_all(self, client: Client, outbox: Outbox) -> None:
         for log, pending in outbox.pending.items():
             for number in pending:
-                await self._post(client, log, number)
-        rate = float(self._role.option)
-        while not self._stop.is_set():
-            log = self._chance.choice(self._role.logs)
-            burst = self._chance.randint(1, BURST_MAX)
-            for _ in range(burst):
-                outbox.last[log] += 1
-                number = outbox.last[log]
-                digest = programs.digest_of(self._body(log, number))
-                self._recorder.write(Sent(log, number, digest))
-                await self._post(client, log, number)
+                await self._post(client, outbox, log, number)
+        while not self._stopped.is_set():
+            burst = outbox.burst()
+            for _ in range(burst.size):
+                await self._post(client, outbox, burst.log, outbox.next(burst.log))
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._chance.expovariate(rate / burst)):
-                    await self._stop.wait()
+                async with asyncio.timeout(burst.rest_s):
+                    await self._stopped.wait()
 
-    def _body(self, log: str, number: int) -> bytes:
-        return programs.body_of(self._role.name, log, number, self._role.seed)
+    async def _post(self, client: Client, outbox: Outbox, log: str, number: int) -> None:
+        future = await client.post(log, outbox.body(log, number))
+        future.add_done_callback(partial(_answered, outbox, log, number))
 
-    async def _post(self, client: Client, log: str, number: int) -> None:
-        future = await client.post(log, self._body(log, number))
-        future.add_done_callback(partial(self._answered, log, number))
 
-    def _answered(self, log: str, number: int, future: asyncio.Future[Stored]) -> None:
-        try:
-            stored = future.result()
-        except ClientError as error:
-            if isinstance(error, Refused):
-                self._recorder.write(Failed(log, number, f"{type(error).__name__}: {error}"))
-        else:
-            self._recorder.write(Acked(log, number, stored.epoch.hex(), stored.seq))
+def _answered(outbox: Outbox, log: str, number: int, future: asyncio.Future[Stored]) -> None:
+    try:
+        outbox.stored(log, number, future.result())
+    except ClientError as error:
+        outbox.failed(log, number, error)
+
+
+class BlockingSender:
+    """On the blocking client."""
+
+    def __init__(self, role: Role, recorder: Recorder) -> None:
+        self._role = role
+        self._recorder = recorder
+        self._stopped = False
+        self._posted: list[tuple[str, int, Pending]] = []
+
+    def run(self) -> None:
+        """Send until told to stop; connect anew if the client ends."""
+        signal.signal(signal.SIGTERM, self._stop)
+        finished = False
+        while not finished:
+            outbox = Outbox(self._role, self._recorder)
+            client = programs.connect_blocking(self._role, self._recorder, outbox.counters())
+            with contextlib.suppress(ClientError):
+                self._send_all(client, outbox)
+                client.flush()
+                finished = True
+            self._collect(client, outbox)
+            programs.note_totals(self._recorder, client.statistics)
+            client.close(0)
+            self._posted.clear()
+
+    def _stop(self, *_: object) -> None:
+        self._stopped = True
+
+    def _send_all(self, client: BlockingClient, outbox: Outbox) -> None:
+        for log, pending in outbox.pending.items():
+            for number in pending:
+                self._post(client, outbox, log, number)
+        while not self._stopped:
+            burst = outbox.burst()
+            for _ in range(burst.size):
+                self._post(client, outbox, burst.log, outbox.next(burst.log))
+            rested_at = time.monotonic() + burst.rest_s
+            while not self._stopped and (left := rested_at - time.monotonic()) > 0:
+                client.pump(min(left, LOOK_S))
+                self._collect(client, outbox)
+
+    def _post(self, client: BlockingClient, outbox: Outbox, log: str, number: int) -> None:
+        self._posted.append((log, number, client.post(log, outbox.body(log, number))))
+        self._collect(client, outbox)
+
+    def _collect(self, client: BlockingClient, outbox: Outbox) -> None:
+        """Write down the outcomes and the states that have come."""
+        open_still: list[tuple[str, int, Pending]] = []
+        for posted in self._posted:
+            log, number, pending = posted
+            if not pending.done:
+                open_still.append(posted)
+            elif isinstance(pending.result, Stored):
+                outbox.stored(log, number, pending.result)
+            elif isinstance(pending.result, ClientError):
+                outbox.failed(log, number, pending.result)
+        self._posted = open_still
+        with contextlib.suppress(ClientError):  # the sends say so, too
+            while (event := client.next_event(0.0)) is not None:
+                if isinstance(event, StateChanged):
+                    programs.note_state(self._recorder, event)
 
 
 def main() -> None:
@@ -118,7 +214,10 @@ def main() -> None:
     programs.hasten()
     recorder = Recorder(role.history)
     recorder.write(Process(os.getpid()))
-    asyncio.run(Sender(role, recorder).run())
+    if "blocking" in role.option:
+        BlockingSender(role, recorder).run()
+    else:
+        asyncio.run(Sender(role, recorder).run())
     recorder.write(Process(os.getpid(), ends=True))
 
 

@@ -1,0 +1,99 @@
+"""What a reader writes down, and what it knows when it is started again."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from relay.chat.entries import Cursor
+from relay.client.errors import Refused
+from relay.client.events import (
+    Behind,
+    Event,
+    Gap,
+    Joined,
+    Live,
+    Message,
+    StateChanged,
+    Unfollowed,
+)
+from tests.torture import programs
+from tests.torture.programs import Role
+from tests.torture.records import (
+    Began,
+    Hole,
+    Lost,
+    Placed,
+    Recorder,
+    Resumed,
+    Seen,
+    read_records,
+)
+
+
+class Start(TypedDict, total=False):
+    """Arguments of ``join``."""
+
+    since: int
+    cursor: Cursor
+
+
+def cursors_of(role: Role) -> dict[str, Cursor]:
+    """Return where a reader stands in each log, by its history."""
+    cursors: dict[str, Cursor] = {}
+    for record in read_records(role.history):
+        match record:
+            case Began(log=log, epoch=epoch, seq=seq) | Seen(log=log, epoch=epoch, seq=seq):
+                cursors[log] = Cursor(bytes.fromhex(epoch), seq)
+            case Hole(log=log, end=(epoch, seq)):
+                cursors[log] = Cursor(bytes.fromhex(epoch), seq)
+            case _:
+                pass
+    return cursors
+
+
+class Notebook:
+    """A reader's history, for one connection of a client."""
+
+    def __init__(self, role: Role, recorder: Recorder) -> None:
+        self._late = "late" in role.option
+        self._recorder = recorder
+        self._cursors = cursors_of(role)
+
+    def start(self, log: str) -> Start:
+        """Return where to join a log; it is written down when that is a resume."""
+        cursor = self._cursors.get(log)
+        if cursor is not None:
+            self._recorder.write(Resumed(log, cursor.epoch.hex(), cursor.seq))
+            return {"cursor": cursor}
+        return {} if self._late else {"since": 0}
+
+    def joined(self, joined: Joined) -> None:
+        """Write down where a log was joined for the first time."""
+        if joined.log not in self._cursors:
+            start = joined.start
+            self._recorder.write(Began(joined.log, start.epoch.hex(), start.seq))
+
+    def refused(self, log: str, error: Refused) -> None:
+        """Write down that a log was not joined."""
+        self._recorder.write(Lost(f"join of {log}: {error}"))
+
+    def note(self, event: Event) -> None:
+        """Write down an event."""
+        write = self._recorder.write
+        match event:
+            case Message(log=log, seq=seq, prev=prev, sender=sender, counter=counter):
+                digest = programs.digest_of(event.body)
+                write(Seen(log, event.epoch.hex(), seq, prev, sender, counter, digest))
+            case Gap(log=log, start=start, end=end, reason=reason):
+                places = (start.epoch.hex(), start.seq), (end.epoch.hex(), end.seq)
+                write(Hole(log, *places, int(reason)))
+            case Live(log=log, seq=seq):
+                write(Placed(log, True, seq))
+            case Behind(log=log, seq=seq):
+                write(Placed(log, False, seq))
+            case StateChanged():
+                programs.note_state(self._recorder, event)
+            case Unfollowed(log=log, detail=detail):
+                write(Lost(f"{log}: {detail}"))
+            case _:
+                pass
