@@ -342,6 +342,7 @@ def test_a_server_finished_that_the_client_leaves(changes: dict[str, object]) ->
     pair = frames_to_and_fro(lambda at, data: finished(**changes) if at == 3 else data)
     assert not pair.client.completed
     assert pair.client.closed.code is None
+    assert ("mode" in pair.client.closed.detail) == ("mode" in changes)
     assert pair.client.give() == b""
 
 

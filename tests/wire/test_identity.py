@@ -63,6 +63,15 @@ def spki(
     return der(0x30, der(0x30, bytes.fromhex(algorithm)) + bits) + behind
 
 
+def rebuilt(
+    exponent: bytes = b"\x02\x03\x01\x00\x01", numbers_behind: bytes = b"", bits_behind: bytes = b""
+) -> bytes:
+    """The right key with one element exchanged or added, and all lengths around it right."""
+    numbers = der(0x30, integer(modulus()) + exponent) + numbers_behind
+    bits = der(3, b"\0" + numbers) + bits_behind
+    return der(0x30, der(0x30, bytes.fromhex(RSA_OID + NULL)) + bits)
+
+
 @cache
 def modulus() -> int:
     key = serialization.load_der_public_key(server_key().spki)
@@ -71,7 +80,7 @@ def modulus() -> int:
 
 
 def test_the_hand_written_der_is_right() -> None:
-    assert spki() == server_key().spki
+    assert spki() == rebuilt() == server_key().spki
     parsed = parse_spki(spki())
     assert parsed.spki == spki()
     assert parsed.modulus_bytes == 256
@@ -103,6 +112,12 @@ WRONG = {
     "padded modulus": spki(zeros=1),
     "a third integer": spki(inside=integer(1)),
     "byte behind": spki(behind=b"\0"),
+    "bytes behind the numbers": rebuilt(numbers_behind=b"\x05\x00"),
+    "bytes behind the bit string": rebuilt(bits_behind=b"\x05\x00"),
+    "e in the long form": rebuilt(exponent=b"\x02\x81\x03\x01\x00\x01"),
+    "e in a longer form": rebuilt(exponent=b"\x02\x82\x00\x03\x01\x00\x01"),
+    "e with a zero in front": rebuilt(exponent=b"\x02\x04\x00\x01\x00\x01"),
+    "an empty e": rebuilt(exponent=b"\x02\x00"),
     "twice": spki() + spki(),
     "64 KiB": spki(behind=bytes(65_536)),
     "indefinite length": b"\x30\x80" + spki()[4:] + b"\0\0",
