@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from locust import task
@@ -15,6 +16,7 @@ from loadtest import hooks, shapes  # noqa: F401  # shapes listens for the start
 from loadtest.parameters import parameters_of
 from loadtest.scenarios import behaviour_of
 from loadtest.socket_watch import WatchedSocket
+from loadtest.summary import FACTS
 from loadtest.user import RelayUser
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class SwarmUser(RelayUser):
 def _start_again(environment: Environment, **_: object) -> None:
     global _ordinals
     _ordinals = itertools.count()
+    FACTS["parameters"] = asdict(parameters_of(environment))
 
 
 hooks.listen("test_start", _start_again)

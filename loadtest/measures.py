@@ -15,6 +15,8 @@ from hdrh.histogram import HdrHistogram
 LONGEST_US: Final = 600_000_000
 DIGITS: Final = 3
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
+VIOLATION: Final = "violation "
+"""Counts whose names begin so are of broken promises."""
 EXAMPLES_MAX: Final = 20
 """Texts of violations that are kept; the counts are exact."""
 
@@ -91,6 +93,11 @@ class Measures:
         }
 
     @property
+    def violation_counts(self) -> dict[str, int]:
+        """How many promises were broken, by kind."""
+        return {name: n for name, n in self.counts.items() if name.startswith(VIOLATION)}
+
+    @property
     def violations(self) -> int:
         """How many promises were broken."""
-        return sum(n for name, n in self.counts.items() if name.startswith("violation "))
+        return sum(self.violation_counts.values())

@@ -80,13 +80,6 @@ def _add_options(parser: argparse.ArgumentParser, **_: object) -> None:
             help=HELP[field.name],
             choices=list(SCENARIOS) if field.name == "scenario" else None,
         )
-    parser.add_argument(
-        "--json-summary",
-        default="",
-        metavar="FILE",
-        include_in_web_ui=False,
-        help="write the summary of the run as JSON ('-': to standard output)",
-    )
 
 
 def parameters_of(environment: Environment) -> Parameters:

@@ -21,6 +21,7 @@ LOCUSTFILE: Final = Path(__file__).parent / "locustfile.py"
 KILL_S: Final = 20.0
 """Locust gets so long to end after an interrupt."""
 DEFAULTS: Final = (
+    ("--locustfile", str(LOCUSTFILE)),
     ("--web-host", "127.0.0.1"),  # Locust's own defaults are all interfaces
     ("--master-bind-host", "127.0.0.1"),
     ("--stop-timeout", "40"),  # users wait for what must still arrive
@@ -30,12 +31,15 @@ DEFAULTS: Final = (
 )
 
 
+SHORT: Final = {"--users": "-u", "--spawn-rate": "-r", "--run-time": "-t", "--locustfile": "-f"}
+
+
 def locust_command(address: str, flags: Sequence[str]) -> list[str]:
     """Return Locust's command line; what the caller gave wins over the defaults."""
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--host", address]
+    command = [sys.executable, "-m", "locust", "--host", address]
     for name, value in DEFAULTS:
-        short = {"--users": "-u", "--spawn-rate": "-r", "--run-time": "-t"}.get(name, name)
-        if not any(flag.partition("=")[0] in (name, short) for flag in flags):
+        names = (name, SHORT.get(name, name))
+        if not any(flag.partition("=")[0] in names for flag in flags):
             command += [name, value]
     return [*command, *flags]
 

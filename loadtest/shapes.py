@@ -11,7 +11,7 @@ from locust.runners import WorkerRunner
 from loadtest import hooks
 from loadtest.capacity import Finder, Step
 from loadtest.parameters import Parameters, parameters_of
-from loadtest.summary import RESULTS
+from loadtest.summary import FACTS
 from loadtest.swarm import DELIVERED, SWARM
 from relay.client.address import parse_address
 from relay.errors import UsageError
@@ -114,9 +114,9 @@ class Ramp(hooks.Shape):
             limit = "the load generator" if worst.saturated else "the relay's latency"
             text += f"; at {worst.users} the limit was {limit}"
         text += f"; {cut_short}" * bool(cut_short)
-        RESULTS["capacity"] = text
-        RESULTS["capacity_users"] = best.users if best is not None else 0
-        RESULTS["steps"] = [_plain(step) for step in self.finder.steps]
+        FACTS["capacity"] = text
+        FACTS["capacity_users"] = best.users if best is not None else 0
+        FACTS["steps"] = [_plain(step) for step in self.finder.steps]
 
 
 def _described(step: Step) -> str:

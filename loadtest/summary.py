@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import sys
-from dataclasses import asdict
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,16 +15,15 @@ from locust.runners import WorkerRunner
 
 from loadtest import hooks
 from loadtest.measures import Measures
-from loadtest.parameters import parameters_of
 from loadtest.saturation import SATURATED
-from loadtest.swarm import gather
+from loadtest.swarm import SWARM, gather
 
 if TYPE_CHECKING:
     from locust.env import Environment
 
 EXIT_BROKEN: Final = 1
-RESULTS: Final[dict[str, Any]] = {}
-"""What a shape found out (the capacity), for the summary."""
+FACTS: Final[dict[str, Any]] = {}
+"""What a locustfile adds: its parameters, the capacity that it found."""
 
 
 def summarise(environment: Environment, measures: Measures) -> dict[str, Any]:
@@ -31,8 +31,8 @@ def summarise(environment: Environment, measures: Measures) -> dict[str, Any]:
     assert environment.runner is not None
     counts = dict(sorted(measures.counts.items()))
     return {
-        "parameters": asdict(parameters_of(environment)),
         "machine": {"system": platform.platform(), "cores": psutil.cpu_count()},
+        "seconds": round(time.monotonic() - SWARM.began, 1),
         "users": environment.runner.target_user_count,
         "requests": environment.stats.total.num_requests,
         "failures": environment.stats.total.num_failures,
@@ -43,7 +43,7 @@ def summarise(environment: Environment, measures: Measures) -> dict[str, Any]:
         "counts": counts,
         "generator": measures.peaks,
         "examples": measures.examples,
-        **RESULTS,
+        **FACTS,
     }
 
 
@@ -86,4 +86,16 @@ def _end(environment: Environment, **_: object) -> None:
             Path(path).write_text(text, encoding="utf-8")
 
 
+def _add_option(parser: argparse.ArgumentParser, **_: object) -> None:
+    options: Any = parser  # Locust's own parser knows more keywords
+    options.add_argument(
+        "--json-summary",
+        default="",
+        metavar="FILE",
+        include_in_web_ui=False,
+        help="write the summary of the run as JSON ('-': to standard output)",
+    )
+
+
+hooks.listen("init_command_line_parser", _add_option)
 hooks.listen("quitting", _end)

@@ -7,6 +7,7 @@ master (many), what was measured is moved to ``total`` and ``window`` of the one
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
@@ -14,7 +15,7 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadtest import hooks
 from loadtest.checks import Violation
-from loadtest.measures import Measures
+from loadtest.measures import VIOLATION, Measures
 from loadtest.saturation import Watch
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Swarm:
         """Of the running second: an event or a histogram call per delivery would cost too much."""
         self.heads: dict[str, int] = {}
         """The highest acknowledged seq of each log: every reader must get there in the end."""
+        self.began = time.monotonic()
+        """When the running measurement began."""
         self.environment: Environment | None = None
         """None until Locust has started."""
 
@@ -55,7 +58,7 @@ class Swarm:
     def violated(self, violation: Violation) -> None:
         """Count a broken promise, and make it a failure of Locust's."""
         kind = type(violation).__name__
-        self.here.counts[f"violation {kind}"] += 1
+        self.here.counts[VIOLATION + kind] += 1
         detail = f"{kind}: {violation}"
         self.here.example(detail)
         log.error("VIOLATION %s", detail)
@@ -95,6 +98,18 @@ class Swarm:
         for measures in (self.here, self.total, self.window):
             measures.reset()
         self.delivered_us.clear()
+        self.began = time.monotonic()
+
+    def forget_spawning(self) -> None:
+        """Begin to measure again, with all users there; what was violated stays violated."""
+        self.delivered_us.clear()
+        for measures in (self.here, self.total, self.window):
+            examples = measures.examples
+            violations = measures.violation_counts
+            measures.reset()
+            measures.counts.update(violations)
+            measures.examples = examples
+        self.began = time.monotonic()
 
 
 SWARM: Final = Swarm()
@@ -138,7 +153,14 @@ def _reported(client_id: str, data: dict[str, Any]) -> None:
         SWARM.collect(data[REPORT_KEY])
 
 
+def _spawned(user_count: int, **_: object) -> None:
+    if SWARM.environment is not None and SWARM.environment.reset_stats:
+        SWARM.forget_spawning()
+
+
 hooks.listen("init", _begin)
+hooks.listen("spawning_complete", _spawned)
+hooks.listen("reset_stats", lambda **_: SWARM.forget_spawning())
 hooks.listen("test_start", _reset)
 hooks.listen("report_to_master", _report)
 hooks.listen("worker_report", _reported)

@@ -32,6 +32,7 @@ from locust import User
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_STOPPING
 
+from loadtest import summary  # noqa: F401  # it prints the end of the run, and decides the exit code
 from loadtest.bodies import CONTENT_TYPE, Body, pack_body, this_clock
 from loadtest.checks import Doubled, LogCheck, Lost, Missing, SendCheck, Violation
 from loadtest.socket_watch import GOOD, WatchedSocket, dial_watched
@@ -164,6 +165,7 @@ class RelayUser(User):
             self.client = client
             self._seen.clear()
             self._reader = gevent.spawn(self._read, client)
+            self._reader.link_exception(_reader_died)
             return
         raise StopUser
 
@@ -404,3 +406,8 @@ class RelayUser(User):
             for log, seq in wanted.items()
             if log in self.checks and self.checks[log].seq < seq
         }
+
+
+def _reader_died(reader: gevent.Greenlet) -> None:
+    """A bug of ours, or an error in ``received``: without its reader a user checks nothing."""
+    SWARM.request("reader", None, 0, RuntimeError(f"a reader ended: {reader.exception!r}"))

@@ -24,11 +24,13 @@ class Run:
     """Empty when none was written."""
 
 
-def run_swarm(address: str, scratch: Path, *flags: str, timeout_s: float = TIMEOUT_S) -> Run:
-    """Run the swarm without a web page, to its end."""
+def run_swarm(address: str, scratch: Path, *flags: str, locustfile: Path | None = None) -> Run:
+    """Run the swarm without a web page, to its end. ``locustfile``: instead of the scenarios."""
     summary = scratch / "summary.json"
     command = [sys.executable, "-m", "loadtest.run", "--host", address, "--headless"]
     command += ["--only-summary", "--json-summary", str(summary), *flags]
+    if locustfile is not None:
+        command += ["--locustfile", str(locustfile)]
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -39,7 +41,7 @@ def run_swarm(address: str, scratch: Path, *flags: str, timeout_s: float = TIMEO
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(timeout=timeout_s)
+        output, _ = process.communicate(timeout=TIMEOUT_S)
     finally:
         process.terminate()  # it ends Locust, which has a session of its own
         process.wait(TIMEOUT_S)

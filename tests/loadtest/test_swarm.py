@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.loadtest.running import run_swarm
-from tests.support.cluster import Relay
+from tests.support.cluster import ROOT, Relay
 
 CROWD = ("--users", "24", "--spawn-rate", "24", "--rooms", "6", "--writers", "0.5")
 
@@ -96,3 +97,32 @@ def test_a_run_that_checked_nothing_fails(tmp_path: Path) -> None:
     assert run.status == 1, run.output
     assert run.summary["checked"] == 0
     assert run.summary["counts"]["connects failed"] > 0
+
+
+def test_the_ramp_ends_by_itself_with_a_number(data: Path, tmp_path: Path) -> None:
+    with Relay(data, workers=2) as relay:
+        run = run_swarm(
+            relay.address, tmp_path, "--scenario", "ramp", "--first-users", "6", "--rate", "2",
+            "--writers", "1", "--step-time", "2", "--p99-objective", "5000", "--run-time", "12s",
+        )  # fmt: skip
+    assert run.status == 0, run.output
+    assert run.summary["capacity_users"] >= 6
+    assert "CAPACITY:" in run.output
+    first = run.summary["steps"][0]
+    assert first["users"] == 6
+    assert first["deliveries_per_s"] > first["messages_per_s"] > 0
+
+
+def test_the_documented_locustfile_works_as_it_stands(data: Path, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "loadtest.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    locustfile = tmp_path / "my_locustfile.py"
+    locustfile.write_text(example)
+    with Relay(data, workers=2) as relay:
+        run = run_swarm(
+            relay.address, tmp_path, "--users", "8", "--spawn-rate", "8", "--run-time", "5s",
+            locustfile=locustfile,
+        )  # fmt: skip
+    assert run.status == 0, run.output
+    assert run.summary["checked"] > 0
+    assert run.summary["violations"] == run.summary["failures"] == 0
