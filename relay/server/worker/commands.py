@@ -183,7 +183,6 @@ def leave(hub: Hub, session: Session, feed: Feed) -> None:
     """End a session's membership; also called when its connection ends."""
     feed.remove(session, session.name)
     del session.feeds[feed.log]
-    session.outbox.drop(feed.log)  # or they would count as part of the next membership
     hub.presence_changed(feed)
 
 

@@ -88,11 +88,6 @@ class Outbox:
         self._keep([item for item in self.items if not isinstance(item, Batch)])
         return first
 
-    def drop(self, log: str) -> None:
-        """Forget the shared batches of one log, which is followed no more."""
-        if self.items:
-            self._keep([i for i in self.items if not isinstance(i, Batch) or i.log != log])
-
     def clear(self) -> None:
         """Forget everything."""
         self.items.clear()
