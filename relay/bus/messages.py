@@ -103,12 +103,17 @@ class Who(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """Member: a session wants a name (``held``: it has had it since before). Answer: CLAIMED."""
+    """Member: a session wants a name (``held``: it has had it since before). Answer: CLAIMED.
+
+    ``since_us``: when its connection was accepted, by the clock that all workers share. Of two
+    sessions of one instance the later connection is the live one, whichever claim comes first.
+    """
 
     tag: int
     name: str
     secret: bytes
     held: bool
+    since_us: int
 
 
 class Release(NamedTuple):
@@ -255,7 +260,7 @@ SHAPES: Final[dict[int, Shape]] = {
     Op.WHO: Shape(Who, (_u63, _log)),
     Op.CLAIM: Shape(
         Claim,
-        (_u63, _name, codec.binary(limits.SECRET_BYTES, limits.SECRET_BYTES), codec.boolean),
+        (_u63, _name, codec.binary(limits.SECRET_BYTES, limits.SECRET_BYTES), codec.boolean, _u63),
     ),
     Op.RELEASE: Shape(Release, (_u63, _name)),
     Op.SUBSCRIBED: Shape(Subscribed, (_log, _epoch, _u63)),

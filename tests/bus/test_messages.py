@@ -56,7 +56,7 @@ SAMPLES: list[Message] = [
     Submit(0, "lobby", b"producer", 1, "ada", b"", 0, "", b""),
     Presence(LONG, [[NAME, DISPLAY, limits.U32_MAX]] * ITEMS_PER_MESSAGE),
     Who(1, "lobby"),
-    Claim(1, "ada", bytes(16), True),
+    Claim(1, "ada", bytes(16), True, 5),
     Release(1, "ada"),
     Subscribed("lobby", EPOCH, 0),
     Batch("lobby", 0, EPOCH, 1, 1, b"x"),
@@ -158,7 +158,7 @@ def test_each_field_is_checked(message: Message) -> None:
         Subscribe(LONG + "r"),
         Submit(0, "lobby", b"producer", 0, "ada", b"", 0, "", b""),
         Submit(0, "lobby", b"producer", 1, "ada", b"", 0, "", bytes(limits.BODY_BYTES_MAX + 1)),
-        Claim(1, "ada", bytes(15), False),
+        Claim(1, "ada", bytes(15), False, 5),
     ],
     ids=lambda m: type(m).__name__,
 )

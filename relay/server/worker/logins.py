@@ -25,6 +25,7 @@ class _Login(NamedTuple):
     name: str
     secret: bytes
     session: Claimant
+    since_us: int
     granted: bool
 
     def __repr__(self) -> str:
@@ -39,18 +40,20 @@ class Logins:
         self._logins: dict[int, _Login] = {}
         self._count = 0
 
-    def claim(self, session: Claimant, name: str, secret: bytes) -> int:
+    def claim(self, session: Claimant, name: str, secret: bytes, since_us: int) -> int:
         """Ask for a name; ``name_answered`` follows, perhaps before this returns.
+
+        ``since_us``: when the session's connection was accepted, see ``Claim``.
 
         Returns:
             The tag to ``release`` it with.
         """
         self._count += 1
         tag = self._count
-        self._logins[tag] = _Login(name, secret, session, False)
+        self._logins[tag] = _Login(name, secret, session, since_us, False)
         port = self._port_of(INBOX_PREFIX + name)
         if port is not None:
-            port.send(Claim(tag, name, secret, False))
+            port.send(Claim(tag, name, secret, False, since_us))
         return tag
 
     def release(self, tag: int) -> None:
@@ -65,7 +68,8 @@ class Logins:
         """A home is there (again): say what is held, and ask again for what is not answered."""
         for tag, login in list(self._logins.items()):
             if partition_of(INBOX_PREFIX + login.name) == partition:
-                port.send(Claim(tag, login.name, login.secret, login.granted))
+                name, secret, _, since_us, granted = login
+                port.send(Claim(tag, name, secret, granted, since_us))
 
     def answered(self, message: Claimed) -> None:
         """Take a home's answer."""
@@ -75,7 +79,7 @@ class Logins:
         if not message.granted:
             del self._logins[message.tag]
             if login.granted:
-                # Two holders after a home's death, of which the other was heard first.
+                # Another instance was heard first after a home's death; or this is a ghost.
                 login.session.replaced()
             else:
                 login.session.name_answered(False)

@@ -242,4 +242,6 @@ def _report(fd: int, line: str) -> None:
     try:
         os.write(fd, line.encode(errors="replace"))
     except OSError:
-        sys.stderr.write(line)  # the supervisor is gone; its death is handled elsewhere
+        # The supervisor is gone, and its death is handled elsewhere; what went wrong is still told.
+        if line.startswith("E "):
+            sys.stderr.write(line)

@@ -1,8 +1,9 @@
 """Home side: who holds which name, over all workers. An instance proves itself by its secret.
 
-Rule 13: the same instance coming back replaces its ghost at once; another one is refused. After
-this home began (a restart), names stay reserved until the other workers have said again which they
-hold.
+Rule 13: the same instance coming back replaces its ghost at once; another one is refused. Which of
+two is the ghost is told by when their connections were accepted, not by whose claim comes first: a
+worker that was stopped, or cut off from here, may speak of its ghost last. After this home began
+(a restart), names stay reserved until the other workers have said again which they hold.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Holder(NamedTuple):
     secret: bytes
     port: Port
     tag: int
+    since_us: int
 
     def __repr__(self) -> str:
         return f"Holder(tag={self.tag})"
@@ -80,11 +82,12 @@ class NameBook:
     def _answer(self, port: Port, claim: Claim) -> None:
         held = self._held.get(claim.name)
         if held is not None and (held.port, held.tag) != (port, claim.tag):
-            if not hmac.compare_digest(held.secret, claim.secret):
+            same = hmac.compare_digest(held.secret, claim.secret)
+            if not same or claim.since_us < held.since_us:
                 port.send(Claimed(claim.tag, False))
                 return
             held.port.send(Evict(held.tag))
-        self._held[claim.name] = Holder(claim.secret, port, claim.tag)
+        self._held[claim.name] = Holder(claim.secret, port, claim.tag, claim.since_us)
         port.send(Claimed(claim.tag, True))
 
     def release(self, port: Port, message: Release) -> None:

@@ -62,9 +62,9 @@ class Session(asyncio.Protocol):
     """One connection, from accept to close."""
 
     __slots__ = (
-        "_connection", "_deadline", "_holds", "_hub", "_pending", "_running", "_tag", "_transport",
-        "_unwrapping", "answers_queued", "display", "ended", "feeds", "name", "outbox", "peer",
-        "producer", "unacknowledged", "unacknowledged_bytes",
+        "_connection", "_deadline", "_holds", "_hub", "_pending", "_running", "_since_us", "_tag",
+        "_transport", "_unwrapping", "answers_queued", "display", "ended", "feeds", "name",
+        "outbox", "peer", "producer", "unacknowledged", "unacknowledged_bytes",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -73,6 +73,8 @@ class Session(asyncio.Protocol):
     def __init__(self, hub: Hub, peer: str) -> None:
         self._hub = hub
         self.peer = peer
+        self._since_us = int(hub.clock() * 1_000_000)
+        """When it was accepted: tells a client instance from its ghost."""
         self._connection = Connection.server(
             now=hub.clock(),
             random_bytes=hub.random_bytes,
@@ -82,7 +84,7 @@ class Session(asyncio.Protocol):
         )
         self._unwrapping: asyncio.Task[None] | None = None
         self._deadline: float | None = None
-        """When the login must be complete, or a closed connection's last bytes have left; else None."""
+        """When the login must be complete, or a closed connection's last bytes have left."""
         self._holds = Hold.NONE
         self._pending: list[bytes | ClientEnvelope] = []
         """What was received while an earlier operation waits, the next one last: of one record what
@@ -270,7 +272,7 @@ class Session(asyncio.Protocol):
         self.producer = producer
         self.block()
         self._tag = -1
-        tag = self._hub.logins.claim(_Claim(self, name), name, secret)
+        tag = self._hub.logins.claim(_Claim(self, name), name, secret, self._since_us)
         if self._tag == -1:
             self._tag = tag
         else:  # answered at once, and refused: the connection has ended

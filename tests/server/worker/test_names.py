@@ -7,7 +7,7 @@ import secrets
 
 import pytest
 
-from relay.bus.messages import Batch, Claim, Claimed, Event, Message
+from relay.bus.messages import Batch, Claim, Claimed, Event, Evict, Message
 from relay.chat.names import INBOX_PREFIX
 from relay.server.worker import session
 from relay.server.worker.namebook import NameBook
@@ -128,11 +128,11 @@ def test_a_home_that_begins_waits_for_who_is_silent() -> None:
         return 7 not in announced
 
     book = NameBook(lambda: now[0], silent)
-    stranger = Claim(1, "alice", bytes(16), False)
+    stranger = Claim(1, "alice", bytes(16), False, 1)
     book.claim(port, stranger)
     book.settle()
     assert answers == []
-    book.claim(port, Claim(2, "alice", b"s" * 16, True))  # it has had the name since before
+    book.claim(port, Claim(2, "alice", b"s" * 16, True, 2))  # it has had the name since before
     assert answers == [Claimed(2, True)]
     book.announced(port)
     assert answers == [Claimed(2, True), Claimed(1, False)]
@@ -143,6 +143,20 @@ def test_a_home_that_begins_waits_for_who_is_silent() -> None:
     now[0] += 2.0
     late.settle()
     assert answers == [Claimed(1, True)], "a worker that says nothing is not waited for longer"
+
+
+def test_a_ghost_that_is_spoken_of_last_does_not_replace_the_living() -> None:
+    """Its worker was stopped, or its link lost: its claim comes late, its connection is older."""
+    book = NameBook(lambda: 0.0, lambda _: False)
+    here, there = _Port(), _Port()
+    secret = b"s" * 16
+    book.claim(there, Claim(1, "alice", secret, False, 100))
+    book.claim(here, Claim(1, "alice", secret, False, 200))
+    assert there.said == [Claimed(1, True), Evict(1)]
+    book.claim(there, Claim(1, "alice", secret, True, 100))  # EVICT was lost with the link
+    book.claim(there, Claim(2, "alice", secret, False, 150))  # a HELLO that lay in a stopped worker
+    assert there.said[2:] == [Claimed(1, False), Claimed(2, False)]
+    assert here.said == [Claimed(1, True)], "the living one stays"
 
 
 async def test_hello_refused(village: Town) -> None:
