@@ -58,13 +58,18 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="ADDRESS is relay://[FINGERPRINT@]HOST[:PORT]. Exit status: 0 done, 1 failed, 2 wrong"
     " use or unknown server key, 3 changed server key, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="relay", message="%(prog)s %(version)s")
-def relay() -> None:
+@click.pass_context
+def relay(ctx: click.Context) -> int:
     """A self-hosted, encrypted chat relay."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+    return exits.Exit.USAGE  # of no effect when a command runs
 
 
 def main(argv: list[str] | None = None) -> int:

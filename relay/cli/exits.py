@@ -51,9 +51,13 @@ def guarded(command: Callable[[], object]) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return Exit.PIPE_CLOSED
-    except (RelayError, OSError) as error:
+    except RelayError as error:
         report(str(error))
         return exit_code(error)
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        report(f"{where}{error.strerror or error}")
+        return Exit.FAILED
     return result if isinstance(result, int) else Exit.OK
 
 

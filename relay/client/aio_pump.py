@@ -14,11 +14,12 @@ from typing import Any, cast
 
 from relay.client.address import Address
 from relay.client.aio_transport import ClientProtocol
-from relay.client.errors import ClientError, ConnectFailed
+from relay.client.errors import ClientError
 from relay.client.events import State, Stored
 from relay.client.options import DIAL_S
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
+from relay.client.unreachable import unreachable
 
 
 class Post(asyncio.Future[Stored]):
@@ -215,10 +216,8 @@ class Pump:
         try:
             async with asyncio.timeout(DIAL_S):
                 await loop.create_connection(lambda: protocol, address.host, address.port)
-        except (OSError, TimeoutError) as error:
-            why = "timed out" if isinstance(error, TimeoutError) else error.strerror or str(error)
-            problem = ConnectFailed(f"cannot connect to {address.host}, port {address.port}: {why}")
-            state.connect_failed(problem, self.clock())
+        except OSError as error:
+            state.connect_failed(unreachable(address, error), self.clock())
             self.settle()
             return
         except asyncio.CancelledError:

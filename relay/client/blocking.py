@@ -42,6 +42,7 @@ from relay.client.options import (
 )
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
+from relay.client.unreachable import unreachable
 
 SHORTEST_WAIT_S: Final = 0.001
 """A socket with a timeout of 0 would not block at all."""
@@ -369,9 +370,7 @@ class BlockingClient:
         try:
             opened = self._open(address, left)
         except OSError as error:
-            why = "timed out" if isinstance(error, TimeoutError) else error.strerror or str(error)
-            problem = ConnectFailed(f"cannot connect to {address.host}, port {address.port}: {why}")
-            state.connect_failed(problem, self._clock())
+            state.connect_failed(unreachable(address, error), self._clock())
             return
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = opened

@@ -125,7 +125,8 @@ class KnownServers:
         except FileNotFoundError:
             return ""
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the pinned server keys: {self.path}: {error}") from None
+            why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise UsageError(f"cannot read the pinned server keys: {self.path}: {why}") from None
 
     def _replace(self, text: str) -> None:
         temporary = ""
@@ -142,4 +143,6 @@ class KnownServers:
             if temporary:
                 with contextlib.suppress(OSError):
                     Path(temporary).unlink()
-            raise UsageError(f"cannot write the pinned server keys: {self.path}: {error}") from None
+            raise UsageError(
+                f"cannot write the pinned server keys: {self.path}: {error.strerror}"
+            ) from None

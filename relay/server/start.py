@@ -50,6 +50,7 @@ def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
     logs.set_up(settings.log)
     setproctitle.setproctitle("relay: supervisor")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file holds keys and messages
+    os.umask(0o077)  # and SQLite's files hold messages: an old directory may be open to others
 
     # 1. The data directory first: who holds its lock may clean up behind a dead run.
     directory = DataDirectory(Path(settings.store.data).expanduser().absolute())

@@ -22,6 +22,13 @@ def test_version() -> None:
     assert (done.returncode, done.stdout) == (0, f"relay {__version__}\n")
 
 
+def test_no_command_shows_the_help() -> None:
+    """As it is, on standard error: nothing was done."""
+    done = run_relay()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == run_relay("--help").stdout
+
+
 def test_help_lists_the_commands() -> None:
     """And each of them has its own."""
     assert all(f"  {name} " in run_relay("--help").stdout for name in COMMANDS)
