@@ -125,6 +125,7 @@ class Worker(main._Worker):
         for listener in self._context.listeners:
             listener.close()
         await self._stores.settle()
+        self._stores._threads.shutdown(wait=True)  # a commit in a thread: it came before the end
         for partition in hub.home._partitions.values():
             assert isinstance(partition, SqlitePartition)
             if partition._opened is not None:
