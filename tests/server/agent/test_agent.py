@@ -111,8 +111,12 @@ async def test_a_hung_agent_is_unavailable_within_the_deadline(
 ) -> None:
     gate = threading.Event()
     agent.unwrap = lambda ciphertext: bytes(gate.wait(30)) or bytes(32)
-    with pytest.raises(AgentUnavailable, match="in time"):
-        await client.unwrap(b"x", "")
+    # Two at a time: one alone is computed in the loop, whose silence the supervisor notices.
+    for outcome in await asyncio.gather(
+        client.unwrap(b"x", ""), client.unwrap(b"y", ""), return_exceptions=True
+    ):
+        assert isinstance(outcome, AgentUnavailable)
+        assert "in time" in str(outcome)
     assert agent.service is not None
     await until(lambda: agent.service.stuck, "the agent sees that it is stuck")  # type: ignore[union-attr]
     gate.set()
