@@ -57,11 +57,16 @@ loadtest: $(VENV)/.dev  ## A relay, and simulated users on it in Locust's web pa
 loadtest-smoke: $(VENV)/.dev  ## Simulated users for some seconds; fails on any broken promise
 	@$(VPY) -m loadtest.smoke
 
+bench-peers: $(VENV)/.peers  ## Relay beside NATS, Mosquitto, Redis and others that are installed
+	@$(VPY) -m benchmarks.peers $(ARGS)
+	@$(VPY) -m benchmarks.report
+
 check: lint types contracts test  ## All that needs no second look before a commit
 
 lock: $(VENV)/.dev  ## Compile requirements/*.txt (ARGS=--upgrade takes newer releases)
 	$(LOCK) --group dev -o requirements/dev.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/run.txt
+	$(LOCK) --group peers -c requirements/dev.txt -o requirements/peers.txt
 
 clean:  ## Remove the environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
@@ -89,3 +94,8 @@ $(VENV)/.dev: $(VPY) requirements/dev.txt requirements/run.txt pyproject.toml
 	$(PIP) install -q --require-hashes -r requirements/dev.txt
 	$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $(VENV)/.run $@
+
+# The peers written in Python, and what draws the charts; the others come from the distribution.
+$(VENV)/.peers: $(VENV)/.dev requirements/peers.txt
+	$(PIP) install -q --require-hashes -r requirements/peers.txt
+	@touch $@

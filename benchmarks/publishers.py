@@ -123,20 +123,39 @@ class RoomsPublisher:
         self._publisher.close()
 
 
-def at_rate(publisher: Publisher, first: int, count: int, rate: float, per_write: int) -> None:
+def at_rate(
+    publisher: Publisher,
+    first: int,
+    count: int,
+    rate: float,
+    per_write: int,
+    progress: Callable[[], int],
+    window: int = WINDOW,
+) -> int:
     """Send ``count`` messages, numbered from ``first``, on a fixed schedule.
 
     The schedule does not wait for the server: a message that is late is sent at once, and its
     delay counts from when it was due. With ``per_write`` > 1 bursts of so many share a due time.
+    A server that cannot keep up is sent at most ``window`` messages more than the pacer has, and
+    nothing after the time is over.
+
+    Returns:
+        How many were sent: fewer than ``count`` when the server does not keep up.
     """
     interval_ns = int(1e9 * per_write / rate)
     due_ns = time.monotonic_ns()
+    end_ns = due_ns + int(1e9 * count / rate)
     for number in range(first, first + count, per_write):
         while (left_ns := due_ns - time.monotonic_ns()) > 0:
             publisher.collect(left_ns / 1e9)
+        while number + per_write - progress() > window:
+            publisher.collect(0.0005)
+            if time.monotonic_ns() > end_ns:
+                return number - first
         numbers = range(number, min(number + per_write, first + count))
         publisher.publish([payload.make(each, due_ns) for each in numbers])
         due_ns += interval_ns
+    return count
 
 
 def saturated(

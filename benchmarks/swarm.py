@@ -7,6 +7,7 @@ it, the pacer, decodes at once and says in shared memory how far it is.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import resource
@@ -286,7 +287,8 @@ def _main(pipe: Pipe, progress: c_uint64, connect: Connect, count: int, sample: 
     try:
         _Process(pipe, progress).run(connect, count, sample)
     except (OSError, ValueError) as error:
-        pipe.send(SwarmError(f"{type(error).__name__}: {error}"))
+        with contextlib.suppress(BrokenPipeError):  # the owner has gone, and the server after it
+            pipe.send(SwarmError(f"{type(error).__name__}: {error}"))
 
 
 class Swarm:

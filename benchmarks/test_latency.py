@@ -50,7 +50,7 @@ def test_acknowledgement(
 
         def run() -> None:
             publisher.delays = Delays()
-            publishers.at_rate(publisher, 1, count, RATE, 1)
+            publishers.at_rate(publisher, 1, count, RATE, 1, lambda: count)
             publisher.drain()
 
         benchmark.pedantic(  # type: ignore[no-untyped-call]

@@ -1,0 +1,82 @@
+"""Subscribers and publishers of the peers, as the swarm and the fan-out want them."""
+
+from __future__ import annotations
+
+import select
+import socket
+from dataclasses import dataclass
+
+from benchmarks.peers.protocols import Dialect
+from benchmarks.peers.tls import RECORD_OVERHEAD
+from benchmarks.tally import TLS_RECORDS, Framing, Tally
+
+
+class PeerSubscriber:
+    """A subscriber of a peer. See ``benchmarks.subscribers.Subscriber``."""
+
+    behind = 0
+
+    def __init__(self, dialect: Dialect, port: int, tls: bool, name: str) -> None:
+        self.framing: Framing | None = TLS_RECORDS if tls else None
+        self._dialect = dialect
+        self._stream = dialect.connect(port, tls, name)
+        dialect.subscribe(self._stream)
+        self._rest = b""
+
+    @property
+    def socket(self) -> socket.socket:
+        """The raw socket."""
+        return self._stream.socket
+
+    def refresh(self) -> bool:
+        """Nothing: the peers are told not to ask for signs of life."""
+        return False
+
+    def decode(self, data: bytes) -> list[bytes]:
+        """Return the bodies in bytes of the stream."""
+        found, self._rest = self._dialect.bodies(self._rest + self._stream.open(data))
+        return found
+
+    def received(self, tally: Tally) -> int | None:
+        """Return how many messages were in what was counted: all have one and the same size."""
+        content = tally.size - RECORD_OVERHEAD * tally.frames if self.framing else tally.size
+        return content // self._dialect.unit
+
+    def close(self) -> None:
+        """End the connection."""
+        self._stream.socket.close()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConnect:
+    """Connects a swarm to a peer."""
+
+    dialect: Dialect
+    port: int
+    tls: bool
+    prefix: str
+
+    def __call__(self, index: int) -> PeerSubscriber:
+        """Return subscriber number ``index``."""
+        return PeerSubscriber(self.dialect, self.port, self.tls, f"{self.prefix}{index}")
+
+
+class PeerPublisher:
+    """Publishes to a peer; what comes back is read and forgotten."""
+
+    def __init__(self, dialect: Dialect, port: int, tls: bool) -> None:
+        self._dialect = dialect
+        self._stream = dialect.connect(port, tls, "publisher")
+
+    def publish(self, bodies: list[bytes]) -> None:
+        """Send messages with one write."""
+        self._stream.write(b"".join(map(self._dialect.message, bodies)))
+
+    def collect(self, timeout_s: float) -> None:
+        """Take answers for at most so long."""
+        if select.select([self._stream.socket], [], [], max(timeout_s, 0.0))[0]:
+            self._stream.read()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._stream.socket.close()

@@ -1,0 +1,98 @@
+"""Everybody who takes part, behind one face: Relay, its peers, the kernel floor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.floor import Floor
+from benchmarks.peers.servers import PEERS, Peer, PeerServer
+from benchmarks.peers.tls import Certificate
+from benchmarks.processes import Processes
+from benchmarks.publishers import WINDOW, Publisher
+from benchmarks.relay_server import RelayServer
+from benchmarks.swarm import Connect
+
+WARM_UP = 20
+RELAY, FLOOR = "Relay", "kernel floor"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that runs."""
+
+    processes: Processes
+    join: Callable[[str], Connect]
+    """Prefix of the members' names to what connects them."""
+    publisher: Callable[[], Publisher]
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """Who takes part, and what it promises while it is measured."""
+
+    name: str
+    version: str
+    encryption: str
+    durability: str
+    start: Callable[[Path, int], AbstractContextManager[Running]]
+    """(directory, number of members) to the running server."""
+    warm_up: int = WARM_UP
+    """Members that connect, and go, before anything is measured."""
+    window: int = WINDOW
+    rate_max: float = float("inf")
+    """Higher rates are left out: it cannot keep up by far."""
+
+
+@contextmanager
+def _relay(directory: Path, members: int) -> Iterator[Running]:
+    with RelayServer(directory / "data", workers=1, cores=machine.SERVER_CORES) as server:
+        yield Running(
+            server.processes,
+            lambda prefix: server.join("lobby", prefix=prefix),
+            partial(server.publisher, "lobby"),
+        )
+
+
+@contextmanager
+def _floor(directory: Path, members: int) -> Iterator[Running]:
+    with Floor(directory, members) as floor:
+        floor.processes.pin(machine.SERVER_CORES)
+        yield Running(floor.processes, lambda prefix: floor.join(), floor.publisher)
+
+
+@contextmanager
+def _peer(peer: Peer, certificate: Certificate, directory: Path, members: int) -> Iterator[Running]:
+    with PeerServer(peer, directory, certificate) as server:
+        server.processes.pin(machine.SERVER_CORES)
+        yield Running(server.processes, server.join, server.publisher)
+
+
+def contenders(certificate: Certificate, relay_version: str) -> tuple[list[Contender], list[str]]:
+    """Return who can take part here, and the names of those who cannot."""
+    found = [
+        Contender(
+            FLOOR, "send() in a loop", "none", "none", _floor, warm_up=0, window=64, rate_max=100
+        ),
+        Contender(
+            RELAY,
+            relay_version,
+            "AES-256-GCM, padded, ML-KEM + X25519 + RSA-3072",
+            "log on disk, exactly once",
+            _relay,
+        ),
+    ]
+    missing: list[str] = []
+    for peer in PEERS:
+        version = peer.version()
+        if version is None:
+            missing.append(peer.name)
+            continue
+        encryption = "TLS 1.3, AES-256-GCM, X25519, RSA-3072" if peer.tls else "none"
+        start = partial(_peer, peer, certificate)
+        found.append(Contender(peer.name, version, encryption, "none, at most once", start))
+    return found, missing

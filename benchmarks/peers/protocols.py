@@ -1,0 +1,202 @@
+"""What the peers speak, as little of it as a subscriber and a publisher need."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from typing import Final, Protocol
+
+from benchmarks import payload
+from benchmarks.peers.tls import PlainStream, TlsStream
+
+TOPIC: Final = "lobby"
+SIZE: Final = payload.SIZE_BYTES
+
+
+class Dialect(Protocol):
+    """One peer's protocol."""
+
+    @property
+    def unit(self) -> int:
+        """Bytes of one message as a subscriber gets it, without TLS; the same for every one."""
+        ...
+
+    def connect(self, port: int, tls: bool, name: str) -> PlainStream:
+        """Return a stream that is ready for ``subscribe`` or ``message``."""
+        ...
+
+    def subscribe(self, stream: PlainStream) -> None:
+        """Follow the topic, and wait until that is confirmed."""
+        ...
+
+    def message(self, body: bytes) -> bytes:
+        """Return what publishes a body."""
+        ...
+
+    def bodies(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """Return the bodies of the whole messages, and the rest."""
+        ...
+
+
+def stream(port: int, tls: bool) -> PlainStream:
+    """Return a stream, with TLS from its first byte or without."""
+    if not tls:
+        return PlainStream(port)
+    secured = TlsStream(port)
+    secured.start()
+    return secured
+
+
+def read_until(source: PlainStream, wanted: bytes) -> bytes:
+    """Read until bytes have come that hold ``wanted``."""
+    data = b""
+    while wanted not in data:
+        data += source.read()
+    return data
+
+
+class Nats:
+    """NATS core: fire and forget."""
+
+    _HEAD: Final = b"MSG lobby 1 %d\r\n" % SIZE
+    unit = len(_HEAD) + SIZE + 2
+
+    def connect(self, port: int, tls: bool, name: str) -> PlainStream:
+        """See ``Dialect``: the server speaks first, in clear, then TLS begins."""
+        connected: PlainStream = TlsStream(port) if tls else PlainStream(port)
+        info = b""
+        while not info.endswith(b"\r\n"):
+            info += connected.socket.recv(4096)
+        if isinstance(connected, TlsStream):
+            connected.start()
+        options = {"verbose": False, "pedantic": False, "tls_required": tls, "name": name}
+        options |= {"lang": "python", "version": "0", "protocol": 1, "echo": False}
+        connected.write(b"CONNECT " + json.dumps(options).encode() + b"\r\nPING\r\n")
+        read_until(connected, b"PONG\r\n")
+        return connected
+
+    def subscribe(self, stream: PlainStream) -> None:
+        """See ``Dialect``."""
+        stream.write(b"SUB lobby 1\r\nPING\r\n")
+        read_until(stream, b"PONG\r\n")
+
+    def message(self, body: bytes) -> bytes:
+        """See ``Dialect``."""
+        return b"PUB lobby %d\r\n%b\r\n" % (len(body), body)
+
+    def bodies(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """See ``Dialect``: a PING may stand between messages."""
+        found: list[bytes] = []
+        at = 0
+        while True:
+            if data.startswith(b"PING\r\n", at):
+                at += 6
+            elif len(data) - at < self.unit:
+                return found, data[at:]
+            elif not data.startswith(self._HEAD, at):
+                raise ValueError(f"NATS said {data[at : at + 60]!r}")
+            else:
+                start = at + len(self._HEAD)
+                found.append(data[start : start + SIZE])
+                at += self.unit
+
+
+class _FixedHead:
+    """A protocol whose messages all begin with the same bytes."""
+
+    head: bytes
+    tail = b""
+
+    @property
+    def unit(self) -> int:
+        """See ``Dialect``."""
+        return len(self.head) + SIZE + len(self.tail)
+
+    def bodies(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """See ``Dialect``."""
+        found: list[bytes] = []
+        whole = len(data) // self.unit * self.unit
+        for at in range(0, whole, self.unit):
+            if not data.startswith(self.head, at):
+                raise ValueError(f"the server said {data[at : at + 60]!r}")
+            start = at + len(self.head)
+            found.append(data[start : start + SIZE])
+        return found, data[whole:]
+
+
+class Redis(_FixedHead):
+    """RESP 2: PUBLISH and SUBSCRIBE."""
+
+    head = b"*3\r\n$7\r\nmessage\r\n$5\r\nlobby\r\n$%d\r\n" % SIZE
+    tail = b"\r\n"
+
+    def connect(self, port: int, tls: bool, name: str) -> PlainStream:
+        """See ``Dialect``."""
+        return stream(port, tls)
+
+    def subscribe(self, stream: PlainStream) -> None:
+        """See ``Dialect``."""
+        stream.write(b"*2\r\n$9\r\nSUBSCRIBE\r\n$5\r\nlobby\r\n")
+        read_until(stream, b":1\r\n")
+
+    def message(self, body: bytes) -> bytes:
+        """See ``Dialect``."""
+        return b"*3\r\n$7\r\nPUBLISH\r\n$5\r\nlobby\r\n$%d\r\n%b\r\n" % (len(body), body)
+
+
+class Mqtt(_FixedHead):
+    """MQTT 3.1.1, QoS 0."""
+
+    _TOPIC: Final = len(TOPIC).to_bytes(2, "big") + TOPIC.encode()
+    head = bytes((0x30, (len(_TOPIC) + SIZE) % 128 | 0x80, (len(_TOPIC) + SIZE) // 128)) + _TOPIC
+
+    def connect(self, port: int, tls: bool, name: str) -> PlainStream:
+        """See ``Dialect``: a clean session without keep-alive."""
+        connected = stream(port, tls)
+        identity = len(name).to_bytes(2, "big") + name.encode()
+        body = b"\x00\x04MQTT\x04\x02\x00\x00" + identity
+        connected.write(bytes((0x10, len(body))) + body)
+        if read_until(connected, b"\x20\x02")[:4] != b"\x20\x02\x00\x00":
+            raise ConnectionError("the broker refused")
+        return connected
+
+    def subscribe(self, stream: PlainStream) -> None:
+        """See ``Dialect``."""
+        body = b"\x00\x01" + self._TOPIC + b"\x00"
+        stream.write(bytes((0x82, len(body))) + body)
+        read_until(stream, b"\x90\x03\x00\x01\x00")
+
+    def message(self, body: bytes) -> bytes:
+        """See ``Dialect``."""
+        return self.head + body
+
+
+class WebSocket(_FixedHead):
+    """RFC 6455: members on /follow, the publisher on /publish; whatever it sends goes to all."""
+
+    head = b"\x82\x7e" + SIZE.to_bytes(2, "big")
+    _MASKED: Final = b"\x82\xfe" + SIZE.to_bytes(2, "big") + bytes(4)
+
+    def connect(self, port: int, tls: bool, name: str) -> PlainStream:
+        """See ``Dialect``: the upgrade, nothing negotiated."""
+        connected = stream(port, tls)
+        key = base64.b64encode(os.urandom(16)).decode()
+        path = "publish" if name == "publisher" else "follow"
+        connected.write(
+            f"GET /{path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+            f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n"
+            "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        answer = read_until(connected, b"\r\n\r\n")
+        if not re.match(rb"HTTP/1\.1 101 ", answer):
+            raise ConnectionError(f"no upgrade: {answer[:100]!r}")
+        return connected
+
+    def subscribe(self, stream: PlainStream) -> None:
+        """See ``Dialect``: the upgrade was it."""
+
+    def message(self, body: bytes) -> bytes:
+        """See ``Dialect``: a client masks; by zeros."""
+        return self._MASKED + body

@@ -1,0 +1,165 @@
+"""Starting the peers: a free port, TLS 1.3, nothing on disk, no limit that would drop members."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Self
+
+from benchmarks.peers.clients import PeerConnect, PeerPublisher
+from benchmarks.peers.protocols import Dialect, Mqtt, Nats, Redis, WebSocket
+from benchmarks.peers.tls import SUITE, Certificate
+from benchmarks.processes import Processes
+
+START_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One server to compare with."""
+
+    name: str
+    dialect: Dialect
+    tls: bool
+    command: Callable[[int, Path, Certificate], list[str]]
+    """(port, directory for its files, certificate) to what starts it."""
+    version: Callable[[], str | None]
+    """None: it is not installed."""
+    durability = "none"
+    delivery = "at most once"
+
+
+def _nats(tls: bool) -> Callable[[int, Path, Certificate], list[str]]:
+    def command(port: int, directory: Path, certificate: Certificate) -> list[str]:
+        text = f'host: 127.0.0.1\nport: {port}\nping_interval: "10m"\nmax_pending: 1GB\n'
+        text += 'write_deadline: "60s"\nmax_connections: 65000\n'
+        if tls:
+            text += (
+                f'tls {{\n cert_file: "{certificate.certificate}"\n'
+                f' key_file: "{certificate.key}"\n timeout: 60\n}}\n'
+            )
+        path = directory / "nats.conf"
+        path.write_text(text, encoding="utf-8")
+        return ["nats-server", "-c", str(path), "--log", str(directory / "nats.log")]
+
+    return command
+
+
+def _mosquitto(port: int, directory: Path, certificate: Certificate) -> list[str]:
+    path = directory / "mosquitto.conf"
+    path.write_text(
+        f"user root\nlistener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
+        f"set_tcp_nodelay true\nmax_queued_messages 0\nmax_queued_bytes 0\nmax_connections -1\n"
+        f"certfile {certificate.certificate}\nkeyfile {certificate.key}\ntls_version tlsv1.3\n"
+        f"ciphers_tls1.3 {SUITE}\nlog_dest file {directory / 'mosquitto.log'}\nlog_type error\n",
+        encoding="utf-8",
+    )
+    return ["mosquitto", "-c", str(path)]
+
+
+def _redis(port: int, directory: Path, certificate: Certificate) -> list[str]:
+    path = directory / "redis.conf"
+    path.write_text(
+        f"bind 127.0.0.1\nport 0\ntls-port {port}\ntls-auth-clients no\n"
+        f"tls-cert-file {certificate.certificate}\ntls-key-file {certificate.key}\n"
+        f'tls-protocols "TLSv1.3"\ntls-ciphersuites {SUITE}\nsave ""\nappendonly no\n'
+        f"dir {directory}\nlogfile {directory / 'redis.log'}\nmaxclients 15000\n"
+        "client-output-buffer-limit pubsub 0 0 0\ntimeout 0\ntcp-keepalive 0\n",
+        encoding="utf-8",
+    )
+    return ["redis-server", str(path)]
+
+
+def _python(module: str) -> Callable[[int, Path, Certificate], list[str]]:
+    def command(port: int, directory: Path, certificate: Certificate) -> list[str]:
+        program = Path(__file__).with_name(f"serve_{module}.py")
+        return [
+            sys.executable,
+            str(program),
+            str(port),
+            str(certificate.certificate),
+            str(certificate.key),
+        ]
+
+    return command
+
+
+def _says(program: str, *flags: str) -> Callable[[], str | None]:
+    def version() -> str | None:
+        if shutil.which(program) is None:
+            return None
+        done = subprocess.run([program, *flags], capture_output=True, text=True, check=False)
+        return (done.stdout or done.stderr).splitlines()[0].strip()
+
+    return version
+
+
+def _installed(module: str) -> Callable[[], str | None]:
+    def version() -> str | None:
+        return f"{module} {metadata.version(module)}" if find_spec(module) else None
+
+    return version
+
+
+PEERS = (
+    Peer("NATS TLS", Nats(), True, _nats(True), _says("nats-server", "--version")),
+    Peer("NATS plain", Nats(), False, _nats(False), _says("nats-server", "--version")),
+    Peer("Mosquitto TLS", Mqtt(), True, _mosquitto, _says("mosquitto", "-h")),
+    Peer("Redis TLS", Redis(), True, _redis, _says("redis-server", "--version")),
+    Peer("picows TLS", WebSocket(), True, _python("picows"), _installed("picows")),
+    Peer("websockets TLS", WebSocket(), True, _python("websockets"), _installed("websockets")),
+)
+
+
+class PeerServer:
+    """A running peer. A context manager."""
+
+    def __init__(self, peer: Peer, directory: Path, certificate: Certificate) -> None:
+        self._peer = peer
+        self.port = _free_port()
+        self._process = subprocess.Popen(
+            peer.command(self.port, directory, certificate),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def __enter__(self) -> Self:
+        """Wait until it listens."""
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+                break
+            except ConnectionRefusedError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"{self._peer.name} does not start") from None
+                time.sleep(0.05)
+        self.processes = Processes(self._process.pid)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+    def join(self, prefix: str) -> PeerConnect:
+        """Return what connects a swarm."""
+        return PeerConnect(self._peer.dialect, self.port, self._peer.tls, prefix)
+
+    def publisher(self) -> PeerPublisher:
+        """Return a publisher."""
+        return PeerPublisher(self._peer.dialect, self.port, self._peer.tls)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
