@@ -51,6 +51,7 @@ FLUSHES_PER_CLOCK: Final = 32
 HELD_S: Final = 0.001
 """When to look again at a partition whose commits a checkpoint holds."""
 REPAIR_RETRY_S: Final = 0.1
+FAILED_RETRY_S: Final = 0.1
 log = logging.getLogger("relay.worker")
 
 
@@ -238,8 +239,10 @@ class Hub:
         try:
             self._run_turn()
         except Exception:
-            # A bug of ours must not end the loop's work for everybody; it is loud in the log.
+            # A bug of ours must not end the loop's work for everybody; it is loud in the log. What
+            # the turn had still to do is done in the next one.
             log.exception("turn_failed")
+            self._wake_at(self.clock() + FAILED_RETRY_S)
 
     def _run_turn(self) -> None:
         now = self.clock()

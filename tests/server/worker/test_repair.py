@@ -144,3 +144,25 @@ async def test_events_are_best_effort(town: Town, monkeypatch: pytest.MonkeyPatc
     await reader.has(LOG, 1)
     assert not [e for e in reader.said if isinstance(e, Roster) and ["late", ""] in e.joined]
     assert other.hub.repairs == 0
+
+
+async def test_a_turn_that_fails_is_made_up_for(
+    village: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug in one turn, then silence: what it had still to do is done all the same."""
+    hub = village.workers[0].hub
+    reader = await Guest.arrive(village.workers[0], "reader")
+    writer = await Guest.arrive(village.workers[0], "writer")
+    await reader.join(LOG)
+    distribute = hub._distribute
+
+    def failing(now: float) -> None:
+        monkeypatch.setattr(hub, "_distribute", distribute)
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(hub, "_distribute", failing)
+    hub._turn()
+    monkeypatch.setattr(hub, "_distribute", failing)
+    writer.send(LOG, 1)
+    await reader.has(LOG, 1)
+    assert (await writer.acked(LOG, 1)).seq == 1
