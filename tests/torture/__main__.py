@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import shutil
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.torture.effort import Effort
-from tests.torture.run import Plan, torture
+from tests.torture.run import Plan, Report, torture
 
 
 def minimum_for(seconds: float) -> Effort:
@@ -32,6 +35,15 @@ def minimum_for(seconds: float) -> Effort:
         catch_ups=int(0.02 * seconds),
         repairs=int(0.1 * seconds),
     )
+
+
+async def _run(plan: Plan, directory: Path, say: Callable[[str], None]) -> Report:
+    """Run a plan; TERM and INT end it, with all that it started."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await torture(plan, directory, say)
 
 
 def main() -> int:
@@ -64,9 +76,15 @@ def main() -> int:
         print(f"{time.monotonic() - began:7.1f} s  {line}", flush=True)
 
     say(f"seed {plan.seed}; data, histories and record in {directory}")
-    report = asyncio.run(torture(plan, directory, say))
+    try:
+        report = asyncio.run(_run(plan, directory, say))
+    except asyncio.CancelledError:
+        say("stopped")
+        return 130
     (directory / "record").write_text("\n".join(report.record) + "\n")
     say("\n" + str(report))
+    if report.passed:
+        shutil.rmtree(directory)
     return 0 if report.passed else 1
 
 

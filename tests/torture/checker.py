@@ -51,7 +51,9 @@ class Fault(Enum):
     GAP = "a reader was told of a gap where nothing was lost"
     NOT_AT_HEAD = "a connected reader did not reach the head"
     NEVER_BACK = "a client did not come back, or its sends did not end"
-    HEALED = "a reader had to join again: the server had shown entries out of place"
+    HEALED = (
+        "a reader had to join again, or to drop entries: the server had shown them out of place"
+    )
     THROWN_OUT = "a client was ended by the server"
     SERVER_ERROR = "the server logged a bug of its own"
 
@@ -262,8 +264,9 @@ class Reader:
                     yield self._finding(Fault.SKIPPED, name, f"resumed at {(epoch, seq)}")
             case Lost(why=why):
                 yield Finding(Fault.THROWN_OUT, f"{self.name}: {why}")
-            case Totals(rejoins=rejoins) if rejoins:
-                yield Finding(Fault.HEALED, f"{self.name}: {rejoins} times")
+            case Totals(repeats=repeats, rejoins=rejoins) if repeats or rejoins:
+                text = f"{self.name}: {rejoins} rejoins, {repeats} entries came again"
+                yield Finding(Fault.HEALED, text)
             case _:
                 pass
 

@@ -209,8 +209,12 @@ def _throw_out(history: History) -> None:
     history.reader.append(Lost("ALREADY_JOINED"))
 
 
-def _heal(history: History) -> None:
+def _heal_what_is_missing(history: History) -> None:
     history.reader.append(Totals(1, 0, 0, 1))
+
+
+def _heal_what_comes_again(history: History) -> None:
+    history.reader.append(Totals(1, 0, 1, 0))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +243,8 @@ def _heal(history: History) -> None:
         (_report_a_gap, Fault.GAP),
         (_report_an_epoch_that_did_not_end, Fault.GAP),
         (_throw_out, Fault.THROWN_OUT),
-        (_heal, Fault.HEALED),
+        (_heal_what_is_missing, Fault.HEALED),
+        (_heal_what_comes_again, Fault.HEALED),
     ],
 )
 def test_a_bad_history_is_named(spoil: Callable[[History], None], fault: Fault) -> None:

@@ -1,7 +1,7 @@
 """A client that trusts: it takes whatever the server shows as all there is.
 
-The real client checks that each entry names the one before it, and joins again where something is
-missing. So it would heal, and hide, a server that skips. Half the readers of a run are without
+The real client checks that each entry names the one before it, joins again where something is
+missing, and drops what comes twice. So it would heal, and hide, a server that skips or repeats. Half the readers of a run are without
 that check: what they see is what the server did.
 """
 
@@ -22,10 +22,6 @@ def install() -> None:
 def _entry(self: Follows, entry: EntryMessage) -> Step:
     following = self.get(entry.log)
     if following is None or not following.joined:
-        return Step.DROP
-    assert following.received is not None
-    if entry.seq <= following.received.seq and entry.epoch == following.received.epoch:
-        self.repeats += 1  # the end of a BEHIND may come again
         return Step.DROP
     following.received = Cursor(entry.epoch, entry.seq)
     return Step.DELIVER
