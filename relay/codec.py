@@ -96,6 +96,23 @@ def tuple_of(*inner: Check) -> Check:
     return _said(check, "array [" + ", ".join(str(f.__doc__) for f in inner) + "]")
 
 
+def message(op: int, checks: tuple[Check, ...], wire_type: str) -> Check:
+    """A whole message of one operation inside another; fields of a later version may follow."""
+    known = 1 + len(checks)
+
+    def check(value: object) -> bool:
+        return (
+            type(value) is list
+            and known <= len(value) <= limits.ENVELOPE_FIELDS_MAX
+            and type(value[0]) is int
+            and value[0] == op
+            and all(f(v) for f, v in zip(checks, value[1:], strict=False))
+            and (len(value) == known or not _unread_fault(value[known:]))
+        )
+
+    return _said(check, wire_type)
+
+
 # --- packing ----------------------------------------------------------------------------------
 # One packer for the process: making one costs more than packing with it. ``pack`` of plain values
 # runs no Python code, so that threads cannot meet inside it.
@@ -247,8 +264,8 @@ def _not_allowed(error: Exception) -> EnvelopeError:
     return EnvelopeError(f"not msgpack as allowed here ({type(error).__name__})")
 
 
-def _check_unread(value: list[object]) -> None:
-    """Refuse fields of a later version that are nested too deep, or of a type that no field has.
+def _unread_fault(value: list[object]) -> str | None:
+    """Say what is wrong with fields of a later version: nested too deep, or of no field's type.
 
     msgpack lets an empty map and an empty extension pass its bounds of 0. Iterative: no recursion
     error.
@@ -257,8 +274,15 @@ def _check_unread(value: list[object]) -> None:
     for _ in range(limits.ENVELOPE_DEPTH_MAX):
         level = [inner for outer in level if type(outer) is list for inner in outer]
         if not level:
-            return
+            return None
         if not _FIELD_TYPES.issuperset(map(type, level)):
-            raise EnvelopeError("a map or an extension type")
+            return "a map or an extension type"
     if any(type(inner) is list for inner in level):
-        raise EnvelopeError(f"nested deeper than {limits.ENVELOPE_DEPTH_MAX}")
+        return f"nested deeper than {limits.ENVELOPE_DEPTH_MAX}"
+    return None
+
+
+def _check_unread(value: list[object]) -> None:
+    fault = _unread_fault(value)
+    if fault is not None:
+        raise EnvelopeError(fault)

@@ -248,8 +248,9 @@ ServerEnvelope: TypeAlias = (
     | Unknown
 )
 
-LIST_ITEMS_MAX: Final = 10_000
-"""Names or rows in one list of a server's envelope; the record's bytes bound them further."""
+LIST_ITEMS_MAX: Final = limits.PAGE_ENTRIES_MAX
+"""Names or rows in one list of a server's envelope; the record's bytes bound them further. msgpack
+reserves room for what an array claims, at each level of nesting: a small bound keeps that small."""
 
 # --- fields -----------------------------------------------------------------------------------
 _u8 = codec.uint(255)
@@ -275,14 +276,7 @@ _ENTRY_CHECKS: Final[tuple[codec.Check, ...]] = (
 )  # fmt: skip
 
 
-def _packed_entry(value: object) -> bool:
-    """an ENTRY envelope"""
-    return (
-        type(value) is list
-        and len(value) >= 1 + len(_ENTRY_CHECKS)
-        and value[0] == Op.ENTRY
-        and all(f(v) for f, v in zip(_ENTRY_CHECKS, value[1:], strict=False))
-    )
+_packed_entry = codec.message(Op.ENTRY, _ENTRY_CHECKS, "an ENTRY envelope")
 
 
 CLIENT_SHAPES: Final[dict[int, Shape]] = {
@@ -349,6 +343,9 @@ _SERVER: Final = codec.Schema(
 # --- packing ----------------------------------------------------------------------------------
 def pack(envelope: ClientEnvelope | ServerEnvelope) -> bytes:
     """Pack one envelope. The caller has checked its fields: these are our own values."""
+    if type(envelope) is Page:
+        request, log, next_seq, end, entries = envelope
+        return pack_page(request, log, next_seq, end, [pack_entry(entry) for entry in entries])
     return codec.pack((_OP_OF[type(envelope)], *envelope))
 
 

@@ -327,8 +327,32 @@ def test_memory_is_bounded_by_the_record() -> None:
     assert peak(empties * (full // len(empties)), unpack_client) < 4_194_304
     claims = (b"\xdc\x27\x10" * 1000).ljust(full, b"\xc0")
     assert peak(claims, unpack_client) < 262_144
-    # Each level may claim 10,000 items, for which msgpack reserves at once: 80 kB a level.
-    assert peak(claims[:3000], unpack_server) < 100_000_000
+    # Each level may claim 1,000 items, for which msgpack reserves at once: 8 kB a level.
+    assert peak(claims[:3000], unpack_server) < 262_144
+    claims = (b"\xdc\x03\xe8" * 1000).ljust(full, b"\xc0")
+    assert peak(claims[:3000], unpack_server) < 10_000_000
+
+
+def test_rows_of_a_page_are_checked_as_entries() -> None:
+    """Their operation's exact type, their count of fields, and what lies behind those."""
+    entry = msgpack.unpackb(pack(ENTRY))
+    assert unpack_server(msgpack.packb([Op.PAGE, 1, "lobby", 2, True, [entry]])) == [
+        Page(1, "lobby", 2, True, [ENTRY])
+    ]
+    for row in (
+        [39.0, *entry[1:]],
+        entry[:-1],
+        [*entry, {}],
+        [*entry, *range(30)],
+        [*entry, [[[[[[[[[[]]]]]]]]]]],
+    ):
+        with pytest.raises(EnvelopeError, match="Page: bad entries"):
+            unpack_server(msgpack.packb([Op.PAGE, 1, "lobby", 2, True, [row]]))
+
+
+def test_a_packed_page_is_legal() -> None:
+    page = Page(1, "lobby", 2, True, [ENTRY, ENTRY])
+    assert unpack_server(pack(page)) == [page]
 
 
 @given(st.binary(max_size=200))
