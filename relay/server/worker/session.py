@@ -37,6 +37,9 @@ LOGIN_S: Final = 20.0
 LINGER_S: Final = 3.0
 """How long the last bytes of a closed connection may take to leave."""
 TCP_NOTSENT_LOWAT: Final = 25
+TCP_CLOSE: Final = 7
+TCP_CLOSE_WAIT: Final = 8
+"""States in TCP_INFO (linux/tcp_states.h): the peer has reset or ended the connection."""
 log = logging.getLogger("relay.worker")
 
 
@@ -391,12 +394,20 @@ class Session(asyncio.Protocol):
             else:
                 self.close(CloseCode.LOGIN_TIMEOUT)
             return
-        if self._holds:
-            return  # its pongs may be among what is not read
+        if self._holds:  # its pongs may be among what is not read, and so is its end
+            if self._holds & Hold.BLOCKED and self._peer_is_gone():
+                self.abort()
+            return
         deadline = self._connection.next_deadline()
         if deadline is not None and now >= deadline:
             self._connection.handle_deadline(now)
             self._handle_events(now)
+
+    def _peer_is_gone(self) -> bool:
+        """Tell what reading would: a client that gave up while a home was away must not stay."""
+        sock = self._transport.get_extra_info("socket")
+        state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        return state in (TCP_CLOSE, TCP_CLOSE_WAIT)
 
     @property
     def buffered(self) -> int:

@@ -118,6 +118,7 @@ async def test_join_while_the_home_is_dead(town: Town) -> None:
     feeds = other.hub.fanout.feeds
     await until(lambda: LOG in feeds and len(feeds[LOG].joining) == 2, "the joins to arrive")
     gone.leave_town()
+    await gone.gone(other)  # noticed although nothing is read from it
     await town.start(home.index)
     await guest.told(Joined, lambda e: e.request == 9)
     await guest.told(Live)
