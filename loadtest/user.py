@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from locust.env import Environment
 
 RETRY_S: Final = 0.5
-PATIENCE_S: Final = 30.0
+PATIENCE_S: Final = 60.0
 """Without a connection for so long, a first connect is a failure (and goes on trying)."""
 SETTLE_S: Final = 20.0
 """At the end of a test: for what was acknowledged to arrive everywhere."""
@@ -120,6 +120,9 @@ class RelayUser(User):
         """Wait for what must still arrive, judge, and leave; Locust calls it."""
         if self.client is None:
             return
+        if self.client.state is State.CLOSED:  # for good, and reported: it waits for nothing
+            self._end_client(self.client, 0.0)
+            return
         self.network = GOOD
         if self.socket is not None:
             self.socket.cut_after = self.socket.cut_answer_after = self.socket.bytes_per_s = None
@@ -171,7 +174,8 @@ class RelayUser(User):
 
     def reconnect(self) -> None:
         """As a program that is stopped and started: a new client goes on from the saved cursors."""
-        client = self._client
+        client = self.client
+        assert client is not None, "the user is not connected"
         if self._reader is not None:
             self._reader.kill()
         cursors = client.cursors
@@ -199,6 +203,8 @@ class RelayUser(User):
     @property
     def _client(self) -> BlockingClient:
         assert self.client is not None, "the user is not connected"
+        if self.client.state is State.CLOSED:
+            self.reconnect()  # the relay ended it for good, which was reported; a person comes back
         return self.client
 
     # --- pace -------------------------------------------------------------------------------------
