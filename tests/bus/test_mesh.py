@@ -250,6 +250,8 @@ async def test_publishes_beyond_the_bound(tmp_path: Path) -> None:
         for _ in range(100):
             number += 1
             link.publish(_batch(number))
+        number += 1
+        link.publish(_batch(number, size=4))  # there is room for it, but it does not continue
         link.publish(_batch(1, "hall"))
         assert set(link.dropped) <= {"lobby", "hall"}
         link.send(Evict(7))
