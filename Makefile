@@ -10,7 +10,7 @@ JOBS   ?= 3
 VENV := .venv
 VPY  := $(VENV)/bin/python
 PIP  := $(PYTHON) -m pip --python $(VPY) --disable-pip-version-check
-CODE := relay tests benchmarks loadtest
+CODE := relay tests benchmarks loadtest examples
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format types contracts bench bench-quick bench-peers loadtest loadtest-smoke torture check lock clean

@@ -64,6 +64,22 @@ def test_archive_goes_on_where_it_stopped(relay: Relay, tmp_path: Path) -> None:
     assert [(row["seq"], row["text"]) for row in rows] == [(n + 1, f"m{n}") for n in range(4)]
 
 
+def test_a_client_written_from_the_protocol_page(relay: Relay) -> None:
+    """It owes nothing to the library, and both understand each other."""
+    script = ROOT / "examples" / "from_the_page.py"
+    assert re.search(r"^\s*(from|import) relay", script.read_text(), re.MULTILINE) is None
+    with BlockingClient(relay.address, name="erin") as client:
+        client.send("page", "from the library")
+    done = run(script, relay.address, "stranger", "page", "from the page \u2603")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(" ", 1)[1] for line in done.stdout.splitlines()]
+    assert lines == ["page 1 erin| from the library", "page 2 stranger| from the page \u2603"]
+    with BlockingClient(relay.address, name="erin") as client:
+        client.join("page", since=1)
+        (message,) = (e for e in client.events(timeout=0.5) if isinstance(e, Message))
+    assert (message.sender, message.text) == ("stranger", "from the page \u2603")
+
+
 def test_echo_bot_answers(relay: Relay) -> None:
     """What begins with its command, and nothing else."""
     bot = subprocess.Popen(

@@ -1,0 +1,209 @@
+"""A whole client in one file, written from docs/protocol.md alone: not a line of Relay is imported.
+
+python examples/from_the_page.py relay://FINGERPRINT@HOST:PORT NAME ROOM [TEXT]
+
+Says TEXT, shows the last ten messages up to it, and leaves. Numbers in brackets are sections of the
+page. It needs only `cryptography` and `msgpack`. For real use take the library: this one neither
+reconnects nor keeps pins.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+HELLO, JOIN, SEND = 1, 2, 4
+WELCOME, ACK, REFUSED, ERROR, ENTRY, LIVE = 33, 36, 37, 38, 39, 43
+APP, CLOSE, KEY_UPDATE, PING, PONG = 1, 2, 3, 5, 6
+NORMAL = 2000
+
+
+def H(data: bytes) -> bytes:  # noqa: N802  # the names of the page
+    """SHA-256."""
+    return hashlib.sha256(data).digest()
+
+
+def mac(key: bytes, data: bytes) -> bytes:
+    """HMAC-SHA256, which is HKDF-Extract, too."""
+    return hmac.digest(key, data, "sha256")
+
+
+def L(secret: bytes, label: str, context: bytes, length: int) -> bytes:  # noqa: N802  # [4]
+    """Derive a secret or key. HKDF-Expand; one block is enough."""
+    name = b"relay1 " + label.encode()
+    info = length.to_bytes(2, "big") + bytes([len(name)]) + name + bytes([len(context)]) + context
+    return mac(secret, info + b"\x01")[:length]
+
+
+class Direction:
+    """The traffic keys of one direction. [4, 5]"""
+
+    def __init__(self, secret: bytes) -> None:
+        self.secret, self.sequence = secret, 0
+        self.aead, self.iv = AESGCM(L(secret, "key", b"", 32)), L(secret, "iv", b"", 12)
+
+    def nonce(self) -> bytes:
+        """Return the nonce of the next record."""
+        number = int.from_bytes(self.iv, "big") ^ self.sequence
+        self.sequence += 1
+        return number.to_bytes(12, "big")
+
+    def updated(self) -> Direction:
+        """Return the keys after a key_update."""
+        return Direction(L(self.secret, "traffic upd", b"", 32))
+
+
+class Relay:
+    """One connection."""
+
+    def __init__(self, host: str, port: int, fingerprint: str) -> None:
+        self.sock = socket.create_connection((host, port), timeout=90)
+        hello = self.frame(1)  # [3.1]
+        body = hello[4:]
+        magic, ver_min, ver_max, suite, pow_bits = body[:4], *body[4:8]
+        if magic != b"RLY1" or not ver_min <= 1 <= ver_max or suite != 1 or pow_bits > 22:
+            raise SystemExit("not a relay that this client understands")
+        spki = body[42 : 42 + int.from_bytes(body[40:42], "big")]
+        found = base64.b32encode(H(spki)).decode().lower().rstrip("=")  # [3.2]
+        if not hmac.compare_digest(found, fingerprint):
+            raise SystemExit(f"another key than expected: {found}")
+        # The form of a key that the user named byte for byte needs no further check.
+        server_key = serialization.load_der_public_key(spki)
+        assert isinstance(server_key, rsa.RSAPublicKey)
+
+        session_key = os.urandom(32)
+        x25519, mlkem = X25519PrivateKey.generate(), MLKEM768PrivateKey.generate()
+        head = b"\x01\x01" + os.urandom(32) + x25519.public_key().public_bytes_raw()  # [3.3]
+        head += mlkem.public_key().public_bytes_raw()
+        puzzle, nonce = b"relay/1 pow" + body[8:40] + H(head), 0
+        while int.from_bytes(H(puzzle + nonce.to_bytes(8, "big")), "big") >> (256 - pow_bits):
+            nonce += 1
+        oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), b"relay/1 session key")
+        wrapped = server_key.encrypt(session_key, oaep)
+        key = framed(2, head + nonce.to_bytes(8, "big") + wrapped + bytes(2) + bytes(32))
+        self.sock.sendall(key)
+
+        finished = self.frame(3)  # [3.4]
+        t2 = H(hello + key + finished[:-32])
+        t3 = H(hello + key + finished)
+        shared = session_key + x25519.exchange(X25519PublicKey.from_public_bytes(finished[5:37]))
+        shared += mlkem.decapsulate(finished[37:1125])
+        hs = mac(L(mac(bytes(32), bytes(32)), "derived", H(b""), 32), shared)
+        expected = mac(L(hs, "s confirm", t2, 32), t2)
+        if finished[4] != 0 or not hmac.compare_digest(expected, finished[1125:]):
+            raise SystemExit("the server does not have the key that it showed")
+        self.sock.sendall(framed(4, mac(L(hs, "c confirm", t3, 32), t3)))  # [3.5]
+        self.out, self.into = Direction(L(hs, "c ap", t3, 32)), Direction(L(hs, "s ap", t3, 32))
+
+    def frame(self, kind: int) -> bytes:
+        """Return the next frame, header included; it must be of this type. [2]"""
+        header = self.exactly(4)
+        if header[0] != kind or not 0 < (length := int.from_bytes(header[1:], "big")) <= 69_648:
+            raise SystemExit("the server broke the protocol")
+        return header + self.exactly(length)
+
+    def exactly(self, count: int) -> bytes:
+        """Read so many bytes."""
+        data = bytearray()
+        while len(data) < count:
+            if not (more := self.sock.recv(count - len(data))):
+                raise SystemExit("the connection was lost")
+            data += more
+        return bytes(data)
+
+    def record(self, kind: int, content: bytes) -> None:  # [5]
+        """Seal and send one record."""
+        inner = content + bytes([kind])
+        step = next((s for s in (64, 128, 256, 512) if len(inner) <= s), 1024)
+        inner += bytes(-len(inner) % step)
+        header = b"\x10" + (len(inner) + 16).to_bytes(3, "big")
+        self.sock.sendall(header + self.out.aead.encrypt(self.out.nonce(), inner, header))
+
+    def send(self, *envelope: object) -> None:  # [6]
+        """Send one envelope."""
+        self.record(APP, msgpack.packb(envelope))
+
+    def envelopes(self) -> Iterator[list[Any]]:
+        """Yield what the server says, until it ends the connection."""
+        while True:
+            frame = self.frame(0x10)
+            opened = self.into.aead.decrypt(self.into.nonce(), frame[4:], frame[:4]).rstrip(b"\0")
+            kind, content = opened[-1], opened[:-1]
+            if kind == APP:
+                unpacker = msgpack.Unpacker(strict_map_key=True, max_buffer_size=len(content))
+                unpacker.feed(content)
+                yield from unpacker
+            elif kind == PING:
+                self.record(PONG, content)
+            elif kind == KEY_UPDATE:
+                self.into = self.into.updated()
+            elif kind == CLOSE:  # an unknown type would be PROTOCOL; to end is enough here
+                self.record(CLOSE, content[:2] + bytes(2))
+                raise SystemExit(f"closed by the server: {int.from_bytes(content[:2], 'big')}")
+
+    def close(self) -> None:
+        """Say a clean goodbye."""
+        self.record(CLOSE, NORMAL.to_bytes(2, "big") + bytes(2))
+        self.sock.shutdown(socket.SHUT_WR)
+        self.sock.close()
+
+
+def framed(kind: int, body: bytes) -> bytes:
+    """Return a frame. [2]"""
+    return bytes([kind]) + len(body).to_bytes(3, "big") + body
+
+
+def harmless(data: bytes) -> str:
+    """What comes from strangers must not command a terminal. [6]"""
+    text = data.decode("utf-8", "replace")
+    return "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
+
+
+def main(address: str, name: str, room: str, text: str = "") -> None:
+    """Log in, join, say something, and print until it comes back."""
+    match = re.fullmatch(r"relay://([a-z2-7]{52})@(.+?)(?::(\d+))?", address)  # [8]
+    if match is None:
+        raise SystemExit("an address is relay://FINGERPRINT@HOST[:PORT]")
+    relay = Relay(match[2].strip("[]"), int(match[3] or 7475), match[1])
+    relay.send(HELLO, name, os.urandom(16), os.urandom(8), "", "from_the_page")  # [6.1]
+    stored = None if text else 0
+    live = False
+    seen = 0
+    for op, *fields in relay.envelopes():
+        if op == WELCOME:
+            relay.send(JOIN, 1, room, None, 0, 10)  # [6.2]
+            if text:
+                relay.send(SEND, room, 1, 0, "text/plain", text.encode())  # [6.3]
+        elif op == ENTRY:
+            log, _, seq, _, time_ms, sender, _, _, _, _, _, body = fields
+            clock = time.strftime("%H:%M", time.localtime(time_ms / 1000))
+            print(f"{clock} {log} {seq} {sender}| {harmless(body)}", flush=True)
+            seen = seq
+        elif op == LIVE:
+            live = True
+        elif op == ACK:
+            stored = fields[3]
+        elif op in (REFUSED, ERROR):
+            raise SystemExit(f"refused: error code {fields[-3]}, {harmless(fields[-1].encode())}")
+        if live and stored is not None and seen >= stored:
+            relay.close()
+            return
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
