@@ -311,9 +311,9 @@ class RelayUser(User):
             with self._checking():
                 self._delivered(event)
         elif isinstance(event, Live):
+            self._audit(client)
             self._behind.discard(event.log)
             self.live.add(event.log)
-            self._audit(client)
             self._resumed(event.log)
         elif isinstance(event, Behind):
             self.live.discard(event.log)
