@@ -131,8 +131,6 @@ class Mesh:
             _, link = await loop.create_unix_connection(self._link, os.fspath(path))
         except OSError:
             return  # not listening yet, or gone: the next round tries again
-        if link.lost:
-            return  # it died before this task ran
         link.send(Introduction(self._index, self._generation))
         self._up(link, peer.index, peer.generation)
 

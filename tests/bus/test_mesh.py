@@ -195,7 +195,7 @@ async def test_a_successor_in_the_same_slot(tmp_path: Path) -> None:
         await until(lambda: "down 1.12" in old.happened, "the end")
 
 
-async def test_a_link_that_is_dead_before_it_is_up(tmp_path: Path) -> None:
+async def test_a_link_that_dies_as_soon_as_it_is_up(tmp_path: Path) -> None:
     """The peer accepts and drops: no dead link stays among those that are up."""
     (tmp_path / "bus").mkdir()
     with socket.socket(socket.AF_UNIX) as listener:
