@@ -223,12 +223,12 @@ async def strike(stage: Stage, blow: Blow, at: float) -> None:
 
 
 async def rage(stage: Stage, seconds: float, pause_s: float) -> None:
-    """Strike at random until the time is over; everything once first, so that nothing is missed."""
+    """Strike at random until the time is over; everything once first, however long that takes."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     blows, weights = list(WEIGHTS), list(WEIGHTS.values())
     first = stage.chance.sample(blows, len(blows))
-    while (at := loop.time() - began) < seconds:
+    while (at := loop.time() - began) < seconds or first:
         blow = first.pop() if first else stage.chance.choices(blows, weights)[0]
         await strike(stage, blow, at)
         await asyncio.sleep(stage.chance.expovariate(1 / pause_s))
