@@ -1,7 +1,7 @@
 """A process of clients that connect at once, or one after another, lose their connections, resume.
 
 The owner gives orders over a pipe; between them the crowd reads what comes, and whoever has lost
-its connection connects again at once.
+its connection connects again after the client library's own back-off.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import Final, Self
 
 from benchmarks import machine
 from benchmarks.latency import Delays
+from benchmarks.processes import cpu_ns
 from benchmarks.returner import Returner
 from benchmarks.swarm import raise_open_files
 
 NICENESS: Final = 10
 """Under those who measure latency and share the core: the crowd must not be what slows them."""
-RETRY_S: Final = 0.02
+LOOK_S: Final = 0.01
+"""How often to look who is to connect again."""
 PATIENCE_S: Final = 120.0
 
 
@@ -32,10 +34,10 @@ class Plan:
 
     address: tuple[str, int]
     log: str
-    count: int
+    names: tuple[str, ...]
+    """One client each."""
     counting_after_live: bool = False
     """All but each 20th client only count once they are live."""
-    prefix: str = "returner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Arrived:
     live: int
     missing: int = 0
     losses: int = 0
-    """Connections lost since the crowd began."""
+    """Connections lost since the crowd began; refused handshakes are among them."""
     checked: int = 0
     """Messages decrypted and checked since the crowd began, all clients together."""
     behind: int = 0
@@ -83,6 +85,11 @@ class Arrived:
     delays: bytes = b""
     """Encoded Delays: until live, each client."""
     wrong: list[str] = field(default_factory=list)
+
+
+def names(count: int, prefix: str = "returner") -> tuple[str, ...]:
+    """Return so many names."""
+    return tuple(f"{prefix}{number}" for number in range(count))
 
 
 class CrowdError(RuntimeError):
@@ -101,12 +108,12 @@ class _Process:
         self._everybody = [
             Returner(
                 plan.address,
-                f"{plan.prefix}{index}",
+                name,
                 plan.log,
                 counts=plan.counting_after_live and index % 20 != 0,
                 changed=self._changed,
             )
-            for index in range(plan.count)
+            for index, name in enumerate(plan.names)
         ]
         self._away = set(self._everybody)
         """Those who are to have no connection."""
@@ -201,8 +208,8 @@ class _Process:
             self._revived.append(one)
         else:
             # Its descriptor is closed, and so no longer watched; the number may come again.
-            self._again.append((time.monotonic() + (RETRY_S if one.closed else 0.0), one))
-            one.closed = ""
+            now = time.monotonic()
+            self._again.append((now + one.backoff.next_delay(now), one))
 
     def _read_until(self, condition: Callable[[], bool], deadline: float) -> bool:
         poll = self._epoll.poll
@@ -214,7 +221,7 @@ class _Process:
             left = deadline - time.monotonic()
             if left < 0:
                 return False
-            for fileno, _ in poll(min(left, RETRY_S if self._again else 1.0)):
+            for fileno, _ in poll(min(left, LOOK_S if self._again else 1.0)):
                 self._readers[fileno]()
 
     def _connect_again(self) -> None:
@@ -254,7 +261,6 @@ class Crowd:
         self._process = spawn.Process(target=_main, args=(theirs, plan), daemon=True)
         self._process.start()
         theirs.close()
-        self.count = plan.count
 
     def __enter__(self) -> Self:
         """Nothing to wait for."""
@@ -266,6 +272,11 @@ class Crowd:
         self._process.join(10)
         self._process.kill()
         self._process.join()
+
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that the process has used."""
+        assert self._process.pid is not None
+        return cpu_ns(self._process.pid) / 1e9
 
     def order(self, order: Arrive | Leave | Settle) -> None:
         """Give an order; ``answer`` waits for its end."""

@@ -76,6 +76,10 @@ class MemoryWatch:
             max(now.tcp, self.peak.tcp),
         )
 
+    def growth_now_mb(self) -> float:
+        """Return how much more all have now than at the beginning."""
+        return _mb(sum(sample(self._pids).uss.values()) - sum(self.first.uss.values()))
+
     def figures(self) -> dict[str, float]:
         """Return MB: all workers at the beginning, their growth at the peak and at the end."""
         first, peak, last = self.first.uss, self.peak.uss, self.last.uss

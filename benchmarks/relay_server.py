@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import os
+import signal
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -12,7 +15,7 @@ from benchmarks.processes import Processes
 from benchmarks.publishers import RelayPublisher
 from benchmarks.subscribers import RelaySubscriber
 from relay.chat.partition import partition_of
-from tests.support.cluster import Relay
+from tests.support.cluster import Relay, wait_until
 
 HOST = "127.0.0.1"
 
@@ -35,8 +38,15 @@ class Join:
 class RelayServer:
     """A running relay, pinned. A context manager."""
 
-    def __init__(self, data: Path, *, workers: int, cores: Iterable[int]) -> None:
-        self._relay = Relay(data, workers=workers)
+    def __init__(
+        self,
+        data: Path,
+        *,
+        workers: int,
+        cores: Iterable[int],
+        settings: dict[str, str] | None = None,
+    ) -> None:
+        self._relay = Relay(data, workers=workers, settings=settings)
         self._cores = set(cores)
         self.workers = workers
 
@@ -78,6 +88,34 @@ class RelayServer:
                 return publisher
             publisher.close()
         raise RuntimeError(f"worker {worker} accepts nothing")
+
+    def connections_of(self, worker: int) -> int:
+        """Return how many connections a worker has."""
+        return len(self._relay.peers_by_worker()[self._pid_of(worker)])
+
+    def wait_until_empty(self) -> None:
+        """Wait until all workers are there and have no connections."""
+        wait_until(
+            lambda: (
+                [len(peers) for peers in self._relay.peers_by_worker().values()]
+                == [0] * self.workers
+            ),
+            "the connections to end",
+        )
+
+    @contextlib.contextmanager
+    def stopped(self, worker: int) -> Iterator[None]:
+        """SIGSTOP a worker for a while."""
+        pid = self._pid_of(worker)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def kill(self, worker: int) -> None:
+        """``kill -9`` of a worker."""
+        os.kill(self._pid_of(worker), signal.SIGKILL)
 
     def _pid_of(self, worker: int) -> int:
         title = f"relay: worker {worker} "

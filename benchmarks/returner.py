@@ -6,6 +6,8 @@ core. What they receive is byte for byte the same for most; it is looked into on
 
 from __future__ import annotations
 
+import contextlib
+import random
 import secrets
 import socket
 import time
@@ -15,6 +17,7 @@ from typing import Final, NamedTuple
 
 from benchmarks import payload
 from benchmarks.tally import RELAY_FRAMES, Tally
+from relay.client.backoff import Backoff
 from relay.wire.connection import Connection
 from relay.wire.envelopes import (
     Behind,
@@ -43,8 +46,7 @@ LOOKED_INTO_MAX: Final = 512
 class Look(NamedTuple):
     """What the content of one record holds."""
 
-    count: int = 0
-    """Messages."""
+    messages: int = 0
     first: int = 0
     """Number of the first one, which those of the others continue."""
     prev: int = 0
@@ -65,11 +67,13 @@ def look(content: bytes) -> Look:
     for envelope in unpack_server(content):
         if isinstance(envelope, EntryMessage):
             number = payload.check(envelope.body).number
-            if not found.count:
+            if not found.messages:
                 found = found._replace(first=number, prev=envelope.prev)
-            elif (number, envelope.prev) != (found.first + found.count, found.seq):
+            elif (number, envelope.prev) != (found.first + found.messages, found.seq):
                 found = found._replace(fault=f"message {number} (seq {envelope.seq}) out of place")
-            found = found._replace(count=found.count + 1, epoch=envelope.epoch, seq=envelope.seq)
+            found = found._replace(
+                messages=found.messages + 1, epoch=envelope.epoch, seq=envelope.seq
+            )
         elif isinstance(envelope, Joined):
             found = found._replace(epoch=envelope.start_epoch, seq=envelope.start_seq)
         elif isinstance(envelope, Live):
@@ -112,8 +116,8 @@ class Returner:
         self.next: int | None = None
         """The number that is due; None before the first message."""
         self.live = False
-        self.closed = ""
-        """Why the last connection ended, as the server said it."""
+        self.backoff = Backoff(random.random)
+        """The client library's."""
         self.began_ns = self.live_ns = 0
         """``monotonic_ns`` of the last ``connect``, and of the first Live after it."""
         self.checked = self.behind = self.losses = 0
@@ -169,13 +173,12 @@ class Returner:
                 case HandshakeCompleted():
                     join = Join(1, self._log, self._epoch, self._seq, 0)
                     connection.send(pack(self._hello) + pack(join), time.monotonic())
-                case ConnectionClosed(code=code):
-                    self.closed = f"{code} {event.detail}"
                 case _:
                     pass
         pending = connection.data_to_send()
-        if pending and not self.closed:
-            self.socket.send(pending)
+        if pending:
+            with contextlib.suppress(OSError):  # broken: the next read tells
+                self.socket.send(pending)
         if self.live and self._counts and not connection._reader.pending:
             self._tally = Tally(self.socket, RELAY_FRAMES)
             self._records_before = connection._receive.sequence
@@ -184,12 +187,12 @@ class Returner:
         seen = look(content)
         if seen.fault:
             self.wrong.append(seen.fault)
-        if seen.count:
+        if seen.messages:
             due = (self.next, self._seq) if self.next is not None else (seen.first, self._seq)
             if (seen.first, seen.prev) != due:
                 self.wrong.append(f"message {seen.first} after seq {seen.prev}; due: {due}")
-            self.next = seen.first + seen.count
-            self.checked += seen.count
+            self.next = seen.first + seen.messages
+            self.checked += seen.messages
         if seen.epoch:
             self._epoch, self._seq = seen.epoch, seen.seq
         self.behind += seen.behind
@@ -199,6 +202,7 @@ class Returner:
             self.live = True
             if self.live_ns < self.began_ns:
                 self.live_ns = time.monotonic_ns()
+                self.backoff.online(self.live_ns / 1e9)
                 self._changed(self)
 
     def has(self, last: int) -> bool:
@@ -212,8 +216,8 @@ class Returner:
             for event in self._connection.events():
                 if isinstance(event, ApplicationData):
                     seen = look(event.content)
-                    if seen.count:
-                        self.next = seen.first + seen.count
+                    if seen.messages:
+                        self.next = seen.first + seen.messages
                 elif isinstance(event, ConnectionClosed):
                     self.wrong.append(f"undecipherable after {tally.frames}: {event.detail}")
         return self.next is not None and self.next > last

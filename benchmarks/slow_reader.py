@@ -95,12 +95,12 @@ class SlowReader:
         seen = look(content)
         if seen.fault:
             self.wrong.append(seen.fault)
-        if seen.count:
+        if seen.messages:
             if seen.first != self.next or (self.seq and seen.prev != self.seq):
                 self.wrong.append(f"message {seen.first} where {self.next} was due")
-            self.next = seen.first + seen.count
+            self.next = seen.first + seen.messages
             self.seq = seen.seq
-            self.checked += seen.count
+            self.checked += seen.messages
         self.behind += seen.behind
         if seen.behind:
             self.live = False

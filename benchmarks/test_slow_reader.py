@@ -66,7 +66,8 @@ def test_one_slow_reader(
         if not scale.quick:
             one_round(slow=False, warm=True)
         benchmark.pedantic(turns, rounds=1)  # type: ignore[no-untyped-call]
-    benchmark.extra_info |= {name: _summary(done) for name, done in rounds.items()}
+    for name, done in rounds.items():
+        benchmark.extra_info |= {f"{name}_{key}": value for key, value in _summary(done).items()}
     benchmark.extra_info["connection_bytes_max"] = limits.CONNECTION_BYTES_MAX
 
 
