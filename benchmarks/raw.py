@@ -46,10 +46,14 @@ class RawClient:
         self.connection = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
         self.envelopes: list[ServerEnvelope] = []
         """Received and not taken yet."""
-        self._handshake()
-        secret = secrets.token_bytes(16)
-        self.say(Hello(name, secret, producer or secrets.token_bytes(8), "", "raw"))
-        self.wait(lambda e: isinstance(e, Welcome))
+        try:
+            self._handshake()
+            secret = secrets.token_bytes(16)
+            self.say(Hello(name, secret, producer or secrets.token_bytes(8), "", "raw"))
+            self.wait(lambda e: isinstance(e, Welcome))
+        except BaseException:
+            self.socket.close()
+            raise
 
     def _handshake(self) -> None:
         while True:

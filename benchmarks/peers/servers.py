@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
@@ -97,7 +98,8 @@ def _says(program: str, *flags: str) -> Callable[[], str | None]:
         if shutil.which(program) is None:
             return None
         done = subprocess.run([program, *flags], capture_output=True, text=True, check=False)
-        return (done.stdout or done.stderr).splitlines()[0].strip()
+        found = re.search(r"\d+\.\d[\d.]*", done.stdout or done.stderr)
+        return f"{program} {found.group()}" if found else program
 
     return version
 

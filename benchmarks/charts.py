@@ -1,0 +1,131 @@
+"""Charts as SVG, each for light and for dark pages. Needs matplotlib (requirements/peers.txt)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+# Okabe and Ito's palette: told apart by colour-blind readers, on light and on dark. The first is
+# Relay's.
+COLOURS: Final = (
+    "#D55E00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#B8A500", "#999999",
+)  # fmt: skip
+FIRST: Final = "Relay"
+TEXT: Final = {"light": "#24292f", "dark": "#e6edf3"}
+GRID: Final = {"light": "#d0d7de", "dark": "#30363d"}
+
+
+class Figure(Protocol):
+    """A value with its range."""
+
+    @property
+    def median(self) -> float: ...
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+
+
+def grouped(
+    path: Path,
+    title: str,
+    unit: str,
+    groups: Sequence[str],
+    series: Mapping[str, Sequence[Figure | None]],
+) -> None:
+    """Draw groups of bars on a log scale; lines show the range over the rounds."""
+    colours = _colours(list(series))
+    for axes in _drawn(path, title, (11, 4.6)):
+        width = 0.84 / len(series)
+        for number, (name, figures) in enumerate(series.items()):
+            there = [(at, each) for at, each in enumerate(figures) if each is not None]
+            axes.bar(
+                [at - 0.42 + width * (number + 0.5) for at, _ in there],
+                [each.median for _, each in there],
+                width * 0.92,
+                yerr=_errors([each for _, each in there]),
+                label=name,
+                color=colours[name],
+                error_kw={"ecolor": "#888888", "elinewidth": 0.8},
+            )
+        axes.set_yscale("log")
+        axes.set_ylabel(unit)
+        axes.set_xticks(range(len(groups)), [group.replace(", ", ",\n") for group in groups])
+        axes.legend(frameon=False, ncols=4, fontsize=8)
+
+
+def bars(path: Path, title: str, unit: str, series: Mapping[str, Figure | None]) -> None:
+    """Draw one horizontal bar for each name."""
+    there = {name: each for name, each in series.items() if each is not None}
+    colours = _colours(list(there))
+    for axes in _drawn(path, title, (8, 0.45 * len(there) + 1.2)):
+        figures = list(there.values())
+        axes.barh(
+            list(there),
+            [each.median for each in figures],
+            xerr=_errors(figures),
+            color=[colours[name] for name in there],
+            error_kw={"ecolor": "#888888", "elinewidth": 0.8},
+        )
+        axes.invert_yaxis()
+        axes.set_xlabel(unit)
+        axes.set_xlim(left=0)
+
+
+def _colours(names: list[str]) -> dict[str, str]:
+    ordered = sorted(names, key=lambda name: name != FIRST)
+    return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(ordered)}
+
+
+def _errors(figures: Sequence[Figure]) -> list[list[float]]:
+    return [
+        [each.median - each.low for each in figures],
+        [each.high - each.median for each in figures],
+    ]
+
+
+def _drawn(path: Path, title: str, size: tuple[float, float]) -> Iterator[Any]:
+    """Yield axes twice, for light and for dark pages, and save what was drawn on them."""
+    for theme in ("light", "dark"):
+        with _style(theme) as pyplot:
+            figure, axes = pyplot.subplots(figsize=size, layout="constrained")
+            axes.set_title(title, loc="left", fontsize=11)
+            axes.grid(visible=True, which="major", axis="both", linewidth=0.5)
+            axes.set_axisbelow(True)
+            for side in ("top", "right"):
+                axes.spines[side].set_visible(False)
+            yield axes
+            figure.savefig(
+                path.with_name(f"{path.name}-{theme}.svg"),
+                transparent=True,
+                metadata={"Date": None},
+            )
+            pyplot.close(figure)
+
+
+@contextmanager
+def _style(theme: str) -> Iterator[Any]:
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot
+
+    text, grid = TEXT[theme], GRID[theme]
+    with mpl.rc_context(
+        {
+            "text.color": text,
+            "axes.labelcolor": text,
+            "axes.titlecolor": text,
+            "axes.edgecolor": grid,
+            "xtick.color": text,
+            "ytick.color": text,
+            "grid.color": grid,
+            "font.size": 9,
+            "svg.fonttype": "none",
+            "svg.hashsalt": "relay",
+            "font.family": "sans-serif",
+        }
+    ):
+        yield pyplot

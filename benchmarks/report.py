@@ -1,0 +1,316 @@
+"""Turn the peers' results into the tables and charts of docs/benchmarks.md.
+
+    python -m benchmarks.report [RESULTS.json]
+
+Without an argument: the newest of docs/benchmarks/results. What stands between the markers in
+docs/benchmarks.md is replaced. A figure is the median over the rounds; two figures whose ranges
+over the rounds meet are a tie.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from benchmarks import charts
+
+DOCS: Final = Path(__file__).parents[1] / "docs"
+PAGE: Final = DOCS / "benchmarks.md"
+RESULTS: Final = DOCS / "benchmarks" / "results"
+CHARTS: Final = DOCS / "benchmarks" / "charts"
+BEGIN: Final = "<!-- peers: made by python -m benchmarks.report -->"
+END: Final = "<!-- end of peers -->"
+RELAY: Final = "Relay"
+KEEPS_UP: Final = 0.95
+
+
+class Figure(NamedTuple):
+    """A median with its range over the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    def ties(self, other: Figure) -> bool:
+        """Tell whether the ranges meet."""
+        return self.low <= other.high and other.low <= self.high
+
+
+Results = dict[str, dict[str, Any]]
+Pick = Callable[[dict[str, Any]], float | None]
+
+
+def main() -> int:
+    """Write the charts and the page; return the exit code."""
+    if len(sys.argv) > 1:
+        source = Path(sys.argv[1])
+    else:
+        found = sorted(RESULTS.glob("peers-*.json"))
+        if not found:
+            print(f"there are no results in {RESULTS}; make bench-peers makes some")
+            return 1
+        source = found[-1]
+    facts = json.loads(source.read_text(encoding="utf-8"))
+    results: Results = {name: one for name, one in facts["results"].items() if one["turns"]}
+    if RELAY not in results:
+        print(f"{source} holds no results of {RELAY}")
+        return 1
+    put(PAGE, BEGIN, END, _text(facts, results, source))
+    _draw(results)
+    print(f"written: {PAGE} and {CHARTS}")
+    return 0
+
+
+def put(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace what stands between two markers of a page.
+
+    Raises:
+        ValueError: the page has no such markers.
+    """
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise ValueError(f"{page} has no place for the tables: {begin} … {end}")
+    page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
+
+
+# --- figures ----------------------------------------------------------------------------------
+def figure(one: dict[str, Any], pick: Pick) -> Figure | None:
+    """Return the figure of one contender; None: it has none in any round."""
+    values = [value for turn in one["turns"] if (value := pick(turn)) is not None]
+    return Figure(statistics.median(values), min(values), max(values)) if values else None
+
+
+def of_load(load: str, key: str) -> Pick:
+    """Return what picks a figure of a load from a turn."""
+
+    def pick(turn: dict[str, Any]) -> float | None:
+        found = turn["loads"].get(load)
+        if found is None:
+            return None
+        value: float | None = found.get(key, found["delivery"].get(key))
+        return value
+
+    return pick
+
+
+def keeps_up(one: dict[str, Any], load: str) -> bool:
+    """Tell whether a contender carried an offered load. Saturated: there is nothing to keep."""
+    if load.startswith("saturated"):
+        return True
+    found = figure(one, of_load(load, "kept_up"))
+    return found is not None and found.median >= KEEPS_UP
+
+
+def load_bound(one: dict[str, Any], load: str) -> bool:
+    """Tell whether the load's side was the limit in any round: no ratio is shown."""
+    return any(turn["loads"].get(load, {}).get("load_bound", False) for turn in one["turns"])
+
+
+def loads_of(results: Results) -> list[str]:
+    """Return the loads, in their order."""
+    return list(results[RELAY]["turns"][0]["loads"])
+
+
+# --- text -------------------------------------------------------------------------------------
+def _text(facts: dict[str, Any], results: Results, source: Path) -> str:
+    machine = facts["machine"]
+    skipped = ", ".join(facts["skipped"]) or "nobody"
+    parts = [
+        (
+            f"Measured {facts['date']} by `{facts['command']}`: {facts['rounds']} rounds, "
+            f"{facts['members']} members, {facts['message_bytes']}-byte messages. "
+            f"Machine: {machine['cores']} cores of {machine['cpu']}, kernel {machine['kernel']}, "
+            f"{machine['distribution']}, Python {machine['python']}, {machine['openssl']}, "
+            f"SQLite {machine['sqlite']}, uvloop {machine['uvloop']}; "
+            f"data on {facts['filesystem']}; commit {machine['commit']}. Skipped, because not installed: {skipped}. "
+            f"All figures: [{source.name}](benchmarks/results/{source.name})."
+        ),
+        *(f"Failed: {failure}." for failure in facts["failures"]),
+        "### Who takes part",
+        table(
+            ["", "version", "encryption", "durability, delivery", "wire bytes per delivery, 30/s"],
+            [_who(name, one) for name, one in results.items()],
+        ),
+        "### Server CPU per delivery, µs",
+        _picture("cpu", "Server CPU per delivery by server and load"),
+        _costs(results),
+        (
+            "In brackets: how many times Relay's cost. † does not keep up with the offered rate. "
+            "‡ the load's side was near its limit, so there is no ratio. *tie*: the ranges "
+            "over the rounds meet."
+        ),
+        "### Deliveries per second, saturated",
+        _rates(results),
+        "### Publish → delivery, ms (p50 / p99)",
+        _picture("p99", "99th percentile of publish to delivery by server and rate"),
+        _delays(results),
+        "### Connections",
+        _picture("memory", "Memory per idle connection by server"),
+        _connections(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _who(name: str, one: dict[str, Any]) -> list[str]:
+    load = next(iter(one["turns"][0]["loads"]))
+    size = figure(one, of_load(load, "bytes_per_delivery"))
+    return [name, one["version"], one["encryption"], one["durability"], _number(size)]
+
+
+def _costs(results: Results) -> str:
+    loads = loads_of(results)
+    rows = []
+    for name, one in results.items():
+        row = [name]
+        for load in loads:
+            pick = of_load(load, "cpu_us_per_delivery")
+            row.append(_compared(one, results[RELAY], load, pick, relay_itself=name == RELAY))
+        rows.append(row)
+    return table(["", *loads], rows)
+
+
+def _compared(
+    one: dict[str, Any], relay: dict[str, Any], load: str, pick: Pick, *, relay_itself: bool
+) -> str:
+    mine, theirs = figure(one, pick), figure(relay, pick)
+    if mine is None or theirs is None:
+        return "–"
+    text = _number(mine) + ("" if keeps_up(one, load) else " †")
+    if relay_itself:
+        return text + (" ‡" if load_bound(one, load) else "")
+    if load_bound(one, load) or load_bound(relay, load):
+        return text + " ‡"
+    if mine.ties(theirs):
+        return f"{text} (*tie*)"
+    return f"{text} ({mine.median / theirs.median:.2g} ×)"
+
+
+def _rates(results: Results) -> str:
+    loads = [load for load in loads_of(results) if load.startswith("saturated")]
+    heads = [""]
+    for load in loads:
+        heads += [f"{load}: per second", "per second of server CPU"]
+    rows = []
+    for name, one in results.items():
+        row = [name]
+        for load in loads:
+            row.append(_thousands(figure(one, of_load(load, "deliveries_per_s"))))
+            row.append(_thousands(figure(one, of_load(load, "deliveries_per_cpu_s"))))
+        rows.append(row)
+    return table(heads, rows)
+
+
+def _delays(results: Results) -> str:
+    loads = loads_of(results)
+    rows = []
+    for name, one in results.items():
+        row = [name]
+        for load in loads:
+            p50, p99 = (figure(one, of_load(load, key)) for key in ("p50_us", "p99_us"))
+            if p50 is None or p99 is None:
+                row.append("–")
+                continue
+            late = "" if keeps_up(one, load) else " †"
+            row.append(f"{_number(_scaled(p50))} / {_number(_scaled(p99))}{late}")
+        rows.append(row)
+    return table(["", *loads], rows)
+
+
+def _connections(results: Results) -> str:
+    rows = []
+    for name, one in results.items():
+        connect = figure(one, lambda turn: turn["connect_us"])
+        memory = figure(one, lambda turn: turn["memory_bytes_per_connection"] / 1024)
+        other = one.get("connect_p256_us")
+        rows.append(
+            [name, _number(connect), "–" if other is None else f"{other:,.0f}", _number(memory)]
+        )
+    heads = [
+        "",
+        "server CPU to connect and subscribe, RSA-3072, µs",
+        "the same, P-256",
+        "memory per idle connection, KiB",
+    ]
+    return table(heads, rows)
+
+
+def _scaled(found: Figure) -> Figure:
+    return Figure(*(value / 1000 for value in found))
+
+
+def _number(found: Figure | None) -> str:
+    if found is None:
+        return "–"
+    value = found.median
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _thousands(found: Figure | None) -> str:
+    return "–" if found is None else f"{found.median / 1000:,.0f} k"
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _picture(name: str, said: str) -> str:
+    charts_at = CHARTS.relative_to(DOCS)
+    return (
+        "<picture>\n"
+        f'  <source media="(prefers-color-scheme: dark)" srcset="{charts_at}/{name}-dark.svg">\n'
+        f'  <img alt="{said}" src="{charts_at}/{name}-light.svg">\n'
+        "</picture>"
+    )
+
+
+# --- charts -----------------------------------------------------------------------------------
+def _draw(results: Results) -> None:
+    loads = loads_of(results)
+    CHARTS.mkdir(parents=True, exist_ok=True)
+
+    def series(key: str, factor: float = 1.0) -> dict[str, list[Figure | None]]:
+        found: dict[str, list[Figure | None]] = {}
+        for name, one in results.items():
+            figures = [figure(one, of_load(load, key)) for load in loads]
+            found[name] = [
+                None if each is None else Figure(*(value * factor for value in each))
+                for each in figures
+            ]
+        return found
+
+    charts.grouped(
+        CHARTS / "cpu",
+        "Server CPU per delivery, 1 → many, 200-byte messages",
+        "µs per delivery (log scale, less is better)",
+        loads,
+        series("cpu_us_per_delivery"),
+    )
+    charts.grouped(
+        CHARTS / "p99",
+        "Publish → delivery, 99th percentile",
+        "ms (log scale, less is better)",
+        loads,
+        series("p99_us", 0.001),
+    )
+    memory = {
+        name: figure(one, lambda turn: turn["memory_bytes_per_connection"] / 1024)
+        for name, one in results.items()
+        if name != "kernel floor"
+    }
+    charts.bars(
+        CHARTS / "memory",
+        "Memory per idle, subscribed connection, all server processes",
+        "KiB (less is better)",
+        memory,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
