@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from relay.client.events import Live as Live
     from relay.client.events import Members as Members
     from relay.client.events import Message as Message
+    from relay.client.events import Postponed as Postponed
     from relay.client.events import RosterChanged as RosterChanged
     from relay.client.events import State as State
     from relay.client.events import StateChanged as StateChanged
@@ -44,8 +45,8 @@ _HOMES: Final = {
     "relay.client.blocking": ("BlockingClient",),
     "relay.client.errors": ("ClientError",),
     "relay.client.events": (
-        "Behind", "Gap", "HistoryPage", "Joined", "Live", "Members", "Message", "RosterChanged",
-        "State", "StateChanged", "Stored", "Unfollowed",
+        "Behind", "Gap", "HistoryPage", "Joined", "Live", "Members", "Message", "Postponed",
+        "RosterChanged", "State", "StateChanged", "Stored", "Unfollowed",
     ),
     "relay.client.identity": ("Identity",),
     "relay.client.known_servers": ("KnownServers",),

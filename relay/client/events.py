@@ -107,7 +107,21 @@ class Unfollowed:
     detail: str
 
 
-Event: TypeAlias = Message | Gap | Live | Behind | RosterChanged | StateChanged | Unfollowed
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """The server cannot store messages of this log now; the client sends them again until it can.
+
+    Comes once, until a message of the log is stored.
+    """
+
+    log: str
+    detail: str
+    """Why, in the server's words; may be empty."""
+
+
+Event: TypeAlias = (
+    Message | Gap | Live | Behind | RosterChanged | StateChanged | Unfollowed | Postponed
+)
 
 
 # --- results -----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Final
 
 from relay.chat.entries import Cursor
-from relay.client.events import Event, Gap, Message, StateChanged
+from relay.client.events import Event, Gap, Message, Postponed, StateChanged
 
 EVENTS_MAX: Final = 8192
 EVENTS_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -19,8 +19,9 @@ the buffer. At least four times what one read from the socket brings."""
 EVENT_OVERHEAD_BYTES: Final = 512
 """Roughly what a Python object with its small fields takes besides the body."""
 STATES_MAX: Final = 32
-"""Changes of the client's own state: beyond it the oldest goes. A program that only sends takes
-none, and its server may restart a thousand times."""
+"""Changes of the client's own state, and postponed sends: beyond it the oldest goes. A program that
+only sends takes none, and its server may restart, or its disk be full, a thousand times."""
+_STATES: Final = (StateChanged, Postponed)
 RESUME_AT: Final = 0.5
 """Reading goes on when both are below this part of their bound: not once per message."""
 
@@ -34,7 +35,7 @@ class Inbox:
         self._events: deque[Event] = deque()
         self._bytes = 0
         self._states = 0
-        """How many StateChanged are in the queue."""
+        """How many StateChanged and Postponed are in the queue."""
         self.full = False
         """True from the bound until half of it is taken."""
         self.taken: dict[str, Cursor] = {}
@@ -47,7 +48,7 @@ class Inbox:
         """Append an event. The bound is the reader's to respect, by ``full``."""
         self._events.append(event)
         self._bytes += _size(event)
-        if type(event) is StateChanged:
+        if type(event) in _STATES:
             self._states += 1
             if self._states > STATES_MAX:
                 self._drop_oldest_state()
@@ -67,7 +68,7 @@ class Inbox:
         elif kind is Gap:
             assert isinstance(event, Gap)
             self._move(event.log, event.end)
-        elif kind is StateChanged:
+        elif kind in _STATES:
             self._states -= 1
         if (
             self.full
@@ -86,12 +87,13 @@ class Inbox:
         kept = [event for event in self._events if getattr(event, "log", None) != log]
         self._events = deque(kept)
         self._bytes = sum(map(_size, kept))
+        self._states = sum(type(event) in _STATES for event in kept)
         if not kept:
             self.full = False
         return self.taken.pop(log, None)
 
     def _drop_oldest_state(self) -> None:
-        oldest = next(event for event in self._events if type(event) is StateChanged)
+        oldest = next(event for event in self._events if type(event) in _STATES)
         self._events.remove(oldest)
         self._bytes -= _size(oldest)
         self._states -= 1

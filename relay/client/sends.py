@@ -65,8 +65,8 @@ class LogSends:
     """The unacknowledged sends of one log, in order."""
 
     __slots__ = (
-        "in_flight", "log", "next_counter", "pauses", "pending", "proven", "restart", "retry_at",
-        "rewind", "unsent",
+        "in_flight", "log", "next_counter", "pauses", "pending", "postponed", "proven", "restart",
+        "retry_at", "rewind", "unsent",
     )  # fmt: skip
 
     def __init__(self, log: str, next_counter: int, supplied: bool) -> None:
@@ -82,6 +82,8 @@ class LogSends:
         """The tail of ``pending`` that has not left on this connection."""
         self.in_flight: dict[int, PendingSend] = {}
         """Transmissions without an answer, by the counter they left with."""
+        self.postponed = False
+        """True from the first UNAVAILABLE until something is stored: said once, not at each try."""
         self.rewind = False
         """True: what is pending goes again, once nothing is in flight."""
         self.restart = False
@@ -244,17 +246,24 @@ class Sends:
             return
         sends, send = answered
         sends.proven = True
+        sends.postponed = False
         self._end(sends, send, Stored(ack.epoch, ack.seq))
         if sends.rewind and not sends.in_flight:
             self._drained(sends, now)
 
-    def refused(self, envelope: RefusedEnvelope, now: float) -> None:
-        """The server has not stored a send: not now, or not ever."""
+    def refused(self, envelope: RefusedEnvelope, now: float) -> bool:
+        """The server has not stored a send: not now, or not ever.
+
+        Returns:
+            True when the log begins to wait for a store that cannot be written.
+        """
         answered = self._answered(envelope.log, envelope.counter)
         if answered is None:
-            return
+            return False
         sends, send = answered
         code = envelope.code
+        begins = code == ErrorCode.UNAVAILABLE and not sends.postponed
+        sends.postponed |= begins
         if code in _LATER:
             self._later(sends, send, envelope, now)
         elif code == ErrorCode.UNKNOWN_OUTCOME:
@@ -263,6 +272,7 @@ class Sends:
             self._never(sends, send, envelope, now)
         if sends.rewind and not sends.in_flight:
             self._drained(sends, now)
+        return begins
 
     def fail_all(self, error: ClientError) -> None:
         """The client ends: no answer comes any more."""

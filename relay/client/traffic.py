@@ -22,6 +22,7 @@ from relay.client.events import (
     Member,
     Members,
     Message,
+    Postponed,
     RosterChanged,
     Unfollowed,
 )
@@ -225,7 +226,9 @@ class Traffic:
             elif kind is wire.Ack:
                 self.sends.acknowledged(cast(wire.Ack, envelope), now)
             elif kind is wire.Refused:
-                self.sends.refused(cast(wire.Refused, envelope), now)
+                refusal = cast(wire.Refused, envelope)
+                if self.sends.refused(refusal, now):
+                    self.inbox.put(Postponed(refusal.log, refusal.text))
             elif kind is wire.Error:
                 self._error(cast(wire.Error, envelope), now)
             elif kind is not Unknown and kind is not wire.Welcome:  # "a client ignores one"

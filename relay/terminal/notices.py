@@ -9,6 +9,7 @@ from relay.client.events import (
     Event,
     Gap,
     Members,
+    Postponed,
     RosterChanged,
     State,
     StateChanged,
@@ -40,6 +41,11 @@ class Narrator:
             return self._roster(event)
         if isinstance(event, Gap):
             return _gap(event)
+        if isinstance(event, Postponed):
+            why = f" ({harmless(event.detail)})" if event.detail else ""
+            return (
+                f"the server cannot store messages in {harmless_name(event.log)} now{why}; waiting"
+            )
         if isinstance(event, Unfollowed):
             return f"no longer in {harmless_name(event.log)}: {event.detail}"
         return None

@@ -23,6 +23,7 @@ from relay.client.events import (
     Member,
     Members,
     Message,
+    Postponed,
     RosterChanged,
     State,
     StateChanged,
@@ -220,6 +221,27 @@ def test_a_request_that_is_unavailable_now_is_asked_again() -> None:
     assert link.said == []
     link.pass_time(0.2)
     assert link.heard(wire.Join) == join
+
+
+def test_a_store_that_cannot_be_written_is_told_once() -> None:
+    """Not at each try; and again when it had recovered meanwhile."""
+    link = Link()
+    link.log_in()
+    link.taken()
+    link.state.send("room", "text/plain", b"x", "first")
+    link.run()
+    for _ in range(3):
+        counter = link.heard(wire.Send).counter
+        link.say(wire.Refused("room", counter, int(ErrorCode.UNAVAILABLE), 500, "disk full"))
+        link.pass_time(2.0)
+    assert link.taken() == [Postponed("room", "disk full")]
+    counter = link.heard(wire.Send).counter
+    link.say(wire.Ack("room", counter, EPOCH, 1))
+    link.state.send("room", "text/plain", b"y", "second")
+    link.run()
+    counter = link.heard(wire.Send).counter
+    link.say(wire.Refused("room", counter, int(ErrorCode.UNAVAILABLE), 500, ""))
+    assert link.taken() == [Postponed("room", "")]
 
 
 def test_a_refused_join_is_an_error_and_can_be_tried_again() -> None:

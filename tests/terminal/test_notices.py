@@ -10,6 +10,7 @@ from relay.client.events import (
     Live,
     Member,
     Members,
+    Postponed,
     RosterChanged,
     State,
     StateChanged,
@@ -88,6 +89,9 @@ def test_other_events() -> None:
     """The end of following is told; being live is nothing new to a person."""
     assert Narrator().notice_of(Unfollowed("lobby", "closed")) == "no longer in lobby: closed"
     assert Narrator().notice_of(Live("lobby", 3)) is None
+    assert Narrator().notice_of(Postponed("lobby", "the disk is full\x1b")) == (
+        "the server cannot store messages in lobby now (the disk is full\\u{1b}); waiting"
+    )
 
 
 def test_who_is_here() -> None:
