@@ -53,7 +53,14 @@ def grouped(
         axes.set_yscale("log")
         axes.set_ylabel(unit)
         axes.set_xticks(range(len(groups)), [group.replace(", ", ",\n") for group in groups])
-        axes.legend(frameon=False, ncols=4, fontsize=8)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.legend(
+            frameon=False,
+            ncols=len(series),
+            fontsize=8,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.13),
+        )
 
 
 def bars(path: Path, title: str, unit: str, series: Mapping[str, Figure | None]) -> None:

@@ -48,8 +48,7 @@ class RelayPublisher:
     @property
     def port(self) -> int:
         """Of this end of the connection."""
-        port: int = self._client.socket.getsockname()[1]
-        return port
+        return self._client.port
 
     @property
     def unacknowledged(self) -> int:

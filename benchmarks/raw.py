@@ -15,6 +15,7 @@ from typing import TypeVar
 from relay.wire.connection import Connection
 from relay.wire.envelopes import (
     ClientEnvelope,
+    EntryMessage,
     Hello,
     Join,
     Live,
@@ -127,6 +128,19 @@ class RawClient:
     def send(self, log: str, counter: int, body: bytes) -> None:
         """Send one message; its ACK comes among ``read``'s envelopes."""
         self.say(Send(log, counter, 0, "", body))
+
+    @property
+    def port(self) -> int:
+        """Of this end of the connection."""
+        port: int = self.socket.getsockname()[1]
+        return port
+
+    def read_entries(self, count: int) -> list[EntryMessage]:
+        """Read until ``count`` entries have come; return them."""
+        entries: list[EntryMessage] = []
+        while len(entries) < count:
+            entries += [one for one in self.read() if isinstance(one, EntryMessage)]
+        return entries
 
     def align(self) -> None:
         """Read on until no record is half read: from here the socket's bytes begin a frame."""

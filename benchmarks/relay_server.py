@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 from benchmarks.processes import Processes
 from benchmarks.publishers import RelayPublisher
+from benchmarks.raw import RawClient
 from benchmarks.subscribers import RelaySubscriber
 from relay.chat.partition import partition_of
 from tests.support.cluster import Relay, wait_until
 
 HOST = "127.0.0.1"
+Placed = TypeVar("Placed", RelayPublisher, RawClient)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +82,23 @@ class RelayServer:
         return next(name for name in names if partition_of(name) % self.workers == worker)
 
     def publisher_on(self, worker: int, log: str, name: str = "publisher") -> RelayPublisher:
-        """Return a publisher whose connection that worker serves: accepted by luck, kept if so."""
+        """Return a publisher whose connection that worker serves."""
+        return self._on(worker, lambda attempt: self.publisher(log, f"{name}{attempt}"))
+
+    def member_on(self, worker: int, log: str, name: str = "member") -> RawClient:
+        """Return a live member whose connection that worker serves."""
+        member = self._on(worker, lambda attempt: RawClient(HOST, self.port, f"{name}{attempt}"))
+        member.join(log)
+        return member
+
+    def _on(self, worker: int, connect: Callable[[int], Placed]) -> Placed:
+        """Connect until a worker has accepted it: by luck, kept if so."""
         pid = self._pid_of(worker)
         for attempt in range(64):
-            publisher = self.publisher(log, f"{name}{attempt}")
-            if publisher.port in self._relay.peers_by_worker()[pid]:
-                return publisher
-            publisher.close()
+            client = connect(attempt)
+            if client.port in self._relay.peers_by_worker()[pid]:
+                return client
+            client.close()
         raise RuntimeError(f"worker {worker} accepts nothing")
 
     def connections_of(self, worker: int) -> int:

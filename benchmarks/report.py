@@ -25,6 +25,7 @@ CHARTS: Final = DOCS / "benchmarks" / "charts"
 BEGIN: Final = "<!-- peers: made by python -m benchmarks.report -->"
 END: Final = "<!-- end of peers -->"
 RELAY: Final = "Relay"
+FLOOR: Final = "kernel floor"
 KEEPS_UP: Final = 0.95
 
 
@@ -55,7 +56,8 @@ def main() -> int:
             return 1
         source = found[-1]
     facts = json.loads(source.read_text(encoding="utf-8"))
-    results: Results = {name: one for name, one in facts["results"].items() if one["turns"]}
+    there = {name: one for name, one in facts["results"].items() if one["turns"]}
+    results: Results = {name: there[name] for name in sorted(there, key=_place)}
     if RELAY not in results:
         print(f"{source} holds no results of {RELAY}")
         return 1
@@ -76,6 +78,11 @@ def put(page: Path, begin: str, end: str, text: str) -> None:
     if not found or not found_end:
         raise ValueError(f"{page} has no place for the tables: {begin} … {end}")
     page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def _place(name: str) -> int:
+    """Relay first, the floor last, the peers between them in their order."""
+    return {RELAY: 0, FLOOR: 2}.get(name, 1)
 
 
 # --- figures ----------------------------------------------------------------------------------
@@ -127,7 +134,8 @@ def _text(facts: dict[str, Any], results: Results, source: Path) -> str:
             f"Machine: {machine['cores']} cores of {machine['cpu']}, kernel {machine['kernel']}, "
             f"{machine['distribution']}, Python {machine['python']}, {machine['openssl']}, "
             f"SQLite {machine['sqlite']}, uvloop {machine['uvloop']}; "
-            f"data on {facts['filesystem']}; commit {machine['commit']}. Skipped, because not installed: {skipped}. "
+            f"data on {facts['filesystem']}; commit {machine['commit']}. "
+            f"Skipped, because not installed: {skipped}. "
             f"All figures: [{source.name}](benchmarks/results/{source.name})."
         ),
         *(f"Failed: {failure}." for failure in facts["failures"]),
@@ -302,7 +310,7 @@ def _draw(results: Results) -> None:
     memory = {
         name: figure(one, lambda turn: turn["memory_bytes_per_connection"] / 1024)
         for name, one in results.items()
-        if name != "kernel floor"
+        if name != FLOOR
     }
     charts.bars(
         CHARTS / "memory",
