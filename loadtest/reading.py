@@ -1,0 +1,209 @@
+"""The reading side of a simulated user: its own greenlet, which checks and times what comes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import gevent
+
+from loadtest.bodies import this_clock
+from loadtest.checks import Doubled, LogCheck, Lost, Missing, SendCheck, Violation
+from loadtest.swarm import SWARM
+from relay.chat.entries import Cursor
+from relay.client.errors import ClientError, ClosedByServer, Refused
+from relay.client.events import (
+    Behind,
+    Event,
+    Gap,
+    HistoryPage,
+    Live,
+    Message,
+    State,
+    StateChanged,
+    Unfollowed,
+)
+
+if TYPE_CHECKING:
+    from loadtest.user import RelayUser
+    from relay.client.blocking import BlockingClient
+
+SETTLE_S: Final = 20.0
+"""At the end of a test: for what was acknowledged to arrive everywhere."""
+REASON_CHARS: Final = 90
+"""Of a reason that is counted: there are few different ones."""
+CLOCK: Final = this_clock()
+
+
+class RequestFailed(Exception):
+    """A request that ended with an error of the server's, or without an answer."""
+
+    def __init__(self, error: ClientError) -> None:
+        code = f" {error.code}" if isinstance(error, ClosedByServer | Refused) else ""
+        super().__init__(f"{type(error).__name__}{code}: {error}")
+
+
+class Reading:
+    """What one user has read and sent, through all its connections."""
+
+    def __init__(self, user: RelayUser) -> None:
+        self._user = user
+        self._checks: dict[str, LogCheck] = {}
+        """Of the logs that are followed."""
+        self._sends = SendCheck()
+        self._live: set[str] = set()
+        """Logs whose entries come as they are committed."""
+        self._behind: set[str] = set()
+        """Logs that were told to be behind and are not live again: entries may come again."""
+        self._online = False
+        self._resuming: set[str] = set()
+        """After a reconnect: followed logs that are not live again."""
+        self._seen: Counter[str] = Counter()
+        """The client's own counts of repeats and rejoins, as last looked at."""
+
+    # --- what the user does -----------------------------------------------------------------------
+    def joined(self, log: str, start: Cursor) -> None:
+        """A log is followed from ``start`` on; entries may have come before this is called."""
+        check = self._checks.setdefault(log, LogCheck(log, start))
+        if check.start != start.seq:
+            self._violated(Missing(f"{log}: joined at {start.seq}, heard from {check.start} on"))
+
+    def left(self, log: str) -> None:
+        """A log is followed no more."""
+        self._checks.pop(log, None)
+        self._sends.left(log)
+        for logs in (self._live, self._behind, self._resuming):
+            logs.discard(log)
+
+    def acknowledged(self, log: str, number: int, seq: int) -> None:
+        """The user's message is stored."""
+        SWARM.acknowledged(log, seq)
+        with self._checking():
+            self._sends.acked(log, number, seq, following=log in self._checks)
+
+    def page(self, log: str, page: HistoryPage) -> None:
+        """Check a page of history."""
+        if not page.entries:
+            return
+        first = page.entries[0]
+        check = LogCheck(log, Cursor(first.epoch, first.prev))
+        with self._checking():
+            for entry in page.entries:
+                check.entry(entry)
+        SWARM.here.counts["history entries checked"] += len(page.entries)
+
+    # --- what comes -------------------------------------------------------------------------------
+    def read(self, client: BlockingClient) -> None:
+        """Read until the client is closed: what the reader's greenlet runs."""
+        self._seen.clear()
+        self._live.clear()
+        try:
+            for event in client.events():
+                self._take(client, event)
+        except ClientError as error:
+            SWARM.request("connection", None, 0, RequestFailed(error))
+
+    def _take(self, client: BlockingClient, event: Event) -> None:
+        if type(event) is Message:
+            with self._checking():
+                self._delivered(event)
+        elif isinstance(event, Live):
+            self.audit(client)
+            self._behind.discard(event.log)
+            self._live.add(event.log)
+            self._resumed(event.log)
+        elif isinstance(event, Behind):
+            self._live.discard(event.log)
+            self._behind.add(event.log)
+            SWARM.here.counts["fell behind"] += 1
+        elif isinstance(event, StateChanged):
+            self._changed(event)
+        elif isinstance(event, Gap):
+            check = self._checks.setdefault(event.log, LogCheck(event.log, event.start))
+            with self._checking():
+                check.gap(event)
+        elif isinstance(event, Unfollowed):
+            self._violated(Lost(f"{event.log} can no longer be followed: {event.detail}"))
+
+    def _delivered(self, message: Message) -> None:
+        log, user = message.log, self._user
+        check = self._checks.get(log)
+        if check is None:  # before the greenlet that joined has its answer: see ``joined``
+            check = self._checks[log] = LogCheck(log, Cursor(message.epoch, message.prev))
+        counts = SWARM.here.counts
+        counts["deliveries checked"] += 1
+        body = check.entry(message)
+        if body is not None:
+            if body.instance == user.identity.producer:
+                self._sends.echoed(log, body.number, message.seq)
+            if log not in self._live:
+                counts["deliveries caught up"] += 1
+            elif body.clock == CLOCK and user.timed and user.socket is not None:
+                late_us = (user.socket.received_ns - body.intended_ns) / 1000.0
+                SWARM.delivered_us.append(late_us)
+        user.received(message)
+
+    def _changed(self, event: StateChanged) -> None:
+        was_online, self._online = self._online, event.state is State.ONLINE
+        watched = self._user.socket
+        if event.state is State.WAITING:
+            name = "connections lost" if was_online else "connects failed"
+            SWARM.here.counts[name] += 1
+            SWARM.here.counts[f"{name}: {event.detail}"[:REASON_CHARS]] += 1
+            self._live.clear()
+        elif event.state is State.ONLINE and watched is not None:
+            if len(watched.writes_ns) == 2:
+                _, log_in = watched.writes_ns
+                SWARM.request("handshake", (log_in - watched.dialled_ns) / 1e6, watched.bytes_in)
+                SWARM.request("login", (watched.received_ns - log_in) / 1e6)
+            self._resuming = set(self._checks)
+
+    def _resumed(self, log: str) -> None:
+        watched = self._user.socket
+        if log not in self._resuming or watched is None:
+            return
+        self._resuming.discard(log)
+        if not self._resuming:
+            SWARM.request("resume", (watched.received_ns - watched.dialled_ns) / 1e6)
+
+    # --- judging ----------------------------------------------------------------------------------
+    def audit(self, client: BlockingClient) -> None:
+        """The client hides repeats and mends holes; a correct server gives it no cause to."""
+        for name, kind in (("repeats", Doubled), ("rejoins", Missing)):
+            count = client.statistics[name]
+            new = count - self._seen[name]
+            self._seen[name] = count
+            if new and not (name == "repeats" and self._behind):
+                self._violated(kind(f"{new} {name}, mended by the client"))
+
+    def settle(self, timeout_s: float = SETTLE_S) -> None:
+        """Wait until everything acknowledged before now has arrived here, or report it lost."""
+        wanted = {log: SWARM.heads.get(log, 0) for log in self._checks}
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and self._owed(wanted):
+            gevent.sleep(0.05)
+        for log, (have, want) in self._owed(wanted).items():
+            self._violated(Lost(f"{log}: {want} is stored, {have} was the last here"))
+        for (log, number), seq in self._sends.awaited.items():
+            if log in self._checks and self._checks[log].seq >= seq:
+                self._violated(Lost(f"{log}: own message {number}, stored as {seq}, never came"))
+
+    def _owed(self, wanted: dict[str, int]) -> dict[str, tuple[int, int]]:
+        return {
+            log: (self._checks[log].seq, seq)
+            for log, seq in wanted.items()
+            if log in self._checks and self._checks[log].seq < seq
+        }
+
+    @contextlib.contextmanager
+    def _checking(self) -> Iterator[None]:
+        try:
+            yield
+        except Violation as violation:
+            self._violated(violation)
+
+    def _violated(self, violation: Violation) -> None:
+        SWARM.violated(type(violation)(f"{self._user.handle}: {violation}"))
