@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import apsw
 
@@ -28,15 +28,25 @@ class Host:
     random_bytes: Callable[[int], bytes]
 
 
+class Begun(NamedTuple):
+    """What opening a file has found."""
+
+    generation: int
+    opening: int
+    """How often the file has been opened, this time included."""
+    reason: str | None
+    """Why it is another generation than before; None: it is not."""
+
+
 def begin(
     connection: apsw.Connection,
     *,
     boot_id: str,
     durability: Durability,
     doubt: str | None,
-    noted_clean: bool,
-) -> tuple[int, str | None]:
-    """Mark the file as in use, and return its generation and, for another one, the reason.
+    noted_opening: int,
+) -> Begun:
+    """Mark the file as in use.
 
     The caller makes this commit durable whatever its durability is: were the mark lost with the
     commits after it, the file would look clean.
@@ -46,22 +56,33 @@ def begin(
         boot_id: the machine's.
         durability: of the commits that follow.
         doubt: why the file may not be the one that its last writer left; None: it is.
-        noted_clean: what the lock file says about the last writer's end.
+        noted_opening: how often the file was opened before, by the lock file. What the file itself
+            says is older only if its WAL, which the marks of later openings were in, is gone. (Not
+            "was it closed": a writer may die between saying so here and saying so there.)
     """
     meta = read_meta(connection)
     generation = int(str(meta.get("generation", 0)))
+    opening = int(str(meta.get("opening", 0)))
     clean = meta.get("clean") == 1
     if generation == 0:
         doubt = "new"
-    elif doubt is None and clean and not noted_clean:
+    elif doubt is None and opening < noted_opening:
         doubt = "its WAL was lost after a crash"
     # The durability that counts is that of the commits made until now.
     elif not clean and meta.get("boot_id") != boot_id and meta.get("durability") != "power":
         doubt = doubt or "the machine stopped while it was in use"
     if doubt is not None:
         generation += 1
-    write_meta(connection, generation=generation, boot_id=boot_id, durability=durability, clean=0)
-    return generation, doubt
+    opening += 1
+    write_meta(
+        connection,
+        generation=generation,
+        opening=opening,
+        boot_id=boot_id,
+        durability=durability,
+        clean=0,
+    )
+    return Begun(generation, opening, doubt)
 
 
 def mark_clean(connection: apsw.Connection) -> None:

@@ -3,8 +3,8 @@
 The lock is an flock: the kernel frees it at the death of the process, however it dies. Take it
 after the fork; an inherited descriptor would keep it.
 
-The lock file also says which file the partition was (inode, and the inode's change time) and
-whether it was closed cleanly, which a file whose WAL was deleted after a crash claims wrongly. The
+The lock file also says which file the partition was (inode, and the inode's change time) and how
+often it had been opened: a file whose WAL was deleted after a crash knows of fewer times. The
 change time of a restored copy differs from the noted one even when it was written over the old
 file (``cp``), with the old times (``cp -p``, ``tar``, ``rsync -t``): no program can set it. A
 harmless change (chmod, a new hard link, another file system) looks like a copy, too. The answer to
@@ -50,22 +50,25 @@ class PartitionLock:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def note(self, file: Path, *, changing: bool = False, clean: bool = False) -> None:
+    def note(
+        self, file: Path, opening: int, *, changing: bool = False, durable: bool = False
+    ) -> None:
         """Note the identity of ``file`` now.
 
         Args:
             file: the partition's file.
+            opening: how often it has been opened, as it says itself.
             changing: a checkpoint is about to write to it.
-            clean: it was closed; the note is made durable.
+            durable: the note must be on the disk when this returns.
 
         Raises:
             StoreUnavailable: the note cannot be written.
         """
         try:
             inode, changed_ns = _identity(file)
-            text = f"{inode} {CHANGING if changing else changed_ns} {int(clean)}"
+            text = f"{inode} {CHANGING if changing else changed_ns} {opening}"
             os.pwrite(self._fd, text.encode().ljust(NOTE_BYTES), 0)
-            if clean:
+            if durable:
                 os.fdatasync(self._fd)
         except OSError as error:
             raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
@@ -84,9 +87,13 @@ class PartitionLock:
             return "altered by another program"
         return None
 
-    def noted_clean(self) -> bool:
-        """True if the last writer closed the file."""
-        return os.pread(self._fd, NOTE_BYTES, 0).split()[2:] == [b"1"]
+    def noted_opening(self) -> int:
+        """Return how often the file had been opened; 0 if the note cannot be read."""
+        try:
+            _, _, opening = map(int, os.pread(self._fd, NOTE_BYTES, 0).split())
+        except ValueError:
+            return 0
+        return opening
 
 
 def _identity(file: Path) -> tuple[int, int]:

@@ -83,6 +83,8 @@ class SqlitePartition:
         self._unpack_content = unpack_content
         self._doubt: str | None = None
         self._opened: _Opened | None = None
+        self._opening = 0
+        """How often the file has been opened: the lock's note says it, too."""
         self._one_user = threading.Lock()
         self._lock = PartitionLock(lock_path)
         try:
@@ -104,7 +106,7 @@ class SqlitePartition:
                 raise translated(error, self.path) from error
             if created:
                 _sync_directory(self.path.parent)
-            self._lock.note(self.path)
+            self._lock.note(self.path, self._opening)
             self._doubt = None
         return self._opened
 
@@ -114,18 +116,22 @@ class SqlitePartition:
         pragma(connection, "synchronous=FULL")
         connection.execute("BEGIN IMMEDIATE")
         create_tables(connection)
-        number, reason = generation.begin(
+        begun = generation.begin(
             connection,
             boot_id=self._host.boot_id,
             durability=self._durability,
             doubt=doubt,
-            noted_clean=self._lock.noted_clean(),
+            noted_opening=self._lock.noted_opening(),
         )
         connection.execute("COMMIT")
         pragma(connection, f"synchronous={SYNCHRONOUS[self._durability]}")
-        if reason is not None and number > 1:
-            log.warning("partition_new_epochs", extra={"path": str(self.path), "reason": reason})
-        return _Opened(connection, Committed(connection), ProducerExpiry(connection), number)
+        self._opening = begun.opening
+        if begun.reason is not None and begun.generation > 1:
+            extra = {"path": str(self.path), "reason": begun.reason}
+            log.warning("partition_new_epochs", extra=extra)
+        return _Opened(
+            connection, Committed(connection), ProducerExpiry(connection), begun.generation
+        )
 
     def close(self) -> None:
         """Mark the partition clean, empty its WAL into the file, and release the lock."""
@@ -150,11 +156,11 @@ class SqlitePartition:
     def _close_cleanly(self, connection: apsw.Connection) -> None:
         pragma(connection, "synchronous=FULL")
         generation.mark_clean(connection)
-        self._lock.note(self.path, changing=True)
+        self._lock.note(self.path, self._opening, changing=True)
         # A reader in the middle of a page, or a checkpoint: then the WAL simply stays.
         with contextlib.suppress(apsw.BusyError):
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        self._lock.note(self.path, clean=True)
+        self._lock.note(self.path, self._opening, durable=True)
 
     def _failed(self, error: apsw.Error) -> StoreError:
         """Roll back a full disk; after anything else forget all: the file alone knows (rule 15)."""
@@ -226,11 +232,11 @@ class SqlitePartition:
     # --- for the checkpointer -------------------------------------------------------------------
     def checkpoint_begins(self) -> None:
         """Note that the file is about to change."""
-        self._lock.note(self.path, changing=True)
+        self._lock.note(self.path, self._opening, changing=True)
 
     def checkpoint_ended(self) -> None:
         """Note how the file is now."""
-        self._lock.note(self.path)
+        self._lock.note(self.path, self._opening)
 
     def _wal_grew(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self.wal_pages = pages

@@ -9,6 +9,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from relay.store import generation
 from relay.store.checkpoint import copy_pages
 from relay.store.generation import Durability
 from tests.support.logs import append, die, message, open_partition
@@ -130,6 +131,29 @@ def test_a_wal_deleted_after_a_crash_begins_new_epochs(tmp_path: Path) -> None:
     again = append(partition, message(2, b"other"))[0]
     assert (again.seq, again.epoch == epoch) == (2, False)
     partition.close()
+
+
+def test_death_in_the_middle_of_closing_keeps_the_epoch(tmp_path: Path) -> None:
+    """At any step: nothing is lost by it, also when the machine stops afterwards."""
+    epochs = set()
+    for step in range(4):
+        partition = open_partition(tmp_path, boot_id=f"boot {step}")
+        epochs.add(append(partition, message(step + 1))[0].epoch)
+        opened, lock = partition._opened, partition._lock
+        assert opened is not None
+        if step:  # 0: a whole closing
+            generation.mark_clean(opened.connection)
+            if step > 1:
+                lock.note(partition.path, partition._opening, changing=True)
+            if step > 2:
+                opened.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            die(partition)
+        else:
+            partition.close()
+    partition = open_partition(tmp_path, boot_id="boot 4")
+    epochs.add(append(partition, message(5))[0].epoch)
+    partition.close()
+    assert len(epochs) == 1
 
 
 def test_a_repair_by_another_program_begins_new_epochs(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_late_note_does_not_reach_another_file(tmp_path: Path) -> None:
     lock.close()
     fd = os.open(tmp_path / "next", os.O_RDWR | os.O_CREAT)
     with pytest.raises(StoreUnavailable):
-        lock.note(file)
+        lock.note(file, 3)
     os.close(fd)
     assert (tmp_path / "next").read_bytes() == b""
 
@@ -79,9 +79,10 @@ def test_a_note_that_cannot_be_read_is_a_doubt(tmp_path: Path, garbage: bytes) -
     file = tmp_path / "00.sqlite"
     file.touch()
     with PartitionLock(tmp_path / "00.lock") as lock:
-        lock.note(file)
+        lock.note(file, 3)
         assert lock.doubt(file) is None
+        assert lock.noted_opening() == 3
     (tmp_path / "00.lock").write_bytes(garbage)
     with PartitionLock(tmp_path / "00.lock") as lock:
         assert lock.doubt(file) is not None
-        assert not lock.noted_clean()
+        assert lock.noted_opening() == 0
