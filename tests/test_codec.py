@@ -168,12 +168,18 @@ def test_garbage(content: bytes) -> None:
     assert all(isinstance(message, Ping | Unknown) for message in found)
 
 
-@given(st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text()
-    | st.binary(),
-    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=30,
-))
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(2**63), 2**64 - 1)
+        | st.floats()
+        | st.text()
+        | st.binary(),
+        lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=30,
+    )
+)
 def test_any_msgpack(value: object) -> None:
     """Whatever msgpack can say, at the top or as a field."""
     for content in (_pack(value), _pack([1, value]), _pack([*GOOD[:-1], value])):

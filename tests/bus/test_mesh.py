@@ -133,9 +133,7 @@ async def test_strangers_are_refused(tmp_path: Path, words: bytes) -> None:
     """Who is not in the table, or does not say who it is, is dropped and told nothing."""
     async with _workers(tmp_path, 1) as (worker,):
         worker.peers = [Peer(1, 11, os.getpid())]
-        reader, writer = await asyncio.open_unix_connection(
-            str(Mesh.path(tmp_path / "bus", 0, 10))
-        )
+        reader, writer = await asyncio.open_unix_connection(str(Mesh.path(tmp_path / "bus", 0, 10)))
         writer.write(words + pack(Subscribe("lobby")))
         async with asyncio.timeout(30):
             with suppress(ConnectionResetError):
@@ -150,9 +148,7 @@ async def test_another_process_is_refused(tmp_path: Path) -> None:
     """The kernel says who is on the other end: a right introduction of a wrong process is none."""
     async with _workers(tmp_path, 1) as (worker,):
         worker.peers = [Peer(1, 11, os.getpid() + 1)]
-        reader, writer = await asyncio.open_unix_connection(
-            str(Mesh.path(tmp_path / "bus", 0, 10))
-        )
+        reader, writer = await asyncio.open_unix_connection(str(Mesh.path(tmp_path / "bus", 0, 10)))
         writer.write(pack(Introduction(1, 11)))
         async with asyncio.timeout(30):
             assert await reader.read() == b""

@@ -255,9 +255,7 @@ class Guest(asyncio.Protocol):
     """A client: the sans-I/O core on an asyncio transport. Keeps all that it is told."""
 
     def __init__(self) -> None:
-        self._connection = Connection.client(
-            now=time.monotonic(), random_bytes=secrets.token_bytes
-        )
+        self._connection = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
         self._changed = asyncio.Event()
         self.transport: asyncio.Transport
         self.said: list[ServerEnvelope] = []

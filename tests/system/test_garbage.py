@@ -168,10 +168,12 @@ async def test_a_thousand_garbage_connections_while_two_people_chat(tmp_path: Pa
             assert sizes[2] - sizes[1] <= RSS_GROWTH_MAX, sizes
             assert {child.pid for child in relay.children()} == processes, "nobody was restarted"
         await until(
-            lambda: not any(
-                connection.status == psutil.CONN_ESTABLISHED
-                for pid in relay.workers()
-                for connection in psutil.Process(pid).net_connections("tcp")
+            lambda: (
+                not any(
+                    connection.status == psutil.CONN_ESTABLISHED
+                    for pid in relay.workers()
+                    for connection in psutil.Process(pid).net_connections("tcp")
+                )
             ),
             "the last connection to be gone",
         )

@@ -97,9 +97,7 @@ async def test_repeats_and_skips_over_workers(town: Town) -> None:
     first = await Guest.arrive(town.home(LOG), "alice", producer=producer)
     first.send(LOG, 1, 3)
     ack = await first.acked(LOG, 3)
-    second = await Guest.arrive(
-        town.other(LOG), "alice", producer=producer, secret=first.secret
-    )
+    second = await Guest.arrive(town.other(LOG), "alice", producer=producer, secret=first.secret)
     second.send(LOG, 1, 4)
     assert (await second.acked(LOG, 3))[2:] == ack[2:]
     assert (await second.acked(LOG, 4)).seq == 4
@@ -204,9 +202,7 @@ async def test_ends_in_the_middle_leave_no_traceback(
     for number in range(10):
         guest = await Guest.arrive(worker, f"guest{number}")
         await guest.join(LOG)
-        guest.transport.write(
-            guest.sealed(WHO) + guest.sealed(b"\xc1") + guest.close_record()
-        )
+        guest.transport.write(guest.sealed(WHO) + guest.sealed(b"\xc1") + guest.close_record())
         await guest.gone(worker)
         guest = await Guest.connect(worker)
         guest.hello("not a name")

@@ -123,6 +123,7 @@ def test_a_home_that_begins_waits_for_who_is_silent() -> None:
     now = [0.0]
     port = _Port()
     answers = port.said
+
     def silent(announced: set[int]) -> bool:
         spoken.update(announced)
         return 7 not in announced

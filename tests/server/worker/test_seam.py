@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from relay.bus.messages import Batch
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Behind, Error, Gap, Join, Joined, Leave, Left, Live
 from tests.support.cluster import until
-from tests.support.hubs import Guest, Town
+from tests.support.hubs import Guest, Town, drop_publishes
 
 LOG = "lobby"
 
@@ -102,6 +105,32 @@ async def test_resume_from_every_cursor_during_traffic(town: Town) -> None:
     await guest.told(Live, lambda live: live.seq == 500)
     seen += guest.seqs(LOG)
     assert seen == list(range(1, 501))
+
+
+async def test_a_reader_that_is_ahead_of_its_new_worker(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes from a worker that was further: it waits for H, and is shown nothing twice."""
+    home, other = town.home(LOG), town.other(LOG)
+    keeper = await Guest.arrive(other, "keeper")
+    await keeper.join(LOG)
+    writer = await Guest.arrive(home, "writer")
+    drop_publishes(monkeypatch, lambda message: isinstance(message, Batch))
+    monkeypatch.setattr(home.hub.interest, "say_heads", lambda _: None)
+    writer.send(LOG, 1, 5)
+    ack = await writer.acked(LOG, 5)
+    roamer = await Guest.arrive(other, "roamer")
+    roamer.say(Join(1, LOG, ack.epoch, 5, 0))
+    await roamer.told(Joined)
+    assert other.feed(LOG).seq == 0, "the new worker is behind"
+    monkeypatch.undo()  # now it hears of the entries
+    await roamer.told(Live, lambda live: live.seq == 5)
+    writer.send(LOG, 6)
+    await roamer.has(LOG, 1)
+    assert roamer.seqs(LOG) == [6]
+    await keeper.has(LOG, 6)
+    assert keeper.seqs(LOG) == [1, 2, 3, 4, 5, 6]
+    assert not [e for e in roamer.said if isinstance(e, Gap)]
 
 
 async def test_join_while_the_home_is_dead(town: Town) -> None:
