@@ -21,6 +21,8 @@ from benchmarks.relay_server import RelayServer
 from benchmarks.swarm import Swarm
 
 RATE = 100.0
+BUSY_RATE = 2000.0
+"""About half of what saturates one worker with 1000 members."""
 MEMBERS = 1000
 SECONDS = 10.0
 SAMPLE = 10
@@ -60,8 +62,9 @@ def test_acknowledgement(
         benchmark.extra_info |= {"home": home} | publisher.delays.figures()
 
 
+@pytest.mark.parametrize("rate", [RATE, BUSY_RATE])
 def test_delivery(
-    benchmark: BenchmarkFixture, server: RelayServer, scale: Scale, watch: Watch
+    benchmark: BenchmarkFixture, server: RelayServer, rate: float, scale: Scale, watch: Watch
 ) -> None:
     """Publish to delivery, every member of the sample counted.
 
@@ -69,13 +72,13 @@ def test_delivery(
     """
     watch(server.processes)
     members = scale.pick(MEMBERS, 100)
-    benchmark.group = f"publish → delivery, 200 B, 1 → {members}, 100 msg/s, 2 workers"
-    load = Offered(RATE, 1, scale.seconds(SECONDS))
+    benchmark.group = f"publish → delivery, 200 B, 1 → {members}, 2 workers"
+    load = Offered(rate, 1, scale.seconds(SECONDS))
     rounds: list[Figures] = []
-    log = server.log_at_home_on(0, "hall")
+    log = server.log_at_home_on(0, f"hall{rate:.0f}-")
     with (
-        Swarm(server.join(log), members, sample=SAMPLE) as swarm,
-        closing(server.publisher(log, "speaker")) as publisher,
+        Swarm(server.join(log, prefix=f"at{rate:.0f}-"), members, sample=SAMPLE) as swarm,
+        closing(server.publisher(log, f"speaker{rate:.0f}")) as publisher,
     ):
         fanout = Fanout(publisher, swarm, server.processes)
         benchmark.pedantic(  # type: ignore[no-untyped-call]
@@ -86,5 +89,8 @@ def test_delivery(
         )
     all_rounds = [figures.delays.figures() for figures in rounds]
     middle = sorted(all_rounds, key=lambda one: one["p99_us"])[len(all_rounds) // 2]
-    extra: dict[str, Any] = {"load_share": round(max(one.load_share for one in rounds), 3)}
+    extra: dict[str, Any] = {
+        "rate": rate,
+        "load_share": round(max(one.load_share for one in rounds), 3),
+    }
     benchmark.extra_info |= extra | middle
