@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay.chat.entries import Submission
@@ -37,7 +38,8 @@ class Stores:
         self._loop = loop
         self._threads = ThreadPoolExecutor(THREADS, "relay-store")
         self._checkpointers: dict[int, Checkpointer] = {}
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[Checkpointer, asyncio.Task[None]] = {}
+        """From ``tick`` on, though a task begins only in the loop's next iteration."""
         self._readers: dict[int, SqliteReader] = {}
 
     def open_partition(self, index: int) -> SqlitePartition:
@@ -67,15 +69,18 @@ class Stores:
     def tick(self) -> None:
         """Start the checkpoints that are due. Called every fraction of a second."""
         for checkpointer in self._checkpointers.values():
-            if checkpointer.due:
+            if checkpointer.due and checkpointer not in self._running:
                 task = self._loop.create_task(checkpointer.run())
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
+                self._running[checkpointer] = task
+                task.add_done_callback(partial(self._ended, checkpointer))
+
+    def _ended(self, checkpointer: Checkpointer, _: asyncio.Task[None]) -> None:
+        del self._running[checkpointer]
 
     async def settle(self) -> None:
         """Wait for the checkpoints that run: partitions may be closed then."""
         while self._running:
-            await asyncio.wait(self._running)
+            await asyncio.wait(self._running.values())
 
     def commit_in_thread(
         self,
