@@ -223,6 +223,7 @@ class Run:
         await self._until(
             lambda: all(reader.places == heads for reader in readers), players, plan.head_s
         )
+        self._say("every reader is at the head, or its time is up")
         for reader in readers:
             for room, head in heads.items():
                 if reader.online and reader.places.get(room) != head:

@@ -38,7 +38,7 @@ CASES = (
         ((1.0, freeze_and_cut), (1.0, freeze_and_cut), (1.0, freeze_and_cut)),
         {Fault.DOUBLED},
     ),
-    Case("no-repair,drop-batches=0.2", ((2.0, cut),), {Fault.NOT_AT_HEAD}),
+    Case("no-repair,drop-batches=0.2", ((2.0, rest),), {Fault.NOT_AT_HEAD}),
     Case(
         "cursor-is-head,small-outbox=10000", ((0.5, stop_all_readers), (2.5, cut)), {Fault.SKIPPED}
     ),
