@@ -38,7 +38,7 @@ def test_a_good_server_passes_also_over_a_flaky_network(data: Path, tmp_path: Pa
 
 
 def test_it_finds_messages_that_one_worker_loses(data: Path, tmp_path: Path) -> None:
-    with Relay(data, workers=2, fault="lose-on-one-worker=0.05") as relay:
+    with Relay(data, workers=2, fault="lose-on-one-worker=0.3") as relay:
         run = run_swarm(
             relay.address,
             tmp_path,
