@@ -59,6 +59,8 @@ class Reading:
         self._behind: set[str] = set()
         """Logs that were told to be behind and are not live again: entries may come again."""
         self._online = False
+        self._told = False
+        """True until a client's first login is heard of by its events: the user knows it sooner."""
         self._resuming: set[str] = set()
         """After a reconnect: followed logs that are not live again."""
         self._seen: Counter[str] = Counter()
@@ -95,11 +97,22 @@ class Reading:
                 check.entry(entry)
         SWARM.here.counts["history entries checked"] += len(page.entries)
 
+    def logged_in(self) -> None:
+        """A connection is ready: time what led there, and wait for what is followed."""
+        watched = self._user.socket
+        if watched is None or len(watched.writes_ns) < 2:
+            return
+        _, log_in = watched.writes_ns
+        SWARM.request("handshake", (log_in - watched.dialled_ns) / 1e6, watched.bytes_in)
+        SWARM.request("login", (watched.received_ns - log_in) / 1e6)
+        self._resuming = set(self._checks)
+
     # --- what comes -------------------------------------------------------------------------------
     def read(self, client: BlockingClient) -> None:
         """Read until the client is closed: what the reader's greenlet runs."""
         self._seen.clear()
         self._live.clear()
+        self._told = True
         try:
             for event in client.events():
                 self._take(client, event)
@@ -148,18 +161,16 @@ class Reading:
 
     def _changed(self, event: StateChanged) -> None:
         was_online, self._online = self._online, event.state is State.ONLINE
-        watched = self._user.socket
         if event.state is State.WAITING:
             name = "connections lost" if was_online else "connects failed"
             SWARM.here.counts[name] += 1
             SWARM.here.counts[f"{name}: {event.detail}"[:REASON_CHARS]] += 1
             self._live.clear()
-        elif event.state is State.ONLINE and watched is not None:
-            if len(watched.writes_ns) == 2:
-                _, log_in = watched.writes_ns
-                SWARM.request("handshake", (log_in - watched.dialled_ns) / 1e6, watched.bytes_in)
-                SWARM.request("login", (watched.received_ns - log_in) / 1e6)
-            self._resuming = set(self._checks)
+        elif event.state is State.ONLINE:
+            if self._told:
+                self._told = False
+            else:
+                self.logged_in()
 
     def _resumed(self, log: str) -> None:
         watched = self._user.socket

@@ -141,6 +141,7 @@ class RelayUser(User):
                 gevent.sleep(RETRY_S * (1.0 + self.random.random()))
                 continue
             self.client = client
+            self.reading.logged_in()
             self._reader = gevent.spawn(self.reading.read, client)
             self._reader.link_exception(_reader_died)
             return
