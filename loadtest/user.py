@@ -90,6 +90,7 @@ class RelayUser(User):
     def on_start(self) -> None:
         """Connect; Locust calls it."""
         self.connect()
+        self.due = time.monotonic()
 
     def on_stop(self) -> None:
         """Wait for what must still arrive, judge, and leave; Locust calls it."""

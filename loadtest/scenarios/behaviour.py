@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import TYPE_CHECKING, Final
 
 from loadtest.parameters import Parameters
@@ -53,6 +54,7 @@ class Behaviour:
         self.rooms = self.choose()
         for room in self.rooms:
             self.user.join(room)
+        self.user.due = time.monotonic()
         # The first doing comes at a random moment: a crowd that arrives together does not act so.
         self.user.pace(self.pause_s)
 
