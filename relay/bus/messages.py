@@ -36,6 +36,7 @@ class Op(IntEnum):
     WHO = 20
     CLAIM = 21
     RELEASE = 22
+    ATTACH = 23
 
     SUBSCRIBED = 32
     BATCH = 33
@@ -60,6 +61,16 @@ class Announced(NamedTuple):
     """All that this worker held of the other's partitions when the link came up has been said."""
 
     generation: int
+
+
+class Attach(NamedTuple):
+    """Member: forget what I said of this partition; I say it all anew behind this.
+
+    A home hears nothing of a partition from a worker before this, nor after NOT_HOME until the
+    next one: what was under way meanwhile would come out of order.
+    """
+
+    partition: int
 
 
 class Subscribe(NamedTuple):
@@ -202,6 +213,7 @@ class NotHome(NamedTuple):
 Message: TypeAlias = (
     Introduction
     | Announced
+    | Attach
     | Subscribe
     | Unsubscribe
     | Submit
@@ -240,6 +252,7 @@ def _listed(*fields: codec.Check) -> codec.Check:
 SHAPES: Final[dict[int, Shape]] = {
     Op.INTRODUCTION: Shape(Introduction, (_u32, _u63)),
     Op.ANNOUNCED: Shape(Announced, (_u63,)),
+    Op.ATTACH: Shape(Attach, (_u32,)),
     Op.SUBSCRIBE: Shape(Subscribe, (_log,)),
     Op.UNSUBSCRIBE: Shape(Unsubscribe, (_log,)),
     Op.SUBMIT: Shape(

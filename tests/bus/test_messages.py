@@ -17,6 +17,7 @@ from relay.bus.messages import (
     SHAPES,
     Acks,
     Announced,
+    Attach,
     Batch,
     Claim,
     Claimed,
@@ -50,6 +51,7 @@ NAME = "n" * limits.NAME_CHARS_MAX
 SAMPLES: list[Message] = [
     Introduction(3, 2**40),
     Announced(2**40),
+    Attach(15),
     Subscribe("lobby"),
     Unsubscribe(LONG),
     Submit(U63, LONG, b"producer", U63, NAME, bytes(32), 255, "t" * 64, bytes(32_768)),

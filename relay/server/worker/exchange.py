@@ -13,6 +13,7 @@ from relay.bus.link import Link, Port
 from relay.bus.messages import (
     Acks,
     Announced,
+    Attach,
     Batch,
     Claim,
     Claimed,
@@ -62,8 +63,11 @@ class Exchange:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self._attached: set[tuple[Port, int]] = set()
+        """Who may speak of which partition to this home: see ``bus.messages.Attach``."""
         # The values take the message type of their key; a dict cannot say that.
         self._as_home: Final[dict[type, Callable[[Port, Any], None]]] = {
+            Attach: self._attach,
             Submit: self._submit,
             Subscribe: self._subscribe,
             Unsubscribe: self._unsubscribe,
@@ -103,6 +107,7 @@ class Exchange:
     def link_down(self, link: Link) -> None:
         """Forget the other worker's part of everything."""
         hub = self._hub
+        self._attached = {attached for attached in self._attached if attached[0] is not link}
         hub.home.drop(link)
         hub.rosters.drop(link)
         hub.namebook.drop(link)
@@ -116,10 +121,27 @@ class Exchange:
     # --- as the home of a log -----------------------------------------------------------------
     def _is_home(self, port: Port, log: str) -> bool:
         partition = partition_of(log)
+        if (port, partition) not in self._attached:
+            return False  # said before it learns of NOT_HOME; it says it again
         if self._hub.routes.owns(partition):
             return True
-        port.send(NotHome(partition))
+        self.refuse(port, partition)
         return False
+
+    def refuse(self, port: Port, partition: int) -> None:
+        """Say that this is not the home of a partition, or cannot be it now."""
+        self._attached.discard((port, partition))
+        port.send(NotHome(partition))
+
+    def _attach(self, port: Port, message: Attach) -> None:
+        hub, partition = self._hub, message.partition
+        hub.home.forget(port, partition)
+        hub.rosters.forget(port, partition)
+        hub.namebook.doubt(port, partition)
+        if hub.routes.owns(partition):
+            self._attached.add((port, partition))
+        else:
+            port.send(NotHome(partition))
 
     def _submit(self, port: Port, message: Submit) -> None:
         if self._is_home(port, message.log):

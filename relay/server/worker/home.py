@@ -17,7 +17,6 @@ from relay.bus.messages import (
     ITEMS_PER_MESSAGE,
     Acks,
     Batch,
-    NotHome,
     Refused,
     Submit,
     Subscribe,
@@ -100,12 +99,24 @@ class Home:
         open_partition: Callable[[int], Partition],
         wall_clock_ms: Callable[[], int],
         interest: Interest,
+        refuse: Callable[[Port, int], None],
         run_commit: CommitRunner = commit_at_once,
     ) -> None:
+        """Begin with no partition open.
+
+        Args:
+            owns: tells whether a partition is this worker's.
+            open_partition: opens one for writing; raises StoreError.
+            wall_clock_ms: milliseconds since 1970.
+            interest: where batches go.
+            refuse: tells a worker that a partition has no home here now.
+            run_commit: where commits run.
+        """
         self._owns = owns
         self._open_partition = open_partition
         self._wall_clock_ms = wall_clock_ms
         self._interest = interest
+        self._refuse = refuse
         self._run_commit = run_commit
         self._partitions: dict[int, Partition] = {}
         self._waiting: dict[int, list[Waiting]] = {}
@@ -148,12 +159,23 @@ class Home:
             waiting[:] = [each for each in waiting if each[0] is not port]
         self._interest.drop(port)
 
+    def forget(self, port: Port, partition: int) -> None:
+        """A worker says anew what it has in a partition, what is not committed yet, too."""
+        waiting = self._subscribing.get(partition, [])
+        waiting[:] = [each for each in waiting if each[0] is not port]
+        self._interest.forget(port, partition)
+        if partition in self._waiting:
+            others = [each for each in self._take(partition) if each.port is not port]
+            if others:
+                self._waiting[partition] = others
+                self._waiting_bytes += sum(len(each.submission.body) for each in others)
+
     def _subscribe(self, index: int, port: Port, name: str) -> None:
         try:
             head = self.partition(index).head(name)
         except StoreError as error:
             _log_unavailable(index, error)
-            port.send(NotHome(index))
+            self._refuse(port, index)
             return
         self._interest.add(name, port)
         port.send(Subscribed(name, head.epoch, head.seq))
@@ -265,7 +287,7 @@ class Home:
     def _not_home(self, index: int) -> None:
         ports = dict.fromkeys(waiting.port for waiting in self._take(index))
         for port in ports:
-            port.send(NotHome(index))
+            self._refuse(port, index)
 
     def _failed(self, index: int, group: list[Waiting], error: StoreError) -> None:
         _log_unavailable(index, error)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from relay import limits
-from relay.bus.messages import ITEMS_PER_MESSAGE, Members, Presence, Subscribe, Unsubscribe
+from relay.bus.messages import ITEMS_PER_MESSAGE, Attach, Members, Presence, Subscribe, Unsubscribe
 from relay.chat.partition import partition_of
 from relay.server.worker.catchup import Catchup
 from relay.server.worker.exchange import Exchange, Loopback
@@ -127,6 +127,7 @@ class Hub:
             open_partition=around.open_partition,
             wall_clock_ms=around.wall_clock_ms,
             interest=self.interest,
+            refuse=lambda port, partition: self.exchange.refuse(port, partition),
             run_commit=around.run_commit,
         )
         # As a worker with members:
@@ -161,6 +162,7 @@ class Hub:
 
     def _attach(self, partition: int, port: Port) -> None:
         """Say to a home everything that this worker has in its partition."""
+        port.send(Attach(partition))
         for feed in list(self.fanout.feeds.values()):
             if partition_of(feed.log) == partition:
                 port.send(Subscribe(feed.log))
@@ -272,17 +274,27 @@ class Hub:
             self._wake_at(wakes_at)
 
     def _repair(self) -> bool:
-        """Read one page for each feed that misses something. True while there is more to read."""
+        """Read pages for the feeds that miss something, in turn, for a slice of time.
+
+        Returns:
+            True while there is more to read.
+        """
+        deadline = self.clock() + SLICE_S
         for feed in list(self.fanout.broken):
+            if self.clock() >= deadline:
+                break
+            del self.fanout.broken[feed]  # to the end of the queue, if it needs another page
             try:
                 if feed.repair(self.reader_of(feed.log), limits.PAGE_BYTES_MAX):
                     self.fanout.waiting[feed] = None
             except StoreError as error:
+                self.fanout.broken[feed] = None
                 log.warning("repair_failed", extra={"log": feed.log, "reason": str(error)})
                 return False
-            if not feed.repair_to:
+            if feed.repair_to:
+                self.fanout.broken[feed] = None
+            else:
                 self.repairs += 1
-                del self.fanout.broken[feed]
         return bool(self.fanout.broken)
 
     def _flush_urgent(self, now: float) -> None:

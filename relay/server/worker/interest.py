@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from relay.bus.link import Link, Port
 from relay.bus.messages import ITEMS_PER_MESSAGE, Batch, Event, Heads
+from relay.chat.partition import partition_of
 
 HeadsOf = Callable[[list[str]], list[list[str | bytes | int]]]
 
@@ -42,6 +43,12 @@ class Interest:
             if not ports:
                 del self.logs[log]
         self._published.pop(port, None)
+
+    def forget(self, port: Port, partition: int) -> None:
+        """A worker follows nothing in a partition, until it says again what."""
+        for log in list(self._of_port.get(port, ())):
+            if partition_of(log) == partition:
+                self.remove(log, port)
 
     def publish(self, message: Batch | Event) -> None:
         """Send to all workers that follow the log."""

@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 
 from relay.bus.link import Port
 from relay.bus.messages import Claim, Claimed, Evict, Release
+from relay.chat.names import INBOX_PREFIX
+from relay.chat.partition import partition_of
 
 SETTLE_S_MAX: Final = 2.0
 """A worker that is silent for so long holds nothing that others must wait for."""
@@ -46,6 +48,8 @@ class NameBook:
         self._silent = silent
         self._held: dict[str, Holder] = {}
         self._waiting: list[tuple[Port, Claim]] = []
+        self._doubtful: dict[Port, set[str]] = {}
+        """Names that a worker held and is about to say again, or has lost meanwhile."""
         self._announced: set[int] = set()
         self._settle_by = clock() + SETTLE_S_MAX
         self._settled = False
@@ -58,6 +62,9 @@ class NameBook:
 
     def announced(self, port: Port) -> None:
         """A worker has said everything that it holds."""
+        for name in self._doubtful.pop(port, ()):
+            if name in self._held and self._held[name].port is port:
+                del self._held[name]
         self._announced.add(port.generation)
         self.settle()
 
@@ -79,7 +86,22 @@ class NameBook:
             self._waiting.append((port, claim))
             self.settle()
 
+    def doubt(self, port: Port, partition: int) -> None:
+        """A worker says anew which names it holds: what it does not say again is free."""
+        names = self._doubtful.setdefault(port, set())
+        names.update(
+            name
+            for name, held in self._held.items()
+            if held.port is port and partition_of(INBOX_PREFIX + name) == partition
+        )
+        self._waiting = [
+            (waiting, claim)
+            for waiting, claim in self._waiting
+            if waiting is not port or partition_of(INBOX_PREFIX + claim.name) != partition
+        ]
+
     def _answer(self, port: Port, claim: Claim) -> None:
+        self._doubtful.get(port, set()).discard(claim.name)
         held = self._held.get(claim.name)
         if held is not None and (held.port, held.tag) != (port, claim.tag):
             same = hmac.compare_digest(held.secret, claim.secret)
@@ -105,4 +127,5 @@ class NameBook:
         """A worker is gone, and its sessions with it."""
         self._held = {name: held for name, held in self._held.items() if held.port is not port}
         self._waiting = [waiting for waiting in self._waiting if waiting[0] is not port]
+        self._doubtful.pop(port, None)
         self._announced.discard(port.generation)

@@ -21,6 +21,8 @@ BUDGET_BYTES: Final = 64 * 1024 * 1024
 CROWDED_BYTES: Final = BUDGET_BYTES * 3 // 4
 CROWDED_TIMEOUT_S: Final = 5.0
 """How long readers that take nothing may keep the others from catching up."""
+PROGRESS_BYTES_MIN: Final = 4096
+"""What counts as taking something: a byte now and then does not."""
 NAMED_MAX: Final = 20
 """Slow readers named in one line of the log."""
 log = logging.getLogger("relay.worker")
@@ -42,7 +44,10 @@ class Pressure:
         """When it last took something, and how many bytes it had waiting then."""
         self._behind: dict[str, int] = {}
         """Names that fell behind since it was last said, and how often."""
+        self._leaving: dict[Session, int] = {}
+        """Closed here; they hold their bytes until these have left or the time for that is up."""
         self.bytes = 0
+        """Of all of them, those that leave too."""
         self.fell_behind = 0
         self.too_slow = 0
 
@@ -60,8 +65,7 @@ class Pressure:
     def remove(self, session: Session) -> None:
         """It is below its low-water mark again, or gone."""
         found = self._stuck.pop(session, None)
-        if found is not None:
-            self.bytes -= found[1]
+        self.bytes -= self._leaving.pop(session, 0) if found is None else found[1]
 
     def behind(self, name: str) -> None:
         """A reader has left live because it takes less than its logs bring."""
@@ -73,14 +77,17 @@ class Pressure:
         timeout_s = min(self._timeout_s, CROWDED_TIMEOUT_S) if self.crowded else self._timeout_s
         for session, (since, size) in list(self._stuck.items()):
             left = session.buffered
-            if left < size:
+            if size - left >= PROGRESS_BYTES_MIN:
                 self._stuck[session] = (now, left)
                 self._stuck.move_to_end(session)
                 self.bytes -= size - left
             elif now - since >= timeout_s:
                 self._close(session, "took nothing for too long")
-        while self.bytes > BUDGET_BYTES and self._stuck:
-            self._close(next(iter(self._stuck)), "too many bytes wait in this worker")
+        excess = sum([size for _, size in self._stuck.values()]) - BUDGET_BYTES
+        while excess > 0:
+            session, (_, size) = next(iter(self._stuck.items()))
+            excess -= size
+            self._close(session, "too many bytes wait in this worker")
         if self._behind:
             named = sorted(self._behind, key=lambda name: -self._behind[name])
             log.warning(
@@ -95,5 +102,6 @@ class Pressure:
     def _close(self, session: Session, why: str) -> None:
         self.too_slow += 1
         log.warning("reader_too_slow", extra={"reader": session.name, "peer": session.peer})
-        self.remove(session)
+        # Its bytes count until connection_lost: or those who wait would take their place too soon.
+        _, self._leaving[session] = self._stuck.pop(session)
         session.close(CloseCode.TOO_SLOW, detail=why)

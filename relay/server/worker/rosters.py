@@ -14,6 +14,7 @@ from typing import Final
 from relay import limits
 from relay.bus.link import Port
 from relay.bus.messages import Event, Members, Presence, Who
+from relay.chat.partition import partition_of
 from relay.wire.envelopes import Roster as RosterEnvelope
 from relay.wire.envelopes import pack
 
@@ -83,6 +84,12 @@ class Rosters:
         """A worker is gone, and its part of every roster with it."""
         for log in self._of_port.pop(port, ()):
             self.leave(log, port)
+
+    def forget(self, port: Port, partition: int) -> None:
+        """A worker says anew who is there in the logs of a partition."""
+        for log in list(self._of_port.get(port, ())):
+            if partition_of(log) == partition:
+                self.leave(log, port)
 
     def leave(self, log: str, port: Port) -> None:
         """A worker follows a log no more."""

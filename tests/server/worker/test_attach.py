@@ -1,0 +1,62 @@
+"""A partition without a home for a moment: what was said meanwhile is neither lost nor doubled."""
+
+from __future__ import annotations
+
+from relay.chat.names import INBOX_PREFIX
+from relay.chat.partition import partition_of
+from relay.server.worker.exchange import Exchange
+from relay.wire.envelopes import Members, Who
+from tests.support.cluster import until
+from tests.support.hubs import Guest, Town, Worker
+
+ROOM = "lobby"
+
+
+def _refuse(home: Worker, other: Worker, log: str) -> None:
+    """The home says to the other worker that it is none (as after an error of its store)."""
+    link = home.hub.exchange  # the exchange knows the port by which the other speaks
+    port = next(p for p, _ in link._attached if p.generation == other.hub.loopback.generation)
+    Exchange.refuse(link, port, partition_of(log))
+
+
+async def test_who_leaves_meanwhile_is_gone(town: Town) -> None:
+    """No ghost stays in the roster, the interest or the book of names."""
+    home, other = town.home(ROOM), town.other(ROOM)
+    guest = await Guest.arrive(other, "alice")
+    await guest.join(ROOM)
+    stays = await Guest.arrive(home, "bob")
+    await stays.join(ROOM)
+    _refuse(home, other, ROOM)
+    book = town.home(INBOX_PREFIX + "alice")
+    if book is not other:
+        _refuse(book, other, INBOX_PREFIX + "alice")
+    guest.leave_town()
+
+    async def members() -> list[str]:
+        stays.say(Who(9, ROOM))
+        answer = await stays.told(Members)
+        return [str(row[0]) for row in answer.names]
+
+    await until(lambda: "alice" not in book.hub.namebook._held, "the name to be free")
+    await until(
+        lambda: other.hub.routes.port_of(ROOM) is not None and not other.hub.fanout.feeds,
+        "the partition to be attached again",
+    )
+    assert await members() == ["bob"]
+    assert len(home.hub.interest.logs[ROOM]) == 1
+    again = await Guest.arrive(home, "alice")
+    again.leave_town()
+
+
+async def test_sends_under_way_keep_their_order(town: Town) -> None:
+    """Sends behind one that met NOT_HOME wait for it: none is answered out of order."""
+    home, other = town.home(ROOM), town.other(ROOM)
+    guest = await Guest.arrive(other, "alice")
+    await guest.join(ROOM)
+    for first in range(1, 200, 20):
+        guest.send(ROOM, first, first + 9)
+        _refuse(home, other, ROOM)
+        guest.send(ROOM, first + 10, first + 19)
+        await guest.acked(ROOM, first + 19)
+    await guest.has(ROOM, 200)
+    assert guest.seqs(ROOM) == list(range(1, 201))
