@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from relay.server.worker.home import Home, Waiting
     from relay.server.worker.hub import Hub
     from relay.server.worker.session import Session
+    from relay.store.generation import Begun
     from relay.store.group import Group
     from relay.store.log import Outcome, ResumePoint, Stored
     from relay.store.reader import SqliteReader
@@ -154,7 +155,7 @@ def seq_reused(_: WorkerContext) -> None:
 
     begin = generation.begin
 
-    def beginning(connection: apsw.Connection, **facts: object) -> tuple[int, str | None]:
+    def beginning(connection: apsw.Connection, **facts: object) -> Begun:
         meta = generation.read_meta(connection)
         if meta.get("clean") == 0:
             for (log_id,) in schema.rows(connection, "SELECT id FROM log"):
