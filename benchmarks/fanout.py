@@ -14,7 +14,7 @@ from benchmarks.swarm import Report, Swarm
 
 LOAD_SHARE_MAX: Final = 0.9
 """Of one core. Above it the load, not the server, may be what is measured: no ratio is shown."""
-SETTLE_S: Final = 60.0
+SETTLE_S: Final = 120.0
 MARKERS_MAX: Final = 10
 
 
@@ -160,6 +160,11 @@ class Fanout:
         in_time = swarm.progress - first
         self._next += sent
         report = swarm.settle(self._next - 1, everybody=False, deadline_s=SETTLE_S)
+        if report.missing or report.wrong:
+            raise WrongServer(
+                f"{report.missing} of the sample miss messages after {SETTLE_S:.0f} s:"
+                f" at {swarm.progress} of {self._next}; {report.wrong}"
+            )
         load_cpu_s = swarm.cpu_s() + time.process_time() - load_before
         delays = Delays()
         delays.add(report.delays)

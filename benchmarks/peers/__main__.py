@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import machine
-from benchmarks.fanout import Fanout, Offered, WrongServer
+from benchmarks.fanout import Fanout, Figures, Offered, WrongServer
 from benchmarks.peers.contenders import FLOOR, RELAY, Contender, contenders
 from benchmarks.peers.tls import KeyKind, certificate, one_suite
 from benchmarks.swarm import Swarm, SwarmError
@@ -39,6 +39,8 @@ LOADS: Final = (
     Offered(0, 64, 3),
 )
 SAMPLE: Final = 5
+FAILURES: Final = (WrongServer, SwarmError, OSError, RuntimeError)
+"""What a server that breaks or loses messages may cause; the others still get their turn."""
 INSIDE: Final = "RELAY_BENCH_PEERS"
 """Set to the directory of its files in the process that measures."""
 CONNECTIONS_P256: Final = 300
@@ -75,16 +77,21 @@ def _measure(options: argparse.Namespace, directory: Path) -> int:
     for number in range(options.rounds):
         for one in found:
             print(f"round {number + 1}/{options.rounds}: {one.name}", flush=True)
+            place = directory / f"{number}-{_file(one.name)}"
             try:
-                turn = _turn(one, directory / f"{number}-{_file(one.name)}", options.members)
-            except (WrongServer, SwarmError, OSError, RuntimeError) as error:
-                failures.append(f"{one.name}: {type(error).__name__}: {error}")
+                turn = _turn(one, place, options.members, failures)
+            except FAILURES as error:
+                failures.append(f"{one.name}: {error}")
                 print(f"  failed: {error}", file=sys.stderr, flush=True)
                 continue
             results[one.name]["turns"].append(turn)
     for one in found:
         if one.name not in (RELAY, FLOOR, "NATS plain") and results[one.name]["turns"]:
-            cost = _connect_cost(one.name, directory, "p256")
+            try:
+                cost = _connect_cost(one.name, directory, "p256")
+            except FAILURES as error:
+                failures.append(f"{one.name}, P-256: {error}")
+                continue
             results[one.name]["connect_p256_us"] = cost
     _save(options, results, missing, failures)
     return 1 if failures else 0
@@ -99,38 +106,48 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _turn(one: Contender, directory: Path, members: int) -> dict[str, Any]:
-    """Give a contender its turn."""
+def _turn(one: Contender, directory: Path, members: int, failures: list[str]) -> dict[str, Any]:
+    """Give a contender its turn. A load at which it fails is its last one in this turn."""
     directory.mkdir()
     with one.start(directory, members) as running:
         if one.warm_up:
             with Swarm(running.join("warm"), one.warm_up, sample=1):
                 running.processes.refresh()
         memory, cpu_s = running.processes.memory(), running.processes()
-        with Swarm(running.join("member"), members, sample=SAMPLE) as swarm:
+        with (
+            Swarm(running.join("member"), members, sample=SAMPLE) as swarm,
+            contextlib.closing(running.publisher()) as publisher,
+        ):
             connect_us = (running.processes() - cpu_s) / members * 1e6
             grown = running.processes.memory()["pss"] - memory["pss"]
-            with contextlib.closing(running.publisher()) as publisher:
-                fanout = Fanout(publisher, swarm, running.processes, one.window)
-                loads: dict[str, dict[str, Any]] = {}
-                for offered in LOADS:
-                    if offered.rate > one.rate_max:
-                        continue
+            fanout = Fanout(publisher, swarm, running.processes, one.window)
+            loads: dict[str, dict[str, Any]] = {}
+            for offered in LOADS:
+                if offered.rate > one.rate_max:
+                    continue
+                try:
                     fanout.begin()
                     figures = fanout.run(offered)
-                    loads[str(offered)] = figures.extra()
-                    print(
-                        f"  {offered!s:24} {figures.cpu_us_per_delivery:8.3f} µs"
-                        f" {figures.deliveries_per_s:12,.0f}/s"
-                        f"  kept up {figures.kept_up:4.2f}  load {figures.load_share:4.2f}"
-                        f"  p99 {figures.delays.figures().get('p99_us', 0) / 1000:8.1f} ms",
-                        flush=True,
-                    )
+                except FAILURES as error:
+                    failures.append(f"{one.name}, {offered}: {error}")
+                    print(f"  {offered!s:24} failed: {error}", file=sys.stderr, flush=True)
+                    break
+                loads[str(offered)] = figures.extra()
+                print(_line(offered, figures), flush=True)
     return {
         "connect_us": round(connect_us, 1),
         "memory_bytes_per_connection": round(grown / members),
         "loads": loads,
     }
+
+
+def _line(offered: Offered, figures: Figures) -> str:
+    return (
+        f"  {offered!s:24} {figures.cpu_us_per_delivery:8.3f} µs"
+        f" {figures.deliveries_per_s:12,.0f}/s"
+        f"  kept up {figures.kept_up:4.2f}  load {figures.load_share:4.2f}"
+        f"  p99 {figures.delays.figures().get('p99_us', 0) / 1000:8.1f} ms"
+    )
 
 
 def _file(name: str) -> str:
