@@ -18,6 +18,7 @@ from tests.torture.server import Server
 HOLD_S = (0.3, 4.0)
 LONG_HOLD_S = (6.0, 8.0)
 """Longer than ``worker_timeout_s``: the worker is replaced while it is stopped."""
+VICTIM_POLLS, VICTIM_POLL_S = 100, 0.05
 ALL_READERS_S = 2.0
 FREEZE_S = (0.1, 0.8)
 CLIENT_DEAD_S = (0.0, 2.0)
@@ -66,12 +67,21 @@ class Stage:
 Blow = Callable[[Stage], Awaitable[None]]
 
 
+async def _worker(stage: Stage) -> int | None:
+    """Choose a worker; wait for one if all are dead just now."""
+    for _ in range(VICTIM_POLLS):
+        if pids := stage.server.workers():
+            return stage.chance.choice(pids)
+        await asyncio.sleep(VICTIM_POLL_S)
+    return None
+
+
 async def kill_worker(stage: Stage) -> None:
     """``kill -9`` of a worker."""
-    pids = stage.server.workers()
-    if pids:
+    pid = await _worker(stage)
+    if pid is not None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(stage.chance.choice(pids), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
             stage.effort.worker_kills += 1
 
 
@@ -85,11 +95,14 @@ async def kill_all_workers(stage: Stage) -> None:
 
 async def kill_agent(stage: Stage) -> None:
     """``kill -9`` of the key agent."""
-    pid = stage.server.agent()
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-            stage.effort.agent_kills += 1
+    for _ in range(VICTIM_POLLS):
+        pid = stage.server.agent()
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                stage.effort.agent_kills += 1
+            return
+        await asyncio.sleep(VICTIM_POLL_S)
 
 
 async def kill_server(stage: Stage) -> None:
@@ -159,13 +172,13 @@ async def stop_all_readers(stage: Stage) -> None:
 
 async def stop_worker(stage: Stage) -> None:
     """SIGSTOP of a worker, mostly for less time than it takes to be replaced."""
-    pids = stage.server.workers()
-    if pids:
-        pid = stage.chance.choice(pids)
-        stage.server.hold(pid)
+    pid = await _worker(stage)
+    if pid is not None:
+        victim = pid
+        stage.server.hold(victim)
         stage.effort.stops += 1
         span = LONG_HOLD_S if stage.chance.random() < 0.15 else HOLD_S
-        stage.later(stage.chance.uniform(*span), lambda: stage.server.go_on(pid))
+        stage.later(stage.chance.uniform(*span), lambda: stage.server.go_on(victim))
 
 
 async def freeze_and_cut(stage: Stage) -> None:
@@ -183,9 +196,8 @@ async def freeze_and_cut(stage: Stage) -> None:
 
 async def freeze_and_kill(stage: Stage) -> None:
     """SIGSTOP a worker, and kill it when it has work waiting."""
-    pids = stage.server.workers()
-    if pids:
-        pid = stage.chance.choice(pids)
+    pid = await _worker(stage)
+    if pid is not None:
         stage.server.hold(pid)
         stage.effort.stops += 1
         await asyncio.sleep(stage.chance.uniform(*FREEZE_S))
