@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from loadtest.run import run_locust, take_flag
+from loadtest.run import end_on_term, run_locust, take_flag
 from loadtest.served import NotServed, Served
 
 KILLS: Final = (0.2, 0.4)
@@ -47,6 +47,7 @@ def hurt(server: Served, seconds: float, over: threading.Event) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run; return Locust's exit code."""
+    end_on_term()
     flags = list(arguments)
     workers = int(take_flag(flags, "--workers", "0"))
     seconds = float(take_flag(flags, "--seconds", "300"))

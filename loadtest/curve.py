@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import psutil
 
-from loadtest.run import run_locust, take_flag
+from loadtest.run import end_on_term, run_locust, take_flag
 from loadtest.served import NotServed, Served
 
 SAMPLE_S: Final = 1.0
@@ -102,6 +102,7 @@ def row(users: int, summary: dict[str, Any], usage: Usage, passed_s: float, stat
 
 def main(arguments: Sequence[str]) -> int:
     """Run; return the exit code."""
+    end_on_term()
     given = list(arguments)
     flags: list[str] = []
     if "--" in given:

@@ -71,13 +71,18 @@ def take_flag(flags: list[str], name: str, default: str) -> str:
     return value
 
 
-def _terminated(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)  # so that what was started is ended
+def end_on_term() -> None:
+    """Let SIGTERM end this program as an exception does: what it started is ended too."""
+
+    def terminated(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, terminated)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run; return the exit code."""
-    signal.signal(signal.SIGTERM, _terminated)
+    end_on_term()
     flags = list(arguments)
     workers = take_flag(flags, "--workers", "0")
     if not workers.isdecimal():

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from loadtest.run import run_locust
+from loadtest.run import end_on_term, run_locust
 from loadtest.served import NotServed, Served
 
 FLAGS: Final = (
@@ -42,6 +42,7 @@ def faults(summary: dict[str, Any]) -> list[str]:
 
 def main() -> int:
     """Run; return the exit code."""
+    end_on_term()
     with tempfile.TemporaryDirectory(prefix="relay-smoke-") as scratch:
         path = Path(scratch) / "summary.json"
         try:

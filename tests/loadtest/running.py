@@ -24,13 +24,15 @@ class Run:
     """Empty when none was written."""
 
 
-def run_swarm(address: str, scratch: Path, *flags: str, locustfile: Path | None = None) -> Run:
-    """Run the swarm without a web page, to its end. ``locustfile``: instead of the scenarios."""
+def run_swarm(address: str, scratch: Path, *flags: str) -> Run:
+    """Run the swarm on a relay, without a web page, to its end."""
+    return run_program("run", scratch, "--host", address, "--headless", "--only-summary", *flags)
+
+
+def run_program(name: str, scratch: Path, *flags: str) -> Run:
+    """Run one of the programs of ``loadtest`` to its end."""
     summary = scratch / "summary.json"
-    command = [sys.executable, "-m", "loadtest.run", "--host", address, "--headless"]
-    command += ["--only-summary", "--json-summary", str(summary), *flags]
-    if locustfile is not None:
-        command += ["--locustfile", str(locustfile)]
+    command = [sys.executable, "-m", f"loadtest.{name}", "--json-summary", str(summary), *flags]
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

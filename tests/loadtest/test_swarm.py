@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.loadtest.running import run_swarm
+from tests.loadtest.running import run_program, run_swarm
 from tests.support.cluster import ROOT, Relay
 
 CROWD = ("--users", "24", "--spawn-rate", "24", "--rooms", "6", "--writers", "0.5")
@@ -121,8 +121,18 @@ def test_the_documented_locustfile_works_as_it_stands(data: Path, tmp_path: Path
     with Relay(data, workers=2) as relay:
         run = run_swarm(
             relay.address, tmp_path, "--users", "8", "--spawn-rate", "8", "--run-time", "5s",
-            locustfile=locustfile,
+            "--locustfile", str(locustfile),
         )  # fmt: skip
     assert run.status == 0, run.output
     assert run.summary["checked"] > 0
     assert run.summary["violations"] == run.summary["failures"] == 0
+
+
+def test_nothing_is_lost_while_the_server_is_hurt(tmp_path: Path) -> None:
+    run = run_program("chaos", tmp_path, *CROWD, "--workers", "2", "--seconds", "9", "--rate", "2",
+                      "--scenario", "many-small-rooms")  # fmt: skip
+    assert run.status == 0, run.output
+    assert run.output.count("chaos: kill -9") == 2
+    assert "chaos: started again" in run.output
+    assert run.summary["violations"] == run.summary["failures"] == 0
+    assert run.summary["counts"]["connections lost"] >= 24
