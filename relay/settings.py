@@ -26,6 +26,8 @@ from relay.errors import UsageError
 
 WORKERS_MAX: Final = 256
 ENVIRONMENT_PREFIX: Final = "RELAY_"
+SHOWN_CHARS_MAX: Final = 60
+"""How much of a wrong value is shown: an error is one line."""
 
 
 class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -296,9 +298,25 @@ def _convert(declaration: Declaration, value: object, source: str) -> object:
     try:
         # Text is all that the environment has; a file has types of its own, which must be right.
         return msgspec.convert(value, declaration.type, strict=not is_text)
-    except msgspec.ValidationError as error:
-        reason = str(error).split(" - at ")[0]
-        raise UsageError(f"{source}: {declaration.path}: {reason}") from None
+    except msgspec.ValidationError:
+        given = json.dumps(value, ensure_ascii=False, default=str)
+        if len(given) > SHOWN_CHARS_MAX:
+            given = given[:SHOWN_CHARS_MAX] + "..."
+        expected = _expected(declaration)
+        raise UsageError(
+            f"{source}: {declaration.path}: expected {expected}, not {given}"
+        ) from None
+
+
+def _expected(declaration: Declaration) -> str:
+    """Return in words what a setting takes; msgspec's own words name Python's types."""
+    plain, meta = typing.get_args(declaration.type)
+    if typing.get_origin(plain) is Literal:
+        return "one of " + ", ".join(typing.get_args(plain))
+    if plain in (int, float):
+        number = "a whole number" if plain is int else "a number"
+        return f"{number} from {meta.ge} to {meta.le}"
+    return "a list of one text or more" if _is_list(declaration.type) else "text"
 
 
 def _is_list(kind: object) -> bool:

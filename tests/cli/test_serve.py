@@ -88,8 +88,8 @@ def test_a_key_file_open_to_others(tmp_path: Path) -> None:
     [
         (["--nonsense"], {}, "No such option"),
         (["--bind", "7475"], {}, "--bind 7475: expected HOST:PORT"),
-        (["--workers", "some"], {}, "--workers: server.workers: Expected `int`"),
-        (["--workers", "-1"], {}, "--workers: server.workers: Expected `int` >= 0"),
+        (["--workers", "some"], {}, "--workers: server.workers: expected a whole number"),
+        (["--workers", "-1"], {}, "--workers: server.workers: expected a whole number from 0"),
         (["--config", "/nonexistent"], {}, "/nonexistent: cannot be read"),
         ([], {"RELAY_SERVER__WROKERS": "1"}, "did you mean RELAY_SERVER__WORKERS?"),
     ],
