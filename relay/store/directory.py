@@ -18,6 +18,7 @@ FORMAT: Final = f"relay data directory, format 1, partitions {PARTITIONS}\n"
 FORMAT_BYTES_MAX: Final = 1024
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
+ADVICE: Final = "put that right, or name another directory with --data"
 
 
 class DirectoryLock:
@@ -59,7 +60,7 @@ class DataDirectory:
         except OSError as error:
             raise _unusable(path, error) from error
         if not os.access(path, os.W_OK | os.X_OK):
-            raise StartError(f"data directory {path}: not writable for this user")
+            raise StartError(f"data directory: {path}: not writable for this user: {ADVICE}")
 
     def partition_path(self, partition: int) -> Path:
         """Return the path of a partition's SQLite file."""
@@ -134,7 +135,14 @@ class DataDirectory:
 
 
 def _unusable(path: Path, error: OSError) -> StartError:
-    return StartError(f"data directory: {path}: {error.strerror or error}")
+    where = error.filename or path  # may be a file in it, or what is in the way above it
+    if isinstance(error, FileExistsError):
+        why = "it is not a directory"
+    elif isinstance(error, NotADirectoryError):
+        why = "it lies below something that is not a directory"
+    else:
+        why = error.strerror or str(error)
+    return StartError(f"data directory: {where}: {why}: {ADVICE}")
 
 
 def _first_line(text: str) -> str:

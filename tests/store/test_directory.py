@@ -79,8 +79,15 @@ def test_logs_without_a_format_are_refused(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
-    with pytest.raises(StartError, match=r"data directory: .*data: File exists"):
+    with pytest.raises(StartError, match=r"/data: it is not a directory: .* with --data"):
         DataDirectory(tmp_path / "data")
+    with pytest.raises(StartError, match=r"/data/x: it lies below .*: .* with --data"):
+        DataDirectory(tmp_path / "data" / "x")
+    DataDirectory(tmp_path)
+    (tmp_path / "logs").rmdir()
+    (tmp_path / "logs").touch()
+    with pytest.raises(StartError, match=r"/logs: it is not a directory"):
+        DataDirectory(tmp_path)
 
 
 def test_a_second_server_is_told_who_holds_it(tmp_path: Path) -> None:
