@@ -11,7 +11,7 @@ from relay import __version__
 from relay.cli.exits import CommandError, Exit
 from relay.cli.options import Target
 from relay.cli.server_keys import accept_unknown, changed_key
-from relay.client.address import Address, is_fingerprint, parse_address
+from relay.client.address import Address, fingerprint_mistake, parse_address
 from relay.client.aio import Client
 from relay.client.errors import NameTaken, ServerKeyMismatch, UnknownServerKey
 from relay.client.known_servers import KnownServers
@@ -62,8 +62,8 @@ def _address(target: Target) -> Address:
     address = parse_address(target.address)
     if target.fingerprint is None:
         return address
-    if not is_fingerprint(target.fingerprint):
-        raise UsageError("--fingerprint: not a fingerprint: 52 characters of a-z and 2-7")
+    if mistake := fingerprint_mistake(target.fingerprint):
+        raise UsageError(f"--fingerprint: {mistake}")
     if address.fingerprint not in (None, target.fingerprint):
         raise UsageError("--fingerprint and the fingerprint in the address differ")
     return address._replace(fingerprint=target.fingerprint)

@@ -10,6 +10,8 @@ from relay.errors import UsageError
 SCHEME: Final = "relay://"
 PORT_DEFAULT: Final = 7475
 FORM: Final = "relay://[FINGERPRINT@]HOST[:PORT]"
+FINGERPRINT_CHARS: Final = 52
+_ALPHABET: Final = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 _FINGERPRINT: Final = re.compile(r"[a-z2-7]{51}[aq]")
 """SHA-256 in lowercase base32 without padding: 52 characters; the last one carries a single bit."""
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
@@ -34,6 +36,20 @@ def is_fingerprint(text: str) -> bool:
     return _FINGERPRINT.fullmatch(text) is not None
 
 
+def fingerprint_mistake(text: str) -> str | None:
+    """Return what is wrong with a fingerprint that a person typed, or None if it is well-formed."""
+    if is_fingerprint(text):
+        return None
+    if len(text) != FINGERPRINT_CHARS:
+        return f"the fingerprint has {len(text)} characters instead of {FINGERPRINT_CHARS}"
+    if is_fingerprint(text.lower()):
+        return "the fingerprint must be in lower case"
+    for place, char in enumerate(text, 1):
+        if char.lower() not in _ALPHABET:
+            return f"character {place} of the fingerprint is {char!r}; it has only a-z and 2-7"
+    return f"the last character of the fingerprint is {text[-1]!r}; it can only be a or q"
+
+
 def parse_address(text: str) -> Address:
     """Return the address that a person typed. The scheme may be left out.
 
@@ -45,8 +61,8 @@ def parse_address(text: str) -> Address:
         raise _wrong(text, "it does not begin with relay://")
     rest = rest.removeprefix(SCHEME).removesuffix("/")
     key, at, place = rest.rpartition("@")
-    if at and not is_fingerprint(key):
-        raise _wrong(text, "the fingerprint is not 52 characters of a-z and 2-7")
+    if at and (mistake := fingerprint_mistake(key)):
+        raise _wrong(text, mistake)
     host, port = _split_port(text, place)
     return Address(host, port, key if at else None)
 
