@@ -48,7 +48,7 @@ def tail(
     server no longer holds is reported as a gap.
     """
     if since is not None and last is not None:
-        raise click.UsageError("--since and --last exclude each other")
+        raise click.UsageError("--since and -n (--last) exclude each other")
     room = checked_room(room)
     name = checked_name(name) or program_name()
     output = Output.stdout()
