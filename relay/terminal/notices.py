@@ -23,6 +23,17 @@ _WHY_GAP: Final[dict[int, str]] = {
     GapReason.RETENTION: "the server no longer holds them",
 }
 
+_WHY_AWAY: Final = {
+    "GOING_AWAY": "the server stops or restarts",
+    "INTERNAL": "the server failed on this connection",
+    "IDLE": "nothing was heard for too long",
+    "TOO_SLOW": "too much was waiting to be read here",
+    "OVERLOADED": "the server has too many connections now",
+    "LOGIN_TIMEOUT": "the login took too long",
+}
+"""The close codes after which the client comes back by itself. The protocol's own words for them
+speak to the authors of clients ("connect again"), and a person would take them for an order."""
+
 
 class Narrator:
     """Tells what happens, and only what is news: remembers what it said of the connection."""
@@ -55,7 +66,7 @@ class Narrator:
             told, self._problem = self._problem, event.detail
             if told == event.detail:
                 return None
-            return f"reconnecting: {event.detail or 'the connection was lost'}"
+            return f"reconnecting: {_why_away(event.detail)}"
         if event.state is State.ONLINE and self._problem is not None:
             self._problem = None
             return "connected again"
@@ -69,6 +80,14 @@ class Narrator:
         ]
         went = [f"{harmless_name(name)} left" for name in event.left if name != self._me]
         return ", ".join(came + went) or None
+
+
+def _why_away(detail: str) -> str:
+    """Return why the client waits, in a person's words; a code's name stays, to be searched for."""
+    name = detail.partition(":")[0]
+    if name in _WHY_AWAY:
+        return f"{_WHY_AWAY[name]} ({name})"
+    return detail or "the connection was lost"
 
 
 def _gap(gap: Gap) -> str:

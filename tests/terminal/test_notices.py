@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.chat.entries import Cursor, GapReason
+from relay.client.errors import describe_close
 from relay.client.events import (
     Gap,
     Live,
@@ -17,6 +18,7 @@ from relay.client.events import (
     Unfollowed,
 )
 from relay.terminal.notices import Narrator, members_notice
+from relay.wire.codes import CloseCode, may_reconnect
 
 EPOCH = bytes(8)
 OTHER_EPOCH = b"\1" * 8
@@ -30,7 +32,7 @@ def test_the_connection_is_news_only_when_it_changes() -> None:
         for event in (
             StateChanged(State.CONNECTING),
             StateChanged(State.ONLINE),
-            StateChanged(State.WAITING, "GOING_AWAY: it stops", 1.0),
+            StateChanged(State.WAITING, describe_close(CloseCode.GOING_AWAY), 1.0),
             StateChanged(State.CONNECTING),
             StateChanged(State.WAITING, "refused", 1.0),
             StateChanged(State.CONNECTING),
@@ -41,11 +43,20 @@ def test_the_connection_is_news_only_when_it_changes() -> None:
         )
     ]
     assert [notice for notice in told if notice] == [
-        "reconnecting: GOING_AWAY: it stops",
+        "reconnecting: the server stops or restarts (GOING_AWAY)",
         "reconnecting: refused",
         "connected again",
         "reconnecting: refused",
     ]
+
+
+@pytest.mark.parametrize("code", [code for code in CloseCode if may_reconnect(code)])
+def test_no_close_code_gives_orders(code: CloseCode) -> None:
+    """Each after which the client comes back by itself has words for people, and keeps its name."""
+    notice = Narrator().notice_of(StateChanged(State.WAITING, describe_close(code), 1.0))
+    assert notice is not None
+    assert notice.endswith(f" ({code.name})")
+    assert "connect again" not in notice
 
 
 def roster(joined: tuple[Member, ...], left: tuple[str, ...]) -> RosterChanged:
