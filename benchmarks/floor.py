@@ -80,6 +80,10 @@ class FloorPublisher:
         """See ``Publisher``."""
         self._socket.sendall(b"".join([body + self._padding for body in bodies]))
 
+    def publish_to(self, log: str, bodies: list[bytes]) -> None:
+        """See ``RoomPublisher``: there are no rooms."""
+        self.publish(bodies)
+
     def collect(self, timeout_s: float) -> None:
         """See ``Publisher``: there are no answers, so this only waits."""
         self._socket.settimeout(max(timeout_s, 0.0001))

@@ -34,6 +34,14 @@ class Publisher(Protocol):
         ...
 
 
+class RoomPublisher(Publisher, Protocol):
+    """One that can send to any room."""
+
+    def publish_to(self, log: str, bodies: list[bytes]) -> None:
+        """Send messages into a room, with one write."""
+        ...
+
+
 class RelayPublisher:
     """Sends into logs of a relay, and notes when each message was acknowledged."""
 
@@ -99,7 +107,7 @@ class RelayPublisher:
 class RoomsPublisher:
     """Sends each message into many rooms, one after another, evenly spread over some time."""
 
-    def __init__(self, publisher: RelayPublisher, logs: tuple[str, ...], over_s: float) -> None:
+    def __init__(self, publisher: RoomPublisher, logs: tuple[str, ...], over_s: float) -> None:
         self._publisher = publisher
         self._logs = logs
         self._step_ns = int(over_s * 1e9 / len(logs))

@@ -26,7 +26,8 @@ BEGIN: Final = "<!-- peers: made by python -m benchmarks.report -->"
 END: Final = "<!-- end of peers -->"
 RELAY: Final = "Relay"
 FLOOR: Final = "kernel floor"
-KEEPS_UP: Final = 0.95
+KEEPS_UP: Final = 0.9
+"""Of what was offered, delivered when the last message was sent; some are always on their way."""
 
 
 class Figure(NamedTuple):

@@ -23,8 +23,9 @@ from typing import Any, Final
 
 from benchmarks import machine
 from benchmarks.fanout import Fanout, Figures, Offered, WrongServer
-from benchmarks.peers.contenders import FLOOR, RELAY, Contender, contenders
+from benchmarks.peers.contenders import FLOOR, RELAY, Contender, Running, contenders
 from benchmarks.peers.tls import KeyKind, certificate, one_suite
+from benchmarks.publishers import RoomsPublisher
 from benchmarks.swarm import Swarm, SwarmError
 from relay import __version__
 
@@ -39,6 +40,8 @@ LOADS: Final = (
     Offered(0, 64, 3),
 )
 SAMPLE: Final = 5
+LOBBY: Final = "lobby"
+ROOM_MEMBERS, ROOM_RATE = 10, 5.0
 FAILURES: Final = (WrongServer, SwarmError, OSError, RuntimeError)
 """What a server that breaks or loses messages may cause; the others still get their turn."""
 INSIDE: Final = "RELAY_BENCH_PEERS"
@@ -111,12 +114,12 @@ def _turn(one: Contender, directory: Path, members: int, failures: list[str]) ->
     directory.mkdir()
     with one.start(directory, members) as running:
         if one.warm_up:
-            with Swarm(running.join("warm"), one.warm_up, sample=1):
+            with Swarm(running.join("warm", LOBBY), one.warm_up, sample=1):
                 running.processes.refresh()
         memory, cpu_s = running.processes.memory(), running.processes()
         with (
-            Swarm(running.join("member"), members, sample=SAMPLE) as swarm,
-            contextlib.closing(running.publisher()) as publisher,
+            Swarm(running.join("member", LOBBY), members, sample=SAMPLE) as swarm,
+            contextlib.closing(running.publisher(LOBBY)) as publisher,
         ):
             connect_us = (running.processes() - cpu_s) / members * 1e6
             grown = running.processes.memory()["pss"] - memory["pss"]
@@ -134,6 +137,12 @@ def _turn(one: Contender, directory: Path, members: int, failures: list[str]) ->
                     break
                 loads[str(offered)] = figures.extra()
                 print(_line(offered, figures), flush=True)
+        if one.rooms:
+            count = max(members // 5, 1)
+            load = f"{count} rooms × {ROOM_MEMBERS}, {ROOM_RATE:g}/s each"
+            figures = _rooms(running, count)
+            loads[load] = figures.extra()
+            print(_line(load, figures), flush=True)
     return {
         "connect_us": round(connect_us, 1),
         "memory_bytes_per_connection": round(grown / members),
@@ -141,9 +150,22 @@ def _turn(one: Contender, directory: Path, members: int, failures: list[str]) ->
     }
 
 
-def _line(offered: Offered, figures: Figures) -> str:
+def _rooms(running: Running, count: int) -> Figures:
+    """Have many small rooms, each with its own slow conversation; return the figures."""
+    rooms = tuple(f"room{number:03}" for number in range(count))
+    with (
+        Swarm(running.join("small", *rooms), len(rooms) * ROOM_MEMBERS, sample=4 * SAMPLE) as swarm,
+        contextlib.closing(running.publisher(*rooms)) as sender,
+    ):
+        publisher = RoomsPublisher(sender, rooms, 0.95 / ROOM_RATE)
+        fanout = Fanout(publisher, swarm, running.processes)
+        fanout.begin()
+        return fanout.run(Offered(ROOM_RATE, 1, 4))
+
+
+def _line(offered: Offered | str, figures: Figures) -> str:
     return (
-        f"  {offered!s:24} {figures.cpu_us_per_delivery:8.3f} µs"
+        f"  {offered!s:26} {figures.cpu_us_per_delivery:8.3f} µs"
         f" {figures.deliveries_per_s:12,.0f}/s"
         f"  kept up {figures.kept_up:4.2f}  load {figures.load_share:4.2f}"
         f"  p99 {figures.delays.figures().get('p99_us', 0) / 1000:8.1f} ms"
@@ -162,10 +184,10 @@ def _connect_cost(name: str, directory: Path, kind: KeyKind) -> float:
     one = next(other for other in others if other.name == name)
     with (
         one.start(place, CONNECTIONS_P256) as running,
-        Swarm(running.join("warm"), one.warm_up, sample=1),
+        Swarm(running.join("warm", LOBBY), one.warm_up, sample=1),
     ):
         cpu_s = running.processes()
-        with Swarm(running.join("member"), CONNECTIONS_P256, sample=1):
+        with Swarm(running.join("member", LOBBY), CONNECTIONS_P256, sample=1):
             return round((running.processes() - cpu_s) / CONNECTIONS_P256 * 1e6, 1)
 
 

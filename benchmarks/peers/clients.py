@@ -51,26 +51,33 @@ class PeerSubscriber:
 class PeerConnect:
     """Connects a swarm to a peer."""
 
-    dialect: Dialect
+    dialects: tuple[Dialect, ...]
+    """Subscriber n follows the topic of the one at n modulo their number."""
     port: int
     tls: bool
     prefix: str
 
     def __call__(self, index: int) -> PeerSubscriber:
         """Return subscriber number ``index``."""
-        return PeerSubscriber(self.dialect, self.port, self.tls, f"{self.prefix}{index}")
+        dialect = self.dialects[index % len(self.dialects)]
+        return PeerSubscriber(dialect, self.port, self.tls, f"{self.prefix}{index}")
 
 
 class PeerPublisher:
     """Publishes to a peer; what comes back is read and forgotten."""
 
-    def __init__(self, dialect: Dialect, port: int, tls: bool) -> None:
-        self._dialect = dialect
+    def __init__(self, dialects: dict[str, Dialect], port: int, tls: bool) -> None:
+        self._dialects = dialects
+        self._first, dialect = next(iter(dialects.items()))
         self._stream = dialect.connect(port, tls, "publisher")
 
     def publish(self, bodies: list[bytes]) -> None:
-        """Send messages with one write."""
-        self._stream.write(b"".join(map(self._dialect.message, bodies)))
+        """Send messages to the first topic, with one write."""
+        self.publish_to(self._first, bodies)
+
+    def publish_to(self, log: str, bodies: list[bytes]) -> None:
+        """Send messages to a topic, with one write."""
+        self._stream.write(b"".join(map(self._dialects[log].message, bodies)))
 
     def collect(self, timeout_s: float) -> None:
         """Take answers for at most so long."""

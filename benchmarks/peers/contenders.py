@@ -13,7 +13,7 @@ from benchmarks.floor import Floor
 from benchmarks.peers.servers import PEERS, Peer, PeerServer
 from benchmarks.peers.tls import Certificate
 from benchmarks.processes import Processes
-from benchmarks.publishers import WINDOW, Publisher
+from benchmarks.publishers import WINDOW, RoomPublisher
 from benchmarks.relay_server import RelayServer
 from benchmarks.swarm import Connect
 
@@ -26,9 +26,10 @@ class Running:
     """A server that runs."""
 
     processes: Processes
-    join: Callable[[str], Connect]
-    """Prefix of the members' names to what connects them."""
-    publisher: Callable[[], Publisher]
+    join: Callable[..., Connect]
+    """(prefix of the members' names, topics ...) to what connects them."""
+    publisher: Callable[..., RoomPublisher]
+    """(topics ...) to a publisher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Contender:
     warm_up: int = WARM_UP
     """Members that connect, and go, before anything is measured."""
     window: int = WINDOW
+    rooms: bool = True
+    """False: it knows one topic alone."""
     rate_max: float = float("inf")
     """Higher rates are left out: it cannot keep up by far."""
 
@@ -53,8 +56,8 @@ def _relay(directory: Path, members: int) -> Iterator[Running]:
     with RelayServer(directory / "data", workers=1, cores=machine.SERVER_CORES) as server:
         yield Running(
             server.processes,
-            lambda prefix: server.join("lobby", prefix=prefix),
-            partial(server.publisher, "lobby"),
+            lambda prefix, *topics: server.join(*topics, prefix=prefix),
+            lambda *topics: server.publisher(topics[0]),
         )
 
 
@@ -62,7 +65,7 @@ def _relay(directory: Path, members: int) -> Iterator[Running]:
 def _floor(directory: Path, members: int) -> Iterator[Running]:
     with Floor(directory, members) as floor:
         floor.processes.pin(machine.SERVER_CORES)
-        yield Running(floor.processes, lambda prefix: floor.join(), floor.publisher)
+        yield Running(floor.processes, lambda *_: floor.join(), lambda *_: floor.publisher())
 
 
 @contextmanager
@@ -76,7 +79,15 @@ def contenders(certificate: Certificate, relay_version: str) -> tuple[list[Conte
     """Return who can take part here, and the names of those who cannot."""
     found = [
         Contender(
-            FLOOR, "send() in a loop", "none", "none", _floor, warm_up=0, window=64, rate_max=100
+            FLOOR,
+            "send() in a loop",
+            "none",
+            "none",
+            _floor,
+            warm_up=0,
+            window=64,
+            rooms=False,
+            rate_max=100,
         ),
         Contender(
             RELAY,
@@ -94,5 +105,7 @@ def contenders(certificate: Certificate, relay_version: str) -> tuple[list[Conte
             continue
         encryption = "TLS 1.3, AES-256-GCM, X25519, RSA-3072" if peer.tls else "none"
         start = partial(_peer, peer, certificate)
-        found.append(Contender(peer.name, version, encryption, "none, at most once", start))
+        found.append(
+            Contender(peer.name, version, encryption, "none, at most once", start, rooms=peer.rooms)
+        )
     return found, missing

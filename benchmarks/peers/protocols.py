@@ -16,7 +16,7 @@ SIZE: Final = payload.SIZE_BYTES
 
 
 class Dialect(Protocol):
-    """One peer's protocol."""
+    """One peer's protocol, for one topic."""
 
     @property
     def unit(self) -> int:
@@ -60,8 +60,14 @@ def read_until(source: PlainStream, wanted: bytes) -> bytes:
 class Nats:
     """NATS core: fire and forget."""
 
-    _HEAD: Final = b"MSG lobby 1 %d\r\n" % SIZE
-    unit = len(_HEAD) + SIZE + 2
+    def __init__(self, topic: str = TOPIC) -> None:
+        self._topic = topic.encode()
+        self._head = b"MSG %b 1 %d\r\n" % (self._topic, SIZE)
+
+    @property
+    def unit(self) -> int:
+        """See ``Dialect``."""
+        return len(self._head) + SIZE + 2
 
     def connect(self, port: int, tls: bool, name: str) -> PlainStream:
         """See ``Dialect``: the server speaks first, in clear, then TLS begins."""
@@ -79,12 +85,12 @@ class Nats:
 
     def subscribe(self, stream: PlainStream) -> None:
         """See ``Dialect``."""
-        stream.write(b"SUB lobby 1\r\nPING\r\n")
+        stream.write(b"SUB %b 1\r\nPING\r\n" % self._topic)
         read_until(stream, b"PONG\r\n")
 
     def message(self, body: bytes) -> bytes:
         """See ``Dialect``."""
-        return b"PUB lobby %d\r\n%b\r\n" % (len(body), body)
+        return b"PUB %b %d\r\n%b\r\n" % (self._topic, len(body), body)
 
     def bodies(self, data: bytes) -> tuple[list[bytes], bytes]:
         """See ``Dialect``: a PING may stand between messages."""
@@ -95,10 +101,10 @@ class Nats:
                 at += 6
             elif len(data) - at < self.unit:
                 return found, data[at:]
-            elif not data.startswith(self._HEAD, at):
+            elif not data.startswith(self._head, at):
                 raise ValueError(f"NATS said {data[at : at + 60]!r}")
             else:
-                start = at + len(self._HEAD)
+                start = at + len(self._head)
                 found.append(data[start : start + SIZE])
                 at += self.unit
 
@@ -129,8 +135,11 @@ class _FixedHead:
 class Redis(_FixedHead):
     """RESP 2: PUBLISH and SUBSCRIBE."""
 
-    head = b"*3\r\n$7\r\nmessage\r\n$5\r\nlobby\r\n$%d\r\n" % SIZE
     tail = b"\r\n"
+
+    def __init__(self, topic: str = TOPIC) -> None:
+        self._topic = b"$%d\r\n%b\r\n" % (len(topic), topic.encode())
+        self.head = b"*3\r\n$7\r\nmessage\r\n%b$%d\r\n" % (self._topic, SIZE)
 
     def connect(self, port: int, tls: bool, name: str) -> PlainStream:
         """See ``Dialect``."""
@@ -138,19 +147,21 @@ class Redis(_FixedHead):
 
     def subscribe(self, stream: PlainStream) -> None:
         """See ``Dialect``."""
-        stream.write(b"*2\r\n$9\r\nSUBSCRIBE\r\n$5\r\nlobby\r\n")
+        stream.write(b"*2\r\n$9\r\nSUBSCRIBE\r\n" + self._topic)
         read_until(stream, b":1\r\n")
 
     def message(self, body: bytes) -> bytes:
         """See ``Dialect``."""
-        return b"*3\r\n$7\r\nPUBLISH\r\n$5\r\nlobby\r\n$%d\r\n%b\r\n" % (len(body), body)
+        return b"*3\r\n$7\r\nPUBLISH\r\n%b$%d\r\n%b\r\n" % (self._topic, len(body), body)
 
 
 class Mqtt(_FixedHead):
     """MQTT 3.1.1, QoS 0."""
 
-    _TOPIC: Final = len(TOPIC).to_bytes(2, "big") + TOPIC.encode()
-    head = bytes((0x30, (len(_TOPIC) + SIZE) % 128 | 0x80, (len(_TOPIC) + SIZE) // 128)) + _TOPIC
+    def __init__(self, topic: str = TOPIC) -> None:
+        self._topic = len(topic).to_bytes(2, "big") + topic.encode()
+        length = len(self._topic) + SIZE
+        self.head = bytes((0x30, length % 128 | 0x80, length // 128)) + self._topic
 
     def connect(self, port: int, tls: bool, name: str) -> PlainStream:
         """See ``Dialect``: a clean session without keep-alive."""
@@ -164,7 +175,7 @@ class Mqtt(_FixedHead):
 
     def subscribe(self, stream: PlainStream) -> None:
         """See ``Dialect``."""
-        body = b"\x00\x01" + self._TOPIC + b"\x00"
+        body = b"\x00\x01" + self._topic + b"\x00"
         stream.write(bytes((0x82, len(body))) + body)
         read_until(stream, b"\x90\x03\x00\x01\x00")
 
@@ -177,6 +188,10 @@ class WebSocket(_FixedHead):
     """RFC 6455: members on /follow, the publisher on /publish; whatever it sends goes to all."""
 
     head = b"\x82\x7e" + SIZE.to_bytes(2, "big")
+
+    def __init__(self, topic: str = TOPIC) -> None:
+        """Take a topic as the others do; there is only one."""
+
     _MASKED: Final = b"\x82\xfe" + SIZE.to_bytes(2, "big") + bytes(4)
 
     def connect(self, port: int, tls: bool, name: str) -> PlainStream:

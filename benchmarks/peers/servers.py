@@ -28,14 +28,15 @@ class Peer:
     """One server to compare with."""
 
     name: str
-    dialect: Dialect
+    dialect: Callable[[str], Dialect]
+    """Topic to the protocol for it."""
     tls: bool
     command: Callable[[int, Path, Certificate], list[str]]
     """(port, directory for its files, certificate) to what starts it."""
     version: Callable[[], str | None]
     """None: it is not installed."""
-    durability = "none"
-    delivery = "at most once"
+    rooms: bool = True
+    """False: it knows one topic alone."""
 
 
 def _nats(tls: bool) -> Callable[[int, Path, Certificate], list[str]]:
@@ -112,12 +113,12 @@ def _installed(module: str) -> Callable[[], str | None]:
 
 
 PEERS = (
-    Peer("NATS TLS", Nats(), True, _nats(True), _says("nats-server", "--version")),
-    Peer("NATS plain", Nats(), False, _nats(False), _says("nats-server", "--version")),
-    Peer("Mosquitto TLS", Mqtt(), True, _mosquitto, _says("mosquitto", "-h")),
-    Peer("Redis TLS", Redis(), True, _redis, _says("redis-server", "--version")),
-    Peer("picows TLS", WebSocket(), True, _python("picows"), _installed("picows")),
-    Peer("websockets TLS", WebSocket(), True, _python("websockets"), _installed("websockets")),
+    Peer("NATS TLS", Nats, True, _nats(True), _says("nats-server", "--version")),
+    Peer("NATS plain", Nats, False, _nats(False), _says("nats-server", "--version")),
+    Peer("Mosquitto TLS", Mqtt, True, _mosquitto, _says("mosquitto", "-h")),
+    Peer("Redis TLS", Redis, True, _redis, _says("redis-server", "--version")),
+    Peer("picows TLS", WebSocket, True, _python("picows"), _installed("picows"), False),
+    Peer("websockets TLS", WebSocket, True, _python("websockets"), _installed("websockets"), False),
 )
 
 
@@ -152,13 +153,15 @@ class PeerServer:
         self._process.kill()
         self._process.wait()
 
-    def join(self, prefix: str) -> PeerConnect:
-        """Return what connects a swarm."""
-        return PeerConnect(self._peer.dialect, self.port, self._peer.tls, prefix)
+    def join(self, prefix: str, *topics: str) -> PeerConnect:
+        """Return what connects a swarm to topics."""
+        dialects = tuple(map(self._peer.dialect, topics))
+        return PeerConnect(dialects, self.port, self._peer.tls, prefix)
 
-    def publisher(self) -> PeerPublisher:
-        """Return a publisher."""
-        return PeerPublisher(self._peer.dialect, self.port, self._peer.tls)
+    def publisher(self, *topics: str) -> PeerPublisher:
+        """Return a publisher to topics."""
+        dialects = {topic: self._peer.dialect(topic) for topic in topics}
+        return PeerPublisher(dialects, self.port, self._peer.tls)
 
 
 def _free_port() -> int:
