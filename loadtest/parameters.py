@@ -27,7 +27,7 @@ ENVIRONMENT_PREFIX: Final = "RELAY_LOADTEST_"
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """One run's parameters; the metadata of each is its help text."""
+    """One run's parameters; ``HELP`` says what each is."""
 
     scenario: str = "chat-day"
     rooms: int = 50
