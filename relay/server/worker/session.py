@@ -65,9 +65,9 @@ class Session(asyncio.Protocol):
     """One connection, from accept to close."""
 
     __slots__ = (
-        "_connection", "_deadline", "_holds", "_hub", "_pending", "_running", "_since_us", "_tag",
-        "_transport", "_unwrapping", "answers_queued", "display", "ended", "feeds", "name",
-        "outbox", "peer", "producer", "unacknowledged", "unacknowledged_bytes",
+        "_connection", "_deadline", "_high_water", "_holds", "_hub", "_pending", "_running",
+        "_since_us", "_tag", "_transport", "_unwrapping", "answers_queued", "display", "ended",
+        "feeds", "name", "outbox", "peer", "producer", "unacknowledged", "unacknowledged_bytes",
     )  # fmt: skip
 
     _transport: asyncio.Transport
@@ -113,7 +113,8 @@ class Session(asyncio.Protocol):
         """Bound what kernel and transport hold, and say ServerHello."""
         transport = cast("asyncio.Transport", transport)  # uvloop registers no subclass
         self._transport = transport
-        transport.set_write_buffer_limits(high=limits.TRANSPORT_HIGH_WATER_BYTES)
+        self._high_water = -1
+        self.take_batches()
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, limits.KERNEL_NOTSENT_LOWAT_BYTES)
@@ -165,6 +166,23 @@ class Session(asyncio.Protocol):
                 member = feed.members[self]
                 if not member.live:
                     self._hub.catchup.add(member)
+
+    def take_batches(self) -> None:
+        """The connection is live: its transport may hold a record while the kernel is busy."""
+        self._set_high_water(limits.TRANSPORT_HIGH_WATER_BYTES)
+
+    def take_pages(self) -> None:
+        """The connection reads a log: it gets no page while its transport holds anything.
+
+        So all that the readers who are behind leave lying is seen by ``Pressure``, not only what
+        exceeds a mark: thousands of them with a page each would be hundreds of MB.
+        """
+        self._set_high_water(0)
+
+    def _set_high_water(self, size: int) -> None:
+        if size != self._high_water:
+            self._high_water = size
+            self._transport.set_write_buffer_limits(high=size)
 
     # --- events of the connection -------------------------------------------------------------
     def _handle_events(self, now: float) -> None:
