@@ -21,8 +21,6 @@ from benchmarks.processes import cpu_ns
 from benchmarks.returner import Returner
 from benchmarks.swarm import raise_open_files
 
-NICENESS: Final = 10
-"""Under those who measure latency and share the core: the crowd must not be what slows them."""
 LOOK_S: Final = 0.01
 """How often to look who is to connect again."""
 PATIENCE_S: Final = 120.0
@@ -38,6 +36,8 @@ class Plan:
     """One client each."""
     counting_after_live: bool = False
     """All but each 20th client only count once they are live."""
+    niceness: int = 0
+    """Above 0 where others measure latency on the same core: the crowd must not slow them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ def _never() -> bool:
 
 def _main(pipe: Pipe, plan: Plan) -> None:
     os.sched_setaffinity(0, machine.LOAD_CORES)
-    os.nice(NICENESS)
+    os.nice(plan.niceness)
     try:
         _Process(pipe, plan).run()
     except (OSError, ValueError) as error:

@@ -46,7 +46,15 @@ def test_many_return_far_behind(
     with (
         RelayServer(data, workers=2, cores=machine.ALL_CORES) as server,
         Swarm(server.join(ROOM), live, sample=SAMPLE) as swarm,
-        Crowd(Plan((HOST, server.port), ROOM, names(returning), counting_after_live=True)) as crowd,
+        Crowd(
+            Plan(
+                (HOST, server.port),
+                ROOM,
+                names(returning),
+                counting_after_live=True,
+                niceness=10,
+            )
+        ) as crowd,
         closing(server.publisher(ROOM, "speaker")) as publisher,
     ):
         talk = Talk(publisher)
