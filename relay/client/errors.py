@@ -19,7 +19,7 @@ The tree::
     │       NameRefused (2003)  LimitExceeded (2004)  Kicked (2005)             final
     └── Refused                    an error code: .code, .arg
         ├── BadRequest (1)  UnknownOperation (2)  NameInvalid (3)  NameTaken (4)
-        │   LimitReached (5)  NotAMember (6)  NotSupported (7)  AlreadyJoined (13)  NotLoggedIn (14)
+        │   LimitReached (5)  NotAMember (6)  NotSupported (7)  AlreadyJoined (13)
         └── IdConflict (8)  CounterExpected (9)  UnknownOutcome (10)
             Busy (11)  Unavailable (12)                                         of a send
 """
@@ -225,10 +225,6 @@ class AlreadyJoined(Refused):
     """The connection has joined this log before."""
 
 
-class NotLoggedIn(Refused):
-    """The login must come first, and once."""
-
-
 class IdConflict(Refused):
     """The counter was used for another content before."""
 
@@ -278,7 +274,6 @@ REFUSALS: Final[dict[ErrorCode, type[Refused]]] = {
     ErrorCode.BUSY: Busy,
     ErrorCode.UNAVAILABLE: Unavailable,
     ErrorCode.ALREADY_JOINED: AlreadyJoined,
-    ErrorCode.NOT_LOGGED_IN: NotLoggedIn,
 }
 
 

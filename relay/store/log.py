@@ -89,6 +89,15 @@ class Partition(Protocol):
 class Reader(Protocol):
     """Reads the logs of a partition."""
 
+    def head(self, log: str) -> Head:
+        """Return the last committed entry of a log; (NO_EPOCH, 0) for one that does not exist.
+
+        For a home that cannot open its partition for writing: it asks the partition otherwise.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
     def read(
         self, log: str, after: int, upto: int, bytes_max: int, count: int | None = None
     ) -> Page:

@@ -86,6 +86,13 @@ class SqliteReader:
         view = self._view(log)
         return upto if view is None else min(upto, max(view.floor, upto - count))
 
+    def head(self, log: str) -> Head:
+        """See ``log.Reader``."""
+        view = self._view(log)
+        if view is None or not view.segments:
+            return Head(NO_EPOCH, 0)
+        return Head(view.segments[-1].epoch, view.end)
+
     def epoch_at(self, log: str, seq: int) -> bytes:
         """See ``log.Reader``."""
         try:

@@ -66,4 +66,3 @@ class ErrorCode(IntEnum):
     BUSY = 11, "the home of the log cannot keep up; arg is when to try again, in ms"
     UNAVAILABLE = 12, "the log's store cannot be written now; arg is when to try again, in ms"
     ALREADY_JOINED = 13, "the connection has joined this log before"
-    NOT_LOGGED_IN = 14, "HELLO must come first, and once"

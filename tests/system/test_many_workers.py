@@ -257,6 +257,26 @@ async def test_balance(tmp_path: Path, arrival: str) -> None:
             assert max(counts) <= 1.25 * min(counts), counts
 
 
+async def test_balance_with_a_worker_killed_half_way(tmp_path: Path) -> None:
+    """While it restarts, the others share what comes; then it gets what comes, until all level."""
+    with Relay(tmp_path / "data", workers=4) as relay:
+
+        def counts() -> list[int]:
+            return sorted(len(ports) for ports in relay.peers_by_worker().values())
+
+        async with AsyncExitStack() as stack:
+            clients = [Client(relay.address, name=f"user{number}") for number in range(320)]
+            arriving = asyncio.gather(*map(stack.enter_async_context, clients[:240]))
+            await until(lambda: sum(counts()) > 100, "half of them")
+            await asyncio.to_thread(relay.kill_worker)
+            await arriving
+            await until(lambda: sum(counts()) == 240 and len(counts()) == 4, "all to be back")
+            assert counts()[3] <= 1.25 * counts()[1], counts()
+            await asyncio.gather(*map(stack.enter_async_context, clients[240:]))
+            assert sum(counts()) == 320
+            assert counts()[3] <= 1.25 * counts()[0], counts()
+
+
 async def test_a_stopped_worker_keeps_nobody_from_accepting(tmp_path: Path) -> None:
     """While one worker is stopped the others take all connections, evenly."""
     with Relay(tmp_path / "data", "--worker-timeout", "60", workers=4) as relay:

@@ -22,7 +22,7 @@ from relay.bus.messages import (
     Subscribe,
     Subscribed,
 )
-from relay.chat.entries import Submission
+from relay.chat.entries import Head, Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.worker.interest import Interest
 from relay.store.errors import NotTheWriter, StoreError, StoreFull, StoreUnavailable
@@ -31,6 +31,7 @@ from relay.store.log import (
     IdConflict,
     Outcome,
     Partition,
+    Reader,
     Repeated,
     Stored,
     UnknownOutcome,
@@ -100,6 +101,7 @@ class Home:
         wall_clock_ms: Callable[[], int],
         interest: Interest,
         refuse: Callable[[Port, int], None],
+        reader_of: Callable[[str], Reader],
         run_commit: CommitRunner = commit_at_once,
     ) -> None:
         """Begin with no partition open.
@@ -110,6 +112,7 @@ class Home:
             wall_clock_ms: milliseconds since 1970.
             interest: where batches go.
             refuse: tells a worker that a partition has no home here now.
+            reader_of: reads a log whose partition cannot be opened for writing.
             run_commit: where commits run.
         """
         self._owns = owns
@@ -117,6 +120,9 @@ class Home:
         self._wall_clock_ms = wall_clock_ms
         self._interest = interest
         self._refuse = refuse
+        self._reader_of = reader_of
+        self._troubles: dict[int, str] = {}
+        """Partitions that cannot be written, and why: said once, not with every attempt."""
         self._run_commit = run_commit
         self._partitions: dict[int, Partition] = {}
         self._waiting: dict[int, list[Waiting]] = {}
@@ -172,9 +178,9 @@ class Home:
 
     def _subscribe(self, index: int, port: Port, name: str) -> None:
         try:
-            head = self.partition(index).head(name)
+            head = self._head(index, name)
         except StoreError as error:
-            _log_unavailable(index, error)
+            self._trouble(index, error)
             self._refuse(port, index)
             return
         self._interest.add(name, port)
@@ -192,11 +198,17 @@ class Home:
             if not self._owns(index):
                 continue
             try:
-                head = self.partition(index).head(name)
+                head = self._head(index, name)
             except StoreError:
                 continue
             found.append([name, head.epoch, head.seq])
         return found
+
+    def _head(self, index: int, name: str) -> Head:
+        try:
+            return self.partition(index).head(name)
+        except StoreFull:
+            return self._reader_of(name).head(name)  # rule 15: readers go on
 
     # --- partitions ---------------------------------------------------------------------------
     def partition(self, index: int) -> Partition:
@@ -211,10 +223,17 @@ class Home:
         return partition
 
     def open_own(self) -> None:
-        """Open all partitions that this worker owns. Raises StoreError."""
+        """Open all partitions that this worker owns; for one, a full disk is no obstacle.
+
+        Raises:
+            StoreError: one cannot be opened.
+        """
         for index in range(PARTITIONS):
             if self._owns(index):
-                self.partition(index)
+                try:
+                    self.partition(index)
+                except StoreFull as error:
+                    self._trouble(index, error)
 
     def give_up_others(self) -> None:
         """Close the partitions that the table has given to another worker."""
@@ -272,6 +291,9 @@ class Home:
         if isinstance(outcomes, StoreError):
             self._failed(index, group, outcomes)
         else:
+            if index in self._troubles:
+                del self._troubles[index]
+                log.warning("partition_available", extra={"partition": index})
             # Acknowledge before anything is published: a slow fan-out must not delay it.
             _answer(group, outcomes)
             self._publish(group, outcomes)
@@ -290,11 +312,17 @@ class Home:
             self._refuse(port, index)
 
     def _failed(self, index: int, group: list[Waiting], error: StoreError) -> None:
-        _log_unavailable(index, error)
+        self._trouble(index, error)
         full = isinstance(error, StoreFull)
         text = "the disk is full" if full else "the store is unavailable"
         for port, tag, _ in group:
             port.send(Refused(tag, int(ErrorCode.UNAVAILABLE), RETRY_MS, text))
+
+    def _trouble(self, index: int, error: StoreError) -> None:
+        reason = str(error)
+        if not isinstance(error, NotTheWriter) and self._troubles.get(index) != reason:
+            self._troubles[index] = reason
+            log.error("partition_unavailable", extra={"partition": index, "reason": reason})
 
     def _publish(self, group: list[Waiting], outcomes: list[Outcome]) -> None:
         by_log: dict[str, list[Stored]] = {}
@@ -344,11 +372,6 @@ def _answer(group: list[Waiting], outcomes: list[Outcome]) -> None:
     for port, listed in acks.items():
         for start in range(0, len(listed), ITEMS_PER_MESSAGE):
             port.send(Acks(listed[start : start + ITEMS_PER_MESSAGE]))
-
-
-def _log_unavailable(index: int, error: StoreError) -> None:
-    if not isinstance(error, NotTheWriter):
-        log.error("partition_unavailable", extra={"partition": index, "reason": str(error)})
 
 
 assert limits.SENDS_UNACKNOWLEDGED_BYTES_MAX <= QUEUED_BYTES_MAX

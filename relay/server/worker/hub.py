@@ -120,7 +120,7 @@ class Hub:
         )
         # As the home of logs:
         self.interest = Interest()
-        self.rosters = Rosters(around.random_bytes)
+        self.rosters = Rosters(around.random_bytes, around.clock)
         self.namebook = NameBook(around.clock, around.silent)
         self.home = Home(
             owns=self.routes.owns,
@@ -128,6 +128,7 @@ class Hub:
             wall_clock_ms=around.wall_clock_ms,
             interest=self.interest,
             refuse=lambda port, partition: self.exchange.refuse(port, partition),
+            reader_of=around.reader_of,
             run_commit=around.run_commit,
         )
         # As a worker with members:
@@ -250,7 +251,7 @@ class Hub:
         now = self.clock()
         held = self.home.commit()
         self.settle_presence()
-        for event in self.rosters.changes(now):
+        for event in self.rosters.changes():
             self.interest.publish(event)
         self.flush_links()
         repairing = self._repair()
