@@ -3,11 +3,15 @@
 Rule 13: presence is derived. A worker's part of a roster goes with its link. A join storm is a few
 envelopes, not one per join and member: the changes of one turn are told together, and in a room
 above ``ROSTER_NAMES_MAX`` names only the count, at most once in ``COUNT_INTERVAL_S``.
+
+Members are told at once who came, but who left only after ``GRACE_S``: the clients of a worker that
+died, or of a connection that broke, are mostly back by then, and nothing is told of them at all.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -19,12 +23,18 @@ from relay.wire.envelopes import Roster as RosterEnvelope
 from relay.wire.envelopes import pack
 
 COUNT_INTERVAL_S: Final = 1.0
+GRACE_S: Final = 1.0
+"""How long a name that is gone may come back before its members are told that it left."""
+DEPARTURES_MAX: Final = 50_000
+"""Departures in their grace, in all logs of this home. With more of them the oldest are told."""
 
 
 class Roster:
     """The members of one log, and what changed since they were last told."""
 
-    __slots__ = ("_listed", "changed", "incarnation", "names", "told_at", "version")
+    __slots__ = (
+        "_listed", "asked_at", "changed", "incarnation", "leaving", "names", "told_at", "version",
+    )  # fmt: skip
 
     def __init__(self, incarnation: int) -> None:
         self.incarnation = incarnation
@@ -32,6 +42,11 @@ class Roster:
         self.names: dict[str, dict[Port, tuple[str, int]]] = {}
         """Name to (display name, connections) on each worker that has some."""
         self.changed: set[str] = set()
+        """Names to tell of: those that are here came, the others left."""
+        self.leaving: dict[str, float] = {}
+        """Names that are gone, and since when; members still believe that they are here."""
+        self.asked_at = float("-inf")
+        """When WHO was last answered: not with the names of ``leaving``."""
         self.told_at = float("-inf")
         self._listed: list[list[str | int]] | None = None
         """The answer to WHO until something changes: a large room takes a while to sort."""
@@ -44,6 +59,16 @@ class Roster:
                 for name in heapq.nsmallest(limits.ROSTER_NAMES_MAX, self.names)
             ]
         return self._listed
+
+    @property
+    def large(self) -> bool:
+        """True for a room of which only the count is told."""
+        return len(self.names) > limits.ROSTER_NAMES_MAX
+
+    @property
+    def empty(self) -> bool:
+        """True if nobody is here, nor was within the grace."""
+        return not self.names and not self.leaving
 
     def touch(self) -> None:
         """Something has changed."""
@@ -61,13 +86,16 @@ class Roster:
 class Rosters:
     """The rosters of all logs that this home has and somebody follows."""
 
-    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+    def __init__(self, random_bytes: Callable[[int], bytes], clock: Callable[[], float]) -> None:
         self._random_bytes = random_bytes
+        self._clock = clock
         self._logs: dict[str, Roster] = {}
         self._changed: dict[str, None] = {}
+        self._departures: deque[tuple[float, str, str]] = deque()
+        """When, from which log, and who: the oldest first. Some have come back since."""
         self._of_port: dict[Port, set[str]] = {}
         self.due_at = float("inf")
-        """When a change that waits (a large room's count) is to be told."""
+        """When a change that waits (a departure, a large room's count) is to be told."""
 
     def change(self, port: Port, message: Presence) -> None:
         """Take what a worker says of its connections."""
@@ -106,26 +134,39 @@ class Rosters:
         roster = self._logs.get(message.log)
         if roster is None:
             return Members(message.tag, 0, 0, 0, [])
+        roster.asked_at = self._clock()
         total = len(roster.names)
         return Members(message.tag, roster.incarnation, roster.version, total, roster.listed())
 
-    def changes(self, now: float) -> Iterator[Event]:
+    def changes(self) -> Iterator[Event]:
         """Yield one event for each log whose members are to be told now."""
-        if not self._changed:
-            return
-        self.due_at = float("inf")
+        now = self._clock()
+        self._end_graces(now)
+        self.due_at = self._departures[0][0] + GRACE_S if self._departures else float("inf")
         for log in list(self._changed):
             roster = self._logs.get(log)
-            if roster is None:
+            if roster is None or not roster.changed:
                 del self._changed[log]
                 continue
-            large = len(roster.names) > limits.ROSTER_NAMES_MAX
-            if large and now < roster.told_at + COUNT_INTERVAL_S:
+            if roster.large and now < roster.told_at + COUNT_INTERVAL_S:
                 self.due_at = min(self.due_at, roster.told_at + COUNT_INTERVAL_S)
                 continue
             del self._changed[log]
             roster.told_at = now
-            yield Event(log, pack(_told(log, roster, large)))
+            yield Event(log, pack(_told(log, roster)))
+
+    def _end_graces(self, now: float) -> None:
+        departures = self._departures
+        while departures:
+            gone_at, log, name = departures[0]
+            if now < gone_at + GRACE_S and len(departures) <= DEPARTURES_MAX:
+                return
+            departures.popleft()
+            roster = self._logs.get(log)
+            if roster is not None and roster.leaving.get(name) == gone_at:
+                del roster.leaving[name]
+                self._note(log, roster, name)
+                self._forget_empty(log, roster)
 
     def _set(
         self, log: str, roster: Roster, port: Port, name: str, display: str, count: int
@@ -135,29 +176,43 @@ class Rosters:
         if count:
             if ports is None:
                 ports = roster.names[name] = {}
-                self._note(log, roster, name)
+                self._came(log, roster, name)
             ports[port] = (display, count)
         elif ports is not None and port in ports:
             del ports[port]
             if not ports:
                 del roster.names[name]
-                self._note(log, roster, name)
+                self._went(log, roster, name)
+
+    def _came(self, log: str, roster: Roster, name: str) -> None:
+        gone_at = roster.leaving.pop(name, None)
+        if gone_at is None or gone_at <= roster.asked_at:  # or somebody believes that it is gone
+            self._note(log, roster, name)
+
+    def _went(self, log: str, roster: Roster, name: str) -> None:
+        if roster.large:
+            self._note(log, roster, name)
+            return
+        now = self._clock()
+        roster.changed.discard(name)
+        roster.leaving[name] = now
+        self._departures.append((now, log, name))
 
     def _note(self, log: str, roster: Roster, name: str) -> None:
         roster.changed.add(name)
         self._changed[log] = None
 
     def _forget_empty(self, log: str, roster: Roster) -> None:
-        if not roster.names:
+        if roster.empty:
             del self._logs[log]
 
 
-def _told(log: str, roster: Roster, large: bool) -> RosterEnvelope:
+def _told(log: str, roster: Roster) -> RosterEnvelope:
     names = sorted(roster.changed)
     roster.changed.clear()
     roster.version += 1  # one for each ROSTER: a member that missed one sees the hole
-    total = len(roster.names)
-    if large or len(names) > limits.ROSTER_NAMES_MAX:
+    total = len(roster.names) + len(roster.leaving)  # as many as the members believe are here
+    if roster.large or len(names) > limits.ROSTER_NAMES_MAX:
         return RosterEnvelope(log, roster.incarnation, roster.version, total, [], [])
     joined = [[name, roster.display(name)] for name in names if name in roster.names]
     left = [name for name in names if name not in roster.names]

@@ -190,7 +190,7 @@ async def test_ends_in_the_middle_of_anything(village: Town) -> None:
     assert hub.logged_in == 0
     assert not hub.logins._logins
     assert not hub.namebook._held
-    assert not hub.rosters._logs
+    await until(lambda: not hub.rosters._logs, "the roster to end")
     assert not hub.waits._waiting
 
 

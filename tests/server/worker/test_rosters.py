@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
+import pytest
+
 from relay import limits
 from relay.bus.messages import Batch, Event, Members, Message, Presence, Who
-from relay.server.worker.rosters import COUNT_INTERVAL_S, Rosters
+from relay.server.worker import rosters as rosters_module
+from relay.server.worker.rosters import COUNT_INTERVAL_S, GRACE_S, Rosters
 from relay.wire.envelopes import Join, Leave, Roster, unpack_server
 from relay.wire.envelopes import Members as Answer
 from relay.wire.envelopes import Who as Question
@@ -30,9 +33,19 @@ class _Port:
         raise AssertionError(message)
 
 
-def _told(rosters: Rosters, now: float) -> list[Roster]:
+class _Clock:
+    """What time it is."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _told(rosters: Rosters) -> list[Roster]:
     def envelopes() -> Iterator[Roster]:
-        for event in rosters.changes(now):
+        for event in rosters.changes():
             for envelope in unpack_server(event.content):
                 assert isinstance(envelope, Roster)
                 yield envelope
@@ -50,33 +63,112 @@ def _gone(*names: str) -> Presence:
 
 def test_a_join_storm_is_one_event() -> None:
     """All changes of a turn are told together."""
-    rosters = Rosters(bytes)
+    rosters = Rosters(bytes, _Clock())
     rosters.change(_Port(), _present("ada", "bob"))
     rosters.change(_Port(), _present("cyd"))
-    (told,) = _told(rosters, 0.0)
+    (told,) = _told(rosters)
     assert told.total == 3
     assert [name for name, _ in told.joined] == ["ada", "bob", "cyd"]
-    assert _told(rosters, 0.0) == []
+    assert _told(rosters) == []
+    assert rosters.due_at == float("inf")
 
 
 def test_a_name_on_two_workers_goes_when_both_are_gone() -> None:
     """A dead worker takes only its own part with it."""
-    rosters = Rosters(bytes)
+    clock = _Clock()
+    rosters = Rosters(bytes, clock)
     one, two = _Port(), _Port()
     rosters.change(one, _present("ada", "bob"))
     rosters.change(two, _present("ada"))
-    _told(rosters, 0.0)
+    _told(rosters)
     rosters.drop(one)
-    (told,) = _told(rosters, 0.0)
+    assert _told(rosters) == []
+    clock.now = GRACE_S
+    (told,) = _told(rosters)
     assert (told.total, told.joined, told.left) == (1, [], ["bob"])
     rosters.leave(LOG, two)
-    assert _told(rosters, 0.0) == [], "nobody is left to be told"
+    clock.now += GRACE_S
+    assert _told(rosters) == [], "nobody is left to be told"
     assert rosters.members(Who(1, LOG)) == Members(1, 0, 0, 0, [])
+
+
+def test_who_comes_back_in_time_never_left() -> None:
+    """A worker's clients are back on another one: nothing is told, even if that were all."""
+    clock = _Clock()
+    rosters = Rosters(bytes, clock)
+    one, two = _Port(), _Port()
+    rosters.change(one, _present("ada", "bob"))
+    (told,) = _told(rosters)
+    rosters.drop(one)
+    assert _told(rosters) == []
+    assert rosters.due_at == GRACE_S
+    clock.now = GRACE_S / 2
+    rosters.change(two, _present("ada"))
+    rosters.change(two, _present("cyd"))
+    (later,) = _told(rosters)
+    assert (later.version, later.incarnation) == (told.version + 1, told.incarnation)
+    assert ([name for name, _ in later.joined], later.left) == (["cyd"], [])
+    assert later.total == 3, "bob still counts, for all that anybody was told"
+    clock.now = GRACE_S
+    (last,) = _told(rosters)
+    assert (last.total, last.joined, last.left) == (2, [], ["bob"])
+    assert rosters.due_at == float("inf")
+
+
+def test_each_departure_has_a_grace_of_its_own() -> None:
+    """Back and gone again: the time runs from the last departure."""
+    clock = _Clock()
+    rosters = Rosters(bytes, clock)
+    port = _Port()
+    rosters.change(port, _present("ada", "bob"))
+    _told(rosters)
+    rosters.change(port, _gone("bob"))
+    clock.now = GRACE_S / 2
+    rosters.change(port, _present("bob"))
+    rosters.change(port, _gone("bob"))
+    clock.now = GRACE_S
+    assert _told(rosters) == []
+    assert rosters.due_at == GRACE_S * 1.5
+    clock.now = GRACE_S * 1.5
+    (told,) = _told(rosters)
+    assert told.left == ["bob"]
+
+
+def test_who_asked_meanwhile_is_told_of_the_return() -> None:
+    """WHO tells the truth at once, so for the one who asked the name comes anew."""
+    clock = _Clock()
+    rosters = Rosters(bytes, clock)
+    port = _Port()
+    rosters.change(port, _present("ada", "bob"))
+    _told(rosters)
+    rosters.change(port, _gone("bob"))
+    answer = rosters.members(Who(1, LOG))
+    assert (answer.total, answer.names) == (1, [["ada", "", 1]])
+    clock.now = GRACE_S / 2
+    rosters.change(port, _present("bob"))
+    (told,) = _told(rosters)
+    assert (told.total, told.joined, told.left) == (2, [["bob", ""]], [])
+    clock.now = GRACE_S * 2
+    assert _told(rosters) == []
+
+
+def test_departures_in_their_grace_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them are told early, the oldest first."""
+    monkeypatch.setattr(rosters_module, "DEPARTURES_MAX", 2)
+    rosters = Rosters(bytes, _Clock())
+    port = _Port()
+    rosters.change(port, _present("ada", "bob", "cyd", "dan"))
+    _told(rosters)
+    rosters.change(port, _gone("bob", "cyd"))
+    assert _told(rosters) == []
+    rosters.change(port, _gone("dan"))
+    (told,) = _told(rosters)
+    assert told.left == ["bob"]
 
 
 def test_who_after_every_change() -> None:
     """The remembered answer is never an old one: names, display names and numbers."""
-    rosters = Rosters(bytes)
+    rosters = Rosters(bytes, _Clock())
     one, two = _Port(), _Port()
 
     def listed() -> list[list[str | int]]:
@@ -96,17 +188,21 @@ def test_who_after_every_change() -> None:
 
 def test_a_large_room_is_a_count_once_in_a_while() -> None:
     """Above the bound: no names, at most one event in the interval, and the last one is told."""
-    rosters = Rosters(bytes)
+    clock = _Clock()
+    rosters = Rosters(bytes, clock)
     port = _Port()
     crowd = [f"guest{n:04}" for n in range(limits.ROSTER_NAMES_MAX + 1)]
     rosters.change(port, _present(*crowd))
-    (told,) = _told(rosters, 0.0)
+    (told,) = _told(rosters)
     assert (told.total, told.joined, told.left) == (len(crowd), [], [])
-    rosters.change(port, _present("zoe"))
-    assert _told(rosters, COUNT_INTERVAL_S / 2) == []
+    rosters.change(port, _present("zoe", "zora"))
+    rosters.change(port, _gone("zora"))
+    clock.now = COUNT_INTERVAL_S / 2
+    assert _told(rosters) == []
     assert rosters.due_at == COUNT_INTERVAL_S
-    (told,) = _told(rosters, COUNT_INTERVAL_S)
-    assert told.total == len(crowd) + 1
+    clock.now = COUNT_INTERVAL_S
+    (told,) = _told(rosters)
+    assert told.total == len(crowd) + 1, "who left a large room is not counted a moment longer"
     assert rosters.due_at == float("inf")
     members = rosters.members(Who(1, LOG))
     assert members.total == len(crowd) + 1
@@ -115,13 +211,13 @@ def test_a_large_room_is_a_count_once_in_a_while() -> None:
 
 def test_the_largest_answers_fit_their_messages() -> None:
     """The longest names and display names there can be, as many as are listed."""
-    rosters = Rosters(lambda count: b"\xff" * count)
+    rosters = Rosters(lambda count: b"\xff" * count, _Clock())
     display = "\U0001f600" * limits.DISPLAY_NAME_CHARS_MAX
     port = _Port()
     for number in range(limits.ROSTER_NAMES_MAX):
         name = f"{number:0{limits.NAME_CHARS_MAX}}"
         rosters.change(port, Presence("r" * limits.NAME_CHARS_MAX, [[name, display, 2**31]]))
-    for event in rosters.changes(0.0):
+    for event in rosters.changes():
         assert len(event.content) <= limits.RECORD_CONTENT_BYTES_MAX
 
 
@@ -138,6 +234,20 @@ async def test_flapping_in_one_record_tells_nobody(town: Town) -> None:
     flapper.send(LOG, 1)
     await quiet.has(LOG, 1)
     assert [e for e in quiet.said[before:] if isinstance(e, Roster)] == []
+
+
+async def test_a_departure_is_told_after_the_grace(town: Town) -> None:
+    """By itself, without any other event in the room; WHO has it at once."""
+    quiet = await Guest.arrive(town.home(LOG), "quiet")
+    leaver = await Guest.arrive(town.other(LOG), "leaver")
+    await quiet.join(LOG)
+    await leaver.join(LOG)
+    await quiet.told(Roster, lambda e: e.total == 2)
+    rosters = town.home(LOG).hub.rosters
+    leaver.leave_town()
+    await until(lambda: rosters.members(Who(1, LOG)).total == 1, "the roster without the leaver")
+    told = await quiet.told(Roster, lambda e: e.left)
+    assert (told.left, told.total) == (["leaver"], 1)
 
 
 async def test_the_roster_after_its_home_died(town: Town) -> None:
