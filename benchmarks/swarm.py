@@ -30,6 +30,8 @@ Connect: TypeAlias = Callable[[int], Subscriber]
 """Makes subscriber number n, subscribed, at a frame's boundary. Picklable: it runs elsewhere."""
 CONNECT_S: Final = 240.0
 READ_BYTES: Final = 1 << 20
+QUIET_S: Final = 0.05
+"""Without a byte for so long, nothing is on its way."""
 REFRESH_S: Final = 10.0
 """How old a sign of life may be at the start of a round; a relay pings after 30 s of silence."""
 
@@ -256,7 +258,13 @@ class _Process:
             pending[:] = [one for one in pending if not one.has(order.last)]
             return not pending
 
-        self._read_until(settled, time.monotonic() + order.deadline_s)
+        deadline = time.monotonic() + order.deadline_s
+        # First what is on its way: the sample decodes for a second or more, and what came
+        # meanwhile would look late.
+        while time.monotonic() < deadline and (ready := self._epoll.poll(QUIET_S)):
+            for fileno, _ in ready:
+                self._readers[fileno]()
+        self._read_until(settled, deadline)
         delays = Delays()
         for one in self._checking:
             delays.add(one.delays.encode())
