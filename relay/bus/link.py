@@ -16,7 +16,8 @@ import struct
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
-from relay.bus.messages import Batch, Event, Message, MessageReader, pack
+from relay.bus.messages import Batch, Event, Message, MessageReader, pack, pack_submit
+from relay.chat.entries import Submission
 from relay.errors import RemoteProtocolError
 
 PUBLISH_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -38,6 +39,9 @@ class Port(Protocol):
 
     def send(self, message: Message) -> None:
         """Send control: before all publishes, never dropped while the link is up."""
+
+    def submit(self, tag: int, submission: Submission) -> None:
+        """Send a SUBMIT, as control. Apart from ``send``, for it is most of what is sent."""
 
     def publish(self, message: Batch | Event) -> None:
         """Send a publish. Beyond the bound it is dropped and its log's head is sent later."""
@@ -141,6 +145,13 @@ class Link(asyncio.Protocol):
         if self.lost:
             return
         self._control.append(pack(message))
+        self._wake(self)
+
+    def submit(self, tag: int, submission: Submission) -> None:
+        """See ``Port``."""
+        if self.lost:
+            return
+        self._control.append(pack_submit(tag, submission))
         self._wake(self)
 
     def publish(self, message: Batch | Event) -> None:

@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias, cast
 
 from relay import codec, limits
+from relay.chat.entries import Submission
 from relay.codec import Shape
 from relay.errors import RemoteProtocolError
 
@@ -301,6 +302,12 @@ assert ITEMS_PER_MESSAGE * (limits.NAME_CHARS_MAX + 4 * limits.DISPLAY_NAME_CHAR
 def pack(message: Message) -> bytes:
     """Return a message's bytes, its length in front."""
     body = codec.pack((_OP_OF[type(message)], *message))
+    return len(body).to_bytes(HEADER, "big") + body
+
+
+def pack_submit(tag: int, submission: Submission) -> bytes:
+    """Return a SUBMIT's bytes, as ``pack(Submit(tag, *submission))`` would."""
+    body = codec.pack((18, tag, *submission))
     return len(body).to_bytes(HEADER, "big") + body
 
 

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import uvloop
+
 from relay.errors import RelayError, StartError
 from relay.server.agent.service import Service
 from relay.server.key_files import create_key_file, read_key_file
@@ -53,7 +55,8 @@ def agent_main(context: AgentContext) -> int:
     except OSError as error:
         os.write(context.ready_fd, f"E {context.socket_path}: {error.strerror}\n".encode())
         return BOOT_FAILED
-    asyncio.run(_serve(context, key, name, listener))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(context, key, name, listener))
     return 0
 
 

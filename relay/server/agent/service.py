@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from relay.server.agent.peer import check_peer
 from relay.server.agent.protocol import (
@@ -141,7 +141,7 @@ class _Connection(asyncio.Protocol):
         """None until connected."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop registers no subclass
         self._transport = transport
         if check_peer(transport.get_extra_info("socket")):
             self.answer(Kind.HELLO, 0, self._service.spki)

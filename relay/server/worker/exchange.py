@@ -32,6 +32,7 @@ from relay.bus.messages import (
     Unsubscribe,
     Who,
 )
+from relay.chat.entries import Submission
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 
@@ -42,16 +43,27 @@ if TYPE_CHECKING:
 class Loopback:
     """The port from a worker to itself: messages are not packed and arrive at once."""
 
-    __slots__ = ("_received", "generation", "index")
+    __slots__ = ("_received", "_submitted", "generation", "index")
 
-    def __init__(self, index: int, generation: int, received: Callable[[Port, Any], None]) -> None:
+    def __init__(
+        self,
+        index: int,
+        generation: int,
+        received: Callable[[Port, Any], None],
+        submitted: Callable[[Port, int, Submission], None],
+    ) -> None:
         self.index = index
         self.generation = generation
         self._received = received
+        self._submitted = submitted
 
     def send(self, message: Message) -> None:
         """See ``Port``."""
         self._received(self, message)
+
+    def submit(self, tag: int, submission: Submission) -> None:
+        """See ``Port``."""
+        self._submitted(self, tag, submission)
 
     def publish(self, message: Batch | Event) -> None:
         """See ``Port``."""
@@ -68,7 +80,7 @@ class Exchange:
         # The values take the message type of their key; a dict cannot say that.
         self._as_home: Final[dict[type, Callable[[Port, Any], None]]] = {
             Attach: self._attach,
-            Submit: self._submit,
+            Submit: lambda port, m: self.submit(port, m.tag, Submission._make(m[1:])),
             Subscribe: self._subscribe,
             Unsubscribe: self._unsubscribe,
             Presence: self._presence,
@@ -121,12 +133,14 @@ class Exchange:
     # --- as the home of a log -----------------------------------------------------------------
     def _is_home(self, port: Port, log: str) -> bool:
         partition = partition_of(log)
-        if (port, partition) not in self._attached:
-            return False  # said before it learns of NOT_HOME; it says it again
-        if self._hub.routes.owns(partition):
-            return True
-        self.refuse(port, partition)
-        return False
+        # Otherwise it was said before its worker learns of NOT_HOME, and will be said again.
+        return (port, partition) in self._attached
+
+    def refuse_others(self) -> None:
+        """The table has changed: this is not the home any more of what others own."""
+        for port, partition in list(self._attached):
+            if not self._hub.routes.owns(partition):
+                self.refuse(port, partition)
 
     def refuse(self, port: Port, partition: int) -> None:
         """Say that this is not the home of a partition, or cannot be it now."""
@@ -143,9 +157,11 @@ class Exchange:
         else:
             port.send(NotHome(partition))
 
-    def _submit(self, port: Port, message: Submit) -> None:
-        if self._is_home(port, message.log):
-            self._hub.home.submit(port, message)
+    def submit(self, port: Port, tag: int, submission: Submission) -> None:
+        """Take a send for its log's home."""
+        if self._is_home(port, submission.log):
+            self._hub.home.submit(port, tag, submission)
+            self._hub.wake()
 
     def _subscribe(self, port: Port, message: Subscribe) -> None:
         if self._is_home(port, message.log):

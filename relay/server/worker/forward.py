@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from relay.bus.link import Port
-from relay.bus.messages import Acks, Refused, Submit
+from relay.bus.messages import Acks, Refused
 from relay.chat.entries import Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.wire.codes import ErrorCode
@@ -46,7 +46,9 @@ class Forward:
 
     def __init__(self, port_of: Callable[[str], Port | None]) -> None:
         self._port_of = port_of
-        self._unanswered: list[dict[int, tuple[Submit, Sender]]] = [{} for _ in range(PARTITIONS)]
+        self._unanswered: list[dict[int, tuple[Submission, Sender]]] = [
+            {} for _ in range(PARTITIONS)
+        ]
         self._bytes = [0] * PARTITIONS
         self._held: list[dict[Sender, None]] = [{} for _ in range(PARTITIONS)]
         self._count = 0
@@ -62,19 +64,18 @@ class Forward:
         self._bytes[partition] += size
         self._count += 1
         tag = self._count * PARTITIONS + partition
-        message = Submit(tag, *submission)
-        self._unanswered[partition][tag] = (message, sender)
+        self._unanswered[partition][tag] = (submission, sender)
         if self._bytes[partition] > CREDIT_BYTES and sender not in self._held[partition]:
             self._held[partition][sender] = None
             sender.hold()
         port = self._port_of(submission.log)
         if port is not None:
-            port.send(message)
+            port.submit(tag, submission)
 
     def attach(self, partition: int, port: Port) -> None:
         """A home is there (again): say everything unanswered, in order."""
-        for message, _ in list(self._unanswered[partition].values()):
-            port.send(message)
+        for tag, (submission, _) in list(self._unanswered[partition].items()):
+            port.submit(tag, submission)
 
     def acknowledged(self, message: Acks) -> None:
         """Take a home's acknowledgements."""
@@ -100,14 +101,13 @@ class Forward:
         found = self._unanswered[partition].pop(tag, None)
         if found is None:
             return None
-        message, sender = found
-        self._bytes[partition] -= len(message.body) + OVERHEAD_BYTES
+        self._bytes[partition] -= len(found[0].body) + OVERHEAD_BYTES
         held = self._held[partition]
         if held and self._bytes[partition] <= CREDIT_BYTES // 2:
             self._held[partition] = {}
             for waiting in held:
                 waiting.go_on()
-        return Submission._make(message[1:]), sender
+        return found
 
     @property
     def unanswered(self) -> int:

@@ -18,7 +18,6 @@ from relay.bus.messages import (
     Acks,
     Batch,
     Refused,
-    Submit,
     Subscribe,
     Subscribed,
 )
@@ -133,16 +132,19 @@ class Home:
         self.accepted = 0
 
     # --- what members ask ---------------------------------------------------------------------
-    def submit(self, port: Port, message: Submit) -> None:
+    def submit(self, port: Port, tag: int, submission: Submission) -> None:
         """Take a submission for the commit at the end of this turn."""
-        self._waiting_bytes += len(message.body)
-        if self._waiting_bytes > QUEUED_BYTES_MAX:
-            self._waiting_bytes -= len(message.body)
+        size = len(submission.body)
+        if self._waiting_bytes + size > QUEUED_BYTES_MAX:
             text = "the log's home cannot keep up"
-            port.send(Refused(message.tag, int(ErrorCode.BUSY), RETRY_MS, text))
+            port.send(Refused(tag, int(ErrorCode.BUSY), RETRY_MS, text))
             return
-        waiting = Waiting(port, message.tag, Submission._make(message[1:]))
-        self._waiting.setdefault(partition_of(message.log), []).append(waiting)
+        self._waiting_bytes += size
+        index = partition_of(submission.log)
+        group = self._waiting.get(index)
+        if group is None:
+            group = self._waiting[index] = []
+        group.append(Waiting(port, tag, submission))
 
     def subscribe(self, port: Port, message: Subscribe) -> None:
         """Answer the head and start the stream, in this one turn (rule 3)."""

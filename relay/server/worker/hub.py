@@ -111,7 +111,12 @@ class Hub:
         self.agent_name = around.agent_name
         self.timing = around.timing
 
-        self.loopback = Loopback(around.index, around.generation, self._from_loopback)
+        self.loopback = Loopback(
+            around.index,
+            around.generation,
+            self._from_loopback,
+            lambda port, tag, submission: self.exchange.submit(port, tag, submission),
+        )
         self.routes = Routes(
             loopback=self.loopback,
             owner_of=around.owner_of,

@@ -36,7 +36,7 @@ from relay.wire.connection import Timing
 if TYPE_CHECKING:
     from relay.server.context import WorkerContext
 
-TICK_S: Final = 0.05
+TICK_S: Final = 0.1
 """Heartbeat, redialling, routes: what need not happen at once."""
 SWEEP_S: Final = 1.0
 """Deadlines of connections, and heads to other workers (rule 7)."""
@@ -206,7 +206,8 @@ class _Worker:
             self._table_version = version
             self._owners_changed()
         self._mesh.dial()
-        hub.routes.refresh()
+        if hub.routes.incomplete:
+            hub.routes.refresh()
         hub.namebook.settle()
         self._stores.tick()
 
@@ -216,7 +217,9 @@ class _Worker:
         if self._own and own - self._own:
             hub.namebook.unsettle()
         self._own = own
+        hub.exchange.refuse_others()
         hub.home.give_up_others()
+        hub.routes.refresh()
 
     def _sweep(self) -> None:
         hub = self._hub

@@ -72,6 +72,11 @@ class Routes:
         if self._ports[partition] is port:
             self._ports[partition] = None
 
+    @property
+    def incomplete(self) -> bool:
+        """True while a partition is not attached: ``refresh`` may find its home."""
+        return None in self._ports
+
     def refresh(self) -> None:
         """Look at the table and the links again; attach what can be attached."""
         attached: dict[Port, None] = {}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from enum import IntFlag
 from typing import TYPE_CHECKING, Final, cast
 
 from relay import limits
@@ -43,17 +42,17 @@ TCP_CLOSE_WAIT: Final = 8
 log = logging.getLogger("relay.worker")
 
 
-class Hold(IntFlag):
-    """Why a connection is not read from."""
+class Hold:
+    """Why a connection is not read from: bits. Plain integers, for each send looks at them."""
 
-    NONE = 0
-    WINDOW = 1
+    NONE: Final = 0
+    WINDOW: Final = 1
     """Too many of its sends are unanswered."""
-    CREDIT = 2
+    CREDIT: Final = 2
     """A home that it sends to cannot keep up."""
-    BLOCKED = 4
+    BLOCKED: Final = 4
     """An earlier operation waits for another worker; the order of operations is kept."""
-    ANSWERS = 8
+    ANSWERS: Final = 8
     """It does not read the answers to what it asks."""
 
 
@@ -88,7 +87,7 @@ class Session(asyncio.Protocol):
         self._unwrapping: asyncio.Task[None] | None = None
         self._deadline: float | None = None
         """When the login must be complete, or a closed connection's last bytes have left."""
-        self._holds = Hold.NONE
+        self._holds: int = Hold.NONE
         self._pending: list[bytes | ClientEnvelope] = []
         """What was received while an earlier operation waits, the next one last: of one record what
         is left of its operations, before it whole records, not yet looked into (operations take
@@ -226,12 +225,12 @@ class Session(asyncio.Protocol):
             self._deadline = self._hub.clock() + LINGER_S
 
     # --- reading or not -----------------------------------------------------------------------
-    def _add_hold(self, hold: Hold) -> None:
+    def _add_hold(self, hold: int) -> None:
         if not self._holds and not self._transport.is_closing():
             self._transport.pause_reading()
         self._holds |= hold
 
-    def _drop_hold(self, hold: Hold) -> None:
+    def _drop_hold(self, hold: int) -> None:
         if not self._holds & hold:
             return
         self._holds &= ~hold
