@@ -253,7 +253,7 @@ class Supervisor:
         self._processes.pop(pid).close()
         if child.phase is Phase.STARTING and not self._state.stopping:
             self._note_failure(child, f"it ended with {how} before it was ready", now)
-        unasked = not child.sent
+        unasked = not child.sent and not self._state.stopping
         level = logging.WARNING if unasked else logging.INFO
         log.log(level, "child_exited", extra={**_fields(child), "how": str(how)})
         if child.role is Role.WORKER:

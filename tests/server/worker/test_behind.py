@@ -194,8 +194,8 @@ async def test_a_reader_that_takes_nothing_is_ended(
     town: Town, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When too many bytes wait in a worker, who takes nothing goes, so that others catch up."""
-    monkeypatch.setattr(pressure, "BUDGET_BYTES", 200_000)
-    monkeypatch.setattr(pressure, "CROWDED_BYTES", 100_000)
+    monkeypatch.setattr(pressure, "BUDGET_BYTES", 100_000)
+    monkeypatch.setattr(pressure, "CROWDED_BYTES", 20_000)
     monkeypatch.setattr(pressure, "CROWDED_TIMEOUT_S", 0.1)
     worker = town.other(LOG)
     stuck = [await Guest.arrive(worker, f"stuck{n}") for n in range(4)]
@@ -208,7 +208,7 @@ async def test_a_reader_that_takes_nothing_is_ended(
     await _flood(writer, [LOG], 1, 300)
     await quick.has(LOG, 300)
     await until(lambda: worker.hub.pressure.too_slow >= 1, "the budget to be kept")
-    await until(lambda: worker.hub.pressure.bytes <= 100_000, "the others to go on")
+    await until(lambda: worker.hub.pressure.bytes <= 20_000, "the others to go on")
     for guest in stuck:
         guest.transport.resume_reading()
     kept = 0

@@ -7,7 +7,8 @@ import secrets
 
 import pytest
 
-from relay.bus.messages import Batch, Claim, Claimed, Event, Evict, Message
+from relay.bus.messages import Batch, Claim, Claimed, Event, Evict, Message, Submit
+from relay.chat.entries import Submission
 from relay.chat.names import INBOX_PREFIX
 from relay.server.worker import session
 from relay.server.worker.namebook import NameBook
@@ -28,6 +29,9 @@ class _Port:
 
     def send(self, message: Message) -> None:
         self.said.append(message)
+
+    def submit(self, tag: int, submission: Submission) -> None:
+        self.said.append(Submit(tag, *submission))
 
     def publish(self, message: Batch | Event) -> None:
         self.said.append(message)

@@ -9,6 +9,7 @@ import pytest
 
 from relay import limits
 from relay.bus.messages import Batch, Event, Members, Message, Presence, Who
+from relay.chat.entries import Submission
 from relay.server.worker import rosters as rosters_module
 from relay.server.worker.rosters import COUNT_INTERVAL_S, GRACE_S, Rosters
 from relay.wire.envelopes import Join, Leave, Roster, unpack_server
@@ -28,6 +29,9 @@ class _Port:
 
     def send(self, message: Message) -> None:
         raise AssertionError(message)
+
+    def submit(self, tag: int, submission: Submission) -> None:
+        raise AssertionError(submission)
 
     def publish(self, message: Batch | Event) -> None:
         raise AssertionError(message)
