@@ -76,7 +76,7 @@ class Running:
 
     def table(self) -> list[dict[str, Any]]:
         """The workers by the newest log line about them."""
-        workers: list[dict[str, Any]] = self.events("workers")[-1]["workers"]
+        workers: list[dict[str, Any]] = self.wait_events("workers", 1)[-1]["workers"]
         return workers
 
     def pid(self, index: int) -> int:
