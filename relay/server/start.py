@@ -91,7 +91,9 @@ def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
             close_in_child=lock.close,
         )
     )
-    return supervisor.run()
+    code = supervisor.run()
+    runtime_directory.clean_up(runtime)
+    return code
 
 
 def _worker_main(context: WorkerContext) -> int:

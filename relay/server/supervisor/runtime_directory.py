@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -43,6 +44,16 @@ def prepare(wanted: str, data: Path) -> Path:
             if stat.S_ISSOCK(entry.lstat().st_mode):
                 entry.unlink()
     return path
+
+
+def clean_up(path: Path) -> None:
+    """Remove what a run has left, at its clean end. What is not ours stays."""
+    for directory in (path / "bus", path):
+        with contextlib.suppress(OSError):
+            for entry in directory.iterdir():
+                if stat.S_ISSOCK(entry.lstat().st_mode):
+                    entry.unlink()
+            directory.rmdir()
 
 
 def _too_long(path: Path) -> bool:
