@@ -18,6 +18,8 @@ from benchmarks.report import PAGE, RESULTS, put, table
 SAVED: Final = Path(__file__).parents[1] / ".benchmarks"
 BEGIN: Final = "<!-- own: made by python -m benchmarks.own_report -->"
 END: Final = "<!-- end of own -->"
+WIDE: Final = 9
+"""More figures than this stand below each other."""
 HIDDEN: Final = frozenset(
     ("contender", "correct", "n", "p90_us", "max_us", "load_bound", "filesystem", "checked")
 )
@@ -87,6 +89,11 @@ def _text(facts: dict[str, Any], path: Path) -> str:
 def _figures(group: list[dict[str, Any]]) -> str:
     flat = [_flat(one["figures"]) for one in group]
     keys = [key for key in flat[0] if key not in HIDDEN]
+    if len(keys) > WIDE:  # a figure a line
+        lines = [
+            [key.replace("_", " "), *(_cell(figures.get(key)) for figures in flat)] for key in keys
+        ]
+        return table(["", *map(_name, group)], lines)
     rows = [
         [_name(one), *(_cell(figures.get(key)) for key in keys)]
         for one, figures in zip(group, flat, strict=True)
@@ -113,7 +120,13 @@ def _cell(value: object) -> str:
 def _flat(figures: dict[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in figures.items():
-        flat |= value if isinstance(value, dict) else {key: value}
+        if isinstance(value, dict):
+            flat |= value
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            # A row of each round: each figure with its value of every round.
+            flat |= {name: [each.get(name) for each in value] for name in value[0]}
+        else:
+            flat[key] = value
     return flat
 
 
