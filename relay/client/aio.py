@@ -23,13 +23,14 @@ from relay.client.address import Address, parse_address
 from relay.client.aio_pump import Post, Pump
 from relay.client.errors import ConnectFailed
 from relay.client.events import Event, HistoryPage, Joined, Members, State, Stored
+from relay.client.face import Face
 from relay.client.identity import Identity
 from relay.client.options import CLOSE_S, CONNECT_S, join_start, make_options, page_start
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 
 
-class Client:
+class Client(Face):
     """A client on an event loop. Use it within one loop, from any number of tasks."""
 
     def __init__(
@@ -137,41 +138,6 @@ class Client:
             state.close(pump.clock())
             with contextlib.suppress(Exception):  # connect has told it
                 await pump.stop()
-
-    @property
-    def name(self) -> str:
-        """The handle, as the server spells it."""
-        return self._state.name
-
-    @property
-    def state(self) -> State:
-        """Where the client is."""
-        return self._state.state
-
-    @property
-    def server_fingerprint(self) -> str | None:
-        """Of the server's key; None before it is known."""
-        return self._state.server_fingerprint
-
-    @property
-    def cursors(self) -> dict[str, Cursor]:
-        """For each log that is followed, the last entry taken from the iterator: save these."""
-        return self._state.cursors
-
-    @property
-    def identity(self) -> Identity:
-        """Who this instance is, with its counters as they stand: save it, and keep it secret."""
-        return self._state.identity
-
-    @property
-    def unacknowledged(self) -> int:
-        """Sends without an outcome."""
-        return self._state.unacknowledged
-
-    @property
-    def statistics(self) -> dict[str, int]:
-        """Counts since the start: logins, resent, repeats."""
-        return self._state.statistics
 
     # --- reading ---------------------------------------------------------------------------------
     def __aiter__(self) -> Self:

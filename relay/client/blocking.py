@@ -29,6 +29,7 @@ from relay.chat.entries import Cursor
 from relay.client.address import Address, parse_address
 from relay.client.errors import ClientError, ConnectFailed
 from relay.client.events import Event, HistoryPage, Joined, Members, State, Stored
+from relay.client.face import Face
 from relay.client.identity import Identity
 from relay.client.options import (
     CLOSE_S,
@@ -81,7 +82,7 @@ class Pending:
         return self.result
 
 
-class BlockingClient:
+class BlockingClient(Face):
     """A client on a plain socket. The same names and behaviour as ``aio.Client``."""
 
     def __init__(
@@ -179,41 +180,6 @@ class BlockingClient:
             self._settle()
             self._wait(lambda: self._socket is None, LINGER_S)
             self._drop_socket()
-
-    @property
-    def name(self) -> str:
-        """The handle, as the server spells it."""
-        return self._state.name
-
-    @property
-    def state(self) -> State:
-        """Where the client is."""
-        return self._state.state
-
-    @property
-    def server_fingerprint(self) -> str | None:
-        """Of the server's key; None before it is known."""
-        return self._state.server_fingerprint
-
-    @property
-    def cursors(self) -> dict[str, Cursor]:
-        """For each log that is followed, the last entry taken from ``events``: save these."""
-        return self._state.cursors
-
-    @property
-    def identity(self) -> Identity:
-        """Who this instance is, with its counters as they stand: save it, and keep it secret."""
-        return self._state.identity
-
-    @property
-    def unacknowledged(self) -> int:
-        """Sends without an outcome."""
-        return self._state.unacknowledged
-
-    @property
-    def statistics(self) -> dict[str, int]:
-        """Counts since the start: logins, resent, repeats, rejoins."""
-        return self._state.statistics
 
     # --- reading ---------------------------------------------------------------------------------
     def events(self, timeout: float | None = None) -> Iterator[Event]:

@@ -60,6 +60,20 @@ def run_relay(
     )
 
 
+def collect(stream: IO[str] | None, into: list[str]) -> threading.Thread:
+    """Append each line of a process's output to a list as it comes, in a thread of its own."""
+
+    def run() -> None:
+        assert stream is not None
+        with stream:
+            for line in stream:
+                into.append(line.rstrip("\n"))  # noqa: PERF401  # it is looked at meanwhile
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
 class Relay:
     """``relay serve`` in a process group of its own."""
 
@@ -104,21 +118,9 @@ class Relay:
             cwd=ROOT,
         )
         self._readers = [
-            self._collect(self.process.stdout, self.printed),
-            self._collect(self.process.stderr, self.log),
+            collect(self.process.stdout, self.printed),
+            collect(self.process.stderr, self.log),
         ]
-
-    @staticmethod
-    def _collect(stream: IO[str] | None, into: list[str]) -> threading.Thread:
-        def run() -> None:
-            assert stream is not None
-            with stream:
-                for line in stream:
-                    into.append(line.rstrip("\n"))  # noqa: PERF401  # it is looked at meanwhile
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        return thread
 
     def __enter__(self) -> Self:
         """Wait until it serves."""

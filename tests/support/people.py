@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import threading
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
-from tests.support.cluster import DEADLINE_S, relay_command, wait_until
+from tests.support.cluster import DEADLINE_S, collect, relay_command, wait_until
 
 
 class Person:
@@ -26,21 +25,9 @@ class Person:
             env={**os.environ, "RELAY_KNOWN_SERVERS": str(home / "known_servers")},
         )
         self._threads = [
-            self._collect(self.process.stdout, self.shown),
-            self._collect(self.process.stderr, self.notices),
+            collect(self.process.stdout, self.shown),
+            collect(self.process.stderr, self.notices),
         ]
-
-    @staticmethod
-    def _collect(stream: IO[str] | None, into: list[str]) -> threading.Thread:
-        def run() -> None:
-            assert stream is not None
-            with stream:
-                for line in stream:
-                    into.append(line.rstrip("\n"))  # noqa: PERF401  # it is looked at meanwhile
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        return thread
 
     def __enter__(self) -> Self:
         """Begin."""

@@ -1,0 +1,49 @@
+"""What the two faces of the client have in common: what one may look at."""
+
+from __future__ import annotations
+
+from relay.chat.entries import Cursor
+from relay.client.events import State
+from relay.client.identity import Identity
+from relay.client.state import ClientState
+
+
+class Face:
+    """A client as its program sees it; ``aio.Client`` and ``blocking.BlockingClient`` drive it."""
+
+    _state: ClientState
+
+    @property
+    def name(self) -> str:
+        """The handle, as the server spells it."""
+        return self._state.name
+
+    @property
+    def state(self) -> State:
+        """Where the client is."""
+        return self._state.state
+
+    @property
+    def server_fingerprint(self) -> str | None:
+        """Of the server's key; None before it is known."""
+        return self._state.server_fingerprint
+
+    @property
+    def cursors(self) -> dict[str, Cursor]:
+        """For each log that is followed, the last entry that the program took: save these."""
+        return self._state.cursors
+
+    @property
+    def identity(self) -> Identity:
+        """Who this instance is, with its counters as they stand: save it, and keep it secret."""
+        return self._state.identity
+
+    @property
+    def unacknowledged(self) -> int:
+        """Sends without an outcome."""
+        return self._state.unacknowledged
+
+    @property
+    def statistics(self) -> dict[str, int]:
+        """Counts since the start: logins, resent, repeats, rejoins."""
+        return self._state.statistics
