@@ -26,10 +26,15 @@ class Step:
     deliveries_per_s: float
     saturated: bool
     """The load generator was: its latencies do not count."""
+    fell_behind: bool = False
+    """Over 1 % of the deliveries were caught up on, which are not timed: the p99 hides them."""
 
     def good(self, objective_ms: float) -> bool:
-        """True when the objective was kept, and by a generator that could tell."""
-        return self.p99_ms <= objective_ms and not self.saturated
+        """True when the objective was kept, and by a generator that could tell.
+
+        Without a timed delivery (p99 0) nothing was kept.
+        """
+        return 0 < self.p99_ms <= objective_ms and not self.saturated and not self.fell_behind
 
 
 class Finder:

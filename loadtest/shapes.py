@@ -28,6 +28,9 @@ RAMP_SPAWN_PER_S: Final = 40.0
 SETTLE_S: Final = 5.0
 """After a change: handshakes and joins are not what a step measures."""
 
+BEHIND_MAX: Final = 0.01
+"""Of a step's deliveries: with more of them late, a p99 of the others says nothing."""
+
 
 def _run_time_s(environment: Environment) -> float:
     run_time = getattr(environment.parsed_options, "run_time", None)
@@ -101,6 +104,8 @@ class Ramp(hooks.Shape):
             messages_per_s=window.counts["messages stored"] / seconds,
             deliveries_per_s=window.counts["deliveries checked"] / seconds,
             saturated=window.counts["seconds saturated"] > window.counts["seconds watched"] * 0.1,
+            fell_behind=window.counts["deliveries caught up"]
+            > window.counts["deliveries checked"] * BEHIND_MAX,
         )
 
     def _report(self, cut_short: str) -> None:
@@ -124,6 +129,7 @@ def _described(step: Step) -> str:
         f"{step.users} users, {step.messages_per_s:.1f} messages/s, "
         f"{step.deliveries_per_s:.0f} deliveries/s, p99 {step.p99_ms:.1f} ms"
         + (", LOAD GENERATOR SATURATED" if step.saturated else "")
+        + (", readers fell behind" if step.fell_behind else "")
     )
 
 

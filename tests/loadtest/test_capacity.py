@@ -37,6 +37,18 @@ def test_nothing_is_good_enough() -> None:
     assert finder.worst.users == 1
 
 
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        Step(50, 0.0, 0.0, 0.0, saturated=False),
+        Step(50, 5.0, 1.0, 10.0, saturated=False, fell_behind=True),
+    ],
+    ids=["nothing was delivered live", "most was caught up on"],
+)
+def test_a_step_that_timed_too_little_is_not_good(hidden: Step) -> None:
+    assert not hidden.good(OBJECTIVE_MS)
+
+
 def test_one_hiccup_is_not_the_knee() -> None:
     finder = Finder(50, OBJECTIVE_MS)
     assert finder.measured(step(50, 900.0))
