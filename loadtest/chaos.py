@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from loadtest.run import end_on_term, run_locust, take_flag
+from loadtest.run import end_on_term, run_locust, take_number
 from loadtest.served import NotServed, Served
 
 KILLS: Final = (0.2, 0.4)
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run; return Locust's exit code."""
     end_on_term()
     flags = list(arguments)
-    workers = int(take_flag(flags, "--workers", "0"))
-    seconds = float(take_flag(flags, "--seconds", "300"))
+    workers = take_number(flags, "--workers", "0")
+    seconds = take_number(flags, "--seconds", "300")
     try:
         with Served(workers) as server:
             over = threading.Event()
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
             try:
                 return run_locust(
                     server.address,
-                    ["--headless", "--only-summary", "--run-time", f"{seconds:.0f}s", *flags],
+                    ["--headless", "--only-summary", "--run-time", f"{seconds}s", *flags],
                 )
             finally:
                 over.set()

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import psutil
 
-from loadtest.run import end_on_term, run_locust, take_flag
+from loadtest.run import end_on_term, run_locust, take_number
 from loadtest.served import NotServed, Served
 
 SAMPLE_S: Final = 1.0
@@ -108,10 +108,13 @@ def main(arguments: Sequence[str]) -> int:
     if "--" in given:
         place = given.index("--")
         given, flags = given[:place], given[place + 1 :]
-    workers = int(take_flag(given, "--workers", "0"))
-    seconds = int(take_flag(given, "--seconds", SECONDS_DEFAULT))
+    workers = take_number(given, "--workers", "0")
+    seconds = take_number(given, "--seconds", SECONDS_DEFAULT)
+    if not given or not all(users.isdecimal() and int(users) for users in given):
+        raise SystemExit("usage: python -m loadtest.curve USERS... [-- LOCUST FLAGS]")
+    numbers = [int(users) for users in given]
     try:
-        rows = [measure(int(users), workers, seconds, flags) for users in given]
+        rows = [measure(users, workers, seconds, flags) for users in numbers]
     except (NotServed, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,7 +1,7 @@
 """``python -m loadtest.run [--workers N] [LOCUST FLAGS]``: a relay, and Locust in front of it.
 
 Without ``--headless`` Locust's web page is served on this machine only. ``--host`` uses a relay
-that runs already. ``loadtest.smoke`` is a short check.
+that runs already, and so does ``--worker``: its master's. ``loadtest.smoke`` is a short check.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ SHORT: Final = {"--users": "-u", "--spawn-rate": "-r", "--run-time": "-t", "--lo
 
 def locust_command(address: str, flags: Sequence[str]) -> list[str]:
     """Return Locust's command line; what the caller gave wins over the defaults."""
-    command = [sys.executable, "-m", "locust", "--host", address]
+    command = [sys.executable, "-m", "locust"]
+    if address:
+        command += ["--host", address]
     for name, value in DEFAULTS:
         names = (name, SHORT.get(name, name))
         if not any(flag.partition("=")[0] in names for flag in flags):
@@ -60,7 +62,11 @@ def run_locust(address: str, flags: Sequence[str], timeout_s: float | None = Non
 
 
 def take_flag(flags: list[str], name: str, default: str) -> str:
-    """Remove ``name VALUE`` from the flags; return the value."""
+    """Remove ``name VALUE`` or ``name=VALUE`` from the flags; return the value."""
+    for place, flag in enumerate(flags):
+        if flag.startswith(f"{name}="):
+            del flags[place]
+            return flag.partition("=")[2]
     if name not in flags:
         return default
     place = flags.index(name)
@@ -69,6 +75,14 @@ def take_flag(flags: list[str], name: str, default: str) -> str:
     value = flags[place + 1]
     del flags[place : place + 2]
     return value
+
+
+def take_number(flags: list[str], name: str, default: str) -> int:
+    """Remove ``name NUMBER`` from the flags; return the number."""
+    value = take_flag(flags, name, default)
+    if not value.isdecimal():
+        raise SystemExit(f"{name} {value}: not a whole number")
+    return int(value)
 
 
 def end_on_term() -> None:
@@ -84,18 +98,18 @@ def main(arguments: Sequence[str]) -> int:
     """Run; return the exit code."""
     end_on_term()
     flags = list(arguments)
-    workers = take_flag(flags, "--workers", "0")
-    if not workers.isdecimal():
-        raise SystemExit(f"--workers {workers}: a number, 0 for one per core")
-    host = take_flag(flags, "--host", "")
+    workers = take_number(flags, "--workers", "0")
+    host = take_flag(flags, "--host", take_flag(flags, "-H", ""))
+    if "--worker" in flags:
+        return run_locust("", flags)  # its master says where the relay is
     with contextlib.ExitStack() as stack:
         try:
-            address = host or stack.enter_context(Served(int(workers))).address
+            address = host or stack.enter_context(Served(workers)).address
         except NotServed as error:
             raise SystemExit(str(error)) from None
         print(f"relay: {address}")
         if "--headless" not in flags:
-            port = flags[flags.index("--web-port") + 1] if "--web-port" in flags else "8089"
+            port = take_flag(list(flags), "--web-port", "8089")
             print(f"web page: http://127.0.0.1:{port} (Ctrl-C ends both)")
         sys.stdout.flush()
         return run_locust(address, flags)
