@@ -205,6 +205,11 @@ def _report_an_epoch_that_did_not_end(history: History) -> None:
     history.reader[2] = Hole(ROOM, (OLD, 1), (OLD, 2), GapReason.EPOCH)
 
 
+def _report_a_gap_to_who_stands_in_the_ended_epoch(history: History) -> None:
+    history.log = [*LOG, entry(5, "bob", 3, NEW)]
+    history.reader[2] = Hole(ROOM, (OLD, 1), (OLD, 2), GapReason.EPOCH)
+
+
 def _throw_out(history: History) -> None:
     history.reader.append(Lost("ALREADY_JOINED"))
 
@@ -242,6 +247,7 @@ def _heal_what_comes_again(history: History) -> None:
         (_deliver_before_joined, Fault.REPEATED),
         (_report_a_gap, Fault.GAP),
         (_report_an_epoch_that_did_not_end, Fault.GAP),
+        (_report_a_gap_to_who_stands_in_the_ended_epoch, Fault.GAP),
         (_throw_out, Fault.THROWN_OUT),
         (_heal_what_is_missing, Fault.HEALED),
         (_heal_what_comes_again, Fault.HEALED),
