@@ -38,13 +38,18 @@ def run(*args: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
 
 def test_the_programs_of_the_guide_work(relay: Relay) -> None:
     """In their order: the second reads what the first has sent."""
-    assert len(PROGRAMS) == 3
+    assert len(PROGRAMS) == 4
     printed = []
     for program in PROGRAMS:
         done = run("-c", program, relay.address)
         assert done.returncode == 0, done.stderr
         printed.append(done.stdout)
-    assert printed == ["stored as 1\n1 alice hello\n", "1 alice hello\n", "paid once\n"]
+    assert printed == [
+        "stored as 1\n1 alice hello\n",
+        "1 alice hello\n",
+        "paid once\n",
+        "2 pay 6\n",
+    ]
 
 
 def test_archive_goes_on_where_it_stopped(relay: Relay, tmp_path: Path) -> None:
