@@ -14,6 +14,7 @@ from relay.client.errors import (
     MessageTooLong,
     NameInvalid,
     NotAMember,
+    UnknownOutcome,
 )
 from relay.client.events import Event, Live, Message, RosterChanged, State, StateChanged, Stored
 from tests.client.faces.adapters import Face
@@ -156,6 +157,17 @@ def test_a_saved_identity_sends_exactly_once(connect: Connect, room: str) -> Non
     with pytest.raises(IdConflict) as caught:
         wrong.send(room, "another text")
     assert caught.value.seq == stored.seq
+
+
+def test_an_id_that_the_server_does_not_know_is_an_unknown_outcome(
+    connect: Connect, room: str
+) -> None:
+    """A saved counter of a log that was lost: the program decides, and numbering begins anew."""
+    saved = connect("unknown-a").client.identity
+    late = connect("unknown-b", identity=type(saved)(saved.secret, bytes(range(8)), {room: 7}))
+    with pytest.raises(UnknownOutcome):
+        late.send(room, "sent before?")
+    assert late.send(room, "certainly new").seq == 1
 
 
 def test_saved_cursors_go_on_where_the_program_stood(connect: Connect, room: str) -> None:

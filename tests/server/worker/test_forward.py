@@ -10,8 +10,9 @@ import pytest
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
 from relay.server.worker import forward
+from relay.server.worker import home as home_of_logs
 from relay.store.sqlite import SqlitePartition
-from relay.wire.codes import CloseCode
+from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import (
     Ack,
     EntryMessage,
@@ -77,6 +78,47 @@ async def test_sends_wait_while_the_home_is_dead_and_are_bounded(
     await writer.acked(LOG, 600)
     assert not session._holds
     assert other.hub.forward._bytes[partition] == 0
+
+
+async def test_a_home_that_is_away_for_long_is_busy(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the bound a send is refused with a time to retry; sent again, it is stored, once."""
+    home = town.home(LOG)
+    writer = await Guest.arrive(town.other(LOG), "writer")
+    writer.send(LOG, 1)
+    await writer.acked(LOG, 1)
+    await town.kill(home.index)
+    with monkeypatch.context() as patch:
+        patch.setattr(forward, "REFUSE_BYTES", 100_000)
+        writer.send(LOG, 2, 20, size=10_000)
+        first = await writer.told(Refused)
+        assert (first.code, first.arg) == (ErrorCode.BUSY, forward.RETRY_MS)
+        assert 2 < first.counter < 20, "what the bound allows waits for the home"
+        await writer.told(Refused, count=21 - first.counter)
+    writer.said[:] = [e for e in writer.said if not isinstance(e, Refused)]
+    await town.start(home.index)
+    await writer.acked(LOG, first.counter - 1)
+    writer.send(LOG, first.counter, 20, size=10_000)
+    await writer.acked(LOG, 20)
+    acks = [(e.counter, e.seq) for e in writer.said if isinstance(e, Ack)]
+    assert acks == [(n, n) for n in range(1, 21)]
+
+
+async def test_a_home_that_cannot_keep_up_is_busy(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds so much for its next commit, and answers BUSY beyond; nothing stays counted."""
+    writer = await Guest.arrive(town.other(LOG), "writer")
+    with monkeypatch.context() as patch:
+        patch.setattr(home_of_logs, "QUEUED_BYTES_MAX", 5_000)
+        writer.send(LOG, 1, size=10_000)
+        refused = await writer.told(Refused)
+        assert (refused.code, refused.arg) == (ErrorCode.BUSY, home_of_logs.RETRY_MS)
+    writer.said.clear()
+    writer.send(LOG, 1, size=10_000)
+    assert (await writer.acked(LOG, 1)).seq == 1
+    assert town.home(LOG).hub.home._waiting_bytes == 0
 
 
 async def test_the_window_of_one_connection(town: Town) -> None:
