@@ -68,7 +68,7 @@ class Link(asyncio.Protocol):
 
     __slots__ = (
         "_control", "_introduce", "_on_lost", "_owner", "_publishes", "_publishes_bytes",
-        "_reader", "_transport", "_wake", "congested", "dropped", "dropped_total", "generation",
+        "_reader", "_transport", "_wake", "congested", "dropped", "generation",
         "index", "lost", "up",
     )  # fmt: skip
 
@@ -97,7 +97,6 @@ class Link(asyncio.Protocol):
         """True while the transport is above its high-water mark."""
         self.dropped: dict[str, None] = {}
         """Logs of which a publish was dropped."""
-        self.dropped_total = 0
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -161,7 +160,6 @@ class Link(asyncio.Protocol):
         data = pack(message)
         if message.log in self.dropped or (self._publishes_bytes + len(data) > PUBLISH_BYTES_MAX):
             self.dropped[message.log] = None
-            self.dropped_total += 1
             return
         self._publishes.append(data)
         self._publishes_bytes += len(data)

@@ -44,10 +44,6 @@ class WorkerContext:
         """Where the key agent listens."""
         return self.runtime / AGENT_SOCKET
 
-    def bus_path(self, index: int, generation: int) -> Path:
-        """Where a worker of that index and generation listens for its peers."""
-        return self.runtime / BUS_DIRECTORY / f"{index}.{generation}.sock"
-
 
 @dataclass(frozen=True, slots=True)
 class AgentContext:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.bus.messages import Batch as BusBatch
-from relay.chat.entries import NO_EPOCH, Cursor, Head
+from relay.chat.entries import NO_EPOCH, Head
 from relay.server.worker.batch import RunningBatch
 
 if TYPE_CHECKING:
@@ -164,7 +164,3 @@ class Feed:
     def presence(self, names: set[str]) -> list[list[str | int]]:
         """Return [name, display name, connections here] of some names; 0 for one that left."""
         return [[name, *self.here.get(name, ("", 0))] for name in sorted(names)]
-
-    def cursor(self) -> Cursor:
-        """Return H as a cursor."""
-        return Cursor(self.epoch, self.seq)
