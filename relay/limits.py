@@ -19,6 +19,8 @@ RECORD_INNER_BYTES_MAX: Final = 69_632
 TAG_BYTES: Final = 16
 RECORD_BODY_BYTES_MIN: Final = 1 + TAG_BYTES
 RECORD_BODY_BYTES_MAX: Final = RECORD_INNER_BYTES_MAX + TAG_BYTES
+SEALED_BYTES_MAX: Final = FRAME_HEADER_BYTES + RECORD_CONTENT_BYTES_MAX + 1024 + TAG_BYTES
+"""The largest record that this side makes: it pads less than a peer may."""
 
 # --- envelopes --------------------------------------------------------------------------------
 ENVELOPES_PER_RECORD_MAX: Final = 1024
@@ -49,14 +51,13 @@ PAGE_ENTRIES_MAX: Final = 1000
 HISTORY_ON_JOIN_MAX: Final = 10_000
 
 # --- what one connection may make the server hold ---------------------------------------------
-OUTBOX_BYTES_MAX: Final = 131_072
+OUTBOX_BYTES_MAX: Final = 129_024
 """Unsealed batch references of one connection; over it all its logs fall behind (rule 4)."""
 ANSWERS_BYTES_MAX: Final = 65_536
 """Answers of its own that a connection has not read; beyond it, what it asks next waits."""
-TRANSPORT_HIGH_WATER_BYTES: Final = 65_536
-"""Sealed bytes waiting in user space. With the outbox and the kernel's unsent bytes: 256 KiB."""
 KERNEL_NOTSENT_LOWAT_BYTES: Final = 65_536
 CONNECTION_BYTES_MAX: Final = 262_144
+"""The outbox, one sealed record in the transport, and the kernel's unsent bytes."""
 LOGS_PER_CONNECTION_MAX: Final = 1024
 SENDS_UNACKNOWLEDGED_MAX: Final = 1024
 """A client's window per connection: sends the server takes before it stops reading the socket."""
@@ -67,7 +68,4 @@ ROSTER_NAMES_MAX: Final = 200
 assert RECORD_INNER_BYTES_MAX >= RECORD_CONTENT_BYTES_MAX + 1
 assert RECORD_INNER_BYTES_MAX % 4096 == 0
 assert BODY_BYTES_MAX + 1024 <= PAGE_BYTES_MAX <= RECORD_CONTENT_BYTES_MAX - 1024
-assert (
-    OUTBOX_BYTES_MAX + TRANSPORT_HIGH_WATER_BYTES + KERNEL_NOTSENT_LOWAT_BYTES
-    <= CONNECTION_BYTES_MAX
-)
+assert OUTBOX_BYTES_MAX + SEALED_BYTES_MAX + KERNEL_NOTSENT_LOWAT_BYTES <= CONNECTION_BYTES_MAX

@@ -111,9 +111,10 @@ class Mesh:
 
     def flush(self) -> None:
         """Write what every link has queued."""
-        waiting, self._waiting = self._waiting, {}
-        for link in waiting:
-            link.flush()
+        if self._waiting:
+            waiting, self._waiting = self._waiting, {}
+            for link in waiting:
+                link.flush()
 
     # --- inside -------------------------------------------------------------------------------
     def _link(self) -> Link:

@@ -224,17 +224,17 @@ class Connection:
         self._put(RecordType.APP, content, now)
 
     def seal(self, content: bytes, now: float) -> bytes:
-        """Return one app record's bytes (a key update in front when due), to be written at once.
+        """Return ``data_to_send()`` and one app record behind it, to be written at once.
 
-        The caller must have written ``data_to_send()`` before: records have an order.
+        Raises:
+            LocalProtocolError: before and after the open phase.
         """
-        if self.phase is not Phase.OPEN or self._out:
-            raise LocalProtocolError(f"seal in phase {self.phase.name}, or with bytes waiting")
+        if self.phase is not Phase.OPEN:
+            raise LocalProtocolError(f"seal in phase {self.phase.name}")
         cipher = self._send
-        if cipher.update_due(now):
-            update = cipher.seal(RecordType.KEY_UPDATE, b"")
-            cipher.update(now)
-            return update + cipher.seal(RecordType.APP, content)
+        if self._out or cipher.update_due(now):
+            self._put(RecordType.APP, content, now)
+            return self.data_to_send()
         return cipher.seal(RecordType.APP, content)
 
     def ping(self, payload: bytes, now: float) -> None:

@@ -88,8 +88,6 @@ class Catchup:
         session, feed = member.session, member.feed
         if feed.members.get(session) is not member or member.live:
             return
-        if member.seq < feed.seq:
-            session.take_pages()
         if session.outbox.paused:
             return  # Session.resume_writing adds it again
         if member.seq < feed.seq:
@@ -99,7 +97,6 @@ class Catchup:
                 session.outbox.flush(self._clock())
             member.seq = last
         if member.seq == feed.seq:
-            session.take_batches()
             feed.enter_live(member)
             session.answer(pack(Live(feed.log, feed.epoch, feed.seq)))
         elif member.seq > feed.seq:

@@ -43,31 +43,26 @@ if TYPE_CHECKING:
 class Loopback:
     """The port from a worker to itself: messages are not packed and arrive at once."""
 
-    __slots__ = ("_received", "_submitted", "generation", "index")
+    __slots__ = ("exchange", "generation", "index")
 
-    def __init__(
-        self,
-        index: int,
-        generation: int,
-        received: Callable[[Port, Any], None],
-        submitted: Callable[[Port, int, Submission], None],
-    ) -> None:
+    exchange: Exchange
+    """Where they arrive; set before anything is sent."""
+
+    def __init__(self, index: int, generation: int) -> None:
         self.index = index
         self.generation = generation
-        self._received = received
-        self._submitted = submitted
 
     def send(self, message: Message) -> None:
         """See ``Port``."""
-        self._received(self, message)
+        self.exchange.received(self, message)
 
     def submit(self, tag: int, submission: Submission) -> None:
         """See ``Port``."""
-        self._submitted(self, tag, submission)
+        self.exchange.submit(self, tag, submission)
 
     def publish(self, message: Batch | Event) -> None:
         """See ``Port``."""
-        self._received(self, message)
+        self.exchange.received(self, message)
 
 
 class Exchange:

@@ -14,10 +14,10 @@ from relay.bus.messages import Batch as BusBatch
 from relay.bus.messages import Event
 from relay.chat.entries import NO_EPOCH
 from relay.server.worker.batch import EVENT, Batch
-from relay.server.worker.feed import Feed
+from relay.server.worker.feed import Feed, Member
 
 if TYPE_CHECKING:
-    from relay.server.worker.session import Session
+    from relay.server.worker.outbox import Outbox
 
 REST_FACTOR: Final = 0.7
 """k of architecture.md ("about 0.5 to 1")."""
@@ -37,8 +37,8 @@ class Fanout:
         """Feeds with entries or events to distribute, resting ones too."""
         self.broken: dict[Feed, None] = {}
         """Feeds with entries to read from the store."""
-        self.dirty: list[Session] = []
-        """Sessions whose outbox was empty before this turn's distribution: to be flushed."""
+        self.dirty: list[Outbox] = []
+        """Outboxes that were empty before this turn's distribution: to be flushed."""
         self.deliveries = 0
 
     def receive(self, batch: BusBatch) -> None:
@@ -92,19 +92,18 @@ class Fanout:
     def _offer(self, feed: Feed, batch: Batch) -> None:
         size = batch.size
         dirty = self.dirty
-        over: list[Session] = []
-        for member in feed.live:
-            session = member.session
-            outbox = session.outbox
-            if not outbox.items:
-                dirty.append(session)
-            outbox.items.append(batch)
+        over: list[Member] = []
+        for member, outbox in feed.live.items():
+            items = outbox.items
+            if not items:
+                dirty.append(outbox)
+            items.append(batch)
             outbox.size += size
             if outbox.size > limits.OUTBOX_BYTES_MAX:
-                over.append(session)
+                over.append(member)
         self.deliveries += batch.count * (len(feed.live) - len(over))
-        for session in over:
-            session.fall_behind()
+        for member in over:
+            member.session.fall_behind()
 
     def rest(self, feeds: list[Feed], took_s: float, now: float) -> None:
         """Let the feeds of a distribution rest in proportion to what writing it took."""

@@ -20,6 +20,7 @@ from relay.server.worker.batch import RunningBatch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from relay.server.worker.outbox import Outbox
     from relay.server.worker.session import Session
     from relay.store.log import Reader
 
@@ -59,7 +60,8 @@ class Feed:
         self.running = RunningBatch()
         self.events: list[bytes] = []
         self.members: dict[Session, Member] = {}
-        self.live: dict[Member, None] = {}
+        self.live: dict[Member, Outbox] = {}
+        """The outbox of each is here for the hot loop, which needs nothing else of a member."""
         self.ahead: list[Member] = []
         """Members whose cursor is beyond H: they come from a worker that was further."""
         self.joining: list[Callable[[], None]] = []
@@ -135,7 +137,7 @@ class Feed:
         """Make a member live. Its cursor must be H, in this very turn (rule 3)."""
         assert member.seq == self.seq, "a member may enter live only at the head"
         member.live = True
-        self.live[member] = None
+        self.live[member] = member.session.outbox
 
     def leave_live(self, member: Member, seq: int) -> None:
         """Take a member out of live; ``seq`` is the last entry that it has or will have."""

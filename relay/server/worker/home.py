@@ -126,6 +126,8 @@ class Home:
         self._partitions: dict[int, Partition] = {}
         self._waiting: dict[int, list[Waiting]] = {}
         self._waiting_bytes = 0
+        self.fresh = False
+        """True when something was submitted since the last ``commit`` began."""
         self._committing: set[int] = set()
         """Partitions with a commit in a thread; always empty with durability "process"."""
         self._subscribing: dict[int, list[tuple[Port, str]]] = {}
@@ -140,6 +142,7 @@ class Home:
             port.send(Refused(tag, int(ErrorCode.BUSY), RETRY_MS, text))
             return
         self._waiting_bytes += size
+        self.fresh = True
         index = partition_of(submission.log)
         group = self._waiting.get(index)
         if group is None:
@@ -257,9 +260,13 @@ class Home:
         Returns:
             True while something still waits for a held partition.
         """
-        for index in list(self._waiting):
+        self.fresh = False
+        waiting = self._waiting
+        if not waiting:
+            return False
+        for index in list(waiting):
             self._commit_partition(index)
-        return any(index not in self._committing for index in self._waiting)
+        return not self._committing.issuperset(waiting)
 
     def _commit_partition(self, index: int) -> None:
         if index in self._committing:

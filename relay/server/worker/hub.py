@@ -42,6 +42,7 @@ from relay.wire.identity import parse_spki
 
 if TYPE_CHECKING:
     from relay.bus.link import Link, Port
+    from relay.server.worker.outbox import Outbox
     from relay.server.worker.session import Session
     from relay.store.log import Partition, Reader
 
@@ -111,12 +112,7 @@ class Hub:
         self.agent_name = around.agent_name
         self.timing = around.timing
 
-        self.loopback = Loopback(
-            around.index,
-            around.generation,
-            self._from_loopback,
-            lambda port, tag, submission: self.exchange.submit(port, tag, submission),
-        )
+        self.loopback = Loopback(around.index, around.generation)
         self.routes = Routes(
             loopback=self.loopback,
             owner_of=around.owner_of,
@@ -151,21 +147,19 @@ class Hub:
         """Called when a connection is gone; the acceptor sets it."""
 
         self.exchange = Exchange(self)
+        self.loopback.exchange = self.exchange
         self.flush_links: Callable[[], None] = _nothing
         """Writes what the bus has queued; the mesh sets it."""
         self.urgent: deque[Session] = deque()
         """Sessions with answers of their own to flush: before any others."""
         self._changed: dict[Feed, None] = {}
-        self._flushing: deque[Session] = deque()
+        self._flushing: deque[Outbox] = deque()
         self._distributed: list[Feed] = []
         self._flush_started = 0.0
         self._scheduled = False
         self._wakes_at = float("inf")
 
     # --- the bus ------------------------------------------------------------------------------
-    def _from_loopback(self, port: Port, message: object) -> None:
-        self.exchange.received(port, message)  # type: ignore[arg-type]  # a Message, by Loopback
-
     def _attach(self, partition: int, port: Port) -> None:
         """Say to a home everything that this worker has in its partition."""
         port.send(Attach(partition))
@@ -243,28 +237,36 @@ class Hub:
             self.loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._scheduled = False
         try:
             self._run_turn()
         except Exception:
             # A bug of ours must not end the loop's work for everybody; it is loud in the log. What
             # the turn had still to do is done in the next one.
             log.exception("turn_failed")
+            self._scheduled = False
             self._wake_at(self.clock() + FAILED_RETRY_S)
 
     def _run_turn(self) -> None:
         now = self.clock()
         held = self.home.commit()
-        self.settle_presence()
-        for event in self.rosters.changes():
-            self.interest.publish(event)
+        if self._changed:
+            self.settle_presence()
+        if self.rosters.pending(now):
+            for event in self.rosters.changes():
+                self.interest.publish(event)
+        # What has woken the hub up to here, the steps that follow do. Another turn is needed only
+        # for what was submitted because something was answered, and for what comes from here on.
+        self._scheduled = False
+        if self.home.fresh:
+            self.wake()
         self.flush_links()
-        repairing = self._repair()
+        repairing = bool(self.fanout.broken) and self._repair()
         if not self._flushing:
             self._distribute(now)
-        self._flush_urgent(now)
+        if self.urgent:
+            self._flush_urgent(now)
         self._flush_members()
-        if not self._flushing:
+        if not self._flushing and self.catchup.busy:
             self.catchup.run()
         if self._flushing or self.catchup.busy or self.urgent or repairing:
             self.wake()
@@ -331,7 +333,7 @@ class Hub:
         flushing = self._flushing
         while flushing:
             for _ in range(min(FLUSHES_PER_CLOCK, len(flushing))):
-                flushing.popleft().outbox.flush(now)
+                flushing.popleft().flush(now)
             now = clock()
             if now >= deadline and flushing:
                 return

@@ -1,8 +1,9 @@
 """Connections that do not take what is written to them: counted, bounded, and ended in the end.
 
-Rule 4: a transport above its high-water mark holds sealed bytes that cannot be taken back. Each
-connection's are bounded by the mark; all of a worker's by ``BUDGET_BYTES``: before that, catching
-up waits; above it, those that have been stuck longest are closed. They resume from their cursors.
+Rule 4: a transport that the kernel takes nothing from holds sealed bytes that cannot be taken back.
+Each connection's are bounded by a record; all of a worker's by ``BUDGET_BYTES``: before that,
+catching up waits; above it, those that have been stuck longest are closed. They resume from their
+cursors.
 """
 
 from __future__ import annotations
@@ -57,13 +58,13 @@ class Pressure:
         return self.bytes > CROWDED_BYTES
 
     def add(self, session: Session) -> None:
-        """A transport is above its high-water mark."""
+        """The kernel takes no more of a connection, and its transport holds the rest."""
         size = session.buffered
         self._stuck[session] = (self._clock(), size)
         self.bytes += size
 
     def remove(self, session: Session) -> None:
-        """It is below its low-water mark again, or gone."""
+        """It holds nothing any more, or is gone."""
         found = self._stuck.pop(session, None)
         self.bytes -= self._leaving.pop(session, 0) if found is None else found[1]
 

@@ -138,6 +138,10 @@ class Rosters:
         total = len(roster.names)
         return Members(message.tag, roster.incarnation, roster.version, total, roster.listed())
 
+    def pending(self, now: float) -> bool:
+        """Tell whether ``changes`` has anything to look at."""
+        return bool(self._changed) or now >= self.due_at
+
     def changes(self) -> Iterator[Event]:
         """Yield one event for each log whose members are to be told now."""
         now = self._clock()
@@ -197,6 +201,8 @@ class Rosters:
         roster.changed.discard(name)
         roster.leaving[name] = now
         self._departures.append((now, log, name))
+        too_many = len(self._departures) > DEPARTURES_MAX
+        self.due_at = min(self.due_at, now if too_many else now + GRACE_S)
 
     def _note(self, log: str, roster: Roster, name: str) -> None:
         roster.changed.add(name)

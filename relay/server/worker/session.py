@@ -64,7 +64,7 @@ class Session(asyncio.Protocol):
     """One connection, from accept to close."""
 
     __slots__ = (
-        "_connection", "_deadline", "_high_water", "_holds", "_hub", "_pending", "_running",
+        "_connection", "_deadline", "_holds", "_hub", "_pending", "_running",
         "_since_us", "_tag", "_transport", "_unwrapping", "answers_queued", "display", "ended",
         "feeds", "name", "outbox", "peer", "producer", "unacknowledged", "unacknowledged_bytes",
     )  # fmt: skip
@@ -112,12 +112,14 @@ class Session(asyncio.Protocol):
         """Bound what kernel and transport hold, and say ServerHello."""
         transport = cast("asyncio.Transport", transport)  # uvloop registers no subclass
         self._transport = transport
-        self._high_water = -1
-        self.take_batches()
+        # Paused while the transport holds anything at all: so all that readers leave lying is seen
+        # by ``Pressure``, a reader that is behind gets no page on top of the one before, and the
+        # outbox may write past the transport whenever it is not paused.
+        transport.set_write_buffer_limits(high=0)
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, limits.KERNEL_NOTSENT_LOWAT_BYTES)
-        self.outbox = Outbox(self._connection, transport)
+        self.outbox = Outbox(self._connection, transport, sock.fileno())
         self._hub.sessions.add(self)
         transport.write(self._connection.data_to_send())
 
@@ -141,6 +143,7 @@ class Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget everything about this connection."""
         self._end()
+        self.outbox.close()
         if self._unwrapping is not None:
             self._unwrapping.cancel()
         self._hub.pressure.remove(self)
@@ -148,7 +151,7 @@ class Session(asyncio.Protocol):
         self._hub.connection_ended()
 
     def pause_writing(self) -> None:
-        """Stop sealing: the transport is above its high-water mark."""
+        """Stop sealing: the kernel takes no more, and the transport holds the rest."""
         self.outbox.paused = True
         self._hub.pressure.add(self)
 
@@ -165,23 +168,6 @@ class Session(asyncio.Protocol):
                 member = feed.members[self]
                 if not member.live:
                     self._hub.catchup.add(member)
-
-    def take_batches(self) -> None:
-        """The connection is live: its transport may hold a record while the kernel is busy."""
-        self._set_high_water(limits.TRANSPORT_HIGH_WATER_BYTES)
-
-    def take_pages(self) -> None:
-        """The connection reads a log: it gets no page while its transport holds anything.
-
-        So all that the readers who are behind leave lying is seen by ``Pressure``, not only what
-        exceeds a mark: thousands of them with a page each would be hundreds of MB.
-        """
-        self._set_high_water(0)
-
-    def _set_high_water(self, size: int) -> None:
-        if size != self._high_water:
-            self._high_water = size
-            self._transport.set_write_buffer_limits(high=size)
 
     # --- events of the connection -------------------------------------------------------------
     def _handle_events(self, now: float) -> None:
