@@ -102,14 +102,24 @@ class RawClient:
         taken, self.envelopes = self.envelopes, []
         return taken
 
-    def _unpacked(self) -> list[ServerEnvelope]:
-        envelopes: list[ServerEnvelope] = []
+    def read_contents(self) -> list[bytes]:
+        """Block for one read; return the contents of its records, not taken apart."""
+        self._receive()
+        contents = self._contents()
+        self.flush()
+        return contents
+
+    def _contents(self) -> list[bytes]:
+        contents: list[bytes] = []
         for event in self.connection.events():
             if isinstance(event, ApplicationData):
-                envelopes.extend(unpack_server(event.content))
+                contents.append(event.content)
             elif isinstance(event, ConnectionClosed):
                 raise ConnectionError(f"closed with {event.code}: {event.detail}")
-        return envelopes
+        return contents
+
+    def _unpacked(self) -> list[ServerEnvelope]:
+        return [one for content in self._contents() for one in unpack_server(content)]
 
     def wait(self, wanted: Callable[[ServerEnvelope], bool]) -> ServerEnvelope:
         """Read until an envelope is wanted; what came behind it is kept."""
