@@ -1,9 +1,9 @@
-"""Turn the peers' results into the tables and charts of docs/benchmarks.md.
+"""Turn the peers' results into the tables and charts of docs/benchmarks.md and of the README.
 
     python -m benchmarks.report [RESULTS.json]
 
 Without an argument: the newest of docs/benchmarks/results. What stands between the markers in
-docs/benchmarks.md is replaced. A figure is the median over the rounds; two figures whose ranges
+those pages is replaced. A figure is the median over the rounds; two figures whose ranges
 over the rounds meet are a tie.
 """
 
@@ -22,10 +22,14 @@ DOCS: Final = Path(__file__).parents[1] / "docs"
 PAGE: Final = DOCS / "benchmarks.md"
 RESULTS: Final = DOCS / "benchmarks" / "results"
 CHARTS: Final = DOCS / "benchmarks" / "charts"
+README: Final = DOCS.parent / "README.md"
 BEGIN: Final = "<!-- peers: made by python -m benchmarks.report -->"
 END: Final = "<!-- end of peers -->"
+BEGIN_HEADLINE: Final = "<!-- headline: made by python -m benchmarks.report -->"
+END_HEADLINE: Final = "<!-- end of headline -->"
 RELAY: Final = "Relay"
 FLOOR: Final = "kernel floor"
+HALF: Final = "half of its own saturated rate"
 KEEPS_UP: Final = 0.9
 """Of what was offered, delivered when the last message was sent; some are always on their way."""
 
@@ -63,6 +67,7 @@ def main() -> int:
         print(f"{source} holds no results of {RELAY}")
         return 1
     put(PAGE, BEGIN, END, _text(facts, results, source))
+    put(README, BEGIN_HEADLINE, END_HEADLINE, _headline(facts, results))
     _draw(results)
     print(f"written: {PAGE} and {CHARTS}")
     return 0
@@ -120,8 +125,8 @@ def load_bound(one: dict[str, Any], load: str) -> bool:
 
 
 def loads_of(results: Results) -> list[str]:
-    """Return the loads, in their order."""
-    return list(results[RELAY]["turns"][0]["loads"])
+    """Return the loads that are the same for all, in their order."""
+    return [load for load in results[RELAY]["turns"][0]["loads"] if load != HALF]
 
 
 # --- text -------------------------------------------------------------------------------------
@@ -149,15 +154,19 @@ def _text(facts: dict[str, Any], results: Results, source: Path) -> str:
         _picture("cpu", "Server CPU per delivery by server and load"),
         _costs(results),
         (
-            "In brackets: how many times Relay's cost. † does not keep up with the offered rate. "
-            "‡ the load's side was near its limit, so there is no ratio. *tie*: the ranges "
-            "over the rounds meet."
+            "In brackets: how many times Relay's cost, and (f) how many times the kernel floor's, "
+            "where that has the load. † does not keep up with the offered rate. "
+            "‡ the load's side was near its limit, so there is no ratio. *tie* with Relay: the "
+            "ranges over the rounds meet. Bytes are those on the wire per delivery at the first "
+            "load."
         ),
         "### Deliveries per second, saturated",
         _rates(results),
         "### Publish → delivery, ms (p50 / p99)",
         _picture("p99", "99th percentile of publish to delivery by server and rate"),
         _delays(results),
+        "### Half of the saturated rate: publish → delivery",
+        _half(results),
         "### Connections",
         _picture("memory", "Memory per idle connection by server"),
         _connections(results),
@@ -166,37 +175,42 @@ def _text(facts: dict[str, Any], results: Results, source: Path) -> str:
 
 
 def _who(name: str, one: dict[str, Any]) -> list[str]:
+    return [name, one["version"], one["encryption"], one["durability"], _wire_bytes(one)]
+
+
+def _wire_bytes(one: dict[str, Any]) -> str:
     load = next(iter(one["turns"][0]["loads"]))
-    size = figure(one, of_load(load, "bytes_per_delivery"))
-    return [name, one["version"], one["encryption"], one["durability"], _number(size)]
+    return _number(figure(one, of_load(load, "bytes_per_delivery")))
 
 
 def _costs(results: Results) -> str:
     loads = loads_of(results)
     rows = []
     for name, one in results.items():
-        row = [name]
-        for load in loads:
-            pick = of_load(load, "cpu_us_per_delivery")
-            row.append(_compared(one, results[RELAY], load, pick, relay_itself=name == RELAY))
+        row = [f"{name}: {one['durability']}; {_wire_bytes(one)} B"]
+        row += [_compared(results, name, load) for load in loads]
         rows.append(row)
     return table(["", *loads], rows)
 
 
-def _compared(
-    one: dict[str, Any], relay: dict[str, Any], load: str, pick: Pick, *, relay_itself: bool
-) -> str:
+def _compared(results: Results, name: str, load: str) -> str:
+    one, relay, floor = results[name], results[RELAY], results.get(FLOOR)
+    pick = of_load(load, "cpu_us_per_delivery")
     mine, theirs = figure(one, pick), figure(relay, pick)
     if mine is None or theirs is None:
         return "–"
     text = _number(mine) + ("" if keeps_up(one, load) else " †")
-    if relay_itself:
-        return text + (" ‡" if load_bound(one, load) else "")
     if load_bound(one, load) or load_bound(relay, load):
         return text + " ‡"
-    if mine.ties(theirs):
-        return f"{text} (*tie*)"
-    return f"{text} ({mine.median / theirs.median:.2g} ×)"
+    ratios = []
+    if mine.ties(theirs) and name != RELAY:
+        ratios.append("*tie*")
+    elif name != RELAY:
+        ratios.append(f"{mine.median / theirs.median:.2g} ×")
+    bare = None if floor is None or name == FLOOR else figure(floor, pick)
+    if bare is not None and floor is not None and not load_bound(floor, load):
+        ratios.append(f"f {mine.median / bare.median:.2g} ×")
+    return f"{text} ({', '.join(ratios)})" if ratios else text
 
 
 def _rates(results: Results) -> str:
@@ -228,6 +242,55 @@ def _delays(results: Results) -> str:
             row.append(f"{_number(_scaled(p50))} / {_number(_scaled(p99))}{late}")
         rows.append(row)
     return table(["", *loads], rows)
+
+
+def _half(results: Results) -> str:
+    rows = []
+    for name, one in results.items():
+        rate, p50, p99 = (figure(one, of_load(HALF, key)) for key in ("rate", "p50_us", "p99_us"))
+        if rate is None or p50 is None or p99 is None:
+            continue
+        late = "" if keeps_up(one, HALF) else " †"
+        times = [_number(_scaled(each)) for each in (p50, p99)]
+        rows.append([name, _number(rate), times[0] + late, times[1] + late])
+    return table(["", "messages a second to all members", "p50, ms", "p99, ms"], rows)
+
+
+def _headline(facts: dict[str, Any], results: Results) -> str:
+    """Five lines: where Relay wins and where it loses."""
+    loads = loads_of(results)
+    chosen = {
+        "1 → 1000, 30 msg/s": "30/s, 1 per write",
+        "1 → 1000, 1000 msg/s": "1000/s, 1 per write",
+        "1 → 1000, saturated": "saturated, 1 per write",
+        "small rooms": next((load for load in loads if "rooms" in load), ""),
+    }
+    shown = {name: one for name, one in results.items() if name != FLOOR}
+    rows = []
+    for title, load in chosen.items():
+        title = title if "rooms" not in title else load.replace("/s each", " msg/s each")
+        rows.append([f"{title}: server CPU per delivery, µs"])
+        for one in shown.values():
+            found = figure(one, of_load(load, "cpu_us_per_delivery"))
+            rows[-1].append(_number(found) + ("" if found is None or keeps_up(one, load) else " †"))
+    memory = [
+        _number(figure(one, lambda turn: turn["memory_bytes_per_connection"] / 1024))
+        for one in shown.values()
+    ]
+    rows.append(["memory per idle connection, KiB", *memory])
+    machine = facts["machine"]
+    return "\n\n".join(
+        [
+            table(["", *shown], rows),
+            _picture("cpu", "Server CPU per delivery by server and load", Path("docs")),
+            (
+                f"Relay encrypts, stores and delivers exactly once; the others do not store. "
+                f"† does not keep up. `{facts['command']}`, {facts['date']}, {machine['cores']} "
+                f"cores of {machine['cpu']}, load included; versions, ranges, delays and where "
+                f"Relay loses: [docs/benchmarks.md](docs/benchmarks.md)."
+            ),
+        ]
+    )
 
 
 def _connections(results: Results) -> str:
@@ -269,8 +332,8 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def _picture(name: str, said: str) -> str:
-    charts_at = CHARTS.relative_to(DOCS)
+def _picture(name: str, said: str, docs_at: Path = Path()) -> str:
+    charts_at = docs_at / CHARTS.relative_to(DOCS)
     return (
         "<picture>\n"
         f'  <source media="(prefers-color-scheme: dark)" srcset="{charts_at}/{name}-dark.svg">\n'

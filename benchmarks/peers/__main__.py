@@ -30,17 +30,21 @@ from benchmarks.swarm import Swarm, SwarmError
 from relay import __version__
 
 RESULTS: Final = Path(__file__).parents[2] / "docs" / "benchmarks" / "results"
+SATURATED: Final = Offered(0, 1, 3)
 LOADS: Final = (
     Offered(30, 1, 4),
     Offered(100, 1, 4),
     Offered(300, 1, 3),
     Offered(1000, 1, 3),
     Offered(1000, 10, 3),
-    Offered(0, 1, 3),
+    SATURATED,
     Offered(0, 64, 3),
 )
 SAMPLE: Final = 5
 LOBBY: Final = "lobby"
+HALF: Final = "half of its own saturated rate"
+"""The last load of a turn: what one message waits on a server that is busy, not overloaded."""
+HALF_SECONDS: Final = 3.0
 ROOM_MEMBERS, ROOM_RATE = 10, 5.0
 FAILURES: Final = (WrongServer, SwarmError, OSError, RuntimeError)
 """What a server that breaks or loses messages may cause; the others still get their turn."""
@@ -137,6 +141,13 @@ def _turn(one: Contender, directory: Path, members: int, failures: list[str]) ->
                     break
                 loads[str(offered)] = figures.extra()
                 print(_line(offered, figures), flush=True)
+            full = loads.get(str(SATURATED))
+            if full is not None:
+                rate = full["deliveries_per_s"] / members / 2
+                fanout.begin()
+                figures = fanout.run(Offered(rate, 1, HALF_SECONDS))
+                loads[HALF] = figures.extra() | {"rate": round(rate)}
+                print(_line(HALF, figures), flush=True)
         if one.rooms:
             count = max(members // 5, 1)
             load = f"{count} rooms × {ROOM_MEMBERS}, {ROOM_RATE:g}/s each"
