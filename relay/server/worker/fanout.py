@@ -19,7 +19,7 @@ from relay.server.worker.feed import Feed, Member
 if TYPE_CHECKING:
     from relay.server.worker.outbox import Outbox
 
-REST_FACTOR: Final = 0.7
+REST_FACTOR: Final = 1.0
 """k of architecture.md ("about 0.5 to 1")."""
 REST_S_MIN: Final = 0.0005
 """Shorter rests are not worth a timer: small rooms never rest."""
