@@ -1,0 +1,183 @@
+"""Where the microseconds of a delivery go: one record to each of 1000 connections.
+
+    pytest benchmarks/micro/test_delivery.py
+
+Each step does all that the one before does, and something more. The connections rest for 33 ms
+between rounds, as between the messages of a room with 30 a second: what they need is no longer in
+the processor's nearest caches then, and this is most of the cost of each step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from multiprocessing.connection import Connection as Pipe
+from typing import cast
+
+import pytest
+import uvloop
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks import machine
+from benchmarks.conftest import Scale
+from relay.bus.messages import Batch as BusBatch
+from relay.chat.entries import Head
+from relay.server.worker.fanout import Fanout
+from relay.server.worker.feed import Feed, Member
+from relay.server.worker.outbox import Outbox
+from relay.wire.connection import Connection
+from tests.support.pair import established
+
+CONNECTIONS = 1000
+REST_S = 1 / 30
+ROUNDS = 40
+CONTENT = bytes(264)
+"""As long as the ENTRY of a 200-byte message."""
+SEALED = bytes(532)
+EPOCH = b"epoch..."
+STEPS = ("write", "write through uvloop", "seal, write", "fan out: outbox, seal, write")
+pytestmark = pytest.mark.benchmark(timer=time.thread_time)
+
+
+class Hall:
+    """Connections that another process reads."""
+
+    def __init__(self, count: int) -> None:
+        self.transports: list[asyncio.Transport] = []
+        self.sockets: list[int] = []
+        self.connections: list[Connection] = []
+        self.fanout = Fanout()
+        self.feed = Feed("lobby")
+        self.feed.head_said(EPOCH, 0)
+        self.fanout.feeds["lobby"] = self.feed
+        for _ in range(count):
+            self.connections.append(established().server.connection)
+
+    def seat(self, transport: asyncio.Transport) -> None:
+        """Take a connection in."""
+        transport.set_write_buffer_limits(high=0)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = self.connections[len(self.transports)]
+        self.transports.append(transport)
+        self.sockets.append(sock.fileno())
+        guest = _Guest(Outbox(connection, transport, sock.fileno()))
+        self.feed.enter_live(Member(guest, self.feed, 0))  # type: ignore[arg-type]
+
+    # --- the steps ------------------------------------------------------------------------------
+    def write(self) -> None:
+        for fd in self.sockets:
+            os.write(fd, SEALED)
+
+    def write_through_uvloop(self) -> None:
+        for transport in self.transports:
+            transport.write(SEALED)
+
+    def seal_write(self) -> None:
+        for fd, connection in zip(self.sockets, self.connections, strict=True):
+            os.write(fd, connection.seal(CONTENT, 0.0))
+
+    def fan_out(self) -> None:
+        fanout, seq = self.fanout, self.feed.received.seq
+        fanout.receive(BusBatch("lobby", seq, EPOCH, seq + 1, 1, CONTENT))
+        fanout.distribute(0.0)
+        for outbox in fanout.dirty:
+            outbox.flush(0.0)
+        fanout.dirty.clear()
+        assert self.feed.head == Head(EPOCH, seq + 1)
+
+
+class _Guest:
+    """What a member's session is to the fan-out."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
+
+
+class _Seat(asyncio.Protocol):
+    def __init__(self, hall: Hall) -> None:
+        self._hall = hall
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._hall.seat(cast("asyncio.Transport", transport))  # uvloop registers no subclass
+
+
+@pytest.fixture(scope="module")
+def hall(scale: Scale) -> Iterator[Hall]:
+    """A full hall; this process on the server's core, the readers on another."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, machine.SERVER_CORES)
+    count = scale.pick(CONNECTIONS, 10)
+    hall = Hall(count)
+    loop = uvloop.new_event_loop()
+    with ExitStack() as stack:
+        stack.callback(os.sched_setaffinity, 0, cores)
+        stack.callback(loop.close)
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096))
+        server = loop.run_until_complete(loop.create_server(lambda: _Seat(hall), sock=listener))
+        spawn = multiprocessing.get_context("spawn")
+        ours, theirs = spawn.Pipe()
+        port = listener.getsockname()[1]
+        reader = spawn.Process(target=_read, args=(port, count, theirs), daemon=True)
+        reader.start()
+        stack.callback(reader.kill)
+        loop.run_until_complete(_full(hall, count))
+        ours.recv()
+        yield hall
+        loop.run_until_complete(_empty(hall, server))
+
+
+async def _full(hall: Hall, count: int) -> None:
+    async with asyncio.timeout(60):
+        while len(hall.transports) < count:
+            await asyncio.sleep(0.01)
+
+
+async def _empty(hall: Hall, server: asyncio.AbstractServer) -> None:
+    server.close()
+    for transport in hall.transports:
+        transport.abort()
+    await asyncio.sleep(0)
+
+
+def _read(port: int, count: int, pipe: Pipe) -> None:
+    """Discard, in the kernel, what the connections bring."""
+    os.sched_setaffinity(0, machine.LOAD_CORES)
+    poll = select.epoll()
+    sockets: dict[int, socket.socket] = {}
+    for _ in range(count):
+        sock = socket.create_connection(("127.0.0.1", port))
+        sock.setblocking(False)
+        sockets[sock.fileno()] = sock
+        poll.register(sock, select.EPOLLIN)
+    pipe.send("ready")
+    while True:
+        for fd, _ in poll.poll():
+            sockets[fd].recv(1 << 20, socket.MSG_TRUNC)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_delivery(benchmark: BenchmarkFixture, hall: Hall, scale: Scale, step: str) -> None:
+    """CPU of this process per delivery."""
+    benchmark.group = f"one record to each of {CONNECTIONS} connections, every 33 ms"
+    steps: dict[str, Callable[[], None]] = dict(
+        zip(
+            STEPS,
+            (hall.write, hall.write_through_uvloop, hall.seal_write, hall.fan_out),
+            strict=True,
+        )
+    )
+    benchmark.pedantic(  # type: ignore[no-untyped-call]
+        steps[step],
+        setup=lambda: time.sleep(REST_S),
+        rounds=1 if scale.quick else ROUNDS,
+        warmup_rounds=0 if scale.quick else 5,
+    )
+    if benchmark.stats is not None:  # None with --benchmark-disable
+        benchmark.extra_info["us_per_delivery"] = benchmark.stats.stats.median / CONNECTIONS * 1e6
