@@ -13,7 +13,7 @@ PIP  := $(PYTHON) -m pip --python $(VPY) --disable-pip-version-check
 CODE := relay tests benchmarks loadtest examples
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts bench bench-quick bench-peers loadtest loadtest-smoke torture check lock clean
+.PHONY: help run test lint format types contracts bench bench-quick bench-peers bench-growth loadtest loadtest-smoke torture check lock clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -60,6 +60,9 @@ loadtest-smoke: $(VENV)/.dev  ## Simulated users for some seconds; fails on any 
 bench-peers: $(VENV)/.peers  ## Relay beside NATS, Mosquitto, Redis and others that are installed
 	@$(VPY) -m benchmarks.peers $(ARGS)
 	@$(VPY) -m benchmarks.report
+
+bench-growth: $(VENV)/.peers  ## How the cost grows with members, rooms, connections, size, workers, rate
+	@$(VPY) -m benchmarks.growth $(ARGS)
 
 check: lint types contracts test  ## All that needs no second look before a commit
 

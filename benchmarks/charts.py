@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -81,6 +83,102 @@ def bars(path: Path, title: str, unit: str, series: Mapping[str, Figure | None])
         axes.set_xlim(left=0)
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Measured points, and a curve through them."""
+
+    name: str
+    xs: Sequence[float]
+    figures: Sequence[Figure]
+    curve: Callable[[float], float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A small chart among others."""
+
+    title: str
+    x_unit: str
+    y_unit: str
+    lines: Sequence[Line]
+
+
+def panels(path: Path, title: str, found: Sequence[Panel], across: int = 3) -> None:
+    """Draw small charts side by side, both axes logarithmic: a point is a median with its range."""
+    down = -(-len(found) // across)
+    for theme in ("light", "dark"):
+        with _style(theme) as pyplot:
+            figure, places = pyplot.subplots(
+                down,
+                across,
+                figsize=(3.7 * across, 3.1 * down),
+                layout="constrained",
+                squeeze=False,
+            )
+            figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=TEXT[theme])
+            for axes in places.flat[len(found) :]:
+                axes.set_axis_off()
+            for axes, panel in zip(places.flat, found, strict=False):
+                _tidy(axes, panel.title)
+                _panel(axes, panel)
+            _save(pyplot, figure, path, theme)
+
+
+def _panel(axes: Any, panel: Panel) -> None:  # noqa: ANN401
+    for number, line in enumerate(panel.lines):
+        colour = COLOURS[number]
+        axes.errorbar(
+            line.xs,
+            [each.median for each in line.figures],
+            yerr=_errors(line.figures),
+            fmt="o" if line.curve else "o:",
+            markersize=4,
+            linewidth=0.8,
+            color=colour,
+            label=line.name,
+        )
+        if line.curve is not None:
+            dense = _dense(line.xs)
+            axes.plot(dense, [line.curve(x) for x in dense], color=colour, linewidth=1.2)
+    xs = panel.lines[0].xs
+    if min(xs) > 0:
+        axes.set_xscale("log")
+    else:  # 0 has a place of its own, left of the first step
+        axes.set_xscale("symlog", linthresh=min(x for x in xs if x))
+    axes.set_yscale("log")
+    _room(
+        axes,
+        [value for line in panel.lines for each in line.figures for value in (each.low, each.high)],
+    )
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.yaxis.set_minor_formatter("{x:,g}" if _decades(axes) < 1 else "")
+    axes.set_xlabel(panel.x_unit)
+    axes.set_ylabel(panel.y_unit)
+    if len(panel.lines) > 1:
+        axes.legend(frameon=False, fontsize=8)
+
+
+def _dense(xs: Sequence[float], steps: int = 80) -> list[float]:
+    """Return many x between the first and the last, evenly spread on a log scale, 0 kept."""
+    first = min(x for x in xs if x)
+    ratio = max(xs) / first
+    dense = [first * ratio ** (step / steps) for step in range(steps + 1)]
+    return [first * step / 20 for step in range(20)] + dense if min(xs) == 0 else dense
+
+
+def _room(axes: Any, values: Sequence[float]) -> None:  # noqa: ANN401
+    """Show at least a factor of 4: noise of a few per cent shall look small."""
+    low, high = min(values), max(values)
+    spare = max((4 / (high / low)) ** 0.5, 1.15) if low > 0 else 1.15
+    axes.set_ylim(low / spare, high * spare)
+
+
+def _decades(axes: Any) -> float:  # noqa: ANN401
+    low, high = axes.get_ylim()
+    return math.log10(high / low)
+
+
 def _colours(names: list[str]) -> dict[str, str]:
     ordered = sorted(names, key=lambda name: name != FIRST)
     return {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(ordered)}
@@ -98,18 +196,24 @@ def _drawn(path: Path, title: str, size: tuple[float, float]) -> Iterator[Any]:
     for theme in ("light", "dark"):
         with _style(theme) as pyplot:
             figure, axes = pyplot.subplots(figsize=size, layout="constrained")
-            axes.set_title(title, loc="left", fontsize=11)
-            axes.grid(visible=True, which="major", axis="both", linewidth=0.5)
-            axes.set_axisbelow(True)
-            for side in ("top", "right"):
-                axes.spines[side].set_visible(False)
+            _tidy(axes, title)
             yield axes
-            figure.savefig(
-                path.with_name(f"{path.name}-{theme}.svg"),
-                transparent=True,
-                metadata={"Date": None},
-            )
-            pyplot.close(figure)
+            _save(pyplot, figure, path, theme)
+
+
+def _tidy(axes: Any, title: str) -> None:  # noqa: ANN401
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(visible=True, which="major", axis="both", linewidth=0.5)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _save(pyplot: Any, figure: Any, path: Path, theme: str) -> None:  # noqa: ANN401
+    figure.savefig(
+        path.with_name(f"{path.name}-{theme}.svg"), transparent=True, metadata={"Date": None}
+    )
+    pyplot.close(figure)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ class Offered:
     """Messages per second; 0: saturated."""
     per_write: int
     seconds: float
+    size: int = payload.SIZE_BYTES
+    """Bytes of a message. The marker at the end of a round always has the usual size."""
 
     def __str__(self) -> str:
         """As it stands in tables."""
@@ -147,6 +149,7 @@ class Fanout:
                 offered.per_write,
                 lambda: swarm.progress,
                 self._window,
+                offered.size,
             )
         else:
             count = sent = publishers.saturated(
@@ -156,6 +159,7 @@ class Fanout:
                 offered.per_write,
                 lambda: swarm.progress,
                 self._window,
+                offered.size,
             )
         in_time = swarm.progress - first
         self._next += sent

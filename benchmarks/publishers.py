@@ -115,11 +115,11 @@ class RoomsPublisher:
     def publish(self, bodies: list[bytes]) -> None:
         """See ``Publisher``: blocks for as long as the sending is spread over."""
         (body,) = bodies
-        number, due_ns = payload.check(body)
+        number, due_ns, size = payload.check(body)
         for log in self._logs:
             while (left_ns := due_ns - time.monotonic_ns()) > 0:
                 self.collect(left_ns / 1e9)
-            self._publisher.publish_to(log, [payload.make(number, due_ns)])
+            self._publisher.publish_to(log, [payload.make(number, due_ns, size)])
             due_ns += self._step_ns
 
     def collect(self, timeout_s: float) -> None:
@@ -139,6 +139,7 @@ def at_rate(
     per_write: int,
     progress: Callable[[], int],
     window: int = WINDOW,
+    size: int = payload.SIZE_BYTES,
 ) -> int:
     """Send ``count`` messages, numbered from ``first``, on a fixed schedule.
 
@@ -161,7 +162,7 @@ def at_rate(
             if time.monotonic_ns() > end_ns:
                 return number - first
         numbers = range(number, min(number + per_write, first + count))
-        publisher.publish([payload.make(each, due_ns) for each in numbers])
+        publisher.publish([payload.make(each, due_ns, size) for each in numbers])
         due_ns += interval_ns
     return count
 
@@ -173,6 +174,7 @@ def saturated(
     per_write: int,
     progress: Callable[[], int],
     window: int = WINDOW,
+    size: int = payload.SIZE_BYTES,
 ) -> int:
     """Send as fast as the pacer receives, at most ``window`` messages ahead of it.
 
@@ -195,7 +197,7 @@ def saturated(
             publisher.collect(0.0005)
             continue
         now_ns = time.monotonic_ns()
-        publisher.publish([payload.make(number + n, now_ns) for n in range(per_write)])
+        publisher.publish([payload.make(number + n, now_ns, size) for n in range(per_write)])
         number += per_write
         publisher.collect(0)
     return number - first

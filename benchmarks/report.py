@@ -151,7 +151,7 @@ def _text(facts: dict[str, Any], results: Results, source: Path) -> str:
             [_who(name, one) for name, one in results.items()],
         ),
         "### Server CPU per delivery, µs",
-        _picture("cpu", "Server CPU per delivery by server and load"),
+        picture("cpu", "Server CPU per delivery by server and load"),
         _costs(results),
         (
             "In brackets: how many times Relay's cost, and (f) how many times the kernel floor's, "
@@ -163,12 +163,12 @@ def _text(facts: dict[str, Any], results: Results, source: Path) -> str:
         "### Deliveries per second, saturated",
         _rates(results),
         "### Publish → delivery, ms (p50 / p99)",
-        _picture("p99", "99th percentile of publish to delivery by server and rate"),
+        picture("p99", "99th percentile of publish to delivery by server and rate"),
         _delays(results),
         "### Half of the saturated rate: publish → delivery",
         _half(results),
         "### Connections",
-        _picture("memory", "Memory per idle connection by server"),
+        picture("memory", "Memory per idle connection by server"),
         _connections(results),
     ]
     return "\n\n".join(parts) + "\n"
@@ -282,7 +282,7 @@ def _headline(facts: dict[str, Any], results: Results) -> str:
     return "\n\n".join(
         [
             table(["", *shown], rows),
-            _picture("cpu", "Server CPU per delivery by server and load", Path("docs")),
+            picture("cpu", "Server CPU per delivery by server and load", Path("docs")),
             (
                 f"Relay encrypts, stores and delivers exactly once; the others do not store. "
                 f"† does not keep up. `{facts['command']}`, {facts['date']}, {machine['cores']} "
@@ -332,7 +332,8 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def _picture(name: str, said: str, docs_at: Path = Path()) -> str:
+def picture(name: str, said: str, docs_at: Path = Path()) -> str:
+    """Return what shows a chart on a page, light or dark as the reader's."""
     charts_at = docs_at / CHARTS.relative_to(DOCS)
     return (
         "<picture>\n"

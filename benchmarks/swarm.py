@@ -158,7 +158,7 @@ class _Checking:
                 self.wrong.append(str(error))
 
     def _check(self, body: bytes, arrived_ns: int) -> None:
-        number, intended_ns = payload.check(body)
+        number, intended_ns, _ = payload.check(body)
         if number != self.next:
             self.wrong.append(f"message {number} where {self.next} was due")
         self.next = number + 1
