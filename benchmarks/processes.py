@@ -9,6 +9,8 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -22,6 +24,24 @@ def cpu_ns(pid: int) -> int:
         OSError: there is no such process.
     """
     return time.clock_gettime_ns((~pid << 3) | 2)
+
+
+class Scheduled(NamedTuple):
+    """What the kernel's scheduler has counted for a thread, in ns."""
+
+    ran_ns: int
+    waited_ns: int
+    """Ready to run, while others had the CPU."""
+
+
+def scheduled(pid: int) -> Scheduled:
+    """Return the times of a process's main thread: of a worker, its loop.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    ran, waited, _ = Path(f"/proc/{pid}/task/{pid}/schedstat").read_bytes().split()
+    return Scheduled(int(ran), int(waited))
 
 
 class Processes:

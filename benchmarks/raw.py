@@ -40,7 +40,23 @@ DEADLINE_S = 60.0
 class RawClient:
     """One connection. Not thread-safe; every call blocks."""
 
-    def __init__(self, host: str, port: int, name: str, producer: bytes | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        name: str,
+        producer: bytes | None = None,
+        secret: bytes | None = None,
+    ) -> None:
+        """Connect, shake hands, log in.
+
+        Args:
+            host: of the server.
+            port: of the server.
+            name: to log in with.
+            producer: of an instance that comes back; None: a new one.
+            secret: likewise.
+        """
         self.name = name
         self.socket = socket.create_connection((host, port), timeout=DEADLINE_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -49,7 +65,7 @@ class RawClient:
         """Received and not taken yet."""
         try:
             self._handshake()
-            secret = secrets.token_bytes(16)
+            secret = secret or secrets.token_bytes(16)
             self.say(Hello(name, secret, producer or secrets.token_bytes(8), "", "raw"))
             self.wait(lambda e: isinstance(e, Welcome))
         except BaseException:

@@ -1,0 +1,458 @@
+"""A server at its limit, and the history checker: ``python -m tests.torture.saturated``.
+
+Nothing is killed here: the torture does that, at a gentle rate. Here senders keep their windows
+full into several rooms, one of them hot, while members on every worker get everything, some join
+late with history, and some lose their connection again and again and resume. What each of them
+wrote down is judged by the torture's checker, room by room, so that memory holds one room a core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import multiprocessing
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+import msgspec
+
+from benchmarks.processes import Processes, scheduled
+from benchmarks.raw import RawClient
+from relay.wire.envelopes import EntryMessage, Join
+from tests.support.cluster import ROOT
+from tests.torture import audience, flood, stored
+from tests.torture.audience import Guest
+from tests.torture.checker import Entry, Evidence, Fault, Finding, check
+from tests.torture.chunks import Library
+from tests.torture.programs import digest_of
+from tests.torture.records import Acked, Began, Failed, Hole, Placed, Record, Resumed, Seen, Sent
+from tests.torture.run import SHOWN_MAX, rooms_for
+from tests.torture.server import Server
+
+BUSY_MIN: Final = 0.8
+"""Of each worker's time, running or waiting for a CPU: below it, it was not saturated."""
+FETCH_S: Final = 60.0
+PROCESS_S: Final = 120.0
+"""For a process to get ready or to end: generous."""
+OF_A_LOG: Final = (Sent, Acked, Failed, Began, Resumed, Seen, Hole, Placed)
+Told = TypeVar("Told", flood.Outcome, audience.Outcome)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run is to do."""
+
+    seed: int
+    seconds: float
+    """Of the flood; start, silence and check come on top."""
+    workers: int = 2
+    durability: str = "process"
+    senders: int = 8
+    rooms: int = 4
+    """The first one is hot."""
+    steady: int = 16
+    """Members from the beginning to the end: half in the hot room, half all over."""
+    late: int = 8
+    restless: int = 8
+    niceness: int = 5
+    """Of the senders."""
+    fault: str = ""
+    """Planted in the server (``tests.support.faulty``)."""
+    head_s: float = 120.0
+    """When the flood has ended: for everybody to reach the head (rule 10)."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of it."""
+
+    plan: Plan
+    seconds: float
+    """Of the flood, as it was."""
+    accepted: int
+    """Messages acknowledged in it."""
+    delivered: int
+    """Entries that members got in it."""
+    server_share: float
+    """CPU time of all the server's processes, of all cores."""
+    busy: list[float]
+    """For each worker: the part of the time that it ran, or waited for a CPU."""
+    connections: list[int]
+    """For each worker."""
+    resumes: int
+    behind: int
+    """How often members were told that they read too slowly."""
+    messages: int = 0
+    judged: int = 0
+    """Entries in the histories that the checker has looked at."""
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def faults(self) -> set[Fault]:
+        """Which promises were broken."""
+        return {finding.fault for finding in self.findings}
+
+    @property
+    def saturated(self) -> bool:
+        """True if no worker ever rested for long."""
+        return min(self.busy) >= BUSY_MIN
+
+    def __str__(self) -> str:
+        plan = self.plan
+        busy = ", ".join(f"{share:.0%}" for share in self.busy)
+        clients = f"{plan.senders} senders, {plan.steady} steady, {plan.late} late"
+        server = f"{plan.workers} workers, durability {plan.durability}, {plan.rooms} rooms"
+        lines = [
+            f"seed {plan.seed}, {self.seconds:.1f} s, {server}",
+            f"{clients}, {plan.restless} restless members",
+            f"accepted        {self.accepted / self.seconds:>12,.0f}/s",
+            f"delivered       {self.delivered / self.seconds:>12,.0f}/s, decrypted and recorded",
+            f"server          {self.server_share:>12.0%} of all cores; the load has the rest",
+            f"workers busy    {busy:>12} of the time (running, or waiting for a CPU)",
+            f"connections     {', '.join(map(str, self.connections)):>12} per worker",
+            f"resumes         {self.resumes:>12,}",
+            f"fell behind     {self.behind:>12,}",
+            f"judged          {self.judged:>12,} entries of {self.messages:,} messages",
+        ]
+        for fault in Fault:
+            found = [finding for finding in self.findings if finding.fault is fault]
+            lines += [str(finding) for finding in found[:SHOWN_MAX]]
+            if len(found) > SHOWN_MAX:
+                lines.append(f"... and {len(found) - SHOWN_MAX} more of {fault.name}")
+        if self.findings:
+            lines.append(f"FAILED: {len(self.findings)} findings")
+        elif not self.saturated:
+            lines.append(f"PROVED LITTLE: workers were busy for less than {BUSY_MIN:.0%}")
+        else:
+            lines.append("PASSED: nothing lost, doubled, reordered or skipped")
+        return "\n".join(lines)
+
+
+# --- the clients ---------------------------------------------------------------------------------
+class Program:
+    """A process of clients: it says "ready", takes lines, and prints its outcome. A context."""
+
+    def __init__(self, module: str, orders: msgspec.Struct) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, msgspec.json.encode(orders).decode()],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    async def ready(self) -> None:
+        """Wait until it is."""
+        assert self._process.stdout is not None
+        line = await asyncio.wait_for(asyncio.to_thread(self._process.stdout.readline), PROCESS_S)
+        if line != "ready\n":
+            raise RuntimeError("a process of clients could not begin; see its words above")
+
+    def tell(self, line: str = "") -> None:
+        """Write a line to it."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    async def outcome(self, kind: type[Told]) -> Told:
+        """Wait for its end; return what it printed."""
+        assert self._process.stdout is not None
+        text = await asyncio.wait_for(asyncio.to_thread(self._process.stdout.read), 2 * PROCESS_S)
+        if not text:
+            raise RuntimeError("a process of clients failed; see its words above")
+        return msgspec.json.decode(text, type=kind)
+
+
+def guests_of(plan: Plan, rooms: tuple[str, ...]) -> dict[str, list[Guest]]:
+    """Return the members, by the process that they live in.
+
+    Those who come late or again block their process for a handshake: that is theirs alone.
+    """
+    chance = random.Random(plan.seed)
+    hot = [rooms[0]]
+    elsewhere = [[room] for room in rooms[1:]] + [list(rooms)]
+    steady = [
+        Guest(f"steady{n}", hot if n % 2 == 0 else elsewhere[n // 2 % len(elsewhere)])
+        for n in range(plan.steady)
+    ]
+    restless = [
+        Guest(f"restless{n}", hot if n % 2 == 0 else list(rooms), restless=True)
+        for n in range(plan.restless)
+    ]
+    late = [
+        Guest(
+            f"late{n}",
+            hot if n % 2 == 0 else list(rooms),
+            after_s=chance.uniform(0.1, 0.7) * plan.seconds,
+            last=audience.HISTORY_ALL if n % 4 < 2 else 1000,
+        )
+        for n in range(plan.late)
+    ]
+    return {"steady": steady, "moving": restless + late}
+
+
+# --- the run -------------------------------------------------------------------------------------
+class Run:
+    """See the module's docstring."""
+
+    def __init__(self, plan: Plan, directory: Path, say: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._directory = directory
+        self._say = say
+        self._rooms = rooms_for(plan.rooms, plan.workers)
+        self._data = directory / "data"
+        self._guests = guests_of(plan, self._rooms)
+        self._senders = [f"sender{n}" for n in range(plan.senders)]
+        self._findings: list[Finding] = []
+
+    async def run(self) -> Report:
+        """Flood, wait for silence, judge; nothing that was started is left behind."""
+        plan = self._plan
+        server = Server(self._data, plan.workers, plan.durability, plan.fault)
+        try:
+            await server.start()
+            report = await self._flood(server)
+            await self._judge(server, report)
+            await server.stop()
+        finally:
+            await server.abandon()
+        report.findings += self._findings + server.bugs()
+        return report
+
+    async def _flood(self, server: Server) -> Report:
+        plan, port, where = self._plan, server.relay.port, str(self._directory)
+        processes = Processes(server.relay.process.pid)
+        workers = server.workers()
+        with contextlib.ExitStack() as stack:
+            groups = [
+                stack.enter_context(
+                    Program(
+                        "tests.torture.audience",
+                        audience.Orders(port, where, name, guests, plan.seed),
+                    )
+                )
+                for name, guests in self._guests.items()
+            ]
+            orders = flood.Orders(
+                plan.niceness, port, where, self._senders, list(self._rooms), plan.seed
+            )
+            senders = stack.enter_context(Program("tests.torture.flood", orders))
+            for program in (*groups, senders):
+                await program.ready()
+            connections = [len(peers) for peers in server.relay.peers_by_worker().values()]
+            meter = Meter(processes, workers)
+            senders.tell()
+            await asyncio.sleep(plan.seconds)
+            senders.tell()
+            seconds, share, busy = meter.read()
+            self._say("the flood is over; everybody reads on to the head")
+            sent = await senders.outcome(flood.Outcome)
+            if sent.unacknowledged:
+                text = f"{sent.unacknowledged} sends without an outcome"
+                self._findings.append(Finding(Fault.NEVER_BACK, text))
+            heads = {room: stored.read_head(self._data, room) for room in self._rooms}
+            settle = audience.Settle(heads, plan.head_s)
+            for group in groups:
+                group.tell(msgspec.json.encode(settle).decode())
+            got = [await group.outcome(audience.Outcome) for group in groups]
+        self._findings += [
+            Finding(Fault.NOT_AT_HEAD, text) for outcome in got for text in outcome.not_at_head
+        ]
+        return Report(
+            plan,
+            seconds,
+            sent.acknowledged,
+            sum(outcome.seen for outcome in got),
+            share,
+            busy,
+            connections,
+            sum(outcome.resumes for outcome in got),
+            sum(outcome.behind for outcome in got),
+        )
+
+    async def _judge(self, server: Server, report: Report) -> None:
+        self._say("checking")
+        began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(2, spawn) as pool:
+            cases = [
+                Case(
+                    room,
+                    first=room == self._rooms[0],
+                    directory=self._directory,
+                    data=self._data,
+                    port=server.relay.port,
+                    senders=self._senders,
+                    guests=self._guests,
+                )
+                for room in self._rooms
+            ]
+            verdicts = [loop.run_in_executor(pool, judge, case) for case in cases]
+            for verdict in await asyncio.gather(*verdicts):
+                report.messages += verdict.messages
+                report.judged += verdict.judged
+                report.findings += verdict.findings
+        self._say(f"checked in {time.monotonic() - began:.0f} s")
+
+
+class Meter:
+    """How busy a server is, from when this is made."""
+
+    def __init__(self, processes: Processes, workers: list[int]) -> None:
+        self._processes = processes
+        self._workers = workers
+        self._began = time.monotonic()
+        self._cpu_s = processes()
+        self._wanted = self._wanted_ns()
+
+    def read(self) -> tuple[float, float, list[float]]:
+        """Return (seconds, share of all cores, for each worker how much of the time it was busy).
+
+        A worker is busy while it runs and while it waits for a CPU: on a machine that it shares
+        with its load, its CPU time alone does not say whether it ever rested.
+        """
+        seconds = time.monotonic() - self._began
+        cores = multiprocessing.cpu_count()
+        share = (self._processes() - self._cpu_s) / seconds / cores
+        wanted = zip(self._wanted_ns(), self._wanted, strict=True)
+        return seconds, share, [(now - before) / 1e9 / seconds for now, before in wanted]
+
+    def _wanted_ns(self) -> list[int]:
+        return [sum(scheduled(pid)) for pid in self._workers]
+
+
+# --- the verdict ---------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One room, and who says something of it."""
+
+    room: str
+    first: bool
+    """What is of no room is judged with the first one."""
+    directory: Path
+    data: Path
+    port: int
+    senders: list[str]
+    guests: dict[str, list[Guest]]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the checker says of a room."""
+
+    messages: int
+    judged: int
+    findings: list[Finding]
+
+
+def judge(case: Case) -> Verdict:
+    """Read everything of one room, and check it. Runs in a process of its own."""
+    judged = 0
+
+    def of_room(records: Iterable[Record]) -> Iterator[Record]:
+        nonlocal judged
+        for record in records:
+            if not isinstance(record, OF_A_LOG):
+                if case.first:
+                    yield record
+            elif record.log == case.room:
+                judged += isinstance(record, Seen)
+                yield record
+
+    entries = stored.read_store(case.data, case.room)
+    with contextlib.ExitStack() as stack:
+
+        def library(name: str) -> Library:
+            opened = Library(case.directory / f"{name}.chunks")
+            stack.callback(opened.close)
+            return opened
+
+        readers: dict[str, Iterable[Record]] = {}
+        for process, guests in case.guests.items():
+            chunks = library(process)
+            readers |= {
+                guest.name: of_room(chunks.history(case.directory / f"{guest.name}.history"))
+                for guest in guests
+                if case.first or case.room in guest.rooms
+            }
+        evidence = Evidence(
+            {case.room: entries},
+            {case.room: fetch(case.port, case.room, len(entries))},
+            {name: of_room(library(name).everything()) for name in case.senders},
+            readers,
+        )
+        findings = check(evidence)
+    return Verdict(len(entries), judged, findings)
+
+
+def fetch(port: int, room: str, count: int) -> list[Entry]:
+    """Read a log as a client that begins at its first entry: so many, or what came in time."""
+    client = RawClient("127.0.0.1", port, f"auditor-{room}")
+    client.say(Join(1, room, bytes(8), 0, 0))
+    entries: list[Entry] = []
+    deadline = time.monotonic() + FETCH_S
+    while len(entries) < count and time.monotonic() < deadline:
+        for one in client.read():
+            if isinstance(one, EntryMessage):
+                digest = digest_of(one.body)
+                entries.append(
+                    Entry(one.epoch.hex(), one.seq, one.prev, one.sender, one.counter, digest)
+                )
+    client.close()
+    return entries
+
+
+async def saturate(plan: Plan, directory: Path, say: Callable[[str], None] = print) -> Report:
+    """Run a plan to its verdict."""
+    return await Run(plan, directory, say).run()
+
+
+def main() -> int:
+    """Run, print, and return 0 when the run passed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.torture.saturated")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--durability", choices=("process", "power"), default="process")
+    parser.add_argument("--senders", type=int, default=8)
+    parser.add_argument("--steady", type=int, default=16)
+    parser.add_argument("--niceness", type=int, default=5, help="of the senders")
+    parser.add_argument("--fault", default="", help="see tests/support: a broken server")
+    given = parser.parse_args()
+    plan = Plan(**vars(given))
+    directory = Path(tempfile.mkdtemp(prefix="relay-saturated-"))
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - began:7.1f} s  {line}", flush=True)
+
+    say(f"seed {plan.seed}; data and histories in {directory}")
+    report = asyncio.run(saturate(plan, directory, say))
+    say("\n" + str(report))
+    if report.findings:
+        return 1
+    shutil.rmtree(directory)
+    return 0 if report.saturated else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
