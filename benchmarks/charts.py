@@ -17,6 +17,8 @@ COLOURS: Final = (
 FIRST: Final = "Relay"
 TEXT: Final = {"light": "#24292f", "dark": "#e6edf3"}
 GRID: Final = {"light": "#d0d7de", "dark": "#30363d"}
+TICKS_MAX: Final = 5
+"""So many points of a small chart fit below it, each with its number."""
 
 
 class Figure(Protocol):
@@ -150,7 +152,10 @@ def _panel(axes: Any, panel: Panel) -> None:  # noqa: ANN401
         axes,
         [value for line in panel.lines for each in line.figures for value in (each.low, each.high)],
     )
+    if len(xs) <= TICKS_MAX:
+        axes.set_xticks(xs)
     axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter("")
     axes.yaxis.set_major_formatter("{x:,g}")
     axes.yaxis.set_minor_formatter("{x:,g}" if _decades(axes) < 1 else "")
     axes.set_xlabel(panel.x_unit)

@@ -49,7 +49,7 @@ class Scale:
 
 
 QUICK: Final = Scale(
-    rounds=1, seconds=0.2, warm_up_s=0, members=(1, 10), rooms=(1, 4), idle=(0, 20),
+    rounds=1, seconds=0.2, warm_up_s=0, members=(1, 10), rooms=(4,), idle=(0, 20),
     sizes=(50, 32_000), sizes_members=5, workers=(2,), crowds=(10,), rates=(100, 0),
 )  # fmt: skip
 
