@@ -13,10 +13,10 @@ PIP  := $(PYTHON) -m pip --python $(VPY) --disable-pip-version-check
 CODE := relay tests benchmarks loadtest examples
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts bench bench-quick bench-peers bench-growth loadtest loadtest-smoke torture check lock clean
+.PHONY: help run test lint format types contracts bench bench-quick bench-stalls bench-peers bench-growth loadtest loadtest-smoke torture torture-saturated check lock clean
 
 help:  ## Say what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
 
 run: $(VENV)/.run  ## A relay with production defaults (ARGS="--workers 2 ..." adds flags)
 	@exec $(VENV)/bin/relay serve $(ARGS)
@@ -27,6 +27,9 @@ test: $(VENV)/.dev  ## The tests (ARGS="tests/wire -k name ..." chooses)
 # Without SEED each run is another one; it prints the seed to repeat it with.
 torture: $(VENV)/.dev  ## Kill, stop and cut everything for SECONDS (600) by SEED; check what clients saw
 	@$(VPY) -m tests.torture --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+torture-saturated: $(VENV)/.dev  ## Flood a relay for SECONDS (60), and check what clients saw
+	@$(VPY) -m tests.torture.saturated --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: $(VENV)/.dev  ## Style, format, and that dependencies are declared and used
 	@$(VPY) -m ruff check $(CODE)
@@ -50,6 +53,9 @@ bench: $(VENV)/.dev  ## All benchmarks, compared with the last saved run (ARGS="
 
 bench-quick: $(VENV)/.dev  ## Every benchmark once, unmeasured: they cannot rot
 	@$(VPY) -m pytest benchmarks --benchmark-disable -q $(ARGS)
+
+bench-stalls: $(VENV)/.dev  ## Probe both workers under load for SECONDS (300): what holds them up?
+	@$(VPY) -m benchmarks.stalls --seconds $(or $(SECONDS),300) --say $(ARGS)
 
 loadtest: $(VENV)/.dev  ## A relay, and simulated users on it in Locust's web page (ARGS="--users 500 ...")
 	@$(VPY) -m loadtest.run $(ARGS)

@@ -47,8 +47,18 @@ class RelayServer:
         workers: int,
         cores: Iterable[int],
         settings: dict[str, str] | None = None,
+        fault: str = "",
     ) -> None:
-        self._relay = Relay(data, workers=workers, settings=settings)
+        """Start it.
+
+        Args:
+            data: its data directory.
+            workers: how many.
+            cores: where all its processes run.
+            settings: SECTION__KEY to value, for what has no flag.
+            fault: what is planted in it (``tests.support.faulty``).
+        """
+        self._relay = Relay(data, workers=workers, settings=settings, fault=fault)
         self._cores = set(cores)
         self.workers = workers
 
@@ -87,13 +97,17 @@ class RelayServer:
 
     def member_on(self, worker: int, log: str, name: str = "member") -> RawClient:
         """Return a live member whose connection that worker serves."""
-        member = self._on(worker, lambda attempt: RawClient(HOST, self.port, f"{name}{attempt}"))
+        member = self.client_on(worker, name)
         member.join(log)
         return member
 
+    def client_on(self, worker: int, name: str = "client") -> RawClient:
+        """Return a client, logged in, whose connection that worker serves."""
+        return self._on(worker, lambda attempt: RawClient(HOST, self.port, f"{name}{attempt}"))
+
     def _on(self, worker: int, connect: Callable[[int], Placed]) -> Placed:
         """Connect until a worker has accepted it: by luck, kept if so."""
-        pid = self._pid_of(worker)
+        pid = self.pid_of(worker)
         for attempt in range(64):
             client = connect(attempt)
             if client.port in self._relay.peers_by_worker()[pid]:
@@ -103,7 +117,7 @@ class RelayServer:
 
     def connections_of(self, worker: int) -> int:
         """Return how many connections a worker has."""
-        return len(self._relay.peers_by_worker()[self._pid_of(worker)])
+        return len(self._relay.peers_by_worker()[self.pid_of(worker)])
 
     def wait_until_empty(self) -> None:
         """Wait until all workers are there and have no connections."""
@@ -118,7 +132,7 @@ class RelayServer:
     @contextlib.contextmanager
     def stopped(self, worker: int) -> Iterator[None]:
         """SIGSTOP a worker for a while."""
-        pid = self._pid_of(worker)
+        pid = self.pid_of(worker)
         os.kill(pid, signal.SIGSTOP)
         try:
             yield
@@ -127,9 +141,10 @@ class RelayServer:
 
     def kill(self, worker: int) -> None:
         """``kill -9`` of a worker."""
-        os.kill(self._pid_of(worker), signal.SIGKILL)
+        os.kill(self.pid_of(worker), signal.SIGKILL)
 
-    def _pid_of(self, worker: int) -> int:
+    def pid_of(self, worker: int) -> int:
+        """Return the process id of a worker."""
         title = f"relay: worker {worker} "
         for child in self._relay.children():
             if title in " ".join(child.cmdline()):

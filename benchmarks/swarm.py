@@ -290,8 +290,11 @@ def _nothing() -> None:
     pass
 
 
-def _main(pipe: Pipe, progress: c_uint64, connect: Connect, count: int, sample: int) -> None:
-    os.sched_setaffinity(0, machine.LOAD_CORES)
+def _main(
+    pipe: Pipe, progress: c_uint64, connect: Connect, count: int, sample: int, niceness: int
+) -> None:
+    os.sched_setaffinity(0, machine.ALL_CORES if niceness else machine.LOAD_CORES)
+    os.nice(niceness)
     try:
         _Process(pipe, progress).run(connect, count, sample)
     except (OSError, ValueError) as error:
@@ -302,13 +305,14 @@ def _main(pipe: Pipe, progress: c_uint64, connect: Connect, count: int, sample: 
 class Swarm:
     """The swarm as its owner sees it. A context manager: connected inside, gone after it."""
 
-    def __init__(self, connect: Connect, count: int, *, sample: int) -> None:
+    def __init__(self, connect: Connect, count: int, *, sample: int, niceness: int = 0) -> None:
         """Start connecting.
 
         Args:
             connect: makes one subscriber; picklable.
             count: how many.
             sample: how many of them decrypt and check everything.
+            niceness: above 0 it runs on any core, but only when the server does not want it.
         """
         raise_open_files()
         self.count = count
@@ -317,7 +321,7 @@ class Swarm:
         self._progress = RawValue(c_uint64, 0)
         self._process = spawn.Process(
             target=_main,
-            args=(theirs, self._progress, connect, count, sample),
+            args=(theirs, self._progress, connect, count, sample, niceness),
             daemon=True,
         )
         self._process.start()

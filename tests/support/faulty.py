@@ -144,6 +144,29 @@ def observe(planting: Planting) -> None:
     Scores.beat = observed  # type: ignore[method-assign]
 
 
+def note_collections(planting: Planting) -> None:
+    """No fault: each worker appends its garbage collections to MARKER.gc.INDEX, one a line.
+
+    A line has the end in ns of the monotonic clock, the generation, and the duration in ns.
+    """
+    import gc
+    import time
+
+    path = planting.marker.with_name(f"{planting.marker.name}.gc.{planting.context.index}")
+    file = path.open("a", buffering=1, encoding="ascii")
+    began_ns = 0
+
+    def noting(phase: str, facts: dict[str, int]) -> None:
+        nonlocal began_ns
+        now_ns = time.monotonic_ns()
+        if phase == "start":
+            began_ns = now_ns
+        else:
+            file.write(f"{now_ns} {facts['generation']} {now_ns - began_ns}\n")
+
+    gc.callbacks.append(noting)
+
+
 def lose_on_one_worker(planting: Planting) -> None:
     """The first worker shows some entries to nobody, and hides the hole from its members."""
     from relay.bus.messages import Batch
@@ -183,6 +206,7 @@ FAULTS: dict[str, Callable[[Planting], None]] = {
     "lose-on-one-worker": lose_on_one_worker,
     "small-outbox": small_outbox,
     "observe": observe,
+    "note-collections": note_collections,
 }
 
 

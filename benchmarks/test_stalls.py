@@ -1,0 +1,36 @@
+"""The search for stalls runs, and says what it has seen. What it found is not judged here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.conftest import Scale
+from benchmarks.prober import Stall
+from benchmarks.stalls import WORKERS, Findings, Load, find_stalls
+
+MS = 1_000_000
+SMALL = Load(members=20, rate=100.0, large_rate=20.0, logins=10.0, readers=1, history=1000)
+
+
+def test_a_short_search(tmp_path: Path, scale: Scale) -> None:
+    """Every probe of every worker is answered and counted, and the load goes on beside them."""
+    if not scale.quick:
+        pytest.skip("a search needs minutes: make bench-stalls")
+    findings = find_stalls(tmp_path / "data", 1.0, SMALL, say=True)
+    assert [prober.unanswered for prober in findings.probers] == [0] * WORKERS
+    assert all(prober.delays.count for prober in findings.probers)
+    assert all(findings.done.values()), findings.done
+    assert len(findings.lines()) >= 2 + 2 * WORKERS
+
+
+@pytest.mark.parametrize(
+    ("waited_ms", "probe_waited_ms", "explained"), [(0, 0, False), (60, 0, True), (30, 30, True)]
+)
+def test_what_explains_a_stall(waited_ms: int, probe_waited_ms: int, explained: bool) -> None:
+    """A stall is the relay's own when it is one without the times of waiting for a CPU."""
+    stall = Stall(0, 100 * MS, 20 * MS, waited_ms * MS, probe_waited_ms * MS)
+    assert stall.explained == explained
+    findings = Findings(0, 1.0, 0.5, [], {}, [])
+    assert ("ITS OWN" in findings.words(0, stall)) != explained
