@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from relay.chat.entries import Cursor, Head, Submission
     from relay.server.context import WorkerContext
     from relay.server.worker.fanout import Fanout
-    from relay.server.worker.feed import Feed
+    from relay.server.worker.feed import Feed, Member
     from relay.server.worker.home import Home, Waiting
     from relay.server.worker.hub import Hub
     from relay.server.worker.session import Session
@@ -169,6 +169,28 @@ def seq_reused(_: WorkerContext) -> None:
     generation.begin = beginning
 
 
+def live_too_early(_: WorkerContext) -> None:
+    """Who catches up goes live at the head that it saw when it began, whatever came meanwhile."""
+    from relay.server.worker.catchup import Catchup
+    from relay.wire.envelopes import Live, pack
+
+    serve = Catchup._serve
+    heads: dict[Member, int] = {}
+
+    def serving(self: Catchup, member: Member) -> None:
+        feed = member.feed
+        head = heads.setdefault(member, feed.seq)
+        serve(self, member)
+        if not member.live and head <= member.seq < feed.seq:
+            member.seq = feed.seq
+            feed.enter_live(member)
+            member.session.answer(pack(Live(feed.log, feed.epoch, feed.seq)))
+        if member.live:
+            del heads[member]
+
+    Catchup._serve = serving  # type: ignore[method-assign]
+
+
 VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "deliver-before-commit": deliver_before_commit,
     "no-deduplication": no_deduplication,
@@ -177,4 +199,5 @@ VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "gap-on-resume": gap_on_resume,
     "silent-after-kill": silent_after_kill,
     "seq-reused": seq_reused,
+    "live-too-early": live_too_early,
 }

@@ -14,6 +14,7 @@ import contextlib
 import multiprocessing
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ import msgspec
 
 from benchmarks.processes import Processes, scheduled
 from benchmarks.raw import RawClient
-from relay.wire.envelopes import EntryMessage, Join
+from relay.wire.envelopes import EntryMessage, Join, Live
 from tests.support.cluster import ROOT
 from tests.torture import audience, flood, stored
 from tests.torture.audience import Guest
@@ -41,7 +42,6 @@ from tests.torture.server import Server
 
 BUSY_MIN: Final = 0.8
 """Of each worker's time, running or waiting for a CPU: below it, it was not saturated."""
-FETCH_S: Final = 60.0
 PROCESS_S: Final = 120.0
 """For a process to get ready or to end: generous."""
 OF_A_LOG: Final = (Sent, Acked, Failed, Began, Resumed, Seen, Hole, Placed)
@@ -396,7 +396,7 @@ def judge(case: Case) -> Verdict:
             }
         evidence = Evidence(
             {case.room: entries},
-            {case.room: fetch(case.port, case.room, len(entries))},
+            {case.room: fetch(case.port, case.room)},
             {name: of_room(library(name).everything()) for name in case.senders},
             readers,
         )
@@ -404,26 +404,38 @@ def judge(case: Case) -> Verdict:
     return Verdict(len(entries), judged, findings)
 
 
-def fetch(port: int, room: str, count: int) -> list[Entry]:
-    """Read a log as a client that begins at its first entry: so many, or what came in time."""
-    client = RawClient("127.0.0.1", port, f"auditor-{room}")
-    client.say(Join(1, room, bytes(8), 0, 0))
+def fetch(port: int, room: str) -> list[Entry]:
+    """Read a log as a client that begins at its first entry, until it is told that it is live.
+
+    Nobody sends any more: what has not come by then does not come.
+    """
     entries: list[Entry] = []
-    deadline = time.monotonic() + FETCH_S
-    while len(entries) < count and time.monotonic() < deadline:
-        for one in client.read():
-            if isinstance(one, EntryMessage):
-                digest = digest_of(one.body)
-                entries.append(
-                    Entry(one.epoch.hex(), one.seq, one.prev, one.sender, one.counter, digest)
-                )
-    client.close()
+    with contextlib.closing(RawClient("127.0.0.1", port, f"auditor-{room}")) as client:
+        client.say(Join(1, room, bytes(8), 0, 0))
+        live = False
+        while not live:
+            for one in client.read():
+                if isinstance(one, EntryMessage):
+                    digest = digest_of(one.body)
+                    entries.append(
+                        Entry(one.epoch.hex(), one.seq, one.prev, one.sender, one.counter, digest)
+                    )
+                live = live or isinstance(one, Live)
     return entries
 
 
 async def saturate(plan: Plan, directory: Path, say: Callable[[str], None] = print) -> Report:
     """Run a plan to its verdict."""
     return await Run(plan, directory, say).run()
+
+
+async def _run(plan: Plan, directory: Path, say: Callable[[str], None]) -> Report:
+    """Run a plan; TERM and INT end it, with all that it started."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await saturate(plan, directory, say)
 
 
 def main() -> int:
@@ -446,7 +458,11 @@ def main() -> int:
         print(f"{time.monotonic() - began:7.1f} s  {line}", flush=True)
 
     say(f"seed {plan.seed}; data and histories in {directory}")
-    report = asyncio.run(saturate(plan, directory, say))
+    try:
+        report = asyncio.run(_run(plan, directory, say))
+    except asyncio.CancelledError:
+        say("stopped")
+        return 130
     say("\n" + str(report))
     if report.findings:
         return 1
