@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from benchmarks import machine
 from benchmarks.conftest import Scale
-from benchmarks.prober import Stall
+from benchmarks.prober import STALL_S, Prober, Stall, probe
+from benchmarks.relay_server import RelayServer
 from benchmarks.stalls import WORKERS, Findings, Load, find_stalls
 
 MS = 1_000_000
@@ -23,6 +27,33 @@ def test_a_short_search(tmp_path: Path, scale: Scale) -> None:
     assert all(prober.delays.count for prober in findings.probers)
     assert all(findings.done.values()), findings.done
     assert len(findings.lines()) >= 2 + 2 * WORKERS
+
+
+def test_a_worker_that_stands_still_is_seen(tmp_path: Path) -> None:
+    """The probes of that worker wait for it, and it was not for want of a CPU."""
+    with RelayServer(tmp_path / "data", workers=2, cores=machine.ALL_CORES) as server:
+        probers = [
+            Prober(
+                server.client_on(worker),
+                server.log_at_home_on(worker, "probe"),
+                server.pid_of(worker),
+            )
+            for worker in range(2)
+        ]
+
+        def stop_for_a_while() -> None:
+            with server.stopped(0):
+                time.sleep(4 * STALL_S)
+
+        stopping = threading.Timer(0.2, stop_for_a_while)
+        stopping.start()
+        probe(probers, 1.0, lambda: None)
+        stopping.join()
+        for prober in probers:
+            prober.client.close()
+    longest = max(probers[0].stalls, key=lambda stall: stall.delay_ns)
+    assert longest.blocked_ns > STALL_S * 1e9
+    assert not longest.explained
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ class Plan:
     """Members from the beginning to the end: half in the hot room, half all over."""
     late: int = 8
     restless: int = 8
-    niceness: int = 5
+    niceness: int = 10
     """Of the senders."""
     fault: str = ""
     """Planted in the server (``tests.support.faulty``)."""
@@ -187,22 +187,22 @@ def guests_of(plan: Plan, rooms: tuple[str, ...]) -> dict[str, list[Guest]]:
     Those who come late or again block their process for a handshake: that is theirs alone.
     """
     chance = random.Random(plan.seed)
-    hot = [rooms[0]]
-    elsewhere = [[room] for room in rooms[1:]] + [list(rooms)]
+    hot, everywhere = [rooms[0]], list(rooms)
+    elsewhere = [*([room] for room in rooms[1:]), everywhere]
     steady = [
         Guest(f"steady{n}", hot if n % 2 == 0 else elsewhere[n // 2 % len(elsewhere)])
         for n in range(plan.steady)
     ]
+    # One room each: what one of these reads of the past, it reads alone.
     restless = [
-        Guest(f"restless{n}", hot if n % 2 == 0 else list(rooms), restless=True)
-        for n in range(plan.restless)
+        Guest(f"restless{n}", [rooms[n % len(rooms)]], restless=True) for n in range(plan.restless)
     ]
     late = [
         Guest(
             f"late{n}",
-            hot if n % 2 == 0 else list(rooms),
-            after_s=chance.uniform(0.1, 0.7) * plan.seconds,
-            last=audience.HISTORY_ALL if n % 4 < 2 else 1000,
+            [rooms[n % len(rooms)]],
+            after_s=chance.uniform(0.1, 0.4) * plan.seconds,
+            last=audience.HISTORY_ALL if n % 2 else 1000,
         )
         for n in range(plan.late)
     ]
@@ -447,7 +447,7 @@ def main() -> int:
     parser.add_argument("--durability", choices=("process", "power"), default="process")
     parser.add_argument("--senders", type=int, default=8)
     parser.add_argument("--steady", type=int, default=16)
-    parser.add_argument("--niceness", type=int, default=5, help="of the senders")
+    parser.add_argument("--niceness", type=int, default=10, help="of the senders")
     parser.add_argument("--fault", default="", help="see tests/support: a broken server")
     given = parser.parse_args()
     plan = Plan(**vars(given))
