@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.conftest import Scale
 from relay.bus.messages import Batch, Message, MessageReader, Submit, pack
 
 BODY = secrets.token_bytes(200)
@@ -69,3 +71,22 @@ def test_hop_and_back(benchmark: BenchmarkFixture, echo: socket.socket, name: st
                 return found[0]
 
     assert benchmark(there_and_back) == message
+
+
+@pytest.mark.parametrize("rested", ["not rested", "10 ms"])
+def test_wake(benchmark: BenchmarkFixture, echo: socket.socket, rested: str, scale: Scale) -> None:
+    """The least that a message costs that wakes two sleeping processes, one after the other."""
+    benchmark.group = "bus: there and back, by how long both had slept"
+    data = pack(MESSAGES["submit"])
+    reader = MessageReader()
+
+    def there_and_back() -> None:
+        echo.sendall(data)
+        while not reader.feed(echo.recv(65_536)):
+            pass
+
+    benchmark.pedantic(  # type: ignore[no-untyped-call]
+        there_and_back,
+        setup=lambda: time.sleep(0.01 if rested == "10 ms" else 0),
+        rounds=3 if scale.quick else 300,
+    )
