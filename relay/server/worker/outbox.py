@@ -78,8 +78,8 @@ class Outbox:
     def _write(self, record: bytes) -> None:
         """Write to the socket itself; the transport holds nothing, or it would be paused.
 
-        A seventh of a delivery is saved (docs/performance.md): the transport's own objects of a
-        thousand connections are not in the processor's caches.
+        It saves 6 % of a delivery (docs/performance.md): the transport's own objects of a thousand
+        connections are not in the processor's caches.
         """
         try:
             sent = os.write(self._fd, record)
