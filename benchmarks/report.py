@@ -258,11 +258,11 @@ def _half(results: Results) -> str:
 
 def _headline(facts: dict[str, Any], results: Results) -> str:
     """Five lines: where Relay wins and where it loses."""
-    loads = loads_of(results)
+    loads, members = loads_of(results), facts["members"]
     chosen = {
-        "1 → 1000, 30 msg/s": "30/s, 1 per write",
-        "1 → 1000, 1000 msg/s": "1000/s, 1 per write",
-        "1 → 1000, saturated": "saturated, 1 per write",
+        f"1 → {members}, 30 msg/s": "30/s, 1 per write",
+        f"1 → {members}, 1000 msg/s": "1000/s, 1 per write",
+        f"1 → {members}, saturated": "saturated, 1 per write",
         "small rooms": next((load for load in loads if "rooms" in load), ""),
     }
     shown = {name: one for name, one in results.items() if name != FLOOR}
