@@ -34,7 +34,7 @@ def test_a_worker_that_stands_still_is_seen(tmp_path: Path) -> None:
     with RelayServer(tmp_path / "data", workers=2, cores=machine.ALL_CORES) as server:
         probers = [
             Prober(
-                server.client_on(worker),
+                server.client_on(worker, f"prober{worker}-"),
                 server.log_at_home_on(worker, "probe"),
                 server.pid_of(worker),
             )
