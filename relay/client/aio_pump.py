@@ -213,19 +213,21 @@ class Pump:
         state, address = self.state, self._address
         loop = asyncio.get_running_loop()
         protocol = ClientProtocol(state, self.clock, self.settle)
-        try:
-            async with asyncio.timeout(DIAL_S):
-                await loop.create_connection(lambda: protocol, address.host, address.port)
-        except OSError as error:
-            state.connect_failed(unreachable(address, error), self.clock())
-            self.settle()
-            return
-        except asyncio.CancelledError:
-            protocol.abort()  # it may just have been connected
-            raise
+        # From the start: uvloop may bring ServerHello before ``create_connection`` returns, and the
+        # answer to it must not be taken from the state when there is nobody to write it.
         self._protocol = protocol
-        self.settle()
         try:
+            try:
+                async with asyncio.timeout(DIAL_S):
+                    await loop.create_connection(lambda: protocol, address.host, address.port)
+            except OSError as error:
+                state.connect_failed(unreachable(address, error), self.clock())
+                self.settle()
+                return
+            except asyncio.CancelledError:
+                protocol.abort()  # it may just have been connected
+                raise
+            self.settle()
             await protocol.gone
         finally:
             self._protocol = None
