@@ -6,7 +6,6 @@ its connection connects again after the client library's own back-off.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import select
 import time
@@ -17,9 +16,8 @@ from typing import Final, Self
 
 from benchmarks import machine
 from benchmarks.latency import Delays
-from benchmarks.processes import cpu_ns
 from benchmarks.returner import Returner
-from benchmarks.swarm import raise_open_files
+from benchmarks.spawned import Spawned
 
 LOOK_S: Final = 0.01
 """How often to look who is to connect again."""
@@ -250,33 +248,16 @@ def _main(pipe: Pipe, plan: Plan) -> None:
         pipe.send(CrowdError(f"{type(error).__name__}: {error}"))
 
 
-class Crowd:
+class Crowd(Spawned):
     """The crowd as its owner sees it. A context manager: nobody is connected at first."""
 
     def __init__(self, plan: Plan) -> None:
         """Start the process."""
-        raise_open_files()
-        spawn = multiprocessing.get_context("spawn")
-        self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_main, args=(theirs, plan), daemon=True)
-        self._process.start()
-        theirs.close()
+        super().__init__(_main, plan)
 
     def __enter__(self) -> Self:
         """Nothing to wait for."""
         return self
-
-    def __exit__(self, *exc: object) -> None:
-        """End the process; all connections drop."""
-        self._pipe.close()
-        self._process.join(10)
-        self._process.kill()
-        self._process.join()
-
-    def cpu_s(self) -> float:
-        """Return the CPU seconds that the process has used."""
-        assert self._process.pid is not None
-        return cpu_ns(self._process.pid) / 1e9
 
     def order(self, order: Arrive | Leave | Settle) -> None:
         """Give an order; ``answer`` waits for its end."""

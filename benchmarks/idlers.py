@@ -8,7 +8,6 @@ window of two seconds shows their share of the cost.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import select
 import socket
@@ -18,7 +17,8 @@ from typing import Final, Self
 
 from benchmarks import machine
 from benchmarks.relay_server import Join
-from benchmarks.swarm import CONNECT_S, raise_open_files
+from benchmarks.spawned import Spawned
+from benchmarks.swarm import CONNECT_S
 
 PERIOD_S: Final = 25.0
 DISCARD_BYTES: Final = 1 << 20
@@ -55,7 +55,7 @@ def _stay(pipe: Pipe, join: Join, first: int, count: int) -> None:
             due, turn = due + step_s, turn + 1
 
 
-class Idlers:
+class Idlers(Spawned):
     """The idle connections as their owner sees them. A context manager: there inside, gone after.
 
     Raises:
@@ -64,12 +64,7 @@ class Idlers:
 
     def __init__(self, join: Join, first: int, count: int) -> None:
         """Start connecting numbers ``first`` to (not including) ``first + count`` of a swarm."""
-        raise_open_files()
-        spawn = multiprocessing.get_context("spawn")
-        self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_main, args=(theirs, join, first, count), daemon=True)
-        self._process.start()
-        theirs.close()
+        super().__init__(_main, join, first, count)
 
     def __enter__(self) -> Self:
         """Wait until all are connected."""
@@ -77,13 +72,6 @@ class Idlers:
             raise ConnectionError("the idle connections are not there")
         self._listen()
         return self
-
-    def __exit__(self, *exc: object) -> None:
-        """End the process; all connections drop."""
-        self._pipe.close()
-        self._process.join(10)
-        self._process.kill()
-        self._process.join()
 
     def check(self) -> None:
         """Make sure that all are still connected."""

@@ -29,6 +29,7 @@ from benchmarks.processes import Processes
 from benchmarks.relay_server import RelayServer
 from benchmarks.swarm import Swarm
 from relay import limits
+from relay.chat.partition import PARTITIONS
 from relay.store.directory import DataDirectory
 
 WORKERS: Final = 2
@@ -164,7 +165,8 @@ class Checkpoints:
     def __init__(self, data: Path) -> None:
         directory = DataDirectory(data)
         self._wals = [
-            path.with_name(f"{path.name}-wal") for path in map(directory.partition_path, range(16))
+            path.with_name(f"{path.name}-wal")
+            for path in map(directory.partition_path, range(PARTITIONS))
         ]
         self._known = self._sequences()
         self.seen: list[tuple[int, int]] = []

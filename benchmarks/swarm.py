@@ -8,9 +8,7 @@ it, the pacer, decodes at once and says in shared memory how far it is.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import resource
 import select
 import time
 from collections.abc import Callable
@@ -22,7 +20,7 @@ from typing import Final, Self, TypeAlias
 
 from benchmarks import machine, payload
 from benchmarks.latency import Delays
-from benchmarks.processes import cpu_ns
+from benchmarks.spawned import Spawned
 from benchmarks.subscribers import Subscriber
 from benchmarks.tally import Closed, Tally
 
@@ -302,7 +300,7 @@ def _main(
             pipe.send(SwarmError(f"{type(error).__name__}: {error}"))
 
 
-class Swarm:
+class Swarm(Spawned):
     """The swarm as its owner sees it. A context manager: connected inside, gone after it."""
 
     def __init__(self, connect: Connect, count: int, *, sample: int, niceness: int = 0) -> None:
@@ -314,40 +312,19 @@ class Swarm:
             sample: how many of them decrypt and check everything.
             niceness: above 0 it runs on any core, but only when the server does not want it.
         """
-        raise_open_files()
         self.count = count
-        spawn = multiprocessing.get_context("spawn")
-        self._pipe, theirs = spawn.Pipe()
         self._progress = RawValue(c_uint64, 0)
-        self._process = spawn.Process(
-            target=_main,
-            args=(theirs, self._progress, connect, count, sample, niceness),
-            daemon=True,
-        )
-        self._process.start()
-        theirs.close()
+        super().__init__(_main, self._progress, connect, count, sample, niceness)
 
     def __enter__(self) -> Self:
         """Wait until all are connected."""
         self._answer(CONNECT_S)
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        """End the process; all connections drop."""
-        self._pipe.close()
-        self._process.join(10)
-        self._process.kill()
-        self._process.join()
-
     @property
     def progress(self) -> int:
         """The number of the message that the pacer awaits."""
         return self._progress.value
-
-    def cpu_s(self) -> float:
-        """Return the CPU seconds that the process has used."""
-        assert self._process.pid is not None
-        return cpu_ns(self._process.pid) / 1e9
 
     def begin(self, first: int) -> None:
         """The next messages will be numbered from ``first``."""
@@ -371,9 +348,3 @@ class Swarm:
         if isinstance(answer, SwarmError):
             raise answer
         return answer
-
-
-def raise_open_files() -> None:
-    """Let this process and its children open as many sockets as the machine allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
