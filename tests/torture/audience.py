@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from benchmarks.raw import READ_BYTES, RawClient
-from relay.chat.entries import Cursor
+from relay.chat.entries import NO_EPOCH, Cursor
 from relay.wire.envelopes import Join
 from relay.wire.events import ApplicationData, ConnectionClosed
 from tests.torture.chunks import NUMBERS, Chunks, write_history
@@ -104,7 +104,7 @@ class Member:
                 resumed.append(Resumed(room, cursor.epoch.hex(), cursor.seq))
                 joins.append(Join(request, room, cursor.epoch, cursor.seq, 0))
             elif guest.last == HISTORY_ALL:
-                joins.append(Join(request, room, bytes(8), 0, 0))
+                joins.append(Join(request, room, NO_EPOCH, 0, 0))
             else:
                 joins.append(Join(request, room, None, 0, guest.last))
         if resumed:

@@ -83,18 +83,28 @@ class Report:
         clients = f"{plan.senders} senders, {plan.readers} readers"
         lines = [f"seed {plan.seed}, {plan.seconds:g} s, {server}, {clients}"]
         lines += self.effort.lines()
-        for fault in Fault:
-            found = [finding for finding in self.findings if finding.fault is fault]
-            lines += [str(finding) for finding in found[:SHOWN_MAX]]
-            if len(found) > SHOWN_MAX:
-                lines.append(f"... and {len(found) - SHOWN_MAX} more of {fault.name}")
-        if self.findings:
-            lines.append(f"FAILED: {len(self.findings)} findings")
-        elif self.shortfalls:
-            lines.append("PROVED NOTHING: " + "; ".join(self.shortfalls))
-        else:
-            lines.append("PASSED: nothing lost, doubled, reordered or skipped")
-        return "\n".join(lines)
+        doubt = "PROVED NOTHING: " + "; ".join(self.shortfalls) if self.shortfalls else ""
+        return "\n".join(lines + verdict_lines(self.findings, doubt))
+
+
+def verdict_lines(findings: list[Finding], doubt: str) -> list[str]:
+    """Return what a report ends with: some findings of each kind, and the verdict.
+
+    Args:
+        findings: of the checker.
+        doubt: why a run without findings proves little; empty: it does not.
+    """
+    lines: list[str] = []
+    for fault in Fault:
+        found = [finding for finding in findings if finding.fault is fault]
+        lines += [str(finding) for finding in found[:SHOWN_MAX]]
+        if len(found) > SHOWN_MAX:
+            lines.append(f"... and {len(found) - SHOWN_MAX} more of {fault.name}")
+    if findings:
+        lines.append(f"FAILED: {len(findings)} findings")
+    else:
+        lines.append(doubt or "PASSED: nothing lost, doubled, reordered or skipped")
+    return lines
 
 
 def rooms_for(count: int, workers: int) -> tuple[str, ...]:

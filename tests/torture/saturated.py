@@ -29,15 +29,15 @@ import msgspec
 
 from benchmarks.processes import Processes, scheduled
 from benchmarks.raw import RawClient
+from relay.chat.entries import NO_EPOCH
 from relay.wire.envelopes import EntryMessage, Join, Live
 from tests.support.cluster import ROOT
 from tests.torture import audience, flood, stored
 from tests.torture.audience import Guest
 from tests.torture.checker import Entry, Evidence, Fault, Finding, check
 from tests.torture.chunks import Library
-from tests.torture.programs import digest_of
 from tests.torture.records import Acked, Began, Failed, Hole, Placed, Record, Resumed, Seen, Sent
-from tests.torture.run import SHOWN_MAX, rooms_for
+from tests.torture.run import rooms_for, verdict_lines
 from tests.torture.server import Server
 
 BUSY_MIN: Final = 0.8
@@ -124,18 +124,8 @@ class Report:
             f"fell behind     {self.behind:>12,}",
             f"judged          {self.judged:>12,} entries of {self.messages:,} messages",
         ]
-        for fault in Fault:
-            found = [finding for finding in self.findings if finding.fault is fault]
-            lines += [str(finding) for finding in found[:SHOWN_MAX]]
-            if len(found) > SHOWN_MAX:
-                lines.append(f"... and {len(found) - SHOWN_MAX} more of {fault.name}")
-        if self.findings:
-            lines.append(f"FAILED: {len(self.findings)} findings")
-        elif not self.saturated:
-            lines.append(f"PROVED LITTLE: workers were busy for less than {BUSY_MIN:.0%}")
-        else:
-            lines.append("PASSED: nothing lost, doubled, reordered or skipped")
-        return "\n".join(lines)
+        doubt = f"PROVED LITTLE: workers were busy for less than {BUSY_MIN:.0%}"
+        return "\n".join(lines + verdict_lines(self.findings, "" if self.saturated else doubt))
 
 
 # --- the clients ---------------------------------------------------------------------------------
@@ -411,15 +401,12 @@ def fetch(port: int, room: str) -> list[Entry]:
     """
     entries: list[Entry] = []
     with contextlib.closing(RawClient("127.0.0.1", port, f"auditor-{room}")) as client:
-        client.say(Join(1, room, bytes(8), 0, 0))
+        client.say(Join(1, room, NO_EPOCH, 0, 0))
         live = False
         while not live:
             for one in client.read():
                 if isinstance(one, EntryMessage):
-                    digest = digest_of(one.body)
-                    entries.append(
-                        Entry(one.epoch.hex(), one.seq, one.prev, one.sender, one.counter, digest)
-                    )
+                    entries.append(stored.entry_of(one))
                 live = live or isinstance(one, Live)
     return entries
 

@@ -20,7 +20,8 @@ PAGE_BYTES = 1_000_000
 FETCH_S = 60.0
 
 
-def _entry(entry: EntryMessage) -> Entry:
+def entry_of(entry: EntryMessage) -> Entry:
+    """Return an entry as the checker knows it."""
     digest = digest_of(entry.body)
     epoch = entry.epoch.hex()
     return Entry(epoch, entry.seq, entry.prev, entry.sender, entry.counter, digest)
@@ -34,7 +35,7 @@ def read_store(data: Path, log: str) -> list[Entry]:
         while True:
             after = entries[-1].seq if entries else 0
             page = reader.read(log, after, U63_MAX, PAGE_BYTES)
-            entries += [_entry(unpack_entry(packed)) for _, packed in page.rows]
+            entries += [entry_of(unpack_entry(packed)) for _, packed in page.rows]
             if page.end:
                 return entries
     finally:
@@ -65,7 +66,7 @@ async def fetch(address: str, log: str) -> list[Entry]:
                 while place.seq < joined.head.seq:
                     event = await anext(client)
                     if isinstance(event, Message):
-                        entries.append(_entry(event))
+                        entries.append(entry_of(event))
                         place = event.cursor
                     elif isinstance(event, Gap):
                         place = event.end
