@@ -210,27 +210,32 @@ class Pump:
 
     async def _run_connection(self) -> None:
         """Open one connection and stay with it to its end."""
-        state, address = self.state, self._address
-        loop = asyncio.get_running_loop()
-        protocol = ClientProtocol(state, self.clock, self.settle)
+        protocol = ClientProtocol(self.state, self.clock, self.settle)
         # From the start: uvloop may bring ServerHello before ``create_connection`` returns, and the
         # answer to it must not be taken from the state when there is nobody to write it.
         self._protocol = protocol
         try:
-            try:
-                async with asyncio.timeout(DIAL_S):
-                    await loop.create_connection(lambda: protocol, address.host, address.port)
-            except OSError as error:
-                state.connect_failed(unreachable(address, error), self.clock())
-                self.settle()
-                return
-            except asyncio.CancelledError:
-                protocol.abort()  # it may just have been connected
-                raise
+            connected = await self._connected(protocol)
             self.settle()
-            await protocol.gone
+            if connected:
+                await protocol.gone
         finally:
             self._protocol = None
+
+    async def _connected(self, protocol: ClientProtocol) -> bool:
+        """Open the socket. Returns False when that fails; the state knows it then."""
+        address = self._address
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(DIAL_S):
+                await loop.create_connection(lambda: protocol, address.host, address.port)
+        except OSError as error:
+            self.state.connect_failed(unreachable(address, error), self.clock())
+            return False
+        except asyncio.CancelledError:
+            protocol.abort()  # it may just have been connected
+            raise
+        return True
 
     async def _decide(self, fingerprint: str) -> None:
         """Ask about an unknown key. No connection is held meanwhile."""

@@ -6,15 +6,16 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from relay.client.aio import Client
 from relay.client.errors import ClientClosed, UnknownServerKey
-from relay.client.events import Message
+from relay.client.events import Message, State
 from relay.client.known_servers import KnownServers
 from relay.client.trust import KeyPolicy
-from tests.support.cluster import Relay
+from tests.support.cluster import Relay, until
 
 
 @pytest.fixture
@@ -118,6 +119,28 @@ async def test_a_cancelled_connect_leaves_nothing(relay: Relay, tmp_path: Path) 
 async def _drain(client: Client) -> None:
     async for _event in client:
         pass
+
+
+async def test_a_server_may_speak_before_the_dial_has_returned(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on uvloop: what the server says meanwhile is answered, not lost until it gives up."""
+    loop = asyncio.get_running_loop()
+    create = loop.create_connection
+    dials = 0
+    client = Client(relay.address)
+
+    async def late(*args: Any, **options: Any) -> Any:  # noqa: ANN401  # as the loop's own
+        nonlocal dials
+        dials += 1
+        made = await create(*args, **options)
+        await until(lambda: client.state is not State.CONNECTING, "the login, or its end")
+        return made
+
+    monkeypatch.setattr(loop, "create_connection", late)
+    async with client:
+        assert client.state is State.ONLINE
+    assert dials == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="uvloop is used on Linux alone")
