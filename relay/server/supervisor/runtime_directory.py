@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from relay.errors import StartError
+from relay.server.context import AGENT_SOCKET, BUS_DIRECTORY
 
 SOCKET_PATH_BYTES_MAX: Final = 100
 """The kernel's limit is 107, and some systems' 103."""
 _LONGEST_NAME: Final = "/bus/255.99999999999.sock"
+_BUS_NAME: Final = re.compile(r"[0-9]+\.[0-9]+\.sock")
 
 
 def prepare(wanted: str, data: Path) -> Path:
@@ -38,22 +41,27 @@ def prepare(wanted: str, data: Path) -> Path:
         path = Path(tempfile.gettempdir()) / name
         if _too_long(path):
             raise StartError(f"{path}: the path is too long for a socket; set server.runtime")
-    for directory in (path, path / "bus"):
+    for directory in (path, path / BUS_DIRECTORY):
         _make_private(directory)
-        for entry in directory.iterdir():
-            if stat.S_ISSOCK(entry.lstat().st_mode):
-                entry.unlink()
+    _remove_sockets(path)
     return path
 
 
 def clean_up(path: Path) -> None:
     """Remove what a run has left, at its clean end. What is not ours stays."""
-    for directory in (path / "bus", path):
+    with contextlib.suppress(OSError):
+        _remove_sockets(path)
+    for directory in (path / BUS_DIRECTORY, path):
         with contextlib.suppress(OSError):
-            for entry in directory.iterdir():
-                if stat.S_ISSOCK(entry.lstat().st_mode):
-                    entry.unlink()
             directory.rmdir()
+
+
+def _remove_sockets(path: Path) -> None:
+    """Remove sockets by the names that a relay gives them: others' may live in ``path``, too."""
+    for entry in (path / AGENT_SOCKET, *(path / BUS_DIRECTORY).iterdir()):
+        ours = entry.name == AGENT_SOCKET or _BUS_NAME.fullmatch(entry.name)
+        if ours and entry.is_socket():
+            entry.unlink()
 
 
 def _too_long(path: Path) -> bool:

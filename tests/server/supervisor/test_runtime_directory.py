@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StartError
-from relay.server.supervisor.runtime_directory import prepare
+from relay.server.supervisor.runtime_directory import clean_up, prepare
 
 
 def mode(path: Path) -> int:
@@ -33,6 +33,24 @@ def test_sockets_of_a_dead_run_go_and_nothing_else(tmp_path: Path) -> None:
     prepare(str(wanted), tmp_path)
     assert sorted(path.name for path in wanted.rglob("*")) == ["bus", "note"]
     assert mode(wanted) == 0o700
+
+
+def test_a_clean_end_leaves_what_is_not_ours(tmp_path: Path) -> None:
+    """Somebody may name a directory that others use, too: a session's own, with its sockets."""
+    wanted = tmp_path / "r"
+    wanted.mkdir(mode=0o700)
+    theirs = wanted / "wayland-0"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(theirs))
+    prepare(str(wanted), tmp_path)
+    for path in (wanted / "agent.sock", wanted / "bus" / "0.1.sock"):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(path))
+    clean_up(wanted)
+    assert list(wanted.iterdir()) == [theirs]
+    theirs.unlink()
+    clean_up(wanted)
+    assert not wanted.exists()
 
 
 def test_a_long_path_moves_to_the_temporary_directory(
