@@ -28,9 +28,9 @@ from benchmarks import machine
 from benchmarks.conftest import Scale
 from relay.bus.messages import Batch as BusBatch
 from relay.chat.entries import Head
-from relay.server.worker.fanout import Fanout
-from relay.server.worker.feed import Feed, Member
-from relay.server.worker.outbox import Outbox
+from relay.server.worker.delivery.outbox import Outbox
+from relay.server.worker.member.fanout import Fanout
+from relay.server.worker.member.feed import Feed, Member
 from relay.wire.connection import Connection
 from tests.support.pair import established
 

@@ -22,8 +22,8 @@ import uvloop
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import Scale
-from relay.server.worker.hub import Hub
-from relay.server.worker.session import Session
+from relay.server.worker.connection.session import Session
+from relay.server.worker.process.turn import Hub
 from relay.wire.envelopes import Send, pack
 from tests.support.hubs import Guest, Town
 

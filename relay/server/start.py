@@ -98,7 +98,7 @@ def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
 
 def _worker_main(context: WorkerContext) -> int:
     """Import the worker in the child: the supervisor must not load what it needs."""
-    from relay.server.worker.main import worker_main
+    from relay.server.worker.process.main import worker_main
 
     return worker_main(context)
 

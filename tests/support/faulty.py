@@ -23,8 +23,8 @@ from tests.support import variants
 
 if TYPE_CHECKING:
     from relay.server.context import WorkerContext
-    from relay.server.worker.home import Waiting
-    from relay.server.worker.hub import Hub
+    from relay.server.worker.home.home import Waiting
+    from relay.server.worker.process.turn import Hub
     from relay.store.log import Outcome
 
 TRIGGER = b"fault"
@@ -52,7 +52,7 @@ def _strikes(marker: Path) -> bool:
 
 def stop_before_publish(planting: Planting) -> None:
     """The home stops after COMMIT, before anybody is told."""
-    from relay.server.worker.home import Home
+    from relay.server.worker.home.home import Home
 
     committed = Home._committed
 
@@ -127,7 +127,7 @@ def small_outbox(planting: Planting) -> None:
 
 def observe(planting: Planting) -> None:
     """No fault: each worker writes what it counts to MARKER.BOOT.GENERATION.json, as it beats."""
-    from relay.server.worker.scores import Scores
+    from relay.server.worker.process.status import Scores
 
     beat = Scores.beat
     path = planting.marker.with_name(
@@ -171,7 +171,7 @@ def lose_on_one_worker(planting: Planting) -> None:
     """The first worker shows some entries to nobody, and hides the hole from its members."""
     from relay.bus.messages import Batch
     from relay.chat.entries import Head
-    from relay.server.worker.feed import Feed
+    from relay.server.worker.member.feed import Feed
     from relay.wire.envelopes import EntryMessage, pack, unpack_server
 
     if planting.context.index != 0:

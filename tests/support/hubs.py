@@ -22,10 +22,10 @@ from relay.bus.messages import Batch, Event
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.context import WorkerContext
 from relay.server.scoreboard import Scoreboard
-from relay.server.worker import main
-from relay.server.worker.feed import Feed
-from relay.server.worker.hub import Hub
-from relay.server.worker.session import Session
+from relay.server.worker.connection.session import Session
+from relay.server.worker.member.feed import Feed
+from relay.server.worker.process import main
+from relay.server.worker.process.turn import Hub
 from relay.settings import Server, Settings, Store
 from relay.store.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
@@ -77,7 +77,7 @@ class LocalAgent:
 
 
 class Worker(main._Worker):
-    """A worker as in ``relay.server.worker.main``, but without signals and pipes."""
+    """A worker as in ``relay.server.worker.process.main``, but without signals and pipes."""
 
     def __init__(self, context: WorkerContext) -> None:
         super().__init__(context)

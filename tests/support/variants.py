@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from relay.chat.entries import Cursor, Head, Submission
     from relay.server.context import WorkerContext
-    from relay.server.worker.fanout import Fanout
-    from relay.server.worker.feed import Feed, Member
-    from relay.server.worker.home import Home, Waiting
-    from relay.server.worker.hub import Hub
-    from relay.server.worker.session import Session
+    from relay.server.worker.connection.session import Session
+    from relay.server.worker.home.home import Home, Waiting
+    from relay.server.worker.member.fanout import Fanout
+    from relay.server.worker.member.feed import Feed, Member
+    from relay.server.worker.process.turn import Hub
     from relay.store.generation import Begun
     from relay.store.group import Group
     from relay.store.log import Outcome, ResumePoint, Stored
@@ -32,7 +32,7 @@ def deliver_before_commit(_: WorkerContext) -> None:
     """The home publishes a batch, then commits it: and some commits fail."""
     import apsw
 
-    from relay.server.worker.home import Home, batches
+    from relay.server.worker.home.home import Home, batches
     from relay.store.group import Group
     from relay.store.log import Stored
 
@@ -94,7 +94,7 @@ def no_deduplication(_: WorkerContext) -> None:
 
 def no_repair(_: WorkerContext) -> None:
     """What the bus has dropped is never read from the log."""
-    from relay.server.worker.hub import Hub
+    from relay.server.worker.process.turn import Hub
 
     def repairing(self: Hub) -> bool:
         self.fanout.broken.clear()
@@ -105,7 +105,7 @@ def no_repair(_: WorkerContext) -> None:
 
 def cursor_is_head(_: WorkerContext) -> None:
     """A reader that falls behind goes on at the head, instead of where it was."""
-    from relay.server.worker.session import Session
+    from relay.server.worker.connection.session import Session
     from relay.wire.envelopes import Behind, pack
 
     def falling(self: Session) -> None:
@@ -137,7 +137,7 @@ def gap_on_resume(_: WorkerContext) -> None:
 
 def silent_after_kill(context: WorkerContext) -> None:
     """A worker that replaces a killed one takes connections and joins, and delivers nothing."""
-    from relay.server.worker.fanout import Fanout
+    from relay.server.worker.member.fanout import Fanout
 
     if context.generation <= context.settings.server.workers:
         return
@@ -171,7 +171,7 @@ def seq_reused(_: WorkerContext) -> None:
 
 def live_too_early(_: WorkerContext) -> None:
     """Who catches up goes live at the head that it saw when it began, whatever came meanwhile."""
-    from relay.server.worker.catchup import Catchup
+    from relay.server.worker.member.catchup import Catchup
     from relay.wire.envelopes import Live, pack
 
     serve = Catchup._serve

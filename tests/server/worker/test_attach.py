@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
-from relay.server.worker.exchange import Exchange
+from relay.server.worker.process.dispatch import Exchange
 from relay.wire.envelopes import Members, Who
 from tests.support.cluster import until
 from tests.support.hubs import Guest, Town, Worker

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from relay import limits
-from relay.server.worker import pressure
+from relay.server.worker.delivery import stalled as pressure
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import (
     Ack,

@@ -9,8 +9,8 @@ import pytest
 
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
-from relay.server.worker import forward
-from relay.server.worker import home as home_of_logs
+from relay.server.worker.home import home as home_of_logs
+from relay.server.worker.member import forward
 from relay.store.sqlite import SqlitePartition
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import (

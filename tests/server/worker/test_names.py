@@ -10,8 +10,8 @@ import pytest
 from relay.bus.messages import Batch, Claim, Claimed, Event, Evict, Message, Submit
 from relay.chat.entries import Submission
 from relay.chat.names import INBOX_PREFIX
-from relay.server.worker import session
-from relay.server.worker.namebook import NameBook
+from relay.server.worker.connection import session
+from relay.server.worker.home.names import NameBook
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Error, Hello, Welcome, Who
 from tests.support.cluster import until

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.server.worker.outbox import Outbox
+from relay.server.worker.delivery.outbox import Outbox
 from relay.wire.events import ApplicationData
 from tests.support.pair import Pair, established
 

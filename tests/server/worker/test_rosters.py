@@ -10,8 +10,8 @@ import pytest
 from relay import limits
 from relay.bus.messages import Batch, Event, Members, Message, Presence, Who
 from relay.chat.entries import Submission
-from relay.server.worker import rosters as rosters_module
-from relay.server.worker.rosters import COUNT_INTERVAL_S, GRACE_S, Rosters
+from relay.server.worker.home import rosters as rosters_module
+from relay.server.worker.home.rosters import COUNT_INTERVAL_S, GRACE_S, Rosters
 from relay.wire.envelopes import Join, Leave, Roster, unpack_server
 from relay.wire.envelopes import Members as Answer
 from relay.wire.envelopes import Who as Question

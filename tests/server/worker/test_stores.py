@@ -1,4 +1,4 @@
-"""relay.server.worker.stores: the checkpoints of a worker's partitions."""
+"""relay.server.worker.process.stores: the checkpoints of a worker's partitions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from relay.server.context import WorkerContext
 from relay.server.scoreboard import Scoreboard
-from relay.server.worker.stores import Stores
+from relay.server.worker.process.stores import Stores
 from relay.settings import Settings, Store
 from relay.store.checkpoint import WAL_PAGES_MAX
 

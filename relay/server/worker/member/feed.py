@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from relay.bus.messages import Batch as BusBatch
 from relay.chat.entries import NO_EPOCH, Head
-from relay.server.worker.batch import RunningBatch
+from relay.server.worker.delivery.batch import RunningBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from relay.server.worker.outbox import Outbox
-    from relay.server.worker.session import Session
+    from relay.server.worker.connection.session import Session
+    from relay.server.worker.delivery.outbox import Outbox
     from relay.store.log import Reader
 
 

@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from relay import limits
-from relay.server.worker.batch import EVENT, Batch
+from relay.server.worker.delivery.batch import EVENT, Batch
 
 if TYPE_CHECKING:
     import asyncio

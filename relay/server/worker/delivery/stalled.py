@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from relay.wire.codes import CloseCode
 
 if TYPE_CHECKING:
-    from relay.server.worker.session import Session
+    from relay.server.worker.connection.session import Session
 
 BUDGET_BYTES: Final = 64 * 1024 * 1024
 CROWDED_BYTES: Final = BUDGET_BYTES * 3 // 4

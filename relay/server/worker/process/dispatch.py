@@ -37,7 +37,7 @@ from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 
 if TYPE_CHECKING:
-    from relay.server.worker.hub import Hub
+    from relay.server.worker.process.turn import Hub
 
 
 class Loopback:

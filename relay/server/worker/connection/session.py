@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final, cast
 from relay import limits
 from relay.chat.entries import Submission
 from relay.errors import RelayError, RemoteProtocolError
-from relay.server.worker import commands
-from relay.server.worker.outbox import Outbox
+from relay.server.worker.connection import commands
+from relay.server.worker.delivery.outbox import Outbox
 from relay.wire.codes import CloseCode
 from relay.wire.connection import Connection
 from relay.wire.envelopes import Ack, Behind, ClientEnvelope, Refused, pack, unpack_client
@@ -28,8 +28,8 @@ from relay.wire.events import (
 )
 
 if TYPE_CHECKING:
-    from relay.server.worker.feed import Feed
-    from relay.server.worker.hub import Hub
+    from relay.server.worker.member.feed import Feed
+    from relay.server.worker.process.turn import Hub
 
 LOGIN_S: Final = 20.0
 """From the end of the handshake to WELCOME (handshake.md, "Deadlines")."""

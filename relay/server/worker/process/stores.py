@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
-from relay.server.worker.home import append
+from relay.server.worker.home.home import append
 from relay.store.checkpoint import Checkpointer, Progress
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreError

@@ -10,7 +10,7 @@ from relay.bus.messages import Members as BusMembers
 from relay.chat import names
 from relay.chat.entries import Cursor, Kind, Submission
 from relay.codec import Unknown
-from relay.server.worker.feed import Member
+from relay.server.worker.member.feed import Member
 from relay.store.errors import StoreError
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import (
@@ -33,9 +33,9 @@ from relay.wire.envelopes import (
 )
 
 if TYPE_CHECKING:
-    from relay.server.worker.feed import Feed
-    from relay.server.worker.hub import Hub
-    from relay.server.worker.session import Session
+    from relay.server.worker.connection.session import Session
+    from relay.server.worker.member.feed import Feed
+    from relay.server.worker.process.turn import Hub
 
 RETRY_MS: Final = 500
 

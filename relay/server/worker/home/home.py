@@ -23,7 +23,7 @@ from relay.bus.messages import (
 )
 from relay.chat.entries import Head, Submission
 from relay.chat.partition import PARTITIONS, partition_of
-from relay.server.worker.interest import Interest
+from relay.server.worker.home.interest import Interest
 from relay.store.errors import NotTheWriter, StoreError, StoreFull, StoreUnavailable
 from relay.store.log import (
     Expected,

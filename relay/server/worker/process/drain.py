@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 from relay.wire.codes import CloseCode
 
 if TYPE_CHECKING:
-    from relay.server.worker.acceptor import Acceptor
-    from relay.server.worker.hub import Hub
+    from relay.server.worker.process.acceptor import Acceptor
+    from relay.server.worker.process.turn import Hub
 
 CLOSES_PER_TURN: Final = 200
 log = logging.getLogger("relay.worker")

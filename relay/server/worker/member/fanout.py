@@ -13,11 +13,11 @@ from relay import limits
 from relay.bus.messages import Batch as BusBatch
 from relay.bus.messages import Event
 from relay.chat.entries import NO_EPOCH
-from relay.server.worker.batch import EVENT, Batch
-from relay.server.worker.feed import Feed, Member
+from relay.server.worker.delivery.batch import EVENT, Batch
+from relay.server.worker.member.feed import Feed, Member
 
 if TYPE_CHECKING:
-    from relay.server.worker.outbox import Outbox
+    from relay.server.worker.delivery.outbox import Outbox
 
 REST_FACTOR: Final = 1.0
 """k of architecture.md ("about 0.5 to 1")."""

@@ -22,14 +22,14 @@ from relay.chat.partition import PARTITIONS
 from relay.errors import RelayError
 from relay.server.agent.client import AgentClient
 from relay.server.context import BUS_DIRECTORY
-from relay.server.worker.acceptor import Acceptor
-from relay.server.worker.drain import drain
-from relay.server.worker.home import commit_at_once
-from relay.server.worker.hub import Hub, Surroundings
-from relay.server.worker.scores import Scores
-from relay.server.worker.session import Session
-from relay.server.worker.stores import Stores
-from relay.server.worker.title import set_title
+from relay.server.worker.connection.session import Session
+from relay.server.worker.home.home import commit_at_once
+from relay.server.worker.process.acceptor import Acceptor
+from relay.server.worker.process.drain import drain
+from relay.server.worker.process.status import Scores
+from relay.server.worker.process.stores import Stores
+from relay.server.worker.process.title import set_title
+from relay.server.worker.process.turn import Hub, Surroundings
 from relay.store.errors import NotTheWriter
 from relay.wire.connection import Timing
 

@@ -10,7 +10,7 @@ from relay.bus.mesh import Peer
 
 if TYPE_CHECKING:
     from relay.server.scoreboard import Scoreboard
-    from relay.server.worker.hub import Hub
+    from relay.server.worker.process.turn import Hub
 
 FRESH_NS: Final = 500_000_000
 """A heartbeat older than this: the worker does not run (stopped, or its loop hangs)."""

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
-from relay.server.worker.feed import Member
+from relay.server.worker.member.feed import Member
 from relay.store.errors import StoreError
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Live, pack
 
 if TYPE_CHECKING:
-    from relay.server.worker.pressure import Pressure
+    from relay.server.worker.delivery.stalled import Pressure
     from relay.store.log import Reader
 
 SLICE_S: Final = 0.002

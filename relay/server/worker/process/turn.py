@@ -22,19 +22,19 @@ from typing import TYPE_CHECKING, Final, Protocol
 from relay import limits
 from relay.bus.messages import ITEMS_PER_MESSAGE, Attach, Members, Presence, Subscribe, Unsubscribe
 from relay.chat.partition import partition_of
-from relay.server.worker.catchup import Catchup
-from relay.server.worker.exchange import Exchange, Loopback
-from relay.server.worker.fanout import Fanout
-from relay.server.worker.feed import Feed
-from relay.server.worker.forward import Forward
-from relay.server.worker.home import CommitRunner, Home, commit_at_once
-from relay.server.worker.interest import Interest
-from relay.server.worker.logins import Logins
-from relay.server.worker.namebook import NameBook
-from relay.server.worker.pressure import Pressure
-from relay.server.worker.rosters import Rosters
-from relay.server.worker.routes import Owner, Routes
-from relay.server.worker.waits import Waits
+from relay.server.worker.delivery.stalled import Pressure
+from relay.server.worker.home.home import CommitRunner, Home, commit_at_once
+from relay.server.worker.home.interest import Interest
+from relay.server.worker.home.names import NameBook
+from relay.server.worker.home.rosters import Rosters
+from relay.server.worker.member.catchup import Catchup
+from relay.server.worker.member.claims import Logins
+from relay.server.worker.member.fanout import Fanout
+from relay.server.worker.member.feed import Feed
+from relay.server.worker.member.forward import Forward
+from relay.server.worker.member.queries import Waits
+from relay.server.worker.member.routes import Owner, Routes
+from relay.server.worker.process.dispatch import Exchange, Loopback
 from relay.store.errors import StoreError
 from relay.wire.codes import CloseCode
 from relay.wire.connection import DEFAULT_TIMING, Timing
@@ -42,8 +42,8 @@ from relay.wire.identity import parse_spki
 
 if TYPE_CHECKING:
     from relay.bus.link import Link, Port
-    from relay.server.worker.outbox import Outbox
-    from relay.server.worker.session import Session
+    from relay.server.worker.connection.session import Session
+    from relay.server.worker.delivery.outbox import Outbox
     from relay.store.log import Partition, Reader
 
 SLICE_S: Final = 0.005

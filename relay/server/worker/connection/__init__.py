@@ -1,0 +1,1 @@
+"""One client's connection: handshake, login, and what each of its operations does."""

@@ -1,0 +1,1 @@
+"""What a worker does for the clients that follow logs or send to them; homes are elsewhere."""
