@@ -25,7 +25,7 @@ from benchmarks.conftest import Scale
 from relay.server.worker.connection.session import Session
 from relay.server.worker.process.turn import Hub
 from relay.wire.envelopes import Send, pack
-from tests.support.hubs import Guest, Town
+from tests.support.workers import Cluster, TestClient
 
 BODY = bytes(200)
 ROUNDS = 400
@@ -37,7 +37,7 @@ class OneWorker:
 
     def __init__(self, directory: Path) -> None:
         self._loop = uvloop.new_event_loop()
-        self._town = Town(directory, 1)
+        self._town = Cluster(directory, 1)
         self._counter = self._acknowledged = 0
         self._loop.run_until_complete(self._begin())
 
@@ -46,7 +46,7 @@ class OneWorker:
         self._worker = self._town.workers[0]
         for task in self._worker._tasks:
             task.cancel()  # nothing but messages from here on
-        self._guest = await Guest.arrive(self._worker, "sender")
+        self._guest = await TestClient.login(self._worker, "sender")
 
     @property
     def hub(self) -> Hub:
@@ -69,7 +69,7 @@ class OneWorker:
         """Let the loop run until the client has read the acknowledgement of what it sent."""
         if self._acknowledged < self._counter:
             self._loop.run_until_complete(self._guest.acked("lobby", self._counter))
-            self._guest.said.clear()
+            self._guest.received.clear()
             self._acknowledged = self._counter
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest_asyncio
 import uvloop
 
-from tests.support.hubs import Town
+from tests.support.workers import Cluster
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -18,14 +18,14 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 
 @pytest_asyncio.fixture
-async def town(tmp_path: Path) -> AsyncIterator[Town]:
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
     """Two workers."""
-    async with Town(tmp_path, 2) as running:
+    async with Cluster(tmp_path, 2) as running:
         yield running
 
 
 @pytest_asyncio.fixture
-async def village(tmp_path: Path) -> AsyncIterator[Town]:
+async def single(tmp_path: Path) -> AsyncIterator[Cluster]:
     """One worker."""
-    async with Town(tmp_path, 1) as running:
+    async with Cluster(tmp_path, 1) as running:
         yield running

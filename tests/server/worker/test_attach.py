@@ -7,7 +7,7 @@ from relay.chat.partition import partition_of
 from relay.server.worker.process.dispatch import Exchange
 from relay.wire.envelopes import Members, Who
 from tests.support.cluster import until
-from tests.support.hubs import Guest, Town, Worker
+from tests.support.workers import Cluster, TestClient, Worker
 
 ROOM = "lobby"
 
@@ -19,18 +19,18 @@ def _refuse(home: Worker, other: Worker, log: str) -> None:
     Exchange.refuse(link, port, partition_of(log))
 
 
-async def test_who_leaves_meanwhile_is_gone(town: Town) -> None:
+async def test_who_leaves_meanwhile_is_gone(cluster: Cluster) -> None:
     """No ghost stays in the roster, the interest or the book of names."""
-    home, other = town.home(ROOM), town.other(ROOM)
-    guest = await Guest.arrive(other, "alice")
-    await guest.join(ROOM)
-    stays = await Guest.arrive(home, "bob")
+    home, other = cluster.home(ROOM), cluster.other(ROOM)
+    client = await TestClient.login(other, "alice")
+    await client.join(ROOM)
+    stays = await TestClient.login(home, "bob")
     await stays.join(ROOM)
     _refuse(home, other, ROOM)
-    book = town.home(INBOX_PREFIX + "alice")
+    book = cluster.home(INBOX_PREFIX + "alice")
     if book is not other:
         _refuse(book, other, INBOX_PREFIX + "alice")
-    guest.leave_town()
+    client.disconnect()
 
     await until(lambda: "alice" not in book.hub.namebook._held, "the name to be free")
     await until(
@@ -38,21 +38,21 @@ async def test_who_leaves_meanwhile_is_gone(town: Town) -> None:
         "the partition to be attached again",
     )
     await until(lambda: len(home.hub.interest.logs[ROOM]) == 1, "the home to forget its interest")
-    stays.say(Who(9, ROOM))
-    assert [row[0] for row in (await stays.told(Members)).names] == ["bob"]
-    again = await Guest.arrive(home, "alice")
-    again.leave_town()
+    stays.send_envelopes(Who(9, ROOM))
+    assert [row[0] for row in (await stays.expect(Members)).names] == ["bob"]
+    again = await TestClient.login(home, "alice")
+    again.disconnect()
 
 
-async def test_sends_under_way_keep_their_order(town: Town) -> None:
+async def test_sends_under_way_keep_their_order(cluster: Cluster) -> None:
     """Sends behind one that met NOT_HOME wait for it: none is answered out of order."""
-    home, other = town.home(ROOM), town.other(ROOM)
-    guest = await Guest.arrive(other, "alice")
-    await guest.join(ROOM)
+    home, other = cluster.home(ROOM), cluster.other(ROOM)
+    client = await TestClient.login(other, "alice")
+    await client.join(ROOM)
     for first in range(1, 200, 20):
-        guest.send(ROOM, first, first + 9)
+        client.send(ROOM, first, first + 9)
         _refuse(home, other, ROOM)
-        guest.send(ROOM, first + 10, first + 19)
-        await guest.acked(ROOM, first + 19)
-    await guest.has(ROOM, 200)
-    assert guest.seqs(ROOM) == list(range(1, 201))
+        client.send(ROOM, first + 10, first + 19)
+        await client.acked(ROOM, first + 19)
+    await client.has(ROOM, 200)
+    assert client.seqs(ROOM) == list(range(1, 201))

@@ -25,24 +25,24 @@ from relay.wire.envelopes import (
     pack,
 )
 from tests.support.cluster import until
-from tests.support.hubs import Guest, Town
+from tests.support.workers import Cluster, TestClient
 
 LOG = "lobby"
 WHO = pack(Who(1, LOG))
 
 
-async def test_the_home_is_replaced_under_load(town: Town) -> None:
+async def test_the_home_is_replaced_under_load(cluster: Cluster) -> None:
     """kill -9 again and again with sends under way: each once, in each sender's order."""
-    home, other = town.home(LOG), town.other(LOG)
-    writers = [await Guest.arrive(other, f"writer{n}") for n in range(3)]
-    reader = await Guest.arrive(other, "reader")
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    writers = [await TestClient.login(other, f"writer{n}") for n in range(3)]
+    reader = await TestClient.login(other, "reader")
     await reader.join(LOG)
     for kill in range(4):
         for writer in writers:
             writer.send(LOG, kill * 50 + 1, kill * 50 + 50)
         await reader.has(LOG, kill * 150 + 3)
-        await town.kill(home.index)
-        home = await town.start(home.index)
+        await cluster.kill(home.index)
+        home = await cluster.start(home.index)
     for writer in writers:
         await writer.acked(LOG, 200)
     await reader.has(LOG, 600)
@@ -50,113 +50,115 @@ async def test_the_home_is_replaced_under_load(town: Town) -> None:
     for writer in writers:
         own = [e.counter for e in reader.entries(LOG) if e.producer == writer.producer]
         assert own == list(range(1, 201))
-        acks = [e.counter for e in writer.said if isinstance(e, Ack)]
+        acks = [e.counter for e in writer.received if isinstance(e, Ack)]
         assert acks == list(range(1, 201)), "one ACK for each send, in order"
     assert other.hub.forward.unanswered == 0
     assert not any(other.hub.forward._bytes)
 
 
 async def test_sends_wait_while_the_home_is_dead_and_are_bounded(
-    town: Town, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a home, clients are stopped at the credit; what they had sent is not lost."""
     monkeypatch.setattr(forward, "CREDIT_BYTES", 100_000)
     monkeypatch.setattr(forward, "REFUSE_BYTES", 10_000_000)
-    home, other = town.home(LOG), town.other(LOG)
-    writer = await Guest.arrive(other, "writer")
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    writer = await TestClient.login(other, "writer")
     writer.send(LOG, 1)
     await writer.acked(LOG, 1)
-    await town.kill(home.index)
+    await cluster.kill(home.index)
     writer.send(LOG, 2, 600, size=10_000)
     partition = partition_of(LOG)
     await until(lambda: other.hub.forward._bytes[partition] > 100_000, "the credit to be used")
-    session = town.session("writer")
+    session = cluster.session("writer")
     await until(lambda: session._holds, "the client to be stopped")
     held = other.hub.forward._bytes[partition]
     assert held < 1_000_000, "beyond the credit only what one read brought"
-    await town.start(home.index)
+    await cluster.start(home.index)
     await writer.acked(LOG, 600)
     assert not session._holds
     assert other.hub.forward._bytes[partition] == 0
 
 
 async def test_a_home_that_is_away_for_long_is_busy(
-    town: Town, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond the bound a send is refused with a time to retry; sent again, it is stored, once."""
-    home = town.home(LOG)
-    writer = await Guest.arrive(town.other(LOG), "writer")
+    home = cluster.home(LOG)
+    writer = await TestClient.login(cluster.other(LOG), "writer")
     writer.send(LOG, 1)
     await writer.acked(LOG, 1)
-    await town.kill(home.index)
+    await cluster.kill(home.index)
     with monkeypatch.context() as patch:
         patch.setattr(forward, "REFUSE_BYTES", 100_000)
         writer.send(LOG, 2, 20, size=10_000)
-        first = await writer.told(Refused)
+        first = await writer.expect(Refused)
         assert (first.code, first.arg) == (ErrorCode.BUSY, forward.RETRY_MS)
         assert 2 < first.counter < 20, "what the bound allows waits for the home"
-        await writer.told(Refused, count=21 - first.counter)
-    writer.said[:] = [e for e in writer.said if not isinstance(e, Refused)]
-    await town.start(home.index)
+        await writer.expect(Refused, count=21 - first.counter)
+    writer.received[:] = [e for e in writer.received if not isinstance(e, Refused)]
+    await cluster.start(home.index)
     await writer.acked(LOG, first.counter - 1)
     writer.send(LOG, first.counter, 20, size=10_000)
     await writer.acked(LOG, 20)
-    acks = [(e.counter, e.seq) for e in writer.said if isinstance(e, Ack)]
+    acks = [(e.counter, e.seq) for e in writer.received if isinstance(e, Ack)]
     assert acks == [(n, n) for n in range(1, 21)]
 
 
 async def test_a_home_that_cannot_keep_up_is_busy(
-    town: Town, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It holds so much for its next commit, and answers BUSY beyond; nothing stays counted."""
-    writer = await Guest.arrive(town.other(LOG), "writer")
+    writer = await TestClient.login(cluster.other(LOG), "writer")
     with monkeypatch.context() as patch:
         patch.setattr(home_of_logs, "QUEUED_BYTES_MAX", 5_000)
         writer.send(LOG, 1, size=10_000)
-        refused = await writer.told(Refused)
+        refused = await writer.expect(Refused)
         assert (refused.code, refused.arg) == (ErrorCode.BUSY, home_of_logs.RETRY_MS)
-    writer.said.clear()
+    writer.received.clear()
     writer.send(LOG, 1, size=10_000)
     assert (await writer.acked(LOG, 1)).seq == 1
-    assert town.home(LOG).hub.home._waiting_bytes == 0
+    assert cluster.home(LOG).hub.home._waiting_bytes == 0
 
 
-async def test_the_window_of_one_connection(town: Town) -> None:
+async def test_the_window_of_one_connection(cluster: Cluster) -> None:
     """More sends than the window, all acknowledged, and the connection is read from again."""
-    writer = await Guest.arrive(town.other(LOG), "writer")
+    writer = await TestClient.login(cluster.other(LOG), "writer")
     content = [Send(LOG, n, 0, "", b"x") for n in range(1, 5001)]
     for start in range(0, 5000, 1000):
-        writer.say(*content[start : start + 1000])
+        writer.send_envelopes(*content[start : start + 1000])
     await writer.acked(LOG, 5000)
-    session = town.session("writer")
+    session = cluster.session("writer")
     assert not session._holds
     assert session.unacknowledged == session.unacknowledged_bytes == 0
 
 
-async def test_repeats_and_skips_over_workers(town: Town) -> None:
+async def test_repeats_and_skips_over_workers(cluster: Cluster) -> None:
     """The id decides, whichever worker a send comes through."""
     producer = secrets.token_bytes(8)
-    first = await Guest.arrive(town.home(LOG), "alice", producer=producer)
+    first = await TestClient.login(cluster.home(LOG), "alice", producer=producer)
     first.send(LOG, 1, 3)
     ack = await first.acked(LOG, 3)
-    second = await Guest.arrive(town.other(LOG), "alice", producer=producer, secret=first.secret)
+    second = await TestClient.login(
+        cluster.other(LOG), "alice", producer=producer, secret=first.secret
+    )
     second.send(LOG, 1, 4)
     assert (await second.acked(LOG, 3))[2:] == ack[2:]
     assert (await second.acked(LOG, 4)).seq == 4
-    second.say(Send(LOG, 6, 0, "", b"skipped"), Send(LOG, 2, 0, "", b"another"))
-    refused = [await second.told(Refused, count=n) for n in (1, 2)]
+    second.send_envelopes(Send(LOG, 6, 0, "", b"skipped"), Send(LOG, 2, 0, "", b"another"))
+    refused = [await second.expect(Refused, count=n) for n in (1, 2)]
     assert {(e.counter, e.arg) for e in refused} == {(6, 5), (2, 2)}
 
 
-async def test_a_sender_that_goes_away(town: Town) -> None:
+async def test_a_sender_that_goes_away(cluster: Cluster) -> None:
     """Sends of a connection that ended are committed; nothing of it stays."""
-    other = town.other(LOG)
-    reader = await Guest.arrive(other, "reader")
+    other = cluster.other(LOG)
+    reader = await TestClient.login(other, "reader")
     await reader.join(LOG)
-    writer = await Guest.arrive(other, "writer")
+    writer = await TestClient.login(other, "writer")
     writer.send(LOG, 1, 50)
     await reader.has(LOG, 1)
-    writer.leave_town()
+    writer.disconnect()
     await writer.gone(other)
     await until(lambda: other.hub.forward.unanswered == 0, "all answers")
     assert reader.seqs(LOG) == list(range(1, len(reader.entries(LOG)) + 1))
@@ -164,10 +166,10 @@ async def test_a_sender_that_goes_away(town: Town) -> None:
 
 
 async def test_a_commit_that_fails_in_an_unforeseen_way(
-    village: Town, monkeypatch: pytest.MonkeyPatch
+    single: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its senders are refused, and the partition goes on."""
-    writer = await Guest.arrive(village.workers[0], "writer")
+    writer = await TestClient.login(single.workers[0], "writer")
     append = SqlitePartition.append
 
     def failing(self: SqlitePartition, batch: list[Submission], now_ms: int) -> object:
@@ -176,8 +178,8 @@ async def test_a_commit_that_fails_in_an_unforeseen_way(
 
     monkeypatch.setattr(SqlitePartition, "append", failing)
     writer.send(LOG, 1)
-    assert (await writer.told(Refused)).counter == 1
-    writer.said.clear()
+    assert (await writer.expect(Refused)).counter == 1
+    writer.received.clear()
     writer.send(LOG, 1)
     assert (await writer.acked(LOG, 1)).seq == 1
 
@@ -185,47 +187,47 @@ async def test_a_commit_that_fails_in_an_unforeseen_way(
 @pytest.mark.parametrize("durability", ["process", "power"])
 async def test_entries_are_shown_only_when_committed(tmp_path: Path, durability: str) -> None:
     """Whatever a reader or a sender was told is in the store, whoever dies."""
-    async with Town(tmp_path, 2, durability=durability) as town:
-        home, other = town.home(LOG), town.other(LOG)
-        reader = await Guest.arrive(other, "reader")
-        writer = await Guest.arrive(other, "writer")
+    async with Cluster(tmp_path, 2, durability=durability) as cluster:
+        home, other = cluster.home(LOG), cluster.other(LOG)
+        reader = await TestClient.login(other, "reader")
+        writer = await TestClient.login(other, "writer")
         await reader.join(LOG)
         writer.send(LOG, 1, 300)
         await reader.has(LOG, 20)
         shown = {e.seq: e for e in reader.entries(LOG)}
-        acks = {e.seq for e in writer.said if isinstance(e, Ack)}
-        await town.kill(home.index)
+        acks = {e.seq for e in writer.received if isinstance(e, Ack)}
+        await cluster.kill(home.index)
         stored = other.hub.reader_of(LOG).read(LOG, 0, 10_000, 10_000_000)
         seqs = {seq for seq, _ in stored.rows}
         assert set(shown) <= seqs
         assert acks <= seqs
-        await town.start(home.index)
+        await cluster.start(home.index)
         await writer.acked(LOG, 300)
-        reader.say(History(1, LOG, True, 0, 1000))
-        page = await reader.told(Page)
+        reader.send_envelopes(History(1, LOG, True, 0, 1000))
+        page = await reader.expect(Page)
         assert [e.counter for e in page.entries] == list(range(1, 301))
         assert all(shown[e.seq] == e for e in page.entries if e.seq in shown)
 
 
-async def test_ends_in_the_middle_of_anything(village: Town) -> None:
+async def test_ends_in_the_middle_of_anything(single: Cluster) -> None:
     """Requests, a mistake and the peer's own close in one read: no traceback, nothing left."""
-    worker = village.workers[0]
+    worker = single.workers[0]
     mistakes = [b"\xc1", b"", b"\x91\x05", b"\x90"]
     for number, mistake in enumerate(mistakes):
-        guest = await Guest.arrive(worker, f"guest{number}")
-        await guest.join(LOG)
-        records = [guest.sealed(WHO) for _ in range(3)]
-        records.append(guest.sealed(mistake))
-        records.append(guest.close_record())
-        guest.transport.write(b"".join(records))
-        await guest.gone(worker)
-    guest = await Guest.connect(worker)
-    guest.hello("not a name")
-    guest.transport.write(guest.close_record())
-    await guest.ended()
-    guest = await Guest.arrive(worker, "joiner")
-    guest.say(Join(1, LOG, None, 0, 100))
-    guest.leave_town()
+        client = await TestClient.login(worker, f"client{number}")
+        await client.join(LOG)
+        records = [client.sealed(WHO) for _ in range(3)]
+        records.append(client.sealed(mistake))
+        records.append(client.close_record())
+        client.transport.write(b"".join(records))
+        await client.gone(worker)
+    client = await TestClient.connect(worker)
+    client.hello("not a name")
+    client.transport.write(client.close_record())
+    await client.ended()
+    client = await TestClient.login(worker, "joiner")
+    client.send_envelopes(Join(1, LOG, None, 0, 100))
+    client.disconnect()
     await until(lambda: not worker.hub.sessions, "all sessions gone")
     await until(lambda: not worker.hub.fanout.feeds, "all feeds gone")
     hub = worker.hub
@@ -237,32 +239,32 @@ async def test_ends_in_the_middle_of_anything(village: Town) -> None:
 
 
 async def test_ends_in_the_middle_leave_no_traceback(
-    village: Town, caplog: pytest.LogCaptureFixture
+    single: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A client must not be able to write to our log."""
-    worker = village.workers[0]
+    worker = single.workers[0]
     for number in range(10):
-        guest = await Guest.arrive(worker, f"guest{number}")
-        await guest.join(LOG)
-        guest.transport.write(guest.sealed(WHO) + guest.sealed(b"\xc1") + guest.close_record())
-        await guest.gone(worker)
-        guest = await Guest.connect(worker)
-        guest.hello("not a name")
-        guest.transport.write(guest.close_record())
-        await guest.ended()
+        client = await TestClient.login(worker, f"client{number}")
+        await client.join(LOG)
+        client.transport.write(client.sealed(WHO) + client.sealed(b"\xc1") + client.close_record())
+        await client.gone(worker)
+        client = await TestClient.connect(worker)
+        client.hello("not a name")
+        client.transport.write(client.close_record())
+        await client.ended()
     assert [record.message for record in caplog.records] == []
 
 
-async def test_an_operation_after_an_error_has_no_effect(village: Town) -> None:
+async def test_an_operation_after_an_error_has_no_effect(single: Cluster) -> None:
     """What stands behind a protocol error in the same record or read is not done."""
-    worker = village.workers[0]
-    reader = await Guest.arrive(worker, "reader")
+    worker = single.workers[0]
+    reader = await TestClient.login(worker, "reader")
     await reader.join(LOG)
-    guest = await Guest.arrive(worker, "guest")
-    guest.transport.write(guest.sealed(b"\xc1") + guest.sealed(pack(Send(LOG, 1, 0, "", b"x"))))
-    await guest.gone(worker)
-    assert guest.closed is not None
-    assert guest.closed.code == CloseCode.PROTOCOL
+    client = await TestClient.login(worker, "client")
+    client.transport.write(client.sealed(b"\xc1") + client.sealed(pack(Send(LOG, 1, 0, "", b"x"))))
+    await client.gone(worker)
+    assert client.closed is not None
+    assert client.closed.code == CloseCode.PROTOCOL
     reader.send(LOG, 1)
     await reader.has(LOG, 1)
-    assert [e.sender for e in reader.said if isinstance(e, EntryMessage)] == ["reader"]
+    assert [e.sender for e in reader.received if isinstance(e, EntryMessage)] == ["reader"]

@@ -15,7 +15,7 @@ from relay.server.worker.home.names import NameBook
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Error, Hello, Welcome, Who
 from tests.support.cluster import until
-from tests.support.hubs import Guest, Town, Worker
+from tests.support.workers import Cluster, TestClient, Worker
 
 
 class _Port:
@@ -25,100 +25,100 @@ class _Port:
     generation = 7
 
     def __init__(self) -> None:
-        self.said: list[Message] = []
+        self.received: list[Message] = []
 
     def send(self, message: Message) -> None:
-        self.said.append(message)
+        self.received.append(message)
 
     def submit(self, tag: int, submission: Submission) -> None:
-        self.said.append(Submit(tag, *submission))
+        self.received.append(Submit(tag, *submission))
 
     def publish(self, message: Batch | Event) -> None:
-        self.said.append(message)
+        self.received.append(message)
 
 
-def _book(town: Town, name: str) -> NameBook:
-    return town.home(INBOX_PREFIX + name).hub.namebook
+def _book(cluster: Cluster, name: str) -> NameBook:
+    return cluster.home(INBOX_PREFIX + name).hub.namebook
 
 
-async def _ended_with(guest: Guest, code: CloseCode) -> None:
-    await guest.ended()
-    assert guest.closed is not None
-    assert guest.closed.code == code
+async def _ended_with(client: TestClient, code: CloseCode) -> None:
+    await client.ended()
+    assert client.closed is not None
+    assert client.closed.code == code
 
 
 async def _refused(worker: Worker, name: str) -> None:
-    guest = await Guest.connect(worker)
-    guest.hello(name)
-    await guest.told(Error, lambda e: e.code == ErrorCode.NAME_TAKEN)
-    await _ended_with(guest, CloseCode.NAME_REFUSED)
+    client = await TestClient.connect(worker)
+    client.hello(name)
+    await client.expect(Error, lambda e: e.code == ErrorCode.NAME_TAKEN)
+    await _ended_with(client, CloseCode.NAME_REFUSED)
 
 
-async def test_one_holder_on_all_workers(town: Town) -> None:
+async def test_one_holder_on_all_workers(cluster: Cluster) -> None:
     """A stranger is refused everywhere; once the holder is gone, anybody may have the name."""
-    for worker in town.workers.values():
-        holder = await Guest.arrive(worker, "alice")
-        for other in town.workers.values():
+    for worker in cluster.workers.values():
+        holder = await TestClient.login(worker, "alice")
+        for other in cluster.workers.values():
             await _refused(other, "alice")
-        holder.leave_town()
-        await until(lambda: "alice" not in _book(town, "alice")._held, "the name to be free")
+        holder.disconnect()
+        await until(lambda: "alice" not in _book(cluster, "alice")._held, "the name to be free")
 
 
-async def test_the_same_instance_replaces_its_ghost(town: Town) -> None:
+async def test_the_same_instance_replaces_its_ghost(cluster: Cluster) -> None:
     """From worker to worker and back: the ghost is told, and its end takes nothing away."""
     secret = secrets.token_bytes(16)
-    ghost = await Guest.arrive(town.workers[0], "alice", secret=secret)
+    ghost = await TestClient.login(cluster.workers[0], "alice", secret=secret)
     await ghost.join("lobby")
     for turn in range(1, 6):
-        worker = town.workers[turn % 2]
-        fresh = await Guest.arrive(worker, "alice", secret=secret)
+        worker = cluster.workers[turn % 2]
+        fresh = await TestClient.login(worker, "alice", secret=secret)
         await _ended_with(ghost, CloseCode.REPLACED)
         await fresh.join("lobby")
         await _refused(worker, "alice")
         ghost = fresh
 
 
-async def test_the_name_outlives_its_home(town: Town) -> None:
+async def test_the_name_outlives_its_home(cluster: Cluster) -> None:
     """A home dies; its successor hears who has the name before it answers anybody else."""
-    home = town.home(INBOX_PREFIX + "alice")
-    (other,) = [worker for worker in town.workers.values() if worker is not home]
-    holder = await Guest.arrive(other, "alice")
-    await town.kill(home.index)
-    thief = await Guest.connect(other)
+    home = cluster.home(INBOX_PREFIX + "alice")
+    (other,) = [worker for worker in cluster.workers.values() if worker is not home]
+    holder = await TestClient.login(other, "alice")
+    await cluster.kill(home.index)
+    thief = await TestClient.connect(other)
     thief.hello("alice")
-    await town.start(home.index)
-    await thief.told(Error, lambda e: e.code == ErrorCode.NAME_TAKEN)
+    await cluster.start(home.index)
+    await thief.expect(Error, lambda e: e.code == ErrorCode.NAME_TAKEN)
     await holder.join("lobby")
     assert holder.closed is None
 
 
 async def test_sessions_that_end_while_the_home_is_dead(
-    town: Town, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their claims are not said again; and nobody waits for ever to be logged in."""
     monkeypatch.setattr(session, "LOGIN_S", 0.5)
-    home = town.home(INBOX_PREFIX + "alice")
-    (other,) = [worker for worker in town.workers.values() if worker is not home]
-    first = await Guest.arrive(other, "alice")
-    await town.kill(home.index)
-    waiting = await Guest.connect(other)
+    home = cluster.home(INBOX_PREFIX + "alice")
+    (other,) = [worker for worker in cluster.workers.values() if worker is not home]
+    first = await TestClient.login(other, "alice")
+    await cluster.kill(home.index)
+    waiting = await TestClient.connect(other)
     waiting.hello("alice")
     await until(lambda: len(other.hub.logins._logins) == 2, "the claim to arrive")
-    first.leave_town()
+    first.disconnect()
     await _ended_with(waiting, CloseCode.LOGIN_TIMEOUT)
     await until(lambda: not other.hub.logins._logins, "the claims to be forgotten")
-    await town.start(home.index)
-    await town.linked()
-    await Guest.arrive(other, "alice")
+    await cluster.start(home.index)
+    await cluster.linked()
+    await TestClient.login(other, "alice")
 
 
-async def test_names_of_a_dead_worker_are_free(town: Town) -> None:
+async def test_names_of_a_dead_worker_are_free(cluster: Cluster) -> None:
     """A worker's sessions die with it, and their names with its link."""
-    home = town.home(INBOX_PREFIX + "alice")
-    (other,) = [worker for worker in town.workers.values() if worker is not home]
-    await Guest.arrive(other, "alice")
-    await town.kill(other.index)
-    await Guest.arrive(home, "alice")
+    home = cluster.home(INBOX_PREFIX + "alice")
+    (other,) = [worker for worker in cluster.workers.values() if worker is not home]
+    await TestClient.login(other, "alice")
+    await cluster.kill(other.index)
+    await TestClient.login(home, "alice")
 
 
 def test_a_home_that_begins_waits_for_who_is_silent() -> None:
@@ -126,7 +126,7 @@ def test_a_home_that_begins_waits_for_who_is_silent() -> None:
     spoken: set[int] = set()
     now = [0.0]
     port = _Port()
-    answers = port.said
+    answers = port.received
 
     def silent(announced: set[int]) -> bool:
         spoken.update(announced)
@@ -157,42 +157,42 @@ def test_a_ghost_that_is_spoken_of_last_does_not_replace_the_living() -> None:
     secret = b"s" * 16
     book.claim(there, Claim(1, "alice", secret, False, 100))
     book.claim(here, Claim(1, "alice", secret, False, 200))
-    assert there.said == [Claimed(1, True), Evict(1)]
+    assert there.received == [Claimed(1, True), Evict(1)]
     book.claim(there, Claim(1, "alice", secret, True, 100))  # EVICT was lost with the link
     book.claim(there, Claim(2, "alice", secret, False, 150))  # a HELLO that lay in a stopped worker
-    assert there.said[2:] == [Claimed(1, False), Claimed(2, False)]
-    assert here.said == [Claimed(1, True)], "the living one stays"
+    assert there.received[2:] == [Claimed(1, False), Claimed(2, False)]
+    assert here.received == [Claimed(1, True)], "the living one stays"
 
 
-async def test_hello_refused(village: Town) -> None:
+async def test_hello_refused(single: Cluster) -> None:
     """Bad names, a second HELLO, and anything before it, end the connection with its code."""
-    worker = village.workers[0]
+    worker = single.workers[0]
     for name in ("", "x", "No Name", "-dash", "a" * 33):
-        guest = await Guest.connect(worker)
+        client = await TestClient.connect(worker)
         if len(name) > 32 or not name:
-            guest.say(Who(1, "lobby"))
+            client.send_envelopes(Who(1, "lobby"))
             expected = CloseCode.PROTOCOL
         else:
-            guest.hello(name)
+            client.hello(name)
             expected = CloseCode.NAME_REFUSED
-        await _ended_with(guest, expected)
-    guest = await Guest.arrive(worker, "alice")
-    guest.say(Hello("alice", guest.secret, guest.producer, "", "guest"))
-    await _ended_with(guest, CloseCode.PROTOCOL)
+        await _ended_with(client, expected)
+    client = await TestClient.login(worker, "alice")
+    client.send_envelopes(Hello("alice", client.secret, client.producer, "", "client"))
+    await _ended_with(client, CloseCode.PROTOCOL)
     await until(lambda: not worker.hub.sessions, "all sessions gone")
     assert worker.hub.logged_in == 0
     assert not worker.hub.logins._logins
 
 
-async def test_a_login_storm_for_one_name(town: Town) -> None:
+async def test_a_login_storm_for_one_name(cluster: Cluster) -> None:
     """Fifty at once: one is welcome, all others are told that the name is taken."""
-    guests = await asyncio.gather(
-        *(Guest.connect(town.workers[number % 2]) for number in range(50))
+    clients = await asyncio.gather(
+        *(TestClient.connect(cluster.workers[number % 2]) for number in range(50))
     )
-    for guest in guests:
-        guest.hello("alice")
+    for client in clients:
+        client.hello("alice")
     await until(
-        lambda: all(any(isinstance(e, Welcome | Error) for e in g.said) for g in guests),
+        lambda: all(any(isinstance(e, Welcome | Error) for e in g.received) for g in clients),
         "an answer for each",
     )
-    assert sum(any(isinstance(e, Welcome) for e in g.said) for g in guests) == 1
+    assert sum(any(isinstance(e, Welcome) for e in g.received) for g in clients) == 1

@@ -9,15 +9,17 @@ import pytest
 
 from relay.bus.messages import Batch, Event
 from relay.wire.envelopes import Roster
-from tests.support.hubs import Guest, Town, drop_publishes
+from tests.support.workers import Cluster, TestClient, drop_publishes
 
 LOG = "lobby"
 
 
-async def test_one_batch_lost_then_silence(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_batch_lost_then_silence(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The only batch vanishes: the heads that are said from time to time bring it."""
-    reader = await Guest.arrive(town.other(LOG), "reader")
-    writer = await Guest.arrive(town.home(LOG), "writer")
+    reader = await TestClient.login(cluster.other(LOG), "reader")
+    writer = await TestClient.login(cluster.home(LOG), "writer")
     await reader.join(LOG)
     lost: list[Batch | Event] = []
 
@@ -32,15 +34,17 @@ async def test_one_batch_lost_then_silence(town: Town, monkeypatch: pytest.Monke
     await reader.has(LOG, 1)
     assert lost
     assert reader.seqs(LOG) == [1]
-    assert town.other(LOG).hub.repairs == 1
+    assert cluster.other(LOG).hub.repairs == 1
 
 
 async def test_every_third_batch_lost_under_traffic(
-    town: Town, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Batches are missing, repairs overlap what still comes: each entry once, in order."""
-    readers = [await Guest.arrive(town.other(LOG), f"reader{n}") for n in range(3)]
-    writers = [await Guest.arrive(worker, f"writer{n}") for n, worker in town.workers.items()]
+    readers = [await TestClient.login(cluster.other(LOG), f"reader{n}") for n in range(3)]
+    writers = [
+        await TestClient.login(worker, f"writer{n}") for n, worker in cluster.workers.items()
+    ]
     for reader in readers:
         await reader.join(LOG)
     seen = 0
@@ -60,13 +64,15 @@ async def test_every_third_batch_lost_under_traffic(
         await reader.has(LOG, total)
         assert reader.seqs(LOG) == list(range(1, total + 1))
         assert [e.prev for e in reader.entries(LOG)] == list(range(total))
-    assert town.other(LOG).hub.repairs >= 1
+    assert cluster.other(LOG).hub.repairs >= 1
 
 
-async def test_repair_of_more_than_a_page(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_repair_of_more_than_a_page(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All batches of a burst are lost: page after page comes from the store."""
-    reader = await Guest.arrive(town.other(LOG), "reader")
-    writer = await Guest.arrive(town.home(LOG), "writer")
+    reader = await TestClient.login(cluster.other(LOG), "reader")
+    writer = await TestClient.login(cluster.home(LOG), "writer")
     await reader.join(LOG)
     drop_publishes(monkeypatch, lambda message: isinstance(message, Batch))
     writer.send(LOG, 1, 200, size=1500)
@@ -76,28 +82,28 @@ async def test_repair_of_more_than_a_page(town: Town, monkeypatch: pytest.Monkey
 
 
 async def test_home_killed_between_commit_and_publish(
-    town: Town, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing was published and the home is dead: its successor says the head."""
-    home, other = town.home(LOG), town.other(LOG)
-    reader = await Guest.arrive(other, "reader")
-    writer = await Guest.arrive(other, "writer")
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    reader = await TestClient.login(other, "reader")
+    writer = await TestClient.login(other, "writer")
     await reader.join(LOG)
     drop_publishes(monkeypatch, lambda message: isinstance(message, Batch))
     writer.send(LOG, 1)
     await writer.acked(LOG, 1)
-    await town.kill(home.index)
+    await cluster.kill(home.index)
     assert reader.entries(LOG) == []
-    await town.start(home.index)
+    await cluster.start(home.index)
     await reader.has(LOG, 1)
     assert reader.seqs(LOG) == [1]
 
 
-async def test_link_lost_under_traffic(town: Town) -> None:
+async def test_link_lost_under_traffic(cluster: Cluster) -> None:
     """The link between two live workers breaks again and again; it is dialled anew."""
-    home, other = town.home(LOG), town.other(LOG)
-    reader = await Guest.arrive(other, "reader")
-    writer = await Guest.arrive(other, "writer")
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    reader = await TestClient.login(other, "reader")
+    writer = await TestClient.login(other, "writer")
     await reader.join(LOG)
     for cut in range(5):
         writer.send(LOG, cut * 40 + 1, cut * 40 + 40)
@@ -114,10 +120,10 @@ async def test_heads_are_said_while_a_commit_runs_in_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Durability "power": a dropped batch is not forgotten because its partition is busy."""
-    async with Town(tmp_path, 2, durability="power") as town:
-        home = town.home(LOG)
-        reader = await Guest.arrive(town.other(LOG), "reader")
-        writer = await Guest.arrive(home, "writer")
+    async with Cluster(tmp_path, 2, durability="power") as cluster:
+        home = cluster.home(LOG)
+        reader = await TestClient.login(cluster.other(LOG), "reader")
+        writer = await TestClient.login(home, "writer")
         await reader.join(LOG)
         drop_publishes(monkeypatch, lambda message: isinstance(message, Batch))
         writer.send(LOG, 1)
@@ -132,27 +138,27 @@ async def test_heads_are_said_while_a_commit_runs_in_a_thread(
         assert reader.seqs(LOG) == [1]
 
 
-async def test_events_are_best_effort(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_events_are_best_effort(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost roster change is no missing entry: nothing is repaired for it."""
-    other = town.other(LOG)
-    reader = await Guest.arrive(other, "reader")
+    other = cluster.other(LOG)
+    reader = await TestClient.login(other, "reader")
     await reader.join(LOG)
     drop_publishes(monkeypatch, lambda message: isinstance(message, Event))
-    late = await Guest.arrive(town.home(LOG), "late")
+    late = await TestClient.login(cluster.home(LOG), "late")
     await late.join(LOG)
     late.send(LOG, 1)
     await reader.has(LOG, 1)
-    assert not [e for e in reader.said if isinstance(e, Roster) and ["late", ""] in e.joined]
+    assert not [e for e in reader.received if isinstance(e, Roster) and ["late", ""] in e.joined]
     assert other.hub.repairs == 0
 
 
 async def test_a_turn_that_fails_is_made_up_for(
-    village: Town, monkeypatch: pytest.MonkeyPatch
+    single: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug in one turn, then silence: what it had still to do is done all the same."""
-    hub = village.workers[0].hub
-    reader = await Guest.arrive(village.workers[0], "reader")
-    writer = await Guest.arrive(village.workers[0], "writer")
+    hub = single.workers[0].hub
+    reader = await TestClient.login(single.workers[0], "reader")
+    writer = await TestClient.login(single.workers[0], "writer")
     await reader.join(LOG)
     distribute = hub._distribute
 

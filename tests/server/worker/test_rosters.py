@@ -16,7 +16,7 @@ from relay.wire.envelopes import Join, Leave, Roster, unpack_server
 from relay.wire.envelopes import Members as Answer
 from relay.wire.envelopes import Who as Question
 from tests.support.cluster import until
-from tests.support.hubs import Guest, Town
+from tests.support.workers import Cluster, TestClient
 
 LOG = "lobby"
 
@@ -195,7 +195,7 @@ def test_a_large_room_is_a_count_once_in_a_while() -> None:
     clock = _Clock()
     rosters = Rosters(bytes, clock)
     port = _Port()
-    crowd = [f"guest{n:04}" for n in range(limits.ROSTER_NAMES_MAX + 1)]
+    crowd = [f"client{n:04}" for n in range(limits.ROSTER_NAMES_MAX + 1)]
     rosters.change(port, _present(*crowd))
     (told,) = _told(rosters)
     assert (told.total, told.joined, told.left) == (len(crowd), [], [])
@@ -225,65 +225,65 @@ def test_the_largest_answers_fit_their_messages() -> None:
         assert len(event.content) <= limits.RECORD_CONTENT_BYTES_MAX
 
 
-async def test_flapping_in_one_record_tells_nobody(town: Town) -> None:
+async def test_flapping_in_one_record_tells_nobody(cluster: Cluster) -> None:
     """LEAVE and JOIN in one turn change nothing."""
-    quiet = await Guest.arrive(town.home(LOG), "quiet")
-    flapper = await Guest.arrive(town.other(LOG), "flapper")
+    quiet = await TestClient.login(cluster.home(LOG), "quiet")
+    flapper = await TestClient.login(cluster.other(LOG), "flapper")
     await quiet.join(LOG)
     await flapper.join(LOG)
-    await quiet.told(Roster, lambda e: e.total == 2)
-    before = len(quiet.said)
+    await quiet.expect(Roster, lambda e: e.total == 2)
+    before = len(quiet.received)
     for number in range(50):
-        flapper.say(Leave(number, LOG), Join(number, LOG, None, 0, 0))
+        flapper.send_envelopes(Leave(number, LOG), Join(number, LOG, None, 0, 0))
     flapper.send(LOG, 1)
     await quiet.has(LOG, 1)
-    assert [e for e in quiet.said[before:] if isinstance(e, Roster)] == []
+    assert [e for e in quiet.received[before:] if isinstance(e, Roster)] == []
 
 
-async def test_a_departure_is_told_after_the_grace(town: Town) -> None:
+async def test_a_departure_is_told_after_the_grace(cluster: Cluster) -> None:
     """By itself, without any other event in the room; WHO has it at once."""
-    quiet = await Guest.arrive(town.home(LOG), "quiet")
-    leaver = await Guest.arrive(town.other(LOG), "leaver")
+    quiet = await TestClient.login(cluster.home(LOG), "quiet")
+    leaver = await TestClient.login(cluster.other(LOG), "leaver")
     await quiet.join(LOG)
     await leaver.join(LOG)
-    await quiet.told(Roster, lambda e: e.total == 2)
-    rosters = town.home(LOG).hub.rosters
-    leaver.leave_town()
+    await quiet.expect(Roster, lambda e: e.total == 2)
+    rosters = cluster.home(LOG).hub.rosters
+    leaver.disconnect()
     await until(lambda: rosters.members(Who(1, LOG)).total == 1, "the roster without the leaver")
-    told = await quiet.told(Roster, lambda e: e.left)
+    told = await quiet.expect(Roster, lambda e: e.left)
     assert (told.left, told.total) == (["leaver"], 1)
 
 
-async def test_the_roster_after_its_home_died(town: Town) -> None:
+async def test_the_roster_after_its_home_died(cluster: Cluster) -> None:
     """Workers say again who is there; who left meanwhile is not."""
-    home, other = town.home(LOG), town.other(LOG)
-    stays = await Guest.arrive(other, "stays")
-    leaves = await Guest.arrive(other, "leaves")
-    for guest in (stays, leaves):
-        await guest.join(LOG)
-    await town.kill(home.index)
-    leaves.say(Leave(1, LOG))
-    leaves.leave_town()
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    stays = await TestClient.login(other, "stays")
+    leaves = await TestClient.login(other, "leaves")
+    for client in (stays, leaves):
+        await client.join(LOG)
+    await cluster.kill(home.index)
+    leaves.send_envelopes(Leave(1, LOG))
+    leaves.disconnect()
     await leaves.gone(other)
-    await town.start(home.index)
-    stays.say(Question(5, LOG))
-    answer = await stays.told(Answer, lambda e: e.request == 5)
+    await cluster.start(home.index)
+    stays.send_envelopes(Question(5, LOG))
+    answer = await stays.expect(Answer, lambda e: e.request == 5)
     assert answer.names == [["stays", "", 1]]
 
 
-async def test_a_room_of_three_hundred(town: Town) -> None:
+async def test_a_room_of_three_hundred(cluster: Cluster) -> None:
     """A real large room: everybody is counted, on both workers, and goes again."""
-    guests = await asyncio.gather(
-        *(Guest.arrive(town.workers[n % 2], f"guest{n:03}") for n in range(300))
+    clients = await asyncio.gather(
+        *(TestClient.login(cluster.workers[n % 2], f"client{n:03}") for n in range(300))
     )
-    await asyncio.gather(*(guest.join(LOG) for guest in guests))
-    guests[0].say(Question(1, LOG))
-    answer = await guests[0].told(Answer)
+    await asyncio.gather(*(client.join(LOG) for client in clients))
+    clients[0].send_envelopes(Question(1, LOG))
+    answer = await clients[0].expect(Answer)
     assert answer.total == 300
-    assert [name for name, _, _ in answer.names] == [f"guest{n:03}" for n in range(200)]
-    await guests[0].told(Roster, lambda e: e.total == 300)
-    for guest in guests[100:]:
-        guest.leave_town()
-    rosters = town.home(LOG).hub.rosters
+    assert [name for name, _, _ in answer.names] == [f"client{n:03}" for n in range(200)]
+    await clients[0].expect(Roster, lambda e: e.total == 300)
+    for client in clients[100:]:
+        client.disconnect()
+    rosters = cluster.home(LOG).hub.rosters
     await until(lambda: rosters.members(Who(1, LOG)).total == 100, "the others to be gone")
-    await guests[0].told(Roster, lambda e: e.total == 100)
+    await clients[0].expect(Roster, lambda e: e.total == 100)

@@ -1,7 +1,7 @@
 """Whole workers in one process and one loop: real parts, real sockets, real files.
 
-A ``Town`` stands for the supervisor: it owns the scoreboard, starts workers, ends them as ``kill
--9`` would, and puts others in their place. A ``Guest`` is a client of one of them over TCP.
+A ``Cluster`` stands for the supervisor: it owns the scoreboard, starts workers, ends them as ``kill
+-9`` would, and puts others in their place. A ``TestClient`` is a client of one of them over TCP.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Worker(main._Worker):
         # Each has a listener of its own, so there is nobody to leave a connection to.
         self._scores.least_loaded = lambda: None  # type: ignore[method-assign]
         self._tasks: list[asyncio.Task[None]] = []
-        self.guests: list[Guest] = []
+        self.clients: list[TestClient] = []
         """Everybody who ever connected, to be sent away at the end."""
         self.index = context.index
         self.generation = context.generation
@@ -96,7 +96,7 @@ class Worker(main._Worker):
 
     @property
     def port(self) -> int:
-        """Where it listens: each worker of a town has a port of its own."""
+        """Where it listens: each worker of a cluster has a port of its own."""
         number: int = self._context.listeners[0].getsockname()[1]
         return number
 
@@ -135,18 +135,18 @@ class Worker(main._Worker):
         await until(lambda: not hub.sessions and not hub.routes._links, "the end of a worker")
         self._stores.close()
 
-    async def send_guests_away(self) -> None:
+    async def disconnect_clients(self) -> None:
         """End all its clients."""
-        for guest in self.guests:
-            guest.transport.abort()
-        await until(lambda: all(guest.lost for guest in self.guests), "the guests' end")
+        for client in self.clients:
+            client.transport.abort()
+        await until(lambda: all(client.lost for client in self.clients), "the clients' end")
 
 
 def _nothing() -> None:
     """What a dead process does."""
 
 
-class Town:
+class Cluster:
     """Several workers on one data directory, and the table of who owns what."""
 
     def __init__(self, directory: Path, workers: int, *, durability: str = "process") -> None:
@@ -174,7 +174,7 @@ class Town:
         for index in list(self.workers):
             await self.kill(index)
         for worker in self._all:
-            await worker.send_guests_away()
+            await worker.disconnect_clients()
 
     async def start(self, index: int) -> Worker:
         """Start a worker in a slot, as the supervisor does: the table first."""
@@ -226,7 +226,7 @@ class Town:
         await until(all_up, "all links")
 
     def session(self, name: str) -> Session:
-        """The server's end of a guest's connection."""
+        """The server's end of a client's connection."""
         (found,) = [s for w in self.workers.values() for s in w.hub.sessions if s.name == name]
         return found
 
@@ -251,14 +251,15 @@ def drop_publishes(patch: pytest.MonkeyPatch, lost: Callable[[Batch | Event], bo
     patch.setattr(Link, "publish", dropping)
 
 
-class Guest(asyncio.Protocol):
+class TestClient(asyncio.Protocol):
+    __test__ = False  # not a class of tests, whatever its name
     """A client: the sans-I/O core on an asyncio transport. Keeps all that it is told."""
 
     def __init__(self) -> None:
         self._connection = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
         self._changed = asyncio.Event()
         self.transport: asyncio.Transport
-        self.said: list[ServerEnvelope] = []
+        self.received: list[ServerEnvelope] = []
         self.closed: ConnectionClosed | None = None
         self.lost = False
         self.opened = False
@@ -277,7 +278,7 @@ class Guest(asyncio.Protocol):
             if isinstance(event, ServerKeyOffered):
                 connection.accept_server_key(time.monotonic())
             elif isinstance(event, ApplicationData):
-                self.said.extend(unpack_server(event.content))
+                self.received.extend(unpack_server(event.content))
             elif isinstance(event, ConnectionClosed):
                 self.closed = event
             else:
@@ -296,31 +297,31 @@ class Guest(asyncio.Protocol):
 
     # --- what a test does with it -------------------------------------------------------------
     @classmethod
-    async def arrive(
+    async def login(
         cls, worker: Worker, name: str, *, secret: bytes = b"", producer: bytes = b""
     ) -> Self:
         """Connect and log in."""
-        guest = await cls.connect(worker)
-        guest.hello(name, secret=secret, producer=producer)
-        await guest.told(Welcome)
-        return guest
+        client = await cls.connect(worker)
+        client.hello(name, secret=secret, producer=producer)
+        await client.expect(Welcome)
+        return client
 
     @classmethod
     async def connect(cls, worker: Worker) -> Self:
         """Connect, up to the end of the handshake."""
         loop = asyncio.get_running_loop()
-        _, guest = await loop.create_connection(cls, "127.0.0.1", worker.port)
-        worker.guests.append(guest)
-        await guest.until(lambda: guest.opened, "the handshake")
-        return guest
+        _, client = await loop.create_connection(cls, "127.0.0.1", worker.port)
+        worker.clients.append(client)
+        await client.until(lambda: client.opened, "the handshake")
+        return client
 
     def hello(self, name: str, *, secret: bytes = b"", producer: bytes = b"") -> None:
         self.name = name
         self.secret = secret or secrets.token_bytes(16)
         self.producer = producer or secrets.token_bytes(8)
-        self.say(Hello(name, self.secret, self.producer, "", "guest"))
+        self.send_envelopes(Hello(name, self.secret, self.producer, "", "client"))
 
-    def say(self, *envelopes: ClientEnvelope) -> None:
+    def send_envelopes(self, *envelopes: ClientEnvelope) -> None:
         """Send envelopes as one record."""
         self.transport.write(self.sealed(b"".join(map(pack, envelopes))))
 
@@ -343,7 +344,7 @@ class Guest(asyncio.Protocol):
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def told(
+    async def expect(
         self,
         kind: type[Envelope],
         wanted: Callable[[Envelope], object] = lambda _: True,
@@ -352,39 +353,39 @@ class Guest(asyncio.Protocol):
         """Wait for the ``count``-th envelope of a kind; return it."""
 
         def found() -> list[Envelope]:
-            return [e for e in self.said if isinstance(e, kind) and wanted(e)]
+            return [e for e in self.received if isinstance(e, kind) and wanted(e)]
 
         await self.until(lambda: len(found()) >= count, kind.__name__)
         return found()[count - 1]
 
     async def join(self, log: str, *, last: int = 0) -> None:
         """Follow a log, and wait until live."""
-        before = len([e for e in self.said if isinstance(e, Live) and e.log == log])
-        self.say(Join(1, log, None, 0, last))
-        await self.told(Live, lambda e: e.log == log, before + 1)
+        before = len([e for e in self.received if isinstance(e, Live) and e.log == log])
+        self.send_envelopes(Join(1, log, None, 0, last))
+        await self.expect(Live, lambda e: e.log == log, before + 1)
 
     def send(self, log: str, first: int, last: int | None = None, size: int = 0) -> None:
         """Send the messages of the counters from first to last, a record for each."""
         for counter in range(first, (last or first) + 1):
             body = f"{self.name} {counter}".encode().ljust(size, b".")
-            self.say(Send(log, counter, 0, "", body))
+            self.send_envelopes(Send(log, counter, 0, "", body))
 
     async def acked(self, log: str, counter: int) -> Ack:
         """Wait for the acknowledgement of one message; a refusal of any is a failure."""
         await self.until(
             lambda: any(
                 isinstance(e, Ack | Refused) and e.log == log and e.counter == counter
-                for e in self.said
+                for e in self.received
             ),
             f"ACK {counter}",
         )
-        refused = [e for e in self.said if isinstance(e, Refused)]
+        refused = [e for e in self.received if isinstance(e, Refused)]
         assert not refused, refused
-        return await self.told(Ack, lambda e: e.log == log and e.counter == counter)
+        return await self.expect(Ack, lambda e: e.log == log and e.counter == counter)
 
     def entries(self, log: str) -> list[EntryMessage]:
         """The entries received of a log, in the order of receiving."""
-        return [e for e in self.said if isinstance(e, EntryMessage) and e.log == log]
+        return [e for e in self.received if isinstance(e, EntryMessage) and e.log == log]
 
     def seqs(self, log: str) -> list[int]:
         """Their numbers."""
@@ -394,7 +395,7 @@ class Guest(asyncio.Protocol):
         """Wait until so many entries came."""
         await self.until(lambda: len(self.entries(log)) >= count, f"{count} entries of {log}")
 
-    def leave_town(self) -> None:
+    def disconnect(self) -> None:
         """Drop the connection."""
         self.transport.abort()
 
