@@ -44,6 +44,9 @@ U32_MAX: Final = 2**32 - 1
 U63_MAX: Final = 2**63 - 1
 """Counters and sequence numbers: SQLite's integers are signed 64 bit."""
 
+RETRY_MS: Final = 500
+"""When a client tries again what was refused because a home or its store is busy or unavailable."""
+
 # --- pages and history ------------------------------------------------------------------------
 PAGE_BYTES_MAX: Final = 60_000
 """Rows in one history page or catch-up record: fits a record with room for the envelope's head."""

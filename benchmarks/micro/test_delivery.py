@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from multiprocessing.connection import Connection as Pipe
-from typing import cast
 
 import pytest
 import uvloop
@@ -28,9 +27,19 @@ from benchmarks import machine
 from benchmarks.conftest import Scale
 from relay.bus.messages import Batch as BusBatch
 from relay.chat.entries import Head
+from relay.server.scoreboard import Owner
+from relay.server.worker.delivery.flusher import Flusher
 from relay.server.worker.delivery.outbox import Outbox
+from relay.server.worker.delivery.stalled import StalledConnections
+from relay.server.worker.delivery.stream import Stream
+from relay.server.worker.member.catchup import Catchup
 from relay.server.worker.member.fanout import Fanout
-from relay.server.worker.member.feed import Feed, Member
+from relay.server.worker.member.feeds import Feeds
+from relay.server.worker.member.routes import Routes
+from relay.server.worker.member.subscription import Subscription
+from relay.server.worker.process.own_home import LocalPort
+from relay.server.worker.wakeup import Wakeup
+from relay.store.log import Reader
 from relay.wire.connection import Connection
 from tests.support.pair import established
 
@@ -49,26 +58,38 @@ class Hall:
     """Connections that another process reads."""
 
     def __init__(self, count: int) -> None:
+        self.streams: list[Stream] = []
         self.transports: list[asyncio.Transport] = []
         self.sockets: list[int] = []
         self.connections: list[Connection] = []
-        self.fanout = Fanout()
-        self.feed = Feed("lobby")
-        self.feed.head_said(EPOCH, 0)
-        self.fanout.feeds["lobby"] = self.feed
+        wakeup = Wakeup(lambda _: None)
+        port = LocalPort(0, 1, wakeup)
+        self.stalled = StalledConnections(time.monotonic, 60.0)
+        self.flusher = Flusher(time.monotonic, wakeup)
+        self.feeds = Feeds(Routes(port, lambda _: Owner(0, 1), {}))
+        catchup = Catchup(_no_reader, time.monotonic, self.stalled, wakeup)
+        self.fanout = Fanout(self.feeds, self.flusher, catchup)
+        self.feed = self.feeds.open("lobby")
+        self.feed.on_head(EPOCH, 0)
         for _ in range(count):
             self.connections.append(established().server.connection)
 
-    def seat(self, transport: asyncio.Transport) -> None:
+    def seat(self) -> Stream:
         """Take a connection in."""
-        transport.set_write_buffer_limits(high=0)
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = self.connections[len(self.transports)]
-        self.transports.append(transport)
-        self.sockets.append(sock.fileno())
-        guest = _Guest(Outbox(connection, transport, sock.fileno()))
-        self.feed.enter_live(Member(guest, self.feed, 0))  # type: ignore[arg-type]
+        stream = Stream("127.0.0.1", self.stalled)
+        connection = self.connections[len(self.streams)]
+        self.streams.append(stream)
+        stream.attach(_Owner(self, stream))
+        outbox = self.flusher.outbox(connection, stream)
+        subscription = Subscription(_Subscriber(outbox), "lobby", 0)
+        self.feed.add(subscription, "reader", "")
+        self.feed.enter_live(subscription)
+        return stream
+
+    def connected(self, stream: Stream) -> None:
+        """Note a connection's transport and socket, for the steps that go past the stream."""
+        self.transports.append(stream._transport)
+        self.sockets.append(stream._fd)
 
     # --- the steps ------------------------------------------------------------------------------
     def write(self) -> None:
@@ -84,28 +105,53 @@ class Hall:
             os.write(fd, connection.seal(CONTENT, 0.0))
 
     def fan_out(self) -> None:
-        fanout, seq = self.fanout, self.feed.received.seq
-        fanout.receive(BusBatch("lobby", seq, EPOCH, seq + 1, 1, CONTENT))
-        fanout.distribute(0.0)
-        for outbox in fanout.dirty:
-            outbox.flush(0.0)
-        fanout.dirty.clear()
+        seq = self.feed.received.seq
+        self.feeds.on_batch(BusBatch("lobby", seq, EPOCH, seq + 1, 1, CONTENT))
+        self.feed.rest_until = 0.0
+        self.fanout.distribute(0.0)
+        while self.flusher.flushing:
+            self.fanout.flush()
         assert self.feed.head == Head(EPOCH, seq + 1)
 
 
-class _Guest:
-    """What a member's session is to the fan-out."""
+class _Subscriber:
+    """What a connection is to the fan-out."""
 
     def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox
 
+    def fall_behind(self) -> None:
+        raise AssertionError("the readers are quick")
 
-class _Seat(asyncio.Protocol):
-    def __init__(self, hall: Hall) -> None:
+    def close(self, code: int, detail: str = "") -> None:
+        raise AssertionError("nothing is closed")
+
+
+class _Owner:
+    """What a session is to its stream."""
+
+    name = "reader"
+
+    def __init__(self, hall: Hall, stream: Stream) -> None:
         self._hall = hall
+        self._stream = stream
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._hall.seat(cast("asyncio.Transport", transport))  # uvloop registers no subclass
+    def connected(self) -> None:
+        self._hall.connected(self._stream)
+
+    def received(self, data: bytes) -> None: ...
+
+    def ended_by_peer(self) -> None: ...
+
+    def writable(self) -> None: ...
+
+    def lost(self) -> None: ...
+
+    def close(self, code: int, retry_after_s: int = 0, detail: str = "") -> None: ...
+
+
+def _no_reader(log: str) -> Reader:
+    raise AssertionError("nobody is behind")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +166,7 @@ def hall(scale: Scale) -> Iterator[Hall]:
         stack.callback(os.sched_setaffinity, 0, cores)
         stack.callback(loop.close)
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=4096))
-        server = loop.run_until_complete(loop.create_server(lambda: _Seat(hall), sock=listener))
+        server = loop.run_until_complete(loop.create_server(hall.seat, sock=listener))
         spawn = multiprocessing.get_context("spawn")
         ours, theirs = spawn.Pipe()
         port = listener.getsockname()[1]

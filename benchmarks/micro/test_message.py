@@ -22,8 +22,7 @@ import uvloop
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.conftest import Scale
-from relay.server.worker.connection.session import Session
-from relay.server.worker.process.turn import Hub
+from relay.server.worker.delivery.stream import Stream
 from relay.wire.envelopes import Send, pack
 from tests.support.workers import Cluster, TestClient
 
@@ -37,24 +36,20 @@ class OneWorker:
 
     def __init__(self, directory: Path) -> None:
         self._loop = uvloop.new_event_loop()
-        self._town = Cluster(directory, 1)
+        self._cluster = Cluster(directory, 1)
         self._counter = self._acknowledged = 0
         self._loop.run_until_complete(self._begin())
 
     async def _begin(self) -> None:
-        await self._town.__aenter__()
-        self._worker = self._town.workers[0]
+        await self._cluster.__aenter__()
+        self._worker = self._cluster.workers[0]
         for task in self._worker._tasks:
             task.cancel()  # nothing but messages from here on
         self._guest = await TestClient.login(self._worker, "sender")
 
     @property
-    def hub(self) -> Hub:
-        return self._worker.hub
-
-    @property
-    def session(self) -> Session:
-        return self._town.session("sender")
+    def stream(self) -> Stream:
+        return self._cluster.session("sender")._stream
 
     def record(self) -> bytes:
         """The next message, as it comes from the socket."""
@@ -63,7 +58,7 @@ class OneWorker:
 
     def turn(self) -> None:
         """The worker's turn, as the loop would call it."""
-        self.hub._turn()
+        self._worker.parts.turn.run()
 
     def settle(self) -> None:
         """Let the loop run until the client has read the acknowledgement of what it sent."""
@@ -73,7 +68,7 @@ class OneWorker:
             self._acknowledged = self._counter
 
     def close(self) -> None:
-        self._loop.run_until_complete(self._town.__aexit__())
+        self._loop.run_until_complete(self._cluster.__aexit__())
         self._loop.close()
 
 
@@ -90,7 +85,7 @@ def test_message(
     benchmark: BenchmarkFixture, worker: OneWorker, scale: Scale, step: str, rested: str
 ) -> None:
     benchmark.group = "one message through a worker, by how long it had slept"
-    session = worker.session
+    stream = worker.stream
     asyncio.set_event_loop(worker._loop)
 
     def before_receive() -> tuple[tuple[bytes], dict[str, object]]:
@@ -102,13 +97,13 @@ def test_message(
 
     def before_turn() -> None:
         worker.settle()
-        session.data_received(worker.record())
+        stream.data_received(worker.record())
         time.sleep(RESTED[rested])
 
     rounds = 3 if scale.quick else ROUNDS
     if step == "receive":
         benchmark.pedantic(  # type: ignore[no-untyped-call]
-            session.data_received, setup=before_receive, rounds=rounds
+            stream.data_received, setup=before_receive, rounds=rounds
         )
         worker.turn()
     else:

@@ -23,9 +23,7 @@ from tests.support import variants
 
 if TYPE_CHECKING:
     from relay.server.context import WorkerContext
-    from relay.server.worker.home.home import Waiting
-    from relay.server.worker.process.turn import Hub
-    from relay.store.log import Outcome
+    from relay.server.worker.home.commits import Commit
 
 TRIGGER = b"fault"
 """A message whose body has this makes the fault strike."""
@@ -54,15 +52,15 @@ def stop_before_publish(planting: Planting) -> None:
     """The home stops after COMMIT, before anybody is told."""
     from relay.server.worker.home.home import Home
 
-    committed = Home._committed
+    finish = Home._finish
 
-    def stopping(self: Home, index: int, group: list[Waiting], outcomes: list[Outcome]) -> None:
-        triggered = any(TRIGGER in waiting.submission.body for waiting in group)
+    def stopping(self: Home, commit: Commit) -> None:
+        triggered = any(TRIGGER in waiting.submission.body for waiting in commit.group)
         if triggered and _strikes(planting.marker):
             os.kill(os.getpid(), signal.SIGSTOP)
-        committed(self, index, group, outcomes)
+        finish(self, commit)
 
-    Home._committed = stopping  # type: ignore[assignment, method-assign]
+    Home._finish = stopping  # type: ignore[method-assign]
 
 
 def drop_one_batch(planting: Planting) -> None:
@@ -127,21 +125,21 @@ def small_outbox(planting: Planting) -> None:
 
 def observe(planting: Planting) -> None:
     """No fault: each worker writes what it counts to MARKER.BOOT.GENERATION.json, as it beats."""
-    from relay.server.worker.process.status import Scores
+    from relay.server.worker.process.status import WorkerStatus
 
-    beat = Scores.beat
+    beat = WorkerStatus.beat
     path = planting.marker.with_name(
         f"{planting.marker.name}.{os.getppid()}.{planting.context.generation}.json"
     )
 
-    def observed(self: Scores, hub: Hub) -> None:
-        beat(self, hub)
-        counted = {"repairs": hub.repairs, "pages": hub.catchup.pages_read, **_struck}
+    def observed(self: WorkerStatus) -> None:
+        beat(self)
+        counted = {name: self._counters[name][1]() for name in ("repairs", "pages")} | _struck
         new = path.with_suffix(".new")
         new.write_text(json.dumps(counted))
         new.replace(path)  # whole, whenever this worker is killed
 
-    Scores.beat = observed  # type: ignore[method-assign]
+    WorkerStatus.beat = observed  # type: ignore[method-assign]
 
 
 def note_collections(planting: Planting) -> None:

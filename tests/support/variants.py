@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
     from relay.chat.entries import Cursor, Head, Submission
     from relay.server.context import WorkerContext
-    from relay.server.worker.connection.session import Session
-    from relay.server.worker.home.home import Home, Waiting
+    from relay.server.worker.home.commits import Waiting
+    from relay.server.worker.home.home import Home
     from relay.server.worker.member.fanout import Fanout
-    from relay.server.worker.member.feed import Feed, Member
-    from relay.server.worker.process.turn import Hub
+    from relay.server.worker.member.feed import Feed
+    from relay.server.worker.member.repair import Repair
+    from relay.server.worker.member.subscription import Subscription
+    from relay.server.worker.member.subscriptions import Subscriptions
     from relay.store.generation import Begun
     from relay.store.group import Group
     from relay.store.log import Outcome, ResumePoint, Stored
@@ -32,7 +34,8 @@ def deliver_before_commit(_: WorkerContext) -> None:
     """The home publishes a batch, then commits it: and some commits fail."""
     import apsw
 
-    from relay.server.worker.home.home import Home, batches
+    from relay.server.worker.home.home import Home
+    from relay.server.worker.home.publish import batches
     from relay.store.group import Group
     from relay.store.log import Stored
 
@@ -94,33 +97,32 @@ def no_deduplication(_: WorkerContext) -> None:
 
 def no_repair(_: WorkerContext) -> None:
     """What the bus has dropped is never read from the log."""
-    from relay.server.worker.process.turn import Hub
+    from relay.server.worker.member.repair import Repair
 
-    def repairing(self: Hub) -> bool:
-        self.fanout.broken.clear()
+    def repairing(self: Repair) -> bool:
+        self._feeds.to_repair.clear()
         return False
 
-    Hub._repair = repairing  # type: ignore[method-assign]
+    Repair.run = repairing  # type: ignore[method-assign]
 
 
 def cursor_is_head(_: WorkerContext) -> None:
     """A reader that falls behind goes on at the head, instead of where it was."""
-    from relay.server.worker.connection.session import Session
+    from relay.server.worker.member.subscriptions import Subscriptions
     from relay.wire.envelopes import Behind, pack
 
-    def falling(self: Session) -> None:
+    def falling(self: Subscriptions) -> None:
         self.outbox.drop_batches()
-        self._hub.pressure.behind(self.name)
-        for feed in self.feeds.values():
-            member = feed.members[self]
-            if member.live:
+        self._following.stalled.count_behind(self.name)
+        for log, subscription in self.by_log.items():
+            feed = self._following.feeds.by_log[log]
+            if subscription.live:
                 epoch, seq = feed.head
-                feed.leave_live(member, seq)
-                self.answer(pack(Behind(feed.log, epoch, seq)))
-                self._hub.catchup.add(member)
-        self._hub.wake()
+                feed.leave_live(subscription, seq)
+                self.outbox.answer(pack(Behind(log, epoch, seq)))
+                self._following.catchup.add(feed, subscription)
 
-    Session.fall_behind = falling  # type: ignore[method-assign]
+    Subscriptions.fall_behind = falling  # type: ignore[method-assign]
 
 
 def gap_on_resume(_: WorkerContext) -> None:
@@ -142,9 +144,8 @@ def silent_after_kill(context: WorkerContext) -> None:
     if context.generation <= context.settings.server.workers:
         return
 
-    def distributing(self: Fanout, now: float) -> list[Feed]:
-        self.waiting.clear()
-        return []
+    def distributing(self: Fanout, now: float) -> None:
+        self._feeds.to_distribute.clear()
 
     Fanout.distribute = distributing  # type: ignore[method-assign]
 
@@ -175,18 +176,17 @@ def live_too_early(_: WorkerContext) -> None:
     from relay.wire.envelopes import Live, pack
 
     serve = Catchup._serve
-    heads: dict[Member, int] = {}
+    heads: dict[Subscription, int] = {}
 
-    def serving(self: Catchup, member: Member) -> None:
-        feed = member.feed
-        head = heads.setdefault(member, feed.seq)
-        serve(self, member)
-        if not member.live and head <= member.seq < feed.seq:
-            member.seq = feed.seq
-            feed.enter_live(member)
-            member.session.answer(pack(Live(feed.log, feed.epoch, feed.seq)))
-        if member.live:
-            del heads[member]
+    def serving(self: Catchup, feed: Feed, subscription: Subscription) -> None:
+        head = heads.setdefault(subscription, feed.seq)
+        serve(self, feed, subscription)
+        if not subscription.live and head <= subscription.seq < feed.seq:
+            subscription.seq = feed.seq
+            feed.enter_live(subscription)
+            subscription.outbox.answer(pack(Live(feed.log, feed.epoch, feed.seq)))
+        if subscription.live:
+            del heads[subscription]
 
     Catchup._serve = serving  # type: ignore[method-assign]
 

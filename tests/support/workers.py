@@ -25,7 +25,7 @@ from relay.server.scoreboard import Scoreboard
 from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed
 from relay.server.worker.process import main
-from relay.server.worker.process.turn import Hub
+from relay.server.worker.process.building import WorkerParts
 from relay.settings import Server, Settings, Store
 from relay.store.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
@@ -83,7 +83,7 @@ class Worker(main._Worker):
         super().__init__(context)
         self._agent = LocalAgent()  # type: ignore[assignment]
         # Each has a listener of its own, so there is nobody to leave a connection to.
-        self._scores.least_loaded = lambda: None  # type: ignore[method-assign]
+        self._status.least_loaded = lambda: None  # type: ignore[method-assign]
         self._tasks: list[asyncio.Task[None]] = []
         self.clients: list[TestClient] = []
         """Everybody who ever connected, to be sent away at the end."""
@@ -91,8 +91,8 @@ class Worker(main._Worker):
         self.generation = context.generation
 
     @property
-    def hub(self) -> Hub:
-        return self._hub
+    def parts(self) -> WorkerParts:
+        return self._parts
 
     @property
     def port(self) -> int:
@@ -101,7 +101,7 @@ class Worker(main._Worker):
         return number
 
     def feed(self, log: str) -> Feed:
-        return self._hub.fanout.feeds[log]
+        return self._parts.feeds.by_log[log]
 
     async def start(self) -> None:
         await self._build()
@@ -116,23 +116,24 @@ class Worker(main._Worker):
         """As the kernel ends a process that was killed: no turn, no word, all files closed."""
         for task in self._tasks:
             task.cancel()
-        hub = self._hub
-        hub.wake = _nothing  # type: ignore[method-assign]
-        hub._turn = _nothing  # type: ignore[method-assign]
-        hub._run_turn = _nothing  # type: ignore[method-assign]
+        parts = self._parts
+        parts.wakeup.bind(_nothing)
+        parts.turn.run = _nothing  # type: ignore[method-assign]
         self._mesh.close()
         self._acceptor.stop()
         for listener in self._context.listeners:
             listener.close()
         await self._stores.settle()
         self._stores._threads.shutdown(wait=True)  # a commit in a thread: it came before the end
-        for partition in hub.home._partitions.values():
+        for partition in parts.home._partitions.values():
             assert isinstance(partition, SqlitePartition)
             if partition._opened is not None:
                 die(partition)
-        for session in list(hub.sessions):
+        for session in list(parts.connections.sessions):
             session.abort()
-        await until(lambda: not hub.sessions and not hub.routes._links, "the end of a worker")
+        await until(
+            lambda: not parts.connections.sessions and not parts.links, "the end of a worker"
+        )
         self._stores.close()
 
     async def disconnect_clients(self) -> None:
@@ -218,8 +219,8 @@ class Cluster:
 
         def all_up() -> bool:
             return all(
-                len(worker.hub.routes._links) == len(self.workers) - 1
-                and all(worker.hub.routes._ports)
+                len(worker.parts.routes._links) == len(self.workers) - 1
+                and all(worker.parts.routes._ports)
                 for worker in self.workers.values()
             )
 
@@ -227,7 +228,12 @@ class Cluster:
 
     def session(self, name: str) -> Session:
         """The server's end of a client's connection."""
-        (found,) = [s for w in self.workers.values() for s in w.hub.sessions if s.name == name]
+        (found,) = [
+            session
+            for worker in self.workers.values()
+            for session in worker.parts.connections.sessions
+            if session.name == name
+        ]
         return found
 
     def home(self, log: str) -> Worker:
@@ -260,6 +266,8 @@ class TestClient(asyncio.Protocol):
         self._changed = asyncio.Event()
         self.transport: asyncio.Transport
         self.received: list[ServerEnvelope] = []
+        self.records = 0
+        """Records with envelopes received."""
         self.closed: ConnectionClosed | None = None
         self.lost = False
         self.opened = False
@@ -278,6 +286,7 @@ class TestClient(asyncio.Protocol):
             if isinstance(event, ServerKeyOffered):
                 connection.accept_server_key(time.monotonic())
             elif isinstance(event, ApplicationData):
+                self.records += 1
                 self.received.extend(unpack_server(event.content))
             elif isinstance(event, ConnectionClosed):
                 self.closed = event
@@ -411,6 +420,8 @@ class TestClient(asyncio.Protocol):
         """Wait until both sides have forgotten this connection."""
         name = self.name
         await until(
-            lambda: self.lost and not any(s.name == name for s in worker.hub.sessions),
+            lambda: (
+                self.lost and not any(s.name == name for s in worker.parts.connections.sessions)
+            ),
             f"the end of {name}",
         )

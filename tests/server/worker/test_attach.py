@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
-from relay.server.worker.process.dispatch import Exchange
 from relay.wire.envelopes import Members, Who
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
@@ -14,9 +13,9 @@ ROOM = "lobby"
 
 def _refuse(home: Worker, other: Worker, log: str) -> None:
     """The home says to the other worker that it is none (as after an error of its store)."""
-    link = home.hub.exchange  # the exchange knows the port by which the other speaks
-    port = next(p for p, _ in link._attached if p.generation == other.hub.loopback.generation)
-    Exchange.refuse(link, port, partition_of(log))
+    attached = home.parts.attached
+    port = next(p for p, _ in attached._attached if p.generation == other.generation)
+    attached.refuse(port, partition_of(log))
 
 
 async def test_who_leaves_meanwhile_is_gone(cluster: Cluster) -> None:
@@ -32,12 +31,12 @@ async def test_who_leaves_meanwhile_is_gone(cluster: Cluster) -> None:
         _refuse(book, other, INBOX_PREFIX + "alice")
     client.disconnect()
 
-    await until(lambda: "alice" not in book.hub.namebook._held, "the name to be free")
+    await until(lambda: "alice" not in book.parts.names._held, "the name to be free")
     await until(
-        lambda: other.hub.routes.port_of(ROOM) is not None and not other.hub.fanout.feeds,
+        lambda: other.parts.routes.port_of(ROOM) is not None and not other.parts.feeds.by_log,
         "the partition to be attached again",
     )
-    await until(lambda: len(home.hub.interest.logs[ROOM]) == 1, "the home to forget its interest")
+    await until(lambda: len(home.parts.interest.logs[ROOM]) == 1, "the home to forget its interest")
     stays.send_envelopes(Who(9, ROOM))
     assert [row[0] for row in (await stays.expect(Members)).names] == ["bob"]
     again = await TestClient.login(home, "alice")

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from relay import limits
-from relay.server.worker.delivery import stalled as pressure
+from relay.server.worker.connection.session import Hold
+from relay.server.worker.delivery import stalled
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import (
     Ack,
@@ -65,18 +66,18 @@ async def test_a_stalled_reader_falls_behind_and_loses_nothing(cluster: Cluster)
     await quick.has(LOG, 300)
     await quick.has(OTHER, 300)
     session = cluster.session("slow")
-    held = session.outbox.size + session.buffered
+    held = session.outbox.size + session._stream.buffered
     assert held <= limits.CONNECTION_BYTES_MAX, "what a reader that takes nothing makes us hold"
-    assert not worker.feed(LOG).members[session].live
-    assert not worker.feed(OTHER).members[session].live
-    assert worker.hub.pressure.fell_behind >= 1
+    assert not worker.feed(LOG).subscriptions[session.subscriptions].live
+    assert not worker.feed(OTHER).subscriptions[session.subscriptions].live
+    assert worker.parts.stalled.fell_behind >= 1
     slow.transport.resume_reading()
     for log in (LOG, OTHER):
         await slow.has(log, 300)
         assert slow.seqs(log) == list(range(1, 301))
         assert quick.seqs(log) == list(range(1, 301))
     await slow.expect(Live, lambda e: e.log == LOG and e.seq == 300)
-    assert worker.feed(LOG).members[session].live
+    assert worker.feed(LOG).subscriptions[session.subscriptions].live
 
 
 async def test_what_a_reader_is_told_when_behind_is_where_it_is(cluster: Cluster) -> None:
@@ -127,9 +128,12 @@ async def test_leaving_with_batches_queued(cluster: Cluster) -> None:
         writer.send(LOG, counter, size=20_000)
         await writer.acked(LOG, counter)
         await _shown(worker, counter)
-    assert worker.feed(LOG).members[session].live, "not behind yet"
+    assert worker.feed(LOG).subscriptions[session.subscriptions].live, "not behind yet"
     slow.send_envelopes(Leave(2, LOG), Join(3, LOG, None, 0, 0))
-    await until(lambda: worker.feed(LOG).members[session].seq == counter, "the new membership")
+    await until(
+        lambda: worker.feed(LOG).subscriptions[session.subscriptions].seq == counter,
+        "the new membership",
+    )
     await _flood(writer, [OTHER], 1, 20)  # now it falls behind, in the new membership
     slow.transport.resume_reading()
     await slow.has(OTHER, 20)
@@ -154,7 +158,7 @@ async def test_history_is_rationed(single: Cluster) -> None:
     await until(lambda: session.outbox.paused, "the flood to be stuck")
     writer.send(LOG, 101, 110)
     await writer.acked(LOG, 110)
-    assert session.outbox.size + session.buffered <= limits.CONNECTION_BYTES_MAX
+    assert session.outbox.size + session._stream.buffered <= limits.CONNECTION_BYTES_MAX
     greedy.transport.resume_reading()
     await greedy.expect(Page, count=1000)
     assert [e.request for e in greedy.received if isinstance(e, Page)] == list(range(1, 1001))
@@ -166,13 +170,13 @@ async def test_operations_that_wait_are_held_as_bytes(single: Cluster) -> None:
     client = await TestClient.login(worker, "client")
     await client.join(LOG)
     session = single.session("client")
-    session.block()
+    session._add_hold(Hold.REQUEST)
     for _ in range(10):
         client.send_envelopes(*[Who(n, LOG) for n in range(1000)])
-    session._transport.resume_reading()  # as if all of it had been in one read
+    session._stream.resume_reading()  # as if all of it had been in one read
     await until(lambda: len(session._pending) == 10, "all records")
     assert all(isinstance(item, bytes) for item in session._pending)
-    session.unblock()
+    session._drop_hold(Hold.REQUEST)
     await client.expect(Members, count=10_000)
 
 
@@ -184,7 +188,7 @@ async def test_one_question_at_a_time(cluster: Cluster) -> None:
     client.send_envelopes(*[Who(n, LOG) for n in range(1, 1001)], Leave(1001, LOG))
     most = 0
     while not [e for e in client.received if isinstance(e, Left)]:
-        most = max(most, len(other.hub.waits._waiting))
+        most = max(most, len(other.parts.queries._pending))
         await asyncio.sleep(0)
     assert most == 1
     assert [e.request for e in client.received if isinstance(e, Members)] == list(range(1, 1001))
@@ -194,9 +198,9 @@ async def test_a_reader_that_takes_nothing_is_ended(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When too many bytes wait in a worker, who takes nothing goes, so that others catch up."""
-    monkeypatch.setattr(pressure, "BUDGET_BYTES", 100_000)
-    monkeypatch.setattr(pressure, "CROWDED_BYTES", 20_000)
-    monkeypatch.setattr(pressure, "CROWDED_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(stalled, "BUDGET_BYTES", 100_000)
+    monkeypatch.setattr(stalled, "CROWDED_BYTES", 20_000)
+    monkeypatch.setattr(stalled, "CROWDED_TIMEOUT_S", 0.1)
     worker = cluster.other(LOG)
     stuck = [await TestClient.login(worker, f"stuck{n}") for n in range(4)]
     quick = await TestClient.login(worker, "quick")
@@ -207,8 +211,8 @@ async def test_a_reader_that_takes_nothing_is_ended(
         await _stall(client)
     await _flood(writer, [LOG], 1, 300)
     await quick.has(LOG, 300)
-    await until(lambda: worker.hub.pressure.too_slow >= 1, "the budget to be kept")
-    await until(lambda: worker.hub.pressure.bytes <= 20_000, "the others to go on")
+    await until(lambda: worker.parts.stalled.too_slow >= 1, "the budget to be kept")
+    await until(lambda: worker.parts.stalled.bytes <= 20_000, "the others to go on")
     for client in stuck:
         client.transport.resume_reading()
     kept = 0
@@ -217,7 +221,7 @@ async def test_a_reader_that_takes_nothing_is_ended(
         if client.closed is not None:
             assert client.closed.code == CloseCode.TOO_SLOW
         kept += not client.lost
-    assert kept + worker.hub.pressure.too_slow == 4
+    assert kept + worker.parts.stalled.too_slow == 4
 
 
 async def _ends_or_has_all(client: TestClient) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from relay import limits
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
 from relay.server.worker.home import home as home_of_logs
@@ -52,8 +53,8 @@ async def test_the_home_is_replaced_under_load(cluster: Cluster) -> None:
         assert own == list(range(1, 201))
         acks = [e.counter for e in writer.received if isinstance(e, Ack)]
         assert acks == list(range(1, 201)), "one ACK for each send, in order"
-    assert other.hub.forward.unanswered == 0
-    assert not any(other.hub.forward._bytes)
+    assert other.parts.forward.unanswered == 0
+    assert not any(other.parts.forward._bytes)
 
 
 async def test_sends_wait_while_the_home_is_dead_and_are_bounded(
@@ -69,15 +70,15 @@ async def test_sends_wait_while_the_home_is_dead_and_are_bounded(
     await cluster.kill(home.index)
     writer.send(LOG, 2, 600, size=10_000)
     partition = partition_of(LOG)
-    await until(lambda: other.hub.forward._bytes[partition] > 100_000, "the credit to be used")
+    await until(lambda: other.parts.forward._bytes[partition] > 100_000, "the credit to be used")
     session = cluster.session("writer")
     await until(lambda: session._holds, "the client to be stopped")
-    held = other.hub.forward._bytes[partition]
+    held = other.parts.forward._bytes[partition]
     assert held < 1_000_000, "beyond the credit only what one read brought"
     await cluster.start(home.index)
     await writer.acked(LOG, 600)
     assert not session._holds
-    assert other.hub.forward._bytes[partition] == 0
+    assert other.parts.forward._bytes[partition] == 0
 
 
 async def test_a_home_that_is_away_for_long_is_busy(
@@ -93,7 +94,7 @@ async def test_a_home_that_is_away_for_long_is_busy(
         patch.setattr(forward, "REFUSE_BYTES", 100_000)
         writer.send(LOG, 2, 20, size=10_000)
         first = await writer.expect(Refused)
-        assert (first.code, first.arg) == (ErrorCode.BUSY, forward.RETRY_MS)
+        assert (first.code, first.arg) == (ErrorCode.BUSY, limits.RETRY_MS)
         assert 2 < first.counter < 20, "what the bound allows waits for the home"
         await writer.expect(Refused, count=21 - first.counter)
     writer.received[:] = [e for e in writer.received if not isinstance(e, Refused)]
@@ -114,11 +115,11 @@ async def test_a_home_that_cannot_keep_up_is_busy(
         patch.setattr(home_of_logs, "QUEUED_BYTES_MAX", 5_000)
         writer.send(LOG, 1, size=10_000)
         refused = await writer.expect(Refused)
-        assert (refused.code, refused.arg) == (ErrorCode.BUSY, home_of_logs.RETRY_MS)
+        assert (refused.code, refused.arg) == (ErrorCode.BUSY, limits.RETRY_MS)
     writer.received.clear()
     writer.send(LOG, 1, size=10_000)
     assert (await writer.acked(LOG, 1)).seq == 1
-    assert cluster.home(LOG).hub.home._waiting_bytes == 0
+    assert cluster.home(LOG).parts.home._waiting_bytes == 0
 
 
 async def test_the_window_of_one_connection(cluster: Cluster) -> None:
@@ -160,9 +161,9 @@ async def test_a_sender_that_goes_away(cluster: Cluster) -> None:
     await reader.has(LOG, 1)
     writer.disconnect()
     await writer.gone(other)
-    await until(lambda: other.hub.forward.unanswered == 0, "all answers")
+    await until(lambda: other.parts.forward.unanswered == 0, "all answers")
     assert reader.seqs(LOG) == list(range(1, len(reader.entries(LOG)) + 1))
-    assert not any(other.hub.forward._held)
+    assert not any(other.parts.forward._paused)
 
 
 async def test_a_commit_that_fails_in_an_unforeseen_way(
@@ -197,7 +198,7 @@ async def test_entries_are_shown_only_when_committed(tmp_path: Path, durability:
         shown = {e.seq: e for e in reader.entries(LOG)}
         acks = {e.seq for e in writer.received if isinstance(e, Ack)}
         await cluster.kill(home.index)
-        stored = other.hub.reader_of(LOG).read(LOG, 0, 10_000, 10_000_000)
+        stored = other.parts.services.reader_of(LOG).read(LOG, 0, 10_000, 10_000_000)
         seqs = {seq for seq, _ in stored.rows}
         assert set(shown) <= seqs
         assert acks <= seqs
@@ -228,14 +229,14 @@ async def test_ends_in_the_middle_of_anything(single: Cluster) -> None:
     client = await TestClient.login(worker, "joiner")
     client.send_envelopes(Join(1, LOG, None, 0, 100))
     client.disconnect()
-    await until(lambda: not worker.hub.sessions, "all sessions gone")
-    await until(lambda: not worker.hub.fanout.feeds, "all feeds gone")
-    hub = worker.hub
-    assert hub.logged_in == 0
-    assert not hub.logins._logins
-    assert not hub.namebook._held
-    await until(lambda: not hub.rosters._logs, "the roster to end")
-    assert not hub.waits._waiting
+    await until(lambda: not worker.parts.connections.sessions, "all sessions gone")
+    await until(lambda: not worker.parts.feeds.by_log, "all feeds gone")
+    parts = worker.parts
+    assert parts.services.counts.logged_in == 0
+    assert not parts.claims._claims
+    assert not parts.names._held
+    await until(lambda: not parts.rosters._logs, "the roster to end")
+    assert not parts.queries._pending
 
 
 async def test_ends_in_the_middle_leave_no_traceback(

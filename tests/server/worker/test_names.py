@@ -11,7 +11,7 @@ from relay.bus.messages import Batch, Claim, Claimed, Event, Evict, Message, Sub
 from relay.chat.entries import Submission
 from relay.chat.names import INBOX_PREFIX
 from relay.server.worker.connection import session
-from relay.server.worker.home.names import NameBook
+from relay.server.worker.home.names import NameRegistry
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Error, Hello, Welcome, Who
 from tests.support.cluster import until
@@ -37,8 +37,8 @@ class _Port:
         self.received.append(message)
 
 
-def _book(cluster: Cluster, name: str) -> NameBook:
-    return cluster.home(INBOX_PREFIX + name).hub.namebook
+def _book(cluster: Cluster, name: str) -> NameRegistry:
+    return cluster.home(INBOX_PREFIX + name).parts.names
 
 
 async def _ended_with(client: TestClient, code: CloseCode) -> None:
@@ -103,10 +103,10 @@ async def test_sessions_that_end_while_the_home_is_dead(
     await cluster.kill(home.index)
     waiting = await TestClient.connect(other)
     waiting.hello("alice")
-    await until(lambda: len(other.hub.logins._logins) == 2, "the claim to arrive")
+    await until(lambda: len(other.parts.claims._claims) == 2, "the claim to arrive")
     first.disconnect()
     await _ended_with(waiting, CloseCode.LOGIN_TIMEOUT)
-    await until(lambda: not other.hub.logins._logins, "the claims to be forgotten")
+    await until(lambda: not other.parts.claims._claims, "the claims to be forgotten")
     await cluster.start(home.index)
     await cluster.linked()
     await TestClient.login(other, "alice")
@@ -132,7 +132,7 @@ def test_a_home_that_begins_waits_for_who_is_silent() -> None:
         spoken.update(announced)
         return 7 not in announced
 
-    book = NameBook(lambda: now[0], silent)
+    book = NameRegistry(lambda: now[0], silent)
     stranger = Claim(1, "alice", bytes(16), False, 1)
     book.claim(port, stranger)
     book.settle()
@@ -142,7 +142,7 @@ def test_a_home_that_begins_waits_for_who_is_silent() -> None:
     book.announced(port)
     assert answers == [Claimed(2, True), Claimed(1, False)]
 
-    late = NameBook(lambda: now[0], lambda _: True)
+    late = NameRegistry(lambda: now[0], lambda _: True)
     answers.clear()
     late.claim(port, stranger)
     now[0] += 2.0
@@ -152,7 +152,7 @@ def test_a_home_that_begins_waits_for_who_is_silent() -> None:
 
 def test_a_ghost_that_is_spoken_of_last_does_not_replace_the_living() -> None:
     """Its worker was stopped, or its link lost: its claim comes late, its connection is older."""
-    book = NameBook(lambda: 0.0, lambda _: False)
+    book = NameRegistry(lambda: 0.0, lambda _: False)
     here, there = _Port(), _Port()
     secret = b"s" * 16
     book.claim(there, Claim(1, "alice", secret, False, 100))
@@ -179,9 +179,9 @@ async def test_hello_refused(single: Cluster) -> None:
     client = await TestClient.login(worker, "alice")
     client.send_envelopes(Hello("alice", client.secret, client.producer, "", "client"))
     await _ended_with(client, CloseCode.PROTOCOL)
-    await until(lambda: not worker.hub.sessions, "all sessions gone")
-    assert worker.hub.logged_in == 0
-    assert not worker.hub.logins._logins
+    await until(lambda: not worker.parts.connections.sessions, "all sessions gone")
+    assert worker.parts.services.counts.logged_in == 0
+    assert not worker.parts.claims._claims
 
 
 async def test_a_login_storm_for_one_name(cluster: Cluster) -> None:

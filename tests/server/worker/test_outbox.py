@@ -8,7 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from relay.server.worker.delivery.flusher import Flusher
 from relay.server.worker.delivery.outbox import Outbox
+from relay.server.worker.delivery.stalled import StalledConnections
+from relay.server.worker.delivery.stream import Stream
+from relay.server.worker.wakeup import Wakeup
 from relay.wire.events import ApplicationData
 from tests.support.pair import Pair, established
 
@@ -16,39 +20,48 @@ CONTENT = bytes(range(256)) * 200
 """More than a socket takes at once, after some of them."""
 
 
-class Owner(asyncio.Protocol):
-    """Pauses the outbox as a session does."""
+class Owner:
+    """Whose stream it is."""
 
-    outbox: Outbox
+    name = "reader"
 
     def __init__(self) -> None:
         self.empty = asyncio.Event()
 
-    def pause_writing(self) -> None:
-        self.outbox.paused = True
-        self.empty.clear()
+    def connected(self) -> None: ...
 
-    def resume_writing(self) -> None:
-        self.outbox.paused = False
+    def received(self, data: bytes) -> None: ...
+
+    def ended_by_peer(self) -> None: ...
+
+    def writable(self) -> None:
         self.empty.set()
+
+    def lost(self) -> None: ...
+
+    def close(self, code: int, retry_after_s: int = 0, detail: str = "") -> None: ...
 
 
 @pytest.fixture
 def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
+    """A TCP connection to ourselves."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        theirs = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
     with ours, theirs:
         ours.setblocking(False)
         theirs.setblocking(False)
         yield ours, theirs
 
 
-async def _outbox(pair: Pair, sock: socket.socket) -> tuple[Outbox, Owner, asyncio.Transport]:
+async def _outbox(pair: Pair, sock: socket.socket) -> tuple[Outbox, Owner, Stream]:
     loop = asyncio.get_running_loop()
-    transport, owner = await loop.create_connection(Owner, sock=sock)
-    transport.set_write_buffer_limits(high=0)
-    outbox = Outbox(pair.server.connection, transport, sock.fileno())
-    owner.outbox = outbox
-    return outbox, owner, transport
+    owner = Owner()
+    stream = Stream("test", StalledConnections(loop.time, 60.0))
+    stream.attach(owner)
+    outbox = Flusher(loop.time, Wakeup(loop.call_soon)).outbox(pair.server.connection, stream)
+    await loop.create_connection(lambda: stream, sock=sock)
+    return outbox, owner, stream
 
 
 async def test_records_stay_in_order_when_the_kernel_takes_a_part(
@@ -57,7 +70,7 @@ async def test_records_stay_in_order_when_the_kernel_takes_a_part(
     """What the socket did not take goes through the transport; nothing overtakes it."""
     ours, theirs = sockets
     pair = established()
-    outbox, owner, transport = await _outbox(pair, ours)
+    outbox, owner, stream = await _outbox(pair, ours)
     sent = 0
     while not outbox.paused:
         outbox.put(sent.to_bytes(4, "big") + CONTENT)
@@ -81,7 +94,7 @@ async def test_records_stay_in_order_when_the_kernel_takes_a_part(
                 outbox.flush(0.0)
     assert got == list(range(sent + 1))
     assert not outbox.items, "what waited left as one record"
-    transport.abort()
+    stream.abort()
 
 
 async def test_nothing_is_written_after_the_end(
@@ -89,10 +102,10 @@ async def test_nothing_is_written_after_the_end(
 ) -> None:
     """The socket's number may be another connection's by then."""
     ours, theirs = sockets
-    outbox, _, transport = await _outbox(established(), ours)
+    outbox, _, stream = await _outbox(established(), ours)
     outbox.close()
-    outbox.put(b"too late")
+    outbox.answer(b"too late")
     outbox.flush(0.0)
     with pytest.raises(BlockingIOError):
         theirs.recv(1)
-    transport.abort()
+    stream.abort()

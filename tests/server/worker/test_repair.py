@@ -34,7 +34,7 @@ async def test_one_batch_lost_then_silence(
     await reader.has(LOG, 1)
     assert lost
     assert reader.seqs(LOG) == [1]
-    assert cluster.other(LOG).hub.repairs == 1
+    assert cluster.other(LOG).parts.repair.repaired == 1
 
 
 async def test_every_third_batch_lost_under_traffic(
@@ -64,7 +64,7 @@ async def test_every_third_batch_lost_under_traffic(
         await reader.has(LOG, total)
         assert reader.seqs(LOG) == list(range(1, total + 1))
         assert [e.prev for e in reader.entries(LOG)] == list(range(total))
-    assert cluster.other(LOG).hub.repairs >= 1
+    assert cluster.other(LOG).parts.repair.repaired >= 1
 
 
 async def test_repair_of_more_than_a_page(
@@ -108,7 +108,7 @@ async def test_link_lost_under_traffic(cluster: Cluster) -> None:
     for cut in range(5):
         writer.send(LOG, cut * 40 + 1, cut * 40 + 40)
         await reader.has(LOG, cut * 40 + 5)
-        for link in list(home.hub.routes._links.values()):
+        for link in list(home.parts.routes._links.values()):
             link.abort()  # type: ignore[attr-defined]
     await reader.has(LOG, 200)
     await writer.acked(LOG, 200)
@@ -128,12 +128,12 @@ async def test_heads_are_said_while_a_commit_runs_in_a_thread(
         drop_publishes(monkeypatch, lambda message: isinstance(message, Batch))
         writer.send(LOG, 1)
         await writer.acked(LOG, 1)
-        index = next(iter(home.hub.home._partitions))
-        committing = home.hub.home._committing
-        monkeypatch.setattr(home.hub.home, "_committing", {*range(16)})
-        assert index in home.hub.home._committing
-        home.hub.interest.say_heads(home.hub.home.heads)
-        monkeypatch.setattr(home.hub.home, "_committing", committing)
+        index = next(iter(home.parts.home._partitions))
+        committing = home.parts.home._committing
+        monkeypatch.setattr(home.parts.home, "_committing", {*range(16)})
+        assert index in home.parts.home._committing
+        home.parts.interest.send_heads(home.parts.home.heads)
+        monkeypatch.setattr(home.parts.home, "_committing", committing)
         await reader.has(LOG, 1)
         assert reader.seqs(LOG) == [1]
 
@@ -149,26 +149,26 @@ async def test_events_are_best_effort(cluster: Cluster, monkeypatch: pytest.Monk
     late.send(LOG, 1)
     await reader.has(LOG, 1)
     assert not [e for e in reader.received if isinstance(e, Roster) and ["late", ""] in e.joined]
-    assert other.hub.repairs == 0
+    assert other.parts.repair.repaired == 0
 
 
 async def test_a_turn_that_fails_is_made_up_for(
     single: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug in one turn, then silence: what it had still to do is done all the same."""
-    hub = single.workers[0].hub
+    parts = single.workers[0].parts
     reader = await TestClient.login(single.workers[0], "reader")
     writer = await TestClient.login(single.workers[0], "writer")
     await reader.join(LOG)
-    distribute = hub._distribute
+    distribute = parts.fanout.distribute
 
     def failing(now: float) -> None:
-        monkeypatch.setattr(hub, "_distribute", distribute)
+        monkeypatch.setattr(parts.fanout, "distribute", distribute)
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(hub, "_distribute", failing)
-    hub._turn()
-    monkeypatch.setattr(hub, "_distribute", failing)
+    monkeypatch.setattr(parts.fanout, "distribute", failing)
+    parts.turn.run()
+    monkeypatch.setattr(parts.fanout, "distribute", failing)
     writer.send(LOG, 1)
     await reader.has(LOG, 1)
     assert (await writer.acked(LOG, 1)).seq == 1

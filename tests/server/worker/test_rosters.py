@@ -247,7 +247,7 @@ async def test_a_departure_is_told_after_the_grace(cluster: Cluster) -> None:
     await quiet.join(LOG)
     await leaver.join(LOG)
     await quiet.expect(Roster, lambda e: e.total == 2)
-    rosters = cluster.home(LOG).hub.rosters
+    rosters = cluster.home(LOG).parts.rosters
     leaver.disconnect()
     await until(lambda: rosters.members(Who(1, LOG)).total == 1, "the roster without the leaver")
     told = await quiet.expect(Roster, lambda e: e.left)
@@ -284,6 +284,6 @@ async def test_a_room_of_three_hundred(cluster: Cluster) -> None:
     await clients[0].expect(Roster, lambda e: e.total == 300)
     for client in clients[100:]:
         client.disconnect()
-    rosters = cluster.home(LOG).hub.rosters
+    rosters = cluster.home(LOG).parts.rosters
     await until(lambda: rosters.members(Who(1, LOG)).total == 100, "the others to be gone")
     await clients[0].expect(Roster, lambda e: e.total == 100)

@@ -118,7 +118,7 @@ async def test_a_reader_that_is_ahead_of_its_new_worker(
     await keeper.join(LOG)
     writer = await TestClient.login(home, "writer")
     drop_publishes(monkeypatch, lambda message: isinstance(message, Batch))
-    monkeypatch.setattr(home.hub.interest, "say_heads", lambda _: None)
+    monkeypatch.setattr(home.parts.interest, "send_heads", lambda _: None)
     writer.send(LOG, 1, 5)
     ack = await writer.acked(LOG, 5)
     roamer = await TestClient.login(other, "roamer")
@@ -146,7 +146,7 @@ async def test_join_while_the_home_is_dead(cluster: Cluster) -> None:
     await cluster.kill(home.index)
     client.send_envelopes(Join(7, LOG, None, 0, 3), Leave(8, LOG), Join(9, LOG, None, 0, 1))
     gone.send_envelopes(Join(7, LOG, None, 0, 3))
-    feeds = other.hub.fanout.feeds
+    feeds = other.parts.feeds.by_log
     await until(lambda: LOG in feeds and len(feeds[LOG].joining) == 2, "the joins to arrive")
     gone.disconnect()
     await gone.gone(other)  # noticed although nothing is read from it
@@ -156,7 +156,7 @@ async def test_join_while_the_home_is_dead(cluster: Cluster) -> None:
     requests = [e.request for e in client.received if isinstance(e, Joined | Left)]
     assert requests == [7, 8, 9]
     assert client.seqs(LOG)[-1] == 5
-    assert [session.name for session in other.feed(LOG).members] == ["client"]
+    assert list(other.feed(LOG).here) == ["client"]
 
 
 async def test_feeds_of_the_gone_are_dropped(cluster: Cluster) -> None:
@@ -166,14 +166,14 @@ async def test_feeds_of_the_gone_are_dropped(cluster: Cluster) -> None:
     for number in range(50):
         await client.join(f"room{number}")
     await client.join(LOG)
-    assert LOG in home.hub.interest.logs
+    assert LOG in home.parts.interest.logs
     client.disconnect()
     await client.gone(other)
-    hubs = (home.hub, other.hub)
-    assert not any(hub.fanout.feeds for hub in hubs)
-    await until(lambda: not any(hub.interest.logs for hub in hubs), "the interest to end")
-    await until(lambda: not any(hub.rosters._logs for hub in hubs), "the rosters to end")
-    assert not any(logs for hub in hubs for logs in hub.rosters._of_port.values())
+    both = (home.parts, other.parts)
+    assert not any(parts.feeds.by_log for parts in both)
+    await until(lambda: not any(parts.interest.logs for parts in both), "the interest to end")
+    await until(lambda: not any(parts.rosters._logs for parts in both), "the rosters to end")
+    assert not any(logs for parts in both for logs in parts.rosters._of_port.values())
 
 
 async def test_stored_state_that_went_back_ends_the_members(cluster: Cluster) -> None:
@@ -184,7 +184,7 @@ async def test_stored_state_that_went_back_ends_the_members(cluster: Cluster) ->
     await client.join(LOG)
     writer.send(LOG, 1, 3)
     await client.has(LOG, 3)
-    other.hub.head_said(LOG, client.entries(LOG)[-1].epoch, 1)
+    other.parts.feeds.on_head(LOG, client.entries(LOG)[-1].epoch, 1)
     await client.gone(other)
     assert client.closed is not None
     assert client.closed.code == CloseCode.INTERNAL
@@ -201,9 +201,9 @@ async def test_joins_that_are_refused(single: Cluster) -> None:
     client.send_envelopes(Join(3, LOG, None, 0, 10_001), Leave(4, LOG))
     await client.expect(Error, count=4)
     assert [e.request for e in client.received if isinstance(e, Error)] == [1, 2, 3, 4]
-    assert not worker.hub.fanout.feeds
+    assert not worker.parts.feeds.by_log
     await client.join(LOG)
     client.send_envelopes(Join(5, LOG, None, 0, 0))
     await client.expect(Error, count=5)
-    assert len(worker.feed(LOG).members) == 1
+    assert len(worker.feed(LOG).subscriptions) == 1
     assert not [e for e in client.received if isinstance(e, Behind)]

@@ -8,15 +8,16 @@ of references, the kernel ``KERNEL_NOTSENT_LOWAT_BYTES`` of unsent ones.
 
 from __future__ import annotations
 
-import os
+from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from relay import limits
 from relay.server.worker.delivery.batch import EVENT, Batch
 
 if TYPE_CHECKING:
-    import asyncio
-
+    from relay.server.worker.delivery.stream import Stream
+    from relay.server.worker.wakeup import Wakeup
     from relay.wire.connection import Connection
 
 Item = bytes | Batch
@@ -25,26 +26,40 @@ Item = bytes | Batch
 class Outbox:
     """Bytes owed to one connection; one record and one write per loop turn as long as they fit."""
 
-    __slots__ = ("_connection", "_fd", "_transport", "answers", "items", "paused", "size")
+    __slots__ = (
+        "_answering", "_closed", "_connection", "_queued", "_stream", "_wakeup", "answers", "items",
+        "on_answers_read", "size",
+    )  # fmt: skip
 
-    def __init__(self, connection: Connection, transport: asyncio.Transport, fd: int) -> None:
-        """Begin with nothing owed.
+    def __init__(
+        self, connection: Connection, stream: Stream, answering: deque[Outbox], wakeup: Wakeup
+    ) -> None:
+        """Begin with nothing owed. Made by ``Flusher.outbox``.
 
         Args:
             connection: seals records.
-            transport: takes what the kernel does not.
-            fd: the transport's socket. It is the transport's until ``close`` is called.
+            stream: takes them.
+            answering: where it queues itself when it has answers, to be flushed before others.
+            wakeup: asks for the turn that flushes.
         """
         self._connection = connection
-        self._transport = transport
-        self._fd = fd
+        self._stream = stream
+        self._answering = answering
+        self._wakeup = wakeup
+        self._queued = False
+        self._closed = False
         self.items: list[Item] = []
         self.size = 0
         """Bytes of all items. ``fanout`` adds batches by itself: it is the hot loop."""
         self.answers = 0
         """Bytes of those that are the connection's own."""
-        self.paused = False
-        """True while the transport holds anything, and after the end."""
+        self.on_answers_read: Callable[[], None] | None = None
+        """Called once, when the answers are within ``ANSWERS_BYTES_MAX`` again."""
+
+    @property
+    def paused(self) -> bool:
+        """True while the stream takes nothing."""
+        return self._stream.paused
 
     def put(self, content: bytes) -> None:
         """Queue bytes of this connection alone: whole envelopes. Never dropped."""
@@ -52,10 +67,30 @@ class Outbox:
         self.size += len(content)
         self.answers += len(content)
 
+    def answer(self, envelope: bytes) -> None:
+        """Queue an answer to this connection; it leaves at the end of this turn."""
+        if self._closed:
+            return
+        self.put(envelope)
+        if not self._queued:
+            self._queued = True
+            self._answering.append(self)
+            self._wakeup.request()
+
+    @property
+    def answers_full(self) -> bool:
+        """True when the peer has so many answers to read that it must not ask for more."""
+        return self.answers > limits.ANSWERS_BYTES_MAX
+
+    def flush_answers(self, now: float) -> None:
+        """As ``flush``, taken from the queue of those that have answers."""
+        self._queued = False
+        self.flush(now)
+
     def flush(self, now: float) -> None:
-        """Seal and write what the transport takes. Called once per turn, at its end."""
+        """Seal and write what the stream takes. Called once per turn, at its end."""
         items = self.items
-        if self.paused or not items:
+        if not items or self._stream.paused:
             return
         if self.size <= limits.RECORD_CONTENT_BYTES_MAX:
             # The usual case: all of it fits one record. The hot loop of a delivery: every call and
@@ -67,29 +102,20 @@ class Outbox:
                 content = item.content if type(item) is Batch else item  # type: ignore[assignment]
             items.clear()
             self.size = self.answers = 0
-            self._write(self._connection.seal(content, now))
+            self._stream.write(self._connection.seal(content, now))
             return
         start = 0
-        while start < len(items) and not self.paused:
+        while start < len(items) and not self._stream.paused:
             start, content = self._next_record(start)
-            self._write(self._connection.seal(content, now))
+            self._stream.write(self._connection.seal(content, now))
         self._keep(items[start:])
-
-    def _write(self, record: bytes) -> None:
-        """Write to the socket itself; the transport holds nothing, or it would be paused.
-
-        It saves 6 % of a delivery (docs/performance.md): the transport's own objects of a thousand
-        connections are not in the processor's caches.
-        """
-        try:
-            sent = os.write(self._fd, record)
-        except OSError:
-            sent = 0  # it takes nothing now; or it has failed, which the transport meets and says
-        if sent < len(record):
-            self._transport.write(record[sent:])
+        # Answers above their bound never fit one record: they always come by here.
+        if self.on_answers_read is not None and not self.answers_full:
+            called, self.on_answers_read = self.on_answers_read, None
+            called()
 
     def _next_record(self, start: int) -> tuple[int, bytes]:
-        """Join items from ``start`` while they fit one record; return (index behind, bytes)."""
+        """Join items from ``start`` while they fit one record; return (index after, bytes)."""
         size = 0
         parts: list[bytes] = []
         for item in self.items[start:]:
@@ -112,16 +138,12 @@ class Outbox:
         self._keep([item for item in self.items if not isinstance(item, Batch)])
         return first
 
-    def clear(self) -> None:
-        """Forget everything."""
+    def close(self) -> None:
+        """Forget everything, and take nothing any more."""
         self.items.clear()
         self.size = self.answers = 0
-
-    def close(self) -> None:
-        """Never write again: the socket's number will be another connection's."""
-        self.clear()
-        self.paused = True
-        self._fd = -1
+        self._closed = True
+        self.on_answers_read = None
 
     def _keep(self, items: list[Item]) -> None:
         self.items[:] = items
@@ -131,3 +153,6 @@ class Outbox:
 
 def _content(item: Item) -> bytes:
     return item.content if type(item) is Batch else item  # type: ignore[return-value]
+
+
+assert limits.ANSWERS_BYTES_MAX >= limits.RECORD_CONTENT_BYTES_MAX

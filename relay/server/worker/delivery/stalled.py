@@ -11,12 +11,9 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from relay.wire.codes import CloseCode
-
-if TYPE_CHECKING:
-    from relay.server.worker.connection.session import Session
 
 BUDGET_BYTES: Final = 64 * 1024 * 1024
 CROWDED_BYTES: Final = BUDGET_BYTES * 3 // 4
@@ -29,8 +26,35 @@ NAMED_MAX: Final = 20
 log = logging.getLogger("relay.worker")
 
 
-class Pressure:
-    """The stuck transports of one worker, longest stuck first."""
+class Owner(Protocol):
+    """Whose connection it is."""
+
+    @property
+    def name(self) -> str:
+        """The client's name."""
+
+    def close(self, code: int, retry_after_s: int = 0, detail: str = "") -> None:
+        """End the connection."""
+
+
+class Buffered(Protocol):
+    """A stream whose transport holds bytes."""
+
+    @property
+    def peer(self) -> str:
+        """The peer's address."""
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes it holds."""
+
+    @property
+    def receiver(self) -> Owner:
+        """Whose it is."""
+
+
+class StalledConnections:
+    """The stuck streams of one worker, longest stuck first."""
 
     def __init__(self, clock: Callable[[], float], timeout_s: float) -> None:
         """Begin.
@@ -41,14 +65,14 @@ class Pressure:
         """
         self._clock = clock
         self._timeout_s = timeout_s
-        self._stuck: OrderedDict[Session, tuple[float, int]] = OrderedDict()
+        self._stuck: OrderedDict[Buffered, tuple[float, int]] = OrderedDict()
         """When it last took something, and how many bytes it had waiting then."""
-        self._behind: dict[str, int] = {}
-        """Names that fell behind since it was last said, and how often."""
-        self._leaving: dict[Session, int] = {}
+        self._fell_behind: dict[str, int] = {}
+        """Names that fell behind since it was last logged, and how often."""
+        self._closing: dict[Buffered, int] = {}
         """Closed here; they hold their bytes until these have left or the time for that is up."""
         self.bytes = 0
-        """Of all of them, those that leave too."""
+        """Of all of them, those that are closing too."""
         self.fell_behind = 0
         self.too_slow = 0
 
@@ -57,52 +81,53 @@ class Pressure:
         """True when readers that are behind must wait for others to take their bytes."""
         return self.bytes > CROWDED_BYTES
 
-    def add(self, session: Session) -> None:
+    def add(self, stream: Buffered) -> None:
         """The kernel takes no more of a connection, and its transport holds the rest."""
-        size = session.buffered
-        self._stuck[session] = (self._clock(), size)
+        size = stream.buffered
+        self._stuck[stream] = (self._clock(), size)
         self.bytes += size
 
-    def remove(self, session: Session) -> None:
+    def remove(self, stream: Buffered) -> None:
         """It holds nothing any more, or is gone."""
-        found = self._stuck.pop(session, None)
-        self.bytes -= self._leaving.pop(session, 0) if found is None else found[1]
+        found = self._stuck.pop(stream, None)
+        self.bytes -= self._closing.pop(stream, 0) if found is None else found[1]
 
-    def behind(self, name: str) -> None:
+    def count_behind(self, name: str) -> None:
         """A reader has left live because it takes less than its logs bring."""
         self.fell_behind += 1
-        self._behind[name] = self._behind.get(name, 0) + 1
+        self._fell_behind[name] = self._fell_behind.get(name, 0) + 1
 
     def sweep(self, now: float) -> None:
-        """Close who takes nothing; say who is slow. Called about once a second."""
+        """Close who takes nothing; log who is slow. Called about once a second."""
         timeout_s = min(self._timeout_s, CROWDED_TIMEOUT_S) if self.crowded else self._timeout_s
-        for session, (since, size) in list(self._stuck.items()):
-            left = session.buffered
+        for stream, (since, size) in list(self._stuck.items()):
+            left = stream.buffered
             if size - left >= PROGRESS_BYTES_MIN:
-                self._stuck[session] = (now, left)
-                self._stuck.move_to_end(session)
+                self._stuck[stream] = (now, left)
+                self._stuck.move_to_end(stream)
                 self.bytes -= size - left
             elif now - since >= timeout_s:
-                self._close(session, "took nothing for too long")
+                self._close(stream, "took nothing for too long")
         excess = sum([size for _, size in self._stuck.values()]) - BUDGET_BYTES
         while excess > 0:
-            session, (_, size) = next(iter(self._stuck.items()))
+            stream, (_, size) = next(iter(self._stuck.items()))
             excess -= size
-            self._close(session, "too many bytes wait in this worker")
-        if self._behind:
-            named = sorted(self._behind, key=lambda name: -self._behind[name])
+            self._close(stream, "too many bytes wait in this worker")
+        if self._fell_behind:
+            named = sorted(self._fell_behind, key=lambda name: -self._fell_behind[name])
             log.warning(
                 "readers_fell_behind",
                 extra={
-                    "readers": {name: self._behind[name] for name in named[:NAMED_MAX]},
+                    "readers": {name: self._fell_behind[name] for name in named[:NAMED_MAX]},
                     "total": len(named),
                 },
             )
-            self._behind.clear()
+            self._fell_behind.clear()
 
-    def _close(self, session: Session, why: str) -> None:
+    def _close(self, stream: Buffered, why: str) -> None:
         self.too_slow += 1
-        log.warning("reader_too_slow", extra={"reader": session.name, "peer": session.peer})
-        # Its bytes count until connection_lost: or those who wait would take their place too soon.
-        _, self._leaving[session] = self._stuck.pop(session)
-        session.close(CloseCode.TOO_SLOW, detail=why)
+        owner = stream.receiver
+        log.warning("reader_too_slow", extra={"reader": owner.name, "peer": stream.peer})
+        # Its bytes count until it is gone: or those who wait would take their place too soon.
+        _, self._closing[stream] = self._stuck.pop(stream)
+        owner.close(CloseCode.TOO_SLOW, detail=why)

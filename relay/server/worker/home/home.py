@@ -1,4 +1,4 @@
-"""The home of logs: numbers, commits, acknowledges, publishes. In that order, once per loop turn.
+"""The home of logs: numbers, commits, acknowledges, publishes. In that order, in every turn.
 
 Everything that arrived for a partition in one loop turn is one group commit. A message is accepted
 once it is committed, and only then acknowledged or shown to anybody (rule 2). Before each commit
@@ -9,84 +9,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final
 
 from relay import limits
-from relay.bus.link import Port
-from relay.bus.messages import (
-    ITEMS_PER_MESSAGE,
-    Acks,
-    Batch,
-    Refused,
-    Subscribe,
-    Subscribed,
-)
+from relay.bus.messages import ITEMS_PER_MESSAGE, Acks, Refused, Subscribed
 from relay.chat.entries import Head, Submission
 from relay.chat.partition import PARTITIONS, partition_of
-from relay.server.worker.home.interest import Interest
-from relay.store.errors import NotTheWriter, StoreError, StoreFull, StoreUnavailable
-from relay.store.log import (
-    Expected,
-    IdConflict,
-    Outcome,
-    Partition,
-    Reader,
-    Repeated,
-    Stored,
-    UnknownOutcome,
-)
+from relay.server.worker.home.commits import Commit, Waiting
+from relay.server.worker.home.publish import batches
+from relay.store.errors import NotTheWriter, StoreError, StoreFull
+from relay.store.log import Expected, IdConflict, Outcome, Repeated, Stored, UnknownOutcome
 from relay.wire.codes import ErrorCode
 
-RETRY_MS: Final = 500
-"""When a sender tries again after a store that cannot be written."""
+if TYPE_CHECKING:
+    from relay.bus.link import Port
+    from relay.bus.messages import Subscribe
+    from relay.server.worker.home.attached import Attached
+    from relay.server.worker.home.commits import Commits
+    from relay.server.worker.home.interest import Interest
+    from relay.store.log import Partition, Reader
+
 QUEUED_BYTES_MAX: Final = 64 * 1024 * 1024
 """Submissions held while commits wait for a checkpoint; beyond it: BUSY. Credits of the workers
 that forward (``forward.CREDIT_BYTES``) keep it from being reached."""
 log = logging.getLogger("relay.worker")
-
-
-class Waiting(NamedTuple):
-    """A submission that waits for the commit of this turn, and where its answer goes."""
-
-    port: Port
-    tag: int
-    submission: Submission
-
-
-class CommitRunner(Protocol):
-    """Runs a group commit: at once (durability "process") or in a thread ("power")."""
-
-    def __call__(
-        self,
-        partition: Partition,
-        batch: list[Submission],
-        now_ms: int,
-        done: Callable[[list[Outcome] | StoreError], None],
-    ) -> None:
-        """Append a batch, then call ``done`` in the loop's thread with what came of it."""
-
-
-def commit_at_once(
-    partition: Partition,
-    batch: list[Submission],
-    now_ms: int,
-    done: Callable[[list[Outcome] | StoreError], None],
-) -> None:
-    """Commit in the loop: 13 µs for one message, far below a thread's hand-over."""
-    done(append(partition, batch, now_ms))
-
-
-def append(
-    partition: Partition, batch: list[Submission], now_ms: int
-) -> list[Outcome] | StoreError:
-    """Append a batch. Raises nothing: whatever happens, its senders must be answered."""
-    try:
-        return partition.append(batch, now_ms)
-    except StoreError as error:
-        return error
-    except Exception:
-        log.exception("commit_failed")
-        return StoreUnavailable("an internal error")
 
 
 class Home:
@@ -95,41 +41,37 @@ class Home:
     def __init__(
         self,
         *,
-        owns: Callable[[int], bool],
+        attached: Attached,
         open_partition: Callable[[int], Partition],
+        reader_of: Callable[[str], Reader],
         wall_clock_ms: Callable[[], int],
         interest: Interest,
-        refuse: Callable[[Port, int], None],
-        reader_of: Callable[[str], Reader],
-        run_commit: CommitRunner = commit_at_once,
+        commits: Commits,
     ) -> None:
         """Begin with no partition open.
 
         Args:
-            owns: tells whether a partition is this worker's.
+            attached: who is told that a partition has no home here.
             open_partition: opens one for writing; raises StoreError.
+            reader_of: reads a log whose partition cannot be opened for writing.
             wall_clock_ms: milliseconds since 1970.
             interest: where batches go.
-            refuse: tells a worker that a partition has no home here now.
-            reader_of: reads a log whose partition cannot be opened for writing.
-            run_commit: where commits run.
+            commits: where commits run.
         """
-        self._owns = owns
+        self._attached = attached
+        self._owns = attached.owns
         self._open_partition = open_partition
+        self._reader_of = reader_of
         self._wall_clock_ms = wall_clock_ms
         self._interest = interest
-        self._refuse = refuse
-        self._reader_of = reader_of
+        self._commits = commits
         self._troubles: dict[int, str] = {}
-        """Partitions that cannot be written, and why: said once, not with every attempt."""
-        self._run_commit = run_commit
+        """Partitions that cannot be written, and why: logged once, not with every attempt."""
         self._partitions: dict[int, Partition] = {}
         self._waiting: dict[int, list[Waiting]] = {}
         self._waiting_bytes = 0
-        self.fresh = False
-        """True when something was submitted since the last ``commit`` began."""
         self._committing: set[int] = set()
-        """Partitions with a commit in a thread; always empty with durability "process"."""
+        """Partitions whose commit has begun and is not finished."""
         self._subscribing: dict[int, list[tuple[Port, str]]] = {}
         self.accepted = 0
 
@@ -139,10 +81,9 @@ class Home:
         size = len(submission.body)
         if self._waiting_bytes + size > QUEUED_BYTES_MAX:
             text = "the log's home cannot keep up"
-            port.send(Refused(tag, int(ErrorCode.BUSY), RETRY_MS, text))
+            port.send(Refused(tag, int(ErrorCode.BUSY), limits.RETRY_MS, text))
             return
         self._waiting_bytes += size
-        self.fresh = True
         index = partition_of(submission.log)
         group = self._waiting.get(index)
         if group is None:
@@ -171,7 +112,7 @@ class Home:
         self._interest.drop(port)
 
     def forget(self, port: Port, partition: int) -> None:
-        """A worker says anew what it has in a partition, what is not committed yet, too."""
+        """A worker is about to send anew what it has in a partition, uncommitted sends too."""
         waiting = self._subscribing.get(partition, [])
         waiting[:] = [each for each in waiting if each[0] is not port]
         self._interest.forget(port, partition)
@@ -186,7 +127,7 @@ class Home:
             head = self._head(index, name)
         except StoreError as error:
             self._trouble(index, error)
-            self._refuse(port, index)
+            self._attached.refuse(port, index)
             return
         self._interest.add(name, port)
         port.send(Subscribed(name, head.epoch, head.seq))
@@ -247,28 +188,31 @@ class Home:
                 self._partitions.pop(index).close()
 
     def close(self) -> None:
-        """Commit what waits and close all partitions cleanly."""
-        self.commit()
+        """Close all partitions cleanly. What waits for a commit is not committed by this."""
         for partition in self._partitions.values():
             partition.close()
         self._partitions.clear()
 
     # --- committing ---------------------------------------------------------------------------
-    def commit(self) -> bool:
-        """Commit what waits, one group per partition; acknowledge; publish.
+    def commit(self) -> None:
+        """Commit what waits, one group per partition; acknowledge; publish."""
+        if self._waiting:
+            for index in list(self._waiting):
+                self._begin(index)
+        for commit in self._commits.finished():
+            self._finish(commit)
 
-        Returns:
-            True while something still waits for a held partition.
-        """
-        self.fresh = False
-        waiting = self._waiting
-        if not waiting:
-            return False
-        for index in list(waiting):
-            self._commit_partition(index)
-        return not self._committing.issuperset(waiting)
+    @property
+    def waits_for_checkpoint(self) -> bool:
+        """True when submissions wait whose commit could not begin: look again soon."""
+        return bool(self._waiting) and not self._committing.issuperset(self._waiting)
 
-    def _commit_partition(self, index: int) -> None:
+    @property
+    def busy(self) -> bool:
+        """True while anything that was submitted is not committed and answered."""
+        return bool(self._waiting or self._committing)
+
+    def _begin(self, index: int) -> None:
         if index in self._committing:
             return
         if not self._owns(index):
@@ -284,18 +228,11 @@ class Home:
             return
         if partition.held:
             return
-        group = self._take(index)
         self._committing.add(index)
-        self._run_commit(
-            partition,
-            [waiting.submission for waiting in group],
-            self._wall_clock_ms(),
-            lambda outcomes: self._committed(index, group, outcomes),
-        )
+        self._commits.begin(index, partition, self._take(index), self._wall_clock_ms())
 
-    def _committed(
-        self, index: int, group: list[Waiting], outcomes: list[Outcome] | StoreError
-    ) -> None:
+    def _finish(self, commit: Commit) -> None:
+        index, group, outcomes = commit
         self._committing.discard(index)
         if isinstance(outcomes, StoreError):
             self._failed(index, group, outcomes)
@@ -318,14 +255,14 @@ class Home:
     def _not_home(self, index: int) -> None:
         ports = dict.fromkeys(waiting.port for waiting in self._take(index))
         for port in ports:
-            self._refuse(port, index)
+            self._attached.refuse(port, index)
 
     def _failed(self, index: int, group: list[Waiting], error: StoreError) -> None:
         self._trouble(index, error)
         full = isinstance(error, StoreFull)
         text = "the disk is full" if full else "the store is unavailable"
         for port, tag, _ in group:
-            port.send(Refused(tag, int(ErrorCode.UNAVAILABLE), RETRY_MS, text))
+            port.send(Refused(tag, int(ErrorCode.UNAVAILABLE), limits.RETRY_MS, text))
 
     def _trouble(self, index: int, error: StoreError) -> None:
         reason = str(error)
@@ -344,26 +281,6 @@ class Home:
         for name, rows in by_log.items():
             for batch in batches(name, rows):
                 self._interest.publish(batch)
-
-
-def batches(name: str, rows: list[Stored]) -> list[Batch]:
-    """Return committed rows of one log as bus batches of at most one record each."""
-    found: list[Batch] = []
-    start = size = 0
-    for index, row in enumerate(rows):
-        length = len(row.packed)
-        if index > start and size + length > limits.RECORD_CONTENT_BYTES_MAX:
-            found.append(_batch(name, rows[start:index]))
-            start, size = index, 0
-        size += length
-    found.append(_batch(name, rows[start:]))
-    return found
-
-
-def _batch(name: str, rows: list[Stored]) -> Batch:
-    last = rows[-1]
-    content = last.packed if len(rows) == 1 else b"".join([row.packed for row in rows])
-    return Batch(name, rows[0].prev, last.epoch, last.seq, len(rows), content)
 
 
 def _answer(group: list[Waiting], outcomes: list[Outcome]) -> None:

@@ -1,4 +1,4 @@
-"""Home side: which workers have members of a log, and what they are to be told of its end."""
+"""Which workers have members of a log, and what they are to be told of its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Interest:
         """Log to the workers that follow it."""
         self._of_port: dict[Port, set[str]] = {}
         self._published: dict[Port, dict[str, None]] = {}
-        """Per worker, the logs that it has been sent something of since heads were last said."""
+        """Per worker, the logs that it has been sent something of since heads were last sent."""
 
     def add(self, log: str, port: Port) -> None:
         """A worker follows a log from now on."""
@@ -45,7 +45,7 @@ class Interest:
         self._published.pop(port, None)
 
     def forget(self, port: Port, partition: int) -> None:
-        """A worker follows nothing in a partition, until it says again what."""
+        """A worker follows nothing in a partition, until it sends again what."""
         for log in list(self._of_port.get(port, ())):
             if partition_of(log) == partition:
                 self.remove(log, port)
@@ -57,7 +57,7 @@ class Interest:
             if type(message) is Batch and isinstance(port, Link):
                 self._published.setdefault(port, {})[message.log] = None
 
-    def say_heads(self, heads_of: HeadsOf) -> None:
+    def send_heads(self, heads_of: HeadsOf) -> None:
         """Tell each worker the heads of what it was sent lately: no tail is lost in silence.
 
         Called about once a second. A link with publishes still waiting is left for the next time:
@@ -67,10 +67,10 @@ class Interest:
             if isinstance(port, Link) and not port.idle:
                 continue
             del self._published[port]
-            self.say(port, names, heads_of)
+            self.send(port, names, heads_of)
 
     @staticmethod
-    def say(port: Port, names: Iterable[str], heads_of: HeadsOf) -> None:
+    def send(port: Port, names: Iterable[str], heads_of: HeadsOf) -> None:
         """Tell one worker the heads of some logs."""
         heads = heads_of(list(names))
         for start in range(0, len(heads), ITEMS_PER_MESSAGE):

@@ -1,9 +1,9 @@
-"""Home side: who holds which name, over all workers. An instance proves itself by its secret.
+"""Who holds which name, over all workers. An instance proves itself by its secret.
 
 Rule 13: the same instance coming back replaces its ghost at once; another one is refused. Which of
 two is the ghost is told by when their connections were accepted, not by whose claim comes first: a
-worker that was stopped, or cut off from here, may speak of its ghost last. After this home began
-(a restart), names stay reserved until the other workers have said again which they hold.
+worker that was stopped, or cut off from here, may report its ghost last. After this home began
+(a restart), names stay reserved until the other workers have reported again which they hold.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Holder(NamedTuple):
         return f"Holder(tag={self.tag})"
 
 
-class NameBook:
+class NameRegistry:
     """The names whose inbox logs have their home here."""
 
     def __init__(self, clock: Callable[[], float], silent: Callable[[set[int]], bool]) -> None:
@@ -48,28 +48,28 @@ class NameBook:
         self._silent = silent
         self._held: dict[str, Holder] = {}
         self._waiting: list[tuple[Port, Claim]] = []
-        self._doubtful: dict[Port, set[str]] = {}
-        """Names that a worker held and is about to say again, or has lost meanwhile."""
+        self._unconfirmed: dict[Port, set[str]] = {}
+        """Names that a worker held and is about to report again, or has lost meanwhile."""
         self._announced: set[int] = set()
         self._settle_by = clock() + SETTLE_S_MAX
         self._settled = False
 
     def unsettle(self) -> None:
-        """Partitions came from another worker: everybody has to say again what it holds."""
+        """Partitions came from another worker: everybody has to report again what it holds."""
         self._announced.clear()
         self._settle_by = self._clock() + SETTLE_S_MAX
         self._settled = False
 
     def announced(self, port: Port) -> None:
-        """A worker has said everything that it holds."""
-        for name in self._doubtful.pop(port, ()):
+        """A worker has reported everything that it holds."""
+        for name in self._unconfirmed.pop(port, ()):
             if name in self._held and self._held[name].port is port:
                 del self._held[name]
         self._announced.add(port.generation)
         self.settle()
 
     def settle(self) -> None:
-        """Answer the claims that waited, once all workers have spoken or their time is up."""
+        """Answer the claims that waited, once all workers have reported or their time is up."""
         if not self._settled:
             if self._clock() < self._settle_by and self._silent(self._announced):
                 return
@@ -86,9 +86,9 @@ class NameBook:
             self._waiting.append((port, claim))
             self.settle()
 
-    def doubt(self, port: Port, partition: int) -> None:
-        """A worker says anew which names it holds: what it does not say again is free."""
-        names = self._doubtful.setdefault(port, set())
+    def mark_unconfirmed(self, port: Port, partition: int) -> None:
+        """A worker is about to report anew which names it holds: what it leaves out is free."""
+        names = self._unconfirmed.setdefault(port, set())
         names.update(
             name
             for name, held in self._held.items()
@@ -101,7 +101,7 @@ class NameBook:
         ]
 
     def _answer(self, port: Port, claim: Claim) -> None:
-        self._doubtful.get(port, set()).discard(claim.name)
+        self._unconfirmed.get(port, set()).discard(claim.name)
         held = self._held.get(claim.name)
         if held is not None and (held.port, held.tag) != (port, claim.tag):
             same = hmac.compare_digest(held.secret, claim.secret)
@@ -127,5 +127,5 @@ class NameBook:
         """A worker is gone, and its sessions with it."""
         self._held = {name: held for name, held in self._held.items() if held.port is not port}
         self._waiting = [waiting for waiting in self._waiting if waiting[0] is not port]
-        self._doubtful.pop(port, None)
+        self._unconfirmed.pop(port, None)
         self._announced.discard(port.generation)

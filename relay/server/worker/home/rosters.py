@@ -1,4 +1,4 @@
-"""Home side: who follows a log, over all workers, and the changes that members are told.
+"""Who follows a log, over all workers, and the changes that members are told.
 
 Rule 13: presence is derived. A worker's part of a roster goes with its link. A join storm is a few
 envelopes, not one per join and member: the changes of one turn are told together, and in a room
@@ -98,7 +98,7 @@ class Rosters:
         """When a change that waits (a departure, a large room's count) is to be told."""
 
     def change(self, port: Port, message: Presence) -> None:
-        """Take what a worker says of its connections."""
+        """Take a worker's changes."""
         roster = self._logs.get(message.log)
         if roster is None:
             roster = Roster(int.from_bytes(self._random_bytes(7), "big"))
@@ -114,7 +114,7 @@ class Rosters:
             self.leave(log, port)
 
     def forget(self, port: Port, partition: int) -> None:
-        """A worker says anew who is there in the logs of a partition."""
+        """A worker is about to report anew who is there in the logs of a partition."""
         for log in list(self._of_port.get(port, ())):
             if partition_of(log) == partition:
                 self.leave(log, port)

@@ -1,9 +1,9 @@
 """Catching up: readers that are not live read the log, page by page, until they reach its head.
 
-Rule 5: pages of at most a record, round robin over members, a slice of time per loop turn, live
-traffic first. Join with history, resume, and falling behind are all this one act: read
-(cursor, H], and when cursor = H enter the live set in that same turn. Pages of history that clients
-ask for stand in the same queue.
+Rule 5: pages of at most a record, round robin over subscriptions, a slice of time per loop turn,
+live traffic first. Join with history, resume, and falling behind are all this one act: read
+(cursor, H], and when cursor = H enter the live set in that same turn. Requests for a page of
+history wait in the same queue.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
-from relay.server.worker.member.feed import Member
+from relay.server.worker.member.reply import Reply
 from relay.store.errors import StoreError
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Live, pack
 
 if TYPE_CHECKING:
-    from relay.server.worker.delivery.stalled import Pressure
+    from relay.server.worker.delivery.stalled import StalledConnections
+    from relay.server.worker.member.feed import Feed
+    from relay.server.worker.member.subscription import Subscription
+    from relay.server.worker.wakeup import Wakeup
     from relay.store.log import Reader
 
 SLICE_S: Final = 0.002
@@ -34,75 +37,84 @@ class Catchup:
     """The readers of a worker that are behind, in turn."""
 
     def __init__(
-        self, reader_of: Callable[[str], Reader], clock: Callable[[], float], pressure: Pressure
+        self,
+        reader_of: Callable[[str], Reader],
+        clock: Callable[[], float],
+        stalled: StalledConnections,
+        wakeup: Wakeup,
     ) -> None:
         self._reader_of = reader_of
         self._clock = clock
-        self._pressure = pressure
-        self._queue: deque[Member | Callable[[], None]] = deque()
+        self._stalled = stalled
+        self._wakeup = wakeup
+        self._queue: deque[tuple[Feed, Subscription] | Reply[None]] = deque()
         self._pages: OrderedDict[tuple[str, int], tuple[int, bytes]] = OrderedDict()
         self.pages_read = 0
 
     @property
     def busy(self) -> bool:
         """True when there is something to read, and the worker may hold it."""
-        return bool(self._queue) and not self._pressure.crowded
+        return bool(self._queue) and not self._stalled.crowded
 
     @property
     def waiting(self) -> int:
         """How many readers are behind and not held up by their own socket."""
         return len(self._queue)
 
-    def add(self, member: Member) -> None:
-        """Queue a member that is not live. One that its socket holds up is added again by it."""
-        if not member.queued:
-            member.queued = True
-            self._queue.append(member)
+    def add(self, feed: Feed, subscription: Subscription) -> None:
+        """Queue a subscription that is not live. One that its socket holds up is added by it."""
+        if not subscription.queued:
+            subscription.queued = True
+            self._queue.append((feed, subscription))
+            self._wakeup.request()
 
-    def ask(self, answer: Callable[[], None]) -> None:
-        """Queue a page of history: ``answer`` reads it and answers, or does nothing any more."""
-        self._queue.append(answer)
+    def turn(self) -> Reply[None]:
+        """Return what a request for a page of history awaits: its turn among the readers."""
+        reply: Reply[None] = Reply()
+        self._queue.append(reply)
+        self._wakeup.request()
+        return reply
 
     def run(self) -> None:
         """Serve pages for one slice of time."""
         deadline = self._clock() + SLICE_S
         while self.busy:
             reader = self._queue.popleft()
-            if isinstance(reader, Member):
-                self._serve_member(reader)
+            if isinstance(reader, Reply):
+                reader.resolve(None)
             else:
-                reader()
+                self._serve_subscription(*reader)
             if self._clock() >= deadline:
                 return
 
-    def _serve_member(self, member: Member) -> None:
-        member.queued = False
+    def _serve_subscription(self, feed: Feed, subscription: Subscription) -> None:
+        subscription.queued = False
         try:
-            self._serve(member)
+            self._serve(feed, subscription)
         except StoreError:
             # The reader's cursor is safe with the reader: it comes again, and resumes.
-            log.exception("catchup_failed", extra={"log": member.feed.log})
-            member.session.close(CloseCode.INTERNAL)
+            log.exception("catchup_failed", extra={"log": feed.log})
+            subscription.subscriber.close(CloseCode.INTERNAL)
 
-    def _serve(self, member: Member) -> None:
-        session, feed = member.session, member.feed
-        if feed.members.get(session) is not member or member.live:
+    def _serve(self, feed: Feed, subscription: Subscription) -> None:
+        if feed.subscriptions.get(subscription.subscriber) is not subscription or subscription.live:
             return
-        if session.outbox.paused:
-            return  # Session.resume_writing adds it again
-        if member.seq < feed.seq:
-            last, content = self._page(feed.log, member.seq, feed.seq)
+        outbox = subscription.outbox
+        if outbox.paused:
+            return  # Subscriptions.resume adds it again
+        if subscription.seq < feed.seq:
+            last, content = self._page(feed.log, subscription.seq, feed.seq)
             if content:
-                session.outbox.put(content)
-                session.outbox.flush(self._clock())
-            member.seq = last
-        if member.seq == feed.seq:
-            feed.enter_live(member)
-            session.answer(pack(Live(feed.log, feed.epoch, feed.seq)))
-        elif member.seq > feed.seq:
-            feed.ahead.append(member)  # the hub adds it again when H has moved
+                outbox.put(content)
+                outbox.flush(self._clock())
+            subscription.seq = last
+        if subscription.seq == feed.seq:
+            feed.enter_live(subscription)
+            outbox.answer(pack(Live(feed.log, feed.epoch, feed.seq)))
+        elif subscription.seq > feed.seq:
+            feed.ahead.append(subscription)  # Fanout adds it again when H has moved
         else:
-            self.add(member)
+            self.add(feed, subscription)
 
     def _page(self, log: str, after: int, upto: int) -> tuple[int, bytes]:
         """Return (last seq, bytes) of the next page. An empty page: the log has no more."""

@@ -1,94 +1,101 @@
-"""Member side: the names of this worker's sessions, as claimed from the names' homes."""
+"""The names of this worker's sessions, as claimed from the names' homes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
-from relay.bus.link import Port
 from relay.bus.messages import Claim, Claimed, Evict, Release
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
+from relay.server.worker.member.reply import Reply
+
+if TYPE_CHECKING:
+    from relay.bus.link import Port
+    from relay.server.worker.member.routes import Routes
 
 
-class Claimant(Protocol):
-    """A session that logs in, or has."""
+class NameClaim:
+    """One session's claim of a name, from HELLO to the session's end."""
 
-    def name_answered(self, granted: bool) -> None:
-        """The name's home has decided."""
+    __slots__ = ("granted", "name", "on_replaced", "reply", "secret", "since_us", "tag")
 
-    def replaced(self) -> None:
-        """The same client instance has connected again, here or on another worker."""
-
-
-class _Login(NamedTuple):
-    name: str
-    secret: bytes
-    session: Claimant
-    since_us: int
-    granted: bool
+    def __init__(
+        self, tag: int, name: str, secret: bytes, since_us: int, on_replaced: Callable[[], None]
+    ) -> None:
+        self.tag = tag
+        self.name = name
+        self.secret = secret
+        self.since_us = since_us
+        self.on_replaced = on_replaced
+        self.granted = False
+        self.reply: Reply[bool] = Reply()
+        """Whether the name is granted."""
 
     def __repr__(self) -> str:
-        return f"_Login({self.name})"
+        return f"NameClaim({self.tag}, {self.name!r})"
 
 
-class Logins:
+class Claims:
     """Claims by tag. A name has its home where its inbox would be."""
 
-    def __init__(self, port_of: Callable[[str], Port | None]) -> None:
-        self._port_of = port_of
-        self._logins: dict[int, _Login] = {}
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+        self._claims: dict[int, NameClaim] = {}
         self._count = 0
 
-    def claim(self, session: Claimant, name: str, secret: bytes, since_us: int) -> int:
-        """Ask for a name; ``name_answered`` follows, perhaps before this returns.
+    def claim(
+        self, name: str, secret: bytes, since_us: int, on_replaced: Callable[[], None]
+    ) -> NameClaim:
+        """Ask for a name. Await ``reply`` of what is returned; ``release`` it in the end.
 
-        ``since_us``: when the session's connection was accepted, see ``Claim``.
-
-        Returns:
-            The tag to ``release`` it with.
+        Args:
+            name: a legal handle.
+            secret: the instance's.
+            since_us: when the session's connection was accepted, see ``bus.messages.Claim``.
+            on_replaced: called when the name was granted, and the same client instance has
+                connected again, here or on another worker.
         """
         self._count += 1
-        tag = self._count
-        self._logins[tag] = _Login(name, secret, session, since_us, False)
-        port = self._port_of(INBOX_PREFIX + name)
+        claim = NameClaim(self._count, name, secret, since_us, on_replaced)
+        self._claims[claim.tag] = claim
+        port = self._routes.port_of(INBOX_PREFIX + name)
         if port is not None:
-            port.send(Claim(tag, name, secret, False, since_us))
-        return tag
+            port.send(Claim(claim.tag, name, secret, False, since_us))
+        return claim
 
-    def release(self, tag: int) -> None:
+    def release(self, claim: NameClaim) -> None:
         """A session has ended, whether its claim was answered or not."""
-        login = self._logins.pop(tag, None)
-        if login is not None:
-            port = self._port_of(INBOX_PREFIX + login.name)
-            if port is not None:
-                port.send(Release(tag, login.name))
+        if self._claims.pop(claim.tag, None) is None:
+            return  # refused or replaced: the home has forgotten it already
+        port = self._routes.port_of(INBOX_PREFIX + claim.name)
+        if port is not None:
+            port.send(Release(claim.tag, claim.name))
 
     def attach(self, partition: int, port: Port) -> None:
-        """A home is there (again): say what is held, and ask again for what is not answered."""
-        for tag, login in list(self._logins.items()):
-            if partition_of(INBOX_PREFIX + login.name) == partition:
-                name, secret, _, since_us, granted = login
-                port.send(Claim(tag, name, secret, granted, since_us))
+        """A home is there (again): tell what is held, and ask again for what is not answered."""
+        for claim in list(self._claims.values()):
+            if partition_of(INBOX_PREFIX + claim.name) == partition:
+                port.send(Claim(claim.tag, claim.name, claim.secret, claim.granted, claim.since_us))
 
-    def answered(self, message: Claimed) -> None:
+    def on_claimed(self, message: Claimed) -> None:
         """Take a home's answer."""
-        login = self._logins.get(message.tag)
-        if login is None:
+        claim = self._claims.get(message.tag)
+        if claim is None:
             return
         if not message.granted:
-            del self._logins[message.tag]
-            if login.granted:
+            del self._claims[message.tag]
+            if claim.granted:
                 # Another instance was heard first after a home's death; or this is a ghost.
-                login.session.replaced()
+                claim.on_replaced()
             else:
-                login.session.name_answered(False)
-        elif not login.granted:
-            self._logins[message.tag] = login._replace(granted=True)
-            login.session.name_answered(True)
+                claim.reply.resolve(False)
+        elif not claim.granted:
+            claim.granted = True
+            claim.reply.resolve(True)
 
-    def evicted(self, message: Evict) -> None:
+    def on_evict(self, message: Evict) -> None:
         """The same instance has come back elsewhere: this one is its ghost."""
-        login = self._logins.pop(message.tag, None)
-        if login is not None:
-            login.session.replaced()
+        claim = self._claims.pop(message.tag, None)
+        if claim is not None:
+            claim.on_replaced()

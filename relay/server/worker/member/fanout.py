@@ -1,4 +1,4 @@
-"""Fan-out: from what the feeds have received to the outboxes of their live members on this worker.
+"""Fan-out: from what the feeds have received to the outboxes of the live subscriptions.
 
 *Breathing*: after a distribution whose writes took T, the log rests for ``REST_FACTOR * T`` before
 the next one; the first entry after a rest leaves at once. One busy room then never takes more than
@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
-from relay.bus.messages import Batch as BusBatch
-from relay.bus.messages import Event
 from relay.chat.entries import NO_EPOCH
 from relay.server.worker.delivery.batch import EVENT, Batch
-from relay.server.worker.member.feed import Feed, Member
 
 if TYPE_CHECKING:
-    from relay.server.worker.delivery.outbox import Outbox
+    from relay.server.worker.delivery.flusher import Flusher
+    from relay.server.worker.member.catchup import Catchup
+    from relay.server.worker.member.feed import Feed
+    from relay.server.worker.member.feeds import Feeds
+    from relay.server.worker.member.subscription import Subscription
 
 REST_FACTOR: Final = 1.0
 """k of architecture.md ("about 0.5 to 1")."""
@@ -29,84 +30,77 @@ RUNNING_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 class Fanout:
-    """All feeds of a worker, and the ones with something to distribute."""
+    """Distributes what the feeds of a worker have received."""
 
-    def __init__(self) -> None:
-        self.feeds: dict[str, Feed] = {}
-        self.waiting: dict[Feed, None] = {}
-        """Feeds with entries or events to distribute, resting ones too."""
-        self.broken: dict[Feed, None] = {}
-        """Feeds with entries to read from the store."""
-        self.dirty: list[Outbox] = []
-        """Outboxes that were empty before this turn's distribution: to be flushed."""
+    def __init__(self, feeds: Feeds, flusher: Flusher, catchup: Catchup) -> None:
+        self._feeds = feeds
+        self._flusher = flusher
+        self._catchup = catchup
+        self._distributed: list[Feed] = []
+        """Feeds of the distribution that is being written."""
         self.deliveries = 0
 
-    def receive(self, batch: BusBatch) -> None:
-        """Take a batch from a log's home."""
-        feed = self.feeds.get(batch.log)
-        if feed is None:
+    def distribute(self, now: float) -> None:
+        """Hand the running batches of all feeds that do not rest to their live outboxes."""
+        waiting = self._feeds.to_distribute
+        if not waiting:
             return
-        if feed.receive(batch):
-            self.waiting[feed] = None
-        if feed.repair_to:
-            self.broken[feed] = None
-
-    def announce(self, event: Event) -> None:
-        """Take an envelope that is no entry (a roster change): to the live members, best effort."""
-        feed = self.feeds.get(event.log)
-        if feed is not None:
-            feed.events.append(event.content)
-            self.waiting[feed] = None
-
-    def forget(self, feed: Feed) -> None:
-        """Drop a feed that nobody follows any more."""
-        self.feeds.pop(feed.log, None)
-        self.waiting.pop(feed, None)
-        self.broken.pop(feed, None)
-
-    def distribute(self, now: float) -> list[Feed]:
-        """Hand the running batches of all feeds that do not rest to their live members' outboxes.
-
-        Returns:
-            The feeds that were distributed, for ``rest``.
-        """
-        done: list[Feed] = []
-        for feed in list(self.waiting):
+        done = self._distributed
+        for feed in list(waiting):
             if feed.rest_until > now and feed.running.size < RUNNING_BYTES_MAX:
                 continue
-            del self.waiting[feed]
+            del waiting[feed]
             done.append(feed)
             if feed.events:
                 content = _whole(feed.events)
                 feed.events.clear()
                 self._offer(feed, Batch(feed.log, NO_EPOCH, EVENT, EVENT, 0, content))
             if feed.running:
-                # H moves before the batches are offered: a member that falls behind while they
+                # H moves before the batches are offered: whoever falls behind while they
                 # are has the batch in its outbox, and its cursor is the prev of that.
                 batches = feed.running.close(feed.log, feed.epoch)
                 feed.epoch, feed.seq = feed.received
                 for batch in batches:
                     self._offer(feed, batch)
-        return done
+            if feed.ahead:
+                ahead, feed.ahead = feed.ahead, []
+                for subscription in ahead:
+                    self._catchup.add(feed, subscription)
+        self._flusher.begin(now)
+
+    def flush(self) -> None:
+        """Write a slice of what was distributed; when all of it is written, its feeds rest."""
+        if not self._distributed and not self._flusher.flushing:
+            return
+        written = self._flusher.flush()
+        if written is None:
+            return
+        now, took_s = written
+        self._rest(self._distributed, took_s, now)
+        self._distributed.clear()
+
+    @property
+    def due_at(self) -> float:
+        """When the next feed that rests may be distributed; infinity when none waits."""
+        return min([feed.rest_until for feed in self._feeds.to_distribute], default=float("inf"))
 
     def _offer(self, feed: Feed, batch: Batch) -> None:
         size = batch.size
-        dirty = self.dirty
-        over: list[Member] = []
-        for member, outbox in feed.live.items():
+        dirty = self._flusher.dirty
+        over: list[Subscription] = []
+        for subscription, outbox in feed.live.items():
             items = outbox.items
             if not items:
                 dirty.append(outbox)
             items.append(batch)
             outbox.size += size
             if outbox.size > limits.OUTBOX_BYTES_MAX:
-                over.append(member)
+                over.append(subscription)
         self.deliveries += batch.count * (len(feed.live) - len(over))
-        for member in over:
-            member.session.fall_behind()
+        for subscription in over:
+            subscription.subscriber.fall_behind()
 
-    def rest(self, feeds: list[Feed], took_s: float, now: float) -> None:
-        """Let the feeds of a distribution rest in proportion to what writing it took."""
+    def _rest(self, feeds: list[Feed], took_s: float, now: float) -> None:
         total = sum(len(feed.live) for feed in feeds)
         for feed in feeds:
             rest_s = REST_FACTOR * took_s * len(feed.live) / total if total else 0.0

@@ -1,4 +1,4 @@
-"""Member side: one log as followed on this worker, and one connection's membership in it.
+"""One log as followed on this worker.
 
 ``head`` is H of rule 3: the last entry that was distributed here; no client is shown anything above
 it. Whoever has everything up to H may enter the live set, in that same turn, and misses nothing:
@@ -18,40 +18,24 @@ from relay.chat.entries import NO_EPOCH, Head
 from relay.server.worker.delivery.batch import RunningBatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from relay.server.worker.connection.session import Session
     from relay.server.worker.delivery.outbox import Outbox
+    from relay.server.worker.member.reply import Reply
+    from relay.server.worker.member.subscription import Subscriber, Subscription
     from relay.store.log import Reader
-
-
-class Member:
-    """One connection's membership in one log."""
-
-    __slots__ = ("feed", "live", "queued", "seq", "session")
-
-    def __init__(self, session: Session, feed: Feed, seq: int) -> None:
-        self.session = session
-        self.feed = feed
-        self.seq = seq
-        """The cursor, kept only while not live (rule 4: cursors cost nothing while live)."""
-        self.live = False
-        self.queued = False
-        """True while the catch-up queue holds it."""
 
 
 class Feed:
     """See the module's docstring."""
 
     __slots__ = (
-        "ahead", "changed", "epoch", "events", "here", "joining", "known", "live", "log", "members",
-        "received", "repair_to", "rest_until", "running", "seq",
+        "ahead", "changed", "epoch", "events", "here", "joining", "known", "live", "log",
+        "received", "repair_to", "rest_until", "running", "seq", "subscriptions",
     )  # fmt: skip
 
     def __init__(self, log: str) -> None:
         self.log = log
         self.known = False
-        """False until the home has said the head for the first time."""
+        """False until the home has sent the head for the first time."""
         self.epoch = NO_EPOCH
         self.seq = 0
         self.received = Head(NO_EPOCH, 0)
@@ -59,12 +43,12 @@ class Feed:
         """Entries up to this one are in the store and were not received; 0: nothing is missing."""
         self.running = RunningBatch()
         self.events: list[bytes] = []
-        self.members: dict[Session, Member] = {}
-        self.live: dict[Member, Outbox] = {}
-        """The outbox of each is here for the hot loop, which needs nothing else of a member."""
-        self.ahead: list[Member] = []
-        """Members whose cursor is beyond H: they come from a worker that was further."""
-        self.joining: list[Callable[[], None]] = []
+        self.subscriptions: dict[Subscriber, Subscription] = {}
+        self.live: dict[Subscription, Outbox] = {}
+        """The outbox of each is here for the hot loop, which needs nothing else of it."""
+        self.ahead: list[Subscription] = []
+        """Those whose cursor is beyond H: they come from a worker that was further."""
+        self.joining: list[Reply[None]] = []
         """Joins that wait until the head is known."""
         self.here: dict[str, tuple[str, int]] = {}
         """Name to (display name, connections here)."""
@@ -80,15 +64,15 @@ class Feed:
     @property
     def idle(self) -> bool:
         """True when nobody here needs the feed."""
-        return not self.members and not self.joining
+        return not self.subscriptions and all(reply.abandoned for reply in self.joining)
 
     # --- from the home ------------------------------------------------------------------------
-    def head_said(self, epoch: bytes, seq: int) -> bool:
-        """Take the head that the home says.
+    def on_head(self, epoch: bytes, seq: int) -> bool:
+        """Take the head from the home.
 
         Returns:
-            False when it contradicts what was received: stored state was lost. The members must
-            come again, and learn of it as a gap.
+            False when it contradicts what was received: stored state was lost. The clients must
+            connect again, and learn of it as a gap.
         """
         if not self.known:
             self.known = True
@@ -132,30 +116,33 @@ class Feed:
             self.repair_to = 0
         return bool(page.rows)
 
-    # --- members ------------------------------------------------------------------------------
-    def enter_live(self, member: Member) -> None:
-        """Make a member live. Its cursor must be H, in this very turn (rule 3)."""
-        assert member.seq == self.seq, "a member may enter live only at the head"
-        member.live = True
-        self.live[member] = member.session.outbox
+    # --- who follows it ------------------------------------------------------------------------
+    def enter_live(self, subscription: Subscription) -> None:
+        """Make a subscription live. Its cursor must be H, in this very turn (rule 3)."""
+        assert subscription.seq == self.seq, "only a cursor at the head may enter live"
+        assert self.subscriptions.get(subscription.subscriber) is subscription
+        subscription.live = True
+        self.live[subscription] = subscription.outbox
 
-    def leave_live(self, member: Member, seq: int) -> None:
-        """Take a member out of live; ``seq`` is the last entry that it has or will have."""
-        member.live = False
-        member.seq = seq
-        self.live.pop(member, None)
+    def leave_live(self, subscription: Subscription, seq: int) -> None:
+        """Take a subscription out of live; ``seq`` is the last entry that it has or will have."""
+        assert seq <= self.seq, "nobody was shown anything above the head"
+        subscription.live = False
+        subscription.seq = seq
+        self.live.pop(subscription, None)
 
-    def add(self, member: Member, name: str, display: str) -> None:
+    def add(self, subscription: Subscription, name: str, display: str) -> None:
         """A connection follows the log from now on."""
-        self.members[member.session] = member
+        assert subscription.subscriber not in self.subscriptions, "one subscription for each"
+        self.subscriptions[subscription.subscriber] = subscription
         _, count = self.here.get(name, ("", 0))
         self.here[name] = (display, count + 1)
         self.changed.add(name)
 
-    def remove(self, session: Session, name: str) -> None:
+    def remove(self, subscription: Subscription, name: str) -> None:
         """A connection follows the log no more."""
-        member = self.members.pop(session)
-        self.live.pop(member, None)
+        del self.subscriptions[subscription.subscriber]
+        self.live.pop(subscription, None)
         display, count = self.here[name]
         if count > 1:
             self.here[name] = (display, count - 1)

@@ -1,26 +1,28 @@
-"""Member side: sends on their way to the homes of their logs, in order, until they are answered.
+"""Sends on their way to the homes of their logs, in order, until they are answered.
 
-A send stays here until its home has said what became of it. When a home dies or moves, everything
-unanswered is said again, in order; the log drops repeats (rule 1). What is on its way to one
-partition is bounded by credit (rule 6): beyond it, clients that send there are not read from.
+A send stays here until its home has answered. When a home dies or moves, everything unanswered is
+sent again, in order; the log drops repeats (rule 1). What is on its way to one partition is bounded
+by credit (rule 6): beyond it, clients that send there are not read from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from relay.bus.link import Port
+from relay import limits
 from relay.bus.messages import Acks, Refused
 from relay.chat.entries import Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.wire.codes import ErrorCode
 
+if TYPE_CHECKING:
+    from relay.bus.link import Port
+    from relay.server.worker.member.routes import Routes
+
 CREDIT_BYTES: Final = 4 * 1024 * 1024
 """Per partition and forwarding worker; given back with the answers."""
 REFUSE_BYTES: Final = 2 * CREDIT_BYTES
 """What clients had sent already when they were stopped may exceed the credit; this is the end."""
-RETRY_MS: Final = 500
 OVERHEAD_BYTES: Final = 200
 """What a small send costs besides its body."""
 
@@ -34,23 +36,23 @@ class Sender(Protocol):
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
         """Not stored. ``arg`` as ErrorCode says."""
 
-    def hold(self) -> None:
+    def pause_reading(self) -> None:
         """Stop reading: there is no credit."""
 
-    def go_on(self) -> None:
+    def resume_reading(self) -> None:
         """There is credit again."""
 
 
 class Forward:
     """All sends of this worker's sessions that are not answered yet."""
 
-    def __init__(self, port_of: Callable[[str], Port | None]) -> None:
-        self._port_of = port_of
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
         self._unanswered: list[dict[int, tuple[Submission, Sender]]] = [
             {} for _ in range(PARTITIONS)
         ]
         self._bytes = [0] * PARTITIONS
-        self._held: list[dict[Sender, None]] = [{} for _ in range(PARTITIONS)]
+        self._paused: list[dict[Sender, None]] = [{} for _ in range(PARTITIONS)]
         self._count = 0
 
     def submit(self, sender: Sender, submission: Submission) -> None:
@@ -59,25 +61,25 @@ class Forward:
         size = len(submission.body) + OVERHEAD_BYTES
         if self._bytes[partition] + size > REFUSE_BYTES:
             text = "the log's home cannot keep up"
-            sender.refused(submission, int(ErrorCode.BUSY), RETRY_MS, text)
+            sender.refused(submission, int(ErrorCode.BUSY), limits.RETRY_MS, text)
             return
         self._bytes[partition] += size
         self._count += 1
         tag = self._count * PARTITIONS + partition
         self._unanswered[partition][tag] = (submission, sender)
-        if self._bytes[partition] > CREDIT_BYTES and sender not in self._held[partition]:
-            self._held[partition][sender] = None
-            sender.hold()
-        port = self._port_of(submission.log)
+        if self._bytes[partition] > CREDIT_BYTES and sender not in self._paused[partition]:
+            self._paused[partition][sender] = None
+            sender.pause_reading()
+        port = self._routes.port_of(submission.log)
         if port is not None:
             port.submit(tag, submission)
 
     def attach(self, partition: int, port: Port) -> None:
-        """A home is there (again): say everything unanswered, in order."""
+        """A home is there (again): send everything unanswered, in order."""
         for tag, (submission, _) in list(self._unanswered[partition].items()):
             port.submit(tag, submission)
 
-    def acknowledged(self, message: Acks) -> None:
+    def on_acks(self, message: Acks) -> None:
         """Take a home's acknowledgements."""
         for tag, epoch, seq in message.acks:
             assert isinstance(tag, int)
@@ -88,7 +90,7 @@ class Forward:
                 submission, sender = found
                 sender.acknowledged(submission, epoch, seq)
 
-    def refused(self, message: Refused) -> None:
+    def on_refused(self, message: Refused) -> None:
         """Take a home's refusal."""
         found = self._answered(message.tag)
         if found is not None:
@@ -96,17 +98,17 @@ class Forward:
             sender.refused(submission, message.code, message.arg, message.text)
 
     def _answered(self, tag: int) -> tuple[Submission, Sender] | None:
-        """Forget a send; None when it was answered before (said twice, answered twice)."""
+        """Forget a send; None when it was answered before (sent twice, answered twice)."""
         partition = tag % PARTITIONS
         found = self._unanswered[partition].pop(tag, None)
         if found is None:
             return None
         self._bytes[partition] -= len(found[0].body) + OVERHEAD_BYTES
-        held = self._held[partition]
-        if held and self._bytes[partition] <= CREDIT_BYTES // 2:
-            self._held[partition] = {}
-            for waiting in held:
-                waiting.go_on()
+        paused = self._paused[partition]
+        if paused and self._bytes[partition] <= CREDIT_BYTES // 2:
+            self._paused[partition] = {}
+            for waiting in paused:
+                waiting.resume_reading()
         return found
 
     @property

@@ -1,43 +1,51 @@
-"""Member side: questions to homes whose answers are awaited (WHO)."""
+"""Questions to homes whose answers are awaited (WHO)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from relay.bus.link import Port
 from relay.bus.messages import Members, Who
 from relay.chat.partition import partition_of
+from relay.server.worker.member.reply import Reply
 
-Answer = Callable[[Members], None]
-WAITING_MAX: Final = 10_000
-"""A question that a dead home never answers is said again to the next; beyond so many, refuse."""
+if TYPE_CHECKING:
+    from relay.bus.link import Port
+    from relay.server.worker.member.routes import Routes
+
+PENDING_MAX: Final = 10_000
+"""A question that a dead home never answers is sent again to the next; beyond so many, refuse."""
 
 
-class Waits:
-    """Questions by tag; said again when their home comes back."""
+class PendingQueries:
+    """Questions by tag; sent again when their home comes back."""
 
-    def __init__(self) -> None:
-        self._waiting: dict[int, tuple[str, Answer]] = {}
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+        self._pending: dict[int, tuple[str, Reply[Members]]] = {}
         self._count = 0
 
-    def ask(self, log: str, port: Port | None, answer: Answer) -> bool:
-        """Ask who follows a log. Returns False when too many questions wait."""
-        if len(self._waiting) >= WAITING_MAX:
-            return False
+    def who(self, log: str) -> Reply[Members] | None:
+        """Ask who follows a log. Returns None when too many questions wait."""
+        if len(self._pending) >= PENDING_MAX:
+            return None
         self._count += 1
-        self._waiting[self._count] = (log, answer)
+        reply: Reply[Members] = Reply()
+        self._pending[self._count] = (log, reply)
+        port = self._routes.port_of(log)
         if port is not None:
             port.send(Who(self._count, log))
-        return True
+        return reply
 
-    def answered(self, tag: int) -> Answer | None:
-        """Return what takes the answer; None when it was answered before."""
-        found = self._waiting.pop(tag, None)
-        return None if found is None else found[1]
+    def on_members(self, message: Members) -> None:
+        """Take an answer; ignored when it came before."""
+        found = self._pending.pop(message.tag, None)
+        if found is not None:
+            found[1].resolve(message)
 
     def attach(self, partition: int, port: Port) -> None:
-        """A home is there (again)."""
-        for tag, (log, _) in list(self._waiting.items()):
-            if partition_of(log) == partition:
+        """A home is there (again): ask what is still of interest."""
+        for tag, (log, reply) in list(self._pending.items()):
+            if reply.abandoned:
+                del self._pending[tag]
+            elif partition_of(log) == partition:
                 port.send(Who(tag, log))

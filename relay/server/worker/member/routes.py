@@ -1,9 +1,9 @@
-"""Member side: where the home of each partition is now, and what to do when that changes.
+"""Where the home of each partition is now, and what to do when that changes.
 
-The table in shared memory says which worker owns a partition; a port to that worker may or may not
-be up. While it is up, the partition is *attached*: everything that this worker has there has been
-said. It is detached when the link goes, when the table changes, and when the other side says "not
-home"; then it is attached again, and everything is said anew.
+The table in shared memory names the worker that owns a partition; a port to that worker may or may
+not be up. While it is up, the partition is *attached*: everything that this worker has there has
+been sent. It is detached when the link goes, when the table changes, and when the other side
+answers "not home"; then it is attached again, and everything is sent anew (``attachment``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from relay.bus.link import Port
-from relay.bus.messages import Announced
 from relay.chat.partition import PARTITIONS, partition_of
 
 
@@ -32,32 +31,29 @@ class Routes:
     """See the module's docstring."""
 
     def __init__(
-        self,
-        *,
-        loopback: Port,
-        owner_of: Callable[[int], Owner],
-        links: Mapping[int, Port],
-        attach: Callable[[int, Port], None],
+        self, own: Port, owner_of: Callable[[int], Owner], links: Mapping[int, Port]
     ) -> None:
         """Begin with every partition detached.
 
         Args:
-            loopback: the port to this worker itself.
+            own: the port to this worker's own home.
             owner_of: partition to owner.
             links: ports that are up, by the slot of the worker they lead to.
-            attach: says everything that this worker has in a partition to its home.
         """
-        self._loopback = loopback
+        self._own = own
         self._owner_of = owner_of
         self._links = links
-        self._attach = attach
         self._ports: list[Port | None] = [None] * PARTITIONS
+
+    @property
+    def generation(self) -> int:
+        """This worker's."""
+        return self._own.generation
 
     def owns(self, partition: int) -> bool:
         """Tell whether this worker is a partition's home."""
         owner = self._owner_of(partition)
-        own = self._loopback
-        return owner.generation == own.generation and owner.worker == own.index
+        return owner.generation == self._own.generation and owner.worker == self._own.index
 
     def port_of(self, log: str) -> Port | None:
         """Return the port to a log's home; None while there is none."""
@@ -68,7 +64,7 @@ class Routes:
         return self._ports[partition] is port
 
     def lost(self, partition: int, port: Port) -> None:
-        """The other side says that it is not the home, or not yet: ``refresh`` tries again."""
+        """The other side is not the home, or not yet: ``refresh`` tries again."""
         if self._ports[partition] is port:
             self._ports[partition] = None
 
@@ -77,24 +73,26 @@ class Routes:
         """True while a partition is not attached: ``refresh`` may find its home."""
         return None in self._ports
 
-    def refresh(self) -> None:
-        """Look at the table and the links again; attach what can be attached."""
-        attached: dict[Port, None] = {}
+    def refresh(self) -> list[tuple[int, Port]]:
+        """Look at the table and the links again.
+
+        Returns:
+            (partition, port) of each that must be attached now.
+        """
+        found: list[tuple[int, Port]] = []
         for partition in range(PARTITIONS):
             port = self._find(partition)
             if port is self._ports[partition]:
                 continue
             self._ports[partition] = port
             if port is not None:
-                self._attach(partition, port)
-                attached[port] = None
-        for port in attached:
-            port.send(Announced(self._loopback.generation))
+                found.append((partition, port))
+        return found
 
     def _find(self, partition: int) -> Port | None:
         owner = self._owner_of(partition)
-        if owner.generation == self._loopback.generation:
-            return self._loopback
+        if owner.generation == self._own.generation:
+            return self._own
         port = self._links.get(owner.worker)
         if port is None or port.generation != owner.generation:
             return None

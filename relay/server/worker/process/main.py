@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import os
-import secrets
 import signal
 import sys
 import time
@@ -16,20 +15,17 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from relay import __version__
-from relay.bus.link import Link
 from relay.bus.mesh import Mesh
 from relay.chat.partition import PARTITIONS
 from relay.errors import RelayError
 from relay.server.agent.client import AgentClient
 from relay.server.context import BUS_DIRECTORY
-from relay.server.worker.connection.session import Session
-from relay.server.worker.home.home import commit_at_once
 from relay.server.worker.process.acceptor import Acceptor
+from relay.server.worker.process.building import WorkerDependencies, WorkerParts, build
 from relay.server.worker.process.drain import drain
-from relay.server.worker.process.status import Scores
+from relay.server.worker.process.status import WorkerStatus
 from relay.server.worker.process.stores import Stores
 from relay.server.worker.process.title import set_title
-from relay.server.worker.process.turn import Hub, Surroundings
 from relay.store.errors import NotTheWriter
 from relay.wire.connection import Timing
 
@@ -44,6 +40,8 @@ BOOT_LOCK_S: Final = 20.0
 """How long a new home waits for the locks of the one before, which the kernel is ending."""
 ORPHAN_EXIT_S: Final = 1.5
 """Rule 17: nobody outlives the supervisor by more than 2 s."""
+FINISH_S: Final = 1.0
+"""For commits that run in threads, or wait for a checkpoint, when the worker ends."""
 BOOT_FAILED: Final = 3
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 """Allocations between collections of the three generations. Nothing on the data path makes cycles
@@ -69,14 +67,14 @@ def worker_main(context: WorkerContext) -> int:
 class _Worker:
     """The parts of one worker, and their life."""
 
-    _hub: Hub
+    _parts: WorkerParts
     _mesh: Mesh
     _stores: Stores
     _acceptor: Acceptor
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
-        self._scores = Scores(context.scoreboard, context.index, context.generation)
+        self._status = WorkerStatus(context.scoreboard, context.index, context.generation)
         self._agent = AgentClient(context.agent_path)
         self._stop = asyncio.Event()
         self._grace_s = context.settings.server.graceful_timeout_s
@@ -100,17 +98,32 @@ class _Worker:
         self._tick()
         _report(self._context.ready_fd, "R\n")
         await self._stop.wait()
+        parts = self._parts
         if self._grace_s:
-            await drain(self._hub, self._acceptor, self._grace_s)
+            await drain(
+                parts.connections, self._acceptor, parts.turn, time.monotonic, self._grace_s
+            )
         for task in tasks:
             task.cancel()
+        if not self._status.fenced:
+            await self._finish_commits()
         await self._stores.settle()
-        if not self._scores.fenced:
-            self._hub.home.close()
+        if not self._status.fenced:
+            parts.home.close()
         self._mesh.close()
         self._stores.close()
         self._agent.close()
         return 0
+
+    async def _finish_commits(self) -> None:
+        """Commit and answer what was submitted, by turns like any other, up to a deadline."""
+        parts = self._parts
+        deadline = time.monotonic() + FINISH_S
+        while True:
+            parts.turn.run()
+            if not parts.home.busy or time.monotonic() >= deadline:
+                return
+            await asyncio.sleep(0.001)
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -129,63 +142,62 @@ class _Worker:
         self._stop_within(ORPHAN_EXIT_S)
 
     async def _build(self) -> None:
-        context, scores = self._context, self._scores
+        context, status = self._context, self._status
+        settings = context.settings
         loop = asyncio.get_running_loop()
         await self._agent.connect()
         self._stores = Stores(context, loop)
-        links: dict[int, Link] = {}
-        powerful = context.settings.store.durability == "power"
-        hub = self._hub = Hub(
-            Surroundings(
+        parts = self._parts = build(
+            WorkerDependencies(
                 index=context.index,
                 generation=context.generation,
                 loop=loop,
                 clock=time.monotonic,
-                wall_clock_ms=lambda: time.time_ns() // 1_000_000,
-                random_bytes=secrets.token_bytes,
                 agent=self._agent,
                 spki=self._agent.spki,
                 agent_name=f"relay/{__version__}",
                 owner_of=context.scoreboard.owner,
-                links=links,
-                silent=scores.silent,
+                silent=status.silent,
                 open_partition=self._stores.open_partition,
                 reader_of=self._stores.reader_of,
-                run_commit=self._stores.commit_in_thread if powerful else commit_at_once,
-                timing=Timing(ping_after_s=context.settings.server.keepalive_s),
-                slow_reader_timeout_s=context.settings.server.slow_reader_timeout_s,
+                run_in_thread=(
+                    self._stores.run_in_thread if settings.store.durability == "power" else None
+                ),
+                timing=Timing(ping_after_s=settings.server.keepalive_s),
+                slow_reader_timeout_s=settings.server.slow_reader_timeout_s,
             )
         )
+        status.publish(*parts.measured())
         await self._open_own()
         self._mesh = Mesh(
             context.runtime / BUS_DIRECTORY,
             context.index,
             context.generation,
-            scores.peers,
-            hub.exchange,
-            hub.wake,
-            links,
+            status.peers,
+            parts.dispatcher,
+            parts.wakeup.request,
+            parts.links,
         )
         await self._mesh.start()
-        hub.namebook.unsettle()  # from now on the others can say what they hold
-        hub.flush_links = self._mesh.flush
+        parts.names.unsettle()  # from now on the others can report what they hold
+        parts.turn.flush_links = self._mesh.flush
         self._acceptor = Acceptor(
             loop,
             context.listeners,
-            lambda peer: Session(hub, peer),
-            connections_max=context.settings.server.max_connections,
-            least_loaded=scores.least_loaded,
-            accepting=scores.set_accepting,
-            counted=scores.set_connections,
+            parts.connections.accept,
+            connections_max=settings.server.max_connections,
+            least_loaded=status.least_loaded,
+            accepting=status.set_accepting,
+            counted=status.set_connections,
         )
-        hub.connection_ended = self._acceptor.ended
+        parts.connections.on_lost = self._acceptor.ended
 
     async def _open_own(self) -> None:
         """Open the partitions that are this worker's; their last home may still be dying."""
         deadline = time.monotonic() + BOOT_LOCK_S
         while True:
             try:
-                self._hub.home.open_own()
+                self._parts.home.open_own()
                 return
             except NotTheWriter:
                 if time.monotonic() > deadline:
@@ -194,42 +206,41 @@ class _Worker:
 
     # --- from time to time --------------------------------------------------------------------
     def _tick(self) -> None:
-        hub, scores = self._hub, self._scores
-        if scores.fenced:
+        parts = self._parts
+        if self._status.fenced:
             # Another worker has this slot: whatever this one still remembers is out of date.
             log.error("worker_fenced", extra={"worker": self._context.index})
             self._stop_within(0.0)
             return
-        scores.beat(hub)
+        self._status.beat()
         version = self._context.scoreboard.table_version
         if version != self._table_version:
             self._table_version = version
             self._owners_changed()
         self._mesh.dial()
-        if hub.routes.incomplete:
-            hub.routes.refresh()
-        hub.namebook.settle()
+        if parts.routes.incomplete:
+            parts.attachment.refresh()
+        parts.names.settle()
         self._stores.tick()
 
     def _owners_changed(self) -> None:
-        hub = self._hub
-        own = {partition for partition in range(PARTITIONS) if hub.routes.owns(partition)}
+        parts = self._parts
+        own = {partition for partition in range(PARTITIONS) if parts.routes.owns(partition)}
         if self._own and own - self._own:
-            hub.namebook.unsettle()
+            parts.names.unsettle()
         self._own = own
-        hub.exchange.refuse_others()
-        hub.home.give_up_others()
-        hub.routes.refresh()
+        parts.attached.refuse_others()
+        parts.home.give_up_others()
+        parts.attachment.refresh()
 
     def _sweep(self) -> None:
-        hub = self._hub
-        now = hub.clock()
-        for session in list(hub.sessions):
-            session.check_deadline(now)
-        hub.pressure.sweep(now)
-        hub.interest.say_heads(hub.home.heads)
-        hub.wake()  # readers who waited because too many bytes were stuck may go on
-        set_title(self._context.index, len(hub.sessions))
+        parts = self._parts
+        now = time.monotonic()
+        parts.connections.check_deadlines(now)
+        parts.stalled.sweep(now)
+        parts.interest.send_heads(parts.home.heads)
+        parts.wakeup.request()  # readers who waited because too many bytes were stuck may go on
+        set_title(self._context.index, len(parts.connections.sessions))
 
 
 async def _every(seconds: float, action: Callable[[], None]) -> None:

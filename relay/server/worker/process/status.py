@@ -9,37 +9,15 @@ from typing import TYPE_CHECKING, Final
 from relay.bus.mesh import Peer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from relay.server.scoreboard import Scoreboard
-    from relay.server.worker.process.turn import Hub
 
 FRESH_NS: Final = 500_000_000
 """A heartbeat older than this: the worker does not run (stopped, or its loop hangs)."""
 
-COUNTERS: Final = (
-    "accepted",
-    "deliveries",
-    "handshakes",
-    "fell_behind",
-    "too_slow",
-    "repairs",
-    "pages",
-)
 
-
-def _counted(hub: Hub) -> tuple[int, ...]:
-    """Return this worker's own count of each of ``COUNTERS``."""
-    return (
-        hub.home.accepted,
-        hub.fanout.deliveries,
-        hub.handshakes,
-        hub.pressure.fell_behind,
-        hub.pressure.too_slow,
-        hub.repairs,
-        hub.catchup.pages_read,
-    )
-
-
-class Scores:
+class WorkerStatus:
     """See the module's docstring."""
 
     def __init__(self, scoreboard: Scoreboard, index: int, generation: int) -> None:
@@ -48,24 +26,35 @@ class Scores:
         self._generation = generation
         self._row = scoreboard.row(index)
         self._row.set("pid", os.getpid())
-        self._before = {name: self._row.get(name) for name in COUNTERS}
-        """Counters go on where the row's last worker left them."""
+        self._gauges: dict[str, Callable[[], int]] = {}
+        self._counters: dict[str, tuple[int, Callable[[], int]]] = {}
 
-    def beat(self, hub: Hub) -> None:
-        """Say that the loop runs, and how much it did."""
+    def publish(
+        self, gauges: Mapping[str, Callable[[], int]], counters: Mapping[str, Callable[[], int]]
+    ) -> None:
+        """Name what ``beat`` writes: metric names and where their values are read.
+
+        Counters go on where the row's last worker left them.
+        """
+        self._gauges.update(gauges)
+        for name, read in counters.items():
+            self._counters[name] = (self._row.get(name), read)
+
+    def beat(self) -> None:
+        """Show that the loop runs, and how much it did."""
         row = self._row
         row.set("heartbeat_ns", time.monotonic_ns())
-        row.set("logged_in", hub.logged_in)
-        row.set("catching_up", hub.catchup.waiting)
-        for name, count in zip(COUNTERS, _counted(hub), strict=True):
-            row.set(name, self._before[name] + count)
+        for name, read in self._gauges.items():
+            row.set(name, read())
+        for name, (before, read) in self._counters.items():
+            row.set(name, before + read())
 
     def set_connections(self, count: int) -> None:
-        """Say how many connections this worker has, at once: the others' balance depends on it."""
+        """Publish how many connections this worker has, at once: the others' balance needs it."""
         self._row.set("connections", count)
 
     def set_accepting(self, accepting: bool) -> None:
-        """Say whether this worker accepts connections."""
+        """Publish whether this worker accepts connections."""
         self._row.set("draining", 0 if accepting else 1)
 
     @property

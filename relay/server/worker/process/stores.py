@@ -7,16 +7,13 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
-from relay.server.worker.home.home import append
-from relay.store.checkpoint import Checkpointer, Progress
+from relay.store.checkpoint import Checkpointer
 from relay.store.directory import DataDirectory
-from relay.store.errors import StoreError
 from relay.store.generation import Host
-from relay.store.log import Outcome, Partition, Reader
+from relay.store.log import Reader
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.envelopes import pack_entry, unpack_content
@@ -24,6 +21,7 @@ from relay.wire.envelopes import pack_entry, unpack_content
 if TYPE_CHECKING:
     from relay.server.context import WorkerContext
 
+T = TypeVar("T")
 THREADS: Final = 4
 """For checkpoints, and for commits with durability "power"."""
 
@@ -52,7 +50,7 @@ class Stores:
             pack=pack_entry,
             unpack_content=unpack_content,
         )
-        self._checkpointers[index] = Checkpointer(partition, self._in_thread)
+        self._checkpointers[index] = Checkpointer(partition, self.run_in_thread)
         return partition
 
     def reader_of(self, log: str) -> Reader:
@@ -62,9 +60,6 @@ class Stores:
         if reader is None:
             reader = self._readers[index] = SqliteReader(self._directory.partition_path(index))
         return reader
-
-    async def _in_thread(self, work: Callable[[], Progress]) -> Progress:
-        return await self._loop.run_in_executor(self._threads, work)
 
     def tick(self) -> None:
         """Start the checkpoints that are due. Called every fraction of a second."""
@@ -82,19 +77,9 @@ class Stores:
         while self._running:
             await asyncio.wait(self._running.values())
 
-    def commit_in_thread(
-        self,
-        partition: Partition,
-        batch: list[Submission],
-        now_ms: int,
-        done: Callable[[list[Outcome] | StoreError], None],
-    ) -> None:
-        """home.CommitRunner for durability "power": a commit waits for the disk, the loop does not.
-
-        What arrives meanwhile is the next group: batches grow by themselves.
-        """
-        future = self._loop.run_in_executor(self._threads, append, partition, batch, now_ms)
-        future.add_done_callback(lambda finished: done(finished.result()))
+    def run_in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run something that waits for the disk; the loop does not."""
+        return self._loop.run_in_executor(self._threads, work)
 
     def close(self) -> None:
         """Wait for what runs in threads, and close the readers. The home closes its partitions."""

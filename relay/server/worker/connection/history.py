@@ -1,0 +1,62 @@
+"""HISTORY and WHO: questions about a log that the client follows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay import limits
+from relay.chat import names
+from relay.store.errors import StoreError
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Members, pack, pack_page
+
+if TYPE_CHECKING:
+    from relay.server.worker.connection.session import Session
+    from relay.wire.envelopes import History, Who
+
+
+async def history(session: Session, history: History) -> None:
+    """Answer one page, in turn with those who catch up."""
+    log = names.normal(history.log)
+    feed = session.subscriptions.get(log)
+    if feed is None:
+        session.refuse(history.request, ErrorCode.NOT_A_MEMBER)
+        return
+    count = min(history.count, limits.PAGE_ENTRIES_MAX)
+    if count == 0:
+        session.refuse(history.request, ErrorCode.BAD_REQUEST)
+        return
+
+    await session.services.following.catchup.turn()
+    reader = session.services.reader_of(log)
+    try:
+        if history.forward:
+            page = reader.read(log, history.seq, feed.seq, limits.PAGE_BYTES_MAX, count)
+        else:
+            before = min(history.seq or feed.seq + 1, feed.seq + 1)
+            page = reader.read_back(log, before, count, limits.PAGE_BYTES_MAX)
+    except StoreError:
+        session.refuse(history.request, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+        return
+    rows = page.rows
+    next_seq = history.seq
+    if rows:
+        next_seq = rows[-1][0] if history.forward else rows[0][0]
+    packed = [row[1] for row in rows]
+    session.answer(pack_page(history.request, log, next_seq, page.end, packed))
+
+
+async def who(session: Session, who: Who) -> None:
+    """Answer who follows a log, as its home knows. One question at a time: answers are large."""
+    log = names.normal(who.log)
+    if log not in session.subscriptions.by_log:
+        session.refuse(who.request, ErrorCode.NOT_A_MEMBER)
+        return
+    # Changes of this turn first, so that the client finds itself in the answer.
+    session.services.following.presence.send()
+    reply = session.services.queries.who(log)
+    if reply is None:
+        session.refuse(who.request, ErrorCode.BUSY, limits.RETRY_MS)
+        return
+    _, incarnation, version, total, listed = await reply
+    session.answer(pack(Members(who.request, log, incarnation, version, total, listed)))

@@ -1,0 +1,86 @@
+"""JOIN and LEAVE: following a log from its head, from some history, or (a resume) a cursor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay import limits
+from relay.chat import names
+from relay.chat.entries import Cursor
+from relay.store.errors import StoreError
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Gap, Joined, Left, pack
+
+if TYPE_CHECKING:
+    from relay.server.worker.connection.session import Session
+    from relay.server.worker.member.feed import Feed
+    from relay.store.log import Reader
+    from relay.wire.envelopes import Join, Leave
+
+
+async def join(session: Session, join: Join) -> None:
+    """Follow a log; catch-up makes it live (rule 3)."""
+    log = names.normal(join.log)
+    subscriptions = session.subscriptions
+    if names.is_inbox(log):
+        session.refuse(join.request, ErrorCode.NOT_SUPPORTED, 0, "direct messages come later")
+        return
+    if not names.is_room(log):
+        session.refuse(join.request, ErrorCode.NAME_INVALID, 0, "invalid room name")
+        return
+    if log in subscriptions.by_log:
+        session.refuse(join.request, ErrorCode.ALREADY_JOINED)
+        return
+    if len(subscriptions.by_log) >= limits.LOGS_PER_CONNECTION_MAX:
+        session.refuse(join.request, ErrorCode.LIMIT, limits.LOGS_PER_CONNECTION_MAX)
+        return
+    if join.last > limits.HISTORY_ON_JOIN_MAX:
+        session.refuse(join.request, ErrorCode.BAD_REQUEST, limits.HISTORY_ON_JOIN_MAX)
+        return
+
+    following = session.services.following
+    feed = following.feeds.open(log)
+    try:
+        await following.feeds.known(feed)  # its head, from the log's home
+        try:
+            start, gap = _start(session.services.reader_of(log), feed, join)
+        except StoreError:
+            session.refuse(join.request, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+            return
+        session.answer(
+            pack(Joined(join.request, log, start.epoch, start.seq, feed.epoch, feed.seq))
+        )
+        after = start.seq
+        if gap is not None:
+            session.answer(pack(gap))
+            after = gap.to_seq
+        subscriptions.enter(feed, after)
+    finally:
+        if feed.idle:  # refused, or the connection has ended meanwhile
+            following.presence.changed(feed)
+
+
+def _start(reader: Reader, feed: Feed, join: Join) -> tuple[Cursor, Gap | None]:
+    """Where a join begins: (cursor, gap to report before the first entry)."""
+    head = feed.head
+    if join.epoch is None:
+        if join.last == 0 or head.seq == 0:
+            return Cursor(*head), None
+        seq = reader.floor_of_last(feed.log, join.last, head.seq)
+        return Cursor(reader.epoch_at(feed.log, seq), seq), None
+    cursor = Cursor(join.epoch, join.seq)
+    point = reader.resume(feed.log, cursor, head)
+    if point.gap is None:
+        return cursor, None
+    start, end, reason = point.gap
+    return cursor, Gap(feed.log, start.epoch, start.seq, end.epoch, end.seq, int(reason))
+
+
+def leave(session: Session, leave: Leave) -> None:
+    """Follow a log no more."""
+    log = names.normal(leave.log)
+    if log not in session.subscriptions.by_log:
+        session.refuse(leave.request, ErrorCode.NOT_A_MEMBER)
+        return
+    session.subscriptions.leave(log)
+    session.answer(pack(Left(leave.request, log)))

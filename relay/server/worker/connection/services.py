@@ -1,0 +1,61 @@
+"""What the sessions of one worker share: its dependencies, made once by ``process.main``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from relay.server.worker.delivery.flusher import Flusher
+    from relay.server.worker.delivery.stalled import StalledConnections
+    from relay.server.worker.member.claims import Claims
+    from relay.server.worker.member.forward import Forward
+    from relay.server.worker.member.queries import PendingQueries
+    from relay.server.worker.member.subscriptions import Following
+    from relay.server.worker.wakeup import Wakeup
+    from relay.store.log import Reader
+    from relay.wire.connection import Timing
+
+
+class Unwrap(Protocol):
+    """The key agent's service: a wrapped secret in, the secret out."""
+
+    async def unwrap(self, ciphertext: bytes, source: str) -> bytes:
+        """Return the 32-byte secret, real or (for a bad ciphertext) random."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the sessions of a worker count."""
+
+    logged_in: int = 0
+    """Now."""
+    handshakes: int = 0
+    """Completed since the worker began."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionServices:
+    """The worker, as its sessions see it."""
+
+    clock: Callable[[], float]
+    """Monotonic seconds, moving within a turn (uvloop's own ``time`` has whole ms)."""
+    wall_clock_ms: Callable[[], int]
+    random_bytes: Callable[[int], bytes]
+    agent: Unwrap
+    spki: bytes
+    modulus_bytes: int
+    """Of the key in ``spki``."""
+    agent_name: str
+    """What the server calls itself in WELCOME."""
+    timing: Timing
+    wakeup: Wakeup
+    flusher: Flusher
+    stalled: StalledConnections
+    following: Following
+    forward: Forward
+    claims: Claims
+    queries: PendingQueries
+    reader_of: Callable[[str], Reader]
+    counts: Counts = field(default_factory=Counts)

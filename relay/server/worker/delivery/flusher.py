@@ -1,0 +1,79 @@
+"""Who is flushed in a turn, and in which order: answers first, then fan-out, in slices of time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from relay.server.worker.delivery.outbox import Outbox
+
+if TYPE_CHECKING:
+    from relay.server.worker.delivery.stream import Stream
+    from relay.server.worker.wakeup import Wakeup
+    from relay.wire.connection import Connection
+
+SLICE_S: Final = 0.005
+"""Writes per loop turn before the loop is let go again (architecture.md, "Slices")."""
+FLUSHES_PER_CLOCK: Final = 32
+
+
+class Flusher:
+    """The outboxes of a worker that have something to write."""
+
+    def __init__(self, clock: Callable[[], float], wakeup: Wakeup) -> None:
+        self._clock = clock
+        self._wakeup = wakeup
+        self._answering: deque[Outbox] = deque()
+        """Outboxes with answers of their own: before any others."""
+        self._flushing: deque[Outbox] = deque()
+        self._started = 0.0
+        self.dirty: list[Outbox] = []
+        """Outboxes that were empty before this turn's distribution. ``fanout`` adds to it."""
+
+    def outbox(self, connection: Connection, stream: Stream) -> Outbox:
+        """Return the outbox of a new connection."""
+        return Outbox(connection, stream, self._answering, self._wakeup)
+
+    @property
+    def answering(self) -> bool:
+        """True when answers wait for the next turn."""
+        return bool(self._answering)
+
+    @property
+    def flushing(self) -> bool:
+        """True while a distribution is not written yet: no other one may begin."""
+        return bool(self._flushing)
+
+    def flush_answers(self, now: float) -> None:
+        """Write answers.
+
+        One pass: operations that go on because answers have left put theirs in the next turn's.
+        """
+        answering = self._answering
+        for _ in range(len(answering)):
+            answering.popleft().flush_answers(now)
+
+    def begin(self, now: float) -> None:
+        """Take the outboxes of a distribution."""
+        self._flushing.extend(self.dirty)
+        self.dirty.clear()
+        self._started = now
+
+    def flush(self) -> tuple[float, float] | None:
+        """Write one slice of a distribution.
+
+        Returns:
+            None while some of it is left; then (the time, how long all of it took), in seconds.
+        """
+        clock = self._clock
+        now = clock()
+        deadline = now + SLICE_S
+        flushing = self._flushing
+        while flushing:
+            for _ in range(min(FLUSHES_PER_CLOCK, len(flushing))):
+                flushing.popleft().flush(now)
+            now = clock()
+            if now >= deadline and flushing:
+                return None
+        return now, now - self._started

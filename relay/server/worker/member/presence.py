@@ -1,0 +1,50 @@
+"""What this worker tells the homes of logs: who follows them here, or that nobody does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.bus.messages import ITEMS_PER_MESSAGE, Presence, Unsubscribe
+
+if TYPE_CHECKING:
+    from relay.bus.link import Port
+    from relay.server.worker.member.feed import Feed
+    from relay.server.worker.member.feeds import Feeds
+    from relay.server.worker.member.routes import Routes
+    from relay.server.worker.wakeup import Wakeup
+
+
+class PresenceReports:
+    """Changes since the homes were last told, as one message per log and turn."""
+
+    def __init__(self, feeds: Feeds, routes: Routes, wakeup: Wakeup) -> None:
+        self._feeds = feeds
+        self._routes = routes
+        self._wakeup = wakeup
+        self._changed: dict[Feed, None] = {}
+
+    def changed(self, feed: Feed) -> None:
+        """Connections came or went; the home is told, or the feed is dropped, this turn."""
+        self._changed[feed] = None
+        self._wakeup.request()
+
+    def send(self) -> None:
+        """Tell the homes what changed."""
+        while self._changed:
+            feed, _ = self._changed.popitem()
+            port = self._routes.port_of(feed.log)
+            if feed.idle:
+                self._feeds.forget(feed)
+                if port is not None:
+                    port.send(Unsubscribe(feed.log))
+                continue
+            names, feed.changed = feed.changed, set()
+            if port is not None:
+                send_presence(port, feed, names)
+
+
+def send_presence(port: Port, feed: Feed, names: set[str]) -> None:
+    """Tell a log's home how many connections of some names there are here."""
+    changes = feed.presence(names)
+    for start in range(0, len(changes), ITEMS_PER_MESSAGE):
+        port.send(Presence(feed.log, changes[start : start + ITEMS_PER_MESSAGE]))

@@ -1,0 +1,57 @@
+"""Entries that a feed missed on the bus are read from the store and distributed (rule 7)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from relay import limits
+from relay.store.errors import StoreError
+
+if TYPE_CHECKING:
+    from relay.server.worker.member.feeds import Feeds
+    from relay.store.log import Reader
+
+SLICE_S: Final = 0.005
+RETRY_S: Final = 0.1
+"""When to try again to read a store that cannot be read now."""
+log = logging.getLogger("relay.worker")
+
+
+class Repair:
+    """Reads for the feeds of a worker that miss something, in turn."""
+
+    def __init__(
+        self, feeds: Feeds, reader_of: Callable[[str], Reader], clock: Callable[[], float]
+    ) -> None:
+        self._feeds = feeds
+        self._reader_of = reader_of
+        self._clock = clock
+        self.repaired = 0
+
+    def run(self) -> bool:
+        """Read pages for a slice of time.
+
+        Returns:
+            True while there is more to read at once; False when all is read, or the store failed
+            and a try after ``RETRY_S`` is due (``Feeds.to_repair`` is not empty then).
+        """
+        feeds = self._feeds
+        deadline = self._clock() + SLICE_S
+        for feed in list(feeds.to_repair):
+            if self._clock() >= deadline:
+                break
+            del feeds.to_repair[feed]  # to the end of the queue, if it needs another page
+            try:
+                if feed.repair(self._reader_of(feed.log), limits.PAGE_BYTES_MAX):
+                    feeds.to_distribute[feed] = None
+            except StoreError as error:
+                feeds.to_repair[feed] = None
+                log.warning("repair_failed", extra={"log": feed.log, "reason": str(error)})
+                return False
+            if feed.repair_to:
+                feeds.to_repair[feed] = None
+            else:
+                self.repaired += 1
+        return bool(feeds.to_repair)

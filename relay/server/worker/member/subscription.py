@@ -1,0 +1,38 @@
+"""One connection's place in one log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from relay.server.worker.delivery.outbox import Outbox
+
+
+class Subscriber(Protocol):
+    """The connection that a subscription belongs to, as feeds and catch-up need it."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """What it is owed."""
+
+    def fall_behind(self) -> None:
+        """Leave live in all its logs: it takes less than they bring (rule 4)."""
+
+    def close(self, code: int, detail: str = "") -> None:
+        """End the connection; the client resumes from its cursors."""
+
+
+class Subscription:
+    """Where a connection stands in a log that it follows."""
+
+    __slots__ = ("live", "log", "outbox", "queued", "seq", "subscriber")
+
+    def __init__(self, subscriber: Subscriber, log: str, seq: int) -> None:
+        self.subscriber = subscriber
+        self.outbox = subscriber.outbox
+        self.log = log
+        self.seq = seq
+        """The cursor, kept only while not live (rule 4: cursors cost nothing while live)."""
+        self.live = False
+        self.queued = False
+        """True while the catch-up queue holds it."""

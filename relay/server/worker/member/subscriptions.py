@@ -1,0 +1,111 @@
+"""Everything that one connection follows: its feeds, its cursors, falling behind, going on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from relay.server.worker.member.subscription import Subscription
+from relay.wire.envelopes import Behind, pack
+
+if TYPE_CHECKING:
+    from relay.server.worker.delivery.outbox import Outbox
+    from relay.server.worker.delivery.stalled import StalledConnections
+    from relay.server.worker.member.catchup import Catchup
+    from relay.server.worker.member.feed import Feed
+    from relay.server.worker.member.feeds import Feeds
+    from relay.server.worker.member.presence import PresenceReports
+
+
+class Following:
+    """What the subscriptions of all connections of a worker share."""
+
+    __slots__ = ("catchup", "feeds", "presence", "stalled")
+
+    def __init__(
+        self,
+        feeds: Feeds,
+        catchup: Catchup,
+        presence: PresenceReports,
+        stalled: StalledConnections,
+    ) -> None:
+        self.feeds = feeds
+        self.catchup = catchup
+        self.presence = presence
+        self.stalled = stalled
+
+
+class Subscriptions:
+    """See the module's docstring. A ``subscription.Subscriber``."""
+
+    __slots__ = ("_close", "_following", "by_log", "display", "name", "outbox")
+
+    def __init__(
+        self, following: Following, outbox: Outbox, close: Callable[[int, int, str], None]
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            following: of this worker.
+            outbox: what the connection is owed.
+            close: ends the connection: close code, seconds until a retry, detail for the log.
+        """
+        self._following = following
+        self._close = close
+        self.outbox = outbox
+        self.by_log: dict[str, Subscription] = {}
+        self.name = ""
+        """The client's; set before the first subscription."""
+        self.display = ""
+
+    def get(self, log: str) -> Feed | None:
+        """Return the feed of a log that the connection follows; None if it does not."""
+        return self._following.feeds.by_log[log] if log in self.by_log else None
+
+    def enter(self, feed: Feed, after: int) -> None:
+        """Follow a log from the entry after ``after``: not live at first, catch-up gets there."""
+        assert feed.known, "a cursor can be placed only in a log whose head is known"
+        subscription = Subscription(self, feed.log, after)
+        feed.add(subscription, self.name, self.display)
+        self.by_log[feed.log] = subscription
+        self._following.presence.changed(feed)
+        self._following.catchup.add(feed, subscription)
+
+    def leave(self, log: str) -> None:
+        """Follow a log no more."""
+        subscription = self.by_log.pop(log)
+        feed = self._following.feeds.by_log[log]
+        feed.remove(subscription, self.name)
+        self._following.presence.changed(feed)
+
+    def leave_all(self) -> None:
+        """The connection has ended."""
+        for log in list(self.by_log):
+            self.leave(log)
+
+    def resume(self) -> None:
+        """The connection takes bytes again: go on with what it has not read yet."""
+        feeds = self._following.feeds.by_log
+        for log, subscription in self.by_log.items():
+            if not subscription.live:
+                self._following.catchup.add(feeds[log], subscription)
+
+    # --- subscription.Subscriber --------------------------------------------------------------
+    def fall_behind(self) -> None:
+        """Leave live in every log at once and drop what is queued of them (rule 4)."""
+        dropped = self.outbox.drop_batches()
+        self._following.stalled.count_behind(self.name)
+        feeds = self._following.feeds.by_log
+        for log, subscription in self.by_log.items():
+            if not subscription.live:
+                continue
+            feed = feeds[log]
+            first = dropped.get(log)
+            epoch, seq = (first.prev_epoch, first.prev) if first else feed.head
+            feed.leave_live(subscription, seq)
+            self.outbox.answer(pack(Behind(log, epoch, seq)))
+            self._following.catchup.add(feed, subscription)
+
+    def close(self, code: int, detail: str = "") -> None:
+        """End the connection."""
+        self._close(code, 0, detail)

@@ -1,0 +1,245 @@
+"""Building a worker: every room's objects, in the order in which they know each other."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from relay.server.worker.connection.connections import Connections
+from relay.server.worker.connection.services import ConnectionServices, Unwrap
+from relay.server.worker.delivery.flusher import Flusher
+from relay.server.worker.delivery.stalled import StalledConnections
+from relay.server.worker.home.attached import Attached
+from relay.server.worker.home.commits import CommitsInLoop, CommitsInThreads
+from relay.server.worker.home.home import Home
+from relay.server.worker.home.interest import Interest
+from relay.server.worker.home.names import NameRegistry
+from relay.server.worker.home.receive import FromMembers
+from relay.server.worker.home.rosters import Rosters
+from relay.server.worker.member.attachment import Attachment
+from relay.server.worker.member.catchup import Catchup
+from relay.server.worker.member.claims import Claims
+from relay.server.worker.member.fanout import Fanout
+from relay.server.worker.member.feeds import Feeds
+from relay.server.worker.member.forward import Forward
+from relay.server.worker.member.presence import PresenceReports
+from relay.server.worker.member.queries import PendingQueries
+from relay.server.worker.member.receive import FromHomes
+from relay.server.worker.member.repair import Repair
+from relay.server.worker.member.routes import Owner, Routes
+from relay.server.worker.member.subscriptions import Following
+from relay.server.worker.process.bus_dispatcher import BusDispatcher
+from relay.server.worker.process.own_home import OwnHome
+from relay.server.worker.process.turn import Turn
+from relay.server.worker.wakeup import Wakeup
+from relay.wire.connection import DEFAULT_TIMING, Timing
+from relay.wire.identity import parse_spki
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from relay.bus.link import Link
+    from relay.store.log import Partition, Reader
+
+Measured = dict[str, Callable[[], int]]
+
+
+class Loop(Protocol):
+    """The part of an event loop that a worker's parts need."""
+
+    def call_soon(self, callback: Callable[[], None]) -> object:
+        """Run in the next iteration."""
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> object:
+        """Run after so many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDependencies:
+    """What a worker's parts get from outside: its place, its clocks, its stores, the key agent."""
+
+    index: int
+    generation: int
+    loop: Loop
+    agent: Unwrap
+    spki: bytes
+    agent_name: str
+    owner_of: Callable[[int], Owner]
+    silent: Callable[[set[int]], bool]
+    """Given the generations that have announced themselves: has a live worker not?"""
+    open_partition: Callable[[int], Partition]
+    reader_of: Callable[[str], Reader]
+    run_in_thread: Callable[[Callable[[], Any]], asyncio.Future[Any]] | None = None
+    """Where commits run; None: in the loop."""
+    clock: Callable[[], float] = time.monotonic
+    """Monotonic seconds, moving within a turn (uvloop's own ``time`` has whole ms)."""
+    timing: Timing = DEFAULT_TIMING
+    slow_reader_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerParts:
+    """What the process itself deals with."""
+
+    wakeup: Wakeup
+    links: dict[int, Link]
+    routes: Routes
+    attached: Attached
+    home: Home
+    interest: Interest
+    rosters: Rosters
+    names: NameRegistry
+    feeds: Feeds
+    fanout: Fanout
+    repair: Repair
+    catchup: Catchup
+    forward: Forward
+    claims: Claims
+    queries: PendingQueries
+    attachment: Attachment
+    stalled: StalledConnections
+    flusher: Flusher
+    own_home: OwnHome
+    dispatcher: BusDispatcher
+    turn: Turn
+    services: ConnectionServices
+    connections: Connections
+
+    def measured(self) -> tuple[Measured, Measured]:
+        """Return the gauges and the counters of ``server.metrics`` that these parts hold."""
+        counts = self.services.counts
+        return (
+            {
+                "logged_in": lambda: counts.logged_in,
+                "catching_up": lambda: self.catchup.waiting,
+            },
+            {
+                "accepted": lambda: self.home.accepted,
+                "deliveries": lambda: self.fanout.deliveries,
+                "handshakes": lambda: counts.handshakes,
+                "fell_behind": lambda: self.stalled.fell_behind,
+                "too_slow": lambda: self.stalled.too_slow,
+                "repairs": lambda: self.repair.repaired,
+                "pages": lambda: self.catchup.pages_read,
+            },
+        )
+
+
+def build(needs: WorkerDependencies) -> WorkerParts:
+    """Build the parts of a worker. Nothing runs yet, and no file is open."""
+    clock = needs.clock
+    links: dict[int, Link] = {}
+    wakeup = Wakeup(needs.loop.call_soon)
+    own_home = OwnHome(needs.index, needs.generation, wakeup)
+    routes = Routes(own_home.to_home, needs.owner_of, links)
+
+    # delivery
+    flusher = Flusher(clock, wakeup)
+    stalled = StalledConnections(clock, needs.slow_reader_timeout_s)
+
+    # home
+    attached = Attached(routes.owns)
+    interest = Interest()
+    rosters = Rosters(secrets.token_bytes, clock)
+    names = NameRegistry(clock, needs.silent)
+    home = Home(
+        attached=attached,
+        open_partition=needs.open_partition,
+        reader_of=needs.reader_of,
+        wall_clock_ms=_wall_clock_ms,
+        interest=interest,
+        commits=(
+            CommitsInLoop()
+            if needs.run_in_thread is None
+            else CommitsInThreads(needs.run_in_thread, wakeup)
+        ),
+    )
+
+    # member
+    feeds = Feeds(routes)
+    presence = PresenceReports(feeds, routes, wakeup)
+    catchup = Catchup(needs.reader_of, clock, stalled, wakeup)
+    fanout = Fanout(feeds, flusher, catchup)
+    repair = Repair(feeds, needs.reader_of, clock)
+    forward = Forward(routes)
+    claims = Claims(routes)
+    queries = PendingQueries(routes)
+    attachment = Attachment(routes, feeds, claims, forward, queries)
+
+    # connection
+    services = ConnectionServices(
+        clock=clock,
+        wall_clock_ms=_wall_clock_ms,
+        random_bytes=secrets.token_bytes,
+        agent=needs.agent,
+        spki=needs.spki,
+        modulus_bytes=parse_spki(needs.spki).modulus_bytes,
+        agent_name=needs.agent_name,
+        timing=needs.timing,
+        wakeup=wakeup,
+        flusher=flusher,
+        stalled=stalled,
+        following=Following(feeds, catchup, presence, stalled),
+        forward=forward,
+        claims=claims,
+        queries=queries,
+        reader_of=needs.reader_of,
+    )
+
+    # process
+    dispatcher = BusDispatcher(
+        FromMembers(attached, home, rosters, names),
+        FromHomes(routes, feeds, forward, claims, queries),
+        attachment,
+        home,
+        interest,
+        wakeup,
+    )
+    turn = Turn(
+        loop=needs.loop,
+        clock=clock,
+        wakeup=wakeup,
+        own_home=own_home,
+        dispatcher=dispatcher,
+        home=home,
+        interest=interest,
+        rosters=rosters,
+        feeds=feeds,
+        presence=presence,
+        repair=repair,
+        fanout=fanout,
+        flusher=flusher,
+        catchup=catchup,
+    )
+    return WorkerParts(
+        wakeup=wakeup,
+        links=links,
+        routes=routes,
+        attached=attached,
+        home=home,
+        interest=interest,
+        rosters=rosters,
+        names=names,
+        feeds=feeds,
+        fanout=fanout,
+        repair=repair,
+        catchup=catchup,
+        forward=forward,
+        claims=claims,
+        queries=queries,
+        attachment=attachment,
+        stalled=stalled,
+        flusher=flusher,
+        own_home=own_home,
+        dispatcher=dispatcher,
+        turn=turn,
+        services=services,
+        connections=Connections(services),
+    )
+
+
+def _wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000

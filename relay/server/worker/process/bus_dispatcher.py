@@ -1,0 +1,68 @@
+"""Each message of the bus to the one function that takes it; links that come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from relay.bus.link import Link, Port
+    from relay.bus.messages import Message
+    from relay.chat.entries import Submission
+    from relay.server.worker.home.home import Home
+    from relay.server.worker.home.interest import Interest
+    from relay.server.worker.home.receive import FromMembers
+    from relay.server.worker.member.attachment import Attachment
+    from relay.server.worker.member.receive import FromHomes
+    from relay.server.worker.wakeup import Wakeup
+
+
+class BusDispatcher:
+    """Implements ``bus.link.LinkOwner``."""
+
+    def __init__(
+        self,
+        from_members: FromMembers,
+        from_homes: FromHomes,
+        attachment: Attachment,
+        home: Home,
+        interest: Interest,
+        wakeup: Wakeup,
+    ) -> None:
+        self._from_members = from_members
+        self._attachment = attachment
+        self._home = home
+        self._interest = interest
+        self._wakeup = wakeup
+        self._handlers: Final[dict[type, Callable[[Port, Any], None]]] = (
+            from_members.handlers | from_homes.handlers
+        )
+        self.submit: Final[Callable[[Port, int, Submission], None]] = from_members.submit
+        """Takes a submission that is not packed, from this worker itself."""
+
+    def dispatch(self, port: Port, message: object) -> None:
+        """Hand a message over. One that the other role does not know is ignored."""
+        handler = self._handlers.get(type(message))
+        if handler is not None:
+            handler(port, message)
+
+    # --- LinkOwner ----------------------------------------------------------------------------
+    def received(self, port: Port, message: Message) -> None:
+        """A message came from another worker."""
+        self.dispatch(port, message)
+        self._wakeup.request()
+
+    def link_up(self, link: Link) -> None:
+        """Attach what has its home there, and announce that this was all."""
+        self._attachment.refresh()
+        self._attachment.announce(link)
+
+    def link_down(self, link: Link) -> None:
+        """Forget the other worker's part of everything."""
+        self._from_members.drop(link)
+        self._attachment.refresh()
+        self._wakeup.request()
+
+    def heads_due(self, link: Link) -> None:
+        """The link has room again: send the heads of what was dropped (rule 7)."""
+        self._interest.send(link, link.dropped, self._home.heads)

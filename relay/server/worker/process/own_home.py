@@ -1,0 +1,91 @@
+"""The two queues between a worker and its own home, emptied by the turn.
+
+A log whose home is here and one whose home is elsewhere take the same path: messages through a
+port. Nothing is answered in the middle of whoever asks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from relay.bus.messages import Batch, Event, Message
+    from relay.chat.entries import Submission
+    from relay.server.worker.process.bus_dispatcher import BusDispatcher
+    from relay.server.worker.wakeup import Wakeup
+
+
+class LocalSubmit(NamedTuple):
+    """A SUBMIT that is not packed."""
+
+    tag: int
+    submission: Submission
+
+
+class LocalPort:
+    """One direction: a queue that the turn empties. The first message asks for the turn."""
+
+    __slots__ = ("_queue", "_wakeup", "generation", "index", "submits")
+
+    def __init__(self, index: int, generation: int, wakeup: Wakeup) -> None:
+        self.index = index
+        self.generation = generation
+        self._wakeup = wakeup
+        self._queue: deque[Message | LocalSubmit] = deque()
+        self.submits = 0
+        """How many submissions the queue holds: they need a commit."""
+
+    @property
+    def pending(self) -> bool:
+        """True while the queue holds anything."""
+        return bool(self._queue)
+
+    def send(self, message: Message) -> None:
+        """See ``Port``."""
+        self._queue.append(message)
+        self._wakeup.request()
+
+    def submit(self, tag: int, submission: Submission) -> None:
+        """See ``Port``."""
+        self._queue.append(LocalSubmit(tag, submission))
+        self.submits += 1
+        self._wakeup.request()
+
+    def publish(self, message: Batch | Event) -> None:
+        """See ``Port``."""
+        self._queue.append(message)
+        self._wakeup.request()
+
+    def take(self) -> Message | LocalSubmit:
+        """Remove the oldest message."""
+        message = self._queue.popleft()
+        if type(message) is LocalSubmit:
+            self.submits -= 1
+        return message
+
+
+class OwnHome:
+    """Both directions."""
+
+    def __init__(self, index: int, generation: int, wakeup: Wakeup) -> None:
+        self.to_home = LocalPort(index, generation, wakeup)
+        """What this worker, as one with members, sends to its own home."""
+        self.to_member = LocalPort(index, generation, wakeup)
+        """What the home here sends to this worker."""
+
+    def deliver_to_home(self, dispatcher: BusDispatcher) -> None:
+        """Hand the home what waits for it. What it answers waits for ``deliver_to_member``."""
+        queue, answers = self.to_home, self.to_member
+        while queue.pending:
+            message = queue.take()
+            if type(message) is LocalSubmit:
+                dispatcher.submit(answers, message.tag, message.submission)
+            else:
+                dispatcher.dispatch(answers, message)
+
+    def deliver_to_member(self, dispatcher: BusDispatcher) -> None:
+        """Hand this worker what its own home has sent."""
+        queue, answers = self.to_member, self.to_home
+        while queue.pending:
+            dispatcher.dispatch(answers, queue.take())

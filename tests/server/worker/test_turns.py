@@ -1,0 +1,138 @@
+"""What a message costs in turns, records and writes; and that nothing runs inside its caller."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from relay.bus.link import Link
+from relay.wire.envelopes import Ack, EntryMessage, Join, Joined, Live
+from tests.support.cluster import until
+from tests.support.workers import Cluster, TestClient, Worker
+
+LOG = "lobby"
+QUIET_ITERATIONS = 20
+"""Iterations of the loop without a turn, after which a worker is taken to be at rest."""
+
+
+@contextmanager
+def _turns(worker: Worker) -> Iterator[list[None]]:
+    """Count the turns of a worker."""
+    counted: list[None] = []
+    run = worker.parts.turn.run
+
+    def counting() -> None:
+        counted.append(None)
+        run()
+
+    worker.parts.wakeup.bind(counting)
+    yield counted
+    worker.parts.wakeup.bind(run)
+
+
+async def _at_rest(worker: Worker) -> None:
+    """Wait until a worker has no turn due, for some iterations of the loop on end."""
+    quiet = 0
+    async with asyncio.timeout(30):
+        while quiet < QUIET_ITERATIONS:
+            quiet = 0 if worker.parts.wakeup.scheduled else quiet + 1
+            await asyncio.sleep(0)
+
+
+async def test_a_send_to_the_own_home_is_one_turn_and_one_record(single: Cluster) -> None:
+    """The acknowledgement and the sender's own delivery leave together, at once."""
+    worker = single.workers[0]
+    client = await TestClient.login(worker, "client")
+    await client.join(LOG)
+    await _at_rest(worker)
+    records = client.records
+    with _turns(worker) as turns:
+        client.send(LOG, 1)
+        await client.acked(LOG, 1)
+        await client.has(LOG, 1)
+        await _at_rest(worker)
+    assert client.records - records == 1
+    # The sweep (each second) asks for a turn, too: two of them would be a slow machine indeed.
+    assert 1 <= len(turns) <= 2
+
+
+async def test_a_send_to_another_home_is_one_write_each_way(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SUBMIT there; acknowledgement and batch back, together."""
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    client = await TestClient.login(other, "client")
+    await client.join(LOG)
+    for worker in (home, other):
+        await _at_rest(worker)
+    writes: list[int] = []
+    flush = Link.flush
+
+    def counting(self: Link) -> None:
+        if self._control or self._publishes:
+            writes.append(self.index)
+        flush(self)
+
+    for worker in (home, other):  # heads, said once a second, would be counted too
+        monkeypatch.setattr(worker.parts.interest, "send_heads", lambda _: None)
+    monkeypatch.setattr(Link, "flush", counting)
+    records = client.records
+    client.send(LOG, 1)
+    await client.acked(LOG, 1)
+    await client.has(LOG, 1)
+    for worker in (home, other):
+        await _at_rest(worker)
+    assert sorted(writes) == sorted([home.index, other.index])
+    assert client.records - records == 1
+
+
+async def test_a_thousand_joins_in_one_record(single: Cluster) -> None:
+    """Each is answered, in order, and not by a thousand turns; nor are others kept waiting."""
+    worker = single.workers[0]
+    client = await TestClient.login(worker, "client")
+    bystander = await TestClient.login(worker, "bystander")
+    with _turns(worker) as turns:
+        client.send_envelopes(*[Join(n, f"room{n}", None, 0, 0) for n in range(1, 1001)])
+        bystander.send(LOG, 1)
+        await bystander.acked(LOG, 1)
+        answered = len([e for e in client.received if isinstance(e, Joined)])
+        await client.expect(Live, count=1000)
+    assert answered < 1000, "the bystander waited for all of them"
+    requests = [e.request for e in client.received if isinstance(e, Joined)]
+    assert requests == list(range(1, 1001))
+    assert len(turns) < 500
+
+
+async def test_nothing_is_answered_inside_its_caller(single: Cluster) -> None:
+    """A request to the own home is only queued: its answer comes with the turn."""
+    worker = single.workers[0]
+    client = await TestClient.login(worker, "client")
+    await client.join(LOG)
+    session = single.session("client")
+    own = worker.parts.own_home
+    await _at_rest(worker)
+    queries = worker.parts.queries
+    reply = queries.who(LOG)
+    assert reply is not None
+    assert own.to_home.pending
+    assert not own.to_member.pending
+    assert queries._pending, "answered before the question was asked"
+    await until(lambda: not queries._pending, "the answer")
+    assert not session.ended
+
+
+async def test_the_end_of_a_worker_commits_by_a_turn(single: Cluster) -> None:
+    """What was submitted when it stops is committed, acknowledged and shown, as ever."""
+    worker = single.workers[0]
+    client = await TestClient.login(worker, "client")
+    await client.join(LOG)
+    client.send(LOG, 1, 50)
+    await until(lambda: worker.parts.forward.unanswered or client.seqs(LOG), "the sends to arrive")
+    await worker._finish_commits()
+    assert not worker.parts.home.busy
+    await client.acked(LOG, 50)
+    assert [e.counter for e in client.received if isinstance(e, Ack)] == list(range(1, 51))
+    assert [e.seq for e in client.received if isinstance(e, EntryMessage)] == list(range(1, 51))
