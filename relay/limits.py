@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-# --- frames and records (handshake.md, "Records") ---------------------------------------------
+# --- frames and records (docs/protocol.md, "Records") ---------------------------------------------
 FRAME_HEADER_BYTES: Final = 4
 """Type u8 and length u24."""
 HANDSHAKE_BODY_BYTES_MAX: Final = 4096
@@ -52,7 +52,10 @@ HISTORY_ON_JOIN_MAX: Final = 10_000
 
 # --- what one connection may make the server hold ---------------------------------------------
 OUTBOX_BYTES_MAX: Final = 129_024
-"""Unsealed batch references of one connection; over it all its logs fall behind (rule 4)."""
+"""Unsealed batch references of one connection; over it all its logs fall behind.
+
+Invariant "Falling behind".
+"""
 ANSWERS_BYTES_MAX: Final = 65_536
 """Answers of its own that a connection has not read; beyond it, what it asks next waits."""
 KERNEL_NOTSENT_LOWAT_BYTES: Final = 65_536
