@@ -1,7 +1,8 @@
-"""Every bound of the protocol and of what a peer can make us hold, with its unit and its reason.
+"""The bounds of the protocol, and of what one connection can make the server hold.
 
-Settings may lower some of the server's bounds; the protocol's own are constants, part of
-docs/protocol.md. Relations between them are asserted at import, so a careless change fails at once.
+Each has its unit and its reason. Settings may lower some of the server's bounds; the protocol's own
+are constants, part of docs/protocol.md. Bounds of a whole worker or process stand in the module
+that keeps them. Relations are asserted at import, so a careless change fails at once.
 """
 
 from __future__ import annotations
