@@ -20,16 +20,19 @@ ROOT = Path(__file__).parent.parent
 RULES = ROOT / "docs" / "invariants.md"
 NOT_BUILT = "**Not built yet"
 
-PAGE = re.compile(r"(?<![\w/.-])((?:[\w.-]+/)*[\w-]+\.md)\b")
+NAME = r"(?<![\w/.-])((?:[\w.-]+/)*[\w-]+\.md)\b"
+PAGE = re.compile(NAME)
 """A page's path."""
 BARE_NAME = re.compile(r'"[\w-]+\.md"')
 """A string that is nothing but a file's name: code puts a path together from it."""
-HEADING_OF_PAGE = re.compile(r'((?:[\w.-]+/)*[\w-]+\.md)[`)\]]*,? \(?"([^"]+)"')
-SECTION_OF_PAGE = re.compile(r"((?:[\w.-]+/)*[\w-]+\.md)[`)\]]*,? \(?sections? (\d+(?:\.\d+)*)")
+HEADING_OF_PAGE = re.compile(NAME + r'[`)\]]*,? \(?"([^"]+)"')
+SECTION_OF_PAGE = re.compile(NAME + r"[`)\]]*,? \(?sections? (\d+(?:\.\d+)*)")
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)#([^)\s]+)\)")
 INVARIANT = re.compile(r'\b[Ii]nvariants? ((?:"[^"]+"(?:, | and |, and )?)+)')
-BY_NUMBER = re.compile(r"\b(?:rule|law|invariant)s?,? (?:no\.? |number )?#?\d", re.IGNORECASE)
-WRONG_FORM = re.compile(r"\binvariants?: |\b[Ii]nvariants? (?:of )?[A-Z]|\([Ii]nvariants? (?!\")")
+BY_NUMBER = re.compile(r"\b(?:rule|law|invariant)s?[ ,:#-]+(?:no\.? |number )?#?\d", re.IGNORECASE)
+WRONG_FORM = re.compile(
+    r"\binvariants?: |\b[Ii]nvariants? (?:(?:of )?[A-Z]|['`“‘])|\([Ii]nvariants? (?!\")"
+)
 """An invariant's name without quotes would escape the checks above."""
 FILE = re.compile(
     r"`((?:relay/[\w./-]+\.py|(?:tests|benchmarks|loadtest|examples|docs|requirements)/[\w./-]+))"
@@ -175,6 +178,9 @@ def test_rules_are_numbered_without_holes() -> None:
         ("# see rule 7", "not by name"),
         ("what comes again (rules\n    # 4 and 5)", "not by name"),
         ("(invariant 7)", "not by name"),
+        ("Rule #7", "not by name"),
+        ("rule-7", "not by name"),
+        ("the invariant 'No silent tail'", "not by name"),
         ("(invariant: No silent tail)", "not by name"),
         ("Invariant No silent tail", "not by name"),
         ("(invariant 'No silent tail')", "not by name"),
