@@ -35,9 +35,9 @@ WRONG_FORM = re.compile(
 )
 """An invariant's name without quotes would escape the checks above."""
 FILE = re.compile(
-    r"`((?:relay/[\w./-]+\.py|(?:tests|benchmarks|loadtest|examples|docs|requirements)/[\w./-]+))"
-    r"(?:::(\w+))?`"
+    r"(?<![\w/.*{-])((?:relay|tests|benchmarks|loadtest|examples)/[\w./-]+\.py)\b(?:::(\w+))?"
 )
+FOLDER = re.compile(r"`((?:tests|benchmarks|loadtest|examples|docs|requirements)/[\w./-]+)`")
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 
 
@@ -130,12 +130,14 @@ def faults(file: Path, text: str) -> Iterator[str]:
                 yield f'no invariant "{name}"'
     for found in [*BY_NUMBER.finditer(line), *WRONG_FORM.finditer(line)]:
         yield f"not by name: {line[found.start() : found.end() + 30]!r}"
-    for name, test in FILE.findall(line) if file.suffix == ".md" else []:
-        target = ROOT / name
-        if not target.exists():
+    for name, test in FILE.findall(line):
+        if not (ROOT / name).is_file():
             yield f"no file {name}"
-        elif test and test not in functions(target):
+        elif test and test not in functions(ROOT / name):
             yield f"no {test} in {name}"
+    for name in FOLDER.findall(line) if file.suffix == ".md" else []:
+        if not (ROOT / name).exists():
+            yield f"nothing at {name}"
 
 
 @cache
@@ -162,7 +164,7 @@ def test_each_rule_has_a_reason_and_a_test(name: str) -> None:
     """A rule that nothing tries to break is a wish, unless the page says that it is not built."""
     text = rules()[name]
     assert "*Why.*" in text
-    tests = [match for match in FILE.findall(text) if match[0].startswith("tests/")]
+    tests = [file for file, _ in FILE.findall(text) if file.startswith("tests/")]
     assert bool(tests) != (NOT_BUILT in text)
 
 
@@ -204,6 +206,8 @@ def test_a_reference_that_leads_nowhere_is_found(text: str, fault: str) -> None:
     [
         ("[a](docs/protocol.md#no-such-thing)", "no anchor"),
         ("`relay/nowhere.py`", "no file"),
+        ("make bench ARGS=benchmarks/nowhere.py", "no file"),
+        ("`tests/nowhere/`", "nothing at"),
         ("`tests/test_references.py::test_nothing`", "no test_nothing"),
     ],
 )
