@@ -1,4 +1,4 @@
-"""A relay for a load test: started, disrupted on request, and stopped with the test."""
+"""A relay of one's own for a load test: started, hurt if asked, and stopped with the test."""
 
 from __future__ import annotations
 
