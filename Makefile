@@ -1,10 +1,10 @@
 # Relay: `make run` starts a relay, `make test` runs the tests. Both set up .venv by themselves.
-# Needed on the machine: make, Python 3.11 or later, pip 22.3 or later (Debian: python3 python3-pip).
-# Why it is done so: docs/decisions/002-make-and-pip.md.
+# Needs make, Python 3.11 or later, pip 22.3 or later (Debian: python3 python3-pip).
+# Background: docs/decisions/002-make-and-pip.md.
 
 PYTHON ?= python3
 ARGS   ?=
-# Tests wait for processes more than they compute: more at a time than two cores would say.
+# Tests spend more time waiting for processes than computing, so run more of them than there are cores.
 JOBS   ?= 3
 
 VENV := .venv
@@ -15,62 +15,62 @@ CODE := relay tests benchmarks loadtest examples
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format types contracts bench bench-quick bench-stalls bench-peers bench-growth loadtest loadtest-smoke torture torture-saturated check lock clean
 
-help:  ## Say what can be made
+help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
 
-run: $(VENV)/.run  ## A relay with production defaults (ARGS="--workers 2 ..." adds flags)
+run: $(VENV)/.run  ## Run a relay with production defaults (ARGS="--workers 2 ..." adds flags)
 	@exec $(VENV)/bin/relay serve $(ARGS)
 
-test: $(VENV)/.dev  ## The tests (ARGS="tests/wire -k name ..." chooses)
+test: $(VENV)/.dev  ## Run the tests (ARGS="tests/wire -k name ..." selects some)
 	@$(VPY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
 
-# Without SEED each run is another one; it prints the seed to repeat it with.
-torture: $(VENV)/.dev  ## Kill, stop and cut everything for SECONDS (600) by SEED; check what clients saw
+# Without SEED each run chooses a new one, and prints it so that the run can be repeated.
+torture: $(VENV)/.dev  ## Kill, stop and disconnect everything for SECONDS (600), by SEED; check what clients saw
 	@$(VPY) -m tests.torture --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 torture-saturated: $(VENV)/.dev  ## Flood a relay for SECONDS (60), and check what clients saw
 	@$(VPY) -m tests.torture.saturated --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-lint: $(VENV)/.dev  ## Style, format, and that dependencies are declared and used
+lint: $(VENV)/.dev  ## Check style, format, and that dependencies are declared and used
 	@$(VPY) -m ruff check $(CODE)
 	@$(VPY) -m ruff format --check $(CODE)
 	@$(VPY) -m deptry relay
 
-format: $(VENV)/.dev  ## Format the code, and fix what can be fixed by machine
+format: $(VENV)/.dev  ## Format the code, and apply automatic fixes
 	@$(VPY) -m ruff format $(CODE)
 	@$(VPY) -m ruff check --fix $(CODE)
 
-types: $(VENV)/.dev  ## mypy --strict
+types: $(VENV)/.dev  ## Run mypy --strict
 	@$(VPY) -m mypy
 
-contracts: $(VENV)/.dev  ## Who may import whom
+contracts: $(VENV)/.dev  ## Check which package may import which
 	@$(VENV)/bin/lint-imports --no-logo
 
-bench: $(VENV)/.dev  ## All benchmarks, compared with the last saved run (ARGS="benchmarks/micro ...")
+bench: $(VENV)/.dev  ## Run all benchmarks, compared with the last saved run (ARGS="benchmarks/micro ...")
 	@$(VPY) -m pytest $(or $(ARGS),benchmarks) -p no:randomly -q --benchmark-autosave \
 	  --benchmark-save-data --benchmark-columns=min,median,max,rounds --benchmark-sort=name \
 	  $(if $(wildcard .benchmarks/*/*.json),--benchmark-compare)
 
-bench-quick: $(VENV)/.dev  ## Every benchmark once, unmeasured: they cannot rot
+bench-quick: $(VENV)/.dev  ## Run every benchmark once, unmeasured, to see that it works
 	@$(VPY) -m pytest benchmarks --benchmark-disable -q $(ARGS)
 
-bench-stalls: $(VENV)/.dev  ## Probe both workers under load for SECONDS (300): what holds them up?
+bench-stalls: $(VENV)/.dev  ## Probe both workers under load for SECONDS (300): what blocks their event loops
 	@$(VPY) -m benchmarks.stalls --seconds $(or $(SECONDS),300) --say $(ARGS)
 
-loadtest: $(VENV)/.dev  ## A relay, and simulated users on it in Locust's web page (ARGS="--users 500 ...")
+loadtest: $(VENV)/.dev  ## Run a relay and simulated users, in Locust's web page (ARGS="--users 500 ...")
 	@$(VPY) -m loadtest.run $(ARGS)
 
-loadtest-smoke: $(VENV)/.dev  ## Simulated users for some seconds; fails on any broken promise
+loadtest-smoke: $(VENV)/.dev  ## Run simulated users for some seconds; fails if any guarantee is broken
 	@$(VPY) -m loadtest.smoke
 
-bench-peers: $(VENV)/.peers  ## Relay beside NATS, Mosquitto, Redis and others that are installed
+bench-peers: $(VENV)/.peers  ## Measure Relay beside NATS, Mosquitto, Redis and others that are installed
 	@$(VPY) -m benchmarks.peers $(ARGS)
 	@$(VPY) -m benchmarks.report
 
-bench-growth: $(VENV)/.peers  ## How the cost grows with members, rooms, connections, size, workers, rate
+bench-growth: $(VENV)/.peers  ## Measure how cost grows with members, rooms, connections, size, workers, rate
 	@$(VPY) -m benchmarks.growth $(ARGS)
 
-check: lint types contracts test  ## All that needs no second look before a commit
+check: lint types contracts test  ## Run lint, types, contracts and tests, as before every commit
 
 lock: $(VENV)/.dev  ## Compile requirements/*.txt (ARGS=--upgrade takes newer releases)
 	$(LOCK) --group dev -o requirements/dev.txt
@@ -84,7 +84,7 @@ clean:  ## Remove the environment and all caches
 LOCK = $(VPY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
        --custom-compile-command "make lock" $(ARGS) pyproject.toml
 
-# A missing or broken interpreter link: make the environment anew. Debian's venv has no ensurepip
+# A missing or broken interpreter link: recreate the environment. Debian's venv has no ensurepip
 # without the package python3-venv, so the system's pip installs from outside.
 $(VPY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -110,7 +110,7 @@ def by_members(directory: Path, scale: Scale) -> list[Series]:
         Series(
             "Members of one room", "members", PER_MESSAGE,
             f"{LOW_RATE:g} messages of 200 bytes a second, 1 worker; at this rate"
-            f" {1000 * rest_ms / LOW_RATE:.0f} µs of each message are what the resting server costs"
+            f" {1000 * rest_ms / LOW_RATE:.0f} µs of each message are the cost of the idle server"
             f" ({rest_ms:.1f} ms per second)",
             [replace(curve, fit=fit("linear", curve.xs, curve.ys))],
             each="member",
@@ -188,15 +188,15 @@ def by_idle(directory: Path, scale: Scale) -> list[Series]:
     return [
         Series(
             "Idle connections", "idle connections", "server CPU, ms per second",
-            "Each follows a room of its own and says something every 25 s; besides 11 connections"
-            " that rest, 1 worker",
+            "Each follows a room of its own and sends a message every 25 s; besides 11 connections"
+            " that are idle, 1 worker",
             [replace(rest, fit=fit("linear", rest.xs, rest.ys))],
             each="connection",
         ),
         Series(
             "A busy room beside idle connections", "idle connections", PER_MESSAGE,
-            f"{BUSY_RATE:g} messages of 200 bytes a second to {ROOM_MEMBERS} members; without what"
-            " the resting server costs in the same time, which is the series before",
+            f"{BUSY_RATE:g} messages of 200 bytes a second to {ROOM_MEMBERS} members; without the"
+            " cost of the idle server in the same time, which is the series before",
             [replace(beside, fit=choose("linear", beside.xs, beside.ys))],
             each="connection",
             beside={"with the rest, µs": [round(one, 2) for one in gross]},

@@ -206,10 +206,10 @@ def _compared(results: Results, name: str, load: str) -> str:
     if mine.ties(theirs) and name != RELAY:
         ratios.append("*tie*")
     elif name != RELAY:
-        ratios.append(f"{mine.median / theirs.median:.2g} ×")
+        ratios.append(f"{_ratio(mine, theirs)} ×")
     bare = None if floor is None or name == FLOOR else figure(floor, pick)
     if bare is not None and floor is not None and not load_bound(floor, load):
-        ratios.append(f"f {mine.median / bare.median:.2g} ×")
+        ratios.append(f"f {_ratio(mine, bare)} ×")
     return f"{text} ({', '.join(ratios)})" if ratios else text
 
 
@@ -320,6 +320,12 @@ def _number(found: Figure | None) -> str:
         return "–"
     value = found.median
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _ratio(one: Figure, other: Figure) -> str:
+    """Two significant digits, never in scientific notation."""
+    value = float(f"{one.median / other.median:.2g}")
+    return f"{value:,.0f}" if value >= 10 else f"{value:g}"
 
 
 def _thousands(found: Figure | None) -> str:

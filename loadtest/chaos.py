@@ -1,8 +1,8 @@
-"""``python -m loadtest.chaos [--workers N] [--seconds S] [LOCUST FLAGS]``: a swarm on a relay that
-is hurt meanwhile.
+"""``python -m loadtest.chaos [--workers N] [--seconds S] [LOCUST FLAGS]``: a swarm on a relay
+whose processes are killed during the run.
 
-At 20 % and 40 % of the time a worker is killed; at 60 % the whole server is stopped by TERM and
-started again. The run fails as any other: when one message is lost, doubled or out of order.
+At 20 % and 40 % of the time a worker is killed; at 60 % the whole server is stopped with TERM and
+started again. Like any other run it fails if a message is lost, doubled or out of order.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ DOWN_S: Final = 2.0
 """Between the end of the server and its next start."""
 
 
-def hurt(server: Served, seconds: float, over: threading.Event) -> None:
-    """Do what the module's docstring says, and say so."""
+def disrupt(server: Served, seconds: float, over: threading.Event) -> None:
+    """Kill and restart as the module describes, and print each step."""
     began = time.monotonic()
 
     def reached(share: float) -> bool:
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         with Served(workers) as server:
             over = threading.Event()
-            chaos = threading.Thread(target=hurt, args=(server, seconds, over))
+            chaos = threading.Thread(target=disrupt, args=(server, seconds, over))
             chaos.start()
             try:
                 return run_locust(

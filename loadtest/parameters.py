@@ -55,7 +55,7 @@ HELP: Final = {
     "room_size": "people in a room of many-small-rooms, on average; 0: as --rooms gives",
     "writers": "the share of users that write; the others only read",
     "rate": "messages per second of each writer (all scenarios but chat-day)",
-    "think_time": "mean pause in seconds between two doings of a user (chat-day)",
+    "think_time": "mean pause in seconds between two actions of a user (chat-day)",
     "payload": "body sizes: typed (as people type), fixed:N, or uniform:MIN:MAX, in bytes",
     "seed": "the same seed, users and processes make the same decisions",
     "cut_after": "mean bytes until a connection breaks (flaky-network)",

@@ -1,14 +1,15 @@
-"""Every bound of the protocol and of what a peer can make us hold, with its unit and its reason.
+"""The bounds of the protocol, and of what one connection can make the server hold.
 
-Settings may lower some of the server's bounds; the protocol's own are constants, part of
-docs/protocol.md. Relations between them are asserted at import, so a careless change fails at once.
+Each has its unit and its reason. Settings may lower some of the server's bounds; the protocol's own
+are constants, part of docs/protocol.md. Bounds of a whole worker or process stand in the module
+that keeps them. Relations are asserted at import, so a careless change fails at once.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-# --- frames and records (handshake.md, "Records") ---------------------------------------------
+# --- frames and records (docs/protocol.md, "Records") ---------------------------------------------
 FRAME_HEADER_BYTES: Final = 4
 """Type u8 and length u24."""
 HANDSHAKE_BODY_BYTES_MAX: Final = 4096
@@ -55,7 +56,10 @@ HISTORY_ON_JOIN_MAX: Final = 10_000
 
 # --- what one connection may make the server hold ---------------------------------------------
 OUTBOX_BYTES_MAX: Final = 129_024
-"""Unsealed batch references of one connection; over it all its logs fall behind (rule 4)."""
+"""Unsealed batch references of one connection; over it all its logs fall behind.
+
+Invariant "Falling behind".
+"""
 ANSWERS_BYTES_MAX: Final = 65_536
 """Answers of its own that a connection has not read; beyond it, what it asks next waits."""
 KERNEL_NOTSENT_LOWAT_BYTES: Final = 65_536

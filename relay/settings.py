@@ -38,7 +38,7 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             min_length=1,
             description="Addresses to listen on, HOST:PORT or [IPV6]:PORT. Port 0: any free one. "
-            "Loopback by default: nobody is served by accident.",
+            "Loopback by default, so that no network is served by accident.",
         ),
     ] = ("127.0.0.1:7475",)
     workers: Annotated[
@@ -61,7 +61,7 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=0.5,
             le=600,
-            description="A worker whose loop was silent for so long is killed and replaced.",
+            description="A worker without a heartbeat for this long is killed and replaced.",
         ),
     ] = 5.0
     keepalive_s: Annotated[
@@ -78,8 +78,8 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=0.1,
             le=86_400,
-            description="A client that takes none of the bytes written to it for so long is "
-            "closed; it may come back and resume.",
+            description="A client that reads nothing of what was sent to it for this long is "
+            "disconnected; it may reconnect and resume.",
         ),
     ] = 60.0
     key_bits: Annotated[
@@ -90,7 +90,7 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str,
         Meta(
             description="Directory of the processes' own sockets. Empty: run/ in the data "
-            "directory, or one in the temporary directory where that path is too long."
+            "directory, or one in the temporary directory if that path is too long."
         ),
     ] = ""
 
@@ -105,8 +105,8 @@ class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     durability: Annotated[
         Literal["process", "power"],
         Meta(
-            description="What an accepted message survives: the death of any process, or a power "
-            "cut too (each commit then waits for the disk)."
+            description="What an accepted message survives: the death of any process, or also "
+            "a power failure (each commit then waits for the disk)."
         ),
     ] = "process"
 
@@ -115,11 +115,12 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The log on stderr."""
 
     level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="The least that is logged.")
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="Minimum level of what is logged."),
     ] = "info"
     format: Annotated[
         Literal["auto", "json", "text"],
-        Meta(description="One JSON object a line, or text. auto: text on a terminal."),
+        Meta(description="One JSON object per line, or text. auto: text on a terminal, else JSON."),
     ] = "auto"
 
 

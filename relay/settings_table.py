@@ -1,4 +1,4 @@
-"""docs/settings.md, made from the declarations: ``python -m relay.settings_table``."""
+"""Generates docs/settings.md from the declarations: ``python -m relay.settings_table``."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ HEAD = """\
 <!-- Made by `python -m relay.settings_table > docs/settings.md`; a test compares. -->
 # Settings
 
-Every setting of `relay serve`. What is given first here wins: a flag, the variable, the file that
-`--config` names (or `RELAY_CONFIG`), the default. `relay serve --print-config` shows each value and
-where it came from; `--check-config` only says whether they are right. A key that does not exist is
-an error, never ignored. In a variable, parts of a list are separated by commas.
+Every setting of `relay serve`. The first of these sources that sets a value wins: the command-line
+flag, the environment variable, the file given by `--config` (or `RELAY_CONFIG`), the default.
+`relay serve --print-config` shows each value and where it came from; `--check-config` only
+validates the configuration. An unknown key is an error, never ignored. In a variable, the elements
+of a list are separated by commas.
 
-Two variables of other programs count as defaults: `WEB_CONCURRENCY` (workers) and `STATE_DIRECTORY`
-(data, set by systemd).
+Two variables of other programs are used as defaults: `WEB_CONCURRENCY` (workers) and
+`STATE_DIRECTORY` (data, set by systemd).
 """
 PLATFORM_DEFAULTS = {"store.data": "the user's data directory"}
 

@@ -32,7 +32,7 @@ def popular_rooms(chance: random.Random, rooms: int, count: int) -> list[str]:
 
 
 class Behaviour:
-    """One user's doings. A scenario derives from it; ``turn`` does one thing and paces the next."""
+    """What a user does. A scenario derives from it; ``turn`` does one thing and paces the next."""
 
     def __init__(self, user: RelayUser, parameters: Parameters, ordinal: int) -> None:
         """Take the user, what the run was told, and the user's number in this process."""
@@ -71,7 +71,7 @@ class Behaviour:
 
     @property
     def pause_s(self) -> float:
-        """Mean seconds between two doings."""
+        """Mean seconds between two actions."""
         return self.parameters.think_time
 
     def turn(self) -> None:

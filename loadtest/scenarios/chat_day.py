@@ -11,7 +11,7 @@ BURST_MEAN: Final = 4.0
 TYPING_BYTES_PER_S: Final = 7.0
 TYPING_S_MAX: Final = 8.0
 MOVE: Final = 0.05
-"""Of a user's doings: change one room for another."""
+"""Share of a user's actions: change one room for another."""
 LOOK_BACK: Final = 0.05
 RESTART: Final = 0.02
 LOSE: Final = 0.02

@@ -1,10 +1,10 @@
 """One stream to one other worker: priorities, bounds, and one write per loop turn.
 
-Control (answers, heads, subscriptions, submissions) goes before publishes (rule 6). What is written
-to control is bounded by what was asked (credits bound submissions, answers are one for each);
-publishes beyond ``PUBLISH_BYTES_MAX`` are dropped and their logs remembered, to be repaired through
-HEADS.
-Reading never stops: a worker that waits for another one must not keep it waiting.
+Control (answers, heads, subscriptions, submissions) goes before publishes (invariant "The bus
+cannot deadlock"). What is written to control is bounded by what was asked (credits bound
+submissions, answers are one for each); publishes beyond ``PUBLISH_BYTES_MAX`` are dropped and their
+logs remembered, to be repaired through HEADS. Reading never stops: a worker that waits for another
+one must not keep it waiting.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ class Event(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """Home: where subscribed logs end, [log, epoch, seq] each (rule 7: no silent tail)."""
+    """Home: where subscribed logs end, [log, epoch, seq] each (invariant "No silent tail")."""
 
     heads: list[list[str | bytes | int]]
 

@@ -1,1 +1,1 @@
-"""The domain, without I/O: names, logs, entries, cursors, rosters, quotas."""
+"""The domain's vocabulary, without I/O: names, entries, cursors, gaps, partitions."""

@@ -1,8 +1,8 @@
 """The shared vocabulary: what a log holds, what is offered to it, and where a reader stands.
 
-invariants.md ("Entry") fixes the fields. A log has an epoch (8 random bytes, made with its first
-append) and gives each entry a sequence number, strictly increasing from 1. ``prev`` is the number
-of the entry before it in the log: receivers check ``prev``, never ``seq - 1``.
+docs/invariants.md, "Terms", fixes the fields. A log has an epoch (8 random bytes, made with its
+first append) and gives each entry a sequence number, strictly increasing from 1. ``prev`` is the
+number of the entry before it in the log: receivers check ``prev``, never ``seq - 1``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The grammar of names: people's handles, rooms, inboxes (docs/protocol.md, "Names").
+"""The grammar of names: people's handles, rooms, inboxes (docs/protocol.md, "Envelopes").
 
 A name is ASCII on purpose: no two names look alike and differ (UTS 39's confusables do not arise),
 and none carries control or direction characters. What people see besides is the display name.

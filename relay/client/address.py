@@ -1,4 +1,4 @@
-"""Addresses of relays: ``relay://[FINGERPRINT@]HOST[:PORT]`` (docs/protocol.md, section 8)."""
+"""Addresses of relays: ``relay://[FINGERPRINT@]HOST[:PORT]`` (docs/protocol.md, "Addresses")."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The events that the application has not taken yet, bounded by bytes and by number.
 
-The cursor of a log that a program sees, and may save, moves when it *takes* a message (rule 4), not
-when the message arrives: what is still in here when the program dies is delivered again.
+The cursor of a log that a program sees, and may save, moves when it *takes* a message (invariant
+"Falling behind"), not when the message arrives: what is still in here when the program dies is
+delivered again.
 """
 
 from __future__ import annotations

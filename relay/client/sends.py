@@ -1,4 +1,4 @@
-"""Sends: the window of what is unacknowledged, one queue per log (docs/protocol.md, section 6.3).
+"""Sends: the window of what is unacknowledged, one queue per log (docs/protocol.md, "Sending").
 
 Each transmission of a send gets one answer on the same connection. The server accepts counters of
 one log only in order, so the queue goes back like go-back-N: when a send is refused *for now*

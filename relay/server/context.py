@@ -34,9 +34,12 @@ class WorkerContext:
     """Directory of mode 0700 for sockets; its paths are short enough for the kernel."""
     data: Path
     boot_id: str
-    """The kernel's: another one after a reboot (rule 9)."""
+    """The kernel's: another one after a reboot (invariant "Epochs are segments")."""
     parent_fd: int
-    """Read end of a pipe: end of file when the supervisor is gone (rule 17)."""
+    """Read end of a pipe: end of file when the supervisor is gone.
+
+    Invariant "Nobody outlives the supervisor".
+    """
     ready_fd: int
 
     @property

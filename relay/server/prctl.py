@@ -12,7 +12,9 @@ _PR_SET_DUMPABLE: Final = 4
 
 
 def die_with_parent(parent: int) -> None:
-    """Be killed by the kernel when the parent dies, also when hung or stopped (rule 17).
+    """Be killed by the kernel when the parent dies, also when hung or stopped.
+
+    Invariant "Nobody outlives the supervisor".
 
     Takes the parent's process id, for it may have died before the call.
     """

@@ -1,4 +1,6 @@
-"""What a partition's writer remembers of its file: only what is committed (rule 2), and only some.
+"""What a partition's writer remembers of its file: only what is committed, and only some of it.
+
+Invariant "Accepted means committed".
 
 Both caches are bounded. What is not in them is read from the file, inside the writer's transaction
 or outside of one.

@@ -22,4 +22,4 @@ class StoreCorrupt(StoreError):
 
 
 class NotTheWriter(StoreError):
-    """Another process holds this partition's lock (rule 8)."""
+    """Another process holds this partition's lock (invariant "One writer per partition")."""

@@ -1,4 +1,6 @@
-"""Rule 9: after a possible loss of commits every log's next append begins a new epoch.
+"""After a possible loss of commits the next append to each log begins a new epoch.
+
+Invariant "Epochs are segments".
 
 A file has a generation, and every epoch remembers the generation that it began in. Opening a file
 whose past may differ from what readers saw begins a new generation; a log whose epoch is of an

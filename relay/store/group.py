@@ -51,7 +51,7 @@ class Group:
         self._rows: dict[int, Row] = {}
 
     def offer(self, submission: Submission) -> Outcome:
-        """Decide about one submission (rule 1)."""
+        """Decide about one submission (invariant "Once, in order")."""
         log, producer, counter, sender, key_id, kind, content_type, body = submission
         key = log, producer
         end = self._producers.get(key)
@@ -125,7 +125,7 @@ class Group:
         return state
 
     def _begin_epoch(self, name: str, state: LogEnd) -> None:
-        """Rule 9; a new log is the simplest case of it."""
+        """Invariant "Epochs are segments"; a new log is the simplest case of it."""
         if state.id == 0:
             state.id = self._new_log_id()
             self._new_logs.append((state.id, name))

@@ -1,4 +1,6 @@
-"""The lock of a partition: one writer (rule 8), and its note of how it left the file (rule 9).
+"""The lock of a partition, and its holder's note of how it left the file.
+
+Invariants "One writer per partition" and "Epochs are segments".
 
 The lock is an flock: the kernel frees it at the death of the process, however it dies. Take it
 after the fork; an inherited descriptor would keep it.

@@ -2,8 +2,8 @@
 
 Any other must pass tests/conformance/log_contract.py, too.
 
-A *partition* is the unit of writing: it has one writer process (rule 8) and holds many logs. A
-*reader* may live in any process and sees what is committed.
+A *partition* is the unit of writing: it has one writer process (invariant "One writer per
+partition") and holds many logs. A *reader* may live in any process and sees what is committed.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Partition(Protocol):
         """Return the last committed entry of a log; (NO_EPOCH, 0) for one that does not exist."""
 
     def close(self) -> None:
-        """Close cleanly: the next start keeps every epoch (rule 9)."""
+        """Close cleanly: the next start keeps every epoch (invariant "Epochs are segments")."""
 
 
 class Reader(Protocol):
@@ -117,8 +117,9 @@ class Reader(Protocol):
         """Return the epoch in which a seq lies; NO_EPOCH for 0 in a log that begins after it."""
 
     def resume(self, log: str, cursor: Cursor, head: Head) -> ResumePoint:
-        """Find where a reader with this cursor goes on (rule 9).
+        """Find where a reader with this cursor goes on (invariant "Epochs are segments").
 
-        ``head`` is the last entry that this worker shows (H of rule 3). ``after`` of the answer is
-        above it when the reader comes from a worker that was further: it then waits for the head.
+        ``head`` is the last entry that this worker shows (H of invariant "One seam"). ``after`` of
+        the answer is above it when the reader comes from a worker that was further: it then waits
+        for the head.
         """

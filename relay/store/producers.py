@@ -1,4 +1,6 @@
-"""Producers unused for 30 days are dropped, by the file's own count of days (rule 18).
+"""Producers unused for 30 days are dropped, by the file's own count of days.
+
+Invariant "A clock jump expires nothing".
 
 The wall clock may jump by years: the count grows by one day at most, so a jump expires nothing.
 """

@@ -1,4 +1,7 @@
-"""Where a reader goes on (rule 9): the decision, given what the store knows of the log."""
+"""Decide where a reader continues, given what the store knows of the log.
+
+Invariant "Epochs are segments".
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def resume_point(view: LogView | None, cursor: Cursor, head: Head) -> ResumePoin
     Args:
         view: the log in the store, or None if there is no such log.
         cursor: the last entry that the reader has.
-        head: the last entry that this worker shows (H of rule 3).
+        head: the last entry that this worker shows (H of invariant "One seam").
     """
     view = view or LogView(0, 0, [])
     epochs = [segment.epoch for segment in view.segments]

@@ -1,8 +1,8 @@
 """The writer of one partition: group commits into SQLite in WAL mode.
 
-In-memory heads and de-duplication change only after COMMIT returned (rule 2); on any error but a
-full disk the connection is dropped with all that is remembered, and rebuilt from the file (rule
-15).
+In-memory heads and de-duplication change only after COMMIT returned (invariant "Accepted means
+committed"); on any error but a full disk the connection is dropped with all that is remembered, and
+rebuilt from the file (invariant "Disk errors").
 """
 
 from __future__ import annotations
@@ -163,7 +163,10 @@ class SqlitePartition:
         self._lock.note(self.path, self._opening, durable=True)
 
     def _failed(self, error: apsw.Error) -> StoreError:
-        """Roll back a full disk; after anything else forget all: the file alone knows (rule 15)."""
+        """Roll back a full disk; after anything else forget all: the file alone knows.
+
+        Invariant "Disk errors".
+        """
         opened = self._opened
         if isinstance(error, apsw.FullError) and opened is not None:
             try:

@@ -72,7 +72,10 @@ class Leave(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Client: append to a log. The id is (producer of HELLO, counter); see rule 1."""
+    """Client: append to a log. The id is (producer of HELLO, counter).
+
+    Invariant "Once, in order".
+    """
 
     log: str
     counter: int

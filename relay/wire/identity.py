@@ -1,7 +1,7 @@
 """The server's RSA identity: keys from and to bytes, the fingerprint, wrap and unwrap.
 
-The SPKI a client accepts is checked byte by byte (handshake.md, "pin decision"): canonical DER, so
-that one key has one fingerprint, and bounds that the library alone does not set.
+The SPKI a client accepts is checked byte by byte (docs/protocol.md, "The pin decision"): canonical
+DER, so that one key has one fingerprint, and bounds that the library alone does not set.
 """
 
 from __future__ import annotations

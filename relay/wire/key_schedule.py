@@ -1,4 +1,4 @@
-"""From shared secrets and the transcript to keys (handshake.md, "Key schedule").
+"""From shared secrets and the transcript to keys (docs/protocol.md, "Key schedule").
 
 HKDF is RFC 5869 with SHA-256; ``expand_label`` has the shape of RFC 8446 section 7.1 with Relay's
 own prefix, so no value can be mistaken for one of TLS.

@@ -1,4 +1,7 @@
-"""A model of what a home does with sends (rule 1), to test the client's window against."""
+"""A model of what a home does with sends, to test the client's window against.
+
+Invariant "Once, in order".
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def message(seq: int, log: str = "room", body: bytes = b"") -> Message:
 
 
 def test_the_cursor_moves_when_a_message_is_taken() -> None:
-    """Not when it arrives (rule 4); a gap moves it too."""
+    """Not when it arrives (invariant "Falling behind"); a gap moves it too."""
     inbox = Inbox()
     inbox.follow("room", Cursor(EPOCH, 0))
     inbox.put(message(1))

@@ -156,7 +156,7 @@ def test_without_reconnect_every_end_is_the_end() -> None:
 
 
 def test_the_same_secret_comes_back() -> None:
-    """A ghost is replaced, never waited for (rule 13)."""
+    """A ghost is replaced, never waited for (invariant "Presence is derived")."""
     link = Link()
     link.log_in()
     first = link.hello
@@ -235,7 +235,10 @@ def test_an_operation_of_a_later_version_is_ignored() -> None:
 
 # --- silence -----------------------------------------------------------------------------------
 def test_silence_while_an_answer_is_awaited() -> None:
-    """A ping soon, then the connection is lost, and the send goes again on the next (rule 14)."""
+    """A ping soon, then the connection is lost, and the send goes again on the next.
+
+    Invariant "Silence has an end".
+    """
     link = Link()
     link.log_in()
     link.state.send("room", "", b"x", "token")

@@ -105,7 +105,7 @@ class LogContract:
         page = backend.reader().read("lobby", 0, 3, PAGE_BYTES)
         assert [entry.time_ms for entry in entries(page)] == [NOW_MS] * 3
 
-    # --- rule 1: once, and in order -------------------------------------------------------------
+    # --- invariant "Once, in order" ---------------------------------------------------------------
     def test_a_resent_message_is_the_one_that_was_stored(self, backend: Backend) -> None:
         partition = backend.open()
         first = append(partition, *messages(1, 5))
@@ -180,7 +180,7 @@ class LogContract:
         assert partition.append([message(3)], NOW_MS) == [Repeated(first[0].epoch, 3)]
         assert append(partition, message(4))[0][:3] == (first[0].epoch, 4, 3)
 
-    # --- rule 8: one writer ---------------------------------------------------------------------
+    # --- invariant "One writer per partition" -----------------------------------------------------
     def test_there_is_one_writer_at_a_time(self, backend: Backend) -> None:
         partition = backend.open()
         with pytest.raises(NotTheWriter):
@@ -272,7 +272,7 @@ class LogContract:
             assert [(entry.log, entry.seq) for entry in found] == [(name, n) for n in (1, 2, 3)]
             assert len(backend.reader().read_back(name, 100, 100, PAGE_BYTES).rows) == 3
 
-    # --- rule 9: epochs and cursors -------------------------------------------------------------
+    # --- invariant "Epochs are segments" ----------------------------------------------------------
     def test_a_clean_start_and_a_killed_writer_keep_the_epoch(self, backend: Backend) -> None:
         partition = backend.open()
         epoch = append(partition, message(1))[0].epoch

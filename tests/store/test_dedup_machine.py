@@ -1,4 +1,7 @@
-"""Rule 1 against a small model: any mix of sends, resends, skips, kills and checkpoints."""
+"""Any mix of sends, resends, skips, kills and checkpoints against a small model.
+
+Invariant "Once, in order".
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rule 9: which starts keep the epochs, and which begin new ones."""
+"""Invariant "Epochs are segments": which starts keep the epochs, and which begin new ones."""
 
 from __future__ import annotations
 

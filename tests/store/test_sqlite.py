@@ -1,4 +1,4 @@
-"""The writer when things go wrong: rules 2 and 15."""
+"""The writer when things go wrong: invariants "Accepted means committed" and "Disk errors"."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_a_damaged_page_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None
     reader.close()
 
 
-# --- rule 15: after an error the file alone knows -------------------------------------------------
+# --- invariant "Disk errors" ----------------------------------------------------------------------
 class FailingOnce:
     """Fails one statement of every connection it is put into, once."""
 
@@ -256,7 +256,7 @@ def test_a_bug_in_packing_stores_nothing(tmp_path: Path) -> None:
     partition.close()
 
 
-# --- rule 8 and the rest --------------------------------------------------------------------------
+# --- invariant "One writer per partition" and the rest --------------------------------------------
 def test_a_foreign_lock_is_waited_for_a_second_at_most(partition: SqlitePartition) -> None:
     append(partition, message(1))
     shell = apsw.Connection(str(partition.path))

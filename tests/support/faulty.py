@@ -209,7 +209,10 @@ FAULTS: dict[str, Callable[[Planting], None]] = {
 
 
 def _boot_id(marker: Path, argument: str) -> None:
-    """Another boot id: the server believes that the machine was restarted (rule 9)."""
+    """Another boot id: the server believes that the machine was restarted.
+
+    Invariant "Epochs are segments".
+    """
     path = marker.with_suffix(".boot")
     path.write_text(f"test boot {argument}\n", encoding="ascii")
     start._BOOT_ID = path  # type: ignore[misc]

@@ -134,7 +134,7 @@ def _end_at_fault(relay: Relay) -> None:
 
 
 async def test_home_killed_between_commit_and_publish(tmp_path: Path) -> None:
-    """Rule 7: then silence; every member gets the message all the same."""
+    """Invariant "No silent tail": then silence; every member gets the message all the same."""
     with Relay(tmp_path / "data", workers=2, fault="stop-before-publish") as relay:
         async with AsyncExitStack() as stack:
             readers = [

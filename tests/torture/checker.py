@@ -8,7 +8,8 @@ what everything is held against:
 - every reader's view is a piece of it, in order, without repeats, complete from its first to its
   last entry except for reported gaps;
 - no (epoch, seq) ever meant two messages, to anybody;
-- gaps are reported only to who stands behind the end of an ended epoch (rules 9 and 10).
+- gaps are reported only to who stands behind the end of an ended epoch (invariants "Epochs are
+  segments" and "Gaps are rare").
 """
 
 from __future__ import annotations
@@ -308,7 +309,8 @@ class Reader:
         log = self.logs.get(hole.log)
         view = self.views.get(hole.log)
         epochs = [] if log is None else log.epochs
-        # Rule 9: who stands at an entry that is still there goes on from it, whatever epoch began.
+        # Invariant "Epochs are segments": who stands at an entry that is still there goes on from
+        # it, whatever epoch began.
         stands = view is not None and not view.lost
         if hole.reason != GapReason.EPOCH or len(epochs) < 2 or stands:
             yield self._finding(Fault.GAP, hole.log, f"told {hole}")

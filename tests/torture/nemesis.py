@@ -27,7 +27,7 @@ SERVER_DEAD_S = (0.0, 1.0)
 
 @dataclass(slots=True)
 class Stage:
-    """All that can be hurt."""
+    """Everything that faults can be injected into."""
 
     server: Server
     proxy: Proxy

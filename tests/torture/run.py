@@ -50,7 +50,7 @@ class Plan:
     back_s: float = 40.0
     """When the nemesis has ended: for all clients to be back, and all sends to have ended."""
     head_s: float = 10.0
-    """Then: for connected readers to reach the head (rule 10)."""
+    """Then: for connected readers to reach the head (invariant "Gaps are rare")."""
 
 
 @dataclass(slots=True)

@@ -69,7 +69,7 @@ class Plan:
     fault: str = ""
     """Planted in the server (``tests.support.faulty``)."""
     head_s: float = 120.0
-    """When the flood has ended: for everybody to reach the head (rule 10)."""
+    """When the flood has ended: for everybody to reach the head (invariant "Gaps are rare")."""
 
 
 @dataclass(slots=True)

@@ -1,1 +1,4 @@
-"""The key agent: the one process that holds the server's private key (handshake.md, rule 16)."""
+"""The key agent: the one process that holds the server's private key.
+
+Invariant "The key agent holds the keys".
+"""

@@ -16,7 +16,7 @@ from relay.server.agent.protocol import (
 )
 
 REQUEST_DEADLINE_S: Final = 1.0
-"""Rule 16. A second attempt after a lost connection shares it."""
+"""Invariant "The key agent holds the keys". A second attempt after a lost connection shares it."""
 CONNECT_DEADLINE_S: Final = 10.0
 """At the start of a worker: an agent that is being replaced is back by then."""
 RETRY_S: Final = 0.02

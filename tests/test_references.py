@@ -1,0 +1,223 @@
+"""References in code, tests and docs lead somewhere: pages, headings, rules, files, tests.
+
+The forms are ``docs/PAGE.md, "Heading"`` (in Markdown also a link with an anchor),
+``docs/PAGE.md, section 1.2`` for a page that numbers its headings, and ``invariant "Name"`` for a
+rule of docs/invariants.md. A rule is never referred to by its number.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RULES = ROOT / "docs" / "invariants.md"
+NOT_BUILT = "**Not built yet"
+
+NAME = r"(?<![\w/.-])((?:[\w.-]+/)*[\w-]+\.md)\b"
+PAGE = re.compile(NAME)
+"""A page's path."""
+BARE_NAME = re.compile(r'"[\w-]+\.md"')
+"""A string that is nothing but a file's name: code puts a path together from it."""
+HEADING_OF_PAGE = re.compile(NAME + r'[`)\]]*,? \(?"([^"]+)"')
+SECTION_OF_PAGE = re.compile(NAME + r"[`)\]]*,? \(?sections? (\d+(?:\.\d+)*)")
+LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)#([^)\s]+)\)")
+INVARIANT = re.compile(r'\b[Ii]nvariants? ((?:"[^"]+"(?:, | and |, and )?)+)')
+BY_NUMBER = re.compile(r"\b(?:rule|law|invariant)s?[ ,:#-]+(?:no\.? |number )?#?\d", re.IGNORECASE)
+WRONG_FORM = re.compile(
+    r"\binvariants?: |\b[Ii]nvariants? (?:(?:of )?[A-Z]|['`“‘])|\([Ii]nvariants? (?!\")"
+)
+"""An invariant's name without quotes would escape the checks above."""
+FILE = re.compile(
+    r"(?<![\w/.*{-])((?:relay|tests|benchmarks|loadtest|examples)/[\w./-]+\.py)\b(?:::(\w+))?"
+)
+FOLDER = re.compile(r"`((?:tests|benchmarks|loadtest|examples|docs|requirements)/[\w./-]+)`")
+HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
+
+
+@cache
+def files() -> list[Path]:
+    """All text files that belong to the repository, new ones included."""
+    if (ROOT / ".git").exists():
+        git = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others"]
+        listed = subprocess.run(
+            [*git, "--exclude-standard"], cwd=ROOT, capture_output=True, check=True, timeout=60
+        )
+        found = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    else:  # an unpacked archive
+        trees = ("relay", "tests", "benchmarks", "loadtest", "examples", "docs")
+        found = [*ROOT.glob("*"), *(file for tree in trees for file in (ROOT / tree).rglob("*"))]
+        found = [file for file in found if file.suffix != ".pyc"]
+    return sorted(file for file in found if file.is_file() and b"\0" not in file.read_bytes())
+
+
+def flat(text: str) -> str:
+    """The text with each paragraph on one line, so that a wrapped reference is whole."""
+    paragraphs = re.split(r"\n(?:[ \t]*(?:#|//|>)?[ \t]*\n)+", text)
+    return "\n".join(re.sub(r"\s*\n\s*(?:(?:#|//|>)+ )?\s*", " ", part) for part in paragraphs)
+
+
+def without_code(markdown: str) -> str:
+    """The page without its fenced code: a comment in there is no heading."""
+    return re.sub(r"^```.*?^```", "", markdown, flags=re.MULTILINE | re.DOTALL)
+
+
+@cache
+def headings(page: Path) -> frozenset[str]:
+    """The names of a page's headings: without a number, and also without what explains them."""
+    found = set()
+    for title in HEADING.findall(without_code(page.read_text())):
+        name = re.sub(r"^\d+(?:\.\d+)*\.? ", "", title)
+        found |= {name, re.split(r" \(|, |: ", name)[0]}
+    return frozenset(found)
+
+
+def sections(page: Path) -> set[str]:
+    """The numbers of a page's headings."""
+    titles = HEADING.findall(without_code(page.read_text()))
+    return {found[1] for title in titles if (found := re.match(r"(\d+(?:\.\d+)*)\.? ", title))}
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    titles = HEADING.findall(without_code(page.read_text()))
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def rules() -> dict[str, str]:
+    """The rules by name, each with its text."""
+    parts = re.split(r"^## \d+\. (.+)$", RULES.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def found_page(file: Path, name: str) -> Path | None:
+    """The page that a file means: by its path from the root, or from the file's own folder."""
+    for base in (ROOT, file.parent):
+        if (base / name).is_file():
+            return base / name
+    return None
+
+
+def faults(file: Path, text: str) -> Iterator[str]:
+    """Name each reference in a text that leads nowhere."""
+    line = flat(text)
+    bare = {found[1:-1] for found in BARE_NAME.findall(text)} if file.suffix == ".py" else set()
+    for name in PAGE.findall(line):
+        known = found_page(file, name) or (name in bare and (ROOT / "docs" / name).is_file())
+        if not known:
+            yield f"no page {name}"
+    for name, heading in HEADING_OF_PAGE.findall(line):
+        page = found_page(file, name)
+        if page and heading.rstrip(",.") not in headings(page):
+            yield f'no heading "{heading}" in {name}'
+    for name, number in SECTION_OF_PAGE.findall(line):
+        page = found_page(file, name)
+        if page and number not in sections(page):
+            yield f"no section {number} in {name}"
+    for name, anchor in LINK.findall(line) if file.suffix == ".md" else []:
+        page = found_page(file, name) if name else file
+        if page is None or anchor not in anchors(page):
+            yield f"no anchor {name}#{anchor}"
+    for names in INVARIANT.findall(line):
+        for name in re.findall(r'"([^"]+)"', names):
+            if name not in rules():
+                yield f'no invariant "{name}"'
+    for found in [*BY_NUMBER.finditer(line), *WRONG_FORM.finditer(line)]:
+        yield f"not by name: {line[found.start() : found.end() + 30]!r}"
+    for name, test in FILE.findall(line):
+        if not (ROOT / name).is_file():
+            yield f"no file {name}"
+        elif test and test not in functions(ROOT / name):
+            yield f"no {test} in {name}"
+    for name in FOLDER.findall(line) if file.suffix == ".md" else []:
+        if not (ROOT / name).exists():
+            yield f"nothing at {name}"
+
+
+@cache
+def functions(file: Path) -> frozenset[str]:
+    """The names of a module's functions, methods included, and classes."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return frozenset(
+        node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, kinds)
+    )
+
+
+def test_every_reference_leads_somewhere() -> None:
+    found = [
+        f"{file.relative_to(ROOT)}: {fault}"
+        for file in files()
+        if file != Path(__file__)
+        for fault in faults(file, file.read_text())
+    ]
+    assert not found, "\n".join(["", *found])
+
+
+@pytest.mark.parametrize("name", rules())
+def test_each_rule_has_a_reason_and_a_test(name: str) -> None:
+    """A rule that nothing tries to break is a wish, unless the page says that it is not built."""
+    text = rules()[name]
+    assert "*Why.*" in text
+    tests = [file for file, _ in FILE.findall(text) if file.startswith("tests/")]
+    assert bool(tests) != (NOT_BUILT in text)
+
+
+def test_rules_are_numbered_without_holes() -> None:
+    numbers = re.findall(r"^## (\d+)\. ", RULES.read_text(), re.MULTILINE)
+    assert [int(number) for number in numbers] == list(range(1, len(rules()) + 1))
+    assert len(rules()) == len(numbers) > 10
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("# see rule 7", "not by name"),
+        ("what comes again (rules\n    # 4 and 5)", "not by name"),
+        ("(invariant 7)", "not by name"),
+        ("Rule #7", "not by name"),
+        ("rule-7", "not by name"),
+        ("the invariant 'No silent tail'", "not by name"),
+        ("(invariant: No silent tail)", "not by name"),
+        ("Invariant No silent tail", "not by name"),
+        ("(invariant 'No silent tail')", "not by name"),
+        ('the invariant "No loud tail" holds', 'no invariant "No loud tail"'),
+        ('invariants "No silent tail" and "No\n    # loud tail"', 'no invariant "No loud tail"'),
+        ("see handshake.md", "no page handshake.md"),
+        ("as architecture.md says", "no page architecture.md"),
+        ("(docs/handshake.md)", "no page docs/handshake.md"),
+        ('docs/protocol.md, "Tickets for the opera"', "no heading"),
+        ('docs/protocol.md ("Tickets for\n# the opera")', "no heading"),
+        ("docs/protocol.md, section 99.1", "no section 99.1"),
+    ],
+)
+def test_a_reference_that_leads_nowhere_is_found(text: str, fault: str) -> None:
+    file = ROOT / "relay" / "somewhere.py"
+    assert [found for found in faults(file, text) if found.startswith(fault)]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[a](docs/protocol.md#no-such-thing)", "no anchor"),
+        ("`relay/nowhere.py`", "no file"),
+        ("make bench ARGS=benchmarks/nowhere.py", "no file"),
+        ("`tests/nowhere/`", "nothing at"),
+        ("`tests/test_references.py::test_nothing`", "no test_nothing"),
+    ],
+)
+def test_a_reference_of_a_page_that_leads_nowhere_is_found(text: str, fault: str) -> None:
+    assert [found for found in faults(ROOT / "README.md", text) if found.startswith(fault)]
+
+
+def test_good_references_are_left_alone() -> None:
+    text = (
+        'A tail (invariant "No silent tail") as in invariants "One seam"\n# and "Gaps are rare";'
+        ' docs/protocol.md, "Records", and docs/protocol.md, section 6.3.\nPAGE = "protocol.md"\n'
+    )
+    assert list(faults(ROOT / "relay" / "somewhere.py", text)) == []
