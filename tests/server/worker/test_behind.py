@@ -1,4 +1,6 @@
-"""Falling behind (rules 4 and 5): bounded memory, nothing lost, nobody else slowed."""
+"""Invariants "Falling behind" and "Catching up is rationed": bounded memory, nothing lost, nobody
+else slowed.
+"""
 
 from __future__ import annotations
 
@@ -229,7 +231,9 @@ async def _ends_or_has_all(client: TestClient) -> None:
 
 
 async def test_acknowledgements_pass_a_slow_reader(cluster: Cluster) -> None:
-    """Rule 2: a sender that is a stalled reader's neighbour gets its ACKs."""
+    """Invariant "Accepted means committed": a sender that is a stalled reader's neighbour gets its
+    ACKs.
+    """
     worker = cluster.other(LOG)
     slow = await TestClient.login(worker, "slow")
     writer = await TestClient.login(worker, "writer")

@@ -1,4 +1,6 @@
-"""Sends on their way to the home (rules 1, 2, 6): in order, once, acknowledged, bounded."""
+"""Sends on their way to the home (invariants "Once, in order", "Accepted means committed" and "The
+bus cannot deadlock"): in order, once, acknowledged, bounded.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Names over several workers (rule 13): one holder, ghosts replaced, nothing granted too early."""
+"""Names over several workers (invariant "Presence is derived"): one holder, ghosts replaced,
+nothing granted too early.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No silent tail (rule 7): what the bus loses comes from the log."""
+"""Invariant "No silent tail": what the bus loses comes from the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Who is here (rule 13): derived from the workers' own words, small and large rooms."""
+"""Who is here (invariant "Presence is derived"): derived from the workers' own words, small and
+large rooms.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One seam (rule 3): whoever joins, resumes or catches up sees each entry once, in order."""
+"""Invariant "One seam": whoever joins, resumes or catches up sees each entry once, in order."""
 
 from __future__ import annotations
 

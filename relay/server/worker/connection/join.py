@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 async def join(session: Session, join: Join) -> None:
-    """Follow a log; catch-up makes it live (rule 3)."""
+    """Follow a log; catch-up makes it live (invariant "One seam")."""
     log = names.normal(join.log)
     subscriptions = session.subscriptions
     if names.is_inbox(log):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from relay.server.worker.member.reply import Request
 
 LOGIN_S: Final = 20.0
-"""From the end of the handshake to WELCOME (handshake.md, "Deadlines")."""
+"""From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
 LINGER_S: Final = 2.0
 """How long the last bytes of a closed connection may take to leave."""
 log = logging.getLogger("relay.worker")

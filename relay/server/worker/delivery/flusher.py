@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from relay.wire.connection import Connection
 
 SLICE_S: Final = 0.005
-"""Writes per loop turn before the loop is let go again (architecture.md, "Slices")."""
+"""Writes per loop turn before the loop is let go again (docs/architecture.md, "Slices")."""
 FLUSHES_PER_CLOCK: Final = 32
 
 

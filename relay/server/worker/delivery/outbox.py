@@ -1,9 +1,9 @@
 """What one connection is owed: bytes of its own (answers) and references to shared batches.
 
-The only place that counts the bytes of a connection (rule 4). Nothing is sealed before it can
-leave: a sealed record cannot be taken back, because the nonce sequence is implicit. The transport
-holds at most a record that the kernel did not take whole, the outbox at most ``OUTBOX_BYTES_MAX``
-of references, the kernel ``KERNEL_NOTSENT_LOWAT_BYTES`` of unsent ones.
+The only place that counts the bytes of a connection (invariant "Falling behind"). Nothing is sealed
+before it can leave: a sealed record cannot be taken back, because the nonce sequence is implicit.
+The transport holds at most a record that the kernel did not take whole, the outbox at most
+``OUTBOX_BYTES_MAX`` of references, the kernel ``KERNEL_NOTSENT_LOWAT_BYTES`` of unsent ones.
 """
 
 from __future__ import annotations

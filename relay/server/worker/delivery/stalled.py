@@ -1,9 +1,9 @@
 """Connections that do not take what is written to them: counted, bounded, and ended in the end.
 
-Rule 4: a transport that the kernel takes nothing from holds sealed bytes that cannot be taken back.
-Each connection's are bounded by a record; all of a worker's by ``BUDGET_BYTES``: before that,
-catching up waits; above it, those that have been stuck longest are closed. They resume from their
-cursors.
+Invariant "Falling behind": a transport that the kernel takes nothing from holds sealed bytes that
+cannot be taken back. Each connection's are bounded by a record; all of a worker's by
+``BUDGET_BYTES``: before that, catching up waits; above it, those that have been stuck longest are
+closed. They resume from their cursors.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The home of logs: numbers, commits, acknowledges, publishes. In that order, in every turn.
 
 Everything that arrived for a partition in one loop turn is one group commit. A message is accepted
-once it is committed, and only then acknowledged or shown to anybody (rule 2). Before each commit
-the home looks whether the partition is still its own (rule 8).
+once it is committed, and only then acknowledged or shown to anybody (invariant "Accepted means
+committed"). Before each commit the home looks whether the partition is still its own (invariant
+"One writer per partition").
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Home:
         group.append(Waiting(port, tag, submission))
 
     def subscribe(self, port: Port, message: Subscribe) -> None:
-        """Answer the head and start the stream, in this one turn (rule 3)."""
+        """Answer the head and start the stream, in this one turn (invariant "One seam")."""
         index = partition_of(message.log)
         if index in self._committing:
             # A thread is moving the head: answered as soon as it is committed.
@@ -154,7 +155,7 @@ class Home:
         try:
             return self.partition(index).head(name)
         except StoreFull:
-            return self._reader_of(name).head(name)  # rule 15: readers go on
+            return self._reader_of(name).head(name)  # invariant "Disk errors": readers go on
 
     # --- partitions ---------------------------------------------------------------------------
     def partition(self, index: int) -> Partition:

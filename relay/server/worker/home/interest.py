@@ -12,7 +12,9 @@ HeadsOf = Callable[[list[str]], list[list[str | bytes | int]]]
 
 
 class Interest:
-    """A batch goes to exactly the workers that subscribed (architecture.md, "Home worker")."""
+    """A batch goes to exactly the workers that subscribed (docs/architecture.md, "Two roles of a
+    worker").
+    """
 
     def __init__(self) -> None:
         self.logs: dict[str, dict[Port, None]] = {}

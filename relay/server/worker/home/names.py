@@ -1,9 +1,10 @@
 """Who holds which name, over all workers. An instance proves itself by its secret.
 
-Rule 13: the same instance coming back replaces its ghost at once; another one is refused. Which of
-two is the ghost is told by when their connections were accepted, not by whose claim comes first: a
-worker that was stopped, or cut off from here, may report its ghost last. After this home began
-(a restart), names stay reserved until the other workers have reported again which they hold.
+Invariant "Presence is derived": the same instance coming back replaces its ghost at once; another
+one is refused. Which of two is the ghost is told by when their connections were accepted, not by
+whose claim comes first: a worker that was stopped, or cut off from here, may report its ghost last.
+After this home began (a restart), names stay reserved until the other workers have reported again
+which they hold.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who follows a log, over all workers, and the changes that members are told.
 
-Rule 13: presence is derived. A worker's part of a roster goes with its link. A join storm is a few
-envelopes, not one per join and member: the changes of one turn are told together, and in a room
+Invariant "Presence is derived": a worker's part of a roster goes with its link. A join storm is a
+few envelopes, not one per join and member: the changes of one turn are told together, and in a room
 above ``ROSTER_NAMES_MAX`` names only the count, at most once in ``COUNT_INTERVAL_S``.
 
 Members are told at once who came, but who left only after ``GRACE_S``: the clients of a worker that

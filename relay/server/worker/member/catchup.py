@@ -1,9 +1,9 @@
 """Catching up: readers that are not live read the log, page by page, until they reach its head.
 
-Rule 5: pages of at most a record, round robin over subscriptions, a slice of time per loop turn,
-live traffic first. Join with history, resume, and falling behind are all this one act: read
-(cursor, H], and when cursor = H enter the live set in that same turn. Requests for a page of
-history wait in the same queue.
+Invariant "Catching up is rationed": pages of at most a record, round robin over subscriptions, a
+slice of time per loop turn, live traffic first. Join with history, resume, and falling behind are
+all this one act: read (cursor, H], and when cursor = H enter the live set in that same turn.
+Requests for a page of history wait in the same queue.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from relay.server.worker.member.subscription import Subscription
 
 REST_FACTOR: Final = 1.0
-"""k of architecture.md ("about 0.5 to 1")."""
+"""See docs/architecture.md, "Breathing"."""
 REST_S_MIN: Final = 0.0005
 """Shorter rests are not worth a timer: small rooms never rest."""
 REST_S_MAX: Final = 0.05

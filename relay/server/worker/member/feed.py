@@ -1,12 +1,13 @@
 """One log as followed on this worker.
 
-``head`` is H of rule 3: the last entry that was distributed here; no client is shown anything above
-it. Whoever has everything up to H may enter the live set, in that same turn, and misses nothing:
-what comes later is distributed to it.
+``head`` is H of invariant "One seam": the last entry that was distributed here; no client is shown
+anything above it. Whoever has everything up to H may enter the live set, in that same turn, and
+misses nothing: what comes later is distributed to it.
 
 ``received`` is the last entry that came from the home. It is ahead of H while a log breathes. An
 entry that does not continue it (a batch was dropped, the home was replaced) marks the feed for
-repair: what is missing is read from the store and goes out as ordinary batches (rule 7).
+repair: what is missing is read from the store and goes out as ordinary batches (invariant "No
+silent tail").
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Feed:
 
     @property
     def head(self) -> Head:
-        """H of rule 3: the last entry distributed on this worker."""
+        """H of invariant "One seam": the last entry distributed on this worker."""
         return Head(self.epoch, self.seq)
 
     @property
@@ -118,7 +119,10 @@ class Feed:
 
     # --- who follows it ------------------------------------------------------------------------
     def enter_live(self, subscription: Subscription) -> None:
-        """Make a subscription live. Its cursor must be H, in this very turn (rule 3)."""
+        """Make a subscription live. Its cursor must be H, in this very turn.
+
+        Invariant "One seam".
+        """
         assert subscription.seq == self.seq, "only a cursor at the head may enter live"
         assert self.subscriptions.get(subscription.subscriber) is subscription
         subscription.live = True

@@ -1,8 +1,9 @@
 """Sends on their way to the homes of their logs, in order, until they are answered.
 
 A send stays here until its home has answered. When a home dies or moves, everything unanswered is
-sent again, in order; the log drops repeats (rule 1). What is on its way to one partition is bounded
-by credit (rule 6): beyond it, clients that send there are not read from.
+sent again, in order; the log drops repeats (invariant "Once, in order"). What is on its way to one
+partition is bounded by credit (invariant "The bus cannot deadlock"): beyond it, clients that send
+there are not read from.
 """
 
 from __future__ import annotations

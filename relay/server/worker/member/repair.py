@@ -1,4 +1,7 @@
-"""Entries that a feed missed on the bus are read from the store and distributed (rule 7)."""
+"""Entries that a feed missed on the bus are read from the store and distributed.
+
+Invariant "No silent tail".
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,10 @@ class Subscriber(Protocol):
         """What it is owed."""
 
     def fall_behind(self) -> None:
-        """Leave live in all its logs: it takes less than they bring (rule 4)."""
+        """Leave live in all its logs: it takes less than they bring.
+
+        Invariant "Falling behind".
+        """
 
     def close(self, code: int, detail: str = "") -> None:
         """End the connection; the client resumes from its cursors."""
@@ -32,7 +35,9 @@ class Subscription:
         self.outbox = subscriber.outbox
         self.log = log
         self.seq = seq
-        """The cursor, kept only while not live (rule 4: cursors cost nothing while live)."""
+        """The cursor, kept only while not live (invariant "Falling behind": cursors cost nothing
+        while live).
+        """
         self.live = False
         self.queued = False
         """True while the catch-up queue holds it."""

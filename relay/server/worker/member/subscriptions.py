@@ -92,7 +92,10 @@ class Subscriptions:
 
     # --- subscription.Subscriber --------------------------------------------------------------
     def fall_behind(self) -> None:
-        """Leave live in every log at once and drop what is queued of them (rule 4)."""
+        """Leave live in every log at once and drop what is queued of them.
+
+        Invariant "Falling behind".
+        """
         dropped = self.outbox.drop_batches()
         self._following.stalled.count_behind(self.name)
         feeds = self._following.feeds.by_log

@@ -1,8 +1,8 @@
 """Accepting from the shared listening sockets, and which worker should.
 
 All workers see every new connection. A worker with clearly more connections than the least-loaded
-one lets the others have it for a moment (measured in architecture.md: max/min 1.06 for slow and
-burst arrival, where the kernel alone gives 18/104/789/89). Only workers that accept count: one
+one lets the others have it for a moment (docs/architecture.md, "Accepting
+connections"). Only workers that accept count: one
 that is stopped, starting, full or draining must never keep the others from accepting.
 """
 

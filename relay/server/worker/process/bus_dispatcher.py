@@ -64,5 +64,8 @@ class BusDispatcher:
         self._wakeup.request()
 
     def heads_due(self, link: Link) -> None:
-        """The link has room again: send the heads of what was dropped (rule 7)."""
+        """The link has room again: send the heads of what was dropped.
+
+        Invariant "No silent tail".
+        """
         self._interest.send(link, link.dropped, self._home.heads)

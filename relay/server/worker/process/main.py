@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 TICK_S: Final = 0.1
 """Heartbeat, redialling, routes: what need not happen at once."""
 SWEEP_S: Final = 1.0
-"""Deadlines of connections, and heads to other workers (rule 7)."""
+"""Deadlines of connections, and heads to other workers (invariant "No silent tail")."""
 BOOT_LOCK_S: Final = 20.0
 """How long a new home waits for the locks of the one before, which the kernel is ending."""
 ORPHAN_EXIT_S: Final = 1.5
-"""Rule 17: nobody outlives the supervisor by more than 2 s."""
+"""Invariant "Nobody outlives the supervisor": gone within 2 s."""
 FINISH_S: Final = 1.0
 """For commits that run in threads, or wait for a checkpoint, when the worker ends."""
 BOOT_FAILED: Final = 3
@@ -137,7 +137,9 @@ class _Worker:
         self._stop.set()
 
     def _parent_gone(self) -> None:
-        """Rule 17: the supervisor died; leave so that neither port nor partition stays held."""
+        """Invariant "Nobody outlives the supervisor": the supervisor died; leave so that neither
+        port nor partition stays held.
+        """
         asyncio.get_running_loop().remove_reader(self._context.parent_fd)
         self._stop_within(ORPHAN_EXIT_S)
 

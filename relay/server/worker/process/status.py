@@ -59,7 +59,10 @@ class WorkerStatus:
 
     @property
     def fenced(self) -> bool:
-        """True when the supervisor has given this worker's place to another (rule 8)."""
+        """True when the supervisor has given this worker's place to another.
+
+        Invariant "One writer per partition".
+        """
         return self._row.get("generation") != self._generation
 
     def peers(self) -> list[Peer]:
