@@ -63,7 +63,7 @@ class Hall:
         self.sockets: list[int] = []
         self.connections: list[Connection] = []
         wakeup = Wakeup(lambda _: None)
-        port = LocalPort(0, 1, wakeup)
+        port = self.port = LocalPort(0, 1, wakeup)
         self.stalled = StalledConnections(time.monotonic, 60.0)
         self.flusher = Flusher(time.monotonic, wakeup)
         self.feeds = Feeds(Routes(port, lambda _: Owner(0, 1), {}))
@@ -106,7 +106,7 @@ class Hall:
 
     def fan_out(self) -> None:
         seq = self.feed.received.seq
-        self.feeds.on_batch(BusBatch("lobby", seq, EPOCH, seq + 1, 1, CONTENT))
+        self.feeds.on_batch(self.port, BusBatch("lobby", seq, EPOCH, seq + 1, 1, CONTENT))
         self.feed.rest_until = 0.0
         self.fanout.distribute(0.0)
         while self.flusher.flushing:

@@ -35,7 +35,7 @@ def deliver_before_commit(_: WorkerContext) -> None:
     import apsw
 
     from relay.server.worker.home.home import Home
-    from relay.server.worker.home.publish import batches
+    from relay.server.worker.home.interest import batches
     from relay.store.group import Group
     from relay.store.log import Stored
 

@@ -13,7 +13,7 @@ ROOM = "lobby"
 
 def _refuse(home: Worker, other: Worker, log: str) -> None:
     """The home says to the other worker that it is none (as after an error of its store)."""
-    attached = home.parts.attached
+    attached = home.parts.home
     port = next(p for p, _ in attached._attached if p.generation == other.generation)
     attached.refuse(port, partition_of(log))
 

@@ -117,8 +117,8 @@ async def test_nothing_is_answered_inside_its_caller(single: Cluster) -> None:
     queries = worker.parts.queries
     reply = queries.who(LOG)
     assert reply is not None
-    assert own.to_home.pending
-    assert not own.to_member.pending
+    assert own.to_home.queue
+    assert not own.to_member.queue
     assert queries._pending, "answered before the question was asked"
     await until(lambda: not queries._pending, "the answer")
     assert not session.ended

@@ -40,7 +40,7 @@ async def hello(session: Session, hello: Hello) -> None:
         pack(
             Welcome(
                 name,
-                services.wall_clock_ms(),
+                services.wall_clock_ns() // 1_000_000,
                 limits.BODY_BYTES_MAX,
                 limits.SENDS_UNACKNOWLEDGED_MAX,
                 services.agent_name,

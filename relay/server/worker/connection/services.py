@@ -41,7 +41,7 @@ class ConnectionServices:
 
     clock: Callable[[], float]
     """Monotonic seconds, moving within a turn (uvloop's own ``time`` has whole ms)."""
-    wall_clock_ms: Callable[[], int]
+    wall_clock_ns: Callable[[], int]
     random_bytes: Callable[[int], bytes]
     agent: Unwrap
     spki: bytes

@@ -24,39 +24,30 @@ class Flusher:
     def __init__(self, clock: Callable[[], float], wakeup: Wakeup) -> None:
         self._clock = clock
         self._wakeup = wakeup
-        self._answering: deque[Outbox] = deque()
+        self.answering: deque[Outbox] = deque()
         """Outboxes with answers of their own: before any others."""
-        self._flushing: deque[Outbox] = deque()
+        self.flushing: deque[Outbox] = deque()
+        """Outboxes of a distribution that is not written yet: no other one may begin."""
         self._started = 0.0
         self.dirty: list[Outbox] = []
         """Outboxes that were empty before this turn's distribution. ``fanout`` adds to it."""
 
     def outbox(self, connection: Connection, stream: Stream) -> Outbox:
         """Return the outbox of a new connection."""
-        return Outbox(connection, stream, self._answering, self._wakeup)
-
-    @property
-    def answering(self) -> bool:
-        """True when answers wait for the next turn."""
-        return bool(self._answering)
-
-    @property
-    def flushing(self) -> bool:
-        """True while a distribution is not written yet: no other one may begin."""
-        return bool(self._flushing)
+        return Outbox(connection, stream, self.answering, self._wakeup)
 
     def flush_answers(self, now: float) -> None:
         """Write answers.
 
         One pass: operations that go on because answers have left put theirs in the next turn's.
         """
-        answering = self._answering
+        answering = self.answering
         for _ in range(len(answering)):
             answering.popleft().flush_answers(now)
 
     def begin(self, now: float) -> None:
         """Take the outboxes of a distribution."""
-        self._flushing.extend(self.dirty)
+        self.flushing.extend(self.dirty)
         self.dirty.clear()
         self._started = now
 
@@ -69,7 +60,7 @@ class Flusher:
         clock = self._clock
         now = clock()
         deadline = now + SLICE_S
-        flushing = self._flushing
+        flushing = self.flushing
         while flushing:
             for _ in range(min(FLUSHES_PER_CLOCK, len(flushing))):
                 flushing.popleft().flush(now)

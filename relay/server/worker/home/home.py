@@ -13,11 +13,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
-from relay.bus.messages import ITEMS_PER_MESSAGE, Acks, Refused, Subscribed
+from relay.bus.messages import ITEMS_PER_MESSAGE, Acks, NotHome, Refused, Subscribed
 from relay.chat.entries import Head, Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.worker.home.commits import Commit, Waiting
-from relay.server.worker.home.publish import batches
 from relay.store.errors import NotTheWriter, StoreError, StoreFull
 from relay.store.log import Expected, IdConflict, Outcome, Repeated, Stored, UnknownOutcome
 from relay.wire.codes import ErrorCode
@@ -25,7 +24,6 @@ from relay.wire.codes import ErrorCode
 if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.bus.messages import Subscribe
-    from relay.server.worker.home.attached import Attached
     from relay.server.worker.home.commits import Commits
     from relay.server.worker.home.interest import Interest
     from relay.store.log import Partition, Reader
@@ -42,28 +40,29 @@ class Home:
     def __init__(
         self,
         *,
-        attached: Attached,
+        owns: Callable[[int], bool],
         open_partition: Callable[[int], Partition],
         reader_of: Callable[[str], Reader],
-        wall_clock_ms: Callable[[], int],
+        wall_clock_ns: Callable[[], int],
         interest: Interest,
         commits: Commits,
     ) -> None:
         """Begin with no partition open.
 
         Args:
-            attached: who is told that a partition has no home here.
+            owns: tells whether a partition is this worker's.
             open_partition: opens one for writing; raises StoreError.
             reader_of: reads a log whose partition cannot be opened for writing.
-            wall_clock_ms: milliseconds since 1970.
+            wall_clock_ns: nanoseconds since 1970.
             interest: where batches go.
             commits: where commits run.
         """
-        self._attached = attached
-        self._owns = attached.owns
+        self._owns = owns
+        self._attached: set[tuple[Port, int]] = set()
+        """Who may send what concerns which partition: see ``bus.messages.Attach``."""
         self._open_partition = open_partition
         self._reader_of = reader_of
-        self._wall_clock_ms = wall_clock_ms
+        self._wall_clock_ns = wall_clock_ns
         self._interest = interest
         self._commits = commits
         self._troubles: dict[int, str] = {}
@@ -76,16 +75,62 @@ class Home:
         self._subscribing: dict[int, list[tuple[Port, str]]] = {}
         self.accepted = 0
 
-    # --- what members ask ---------------------------------------------------------------------
+    # --- who may ask --------------------------------------------------------------------------
+    def attached(self, port: Port, log: str) -> bool:
+        """Tell whether a worker may send what concerns a log.
+
+        Otherwise it was sent before the peer processed NOT_HOME; it is sent again after ATTACH.
+        """
+        return (port, partition_of(log)) in self._attached
+
+    def attach(self, port: Port, partition: int) -> None:
+        """A worker is about to send anew what it has in a partition, uncommitted sends too."""
+        self._forget(port, partition)
+        if self._owns(partition):
+            self._attached.add((port, partition))
+        else:
+            port.send(NotHome(partition))
+
+    def refuse(self, port: Port, partition: int) -> None:
+        """Answer that this is not the home of a partition, or cannot be it now."""
+        self._attached.discard((port, partition))
+        port.send(NotHome(partition))
+
+    def refuse_others(self) -> None:
+        """The table has changed: this is not the home any more of what others own."""
+        for port, partition in list(self._attached):
+            if not self._owns(partition):
+                self.refuse(port, partition)
+
+    def drop(self, port: Port) -> None:
+        """A worker is gone. What it has submitted is still committed."""
+        self._attached = {attached for attached in self._attached if attached[0] is not port}
+        for waiting in self._subscribing.values():
+            waiting[:] = [each for each in waiting if each[0] is not port]
+        self._interest.drop(port)
+
+    def _forget(self, port: Port, partition: int) -> None:
+        waiting = self._subscribing.get(partition, [])
+        waiting[:] = [each for each in waiting if each[0] is not port]
+        self._interest.forget(port, partition)
+        if partition in self._waiting:
+            others = [each for each in self._take(partition) if each.port is not port]
+            if others:
+                self._waiting[partition] = others
+                self._waiting_bytes += sum(len(each.submission.body) for each in others)
+
+    # --- what they ask ------------------------------------------------------------------------
     def submit(self, port: Port, tag: int, submission: Submission) -> None:
-        """Take a submission for the commit at the end of this turn."""
+        """Take a submission for the commit of this turn."""
+        index = partition_of(submission.log)
+        if (port, index) not in self._attached:
+            return
         size = len(submission.body)
         if self._waiting_bytes + size > QUEUED_BYTES_MAX:
             text = "the log's home cannot keep up"
             port.send(Refused(tag, int(ErrorCode.BUSY), limits.RETRY_MS, text))
             return
         self._waiting_bytes += size
-        index = partition_of(submission.log)
         group = self._waiting.get(index)
         if group is None:
             group = self._waiting[index] = []
@@ -94,6 +139,8 @@ class Home:
     def subscribe(self, port: Port, message: Subscribe) -> None:
         """Answer the head and start the stream, in this one turn (invariant "One seam")."""
         index = partition_of(message.log)
+        if (port, index) not in self._attached:
+            return
         if index in self._committing:
             # A thread is moving the head: answered as soon as it is committed.
             self._subscribing.setdefault(index, []).append((port, message.log))
@@ -106,29 +153,12 @@ class Home:
         waiting[:] = [each for each in waiting if each != (port, name)]
         self._interest.remove(name, port)
 
-    def drop(self, port: Port) -> None:
-        """A worker is gone. What it has submitted is still committed."""
-        for waiting in self._subscribing.values():
-            waiting[:] = [each for each in waiting if each[0] is not port]
-        self._interest.drop(port)
-
-    def forget(self, port: Port, partition: int) -> None:
-        """A worker is about to send anew what it has in a partition, uncommitted sends too."""
-        waiting = self._subscribing.get(partition, [])
-        waiting[:] = [each for each in waiting if each[0] is not port]
-        self._interest.forget(port, partition)
-        if partition in self._waiting:
-            others = [each for each in self._take(partition) if each.port is not port]
-            if others:
-                self._waiting[partition] = others
-                self._waiting_bytes += sum(len(each.submission.body) for each in others)
-
     def _subscribe(self, index: int, port: Port, name: str) -> None:
         try:
             head = self._head(index, name)
         except StoreError as error:
             self._trouble(index, error)
-            self._attached.refuse(port, index)
+            self.refuse(port, index)
             return
         self._interest.add(name, port)
         port.send(Subscribed(name, head.epoch, head.seq))
@@ -230,7 +260,7 @@ class Home:
         if partition.held:
             return
         self._committing.add(index)
-        self._commits.begin(index, partition, self._take(index), self._wall_clock_ms())
+        self._commits.begin(index, partition, self._take(index), self._wall_clock_ns() // 1_000_000)
 
     def _finish(self, commit: Commit) -> None:
         index, group, outcomes = commit
@@ -256,7 +286,7 @@ class Home:
     def _not_home(self, index: int) -> None:
         ports = dict.fromkeys(waiting.port for waiting in self._take(index))
         for port in ports:
-            self._attached.refuse(port, index)
+            self.refuse(port, index)
 
     def _failed(self, index: int, group: list[Waiting], error: StoreError) -> None:
         self._trouble(index, error)
@@ -280,8 +310,7 @@ class Home:
                 if submission.log in interested:
                     by_log.setdefault(submission.log, []).append(outcome)
         for name, rows in by_log.items():
-            for batch in batches(name, rows):
-                self._interest.publish(batch)
+            self._interest.publish_rows(name, rows)
 
 
 def _answer(group: list[Waiting], outcomes: list[Outcome]) -> None:

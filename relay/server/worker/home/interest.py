@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from relay import limits
 from relay.bus.link import Link, Port
 from relay.bus.messages import ITEMS_PER_MESSAGE, Batch, Event, Heads
 from relay.chat.partition import partition_of
+from relay.store.log import Stored
 
 HeadsOf = Callable[[list[str]], list[list[str | bytes | int]]]
 
@@ -52,6 +54,14 @@ class Interest:
             if partition_of(log) == partition:
                 self.remove(log, port)
 
+    def publish_rows(self, log: str, rows: list[Stored]) -> None:
+        """Send committed entries of one log to all workers that follow it."""
+        if len(rows) == 1:  # the lone message
+            self.publish(_batch(log, rows))
+        else:
+            for batch in batches(log, rows):
+                self.publish(batch)
+
     def publish(self, message: Batch | Event) -> None:
         """Send to all workers that follow the log."""
         for port in self.logs.get(message.log, ()):
@@ -77,3 +87,23 @@ class Interest:
         heads = heads_of(list(names))
         for start in range(0, len(heads), ITEMS_PER_MESSAGE):
             port.send(Heads(heads[start : start + ITEMS_PER_MESSAGE]))
+
+
+def batches(name: str, rows: list[Stored]) -> list[Batch]:
+    """Return committed rows of one log as bus batches of at most one record each."""
+    found: list[Batch] = []
+    start = size = 0
+    for index, row in enumerate(rows):
+        length = len(row.packed)
+        if index > start and size + length > limits.RECORD_CONTENT_BYTES_MAX:
+            found.append(_batch(name, rows[start:index]))
+            start, size = index, 0
+        size += length
+    found.append(_batch(name, rows[start:]))
+    return found
+
+
+def _batch(name: str, rows: list[Stored]) -> Batch:
+    last = rows[-1]
+    content = last.packed if len(rows) == 1 else b"".join([row.packed for row in rows])
+    return Batch(name, rows[0].prev, last.epoch, last.seq, len(rows), content)

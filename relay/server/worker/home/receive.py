@@ -25,7 +25,6 @@ from relay.chat.names import INBOX_PREFIX
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.server.worker.home.attached import Attached
     from relay.server.worker.home.home import Home
     from relay.server.worker.home.names import NameRegistry
     from relay.server.worker.home.rosters import Rosters
@@ -34,18 +33,15 @@ if TYPE_CHECKING:
 class FromMembers:
     """The messages of workers with members, of this one too."""
 
-    def __init__(
-        self, attached: Attached, home: Home, rosters: Rosters, names: NameRegistry
-    ) -> None:
-        self._attached = attached
+    def __init__(self, home: Home, rosters: Rosters, names: NameRegistry) -> None:
         self._home = home
         self._rosters = rosters
         self._names = names
         # The values take the message type of their key; a dict cannot say that.
         self.handlers: Final[dict[type, Callable[[Port, Any], None]]] = {
             Attach: self._attach,
-            Submit: lambda port, m: self.submit(port, m.tag, Submission._make(m[1:])),
-            Subscribe: self._subscribe,
+            Submit: lambda port, m: home.submit(port, m.tag, Submission._make(m[1:])),
+            Subscribe: home.subscribe,
             Unsubscribe: self._unsubscribe,
             Presence: self._presence,
             Who: self._who,
@@ -54,41 +50,30 @@ class FromMembers:
             Announced: lambda port, _: names.announced(port),
         }
 
-    def submit(self, port: Port, tag: int, submission: Submission) -> None:
-        """Take a send for its log's home."""
-        if self._attached.has(port, submission.log):
-            self._home.submit(port, tag, submission)
-
     def drop(self, port: Port) -> None:
         """A worker is gone, and its part of everything with it."""
-        self._attached.drop(port)
         self._home.drop(port)
         self._rosters.drop(port)
         self._names.drop(port)
 
     def _attach(self, port: Port, message: Attach) -> None:
         partition = message.partition
-        self._home.forget(port, partition)
         self._rosters.forget(port, partition)
         self._names.mark_unconfirmed(port, partition)
-        self._attached.attach(port, partition)
-
-    def _subscribe(self, port: Port, message: Subscribe) -> None:
-        if self._attached.has(port, message.log):
-            self._home.subscribe(port, message)
+        self._home.attach(port, partition)
 
     def _unsubscribe(self, port: Port, message: Unsubscribe) -> None:
         self._home.unsubscribe(port, message.log)
         self._rosters.leave(message.log, port)
 
     def _presence(self, port: Port, message: Presence) -> None:
-        if self._attached.has(port, message.log):
+        if self._home.attached(port, message.log):
             self._rosters.change(port, message)
 
     def _who(self, port: Port, message: Who) -> None:
-        if self._attached.has(port, message.log):
+        if self._home.attached(port, message.log):
             port.send(self._rosters.members(message))
 
     def _claim(self, port: Port, message: Claim) -> None:
-        if self._attached.has(port, INBOX_PREFIX + message.name):
+        if self._home.attached(port, INBOX_PREFIX + message.name):
             self._names.claim(port, message)

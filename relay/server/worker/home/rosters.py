@@ -90,7 +90,8 @@ class Rosters:
         self._random_bytes = random_bytes
         self._clock = clock
         self._logs: dict[str, Roster] = {}
-        self._changed: dict[str, None] = {}
+        self.changed: dict[str, None] = {}
+        """Logs with changes that their members have not been told of."""
         self._departures: deque[tuple[float, str, str]] = deque()
         """When, from which log, and who: the oldest first. Some have come back since."""
         self._of_port: dict[Port, set[str]] = {}
@@ -138,24 +139,20 @@ class Rosters:
         total = len(roster.names)
         return Members(message.tag, roster.incarnation, roster.version, total, roster.listed())
 
-    def pending(self, now: float) -> bool:
-        """Tell whether ``changes`` has anything to look at."""
-        return bool(self._changed) or now >= self.due_at
-
     def changes(self) -> Iterator[Event]:
         """Yield one event for each log whose members are to be told now."""
         now = self._clock()
         self._end_graces(now)
         self.due_at = self._departures[0][0] + GRACE_S if self._departures else float("inf")
-        for log in list(self._changed):
+        for log in list(self.changed):
             roster = self._logs.get(log)
             if roster is None or not roster.changed:
-                del self._changed[log]
+                del self.changed[log]
                 continue
             if roster.large and now < roster.told_at + COUNT_INTERVAL_S:
                 self.due_at = min(self.due_at, roster.told_at + COUNT_INTERVAL_S)
                 continue
-            del self._changed[log]
+            del self.changed[log]
             roster.told_at = now
             yield Event(log, pack(_told(log, roster)))
 
@@ -206,7 +203,7 @@ class Rosters:
 
     def _note(self, log: str, roster: Roster, name: str) -> None:
         roster.changed.add(name)
-        self._changed[log] = None
+        self.changed[log] = None
 
     def _forget_empty(self, log: str, roster: Roster) -> None:
         if roster.empty:

@@ -47,39 +47,40 @@ class Catchup:
         self._clock = clock
         self._stalled = stalled
         self._wakeup = wakeup
-        self._queue: deque[tuple[Feed, Subscription] | Reply[None]] = deque()
+        self.queue: deque[tuple[Feed, Subscription] | Reply[None]] = deque()
+        """Who has something to read: subscriptions that are not live, and requests for a page."""
         self._pages: OrderedDict[tuple[str, int], tuple[int, bytes]] = OrderedDict()
         self.pages_read = 0
 
     @property
-    def busy(self) -> bool:
-        """True when there is something to read, and the worker may hold it."""
-        return bool(self._queue) and not self._stalled.crowded
+    def crowded(self) -> bool:
+        """True while the worker must not hold more pages: readers wait for others to read."""
+        return self._stalled.crowded
 
     @property
     def waiting(self) -> int:
         """How many readers are behind and not held up by their own socket."""
-        return len(self._queue)
+        return len(self.queue)
 
     def add(self, feed: Feed, subscription: Subscription) -> None:
         """Queue a subscription that is not live. One that its socket holds up is added by it."""
         if not subscription.queued:
             subscription.queued = True
-            self._queue.append((feed, subscription))
+            self.queue.append((feed, subscription))
             self._wakeup.request()
 
     def turn(self) -> Reply[None]:
         """Return what a request for a page of history awaits: its turn among the readers."""
         reply: Reply[None] = Reply()
-        self._queue.append(reply)
+        self.queue.append(reply)
         self._wakeup.request()
         return reply
 
     def run(self) -> None:
         """Serve pages for one slice of time."""
         deadline = self._clock() + SLICE_S
-        while self.busy:
-            reader = self._queue.popleft()
+        while self.queue and not self._stalled.crowded:
+            reader = self.queue.popleft()
             if isinstance(reader, Reply):
                 reader.resolve(None)
             else:

@@ -78,7 +78,7 @@ class Claims:
             if partition_of(INBOX_PREFIX + claim.name) == partition:
                 port.send(Claim(claim.tag, claim.name, claim.secret, claim.granted, claim.since_us))
 
-    def on_claimed(self, message: Claimed) -> None:
+    def on_claimed(self, _: Port, message: Claimed) -> None:
         """Take a home's answer."""
         claim = self._claims.get(message.tag)
         if claim is None:
@@ -94,7 +94,7 @@ class Claims:
             claim.granted = True
             claim.reply.resolve(True)
 
-    def on_evict(self, message: Evict) -> None:
+    def on_evict(self, _: Port, message: Evict) -> None:
         """The same instance has come back elsewhere: this one is its ghost."""
         claim = self._claims.pop(message.tag, None)
         if claim is not None:

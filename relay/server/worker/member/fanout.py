@@ -36,16 +36,14 @@ class Fanout:
         self._feeds = feeds
         self._flusher = flusher
         self._catchup = catchup
-        self._distributed: list[Feed] = []
+        self.distributed: list[Feed] = []
         """Feeds of the distribution that is being written."""
         self.deliveries = 0
 
     def distribute(self, now: float) -> None:
         """Hand the running batches of all feeds that do not rest to their live outboxes."""
         waiting = self._feeds.to_distribute
-        if not waiting:
-            return
-        done = self._distributed
+        done = self.distributed
         for feed in list(waiting):
             if feed.rest_until > now and feed.running.size < RUNNING_BYTES_MAX:
                 continue
@@ -70,19 +68,12 @@ class Fanout:
 
     def flush(self) -> None:
         """Write a slice of what was distributed; when all of it is written, its feeds rest."""
-        if not self._distributed and not self._flusher.flushing:
-            return
         written = self._flusher.flush()
         if written is None:
             return
         now, took_s = written
-        self._rest(self._distributed, took_s, now)
-        self._distributed.clear()
-
-    @property
-    def due_at(self) -> float:
-        """When the next feed that rests may be distributed; infinity when none waits."""
-        return min([feed.rest_until for feed in self._feeds.to_distribute], default=float("inf"))
+        self._rest(self.distributed, took_s, now)
+        self.distributed.clear()
 
     def _offer(self, feed: Feed, batch: Batch) -> None:
         size = batch.size

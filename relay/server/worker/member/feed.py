@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from relay.bus.messages import Batch as BusBatch
 from relay.chat.entries import NO_EPOCH, Head
-from relay.server.worker.delivery.batch import RunningBatch
+from relay.server.worker.member.running import RunningBatch
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.outbox import Outbox

@@ -11,6 +11,7 @@ from relay.server.worker.member.reply import Reply
 from relay.wire.codes import CloseCode
 
 if TYPE_CHECKING:
+    from relay.bus.link import Port
     from relay.bus.messages import Batch, Event
     from relay.server.worker.member.routes import Routes
 
@@ -71,7 +72,7 @@ class Feeds:
         for reply in joining:
             reply.resolve(None)
 
-    def on_batch(self, batch: Batch) -> None:
+    def on_batch(self, _: Port, batch: Batch) -> None:
         """Take a batch of entries."""
         feed = self.by_log.get(batch.log)
         if feed is None:
@@ -81,7 +82,7 @@ class Feeds:
         if feed.repair_to:
             self.to_repair[feed] = None
 
-    def on_event(self, event: Event) -> None:
+    def on_event(self, _: Port, event: Event) -> None:
         """Take an envelope that is no entry (a roster change): to the live members, best effort."""
         feed = self.by_log.get(event.log)
         if feed is not None:

@@ -80,7 +80,7 @@ class Forward:
         for tag, (submission, _) in list(self._unanswered[partition].items()):
             port.submit(tag, submission)
 
-    def on_acks(self, message: Acks) -> None:
+    def on_acks(self, _: Port, message: Acks) -> None:
         """Take a home's acknowledgements."""
         for tag, epoch, seq in message.acks:
             assert isinstance(tag, int)
@@ -91,7 +91,7 @@ class Forward:
                 submission, sender = found
                 sender.acknowledged(submission, epoch, seq)
 
-    def on_refused(self, message: Refused) -> None:
+    def on_refused(self, _: Port, message: Refused) -> None:
         """Take a home's refusal."""
         found = self._answered(message.tag)
         if found is not None:

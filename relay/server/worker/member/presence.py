@@ -21,17 +21,18 @@ class PresenceReports:
         self._feeds = feeds
         self._routes = routes
         self._wakeup = wakeup
-        self._changed: dict[Feed, None] = {}
+        self.to_report: dict[Feed, None] = {}
+        """Feeds with changes that ``send`` has to report."""
 
     def changed(self, feed: Feed) -> None:
         """Connections came or went; the home is told, or the feed is dropped, this turn."""
-        self._changed[feed] = None
+        self.to_report[feed] = None
         self._wakeup.request()
 
     def send(self) -> None:
         """Tell the homes what changed."""
-        while self._changed:
-            feed, _ = self._changed.popitem()
+        while self.to_report:
+            feed, _ = self.to_report.popitem()
             port = self._routes.port_of(feed.log)
             if feed.idle:
                 self._feeds.forget(feed)

@@ -36,7 +36,7 @@ class PendingQueries:
             port.send(Who(self._count, log))
         return reply
 
-    def on_members(self, message: Members) -> None:
+    def on_members(self, _: Port, message: Members) -> None:
         """Take an answer; ignored when it came before."""
         found = self._pending.pop(message.tag, None)
         if found is not None:

@@ -43,16 +43,16 @@ class FromHomes:
         self._feeds = feeds
         # The values take the message type of their key; a dict cannot say that.
         self.handlers: Final[dict[type, Callable[[Port, Any], None]]] = {
-            Acks: lambda _, message: forward.on_acks(message),
-            Refused: lambda _, message: forward.on_refused(message),
-            Batch: lambda _, message: feeds.on_batch(message),
-            Event: lambda _, message: feeds.on_event(message),
+            Acks: forward.on_acks,
+            Refused: forward.on_refused,
+            Batch: feeds.on_batch,
+            Event: feeds.on_event,
             Subscribed: lambda port, m: self._on_head(port, m.log, m.epoch, m.seq),
             Heads: self._on_heads,
-            Claimed: lambda _, message: claims.on_claimed(message),
-            Evict: lambda _, message: claims.on_evict(message),
-            Members: lambda _, message: queries.on_members(message),
-            NotHome: lambda port, message: routes.lost(message.partition, port),
+            Claimed: claims.on_claimed,
+            Evict: claims.on_evict,
+            Members: queries.on_members,
+            NotHome: routes.on_not_home,
         }
 
     def _on_head(self, port: Port, log: str, epoch: bytes, seq: int) -> None:

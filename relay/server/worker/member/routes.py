@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from relay.bus.link import Port
+from relay.bus.messages import NotHome
 from relay.chat.partition import PARTITIONS, partition_of
 
 
@@ -63,10 +64,10 @@ class Routes:
         """Tell whether messages of a home may come from this port."""
         return self._ports[partition] is port
 
-    def lost(self, partition: int, port: Port) -> None:
+    def on_not_home(self, port: Port, message: NotHome) -> None:
         """The other side is not the home, or not yet: ``refresh`` tries again."""
-        if self._ports[partition] is port:
-            self._ports[partition] = None
+        if self._ports[message.partition] is port:
+            self._ports[message.partition] = None
 
     @property
     def incomplete(self) -> bool:

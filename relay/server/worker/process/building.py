@@ -12,7 +12,6 @@ from relay.server.worker.connection.connections import Connections
 from relay.server.worker.connection.services import ConnectionServices, Unwrap
 from relay.server.worker.delivery.flusher import Flusher
 from relay.server.worker.delivery.stalled import StalledConnections
-from relay.server.worker.home.attached import Attached
 from relay.server.worker.home.commits import CommitsInLoop, CommitsInThreads
 from relay.server.worker.home.home import Home
 from relay.server.worker.home.interest import Interest
@@ -87,7 +86,6 @@ class WorkerParts:
     wakeup: Wakeup
     links: dict[int, Link]
     routes: Routes
-    attached: Attached
     home: Home
     interest: Interest
     rosters: Rosters
@@ -141,15 +139,14 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     stalled = StalledConnections(clock, needs.slow_reader_timeout_s)
 
     # home
-    attached = Attached(routes.owns)
     interest = Interest()
     rosters = Rosters(secrets.token_bytes, clock)
     names = NameRegistry(clock, needs.silent)
     home = Home(
-        attached=attached,
+        owns=routes.owns,
         open_partition=needs.open_partition,
         reader_of=needs.reader_of,
-        wall_clock_ms=_wall_clock_ms,
+        wall_clock_ns=time.time_ns,
         interest=interest,
         commits=(
             CommitsInLoop()
@@ -172,7 +169,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     # connection
     services = ConnectionServices(
         clock=clock,
-        wall_clock_ms=_wall_clock_ms,
+        wall_clock_ns=time.time_ns,
         random_bytes=secrets.token_bytes,
         agent=needs.agent,
         spki=needs.spki,
@@ -191,7 +188,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     # process
     dispatcher = BusDispatcher(
-        FromMembers(attached, home, rosters, names),
+        FromMembers(home, rosters, names),
         FromHomes(routes, feeds, forward, claims, queries),
         attachment,
         home,
@@ -203,7 +200,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         clock=clock,
         wakeup=wakeup,
         own_home=own_home,
-        dispatcher=dispatcher,
+        handlers=dispatcher.handlers,
         home=home,
         interest=interest,
         rosters=rosters,
@@ -218,7 +215,6 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         wakeup=wakeup,
         links=links,
         routes=routes,
-        attached=attached,
         home=home,
         interest=interest,
         rosters=rosters,
@@ -239,7 +235,3 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         services=services,
         connections=Connections(services),
     )
-
-
-def _wall_clock_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from relay.bus.link import Link, Port
     from relay.bus.messages import Message
-    from relay.chat.entries import Submission
     from relay.server.worker.home.home import Home
     from relay.server.worker.home.interest import Interest
     from relay.server.worker.home.receive import FromMembers
@@ -34,23 +33,17 @@ class BusDispatcher:
         self._home = home
         self._interest = interest
         self._wakeup = wakeup
-        self._handlers: Final[dict[type, Callable[[Port, Any], None]]] = (
+        self.handlers: Final[dict[type, Callable[[Port, Any], None]]] = (
             from_members.handlers | from_homes.handlers
         )
-        self.submit: Final[Callable[[Port, int, Submission], None]] = from_members.submit
-        """Takes a submission that is not packed, from this worker itself."""
-
-    def dispatch(self, port: Port, message: object) -> None:
-        """Hand a message over. One that the other role does not know is ignored."""
-        handler = self._handlers.get(type(message))
-        if handler is not None:
-            handler(port, message)
 
     # --- LinkOwner ----------------------------------------------------------------------------
     def received(self, port: Port, message: Message) -> None:
         """A message came from another worker."""
-        self.dispatch(port, message)
-        self._wakeup.request()
+        handler = self.handlers.get(type(message))
+        if handler is not None:  # an Introduction has been taken before
+            handler(port, message)
+            self._wakeup.request()
 
     def link_up(self, link: Link) -> None:
         """Attach what has its home there, and announce that this was all."""

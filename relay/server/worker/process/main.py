@@ -231,7 +231,7 @@ class _Worker:
         if self._own and own - self._own:
             parts.names.unsettle()
         self._own = own
-        parts.attached.refuse_others()
+        parts.home.refuse_others()
         parts.home.give_up_others()
         parts.attachment.refresh()
 

@@ -7,13 +7,18 @@ port. Nothing is answered in the middle of whoever asks.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from relay.bus.link import Port
     from relay.bus.messages import Batch, Event, Message
     from relay.chat.entries import Submission
-    from relay.server.worker.process.bus_dispatcher import BusDispatcher
+    from relay.server.worker.home.home import Home
     from relay.server.worker.wakeup import Wakeup
+
+    Handlers = Mapping[type, Callable[[Port, Any], None]]
 
 
 class LocalSubmit(NamedTuple):
@@ -26,43 +31,31 @@ class LocalSubmit(NamedTuple):
 class LocalPort:
     """One direction: a queue that the turn empties. The first message asks for the turn."""
 
-    __slots__ = ("_queue", "_wakeup", "generation", "index", "submits")
+    __slots__ = ("_wakeup", "generation", "index", "queue", "submits")
 
     def __init__(self, index: int, generation: int, wakeup: Wakeup) -> None:
         self.index = index
         self.generation = generation
         self._wakeup = wakeup
-        self._queue: deque[Message | LocalSubmit] = deque()
+        self.queue: deque[Message | LocalSubmit] = deque()
         self.submits = 0
         """How many submissions the queue holds: they need a commit."""
 
-    @property
-    def pending(self) -> bool:
-        """True while the queue holds anything."""
-        return bool(self._queue)
-
     def send(self, message: Message) -> None:
         """See ``Port``."""
-        self._queue.append(message)
+        self.queue.append(message)
         self._wakeup.request()
 
     def submit(self, tag: int, submission: Submission) -> None:
         """See ``Port``."""
-        self._queue.append(LocalSubmit(tag, submission))
+        self.queue.append(LocalSubmit(tag, submission))
         self.submits += 1
         self._wakeup.request()
 
     def publish(self, message: Batch | Event) -> None:
         """See ``Port``."""
-        self._queue.append(message)
+        self.queue.append(message)
         self._wakeup.request()
-
-    def take(self) -> Message | LocalSubmit:
-        """Remove the oldest message."""
-        message = self._queue.popleft()
-        if type(message) is LocalSubmit:
-            self.submits -= 1
-        return message
 
 
 class OwnHome:
@@ -74,18 +67,20 @@ class OwnHome:
         self.to_member = LocalPort(index, generation, wakeup)
         """What the home here sends to this worker."""
 
-    def deliver_to_home(self, dispatcher: BusDispatcher) -> None:
+    def deliver_to_home(self, home: Home, handlers: Handlers) -> None:
         """Hand the home what waits for it. What it answers waits for ``deliver_to_member``."""
-        queue, answers = self.to_home, self.to_member
-        while queue.pending:
-            message = queue.take()
+        queue, answers = self.to_home.queue, self.to_member
+        while queue:
+            message = queue.popleft()
             if type(message) is LocalSubmit:
-                dispatcher.submit(answers, message.tag, message.submission)
+                self.to_home.submits -= 1
+                home.submit(answers, message.tag, message.submission)
             else:
-                dispatcher.dispatch(answers, message)
+                handlers[type(message)](answers, message)
 
-    def deliver_to_member(self, dispatcher: BusDispatcher) -> None:
+    def deliver_to_member(self, handlers: Handlers) -> None:
         """Hand this worker what its own home has sent."""
-        queue, answers = self.to_member, self.to_home
-        while queue.pending:
-            dispatcher.dispatch(answers, queue.take())
+        queue, answers = self.to_member.queue, self.to_home
+        while queue:
+            message = queue.popleft()
+            handlers[type(message)](answers, message)

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from relay.server.worker.member.feeds import Feeds
     from relay.server.worker.member.presence import PresenceReports
     from relay.server.worker.member.repair import Repair
-    from relay.server.worker.process.bus_dispatcher import BusDispatcher
-    from relay.server.worker.process.own_home import OwnHome
+    from relay.server.worker.process.own_home import Handlers, OwnHome
     from relay.server.worker.wakeup import Wakeup
 
 HOME_SLICE_S: Final = 0.005
@@ -60,7 +59,7 @@ class Turn:
         clock: Callable[[], float],
         wakeup: Wakeup,
         own_home: OwnHome,
-        dispatcher: BusDispatcher,
+        handlers: Handlers,
         home: Home,
         interest: Interest,
         rosters: Rosters,
@@ -75,7 +74,7 @@ class Turn:
         self._clock = clock
         self._wakeup = wakeup
         self._own_home = own_home
-        self._dispatcher = dispatcher
+        self._handlers = handlers
         self._home = home
         self._interest = interest
         self._rosters = rosters
@@ -107,38 +106,49 @@ class Turn:
         # What asked for a turn up to here, the steps that follow do. Another one is needed only
         # for what comes from here on, and for what the own home was sent meanwhile.
         self._wakeup.begun()
-        if self._own_home.to_home.pending:
+        if self._own_home.to_home.queue:
             self._wakeup.request()
         self.flush_links()
         repairing_on = bool(self._feeds.to_repair) and self._repair.run()
-        if not self._flusher.flushing:
+        flusher, catchup = self._flusher, self._catchup
+        if self._feeds.to_distribute and not flusher.flushing:
             self._fanout.distribute(now)
-        if self._flusher.answering:
-            self._flusher.flush_answers(now)
-        self._fanout.flush()
-        if not self._flusher.flushing and self._catchup.busy:
-            self._catchup.run()
-        if self._flusher.flushing or self._catchup.busy or self._flusher.answering or repairing_on:
+        if flusher.answering:
+            flusher.flush_answers(now)
+        if self._fanout.distributed:
+            self._fanout.flush()
+        reading = bool(catchup.queue) and not catchup.crowded
+        if reading and not flusher.flushing:
+            catchup.run()
+            reading = bool(catchup.queue) and not catchup.crowded
+        if flusher.flushing or reading or flusher.answering or repairing_on:
             self._wakeup.request()
             return
         self._wake_later(now)
 
     def _run_home(self, now: float) -> None:
-        own, dispatcher = self._own_home, self._dispatcher
+        own, handlers = self._own_home, self._handlers
+        to_home, to_member = own.to_home, own.to_member
+        rosters, presence = self._rosters, self._presence
         deadline = now + HOME_SLICE_S
         while True:
-            own.deliver_to_home(dispatcher)
+            if to_home.queue:
+                own.deliver_to_home(self._home, handlers)
             self._home.commit()
-            self._presence.send()
-            if self._rosters.pending(now):
-                for event in self._rosters.changes():
+            if presence.to_report:
+                presence.send()
+            if rosters.changed or now >= rosters.due_at:
+                for event in rosters.changes():
                     self._interest.publish(event)
-            own.deliver_to_member(dispatcher)
-            if not own.to_home.pending or own.to_home.submits or self._clock() >= deadline:
+            if to_member.queue:
+                own.deliver_to_member(handlers)
+            if not to_home.queue or to_home.submits or self._clock() >= deadline:
                 return
 
     def _wake_later(self, now: float) -> None:
-        wakes_at = min(self._rosters.due_at, self._fanout.due_at)
+        wakes_at = self._rosters.due_at
+        for feed in self._feeds.to_distribute:
+            wakes_at = min(wakes_at, feed.rest_until)
         if self._home.waits_for_checkpoint:
             wakes_at = min(wakes_at, now + HELD_S)
         if self._feeds.to_repair:

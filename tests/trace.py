@@ -1,0 +1,182 @@
+"""Which files of the server one operation passes: ``python -m tests.trace send|login|resume``.
+
+A real worker runs in this process, and its client in another. Every call of a function of
+``relay`` is noted while the operation is under way, in the order in which files are first entered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvloop
+
+import relay
+from relay.chat.partition import PARTITIONS
+from tests.support.workers import Cluster, TestClient, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(relay.__file__).parent
+PERIODIC = {"process/main.py", "process/status.py", "process/stores.py", "process/title.py"}
+"""Of the worker; what they do from time to time has nothing to do with the operation."""
+
+
+class Files:
+    """The files entered, in order."""
+
+    def __init__(self) -> None:
+        self.entered: dict[str, None] = {}
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            path = frame.f_code.co_filename
+            if path.startswith(str(ROOT)) and not path.endswith("__init__.py"):
+                self.entered[path[len(str(ROOT)) + 1 :]] = None
+
+
+@contextmanager
+def traced(files: Files) -> Iterator[None]:
+    """Note what is called."""
+    sys.setprofile(files)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+class ClientProcess:
+    """A client that does one thing for each line."""
+
+    def __init__(self, port: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.trace", "--client", str(port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    async def do(self, what: str) -> None:
+        """Have something done, and wait until it is."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(what, file=self._process.stdin)
+        line = await asyncio.to_thread(self._process.stdout.readline)
+        if line != "done\n":
+            raise SystemExit(f"the client failed at {what!r}")
+
+    def end(self) -> None:
+        """Let it go."""
+        self._process.kill()
+        self._process.communicate()
+
+
+async def _run(operation: str) -> list[str]:
+    with tempfile.TemporaryDirectory() as directory:
+        async with Cluster(Path(directory), 1) as cluster:
+            worker = cluster.workers[0]
+            for index in range(PARTITIONS):
+                worker.parts.home.partition(index)
+            client = ClientProcess(worker.port)
+            files = Files()
+            try:
+                await client.do("connect")
+                await client.do("hello warm")
+                await client.do("join")
+                await client.do("send 1")
+                await _OPERATIONS[operation](client, worker, files)
+            finally:
+                client.end()
+    return [file for file in files.entered if Path(file).name not in _PERIODIC]
+
+
+_PERIODIC = {Path(file).name for file in PERIODIC}
+
+
+async def _send(client: ClientProcess, worker: Worker, files: Files) -> None:
+    with traced(files):
+        await client.do("send 2")
+
+
+async def _login(client: ClientProcess, worker: Worker, files: Files) -> None:
+    await client.do("connect")
+    with traced(files):
+        await client.do("hello other")
+
+
+async def _resume(client: ClientProcess, worker: Worker, files: Files) -> None:
+    await client.do("connect")
+    await client.do("hello other")
+    with traced(files):
+        await client.do("resume")
+
+
+_OPERATIONS: dict[str, Callable[[ClientProcess, Worker, Files], Awaitable[None]]] = {
+    "send": _send,
+    "login": _login,
+    "resume": _resume,
+}
+
+
+async def _opened(client: TestClient) -> None:
+    await client.until(lambda: client.opened, "the handshake")
+
+
+async def _client(port: int) -> None:
+    """The client's process: reads what to do from its input."""
+    from relay.wire.envelopes import EntryMessage, Join, Live, Welcome
+
+    loop = asyncio.get_running_loop()
+    client: TestClient | None = None
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        what, *words = line.split()
+        if what == "connect":
+            _, client = await loop.create_connection(TestClient, "127.0.0.1", port)
+            await _opened(client)
+        else:
+            assert client is not None
+            if what == "hello":
+                client.hello(words[0])
+                await client.expect(Welcome)
+            elif what == "join":
+                client.send_envelopes(Join(1, "lobby", None, 0, 0))
+                await client.expect(Live)
+            elif what == "resume":
+                client.send_envelopes(Join(1, "lobby", bytes(8), 0, 0))
+                await client.expect(EntryMessage)
+                await client.expect(Live)
+            elif what == "send":
+                client.send("lobby", int(words[0]))
+                await client.acked("lobby", int(words[0]))
+                await client.has("lobby", int(words[0]))
+        print("done", flush=True)
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("operation", choices=sorted(_OPERATIONS), nargs="?", default="send")
+    parser.add_argument("--client", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.client is not None:
+        asyncio.run(_client(options.client))
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        files = runner.run(_run(options.operation))
+    for file in files:
+        print(file)
+    print(f"{len(files)} files")
+
+
+if __name__ == "__main__":
+    main()
