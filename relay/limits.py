@@ -38,7 +38,10 @@ AGENT_CHARS_MAX: Final = 64
 NAME_CHARS_MAX: Final = 32
 EPOCH_BYTES: Final = 8
 PRODUCER_BYTES: Final = 8
-SECRET_BYTES: Final = 16
+INSTANCE_SECRET_BYTES: Final = 16
+"""Proves in HELLO that a connection comes from the same instance of a client as an earlier one."""
+SESSION_SECRET_BYTES: Final = 32
+"""What a client sends under the server's RSA key: an AES-256 key's worth."""
 KEY_ID_BYTES_MAX: Final = 32
 U32_MAX: Final = 2**32 - 1
 U63_MAX: Final = 2**63 - 1
@@ -62,6 +65,8 @@ LOGS_PER_CONNECTION_MAX: Final = 1024
 SENDS_UNACKNOWLEDGED_MAX: Final = 1024
 """A client's window per connection: sends the server takes before it stops reading the socket."""
 SENDS_UNACKNOWLEDGED_BYTES_MAX: Final = 262_144
+RETRY_MS: Final = 500
+"""When a client that was refused with BUSY or UNAVAILABLE asks again."""
 ROSTER_NAMES_MAX: Final = 200
 """Above so many members a room's join and leave events carry only the count."""
 

@@ -48,7 +48,7 @@ def test_append(benchmark: BenchmarkFixture, tmp_path: Path, messages: int, prod
         sent += messages
         batch = [
             Submission(
-                "lobby", ids[n % producers], n // producers + 1, "alice", b"", Kind.MESSAGE,
+                "lobby", "alice", b"", ids[n % producers], n // producers + 1, Kind.MESSAGE,
                 "text/plain", BODY,
             )
             for n in numbers

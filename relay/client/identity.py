@@ -22,7 +22,10 @@ class Identity:
     and each is stored once."""
 
     def __post_init__(self) -> None:
-        if len(self.secret) != limits.SECRET_BYTES or len(self.producer) != limits.PRODUCER_BYTES:
+        if (
+            len(self.secret) != limits.INSTANCE_SECRET_BYTES
+            or len(self.producer) != limits.PRODUCER_BYTES
+        ):
             raise ValueError("a secret has 16 bytes and a producer id 8")
         if any(not 1 <= counter <= limits.U63_MAX for counter in self.counters.values()):
             raise ValueError("counters begin at 1")
@@ -30,4 +33,4 @@ class Identity:
 
 def new_identity(random_bytes: Callable[[int], bytes]) -> Identity:
     """Return a new instance's identity."""
-    return Identity(random_bytes(limits.SECRET_BYTES), random_bytes(limits.PRODUCER_BYTES))
+    return Identity(random_bytes(limits.INSTANCE_SECRET_BYTES), random_bytes(limits.PRODUCER_BYTES))

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 import apsw
 
-from relay.chat.entries import NO_EPOCH, Entry, Submission
+from relay import limits
+from relay.chat.entries import NO_EPOCH, Content, Entry, Submission, committed
 from relay.store.committed import Committed, LogEnd, ProducerEnd, ProducerKey
 from relay.store.errors import StoreCorrupt, StoreFull
 from relay.store.log import Expected, IdConflict, Outcome, Repeated, Stored, UnknownOutcome
 from relay.store.repeats import Descent, pushed
 from relay.store.schema import LOGS_MAX, SEQ_BITS, epoch_at, row_id, rows
 
-EPOCH_BYTES: Final = 8
 Pack = Callable[[Entry], bytes]
-UnpackContent = Callable[[bytes], tuple[int, str, bytes]]
-"""packed ENTRY -> its (kind, content type, body)."""
+UnpackContent = Callable[[bytes], Content]
+"""packed ENTRY -> what it says."""
 Row = tuple[int, int, int, int, bytes]
 """As in the table ``entry``."""
 
@@ -52,7 +51,7 @@ class Group:
 
     def offer(self, submission: Submission) -> Outcome:
         """Decide about one submission (rule 1)."""
-        log, producer, counter, sender, key_id, kind, content_type, body = submission
+        log, _, _, producer, counter, *_ = submission
         key = log, producer
         end = self._producers.get(key)
         if end is None:
@@ -71,12 +70,7 @@ class Group:
             state.time_ms = self._now_ms  # time in a log never goes back
         chain, jump, end.stack = pushed(end.stack, counter, seq)
         end.counter = counter
-        packed = self._pack(
-            Entry(
-                log, state.epoch, seq, prev, state.time_ms, sender, key_id, producer, counter,
-                kind, content_type, body,
-            )
-        )  # fmt: skip
+        packed = self._pack(committed(submission, state.epoch, seq, prev, state.time_ms))
         row = state.id << SEQ_BITS | seq
         self._rows[row] = (row, state.time_ms, chain, jump, packed)
         return Stored(state.epoch, seq, prev, packed)
@@ -129,7 +123,7 @@ class Group:
         if state.id == 0:
             state.id = self._new_log_id()
             self._new_logs.append((state.id, name))
-        state.epoch = self._random_bytes(EPOCH_BYTES)
+        state.epoch = self._random_bytes(limits.EPOCH_BYTES)
         state.generation = self._generation
         self._new_epochs.append((state.id, state.seq + 1, state.epoch, self._generation))
 
@@ -155,7 +149,7 @@ class Group:
             raise StoreCorrupt(
                 f"entry {seq} of log {submission.log} is damaged: restore it from a backup"
             ) from error
-        if content != submission[5:8]:
+        if content != submission.content:
             return IdConflict(seq)
         return Repeated(self._epoch_at(state, seq), seq)
 

@@ -75,7 +75,7 @@ class Exchange:
         # The values take the message type of their key; a dict cannot say that.
         self._as_home: Final[dict[type, Callable[[Port, Any], None]]] = {
             Attach: self._attach,
-            Submit: lambda port, m: self.submit(port, m.tag, Submission._make(m[1:])),
+            Submit: lambda port, m: self.submit(port, m.tag, m.submission),
             Subscribe: self._subscribe,
             Unsubscribe: self._unsubscribe,
             Presence: self._presence,

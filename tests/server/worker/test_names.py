@@ -31,7 +31,7 @@ class _Port:
         self.said.append(message)
 
     def submit(self, tag: int, submission: Submission) -> None:
-        self.said.append(Submit(tag, *submission))
+        self.said.append(Submit(tag, submission))
 
     def publish(self, message: Batch | Event) -> None:
         self.said.append(message)
