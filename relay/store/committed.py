@@ -11,7 +11,7 @@ from typing import Final
 
 import apsw
 
-from relay.store.repeats import Stack, rebuilt
+from relay.chat.repeats import Stack, rebuilt
 from relay.store.schema import SEQ_MASK, row_id, rows
 
 LOGS_REMEMBERED_MAX: Final = 8192

@@ -11,7 +11,7 @@ from relay.chat.entries import NO_EPOCH, Content, Entry, Submission, committed
 from relay.store.committed import Committed, LogEnd, ProducerEnd, ProducerKey
 from relay.store.errors import StoreCorrupt, StoreFull
 from relay.store.log import Expected, IdConflict, Outcome, Repeated, Stored, UnknownOutcome
-from relay.store.repeats import Descent, pushed
+from relay.chat.repeats import Descent, pushed
 from relay.store.schema import LOGS_MAX, SEQ_BITS, epoch_at, row_id, rows
 
 Pack = Callable[[Entry], bytes]

@@ -37,7 +37,7 @@ CREATE TABLE epoch (
     log_id INTEGER NOT NULL, first_seq INTEGER NOT NULL, epoch BLOB NOT NULL,
     generation INTEGER NOT NULL, PRIMARY KEY (log_id, first_seq)
 ) WITHOUT ROWID;
--- chain and jump: seqs of earlier entries of the same producer in this log (see repeats.py), 0 for
+-- chain and jump: seqs of earlier entries of the same producer in this log (chat/repeats.py); 0:
 -- none. The large column is last, so that the others are read without it.
 CREATE TABLE entry (
     id INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, chain INTEGER NOT NULL, jump INTEGER NOT NULL,
