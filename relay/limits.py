@@ -65,6 +65,9 @@ LOGS_PER_CONNECTION_MAX: Final = 1024
 SENDS_UNACKNOWLEDGED_MAX: Final = 1024
 """A client's window per connection: sends the server takes before it stops reading the socket."""
 SENDS_UNACKNOWLEDGED_BYTES_MAX: Final = 262_144
+REPEATS_BACK_MAX: Final = 65_536
+"""A counter that was used so many messages ago is not looked for: 64 windows of unacknowledged
+sends. It bounds what an old id costs, by 17 levels of the skip list."""
 RETRY_MS: Final = 500
 """When a client that was refused with BUSY or UNAVAILABLE asks again."""
 ROSTER_NAMES_MAX: Final = 200
@@ -74,3 +77,4 @@ assert RECORD_INNER_BYTES_MAX >= RECORD_CONTENT_BYTES_MAX + 1
 assert RECORD_INNER_BYTES_MAX % 4096 == 0
 assert BODY_BYTES_MAX + 1024 <= PAGE_BYTES_MAX <= RECORD_CONTENT_BYTES_MAX - 1024
 assert OUTBOX_BYTES_MAX + SEALED_BYTES_MAX + KERNEL_NOTSENT_LOWAT_BYTES <= CONNECTION_BYTES_MAX
+assert REPEATS_BACK_MAX >= SENDS_UNACKNOWLEDGED_MAX

@@ -93,9 +93,14 @@ assert Entry._fields == ("log", *GIVEN_BY_LOG, *Submission._fields[1:])
 assert Submission._fields[-CONTENT_FIELDS:] == ("kind", "content_type", "body")
 
 
-def committed(submission: Submission, epoch: bytes, seq: int, prev: int, time_ms: int) -> Entry:
-    """Return the entry that a submission becomes."""
-    return Entry(submission[0], epoch, seq, prev, time_ms, *submission[1:])
+def committed(
+    submission: Submission, epoch: bytes, seq: int, prev: int, time_ms: int
+) -> tuple[object, ...]:
+    """Return the fields of the entry that a submission becomes, ready to be packed."""
+    log, sender, key_id, producer, counter, kind, content_type, body = submission
+    return (
+        log, epoch, seq, prev, time_ms, sender, key_id, producer, counter, kind, content_type, body,
+    )  # fmt: skip
 
 
 class Cursor(NamedTuple):

@@ -17,7 +17,8 @@ from relay.chat.entries import NO_EPOCH, Cursor, Head
 from relay.chunking import count_fitting
 from relay.store.log import Page, ResumePoint
 from relay.store.resume import LogView, Segment, resume_point
-from relay.store.schema import SEQ_MASK, connect_reader, epoch_at, row_id, rows, translated
+from relay.store.schema import connect_reader, epoch_at, rows, translated
+from relay.store.state import SEQ_MASK, row_id
 
 IDS_REMEMBERED_MAX: Final = 8192
 NO_LIMIT: Final = -1

@@ -28,6 +28,7 @@ from relay.store.errors import NotTheWriter, StoreError, StoreFull, StoreUnavail
 from relay.store.log import (
     Expected,
     IdConflict,
+    LogRefused,
     Outcome,
     Partition,
     Reader,
@@ -378,6 +379,8 @@ def _answer(group: list[Waiting], outcomes: list[Outcome]) -> None:
                 port.send(Refused(tag, int(ErrorCode.EXPECTED), counter, ""))
             case UnknownOutcome():
                 port.send(Refused(tag, int(ErrorCode.UNKNOWN_OUTCOME), 0, ""))
+            case LogRefused(reason=reason):
+                port.send(Refused(tag, int(ErrorCode.LIMIT), 0, reason))
     for port, listed in acks.items():
         for start in range(0, len(listed), ITEMS_PER_MESSAGE):
             port.send(Acks(listed[start : start + ITEMS_PER_MESSAGE]))
