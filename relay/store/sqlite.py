@@ -201,7 +201,6 @@ class SqlitePartition:
         try:
             if opened.expiry.due(now_ms):
                 self._expire(opened, now_ms)
-            # Outside of a transaction: one in which a damaged page was met can write nothing more.
             view = load(
                 opened.committed,
                 batch,

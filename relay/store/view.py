@@ -53,11 +53,14 @@ def load(
             end = producers[key] = _producer(view, committed, key)
         if submission.counter <= end.counter:
             if originals is None:
+                committed.begin_reads()
                 originals = _Originals(view, committed, unpack_content)
             originals.read(end, submission)
         ends.append(end)
         if budget is not None:
             budget.spent.append(committed.reads - before)
+    if originals is not None:
+        committed.end_reads()
     return view
 
 
