@@ -26,6 +26,7 @@ from relay.store.state import (
     LOGS_MAX,
     SEQ_BITS,
     SEQ_MASK,
+    UNREADABLE,
     Changes,
     EntryRow,
     LogEnd,
@@ -130,6 +131,8 @@ class Decision:
 
     # --- what is not appended -------------------------------------------------------------------
     def _not_next(self, end: ProducerEnd, submission: Submission) -> Outcome:
+        if end is UNREADABLE:
+            return LogRefused("the log is damaged: restore it from a backup")
         match place(submission.counter, end.counter):
             case Place.SKIPPED:
                 return Expected(end.counter + 1)

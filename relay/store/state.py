@@ -61,6 +61,10 @@ class ProducerEnd:
     """The counter when the view was read."""
 
 
+UNREADABLE: Final = ProducerEnd(NO_LOG, -1, (), -1)
+"""In the place of an end that is on a damaged page. No counter is the next one of it."""
+
+
 class Original(NamedTuple):
     """The entry that a committed counter was used for."""
 

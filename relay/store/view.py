@@ -17,7 +17,16 @@ from relay.chat.entries import Content, Submission
 from relay.chat.repeats import Descent
 from relay.store.committed import Committed
 from relay.store.log import ReadBudget
-from relay.store.state import DAMAGED, NO_LOG, Original, ProducerEnd, ProducerKey, View, row_id
+from relay.store.state import (
+    DAMAGED,
+    NO_LOG,
+    UNREADABLE,
+    Original,
+    ProducerEnd,
+    ProducerKey,
+    View,
+    row_id,
+)
 
 UnpackContent = Callable[[bytes], Content]
 """packed ENTRY -> what it says."""
@@ -50,7 +59,7 @@ def load(
         key = submission.log, submission.producer
         end = producers.get(key)
         if end is None:
-            end = producers[key] = _producer(view, committed, key)
+            end = _producer(view, committed, key)
         if submission.counter <= end.counter:
             if originals is None:
                 committed.begin_reads()
@@ -69,17 +78,21 @@ def _used_up(budget: ReadBudget, reads: int) -> bool:
 
 
 def _producer(view: View, committed: Committed, key: ProducerKey) -> ProducerEnd:
-    """Return the end of a producer, which a decision may change."""
+    """Return the end of a producer, which a decision may change, and note it in the view."""
     name = key[0]
-    log = view.logs.get(name)
-    if log is None:
-        end = committed.log(name)
-        if end is None:
-            view.next_log_id = committed.next_log_id()
-        log = view.logs[name] = NO_LOG.copy() if end is None else end.copy()
-    known = committed.producer(key, log.id) if log.id else None
+    try:
+        log = view.logs.get(name)
+        if log is None:
+            end = committed.log(name)
+            if end is None:
+                view.next_log_id = committed.next_log_id()
+            log = view.logs[name] = NO_LOG.copy() if end is None else end.copy()
+        known = committed.producer(key, log.id) if log.id else None
+    except apsw.CorruptError:
+        return UNREADABLE  # the pages of one log: others may be whole
     counter, stack = (0, ()) if known is None else known
-    return ProducerEnd(log, counter, stack, counter)
+    found = view.producers[key] = ProducerEnd(log, counter, stack, counter)
+    return found
 
 
 class _Originals:

@@ -344,6 +344,28 @@ def test_damaged_pages_concern_only_who_asks_for_them(partition: SqlitePartition
     partition.close()
 
 
+def test_a_log_whose_end_is_damaged_is_refused_and_others_go_on(
+    partition: SqlitePartition,
+) -> None:
+    append(partition, *messages(1, 500), message(501, b"the very last"))
+    append(partition, *messages(1, 500, log="other"))
+    partition.close()
+    content = bytearray(partition.path.read_bytes())
+    page = content.index(b"the very last") // 4096 * 4096
+    content[page : page + 4096] = b"\xff" * 4096
+    partition.path.write_bytes(content)
+    partition = open_partition(partition.path.parent)
+    batch = [message(502), message(501, log="other"), message(1, producer=BOB), message(1)]
+    for seq in (501, 501):
+        outcomes = partition.append(batch, NOW_MS)
+        assert [type(outcomes[at]) for at in (0, 2, 3)] == [LogRefused] * 3
+        assert "damaged" in str(outcomes[0])
+        other = outcomes[1]
+        assert isinstance(other, Stored | Repeated)
+        assert other.seq == seq
+    partition.close()
+
+
 # --- rule 8 and the rest --------------------------------------------------------------------------
 def test_a_foreign_lock_is_waited_for_a_second_at_most(partition: SqlitePartition) -> None:
     append(partition, message(1))
