@@ -26,7 +26,10 @@ class Identity:
             len(self.secret) != limits.INSTANCE_SECRET_BYTES
             or len(self.producer) != limits.PRODUCER_BYTES
         ):
-            raise ValueError("a secret has 16 bytes and a producer id 8")
+            raise ValueError(
+                f"a secret has {limits.INSTANCE_SECRET_BYTES} bytes "
+                f"and a producer id {limits.PRODUCER_BYTES}"
+            )
         if any(not 1 <= counter <= limits.U63_MAX for counter in self.counters.values()):
             raise ValueError("counters begin at 1")
 

@@ -28,7 +28,6 @@ from relay.store.state import (
     SEQ_MASK,
     UNREADABLE,
     Changes,
-    EntryRow,
     LogEnd,
     ProducerEnd,
     View,
@@ -68,13 +67,13 @@ class Decision:
         self._pack = pack
         self._random_bytes = random_bytes
         self._next_log_id = view.next_log_id
-        self._entries: list[EntryRow] = []
         self._batch: list[Submission] = []
         self._outcomes: list[Outcome] = []
         self._accepted: dict[tuple[str, bytes, int], tuple[Stored, Submission]] = {}
         """What this batch has appended, as far as somebody asked, up to ``_indexed``."""
         self._indexed = 0
-        self.changes = Changes([], [], self._entries, view.logs, view.producers)
+        self.changes = Changes(view.logs, view.producers)
+        self._entries = self.changes.entries
 
     def decide(self, batch: list[Submission]) -> list[Outcome]:
         """Return the outcomes of as many submissions, from the first on, as the view is for."""

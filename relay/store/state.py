@@ -100,13 +100,22 @@ class View:
         """Known when a log of the batch does not exist yet."""
 
 
-class Changes(NamedTuple):
+class Changes:
     """All that a batch changes. Applying it needs no clock, no randomness and no decision."""
 
-    new_logs: list[tuple[int, str]]
-    new_epochs: list[tuple[int, int, bytes, int]]
-    """(log id, first seq, epoch, generation)."""
-    entries: list[EntryRow]
-    logs: dict[str, LogEnd]
-    producers: dict[ProducerKey, ProducerEnd]
-    """How the logs and producers of the batch end now; some may not have changed."""
+    __slots__ = ("entries", "logs", "new_epochs", "new_logs", "producers")
+
+    def __init__(self, logs: dict[str, LogEnd], producers: dict[ProducerKey, ProducerEnd]) -> None:
+        """Begin with none.
+
+        Args:
+            logs: how the logs of the batch end; kept up to date by who decides.
+            producers: likewise its producers. Some may not have changed.
+        """
+        self.new_logs: list[tuple[int, str]] = []
+        """(log id, name)."""
+        self.new_epochs: list[tuple[int, int, bytes, int]] = []
+        """(log id, first seq, epoch, generation)."""
+        self.entries: list[EntryRow] = []
+        self.logs = logs
+        self.producers = producers

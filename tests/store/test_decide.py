@@ -117,6 +117,7 @@ def test_what_was_decided_in_one_place_can_be_applied_in_another(
         ]
 
     assert tables(replica) == tables(partition)
+    assert all(tables(replica))
     for each in (replica, partition):
         [stored] = append(each, message(46))
         assert (stored.seq, stored.prev) == (47, 46)
