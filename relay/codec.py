@@ -85,13 +85,15 @@ def list_of(inner: Check, count_max: int) -> Check:
 
 def tuple_of(*inner: Check) -> Check:
     """An array of exactly these fields."""
+    count = len(inner)
 
     def check(value: object) -> bool:
-        return (
-            type(value) is list
-            and len(value) == len(inner)
-            and all(f(v) for f, v in zip(inner, value, strict=True))
-        )
+        if type(value) is not list or len(value) != count:
+            return False
+        for field, one in zip(inner, value, strict=True):  # noqa: SIM110 - all() takes a third more
+            if not field(one):
+                return False
+        return True
 
     return _said(check, "array [" + ", ".join(str(f.__doc__) for f in inner) + "]")
 
@@ -135,6 +137,10 @@ class Shape(NamedTuple):
 
     type: type[tuple[object, ...]]
     checks: tuple[Check, ...]
+    make: Callable[..., object] | None = None
+    """Makes the message of its checked fields, where they are not simply the fields of the type."""
+    names: tuple[str, ...] = ()
+    """Of the fields, where they are not those of the type."""
 
 
 class Unknown(NamedTuple):
@@ -176,9 +182,10 @@ class Schema:
             array_max: items in any array, nested ones too.
             bytes_max: of one content, and of any str or bin in it.
         """
-        for shape in shapes.values():
-            assert len(shape.checks) == len(shape.type.__annotations__), shape.type
-        self._shapes = dict(shapes)
+        self._shapes: dict[int, tuple[Shape, tuple[Check, ...], Callable[..., object]]] = {}
+        for op, shape in shapes.items():
+            assert len(shape.checks) == len(_names(shape)), shape.type
+            self._shapes[op] = shape, shape.checks, shape.make or shape.type
         self._other_way = other_way
         self._count_max = count_max
         self._fields_max = limits.ENVELOPE_FIELDS_MAX
@@ -235,24 +242,27 @@ class Schema:
         op = value[0]
         if type(op) is not int or not 0 <= op <= 255:
             raise EnvelopeError("an operation is not a number from 0 to 255")
-        shape = self._shapes.get(op)
-        if shape is None:
+        known = self._shapes.get(op)
+        if known is None:
             if op in self._other_way:
                 raise EnvelopeError(f"operation {op} travels the other way")
             _check_unread(value)
             return Unknown(op)
-        make, checks = shape
+        shape, checks, make = known
         count = len(checks)
         fields = value[1 : count + 1]
         if len(fields) != count:
-            raise EnvelopeError(f"{make.__name__} has fewer than {count} fields")
+            raise EnvelopeError(f"{shape.type.__name__} has fewer than {count} fields")
         for index in range(count):
             if not checks[index](fields[index]):
-                field = list(make.__annotations__)[index]
-                raise EnvelopeError(f"{make.__name__}: bad {field}")
+                raise EnvelopeError(f"{shape.type.__name__}: bad {_names(shape)[index]}")
         if len(value) > count + 1:
             _check_unread(value[count + 1 :])
         return make(*fields)
+
+
+def _names(shape: Shape) -> tuple[str, ...]:
+    return shape.names or tuple(shape.type.__annotations__)
 
 
 _FIELD_TYPES: Final = frozenset({int, bool, float, str, bytes, list, type(None)})

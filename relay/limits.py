@@ -39,14 +39,14 @@ AGENT_CHARS_MAX: Final = 64
 NAME_CHARS_MAX: Final = 32
 EPOCH_BYTES: Final = 8
 PRODUCER_BYTES: Final = 8
-SECRET_BYTES: Final = 16
+INSTANCE_SECRET_BYTES: Final = 16
+"""Proves in HELLO that a connection comes from the same instance of a client as an earlier one."""
+SESSION_SECRET_BYTES: Final = 32
+"""What a client sends under the server's RSA key: an AES-256 key's worth."""
 KEY_ID_BYTES_MAX: Final = 32
 U32_MAX: Final = 2**32 - 1
 U63_MAX: Final = 2**63 - 1
 """Counters and sequence numbers: SQLite's integers are signed 64 bit."""
-
-RETRY_MS: Final = 500
-"""When a client tries again what was refused because a home or its store is busy or unavailable."""
 
 # --- pages and history ------------------------------------------------------------------------
 PAGE_BYTES_MAX: Final = 60_000
@@ -69,6 +69,11 @@ LOGS_PER_CONNECTION_MAX: Final = 1024
 SENDS_UNACKNOWLEDGED_MAX: Final = 1024
 """A client's window per connection: sends the server takes before it stops reading the socket."""
 SENDS_UNACKNOWLEDGED_BYTES_MAX: Final = 262_144
+REPEATS_BACK_MAX: Final = 65_536
+"""A counter that was used so many messages ago is not looked for: 64 windows of unacknowledged
+sends. It bounds what an old id costs, by 17 levels of the skip list."""
+RETRY_MS: Final = 500
+"""When a client that was refused with BUSY or UNAVAILABLE asks again."""
 ROSTER_NAMES_MAX: Final = 200
 """Above so many members a room's join and leave events carry only the count."""
 
@@ -76,3 +81,4 @@ assert RECORD_INNER_BYTES_MAX >= RECORD_CONTENT_BYTES_MAX + 1
 assert RECORD_INNER_BYTES_MAX % 4096 == 0
 assert BODY_BYTES_MAX + 1024 <= PAGE_BYTES_MAX <= RECORD_CONTENT_BYTES_MAX - 1024
 assert OUTBOX_BYTES_MAX + SEALED_BYTES_MAX + KERNEL_NOTSENT_LOWAT_BYTES <= CONNECTION_BYTES_MAX
+assert REPEATS_BACK_MAX >= SENDS_UNACKNOWLEDGED_MAX

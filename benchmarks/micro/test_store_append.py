@@ -1,4 +1,4 @@
-"""What a group commit costs, by its size and the number of its producers.
+"""What a group commit costs, by its size and the number of its producers; and what repeats cost.
 
     pytest benchmarks/micro/test_store_append.py
 
@@ -9,6 +9,7 @@ rounds.
 
 from __future__ import annotations
 
+import random
 import secrets
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from relay.chat.entries import Kind, Submission
 from relay.store.checkpoint import WAL_PAGES_MAX, finish
 from relay.store.generation import Host
+from relay.store.log import ReadBudget, Repeated
 from relay.store.sqlite import SqlitePartition
 from relay.wire.envelopes import pack_entry, unpack_content
 
@@ -48,7 +50,7 @@ def test_append(benchmark: BenchmarkFixture, tmp_path: Path, messages: int, prod
         sent += messages
         batch = [
             Submission(
-                "lobby", ids[n % producers], n // producers + 1, "alice", b"", Kind.MESSAGE,
+                "lobby", "alice", b"", ids[n % producers], n // producers + 1, Kind.MESSAGE,
                 "text/plain", BODY,
             )
             for n in numbers
@@ -63,4 +65,42 @@ def test_append(benchmark: BenchmarkFixture, tmp_path: Path, messages: int, prod
         median_s = benchmark.stats.stats.median
         benchmark.extra_info["us_per_message"] = median_s / messages * 1e6
         benchmark.extra_info["messages_per_second"] = messages / median_s
+    partition.close()
+
+
+REPEATS: dict[str, list[int]] = {
+    "the last one": [60_000],
+    "a window of 1000, in order": list(range(59_001, 60_001)),
+    "100 anywhere": random.Random(1).sample(range(1, 60_000), 100),
+    "one anywhere": [12_345],
+}
+
+
+@pytest.mark.parametrize("which", REPEATS)
+def test_repeat(benchmark: BenchmarkFixture, tmp_path: Path, which: str) -> None:
+    benchmark.group = "a batch of repeats, of 60,000 messages of one producer"
+    partition = SqlitePartition(
+        tmp_path / "00.sqlite",
+        tmp_path / "00.lock",
+        host=Host("benchmark", secrets.token_bytes),
+        durability="process",
+        pack=pack_entry,
+        unpack_content=unpack_content,
+    )
+
+    def submission(counter: int) -> Submission:
+        return Submission(
+            "lobby", "alice", b"", b"producer", counter, Kind.MESSAGE, "text/plain", BODY
+        )
+
+    for start in range(1, 60_001, 500):
+        partition.append([submission(n) for n in range(start, start + 500)], NOW_MS)
+    batch = [submission(counter) for counter in REPEATS[which]]
+    outcomes = benchmark(partition.append, batch, NOW_MS)
+    assert {type(outcome) for outcome in outcomes} == {Repeated}
+    budget = ReadBudget(10**9)
+    partition.append(batch, NOW_MS, budget)
+    benchmark.extra_info["reads_per_repeat"] = sum(budget.spent) / len(batch)
+    if benchmark.stats is not None:  # None with --benchmark-disable
+        benchmark.extra_info["us_per_repeat"] = benchmark.stats.stats.median / len(batch) * 1e6
     partition.close()

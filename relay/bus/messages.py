@@ -14,9 +14,11 @@ from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias, cast
 
 from relay import codec, limits
-from relay.chat.entries import Submission
+from relay.chat.entries import SUBMISSION_CHECKS, Submission
+from relay.chat.fields import DISPLAY, EPOCH, INSTANCE_SECRET, LOG, NAME, POSITIVE, U63
 from relay.codec import Shape
 from relay.errors import RemoteProtocolError
+from relay.framing import FrameSplitter
 
 HEADER: Final = 4
 MESSAGE_BYTES_MAX: Final = 262_144
@@ -87,17 +89,13 @@ class Unsubscribe(NamedTuple):
 
 
 class Submit(NamedTuple):
-    """Member: append this. Answer: one item of ACKS, or REFUSED, or NOT_HOME."""
+    """Member: append this. Answer: one item of ACKS, or REFUSED, or NOT_HOME.
+
+    On the bus the fields of the submission follow the tag.
+    """
 
     tag: int
-    log: str
-    producer: bytes
-    counter: int
-    sender: str
-    key_id: bytes
-    kind: int
-    content_type: str
-    body: bytes
+    submission: Submission
 
 
 class Presence(NamedTuple):
@@ -234,15 +232,8 @@ Message: TypeAlias = (
     | NotHome
 )
 
-_u8 = codec.uint(255)
 _u16 = codec.uint(65_535)
 _u32 = codec.uint(limits.U32_MAX)
-_u63 = codec.uint(limits.U63_MAX)
-_counter = codec.uint(limits.U63_MAX, 1)
-_log = codec.text(1 + limits.NAME_CHARS_MAX, 1)
-_name = codec.text(limits.NAME_CHARS_MAX, 1)
-_display = codec.text(4 * limits.DISPLAY_NAME_CHARS_MAX)
-_epoch = codec.binary(limits.EPOCH_BYTES, limits.EPOCH_BYTES)
 _content = codec.binary(1, limits.RECORD_CONTENT_BYTES_MAX)
 
 
@@ -250,42 +241,39 @@ def _listed(*fields: codec.Check) -> codec.Check:
     return codec.list_of(codec.tuple_of(*fields), ITEMS_PER_MESSAGE)
 
 
+_error_text = codec.text(limits.ERROR_TEXT_BYTES_MAX)
+_names = _listed(NAME, DISPLAY, _u32)
+
+
+def _submit(tag: int, *fields: object) -> Submit:
+    return Submit(tag, Submission._make(fields))
+
+
 SHAPES: Final[dict[int, Shape]] = {
-    Op.INTRODUCTION: Shape(Introduction, (_u32, _u63)),
-    Op.ANNOUNCED: Shape(Announced, (_u63,)),
+    Op.INTRODUCTION: Shape(Introduction, (_u32, U63)),
+    Op.ANNOUNCED: Shape(Announced, (U63,)),
     Op.ATTACH: Shape(Attach, (_u32,)),
-    Op.SUBSCRIBE: Shape(Subscribe, (_log,)),
-    Op.UNSUBSCRIBE: Shape(Unsubscribe, (_log,)),
+    Op.SUBSCRIBE: Shape(Subscribe, (LOG,)),
+    Op.UNSUBSCRIBE: Shape(Unsubscribe, (LOG,)),
     Op.SUBMIT: Shape(
-        Submit,
-        (
-            _u63,
-            _log,
-            codec.binary(limits.PRODUCER_BYTES, limits.PRODUCER_BYTES),
-            _counter,
-            _name,
-            codec.binary(0, limits.KEY_ID_BYTES_MAX),
-            _u8,
-            codec.text(limits.CONTENT_TYPE_BYTES_MAX),
-            codec.binary(0, limits.BODY_BYTES_MAX),
-        ),
+        Submit, (U63, *SUBMISSION_CHECKS), _submit, names=("tag", *Submission._fields)
     ),
-    Op.PRESENCE: Shape(Presence, (_log, _listed(_name, _display, _u32))),
-    Op.WHO: Shape(Who, (_u63, _log)),
+    Op.PRESENCE: Shape(Presence, (LOG, _names)),
+    Op.WHO: Shape(Who, (U63, LOG)),
     Op.CLAIM: Shape(
         Claim,
-        (_u63, _name, codec.binary(limits.SECRET_BYTES, limits.SECRET_BYTES), codec.boolean, _u63),
+        (U63, NAME, INSTANCE_SECRET, codec.boolean, U63),
     ),
-    Op.RELEASE: Shape(Release, (_u63, _name)),
-    Op.SUBSCRIBED: Shape(Subscribed, (_log, _epoch, _u63)),
-    Op.BATCH: Shape(Batch, (_log, _u63, _epoch, _counter, _u32, _content)),
-    Op.EVENT: Shape(Event, (_log, _content)),
-    Op.HEADS: Shape(Heads, (_listed(_log, _epoch, _u63),)),
-    Op.ACKS: Shape(Acks, (_listed(_u63, _epoch, _u63),)),
-    Op.REFUSED: Shape(Refused, (_u63, _u16, _u63, codec.text(limits.ERROR_TEXT_BYTES_MAX))),
-    Op.CLAIMED: Shape(Claimed, (_u63, codec.boolean)),
-    Op.EVICT: Shape(Evict, (_u63,)),
-    Op.MEMBERS: Shape(Members, (_u63, _u63, _u63, _u32, _listed(_name, _display, _u32))),
+    Op.RELEASE: Shape(Release, (U63, NAME)),
+    Op.SUBSCRIBED: Shape(Subscribed, (LOG, EPOCH, U63)),
+    Op.BATCH: Shape(Batch, (LOG, U63, EPOCH, POSITIVE, _u32, _content)),
+    Op.EVENT: Shape(Event, (LOG, _content)),
+    Op.HEADS: Shape(Heads, (_listed(LOG, EPOCH, U63),)),
+    Op.ACKS: Shape(Acks, (_listed(U63, EPOCH, U63),)),
+    Op.REFUSED: Shape(Refused, (U63, _u16, U63, codec.text(limits.ERROR_TEXT_BYTES_MAX))),
+    Op.CLAIMED: Shape(Claimed, (U63, codec.boolean)),
+    Op.EVICT: Shape(Evict, (U63,)),
+    Op.MEMBERS: Shape(Members, (U63, U63, U63, _u32, _listed(NAME, DISPLAY, _u32))),
     Op.NOT_HOME: Shape(NotHome, (_u32,)),
 }
 _OP_OF: Final = {shape.type: int(op) for op, shape in SHAPES.items()}
@@ -301,13 +289,8 @@ assert ITEMS_PER_MESSAGE * (limits.NAME_CHARS_MAX + 4 * limits.DISPLAY_NAME_CHAR
 
 def pack(message: Message) -> bytes:
     """Return a message's bytes, its length in front."""
-    body = codec.pack((_OP_OF[type(message)], *message))
-    return len(body).to_bytes(HEADER, "big") + body
-
-
-def pack_submit(tag: int, submission: Submission) -> bytes:
-    """Return a SUBMIT's bytes, as ``pack(Submit(tag, *submission))`` would."""
-    body = codec.pack((18, tag, *submission))
+    fields = (message.tag, *message.submission) if type(message) is Submit else message
+    body = codec.pack((_OP_OF[type(message)], *fields))
     return len(body).to_bytes(HEADER, "big") + body
 
 
@@ -320,13 +303,20 @@ def unpack(body: bytes) -> Message:
     return cast("Message", _SCHEMA.unpack(body)[0])
 
 
-class MessageReader:
-    """Splits a stream of bytes into messages: an offset loop over one buffer."""
+class MessageReader(FrameSplitter):
+    """Splits a stream of bytes into messages."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self._buffer = b""
+        super().__init__(HEADER)
+
+    def frame_bytes(self, header: bytes | bytearray) -> int:
+        """See ``FrameSplitter``."""
+        length = int.from_bytes(header, "big")
+        if not 1 <= length <= MESSAGE_BYTES_MAX:
+            raise RemoteProtocolError(f"a bus message of {length} bytes")
+        return HEADER + length
 
     def feed(self, data: bytes) -> list[Message]:
         """Return the messages that are whole now.
@@ -334,17 +324,8 @@ class MessageReader:
         Raises:
             RemoteProtocolError: an illegal length or message; the link is of no use any more.
         """
-        buffer = self._buffer + data if self._buffer else data
+        self.feed_bytes(data)
         messages: list[Message] = []
-        at, size = 0, len(buffer)
-        while size - at >= HEADER:
-            length = int.from_bytes(buffer[at : at + HEADER], "big")
-            if not 1 <= length <= MESSAGE_BYTES_MAX:
-                raise RemoteProtocolError(f"a bus message of {length} bytes")
-            end = at + HEADER + length
-            if end > size:
-                break
-            messages.append(unpack(buffer[at + HEADER : end]))
-            at = end
-        self._buffer = buffer[at:]
+        while (body := self.next_frame(skip=HEADER)) is not None:
+            messages.append(unpack(body))
         return messages

@@ -8,9 +8,26 @@ number of the entry before it in the log: receivers check ``prev``, never ``seq 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
-NO_EPOCH: Final = bytes(8)
+from relay import limits
+from relay.chat.fields import (
+    Body,
+    ContentType,
+    Counter,
+    Epoch,
+    Handle,
+    KeyId,
+    KindNumber,
+    LogName,
+    Prev,
+    Producer,
+    Seq,
+    TimeMs,
+    checks_of,
+)
+
+NO_EPOCH: Final = bytes(limits.EPOCH_BYTES)
 """The epoch of a log that does not exist yet; in a cursor: "whatever the epoch, after seq"."""
 
 
@@ -23,34 +40,67 @@ class Kind(IntEnum):
     SYSTEM = 3
 
 
-class Submission(NamedTuple):
-    """A message offered to a log by its sender, not numbered yet."""
-
-    log: str
-    producer: bytes
-    counter: int
-    sender: str
-    key_id: bytes
-    kind: int
-    content_type: str
-    body: bytes
-
-
 class Entry(NamedTuple):
-    """A committed message: what every reader of the log sees."""
+    """A committed message: what every reader of the log sees.
 
-    log: str
-    epoch: bytes
-    seq: int
-    prev: int
-    time_ms: int
-    sender: str
-    key_id: bytes
-    producer: bytes
-    counter: int
-    kind: int
-    content_type: str
-    body: bytes
+    This is the one list of an entry's fields, in the order in which store, bus and wire pack them,
+    each with its check. The others follow from it.
+    """
+
+    log: LogName
+    epoch: Epoch
+    seq: Seq
+    prev: Prev
+    time_ms: TimeMs
+    sender: Handle
+    key_id: KeyId
+    producer: Producer
+    counter: Counter
+    kind: KindNumber
+    content_type: ContentType
+    body: Body
+
+
+class Submission(NamedTuple):
+    """A message offered to a log by its sender: an entry without what the log gives it."""
+
+    log: LogName
+    sender: Handle
+    key_id: KeyId
+    producer: Producer
+    counter: Counter
+    kind: KindNumber
+    content_type: ContentType
+    body: Body
+
+    @property
+    def content(self) -> Content:
+        """What two submissions under one id must have in common."""
+        return self[-CONTENT_FIELDS:]
+
+
+Content: TypeAlias = tuple[int, str, bytes]
+"""(kind, content type, body): what a message says, whoever says it and where. An entry and a
+submission end with it."""
+
+GIVEN_BY_LOG: Final = ("epoch", "seq", "prev", "time_ms")
+"""The fields that a submission gets by being stored; they follow the log's name."""
+CONTENT_FIELDS: Final = 3
+ENTRY_CHECKS: Final = checks_of(Entry)
+SUBMISSION_CHECKS: Final = checks_of(Submission)
+
+assert Entry._fields == ("log", *GIVEN_BY_LOG, *Submission._fields[1:])
+assert Submission._fields[-CONTENT_FIELDS:] == ("kind", "content_type", "body")
+
+
+def committed(
+    submission: Submission, epoch: bytes, seq: int, prev: int, time_ms: int
+) -> tuple[object, ...]:
+    """Return the fields of the entry that a submission becomes, ready to be packed."""
+    log, sender, key_id, producer, counter, kind, content_type, body = submission
+    return (
+        log, epoch, seq, prev, time_ms, sender, key_id, producer, counter, kind, content_type, body,
+    )  # fmt: skip
 
 
 class Cursor(NamedTuple):

@@ -22,12 +22,18 @@ class Identity:
     and each is stored once."""
 
     def __post_init__(self) -> None:
-        if len(self.secret) != limits.SECRET_BYTES or len(self.producer) != limits.PRODUCER_BYTES:
-            raise ValueError("a secret has 16 bytes and a producer id 8")
+        if (
+            len(self.secret) != limits.INSTANCE_SECRET_BYTES
+            or len(self.producer) != limits.PRODUCER_BYTES
+        ):
+            raise ValueError(
+                f"a secret has {limits.INSTANCE_SECRET_BYTES} bytes "
+                f"and a producer id {limits.PRODUCER_BYTES}"
+            )
         if any(not 1 <= counter <= limits.U63_MAX for counter in self.counters.values()):
             raise ValueError("counters begin at 1")
 
 
 def new_identity(random_bytes: Callable[[int], bytes]) -> Identity:
     """Return a new instance's identity."""
-    return Identity(random_bytes(limits.SECRET_BYTES), random_bytes(limits.PRODUCER_BYTES))
+    return Identity(random_bytes(limits.INSTANCE_SECRET_BYTES), random_bytes(limits.PRODUCER_BYTES))

@@ -8,40 +8,17 @@ or outside of one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
-from relay.store.repeats import Stack, rebuilt
-from relay.store.schema import SEQ_MASK, row_id, rows
+from relay.chat.repeats import Stack, rebuilt
+from relay.store.schema import epoch_at, rows
+from relay.store.state import SEQ_MASK, Changes, LogEnd, ProducerKey, row_id
 
 LOGS_REMEMBERED_MAX: Final = 8192
 PRODUCERS_REMEMBERED_MAX: Final = 8192
 """Each of the two about 2 MiB per partition."""
-
-ProducerKey = tuple[str, bytes]
-"""(log, producer)."""
-
-
-@dataclass(slots=True)
-class LogEnd:
-    """The end of one log. ``id`` 0: it does not exist yet."""
-
-    id: int
-    epoch: bytes
-    seq: int
-    time_ms: int
-    generation: int
-
-
-@dataclass(slots=True)
-class ProducerEnd:
-    """The last entry of one producer in one log. ``counter`` 0: not known."""
-
-    log: LogEnd
-    counter: int
-    stack: Stack
 
 
 class Committed:
@@ -49,6 +26,9 @@ class Committed:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
+        self.reads = 0
+        """How many times the file was asked."""
+        self._next_log_id = 0
         self._logs: dict[str, LogEnd] = {}
         self._producers: dict[ProducerKey, tuple[int, Stack]] = {}
 
@@ -58,7 +38,7 @@ class Committed:
 
     def log(self, name: str) -> LogEnd | None:
         """Return the end of a log, or None if it does not exist. Not to be changed."""
-        end = self.remembered_log(name)
+        end = self._logs.get(name)
         if end is None:
             end = self._read_log(name)
             if end is not None:
@@ -69,8 +49,7 @@ class Committed:
         """Return (last counter, stack) of a producer in a log, or None if it is not known."""
         end = self._producers.get(key)
         if end is None:
-            found = rows(
-                self._connection,
+            found = self._rows(
                 "SELECT counter, seq FROM producer WHERE log_id=? AND producer=?",
                 (log_id, key[1]),
             )
@@ -83,15 +62,43 @@ class Committed:
 
     def links(self, row: int) -> tuple[int, int] | None:
         """Return (chain, jump) of an entry, or None if it is no longer kept."""
-        found = rows(self._connection, "SELECT chain, jump FROM entry WHERE id=?", (row,))
+        found = self._rows("SELECT chain, jump FROM entry WHERE id=?", (row,))
         return found[0] if found else None
 
-    def committed(self, logs: dict[str, LogEnd], producers: dict[ProducerKey, ProducerEnd]) -> None:
-        """Take over the ends that a group has just committed."""
-        for name, log in logs.items():
+    def packed(self, row: int) -> bytes | None:
+        """Return the bytes of an entry, or None if it is no longer kept."""
+        found = self._rows("SELECT packed FROM entry WHERE id=?", (row,))
+        return found[0][0] if found else None
+
+    def epoch_at(self, log: LogEnd, seq: int) -> bytes:
+        """Return the epoch in which a seq of a log lies."""
+        if seq >= log.first_seq:
+            return log.epoch
+        self.reads += 1
+        return epoch_at(self._connection, log.id, seq)
+
+    def begin_reads(self) -> None:
+        """Begin a series of reads: without it each begins and ends one, for half as much again."""
+        self._connection.execute("BEGIN")
+
+    def end_reads(self) -> None:
+        """End it. A rollback, for nothing was written, and a commit fails after a damaged page."""
+        self._connection.execute("ROLLBACK")
+
+    def next_log_id(self) -> int:
+        """Return the id of the next new log; it may be above ``LOGS_MAX``."""
+        if self._next_log_id == 0:
+            self._next_log_id = (self._rows("SELECT max(id) FROM log")[0][0] or 0) + 1
+        return self._next_log_id
+
+    def apply(self, changes: Changes) -> None:
+        """Remember how a batch, which is committed now, has left its logs and producers."""
+        if changes.new_logs:
+            self._next_log_id = changes.new_logs[-1][0] + 1
+        for name, log in changes.logs.items():
             if log.id:
                 self._remember_log(name, log)
-        for key, producer in producers.items():
+        for key, producer in changes.producers.items():
             if producer.counter:
                 self._remember_producer(key, (producer.counter, producer.stack))
 
@@ -114,21 +121,23 @@ class Committed:
             del producers[next(iter(producers))]
 
     def _read_log(self, name: str) -> LogEnd | None:
-        connection = self._connection
-        found = rows(connection, "SELECT id, floor, floor_ms FROM log WHERE name=?", (name,))
+        found = self._rows("SELECT id, floor, floor_ms FROM log WHERE name=?", (name,))
         if not found:
             return None
         log_id, seq, time_ms = found[0]
-        epoch, generation = rows(
-            connection,
-            "SELECT epoch, generation FROM epoch WHERE log_id=? ORDER BY first_seq DESC LIMIT 1",
+        epoch, first_seq, generation = self._rows(
+            "SELECT epoch, first_seq, generation FROM epoch WHERE log_id=? "
+            "ORDER BY first_seq DESC LIMIT 1",
             (log_id,),
         )[0]
-        last = rows(
-            connection,
+        last = self._rows(
             "SELECT id, time_ms FROM entry WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1",
             (row_id(log_id, 1), row_id(log_id, SEQ_MASK)),
         )
         if last:
             seq, time_ms = last[0][0] & SEQ_MASK, last[0][1]
-        return LogEnd(log_id, epoch, seq, time_ms, generation)
+        return LogEnd(log_id, epoch, first_seq, seq, time_ms, generation)
+
+    def _rows(self, statement: str, bindings: tuple[int | str | bytes, ...] = ()) -> list[Any]:
+        self.reads += 1
+        return rows(self._connection, statement, bindings)

@@ -8,6 +8,7 @@ partition") and holds many logs. A *reader* may live in any process and sees wha
 
 from __future__ import annotations
 
+from math import inf
 from typing import NamedTuple, Protocol
 
 from relay.chat.entries import Cursor, GapInfo, Head, Submission
@@ -30,7 +31,11 @@ class Repeated(NamedTuple):
 
 
 class IdConflict(NamedTuple):
-    """The id was used for another content, stored as ``seq``."""
+    """The id was used for another content, stored as ``seq``.
+
+    0: it was used more than ``limits.REPEATS_BACK_MAX`` messages ago and is not looked for: it may
+    be a repeat or another content.
+    """
 
     seq: int
 
@@ -45,7 +50,40 @@ class UnknownOutcome(NamedTuple):
     """The producer's record is gone (30 days), so whether the message was stored is not known."""
 
 
-Outcome = Stored | Repeated | IdConflict | Expected | UnknownOutcome
+class LogRefused(NamedTuple):
+    """This one cannot be stored, and sending it again does not help; those beside it are stored."""
+
+    reason: str
+    """For the operator's log and the sender: what is wrong with the log or the message."""
+
+
+Outcome = Stored | Repeated | IdConflict | Expected | UnknownOutcome | LogRefused
+
+
+class ReadBudget:
+    """How much one ``append`` may read to find out about its submissions, and what it has read.
+
+    New messages of producers and logs in use need no read, nor do repeats of what is in the same
+    batch. Other repeats, and whatever is not remembered, need some: each takes about 3 µs while the
+    file is in the kernel's cache. The last counter of a producer needs 1, a resend in order 2 each,
+    a counter picked anywhere in the last ``limits.REPEATS_BACK_MAX`` 60 on average and 120 at most.
+    The caller charges what was ``spent`` to those who sent the submissions.
+    """
+
+    __slots__ = ("reads_max", "spent", "until_s")
+
+    def __init__(self, reads_max: int, until_s: float = inf) -> None:
+        """Allow some reads.
+
+        Args:
+            reads_max: no other submission is begun when so many reads are done; the one that passes
+                this bound is finished.
+            until_s: likewise when ``time.monotonic()`` is there; only reads are held against it.
+        """
+        self.reads_max = reads_max
+        self.until_s = until_s
+        self.spent: list[int] = []
+        """Reads done for each submission that has an outcome."""
 
 
 class Page(NamedTuple):
@@ -69,10 +107,15 @@ class Partition(Protocol):
     def held(self) -> bool:
         """True while a checkpoint asks that no commit begins: one that does waits for it."""
 
-    def append(self, batch: list[Submission], now_ms: int) -> list[Outcome]:
+    def append(
+        self, batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
+    ) -> list[Outcome]:
         """Store a batch in one commit and return one outcome for each, in order.
 
-        Returns only after the commit. A batch that raises is stored not at all.
+        With a budget that is used up before the end, the outcomes are those of the first
+        submissions only, of one at least; the others were not looked at, and the caller gives them
+        again. Returns only after the commit. A batch that raises is stored not at all. What is
+        wrong with one submission, or with what it asks for, is its own outcome and never raises.
 
         Raises:
             StoreFull: no space.

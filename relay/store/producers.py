@@ -7,7 +7,7 @@ The wall clock may jump by years: the count grows by one day at most, so a jump 
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
@@ -21,6 +21,16 @@ PASS_ROWS: Final = 1000
 """Rows looked at per pass, so that no pass is felt: a million producers take 17 hours."""
 
 
+class Pass(NamedTuple):
+    """What one pass changes; all of it is decided, and only committed by ``write``."""
+
+    day: int
+    day_began_ms: int
+    unused: list[tuple[int, bytes]]
+    """(log id, producer) of those to be dropped."""
+    looked_up_to: tuple[int, bytes]
+
+
 class ProducerExpiry:
     """Counts days, and goes round the producers a few at a time."""
 
@@ -32,29 +42,42 @@ class ProducerExpiry:
         self._pass_due_ms = 0
         self._at: tuple[int, bytes] = (0, b"")
 
-    def run(self, connection: apsw.Connection, now_ms: int) -> bool:
-        """Do a pass if one is due, in the caller's transaction. True: producers were dropped."""
-        if 0 < self._pass_due_ms - now_ms <= PASS_MS:
-            return False
-        self._pass_due_ms = now_ms + PASS_MS
-        self._count_days(connection, now_ms)
+    def due(self, now_ms: int) -> bool:
+        """True when it is time for a pass."""
+        return not 0 < self._pass_due_ms - now_ms <= PASS_MS
+
+    def decide(self, connection: apsw.Connection, now_ms: int) -> Pass:
+        """Look at the next producers; nothing is changed yet."""
+        day, day_began_ms = self.day, self._day_began_ms
+        if now_ms < day_began_ms:
+            day_began_ms = now_ms  # the clock was set back: this day is a longer one
+        elif now_ms >= day_began_ms + DAY_MS:
+            day, day_began_ms = day + 1, now_ms
         found = rows(
             connection,
             "SELECT log_id, producer, used_day FROM producer WHERE (log_id, producer) > (?, ?) "
             "ORDER BY log_id, producer LIMIT ?",
             (*self._at, PASS_ROWS),
         )
-        self._at = found[-1][:2] if len(found) == PASS_ROWS else (0, b"")
-        unused = [row[:2] for row in found if row[2] < self.day - PRODUCER_DAYS]
-        connection.executemany("DELETE FROM producer WHERE log_id=? AND producer=?", unused)
-        return bool(unused)
+        looked_up_to = found[-1][:2] if len(found) == PASS_ROWS else (0, b"")
+        unused = [row[:2] for row in found if row[2] < day - PRODUCER_DAYS]
+        return Pass(day, day_began_ms, unused, looked_up_to)
 
-    def _count_days(self, connection: apsw.Connection, now_ms: int) -> None:
-        if now_ms < self._day_began_ms:
-            self._day_began_ms = now_ms  # the clock was set back: this day is a longer one
-        elif now_ms >= self._day_began_ms + DAY_MS:
-            self.day += 1
-            self._day_began_ms = now_ms
-        else:
-            return
-        write_meta(connection, day=self.day, day_began_ms=self._day_began_ms)
+    def changes(self, decided: Pass) -> bool:
+        """True if a pass has anything to write."""
+        return bool(decided.unused) or self._day_changes(decided)
+
+    def _day_changes(self, decided: Pass) -> bool:
+        return (decided.day, decided.day_began_ms) != (self.day, self._day_began_ms)
+
+    def write(self, connection: apsw.Connection, decided: Pass) -> None:
+        """Put a pass into the open transaction."""
+        if self._day_changes(decided):
+            write_meta(connection, day=decided.day, day_began_ms=decided.day_began_ms)
+        connection.executemany("DELETE FROM producer WHERE log_id=? AND producer=?", decided.unused)
+
+    def apply(self, decided: Pass, now_ms: int) -> None:
+        """A pass is committed."""
+        self.day, self._day_began_ms = decided.day, decided.day_began_ms
+        self._at = decided.looked_up_to
+        self._pass_due_ms = now_ms + PASS_MS

@@ -7,15 +7,18 @@ ever starting over (ecosystem: SQLite, "Avoiding Excessively Large WAL Files").
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
 from relay.chat.entries import NO_EPOCH, Cursor, Head
+from relay.chunking import count_fitting
 from relay.store.log import Page, ResumePoint
 from relay.store.resume import LogView, Segment, resume_point
-from relay.store.schema import SEQ_MASK, connect_reader, epoch_at, row_id, rows, translated
+from relay.store.schema import connect_reader, epoch_at, rows, translated
+from relay.store.state import SEQ_MASK, row_id
 
 IDS_REMEMBERED_MAX: Final = 8192
 NO_LIMIT: Final = -1
@@ -65,20 +68,15 @@ class SqliteReader:
             # One more than asked for, to know whether anything lies beyond.
             limit = NO_LIMIT if count is None else count + 1
             bounds = row_id(log_id, after), row_id(log_id, min(upto, SEQ_MASK)), limit
-            size = 0
             cursor = connection.execute(query, bounds)
             try:
-                for row, packed in cursor:
-                    size += len(packed)
-                    if found and (size > bytes_max or len(found) == count):
-                        return Page(found, False)
-                    found.append((row & SEQ_MASK, packed))
+                fitting = count_fitting(_read_into(found, cursor), bytes_max, count)
             finally:
                 cursor.close(True)
         except apsw.Error as error:
             self.close()
             raise translated(error, self._path) from error
-        return Page(found, True)
+        return Page(found[:fitting], fitting == len(found))
 
     # --- places ---------------------------------------------------------------------------------
     def floor_of_last(self, log: str, count: int, upto: int) -> int:
@@ -160,3 +158,10 @@ class SqliteReader:
                 self._ids.clear()
             log_id = self._ids[log] = found[0][0]
         return log_id
+
+
+def _read_into(found: list[tuple[int, bytes]], cursor: Iterable[tuple[Any, ...]]) -> Iterator[int]:
+    """Read rows one by one, as far as somebody asks for their sizes."""
+    for row, packed in cursor:
+        found.append((row & SEQ_MASK, packed))
+        yield len(packed)

@@ -15,11 +15,6 @@ FORMAT_VERSION: Final = 1
 SQLITE_MIN: Final = (3, 51, 3)
 """Older ones can corrupt a WAL database whose checkpoint runs in one connection while another
 connection resets the log (SQLite's change log, 3.51.3)."""
-SEQ_BITS: Final = 40
-"""An entry's rowid is ``log_id << 40 | seq``: the primary key (log, seq) in one integer, which is
-the cheapest key SQLite has, and keeps large bodies out of the tree's inner pages."""
-SEQ_MASK: Final = (1 << SEQ_BITS) - 1
-LOGS_MAX: Final = (1 << (63 - SEQ_BITS)) - 1
 BUSY_MS: Final = 1000
 """How long a call waits for a lock of SQLite. Ours are held for less than a millisecond, but for
 the recovery after a crash; only a foreign program in the file can hold one longer."""
@@ -37,7 +32,7 @@ CREATE TABLE epoch (
     log_id INTEGER NOT NULL, first_seq INTEGER NOT NULL, epoch BLOB NOT NULL,
     generation INTEGER NOT NULL, PRIMARY KEY (log_id, first_seq)
 ) WITHOUT ROWID;
--- chain and jump: seqs of earlier entries of the same producer in this log (see repeats.py), 0 for
+-- chain and jump: seqs of earlier entries of the same producer in this log (chat/repeats.py); 0:
 -- none. The large column is last, so that the others are read without it.
 CREATE TABLE entry (
     id INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, chain INTEGER NOT NULL, jump INTEGER NOT NULL,
@@ -49,11 +44,6 @@ CREATE TABLE producer (
     used_day INTEGER NOT NULL, PRIMARY KEY (log_id, producer)
 ) WITHOUT ROWID;
 """
-
-
-def row_id(log_id: int, seq: int) -> int:
-    """Return the primary key of an entry."""
-    return log_id << SEQ_BITS | seq
 
 
 def connect_writer(path: Path, *, create: bool) -> apsw.Connection:

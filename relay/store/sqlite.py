@@ -17,15 +17,17 @@ from typing import Final, NamedTuple
 import apsw
 
 from relay.chat.entries import NO_EPOCH, Head, Submission
-from relay.store import generation
+from relay.store import apply, generation
 from relay.store.committed import Committed
+from relay.store.decide import Decision, Pack
 from relay.store.errors import StoreError
 from relay.store.generation import Durability, Host
-from relay.store.group import Group, Pack, UnpackContent
 from relay.store.lock import PartitionLock
-from relay.store.log import Outcome
+from relay.store.log import Outcome, ReadBudget
 from relay.store.producers import ProducerExpiry
 from relay.store.schema import check_sqlite, connect_writer, create_tables, pragma, translated
+from relay.store.state import Changes
+from relay.store.view import UnpackContent, load
 
 __all__ = ["Durability", "Host", "SqlitePartition"]
 
@@ -188,37 +190,58 @@ class SqlitePartition:
             opened.connection.close(True)
 
     # --- appending ------------------------------------------------------------------------------
-    def append(self, batch: list[Submission], now_ms: int) -> list[Outcome]:
+    def append(
+        self, batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
+    ) -> list[Outcome]:
         """See ``log.Partition``."""
         with self._one_user:
-            return self._append(batch, now_ms)
+            return self._append(batch, now_ms, budget)
 
-    def _append(self, batch: list[Submission], now_ms: int) -> list[Outcome]:
+    def _append(
+        self, batch: list[Submission], now_ms: int, budget: ReadBudget | None
+    ) -> list[Outcome]:
         opened = self._open()
-        connection = opened.connection
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            group = Group(
-                connection,
+            if opened.expiry.due(now_ms):
+                self._expire(opened, now_ms)
+            view = load(
                 opened.committed,
+                batch,
                 generation=opened.generation,
-                now_ms=now_ms,
-                pack=self._pack,
                 unpack_content=self._unpack_content,
-                random_bytes=self._host.random_bytes,
+                budget=budget,
             )
-            if opened.expiry.run(connection, now_ms):
-                opened.committed.forget_producers()
-            outcomes = list(map(group.offer, batch))
-            group.write(opened.expiry.day)
-            connection.execute("COMMIT")
+            decision = Decision(
+                view, now_ms=now_ms, pack=self._pack, random_bytes=self._host.random_bytes
+            )
+            outcomes = decision.decide(batch)
+            self._commit(opened, decision.changes)
         except apsw.Error as error:
             raise self._failed(error) from error
         except BaseException:
             self._drop()
             raise
-        group.remember()
+        opened.committed.apply(decision.changes)
         return outcomes
+
+    def _commit(self, opened: _Opened, changes: Changes) -> None:
+        """Make changes durable."""
+        if changes.entries:
+            opened.connection.execute("BEGIN IMMEDIATE")
+            apply.write(opened.connection, changes, opened.expiry.day)
+            opened.connection.execute("COMMIT")
+
+    def _expire(self, opened: _Opened, now_ms: int) -> None:
+        """Drop producers that were not used for long: a commit of its own, at most one a minute."""
+        connection, expiry = opened.connection, opened.expiry
+        decided = expiry.decide(connection, now_ms)
+        if expiry.changes(decided):
+            connection.execute("BEGIN IMMEDIATE")
+            expiry.write(connection, decided)
+            connection.execute("COMMIT")
+        expiry.apply(decided, now_ms)
+        if decided.unused:
+            opened.committed.forget_producers()
 
     def head(self, log: str) -> Head:
         """See ``log.Partition``."""

@@ -16,7 +16,24 @@ from typing import Final, NamedTuple, TypeAlias, cast
 import msgpack
 
 from relay import codec, limits
+from relay.chat.entries import CONTENT_FIELDS, ENTRY_CHECKS, Content
+from relay.chat.entries import Entry as EntryMessage
+from relay.chat.fields import (
+    BODY,
+    CONTENT_TYPE,
+    DISPLAY,
+    EPOCH,
+    INSTANCE_SECRET,
+    KIND,
+    LOG,
+    NAME,
+    POSITIVE,
+    PRODUCER,
+    U63,
+)
 from relay.codec import Shape, Unknown
+
+__all__ = ["EntryMessage"]  # made elsewhere, part of this: an entry travels exactly as it is stored
 
 
 class Op(IntEnum):
@@ -157,23 +174,6 @@ class Error(NamedTuple):
     text: str
 
 
-class EntryMessage(NamedTuple):
-    """Server: one entry of a log, exactly as stored. Fields as in ``chat.entries.Entry``."""
-
-    log: str
-    epoch: bytes
-    seq: int
-    prev: int
-    time_ms: int
-    sender: str
-    key_id: bytes
-    producer: bytes
-    counter: int
-    kind: int
-    content_type: str
-    body: bytes
-
-
 class Roster(NamedTuple):
     """Server: the members changed. In a large room the lists are empty: only total counts."""
 
@@ -259,75 +259,66 @@ reserves room for what an array claims, at each level of nesting: a small bound 
 _u8 = codec.uint(255)
 _u16 = codec.uint(65_535)
 _u32 = codec.uint(limits.U32_MAX)
-_u63 = codec.uint(limits.U63_MAX)
-_log = codec.text(1 + limits.NAME_CHARS_MAX, 1)
-_name = codec.text(limits.NAME_CHARS_MAX, 1)
-_display = codec.text(4 * limits.DISPLAY_NAME_CHARS_MAX)
 _agent = codec.text(limits.AGENT_CHARS_MAX)
-_epoch = codec.binary(limits.EPOCH_BYTES, limits.EPOCH_BYTES)
-_producer = codec.binary(limits.PRODUCER_BYTES, limits.PRODUCER_BYTES)
-_secret = codec.binary(limits.SECRET_BYTES, limits.SECRET_BYTES)
-_key_id = codec.binary(0, limits.KEY_ID_BYTES_MAX)
-_content_type = codec.text(limits.CONTENT_TYPE_BYTES_MAX)
-_body = codec.binary(0, limits.BODY_BYTES_MAX)
 _error_text = codec.text(limits.ERROR_TEXT_BYTES_MAX)
-_counter = codec.uint(limits.U63_MAX, 1)
-
-_ENTRY_CHECKS: Final[tuple[codec.Check, ...]] = (
-    _log, _epoch, _counter, _u63, _u63, _name, _key_id, _producer, _counter, _u8,
-    _content_type, _body,
-)  # fmt: skip
+_packed_entry = codec.message(Op.ENTRY, ENTRY_CHECKS, "an ENTRY envelope")
+_ENTRY_END: Final = 1 + len(ENTRY_CHECKS)
+_CONTENT: Final = slice(_ENTRY_END - CONTENT_FIELDS, _ENTRY_END)
 
 
-_packed_entry = codec.message(Op.ENTRY, _ENTRY_CHECKS, "an ENTRY envelope")
+def _page(request: int, log: str, next_seq: int, end: bool, rows: list[list[object]]) -> Page:
+    entries = [EntryMessage._make(row[1:_ENTRY_END]) for row in rows]
+    return Page(request, log, next_seq, end, entries)
 
 
 CLIENT_SHAPES: Final[dict[int, Shape]] = {
-    Op.HELLO: Shape(Hello, (_name, _secret, _producer, _display, _agent)),
-    Op.JOIN: Shape(Join, (_u32, _log, codec.nil_or(_epoch), _u63, _u32)),
-    Op.LEAVE: Shape(Leave, (_u32, _log)),
-    Op.SEND: Shape(Send, (_log, _counter, _u8, _content_type, _body)),
-    Op.WHO: Shape(Who, (_u32, _log)),
-    Op.HISTORY: Shape(History, (_u32, _log, codec.boolean, _u63, _u16)),
+    Op.HELLO: Shape(Hello, (NAME, INSTANCE_SECRET, PRODUCER, DISPLAY, _agent)),
+    Op.JOIN: Shape(Join, (_u32, LOG, codec.nil_or(EPOCH), U63, _u32)),
+    Op.LEAVE: Shape(Leave, (_u32, LOG)),
+    Op.SEND: Shape(Send, (LOG, POSITIVE, KIND, CONTENT_TYPE, BODY)),
+    Op.WHO: Shape(Who, (_u32, LOG)),
+    Op.HISTORY: Shape(History, (_u32, LOG, codec.boolean, U63, _u16)),
 }
 SERVER_SHAPES: Final[dict[int, Shape]] = {
-    Op.WELCOME: Shape(Welcome, (_name, _u63, _u32, _u32, _agent)),
-    Op.JOINED: Shape(Joined, (_u32, _log, _epoch, _u63, _epoch, _u63)),
-    Op.LEFT: Shape(Left, (_u32, _log)),
-    Op.ACK: Shape(Ack, (_log, _counter, _epoch, _u63)),
-    Op.REFUSED: Shape(Refused, (_log, _counter, _u16, _u63, _error_text)),
-    Op.ERROR: Shape(Error, (_u32, _u16, _u63, _error_text)),
-    Op.ENTRY: Shape(EntryMessage, _ENTRY_CHECKS),
+    Op.WELCOME: Shape(Welcome, (NAME, U63, _u32, _u32, _agent)),
+    Op.JOINED: Shape(Joined, (_u32, LOG, EPOCH, U63, EPOCH, U63)),
+    Op.LEFT: Shape(Left, (_u32, LOG)),
+    Op.ACK: Shape(Ack, (LOG, POSITIVE, EPOCH, U63)),
+    Op.REFUSED: Shape(Refused, (LOG, POSITIVE, _u16, U63, _error_text)),
+    Op.ERROR: Shape(Error, (_u32, _u16, U63, _error_text)),
+    Op.ENTRY: Shape(EntryMessage, ENTRY_CHECKS),
     Op.ROSTER: Shape(
         Roster,
         (
-            _log,
-            _u63,
-            _u63,
+            LOG,
+            U63,
+            U63,
             _u32,
-            codec.list_of(codec.tuple_of(_name, _display), LIST_ITEMS_MAX),
-            codec.list_of(_name, LIST_ITEMS_MAX),
+            codec.list_of(codec.tuple_of(NAME, DISPLAY), LIST_ITEMS_MAX),
+            codec.list_of(NAME, LIST_ITEMS_MAX),
         ),
     ),
     Op.MEMBERS: Shape(
         Members,
         (
             _u32,
-            _log,
-            _u63,
-            _u63,
+            LOG,
+            U63,
+            U63,
             _u32,
-            codec.list_of(codec.tuple_of(_name, _display, _u32), LIST_ITEMS_MAX),
+            codec.list_of(codec.tuple_of(NAME, DISPLAY, _u32), LIST_ITEMS_MAX),
         ),
     ),
     Op.PAGE: Shape(
         Page,
-        (_u32, _log, _u63, codec.boolean, codec.list_of(_packed_entry, LIST_ITEMS_MAX)),
+        (_u32, LOG, U63, codec.boolean, codec.list_of(_packed_entry, LIST_ITEMS_MAX)),
+        _page,
     ),
-    Op.LIVE: Shape(Live, (_log, _epoch, _u63)),
-    Op.BEHIND: Shape(Behind, (_log, _epoch, _u63)),
-    Op.GAP: Shape(Gap, (_log, _epoch, _u63, _epoch, _u63, _u8)),
+    Op.LIVE: Shape(Live, (LOG, EPOCH, U63)),
+    Op.BEHIND: Shape(Behind, (LOG, EPOCH, U63)),
+    Op.GAP: Shape(Gap, (LOG, EPOCH, U63, EPOCH, U63, _u8)),
 }
+_ENTRY: Final = int(Op.ENTRY)  # packed faster than the enum
 _OP_OF: Final = {shape.type: op for op, shape in (CLIENT_SHAPES | SERVER_SHAPES).items()}
 _CLIENT: Final = codec.Schema(
     CLIENT_SHAPES,
@@ -354,7 +345,7 @@ def pack(envelope: ClientEnvelope | ServerEnvelope) -> bytes:
 
 def pack_entry(entry: tuple[object, ...]) -> bytes:
     """Pack a ``chat.entries.Entry`` as its ENTRY envelope: the bytes that are stored and sent."""
-    return codec.pack((39, *entry))
+    return codec.pack((_ENTRY, *entry))
 
 
 def pack_page(request: int, log: str, next_seq: int, end: bool, rows: list[bytes]) -> bytes:
@@ -363,16 +354,16 @@ def pack_page(request: int, log: str, next_seq: int, end: bool, rows: list[bytes
     return b"".join((b"\x96", head[1:], codec.array_header(len(rows)), *rows))
 
 
-def unpack_content(packed: bytes) -> tuple[int, str, bytes]:
-    """Return (kind, content type, body) of a packed ENTRY of our own store."""
+def unpack_content(packed: bytes) -> Content:
+    """Return what a packed ENTRY of our own store says."""
     fields = cast("list[object]", msgpack.unpackb(packed))
-    return cast("tuple[int, str, bytes]", tuple(fields[10:13]))
+    return cast("Content", tuple(fields[_CONTENT]))
 
 
 def unpack_entry(packed: bytes) -> EntryMessage:
-    """Return a packed ENTRY of our own store as its NamedTuple."""
+    """Return a packed ENTRY of our own store."""
     fields = cast("list[object]", msgpack.unpackb(packed))
-    return EntryMessage._make(fields[1:13])
+    return EntryMessage._make(fields[1:_ENTRY_END])
 
 
 # --- unpacking --------------------------------------------------------------------------------
@@ -391,11 +382,4 @@ def unpack_server(content: bytes) -> list[ServerEnvelope]:
     Raises:
         EnvelopeError: anything that is not a sequence of legal envelopes of a server.
     """
-    envelopes = _SERVER.unpack(content)
-    for index, envelope in enumerate(envelopes):
-        if type(envelope) is Page:
-            rows = cast("list[list[object]]", envelope.entries)
-            envelopes[index] = envelope._replace(
-                entries=[EntryMessage._make(row[1:13]) for row in rows]
-            )
-    return cast("list[ServerEnvelope]", envelopes)
+    return cast("list[ServerEnvelope]", _SERVER.unpack(content))

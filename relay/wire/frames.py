@@ -1,7 +1,4 @@
-"""Framing: ``type u8, length u24, body``. Size first: a bad header is refused before it buffers.
-
-An offset loop over one buffer, and none at all when a read holds whole frames (the usual case).
-"""
+"""Framing: ``type u8, length u24, body``. Size first: a bad header is refused before it buffers."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from typing import Final
 
 from relay import limits
 from relay.errors import RemoteProtocolError
+from relay.framing import FrameSplitter
 
 HEADER: Final = limits.FRAME_HEADER_BYTES
 
@@ -45,34 +43,37 @@ def frame(frame_type: FrameType, body: bytes) -> bytes:
     return header(frame_type, len(body)) + body
 
 
-class FrameReader:
+class FrameReader(FrameSplitter):
     """Splits a stream of bytes into whole frames.
 
     ``allowed`` is set by the owner to the frame types that are legal *now*: a header of any other
     type is refused at its fourth byte, whatever would follow.
     """
 
-    __slots__ = ("_buffer", "_start", "allowed")
+    __slots__ = ("allowed",)
 
     def __init__(self, allowed: tuple[FrameType, ...]) -> None:
-        self._buffer: bytes | bytearray = b""
-        self._start = 0
+        super().__init__(HEADER)
         self.allowed = allowed
 
-    @property
-    def pending(self) -> int:
-        """Bytes received that belong to no complete frame yet."""
-        return len(self._buffer) - self._start
+    def frame_bytes(self, header: bytes | bytearray) -> int:
+        """See ``FrameSplitter``.
+
+        Raises:
+            RemoteProtocolError: illegal type or length.
+        """
+        frame_type = header[0]
+        if frame_type not in self.allowed:
+            raise RemoteProtocolError(f"a frame of type {frame_type} is not legal now")
+        length = int.from_bytes(header, "big") & 0xFFFFFF
+        low, high = _BOUNDS[frame_type]
+        if not low <= length <= high:
+            raise RemoteProtocolError(f"a frame of type {frame_type} with {length} bytes")
+        return HEADER + length
 
     def feed(self, data: bytes) -> None:
         """Append received bytes."""
-        if self._start == len(self._buffer):
-            self._buffer = data  # the usual case: nothing was left over, nothing is copied
-        elif isinstance(self._buffer, bytearray) and self._start == 0:
-            self._buffer += data
-        else:
-            self._buffer = bytearray(self._buffer[self._start :]) + data
-        self._start = 0
+        self.feed_bytes(data)
 
     def next(self) -> tuple[int, bytes] | None:
         """Return the next whole frame as (type, header and body), or None.
@@ -80,25 +81,5 @@ class FrameReader:
         Raises:
             RemoteProtocolError: illegal type or length, known from the header alone.
         """
-        buffer, start = self._buffer, self._start
-        if len(buffer) - start < HEADER:
-            return None
-        word = int.from_bytes(buffer[start : start + HEADER], "big")
-        frame_type, length = word >> 24, word & 0xFFFFFF
-        if frame_type not in self.allowed:
-            raise RemoteProtocolError(f"a frame of type {frame_type} is not legal now")
-        low, high = _BOUNDS[frame_type]
-        if not low <= length <= high:
-            raise RemoteProtocolError(f"a frame of type {frame_type} with {length} bytes")
-        end = start + HEADER + length
-        if len(buffer) < end:
-            return None
-        if isinstance(buffer, bytearray):
-            whole = bytes(memoryview(buffer)[start:end])
-        else:
-            whole = buffer[start:end]  # the same object when it is the whole buffer
-        if end == len(buffer):
-            self._buffer, self._start = b"", 0
-        else:
-            self._start = end
-        return frame_type, whole
+        frame = self.next_frame()
+        return None if frame is None else (frame[0], frame)

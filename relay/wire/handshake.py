@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from relay import limits
 from relay.errors import LocalProtocolError, RemoteProtocolError
 from relay.wire.frames import FrameType, frame
 from relay.wire.identity import IdentityError, ServerPublicKey, parse_spki
@@ -34,7 +35,6 @@ from relay.wire.messages import (
     POW_BITS_ASKED_MAX,
     POW_BITS_MAX,
     RANDOM_BYTES,
-    SECRET_BYTES,
     SUITE,
     VERSION,
     ClientKey,
@@ -131,7 +131,7 @@ class ClientHandshake:
 
     def client_key(self) -> bytes:
         """Return the ClientKey frame: to be sent only after the server's key was accepted."""
-        self._secret = self._random_bytes(SECRET_BYTES)
+        self._secret = self._random_bytes(limits.SESSION_SECRET_BYTES)
         self._x25519 = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
         self._mlkem = MLKEM768PrivateKey.from_seed_bytes(self._random_bytes(MLKEM_SEED_BYTES))
         key = ClientKey(
@@ -235,7 +235,7 @@ class ServerHandshake:
         Raises:
             RemoteProtocolError: one of the client's ephemeral keys is not a key.
         """
-        if len(secret) != SECRET_BYTES:
+        if len(secret) != limits.SESSION_SECRET_BYTES:
             raise LocalProtocolError("the key agent answers 32 bytes")
         private = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
         x25519 = _exchange(private, self._client_key.x25519_c)

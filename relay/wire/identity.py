@@ -19,13 +19,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from relay import limits
 from relay.errors import RelayError
 from relay.wire.transcript import RSA_LABEL
 
 MODULUS_BITS_MIN: Final = 2048
 MODULUS_BITS_MAX: Final = 8192
 EXPONENT: Final = 65537
-SECRET_BYTES: Final = 32
 KEY_BITS_DEFAULT: Final = 3072
 SPKI_BYTES_MAX: Final = 1100
 """An 8192-bit key has 1,062 bytes; more is refused before it is parsed."""
@@ -59,7 +59,7 @@ class ServerPublicKey:
 
     def wrap(self, secret: bytes) -> bytes:
         """Return RSA-OAEP of a 32-byte secret. The padding's randomness is OpenSSL's own."""
-        if len(secret) != SECRET_BYTES:
+        if len(secret) != limits.SESSION_SECRET_BYTES:
             raise ValueError("the secret has 32 bytes")
         return self._key.encrypt(secret, _oaep())
 
@@ -146,12 +146,12 @@ class PrivateKey:
         The random bytes are drawn before the decryption, so that neither result, log line nor the
         order of work tells a valid ciphertext from an invalid one.
         """
-        fake = self._random_bytes(SECRET_BYTES)
+        fake = self._random_bytes(limits.SESSION_SECRET_BYTES)
         try:
             secret = self._key.decrypt(ciphertext, _oaep())
         except ValueError:
             return fake
-        return secret if len(secret) == SECRET_BYTES else fake
+        return secret if len(secret) == limits.SESSION_SECRET_BYTES else fake
 
     def to_pem(self) -> bytes:
         """Return the key as unencrypted PKCS#8 PEM, for a file of mode 0600."""

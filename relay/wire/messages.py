@@ -16,7 +16,6 @@ MAGIC: Final = b"RLY1"
 VERSION: Final = 1
 SUITE: Final = 1
 RANDOM_BYTES: Final = 32
-SECRET_BYTES: Final = 32
 X25519_BYTES: Final = 32
 MLKEM_EK_BYTES: Final = 1184
 MLKEM_CT_BYTES: Final = 1088

@@ -40,6 +40,7 @@ from relay.bus.messages import (
     pack,
     unpack,
 )
+from relay.chat.entries import Submission
 from relay.codec import Unknown
 from relay.errors import EnvelopeError, RemoteProtocolError
 
@@ -48,14 +49,15 @@ U63 = limits.U63_MAX
 LONG = "r" * (1 + limits.NAME_CHARS_MAX)
 DISPLAY = "\U0001f600" * limits.DISPLAY_NAME_CHARS_MAX
 NAME = "n" * limits.NAME_CHARS_MAX
+SUBMISSION = Submission("lobby", "ada", b"", b"producer", 1, 0, "", b"")
 SAMPLES: list[Message] = [
     Introduction(3, 2**40),
     Announced(2**40),
     Attach(15),
     Subscribe("lobby"),
     Unsubscribe(LONG),
-    Submit(U63, LONG, b"producer", U63, NAME, bytes(32), 255, "t" * 64, bytes(32_768)),
-    Submit(0, "lobby", b"producer", 1, "ada", b"", 0, "", b""),
+    Submit(U63, Submission(LONG, NAME, bytes(32), b"producer", U63, 255, "t" * 64, bytes(32_768))),
+    Submit(0, SUBMISSION),
     Presence(LONG, [[NAME, DISPLAY, limits.U32_MAX]] * ITEMS_PER_MESSAGE),
     Who(1, "lobby"),
     Claim(1, "ada", bytes(16), True, 5),
@@ -158,8 +160,8 @@ def test_each_field_is_checked(message: Message) -> None:
         Batch("lobby", 0, EPOCH[1:], 1, 1, b"x"),
         Subscribe(""),
         Subscribe(LONG + "r"),
-        Submit(0, "lobby", b"producer", 0, "ada", b"", 0, "", b""),
-        Submit(0, "lobby", b"producer", 1, "ada", b"", 0, "", bytes(limits.BODY_BYTES_MAX + 1)),
+        Submit(0, SUBMISSION._replace(counter=0)),
+        Submit(0, SUBMISSION._replace(body=bytes(limits.BODY_BYTES_MAX + 1))),
         Claim(1, "ada", bytes(15), False, 5),
     ],
     ids=lambda m: type(m).__name__,

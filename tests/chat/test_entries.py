@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from relay.chat.entries import NO_EPOCH, Cursor, Entry, GapReason, Head, Kind, Submission
+from relay.bus import messages
+from relay.chat.entries import (
+    ENTRY_CHECKS,
+    NO_EPOCH,
+    Cursor,
+    Entry,
+    GapReason,
+    Head,
+    Kind,
+    Submission,
+    committed,
+)
 from relay.limits import EPOCH_BYTES
+from relay.wire import envelopes
+
+SUBMISSION = Submission("lobby", "ada", b"k", b"producer", 1, 0, "text/plain", b"hi")
 
 
 def test_the_order_of_an_entrys_fields_is_the_protocols() -> None:
@@ -35,3 +49,31 @@ def test_numbers_are_the_protocols() -> None:
 def test_no_epoch_has_the_length_of_one() -> None:
     assert bytes(EPOCH_BYTES) == NO_EPOCH
     assert tuple(Head(NO_EPOCH, 0)) == tuple(Cursor(NO_EPOCH, 0))
+
+
+def test_every_field_of_an_entry_has_its_check() -> None:
+    entry = committed(SUBMISSION, b"epoch...", 1, 0, 5)
+    assert entry == (
+        "lobby", b"epoch...", 1, 0, 5, "ada", b"k", b"producer", 1, 0, "text/plain", b"hi",
+    )  # fmt: skip
+    bad: dict[str, object] = {
+        "log": "", "epoch": b"short", "seq": 0, "prev": -1, "time_ms": True, "sender": "n" * 33,
+        "key_id": bytes(33), "producer": b"", "counter": 0, "kind": 256, "content_type": b"",
+        "body": "text",
+    }  # fmt: skip
+    assert tuple(bad) == Entry._fields
+    for name, check, value in zip(Entry._fields, ENTRY_CHECKS, entry, strict=True):
+        assert check(value), name
+        assert not check(bad[name]), name
+
+
+def test_what_a_message_says_is_the_end_of_it_everywhere() -> None:
+    """Packed as an ENTRY, offered by a member over the bus, and given to the store."""
+    assert SUBMISSION.content == (0, "text/plain", b"hi")
+    packed = envelopes.pack_entry(committed(SUBMISSION, b"epoch...", 1, 0, 5))
+    assert envelopes.unpack_content(packed) == SUBMISSION.content
+    assert envelopes.unpack_entry(packed) == envelopes.unpack_server(packed)[0]
+    [submit] = messages.MessageReader().feed(messages.pack(messages.Submit(3, SUBMISSION)))
+    assert isinstance(submit, messages.Submit)
+    assert type(submit.submission) is Submission
+    assert submit == (3, SUBMISSION)

@@ -10,12 +10,15 @@ from typing import Protocol
 
 import pytest
 
-from relay.chat.entries import NO_EPOCH, Cursor, GapInfo, GapReason, Head
+from relay import limits
+from relay.chat.entries import NO_EPOCH, Cursor, GapInfo, GapReason, Head, Submission
 from relay.store.errors import NotTheWriter
 from relay.store.log import (
     Expected,
     IdConflict,
+    Outcome,
     Partition,
+    ReadBudget,
     Reader,
     Repeated,
     ResumePoint,
@@ -79,7 +82,8 @@ class LogContract:
         assert page.rows == [(1, outcome.packed)]
         [entry] = entries(page)
         assert entry.epoch == outcome.epoch
-        assert (entry.log, entry.producer, entry.counter, *entry[5:7], *entry[9:]) == submission
+        for field, value in submission._asdict().items():
+            assert getattr(entry, field) == value
         assert (entry.seq, entry.prev, entry.time_ms) == (1, 0, NOW_MS)
 
     def test_a_log_exists_from_its_first_append_only(self, backend: Backend) -> None:
@@ -179,6 +183,78 @@ class LogContract:
         assert partition.head("lobby") == Head(first[0].epoch, 3)
         assert partition.append([message(3)], NOW_MS) == [Repeated(first[0].epoch, 3)]
         assert append(partition, message(4))[0][:3] == (first[0].epoch, 4, 3)
+
+    # --- what a batch may cost ------------------------------------------------------------------
+    def test_what_is_new_from_known_producers_needs_no_read(self, backend: Backend) -> None:
+        partition = backend.open()
+        append(partition, message(1), message(1, producer=BOB))
+        budget = ReadBudget(0)
+        batch = [*messages(2, 200), message(2, producer=BOB), message(2), message(500)]
+        outcomes = partition.append(batch, NOW_MS, budget)
+        # Repeats within one batch are known, too; and so is what comes out of turn.
+        assert [type(outcome) for outcome in outcomes[-3:]] == [Stored, Repeated, Expected]
+        assert len(outcomes) == len(batch)
+        assert budget.spent == [0] * len(batch)
+
+    def test_a_budget_ends_a_batch_early_and_the_rest_can_be_given_again(
+        self, backend: Backend
+    ) -> None:
+        partition = backend.open()
+        first = append(partition, *messages(1, 300))
+        batch = [*messages(1, 100), *messages(301, 305), *messages(150, 160), message(306)]
+        outcomes: list[Outcome] = []
+        parts = 0
+        while len(outcomes) < len(batch):
+            budget = ReadBudget(10)
+            part = partition.append(batch[len(outcomes) :], NOW_MS, budget)
+            assert len(part) == len(budget.spent) > 0
+            assert sum(budget.spent[:-1]) < 10
+            outcomes += part
+            parts += 1
+        assert parts > 10
+        assert [o.seq for o in outcomes if isinstance(o, Stored | Repeated)] == [
+            submission.counter for submission in batch
+        ]
+        assert [type(o) for o in outcomes[100:105]] == [Stored] * 5
+        assert outcomes[:100] == [Repeated(s.epoch, s.seq) for s in first[:100]]
+
+    def test_a_deadline_ends_a_batch_after_its_first_repeat(self, backend: Backend) -> None:
+        partition = backend.open()
+        append(partition, *messages(1, 50))
+        budget = ReadBudget(10**6, until_s=0.0)
+        outcomes = partition.append([*messages(51, 60), *messages(1, 50)], NOW_MS, budget)
+        assert [type(outcome) for outcome in outcomes] == [Stored] * 10 + [Repeated]
+        assert [spent > 0 for spent in budget.spent] == [False] * 10 + [True]
+
+    def test_what_a_repeat_costs_is_known(self, backend: Backend) -> None:
+        """The last ones are cheap, a resend in order is, and any other is bounded."""
+        partition = backend.open()
+        for start in range(1, 4001, 500):
+            append(partition, *messages(start, start + 499))
+
+        def cost(*batch: Submission) -> list[int]:
+            budget = ReadBudget(10**6)
+            outcomes = partition.append(list(batch), NOW_MS, budget)
+            assert {type(outcome) for outcome in outcomes} <= {Repeated, IdConflict}
+            return budget.spent
+
+        assert cost(message(4000)) == [1]
+        assert max(cost(message(1), message(2047), message(2049), message(3999))) < 12 * 12
+        assert sum(cost(*messages(2001, 3000))) < 3 * 1000
+        assert cost(message(4000, b"other")) == [1]
+
+    def test_a_counter_of_long_ago_is_refused_without_a_look(
+        self, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(limits, "REPEATS_BACK_MAX", 100)
+        partition = backend.open()
+        append(partition, *messages(1, 200))
+        budget = ReadBudget(0)
+        assert partition.append(messages(1, 100), NOW_MS, budget) == [IdConflict(0)] * 100
+        assert budget.spent == [0] * 100
+        [repeated] = partition.append([message(101)], NOW_MS)
+        assert isinstance(repeated, Repeated)
+        assert repeated.seq == 101
 
     # --- invariant "One writer per partition" -----------------------------------------------------
     def test_there_is_one_writer_at_a_time(self, backend: Backend) -> None:

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from relay.store.checkpoint import finish
-from relay.store.log import Expected, IdConflict, Outcome, Repeated, Stored, UnknownOutcome
+from relay.store.log import (
+    Expected,
+    IdConflict,
+    LogRefused,
+    Outcome,
+    ReadBudget,
+    Repeated,
+    Stored,
+    UnknownOutcome,
+)
 from relay.store.reader import SqliteReader
 from tests.support.logs import NOW_MS, die, entries, message, open_partition
 
@@ -60,14 +69,17 @@ class Dedup(RuleBasedStateMachine):
                 return (Repeated if entry[2] == body else IdConflict), seq
         raise AssertionError("the model lost an entry")
 
-    @rule(offers=st.lists(OFFERS, max_size=20))
-    def append(self, offers: list[tuple[str, bytes, int, bytes]]) -> None:
+    @rule(offers=st.lists(OFFERS, max_size=20), reads_max=st.none() | st.integers(0, 30))
+    def append(self, offers: list[tuple[str, bytes, int, bytes]], reads_max: int | None) -> None:
         batch, expected = [], []
         for log, producer, offset, body in offers:
             counter = max(1, self.last(log, producer) + 1 + offset)
             batch.append(message(counter, body, producer=producer, log=log))
             expected.append(self.expect(log, producer, counter, body))
-        outcomes = self.partition.append(batch, NOW_MS)
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(batch):
+            budget = None if reads_max is None else ReadBudget(reads_max)
+            outcomes += self.partition.append(batch[len(outcomes) :], NOW_MS, budget)
         assert [described(outcome) for outcome in outcomes] == expected
 
     @rule(log=st.sampled_from(LOGS), producer=st.sampled_from(PRODUCERS), count=st.integers(1, 90))
@@ -115,8 +127,8 @@ def described(outcome: Outcome) -> tuple[type, int]:
             return type(outcome), number
         case Expected(counter=number):
             return Expected, number
-        case UnknownOutcome():
-            return UnknownOutcome, 0
+        case UnknownOutcome() | LogRefused():
+            return type(outcome), 0
 
 
 TestDedup = Dedup.TestCase

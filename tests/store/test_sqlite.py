@@ -10,6 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
+from relay.chat.entries import NO_EPOCH
 from relay.store.errors import (
     NotTheWriter,
     StoreCorrupt,
@@ -17,12 +18,14 @@ from relay.store.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from relay.store.log import Repeated
+from relay.store.log import LogRefused, Repeated, Stored, UnknownOutcome
 from relay.store.reader import SqliteReader
 from relay.store.schema import check_sqlite, pragma, translated
 from relay.store.sqlite import SqlitePartition
+from relay.store.state import LOGS_MAX, SEQ_MASK
 from tests.store.conftest import Hooks
 from tests.support.logs import (
+    BOB,
     NOW_MS,
     PAGE_BYTES,
     append,
@@ -253,6 +256,113 @@ def test_a_bug_in_packing_stores_nothing(tmp_path: Path) -> None:
         partition.append([message(2)], NOW_MS)
     partition._pack = pack
     assert append(partition, message(2))[0].seq == 2
+    partition.close()
+
+
+# --- one submission's failure is its own ----------------------------------------------------------
+def altered(
+    partition: SqlitePartition, *statements: tuple[str, tuple[int, ...]]
+) -> SqlitePartition:
+    """Close a partition, alter its file, and open it again."""
+    partition.close()
+    connection = apsw.Connection(str(partition.path))
+    for statement, bindings in statements:
+        connection.execute(statement, bindings)
+    connection.close()
+    return open_partition(partition.path.parent)
+
+
+def test_a_partition_without_ids_for_new_logs_goes_on_with_the_old_ones(
+    partition: SqlitePartition, tmp_path: Path
+) -> None:
+    append(partition, message(1))
+    partition = altered(partition, ("INSERT INTO log VALUES (?, 'filler', 0, 0)", (LOGS_MAX - 1,)))
+    batch = [
+        message(1, log="last"), message(1, log="new"), message(2), message(2, log="new"),
+        message(1, log="newer"), message(1, log="new", producer=BOB), message(3),
+    ]  # fmt: skip
+    for _ in range(2):
+        outcomes = partition.append(batch, NOW_MS)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, LogRefused)]
+        assert len(refused) == 3
+        assert "takes no new one" in refused[0].reason
+        assert outcomes[1] == refused[0]
+        assert outcomes[3] == UnknownOutcome()  # nothing of "new" exists
+        assert [type(outcomes[at]) for at in (4, 5)] == [LogRefused] * 2
+    assert partition.head("last").seq == 1
+    assert partition.head("new") == (NO_EPOCH, 0)
+    assert partition.head("lobby").seq == 3
+    partition.close()
+
+
+def test_a_log_without_numbers_refuses_and_others_go_on(partition: SqlitePartition) -> None:
+    append(partition, message(1), message(1, log="other"))
+    partition = altered(
+        partition,
+        ("UPDATE log SET floor = ? WHERE name = 'lobby'", (SEQ_MASK,)),
+        ("DELETE FROM entry WHERE id < ?", (2 << 40,)),
+    )
+    outcomes = partition.append([message(2), message(2, log="other")], NOW_MS)
+    assert [type(outcome) for outcome in outcomes] == [LogRefused, Stored]
+    partition.close()
+
+
+def test_what_cannot_be_packed_is_refused_alone(partition: SqlitePartition) -> None:
+    """The codecs let none of these in; if one does, it is not the neighbours' concern."""
+    odd = [
+        message(1)._replace(log="odd", sender="\ud800"),
+        message(1)._replace(log="odder", kind=2**64),
+    ]
+    outcomes = partition.append([message(1), *odd, message(2)], NOW_MS)
+    assert [type(outcome) for outcome in outcomes] == [Stored, LogRefused, LogRefused, Stored]
+    assert partition.head("odd") == partition.head("odder") == (NO_EPOCH, 0)
+
+
+def test_a_damaged_entry_concerns_only_who_asks_for_it(partition: SqlitePartition) -> None:
+    append(partition, *messages(1, 3))
+    partition = altered(partition, ("UPDATE entry SET packed = x'c1' WHERE id & 0xffff = ?", (2,)))
+    outcomes = partition.append([message(1), message(2), message(3), message(4)], NOW_MS)
+    assert [type(outcome) for outcome in outcomes] == [Repeated, LogRefused, Repeated, Stored]
+    assert "damaged" in str(outcomes[1])
+    partition.close()
+
+
+def test_damaged_pages_concern_only_who_asks_for_them(partition: SqlitePartition) -> None:
+    append(partition, *messages(1, 2000))
+    partition.close()
+    with partition.path.open("r+b") as file:
+        pages = file.seek(0, os.SEEK_END) // 4096
+        for page in range(pages // 2, pages // 2 + 4):
+            file.seek(page * 4096)
+            file.write(b"\xff" * 4096)
+    partition = open_partition(partition.path.parent)
+    batch = [*messages(1, 2000), message(2001)]
+    outcomes = partition.append(batch, NOW_MS)
+    kinds = {type(outcome) for outcome in outcomes[:-1]}
+    assert kinds == {Repeated, LogRefused}
+    assert stored(outcomes[-1]).seq == 2001
+    partition.close()
+
+
+def test_a_log_whose_end_is_damaged_is_refused_and_others_go_on(
+    partition: SqlitePartition,
+) -> None:
+    append(partition, *messages(1, 500), message(501, b"the very last"))
+    append(partition, *messages(1, 500, log="other"))
+    partition.close()
+    content = bytearray(partition.path.read_bytes())
+    page = content.index(b"the very last") // 4096 * 4096
+    content[page : page + 4096] = b"\xff" * 4096
+    partition.path.write_bytes(content)
+    partition = open_partition(partition.path.parent)
+    batch = [message(502), message(501, log="other"), message(1, producer=BOB), message(1)]
+    for seq in (501, 501):
+        outcomes = partition.append(batch, NOW_MS)
+        assert [type(outcomes[at]) for at in (0, 2, 3)] == [LogRefused] * 3
+        assert "damaged" in str(outcomes[0])
+        other = outcomes[1]
+        assert isinstance(other, Stored | Repeated)
+        assert other.seq == seq
     partition.close()
 
 

@@ -44,7 +44,7 @@ def message(
 ) -> Submission:
     """Make a submission; its body tells the counter unless one is given."""
     text = body or f"message {counter}".encode()
-    return Submission(log, producer, counter, "alice", b"", Kind.MESSAGE, "text/plain", text)
+    return Submission(log, "alice", b"", producer, counter, Kind.MESSAGE, "text/plain", text)
 
 
 def messages(

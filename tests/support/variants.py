@@ -15,46 +15,51 @@ if TYPE_CHECKING:
 
     from relay.chat.entries import Cursor, Head, Submission
     from relay.server.context import WorkerContext
-    from relay.server.worker.home.commits import Waiting
     from relay.server.worker.home.home import Home
+    from relay.server.worker.home.submissions import Waiting
     from relay.server.worker.member.fanout import Fanout
     from relay.server.worker.member.feed import Feed
     from relay.server.worker.member.repair import Repair
     from relay.server.worker.member.subscription import Subscription
     from relay.server.worker.member.subscriptions import Subscriptions
+    from relay.store.decide import Decision
     from relay.store.generation import Begun
-    from relay.store.group import Group
     from relay.store.log import Outcome, ResumePoint, Stored
     from relay.store.reader import SqliteReader
+    from relay.store.state import Changes, ProducerEnd
 
 FAILING_COMMITS = 0.1
 
 
 def deliver_before_commit(_: WorkerContext) -> None:
     """The home publishes a batch, then commits it: and some commits fail."""
-    import apsw
-
     from relay.server.worker.home.home import Home
     from relay.server.worker.home.interest import batches
-    from relay.store.group import Group
+    from relay.store import apply
+    from relay.store.decide import Decision
     from relay.store.log import Stored
 
     homes: list[Home] = []
     pending: list[tuple[str, Stored]] = []
-    make, offer, write, publish = Home.__init__, Group.offer, Group.write, Home._publish
+    make, decide, write, publish = (
+        Home.__init__, Decision.decide, apply.write, Home._publish,
+    )  # fmt: skip
 
     def making(self: Home, **parts: object) -> None:
         make(self, **parts)  # type: ignore[arg-type]
         homes.append(self)
 
-    def offering(self: Group, submission: Submission) -> Outcome:
-        outcome = offer(self, submission)
-        if type(outcome) is Stored:
-            pending.append((submission.log, outcome))
-        return outcome
+    def deciding(self: Decision, batch: list[Submission]) -> list[Outcome]:
+        outcomes = decide(self, batch)
+        for submission, outcome in zip(batch, outcomes, strict=False):
+            if type(outcome) is Stored:
+                pending.append((submission.log, outcome))
+        return outcomes
 
-    def publishing_then_writing(self: Group, day: int) -> None:
-        write(self, day)
+    def publishing_then_writing(connection: apsw.Connection, changes: Changes, day: int) -> None:
+        import apsw
+
+        write(connection, changes, day)
         for home in homes:
             for log, stored in pending:
                 if log in home._interest.logs:
@@ -72,27 +77,23 @@ def deliver_before_commit(_: WorkerContext) -> None:
             self._interest.logs = logs
 
     Home.__init__ = making  # type: ignore[method-assign]
-    Group.offer = offering  # type: ignore[method-assign]
-    Group.write = publishing_then_writing  # type: ignore[method-assign]
+    Decision.decide = deciding  # type: ignore[method-assign]
+    apply.write = publishing_then_writing
     Home._publish = publishing  # type: ignore[method-assign]
 
 
 def no_deduplication(_: WorkerContext) -> None:
     """A message that is sent again is appended again."""
-    from relay.store.group import Group
+    from relay.store.decide import Decision
 
-    offer = Group.offer
+    offer = Decision.offer
 
-    def offering(self: Group, submission: Submission) -> Outcome:
-        key = submission.log, submission.producer
-        end = self._producers.get(key)
-        if end is None:
-            end = self._producers[key] = self._producer(key)
+    def offering(self: Decision, end: ProducerEnd, submission: Submission) -> Outcome:
         if submission.counter <= end.counter:
             end.counter, end.stack = submission.counter - 1, ()
-        return offer(self, submission)
+        return offer(self, end, submission)
 
-    Group.offer = offering  # type: ignore[method-assign]
+    Decision.offer = offering  # type: ignore[method-assign]
 
 
 def no_repair(_: WorkerContext) -> None:
@@ -152,7 +153,7 @@ def silent_after_kill(context: WorkerContext) -> None:
 
 def seq_reused(_: WorkerContext) -> None:
     """A partition that was not closed cleanly comes back without the last entries of its logs."""
-    from relay.store import generation, schema
+    from relay.store import generation, schema, state
 
     begin = generation.begin
 
@@ -163,7 +164,7 @@ def seq_reused(_: WorkerContext) -> None:
                 connection.execute(
                     "DELETE FROM entry WHERE id IN (SELECT id FROM entry WHERE id BETWEEN ? AND ?"
                     " ORDER BY id DESC LIMIT 3)",
-                    (schema.row_id(log_id, 1), schema.row_id(log_id, schema.SEQ_MASK)),
+                    (state.row_id(log_id, 1), state.row_id(log_id, state.SEQ_MASK)),
                 )
         return begin(connection, **facts)  # type: ignore[arg-type]
 

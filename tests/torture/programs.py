@@ -57,7 +57,9 @@ def parse_role(argv: list[str] | None = None) -> Role:
 
 def identity_of(name: str, seed: int, counters: dict[str, int] | None = None) -> Identity:
     """Return the instance that a client of this name is, in every one of its processes."""
-    secret = blake2b(f"secret {seed} {name}".encode(), digest_size=limits.SECRET_BYTES).digest()
+    secret = blake2b(
+        f"secret {seed} {name}".encode(), digest_size=limits.INSTANCE_SECRET_BYTES
+    ).digest()
     producer = blake2b(f"id {seed} {name}".encode(), digest_size=limits.PRODUCER_BYTES).digest()
     return Identity(secret, producer, counters or {})
 

@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from relay.errors import RelayError
+from relay.framing import FrameSplitter
 
 _HEAD: Final = struct.Struct("!HBI")
 _LENGTH_BYTES: Final = 2
@@ -76,13 +77,20 @@ def unpack_unwrap(payload: bytes) -> tuple[bytes, str]:
     return ciphertext, payload[1 : 1 + length].decode(errors="replace")
 
 
-class FrameReader:
+class FrameReader(FrameSplitter):
     """Splits what arrives into frames."""
 
-    __slots__ = ("_buffer",)
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        super().__init__(_LENGTH_BYTES)
+
+    def frame_bytes(self, header: bytes | bytearray) -> int:
+        """See ``FrameSplitter``."""
+        length = int.from_bytes(header, "big")
+        if not _REST_BYTES_MIN <= length <= _REST_BYTES_MIN + PAYLOAD_BYTES_MAX:
+            raise AgentProtocolError("malformed frame")
+        return _LENGTH_BYTES + length
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take bytes, return the frames that are complete.
@@ -90,19 +98,9 @@ class FrameReader:
         Raises:
             AgentProtocolError: a length that no frame has. The connection is of no use any more.
         """
-        buffer = self._buffer
-        buffer += data
-        frames = []
-        offset = 0
-        while len(buffer) - offset >= _LENGTH_BYTES:
-            length = int.from_bytes(buffer[offset : offset + _LENGTH_BYTES], "big")
-            if not _REST_BYTES_MIN <= length <= _REST_BYTES_MIN + PAYLOAD_BYTES_MAX:
-                raise AgentProtocolError("malformed frame")
-            end = offset + _LENGTH_BYTES + length
-            if len(buffer) < end:
-                break
-            _, kind, request = _HEAD.unpack_from(buffer, offset)
-            frames.append(Frame(kind, request, bytes(buffer[offset + _HEAD.size : end])))
-            offset = end
-        del buffer[:offset]
+        self.feed_bytes(data)
+        frames: list[Frame] = []
+        while (whole := self.next_frame()) is not None:
+            _, kind, request = _HEAD.unpack_from(whole)
+            frames.append(Frame(kind, request, whole[_HEAD.size :]))
         return frames

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from relay import limits
-from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
 from relay.server.worker.home import home as home_of_logs
 from relay.server.worker.member import forward
@@ -121,7 +120,7 @@ async def test_a_home_that_cannot_keep_up_is_busy(
     writer.received.clear()
     writer.send(LOG, 1, size=10_000)
     assert (await writer.acked(LOG, 1)).seq == 1
-    assert cluster.home(LOG).parts.home._waiting_bytes == 0
+    assert not any(waiting.bytes for waiting in cluster.home(LOG).parts.home._submissions)
 
 
 async def test_the_window_of_one_connection(cluster: Cluster) -> None:
@@ -175,7 +174,7 @@ async def test_a_commit_that_fails_in_an_unforeseen_way(
     writer = await TestClient.login(single.workers[0], "writer")
     append = SqlitePartition.append
 
-    def failing(self: SqlitePartition, batch: list[Submission], now_ms: int) -> object:
+    def failing(self: SqlitePartition, *_: object) -> object:
         monkeypatch.setattr(SqlitePartition, "append", append)
         raise RuntimeError("a bug")
 

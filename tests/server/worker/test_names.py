@@ -33,7 +33,7 @@ class _Port:
         self.received.append(message)
 
     def submit(self, tag: int, submission: Submission) -> None:
-        self.received.append(Submit(tag, *submission))
+        self.received.append(Submit(tag, submission))
 
     def publish(self, message: Batch | Event) -> None:
         self.received.append(message)

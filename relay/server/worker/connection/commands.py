@@ -32,14 +32,14 @@ def send(session: Session, send: Send) -> None:
         return
     session.submit(
         Submission(
-            log,
-            session.producer,
-            send.counter,
-            session.name,
-            b"",
-            send.kind,
-            send.content_type,
-            send.body,
+            log=log,
+            sender=session.name,
+            key_id=b"",
+            producer=session.producer,
+            counter=send.counter,
+            kind=send.kind,
+            content_type=send.content_type,
+            body=send.body,
         )
     )
 

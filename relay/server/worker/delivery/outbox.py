@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from relay import limits
+from relay.chunking import count_fitting
 from relay.server.worker.delivery.batch import EVENT, Batch
 
 if TYPE_CHECKING:
@@ -116,15 +117,9 @@ class Outbox:
 
     def _next_record(self, start: int) -> tuple[int, bytes]:
         """Join items from ``start`` while they fit one record; return (index after, bytes)."""
-        size = 0
-        parts: list[bytes] = []
-        for item in self.items[start:]:
-            part = _content(item)
-            size += len(part)
-            if parts and size > limits.RECORD_CONTENT_BYTES_MAX:
-                break
-            parts.append(part)
-        return start + len(parts), b"".join(parts)
+        parts = list(map(_content, self.items[start:]))
+        count = count_fitting(map(len, parts), limits.RECORD_CONTENT_BYTES_MAX)
+        return start + count, b"".join(parts[:count])
 
     def drop_batches(self) -> dict[str, Batch]:
         """Forget all shared batches; return the first dropped one of each log (its cursor).

@@ -16,21 +16,31 @@ from relay import limits
 from relay.bus.messages import ITEMS_PER_MESSAGE, Acks, NotHome, Refused, Subscribed
 from relay.chat.entries import Head, Submission
 from relay.chat.partition import PARTITIONS, partition_of
-from relay.server.worker.home.commits import Commit, Waiting
+from relay.server.worker.home.submissions import Submissions, Waiting
 from relay.store.errors import NotTheWriter, StoreError, StoreFull
-from relay.store.log import Expected, IdConflict, Outcome, Repeated, Stored, UnknownOutcome
+from relay.store.log import (
+    Expected,
+    IdConflict,
+    LogRefused,
+    Outcome,
+    Repeated,
+    Stored,
+    UnknownOutcome,
+)
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.bus.messages import Subscribe
-    from relay.server.worker.home.commits import Commits
+    from relay.server.worker.home.commits import Commit, Commits
     from relay.server.worker.home.interest import Interest
     from relay.store.log import Partition, Reader
 
-QUEUED_BYTES_MAX: Final = 64 * 1024 * 1024
-"""Submissions held while commits wait for a checkpoint; beyond it: BUSY. Credits of the workers
-that forward (``forward.CREDIT_BYTES``) keep it from being reached."""
+QUEUED_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Submissions of a partition held for their commit; beyond it: BUSY. Credits of the workers that
+forward (``forward.CREDIT_BYTES``) keep it from being reached."""
+COMMITS_S: Final = 0.010
+"""Commits of one turn: no other partition's is begun after so long."""
 log = logging.getLogger("relay.worker")
 
 
@@ -46,6 +56,7 @@ class Home:
         wall_clock_ns: Callable[[], int],
         interest: Interest,
         commits: Commits,
+        clock: Callable[[], float],
     ) -> None:
         """Begin with no partition open.
 
@@ -56,6 +67,7 @@ class Home:
             wall_clock_ns: nanoseconds since 1970.
             interest: where batches go.
             commits: where commits run.
+            clock: monotonic seconds.
         """
         self._owns = owns
         self._attached: set[tuple[Port, int]] = set()
@@ -65,11 +77,17 @@ class Home:
         self._wall_clock_ns = wall_clock_ns
         self._interest = interest
         self._commits = commits
+        self._clock = clock
         self._troubles: dict[int, str] = {}
         """Partitions that cannot be written, and why: logged once, not with every attempt."""
         self._partitions: dict[int, Partition] = {}
-        self._waiting: dict[int, list[Waiting]] = {}
-        self._waiting_bytes = 0
+        self._submissions = [Submissions() for _ in range(PARTITIONS)]
+        self._waiting: dict[int, None] = {}
+        """Partitions that have submissions; the first is the next to commit."""
+        self._held: set[int] = set()
+        """Of those, the ones whose commit waits for a checkpoint."""
+        self.more = False
+        """True when ``commit`` has left something for the next turn."""
         self._committing: set[int] = set()
         """Partitions whose commit has begun and is not finished."""
         self._subscribing: dict[int, list[tuple[Port, str]]] = {}
@@ -113,11 +131,11 @@ class Home:
         waiting = self._subscribing.get(partition, [])
         waiting[:] = [each for each in waiting if each[0] is not port]
         self._interest.forget(port, partition)
-        if partition in self._waiting:
-            others = [each for each in self._take(partition) if each.port is not port]
-            if others:
-                self._waiting[partition] = others
-                self._waiting_bytes += sum(len(each.submission.body) for each in others)
+        submissions = self._submissions[partition]
+        if submissions:
+            submissions.remove(lambda waiting: waiting.port is port)
+            if not submissions:
+                self._waiting.pop(partition, None)
 
     # --- what they ask ------------------------------------------------------------------------
     def submit(self, port: Port, tag: int, submission: Submission) -> None:
@@ -125,16 +143,13 @@ class Home:
         index = partition_of(submission.log)
         if (port, index) not in self._attached:
             return
-        size = len(submission.body)
-        if self._waiting_bytes + size > QUEUED_BYTES_MAX:
+        submissions = self._submissions[index]
+        if submissions.bytes + len(submission.body) > QUEUED_BYTES_MAX:
             text = "the log's home cannot keep up"
             port.send(Refused(tag, int(ErrorCode.BUSY), limits.RETRY_MS, text))
             return
-        self._waiting_bytes += size
-        group = self._waiting.get(index)
-        if group is None:
-            group = self._waiting[index] = []
-        group.append(Waiting(port, tag, submission))
+        submissions.put(Waiting(port, tag, submission))
+        self._waiting[index] = None
 
     def subscribe(self, port: Port, message: Subscribe) -> None:
         """Answer the head and start the stream, in this one turn (invariant "One seam")."""
@@ -225,18 +240,29 @@ class Home:
         self._partitions.clear()
 
     # --- committing ---------------------------------------------------------------------------
-    def commit(self) -> None:
-        """Commit what waits, one group per partition; acknowledge; publish."""
+    def commit(self, now: float) -> None:
+        """Commit what waits, one group per partition; acknowledge; publish.
+
+        For a slice of time: ``more`` tells that the next turn has to go on.
+        """
+        self.more = False
         if self._waiting:
+            deadline = now + COMMITS_S
             for index in list(self._waiting):
                 self._begin(index)
+                if self._clock() >= deadline:
+                    break
         for commit in self._commits.finished():
             self._finish(commit)
+        if self._waiting:
+            self.more = any(
+                index not in self._committing and index not in self._held for index in self._waiting
+            )
 
     @property
-    def waits_for_checkpoint(self) -> bool:
-        """True when submissions wait whose commit could not begin: look again soon."""
-        return bool(self._waiting) and not self._committing.issuperset(self._waiting)
+    def held(self) -> bool:
+        """True when submissions wait for a checkpoint: look again soon."""
+        return bool(self._held)
 
     @property
     def busy(self) -> bool:
@@ -255,19 +281,32 @@ class Home:
             self._not_home(index)
             return
         except StoreError as error:
-            self._failed(index, self._take(index), error)
+            self._failed(index, self._take_all(index), error)
             return
         if partition.held:
+            self._held.add(index)
             return
+        self._held.discard(index)
         self._committing.add(index)
-        self._commits.begin(index, partition, self._take(index), self._wall_clock_ns() // 1_000_000)
+        submissions = self._submissions[index]
+        group = submissions.take()
+        del self._waiting[index]
+        if submissions:
+            self._waiting[index] = None  # the last in turn now
+        self._commits.begin(index, partition, group, self._wall_clock_ns() // 1_000_000)
 
     def _finish(self, commit: Commit) -> None:
-        index, group, outcomes = commit
+        index, group, outcomes, reads = commit
         self._committing.discard(index)
         if isinstance(outcomes, StoreError):
             self._failed(index, group, outcomes)
         else:
+            submissions = self._submissions[index]
+            submissions.charge(group, reads)
+            if len(outcomes) < len(group):
+                submissions.give_back(group[len(outcomes) :])
+                del group[len(outcomes) :]
+                self._waiting[index] = None
             if index in self._troubles:
                 del self._troubles[index]
                 log.warning("partition_available", extra={"partition": index})
@@ -277,14 +316,13 @@ class Home:
         for port, name in self._subscribing.pop(index, ()):
             self._subscribe(index, port, name)
 
-    def _take(self, index: int) -> list[Waiting]:
-        group = self._waiting.pop(index)
-        for waiting in group:
-            self._waiting_bytes -= len(waiting.submission.body)
-        return group
+    def _take_all(self, index: int) -> list[Waiting]:
+        del self._waiting[index]
+        self._held.discard(index)
+        return self._submissions[index].take_all()
 
     def _not_home(self, index: int) -> None:
-        ports = dict.fromkeys(waiting.port for waiting in self._take(index))
+        ports = dict.fromkeys(waiting.port for waiting in self._take_all(index))
         for port in ports:
             self.refuse(port, index)
 
@@ -325,6 +363,8 @@ def _answer(group: list[Waiting], outcomes: list[Outcome]) -> None:
                 port.send(Refused(tag, int(ErrorCode.EXPECTED), counter, ""))
             case UnknownOutcome():
                 port.send(Refused(tag, int(ErrorCode.UNKNOWN_OUTCOME), 0, ""))
+            case LogRefused(reason=reason):
+                port.send(Refused(tag, int(ErrorCode.LIMIT), 0, reason))
     for port, listed in acks.items():
         for start in range(0, len(listed), ITEMS_PER_MESSAGE):
             port.send(Acks(listed[start : start + ITEMS_PER_MESSAGE]))

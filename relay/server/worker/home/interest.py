@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from relay import limits
 from relay.bus.link import Link, Port
 from relay.bus.messages import ITEMS_PER_MESSAGE, Batch, Event, Heads
 from relay.chat.partition import partition_of
+from relay.chunking import chunks
 from relay.store.log import Stored
 
 HeadsOf = Callable[[list[str]], list[list[str | bytes | int]]]
@@ -85,25 +86,18 @@ class Interest:
     def send(port: Port, names: Iterable[str], heads_of: HeadsOf) -> None:
         """Tell one worker the heads of some logs."""
         heads = heads_of(list(names))
-        for start in range(0, len(heads), ITEMS_PER_MESSAGE):
-            port.send(Heads(heads[start : start + ITEMS_PER_MESSAGE]))
+        for chunk in chunks(heads, count_max=ITEMS_PER_MESSAGE):
+            port.send(Heads(list(chunk)))
 
 
 def batches(name: str, rows: list[Stored]) -> list[Batch]:
     """Return committed rows of one log as bus batches of at most one record each."""
-    found: list[Batch] = []
-    start = size = 0
-    for index, row in enumerate(rows):
-        length = len(row.packed)
-        if index > start and size + length > limits.RECORD_CONTENT_BYTES_MAX:
-            found.append(_batch(name, rows[start:index]))
-            start, size = index, 0
-        size += length
-    found.append(_batch(name, rows[start:]))
-    return found
+    sizes = [len(row.packed) for row in rows]
+    pieces = chunks(rows, sizes=sizes, bytes_max=limits.RECORD_CONTENT_BYTES_MAX)
+    return [_batch(name, piece) for piece in pieces]
 
 
-def _batch(name: str, rows: list[Stored]) -> Batch:
+def _batch(name: str, rows: Sequence[Stored]) -> Batch:
     last = rows[-1]
     content = last.packed if len(rows) == 1 else b"".join([row.packed for row in rows])
     return Batch(name, rows[0].prev, last.epoch, last.seq, len(rows), content)

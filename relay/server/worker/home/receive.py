@@ -20,7 +20,6 @@ from relay.bus.messages import (
     Unsubscribe,
     Who,
 )
-from relay.chat.entries import Submission
 from relay.chat.names import INBOX_PREFIX
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class FromMembers:
         # The values take the message type of their key; a dict cannot say that.
         self.handlers: Final[dict[type, Callable[[Port, Any], None]]] = {
             Attach: self._attach,
-            Submit: lambda port, m: home.submit(port, m.tag, Submission._make(m[1:])),
+            Submit: lambda port, m: home.submit(port, m.tag, m.submission),
             Subscribe: home.subscribe,
             Unsubscribe: self._unsubscribe,
             Presence: self._presence,

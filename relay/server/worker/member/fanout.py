@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.chat.entries import NO_EPOCH
+from relay.chunking import count_fitting
 from relay.server.worker.delivery.batch import EVENT, Batch
 
 if TYPE_CHECKING:
@@ -101,11 +102,6 @@ class Fanout:
 
 def _whole(events: list[bytes]) -> bytes:
     """Join the newest events that fit one record; each is whole."""
-    size = 0
-    kept: list[bytes] = []
-    for event in reversed(events):
-        size += len(event)
-        if size > limits.RECORD_CONTENT_BYTES_MAX:
-            break
-        kept.append(event)
-    return b"".join(reversed(kept))
+    newest = events[::-1]
+    count = count_fitting(map(len, newest), limits.RECORD_CONTENT_BYTES_MAX)
+    return b"".join(reversed(newest[:count]))

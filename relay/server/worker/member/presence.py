@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.bus.messages import ITEMS_PER_MESSAGE, Presence, Unsubscribe
+from relay.chunking import chunks
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -47,5 +48,5 @@ class PresenceReports:
 def send_presence(port: Port, feed: Feed, names: set[str]) -> None:
     """Tell a log's home how many connections of some names there are here."""
     changes = feed.presence(names)
-    for start in range(0, len(changes), ITEMS_PER_MESSAGE):
-        port.send(Presence(feed.log, changes[start : start + ITEMS_PER_MESSAGE]))
+    for chunk in chunks(changes, count_max=ITEMS_PER_MESSAGE):
+        port.send(Presence(feed.log, list(chunk)))

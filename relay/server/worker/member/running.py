@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from relay import limits
+from relay.chunking import chunks
 from relay.server.worker.delivery.batch import Batch
 
 
@@ -36,20 +39,17 @@ class RunningBatch:
             epoch: the epoch of the entry before the first one (what a reader's cursor holds).
         """
         pieces, self._pieces, self.size = self._pieces, [], 0
+        if len(pieces) == 1:  # the lone message
+            return [_join(log, epoch, pieces)]
         batches: list[Batch] = []
-        start = size = 0
-        for index, piece in enumerate(pieces):
-            length = len(piece[4])
-            if index > start and size + length > limits.RECORD_CONTENT_BYTES_MAX:
-                batches.append(_join(log, epoch, pieces[start:index]))
-                epoch = pieces[index - 1][1]
-                start, size = index, 0
-            size += length
-        batches.append(_join(log, epoch, pieces[start:]))
+        sizes = [len(piece[4]) for piece in pieces]
+        for chunk in chunks(pieces, sizes=sizes, bytes_max=limits.RECORD_CONTENT_BYTES_MAX):
+            batches.append(_join(log, epoch, chunk))
+            epoch = chunk[-1][1]
         return batches
 
 
-def _join(log: str, epoch: bytes, pieces: list[tuple[int, bytes, int, int, bytes]]) -> Batch:
+def _join(log: str, epoch: bytes, pieces: Sequence[tuple[int, bytes, int, int, bytes]]) -> Batch:
     content = pieces[0][4] if len(pieces) == 1 else b"".join([piece[4] for piece in pieces])
     count = sum([piece[3] for piece in pieces])
     return Batch(log, epoch, pieces[0][0], pieces[-1][2], count, content)

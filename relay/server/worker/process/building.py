@@ -148,6 +148,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         reader_of=needs.reader_of,
         wall_clock_ns=time.time_ns,
         interest=interest,
+        clock=clock,
         commits=(
             CommitsInLoop()
             if needs.run_in_thread is None

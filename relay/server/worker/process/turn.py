@@ -106,7 +106,7 @@ class Turn:
         # What asked for a turn up to here, the steps that follow do. Another one is needed only
         # for what comes from here on, and for what the own home was sent meanwhile.
         self._wakeup.begun()
-        if self._own_home.to_home.queue:
+        if self._own_home.to_home.queue or self._home.more:
             self._wakeup.request()
         self.flush_links()
         repairing_on = bool(self._feeds.to_repair) and self._repair.run()
@@ -134,7 +134,7 @@ class Turn:
         while True:
             if to_home.queue:
                 own.deliver_to_home(self._home, handlers)
-            self._home.commit()
+            self._home.commit(now)
             if presence.to_report:
                 presence.send()
             if rosters.changed or now >= rosters.due_at:
@@ -149,7 +149,7 @@ class Turn:
         wakes_at = self._rosters.due_at
         for feed in self._feeds.to_distribute:
             wakes_at = min(wakes_at, feed.rest_until)
-        if self._home.waits_for_checkpoint:
+        if self._home.held:
             wakes_at = min(wakes_at, now + HELD_S)
         if self._feeds.to_repair:
             wakes_at = min(wakes_at, now + repairing.RETRY_S)

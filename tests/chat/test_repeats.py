@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.store.repeats import Descent, Stack, below, pushed, rebuilt
+from relay.chat.repeats import Descent, Stack, below, pushed, rebuilt
 
 
 class Chain:

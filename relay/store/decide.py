@@ -1,0 +1,164 @@
+"""Deciding about a batch: what becomes of each submission, given what is committed. No I/O.
+
+Each submission has its own outcome: one that cannot be stored changes nothing and does not touch
+its neighbours. Time and randomness are passed in, and what is chosen with them is in the changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relay import limits
+from relay.chat.dedup import Place, place
+from relay.chat.entries import Submission, committed
+from relay.chat.repeats import pushed
+from relay.store.log import (
+    Expected,
+    IdConflict,
+    LogRefused,
+    Outcome,
+    Repeated,
+    Stored,
+    UnknownOutcome,
+)
+from relay.store.state import (
+    DAMAGED,
+    LOGS_MAX,
+    SEQ_BITS,
+    SEQ_MASK,
+    UNREADABLE,
+    Changes,
+    LogEnd,
+    ProducerEnd,
+    View,
+)
+
+Pack = Callable[[tuple[object, ...]], bytes]
+"""An entry's fields -> the bytes that readers get."""
+
+
+class Decision:
+    """Decides about one batch, each submission knowing what was accepted before it."""
+
+    __slots__ = (
+        "_accepted", "_batch", "_entries", "_generation", "_indexed", "_next_log_id", "_now_ms",
+        "_outcomes", "_pack", "_random_bytes", "_view", "changes",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        view: View,
+        *,
+        now_ms: int,
+        pack: Pack,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        """Begin with nothing accepted.
+
+        Args:
+            view: what is committed; changed by this.
+            now_ms: the time of the entries, unless their log's last one is later.
+            pack: makes the bytes of an entry that readers get.
+            random_bytes: for new epochs.
+        """
+        self._view = view
+        self._generation = view.generation
+        self._now_ms = now_ms
+        self._pack = pack
+        self._random_bytes = random_bytes
+        self._next_log_id = view.next_log_id
+        self._batch: list[Submission] = []
+        self._outcomes: list[Outcome] = []
+        self._accepted: dict[tuple[str, bytes, int], tuple[Stored, Submission]] = {}
+        """What this batch has appended, as far as somebody asked, up to ``_indexed``."""
+        self._indexed = 0
+        self.changes = Changes(view.logs, view.producers)
+        self._entries = self.changes.entries
+
+    def decide(self, batch: list[Submission]) -> list[Outcome]:
+        """Return the outcomes of as many submissions, from the first on, as the view is for."""
+        assert not self._batch
+        self._batch, outcomes = batch, self._outcomes
+        offer = self.offer
+        for end, submission in zip(self._view.ends, batch, strict=False):
+            outcomes.append(offer(end, submission))
+        return outcomes
+
+    def offer(self, end: ProducerEnd, submission: Submission) -> Outcome:
+        """Decide about one submission, given the end of its producer."""
+        counter = submission.counter
+        if counter != end.counter + 1:
+            return self._not_next(end, submission)
+        state = end.log
+        prev = state.seq
+        seq = prev + 1
+        epoch = state.epoch
+        begins = state.generation != self._generation
+        if begins:
+            if state.id == 0 and self._next_log_id > LOGS_MAX:
+                return LogRefused(f"its partition holds {LOGS_MAX} logs and takes no new one")
+            epoch = self._random_bytes(limits.EPOCH_BYTES)
+        if seq > SEQ_MASK:
+            return LogRefused(f"the log holds {SEQ_MASK} messages and takes no more")
+        time_ms = state.time_ms
+        if self._now_ms > time_ms:  # time in a log never goes back
+            time_ms = self._now_ms
+        try:
+            packed = self._pack(committed(submission, epoch, seq, prev, time_ms))
+        except (ValueError, TypeError, OverflowError) as error:
+            return LogRefused(f"it cannot be packed ({type(error).__name__})")
+        # Nothing has changed before this line, and nothing fails after it.
+        if begins:
+            self._begin_epoch(submission.log, state, epoch)
+        state.seq = seq
+        state.time_ms = time_ms
+        chain, jump, end.stack = pushed(end.stack, counter, seq)
+        end.counter = counter
+        self._entries.append((state.id << SEQ_BITS | seq, time_ms, chain, jump, packed))
+        return Stored(epoch, seq, prev, packed)
+
+    def _begin_epoch(self, name: str, state: LogEnd, epoch: bytes) -> None:
+        """Invariant "Epochs are segments"; a new log is the simplest case of it."""
+        if state.id == 0:
+            state.id = self._next_log_id
+            self._next_log_id += 1
+            self.changes.new_logs.append((state.id, name))
+        state.epoch = epoch
+        state.first_seq = state.seq + 1
+        state.generation = self._generation
+        self.changes.new_epochs.append((state.id, state.first_seq, epoch, state.generation))
+
+    # --- what is not appended -------------------------------------------------------------------
+    def _not_next(self, end: ProducerEnd, submission: Submission) -> Outcome:
+        if end is UNREADABLE:
+            return LogRefused("the log is damaged: restore it from a backup")
+        match place(submission.counter, end.counter):
+            case Place.SKIPPED:
+                return Expected(end.counter + 1)
+            case Place.UNKNOWN:
+                return UnknownOutcome()
+            case Place.USED_LONG_AGO:
+                return IdConflict(0)
+            case where:
+                assert where is Place.USED
+        key = submission.log, submission.producer, submission.counter
+        if submission.counter > end.committed:
+            stored, first = self._accepted_now(key)
+            if first.content != submission.content:
+                return IdConflict(stored.seq)
+            return Repeated(stored.epoch, stored.seq)
+        found = self._view.originals[key]
+        if found is DAMAGED:
+            return LogRefused("the entry of this counter is damaged: restore it from a backup")
+        if found.seq and found.content != submission.content:
+            return IdConflict(found.seq)
+        return Repeated(found.epoch, found.seq)
+
+    def _accepted_now(self, key: tuple[str, bytes, int]) -> tuple[Stored, Submission]:
+        """Return what this batch has appended under an id: an index is made when it is needed."""
+        for index in range(self._indexed, len(self._outcomes)):
+            outcome, one = self._outcomes[index], self._batch[index]
+            if type(outcome) is Stored:
+                self._accepted[one.log, one.producer, one.counter] = outcome, one
+        self._indexed = len(self._outcomes)
+        return self._accepted[key]

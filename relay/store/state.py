@@ -1,0 +1,121 @@
+"""What a partition's writer knows and changes, as plain data: the input and the output of deciding.
+
+A commit is made in three steps. A ``View`` is read (``view``). ``decide`` turns it and a batch into
+outcomes and ``Changes``, without I/O. The changes are made durable and applied (``apply``). The
+epochs and times that were chosen are in them: applying them gives the same state anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from relay.chat.entries import NO_EPOCH, Content
+from relay.chat.repeats import Stack
+
+SEQ_BITS: Final = 40
+"""An entry's rowid is ``log_id << 40 | seq``: the primary key (log, seq) in one integer, which is
+the cheapest key SQLite has, and keeps large bodies out of the tree's inner pages."""
+SEQ_MASK: Final = (1 << SEQ_BITS) - 1
+LOGS_MAX: Final = (1 << (63 - SEQ_BITS)) - 1
+
+ProducerKey = tuple[str, bytes]
+"""(log, producer)."""
+EntryRow = tuple[int, int, int, int, bytes]
+"""As in the table ``entry``: row id, time, chain, jump, packed."""
+
+
+def row_id(log_id: int, seq: int) -> int:
+    """Return the primary key of an entry."""
+    return log_id << SEQ_BITS | seq
+
+
+@dataclass(slots=True)
+class LogEnd:
+    """The end of one log. ``id`` 0: it does not exist yet."""
+
+    id: int
+    epoch: bytes
+    first_seq: int
+    """Where that epoch begins."""
+    seq: int
+    time_ms: int
+    generation: int
+
+    def copy(self) -> LogEnd:
+        """Return one that can be changed."""
+        return LogEnd(self.id, self.epoch, self.first_seq, self.seq, self.time_ms, self.generation)
+
+
+NO_LOG: Final = LogEnd(0, NO_EPOCH, 0, 0, 0, -1)
+
+
+@dataclass(slots=True)
+class ProducerEnd:
+    """The last entry of one producer in one log. ``counter`` 0: not known."""
+
+    log: LogEnd
+    counter: int
+    stack: Stack
+    committed: int
+    """The counter when the view was read."""
+
+
+UNREADABLE: Final = ProducerEnd(NO_LOG, -1, (), -1)
+"""In the place of an end that is on a damaged page. No counter is the next one of it."""
+
+
+class Original(NamedTuple):
+    """The entry that a committed counter was used for."""
+
+    seq: int
+    """0: it is no longer kept."""
+    epoch: bytes
+    content: Content | None
+
+
+DAMAGED: Final = Original(0, b"", None)
+"""An entry that cannot be read."""
+
+
+class View:
+    """What is committed, as far as one batch needs it. It is used up by the decision about it."""
+
+    __slots__ = ("ends", "generation", "logs", "next_log_id", "originals", "producers")
+
+    def __init__(self, generation: int) -> None:
+        """Begin with nothing.
+
+        Args:
+            generation: the file's: logs whose epoch is of another one begin a new epoch.
+        """
+        self.generation = generation
+        self.logs: dict[str, LogEnd] = {}
+        self.producers: dict[ProducerKey, ProducerEnd] = {}
+        self.ends: list[ProducerEnd] = []
+        """Of the producer of each submission; as many of them as these can be decided about."""
+        self.originals: dict[tuple[str, bytes, int], Original] = {}
+        """By (log, producer, counter), for the counters of the batch that were used before it."""
+        self.next_log_id = 0
+        """Known when a log of the batch does not exist yet."""
+
+
+class Changes:
+    """All that a batch changes. Applying it needs no clock, no randomness and no decision."""
+
+    __slots__ = ("entries", "logs", "new_epochs", "new_logs", "producers")
+
+    def __init__(self, logs: dict[str, LogEnd], producers: dict[ProducerKey, ProducerEnd]) -> None:
+        """Begin with none.
+
+        Args:
+            logs: how the logs of the batch end; kept up to date by who decides.
+            producers: likewise its producers. Some may not have changed.
+        """
+        self.new_logs: list[tuple[int, str]] = []
+        """(log id, name)."""
+        self.new_epochs: list[tuple[int, int, bytes, int]] = []
+        """(log id, first seq, epoch, generation)."""
+        self.entries: list[EntryRow] = []
+        self.logs = logs
+        self.producers = producers
