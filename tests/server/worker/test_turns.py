@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from relay.bus.link import Link
-from relay.wire.envelopes import Ack, EntryMessage, Join, Joined, Live
+from relay.wire.envelopes import Ack, EntryMessage, Join, Joined, Live, Roster
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
 
@@ -47,6 +47,7 @@ async def test_a_send_to_the_own_home_is_one_turn_and_one_record(single: Cluster
     worker = single.workers[0]
     client = await TestClient.login(worker, "client")
     await client.join(LOG)
+    await client.expect(Roster)  # the last that a join brings
     await _at_rest(worker)
     records = client.records
     with _turns(worker) as turns:
@@ -66,6 +67,7 @@ async def test_a_send_to_another_home_is_one_write_each_way(
     home, other = cluster.home(LOG), cluster.other(LOG)
     client = await TestClient.login(other, "client")
     await client.join(LOG)
+    await client.expect(Roster)
     for worker in (home, other):
         await _at_rest(worker)
     writes: list[int] = []
