@@ -9,22 +9,28 @@ import resource
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 import setproctitle
 
 from relay.chat.partition import PARTITIONS
 from relay.server import logs
+from relay.server.context import AGENT_SOCKET, AgentContext, WorkerContext
+from relay.server.metrics import WORKER
 from relay.server.supervisor import listener, runtime_directory
-from relay.server.supervisor.supervisor import Plant, Supervisor
+from relay.server.supervisor.roles import Launch, Role
+from relay.server.supervisor.supervisor import Supervisor, SupervisorConfig
 from relay.settings import WORKERS_MAX, Settings
 from relay.store.directory import DataDirectory
 
-if TYPE_CHECKING:
-    from relay.server.context import AgentContext, WorkerContext
-
 KEY_FILE: Final = "server.key"
+AGENT: Final = "agent"
+AGENT_BOOT_TIMEOUT_S: Final = 120.0
+"""The first start generates the key; 8192 bits take up to a minute."""
+WORKER_BOOT_TIMEOUT_S: Final = 30.0
+WORKER_FAILED: Final = 3
+"""Exit code when a worker cannot boot (gunicorn's)."""
 FILES_RESERVED: Final = 512
 """File descriptors of a worker that are not clients: partitions, the bus, the listeners."""
 CONNECTIONS_DERIVED_MAX: Final = 100_000
@@ -40,7 +46,7 @@ def check(settings: Settings) -> None:
 
 
 def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
-    """Run the server until it is told to stop. Returns the exit code.
+    """Run the server until it is asked to stop. Returns the exit code.
 
     ``announce`` is called once, when every worker serves, with the addresses as clients write them.
 
@@ -52,7 +58,7 @@ def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file holds keys and messages
     os.umask(0o077)  # and SQLite's files hold messages: an old directory may be open to others
 
-    # 1. The data directory first: who holds its lock may clean up behind a dead run.
+    # 1. The data directory first: whoever holds its lock may clean up after a dead run.
     directory = DataDirectory(Path(settings.store.data).expanduser().absolute())
     lock = directory.lock()
 
@@ -60,7 +66,7 @@ def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
     runtime = runtime_directory.prepare(settings.server.runtime, directory.path)
     listeners = listener.bind_all(settings.server.bind)
 
-    # 3. What a 0 stands for.
+    # 3. The values that 0 in a setting stands for.
     settings = _resolve(settings, directory.path, runtime)
     log.info(
         "starting",
@@ -77,23 +83,78 @@ def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
     gc.collect()
     gc.freeze()
     supervisor = Supervisor(
-        Plant(
-            settings=settings,
+        SupervisorConfig(
+            roles=_roles(settings, listeners, directory.path, runtime),
             listeners=listeners,
-            data=directory.path,
-            runtime=runtime,
-            key_path=directory.path / KEY_FILE,
-            boot_id=_BOOT_ID.read_text(encoding="ascii").strip(),
             partitions=PARTITIONS,
-            worker_main=_worker_main,
-            agent_main=_agent_main,
-            announce=lambda fingerprint: announce(_addresses(fingerprint, listeners)),
+            heartbeat_timeout_s=settings.server.worker_timeout_s,
+            graceful_timeout_s=settings.server.graceful_timeout_s,
+            on_serving=lambda texts: announce(_addresses(texts[AGENT], listeners)),
             close_in_child=lock.close,
         )
     )
     code = supervisor.run()
     runtime_directory.clean_up(runtime)
     return code
+
+
+def _roles(
+    settings: Settings, listeners: tuple[socket.socket, ...], data: Path, runtime: Path
+) -> tuple[Role, ...]:
+    """Return the table of processes that a server consists of."""
+    boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
+
+    def run_agent(launch: Launch) -> int:
+        return _agent_main(
+            AgentContext(
+                settings=settings,
+                socket_path=runtime / AGENT_SOCKET,
+                key_path=data / KEY_FILE,
+                scoreboard=launch.scoreboard,
+                expected_fingerprint=launch.text,
+                parent_fd=launch.parent_fd,
+                ready_fd=launch.ready_fd,
+            )
+        )
+
+    def run_worker(launch: Launch) -> int:
+        return _worker_main(
+            WorkerContext(
+                index=launch.index,
+                generation=launch.generation,
+                settings=settings,
+                listeners=listeners,
+                scoreboard=launch.scoreboard,
+                runtime=runtime,
+                data=data,
+                boot_id=boot_id,
+                parent_fd=launch.parent_fd,
+                ready_fd=launch.ready_fd,
+            )
+        )
+
+    return (
+        Role(
+            name=AGENT,
+            title="key agent",
+            run=run_agent,
+            boot_timeout_s=AGENT_BOOT_TIMEOUT_S,
+            boot_failure_code=1,
+        ),
+        Role(
+            name="worker",
+            title="worker {index}",
+            run=run_worker,
+            boot_timeout_s=WORKER_BOOT_TIMEOUT_S,
+            boot_failure_code=WORKER_FAILED,
+            count=settings.server.workers,
+            indexed=True,
+            needs=(AGENT,),
+            accepts_clients=True,
+            owns_partitions=True,
+            metrics=WORKER,
+        ),
+    )
 
 
 def _worker_main(context: WorkerContext) -> int:

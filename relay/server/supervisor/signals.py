@@ -39,8 +39,8 @@ class SignalQueue:
             numbers.append(self._numbers.popleft())
         return numbers
 
-    def forget(self) -> None:
-        """In a forked child: back to the defaults. INT from the terminal is the supervisor's."""
+    def reset_in_child(self) -> None:
+        """Restore the defaults. INT from the terminal is the supervisor's."""
         signal.set_wakeup_fd(-1)
         for number in HANDLED:
             signal.signal(number, signal.SIG_DFL)

@@ -1,4 +1,6 @@
-"""A supervisor with tiny children, as a program: ``python -m tests.server.supervisor.plant DIR N``.
+"""A supervisor with tiny children, as a program.
+
+``python -m tests.server.supervisor.small_server DIR WORKERS SETTINGS``
 
 The children open nothing. What they do wrong is decided by files in DIR, so that a test can change
 it while they run.
@@ -19,25 +21,25 @@ import msgspec
 
 from relay.errors import StartError
 from relay.server import logs
-from relay.server.context import AgentContext, WorkerContext
-from relay.server.supervisor.supervisor import Plant, Supervisor
-from relay.settings import Log, Server, Settings
+from relay.server.metrics import WORKER
+from relay.server.supervisor.roles import Launch, Role
+from relay.server.supervisor.supervisor import Supervisor, SupervisorConfig
+from relay.settings import Log, Server
 
 PARTITIONS = 16
 HEARTBEAT_S = 0.05
 
 
-def worker_main(context: WorkerContext) -> int:
-    directory = context.data
-    if (directory / "worker-says-no").exists():
-        os.write(context.ready_fd, b"E no such luck\n")
+def worker_main(directory: Path, launch: Launch) -> int:
+    if (directory / "worker-refuses").exists():
+        os.write(launch.ready_fd, b"E no such luck\n")
         return 3
     if (directory / "worker-dies-at-boot").exists():
         return 7
     stopped: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGQUIT or not (directory / "worker-is-deaf").exists():
+        if number == signal.SIGQUIT or not (directory / "worker-ignores-term").exists():
             stopped.append(number)
 
     def hang(number: int, frame: FrameType | None) -> None:
@@ -46,37 +48,37 @@ def worker_main(context: WorkerContext) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGQUIT, stop)
     signal.signal(signal.SIGUSR1, hang)
-    row = context.scoreboard.row(context.index)
+    row = launch.scoreboard.row(launch.index)
     row.set("heartbeat_ns", time.monotonic_ns())
     row.add("accepted")
-    os.write(context.ready_fd, b"R\n")
+    os.write(launch.ready_fd, b"R\n")
     if (directory / "worker-crashes").exists():
         return 9
     while not stopped:
         row.set("heartbeat_ns", time.monotonic_ns())
-        if select.select([context.parent_fd], [], [], HEARTBEAT_S)[0]:
+        if select.select([launch.parent_fd], [], [], HEARTBEAT_S)[0]:
             return 0
     name = signal.Signals(stopped[0]).name
     owned = [
         p
         for p in range(PARTITIONS)
-        if context.scoreboard.owner(p) == (context.index, context.generation)
+        if launch.scoreboard.owner(p) == (launch.index, launch.generation)
     ]
-    (directory / f"stopped-{context.index}").write_text(f"{name} {row.get('accepted')} {owned}")
+    (directory / f"stopped-{launch.index}").write_text(f"{name} {row.get('accepted')} {owned}")
     return 0
 
 
-def agent_main(context: AgentContext) -> int:
-    if (context.key_path.parent / "agent-says-no").exists():
-        os.write(context.ready_fd, b"E no key for you\n")
+def agent_main(directory: Path, launch: Launch) -> int:
+    if (directory / "agent-refuses").exists():
+        os.write(launch.ready_fd, b"E no key for you\n")
         return 3
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
-    row = context.scoreboard.row(0)
-    os.write(context.ready_fd, b"R fingerprint\n")
+    row = launch.scoreboard.row(0)
+    os.write(launch.ready_fd, b"R fingerprint\n")
     while not stopped:
         row.set("heartbeat_ns", time.monotonic_ns())
-        if select.select([context.parent_fd], [], [], HEARTBEAT_S)[0]:
+        if select.select([launch.parent_fd], [], [], HEARTBEAT_S)[0]:
             return 0
     return 0
 
@@ -98,21 +100,38 @@ def main() -> int:
     limit_forks(directory)
     server = msgspec.json.decode(sys.argv[3], type=dict[str, float])
     logs.set_up(Log(format="json"))
-    plant = Plant(
-        settings=Settings(server=msgspec.structs.replace(Server(workers=workers), **server)),
+    settings = msgspec.structs.replace(Server(workers=workers), **server)
+    config = SupervisorConfig(
+        roles=(
+            Role(
+                name="agent",
+                title="key agent",
+                run=lambda launch: agent_main(directory, launch),
+                boot_timeout_s=120,
+                boot_failure_code=1,
+            ),
+            Role(
+                name="worker",
+                title="worker {index}",
+                run=lambda launch: worker_main(directory, launch),
+                boot_timeout_s=30,
+                boot_failure_code=3,
+                count=workers,
+                indexed=True,
+                needs=("agent",),
+                owns_partitions=True,
+                metrics=WORKER,
+            ),
+        ),
         listeners=(),
-        data=directory,
-        runtime=directory,
-        key_path=directory / "server.key",
-        boot_id="boot",
         partitions=PARTITIONS,
-        worker_main=worker_main,
-        agent_main=agent_main,
-        announce=lambda fingerprint: print(fingerprint, flush=True),
+        heartbeat_timeout_s=settings.worker_timeout_s,
+        graceful_timeout_s=settings.graceful_timeout_s,
+        on_serving=lambda texts: print(texts["agent"], flush=True),
         close_in_child=lambda: None,
     )
     try:
-        return Supervisor(plant).run()
+        return Supervisor(config).run()
     except StartError as error:
         print(error, file=sys.stderr)
         return error.exit_code
