@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
@@ -77,8 +76,6 @@ def fork(title: str, main: Callable[[int], int], reset: Callable[[], None]) -> P
     parent = os.getpid()
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(read_fd, False)
-    sys.stdout.flush()
-    sys.stderr.flush()
     # A signal between the fork and ``reset`` would run the supervisor's handler in the child.
     mask = block_all()
     try:
@@ -114,13 +111,8 @@ def _run_child(
     except BaseException:
         log.critical("process_failed", exc_info=True)
     finally:
-        # Not sys.exit: the stack below is the supervisor's, and so are its clean-ups.
-        logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except OSError:
-                continue
+        # Not sys.exit: the stack below is the supervisor's, and so are its clean-ups and what its
+        # streams may still hold. The log holds nothing back.
         os._exit(code)
 
 

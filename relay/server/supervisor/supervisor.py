@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import select
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from relay.errors import StartError
+from relay.server import logs
 from relay.server.scoreboard import Row, Scoreboard
 from relay.server.supervisor import process
 from relay.server.supervisor.plan import (
@@ -28,10 +30,12 @@ from relay.server.supervisor.plan import (
     wake_at,
 )
 from relay.server.supervisor.roles import Launch, Role
-from relay.server.supervisor.signals import STOP, SignalQueue
+from relay.server.supervisor.signals import STOP, WITHOUT_EFFECT, SignalQueue
 
 LATE_S: Final = 1.0
 """The supervisor woke up so much too late: it was stopped itself, or the machine was."""
+LOST_LINES_RETRY_S: Final = 1.0
+"""Between attempts to log how many lines were lost."""
 log = logging.getLogger("relay.supervisor")
 
 
@@ -68,6 +72,10 @@ class Supervisor:
         """By role: the text that its first ready child sent."""
         self._failure: StartError | None = None
         """Why the start failed; None as long as it did not."""
+        self._lost_lines = 0
+        """Of the log, in all processes, that were reported."""
+        self._lost_lines_at_s = math.inf
+        """When the next report may be attempted."""
 
     def run(self) -> int:
         """Run until everything has ended. Returns the exit code.
@@ -81,12 +89,15 @@ class Supervisor:
             now = time.monotonic()
             for action in plan(state, now):
                 if isinstance(action, Finish):
+                    self._lost_lines_at_s = now
+                    self._report_lost_lines(now)
                     log.info("stopped")
                     if self._failure is not None:
                         raise self._failure
                     return 0
                 self._do(action, now)
-            self._wait(wake_at(state, now))
+            self._report_lost_lines(now)
+            self._wait(min(wake_at(state, now), self._lost_lines_at_s))
             now = time.monotonic()
             for number in self._signals.take():
                 self._handle_signal(number, now)
@@ -171,7 +182,9 @@ class Supervisor:
     def _run(self, child: Child, generation: int, ready_fd: int) -> int:
         """In a child: run its program."""
         role = child.role
-        self._row(child).set("pid", os.getpid())
+        row = self._row(child)
+        row.set("pid", os.getpid())
+        logs.reset_in_child(lambda: row.add("log_lines_lost"))
         if not role.accepts_clients:
             for listener in self._config.listeners:
                 listener.close()
@@ -239,12 +252,26 @@ class Supervisor:
         if number in STOP:
             timeout_s = self._config.graceful_timeout_s
             self._state.stop(now, timeout_s)
-            log.info("stopping", extra={"signal": signal.Signals(number).name})
+            log.info("stopping", extra={"signal": _name(number)})
         elif number == signal.SIGQUIT:
             self._state.stop_quickly(now)
             log.info("stopping", extra={"signal": "SIGQUIT"})
         elif number == signal.SIGHUP:
             log.warning("reload_ignored", extra={"reason": "settings are read at the start only"})
+        elif number in WITHOUT_EFFECT:
+            reason = "the log is stderr, there is no file to open again"
+            log.warning("signal_ignored", extra={"signal": _name(number), "reason": reason})
+
+    def _report_lost_lines(self, now: float) -> None:
+        lost = logs.lost() + sum(
+            self._row(child).get("log_lines_lost") for child in self._state.children
+        )
+        if lost == self._lost_lines:
+            self._lost_lines_at_s = math.inf
+        elif now >= self._lost_lines_at_s or self._lost_lines_at_s == math.inf:
+            if logs.report_lost(lost - self._lost_lines):
+                self._lost_lines = lost
+            self._lost_lines_at_s = now + LOST_LINES_RETRY_S
 
     def _read_heartbeats(self) -> None:
         for child in self._state.children:
@@ -269,6 +296,10 @@ class Supervisor:
                 ]
                 event = f"{role.name}s"
                 log.info(event, extra={event: table})
+
+
+def _name(number: int) -> str:
+    return signal.Signals(number).name
 
 
 def _random() -> float:

@@ -103,7 +103,11 @@ def test_a_crash_loop_is_slowed_down(run: Run, tmp_path: Path) -> None:
         ("worker-refuses", 3, "worker 0 cannot start: no such luck"),
         ("worker-dies-at-boot", 3, "it ended with exit code 7 before it was ready"),
         ("agent-refuses", 1, "no key for you"),
-        ("no-fork", 1, "key agent cannot start: it cannot be forked: Resource temporarily unavailable"),
+        (
+            "no-fork",
+            1,
+            "key agent cannot start: it cannot be forked: Resource temporarily unavailable",
+        ),
     ],
 )
 def test_a_child_that_cannot_boot_ends_everything(
