@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -62,40 +63,78 @@ def test_it_does_not_matter_how_it_is_started(tmp_path: Path, signals: str) -> N
         assert not events(relay, "open_files_limit_low")
 
 
-@pytest.mark.parametrize("closed", ["0, 1, 2", "2"])
-def test_closed_streams(tmp_path: Path, closed: str) -> None:
-    """No file, socket or pipe gets the number of a stream, into which somebody may write."""
-    launcher = (
-        f"import os, sys; [os.close(n) for n in ({closed},)];os.execv(sys.argv[1], sys.argv[1:])"
-    )
-    data = tmp_path / "data"
+def serving_workers(server: psutil.Process) -> int:
+    """How many of its workers say in their titles how many connections they have."""
+    titles = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        titles = [" ".join(child.cmdline()) for child in server.children()]
+    return sum("conns)" in title for title in titles)
+
+
+@contextlib.contextmanager
+def unheard_relay(data: Path, launcher: str, output: int) -> Iterator[tuple[psutil.Process, str]]:
+    """A relay whose output nobody reads: its supervisor, and its address."""
     command = relay_command("serve", "--bind", "127.0.0.1:0", "--data", data, "--workers", "2")
+    become = f"import os, sys\n{launcher}\nos.execv(sys.argv[1], sys.argv[1:])"
     process = subprocess.Popen(
-        [sys.executable, "-c", launcher, *command],
+        [sys.executable, "-c", become, *command],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
         start_new_session=True,
     )
     try:
         server = psutil.Process(process.pid)
-        wait_until(lambda: len(server.children()) == 3, "the children")
+        wait_until(lambda: serving_workers(server) == 2, "the start")
         [port] = [c.laddr.port for c in server.net_connections("inet") if c.status == "LISTEN"]
-        wait_until((data / "server.key").exists, "the key")
         key = load_private_key((data / "server.key").read_bytes(), os.urandom)
-        address = f"relay://{fingerprint(key.spki)}@127.0.0.1:{port}"
-        sent = run_relay("send", address, "lobby", text="hello\n")
-        assert sent.returncode == 0, sent.stderr
-        for one in [server, *server.children()]:
-            for number in range(3):
-                target = Path(f"/proc/{one.pid}/fd/{number}").readlink()
-                assert target == Path(os.devnull), (one, number)
+        yield server, f"relay://{fingerprint(key.spki)}@127.0.0.1:{port}"
         process.terminate()
         assert process.wait(30) == 0
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@pytest.mark.parametrize("closed", ["0, 1, 2", "2"])
+def test_closed_streams(tmp_path: Path, closed: str) -> None:
+    """No file, socket or pipe gets the number of a stream, into which somebody may write."""
+    launcher = f"[os.close(n) for n in ({closed},)]"
+    with unheard_relay(tmp_path / "data", launcher, subprocess.DEVNULL) as (server, address):
+        sent = run_relay("send", address, "lobby", text="hello\n")
+        assert sent.returncode == 0, sent.stderr
+        for one in [server, *server.children()]:
+            for number in range(3):
+                target = Path(f"/proc/{one.pid}/fd/{number}").readlink()
+                assert target == Path(os.devnull), (one, number)
+
+
+@pytest.mark.parametrize("reader", ["gone", "asleep"])
+def test_nobody_reads_what_it_prints(tmp_path: Path, reader: str) -> None:
+    """Address and log go to a pipe without a reader, or one that is full from the beginning."""
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write_fd, bytes(4096))
+    os.set_blocking(write_fd, True)
+    if reader == "gone":
+        os.close(read_fd)
+    with unheard_relay(tmp_path / "data", "", write_fd) as (server, address):
+        os.close(write_fd)
+        before = server.children()
+        for child in before:
+            child.kill()
+        wait_until(
+            lambda: len(now := server.children()) == 3 and not set(now) & set(before),
+            "all children replaced",
+        )
+        sent = run_relay("send", address, "lobby", text="hello\n")
+        assert sent.returncode == 0, sent.stderr
+    if reader != "gone":
+        os.close(read_fd)
 
 
 def test_signals_without_a_meaning_end_nothing(tmp_path: Path) -> None:
