@@ -1,4 +1,4 @@
-"""The links of one worker to all others: listen, dial, and know who is up.
+"""The links of one worker to all others: listen, dial, and keep track of which are up.
 
 Each worker listens on ``DIR/INDEX.GENERATION.sock`` (the directory is 0700). Of two workers the one
 with the greater generation dials, so that there is one link between two; it introduces itself, and
@@ -29,7 +29,7 @@ log = logging.getLogger("relay.bus")
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another worker, as the supervisor's table says."""
+    """Another worker, by the supervisor's table."""
 
     index: int
     generation: int
@@ -56,7 +56,7 @@ class Mesh:
             index: this worker's slot.
             generation: this worker's generation, unique among all that ever lived.
             peers: the other workers that should be up now.
-            owner: told of links and messages.
+            owner: receives events of links, and messages.
             wake: asks for a turn, at whose end ``flush`` is called.
             links: kept up to date with the links that are up, by the other worker's slot.
         """

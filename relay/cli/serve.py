@@ -39,8 +39,8 @@ log = logging.getLogger("relay.supervisor")
     metavar="FILE",
     help="A TOML file of settings.",
 )
-@click.option("--check-config", is_flag=True, help="Read the settings, say if they are right, end.")
-@click.option("--print-config", is_flag=True, help="Print every setting and its source, end.")
+@click.option("--check-config", is_flag=True, help="Check the settings and exit.")
+@click.option("--print-config", is_flag=True, help="Print every setting and its source, and exit.")
 def serve(
     config: Path | None,
     check_config: bool,

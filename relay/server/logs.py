@@ -86,7 +86,7 @@ class TextLines(logging.Formatter):
 
 
 class RepeatFilter(logging.Filter):
-    """Drops repeats of one event; the first line of the next window says how many."""
+    """Drops repeats of one event; the first line of the next window has their number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class OutputHandler(logging.Handler):
             self._count_lost()
 
     def write(self, record: logging.LogRecord) -> bool:
-        """Write a line; tell whether it was written."""
+        """Write a line; return whether it was written."""
         line = self.format(record) + "\n"
         return self.output.write(line.encode(errors="backslashreplace"))
 
@@ -176,7 +176,7 @@ class StderrLog(io.TextIOBase):
 
 
 def set_up(settings: Log, fd: int = 2) -> OutputHandler:
-    """Send the log to stderr as the settings say. Children of a fork inherit it."""
+    """Send the log to stderr in the format of the settings. Children of a fork inherit it."""
     as_text = settings.format == "text" or (settings.format == "auto" and os.isatty(fd))
     handler = OutputHandler(Output(fd))
     handler.setFormatter(TextLines() if as_text else JsonLines())
@@ -213,7 +213,7 @@ def lost() -> int:
 
 
 def report_lost(count: int) -> bool:
-    """Try to log that lines were lost; tell whether that could be written. Whatever the level."""
+    """Try to log that lines were lost; return whether it was written. Whatever the level."""
     record = log.makeRecord(
         log.name, logging.WARNING, "", 0, "log_lines_lost", (), None, extra={"count": count}
     )

@@ -1,4 +1,4 @@
-"""Shared memory that the supervisor and its children see: a row per process, and who owns what.
+"""Shared memory that the supervisor and its children see: a row per process, and which worker owns which partition.
 
 One anonymous mapping, made before the first fork, of aligned 64-bit cells. A cell is read and
 written in one machine access, so a reader never sees half a number; nothing spans two cells that
@@ -134,7 +134,7 @@ class Scoreboard:
         return Row(self._cells, start, self._layout)
 
     def owner(self, partition: int) -> Owner:
-        """Return who is the home of a partition."""
+        """Return the home of a partition."""
         packed: int = self._cells[self._partition(partition)]
         return Owner(packed >> _GENERATION_BITS, packed & (1 << _GENERATION_BITS) - 1)
 

@@ -38,7 +38,7 @@ log = logging.getLogger("relay.agent")
 
 
 def agent_main(context: AgentContext) -> int:
-    """Run the key agent until it is told to stop. Returns its exit code."""
+    """Run the key agent until it is asked to stop. Returns its exit code."""
     forbid_inspection()
     try:
         self_test()

@@ -45,7 +45,7 @@ class Role:
     """Exit code of the server when a process of this role cannot boot at the start."""
     count: int = 1
     indexed: bool = False
-    """True where the log tells its processes apart by number, even if there is only one."""
+    """True where the log names its processes by number, even if there is only one."""
     needs: tuple[str, ...] = ()
     """Roles whose processes must all be ready before one of this role is started."""
     accepts_clients: bool = False

@@ -207,7 +207,7 @@ class Supervisor:
         if word != "R":
             self._on_boot_failure(child, text, now)
             if self._failure is not None and not child.role.indexed:
-                # The only process of its kind speaks for the server: its message is enough.
+                # The only process of its role: which process it was adds nothing for a person.
                 self._failure = StartError(text, child.role.boot_failure_code)
             return
         self._texts.setdefault(child.role.name, text)

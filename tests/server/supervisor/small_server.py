@@ -84,7 +84,7 @@ def agent_main(directory: Path, launch: Launch) -> int:
 
 
 def limit_forks(directory: Path) -> None:
-    """Let fork fail as the kernel does at its limit of processes, while a file says so."""
+    """Let fork fail as the kernel does at its limit of processes, while a file exists."""
     fork = os.fork
 
     def limited() -> int:

@@ -150,7 +150,7 @@ def test_a_fork_that_fails_is_tried_again(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop(run: Run, tmp_path: Path, number: signal.Signals) -> None:
-    """Exit code 0; workers are told by TERM; the agent goes last; nothing stays."""
+    """Exit code 0; workers get TERM; the agent ends last; nothing stays."""
     server = run(2)
     server.wait_ready()
     children = server.children()
