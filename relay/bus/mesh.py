@@ -107,7 +107,7 @@ class Mesh:
         try:
             await self._listen()
         except OSError as error:
-            log.error("bus_socket_failed", extra={"path": path, "reason": error.strerror})
+            log.warning("bus_socket_failed", extra={"path": path, "reason": error.strerror})
         else:
             log.warning("bus_socket_replaced", extra={"path": path})
 

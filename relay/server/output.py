@@ -5,9 +5,9 @@ them would change *their* descriptor, for it belongs to the open file and not to
 kind of file has its own way:
 
 - A pipe or terminal is opened once more through /proc, which makes an open file of our own.
-- Where that is refused (a pipe of another user), each write to a pipe has the flag RWF_NOWAIT; where that
-  is refused, too, poll(2) is asked before each write, which is at most PIPE_BUF for a pipe and one
-  byte for a terminal, because a terminal that has room for less waits for the rest.
+- Where that is refused (a pipe of another user), each write to a pipe has the flag RWF_NOWAIT;
+  where that is refused, too, poll(2) is asked before each write, which is at most PIPE_BUF for a
+  pipe and one byte for a terminal, because a terminal that has room for less waits for the rest.
 - Each write to a socket has the flag RWF_NOWAIT.
 - A regular file never makes anybody wait but for its disk, on which the messages are, too; opened
   again it would have an offset of its own and overwrite what others wrote.

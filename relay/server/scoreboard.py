@@ -1,4 +1,4 @@
-"""Shared memory that the supervisor and its children see: a row per process, and which worker owns which partition.
+"""Shared memory of the supervisor and its children: a row per process, and who owns what.
 
 One anonymous mapping, made before the first fork, of aligned 64-bit cells. A cell is read and
 written in one machine access, so a reader never sees half a number; nothing spans two cells that

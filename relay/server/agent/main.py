@@ -118,6 +118,6 @@ async def _listen_again(service: Service, listener: NamedListener) -> None:
     try:
         await service.listen(listener.open())
     except OSError as error:
-        log.error("agent_socket_failed", extra={"path": path, "reason": error.strerror})
+        log.warning("agent_socket_failed", extra={"path": path, "reason": error.strerror})
     else:
         log.warning("agent_socket_replaced", extra={"path": path})
