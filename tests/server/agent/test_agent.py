@@ -223,6 +223,21 @@ async def test_kill_the_agent_under_a_client(tmp_path: Path) -> None:
         assert second.wait(30) == 0
 
 
+async def test_a_socket_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    """Who comes later finds the agent, although a cleaner was there before."""
+    with agent_process(tmp_path) as process:
+        first_line(process)
+        path = tmp_path / "agent.sock"
+        path.unlink()
+        client = AgentClient(path)
+        await client.connect()
+        assert path.stat().st_mode & 0o777 == 0o600
+        client.close()
+        process.terminate()
+        assert process.wait(30) == 0
+    assert not path.exists()
+
+
 def test_the_agent_leaves_with_the_supervisor(tmp_path: Path) -> None:
     with agent_process(tmp_path) as process:
         first_line(process)
