@@ -63,19 +63,23 @@ class NamedListener:
 
 
 def make_private_directory(path: Path) -> None:
-    """Make a directory of mode 0700, or check that the one that is there is ours, and close it.
+    """Make a directory of mode 0700, or check that the one that is there is ours alone.
+
+    An empty one that is open to others is closed; of one that is in use, such as the temporary
+    directory, the mode is not ours to change.
 
     Raises:
-        OSError: it cannot be made; it is a link, no directory, or another user's; or everybody may
-            write to it, and closing it would lock others out of what they share.
+        OSError: it cannot be made; it is a link, no directory, or another user's; or it is open to
+            others and not empty.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise PermissionError(errno.EPERM, "it exists and is not a directory of ours", str(path))
-    if status.st_mode & stat.S_IWOTH:
-        raise PermissionError(errno.EPERM, "it is shared with others", str(path))
-    if stat.S_IMODE(status.st_mode) != 0o700:
+    if status.st_mode & 0o077:
+        if any(path.iterdir()):
+            reason = f"it is open to others (mode {stat.S_IMODE(status.st_mode):04o}) and not empty"
+            raise PermissionError(errno.EPERM, reason, str(path))
         path.chmod(0o700)
 
 

@@ -99,7 +99,7 @@ def _elsewhere(link: Path) -> Path:
         last = link.readlink()
         status = last.lstat()
         ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-        if ours and stat.S_IMODE(status.st_mode) == 0o700 and not _too_long(last):
+        if ours and not status.st_mode & 0o077 and not _too_long(last):
             return last
     path = Path(tempfile.mkdtemp(prefix="relay-", dir=_parent()))
     if _too_long(path):
@@ -120,7 +120,7 @@ def _parent() -> Path:
     named = os.environ.get("XDG_RUNTIME_DIR", "")
     with contextlib.suppress(OSError):
         status = Path(named).lstat()
-        private = stat.S_IMODE(status.st_mode) == 0o700 and status.st_uid == os.geteuid()
+        private = not status.st_mode & 0o077 and status.st_uid == os.geteuid()
         if named.startswith("/") and private and not _too_long(Path(named) / "relay-12345678"):
             return Path(named)
     return Path(tempfile.gettempdir())

@@ -272,7 +272,7 @@ def test_another_user_is_refused(tmp_path: Path) -> None:
     with agent_process(tmp_path) as process:
         first_line(process)
         for parent in [tmp_path, *tmp_path.parents[:3]]:
-            parent.chmod(0o755)
+            parent.chmod(parent.stat().st_mode | 0o055)
         (tmp_path / "agent.sock").chmod(0o666)
         script = (
             "import os, socket, sys; os.setuid(12345); s = socket.socket(socket.AF_UNIX);"

@@ -13,6 +13,13 @@ from relay.errors import StartError
 from relay.server.supervisor.runtime_directory import PATH_BYTES_MAX, prepare
 
 
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Shorter than pytest's: a socket's path has few bytes."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
 def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
@@ -30,7 +37,6 @@ def test_sockets_of_a_dead_run_go_and_nothing_else(tmp_path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(str(path))
     (wanted / "note").write_text("not ours")
-    wanted.chmod(0o755)
     prepare(str(wanted), tmp_path).close()
     assert sorted(path.name for path in wanted.rglob("*")) == ["bus", "note"]
     assert mode(wanted) == 0o700
@@ -142,6 +148,8 @@ def test_where_sockets_cannot_be_made(tmp_path: Path) -> None:
     """Directories work and sockets do not, as on some mounts: it is the start that fails."""
     wanted = tmp_path / "r"
     (wanted / "bus" / "0.0.sock").mkdir(parents=True)
+    for directory in (wanted, wanted / "bus"):
+        directory.chmod(0o700)
     with pytest.raises(StartError, match=r"server.runtime .*: cannot be used for sockets: Address"):
         prepare(str(wanted), tmp_path)
 
@@ -151,12 +159,22 @@ def test_not_ours(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(StartError, match="not a directory of ours"):
         prepare(str(tmp_path / "link"), tmp_path)
+
+
+@pytest.mark.parametrize("open_mode", [0o1777, 0o755, 0o710])
+def test_a_directory_that_others_use_keeps_its_mode(tmp_path: Path, open_mode: int) -> None:
+    """Root names /tmp: closing it would end everybody else's work."""
     shared = tmp_path / "shared"
     shared.mkdir()
-    shared.chmod(0o1777)
-    with pytest.raises(StartError, match="shared with others"):
+    shared.chmod(open_mode)
+    (shared / "theirs").touch()
+    with pytest.raises(StartError, match=rf"open to others \(mode {open_mode:04o}\)"):
         prepare(str(shared), tmp_path)
-    assert mode(shared) == 0o777
+    assert shared.stat().st_mode & 0o7777 == open_mode
+    assert [path.name for path in shared.iterdir()] == ["theirs"]
+    (shared / "theirs").unlink()
+    prepare(str(shared), tmp_path)
+    assert mode(shared) == 0o700
 
 
 def test_two_relays_do_not_share_one(tmp_path: Path) -> None:
