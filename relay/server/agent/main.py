@@ -42,7 +42,9 @@ def agent_main(context: AgentContext) -> int:
     forbid_inspection()
     try:
         self_test()
-        key = load_or_create_key(context.key_path, context.settings.server.key_bits)
+        first = not context.expected_fingerprint
+        bits = context.settings.server.key_bits
+        key = load_or_create_key(context.key_path, bits, create=first)
         own = fingerprint(key.spki)
         if context.expected_fingerprint not in ("", own):
             raise StartError(
@@ -63,14 +65,17 @@ def agent_main(context: AgentContext) -> int:
     return 0
 
 
-def load_or_create_key(path: Path, bits: int) -> PrivateKey:
+def load_or_create_key(path: Path, bits: int, *, create: bool = True) -> PrivateKey:
     """Load the server's key; at the first start, generate it.
 
     Raises:
-        StartError: the file may not or cannot be used.
+        StartError: the file may not or cannot be used, or is missing and ``create`` is False.
     """
     data = read_key_file(path)
     if data is None:
+        if not create:
+            # A new key would be another server: no client would come back to it.
+            raise StartError(f"key file {path} has been removed while the server ran; put it back")
         key = generate_private_key(secrets.token_bytes, bits)
         create_key_file(path, key.to_pem())
         log.info("server_key_generated", extra={"path": str(path), "bits": bits})

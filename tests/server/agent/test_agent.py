@@ -238,6 +238,25 @@ async def test_a_socket_that_was_removed_is_made_again(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_key_that_was_removed_is_not_made_anew(tmp_path: Path) -> None:
+    """Another key would be another server, also after the next restart."""
+    with agent_process(tmp_path) as process:
+        _, fingerprint = first_line(process).split()
+        process.terminate()
+    key = tmp_path / "server.key"
+    kept = key.read_bytes()
+    key.unlink()
+    with agent_process(tmp_path, fingerprint) as process:
+        assert first_line(process).startswith(f"E key file {key} has been removed")
+        assert process.wait(30) == 3
+    assert not key.exists()
+    key.touch(0o600)
+    key.write_bytes(kept)
+    with agent_process(tmp_path, fingerprint) as process:
+        assert first_line(process) == f"R {fingerprint}"
+        process.terminate()
+
+
 def test_the_agent_leaves_with_the_supervisor(tmp_path: Path) -> None:
     with agent_process(tmp_path) as process:
         first_line(process)
