@@ -89,8 +89,9 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     runtime: Annotated[
         str,
         Meta(
-            description="Directory of the processes' own sockets. Empty: run/ in the data "
-            "directory, or one in the temporary directory if that path is too long."
+            description="Directory of the processes' own sockets, for one relay alone. Empty: run/ "
+            "in the data directory, or where that path is too long a new one in $XDG_RUNTIME_DIR "
+            "or the temporary directory."
         ),
     ] = ""
 

@@ -1,8 +1,8 @@
-"""The links of one worker to all others: listen, dial, and know who is up.
+"""The links of one worker to all others: listen, dial, and keep track of which are up.
 
 Each worker listens on ``DIR/INDEX.GENERATION.sock`` (the directory is 0700). Of two workers the one
 with the greater generation dials, so that there is one link between two; it introduces itself, and
-the kernel's peer credentials must agree with what it says.
+the kernel's peer credentials must agree with it. A socket whose name has been removed is replaced.
 """
 
 from __future__ import annotations
@@ -15,16 +15,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from relay.bus.link import Link, LinkOwner
 from relay.bus.messages import Introduction, Message
+from relay.local_sockets import NamedListener
+
+BACKLOG: Final = 256
+"""Every other worker may dial at once."""
 
 log = logging.getLogger("relay.bus")
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another worker, as the supervisor's table says."""
+    """Another worker, by the supervisor's table."""
 
     index: int
     generation: int
@@ -51,7 +56,7 @@ class Mesh:
             index: this worker's slot.
             generation: this worker's generation, unique among all that ever lived.
             peers: the other workers that should be up now.
-            owner: told of links and messages.
+            owner: receives events of links, and messages.
             wake: asks for a turn, at whose end ``flush`` is called.
             links: kept up to date with the links that are up, by the other worker's slot.
         """
@@ -61,7 +66,11 @@ class Mesh:
         self._peers = peers
         self._owner = owner
         self._wake_turn = wake
+        self._listener = NamedListener(self.path(directory, index, generation), BACKLOG)
         self._server: asyncio.Server | None = None
+        """None until it listens."""
+        self._listening: asyncio.Task[None] | None = None
+        """Listens again; None as long as it never had to."""
         self._dials: dict[int, asyncio.Task[None]] = {}
         self._unknown: set[Link] = set()
         self._waiting: dict[Link, None] = {}
@@ -73,28 +82,53 @@ class Mesh:
         return directory / f"{index}.{generation}.sock"
 
     async def start(self) -> None:
-        """Listen."""
-        self._directory.mkdir(mode=0o700, exist_ok=True)
-        path = self.path(self._directory, self._index, self._generation)
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(self._accepted, os.fspath(path))
-        path.chmod(0o600)
+        """Listen.
+
+        Raises:
+            OSError: the socket cannot be made.
+        """
+        with contextlib.suppress(OSError):
+            for stale in self._directory.glob(f"{self._index}.*.sock"):
+                stale.unlink()  # of workers that had this slot
+        await self._listen()
+
+    async def _listen(self) -> None:
+        before, loop = self._server, asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(self._accepted, sock=self._listener.open())
+        if before is not None:
+            before.close()
+
+    def _listen_again_if_missing(self) -> None:
+        if self._listener.missing and (self._listening is None or self._listening.done()):
+            self._listening = asyncio.ensure_future(self._listen_again())
+
+    async def _listen_again(self) -> None:
+        path = str(self._listener.path)
+        try:
+            await self._listen()
+        except OSError as error:
+            log.warning("bus_socket_failed", extra={"path": path, "reason": error.strerror})
+        else:
+            log.warning("bus_socket_replaced", extra={"path": path})
 
     def close(self) -> None:
         """Stop listening and drop all links."""
         for task in self._dials.values():
             task.cancel()
+        if self._listening is not None:
+            self._listening.cancel()
         if self._server is not None:
             self._server.close()
-        with contextlib.suppress(OSError):
-            self.path(self._directory, self._index, self._generation).unlink()
+        self._listener.remove()
         for link in [*self.links.values(), *self._unknown]:
             link.abort()
 
     def dial(self) -> None:
-        """Dial the older workers that no link is up to. Called every fraction of a second."""
+        """Dial the older workers that no link is up to. Called every fraction of a second.
+
+        Also looks whether others can still dial this worker.
+        """
+        self._listen_again_if_missing()
         for peer in self._peers():
             if peer.generation >= self._generation:
                 continue

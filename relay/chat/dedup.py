@@ -1,4 +1,4 @@
-"""The invariant "Send once, in order" as a decision: what a counter means, given the last one.
+"""The invariant "Once, in order" as a decision: what a counter means, given the last one.
 
 Counters of one producer in one log are consecutive from 1, so whether one was used is known without
 looking anything up. Which entry has it, and whether it says the same, must be looked up.

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -49,7 +50,7 @@ def guarded(command: Callable[[], object]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        _forget_stdout()
+        _discard(sys.stdout)
         return Exit.PIPE_CLOSED
     except RelayError as error:
         report(str(error))
@@ -79,8 +80,12 @@ def exit_code(error: Exception) -> int:
 
 def report(message: str) -> None:
     """Print an error as ``relay: message`` on stderr; what it quotes may come from anywhere."""
-    for line in message.split("\n"):
-        print(f"relay: {harmless(line)}", file=sys.stderr)
+    try:
+        for line in message.split("\n"):
+            print(f"relay: {harmless(line)}", file=sys.stderr, flush=True)
+    except OSError:
+        # Nobody can be told; the exit code still says it, and the interpreter must not try again.
+        _discard(sys.stderr)
 
 
 def _open_missing_streams() -> None:
@@ -90,8 +95,8 @@ def _open_missing_streams() -> None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # open until the end
 
 
-def _forget_stdout() -> None:
+def _discard(stream: TextIO) -> None:
     """Let the interpreter flush into nothing at exit, instead of complaining about the pipe."""
     nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
+    os.dup2(nothing, stream.fileno())
     os.close(nothing)

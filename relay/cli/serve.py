@@ -39,8 +39,8 @@ log = logging.getLogger("relay.supervisor")
     metavar="FILE",
     help="A TOML file of settings.",
 )
-@click.option("--check-config", is_flag=True, help="Read the settings, say if they are right, end.")
-@click.option("--print-config", is_flag=True, help="Print every setting and its source, end.")
+@click.option("--check-config", is_flag=True, help="Check the settings and exit.")
+@click.option("--print-config", is_flag=True, help="Print every setting and its source, and exit.")
 def serve(
     config: Path | None,
     check_config: bool,
@@ -81,19 +81,17 @@ def serve(
 
 
 def _announce(addresses: list[str]) -> None:
-    """Say where the relay is and how to talk there."""
+    """Print where the relay is and how to talk there."""
+    from relay.server.output import Output
+
     program = _own_program()
     lines = ["Relay is ready at"]
     lines += [f"  {address}" for address in addresses]
     lines += ["Talk there with", f"  {program} chat {addresses[0]}"]
-    try:
-        print("\n".join(lines), flush=True)
-    except OSError as error:
-        # Nobody reads it: that is no reason for a server to end.
-        log.warning("announcement_unread", extra={"reason": error.strerror})
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())
-        os.close(nothing)
+    text = "\n".join(lines) + "\n"
+    # Nobody may read it, or only later: that is no reason for a server to wait or to end.
+    if not Output(1).write(text.encode(errors="backslashreplace")):
+        log.warning("announcement_unread", extra={"addresses": addresses})
 
 
 def _own_program() -> str:
@@ -102,8 +100,11 @@ def _own_program() -> str:
     if path.name != "relay":
         return f"{sys.executable} -m relay.cli"
     found = shutil.which("relay")
-    if found is not None and Path(found).resolve() == path.resolve():
-        return "relay"
+    try:
+        if found is not None and Path(found).resolve() == path.resolve():
+            return "relay"
+    except OSError:
+        pass  # the current directory, from which the path goes, has been removed
     return str(path)
 
 

@@ -1,4 +1,4 @@
-"""What the supervisor hands to the processes that it forks."""
+"""What the programs of the forked processes are started with."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ BUS_DIRECTORY = "bus"
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    r"""A worker's world. It is given to ``worker_main(context) -> int`` in the forked child.
+    r"""What a worker is started with: given to ``worker_main(context) -> int`` in the child.
 
     The worker writes ``R\n`` to ``ready_fd`` when it serves, or ``E message\n`` and returns 3
-    when it cannot; after that it may leave the descriptor alone. TERM: drain. QUIT: stop at once.
+    when it cannot, and does not use the descriptor any more. TERM: drain. QUIT: stop at once.
     """
 
     index: int
@@ -50,7 +50,7 @@ class WorkerContext:
 
 @dataclass(frozen=True, slots=True)
 class AgentContext:
-    r"""The key agent's world. It is given to ``agent_main(context) -> int`` in the forked child.
+    r"""What the key agent is started with: given to ``agent_main(context) -> int`` in the child.
 
     The agent writes ``R FINGERPRINT\n`` to ``ready_fd`` when it serves, or ``E message\n`` and
     returns 3.

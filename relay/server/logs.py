@@ -3,29 +3,39 @@
 An event is ``log.info("worker_ready", extra={"worker": 0})``: the message is the event's stable
 name, everything else is a field. Values are escaped and cut, so a line stays a line whatever a
 peer put into it.
+
+Logging neither blocks nor fails its caller: a line that cannot be written at once (nobody reads the
+pipe, the reader is gone, the disk is full) is lost and counted. The supervisor logs the number of
+all processes' lost lines as ``log_lines_lost`` once a line can be written again.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from pythonjsonlogger.json import JsonFormatter
 
+from relay.server.output import Output
 from relay.settings import Log
 
 VALUE_CHARS_MAX: Final = 256
 """Of one string: it may come from a peer."""
 LINE_VALUE_CHARS_MAX: Final = 4096
-"""Of a list or table, which is our own."""
+"""Of a list or table: its contents are not a peer's."""
 REPEATS_MAX: Final = 20
 """Lines of one event within a window; a thousand broken clients must not fill the disk."""
 REPEAT_WINDOW_S: Final = 10.0
 EVENTS_MAX: Final = 1000
 """Names that are counted; there are far fewer, for an event's name is a constant."""
+log = logging.getLogger("relay.log")
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -76,7 +86,7 @@ class TextLines(logging.Formatter):
 
 
 class RepeatFilter(logging.Filter):
-    """Drops repeats of one event; the first line of the next window says how many."""
+    """Drops repeats of one event; the first line of the next window has their number."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +94,7 @@ class RepeatFilter(logging.Filter):
         """By event: when its window began, and how many came since."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether the line is to be written. Errors always are."""
+        """Return whether the line is to be written. Errors always are."""
         if record.levelno >= logging.ERROR:
             return True
         now = time.monotonic()
@@ -100,17 +110,118 @@ class RepeatFilter(logging.Filter):
         return count < REPEATS_MAX
 
 
-def set_up(settings: Log) -> None:
-    """Send the log to stderr as the settings say. Children of a fork inherit it."""
-    as_text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
-    handler = logging.StreamHandler(sys.stderr)
+class OutputHandler(logging.Handler):
+    """Writes lines to a descriptor without waiting, and counts those that are lost."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self.output = output
+        self.lost = 0
+        """In this process."""
+        self.on_lost: Callable[[], None] | None = None
+        """Called for each lost line. None: nobody else counts."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Filter and write; an error in either loses the line."""
+        try:
+            return bool(super().handle(record))
+        except Exception:  # noqa: BLE001  # whatever it is, nobody fails for a line
+            self._count_lost()
+            return False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line."""
+        if not self.write(record):
+            self._count_lost()
+
+    def write(self, record: logging.LogRecord) -> bool:
+        """Write a line; return whether it was written."""
+        line = self.format(record) + "\n"
+        return self.output.write(line.encode(errors="backslashreplace"))
+
+    def _count_lost(self) -> None:
+        self.lost += 1
+        if self.on_lost is not None:
+            self.on_lost()
+
+
+class StderrLog(io.TextIOBase):
+    """Stands for ``sys.stderr`` in the server: what libraries print there becomes log lines.
+
+    The interpreter reports errors in threads and destructors there, too; such a write may block,
+    and what fails to be written changes the exit code at the end.
+    """
+
+    def __init__(self) -> None:
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        """Log each whole line."""
+        *lines, rest = (self._line + text).split("\n")
+        if len(rest) > LINE_VALUE_CHARS_MAX:
+            lines, rest = [*lines, rest], ""
+        self._line = rest
+        for line in lines:
+            if line:
+                log.error("printed_to_stderr", extra={"text": line})
+        return len(text)
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor of the real one."""
+        return 2
+
+
+def set_up(settings: Log, fd: int = 2) -> OutputHandler:
+    """Send the log to stderr in the format of the settings. Children of a fork inherit it."""
+    as_text = settings.format == "text" or (settings.format == "auto" and os.isatty(fd))
+    handler = OutputHandler(Output(fd))
     handler.setFormatter(TextLines() if as_text else JsonLines())
     handler.addFilter(RepeatFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
-    # A closed stderr must not become a second error for each line.
     logging.raiseExceptions = False
+    return handler
+
+
+@contextmanager
+def stderr_to_log() -> Iterator[None]:
+    """Within: ``sys.stderr`` is a ``StderrLog``."""
+    before = sys.stderr
+    sys.stderr = StderrLog()
+    try:
+        yield
+    finally:
+        sys.stderr = before
+
+
+def reset_in_child(on_lost: Callable[[], None]) -> None:
+    """After a fork: begin to count lost lines anew, by a function that is called for each."""
+    for handler in _handlers():
+        handler.output.reset_in_child()
+        handler.lost = 0
+        handler.on_lost = on_lost
+
+
+def lost() -> int:
+    """Return how many lines this process has lost."""
+    return sum(handler.lost for handler in _handlers())
+
+
+def report_lost(count: int) -> bool:
+    """Try to log that lines were lost; return whether it was written. Whatever the level."""
+    record = log.makeRecord(
+        log.name, logging.WARNING, "", 0, "log_lines_lost", (), None, extra={"count": count}
+    )
+    return all(handler.write(record) for handler in _handlers())
+
+
+def _handlers() -> list[OutputHandler]:
+    return [one for one in logging.getLogger().handlers if isinstance(one, OutputHandler)]
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

@@ -1,56 +1,30 @@
-"""Shared memory that the supervisor and all workers see: a row per worker, and who owns what.
+"""Shared memory of the supervisor and its children: a row per process, and who owns what.
 
 One anonymous mapping, made before the first fork, of aligned 64-bit cells. A cell is read and
 written in one machine access, so a reader never sees half a number; nothing spans two cells that
-must agree (an owner is one cell). Each cell has one writer: a worker writes its own row, the
-supervisor the row of a worker that is not running, ``ready`` and the partition table.
+must agree (an owner is one cell). Each cell has one writer: a process writes its own row, the
+supervisor the row of a process that is not running, ``ready`` and the partition table.
+
+What a row holds follows from a table of ``relay.server.metrics``.
 """
 
 from __future__ import annotations
 
 import mmap
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-FIELDS: Final = (
-    "pid",
-    "generation",
-    "heartbeat_ns",
-    "ready",
-    "draining",
-    "connections",
-    "logged_in",
-    "catching_up",
-    "accepted",
-    "deliveries",
-    "handshakes",
-    "fell_behind",
-    "too_slow",
-    "repairs",
-    "pages",
-    "restarts",
-)
-"""``heartbeat_ns``: ``time.monotonic_ns()``, stamped by the worker's loop. ``ready``: 1 while it
-serves. ``connections`` (open), ``logged_in`` and ``catching_up`` (readers behind their logs) are
-gauges. The others count since the server started and survive the death of the worker."""
-GAUGES: Final = (
-    "pid",
-    "heartbeat_ns",
-    "ready",
-    "draining",
-    "connections",
-    "logged_in",
-    "catching_up",
-)
-"""What is set to 0 when a worker has died: it holds nothing any more."""
+from relay.server.metrics import ABOVE, SUM, WORKER, Kind, Metric
+
 PARTITIONS_MAX: Final = 256
-ROW_CELLS: Final = 32
-"""256 bytes: no two workers write to one cache line."""
-_HEADER_CELLS: Final = 16
-_WORKERS, _TABLE_VERSION = 0, 8
 _CELL_BYTES: Final = 8
+_LINE_CELLS: Final = 64 // _CELL_BYTES
+"""A row begins and ends with a cache line: no two processes write to one."""
+_HEADER_CELLS: Final = 2 * _LINE_CELLS
+_WORKERS, _TABLE_VERSION = 0, _LINE_CELLS
 _GENERATION_BITS: Final = 48
-_INDEX: Final = {name: number for number, name in enumerate(FIELDS)}
-assert len(FIELDS) <= ROW_CELLS
+assert PARTITIONS_MAX % _LINE_CELLS == 0
 
 
 class Owner(NamedTuple):
@@ -60,41 +34,77 @@ class Owner(NamedTuple):
     generation: int
 
 
+class Layout:
+    """Where in a row each cell of each metric is."""
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self.metrics: Final = {metric.name: metric for metric in metrics}
+        assert len(self.metrics) == len(metrics), "a name twice"
+        cells = [(m.name, *cell) for m in metrics for cell in m.cells()]
+        self.row_cells: Final = -(-len(cells) // _LINE_CELLS) * _LINE_CELLS
+        self.offsets: Final = {cell: number for number, cell in enumerate(cells)}
+        self.gauges: Final = [
+            number
+            for (name, *_), number in self.offsets.items()
+            if self.metrics[name].kind is Kind.GAUGE
+        ]
+        self.single: Final = {
+            name: number for (name, *cell), number in self.offsets.items() if cell == ["", ""]
+        }
+        """Of metrics that have one cell: these are read and written all the time."""
+
+
 class Row:
-    """The cells of one worker."""
+    """The cells of one process."""
 
-    __slots__ = ("_cells", "_start")
+    __slots__ = ("_cells", "_layout", "_single", "_start")
 
-    def __init__(self, cells: memoryview, start: int) -> None:
+    def __init__(self, cells: memoryview, start: int, layout: Layout) -> None:
         self._cells = cells
         self._start = start
+        self._layout = layout
+        self._single = layout.single
 
-    def get(self, name: str) -> int:
-        """Read a cell."""
-        value: int = self._cells[self._start + _INDEX[name]]
+    def get(self, name: str, label: str = "", bucket: str = "") -> int:
+        """Read a cell. Raises KeyError when the table has no such metric, label or bucket."""
+        value: int = self._cells[self._start + self._offset(name, label, bucket)]
         return value
 
-    def set(self, name: str, value: int) -> None:
+    def set(self, name: str, value: int, label: str = "") -> None:
         """Write a cell. Only its one writer may."""
-        self._cells[self._start + _INDEX[name]] = value
+        self._cells[self._start + self._offset(name, label)] = value
 
-    def add(self, name: str, count: int = 1) -> None:
+    def add(self, name: str, count: int = 1, label: str = "") -> None:
         """Add to a counter. Only its one writer may: this is a read and a write."""
-        self._cells[self._start + _INDEX[name]] += count
+        self._cells[self._start + self._offset(name, label)] += count
+
+    def observe(self, name: str, value: int, label: str = "") -> None:
+        """Count a value in its bucket of a histogram. Only its one writer may."""
+        bounds = self._layout.metrics[name].buckets
+        position = bisect_left(bounds, value)
+        bucket = str(bounds[position]) if position < len(bounds) else ABOVE
+        self._cells[self._start + self._offset(name, label, bucket)] += 1
+        self._cells[self._start + self._offset(name, label, SUM)] += value
 
     def clear_gauges(self) -> None:
-        """Forget what a dead worker held. Called by the supervisor; counters stay."""
-        for name in GAUGES:
-            self.set(name, 0)
+        """Forget what a dead process held. Called by the supervisor; counters stay."""
+        for offset in self._layout.gauges:
+            self._cells[self._start + offset] = 0
+
+    def _offset(self, name: str, label: str, bucket: str = "") -> int:
+        if not label and not bucket:
+            return self._single[name]
+        return self._layout.offsets[name, label, bucket]
 
 
 class Scoreboard:
     """The shared memory as a whole. Make it before the first fork."""
 
-    def __init__(self, workers_max: int) -> None:
+    def __init__(self, workers_max: int, metrics: Sequence[Metric] = WORKER) -> None:
         self.workers_max = workers_max
+        self._layout = Layout(metrics)
         self._rows_start = _HEADER_CELLS + PARTITIONS_MAX
-        cells = self._rows_start + workers_max * ROW_CELLS
+        cells = self._rows_start + workers_max * self._layout.row_cells
         self._cells = memoryview(mmap.mmap(-1, cells * _CELL_BYTES)).cast("Q")
         self._cells[_WORKERS] = workers_max
 
@@ -120,10 +130,11 @@ class Scoreboard:
         """Return a worker's row."""
         if not 0 <= index < self.workers_max:
             raise IndexError("no such worker")
-        return Row(self._cells, self._rows_start + index * ROW_CELLS)
+        start = self._rows_start + index * self._layout.row_cells
+        return Row(self._cells, start, self._layout)
 
     def owner(self, partition: int) -> Owner:
-        """Return who is the home of a partition."""
+        """Return the home of a partition."""
         packed: int = self._cells[self._partition(partition)]
         return Owner(packed >> _GENERATION_BITS, packed & (1 << _GENERATION_BITS) - 1)
 

@@ -5,28 +5,39 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import resource
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 import setproctitle
 
 from relay.chat.partition import PARTITIONS
-from relay.server import logs
+from relay.errors import StartError
+from relay.server import inherited, logs
+from relay.server.context import AGENT_SOCKET, AgentContext, WorkerContext
+from relay.server.metrics import WORKER
 from relay.server.supervisor import listener, runtime_directory
-from relay.server.supervisor.supervisor import Plant, Supervisor
+from relay.server.supervisor.roles import Launch, Role
+from relay.server.supervisor.runtime_directory import RuntimeDirectory
+from relay.server.supervisor.supervisor import Supervisor, SupervisorConfig
 from relay.settings import WORKERS_MAX, Settings
 from relay.store.directory import DataDirectory
 
-if TYPE_CHECKING:
-    from relay.server.context import AgentContext, WorkerContext
-
 KEY_FILE: Final = "server.key"
-FILES_RESERVED: Final = 512
-"""File descriptors of a worker that are not clients: partitions, the bus, the listeners."""
+AGENT: Final = "agent"
+AGENT_BOOT_TIMEOUT_S: Final = 120.0
+"""The first start generates the key; 8192 bits take up to a minute."""
+WORKER_BOOT_TIMEOUT_S: Final = 30.0
+WORKER_FAILED: Final = 3
+"""Exit code when a worker cannot boot (gunicorn's)."""
+FILES_RESERVED: Final = 192
+"""Of a worker, for what is neither a client, a listener nor a link to another worker: 10 for each
+of its 16 partitions at most (database, WAL, shared memory, for the writer and for the readers;
+lock), and 32 for the loop, the key agent and the streams."""
+CONNECTIONS_EXPECTED: Final = 1000
+"""A limit that leaves a worker fewer is reported, for probably nobody meant it."""
 CONNECTIONS_DERIVED_MAX: Final = 100_000
 """Per worker, where the system sets no lower limit: memory ends before descriptors do."""
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -40,60 +51,156 @@ def check(settings: Settings) -> None:
 
 
 def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
-    """Run the server until it is told to stop. Returns the exit code.
+    """Run the server until it is asked to stop. Returns the exit code.
 
     ``announce`` is called once, when every worker serves, with the addresses as clients write them.
 
     Raises:
         UsageError, StartError: it cannot run; the message says what to do.
     """
+    inherited.reset()
     logs.set_up(settings.log)
+    with logs.stderr_to_log():
+        return _start(settings, announce)
+
+
+def _start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
     setproctitle.setproctitle("relay: supervisor")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file holds keys and messages
-    os.umask(0o077)  # and SQLite's files hold messages: an old directory may be open to others
 
-    # 1. The data directory first: who holds its lock may clean up behind a dead run.
-    directory = DataDirectory(Path(settings.store.data).expanduser().absolute())
+    # 1. The data directory first: whoever holds its lock may clean up after a dead run.
+    directory = DataDirectory(_absolute("store.data", settings.store.data))
     lock = directory.lock()
+    listeners: tuple[socket.socket, ...] = ()
+    runtime: RuntimeDirectory | None = None
+    try:
+        # 2. Sockets. The port is bound here, so that it survives every worker.
+        runtime = runtime_directory.prepare(_runtime(settings), directory.path)
+        listeners = listener.bind_all(settings.server.bind)
 
-    # 2. Sockets. The port is bound here, so that it survives every worker.
-    runtime = runtime_directory.prepare(settings.server.runtime, directory.path)
-    listeners = listener.bind_all(settings.server.bind)
-
-    # 3. What a 0 stands for.
-    settings = _resolve(settings, directory.path, runtime)
-    log.info(
-        "starting",
-        extra={
-            "pid": os.getpid(),
-            "bind": [listener.format_address(sock) for sock in listeners],
-            "workers": settings.server.workers,
-            "data": str(directory.path),
-            "max_connections": settings.server.max_connections,
-        },
-    )
-
-    # 4. Children share what is in memory now; the collector must not write to it.
-    gc.collect()
-    gc.freeze()
-    supervisor = Supervisor(
-        Plant(
-            settings=settings,
-            listeners=listeners,
-            data=directory.path,
-            runtime=runtime,
-            key_path=directory.path / KEY_FILE,
-            boot_id=_BOOT_ID.read_text(encoding="ascii").strip(),
-            partitions=PARTITIONS,
-            worker_main=_worker_main,
-            agent_main=_agent_main,
-            announce=lambda fingerprint: announce(_addresses(fingerprint, listeners)),
-            close_in_child=lock.close,
+        # 3. The values that 0 in a setting stands for.
+        settings = _resolve(settings, directory.path, runtime.path)
+        log.info(
+            "starting",
+            extra={
+                "pid": os.getpid(),
+                "bind": [listener.format_bound(sock) for sock in listeners],
+                "workers": settings.server.workers,
+                "data": str(directory.path),
+                "max_connections": settings.server.max_connections,
+            },
         )
+
+        # 4. Children share what is in memory now; the collector must not write to it.
+        gc.collect()
+        gc.freeze()
+        supervisor = Supervisor(
+            SupervisorConfig(
+                roles=_roles(settings, listeners, directory.path, runtime.path),
+                listeners=listeners,
+                partitions=PARTITIONS,
+                heartbeat_timeout_s=settings.server.worker_timeout_s,
+                graceful_timeout_s=settings.server.graceful_timeout_s,
+                on_serving=lambda texts: announce(_addresses(texts[AGENT], listeners)),
+                close_in_child=_close_all(lock.close, runtime.close),
+            )
+        )
+        return supervisor.run()
+    finally:
+        if runtime is not None:
+            runtime.clean_up()
+            runtime.close()
+        for sock in listeners:
+            sock.close()
+        lock.close()
+
+
+def _close_all(*closes: Callable[[], None]) -> Callable[[], None]:
+    def close() -> None:
+        for one in closes:
+            one()
+
+    return close
+
+
+def _runtime(settings: Settings) -> str:
+    wanted = settings.server.runtime
+    return str(_absolute("server.runtime", wanted)) if wanted else ""
+
+
+def _absolute(setting: str, text: str) -> Path:
+    """Return a path that means the same whatever becomes of the current directory.
+
+    Raises:
+        StartError: it is relative, and the current directory has been removed; or it begins with a
+            ~ that stands for nothing.
+    """
+    try:
+        return Path(text).expanduser().absolute()
+    except FileNotFoundError:
+        raise StartError(
+            f"{setting} {text}: the current directory does not exist any more; give a full path"
+        ) from None
+    except RuntimeError:
+        raise StartError(f"{setting} {text}: no home directory is known for ~") from None
+
+
+def _roles(
+    settings: Settings, listeners: tuple[socket.socket, ...], data: Path, runtime: Path
+) -> tuple[Role, ...]:
+    """Return the table of processes that a server consists of."""
+    boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
+
+    def run_agent(launch: Launch) -> int:
+        return _agent_main(
+            AgentContext(
+                settings=settings,
+                socket_path=runtime / AGENT_SOCKET,
+                key_path=data / KEY_FILE,
+                scoreboard=launch.scoreboard,
+                expected_fingerprint=launch.text,
+                parent_fd=launch.parent_fd,
+                ready_fd=launch.ready_fd,
+            )
+        )
+
+    def run_worker(launch: Launch) -> int:
+        return _worker_main(
+            WorkerContext(
+                index=launch.index,
+                generation=launch.generation,
+                settings=settings,
+                listeners=listeners,
+                scoreboard=launch.scoreboard,
+                runtime=runtime,
+                data=data,
+                boot_id=boot_id,
+                parent_fd=launch.parent_fd,
+                ready_fd=launch.ready_fd,
+            )
+        )
+
+    return (
+        Role(
+            name=AGENT,
+            title="key agent",
+            run=run_agent,
+            boot_timeout_s=AGENT_BOOT_TIMEOUT_S,
+            boot_failure_code=1,
+        ),
+        Role(
+            name="worker",
+            title="worker {index}",
+            run=run_worker,
+            boot_timeout_s=WORKER_BOOT_TIMEOUT_S,
+            boot_failure_code=WORKER_FAILED,
+            count=settings.server.workers,
+            indexed=True,
+            needs=(AGENT,),
+            accepts_clients=True,
+            owns_partitions=True,
+            metrics=WORKER,
+        ),
     )
-    code = supervisor.run()
-    runtime_directory.clean_up(runtime)
-    return code
 
 
 def _worker_main(context: WorkerContext) -> int:
@@ -111,16 +218,12 @@ def _agent_main(context: AgentContext) -> int:
 
 def _resolve(settings: Settings, data: Path, runtime: Path) -> Settings:
     server = settings.server
-    files = _raise_file_limit()
-    derived = max(1, min(CONNECTIONS_DERIVED_MAX, files - FILES_RESERVED))
-    if server.max_connections > derived:
-        log.warning("max_connections_above_file_limit", extra={"files": files})
-    cores = len(os.sched_getaffinity(0))
+    workers = server.workers or min(len(os.sched_getaffinity(0)), WORKERS_MAX)
     return Settings(
         server=msgspec.structs.replace(
             server,
-            workers=server.workers or min(cores, WORKERS_MAX),
-            max_connections=server.max_connections or derived,
+            workers=workers,
+            max_connections=_connections_max(server.max_connections, workers, len(server.bind)),
             runtime=str(runtime),
         ),
         store=msgspec.structs.replace(settings.store, data=str(data)),
@@ -128,12 +231,36 @@ def _resolve(settings: Settings, data: Path, runtime: Path) -> Settings:
     )
 
 
-def _raise_file_limit() -> int:
-    """Raise the soft limit on open files to the hard one; return it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+def _connections_max(wanted: int, workers: int, listeners: int) -> int:
+    """Return how many connections a worker may have: as wanted, or 0: as the limits allow.
+
+    Raises:
+        StartError: the limit on open files leaves none.
+    """
+    limit = inherited.raise_open_files_limit()
+    reserved = FILES_RESERVED + workers + listeners
+    possible = limit - reserved
+    least = wanted or CONNECTIONS_EXPECTED
+    advice = f"a worker needs {reserved} open files and one for each connection"
+    if possible < 1:
+        raise StartError(
+            f"the limit on open files is {limit}: {advice}; raise it (ulimit -Hn, LimitNOFILE)"
+        )
+    if possible < least:
+        log.warning(
+            "open_files_limit_low",
+            extra={
+                "has": limit,
+                "needs": reserved + least,
+                "reserved": reserved,
+                "connections_wanted": least,
+                "connections_possible": possible,
+                "reason": f"{advice}; raise it (ulimit -Hn, LimitNOFILE)",
+            },
+        )
+    return min(wanted or CONNECTIONS_DERIVED_MAX, possible)
 
 
 def _addresses(fingerprint: str, listeners: tuple[socket.socket, ...]) -> list[str]:
-    return [f"relay://{fingerprint}@{listener.format_address(sock)}" for sock in listeners]
+    """Return what clients are given: an address of each family stands for all of them."""
+    return [f"relay://{fingerprint}@{listener.reachable_address(sock)}" for sock in listeners]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -209,6 +210,42 @@ async def test_a_link_that_dies_as_soon_as_it_is_up(tmp_path: Path) -> None:
         connection.close()
         await until(lambda: not worker.links, "its loss")
         worker.mesh.close()
+
+
+@pytest.mark.parametrize("gone", ["socket", "directory", "parent", "taken", "link"])
+async def test_a_name_that_was_removed_is_made_again(tmp_path: Path, gone: str) -> None:
+    """Before anybody has dialled; where it is impossible, as soon as it is possible again."""
+    parent = tmp_path / "run"
+    parent.mkdir(mode=0o700)
+    directory = parent / "bus"
+    async with _workers(parent, 2) as workers:
+        old, _ = workers
+        if gone == "socket":
+            Mesh.path(directory, 0, 10).unlink()
+        elif gone == "parent":
+            shutil.rmtree(parent)
+        else:
+            shutil.rmtree(directory)
+        if gone == "taken":
+            directory.write_text("a file")
+        elif gone == "link":
+            (tmp_path / "elsewhere").mkdir()
+            directory.symlink_to(tmp_path / "elsewhere")
+        if gone in ("taken", "link"):
+            for _ in range(3):
+                old.mesh.dial()
+                assert old.mesh._listening is not None
+                await old.mesh._listening
+            assert not any((tmp_path / "elsewhere").glob("*"))
+            directory.unlink()
+
+        def met() -> bool:
+            for worker in workers:
+                worker.mesh.dial()
+            return all(len(worker.links) == 1 for worker in workers)
+
+        await until(met, "a link")
+        assert directory.lstat().st_mode & 0o777 == 0o700
 
 
 async def test_control_goes_before_publishes(tmp_path: Path) -> None:

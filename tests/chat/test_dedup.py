@@ -1,4 +1,4 @@
-"""The invariant "Send once, in order" as a decision."""
+"""The invariant "Once, in order" as a decision."""
 
 from __future__ import annotations
 

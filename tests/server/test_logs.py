@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,11 +29,11 @@ def unchanged_logging() -> Iterator[None]:
 Capture = pytest.CaptureFixture[str]
 
 
-def test_json(capsys: Capture) -> None:
+def test_json(capfd: Capture) -> None:
     logs.set_up(Log(format="auto"))  # not a terminal
     logging.getLogger("relay.x").info("thing_happened", extra={"worker": 3, "peer": NASTY})
     logging.getLogger("relay.x").debug("not_seen")
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = capfd.readouterr().err.splitlines()
     assert line.isascii()
     event = json.loads(line)
     assert list(event) == ["ts", "level", "event", "from", "worker", "peer"]
@@ -39,11 +42,11 @@ def test_json(capsys: Capture) -> None:
     assert event["ts"].endswith("Z")
 
 
-def test_text(capsys: Capture) -> None:
+def test_text(capfd: Capture) -> None:
     logs.set_up(Log(format="text", level="warning"))
     logging.getLogger("relay.x").warning("thing", extra={"peer": NASTY, "n": [1, 2], "ok": "yes"})
     logging.getLogger("relay.x").info("not_seen")
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = capfd.readouterr().err.splitlines()
     assert line.isascii()
     assert line.isprintable()
     assert line.endswith("ok=yes")
@@ -52,23 +55,23 @@ def test_text(capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("kind", ["json", "text"])
-def test_long_values_are_cut(capsys: Capture, kind: str) -> None:
+def test_long_values_are_cut(capfd: Capture, kind: str) -> None:
     logs.set_up(Log(format="json" if kind == "json" else "text"))
     logging.getLogger("relay.x").info("thing", extra={"peer": "a" * 100_000})
-    assert len(capsys.readouterr().err) < 1000
+    assert len(capfd.readouterr().err) < 1000
 
 
-def test_a_traceback_is_in_the_line(capsys: Capture) -> None:
+def test_a_traceback_is_in_the_line(capfd: Capture) -> None:
     logs.set_up(Log(format="json"))
     try:
         raise ValueError("boom")
     except ValueError:
         logging.getLogger("relay.x").exception("failed")
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = capfd.readouterr().err.splitlines()
     assert "ValueError: boom" in json.loads(line)["exc_info"]
 
 
-def test_repeats_are_dropped_and_counted(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeats_are_dropped_and_counted(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("relay.server.logs.time.monotonic", lambda: now)
     logs.set_up(Log(format="json"))
@@ -80,9 +83,57 @@ def test_repeats_are_dropped_and_counted(capsys: Capture, monkeypatch: pytest.Mo
     now += logs.REPEAT_WINDOW_S
     log.info("flood")
     log.info("flood")
-    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    events = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     flood = [event for event in events if event["event"] == "flood"]
     assert len(flood) == logs.REPEATS_MAX + 2
     assert [event.get("suppressed") for event in flood[-2:]] == [7, None]
     assert sum(event["event"] == "trouble" for event in events) == logs.REPEATS_MAX + 7
     assert any(event["event"] == "other" for event in events)
+
+
+def test_nothing_that_is_logged_can_fail(capfd: Capture) -> None:
+    """Neither a value, nor arguments that do not fit, nor an event that is no text."""
+
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    for kind in ("json", "text"):
+        handler = logs.set_up(Log(format="json" if kind == "json" else "text"))
+        log = logging.getLogger("relay.x")
+        log.info("thing", extra={"value": Broken()})
+        log.info("%d", "no number")
+        log.info({"a": "mapping"})
+        log.info("surrogate", extra={"value": "\udc80"})
+        log.info("fine")
+        assert handler.lost >= 1
+        assert logs.lost() == handler.lost
+        assert "fine" in capfd.readouterr().err
+
+
+def test_lost_lines_are_counted(tmp_path: Path) -> None:
+    counted: list[int] = []
+    read_fd, write_fd = os.pipe()
+    handler = logs.set_up(Log(format="json"), write_fd)
+    os.close(read_fd)
+    logs.reset_in_child(lambda: counted.append(1))
+    for _ in range(3):
+        logging.getLogger("relay.x").error("unread")
+    assert (handler.lost, len(counted)) == (3, 3)
+    assert not logs.report_lost(3)
+    assert handler.lost == 3, "the report itself is tried again"
+    os.close(write_fd)
+    handler.output.close()
+
+
+def test_what_libraries_print_becomes_lines(capfd: Capture) -> None:
+    """A thread's or a destructor's error is printed by the interpreter, in several writes."""
+    logs.set_up(Log(format="json"))
+    with logs.stderr_to_log():
+        print("half", end=" ", file=sys.stderr)
+        print("and half\n\nnext", file=sys.stderr)
+        sys.stderr.write("z" * 10_000)
+    events = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert {event["event"] for event in events} == {"printed_to_stderr"}
+    assert [event["text"] for event in events[:2]] == ["half and half", "next"]
+    assert len(events) == 3

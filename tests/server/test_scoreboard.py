@@ -6,7 +6,18 @@ import os
 
 import pytest
 
-from relay.server.scoreboard import FIELDS, GAUGES, PARTITIONS_MAX, Owner, Scoreboard
+from relay.server.metrics import ABOVE, SUM, WORKER, Kind, Metric
+from relay.server.scoreboard import PARTITIONS_MAX, Layout, Owner, Scoreboard
+
+FIELDS = [metric.name for metric in WORKER]
+MANY = (
+    Metric("open", Kind.GAUGE, "Open."),
+    Metric("closed", Kind.COUNTER, "Closed, by reason.", labels=("quit", "slow"), label="reason"),
+    Metric("turn_us", Kind.HISTOGRAM, "Length of a turn.", "us", buckets=(10, 100, 1000)),
+    Metric(
+        "wait_us", Kind.HISTOGRAM, "Waits.", "us", labels=("a", "b"), label="for", buckets=(10,)
+    ),
+)
 
 
 def in_child(action: object) -> None:
@@ -69,8 +80,46 @@ def test_a_dead_workers_gauges_go_and_its_counters_stay() -> None:
         row.set(name, 9)
     row.clear_gauges()
     kept = {name for name in FIELDS if row.get(name)}
-    assert kept == set(FIELDS) - set(GAUGES)
-    assert {"accepted", "deliveries", "too_slow", "restarts"} <= kept
+    assert kept == {metric.name for metric in WORKER if metric.kind is not Kind.GAUGE}
+    assert {"accepted", "deliveries", "too_slow", "restarts", "generation"} <= kept
+    assert kept.isdisjoint({"pid", "ready", "connections", "not_accepting"})
+
+
+def test_labels_and_buckets_have_cells_of_their_own() -> None:
+    """Every cell of two rows gets a number of its own and keeps it."""
+    board = Scoreboard(2, MANY)
+    written = {}
+    for index in range(2):
+        row = board.row(index)
+        for number, (name, label, bucket) in enumerate(Layout(MANY).offsets):
+            if not bucket:
+                row.set(name, 100 * index + number, label)
+                written[index, name, label] = 100 * index + number
+    assert {key: board.row(key[0]).get(*key[1:]) for key in written} == written
+    row = board.row(1)
+    row.add("closed", label="slow")
+    assert row.get("closed", "slow") == written[1, "closed", "slow"] + 1
+    assert row.get("closed", "quit") == written[1, "closed", "quit"]
+    for value in (0, 10, 11, 1000, 1001, 5000):
+        row.observe("turn_us", value)
+    row.observe("wait_us", 7, "b")
+    buckets = ["10", "100", "1000", ABOVE, SUM]
+    assert [row.get("turn_us", bucket=b) for b in buckets] == [2, 1, 1, 2, 7022]
+    assert [row.get("wait_us", "b", b) for b in ("10", ABOVE, SUM)] == [1, 0, 7]
+    assert [row.get("wait_us", "a", b) for b in ("10", ABOVE, SUM)] == [0, 0, 0]
+    row.clear_gauges()
+    assert row.get("open") == 0
+    assert row.get("turn_us", bucket=SUM) == 7022
+    for wrong in (("closed",), ("closed", "other"), ("open", "quit"), ("turn_us", "", "11")):
+        with pytest.raises(KeyError):
+            row.get(*wrong)
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 40])
+def test_no_two_rows_share_a_cache_line(count: int) -> None:
+    layout = Layout([Metric(f"m{n}", Kind.COUNTER, "One.") for n in range(count)])
+    assert layout.row_cells % 8 == 0
+    assert count <= layout.row_cells < count + 8
 
 
 def test_unassigned() -> None:

@@ -85,6 +85,7 @@ class Relay:
         workers: int = 1,
         fault: str = "",
         settings: dict[str, str] | None = None,
+        launcher: str = "",
     ) -> None:
         """Start it; ``with`` waits until it serves.
 
@@ -94,6 +95,7 @@ class Relay:
             bind: where to listen.
             workers: how many.
             settings: SECTION__KEY to value, for what has no flag.
+            launcher: Python that is run first, in the process that then becomes the server.
             fault: one of ``tests.support.faulty``; ``marker`` is written when it strikes.
         """
         self.data = data
@@ -107,6 +109,9 @@ class Relay:
             command[2] = "tests.support.faulty"
             environment["RELAY_TEST_FAULT"] = fault
             environment["RELAY_TEST_FAULT_MARKER"] = str(self.marker)
+        if launcher:
+            become = f"{launcher}\nimport os, sys\nos.execv(sys.argv[1], sys.argv[1:])\n"
+            command = [sys.executable, "-c", become, *command]
         self.process = subprocess.Popen(
             [*command, *args],
             stdin=subprocess.DEVNULL,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from relay.errors import RelayError, StartError
+from relay.local_sockets import NamedListener
 from relay.server.agent.service import Service
 from relay.server.key_files import create_key_file, read_key_file
 from relay.server.prctl import forbid_inspection
@@ -37,37 +38,44 @@ log = logging.getLogger("relay.agent")
 
 
 def agent_main(context: AgentContext) -> int:
-    """Run the key agent until it is told to stop. Returns its exit code."""
+    """Run the key agent until it is asked to stop. Returns its exit code."""
     forbid_inspection()
     try:
         self_test()
-        key = load_or_create_key(context.key_path, context.settings.server.key_bits)
-        name = fingerprint(key.spki)
-        if context.expected_fingerprint not in ("", name):
+        first = not context.expected_fingerprint
+        bits = context.settings.server.key_bits
+        key = load_or_create_key(context.key_path, bits, create=first)
+        own = fingerprint(key.spki)
+        if context.expected_fingerprint not in ("", own):
             raise StartError(
                 f"key file {context.key_path} is not the key that this server started with; "
                 "put that one back, or restart the server"
             )
-        listener = _listen(context.socket_path)
+        listener = NamedListener(context.socket_path, BACKLOG)
+        sock = listener.open()
     except RelayError as error:
         os.write(context.ready_fd, f"E {error}\n".encode())
         return BOOT_FAILED
     except OSError as error:
-        os.write(context.ready_fd, f"E {context.socket_path}: {error.strerror}\n".encode())
+        reason = f"E server.runtime: {context.socket_path}: {error.strerror or error}\n"
+        os.write(context.ready_fd, reason.encode())
         return BOOT_FAILED
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(context, key, name, listener))
+        runner.run(_serve(context, key, own, listener, sock))
     return 0
 
 
-def load_or_create_key(path: Path, bits: int) -> PrivateKey:
+def load_or_create_key(path: Path, bits: int, *, create: bool = True) -> PrivateKey:
     """Load the server's key; at the first start, generate it.
 
     Raises:
-        StartError: the file may not or cannot be used.
+        StartError: the file may not or cannot be used, or is missing and ``create`` is False.
     """
     data = read_key_file(path)
     if data is None:
+        if not create:
+            # A new key would be another server: no client would come back to it.
+            raise StartError(f"key file {path} has been removed while the server ran; put it back")
         key = generate_private_key(secrets.token_bytes, bits)
         create_key_file(path, key.to_pem())
         log.info("server_key_generated", extra={"path": str(path), "bits": bits})
@@ -78,17 +86,12 @@ def load_or_create_key(path: Path, bits: int) -> PrivateKey:
         raise StartError(f"key file {path}: {error}") from None
 
 
-def _listen(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)  # of the agent before us, which is dead
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
-    path.chmod(0o600)
-    listener.listen(BACKLOG)
-    return listener
-
-
 async def _serve(
-    context: AgentContext, key: PrivateKey, name: str, listener: socket.socket
+    context: AgentContext,
+    key: PrivateKey,
+    name: str,
+    listener: NamedListener,
+    sock: socket.socket,
 ) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -96,13 +99,15 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     loop.add_reader(context.parent_fd, stop.set)
     service = Service(key.unwrap, key.spki)
-    await service.listen(listener)
+    await service.listen(sock)
     row = context.scoreboard.row(0)
     row.set("heartbeat_ns", time.monotonic_ns())
     os.write(context.ready_fd, f"R {name}\n".encode())
     while not stop.is_set():
         if not service.stuck:
             row.set("heartbeat_ns", time.monotonic_ns())
+        if listener.missing:
+            await _listen_again(service, listener)
         try:
             async with asyncio.timeout(HEARTBEAT_S):
                 await stop.wait()
@@ -110,3 +115,14 @@ async def _serve(
             continue
     loop.remove_reader(context.parent_fd)
     service.close()
+    listener.remove()
+
+
+async def _listen_again(service: Service, listener: NamedListener) -> None:
+    path = str(listener.path)
+    try:
+        await service.listen(listener.open())
+    except OSError as error:
+        log.warning("agent_socket_failed", extra={"path": path, "reason": error.strerror})
+    else:
+        log.warning("agent_socket_replaced", extra={"path": path})

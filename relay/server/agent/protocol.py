@@ -1,7 +1,7 @@
-"""What a worker and the key agent say to each other over a Unix-domain stream socket. Sans-I/O.
+"""The protocol between a worker and the key agent over a Unix-domain stream socket. Sans-I/O.
 
-A frame is: u16 length of what follows, u8 kind, u32 request id, payload. The agent speaks first,
-with HELLO. A kind that the receiver does not know is skipped, so that later versions may push more
+A frame is: u16 length of what follows, u8 kind, u32 request id, payload. The agent sends HELLO
+first. A kind that the receiver does not know is skipped, so that later versions may push more
 (ticket keys). Both ends are of one build and one uid: a malformed frame is a bug, and ends the
 connection.
 """

@@ -66,7 +66,9 @@ class Service:
         """None until it listens."""
 
     async def listen(self, sock: socket.socket) -> None:
-        """Serve workers on a listening Unix-domain socket."""
+        """Serve workers on a listening Unix-domain socket, instead of the one before if any."""
+        if self._server is not None:
+            self._server.close()
         self._server = await self._loop.create_unix_server(lambda: _Connection(self), sock=sock)
 
     def close(self) -> None:

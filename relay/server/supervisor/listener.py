@@ -11,10 +11,16 @@ from relay.errors import StartError, UsageError
 
 BACKLOG: Final = 4096
 """Connections that wait while workers are restarted. The kernel lowers it to net.core.somaxconn."""
+_PORT_DIGITS_MAX: Final = 5
+_PROBES: Final = {
+    "0.0.0.0": ("192.0.2.1", "127.0.0.1"),  # noqa: S104
+    "::": ("2001:db8::1", "::1"),
+}
+"""By the address that means all: an address elsewhere (of documentation), and loopback."""
 
 
 def parse_bind(text: str) -> tuple[str, int]:
-    """Return (host, port) of HOST:PORT or [IPV6]:PORT. An empty host means all IPv4 addresses.
+    """Return (host, port) of HOST:PORT or [IPV6]:PORT. An empty host or * means all IPv4 ones.
 
     Raises:
         UsageError: not of that form.
@@ -24,9 +30,10 @@ def parse_bind(text: str) -> tuple[str, int]:
         host = host[1:-1]
     elif ":" in host:
         raise UsageError(f"--bind {text}: write an IPv6 address in brackets: [{host}]:{port}")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    digits = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS_MAX
+    if not colon or not digits or int(port) > 65535:
         raise UsageError(f"--bind {text}: expected HOST:PORT with a port from 0 to 65535")
-    return host or "0.0.0.0", int(port)  # noqa: S104 - asked for in so many words
+    return "0.0.0.0" if host in ("", "*") else host, int(port)  # noqa: S104  # as asked for
 
 
 def bind_all(binds: tuple[str, ...]) -> tuple[socket.socket, ...]:
@@ -48,15 +55,40 @@ def bind_all(binds: tuple[str, ...]) -> tuple[socket.socket, ...]:
     return tuple(sockets)
 
 
-def format_address(sock: socket.socket) -> str:
-    """Return HOST:PORT as a client on this machine would write it."""
+def format_bound(sock: socket.socket) -> str:
+    """Return HOST:PORT as it is bound; 0.0.0.0 and [::] are all addresses of the machine."""
+    return _join(*sock.getsockname()[:2])
+
+
+def reachable_address(sock: socket.socket) -> str:
+    """Return HOST:PORT that others can use.
+
+    Of a socket that is bound to all addresses: the one that this machine uses towards others, or
+    loopback where it has none.
+    """
     host, port = sock.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    if host in _PROBES:
+        host = _outward_address(sock.family, *_PROBES[host])
+    return _join(host, port)
+
+
+def _outward_address(family: int, probe: str, loopback: str) -> str:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((probe, 9))  # sends nothing: it only chooses the address
+            host: str = sock.getsockname()[0]
+    except OSError:
+        return loopback
+    # A link-local address means nothing without the name of the reader's interface.
+    return loopback if host in _PROBES or host.startswith("fe80:") else host
+
+
+def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    where = _join(host, port)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:

@@ -1,8 +1,8 @@
 """What the supervisor does next, decided without doing it. Pure: time and chance are passed in.
 
-``State`` is what is known of the children. The supervisor tells it what happened (``started``,
-``became_ready``, ``exited``, ``stop``) and asks ``plan`` for what to do and ``wake_at`` for when
-to ask again.
+``State`` is what is known of the children. The supervisor reports events to it (``started``,
+``became_ready``, ``exited``, ``stop``), and calls ``plan`` for what to do and ``wake_at`` for when
+to call it again.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import signal
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
+
+from relay.server.supervisor.roles import Role
 
 CRASH_WINDOW_S: Final = 30.0
 CRASHES_FAST: Final = 4
@@ -23,19 +25,9 @@ BACKOFF_SERVED_MAX_S: Final = 2.0
 BACKOFF_BOOT_S: Final = 0.5
 BACKOFF_BOOT_MAX_S: Final = 30.0
 """For a child that never served: whatever is wrong takes a person to mend."""
-WORKER_BOOT_S: Final = 30.0
-AGENT_BOOT_S: Final = 120.0
-"""The first start generates the key; 8192 bits take up to a minute."""
 KILL_MARGIN_S: Final = 1.0
 """After the time that clients were given, for the worker to close its files."""
 QUICK_STOP_S: Final = 2.0
-
-
-class Role(Enum):
-    """What a child is."""
-
-    AGENT = "agent"
-    WORKER = "worker"
 
 
 class Phase(Enum):
@@ -48,7 +40,7 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class Child:
-    """One place for a process: the key agent, or a worker's slot."""
+    """One place for a process of a role."""
 
     role: Role
     index: int = 0
@@ -73,28 +65,33 @@ class Child:
     @property
     def name(self) -> str:
         """For people."""
-        return "the key agent" if self.role is Role.AGENT else f"worker {self.index}"
+        return self.role.title_of(self.index)
 
 
 @dataclass(slots=True)
 class State:
     """All that decisions are made from."""
 
-    workers: list[Child]
-    worker_timeout_s: float
-    agent: Child = field(default_factory=lambda: Child(Role.AGENT))
+    roles: tuple[Role, ...]
+    heartbeat_timeout_s: float
+    children: list[Child] = field(init=False)
+    """Of all roles, in their order."""
     serving: bool = False
-    """True once every worker was ready: the start is over."""
+    """True once every child was ready: the start is over."""
     stopping: int = 0
-    """0, or the signal that workers are stopped with: TERM, then QUIT."""
+    """0, or the signal that children are stopped with: TERM, then QUIT."""
     kill_at_s: float = 0.0
     """When stopping: what is left is killed then."""
     awake_s: float = 0.0
     """Since when the supervisor itself has run without a stop: older silence proves nothing."""
 
-    def children(self) -> list[Child]:
-        """The agent and all workers."""
-        return [self.agent, *self.workers]
+    def __post_init__(self) -> None:
+        assert len({role.name for role in self.roles}) == len(self.roles)
+        self.children = [Child(role, n) for role in self.roles for n in range(role.count)]
+
+    def of(self, name: str) -> list[Child]:
+        """Return the children of a role."""
+        return [child for child in self.children if child.role.name == name]
 
     def started(self, child: Child, pid: int, generation: int, now: float) -> None:
         """A process was forked."""
@@ -102,9 +99,9 @@ class State:
         child.since_s, child.heartbeat_s, child.sent = now, 0.0, 0
 
     def became_ready(self, child: Child, now: float) -> bool:
-        """A child serves. Returns True when with it the start is over."""
+        """A child serves. Returns True when this ends the start of the server."""
         child.phase, child.since_s, child.failed_boots = Phase.READY, now, 0
-        if self.serving or any(worker.phase is not Phase.READY for worker in self.workers):
+        if self.serving or any(other.phase is not Phase.READY for other in self.children):
             return False
         self.serving = True
         return True
@@ -119,7 +116,7 @@ class State:
         child.start_at_s = now + backoff_s(len(child.crashes), child.failed_boots, chance)
 
     def stop(self, now: float, graceful_timeout_s: float) -> None:
-        """A person asks to stop; asked again, to stop at once."""
+        """Stop gracefully; when stopping already, stop at once."""
         if not self.stopping:
             self.stopping = signal.SIGTERM
             self.kill_at_s = now + graceful_timeout_s + KILL_MARGIN_S
@@ -127,7 +124,7 @@ class State:
             self.stop_quickly(now)
 
     def stop_quickly(self, now: float) -> None:
-        """Stop without waiting for anybody."""
+        """Stop without waiting for clients."""
         self.stopping = signal.SIGQUIT
         self.kill_at_s = now + QUICK_STOP_S
 
@@ -178,7 +175,7 @@ def plan(state: State, now: float) -> list[Action]:
     if state.stopping:
         return _plan_stop(state, now)
     actions: list[Action] = []
-    for child in state.children():
+    for child in state.children:
         if child.phase is Phase.DOWN:
             if now >= child.start_at_s and _may_start(state, child):
                 actions.append(Start(child))
@@ -190,8 +187,8 @@ def plan(state: State, now: float) -> list[Action]:
 
 def wake_at(state: State, now: float) -> float:
     """Return when to plan again if nothing happens before. Called after a plan was carried out."""
-    times = [now + state.worker_timeout_s]
-    for child in state.children():
+    times = [now + state.heartbeat_timeout_s]
+    for child in state.children:
         if state.stopping:
             if child.pid and child.sent != signal.SIGKILL:
                 times.append(state.kill_at_s)
@@ -204,25 +201,25 @@ def wake_at(state: State, now: float) -> float:
 
 
 def _may_start(state: State, child: Child) -> bool:
-    """Workers need the agent to become ready."""
-    return child.role is Role.AGENT or state.agent.phase is Phase.READY
+    return all(other.phase is Phase.READY for name in child.role.needs for other in state.of(name))
 
 
 def _silent_at(state: State, child: Child) -> float:
     """When a child's silence is too long, as far as is known now."""
     if child.phase is Phase.STARTING:
-        boot_s = AGENT_BOOT_S if child.role is Role.AGENT else WORKER_BOOT_S
-        return max(child.since_s, state.awake_s) + boot_s
-    return max(child.heartbeat_s, child.since_s, state.awake_s) + state.worker_timeout_s
+        return max(child.since_s, state.awake_s) + child.role.boot_timeout_s
+    return max(child.heartbeat_s, child.since_s, state.awake_s) + state.heartbeat_timeout_s
 
 
 def _plan_stop(state: State, now: float) -> list[Action]:
-    """Workers first, then the agent: clients that are told to leave may come back elsewhere."""
-    running = [child for child in state.workers if child.pid]
-    if not running:
-        if not state.agent.pid:
-            return [Finish()]
-        running = [state.agent]
+    """The last role first: what a process needs is there until it has ended."""
+    running: list[Child] = []
+    for role in reversed(state.roles):
+        running = [child for child in state.of(role.name) if child.pid]
+        if running:
+            break
+    else:
+        return [Finish()]
     # TERM < QUIT < KILL in strength; a child is sent each at most once.
     strength = [0, signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL]
     number = signal.SIGKILL if now >= state.kill_at_s else state.stopping

@@ -1,11 +1,10 @@
-"""Forking a child, hearing from it, and learning how it ended."""
+"""Forking a child, reading its report, and reaping it."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
@@ -16,7 +15,7 @@ from relay.server.prctl import die_with_parent
 from relay.server.supervisor.signals import block_all, restore
 
 REPORT_BYTES_MAX: Final = 4096
-"""What a child may say before it is ready: one line."""
+"""Of a child's report: one line."""
 log = logging.getLogger("relay.supervisor")
 
 
@@ -36,12 +35,12 @@ class Exit(NamedTuple):
 
 @dataclass(slots=True)
 class Process:
-    """A running child, and the pipe on which it says that it is ready, or why not."""
+    """A running child, and the pipe on which it reports that it is ready, or why it is not."""
 
     pid: int
     ready_fd: int
     """-1 once the pipe is closed."""
-    heard: bytes = b""
+    buffered: bytes = b""
 
     def read(self) -> str | None:
         """Read the pipe. Returns the child's line once it is there, else None."""
@@ -50,26 +49,26 @@ class Process:
                 data = os.read(self.ready_fd, REPORT_BYTES_MAX)
             except BlockingIOError:
                 break
-            self.heard += data
-            if not data or len(self.heard) > REPORT_BYTES_MAX:
+            self.buffered += data
+            if not data or len(self.buffered) > REPORT_BYTES_MAX:
                 self.close()
-        line, newline, self.heard = self.heard.partition(b"\n")
+        line, newline, self.buffered = self.buffered.partition(b"\n")
         if newline:
             return line.decode(errors="replace")
-        self.heard = line
+        self.buffered = line
         return None
 
     def close(self) -> None:
-        """Stop listening to it."""
+        """Close the pipe."""
         if self.ready_fd >= 0:
             os.close(self.ready_fd)
             self.ready_fd = -1
 
 
-def fork(title: str, main: Callable[[int], int], forget: Callable[[], None]) -> Process:
+def fork(title: str, main: Callable[[int], int], reset: Callable[[], None]) -> Process:
     """Fork a child that runs ``main(ready_fd)`` and ends with the code that it returns.
 
-    ``forget`` is called first in the child: it closes what is the supervisor's alone.
+    ``reset`` is called first in the child: it closes what is the supervisor's alone.
 
     Raises:
         OSError: the system has no process, memory or descriptor left for it.
@@ -77,14 +76,12 @@ def fork(title: str, main: Callable[[int], int], forget: Callable[[], None]) -> 
     parent = os.getpid()
     read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
     os.set_blocking(read_fd, False)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # A signal between the fork and ``forget`` would run the supervisor's handler in the child.
+    # A signal between the fork and ``reset`` would run the supervisor's handler in the child.
     mask = block_all()
     try:
         pid = os.fork()
         if pid == 0:
-            _run_child(title, lambda: main(write_fd), [read_fd], forget, parent, mask)
+            _run_child(title, lambda: main(write_fd), [read_fd], reset, parent, mask)
     except OSError:
         os.close(read_fd)
         raise
@@ -98,13 +95,13 @@ def _run_child(
     title: str,
     main: Callable[[], int],
     fds: list[int],
-    forget: Callable[[], None],
+    reset: Callable[[], None],
     parent: int,
     mask: set[signal.Signals],
 ) -> NoReturn:
     code = 1
     try:
-        forget()
+        reset()
         for fd in fds:
             os.close(fd)
         restore(mask)
@@ -114,13 +111,8 @@ def _run_child(
     except BaseException:
         log.critical("process_failed", exc_info=True)
     finally:
-        # Not sys.exit: the stack below is the supervisor's, and so are its clean-ups.
-        logging.shutdown()
-        for stream in (sys.stdout, sys.stderr):
-            try:
-                stream.flush()
-            except OSError:
-                continue
+        # Not sys.exit: the stack below is the supervisor's, and so are its clean-ups and what its
+        # streams may still hold. The log holds nothing back.
         os._exit(code)
 
 

@@ -3,57 +3,135 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
+import socket
 import stat
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from relay.errors import StartError
+from relay.local_sockets import make_private_directory
 from relay.server.context import AGENT_SOCKET, BUS_DIRECTORY
 
 SOCKET_PATH_BYTES_MAX: Final = 100
 """The kernel's limit is 107, and some systems' 103."""
+LINK: Final = "runtime"
+"""In the data directory: leads to a directory elsewhere with a random name, for the next start."""
 _LONGEST_NAME: Final = "/bus/255.99999999999.sock"
+PATH_BYTES_MAX: Final = SOCKET_PATH_BYTES_MAX - len(_LONGEST_NAME)
 _BUS_NAME: Final = re.compile(r"[0-9]+\.[0-9]+\.sock")
+_PROBE: Final = "0.0.sock"
 
 
-def prepare(wanted: str, data: Path) -> Path:
+class RuntimeDirectory:
+    """A directory in use. No other relay can use it meanwhile."""
+
+    def __init__(self, path: Path, link: Path | None) -> None:
+        self.path = path
+        self._link = link
+        """Where the data directory refers to it; None: it is not elsewhere."""
+        self._lock_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock_fd)
+            raise StartError(
+                f"server.runtime {path} is in use by another relay; each needs one of its own"
+            ) from None
+
+    def close(self) -> None:
+        """Let others use it. In a child: the lock stays the supervisor's."""
+        os.close(self._lock_fd)
+
+    def clean_up(self) -> None:
+        """Remove what a run has left, at its clean end. What is not ours stays."""
+        with contextlib.suppress(OSError):
+            _remove_sockets(self.path)
+        for directory in (self.path / BUS_DIRECTORY, self.path):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+        if self._link is not None and not self.path.exists():
+            with contextlib.suppress(OSError):
+                self._link.unlink()
+
+
+def prepare(wanted: str, data: Path) -> RuntimeDirectory:
     """Create the directory (0700), remove a dead run's sockets, and return it.
 
-    ``wanted`` may be empty: run/ in the data directory is taken, or, where its paths would be too
-    long for a socket, one in the temporary directory that belongs to this data directory. Call
-    it only with the data directory locked: then no other run can be using it.
+    ``wanted`` is a full path or empty: run/ in the data directory is taken, or, where its paths
+    would be too long for a socket, one with a random name in $XDG_RUNTIME_DIR or the temporary
+    directory. Call it only with the data directory locked: then no other run can be using what
+    that leads to.
 
     Raises:
-        StartError: it cannot be created, is not ours, or its path is too long.
+        StartError: it cannot be used; the message names server.runtime and says why.
     """
-    path = Path(wanted).absolute() if wanted else data / "run"
-    if _too_long(path):
-        if wanted:
-            raise StartError(
-                f"server.runtime {path}: the path is too long for a socket; choose a shorter one"
-            )
-        status = data.stat()
-        # Named after the data directory, so that every run finds the same one and none is left.
-        name = f"relay-{os.geteuid()}-{status.st_dev:x}-{status.st_ino:x}"
-        path = Path(tempfile.gettempdir()) / name
+    link = None
+    path = Path(wanted) if wanted else data / "run"
+    if wanted and _too_long(path):
+        raise StartError(
+            f"server.runtime {path}: {_length(path)} bytes are too long for the path of sockets "
+            f"in it, {PATH_BYTES_MAX} are possible; choose a shorter one"
+        )
+    try:
         if _too_long(path):
-            raise StartError(f"{path}: the path is too long for a socket; set server.runtime")
-    for directory in (path, path / BUS_DIRECTORY):
-        _make_private(directory)
-    _remove_sockets(path)
+            link = data / LINK
+            path = _elsewhere(link)
+        for directory in (path, path / BUS_DIRECTORY):
+            make_private_directory(directory)
+        directory_in_use = RuntimeDirectory(path, link)
+        _remove_sockets(path)
+        _check_sockets(path / BUS_DIRECTORY)
+    except OSError as error:
+        raise StartError(
+            f"server.runtime {path}: cannot be used for sockets: {error.strerror or error}; "
+            f"choose another directory, with a path of at most {PATH_BYTES_MAX} bytes"
+        ) from None
+    return directory_in_use
+
+
+def _elsewhere(link: Path) -> Path:
+    """Return the directory of the last run, or a new one with a name that nobody can foresee."""
+    with contextlib.suppress(OSError):
+        last = link.readlink()
+        status = last.lstat()
+        ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+        if ours and not status.st_mode & 0o077 and not _too_long(last):
+            return last
+    path = Path(tempfile.mkdtemp(prefix="relay-", dir=_parent()))
+    if _too_long(path):
+        path.rmdir()
+        raise OSError(
+            f"{path} has {_length(path)} bytes; the paths of $XDG_RUNTIME_DIR and of the "
+            "temporary directory are too long for sockets"
+        )
+    # Without it the next run makes another one, and this one is left.
+    with contextlib.suppress(OSError):
+        link.unlink(missing_ok=True)
+        link.symlink_to(path)
     return path
 
 
-def clean_up(path: Path) -> None:
-    """Remove what a run has left, at its clean end. What is not ours stays."""
+def _parent() -> Path:
+    """Return $XDG_RUNTIME_DIR where it is what it should be, else the temporary directory."""
+    named = os.environ.get("XDG_RUNTIME_DIR", "")
     with contextlib.suppress(OSError):
-        _remove_sockets(path)
-    for directory in (path / BUS_DIRECTORY, path):
-        with contextlib.suppress(OSError):
-            directory.rmdir()
+        status = Path(named).lstat()
+        private = not status.st_mode & 0o077 and status.st_uid == os.geteuid()
+        if named.startswith("/") and private and not _too_long(Path(named) / "relay-12345678"):
+            return Path(named)
+    return Path(tempfile.gettempdir())
+
+
+def _check_sockets(directory: Path) -> None:
+    """Make a socket there: better no start than processes that do not find each other."""
+    path = directory / _PROBE
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.bind(os.fspath(path))
+    path.unlink()
 
 
 def _remove_sockets(path: Path) -> None:
@@ -64,17 +142,9 @@ def _remove_sockets(path: Path) -> None:
             entry.unlink()
 
 
+def _length(path: Path) -> int:
+    return len(os.fsencode(path))
+
+
 def _too_long(path: Path) -> bool:
-    return len(os.fsencode(path)) + len(_LONGEST_NAME) > SOCKET_PATH_BYTES_MAX
-
-
-def _make_private(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = path.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-            raise StartError(f"{path} exists and is not our directory; remove it")
-        if stat.S_IMODE(status.st_mode) != 0o700:
-            path.chmod(0o700)
-    except OSError as error:
-        raise StartError(f"{path}: cannot be used for sockets: {error.strerror}") from None
+    return _length(path) > PATH_BYTES_MAX

@@ -9,7 +9,9 @@ from types import FrameType
 from typing import Final
 
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
-HANDLED: Final = (*STOP, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
+WITHOUT_EFFECT: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+"""Logged and nothing else. Programs that rotate logs send them to whatever writes one."""
+HANDLED: Final = (*STOP, signal.SIGQUIT, signal.SIGCHLD, *WITHOUT_EFFECT)
 
 
 class SignalQueue:
@@ -19,7 +21,7 @@ class SignalQueue:
         self.fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._numbers: deque[int] = deque()
         for number in HANDLED:
-            # A program started by nohup stays deaf to what nohup made it ignore.
+            # A program started by nohup still ignores what nohup made it ignore.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._note)
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
@@ -39,12 +41,12 @@ class SignalQueue:
             numbers.append(self._numbers.popleft())
         return numbers
 
-    def forget(self) -> None:
-        """In a forked child: back to the defaults. INT from the terminal is the supervisor's."""
+    def reset_in_child(self) -> None:
+        """Restore the defaults. A terminal sends INT to all: it is the supervisor's."""
         signal.set_wakeup_fd(-1)
         for number in HANDLED:
             signal.signal(number, signal.SIG_DFL)
-        for number in (signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGINT, *WITHOUT_EFFECT):
             signal.signal(number, signal.SIG_IGN)
         os.close(self.fd)
         os.close(self._write_fd)

@@ -1,8 +1,9 @@
-"""The supervisor's loop: wait for something to happen, tell the plan, do what it says."""
+"""The supervisor's loop: wait for an event, report it to the plan, carry out its actions."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import select
@@ -11,83 +12,76 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from relay.errors import StartError
-from relay.server.context import AGENT_SOCKET, AgentContext, WorkerContext
-from relay.server.scoreboard import Scoreboard
+from relay.server import logs
+from relay.server.scoreboard import Row, Scoreboard
 from relay.server.supervisor import process
 from relay.server.supervisor.plan import (
     Action,
     Child,
     Finish,
     Phase,
-    Role,
     Send,
     Start,
     State,
     plan,
     wake_at,
 )
-from relay.server.supervisor.signals import STOP, SignalQueue
-from relay.settings import Settings
+from relay.server.supervisor.roles import Launch, Role
+from relay.server.supervisor.signals import STOP, WITHOUT_EFFECT, SignalQueue
 
-WORKER_FAILED: Final = 3
-"""Exit code when a worker cannot boot (gunicorn's)."""
 LATE_S: Final = 1.0
 """The supervisor woke up so much too late: it was stopped itself, or the machine was."""
+LOST_LINES_RETRY_S: Final = 1.0
+"""Between attempts to log how many lines were lost."""
 log = logging.getLogger("relay.supervisor")
 
 
 @dataclass(frozen=True, slots=True)
-class Plant:
+class SupervisorConfig:
     """What the supervisor works with: made before it starts, the same for all its life."""
 
-    settings: Settings
-    """Resolved."""
+    roles: tuple[Role, ...]
+    """In the order of start."""
     listeners: tuple[socket.socket, ...]
-    data: Path
-    runtime: Path
-    key_path: Path
-    boot_id: str
     partitions: int
-    worker_main: Callable[[WorkerContext], int]
-    agent_main: Callable[[AgentContext], int]
-    announce: Callable[[str], None]
-    """Called once, with the fingerprint, when every worker serves."""
+    heartbeat_timeout_s: float
+    """A child whose heartbeat is older is killed and replaced."""
+    graceful_timeout_s: float
+    on_serving: Callable[[dict[str, str]], None]
+    """Called once, when every child is ready, with the text that each role's first child sent."""
     close_in_child: Callable[[], None]
     """Closes what children must not hold, such as the lock of the data directory."""
 
 
 class Supervisor:
-    """Runs the key agent and the workers until it is told to stop."""
+    """Runs the children of all roles until it is asked to stop."""
 
-    def __init__(self, plant: Plant) -> None:
-        count = plant.settings.server.workers
-        assert count > 0
-        self._plant = plant
-        self._scoreboard = Scoreboard(count)
-        self._agent_board = Scoreboard(1)
-        self._state = State(
-            workers=[Child(Role.WORKER, index) for index in range(count)],
-            worker_timeout_s=plant.settings.server.worker_timeout_s,
-        )
+    def __init__(self, config: SupervisorConfig) -> None:
+        self._config = config
+        self._boards = {role.name: Scoreboard(role.count, role.metrics) for role in config.roles}
+        self._state = State(config.roles, config.heartbeat_timeout_s)
         self._signals = SignalQueue()
         self._parent_read_fd, self._parent_write_fd = os.pipe2(os.O_CLOEXEC)
-        """Nobody writes: children see its end when the supervisor is gone."""
+        """Nothing is written to it: children see its end when the supervisor is gone."""
         self._processes: dict[int, process.Process] = {}
         self._generation = 0
-        self._fingerprint = ""
-        """Empty until the agent said it."""
+        self._texts: dict[str, str] = {}
+        """By role: the text that its first ready child sent."""
         self._failure: StartError | None = None
         """Why the start failed; None as long as it did not."""
+        self._lost_lines = 0
+        """Of the log, in all processes, that were reported."""
+        self._lost_lines_at_s = math.inf
+        """When the next report may be attempted."""
 
     def run(self) -> int:
         """Run until everything has ended. Returns the exit code.
 
         Raises:
-            StartError: the key agent or a worker could not start; nothing is left running.
+            StartError: a child could not start; nothing is left running.
         """
         state = self._state
         state.awake_s = time.monotonic()
@@ -95,20 +89,23 @@ class Supervisor:
             now = time.monotonic()
             for action in plan(state, now):
                 if isinstance(action, Finish):
+                    self._lost_lines_at_s = now
+                    self._report_lost_lines(now)
                     log.info("stopped")
                     if self._failure is not None:
                         raise self._failure
                     return 0
                 self._do(action, now)
-            self._wait(wake_at(state, now))
+            self._report_lost_lines(now)
+            self._wait(min(wake_at(state, now), self._lost_lines_at_s))
             now = time.monotonic()
             for number in self._signals.take():
                 self._handle_signal(number, now)
-            for child in state.children():
+            for child in state.children:
                 if child.pid:
-                    self._listen_to(child, now)
+                    self._read_report(child, now)
             for pid, how in process.reap():
-                self._note_exit(pid, how, now)
+                self._on_exit(pid, how, now)
             self._read_heartbeats()
 
     def _wait(self, until: float) -> None:
@@ -135,182 +132,180 @@ class Supervisor:
                     "child_killed",
                     extra={**_fields(child), "reason": action.reason},
                 )
-            if action.number == signal.SIGKILL and child.role is Role.WORKER:
-                self._scoreboard.row(child.index).set("ready", 0)
+            if action.number == signal.SIGKILL:
+                self._row(child).set("ready", 0)
             os.kill(child.pid, action.number)  # not reaped yet, so the id is still its own
 
     def _start(self, child: Child, now: float) -> None:
         self._generation += 1
         generation = self._generation
+        self._prepare_row(child, generation)
         try:
-            if child.role is Role.AGENT:
-                running = process.fork("relay: key agent", self._run_agent, self._forget)
-            else:
-                self._make_home(child, generation)
-                running = process.fork(
-                    f"relay: worker {child.index}",
-                    lambda ready_fd: self._run_worker(child.index, generation, ready_fd),
-                    self._forget,
-                )
+            running = process.fork(
+                f"relay: {child.name}",
+                lambda ready_fd: self._run(child, generation, ready_fd),
+                self._reset_in_child,
+            )
         except OSError as error:
-            self._note_failure(child, f"it cannot be forked: {error.strerror}", now)
-            self._state.exited(child, now, _chance())
+            self._on_boot_failure(child, f"it cannot be forked: {error.strerror}", now)
+            self._state.exited(child, now, _random())
             return
         self._processes[running.pid] = running
         self._state.started(child, running.pid, generation, now)
 
-    def _make_home(self, worker: Child, generation: int) -> None:
-        """Give a worker its partitions, before it exists.
+    def _row(self, child: Child) -> Row:
+        return self._boards[child.role.name].row(child.index)
 
-        Whoever had them, should it still run, sees from then on that it is not their home.
+    def _prepare_row(self, child: Child, generation: int) -> None:
+        """Enter a process in the shared tables, before it exists.
+
+        An earlier process of the slot, should it still run, sees from then on that it is replaced.
         """
-        for partition in self._partitions_of(worker.index):
-            self._scoreboard.assign(partition, worker.index, generation)
-        row = self._scoreboard.row(worker.index)
+        if child.role.owns_partitions:
+            board = self._boards[child.role.name]
+            for partition in self._partitions_of(child):
+                board.assign(partition, child.index, generation)
+        row = self._row(child)
         row.clear_gauges()
         row.set("generation", generation)
-        if worker.generation:
+        if child.generation:
             row.add("restarts")
 
-    def _forget(self) -> None:
+    def _reset_in_child(self) -> None:
         """In a child: close what is the supervisor's alone."""
-        self._signals.forget()
+        self._signals.reset_in_child()
         os.close(self._parent_write_fd)
         for other in self._processes.values():
             other.close()
-        self._plant.close_in_child()
+        self._config.close_in_child()
 
-    def _run_worker(self, index: int, generation: int, ready_fd: int) -> int:
-        plant = self._plant
-        self._scoreboard.row(index).set("pid", os.getpid())
-        return plant.worker_main(
-            WorkerContext(
-                index=index,
+    def _run(self, child: Child, generation: int, ready_fd: int) -> int:
+        """In a child: run its program."""
+        role = child.role
+        row = self._row(child)
+        row.set("pid", os.getpid())
+        logs.reset_in_child(lambda: row.add("log_lines_lost"))
+        if not role.accepts_clients:
+            for listener in self._config.listeners:
+                listener.close()
+        return role.run(
+            Launch(
+                index=child.index,
                 generation=generation,
-                settings=plant.settings,
-                listeners=plant.listeners,
-                scoreboard=self._scoreboard,
-                runtime=plant.runtime,
-                data=plant.data,
-                boot_id=plant.boot_id,
+                scoreboard=self._boards[role.name],
                 parent_fd=self._parent_read_fd,
                 ready_fd=ready_fd,
+                text=self._texts.get(role.name, ""),
             )
         )
 
-    def _run_agent(self, ready_fd: int) -> int:
-        plant = self._plant
-        for listener in plant.listeners:
-            listener.close()
-        return plant.agent_main(
-            AgentContext(
-                settings=plant.settings,
-                socket_path=plant.runtime / AGENT_SOCKET,
-                key_path=plant.key_path,
-                scoreboard=self._agent_board,
-                expected_fingerprint=self._fingerprint,
-                parent_fd=self._parent_read_fd,
-                ready_fd=ready_fd,
-            )
-        )
-
-    def _listen_to(self, child: Child, now: float) -> None:
+    def _read_report(self, child: Child, now: float) -> None:
         report = self._processes[child.pid].read()
         if report is None or child.phase is not Phase.STARTING:
             return
         word, _, text = report.partition(" ")
-        if word == "R":
-            if child.role is Role.AGENT:
-                self._fingerprint = text
-            else:
-                self._scoreboard.row(child.index).set("ready", 1)
-            begun = self._state.became_ready(child, now)
-            if child.role is Role.AGENT:
-                log.info("agent_ready", extra=_fields(child))
-            elif begun or self._state.serving:
-                self._log_table()
-            if begun:
-                self._plant.announce(self._fingerprint)
-        else:
-            self._note_failure(child, text, now)
+        if word != "R":
+            self._on_boot_failure(child, text, now)
+            if self._failure is not None and not child.role.indexed:
+                # The only process of its role: which process it was adds nothing for a person.
+                self._failure = StartError(text, child.role.boot_failure_code)
+            return
+        self._texts.setdefault(child.role.name, text)
+        self._row(child).set("ready", 1)
+        serving_now = self._state.became_ready(child, now)
+        if not child.role.owns_partitions:
+            event = f"{child.role.name}_ready"
+            log.info(event, extra=_fields(child))
+        if serving_now or (child.role.owns_partitions and self._state.serving):
+            self._log_table()
+        if serving_now:
+            self._config.on_serving(self._texts)
 
-    def _note_failure(self, child: Child, reason: str, now: float) -> None:
+    def _on_boot_failure(self, child: Child, reason: str, now: float) -> None:
         """A child cannot boot: at the start that is the end, later it is tried again."""
         if self._state.serving or self._state.stopping:
             log.error("boot_failed", extra={**_fields(child), "reason": reason})
             return
-        if child.role is Role.AGENT:
-            self._failure = StartError(reason, 1)
-        else:
-            self._failure = StartError(f"{child.name} cannot start: {reason}", WORKER_FAILED)
+        self._failure = StartError(
+            f"{child.name} cannot start: {reason}", child.role.boot_failure_code
+        )
         self._state.stop_quickly(now)
 
-    def _note_exit(self, pid: int, how: process.Exit, now: float) -> None:
-        child = next((child for child in self._state.children() if child.pid == pid), None)
+    def _on_exit(self, pid: int, how: process.Exit, now: float) -> None:
+        child = next((child for child in self._state.children if child.pid == pid), None)
         if child is None:
             return  # as process 1 of a container we also reap orphans of others
-        self._listen_to(child, now)
+        self._read_report(child, now)
         self._processes.pop(pid).close()
         if child.phase is Phase.STARTING and not self._state.stopping:
-            self._note_failure(child, f"it ended with {how} before it was ready", now)
-        unasked = not child.sent and not self._state.stopping
-        level = logging.WARNING if unasked else logging.INFO
+            self._on_boot_failure(child, f"it ended with {how} before it was ready", now)
+        expected = child.sent or self._state.stopping
+        level = logging.INFO if expected else logging.WARNING
         log.log(level, "child_exited", extra={**_fields(child), "how": str(how)})
-        if child.role is Role.WORKER:
-            self._scoreboard.row(child.index).clear_gauges()
-            stale = self._plant.runtime / "bus" / f"{child.index}.{child.generation}.sock"
-            stale.unlink(missing_ok=True)
-        self._state.exited(child, now, _chance())
+        self._row(child).clear_gauges()
+        self._state.exited(child, now, _random())
         if not self._state.stopping and child.start_at_s > now:
             wait_s = round(child.start_at_s - now, 3)
             log.warning("restart_delayed", extra={"child": child.name, "wait_s": wait_s})
 
     def _handle_signal(self, number: int, now: float) -> None:
         if number in STOP:
-            timeout_s = self._plant.settings.server.graceful_timeout_s
+            timeout_s = self._config.graceful_timeout_s
             self._state.stop(now, timeout_s)
-            log.info("stopping", extra={"signal": signal.Signals(number).name})
+            log.info("stopping", extra={"signal": _name(number)})
         elif number == signal.SIGQUIT:
             self._state.stop_quickly(now)
             log.info("stopping", extra={"signal": "SIGQUIT"})
         elif number == signal.SIGHUP:
             log.warning("reload_ignored", extra={"reason": "settings are read at the start only"})
+        elif number in WITHOUT_EFFECT:
+            reason = "the log is stderr, there is no file to open again"
+            log.warning("signal_ignored", extra={"signal": _name(number), "reason": reason})
+
+    def _report_lost_lines(self, now: float) -> None:
+        lost = logs.lost() + sum(
+            self._row(child).get("log_lines_lost") for child in self._state.children
+        )
+        if lost == self._lost_lines:
+            self._lost_lines_at_s = math.inf
+        elif now >= self._lost_lines_at_s or self._lost_lines_at_s == math.inf:
+            if logs.report_lost(lost - self._lost_lines):
+                self._lost_lines = lost
+            self._lost_lines_at_s = now + LOST_LINES_RETRY_S
 
     def _read_heartbeats(self) -> None:
-        for child in self._state.workers:
-            child.heartbeat_s = self._scoreboard.row(child.index).get("heartbeat_ns") / 1e9
-        self._state.agent.heartbeat_s = self._agent_board.row(0).get("heartbeat_ns") / 1e9
+        for child in self._state.children:
+            child.heartbeat_s = self._row(child).get("heartbeat_ns") / 1e9
 
-    def _partitions_of(self, index: int) -> range:
-        return range(index, self._plant.partitions, len(self._state.workers))
+    def _partitions_of(self, child: Child) -> range:
+        return range(child.index, self._config.partitions, child.role.count)
 
     def _log_table(self) -> None:
-        """One line: the workers, their generations and partitions."""
-        log.info(
-            "workers",
-            extra={
-                "workers": [
+        """One line for each role that owns partitions: its processes and what they own."""
+        for role in self._config.roles:
+            if role.owns_partitions:
+                table = [
                     {
-                        "worker": child.index,
+                        role.name: child.index,
                         "pid": child.pid,
                         "generation": child.generation,
                         "phase": child.phase.value,
-                        "partitions": list(self._partitions_of(child.index)),
+                        "partitions": list(self._partitions_of(child)),
                     }
-                    for child in self._state.workers
+                    for child in self._state.of(role.name)
                 ]
-            },
-        )
+                event = f"{role.name}s"
+                log.info(event, extra={event: table})
 
 
-def _chance() -> float:
+def _name(number: int) -> str:
+    return signal.Signals(number).name
+
+
+def _random() -> float:
     return random.random()  # noqa: S311 - it spreads restarts, nobody gains by guessing it
 
 
 def _fields(child: Child) -> dict[str, object]:
-    fields: dict[str, object] = {"pid": child.pid, "generation": child.generation}
-    if child.role is Role.WORKER:
-        fields["worker"] = child.index
-    else:
-        fields["agent"] = True
-    return fields
+    number: object = child.index if child.role.indexed else True
+    return {"pid": child.pid, "generation": child.generation, child.role.name: number}

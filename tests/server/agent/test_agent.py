@@ -223,6 +223,40 @@ async def test_kill_the_agent_under_a_client(tmp_path: Path) -> None:
         assert second.wait(30) == 0
 
 
+async def test_a_socket_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    """Who comes later finds the agent, although a cleaner was there before."""
+    with agent_process(tmp_path) as process:
+        first_line(process)
+        path = tmp_path / "agent.sock"
+        path.unlink()
+        client = AgentClient(path)
+        await client.connect()
+        assert path.stat().st_mode & 0o777 == 0o600
+        client.close()
+        process.terminate()
+        assert process.wait(30) == 0
+    assert not path.exists()
+
+
+def test_a_key_that_was_removed_is_not_made_anew(tmp_path: Path) -> None:
+    """Another key would be another server, also after the next restart."""
+    with agent_process(tmp_path) as process:
+        _, fingerprint = first_line(process).split()
+        process.terminate()
+    key = tmp_path / "server.key"
+    kept = key.read_bytes()
+    key.unlink()
+    with agent_process(tmp_path, fingerprint) as process:
+        assert first_line(process).startswith(f"E key file {key} has been removed")
+        assert process.wait(30) == 3
+    assert not key.exists()
+    key.touch(0o600)
+    key.write_bytes(kept)
+    with agent_process(tmp_path, fingerprint) as process:
+        assert first_line(process) == f"R {fingerprint}"
+        process.terminate()
+
+
 def test_the_agent_leaves_with_the_supervisor(tmp_path: Path) -> None:
     with agent_process(tmp_path) as process:
         first_line(process)
@@ -257,7 +291,7 @@ def test_another_user_is_refused(tmp_path: Path) -> None:
     with agent_process(tmp_path) as process:
         first_line(process)
         for parent in [tmp_path, *tmp_path.parents[:3]]:
-            parent.chmod(0o755)
+            parent.chmod(parent.stat().st_mode | 0o055)
         (tmp_path / "agent.sock").chmod(0o666)
         script = (
             "import os, socket, sys; os.setuid(12345); s = socket.socket(socket.AF_UNIX);"

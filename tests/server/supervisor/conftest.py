@@ -1,4 +1,4 @@
-"""The program of plant.py, running."""
+"""The program of small_server.py, running."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Running:
     def __init__(self, directory: Path, workers: int, **server: float) -> None:
         self.directory = directory
         self.printed: list[str] = []
-        self.said: list[str] = []
+        self.messages: list[str] = []
         """Lines on stderr that are no log."""
         self.log: list[dict[str, Any]] = []
-        command = [sys.executable, "-m", "tests.server.supervisor.plant", str(directory)]
+        command = [sys.executable, "-m", "tests.server.supervisor.small_server", str(directory)]
         self.process = subprocess.Popen(
             [*command, str(workers), json.dumps(server)],
             cwd=ROOT,
@@ -41,7 +41,7 @@ class Running:
         )
         self._threads = [
             self._collect(self.process.stdout, self.printed.append),
-            self._collect(self.process.stderr, self._note),
+            self._collect(self.process.stderr, self._take_line),
         ]
 
     @staticmethod
@@ -57,18 +57,18 @@ class Running:
         thread.start()
         return thread
 
-    def _note(self, line: str) -> None:
+    def _take_line(self, line: str) -> None:
         if line.startswith("{"):
             self.log.append(json.loads(line))
         else:
-            self.said.append(line)
+            self.messages.append(line)
 
     def events(self, name: str) -> list[dict[str, Any]]:
         return [line for line in list(self.log) if line["event"] == name]
 
     def wait_ready(self) -> None:
         wait_until(lambda: self.printed or self.process.poll() is not None, "the start")
-        assert self.printed == ["fingerprint"], self.said
+        assert self.printed == ["fingerprint"], self.messages
 
     def wait_events(self, name: str, count: int) -> list[dict[str, Any]]:
         wait_until(lambda: len(self.events(name)) >= count, f"{count} times {name}")

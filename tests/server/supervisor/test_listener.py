@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 
+import psutil
 import pytest
 
 from relay.errors import StartError, UsageError
-from relay.server.supervisor.listener import bind_all, format_address, parse_bind
+from relay.server.supervisor.listener import (
+    bind_all,
+    format_bound,
+    parse_bind,
+    reachable_address,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +23,7 @@ from relay.server.supervisor.listener import bind_all, format_address, parse_bin
         ("127.0.0.1:7475", ("127.0.0.1", 7475)),
         ("[::1]:0", ("::1", 0)),
         (":7475", ("0.0.0.0", 7475)),  # noqa: S104
+        ("*:7475", ("0.0.0.0", 7475)),  # noqa: S104
         ("localhost:65535", ("localhost", 65535)),
     ],
 )
@@ -24,7 +32,20 @@ def test_parse(text: str, parsed: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "7475", "127.0.0.1", "a:b", "a:-1", "a:65536", "a:", "a:٣", "::1:7475", "[::1]7"]
+    "text",
+    [
+        "",
+        "7475",
+        "127.0.0.1",
+        "a:b",
+        "a:-1",
+        "a:65536",
+        "a:" + "9" * 5000,
+        "a:",
+        "a:٣",
+        "::1:7475",
+        "[::1]7",
+    ],
 )
 def test_malformed(text: str) -> None:
     with pytest.raises(UsageError, match="--bind"):
@@ -35,7 +56,7 @@ def test_bind_several() -> None:
     sockets = bind_all(("127.0.0.1:0", "[::1]:0"))
     try:
         for sock, host in zip(sockets, ("127.0.0.1", "[::1]"), strict=True):
-            assert format_address(sock) == f"{host}:{sock.getsockname()[1]}"
+            assert format_bound(sock) == f"{host}:{sock.getsockname()[1]}"
             assert not sock.getblocking()
             with socket.create_connection(sock.getsockname()[:2]):
                 sock.accept()[0].close()
@@ -44,19 +65,46 @@ def test_bind_several() -> None:
             sock.close()
 
 
-def test_all_addresses_are_shown_as_one_that_can_be_dialled() -> None:
-    sockets = bind_all((":0", "[::]:0"))
-    shown = [format_address(sock).rpartition(":")[0] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    assert shown == ["127.0.0.1", "[::1]"]
+@pytest.mark.parametrize("bind", [":0", "*:0", "0.0.0.0:0", "[::]:0"])
+def test_all_addresses_are_shown_as_one_that_others_can_use(bind: str) -> None:
+    """The log names what is bound; people get an address at which the socket answers."""
+    [sock] = bind_all((bind,))
+    with sock:
+        port = sock.getsockname()[1]
+        assert format_bound(sock) == (f"[::]:{port}" if "[" in bind else f"0.0.0.0:{port}")
+        host, _, shown_port = reachable_address(sock).rpartition(":")
+        assert shown_port == str(port)
+        host = host.strip("[]")
+        with socket.create_connection((host, port), timeout=10):
+            sock.setblocking(True)
+            sock.accept()[0].close()
+        others = [a for a in addresses(sock.family) if not a.is_loopback and not a.is_link_local]
+        if others:
+            assert ipaddress.ip_address(host) in others
+
+
+def addresses(
+    family: socket.AddressFamily,
+) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """This machine's, of interfaces that are up, where it has a way to others."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1" if family == socket.AF_INET else "2001:db8::1", 9))
+        except OSError:
+            return []
+    return [
+        ipaddress.ip_address(address.address.partition("%")[0])
+        for interface in psutil.net_if_addrs().values()
+        for address in interface
+        if address.family == family
+    ]
 
 
 def test_in_use() -> None:
     """The address is named, and nothing stays bound."""
     [taken] = bind_all(("127.0.0.1:0",))
     with taken:
-        where = format_address(taken)
+        where = format_bound(taken)
         with pytest.raises(StartError, match=rf"cannot listen on {where}: the port is in use"):
             bind_all(("127.0.0.1:0", where))
 

@@ -8,11 +8,9 @@ import pytest
 
 from relay.server.supervisor.plan import (
     CRASHES_FAST,
-    WORKER_BOOT_S,
     Child,
     Finish,
     Phase,
-    Role,
     Send,
     Start,
     State,
@@ -20,15 +18,63 @@ from relay.server.supervisor.plan import (
     plan,
     wake_at,
 )
+from relay.server.supervisor.roles import Launch, Role
+
+WORKER_BOOT_S = 30.0
 
 
-def state_of(workers: int = 2, *, ready: bool = False) -> State:
-    state = State([Child(Role.WORKER, n) for n in range(workers)], worker_timeout_s=5.0)
+def never(launch: Launch) -> int:
+    raise AssertionError("the plan runs nothing")
+
+
+class Server(State):
+    """Roles as a relay has them, with names for the tests."""
+
+    @property
+    def agent(self) -> Child:
+        return self.of("agent")[0]
+
+    @property
+    def workers(self) -> list[Child]:
+        return self.of("worker")
+
+
+def state_of(workers: int = 2, *, ready: bool = False) -> Server:
+    agent = Role("agent", "key agent", never, 120.0, 1)
+    worker = Role(
+        "worker", "worker {index}", never, WORKER_BOOT_S, 3, count=workers, needs=("agent",)
+    )
+    state = Server((agent, worker), heartbeat_timeout_s=5.0)
     if ready:
-        for number, child in enumerate(state.children()):
+        for number, child in enumerate(state.children):
             state.started(child, 100 + number, 1 + number, 0.0)
             state.became_ready(child, 0.0)
     return state
+
+
+def test_a_third_role_is_one_entry() -> None:
+    """Started when what it needs is ready, waited for at the start, and stopped in its turn."""
+    agent, worker = state_of().roles
+    control = Role("control", "control", never, 5.0, 1, needs=("agent", "worker"))
+    state = State((agent, worker, control), heartbeat_timeout_s=5.0)
+    begun = []
+    while not state.serving:
+        for action in plan(state, 0.0):
+            assert isinstance(action, Start)
+            begun.append(action.child.name)
+            state.started(action.child, 100 + len(begun), len(begun), 0.0)
+        for child in state.children:
+            if child.phase is Phase.STARTING:
+                state.became_ready(child, 0.0)
+    assert begun == ["key agent", "worker 0", "worker 1", "control"]
+    state.stop(1.0, 30.0)
+    ended = []
+    while plan(state, 1.0) != [Finish()]:
+        for action in plan(state, 1.0):
+            assert isinstance(action, Send)
+            ended.append(action.child.name)
+            state.exited(action.child, 1.0, 0.0)
+    assert ended == ["control", "worker 0", "worker 1", "key agent"]
 
 
 def test_agent_first_then_the_workers() -> None:
@@ -42,9 +88,9 @@ def test_agent_first_then_the_workers() -> None:
 
 def test_the_start_is_over_when_the_last_worker_is_ready() -> None:
     state = state_of()
-    for number, child in enumerate(state.children()):
+    for number, child in enumerate(state.children):
         state.started(child, 100 + number, 1 + number, 0.0)
-    assert [state.became_ready(child, 1.0) for child in state.children()] == [False, False, True]
+    assert [state.became_ready(child, 1.0) for child in state.children] == [False, False, True]
     assert state.serving
     # A restart is not another start.
     state.exited(state.workers[0], 2.0, 0.0)

@@ -100,10 +100,14 @@ def test_a_crash_loop_is_slowed_down(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mistake", "code", "message"),
     [
-        ("worker-says-no", 3, "worker 0 cannot start: no such luck"),
+        ("worker-refuses", 3, "worker 0 cannot start: no such luck"),
         ("worker-dies-at-boot", 3, "it ended with exit code 7 before it was ready"),
-        ("agent-says-no", 1, "no key for you"),
-        ("no-fork", 1, "it cannot be forked: Resource temporarily unavailable"),
+        ("agent-refuses", 1, "no key for you"),
+        (
+            "no-fork",
+            1,
+            "key agent cannot start: it cannot be forked: Resource temporarily unavailable",
+        ),
     ],
 )
 def test_a_child_that_cannot_boot_ends_everything(
@@ -116,19 +120,19 @@ def test_a_child_that_cannot_boot_ends_everything(
     (tmp_path / mistake).touch()
     server = run(2)
     assert server.wait_end() == code
-    assert len(server.said) == 1
-    assert message in server.said[0].replace("worker 1", "worker 0")
+    assert len(server.messages) == 1
+    assert message in server.messages[0].replace("worker 1", "worker 0")
     assert server.printed == []
 
 
 def test_later_a_boot_that_fails_is_tried_again(run: Run, tmp_path: Path) -> None:
     server = run(2)
     server.wait_ready()
-    (tmp_path / "worker-says-no").touch()
+    (tmp_path / "worker-refuses").touch()
     os.kill(server.pid(1), signal.SIGKILL)
     failures = server.wait_events("boot_failed", 2)
     assert failures[0]["reason"] == "no such luck"
-    (tmp_path / "worker-says-no").unlink()
+    (tmp_path / "worker-refuses").unlink()
     server.wait_events("workers", 2)
     assert psutil.pid_exists(server.pid(1))
 
@@ -146,7 +150,7 @@ def test_a_fork_that_fails_is_tried_again(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop(run: Run, tmp_path: Path, number: signal.Signals) -> None:
-    """Exit code 0; workers are told by TERM; the agent goes last; nothing stays."""
+    """Exit code 0; workers get TERM; the agent ends last; nothing stays."""
     server = run(2)
     server.wait_ready()
     children = server.children()
@@ -162,7 +166,7 @@ def test_stop(run: Run, tmp_path: Path, number: signal.Signals) -> None:
 
 
 def test_workers_that_do_not_stop_are_killed(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "worker-is-deaf").touch()
+    (tmp_path / "worker-ignores-term").touch()
     server = run(2, graceful_timeout_s=0.1)
     server.wait_ready()
     server.process.terminate()
@@ -172,7 +176,7 @@ def test_workers_that_do_not_stop_are_killed(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_second_signal_stops_at_once(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "worker-is-deaf").touch()
+    (tmp_path / "worker-ignores-term").touch()
     server = run(2, graceful_timeout_s=3600)
     server.wait_ready()
     server.process.terminate()

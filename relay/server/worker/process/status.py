@@ -55,7 +55,7 @@ class WorkerStatus:
 
     def set_accepting(self, accepting: bool) -> None:
         """Publish whether this worker accepts connections."""
-        self._row.set("draining", 0 if accepting else 1)
+        self._row.set("not_accepting", 0 if accepting else 1)
 
     @property
     def fenced(self) -> bool:
@@ -80,7 +80,7 @@ class WorkerStatus:
         least: int | None = None
         for index in self._running():
             row = self._scoreboard.row(index)
-            if not row.get("draining"):
+            if not row.get("not_accepting"):
                 count = row.get("connections")
                 if least is None or count < least:
                     least = count

@@ -1,0 +1,91 @@
+"""Listening sockets of one server's processes for each other: named in a private directory.
+
+Names on disk do not last: cleaners of temporary directories remove what looks old. A listening
+socket lives on without its name, and nobody can connect to it; so whoever listens looks now and
+then whether its name is there, and makes it anew, with the directory if need be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+
+
+class NamedListener:
+    """A listening Unix-domain socket, and the name by which others reach it."""
+
+    def __init__(self, path: Path, backlog: int) -> None:
+        """Prepare; ``open`` begins.
+
+        Args:
+            path: its name. The directory is made where it does not exist.
+            backlog: connections that wait to be accepted.
+        """
+        self.path = path
+        self._backlog = backlog
+        self._inode: tuple[int, int] | None = None
+        """None until it is open."""
+
+    def open(self) -> socket.socket:
+        """Return a new listening socket; what had the name loses it. The caller closes it.
+
+        Raises:
+            OSError: the directory is not ours, or the name cannot be made.
+        """
+        make_private_directory(self.path.parent)
+        self.path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(os.fspath(self.path))
+            self.path.chmod(0o600)
+            self._inode = _inode(self.path)
+            listener.listen(self._backlog)
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
+    @property
+    def missing(self) -> bool:
+        """True when the name is gone, or has become somebody else's."""
+        return self._inode is not None and _inode(self.path) != self._inode
+
+    def remove(self) -> None:
+        """Remove the name, if it still is this socket's."""
+        if self._inode is not None and not self.missing:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+
+def make_private_directory(path: Path) -> None:
+    """Make a directory of mode 0700, or check that the one that is there is ours alone.
+
+    An empty one that is open to others is closed; of one that is in use, such as the temporary
+    directory, the mode is not ours to change.
+
+    Raises:
+        OSError: it cannot be made; it is a link, no directory, or another user's; or it is open to
+            others and not empty.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, "it exists and is not a directory of ours", str(path))
+    if status.st_mode & 0o077:
+        if any(path.iterdir()):
+            reason = f"it is open to others (mode {stat.S_IMODE(status.st_mode):04o}) and not empty"
+            raise PermissionError(errno.EPERM, reason, str(path))
+        path.chmod(0o700)
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,83 @@
+"""What a process gets from whoever started it, set to what a server needs, whatever it was.
+
+A shell, nohup, cron or a container may hand over blocked or ignored signals, closed standard
+streams, an open umask and low limits.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from typing import Final
+
+IGNORED: Final = (
+    signal.SIGPIPE,  # a closed reader is an error of the write
+    signal.SIGXFSZ,  # and so is the limit on a file's size
+    signal.SIGTTOU,  # a line in the log must not stop a server in the background
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGIO,
+    signal.SIGPWR,
+    signal.SIGSTKFLT,
+    signal.SIGWINCH,
+    signal.SIGURG,
+    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+)
+"""Signals that mean nothing to a server; most of them would end it."""
+OPEN_FILES_MAX: Final = 1 << 20
+"""Where there is no limit: Linux's default of fs.nr_open."""
+
+
+def reset() -> None:
+    """Do all of it. Before anything is opened: a file must not get the number of a stream."""
+    open_missing_streams()
+    reset_signals()
+    os.umask(0o077)  # SQLite's files hold messages: an old directory may be open to others
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file holds keys and messages
+
+
+def open_missing_streams() -> None:
+    """Open /dev/null as each of descriptors 0 to 2 that is closed."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDONLY if fd == 0 else os.O_WRONLY)
+            if opened != fd:
+                os.dup2(opened, fd)
+                os.close(opened)
+            else:
+                os.set_inheritable(fd, True)
+
+
+def reset_signals() -> None:
+    """Let all signals through, and ignore those that mean nothing here.
+
+    What is handled gets its handler later. The default of a signal that the parent ignored is
+    restored, but for HUP: nohup ignores it on purpose.
+    """
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def raise_open_files_limit() -> int:
+    """Raise the soft limit on open files to the hard one, where permitted; return what it is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = OPEN_FILES_MAX
+    if soft != resource.RLIM_INFINITY and soft < hard:
+        try:
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (hard, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+            )
+        except (OSError, ValueError):
+            return soft
+    return hard if soft == resource.RLIM_INFINITY else max(soft, hard)

@@ -1,0 +1,115 @@
+"""Writing to a descriptor that somebody else gave us, without ever waiting for its reader.
+
+stderr and stdout are shared with whoever started the server, often with a terminal: O_NONBLOCK on
+them would change *their* descriptor, for it belongs to the open file and not to the number. So each
+kind of file has its own way:
+
+- A pipe or terminal is opened once more through /proc, which makes an open file of our own.
+- Where that is refused (a pipe of another user), each write to a pipe has the flag RWF_NOWAIT;
+  where that is refused, too, poll(2) is asked before each write, which is at most PIPE_BUF for a
+  pipe and one byte for a terminal, because a terminal that has room for less waits for the rest.
+- Each write to a socket has the flag RWF_NOWAIT.
+- A regular file never makes anybody wait but for its disk, on which the messages are, too; opened
+  again it would have an offset of its own and overwrite what others wrote.
+
+A writer process or thread would need none of this, but a thread cannot exist in a process that
+forks, and a process more would have to be watched, restarted and drained itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import stat
+from typing import Final
+
+_RWF_NOWAIT: Final = 8
+"""From linux/fs.h; ``os`` has the name only on some builds."""
+_UNSUPPORTED: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ESPIPE)
+
+
+class Output:
+    """A descriptor that is written to in whole lines, or not at all."""
+
+    def __init__(self, fd: int, *, reopen: bool = True) -> None:
+        """Find out how ``fd`` is written to without waiting.
+
+        Args:
+            fd: stays the caller's, and open.
+            reopen: False leaves out the first way.
+        """
+        self._fd = fd
+        self._own = False
+        """True when the descriptor was opened here."""
+        self._rest = b""
+        """Of a line of which the kernel took a part: nothing goes before it."""
+        self._nowait = False
+        self._polled_bytes = 0
+        """How much may be written after poll(2); 0: it is not used."""
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISSOCK(mode):
+            self._nowait = True
+        elif stat.S_ISFIFO(mode) or os.isatty(fd):
+            own = _reopen(fd) if reopen else -1
+            if own >= 0:
+                self._fd, self._own = own, True
+            else:
+                self._nowait = True
+
+    def write(self, line: bytes) -> bool:
+        """Write a line. False: it could not be written now, no part of it, and is lost.
+
+        Up to PIPE_BUF bytes (4096) go to a pipe as one, whatever other processes write to it.
+        """
+        if not self._flush():
+            return False
+        self._rest = line
+        if self._flush() or len(self._rest) < len(line):
+            return True
+        self._rest = b""
+        return False
+
+    def reset_in_child(self) -> None:
+        """After a fork: the rest of a line is the parent's to write."""
+        self._rest = b""
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        if self._own:
+            os.close(self._fd)
+            self._own = False
+
+    def _flush(self) -> bool:
+        while self._rest:
+            try:
+                self._rest = self._rest[self._write_some(self._rest) :]
+            except OSError:
+                return False
+        return True
+
+    def _write_some(self, data: bytes) -> int:
+        if self._nowait:
+            try:
+                return os.pwritev(self._fd, [data], -1, _RWF_NOWAIT)
+            except OSError as error:
+                if error.errno not in _UNSUPPORTED:
+                    raise
+                self._nowait = False
+                self._polled_bytes = 1 if os.isatty(self._fd) else select.PIPE_BUF
+        if self._polled_bytes:
+            poll = select.poll()
+            poll.register(self._fd, select.POLLOUT)
+            if not any(events & select.POLLOUT for _, events in poll.poll(0)):
+                raise BlockingIOError
+            return os.write(self._fd, data[: self._polled_bytes])
+        return os.write(self._fd, data)
+
+
+def _reopen(fd: int) -> int:
+    """Return a descriptor of an open file of our own for a pipe or terminal; -1: refused."""
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        return os.open(f"/proc/self/fd/{fd}", flags)
+    except OSError:
+        return -1

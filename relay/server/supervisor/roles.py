@@ -1,0 +1,60 @@
+"""The kinds of processes that a supervisor runs, as data: a further kind is one more entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from relay.server.metrics import PROCESS, Metric
+from relay.server.scoreboard import Scoreboard
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What differs from one process of a role to the next. Given to ``Role.run`` in the child."""
+
+    index: int
+    generation: int
+    scoreboard: Scoreboard
+    """Of the role: a row for each of its processes."""
+    parent_fd: int
+    r"""Read end of a pipe: end of file when the supervisor is gone."""
+    ready_fd: int
+    r"""The process writes ``R TEXT\n`` when it serves, ``E message\n`` when it cannot."""
+    text: str
+    """The TEXT of the first process of the role that became ready; empty before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One kind of process.
+
+    The supervisor starts roles in the order of its table and stops them in the reverse order, each
+    when all processes of the one before have ended.
+    """
+
+    name: str
+    """In the log."""
+    title: str
+    """Of the process, and what messages call it. ``{index}`` stands for its number."""
+    run: Callable[[Launch], int]
+    """The program. It is called in the child and returns the exit code."""
+    boot_timeout_s: float
+    """From the fork to ``R``; longer is a hang."""
+    boot_failure_code: int
+    """Exit code of the server when a process of this role cannot boot at the start."""
+    count: int = 1
+    indexed: bool = False
+    """True where the log names its processes by number, even if there is only one."""
+    needs: tuple[str, ...] = ()
+    """Roles whose processes must all be ready before one of this role is started."""
+    accepts_clients: bool = False
+    """It keeps the listening sockets; in others they are closed."""
+    owns_partitions: bool = False
+    """Partition p belongs to process p mod count."""
+    metrics: Sequence[Metric] = PROCESS
+    """What its rows of the scoreboard hold."""
+
+    def title_of(self, index: int) -> str:
+        """Return the title of one process."""
+        return self.title.format(index=index)

@@ -1,0 +1,141 @@
+"""A supervisor with tiny children, as a program.
+
+``python -m tests.server.supervisor.small_server DIR WORKERS SETTINGS``
+
+The children open nothing. What they do wrong is decided by files in DIR, so that a test can change
+it while they run.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from relay.errors import StartError
+from relay.server import logs
+from relay.server.metrics import WORKER
+from relay.server.supervisor.roles import Launch, Role
+from relay.server.supervisor.supervisor import Supervisor, SupervisorConfig
+from relay.settings import Log, Server
+
+PARTITIONS = 16
+HEARTBEAT_S = 0.05
+
+
+def worker_main(directory: Path, launch: Launch) -> int:
+    if (directory / "worker-refuses").exists():
+        os.write(launch.ready_fd, b"E no such luck\n")
+        return 3
+    if (directory / "worker-dies-at-boot").exists():
+        return 7
+    stopped: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGQUIT or not (directory / "worker-ignores-term").exists():
+            stopped.append(number)
+
+    def hang(number: int, frame: FrameType | None) -> None:
+        time.sleep(3600)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGQUIT, stop)
+    signal.signal(signal.SIGUSR1, hang)
+    row = launch.scoreboard.row(launch.index)
+    row.set("heartbeat_ns", time.monotonic_ns())
+    row.add("accepted")
+    os.write(launch.ready_fd, b"R\n")
+    if (directory / "worker-crashes").exists():
+        return 9
+    while not stopped:
+        row.set("heartbeat_ns", time.monotonic_ns())
+        if select.select([launch.parent_fd], [], [], HEARTBEAT_S)[0]:
+            return 0
+    name = signal.Signals(stopped[0]).name
+    owned = [
+        p
+        for p in range(PARTITIONS)
+        if launch.scoreboard.owner(p) == (launch.index, launch.generation)
+    ]
+    (directory / f"stopped-{launch.index}").write_text(f"{name} {row.get('accepted')} {owned}")
+    return 0
+
+
+def agent_main(directory: Path, launch: Launch) -> int:
+    if (directory / "agent-refuses").exists():
+        os.write(launch.ready_fd, b"E no key for you\n")
+        return 3
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
+    row = launch.scoreboard.row(0)
+    os.write(launch.ready_fd, b"R fingerprint\n")
+    while not stopped:
+        row.set("heartbeat_ns", time.monotonic_ns())
+        if select.select([launch.parent_fd], [], [], HEARTBEAT_S)[0]:
+            return 0
+    return 0
+
+
+def limit_forks(directory: Path) -> None:
+    """Let fork fail as the kernel does at its limit of processes, while a file exists."""
+    fork = os.fork
+
+    def limited() -> int:
+        if (directory / "no-fork").exists():
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    os.fork = limited
+
+
+def main() -> int:
+    directory, workers = Path(sys.argv[1]), int(sys.argv[2])
+    limit_forks(directory)
+    server = msgspec.json.decode(sys.argv[3], type=dict[str, float])
+    logs.set_up(Log(format="json"))
+    settings = msgspec.structs.replace(Server(workers=workers), **server)
+    config = SupervisorConfig(
+        roles=(
+            Role(
+                name="agent",
+                title="key agent",
+                run=lambda launch: agent_main(directory, launch),
+                boot_timeout_s=120,
+                boot_failure_code=1,
+            ),
+            Role(
+                name="worker",
+                title="worker {index}",
+                run=lambda launch: worker_main(directory, launch),
+                boot_timeout_s=30,
+                boot_failure_code=3,
+                count=workers,
+                indexed=True,
+                needs=("agent",),
+                owns_partitions=True,
+                metrics=WORKER,
+            ),
+        ),
+        listeners=(),
+        partitions=PARTITIONS,
+        heartbeat_timeout_s=settings.worker_timeout_s,
+        graceful_timeout_s=settings.graceful_timeout_s,
+        on_serving=lambda texts: print(texts["agent"], flush=True),
+        close_in_child=lambda: None,
+    )
+    try:
+        return Supervisor(config).run()
+    except StartError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

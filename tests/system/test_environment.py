@@ -1,0 +1,254 @@
+"""What a relay is started with, and what becomes of what it relies on while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from relay import Client, Message
+from relay.server.inherited import IGNORED
+from relay.wire.identity import fingerprint, load_private_key
+from tests.support.cluster import ROOT, Relay, relay_command, run_relay, wait_until
+
+NUMBERS = "(s.SIGTERM, s.SIGINT, s.SIGQUIT, s.SIGCHLD, s.SIGHUP, s.SIGPIPE, s.SIGUSR1, s.SIGALRM)"
+REMOVED_DIRECTORY = (
+    "import os, tempfile; d = tempfile.mkdtemp(); os.environ['PYTHONPATH'] = os.getcwd();"
+    "os.chdir(d); os.rmdir(d)\n"
+)
+EVERYTHING = (
+    "import os, resource as r, signal as s\n"
+    "os.umask(0)\n"
+    "[os.set_blocking(n, False) for n in (1, 2)]\n"
+    "os.close(0)\n"
+    "r.setrlimit(r.RLIMIT_NOFILE, (64, r.getrlimit(r.RLIMIT_NOFILE)[1]))\n"
+    f"{REMOVED_DIRECTORY}"
+)
+
+
+def events(relay: Relay, name: str) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in list(relay.log)]
+    return [line for line in lines if line["event"] == name]
+
+
+@pytest.mark.parametrize(
+    "signals",
+    [
+        f"s.pthread_sigmask(s.SIG_BLOCK, {NUMBERS})",
+        f"[s.signal(n, s.SIG_IGN) for n in {NUMBERS}]",
+        f"[s.signal(n, s.SIG_DFL) for n in {NUMBERS}]",
+    ],
+    ids=["blocked", "ignored", "default"],
+)
+def test_it_does_not_matter_how_it_is_started(tmp_path: Path, signals: str) -> None:
+    """A dead worker is replaced, what is stored is private, TERM ends with 0."""
+    with Relay(tmp_path / "data", launcher=EVERYTHING + signals) as relay:
+        relay.kill_worker()
+        sent = run_relay("send", relay.address, "lobby", text="hello\n")
+        assert sent.returncode == 0, sent.stderr
+        open_to_others = [path for path in relay.data.rglob("*") if path.stat().st_mode & 0o077]
+        assert open_to_others == []
+        relay.process.terminate()
+        assert relay.process.wait(30) == 0
+        assert not events(relay, "open_files_limit_low")
+
+
+def serving_workers(server: psutil.Process) -> int:
+    """How many of its workers say in their titles how many connections they have."""
+    titles = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        titles = [" ".join(child.cmdline()) for child in server.children()]
+    return sum("conns)" in title for title in titles)
+
+
+@contextlib.contextmanager
+def unheard_relay(data: Path, launcher: str, output: int) -> Iterator[tuple[psutil.Process, str]]:
+    """A relay whose output nobody reads: its supervisor, and its address."""
+    command = relay_command("serve", "--bind", "127.0.0.1:0", "--data", data, "--workers", "2")
+    become = f"import os, sys\n{launcher}\nos.execv(sys.argv[1], sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", become, *command],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
+    try:
+        server = psutil.Process(process.pid)
+        wait_until(lambda: serving_workers(server) == 2, "the start")
+        [port] = [c.laddr.port for c in server.net_connections("inet") if c.status == "LISTEN"]
+        key = load_private_key((data / "server.key").read_bytes(), os.urandom)
+        yield server, f"relay://{fingerprint(key.spki)}@127.0.0.1:{port}"
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.parametrize("closed", ["0, 1, 2", "2"])
+def test_closed_streams(tmp_path: Path, closed: str) -> None:
+    """No file, socket or pipe gets the number of a stream, into which somebody may write."""
+    launcher = f"[os.close(n) for n in ({closed},)]"
+    with unheard_relay(tmp_path / "data", launcher, subprocess.DEVNULL) as (server, address):
+        sent = run_relay("send", address, "lobby", text="hello\n")
+        assert sent.returncode == 0, sent.stderr
+        for one in [server, *server.children()]:
+            for number in range(3):
+                target = Path(f"/proc/{one.pid}/fd/{number}").readlink()
+                assert target == Path(os.devnull), (one, number)
+
+
+@pytest.mark.parametrize("reader", ["gone", "asleep"])
+def test_nobody_reads_what_it_prints(tmp_path: Path, reader: str) -> None:
+    """Address and log go to a pipe without a reader, or one that is full from the beginning."""
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write_fd, bytes(4096))
+    os.set_blocking(write_fd, True)
+    if reader == "gone":
+        os.close(read_fd)
+    with unheard_relay(tmp_path / "data", "", write_fd) as (server, address):
+        os.close(write_fd)
+        before = server.children()
+        for child in before:
+            child.kill()
+        wait_until(
+            lambda: len(now := server.children()) == 3 and not set(now) & set(before),
+            "all children replaced",
+        )
+        sent = run_relay("send", address, "lobby", text="hello\n")
+        assert sent.returncode == 0, sent.stderr
+    if reader != "gone":
+        os.close(read_fd)
+
+
+def test_signals_without_a_meaning_end_nothing(tmp_path: Path) -> None:
+    """``pkill -USR1 relay``, as whatever rotates logs does; to every process of the relay."""
+    with Relay(tmp_path / "data", workers=2) as relay:
+        processes = [relay.process.pid, *(child.pid for child in relay.children())]
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, *IGNORED):
+            for pid in processes:
+                os.kill(pid, number)
+        wait_until(lambda: len(events(relay, "signal_ignored")) == 2, "both signals in the log")
+        sent = run_relay("send", relay.address, "lobby", text="hello\n")
+        assert sent.returncode == 0, sent.stderr
+        assert [relay.process.pid, *(child.pid for child in relay.children())] == processes
+        relay.process.terminate()
+        assert relay.process.wait(30) == 0
+        assert not events(relay, "child_killed")
+        assert {event["how"] for event in events(relay, "child_exited")} == {"exit code 0"}
+
+
+def limit(files: int) -> str:
+    return f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, ({files}, {files}))"
+
+
+def test_a_low_limit_on_open_files_is_reported_as_a_sum(tmp_path: Path) -> None:
+    with Relay(tmp_path / "data", launcher=limit(256)) as relay:
+        [warning] = events(relay, "open_files_limit_low")
+        assert warning["has"] == 256
+        needs, possible = warning["needs"], warning["connections_possible"]
+        assert isinstance(needs, int)
+        assert isinstance(possible, int)
+        assert needs > 256 > possible > 1
+        assert warning["reserved"] == 256 - possible
+        [starting] = events(relay, "starting")
+        assert starting["max_connections"] == possible
+    refused = refuse(limit(193), "--data", tmp_path / "data")
+    assert "relay: the limit on open files is 193: a worker needs 19" in refused
+
+
+def test_a_relative_path_in_a_directory_that_was_removed() -> None:
+    line = refuse(REMOVED_DIRECTORY, "--data", "here")
+    reason = "the current directory does not exist any more; give a full path"
+    assert line == f"relay: store.data here: {reason}\n"
+
+
+def refuse(launcher: str, *args: str | Path) -> str:
+    """Run a relay that cannot start; return what it prints on stderr but for the log."""
+    become = f"{launcher}\nimport os, sys\nos.execv(sys.argv[1], sys.argv[1:])"
+    ended = subprocess.run(
+        [sys.executable, "-c", become, *relay_command("serve", "--bind", "127.0.0.1:0", *args)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 1, ended.stderr
+    return "".join(f"{line}\n" for line in ended.stderr.splitlines() if line[:1] != "{")
+
+
+def test_development_mode_finds_nothing(tmp_path: Path) -> None:
+    """Warnings are errors: nothing is left open at the end, by any process."""
+    launcher = "import os; os.environ.update(PYTHONDEVMODE='1', PYTHONWARNINGS='error')"
+    with Relay(tmp_path / "data", workers=2, launcher=launcher) as relay:
+        sent = run_relay("send", relay.address, "lobby", text="hello\n")
+        assert sent.returncode == 0, sent.stderr
+        relay.kill_worker()
+        relay.process.terminate()
+        assert relay.process.wait(30) == 0
+    for line in relay.log:
+        assert line.startswith("{"), line
+        assert "Warning" not in line
+        assert "printed_to_stderr" not in line
+
+
+@pytest.mark.parametrize("cleaned", ["sockets", "directory"])
+async def test_a_cleaner_of_temporary_directories(tmp_path: Path, cleaned: str) -> None:
+    """The processes' sockets go, then a worker and the agent are killed: every room still works."""
+    data = tmp_path / ("long" * 25)
+    with Relay(data, workers=2) as relay:
+        runtime = (data / "runtime").readlink()
+        sockets = sorted(runtime.rglob("*.sock"))
+        assert len(sockets) == 3
+        if cleaned == "directory":
+            shutil.rmtree(runtime)
+        else:
+            for path in sockets:
+                path.unlink()
+        agent = relay.agent()
+        assert agent is not None
+        await asyncio.to_thread(relay.kill_worker)
+        os.kill(agent, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            await talk_in_every_partition(relay)
+        assert runtime.stat().st_mode & 0o777 == 0o700
+        assert len(list(runtime.rglob("*.sock"))) == 3
+        relay.process.terminate()
+        assert relay.process.wait(30) == 0
+    assert not runtime.exists()
+
+
+async def talk_in_every_partition(relay: Relay) -> None:
+    """Clients at both workers: what one sends to rooms of all partitions, all receive."""
+    rooms = [f"room-{n}" for n in range(40)]
+    async with contextlib.AsyncExitStack() as stack:
+        clients: list[Client] = []
+        while len(clients) < 2 or not all(relay.peers_by_worker().values()):
+            client = Client(relay.address, name=f"user-{len(clients)}")
+            clients.append(await stack.enter_async_context(client))
+        for client in clients:
+            await asyncio.gather(*(client.join(room) for room in rooms))
+        await asyncio.gather(*(clients[0].send(room, "hello") for room in rooms))
+        for client in clients:
+            missing = set(rooms)
+            while missing:
+                event = await anext(aiter(client))
+                if isinstance(event, Message):
+                    missing.discard(event.log)
