@@ -16,7 +16,7 @@ from benchmarks.publishers import RelayPublisher
 from benchmarks.raw import RawClient
 from benchmarks.subscribers import RelaySubscriber
 from relay.chat.partition import partition_of
-from tests.support.cluster import Relay, wait_until
+from tests.support.cluster import ROOT, Relay, wait_until
 
 HOST = "127.0.0.1"
 Placed = TypeVar("Placed", RelayPublisher, RawClient)
@@ -48,6 +48,7 @@ class RelayServer:
         cores: Iterable[int],
         settings: dict[str, str] | None = None,
         fault: str = "",
+        source: Path = ROOT,
     ) -> None:
         """Start it.
 
@@ -57,8 +58,9 @@ class RelayServer:
             cores: where all its processes run.
             settings: SECTION__KEY to value, for what has no flag.
             fault: what is planted in it (``tests.support.faulty``).
+            source: the directory that holds the package ``relay`` to run.
         """
-        self._relay = Relay(data, workers=workers, settings=settings, fault=fault)
+        self._relay = Relay(data, workers=workers, settings=settings, fault=fault, source=source)
         self._cores = set(cores)
         self.workers = workers
 

@@ -85,6 +85,7 @@ class Relay:
         workers: int = 1,
         fault: str = "",
         settings: dict[str, str] | None = None,
+        source: Path = ROOT,
     ) -> None:
         """Start it; ``with`` waits until it serves.
 
@@ -95,6 +96,7 @@ class Relay:
             workers: how many.
             settings: SECTION__KEY to value, for what has no flag.
             fault: one of ``tests.support.faulty``; ``marker`` is written when it strikes.
+            source: the directory that holds the package ``relay`` to run.
         """
         self.data = data
         self.marker = data.with_suffix(".fault")
@@ -102,6 +104,7 @@ class Relay:
         self.printed: list[str] = []
         command = relay_command("serve", "--bind", bind, "--data", data, "--workers", str(workers))
         environment = {**os.environ, "RELAY_LOG__FORMAT": "json"}
+        environment["PYTHONPATH"] = str(source)  # before what the environment has installed
         environment |= {f"RELAY_{key}": value for key, value in (settings or {}).items()}
         if fault:
             command[2] = "tests.support.faulty"
@@ -115,7 +118,7 @@ class Relay:
             text=True,
             start_new_session=True,
             env=environment,
-            cwd=ROOT,
+            cwd=source,
         )
         self._readers = [
             collect(self.process.stdout, self.printed),
