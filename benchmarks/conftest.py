@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pytest
 
-from benchmarks import machine
-from benchmarks.processes import Processes, server_cpu
+from benchmarks.measure import machine
+from tests.support.processes import Processes, server_cpu
 
 TIMEOUT_S: Final = 900
 SHOWN: Final = (

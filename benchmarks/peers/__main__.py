@@ -21,15 +21,15 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import machine
-from benchmarks.fanout import Fanout, Figures, Offered, WrongServer
+from benchmarks.load.fanout import Fanout, Figures, Offered, WrongServer
+from benchmarks.load.publishers import RoomsPublisher
+from benchmarks.load.swarm import Swarm, SwarmError
+from benchmarks.measure import machine
 from benchmarks.peers.contenders import FLOOR, RELAY, Contender, Running, contenders
 from benchmarks.peers.tls import KeyKind, certificate, one_suite
-from benchmarks.publishers import RoomsPublisher
-from benchmarks.swarm import Swarm, SwarmError
+from benchmarks.report.page import RESULTS
 from relay import __version__
 
-RESULTS: Final = Path(__file__).parents[2] / "docs" / "benchmarks" / "results"
 SATURATED: Final = Offered(0, 1, 3)
 LOADS: Final = (
     Offered(30, 1, 4),

@@ -11,12 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.raw import RawClient
 from relay.client.aio import Client
 from relay.client.events import Event, Gap, Message, State, StateChanged
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Behind, EntryMessage, Join, Live, ServerEnvelope
 from tests.support.cluster import Relay, until
+from tests.support.raw import RawClient
 
 ROOM = "lobby"
 BODY = bytes(8192)
