@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from benchmarks.load import payload, publishers
 from benchmarks.load.publishers import RelayPublisher
-from benchmarks.servers.relay import HOST
+from benchmarks.measure.machine import HOST
 from relay import limits
 from relay.wire.envelopes import Join, Live
 from tests.support.raw import RawClient

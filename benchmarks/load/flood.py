@@ -14,7 +14,7 @@ import msgpack
 
 from benchmarks.load import payload
 from benchmarks.measure import machine
-from benchmarks.servers.relay import HOST
+from benchmarks.measure.machine import HOST
 from relay import codec
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.wire.envelopes import Op

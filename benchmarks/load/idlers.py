@@ -16,9 +16,9 @@ from multiprocessing.connection import Connection as Pipe
 from typing import Final, Self
 
 from benchmarks.load.spawned import Spawned
+from benchmarks.load.subscribers import Join
 from benchmarks.load.swarm import CONNECT_S
 from benchmarks.measure import machine
-from benchmarks.servers.relay import Join
 
 PERIOD_S: Final = 25.0
 DISCARD_BYTES: Final = 1 << 20

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import time
+from dataclasses import dataclass
 from typing import Protocol
 
 from benchmarks.load.tally import RELAY_FRAMES, Framing, Tally
+from benchmarks.measure.machine import HOST
 from relay.wire.envelopes import Behind, EntryMessage, Gap, unpack_server
 from relay.wire.events import ApplicationData, ConnectionClosed
 from tests.support.raw import RawClient
@@ -102,3 +104,18 @@ class RelaySubscriber:
     def close(self) -> None:
         """See ``Subscriber``."""
         self._client.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Connects subscriber number n of a swarm to a relay on this machine. Picklable."""
+
+    port: int
+    prefix: str
+    logs: tuple[str, ...]
+    """Subscriber n follows the log n modulo their number."""
+
+    def __call__(self, index: int) -> RelaySubscriber:
+        """Return it, live."""
+        log = self.logs[index % len(self.logs)]
+        return RelaySubscriber(HOST, self.port, f"{self.prefix}{index}", log)

@@ -13,6 +13,8 @@ from typing import Final
 import apsw
 from cryptography.hazmat.backends.openssl import backend
 
+HOST: Final = "127.0.0.1"
+"""Servers and load are on the same machine."""
 MODULES: Final = ("uvloop", "cryptography", "apsw", "msgpack")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import Scale
+from benchmarks.measure.scale import Scale
 from relay.bus.messages import Batch, Message, MessageReader, Submit, pack
 
 BODY = secrets.token_bytes(200)

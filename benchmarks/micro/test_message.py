@@ -21,7 +21,7 @@ import pytest
 import uvloop
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import Scale
+from benchmarks.measure.scale import Scale
 from relay.server.worker.hub import Hub
 from relay.server.worker.session import Session
 from relay.wire.envelopes import Send, pack

@@ -102,13 +102,10 @@ def take_checkout(directory: Path) -> Side:
     return _ready(f"new: this checkout ({described})", source)
 
 
-def _git(*args: str, errors: bool = False) -> str:
-    done = subprocess.run(
-        ["git", *args], cwd=ROOT, capture_output=True, text=True, check=False
-    )  # fmt: skip
-    if done.returncode:
-        return ""
-    return (done.stderr if errors else done.stdout).strip()
+def _git(*args: str) -> str | None:
+    """Return what git prints; None when it fails."""
+    done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False)
+    return None if done.returncode else done.stdout.strip()
 
 
 def _ready(label: str, source: Path) -> Side:
@@ -124,7 +121,7 @@ def _ready(label: str, source: Path) -> Side:
     )
     if done.returncode:
         raise NotCompared(f"{label}: does not run here: {done.stderr.strip().splitlines()[-1]}")
-    if not Path(done.stdout.strip()).is_relative_to(source):
+    if not Path(done.stdout.strip()).resolve().is_relative_to(source.resolve()):
         raise NotCompared(f"{label}: python takes {done.stdout.strip()} instead")
     return Side(label, source)
 

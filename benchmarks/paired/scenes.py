@@ -19,7 +19,8 @@ from benchmarks.load.publishers import RoomsPublisher
 from benchmarks.load.swarm import Swarm
 from benchmarks.measure import machine
 from benchmarks.measure.latency import Delays
-from benchmarks.servers.relay import HOST, RelayServer
+from benchmarks.measure.machine import HOST
+from benchmarks.servers.relay import RelayServer
 from tests.support.raw import RawClient
 
 SAMPLE: Final = 5

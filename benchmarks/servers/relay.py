@@ -6,35 +6,19 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Self, TypeVar
 
 from benchmarks.load.publishers import RelayPublisher
-from benchmarks.load.subscribers import RelaySubscriber
+from benchmarks.load.subscribers import Join
+from benchmarks.measure.machine import HOST
 from relay.chat.partition import partition_of
 from tests.support.cluster import ROOT, Relay, wait_until
 from tests.support.processes import Processes
 from tests.support.raw import RawClient
 
-HOST = "127.0.0.1"
 Placed = TypeVar("Placed", RelayPublisher, RawClient)
-
-
-@dataclass(frozen=True, slots=True)
-class Join:
-    """Connects subscriber number n of a swarm to a relay."""
-
-    port: int
-    prefix: str
-    logs: tuple[str, ...]
-    """Subscriber n follows the log n modulo their number."""
-
-    def __call__(self, index: int) -> RelaySubscriber:
-        """Return it, live."""
-        log = self.logs[index % len(self.logs)]
-        return RelaySubscriber(HOST, self.port, f"{self.prefix}{index}", log)
 
 
 class RelayServer:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.conftest import Scale
 from benchmarks.measure import machine
+from benchmarks.measure.scale import Scale
 from benchmarks.servers.relay import RelayServer
 from benchmarks.stalls.prober import STALL_S, Prober, Stall, probe
 from benchmarks.stalls.search import WORKERS, Findings, Load, find_stalls

@@ -10,11 +10,12 @@ from collections.abc import Callable
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import Scale
 from benchmarks.load.flood import PER_WRITE, flood, log_in_each_partition
 from benchmarks.measure import machine
+from benchmarks.measure.cpu_clock import server_cpu
+from benchmarks.measure.scale import Scale
 from benchmarks.servers.relay import RelayServer
-from tests.support.processes import Processes, server_cpu
+from tests.support.processes import Processes
 
 SECONDS = 4.0
 pytestmark = pytest.mark.benchmark(timer=server_cpu)

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import Scale
 from benchmarks.load.crowd import Arrive, Crowd, Leave, Plan, names
 from benchmarks.measure import machine
-from benchmarks.servers.relay import HOST, RelayServer
+from benchmarks.measure.machine import HOST
+from benchmarks.measure.scale import Scale
+from benchmarks.servers.relay import RelayServer
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 

@@ -13,11 +13,12 @@ from contextlib import ExitStack, closing
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import Scale
 from benchmarks.load import publishers
 from benchmarks.measure import machine
+from benchmarks.measure.cpu_clock import server_cpu
+from benchmarks.measure.scale import Scale
 from benchmarks.servers.relay import RelayServer
-from tests.support.processes import Processes, server_cpu
+from tests.support.processes import Processes
 
 RATE, SECONDS = 200.0, 4.0
 HOME, OTHER = 0, 1

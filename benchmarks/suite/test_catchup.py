@@ -9,13 +9,15 @@ from contextlib import closing
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import Scale
 from benchmarks.load import payload
 from benchmarks.measure import machine
-from benchmarks.servers.relay import HOST, RelayServer
+from benchmarks.measure.cpu_clock import server_cpu
+from benchmarks.measure.machine import HOST
+from benchmarks.measure.scale import Scale
+from benchmarks.servers.relay import RelayServer
 from relay import limits
 from relay.wire.envelopes import EntryMessage, Join, Live
-from tests.support.processes import Processes, server_cpu
+from tests.support.processes import Processes
 from tests.support.raw import RawClient
 
 PER_WRITE = 100

@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.conftest import Scale
 from benchmarks.load.fanout import Fanout, Figures, Offered
 from benchmarks.load.publishers import WINDOW, Publisher
 from benchmarks.load.swarm import Connect, Swarm
 from benchmarks.measure import machine
+from benchmarks.measure.cpu_clock import server_cpu
+from benchmarks.measure.scale import Scale
 from benchmarks.servers.floor import Floor
 from benchmarks.servers.relay import RelayServer
-from tests.support.processes import Processes, server_cpu
+from tests.support.processes import Processes
 
 AT_30, AT_100, AT_1000 = Offered(30, 1, 5), Offered(100, 1, 5), Offered(1000, 1, 3)
 BURSTS, AT_3000 = Offered(1000, 10, 3), Offered(3000, 1, 3)

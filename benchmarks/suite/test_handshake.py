@@ -9,11 +9,13 @@ from collections.abc import Callable
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import Scale
 from benchmarks.measure import machine
-from benchmarks.servers.relay import HOST, RelayServer
+from benchmarks.measure.cpu_clock import server_cpu
+from benchmarks.measure.machine import HOST
+from benchmarks.measure.scale import Scale
+from benchmarks.servers.relay import RelayServer
 from relay.wire.identity import generate_private_key, parse_spki
-from tests.support.processes import Processes, server_cpu
+from tests.support.processes import Processes
 from tests.support.raw import RawClient
 
 BITS = 3072

@@ -9,12 +9,13 @@ from contextlib import ExitStack, closing
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import Scale
 from benchmarks.load.fanout import Fanout, Figures, Offered
 from benchmarks.load.swarm import Swarm
 from benchmarks.measure import machine
+from benchmarks.measure.cpu_clock import server_cpu
+from benchmarks.measure.scale import Scale
 from benchmarks.servers.relay import RelayServer
-from tests.support.processes import Processes, server_cpu
+from tests.support.processes import Processes
 
 IDLE = 2000
 BUSY_MEMBERS = 100

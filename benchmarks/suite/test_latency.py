@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import Scale
 from benchmarks.load import publishers
 from benchmarks.load.fanout import Fanout, Figures, Offered
 from benchmarks.load.swarm import Swarm
 from benchmarks.measure import machine
+from benchmarks.measure.cpu_clock import server_cpu
 from benchmarks.measure.latency import Delays
+from benchmarks.measure.scale import Scale
 from benchmarks.servers.relay import RelayServer
-from tests.support.processes import Processes, server_cpu
+from tests.support.processes import Processes
 
 RATE = 100.0
 BUSY_RATE = 2000.0

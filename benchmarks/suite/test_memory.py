@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import Scale
 from benchmarks.load.swarm import Swarm
 from benchmarks.measure import machine
+from benchmarks.measure.scale import Scale
 from benchmarks.servers.relay import RelayServer
 
 FIRST, MORE = 500, 2000

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import Scale
 from benchmarks.load.crowd import Arrive, Arrived, Crowd, Leave, Plan, Settle, names
 from benchmarks.load.swarm import Report, Swarm
 from benchmarks.load.talk import Talk
 from benchmarks.measure import machine
 from benchmarks.measure.latency import Delays
+from benchmarks.measure.machine import HOST
 from benchmarks.measure.memory_watch import MemoryWatch
-from benchmarks.servers.relay import HOST, RelayServer
+from benchmarks.measure.scale import Scale
+from benchmarks.servers.relay import RelayServer
 
 ROOM = "hall"
 RETURNING, MISSED, LIVE = 2000, 1000, 200

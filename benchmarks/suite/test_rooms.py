@@ -8,13 +8,14 @@ from contextlib import closing
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import Scale
 from benchmarks.load.fanout import Fanout, Figures, Offered
 from benchmarks.load.publishers import RoomsPublisher
 from benchmarks.load.swarm import Swarm
 from benchmarks.measure import machine
+from benchmarks.measure.cpu_clock import server_cpu
+from benchmarks.measure.scale import Scale
 from benchmarks.servers.relay import RelayServer
-from tests.support.processes import Processes, server_cpu
+from tests.support.processes import Processes
 
 ROOMS, MEMBERS, RATE = 200, 10, 5.0
 SECONDS = 5.0

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import Scale
 from benchmarks.load.fanout import Fanout, Figures, Offered
 from benchmarks.load.slow_reader import SlowReader
 from benchmarks.load.swarm import Swarm
 from benchmarks.measure import machine
 from benchmarks.measure.kernel_queue import send_queue
+from benchmarks.measure.machine import HOST
 from benchmarks.measure.memory_watch import MemoryWatch
-from benchmarks.servers.relay import HOST, RelayServer
+from benchmarks.measure.scale import Scale
+from benchmarks.servers.relay import RelayServer
 from relay import limits
 
 MEMBERS = 499
