@@ -7,6 +7,9 @@ started again. The run fails as any other: when one message is lost, doubled or 
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,8 +17,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from loadtest.run import end_on_term, run_locust, take_number
-from loadtest.served import NotServed, Served
+from loadtest.run import end_on_term, own_relay, run_locust, take_number
+from relay.testing import RelayNotStarted, RelayServer
 
 KILLS: Final = (0.2, 0.4)
 RESTART: Final = 0.6
@@ -23,7 +26,7 @@ DOWN_S: Final = 2.0
 """Between the end of the server and its next start."""
 
 
-def hurt(server: Served, seconds: float, over: threading.Event) -> None:
+def hurt(server: RelayServer, seconds: float, over: threading.Event) -> None:
     """Do what the module's docstring says, and say so."""
     began = time.monotonic()
 
@@ -33,7 +36,11 @@ def hurt(server: Served, seconds: float, over: threading.Event) -> None:
     for number, share in enumerate(KILLS):
         if not reached(share):
             return
-        print(f"chaos: kill -9 of worker process {server.kill_worker(number)}", flush=True)
+        workers = server.worker_pids()
+        victim = workers[number % len(workers)]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+        print(f"chaos: kill -9 of worker process {victim}", flush=True)
     if not reached(RESTART):
         return
     stopping = time.monotonic()
@@ -52,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     workers = take_number(flags, "--workers", "0")
     seconds = take_number(flags, "--seconds", "300")
     try:
-        with Served(workers) as server:
+        with own_relay(workers) as server:
             over = threading.Event()
             chaos = threading.Thread(target=hurt, args=(server, seconds, over))
             chaos.start()
@@ -64,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
             finally:
                 over.set()
                 chaos.join()
-    except (NotServed, subprocess.SubprocessError) as error:
+    except (RelayNotStarted, subprocess.SubprocessError) as error:
         print(error, file=sys.stderr)
         return 1
 

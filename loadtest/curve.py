@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import psutil
 
-from loadtest.run import end_on_term, run_locust, take_number
-from loadtest.served import NotServed, Served
+from loadtest.run import end_on_term, own_relay, run_locust, take_number
+from relay.testing import RelayNotStarted, RelayServer
 
 SAMPLE_S: Final = 1.0
 SECONDS_DEFAULT: Final = "60"
@@ -39,9 +39,9 @@ class Usage:
     cpu_s: float = 0.0
 
 
-def watch(server: Served, usage: Usage, over: threading.Event) -> None:
+def watch(server: RelayServer, usage: Usage, over: threading.Event) -> None:
     """Sample until the run is over. Meanwhile no process may be replaced."""
-    processes = server.processes()
+    processes = [psutil.Process(pid) for pid in server.pids_titled()]
     usage.pss_before = sum(process.memory_full_info().pss for process in processes)
     began = sum(sum(process.cpu_times()[:2]) for process in processes)
     while not over.wait(SAMPLE_S):
@@ -56,7 +56,10 @@ def watch(server: Served, usage: Usage, over: threading.Event) -> None:
 def measure(users: int, workers: int, seconds: int, flags: Sequence[str]) -> str:
     """Return one row of the table."""
     usage, over = Usage(), threading.Event()
-    with tempfile.TemporaryDirectory(prefix="relay-curve-") as scratch, Served(workers) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="relay-curve-") as scratch,
+        own_relay(workers) as server,
+    ):
         path = Path(scratch) / "summary.json"
         spawn_s = users / SPAWN_PER_S
         watcher = threading.Thread(target=watch, args=(server, usage, over))
@@ -115,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
     numbers = [int(users) for users in given]
     try:
         rows = [measure(users, workers, seconds, flags) for users in numbers]
-    except (NotServed, OSError) as error:
+    except (RelayNotStarted, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print("\n".join([HEAD, *rows]))

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from loadtest.served import ROOT, NotServed, Served
+from relay.testing import RelayNotStarted, RelayServer
 
+ROOT: Final = Path(__file__).parent.parent
 LOCUSTFILE: Final = Path(__file__).parent / "locustfile.py"
 KILL_S: Final = 20.0
 """Locust gets so long to end after an interrupt."""
@@ -59,6 +60,14 @@ def run_locust(address: str, flags: Sequence[str], timeout_s: float | None = Non
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def own_relay(workers: int) -> RelayServer:
+    """Return a relay for a run, with production's settings; ``with`` starts it.
+
+    Workers 0: one per core.
+    """
+    return RelayServer(workers=workers, quick=False)
 
 
 def take_flag(flags: list[str], name: str, default: str) -> str:
@@ -104,8 +113,8 @@ def main(arguments: Sequence[str]) -> int:
         return run_locust("", flags)  # its master says where the relay is
     with contextlib.ExitStack() as stack:
         try:
-            address = host or stack.enter_context(Served(workers)).address
-        except NotServed as error:
+            address = host or stack.enter_context(own_relay(workers)).address
+        except RelayNotStarted as error:
             raise SystemExit(str(error)) from None
         print(f"relay: {address}")
         if "--headless" not in flags:

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from loadtest.run import end_on_term, run_locust
-from loadtest.served import NotServed, Served
+from loadtest.run import end_on_term, own_relay, run_locust
+from relay.testing import RelayNotStarted
 
 FLAGS: Final = (
     "--headless", "--only-summary", "--users", "40", "--spawn-rate", "20", "--run-time", "12s",
@@ -46,11 +46,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="relay-smoke-") as scratch:
         path = Path(scratch) / "summary.json"
         try:
-            with Served(2) as server:
+            with own_relay(2) as server:
                 status = run_locust(
                     server.address, [*FLAGS, "--json-summary", str(path)], TIMEOUT_S
                 )
-        except NotServed as error:
+        except RelayNotStarted as error:
             print(error, file=sys.stderr)
             return 1
         if not path.exists():

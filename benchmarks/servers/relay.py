@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Self, TypeVar
@@ -30,7 +30,7 @@ class RelayServer:
         *,
         workers: int,
         cores: Iterable[int],
-        settings: dict[str, str] | None = None,
+        settings: Mapping[str, object] | None = None,
         fault: str = "",
         source: Path = ROOT,
     ) -> None:
@@ -40,7 +40,7 @@ class RelayServer:
             data: its data directory.
             workers: how many.
             cores: where all its processes run.
-            settings: SECTION__KEY to value, for what has no flag.
+            settings: by their names, for what has no flag.
             fault: what is planted in it (``tests.support.faulty``).
             source: the directory that holds the package ``relay`` to run.
         """
@@ -52,7 +52,7 @@ class RelayServer:
         """Wait until it serves."""
         self._relay.__enter__()
         self.port = self._relay.port
-        self.processes = Processes(self._relay.process.pid)
+        self.processes = Processes(self._relay.pid)
         self.processes.pin(self._cores)
         return self
 
@@ -62,7 +62,7 @@ class RelayServer:
 
     def worker_pids(self) -> list[int]:
         """Return the process ids of the workers that run now."""
-        return self._relay.workers()
+        return self._relay.worker_pids()
 
     def publisher(self, log: str, name: str = "publisher") -> RelayPublisher:
         """Return a new publisher into a log."""

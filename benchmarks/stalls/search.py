@@ -197,7 +197,7 @@ def find_stalls(data: Path, seconds: float, load: Load, *, say: bool = False) ->
         say: note the workers' garbage collections (planted from outside).
     """
     faults = "note-collections" if say else ""
-    settings = {"SERVER__KEEPALIVE_S": "3600"}  # members that only count answer no ping
+    settings = {"server.keepalive_s": 3600}  # members that only count answer no ping
     with (
         RelayServer(
             data, workers=WORKERS, cores=machine.ALL_CORES, settings=settings, fault=faults

@@ -36,7 +36,7 @@ def test_balance(
     benchmark.group = f"{clients} connections over {WORKERS} workers"
     every_s = SLOW_S if arrival == "slow" else 0.0
     data = tmp_path_factory.mktemp("balance") / "data"
-    settings = {"SERVER__WORKER_TIMEOUT_S": PATIENT}
+    settings = {"server.worker_timeout_s": PATIENT}
     rounds: list[list[int]] = []
     # Worker 0 is the one that is stopped: nobody's name is to have its home there.
     everybody = (name for name in names(8 * clients) if partition_of(INBOX_PREFIX + name) % WORKERS)

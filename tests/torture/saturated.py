@@ -229,7 +229,7 @@ class Run:
 
     async def _flood(self, server: Server) -> Report:
         plan, port, where = self._plan, server.relay.port, str(self._directory)
-        processes = Processes(server.relay.process.pid)
+        processes = Processes(server.relay.pid)
         workers = server.workers()
         with contextlib.ExitStack() as stack:
             groups = [
