@@ -10,15 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from typing import Final
 
-from loadtest.run import end_on_term, own_relay, run_locust, take_number
-from relay.testing import RelayNotStarted, RelayServer
+from loadtest import program
+from loadtest.run import Parser, own_relay, run_locust
+from relay.testing import RelayServer
 
 KILLS: Final = (0.2, 0.4)
 RESTART: Final = 0.6
@@ -53,28 +52,23 @@ def hurt(server: RelayServer, seconds: float, over: threading.Event) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run; return Locust's exit code."""
-    end_on_term()
-    flags = list(arguments)
-    workers = take_number(flags, "--workers", "0")
-    seconds = take_number(flags, "--seconds", "300")
-    try:
-        with own_relay(workers) as server:
-            over = threading.Event()
-            chaos = threading.Thread(target=hurt, args=(server, seconds, over))
-            chaos.start()
-            try:
-                return run_locust(
-                    server.address,
-                    ["--headless", "--only-summary", "--run-time", f"{seconds}s", *flags],
-                )
-            finally:
-                over.set()
-                chaos.join()
-    except (RelayNotStarted, subprocess.SubprocessError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    """Run; return Locust's exit code. Raises UsageError, RelayNotStarted, Interrupted."""
+    parser = Parser()
+    parser.add_argument("--seconds", type=int, default=300)
+    ours, flags = parser.take(arguments)
+    with own_relay(ours.workers) as server:
+        over = threading.Event()
+        chaos = threading.Thread(target=hurt, args=(server, ours.seconds, over))
+        chaos.start()
+        try:
+            return run_locust(
+                server.address,
+                ["--headless", "--only-summary", "--run-time", f"{ours.seconds}s", *flags],
+            )
+        finally:
+            over.set()
+            chaos.join()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program.run(main)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psutil
-from locust.runners import WorkerRunner
+from locust.runners import STATE_RUNNING, STATE_SPAWNING, WorkerRunner
 
 from loadtest import hooks
 from loadtest.measures import Measures
@@ -34,7 +34,7 @@ def summarise(environment: Environment, measures: Measures) -> dict[str, Any]:
         "machine": {"system": platform.platform(), "cores": psutil.cpu_count()},
         "seconds": round(time.monotonic() - SWARM.began, 1),
         "users": environment.runner.target_user_count,
-        "requests": environment.stats.total.num_requests,
+        "requests": hooks.count_of(environment, hooks.REQUEST),
         "failures": environment.stats.total.num_failures,
         "violations": measures.violations,
         "checked": counts.get("deliveries checked", 0),
@@ -67,9 +67,13 @@ def _lines(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _end(environment: Environment, **_: object) -> None:
+def end(environment: Environment, **_: object) -> None:
+    """Print the summary, and set the exit code; Locust calls it."""
     if isinstance(environment.runner, WorkerRunner) or environment.runner is None:
         return
+    if environment.runner.state in (STATE_SPAWNING, STATE_RUNNING):
+        # Interrupted: users leave as at the end of the run time, for the last checks are made then.
+        environment.runner.stop()
     measures = gather()
     if not environment.stats.total.num_requests and not measures.counts:
         return  # nothing ran
@@ -86,7 +90,8 @@ def _end(environment: Environment, **_: object) -> None:
             Path(path).write_text(text, encoding="utf-8")
 
 
-def _add_option(parser: argparse.ArgumentParser, **_: object) -> None:
+def add_option(parser: argparse.ArgumentParser, **_: object) -> None:
+    """Add ``--json-summary``; Locust calls it."""
     options: Any = parser  # Locust's own parser knows more keywords
     options.add_argument(
         "--json-summary",
@@ -95,7 +100,3 @@ def _add_option(parser: argparse.ArgumentParser, **_: object) -> None:
         include_in_web_ui=False,
         help="write the summary of the run as JSON ('-': to standard output)",
     )
-
-
-hooks.listen("init_command_line_parser", _add_option)
-hooks.listen("quitting", _end)

@@ -28,6 +28,11 @@ WARM_UP_LOGINS: Final = 20
 ROOM_MEMBERS: Final = 10
 ROOM_RATE: Final = 5.0
 ACK_RATE: Final = 100.0
+SETTINGS: Final[dict[str, object]] = {
+    # The swarm answers no ping while it connects, and a busy machine may take minutes for that.
+    "server.keepalive_s": 3600,
+    "server.worker_timeout_s": 60,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +53,16 @@ class Scale:
 QUICK: Final = Scale(logins=10, early=2, members=10, rooms=4, slow_s=0.3, fast_s=0.2)
 
 
+def serve(source: Path, data: Path, workers: int) -> RelayServer:
+    """Return a server of the package in ``source``: one worker has a core to itself."""
+    cores = machine.SERVER_CORES if workers == 1 else machine.ALL_CORES
+    return RelayServer(data, workers=workers, cores=cores, settings=SETTINGS, source=source)
+
+
 def crowd(source: Path, data: Path, scale: Scale) -> dict[str, float]:
     """Log in, let a room fill, and talk in it. Targets 1, 8 and 11."""
     costs: dict[str, float] = {}
-    with RelayServer(data, workers=1, cores=machine.SERVER_CORES, source=source) as server:
+    with serve(source, data, workers=1) as server:
         for number in range(scale.logins + WARM_UP_LOGINS):
             if number == WARM_UP_LOGINS:
                 before = server.processes()
@@ -80,7 +91,7 @@ def rooms(source: Path, data: Path, scale: Scale) -> dict[str, float]:
     """Talk in many small rooms. Target 4."""
     logs = tuple(f"room{number}" for number in range(scale.rooms))
     with (
-        RelayServer(data, workers=1, cores=machine.SERVER_CORES, source=source) as server,
+        serve(source, data, workers=1) as server,
         Swarm(server.join(*logs), scale.rooms * ROOM_MEMBERS, sample=SAMPLE) as swarm,
         closing(RoomsPublisher(server.publisher(logs[0]), logs, 0.95 / ROOM_RATE)) as publisher,
     ):
@@ -94,7 +105,7 @@ def rooms(source: Path, data: Path, scale: Scale) -> dict[str, float]:
 def way_in(source: Path, data: Path, scale: Scale) -> dict[str, float]:
     """Have messages acknowledged: one at a time, and as many as go. Targets 5 and 7."""
     costs: dict[str, float] = {}
-    with RelayServer(data, workers=2, cores=machine.ALL_CORES, source=source) as server:
+    with serve(source, data, workers=2) as server:
         log = server.log_at_home_on(0)
         count = round(ACK_RATE * scale.slow_s)
         with closing(server.publisher_on(1, log)) as publisher:
