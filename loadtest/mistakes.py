@@ -45,7 +45,8 @@ def check_host(environment: Environment, **_: object) -> None:
     """Look at the host before a run; Locust calls it. In the web page it may be given later."""
     if isinstance(environment.runner, WorkerRunner):
         return  # its master says where the relay is
-    if environment.web_ui is not None and not environment.host:
+    autostart = getattr(environment.parsed_options, "autostart", False)
+    if environment.web_ui is not None and not environment.host and not autostart:
         return
     with mistakes():
         host_of(environment)

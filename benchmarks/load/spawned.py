@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+import signal
 from collections.abc import Callable
 
 from tests.support.processes import cpu_ns
@@ -20,7 +21,7 @@ class Spawned:
         raise_open_files()
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=main, args=(theirs, *args), daemon=True)
+        self._process = spawn.Process(target=_run, args=(main, theirs, *args), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -35,6 +36,12 @@ class Spawned:
         """Return the CPU seconds that the process has used."""
         assert self._process.pid is not None
         return cpu_ns(self._process.pid) / 1e9
+
+
+def _run(main: Callable[..., None], *args: object) -> None:
+    # A terminal's Ctrl-C reaches everybody; our owner decides what it means, and closes the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    main(*args)
 
 
 def raise_open_files() -> None:

@@ -1,8 +1,6 @@
-"""``python -m benchmarks.paired BASE``."""
+"""``python -m benchmarks.paired``."""
 
-import sys
-
-from benchmarks.paired.compare import main
+from benchmarks import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run("benchmarks.paired.compare")

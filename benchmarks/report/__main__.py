@@ -1,8 +1,6 @@
-"""``python -m benchmarks.report [RESULTS.json]``."""
+"""``python -m benchmarks.report``."""
 
-import sys
-
-from benchmarks.report.peers import main
+from benchmarks import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run("benchmarks.report.peers")

@@ -1,8 +1,6 @@
 """``python -m benchmarks.stalls``."""
 
-import sys
-
-from benchmarks.stalls.search import main
+from benchmarks import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run("benchmarks.stalls.search")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -164,3 +166,35 @@ def test_the_web_page_shows_deliveries_and_violations(tmp_path: Path) -> None:
     assert run.summary["violations"] > 0
     # What is said of requests is of requests alone.
     assert run.summary["requests"] < run.summary["checked"]
+
+
+def test_a_start_without_a_host_in_the_web_page_is_a_failure(tmp_path: Path) -> None:
+    port = free_port()
+    command = ["-m", "locust", "-f", "loadtest/locustfile.py", "--web-host", "127.0.0.1"]
+    process = subprocess.Popen(
+        [sys.executable, *command, "--web-port", str(port)],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def served() -> bool:
+        with contextlib.suppress(OSError):
+            return bool(fetch(port, "/"))
+        return False
+
+    try:
+        wait_until(served, "the web page")
+        form = urllib.parse.urlencode({"user_count": 3, "spawn_rate": 3, "host": ""}).encode()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/swarm", form, timeout=30) as answer:
+            assert json.load(answer)["success"]
+        wait_until(
+            lambda: any("no host" in error["error"] for error in errors(port)), "the failures"
+        )
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def errors(port: int) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(fetch(port, "/stats/requests"))["errors"]
+    return found
