@@ -111,6 +111,7 @@ class RelayUser(User):
             self.socket.cut_after = self.socket.cut_answer_after = self.socket.bytes_per_s = None
         self.reading.settle()
         self._end_client(self.client, CLOSE_S)
+        SWARM.here.counts["users judged at the end"] += 1
 
     @property
     def address(self) -> Address:

@@ -17,7 +17,7 @@ from benchmarks.load.idlers import Idlers
 from benchmarks.load.publishers import RoomsPublisher
 from benchmarks.load.swarm import Swarm
 from benchmarks.measure import machine
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 
 SAMPLE: Final = 5
 ROOM_MEMBERS: Final = 10
@@ -73,7 +73,7 @@ def per_message(figures: Figures, rooms: int = 1) -> float:
 
 
 def crowd(
-    server: RelayServer, members: int, offered: Sequence[Offered], scale: Scale
+    server: MeasuredRelay, members: int, offered: Sequence[Offered], scale: Scale
 ) -> list[list[Figures]]:
     """Give a room members, and each load its rounds; wait until they are gone."""
     log = f"crowd{members}"
@@ -88,7 +88,7 @@ def crowd(
     return found
 
 
-def resting_ms_per_s(server: RelayServer, seconds: float) -> float:
+def resting_ms_per_s(server: MeasuredRelay, seconds: float) -> float:
     """Return what the server costs when nobody sends: CPU ms per second."""
     before, began = server.processes(), time.monotonic()
     time.sleep(seconds)
@@ -100,7 +100,7 @@ def by_members(directory: Path, scale: Scale) -> list[Series]:
     """Let one room grow."""
     load = Offered(LOW_RATE, 1, scale.seconds)
     points = []
-    with RelayServer(directory, workers=1, cores=machine.SERVER_CORES) as server:
+    with MeasuredRelay(directory, workers=1, cores=machine.SERVER_CORES) as server:
         rest_ms = resting_ms_per_s(server, scale.seconds)
         for members in scale.members:
             (rounds,) = crowd(server, members, [load], scale)
@@ -121,7 +121,7 @@ def by_members(directory: Path, scale: Scale) -> list[Series]:
 def by_rooms(directory: Path, scale: Scale) -> list[Series]:
     """Spread the same messages over more and more rooms."""
     points = []
-    with RelayServer(directory, workers=1, cores=machine.SERVER_CORES) as server:
+    with MeasuredRelay(directory, workers=1, cores=machine.SERVER_CORES) as server:
         for count in scale.rooms:
             logs = tuple(f"room{count}-{number}" for number in range(count))
             rate = ROOMS_RATE / count
@@ -154,7 +154,7 @@ def by_idle(directory: Path, scale: Scale) -> list[Series]:
     resting, busy, gross = [], [], []
     load = Offered(BUSY_RATE, 1, scale.seconds)
     with (
-        RelayServer(directory, workers=1, cores=machine.SERVER_CORES) as server,
+        MeasuredRelay(directory, workers=1, cores=machine.SERVER_CORES) as server,
         Swarm(server.join("busy"), ROOM_MEMBERS, sample=SAMPLE) as swarm,
         closing(server.publisher("busy")) as publisher,
         ExitStack() as stack,
@@ -207,7 +207,7 @@ def by_idle(directory: Path, scale: Scale) -> list[Series]:
 def by_size(directory: Path, scale: Scale) -> list[Series]:
     """Let the messages grow."""
     loads = [Offered(LOW_RATE, 1, scale.seconds, size) for size in scale.sizes]
-    with RelayServer(directory, workers=1, cores=machine.SERVER_CORES) as server:
+    with MeasuredRelay(directory, workers=1, cores=machine.SERVER_CORES) as server:
         found = crowd(server, scale.sizes_members, loads, scale)
     points = [
         Point.of(load.size, [per_message(one) for one in rounds])
@@ -230,7 +230,7 @@ def by_workers(directory: Path, scale: Scale) -> list[Series]:
     points: dict[int, list[Point]] = {members: [] for members in scale.crowds}
     for workers in scale.workers:
         data = directory.with_name(f"data-{workers}")
-        with RelayServer(data, workers=workers, cores=machine.ALL_CORES) as server:
+        with MeasuredRelay(data, workers=workers, cores=machine.ALL_CORES) as server:
             for members, there in points.items():
                 (rounds,) = crowd(server, members, [load], scale)
                 there.append(Point.of(workers, [per_message(one) for one in rounds]))
@@ -251,7 +251,7 @@ def by_rate(directory: Path, scale: Scale) -> list[Series]:
         Offered(rate, 1, scale.seconds if rate >= LOW_RATE or not rate else SLOW_S)
         for rate in scale.rates
     ]
-    with RelayServer(directory, workers=1, cores=machine.SERVER_CORES) as server:
+    with MeasuredRelay(directory, workers=1, cores=machine.SERVER_CORES) as server:
         found = crowd(server, members, loads, scale)
     costs, half, late = [], [], []
     labels = {}

@@ -20,7 +20,7 @@ from benchmarks.load.swarm import Swarm
 from benchmarks.measure import machine
 from benchmarks.measure.latency import Delays
 from benchmarks.measure.machine import HOST
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 from tests.support.raw import RawClient
 
 SAMPLE: Final = 5
@@ -53,10 +53,10 @@ class Scale:
 QUICK: Final = Scale(logins=10, early=2, members=10, rooms=4, slow_s=0.3, fast_s=0.2)
 
 
-def serve(source: Path, data: Path, workers: int) -> RelayServer:
+def serve(source: Path, data: Path, workers: int) -> MeasuredRelay:
     """Return a server of the package in ``source``: one worker has a core to itself."""
     cores = machine.SERVER_CORES if workers == 1 else machine.ALL_CORES
-    return RelayServer(data, workers=workers, cores=cores, settings=SETTINGS, source=source)
+    return MeasuredRelay(data, workers=workers, cores=cores, settings=SETTINGS, source=source)
 
 
 def crowd(source: Path, data: Path, scale: Scale) -> dict[str, float]:

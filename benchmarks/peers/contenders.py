@@ -14,7 +14,7 @@ from benchmarks.measure import machine
 from benchmarks.peers.servers import PEERS, Peer, PeerServer
 from benchmarks.peers.tls import Certificate
 from benchmarks.servers.floor import Floor
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 from tests.support.processes import Processes
 
 WARM_UP = 20
@@ -53,7 +53,7 @@ class Contender:
 
 @contextmanager
 def _relay(directory: Path, members: int) -> Iterator[Running]:
-    with RelayServer(directory / "data", workers=1, cores=machine.SERVER_CORES) as server:
+    with MeasuredRelay(directory / "data", workers=1, cores=machine.SERVER_CORES) as server:
         yield Running(
             server.processes,
             lambda prefix, *topics: server.join(*topics, prefix=prefix),

@@ -21,7 +21,7 @@ from tests.support.raw import RawClient
 Placed = TypeVar("Placed", RelayPublisher, RawClient)
 
 
-class RelayServer:
+class MeasuredRelay:
     """A running relay, pinned. A context manager."""
 
     def __init__(

@@ -25,7 +25,7 @@ from benchmarks.load import background, payload
 from benchmarks.load.background import Background
 from benchmarks.load.swarm import Swarm
 from benchmarks.measure import machine
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 from benchmarks.stalls.prober import STALL_S, Prober, Stall, probe
 from relay import limits
 from relay.chat.partition import PARTITIONS
@@ -199,7 +199,7 @@ def find_stalls(data: Path, seconds: float, load: Load, *, say: bool = False) ->
     faults = "note-collections" if say else ""
     settings = {"server.keepalive_s": 3600}  # members that only count answer no ping
     with (
-        RelayServer(
+        MeasuredRelay(
             data, workers=WORKERS, cores=machine.ALL_CORES, settings=settings, fault=faults
         ) as server,
         contextlib.ExitStack() as stack,

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.measure import machine
 from benchmarks.measure.scale import Scale
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 from benchmarks.stalls.prober import STALL_S, Prober, Stall, probe
 from benchmarks.stalls.search import WORKERS, Findings, Load, find_stalls
 
@@ -31,7 +31,7 @@ def test_a_short_search(tmp_path: Path, scale: Scale) -> None:
 
 def test_a_worker_that_stands_still_is_seen(tmp_path: Path) -> None:
     """The probes of that worker wait for it, and it was not for want of a CPU."""
-    with RelayServer(tmp_path / "data", workers=2, cores=machine.ALL_CORES) as server:
+    with MeasuredRelay(tmp_path / "data", workers=2, cores=machine.ALL_CORES) as server:
         probers = [
             Prober(
                 server.client_on(worker, f"prober{worker}-"),

@@ -14,7 +14,7 @@ from benchmarks.load.flood import PER_WRITE, flood, log_in_each_partition
 from benchmarks.measure import machine
 from benchmarks.measure.cpu_clock import server_cpu
 from benchmarks.measure.scale import Scale
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 from tests.support.processes import Processes
 
 SECONDS = 4.0
@@ -45,7 +45,7 @@ def run(
     seconds = scale.seconds(SECONDS)
     data = directories.mktemp("accepted") / "data"
     rates: list[tuple[float, float]] = []
-    with RelayServer(data, workers=2, cores=machine.ALL_CORES) as server:
+    with MeasuredRelay(data, workers=2, cores=machine.ALL_CORES) as server:
         watch(server.processes)
         rounds = iter(range(10**6))
 

@@ -15,7 +15,7 @@ from benchmarks.load.crowd import Arrive, Crowd, Leave, Plan, names
 from benchmarks.measure import machine
 from benchmarks.measure.machine import HOST
 from benchmarks.measure.scale import Scale
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 
@@ -42,7 +42,7 @@ def test_balance(
     everybody = (name for name in names(8 * clients) if partition_of(INBOX_PREFIX + name) % WORKERS)
     plan_names = tuple(islice(everybody, clients))
     with (
-        RelayServer(data, workers=WORKERS, cores=machine.ALL_CORES, settings=settings) as server,
+        MeasuredRelay(data, workers=WORKERS, cores=machine.ALL_CORES, settings=settings) as server,
         Crowd(Plan((HOST, server.port), server.log_at_home_on(1), plan_names)) as crowd,
     ):
 

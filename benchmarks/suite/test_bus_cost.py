@@ -17,7 +17,7 @@ from benchmarks.load import publishers
 from benchmarks.measure import machine
 from benchmarks.measure.cpu_clock import server_cpu
 from benchmarks.measure.scale import Scale
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 from tests.support.processes import Processes
 
 RATE, SECONDS = 200.0, 4.0
@@ -33,15 +33,15 @@ Watch = Callable[[Processes], None]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeasuredRelay]:
     data = tmp_path_factory.mktemp("bus") / "data"
-    with RelayServer(data, workers=2, cores=machine.ALL_CORES) as server:
+    with MeasuredRelay(data, workers=2, cores=machine.ALL_CORES) as server:
         yield server
 
 
 @pytest.mark.parametrize("places", PLACES)
 def test_bus_cost(
-    benchmark: BenchmarkFixture, server: RelayServer, places: str, scale: Scale, watch: Watch
+    benchmark: BenchmarkFixture, server: MeasuredRelay, places: str, scale: Scale, watch: Watch
 ) -> None:
     """Server CPU per message at 200 messages a second, one per write."""
     sender_at, member_at = PLACES[places]

@@ -14,7 +14,7 @@ from benchmarks.measure import machine
 from benchmarks.measure.cpu_clock import server_cpu
 from benchmarks.measure.machine import HOST
 from benchmarks.measure.scale import Scale
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 from relay import limits
 from relay.wire.envelopes import EntryMessage, Join, Live
 from tests.support.processes import Processes
@@ -34,7 +34,7 @@ def test_catch_up(
     benchmark.group = f"catch up on {count} messages of 200 B, one reader"
     data = tmp_path_factory.mktemp("catchup") / "data"
     took: list[tuple[float, float]] = []
-    with RelayServer(data, workers=1, cores=machine.SERVER_CORES) as server:
+    with MeasuredRelay(data, workers=1, cores=machine.SERVER_CORES) as server:
         watch(server.processes)
         with closing(server.publisher("lobby")) as publisher:
             for first in range(0, count, PER_WRITE):

@@ -21,7 +21,7 @@ from benchmarks.measure import machine
 from benchmarks.measure.cpu_clock import server_cpu
 from benchmarks.measure.scale import Scale
 from benchmarks.servers.floor import Floor
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 from tests.support.processes import Processes
 
 AT_30, AT_100, AT_1000 = Offered(30, 1, 5), Offered(100, 1, 5), Offered(1000, 1, 3)
@@ -78,10 +78,10 @@ def stage(
         yield Fanout(publisher, swarm, processes, window), processes, facts
 
 
-def relay_server(directory: Path, workers: int) -> RelayServer:
+def relay_server(directory: Path, workers: int) -> MeasuredRelay:
     """One worker has the server's core; several need all there are."""
     cores = machine.SERVER_CORES if workers == 1 else machine.ALL_CORES
-    return RelayServer(directory / "data", workers=workers, cores=cores)
+    return MeasuredRelay(directory / "data", workers=workers, cores=cores)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

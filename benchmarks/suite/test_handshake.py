@@ -13,7 +13,7 @@ from benchmarks.measure import machine
 from benchmarks.measure.cpu_clock import server_cpu
 from benchmarks.measure.machine import HOST
 from benchmarks.measure.scale import Scale
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 from relay.wire.identity import generate_private_key, parse_spki
 from tests.support.processes import Processes
 from tests.support.raw import RawClient
@@ -32,7 +32,7 @@ def test_login(
     benchmark.group = "full handshake with login, RSA-3072: server CPU"
     logins = scale.pick(LOGINS, 20)
     data = tmp_path_factory.mktemp("handshake") / "data"
-    with RelayServer(data, workers=1, cores=machine.SERVER_CORES) as server:
+    with MeasuredRelay(data, workers=1, cores=machine.SERVER_CORES) as server:
         watch(server.processes)
         spent: list[float] = []
         names = iter(range(10**9))

@@ -14,7 +14,7 @@ from benchmarks.load.swarm import Swarm
 from benchmarks.measure import machine
 from benchmarks.measure.cpu_clock import server_cpu
 from benchmarks.measure.scale import Scale
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 from tests.support.processes import Processes
 
 IDLE = 2000
@@ -36,7 +36,7 @@ def test_idle_rooms(
     data = tmp_path_factory.mktemp("idle") / "data"
     rounds: list[Figures] = []
     with (
-        RelayServer(data, workers=1, cores=machine.SERVER_CORES) as server,
+        MeasuredRelay(data, workers=1, cores=machine.SERVER_CORES) as server,
         ExitStack() as stack,
     ):
         watch(server.processes)

@@ -19,7 +19,7 @@ from benchmarks.measure import machine
 from benchmarks.measure.cpu_clock import server_cpu
 from benchmarks.measure.latency import Delays
 from benchmarks.measure.scale import Scale
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 from tests.support.processes import Processes
 
 RATE = 100.0
@@ -33,16 +33,16 @@ Watch = Callable[[Processes], None]
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeasuredRelay]:
     """A relay with two workers, wherever the kernel runs them."""
     data = tmp_path_factory.mktemp("latency") / "data"
-    with RelayServer(data, workers=2, cores=machine.ALL_CORES) as server:
+    with MeasuredRelay(data, workers=2, cores=machine.ALL_CORES) as server:
         yield server
 
 
 @pytest.mark.parametrize("home", ["same worker", "other worker"])
 def test_acknowledgement(
-    benchmark: BenchmarkFixture, server: RelayServer, home: str, scale: Scale, watch: Watch
+    benchmark: BenchmarkFixture, server: MeasuredRelay, home: str, scale: Scale, watch: Watch
 ) -> None:
     """Publish to own acknowledgement, which means committed; the server has nothing else to do."""
     watch(server.processes)
@@ -66,7 +66,7 @@ def test_acknowledgement(
 
 @pytest.mark.parametrize("rate", [RATE, BUSY_RATE])
 def test_delivery(
-    benchmark: BenchmarkFixture, server: RelayServer, rate: float, scale: Scale, watch: Watch
+    benchmark: BenchmarkFixture, server: MeasuredRelay, rate: float, scale: Scale, watch: Watch
 ) -> None:
     """Publish to delivery, every member of the sample counted.
 

@@ -8,7 +8,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from benchmarks.load.swarm import Swarm
 from benchmarks.measure import machine
 from benchmarks.measure.scale import Scale
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 
 FIRST, MORE = 500, 2000
 
@@ -28,7 +28,7 @@ def test_idle_connections(
     data = tmp_path_factory.mktemp("memory") / "data"
     grown: dict[str, int] = {}
     with (
-        RelayServer(data, workers=workers, cores=machine.ALL_CORES) as server,
+        MeasuredRelay(data, workers=workers, cores=machine.ALL_CORES) as server,
         Swarm(server.join("lobby", prefix="early"), first, sample=1),
     ):
         before = server.processes.memory()

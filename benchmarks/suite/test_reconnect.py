@@ -21,7 +21,7 @@ from benchmarks.measure.latency import Delays
 from benchmarks.measure.machine import HOST
 from benchmarks.measure.memory_watch import MemoryWatch
 from benchmarks.measure.scale import Scale
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 
 ROOM = "hall"
 RETURNING, MISSED, LIVE = 2000, 1000, 200
@@ -45,7 +45,7 @@ def test_many_return_far_behind(
     found: dict[str, Any] = {}
     returned: list[Arrived] = []
     with (
-        RelayServer(data, workers=2, cores=machine.ALL_CORES) as server,
+        MeasuredRelay(data, workers=2, cores=machine.ALL_CORES) as server,
         Swarm(server.join(ROOM), live, sample=SAMPLE) as swarm,
         Crowd(
             Plan(
@@ -111,7 +111,7 @@ def test_a_worker_is_killed(
     benchmark.group = f"kill -9 of a worker with {clients // 2} clients, 2 workers"
     data = tmp_path_factory.mktemp("killed") / "data"
     rounds: list[dict[str, Any]] = []
-    with RelayServer(data, workers=2, cores=machine.ALL_CORES) as server:
+    with MeasuredRelay(data, workers=2, cores=machine.ALL_CORES) as server:
         room = server.log_at_home_on(0 if home == "killed" else 1)
         with (
             closing(server.publisher_on(1, room, "speaker")) as publisher,

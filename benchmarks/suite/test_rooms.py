@@ -14,7 +14,7 @@ from benchmarks.load.swarm import Swarm
 from benchmarks.measure import machine
 from benchmarks.measure.cpu_clock import server_cpu
 from benchmarks.measure.scale import Scale
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 from tests.support.processes import Processes
 
 ROOMS, MEMBERS, RATE = 200, 10, 5.0
@@ -38,7 +38,7 @@ def test_rooms(
     load = Offered(RATE, 1, scale.seconds(SECONDS))
     rounds: list[Figures] = []
     with (
-        RelayServer(data, workers=workers, cores=cores) as server,
+        MeasuredRelay(data, workers=workers, cores=cores) as server,
         Swarm(server.join(*logs), rooms * MEMBERS, sample=SAMPLE) as swarm,
         closing(RoomsPublisher(server.publisher(logs[0]), logs, 0.95 / RATE)) as publisher,
     ):

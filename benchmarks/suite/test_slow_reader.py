@@ -20,7 +20,7 @@ from benchmarks.measure.kernel_queue import send_queue
 from benchmarks.measure.machine import HOST
 from benchmarks.measure.memory_watch import MemoryWatch
 from benchmarks.measure.scale import Scale
-from benchmarks.servers.relay import RelayServer
+from benchmarks.servers.relay import MeasuredRelay
 from relay import limits
 
 MEMBERS = 499
@@ -41,7 +41,7 @@ def test_one_slow_reader(
     rounds: dict[str, list[Round]] = {"calm": [], "slow": []}
     data = tmp_path_factory.mktemp("slow") / "data"
     with (
-        RelayServer(data, workers=2, cores=machine.ALL_CORES) as server,
+        MeasuredRelay(data, workers=2, cores=machine.ALL_CORES) as server,
         Swarm(server.join(ROOM), members, sample=SAMPLE) as swarm,
         closing(server.publisher(ROOM, "speaker")) as publisher,
     ):
@@ -72,7 +72,7 @@ def test_one_slow_reader(
     benchmark.extra_info["connection_bytes_max"] = limits.CONNECTION_BYTES_MAX
 
 
-def _with_slow_reader(server: RelayServer, fanout: Fanout, load: Offered, name: str) -> Round:
+def _with_slow_reader(server: MeasuredRelay, fanout: Fanout, load: Offered, name: str) -> Round:
     """Have a round with a slow reader, and let it read freely afterwards.
 
     Raises:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.loadtest.running import run_swarm, started
+from tests.loadtest.running import Running, run_swarm, started
 from tests.support.cluster import ROOT, Relay, wait_until
 
 CROWD = ("--users", "24", "--spawn-rate", "24", "--rooms", "6", "--writers", "0.5")
@@ -89,30 +89,42 @@ def test_a_key_that_nobody_trusts_is_a_failure_at_once(tmp_path: Path) -> None:
     assert run.status == 1, run.output
     assert run.summary["failures"] == run.summary["requests"] == 3
     assert "UnknownServerKey" in run.output
+    assert "connects failed" not in run.summary["counts"]  # nobody tries again
+
+
+def wait_for_users(running: Running) -> None:
+    """Read its output up to where all users are there."""
+    assert running.process.stdout is not None
+    assert any("All users spawned" in line for line in running.process.stdout)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_ended_by_a_signal_it_sums_up(tmp_path: Path, number: signal.Signals) -> None:
-    flags = ("--headless", "--workers", "1", *CROWD, "--run-time", "10m", "--think-time", "1")
-    with started("run", tmp_path, *flags) as running:
-        assert running.process.stdout is not None
-        for line in running.process.stdout:
-            if "All users spawned" in line:
-                break
+    """As at the end of its time: every user leaves after its last checks."""
+    with (
+        Relay(tmp_path / "data", workers=2) as relay,
+        started(
+            "run", tmp_path, "--host", relay.address, "--headless", "--run-time", "10m", *CROWD
+        ) as running,
+    ):
+        wait_until(lambda: sum(map(len, relay.peers_by_worker().values())) == 24, "the users")
         running.process.send_signal(number)
         run = running.end()
-    assert "checked: " in run.output
-    assert "Traceback" not in run.output
+    assert run.summary["counts"]["users judged at the end"] == 24, run.output
     assert run.summary["violations"] == run.summary["failures"] == 0
+    assert "Traceback" not in run.output
     assert run.status == (0 if run.summary["checked"] else 1), run.output
 
 
 def test_a_signal_ends_a_curve_and_not_its_first_run_alone(tmp_path: Path) -> None:
-    with started("curve", tmp_path, "--workers", "1", "5", "6", "--", "--headless") as running:
+    with started("curve", tmp_path, "--workers", "1", "5", "6") as running:
+        wait_for_users(running)
         running.process.send_signal(signal.SIGTERM)
         run = running.end()
-    assert run.status != 0
+    assert "checked: " in run.output
+    assert "Starting Locust" not in run.output  # once, before: ``wait_for_users`` has read it
     assert "Traceback" not in run.output
+    assert "deliveries/s" not in run.output  # the table
 
 
 def fetch(port: int, path: str) -> str:
