@@ -78,10 +78,11 @@ def run_locust(address: str, flags: Sequence[str], timeout_s: float | None = Non
 def _end(process: subprocess.Popen[bytes]) -> int:
     process.terminate()
     try:
-        return process.wait(END_S)
+        status = process.wait(END_S)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         print("loadtest: Locust was killed; there may be no summary", file=sys.stderr)
         return LATE
+    return status if status >= 0 else 128 - status
 
 
 def own_relay(workers: int) -> RelayServer:

@@ -100,11 +100,20 @@ def wait_for_users(running: Running) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_ended_by_a_signal_it_sums_up(tmp_path: Path, number: signal.Signals) -> None:
-    """As at the end of its time: every user leaves after its last checks."""
+    """As at the end of its time: every user leaves after its last checks. Once, under a master."""
     with (
         Relay(tmp_path / "data", workers=2) as relay,
         started(
-            "run", tmp_path, "--host", relay.address, "--headless", "--run-time", "10m", *CROWD
+            "run",
+            tmp_path,
+            "--host",
+            relay.address,
+            "--headless",
+            "--run-time",
+            "10m",
+            "--processes",
+            "2",
+            *CROWD,
         ) as running,
     ):
         wait_until(lambda: sum(map(len, relay.peers_by_worker().values())) == 24, "the users")
@@ -112,6 +121,7 @@ def test_ended_by_a_signal_it_sums_up(tmp_path: Path, number: signal.Signals) ->
         run = running.end()
     assert run.summary["counts"]["users judged at the end"] == 24, run.output
     assert run.summary["violations"] == run.summary["failures"] == 0
+    assert run.output.count(" violations, ") == 1
     assert "Traceback" not in run.output
     assert run.status == (0 if run.summary["checked"] else 1), run.output
 
