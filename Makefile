@@ -13,7 +13,7 @@ PIP  := $(PYTHON) -m pip --python $(VPY) --disable-pip-version-check
 CODE := relay tests benchmarks loadtest examples
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts bench bench-quick bench-stalls bench-peers bench-growth loadtest loadtest-smoke torture torture-saturated check lock clean
+.PHONY: help run test lint format types contracts bench bench-quick bench-stalls bench-peers bench-growth bench-paired loadtest loadtest-smoke torture torture-saturated check lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -69,6 +69,9 @@ bench-peers: $(VENV)/.peers  ## Measure Relay beside NATS, Mosquitto, Redis and 
 
 bench-growth: $(VENV)/.peers  ## Measure how cost grows with members, rooms, connections, size, workers, rate
 	@$(VPY) -m benchmarks.growth $(ARGS)
+
+bench-paired: $(VENV)/.dev  ## Measure this checkout's server beside that of the revision BASE (ARGS="--pairs 3 ...")
+	@$(VPY) -m benchmarks.paired $(or $(BASE),$(error which revision? make bench-paired BASE=v0.1.0)) $(ARGS)
 
 check: lint types contracts test  ## Run lint, types, contracts and tests, as before every commit
 

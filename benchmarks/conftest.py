@@ -5,14 +5,15 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from benchmarks import machine
-from benchmarks.processes import Processes, server_cpu
+from benchmarks.measure import machine
+from benchmarks.measure.cpu_clock import server_cpu
+from benchmarks.measure.scale import Scale
+from tests.support.processes import Processes
 
 TIMEOUT_S: Final = 900
 SHOWN: Final = (
@@ -23,31 +24,6 @@ SHOWN: Final = (
     "p50_us",
     "p99_us",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """How much is done: all of it, or (``--benchmark-disable``) enough to show that it works."""
-
-    quick: bool
-
-    @property
-    def rounds(self) -> int:
-        """Measured rounds; the figures are those of the median one."""
-        return 1 if self.quick else 3
-
-    @property
-    def warmup_rounds(self) -> int:
-        """Rounds before them."""
-        return 0 if self.quick else 1
-
-    def pick(self, full: int, quick: int) -> int:
-        """Return the one or the other."""
-        return quick if self.quick else full
-
-    def seconds(self, full: float) -> float:
-        """Return how long a round of load lasts."""
-        return 0.5 if self.quick else full
 
 
 @pytest.fixture(scope="session")

@@ -7,15 +7,17 @@ started again. Like any other run it fails if a message is lost, doubled or out 
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import contextlib
+import os
+import signal
 import threading
 import time
 from collections.abc import Sequence
 from typing import Final
 
-from loadtest.run import end_on_term, run_locust, take_number
-from loadtest.served import NotServed, Served
+from loadtest import program
+from loadtest.run import Parser, own_relay, run_locust
+from relay.testing import RelayServer
 
 KILLS: Final = (0.2, 0.4)
 RESTART: Final = 0.6
@@ -23,7 +25,7 @@ DOWN_S: Final = 2.0
 """Between the end of the server and its next start."""
 
 
-def disrupt(server: Served, seconds: float, over: threading.Event) -> None:
+def disrupt(server: RelayServer, seconds: float, over: threading.Event) -> None:
     """Kill and restart as the module describes, and print each step."""
     began = time.monotonic()
 
@@ -33,7 +35,11 @@ def disrupt(server: Served, seconds: float, over: threading.Event) -> None:
     for number, share in enumerate(KILLS):
         if not reached(share):
             return
-        print(f"chaos: kill -9 of worker process {server.kill_worker(number)}", flush=True)
+        workers = server.worker_pids()
+        victim = workers[number % len(workers)]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+        print(f"chaos: kill -9 of worker process {victim}", flush=True)
     if not reached(RESTART):
         return
     stopping = time.monotonic()
@@ -46,28 +52,23 @@ def disrupt(server: Served, seconds: float, over: threading.Event) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run; return Locust's exit code."""
-    end_on_term()
-    flags = list(arguments)
-    workers = take_number(flags, "--workers", "0")
-    seconds = take_number(flags, "--seconds", "300")
-    try:
-        with Served(workers) as server:
-            over = threading.Event()
-            chaos = threading.Thread(target=disrupt, args=(server, seconds, over))
-            chaos.start()
-            try:
-                return run_locust(
-                    server.address,
-                    ["--headless", "--only-summary", "--run-time", f"{seconds}s", *flags],
-                )
-            finally:
-                over.set()
-                chaos.join()
-    except (NotServed, subprocess.SubprocessError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    """Run; return Locust's exit code. Raises UsageError, RelayNotStarted, Interrupted."""
+    parser = Parser()
+    parser.add_argument("--seconds", type=int, default=300)
+    ours, flags = parser.take(arguments)
+    with own_relay(ours.workers) as server:
+        over = threading.Event()
+        chaos = threading.Thread(target=disrupt, args=(server, ours.seconds, over))
+        chaos.start()
+        try:
+            return run_locust(
+                server.address,
+                ["--headless", "--only-summary", "--run-time", f"{ours.seconds}s", *flags],
+            )
+        finally:
+            over.set()
+            chaos.join()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program.run(main)

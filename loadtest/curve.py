@@ -7,7 +7,6 @@ generator share the machine, so the figures are what both can do together.
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 import threading
 import time
@@ -16,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
-from loadtest.run import end_on_term, run_locust, take_number
-from loadtest.served import NotServed, Served
+from loadtest import program
+from loadtest.run import Parser, own_relay, run_locust
+from relay.errors import UsageError
+from relay.testing import RelayServer
 
 SAMPLE_S: Final = 1.0
-SECONDS_DEFAULT: Final = "60"
+SECONDS_DEFAULT: Final = 60
 SPAWN_PER_S: Final = 50
 HEAD: Final = (
     "| users | messages/s | deliveries/s | stored p50 / p99 ms | delivered p50 / p99 ms "
@@ -39,9 +38,11 @@ class Usage:
     cpu_s: float = 0.0
 
 
-def watch(server: Served, usage: Usage, over: threading.Event) -> None:
+def watch(server: RelayServer, usage: Usage, over: threading.Event) -> None:
     """Sample until the run is over. Meanwhile no process may be replaced."""
-    processes = server.processes()
+    import psutil  # not at the top: ``program`` speaks first where the environment lacks it
+
+    processes = [psutil.Process(pid) for pid in server.pids_titled()]
     usage.pss_before = sum(process.memory_full_info().pss for process in processes)
     began = sum(sum(process.cpu_times()[:2]) for process in processes)
     while not over.wait(SAMPLE_S):
@@ -56,7 +57,10 @@ def watch(server: Served, usage: Usage, over: threading.Event) -> None:
 def measure(users: int, workers: int, seconds: int, flags: Sequence[str]) -> str:
     """Return one row of the table."""
     usage, over = Usage(), threading.Event()
-    with tempfile.TemporaryDirectory(prefix="relay-curve-") as scratch, Served(workers) as server:
+    with (
+        tempfile.TemporaryDirectory(prefix="relay-curve-") as scratch,
+        own_relay(workers) as server,
+    ):
         path = Path(scratch) / "summary.json"
         spawn_s = users / SPAWN_PER_S
         watcher = threading.Thread(target=watch, args=(server, usage, over))
@@ -101,26 +105,21 @@ def row(users: int, summary: dict[str, Any], usage: Usage, passed_s: float, stat
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run; return the exit code."""
-    end_on_term()
+    """Run; return the exit code. Raises UsageError, RelayNotStarted, Interrupted."""
     given = list(arguments)
     flags: list[str] = []
     if "--" in given:
         place = given.index("--")
         given, flags = given[:place], given[place + 1 :]
-    workers = take_number(given, "--workers", "0")
-    seconds = take_number(given, "--seconds", SECONDS_DEFAULT)
-    if not given or not all(users.isdecimal() and int(users) for users in given):
-        raise SystemExit("usage: python -m loadtest.curve USERS... [-- LOCUST FLAGS]")
-    numbers = [int(users) for users in given]
-    try:
-        rows = [measure(users, workers, seconds, flags) for users in numbers]
-    except (NotServed, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    parser = Parser()
+    parser.add_argument("--seconds", type=int, default=SECONDS_DEFAULT)
+    ours, users = parser.take(given)
+    if not users or not all(number.isdecimal() and int(number) for number in users):
+        raise UsageError("usage: python -m loadtest.curve USERS... [-- LOCUST FLAGS]")
+    rows = [measure(int(number), ours.workers, ours.seconds, flags) for number in users]
     print("\n".join([HEAD, *rows]))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program.run(main)

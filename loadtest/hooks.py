@@ -1,20 +1,26 @@
-"""Locust's event hooks, which are untyped, behind two typed functions."""
+"""Locust's event hooks and statistics, which are untyped, behind typed functions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from locust import LoadTestShape, events
+from locust.stats import StatsEntry, bucket_response_time
 
 if TYPE_CHECKING:
     from locust.env import Environment
 
-PROTOCOL: Final = "RELAY"
-"""The request type of every event."""
+REQUEST, DELIVERY, VIOLATION = "REQUEST", "DELIVERY", "VIOLATION"
+"""The types of rows in Locust's tables."""
 
 
-def listen(name: str, listener: Callable[..., None]) -> None:
+Listener: TypeAlias = Callable[..., None]
+
+
+def listen(name: str, listener: Listener) -> None:
     """Call ``listener`` with Locust's keyword arguments whenever the event fires."""
     hook: Any = getattr(events, name)
     hook.add_listener(listener)
@@ -26,17 +32,53 @@ def fire_request(
     milliseconds: float | None,
     size: int = 0,
     error: Exception | None = None,
+    kind: str = REQUEST,
 ) -> None:
     """Tell Locust of one request; no time: it is counted, not timed."""
     hook: Any = environment.events.request
     hook.fire(
-        request_type=PROTOCOL,
+        request_type=kind,
         name=name,
         response_time=milliseconds,
         response_length=size,
         exception=error,
         context={},
     )
+
+
+def log_deliveries(
+    environment: Environment, name: str, milliseconds: Sequence[float], untimed: int
+) -> None:
+    """Add the deliveries of a second to a row of their own, and to the total.
+
+    All at once: an event for each would cost more than the delivery.
+    """
+    count = len(milliseconds) + untimed
+    if not count:
+        return
+    stats: Any = environment.stats
+    entry: Any = StatsEntry(stats, name, DELIVERY)
+    entry.num_requests, entry.num_none_requests = count, untimed
+    entry.last_request_timestamp = time.time()
+    entry.num_reqs_per_sec[int(entry.last_request_timestamp)] = count
+    if milliseconds:
+        entry.total_response_time = sum(milliseconds)
+        entry.min_response_time, entry.max_response_time = min(milliseconds), max(milliseconds)
+        entry.response_times.update(Counter(map(bucket_response_time, milliseconds)))
+    for row in (stats.entries[name, DELIVERY], stats.total):
+        row.extend(entry)
+
+
+def per_second(environment: Environment, kind: str, name: str) -> float:
+    """Return a row's rate as Locust shows it: over the last ten seconds."""
+    stats: Any = environment.stats
+    return float(stats.get(name, kind).current_rps)
+
+
+def count_of(environment: Environment, kind: str) -> int:
+    """Return how many requests of a kind there were."""
+    stats: Any = environment.stats
+    return sum(row.num_requests for (_, of), row in stats.entries.items() if of == kind)
 
 
 class Shape(LoadTestShape):

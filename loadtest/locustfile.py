@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from locust import task
 
-from loadtest import hooks, shapes  # noqa: F401  # shapes listens for the start of Locust
+from loadtest import hooks, listeners
 from loadtest.parameters import parameters_of
 from loadtest.scenarios import behaviour_of
 from loadtest.socket_watch import WatchedSocket
@@ -22,6 +22,7 @@ from loadtest.user import RelayUser
 if TYPE_CHECKING:
     from locust.env import Environment
 
+listeners.install_scenarios()
 _ordinals = itertools.count()
 """Numbers the users of this process, from 0 with each test."""
 

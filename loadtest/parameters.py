@@ -7,7 +7,6 @@ import random
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from loadtest import hooks
 from loadtest.payload import payload_size
 from relay.errors import UsageError
 
@@ -69,7 +68,8 @@ HELP: Final = {
 }
 
 
-def _add_options(parser: argparse.ArgumentParser, **_: object) -> None:
+def add_options(parser: argparse.ArgumentParser, **_: object) -> None:
+    """Add a flag for each parameter; Locust calls it."""
     for field in fields(Parameters):
         default: Any = field.default
         parser.add_argument(
@@ -99,6 +99,3 @@ def parameters_of(environment: Environment) -> Parameters:
         if given[name] <= 0:
             raise UsageError(f"--{name.replace('_', '-')}: more than 0")
     return parameters
-
-
-hooks.listen("init_command_line_parser", _add_options)

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import gevent
 
@@ -26,10 +26,12 @@ from relay.client.events import (
     StateChanged,
     Unfollowed,
 )
+from relay.errors import RelayError
 
 if TYPE_CHECKING:
-    from loadtest.user import RelayUser
+    from loadtest.socket_watch import WatchedSocket
     from relay.client.blocking import BlockingClient
+    from relay.client.identity import Identity
 
 SETTLE_S: Final = 20.0
 """At the end of a test: for what was acknowledged to arrive everywhere."""
@@ -43,15 +45,29 @@ CLOCK: Final = this_clock()
 class RequestFailed(Exception):
     """A request that ended with an error of the server's, or without an answer."""
 
-    def __init__(self, error: ClientError) -> None:
+    def __init__(self, error: RelayError) -> None:
         code = f" {error.code}" if isinstance(error, ClosedByServer | Refused) else ""
         super().__init__(f"{type(error).__name__}{code}: {error}")
+
+
+class Reader(Protocol):
+    """The user that a Reading reads for."""
+
+    handle: str
+    identity: Identity
+    timed: bool
+    """False: what it receives says nothing about the server's speed."""
+    socket: WatchedSocket | None
+    """Of the running connection, or of the last one."""
+
+    def received(self, message: Message) -> None:
+        """Take an entry, after the checks."""
 
 
 class Reading:
     """What one user has read and sent, through all its connections."""
 
-    def __init__(self, user: RelayUser) -> None:
+    def __init__(self, user: Reader) -> None:
         self._user = user
         self._checks: dict[str, LogCheck] = {}
         """Of the logs that are followed."""
@@ -154,11 +170,14 @@ class Reading:
         if body is not None:
             if body.instance == user.identity.producer:
                 self._sends.echoed(log, body.number, message.seq)
-            if log not in self._live:
+            live = log in self._live
+            if not live:
                 counts["deliveries caught up"] += 1
-            elif body.clock == CLOCK and user.timed and user.socket is not None:
+            if live and body.clock == CLOCK and user.timed and user.socket is not None:
                 late_us = (user.socket.received_ns - body.intended_ns) / 1000.0
                 SWARM.delivered_us.append(late_us)
+            else:
+                SWARM.delivered_untimed += 1
         user.received(message)
 
     def _changed(self, event: StateChanged) -> None:

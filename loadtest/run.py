@@ -6,6 +6,7 @@ that runs already, and so does ``--worker``: its master's. ``loadtest.smoke`` is
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import signal
@@ -13,13 +14,17 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
-from loadtest.served import ROOT, NotServed, Served
+from loadtest import program
+from loadtest.program import ROOT, Interrupted
+from relay.client.address import parse_address
+from relay.errors import UsageError
+from relay.testing import RelayServer
 
 LOCUSTFILE: Final = Path(__file__).parent / "locustfile.py"
-KILL_S: Final = 20.0
-"""Locust gets so long to end after an interrupt."""
+END_S: Final = 60.0
+"""Locust gets so long to end: its users wait for what must still arrive (--stop-timeout)."""
 DEFAULTS: Final = (
     ("--locustfile", str(LOCUSTFILE)),
     ("--web-host", "127.0.0.1"),  # Locust's own defaults are all interfaces
@@ -29,9 +34,9 @@ DEFAULTS: Final = (
     ("--users", "100"),
     ("--spawn-rate", "20"),
 )
-
-
 SHORT: Final = {"--users": "-u", "--spawn-rate": "-r", "--run-time": "-t", "--locustfile": "-f"}
+LATE: Final = 124
+"""The status of a run that did not end in its time, as ``timeout`` has it."""
 
 
 def locust_command(address: str, flags: Sequence[str]) -> list[str]:
@@ -47,13 +52,22 @@ def locust_command(address: str, flags: Sequence[str]) -> list[str]:
 
 
 def run_locust(address: str, flags: Sequence[str], timeout_s: float | None = None) -> int:
-    """Run Locust to its end; return its exit code. Leaves none of its processes behind."""
+    """Run Locust to its end; return its exit code. Leaves none of its processes behind.
+
+    Ended by SIGTERM or Ctrl-C, or after ``timeout_s``, it ends as at the end of its run time: users
+    leave, the summary is printed. A second signal ends it at once.
+
+    Raises:
+        Interrupted: by a signal; has the exit code.
+    """
     process = subprocess.Popen(locust_command(address, flags), cwd=ROOT, start_new_session=True)
     try:
         return process.wait(timeout_s)
     except KeyboardInterrupt:
-        os.killpg(process.pid, signal.SIGINT)
-        return process.wait(KILL_S)
+        raise Interrupted(_end(process)) from None
+    except subprocess.TimeoutExpired:
+        print(f"loadtest: Locust did not end within {timeout_s} s", file=sys.stderr)
+        return _end(process) or LATE
     finally:
         # Killing the master alone would leave its workers, which wait for it for minutes.
         with contextlib.suppress(ProcessLookupError):
@@ -61,59 +75,70 @@ def run_locust(address: str, flags: Sequence[str], timeout_s: float | None = Non
         process.wait()
 
 
-def take_flag(flags: list[str], name: str, default: str) -> str:
-    """Remove ``name VALUE`` or ``name=VALUE`` from the flags; return the value."""
-    for place, flag in enumerate(flags):
-        if flag.startswith(f"{name}="):
-            del flags[place]
-            return flag.partition("=")[2]
-    if name not in flags:
-        return default
-    place = flags.index(name)
-    if place + 1 == len(flags):
-        raise SystemExit(f"{name} needs a value")
-    value = flags[place + 1]
-    del flags[place : place + 2]
-    return value
+def _end(process: subprocess.Popen[bytes]) -> int:
+    process.terminate()
+    try:
+        status = process.wait(END_S)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        print("loadtest: Locust was killed; there may be no summary", file=sys.stderr)
+        return LATE
+    return status if status >= 0 else 128 - status
 
 
-def take_number(flags: list[str], name: str, default: str) -> int:
-    """Remove ``name NUMBER`` from the flags; return the number."""
-    value = take_flag(flags, name, default)
-    if not value.isdecimal():
-        raise SystemExit(f"{name} {value}: not a whole number")
-    return int(value)
+def own_relay(workers: int) -> RelayServer:
+    """Return a relay for a run, with production's settings; ``with`` starts it.
+
+    Workers 0: one per core.
+    """
+    return RelayServer(workers=workers, quick=False)
 
 
-def end_on_term() -> None:
-    """Let SIGTERM end this program as an exception does: what it started is ended too."""
+class Parser(argparse.ArgumentParser):
+    """Flags of our programs; the others are Locust's."""
 
-    def terminated(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
+    def __init__(self) -> None:
+        super().__init__(add_help=False, allow_abbrev=False)
+        self.add_argument("--workers", type=int, default=0)
 
-    signal.signal(signal.SIGTERM, terminated)
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
+        raise UsageError(message)
+
+    def take(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Return our flags, and Locust's. Raises UsageError."""
+        ours, others = self.parse_known_args(arguments)
+        if ours.workers < 0:
+            raise UsageError(f"--workers {ours.workers}: from 0 on; 0 is one per core")
+        return ours, others
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run; return the exit code."""
-    end_on_term()
-    flags = list(arguments)
-    workers = take_number(flags, "--workers", "0")
-    host = take_flag(flags, "--host", take_flag(flags, "-H", ""))
-    if "--worker" in flags:
-        return run_locust("", flags)  # its master says where the relay is
+    """Run; return the exit code. Raises UsageError, RelayNotStarted, Interrupted."""
+    parser = Parser()
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("-H", "--host")
+    parser.add_argument("--worker", action="store_true")
+    ours, flags = parser.take(arguments)
+    if ours.help:
+        print(__doc__)
+        print("  --workers N  worker processes of the relay that is started; 0: one per core\n")
+        sys.stdout.flush()
+        return subprocess.call([sys.executable, "-m", "loadtest.options"], cwd=ROOT)
+    if ours.worker:
+        return run_locust("", ["--worker", *flags])  # its master says where the relay is
+    if ours.host is not None:
+        parse_address(ours.host)
     with contextlib.ExitStack() as stack:
-        try:
-            address = host or stack.enter_context(Served(workers)).address
-        except NotServed as error:
-            raise SystemExit(str(error)) from None
+        address = ours.host or stack.enter_context(own_relay(ours.workers)).address
         print(f"relay: {address}")
         if "--headless" not in flags:
-            port = take_flag(list(flags), "--web-port", "8089")
+            web = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+            web.add_argument("--web-port", "-P", default="8089")
+            port = web.parse_known_args(flags)[0].web_port
             print(f"web page: http://127.0.0.1:{port} (Ctrl-C ends both)")
         sys.stdout.flush()
         return run_locust(address, flags)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program.run(main)

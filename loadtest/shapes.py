@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,11 +9,10 @@ from locust.runners import WorkerRunner
 
 from loadtest import hooks
 from loadtest.capacity import Finder, Step
+from loadtest.mistakes import mistakes
 from loadtest.parameters import Parameters, parameters_of
 from loadtest.summary import FACTS
 from loadtest.swarm import DELIVERED, SWARM
-from relay.client.address import parse_address
-from relay.errors import UsageError
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -137,23 +135,15 @@ def _plain(step: Step) -> dict[str, Any]:
     return {name: getattr(step, name) for name in Step.__slots__}
 
 
-def _choose(environment: Environment, **_: object) -> None:
+def choose(environment: Environment, **_: object) -> None:
     """Give the run its shape, if its scenario has one."""
     if isinstance(environment.runner, WorkerRunner):
         return  # the master looks at the parameters for all
-    try:
+    with mistakes():
         told = parameters_of(environment)
-        if environment.host:
-            parse_address(environment.host)
-    except UsageError as error:
-        print(f"loadtest: {error}", file=sys.stderr)
-        raise SystemExit(2) from None  # an Exception would only be logged
     if told.scenario == "ramp":
         environment.shape_class = Ramp(environment, told)
     elif told.scenario == "spike":
         environment.shape_class = Spike(environment)
     if environment.shape_class is not None:
         environment.shape_class.runner = environment.runner
-
-
-hooks.listen("init", _choose)

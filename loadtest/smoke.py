@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from loadtest.run import end_on_term, run_locust
-from loadtest.served import NotServed, Served
+from loadtest import program
+from loadtest.run import own_relay, run_locust
+from relay.errors import UsageError
 
 FLAGS: Final = (
     "--headless", "--only-summary", "--users", "40", "--spawn-rate", "20", "--run-time", "12s",
@@ -40,19 +42,14 @@ def faults(summary: dict[str, Any]) -> list[str]:
     return found
 
 
-def main() -> int:
-    """Run; return the exit code."""
-    end_on_term()
+def main(arguments: Sequence[str]) -> int:
+    """Run; return the exit code. Raises RelayNotStarted, Interrupted."""
+    if arguments:
+        raise UsageError(f"{arguments[0]}: python -m loadtest.smoke takes no arguments")
     with tempfile.TemporaryDirectory(prefix="relay-smoke-") as scratch:
         path = Path(scratch) / "summary.json"
-        try:
-            with Served(2) as server:
-                status = run_locust(
-                    server.address, [*FLAGS, "--json-summary", str(path)], TIMEOUT_S
-                )
-        except NotServed as error:
-            print(error, file=sys.stderr)
-            return 1
+        with own_relay(2) as server:
+            status = run_locust(server.address, [*FLAGS, "--json-summary", str(path)], TIMEOUT_S)
         if not path.exists():
             print(f"smoke: Locust ended with {status} and no summary", file=sys.stderr)
             return status or 1
@@ -66,4 +63,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

@@ -9,9 +9,19 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
+import gevent
 import psutil
-from locust.runners import WorkerRunner
+from gevent.lock import BoundedSemaphore
+from locust.runners import (
+    STATE_RUNNING,
+    STATE_SPAWNING,
+    STATE_STOPPING,
+    WORKER_REPORT_INTERVAL,
+    MasterRunner,
+    WorkerRunner,
+)
 
 from loadtest import hooks
 from loadtest.measures import Measures
@@ -22,6 +32,12 @@ if TYPE_CHECKING:
     from locust.env import Environment
 
 EXIT_BROKEN: Final = 1
+WORKERS_STOP_S: Final = 10.0
+"""Beyond the time that users have to leave."""
+_BUSY: Final = frozenset({STATE_SPAWNING, STATE_RUNNING, STATE_STOPPING})
+_ending: Final = BoundedSemaphore(1)
+_ended: Final[WeakSet[Environment]] = WeakSet()
+"""Runs whose summary is printed."""
 FACTS: Final[dict[str, Any]] = {}
 """What a locustfile adds: its parameters, the capacity that it found."""
 
@@ -34,7 +50,7 @@ def summarise(environment: Environment, measures: Measures) -> dict[str, Any]:
         "machine": {"system": platform.platform(), "cores": psutil.cpu_count()},
         "seconds": round(time.monotonic() - SWARM.began, 1),
         "users": environment.runner.target_user_count,
-        "requests": environment.stats.total.num_requests,
+        "requests": hooks.count_of(environment, hooks.REQUEST),
         "failures": environment.stats.total.num_failures,
         "violations": measures.violations,
         "checked": counts.get("deliveries checked", 0),
@@ -67,9 +83,33 @@ def _lines(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _end(environment: Environment, **_: object) -> None:
+def _await_workers(environment: Environment) -> None:
+    """Wait for the last reports: Locust's master counts users by reports that may be old."""
+    runner = environment.runner
+    if isinstance(runner, MasterRunner):
+        with gevent.Timeout(environment.stop_timeout + WORKERS_STOP_S, False):
+            while any(client.state in _BUSY for client in runner.clients.all):
+                gevent.sleep(0.1)
+        gevent.sleep(
+            WORKER_REPORT_INTERVAL + 0.5
+        )  # a worker reports when this is over, not at once
+
+
+def end(environment: Environment, **_: object) -> None:
+    """Print the summary, and set the exit code; Locust calls it, and twice when interrupted."""
+    with _ending:
+        if environment not in _ended:
+            _ended.add(environment)
+            _end(environment)
+
+
+def _end(environment: Environment) -> None:
     if isinstance(environment.runner, WorkerRunner) or environment.runner is None:
         return
+    if environment.runner.state in _BUSY:
+        # Interrupted: users leave as at the end of the run time, for the last checks are made then.
+        environment.runner.stop()
+        _await_workers(environment)
     measures = gather()
     if not environment.stats.total.num_requests and not measures.counts:
         return  # nothing ran
@@ -86,7 +126,8 @@ def _end(environment: Environment, **_: object) -> None:
             Path(path).write_text(text, encoding="utf-8")
 
 
-def _add_option(parser: argparse.ArgumentParser, **_: object) -> None:
+def add_option(parser: argparse.ArgumentParser, **_: object) -> None:
+    """Add ``--json-summary``; Locust calls it."""
     options: Any = parser  # Locust's own parser knows more keywords
     options.add_argument(
         "--json-summary",
@@ -95,7 +136,3 @@ def _add_option(parser: argparse.ArgumentParser, **_: object) -> None:
         include_in_web_ui=False,
         help="write the summary of the run as JSON ('-': to standard output)",
     )
-
-
-hooks.listen("init_command_line_parser", _add_option)
-hooks.listen("quitting", _end)

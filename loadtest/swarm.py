@@ -38,6 +38,10 @@ class Swarm:
         """As ``total``, but emptied by whoever looks at it (the capacity finder)."""
         self.delivered_us: list[float] = []
         """Of the running second: an event or a histogram call per delivery would cost too much."""
+        self.delivered_untimed = 0
+        """Of the running second: checked, but their times say nothing."""
+        self.connected = False
+        """True once any user of this process has had a connection."""
         self.heads: dict[str, int] = {}
         """The highest acknowledged seq of each log: every reader must get there in the end."""
         self.began = time.monotonic()
@@ -62,8 +66,10 @@ class Swarm:
         detail = f"{kind}: {violation}"
         self.here.example(detail)
         log.error("VIOLATION %s", detail)
+        assert self.environment is not None
         # Locust keeps one entry per text: the detail is in the log and the summary.
-        self.request("check", None, 0, type(violation)(kind))
+        error = type(violation)(kind)
+        hooks.fire_request(self.environment, kind, None, 0, error, hooks.VIOLATION)
 
     def acknowledged(self, name: str, seq: int) -> None:
         """A message of this process is in a log."""
@@ -72,21 +78,17 @@ class Swarm:
 
     # --- once a second ----------------------------------------------------------------------------
     def pulse(self, watch: Watch) -> None:
-        """Put a second's deliveries into the histogram; look at our own load."""
+        """Put a second's deliveries into histogram and table; look at our own load."""
         values, self.delivered_us = self.delivered_us, []
-        if values:
-            record = self.here.record
-            for value in values:
-                record(DELIVERED, value)
-            values.sort()
-            p99_ms = values[int(len(values) * 0.99)] / 1000.0
-            self._show("publish→delivered, p99 of each second", p99_ms)
-        watch.look(self.here)
-
-    def _show(self, name: str, milliseconds: float) -> None:
-        """Give the web page a line, without touching the histograms."""
+        untimed, self.delivered_untimed = self.delivered_untimed, 0
+        record = self.here.record
+        for value in values:
+            record(DELIVERED, value)
         assert self.environment is not None
-        hooks.fire_request(self.environment, name, milliseconds)
+        hooks.log_deliveries(
+            self.environment, DELIVERED, [value / 1000.0 for value in values], untimed
+        )
+        watch.look(self.here)
 
     def collect(self, taken: dict[str, Any]) -> None:
         """Add what a process has measured."""
@@ -98,6 +100,7 @@ class Swarm:
         for measures in (self.here, self.total, self.window):
             measures.reset()
         self.delivered_us.clear()
+        self.delivered_untimed = 0
         self.began = time.monotonic()
 
     def forget_spawning(self) -> None:
@@ -134,33 +137,35 @@ def gather() -> Measures:
     return SWARM.total
 
 
-def _begin(environment: Environment, **_: object) -> None:
+def begin(environment: Environment, **_: object) -> None:
+    """Locust has started."""
     SWARM.environment = environment
     if not isinstance(environment.runner, MasterRunner):
         gevent.spawn(_beat)
 
 
-def _reset(environment: Environment, **_: object) -> None:
+def reset(environment: Environment, **_: object) -> None:
+    """A test begins."""
     SWARM.reset()
 
 
-def _report(client_id: str, data: dict[str, Any]) -> None:
+def report(client_id: str, data: dict[str, Any]) -> None:
+    """Put what was measured here into a report to the master."""
     data[REPORT_KEY] = SWARM.here.take()
 
 
-def _reported(client_id: str, data: dict[str, Any]) -> None:
+def reported(client_id: str, data: dict[str, Any]) -> None:
+    """Take what a worker has measured."""
     if REPORT_KEY in data:
         SWARM.collect(data[REPORT_KEY])
 
 
-def _spawned(user_count: int, **_: object) -> None:
+def spawned(user_count: int, **_: object) -> None:
+    """All users are there."""
     if SWARM.environment is not None and SWARM.environment.reset_stats:
         SWARM.forget_spawning()
 
 
-hooks.listen("init", _begin)
-hooks.listen("spawning_complete", _spawned)
-hooks.listen("reset_stats", lambda **_: SWARM.forget_spawning())
-hooks.listen("test_start", _reset)
-hooks.listen("report_to_master", _report)
-hooks.listen("worker_report", _reported)
+def forget_spawning(**_: object) -> None:
+    """Locust's statistics were reset by hand."""
+    SWARM.forget_spawning()

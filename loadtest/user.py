@@ -25,24 +25,26 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import gevent
 from locust import User
 from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_STOPPING
 
-from loadtest import summary  # noqa: F401  # it prints the end of the run, and decides the exit code
+from loadtest import listeners
 from loadtest.bodies import CONTENT_TYPE, Body, pack_body
+from loadtest.mistakes import host_of
 from loadtest.reading import CLOCK, Reading, RequestFailed
 from loadtest.socket_watch import GOOD, WatchedSocket, dial_watched
 from loadtest.swarm import SWARM
 from relay.chat.entries import Cursor
 from relay.client.address import Address, parse_address
 from relay.client.blocking import BlockingClient
-from relay.client.errors import ClientError
+from relay.client.errors import ClientError, ServerKeyError
 from relay.client.events import HistoryPage, Message, State
 from relay.client.identity import new_identity
+from relay.errors import RelayError, UsageError
 
 if TYPE_CHECKING:
     from locust.env import Environment
@@ -61,6 +63,11 @@ class RelayUser(User):
     """A user with one client, which lives through lost connections and restarts."""
 
     abstract = True
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Who has relay users wants them measured and checked."""
+        super().__init_subclass__(**options)
+        listeners.install()
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
@@ -104,12 +111,12 @@ class RelayUser(User):
             self.socket.cut_after = self.socket.cut_answer_after = self.socket.bytes_per_s = None
         self.reading.settle()
         self._end_client(self.client, CLOSE_S)
+        SWARM.here.counts["users judged at the end"] += 1
 
     @property
     def address(self) -> Address:
-        """Where the relay is: Locust's host."""
-        host = self.environment.host or self.host
-        return parse_address(host or "127.0.0.1")
+        """Where the relay is: Locust's host. Raises UsageError."""
+        return parse_address(host_of(self.environment))
 
     def dial(self, address: Address, timeout_s: float) -> WatchedSocket:
         """Open a connection over this user's network."""
@@ -121,12 +128,20 @@ class RelayUser(User):
         """Take each new connection before anything is sent on it. For users of your own."""
 
     def connect(self) -> None:
-        """Connect and log in, and keep trying: users do not give up while the server restarts."""
+        """Connect and log in, and keep trying: users do not give up while the server restarts.
+
+        What no retry can mend, a wrong address or a key that is not trusted, is a failure at once,
+        and ends the user; so is the first error as long as nobody has had a connection.
+        """
         self.client = None
-        failing_since = time.monotonic()
+        failing_since = time.monotonic() - (0.0 if SWARM.connected else PATIENCE_S)
+        try:
+            address = self.address
+        except UsageError as error:
+            self._give_up(error)
         while self._state != LOCUST_STATE_STOPPING:
             client = BlockingClient(
-                self.address,
+                address,
                 name=self.handle,
                 identity=self.identity,
                 dial=self.dial,
@@ -134,18 +149,25 @@ class RelayUser(User):
             )
             try:
                 client.connect()
+            except ServerKeyError as error:
+                self._give_up(error)
             except ClientError as error:
                 SWARM.here.counts["connects failed"] += 1
-                if time.monotonic() - failing_since > PATIENCE_S:
+                if time.monotonic() - failing_since >= PATIENCE_S:
                     failing_since = time.monotonic()
-                    SWARM.request("handshake", None, 0, RequestFailed(error))
+                    SWARM.request("connect", None, 0, RequestFailed(error))
                 gevent.sleep(RETRY_S * (1.0 + self.random.random()))
                 continue
             self.client = client
+            SWARM.connected = True
             self.reading.logged_in()
             self._reader = gevent.spawn(self.reading.read, client)
             self._reader.link_exception(_reader_died)
             return
+        raise StopUser
+
+    def _give_up(self, error: RelayError) -> NoReturn:
+        SWARM.request("connect", None, 0, RequestFailed(error))
         raise StopUser
 
     def reconnect(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import Scale
+from benchmarks.measure.scale import Scale
 from relay.bus.messages import Batch, Message, MessageReader, Submit, pack
 from relay.chat.entries import Submission
 

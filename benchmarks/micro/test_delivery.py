@@ -23,8 +23,8 @@ import pytest
 import uvloop
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import machine
-from benchmarks.conftest import Scale
+from benchmarks.measure import machine
+from benchmarks.measure.scale import Scale
 from relay.bus.messages import Batch as BusBatch
 from relay.chat.entries import Head
 from relay.server.scoreboard import Owner

@@ -21,7 +21,7 @@ import pytest
 import uvloop
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.conftest import Scale
+from benchmarks.measure.scale import Scale
 from relay.server.worker.delivery.stream import Stream
 from relay.wire.envelopes import Send, pack
 from tests.support.workers import Cluster, TestClient

@@ -6,9 +6,9 @@ import select
 import socket
 from dataclasses import dataclass
 
+from benchmarks.load.tally import TLS_RECORDS, Framing, Tally
 from benchmarks.peers.protocols import Dialect
 from benchmarks.peers.tls import RECORD_OVERHEAD
-from benchmarks.tally import TLS_RECORDS, Framing, Tally
 
 
 class PeerSubscriber:

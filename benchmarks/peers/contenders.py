@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks import machine
-from benchmarks.floor import Floor
+from benchmarks.load.publishers import WINDOW, RoomPublisher
+from benchmarks.load.swarm import Connect
+from benchmarks.measure import machine
 from benchmarks.peers.servers import PEERS, Peer, PeerServer
 from benchmarks.peers.tls import Certificate
-from benchmarks.processes import Processes
-from benchmarks.publishers import WINDOW, RoomPublisher
-from benchmarks.relay_server import RelayServer
-from benchmarks.swarm import Connect
+from benchmarks.servers.floor import Floor
+from benchmarks.servers.relay import MeasuredRelay
+from tests.support.processes import Processes
 
 WARM_UP = 20
 RELAY, FLOOR = "Relay", "kernel floor"
@@ -53,7 +53,7 @@ class Contender:
 
 @contextmanager
 def _relay(directory: Path, members: int) -> Iterator[Running]:
-    with RelayServer(directory / "data", workers=1, cores=machine.SERVER_CORES) as server:
+    with MeasuredRelay(directory / "data", workers=1, cores=machine.SERVER_CORES) as server:
         yield Running(
             server.processes,
             lambda prefix, *topics: server.join(*topics, prefix=prefix),

@@ -8,7 +8,7 @@ import os
 import re
 from typing import Final, Protocol
 
-from benchmarks import payload
+from benchmarks.load import payload
 from benchmarks.peers.tls import PlainStream, TlsStream
 
 TOPIC: Final = "lobby"

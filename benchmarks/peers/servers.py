@@ -18,7 +18,7 @@ from typing import Self
 from benchmarks.peers.clients import PeerConnect, PeerPublisher
 from benchmarks.peers.protocols import Dialect, Mqtt, Nats, Redis, WebSocket
 from benchmarks.peers.tls import SUITE, Certificate
-from benchmarks.processes import Processes
+from tests.support.processes import Processes
 
 START_S = 20.0
 

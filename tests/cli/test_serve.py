@@ -32,13 +32,11 @@ def refused(*args: str | Path, env: dict[str, str] | None = None) -> tuple[int, 
 
 def test_announcement_titles_and_the_table(relay: Relay) -> None:
     with relay:
-        assert relay.address in relay.printed[1]
-        assert relay.printed[-1].endswith(f"chat {relay.address}")
-        assert len(relay.workers()) == 2
+        assert relay.address in relay.announced[1]
+        assert relay.announced[-1].endswith(f"chat {relay.address}")
+        assert len(relay.worker_pids()) == 2
         assert relay.agent() is not None
-        assert (
-            Path(f"/proc/{relay.process.pid}/cmdline").read_bytes().startswith(b"relay: supervisor")
-        )
+        assert Path(f"/proc/{relay.pid}/cmdline").read_bytes().startswith(b"relay: supervisor")
         events = {event["event"]: event for event in map(json.loads, relay.log)}
         table = events["workers"]["workers"]
         assert [worker["partitions"][:2] for worker in table] == [[0, 2], [1, 3]]
@@ -63,7 +61,7 @@ def test_what_is_in_use(relay: Relay, tmp_path: Path) -> None:
         code, line = refused("--data", relay.data, "--bind", "127.0.0.1:0")
         assert code == 1
         assert "in use" in line
-        assert str(relay.process.pid) in line
+        assert str(relay.pid) in line
         where = f"127.0.0.1:{relay.port}"
         code, line = refused("--data", tmp_path / "other", "--bind", where)
         assert code == 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,31 @@ def run_swarm(address: str, scratch: Path, *flags: str) -> Run:
 
 def run_program(name: str, scratch: Path, *flags: str) -> Run:
     """Run one of the programs of ``loadtest`` to its end."""
+    with started(name, scratch, *flags) as running:
+        return running.end()
+
+
+class Running:
+    """A program of ``loadtest`` that runs."""
+
+    def __init__(self, process: subprocess.Popen[str], summary: Path) -> None:
+        self.process = process
+        self._summary = summary
+
+    def end(self) -> Run:
+        """Wait for its end."""
+        output, _ = self.process.communicate(timeout=TIMEOUT_S)
+        found = json.loads(self._summary.read_text()) if self._summary.exists() else {}
+        return Run(self.process.returncode, output, found)
+
+
+@contextlib.contextmanager
+def started(name: str, scratch: Path, *flags: str) -> Iterator[Running]:
+    """Start one of the programs of ``loadtest``; nothing of it is left afterwards."""
     summary = scratch / "summary.json"
-    command = [sys.executable, "-m", f"loadtest.{name}", "--json-summary", str(summary), *flags]
+    command = [sys.executable, "-m", f"loadtest.{name}", *flags]
+    if name != "curve":  # it has one for each of its runs
+        command += ["--json-summary", str(summary)]
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -43,9 +68,9 @@ def run_program(name: str, scratch: Path, *flags: str) -> Run:
         start_new_session=True,
     )
     try:
-        output, _ = process.communicate(timeout=TIMEOUT_S)
+        yield Running(process, summary)
     finally:
         process.terminate()  # it ends Locust, which has a session of its own
         process.wait(TIMEOUT_S)
-    found = json.loads(summary.read_text()) if summary.exists() else {}
-    return Run(process.returncode, output, found)
+        assert process.stdout is not None
+        process.stdout.close()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Self
+from typing import IO
 
 import psutil
+
+from relay.testing import RelayServer
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 30.0
@@ -74,130 +75,68 @@ def collect(stream: IO[str] | None, into: list[str]) -> threading.Thread:
     return thread
 
 
-class Relay:
-    """``relay serve`` in a process group of its own."""
+class Relay(RelayServer):
+    """``relay serve`` with production's settings; tests may plant faults, and see its processes."""
 
     def __init__(
         self,
         data: Path,
-        *args: str,
+        *flags: str,
         bind: str = "127.0.0.1:0",
         workers: int = 1,
         fault: str = "",
-        settings: dict[str, str] | None = None,
+        settings: Mapping[str, object] | None = None,
+        source: Path = ROOT,
         launcher: str = "",
     ) -> None:
-        """Start it; ``with`` waits until it serves.
+        """Prepare; ``with`` starts it.
 
         Args:
             data: its data directory.
-            args: more flags.
+            flags: more flags.
             bind: where to listen.
             workers: how many.
-            settings: SECTION__KEY to value, for what has no flag.
+            settings: by their names, for what has no flag.
             launcher: Python that is run first, in the process that then becomes the server.
             fault: one of ``tests.support.faulty``; ``marker`` is written when it strikes.
+            source: the directory that holds the package ``relay`` to run.
         """
-        self.data = data
         self.marker = data.with_suffix(".fault")
-        self.log: list[str] = []
-        self.printed: list[str] = []
-        command = relay_command("serve", "--bind", bind, "--data", data, "--workers", str(workers))
-        environment = {**os.environ, "RELAY_LOG__FORMAT": "json"}
-        environment |= {f"RELAY_{key}": value for key, value in (settings or {}).items()}
+        environment = {"PYTHONPATH": str(source)}  # before what the environment has installed
+        program = "relay.cli"
         if fault:
-            command[2] = "tests.support.faulty"
+            program = "tests.support.faulty"
             environment["RELAY_TEST_FAULT"] = fault
             environment["RELAY_TEST_FAULT_MARKER"] = str(self.marker)
+        argv = [sys.executable, "-m", program]
         if launcher:
             become = f"{launcher}\nimport os, sys\nos.execv(sys.argv[1], sys.argv[1:])\n"
-            command = [sys.executable, "-c", become, *command]
-        self.process = subprocess.Popen(
-            [*command, *args],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env=environment,
-            cwd=ROOT,
+            argv = [sys.executable, "-c", become, *argv]
+        super().__init__(
+            workers=workers,
+            data=data,
+            bind=bind,
+            settings=settings,
+            quick=False,
+            flags=flags,
+            program=tuple(argv),
+            environment=environment,
         )
-        self._readers = [
-            collect(self.process.stdout, self.printed),
-            collect(self.process.stderr, self.log),
-        ]
-
-    def __enter__(self) -> Self:
-        """Wait until it serves."""
-        try:
-            wait_until(lambda: self._find() or self.process.poll() is not None, "relay serve")
-        except AssertionError:
-            self.kill()
-            raise
-        if not self._find():
-            raise AssertionError("relay serve ended: " + "\n".join(self.log))
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        """Stop it, and leave nothing behind."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            self.process.wait(DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise
-        finally:
-            self.kill()
-
-    def kill(self) -> None:
-        """SIGKILL to the whole group: whatever is left."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        for reader in self._readers:
-            reader.join(DEADLINE_S)
-
-    def _find(self) -> str | None:
-        for line in self.printed:
-            found = re.search(r"relay://[a-z2-7]{52}@\S+", line)
-            if found:
-                return found.group()
-        return None
-
-    @property
-    def address(self) -> str:
-        """``relay://FINGERPRINT@HOST:PORT`` as it was printed."""
-        address = self._find()
-        assert address is not None
-        return address
-
-    @property
-    def port(self) -> int:
-        """The port that was bound."""
-        return int(self.address.rsplit(":", 1)[1])
 
     def children(self) -> Iterator[psutil.Process]:
         """The server's own processes below the supervisor."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            yield from psutil.Process(self.process.pid).children(recursive=True)
-
-    def _titled(self, word: str) -> list[int]:
-        pids = []
-        for child in self.children():
+        if self.running:
             with contextlib.suppress(psutil.NoSuchProcess):
-                if f"relay: {word}" in " ".join(child.cmdline()):
-                    pids.append(child.pid)
-        return pids
+                yield from psutil.Process(self.pid).children(recursive=True)
 
-    def workers(self) -> list[int]:
-        """Process ids of the workers."""
-        return self._titled("worker")
+    def agent(self) -> int | None:
+        """Process id of the key agent, or None while it is being restarted."""
+        return next(iter(self.pids_titled("relay: key agent")), None)
 
     def peers_by_worker(self) -> dict[int, set[int]]:
         """Which client ports each worker serves, by the worker's process id."""
         served: dict[int, set[int]] = {}
-        for pid in self.workers():
+        for pid in self.worker_pids():
             with contextlib.suppress(psutil.NoSuchProcess):
                 served[pid] = {
                     connection.raddr.port
@@ -206,16 +145,11 @@ class Relay:
                 }
         return served
 
-    def agent(self) -> int | None:
-        """Process id of the key agent, or None while it is being restarted."""
-        pids = self._titled("key agent")
-        return pids[0] if pids else None
-
     def kill_worker(self, index: int = 0) -> None:
         """``kill -9`` of a worker, and wait until another one has taken its place."""
-        before = self.workers()
+        before = self.worker_pids()
         os.kill(before[index], signal.SIGKILL)
         wait_until(
-            lambda: len(now := self.workers()) == len(before) and before[index] not in now,
+            lambda: len(now := self.worker_pids()) == len(before) and before[index] not in now,
             "a new worker in its place",
         )

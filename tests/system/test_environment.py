@@ -58,8 +58,7 @@ def test_it_does_not_matter_how_it_is_started(tmp_path: Path, signals: str) -> N
         assert sent.returncode == 0, sent.stderr
         open_to_others = [path for path in relay.data.rglob("*") if path.stat().st_mode & 0o077]
         assert open_to_others == []
-        relay.process.terminate()
-        assert relay.process.wait(30) == 0
+        assert relay.stop() == 0
         assert not events(relay, "open_files_limit_low")
 
 
@@ -140,16 +139,15 @@ def test_nobody_reads_what_it_prints(tmp_path: Path, reader: str) -> None:
 def test_signals_without_a_meaning_end_nothing(tmp_path: Path) -> None:
     """``pkill -USR1 relay``, as whatever rotates logs does; to every process of the relay."""
     with Relay(tmp_path / "data", workers=2) as relay:
-        processes = [relay.process.pid, *(child.pid for child in relay.children())]
+        processes = [relay.pid, *(child.pid for child in relay.children())]
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, *IGNORED):
             for pid in processes:
                 os.kill(pid, number)
         wait_until(lambda: len(events(relay, "signal_ignored")) == 2, "both signals in the log")
         sent = run_relay("send", relay.address, "lobby", text="hello\n")
         assert sent.returncode == 0, sent.stderr
-        assert [relay.process.pid, *(child.pid for child in relay.children())] == processes
-        relay.process.terminate()
-        assert relay.process.wait(30) == 0
+        assert [relay.pid, *(child.pid for child in relay.children())] == processes
+        assert relay.stop() == 0
         assert not events(relay, "child_killed")
         assert {event["how"] for event in events(relay, "child_exited")} == {"exit code 0"}
 
@@ -201,8 +199,7 @@ def test_development_mode_finds_nothing(tmp_path: Path) -> None:
         sent = run_relay("send", relay.address, "lobby", text="hello\n")
         assert sent.returncode == 0, sent.stderr
         relay.kill_worker()
-        relay.process.terminate()
-        assert relay.process.wait(30) == 0
+        assert relay.stop() == 0
     for line in relay.log:
         assert line.startswith("{"), line
         assert "Warning" not in line
@@ -230,8 +227,7 @@ async def test_a_cleaner_of_temporary_directories(tmp_path: Path, cleaned: str) 
             await talk_in_every_partition(relay)
         assert runtime.stat().st_mode & 0o777 == 0o700
         assert len(list(runtime.rglob("*.sock"))) == 3
-        relay.process.terminate()
-        assert relay.process.wait(30) == 0
+        assert relay.stop() == 0
     assert not runtime.exists()
 
 

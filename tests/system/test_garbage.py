@@ -171,7 +171,7 @@ async def test_a_thousand_garbage_connections_while_two_people_chat(tmp_path: Pa
             lambda: (
                 not any(
                     connection.status == psutil.CONN_ESTABLISHED
-                    for pid in relay.workers()
+                    for pid in relay.worker_pids()
                     for connection in psutil.Process(pid).net_connections("tcp")
                 )
             ),

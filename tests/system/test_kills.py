@@ -101,7 +101,7 @@ def test_supervisor_killed_leaves_nothing(tmp_path: Path) -> None:
         assert len(children) >= 2
         port = first.port
         address = first.address
-        os.kill(first.process.pid, signal.SIGKILL)
+        os.kill(first.pid, signal.SIGKILL)
         gone, alive = psutil.wait_procs(children, timeout=20)
         assert not alive, alive
         assert len(gone) == len(children)
@@ -119,8 +119,7 @@ def test_term_tells_every_client_and_ends_cleanly(tmp_path: Path) -> None:
     ):
         alice.is_told("lobby")
         children = list(relay.children())
-        relay.process.terminate()
-        assert relay.process.wait(30) == 0
+        assert relay.stop() == 0
         _, alive = psutil.wait_procs(children, timeout=10)
         assert not alive
         alice.is_told("GOING_AWAY")

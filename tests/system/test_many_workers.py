@@ -80,7 +80,7 @@ async def test_eight_senders_three_readers_four_workers(tmp_path: Path) -> None:
                 if len(readers) == 3:
                     break
             assert len(readers) == 3, "three readers on three workers"
-            assert {worker_of[s.name] for s in senders} == set(relay.workers())
+            assert {worker_of[s.name] for s in senders} == set(relay.worker_pids())
             for reader in readers.values():
                 await reader.join(ROOM)
             views = [asyncio.ensure_future(_read(reader, 8 * 200)) for reader in readers.values()]
@@ -178,11 +178,11 @@ async def test_stopped_home_is_replaced(tmp_path: Path) -> None:
                 await stack.enter_async_context(_client(relay, f"sender{n}")) for n in range(4)
             ]
             await asyncio.gather(*(_send(sender, 50) for sender in senders))
-            victims = relay.workers()
+            victims = relay.worker_pids()
             load = [asyncio.ensure_future(_numbered(s, 50, 400)) for s in senders]
             os.kill(victims[0], signal.SIGSTOP)
             await until(
-                lambda: (now := relay.workers()) and victims[0] not in now and len(now) == 2,
+                lambda: (now := relay.worker_pids()) and victims[0] not in now and len(now) == 2,
                 "the stopped worker to be replaced",
             )
             with contextlib.suppress(ProcessLookupError):  # it was ended, not only replaced
@@ -284,7 +284,7 @@ async def test_balance_with_a_worker_killed_half_way(tmp_path: Path) -> None:
 async def test_a_stopped_worker_keeps_nobody_from_accepting(tmp_path: Path) -> None:
     """While one worker is stopped the others take all connections, evenly."""
     with Relay(tmp_path / "data", "--worker-timeout", "60", workers=4) as relay:
-        stopped = relay.workers()[0]
+        stopped = relay.worker_pids()[0]
         os.kill(stopped, signal.SIGSTOP)
         try:
             connections = []

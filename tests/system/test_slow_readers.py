@@ -11,12 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.raw import RawClient
 from relay.client.aio import Client
 from relay.client.events import Event, Gap, Message, State, StateChanged
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Behind, EntryMessage, Join, Live, ServerEnvelope
 from tests.support.cluster import Relay, until
+from tests.support.raw import RawClient
 
 ROOM = "lobby"
 BODY = bytes(8192)
@@ -25,7 +25,7 @@ DEADLINE_S = 60.0
 
 def _worker_bytes(relay: Relay) -> int:
     """Memory of all workers that is theirs alone, in bytes."""
-    return sum(psutil.Process(pid).memory_full_info().uss for pid in relay.workers())
+    return sum(psutil.Process(pid).memory_full_info().uss for pid in relay.worker_pids())
 
 
 @contextlib.contextmanager
@@ -98,7 +98,7 @@ def _caught_up(envelopes: list[ServerEnvelope], head: int) -> bool:
 async def test_one_that_takes_nothing_is_closed_and_resumes(tmp_path: Path) -> None:
     """Its own close code; it may come again, and goes on at its cursor."""
     count = 600
-    settings = {"SERVER__SLOW_READER_TIMEOUT_S": "1"}
+    settings = {"server.slow_reader_timeout_s": 1}
     async with AsyncExitStack() as stack:
         relay = stack.enter_context(Relay(tmp_path / "data", workers=2, settings=settings))
         sender = await stack.enter_async_context(Client(relay.address, name="sender"))
@@ -154,7 +154,7 @@ async def test_many_come_back_far_behind_while_people_talk(tmp_path: Path) -> No
 
 async def test_half_open_connections_end(tmp_path: Path) -> None:
     """A peer that is silent is pinged, then closed; a live client answers and stays."""
-    with Relay(tmp_path / "data", workers=1, settings={"SERVER__KEEPALIVE_S": "0.5"}) as relay:
+    with Relay(tmp_path / "data", workers=1, settings={"server.keepalive_s": 0.5}) as relay:
         async with Client(relay.address, name="alive") as alive:
             await alive.join(ROOM)
             with _raw(relay, "silent") as silent:
@@ -172,7 +172,7 @@ async def test_a_client_that_awaits_an_answer_notices_silence(tmp_path: Path) ->
     with Relay(tmp_path / "data", "--worker-timeout", "60", workers=1) as relay:
         async with Client(relay.address, name="alice") as alice:
             await alice.join(ROOM)
-            processes = [psutil.Process(relay.process.pid), *relay.children()]
+            processes = [psutil.Process(relay.pid), *relay.children()]
             for process in processes:
                 process.suspend()
             try:

@@ -20,10 +20,10 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.raw import READ_BYTES, RawClient
 from relay.chat.entries import NO_EPOCH, Cursor
 from relay.wire.envelopes import Join
 from relay.wire.events import ApplicationData, ConnectionClosed
+from tests.support.raw import READ_BYTES, RawClient
 from tests.torture.chunks import NUMBERS, Chunks, write_history
 from tests.torture.records import Lost, Record, Resumed
 

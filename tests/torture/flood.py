@@ -17,8 +17,8 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.raw import RawClient
 from relay.wire.envelopes import Ack, Refused, Send, pack
+from tests.support.raw import RawClient
 from tests.torture.chunks import Chunks
 from tests.torture.programs import digest_of
 from tests.torture.records import Acked, Failed, Lost, Record, Sent

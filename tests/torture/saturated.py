@@ -27,11 +27,11 @@ from typing import Final, Self, TypeVar
 
 import msgspec
 
-from benchmarks.processes import Processes, scheduled
-from benchmarks.raw import RawClient
 from relay.chat.entries import NO_EPOCH
 from relay.wire.envelopes import EntryMessage, Join, Live
 from tests.support.cluster import ROOT
+from tests.support.processes import Processes, scheduled
+from tests.support.raw import RawClient
 from tests.torture import audience, flood, stored
 from tests.torture.audience import Guest
 from tests.torture.checker import Entry, Evidence, Fault, Finding, check
@@ -229,7 +229,7 @@ class Run:
 
     async def _flood(self, server: Server) -> Report:
         plan, port, where = self._plan, server.relay.port, str(self._directory)
-        processes = Processes(server.relay.process.pid)
+        processes = Processes(server.relay.pid)
         workers = server.workers()
         with contextlib.ExitStack() as stack:
             groups = [

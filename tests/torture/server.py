@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -37,26 +38,22 @@ class Server:
         self._held: set[int] = set()
         """Process ids that SIGSTOP holds."""
         self.logs: list[list[str]] = []
-        """The server's log, one for each life."""
+        """The server's log, one for each life that is over."""
         self.up = False
 
     # --- lives ------------------------------------------------------------------------------------
     async def start(self) -> None:
         """Start it, and wait until it serves."""
         fault = f"observe,boot-id={self._boot},{self._fault}".strip(",")
-        relay = await asyncio.to_thread(
-            lambda: Relay(
-                self._data,
-                "--durability",
-                self._durability,
-                bind=self._bind,
-                workers=self._workers,
-                fault=fault,
-            )
+        self._relay = relay = Relay(
+            self._data,
+            "--durability",
+            self._durability,
+            bind=self._bind,
+            workers=self._workers,
+            fault=fault,
         )
-        self._relay = relay
-        self.logs.append(relay.log)
-        await asyncio.to_thread(relay.__enter__)
+        await asyncio.to_thread(relay.start)
         self._bind = f"127.0.0.1:{relay.port}"
         self.up = True
 
@@ -70,25 +67,30 @@ class Server:
         """``kill -9`` of the supervisor: its children must follow it."""
         self.up = False
         children = list(self.relay.children())
-        os.kill(self.relay.process.pid, signal.SIGKILL)
+        os.kill(self.relay.pid, signal.SIGKILL)
         await asyncio.to_thread(psutil.wait_procs, children, GONE_S)
-        await asyncio.to_thread(self.relay.kill)
+        await asyncio.to_thread(self._end, self.relay.kill)
+
+    def _end(self, how: Callable[[], object]) -> None:
+        relay = self.relay
+        try:
+            how()
+        finally:
+            self._relay = None
+            self.logs.append(relay.log)
+            relay.close()
 
     async def stop(self) -> None:
         """TERM, and wait."""
         self.up = False
         for pid in list(self._held):
             self.go_on(pid)
-        self.relay.process.terminate()
-        try:
-            await asyncio.to_thread(self.relay.process.wait, GONE_S)
-        finally:
-            await asyncio.to_thread(self.relay.kill)
+        await asyncio.to_thread(self._end, self.relay.stop)
 
     async def abandon(self) -> None:
         """Leave nothing of it behind, in whatever state it is."""
-        if self._relay is not None and self._relay.process.poll() is None:
-            await asyncio.to_thread(self._relay.kill)
+        if self._relay is not None:
+            await asyncio.to_thread(self._end, self._relay.kill)
 
     def reboot(self) -> None:
         """The next life is on a machine that was restarted, as far as it can tell."""
@@ -97,11 +99,11 @@ class Server:
     # --- its processes ----------------------------------------------------------------------------
     def workers(self) -> list[int]:
         """Process ids of the workers that are there just now."""
-        return self.relay.workers()
+        return [] if self._relay is None else self._relay.worker_pids()
 
     def agent(self) -> int | None:
         """The key agent's process id."""
-        return self.relay.agent()
+        return None if self._relay is None else self._relay.agent()
 
     def hold(self, pid: int) -> None:
         """SIGSTOP."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -191,7 +193,7 @@ def test_a_stopped_server_says_why(face: Connect, tmp_path: Path) -> None:
     with Relay(tmp_path / "data") as relay:
         one = face(relay.address, "away-a")
         one.connect()
-        relay.process.terminate()
+        os.kill(relay.pid, signal.SIGTERM)
         while not isinstance(event := one.next(), StateChanged) or event.state is not State.WAITING:
             assert event is not None
         assert "GOING_AWAY" in event.detail

@@ -1,0 +1,1 @@
+"""How the cost grows, with fitted curves: ``python -m benchmarks.growth``."""

@@ -1,0 +1,100 @@
+"""What goes on beside a measurement: speakers, logins and readers, each a process of low priority.
+
+Each is a function that runs until its process is ended, and counts what it does in shared memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from contextlib import closing
+from ctypes import c_uint64
+from multiprocessing.sharedctypes import RawValue
+from typing import Final, Self
+
+from benchmarks.load import payload, publishers
+from benchmarks.load.publishers import RelayPublisher
+from benchmarks.measure.machine import HOST
+from relay import limits
+from relay.wire.envelopes import Join, Live
+from tests.support.raw import RawClient
+
+NICENESS: Final = 10
+ENDLESS: Final = 1 << 62
+
+
+class Background:
+    """One process that does something until the end. A context manager."""
+
+    def __init__(self, work: Callable[..., None], *args: object) -> None:
+        """Start it: ``work(done, *args)``, importable, ``done.value`` counts."""
+        spawn = multiprocessing.get_context("spawn")
+        self._done = RawValue(c_uint64, 0)
+        self._process = spawn.Process(target=_main, args=(work, self._done, args), daemon=True)
+        self._process.start()
+
+    def __enter__(self) -> Self:
+        """Nothing to wait for."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.join()
+
+    @property
+    def done(self) -> int:
+        """How much it has done.
+
+        Raises:
+            RuntimeError: it has ended by itself.
+        """
+        if not self._process.is_alive():
+            raise RuntimeError(f"the load {self._process.name} has ended; its words are above")
+        return self._done.value
+
+
+def _main(work: Callable[..., None], done: c_uint64, args: tuple[object, ...]) -> None:
+    os.nice(NICENESS)
+    work(done, *args)
+
+
+def speak(done: c_uint64, port: int, log: str, rate: float, size: int) -> None:
+    """Say something on a schedule; count messages."""
+
+    def progress() -> int:
+        done.value = publisher.acknowledged
+        return ENDLESS  # it need not wait for members
+
+    with closing(RelayPublisher(HOST, port, f"speaker-{log}", log)) as publisher:
+        publishers.at_rate(publisher, 1, ENDLESS, rate, 1, progress, size=size)
+
+
+def log_in(done: c_uint64, port: int, rate: float) -> None:
+    """Log in and leave, as newcomers whom nobody knows; count logins."""
+    began = time.monotonic()
+    for number in itertools.count():
+        time.sleep(max(began + number / rate - time.monotonic(), 0))
+        RawClient(HOST, port, f"guest{number}").close()
+        done.value += 1
+
+
+def fill(port: int, log: str, count: int) -> None:
+    """Give a log some history."""
+    with closing(RelayPublisher(HOST, port, f"writer-{log}", log)) as publisher:
+        for first in range(1, count + 1, 100):
+            publisher.publish([payload.make(first + n, time.monotonic_ns()) for n in range(100)])
+            publisher.drain()
+
+
+def read_history(done: c_uint64, port: int, log: str, name: str, rest_s: float) -> None:
+    """Join with all the history that a join may have, read until live, leave; count entries."""
+    for number in itertools.count():
+        with closing(RawClient(HOST, port, f"{name}-{number}")) as reader:
+            reader.say(Join(1, log, None, 0, limits.HISTORY_ON_JOIN_MAX))
+            reader.wait(lambda envelope: isinstance(envelope, Live))
+        done.value += limits.HISTORY_ON_JOIN_MAX
+        time.sleep(rest_s)

@@ -1,0 +1,1 @@
+"""Relay's parts, each measured alone by pytest-benchmark."""

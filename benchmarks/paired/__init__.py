@@ -1,0 +1,1 @@
+"""Two revisions by turns: ``python -m benchmarks.paired BASE``."""

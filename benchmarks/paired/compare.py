@@ -1,0 +1,246 @@
+"""Compare this checkout's server with another revision's: ``make bench-paired BASE=v0.1.0``.
+
+    python -m benchmarks.paired BASE [--pairs 7] [--only SCENE ...] [--json FILE] [--quick]
+
+A machine's speed drifts by more than most changes weigh, so the two are measured by turns, in the
+order old new new old …, and each pair gives one ratio new/old. A row is *worse* when the lower
+quartile of its ratios is above 1.03. Every row is a cost: less is better. The load is this
+checkout's for both: only the server differs. Both packages are copied to a temporary directory
+at the start, this checkout's as it is then, changes that are not committed included.
+
+The status is 0 when no row is worse, 1 when one is, 2 when it could not be compared to the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple, NoReturn
+
+from benchmarks.measure import machine
+from benchmarks.paired.scenes import QUICK, SCENES, Scale
+from tests.support.cluster import ROOT
+
+WORSE: Final = 1.03
+"""The lower quartile of new/old beyond which a row is worse."""
+ATTEMPTS: Final = 2
+"""A machine that others use has its moments; what fails twice in a row is a fault."""
+
+
+class NotCompared(Exception):
+    """The text says what is wrong, and what to do."""
+
+
+class Side(NamedTuple):
+    """One of the two that are compared."""
+
+    label: str
+    source: Path
+    """The directory that holds its package ``relay``."""
+
+
+@dataclass(slots=True)
+class Row:
+    """What has been measured of one figure: a pair is (old, new)."""
+
+    pairs: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def quartiles(self) -> tuple[float, float, float]:
+        """Return the quartiles of new/old."""
+        ratios = [new / old for old, new in self.pairs]
+        if len(ratios) == 1:
+            return ratios[0], ratios[0], ratios[0]
+        lower, middle, upper = statistics.quantiles(ratios, n=4, method="inclusive")
+        return lower, middle, upper
+
+    @property
+    def verdict(self) -> str:
+        """Return "worse", "better" (by as much) or nothing."""
+        lower, _, upper = self.quartiles
+        if lower > WORSE:
+            return "worse"
+        return "better" if upper < 1 / WORSE else ""
+
+
+# --- the two sides --------------------------------------------------------------------------------
+def take_revision(base: str, directory: Path) -> Side:
+    """Copy a revision's package ``relay``.
+
+    Raises:
+        NotCompared: there is no such revision, or it has no such package.
+    """
+    commit = _git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
+    if commit is None:
+        raise NotCompared(f"{base}: not a revision of this repository (a tag, a branch, a commit)")
+    source = directory / "old"
+    source.mkdir()
+    archive = directory / "old.tar"
+    if _git("archive", "--output", str(archive), commit, "relay") is None:
+        raise NotCompared(f"{base}: has no package relay")
+    shutil.unpack_archive(archive, source, filter="data")
+    archive.unlink()
+    return _ready(f"old: {base} ({commit[:12]})", source)
+
+
+def take_checkout(directory: Path) -> Side:
+    """Copy this checkout's package ``relay`` as it is now."""
+    source = directory / "new"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "relay", source / "relay", ignore=ignored)
+    described = _git("describe", "--always", "--dirty", "--tags", "--abbrev=12")
+    return _ready(f"new: this checkout ({described})", source)
+
+
+def _git(*args: str) -> str | None:
+    """Return what git prints; None when it fails."""
+    done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=False)
+    return None if done.returncode else done.stdout.strip()
+
+
+def _ready(label: str, source: Path) -> Side:
+    """Compile it, and make sure that a server started from here runs this package and no other."""
+    compileall.compile_dir(source, quiet=2)
+    done = subprocess.run(
+        [sys.executable, "-c", "import relay.cli.serve as found; print(found.__file__)"],
+        cwd=source,
+        env={**os.environ, "PYTHONPATH": str(source)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise NotCompared(f"{label}: does not run here: {done.stderr.strip().splitlines()[-1]}")
+    if not Path(done.stdout.strip()).resolve().is_relative_to(source.resolve()):
+        raise NotCompared(f"{label}: python takes {done.stdout.strip()} instead")
+    return Side(label, source)
+
+
+# --- measuring ------------------------------------------------------------------------------------
+def compare(
+    old: Side,
+    new: Side,
+    names: Sequence[str],
+    pairs: int,
+    scale: Scale,
+    scratch: Path,
+    rows: dict[str, Row],
+    say: Callable[[str], None],
+) -> None:
+    """Measure all pairs, and add them to the rows as they are complete."""
+    began = time.monotonic()
+    for number in range(pairs):
+        for name in names:
+            # ABBA: what grows or shrinks steadily weighs on both sides alike.
+            order = (old, new) if number % 2 == 0 else (new, old)
+            found = {side: _measure(name, side, scale, scratch) for side in order}
+            for row, cost in found[old].items():
+                rows.setdefault(row, Row()).pairs.append((cost, found[new][row]))
+        say(f"pair {number + 1} of {pairs}: done after {time.monotonic() - began:.0f} s")
+
+
+def _measure(name: str, side: Side, scale: Scale, scratch: Path) -> dict[str, float]:
+    for attempt in range(ATTEMPTS):
+        with tempfile.TemporaryDirectory(dir=scratch) as place:
+            try:
+                return SCENES[name](side.source, Path(place) / "data", scale)
+            except (AssertionError, OSError, RuntimeError) as error:
+                failure = f"{side.label}: {name}: {error}"
+                print(f"attempt {attempt + 1} of {ATTEMPTS}: {failure}", file=sys.stderr)
+    raise NotCompared(failure)
+
+
+# --- reporting ------------------------------------------------------------------------------------
+def table(rows: dict[str, Row]) -> list[str]:
+    """Return the rows as printable lines."""
+    width = max(map(len, rows), default=0)
+    lines = [
+        f"{'':{width}}  {'old':>9} {'new':>9}   new/old: lower  median   upper",
+    ]
+    for name, row in rows.items():
+        lower, middle, upper = row.quartiles
+        old, new = (statistics.median(pair[side] for pair in row.pairs) for side in (0, 1))
+        lines.append(
+            f"{name:{width}}  {old:9.4g} {new:9.4g}          {lower:7.3f} {middle:7.3f}"
+            f" {upper:7.3f}  {row.verdict}".rstrip()
+        )
+    return lines
+
+
+def _save(path: Path, old: Side, new: Side, rows: dict[str, Row]) -> None:
+    figures = {
+        "old": old.label,
+        "new": new.label,
+        "machine": machine.describe(),
+        "rows": {
+            name: {"pairs": row.pairs, "quartiles": row.quartiles, "verdict": row.verdict}
+            for name, row in rows.items()
+        },
+    }
+    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.paired",
+        description="Compare this checkout's server with another revision's, by turns.",
+    )
+    parser.add_argument("base", metavar="BASE", help="the revision to compare with")
+    parser.add_argument("--pairs", type=_pairs, default=7, metavar="N", help="how many (7)")
+    parser.add_argument("--only", nargs="+", choices=SCENES, default=list(SCENES), help="some")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where all figures go")
+    parser.add_argument("--quick", action="store_true", help="tiny: does it work?")
+    return parser.parse_args()
+
+
+def _pairs(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError("a number from 1 on")
+    return int(text)
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Compare; return the exit code."""
+    options = _options()
+    signal.signal(signal.SIGTERM, _terminated)
+    os.sched_setaffinity(0, machine.LOAD_CORES)
+    rows: dict[str, Row] = {}
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="relay-paired-") as name:
+        directory = Path(name)
+        try:
+            old, new = take_revision(options.base, directory), take_checkout(directory)
+            print(f"{old.label}\n{new.label}", flush=True)
+            compare(
+                old, new, options.only, options.pairs, QUICK if options.quick else Scale(),
+                directory, rows, lambda line: print(line, flush=True),
+            )  # fmt: skip
+        except NotCompared as error:
+            print(error, file=sys.stderr)
+            failed = True
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            failed = True
+    if rows:
+        print("\n".join(table(rows)))
+        if options.json:
+            _save(options.json, old, new, rows)
+    if failed:
+        return 2
+    return int(any(row.verdict == "worse" for row in rows.values()))

@@ -1,0 +1,42 @@
+"""Where the pages, the results and the charts are, and what is put into pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+DOCS: Final = Path(__file__).parents[2] / "docs"
+PAGE: Final = DOCS / "benchmarks.md"
+RESULTS: Final = DOCS / "benchmarks" / "results"
+CHARTS: Final = DOCS / "benchmarks" / "charts"
+
+
+def put(page: Path, begin: str, end: str, text: str) -> None:
+    """Replace what stands between two markers of a page.
+
+    Raises:
+        ValueError: the page has no such markers.
+    """
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not found or not found_end:
+        raise ValueError(f"{page} has no place for the tables: {begin} … {end}")
+    page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}", encoding="utf-8")
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def picture(name: str, said: str, docs_at: Path = Path()) -> str:
+    """Return what shows a chart on a page, light or dark as the reader's."""
+    charts_at = docs_at / CHARTS.relative_to(DOCS)
+    return (
+        "<picture>\n"
+        f'  <source media="(prefers-color-scheme: dark)" srcset="{charts_at}/{name}-dark.svg">\n'
+        f'  <img alt="{said}" src="{charts_at}/{name}-light.svg">\n'
+        "</picture>"
+    )

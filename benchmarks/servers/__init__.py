@@ -1,0 +1,1 @@
+"""Servers to be measured: Relay, and the kernel floor."""

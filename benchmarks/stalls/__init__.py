@@ -1,0 +1,1 @@
+"""What holds a worker's loop up: ``python -m benchmarks.stalls``."""

@@ -1,0 +1,172 @@
+"""Probes of a worker's loop: a message every few ms, and how long its acknowledgement took.
+
+A message into a log whose home is the worker that serves the sender's connection passes no other
+process. Whatever holds the loop of that worker up, or keeps it from a CPU, shows as a delay.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from benchmarks.measure.latency import Delays
+from relay.wire.envelopes import Ack, Refused, Send, pack
+from tests.support.processes import Scheduled, scheduled
+from tests.support.raw import RawClient
+
+EVERY_S: Final = 0.005
+STALL_S: Final = 0.050
+BODY: Final = bytes(64)
+DEADLINE_S: Final = 30.0
+
+
+@dataclass(slots=True)
+class Stall:
+    """A time in which a worker answered no probe for longer than ``STALL_S``."""
+
+    began_ns: int
+    """When the first probe was due that had to wait."""
+    delay_ns: int
+    """The longest delay of a probe in it."""
+    ran_ns: int
+    """Of that delay: the worker's loop was running."""
+    waited_ns: int
+    """Of that delay: it was ready, and waited for a CPU."""
+    probe_waited_ns: int
+    """Of that delay: the process that probes waited for a CPU."""
+    probes: int = 1
+    """How many probes waited for more than ``STALL_S``."""
+
+    @property
+    def own_ns(self) -> int:
+        """What is left of the delay without the waiting for CPUs."""
+        return self.delay_ns - self.waited_ns - self.probe_waited_ns
+
+    @property
+    def explained(self) -> bool:
+        """True when it would be no stall, had everybody had a CPU at once."""
+        return self.own_ns <= STALL_S * 1e9
+
+    @property
+    def blocked_ns(self) -> int:
+        """The loop neither ran nor wanted to: it slept (a lock, a disk), or had nothing to do."""
+        return max(self.delay_ns - self.ran_ns - self.waited_ns, 0)
+
+
+class _Sent(NamedTuple):
+    """A probe on its way."""
+
+    due_ns: int
+    worker: Scheduled
+    probe: Scheduled
+    """The times of both processes when it was sent."""
+
+
+class Prober:
+    """Probes one worker."""
+
+    def __init__(self, client: RawClient, log: str, pid: int) -> None:
+        """Prepare.
+
+        Args:
+            client: a connection that the worker serves.
+            log: one whose home is the worker.
+            pid: of the worker.
+        """
+        self.client = client
+        self._log = log
+        self._pid = pid
+        self._counter = 0
+        self._sent: deque[_Sent] = deque()
+        self.due_ns = 0
+        """When the next probe is due."""
+        self.delays = Delays()
+        """From when each was due."""
+        self.stalls: list[Stall] = []
+
+    @property
+    def unanswered(self) -> int:
+        """Probes on their way."""
+        return len(self._sent)
+
+    def send(self) -> None:
+        """Send the probe that is due."""
+        self._counter += 1
+        self._sent.append(_Sent(self.due_ns, scheduled(self._pid), scheduled(os.getpid())))
+        self.client.send_content(pack(Send(self._log, self._counter, 0, "", BODY)))
+        self.due_ns += int(EVERY_S * 1e9)
+
+    def take(self) -> None:
+        """Take the answers that have come."""
+        for envelope in self.client.read():
+            if isinstance(envelope, Ack):
+                self._answered(time.monotonic_ns())
+            elif isinstance(envelope, Refused):
+                raise ConnectionError(f"refused: {envelope}")
+
+    def _answered(self, now_ns: int) -> None:
+        sent = self._sent.popleft()
+        delay_ns = now_ns - sent.due_ns
+        self.delays.record_ns(delay_ns)
+        if delay_ns <= STALL_S * 1e9:
+            return
+        worker, probe = scheduled(self._pid), scheduled(os.getpid())
+        stall = Stall(
+            sent.due_ns,
+            delay_ns,
+            worker.ran_ns - sent.worker.ran_ns,
+            worker.waited_ns - sent.worker.waited_ns,
+            probe.waited_ns - sent.probe.waited_ns,
+        )
+        last = self.stalls[-1] if self.stalls else None
+        if last is None or sent.due_ns > last.began_ns + last.delay_ns:
+            self.stalls.append(stall)
+        else:
+            last.probes += 1
+            if delay_ns > last.delay_ns:
+                stall.probes, stall.began_ns = last.probes, last.began_ns
+                self.stalls[-1] = stall
+
+
+def probe(probers: list[Prober], seconds: float, meanwhile: Callable[[], None]) -> None:
+    """Probe all workers for so long, each on a schedule that waits for nobody.
+
+    Args:
+        probers: one for each worker.
+        seconds: how long.
+        meanwhile: called about once a second; must be quick.
+
+    Raises:
+        TimeoutError: probes stay unanswered.
+    """
+    epoll = select.epoll()
+    by_fileno = {prober.client.socket.fileno(): prober for prober in probers}
+    for fileno in by_fileno:
+        epoll.register(fileno, select.EPOLLIN)
+    began_ns = time.monotonic_ns()
+    end_ns = began_ns + int(seconds * 1e9)
+    for number, prober in enumerate(probers):
+        prober.due_ns = began_ns + int(EVERY_S * 1e9 * number / len(probers))
+    look_ns = began_ns
+    while (now_ns := time.monotonic_ns()) < end_ns:
+        if now_ns >= look_ns:
+            meanwhile()
+            look_ns += 1_000_000_000
+        for prober in probers:
+            while prober.due_ns <= now_ns:
+                prober.send()
+        left_ns = min(prober.due_ns for prober in probers) - time.monotonic_ns()
+        for fileno, _ in epoll.poll(max(left_ns, 0) / 1e9):
+            by_fileno[fileno].take()
+    deadline = time.monotonic() + DEADLINE_S
+    while any(prober.unanswered for prober in probers):
+        if time.monotonic() > deadline:
+            raise TimeoutError("probes stay unanswered")
+        for fileno, _ in epoll.poll(1.0):
+            by_fileno[fileno].take()
+    epoll.close()

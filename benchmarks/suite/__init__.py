@@ -1,0 +1,1 @@
+"""Relay alone, as a whole, measured by pytest-benchmark."""

@@ -1,0 +1,66 @@
+"""What a full handshake with login costs the server, against the bare RSA operation. Target 8."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benchmarks.measure import machine
+from benchmarks.measure.cpu_clock import server_cpu
+from benchmarks.measure.machine import HOST
+from benchmarks.measure.scale import Scale
+from benchmarks.servers.relay import MeasuredRelay
+from relay.wire.identity import generate_private_key, parse_spki
+from tests.support.processes import Processes
+from tests.support.raw import RawClient
+
+BITS = 3072
+LOGINS = 300
+pytestmark = pytest.mark.benchmark(timer=server_cpu)
+Watch = Callable[[Processes], None]
+
+
+def test_login(
+    benchmark: BenchmarkFixture, tmp_path_factory: pytest.TempPathFactory, scale: Scale,
+    watch: Watch,
+) -> None:  # fmt: skip
+    """Connect, shake hands, say HELLO, get WELCOME, drop: one after another, one worker."""
+    benchmark.group = "full handshake with login, RSA-3072: server CPU"
+    logins = scale.pick(LOGINS, 20)
+    data = tmp_path_factory.mktemp("handshake") / "data"
+    with MeasuredRelay(data, workers=1, cores=machine.SERVER_CORES) as server:
+        watch(server.processes)
+        spent: list[float] = []
+        names = iter(range(10**9))
+
+        def log_in() -> None:
+            before = server.processes()
+            for _ in range(logins):
+                RawClient(HOST, server.port, f"guest{next(names)}").close()
+            spent.append(server.processes() - before)
+
+        benchmark.pedantic(  # type: ignore[no-untyped-call]
+            log_in, rounds=scale.rounds, warmup_rounds=scale.warmup_rounds
+        )
+    bare_us = bare_rsa_us(logins)
+    login_us = sorted(spent[-scale.rounds :])[scale.rounds // 2] / logins * 1e6
+    benchmark.extra_info |= {
+        "cpu_us_per_login": round(login_us, 1),
+        "bare_rsa_us": round(bare_us, 1),
+        "ratio_to_bare_rsa": round(login_us / bare_us, 2),
+    }
+
+
+def bare_rsa_us(count: int) -> float:
+    """Return the CPU µs of one RSA-OAEP private operation, taken in the same minute."""
+    key = generate_private_key(secrets.token_bytes, BITS)
+    wrapped = parse_spki(key.spki).wrap(bytes(32))
+    key.unwrap(wrapped)
+    before = time.thread_time()
+    for _ in range(count):
+        key.unwrap(wrapped)
+    return (time.thread_time() - before) / count * 1e6

@@ -1,0 +1,76 @@
+"""Fixtures for pytest. In the conftest.py at the root of your tests::
+
+    pytest_plugins = ["relay.testing.plugin"]
+
+=================  ==========  =================================================================
+``relay_server``   session     a running ``RelayServer``, one for all tests
+``relay_room``     function    the name of a room that no other test uses
+``start_relay``    function    starts a relay for this test alone: ``start_relay(workers=2)``
+=================  ==========  =================================================================
+
+The log of a relay that a failed test used is shown with the failure.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from relay.testing.server import RelayServer
+
+LOG_LINES_SHOWN = 50
+_rooms = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def relay_server() -> Iterator[RelayServer]:
+    """A running relay, one for all tests of the session: use rooms and names of your own in it."""
+    with RelayServer() as server:
+        yield server
+
+
+@pytest.fixture
+def relay_room() -> str:
+    """The name of a room that no other test of the session uses."""
+    return f"room-{next(_rooms)}"
+
+
+class StartRelay:
+    """Starts relays, and stops them after the test."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self.started: list[RelayServer] = []
+        """All so far."""
+
+    def __call__(self, **options: Any) -> RelayServer:  # noqa: ANN401
+        """Return a running relay of the test's own; takes the arguments of ``RelayServer``."""
+        server = RelayServer(**options)
+        self.started.append(server)
+        return self._stack.enter_context(server)
+
+
+@pytest.fixture
+def start_relay() -> Iterator[Callable[..., RelayServer]]:
+    """Start relays for this test alone; they are stopped after it."""
+    with ExitStack() as stack:
+        yield StartRelay(stack)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the end of the relays' logs to a failure."""
+    report = yield
+    if report.failed:
+        for name, value in getattr(item, "funcargs", {}).items():
+            for server in value.started if isinstance(value, StartRelay) else [value]:
+                if isinstance(server, RelayServer) and (lines := server.log):
+                    text = "\n".join(lines[-LOG_LINES_SHOWN:])
+                    report.sections.append((f"log of {name}", text))
+    return report

@@ -1,0 +1,327 @@
+"""``relay serve`` as a child process, on a free port, in a temporary directory."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Self
+
+from relay.client.address import Address, parse_address
+
+START_TIMEOUT_S: Final = 60.0
+"""A start takes about half a second; a busy machine may be a hundred times slower."""
+STOP_TIMEOUT_S: Final = 60.0
+"""Beyond the server's own graceful timeout, which it keeps."""
+QUICK: Final[Mapping[str, object]] = {"server.key_bits": 2048, "server.graceful_timeout_s": 5}
+"""Settings that differ from ``relay serve``'s: a small key is made, and used, in less time."""
+PROGRAM: Final = (sys.executable, "-m", "relay.cli")
+LOG_LINES_SHOWN: Final = 20
+_ADDRESS: Final = re.compile(r"relay://[a-z2-7]{52}@\S+")
+_OTHERS: Final = ("WEB_CONCURRENCY", "STATE_DIRECTORY")
+"""Variables without the prefix RELAY_ that the server takes settings from."""
+
+
+class RelayNotStarted(RuntimeError):
+    """The server does not run; the text has its status and the end of its log."""
+
+
+class RelayNotStopped(RuntimeError):
+    """The server did not end after SIGTERM and was killed; the text has the end of its log."""
+
+
+class RelayServer:
+    """A relay: start, stop, start again on the same port with the same messages.
+
+    A context manager, ``with`` or ``async with``: it serves inside, and afterwards its processes
+    and its temporary directory are gone. The settings come from here alone: variables of the
+    environment that ``relay serve`` would take them from are left out. Methods block; in a
+    coroutine use ``await asyncio.to_thread(server.stop)``.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int = 1,
+        data: Path | None = None,
+        bind: str = "127.0.0.1:0",
+        settings: Mapping[str, object] | None = None,
+        quick: bool = True,
+        flags: Sequence[str] = (),
+        program: Sequence[str] = PROGRAM,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare; nothing runs yet.
+
+        Args:
+            workers: how many worker processes.
+            data: the data directory; None: a temporary one, removed at the end.
+            bind: HOST:PORT to listen on; port 0: a free one, kept when it is started again.
+            settings: by their names in docs/settings.md: ``{"server.keepalive_s": 0.5}``.
+            quick: begin with ``QUICK``; False: with the defaults of ``relay serve``.
+            flags: more flags for ``relay serve``.
+            program: what to run as ``relay``; this interpreter's by default.
+            environment: more variables for it.
+        """
+        self.workers = workers
+        self._bind = bind
+        self._flags = tuple(flags)
+        self._program = tuple(program)
+        self._environment = _environment(
+            {**(QUICK if quick else {}), **(settings or {})}, environment or {}
+        )
+        self._scratch = Path(tempfile.mkdtemp(prefix="relay-testing-"))
+        self._remove_scratch = weakref.finalize(
+            self, shutil.rmtree, self._scratch, ignore_errors=True
+        )
+        self._data = data if data is not None else self._scratch / "data"
+        self._log = self._scratch / "relay.log"
+        self._log.touch()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._announced = ""
+        self._address: Address | None = None
+
+    # --- life -------------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Start it, and return when it serves. After ``stop``: the same port, and the same data.
+
+        Raises:
+            RelayNotStarted: it ended instead, or did not serve within ``START_TIMEOUT_S``.
+        """
+        if self._process is not None:
+            raise RelayNotStarted("it was started already")
+        if not self._remove_scratch.alive:
+            raise RelayNotStarted("it is closed; make another one")
+        if sys.platform != "linux":
+            raise RelayNotStarted(f"the server needs Linux; this is {sys.platform}")
+        command = [*self._program, "serve", "--bind", self._bind, "--data", str(self._data)]
+        command += ["--workers", str(self.workers), *self._flags]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self._environment,
+                # Not the caller's: python -m would take a package relay/ from there.
+                cwd=self._scratch,
+                # An interrupt is for the tests, which then stop it.
+                start_new_session=True,
+            )
+        atexit.register(self.kill)
+        try:
+            self._announced = self._await_announcement(self._process)
+        except BaseException:
+            self.kill()
+            raise
+        found = _ADDRESS.search(self._announced)
+        assert found is not None
+        self._address = parse_address(found.group())
+        host, _, port = self._bind.rpartition(":")
+        if port == "0":
+            self._bind = f"{host}:{self._address.port}"
+
+    def _await_announcement(self, process: subprocess.Popen[bytes]) -> str:
+        """Return what it prints once it serves: one write, its last line without an address."""
+        assert process.stdout is not None
+        deadline = time.monotonic() + START_TIMEOUT_S
+        read = b""
+        while not _ADDRESS.search(text := read.decode(errors="replace")):
+            left_s = deadline - time.monotonic()
+            if not select.select([process.stdout], [], [], max(left_s, 0.0))[0]:
+                raise RelayNotStarted(
+                    self._with_log(f"relay serve does not serve after {START_TIMEOUT_S:.0f} s")
+                )
+            more = os.read(process.stdout.fileno(), 65_536)
+            if not more:
+                status = process.wait()
+                raise RelayNotStarted(self._with_log(f"relay serve ended with status {status}"))
+            read += more
+        return text
+
+    def stop(self) -> int | None:
+        """End it as an operator does, by SIGTERM, and wait. Does nothing when it was not started.
+
+        Returns:
+            Its exit status: 0 when all went well; below 0 when a signal had ended it before.
+
+        Raises:
+            RelayNotStopped: it did not end within ``STOP_TIMEOUT_S``; it was killed.
+        """
+        process = self._process
+        if process is None:
+            return None
+        process.terminate()
+        try:
+            return process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise RelayNotStopped(
+                self._with_log(f"relay serve did not end within {STOP_TIMEOUT_S:.0f} s")
+            ) from None
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End all of its processes by SIGKILL, as a crash of the machine would."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        atexit.unregister(self.kill)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+    def close(self) -> None:
+        """Stop it for good; the temporary directory is removed."""
+        try:
+            self.stop()
+        finally:
+            self._remove_scratch()
+
+    def __enter__(self) -> Self:
+        """Start it. Raises RelayNotStarted."""
+        try:
+            self.start()
+        except BaseException:
+            self._remove_scratch()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Stop it, and leave nothing behind."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        """Start it, while the loop runs. Raises RelayNotStarted."""
+        import asyncio  # a blocking program needs none of it
+
+        starting = asyncio.ensure_future(asyncio.to_thread(self.__enter__))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # The thread cannot be cancelled: wait for it, and undo what it did.
+            await asyncio.wait([starting])
+            if starting.exception() is None:
+                await asyncio.to_thread(self.close)
+            raise
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Stop it, while the loop runs."""
+        import asyncio
+
+        await asyncio.to_thread(self.close)
+
+    # --- what is known of it ----------------------------------------------------------------------
+    @property
+    def address(self) -> str:
+        """What clients take: ``relay://FINGERPRINT@HOST:PORT``; known after the first start."""
+        return str(self._known_address())
+
+    @property
+    def host(self) -> str:
+        """The host that it listens on."""
+        return self._known_address().host
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on; the same after another start."""
+        return self._known_address().port
+
+    def _known_address(self) -> Address:
+        if self._address is None:
+            raise RelayNotStarted("it has no address before it is started")
+        return self._address
+
+    @property
+    def data(self) -> Path:
+        """Its data directory: the messages and its key."""
+        return self._data
+
+    @property
+    def announced(self) -> list[str]:
+        """The lines that it printed when it was ready."""
+        return self._announced.splitlines()
+
+    @property
+    def log(self) -> list[str]:
+        """The lines of its log so far, of all its starts; empty once it is closed."""
+        try:
+            return self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+
+    @property
+    def running(self) -> bool:
+        """False before it is started, and after it has ended in whatever way."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """The process id of its supervisor.
+
+        Raises:
+            RelayNotStarted: it does not run.
+        """
+        if self._process is None:
+            raise RelayNotStarted("it does not run")
+        return self._process.pid
+
+    def worker_pids(self) -> list[int]:
+        """Return the process ids of the workers that run now: for tests that kill one."""
+        return self.pids_titled("relay: worker")
+
+    def pids_titled(self, text: str = "") -> list[int]:
+        """Return the process ids of those of its processes whose title has this text."""
+        if self._process is None:
+            return []
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdecimal():
+                continue
+            pid = int(entry.name)
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                # Its session is what start() began; nothing of it leaves that.
+                if os.getsid(pid) == self._process.pid:
+                    title = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+                    if text in title.decode(errors="replace"):
+                        found.append(pid)
+        return sorted(found)
+
+    def _with_log(self, what: str) -> str:
+        lines = self.log[-LOG_LINES_SHOWN:]
+        return "\n  ".join([f"{what}; the end of its log:" if lines else what, *lines])
+
+
+def _environment(settings: Mapping[str, object], more: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of the server's process."""
+    found = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("RELAY_") and name not in _OTHERS
+    }
+    package = Path(__file__).parents[2]
+    if str(package) not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        # From a checkout: the server that runs is of the package that was imported here.
+        rest = found.get("PYTHONPATH")
+        found["PYTHONPATH"] = f"{package}{os.pathsep}{rest}" if rest else str(package)
+    for name, value in settings.items():
+        section, dot, key = name.partition(".")
+        if not dot:
+            raise ValueError(f"{name}: a setting's name is SECTION.KEY, as in server.keepalive_s")
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        found[f"RELAY_{section.upper()}__{key.upper()}"] = text
+    return found | dict(more)
