@@ -168,25 +168,37 @@ class Connection:
 
     # --- input --------------------------------------------------------------------------------
     def receive_data(self, data: bytes, now: float) -> None:
-        """Take bytes from the peer. Never raises for what they are."""
+        """Take bytes from the peer and process all of them. Never raises for what they are."""
+        self.feed(data)
+        while self.receive_next(now):
+            pass
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the peer, for an owner that bounds how many frames it processes."""
+        if not self.finished:
+            self._reader.feed(data)
+
+    def receive_next(self, now: float) -> bool:
+        """Process the next frame that was fed. Never raises for what it is.
+
+        Returns:
+            False when there is no whole frame, or the connection is finished.
+        """
         if self.finished:
-            return
+            return False
         reader = self._reader
-        reader.feed(data)
         try:
-            while True:
-                if not reader.allowed and reader.pending:
-                    raise RemoteProtocolError("bytes out of turn")
-                found = reader.next()
-                if found is None:
-                    return
-                self._receive_frame(found[1], now)
-                if self.finished:
-                    return
+            if not reader.allowed and reader.pending:
+                raise RemoteProtocolError("bytes out of turn")
+            found = reader.next()
+            if found is None:
+                return False
+            self._receive_frame(found[1], now)
         except AuthenticationFailed as error:
             self._finish(None, detail=str(error))
         except RemoteProtocolError as error:
             self._violated(error, now)
+        return not self.finished
 
     def receive_eof(self, now: float) -> None:
         """Take the end of the peer's stream, or the loss of the connection."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from relay.server.worker.connection.schedule import Schedule
     from relay.server.worker.delivery.flusher import Flusher
     from relay.server.worker.delivery.stalled import StalledConnections
     from relay.server.worker.member.claims import Claims
@@ -51,6 +52,7 @@ class ConnectionServices:
     """What the server calls itself in WELCOME."""
     timing: Timing
     wakeup: Wakeup
+    schedule: Schedule
     flusher: Flusher
     stalled: StalledConnections
     following: Following

@@ -15,6 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from relay import limits
 from relay.errors import RelayError, RemoteProtocolError
+from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.requests import RequestRunner
+from relay.server.worker.connection.schedule import (
+    ENVELOPES_PER_UNIT,
+    RECORD_UNITS,
+    UNITS,
+    UNITS_PER_TURN,
+)
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
 from relay.server.worker.member.subscriptions import Subscriptions
 from relay.wire.codes import CloseCode, ErrorCode
@@ -41,30 +49,12 @@ LINGER_S: Final = 2.0
 log = logging.getLogger("relay.worker")
 
 
-class Hold:
-    """Why a connection is not read from: bits. Plain integers, for each send looks at them."""
-
-    NONE: Final = 0
-    WINDOW: Final = 1
-    """Too many of its sends are unanswered."""
-    CREDIT: Final = 2
-    """A home that it sends to cannot keep up."""
-    REQUEST: Final = 4
-    """An earlier operation waits for another worker; the order of operations is kept."""
-    ANSWERS: Final = 8
-    """It does not read the answers to what it asks."""
-
-
-WAITS: Final = Hold.REQUEST | Hold.ANSWERS
-"""Holds under which operations that are here already wait, too."""
-
-
 class Session:
     """One connection, from accept to close. A ``stream.Receiver`` and a ``forward.Sender``."""
 
     __slots__ = (
         "_connection", "_deadline", "_holds", "_legal", "_on_lost", "_operations", "_pending",
-        "_request", "_running", "_stream", "_unexpected", "_unwrapping", "claim", "name", "outbox",
+        "_requests", "_running", "_stream", "_unexpected", "_unwrapping", "claim", "name", "outbox",
         "producer", "services", "since_us", "stage", "subscriptions", "unacknowledged",
         "unacknowledged_bytes",
     )  # fmt: skip
@@ -106,17 +96,15 @@ class Session:
         self._deadline: float | None = None
         """When the login must be complete, or a closed connection's last bytes have left."""
         self._holds: int = Hold.NONE
-        self._pending: list[bytes | ClientEnvelope] = []
-        """What was received while an earlier operation waits, the next one last: of one record what
-        is left of its operations, before it whole records, not yet looked into (operations take
-        many times the room)."""
+        self._pending: list[ClientEnvelope] = []
+        """What is left of the operations of one record, the next one last. Records behind it stay
+        bytes: operations take many times the room."""
         self._running = False
-        """True while ``_run_pending`` runs."""
+        """True while ``_work`` runs."""
         self._unexpected = False
         """True when this side has ended the connection for a reason, and its peer must learn it."""
         self._unwrapping: asyncio.Task[None] | None = None
-        self._request: Request | None = None
-        """The operation that waits for another worker."""
+        self._requests = RequestRunner(self._request_ended, self._failed)
         self.claim: NameClaim | None = None
         """Of this connection's name, from HELLO on."""
         self.name = ""
@@ -148,19 +136,21 @@ class Session:
 
     def received(self, data: bytes) -> None:
         """Take bytes from the peer."""
+        self._connection.feed(data)
+        if self._holds & Hold.TURN:
+            return  # it is queued already
         now = self.services.clock()
-        try:
-            self._connection.receive_data(data, now)
-            self._handle_events(now)
-        except Exception:
-            log.exception("session_failed", extra={"peer": self.peer})
-            self.close(CloseCode.INTERNAL)
+        if self.services.schedule.has_time(now):
+            self._work(now)
+        else:
+            self._wait_for_turn()
 
     def ended_by_peer(self) -> None:
         """Take the peer's end of stream."""
         now = self.services.clock()
         self._connection.receive_eof(now)
         self._handle_events(now)
+        self._write_pending()
 
     def writable(self) -> None:
         """Go on with what is owed; a reader that is behind gets its next page."""
@@ -181,12 +171,13 @@ class Session:
 
     # --- events of the connection -------------------------------------------------------------
     def _handle_events(self, now: float) -> None:
+        """Take what has happened. May raise RemoteProtocolError: an envelope is illegal."""
         for event in self._connection.events():
             match event:
                 case ApplicationData(content=content):
                     if not self.ended:
-                        self._pending.insert(0, content)
-                        self._run_pending()
+                        self._pending = unpack_client(content)
+                        self._pending.reverse()
                 case SecretWrapped(ciphertext=ciphertext):
                     self._unwrapping = asyncio.ensure_future(self._unwrap(ciphertext))
                 case HandshakeCompleted():
@@ -200,7 +191,6 @@ class Session:
                     self._end()
                 case _:
                     pass
-        self._write_pending()
 
     async def _unwrap(self, ciphertext: bytes) -> None:
         """Ask the key agent. Without it the handshake ends; the client comes again."""
@@ -213,7 +203,7 @@ class Session:
         else:
             self._connection.provide_secret(secret, services.clock())
         self._unwrapping = None
-        self._handle_events(services.clock())
+        self._work(services.clock())
 
     def _write_pending(self) -> None:
         pending = self._connection.data_to_send()
@@ -227,26 +217,33 @@ class Session:
             self._deadline = self.services.clock() + LINGER_S
 
     # --- operations ---------------------------------------------------------------------------
-    def _run_pending(self) -> None:
-        """Run what was received, until an operation has to wait. Raises nothing."""
+    def _work(self, now: float) -> None:
+        """Handle what was received, up to this connection's share. Raises nothing."""
         if self._running:
             return
         self._running = True
-        pending = self._pending
+        units = UNITS_PER_TURN
+        connection = self._connection
         try:
-            while pending and not self._holds & WAITS:
-                item = pending.pop()
-                if isinstance(item, bytes):
-                    pending.extend(reversed(unpack_client(item)))
+            self._handle_events(now)
+            while not self._holds:
+                if self._pending:
+                    envelope = self._pending.pop()
+                    units -= UNITS.get(type(envelope), 1)
+                    self._run(envelope)
+                elif connection.receive_next(now):
+                    self._handle_events(now)
+                    units -= RECORD_UNITS + len(self._pending) // ENVELOPES_PER_UNIT
                 else:
-                    self._run(item)
-        except RemoteProtocolError as error:
-            self.close(error.code, detail=str(error))
-        except Exception:
-            log.exception("session_failed", extra={"peer": self.peer})
-            self.close(CloseCode.INTERNAL)
+                    self._handle_events(now)
+                    break
+                if units <= 0:
+                    self._wait_for_turn()
+        except Exception as error:  # noqa: BLE001 - nothing that a peer sends leaves this class
+            self._failed(error)
         finally:
             self._running = False
+        self._write_pending()
 
     def _run(self, envelope: ClientEnvelope) -> None:
         operation = self._legal.get(type(envelope))
@@ -256,37 +253,33 @@ class Session:
                 raise RemoteProtocolError(f"{name} is not legal in stage {self.stage.value}")
             return
         request = operation(self, envelope)
-        if request is not None:
-            self._advance(request)
+        if request is not None and self._requests.start(request):
+            if self.ended:
+                self._requests.cancel()
+            else:
+                self._add_hold(Hold.REQUEST)
         if self.outbox.answers_full:
             self._wait_for_reader()
 
-    def _advance(self, request: Request) -> None:
-        """Run a request until it ends or waits. While it waits, operations behind it wait too."""
-        try:
-            reply = request.send(None)
-        except StopIteration:
-            return
-        if self.ended:
-            request.close()
-            return
-        self._request = request
-        reply.on_resolved = self._reply_came
-        self._add_hold(Hold.REQUEST)
+    def _request_ended(self) -> None:
+        self._drop_hold(Hold.REQUEST)
 
-    def _reply_came(self) -> None:
-        """Go on with the request that waits. Raises nothing."""
-        request, self._request = self._request, None
-        assert request is not None, "a reply wakes the one request that waits for it"
-        try:
-            self._advance(request)
-        except RemoteProtocolError as error:
+    def _failed(self, error: Exception) -> None:
+        """End the connection: the peer broke the protocol, or we have a bug."""
+        if isinstance(error, RemoteProtocolError):
             self.close(error.code, detail=str(error))
-        except Exception:
-            log.exception("session_failed", extra={"peer": self.peer})
+        else:
+            log.error("session_failed", extra={"peer": self.peer}, exc_info=error)
             self.close(CloseCode.INTERNAL)
-        if self._request is None:
-            self._drop_hold(Hold.REQUEST)
+
+    def _wait_for_turn(self) -> None:
+        """Read nothing more until this session's turn has come round."""
+        self._add_hold(Hold.TURN)
+        self.services.schedule.add(self)
+
+    def take_turn(self, now: float) -> None:
+        """schedule.Scheduled: go on with what was received."""
+        self._drop_hold(Hold.TURN)
 
     def _wait_for_reader(self) -> None:
         """Run nothing more until the client has read its answers."""
@@ -307,9 +300,10 @@ class Session:
         if not self._holds & hold:
             return
         self._holds &= ~hold
-        self._run_pending()
         if not self._holds:
-            self._stream.resume_reading()
+            self._work(self.services.clock())
+            if not self._holds:
+                self._stream.resume_reading()
 
     def pause_reading(self) -> None:
         """forward.Sender: a home cannot keep up."""
@@ -353,6 +347,12 @@ class Session:
             or self.unacknowledged_bytes >= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
         )
 
+    def _window_half_empty(self) -> bool:
+        return (
+            self.unacknowledged <= limits.SENDS_UNACKNOWLEDGED_MAX // 2
+            and self.unacknowledged_bytes <= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX // 2
+        )
+
     def _answered(self, submission: Submission, envelope: bytes) -> None:
         self.unacknowledged -= 1
         self.unacknowledged_bytes -= len(submission.body)
@@ -361,7 +361,7 @@ class Session:
         self.outbox.answer(envelope)
         if self.outbox.answers_full:
             self._wait_for_reader()
-        if self._holds & Hold.WINDOW and not self._window_full():
+        if self._holds & Hold.WINDOW and self._window_half_empty():
             self._drop_hold(Hold.WINDOW)
 
     def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
@@ -384,9 +384,11 @@ class Session:
         self._connection.close(code, now, retry_after_s)
         log.debug("session_closing", extra={"peer": self.peer, "code": code, "detail": detail})
         self._end()
-        if self._holds:  # the peer's own close must be read
-            self._holds = Hold.NONE
-            self._stream.resume_reading()
+        if self._holds & ~Hold.TURN:  # the peer's own close must be read
+            queued = self._holds & Hold.TURN
+            self._holds = Hold.TURN
+            if not queued:
+                self.services.schedule.add(self)
         self._write_pending()
 
     def _end(self) -> None:
@@ -400,9 +402,7 @@ class Session:
         self._pending.clear()
         self.subscriptions.leave_all()
         self.outbox.close()
-        request, self._request = self._request, None
-        if request is not None:
-            request.close()
+        self._requests.cancel()
         claim, self.claim = self.claim, None
         if claim is not None:
             self.services.claims.release(claim)
@@ -423,6 +423,7 @@ class Session:
         if deadline is not None and now >= deadline:
             self._connection.handle_deadline(now)
             self._handle_events(now)
+            self._write_pending()
 
     def abort(self) -> None:
         """Drop the connection at once."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from relay.server.worker.connection.connections import Connections
+from relay.server.worker.connection.schedule import Schedule
 from relay.server.worker.connection.services import ConnectionServices, Unwrap
 from relay.server.worker.delivery.flusher import Flusher
 from relay.server.worker.delivery.stalled import StalledConnections
@@ -168,6 +169,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     attachment = Attachment(routes, feeds, claims, forward, queries)
 
     # connection
+    schedule = Schedule(clock, wakeup)
     services = ConnectionServices(
         clock=clock,
         wall_clock_ns=time.time_ns,
@@ -178,6 +180,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         agent_name=needs.agent_name,
         timing=needs.timing,
         wakeup=wakeup,
+        schedule=schedule,
         flusher=flusher,
         stalled=stalled,
         following=Following(feeds, catchup, presence, stalled),
@@ -202,6 +205,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         wakeup=wakeup,
         own_home=own_home,
         handlers=dispatcher.handlers,
+        schedule=schedule,
         home=home,
         interest=interest,
         rosters=rosters,

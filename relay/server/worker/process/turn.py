@@ -2,15 +2,16 @@
 
 One turn, at the end of a loop iteration in which anything arrived:
 
-1. the own home      takes what this worker sends it; one group commit per partition; answers, and
+1. ``schedule``      connections that have sent more than their share, in turn, for a slice of time
+2. the own home      takes what this worker sends it; one group commit per partition; answers, and
                      batches to the workers that follow; changes of presence and rosters; this
                      worker takes what its home sent. Again, for a slice of time, while that led to
                      new requests that need no commit (a join, a login)
-2. ``links``         one write per link, answers first
-3. ``repair``        what was missed of a log, from the store
-4. ``distribute``    running batches into the outboxes of live subscriptions
-5. ``flush``         one record and one write per connection; answers first; in slices
-6. ``catchup``       pages for those who are behind, in what time is left
+3. ``links``         one write per link, answers first
+4. ``repair``        what was missed of a log, from the store
+5. ``distribute``    running batches into the outboxes of live subscriptions
+6. ``flush``         one record and one write per connection; answers first; in slices
+7. ``catchup``       pages for those who are behind, in what time is left
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from relay.server.worker.member import repair as repairing
 
 if TYPE_CHECKING:
+    from relay.server.worker.connection.schedule import Schedule
     from relay.server.worker.delivery.flusher import Flusher
     from relay.server.worker.home.home import Home
     from relay.server.worker.home.interest import Interest
@@ -60,6 +62,7 @@ class Turn:
         wakeup: Wakeup,
         own_home: OwnHome,
         handlers: Handlers,
+        schedule: Schedule,
         home: Home,
         interest: Interest,
         rosters: Rosters,
@@ -75,6 +78,7 @@ class Turn:
         self._wakeup = wakeup
         self._own_home = own_home
         self._handlers = handlers
+        self._schedule = schedule
         self._home = home
         self._interest = interest
         self._rosters = rosters
@@ -102,11 +106,12 @@ class Turn:
 
     def _run(self) -> None:
         now = self._clock()
+        self._schedule.run(now)
         self._run_home(now)
         # What asked for a turn up to here, the steps that follow do. Another one is needed only
         # for what comes from here on, and for what the own home was sent meanwhile.
         self._wakeup.begun()
-        if self._own_home.to_home.queue or self._home.more:
+        if self._own_home.to_home.queue or self._home.more or self._schedule.waiting:
             self._wakeup.request()
         self.flush_links()
         repairing_on = bool(self._feeds.to_repair) and self._repair.run()

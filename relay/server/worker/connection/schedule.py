@@ -1,0 +1,76 @@
+"""Whose operations run when: at once while the worker has time, and then in turn.
+
+Reading, opening and running what one connection sent is bounded by ``UNITS_PER_TURN``, what all
+connections sent by a slice of time for each turn of the worker. Whoever has more is not read from
+until its turn has come round. So a flood of any kind costs its sender waiting, and others a slice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from relay.codec import Unknown
+from relay.wire.envelopes import Hello, History, Join, Leave, Who
+
+if TYPE_CHECKING:
+    from relay.server.worker.wakeup import Wakeup
+
+SLICE_S: Final = 0.005
+"""For the operations of all connections, in one turn."""
+UNITS_PER_TURN: Final = 256
+"""Of one connection. A send is one unit, about 6 µs."""
+RECORD_UNITS: Final = 2
+"""Opening a record, whatever is in it."""
+ENVELOPES_PER_UNIT: Final = 8
+"""Unpacking that many envelopes of a record is as dear as a send."""
+UNITS: Final[dict[type, int]] = {
+    Hello: 32,
+    Join: 16,
+    Leave: 8,
+    Who: 16,
+    History: 8,
+    Unknown: 16,
+}
+"""Of operations that are not one unit. What is of no use to anybody is priced above its cost."""
+
+
+class Scheduled(Protocol):
+    """A session."""
+
+    def take_turn(self, now: float) -> None:
+        """Go on with what was received. Raises nothing."""
+
+
+class Schedule:
+    """The sessions of a worker that wait for their turn."""
+
+    def __init__(self, clock: Callable[[], float], wakeup: Wakeup) -> None:
+        self._clock = clock
+        self._wakeup = wakeup
+        self._until = 0.0
+        """End of the slice that is being used; 0: none is."""
+        self.waiting: deque[Scheduled] = deque()
+
+    def has_time(self, now: float) -> bool:
+        """Tell whether what has just been received may be handled at once."""
+        if self._until == 0.0:
+            self._until = now + SLICE_S
+            return True
+        return now < self._until
+
+    def add(self, session: Scheduled) -> None:
+        """Queue a session that has had its share."""
+        self.waiting.append(session)
+        self._wakeup.request()
+
+    def run(self, now: float) -> None:
+        """Give sessions their turns, for one slice; then a new slice begins for what arrives."""
+        until = now + SLICE_S
+        for _ in range(len(self.waiting)):
+            self.waiting.popleft().take_turn(now)
+            now = self._clock()
+            if now >= until:
+                break
+        self._until = 0.0
