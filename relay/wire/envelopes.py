@@ -257,6 +257,7 @@ _u8 = codec.uint(255)
 _u16 = codec.uint(65_535)
 _u32 = codec.uint(limits.U32_MAX)
 _u63 = codec.uint(limits.U63_MAX)
+_request = codec.uint(limits.U32_MAX, 1)
 _log = codec.text(1 + limits.NAME_CHARS_MAX, 1)
 _name = codec.text(limits.NAME_CHARS_MAX, 1)
 _display = codec.text(4 * limits.DISPLAY_NAME_CHARS_MAX)
@@ -281,16 +282,16 @@ _packed_entry = codec.message(Op.ENTRY, _ENTRY_CHECKS, "an ENTRY envelope")
 
 CLIENT_SHAPES: Final[dict[int, Shape]] = {
     Op.HELLO: Shape(Hello, (_name, _secret, _producer, _display, _agent)),
-    Op.JOIN: Shape(Join, (_u32, _log, codec.nil_or(_epoch), _u63, _u32)),
-    Op.LEAVE: Shape(Leave, (_u32, _log)),
+    Op.JOIN: Shape(Join, (_request, _log, codec.nil_or(_epoch), _u63, _u32)),
+    Op.LEAVE: Shape(Leave, (_request, _log)),
     Op.SEND: Shape(Send, (_log, _counter, _u8, _content_type, _body)),
-    Op.WHO: Shape(Who, (_u32, _log)),
-    Op.HISTORY: Shape(History, (_u32, _log, codec.boolean, _u63, _u16)),
+    Op.WHO: Shape(Who, (_request, _log)),
+    Op.HISTORY: Shape(History, (_request, _log, codec.boolean, _u63, _u16)),
 }
 SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.WELCOME: Shape(Welcome, (_name, _u63, _u32, _u32, _agent)),
-    Op.JOINED: Shape(Joined, (_u32, _log, _epoch, _u63, _epoch, _u63)),
-    Op.LEFT: Shape(Left, (_u32, _log)),
+    Op.JOINED: Shape(Joined, (_request, _log, _epoch, _u63, _epoch, _u63)),
+    Op.LEFT: Shape(Left, (_request, _log)),
     Op.ACK: Shape(Ack, (_log, _counter, _epoch, _u63)),
     Op.REFUSED: Shape(Refused, (_log, _counter, _u16, _u63, _error_text)),
     Op.ERROR: Shape(Error, (_u32, _u16, _u63, _error_text)),
@@ -309,7 +310,7 @@ SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.MEMBERS: Shape(
         Members,
         (
-            _u32,
+            _request,
             _log,
             _u63,
             _u63,
@@ -319,7 +320,7 @@ SERVER_SHAPES: Final[dict[int, Shape]] = {
     ),
     Op.PAGE: Shape(
         Page,
-        (_u32, _log, _u63, codec.boolean, codec.list_of(_packed_entry, LIST_ITEMS_MAX)),
+        (_request, _log, _u63, codec.boolean, codec.list_of(_packed_entry, LIST_ITEMS_MAX)),
     ),
     Op.LIVE: Shape(Live, (_log, _epoch, _u63)),
     Op.BEHIND: Shape(Behind, (_log, _epoch, _u63)),
@@ -328,13 +329,11 @@ SERVER_SHAPES: Final[dict[int, Shape]] = {
 _OP_OF: Final = {shape.type: op for op, shape in (CLIENT_SHAPES | SERVER_SHAPES).items()}
 _CLIENT: Final = codec.Schema(
     CLIENT_SHAPES,
-    other_way=frozenset(int(op) for op in SERVER_SHAPES),
     count_max=limits.ENVELOPES_PER_RECORD_MAX,
     array_max=limits.ENVELOPE_FIELDS_MAX,
 )
 _SERVER: Final = codec.Schema(
     SERVER_SHAPES,
-    other_way=frozenset(int(op) for op in CLIENT_SHAPES),
     count_max=limits.RECORD_CONTENT_BYTES_MAX,
     array_max=LIST_ITEMS_MAX,
 )

@@ -168,7 +168,7 @@ async def test_operations_that_wait_are_held_as_bytes(village: Town) -> None:
     session = village.session("guest")
     session.block()
     for _ in range(10):
-        guest.say(*[Who(n, LOG) for n in range(1000)])
+        guest.say(*[Who(n, LOG) for n in range(1, 1001)])
     session._transport.resume_reading()  # as if all of it had been in one read
     await until(lambda: len(session._pending) == 10, "all records")
     assert all(isinstance(item, bytes) for item in session._pending)

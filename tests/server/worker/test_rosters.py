@@ -234,7 +234,7 @@ async def test_flapping_in_one_record_tells_nobody(town: Town) -> None:
     await quiet.told(Roster, lambda e: e.total == 2)
     before = len(quiet.said)
     for number in range(50):
-        flapper.say(Leave(number, LOG), Join(number, LOG, None, 0, 0))
+        flapper.say(Leave(number + 1, LOG), Join(number + 1, LOG, None, 0, 0))
     flapper.send(LOG, 1)
     await quiet.has(LOG, 1)
     assert [e for e in quiet.said[before:] if isinstance(e, Roster)] == []
