@@ -1,0 +1,123 @@
+"""The client's state against a server that says anything, over the real wire."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Final, NamedTuple
+
+from hypothesis import strategies as st
+
+from relay.chat.entries import Cursor
+from relay.client.errors import ClientError
+from relay.client.events import State
+from relay.client.inbox import EVENTS_MAX
+from relay.wire import envelopes as wire
+from tests.client.peer import Link
+from tests.fuzz.inputs import contents
+from tests.fuzz.target import Target
+from tests.vectors.generate import TO_CLIENT
+
+
+class Say(NamedTuple):
+    """The server says the content of a record."""
+
+    content: bytes
+
+
+class Call(NamedTuple):
+    """The program does something."""
+
+    name: str
+    log: str
+    number: int
+
+
+class Wait(NamedTuple):
+    """Time passes."""
+
+    seconds: float
+
+
+class End(NamedTuple):
+    """The server closes with a code; None: the connection is lost."""
+
+    code: int | None
+
+
+calls: Final = ("send", "join", "resume", "leave", "who", "history", "take", "close", "dial")
+steps: Final = st.lists(
+    st.builds(Say, contents([wire.pack(one) for one in TO_CLIENT], "client"))
+    | st.builds(
+        Call,
+        st.sampled_from(calls),
+        st.sampled_from(("lobby", "LOBBY", "@ann", "x", "")),
+        st.sampled_from((-1, 0, 1, 7, 1000, 10_001, 2**63)),
+    )
+    | st.builds(Wait, st.sampled_from((0.1, 1.0, 6.0, 31.0, 100.0)))
+    | st.builds(End, st.none() | st.sampled_from((0, 1000, 1003, 2000, 2001, 65_535))),
+    max_size=15,
+)
+
+
+def _check(value: tuple[bool, list[Any]]) -> None:
+    """Only ClientError, where the program asks; what waits is bounded; it can always be ended."""
+    welcomed, todo = value
+    link = Link(expected_key=None)
+    link.dial()
+    assert link.state.undecided_key is not None
+    link.state.trust_key(link.state.undecided_key)
+    link.dial()
+    if welcomed:
+        link.say(wire.Welcome("alice", 0, 32_768, 1024, "peer"))
+    for token, step in enumerate(todo):
+        if isinstance(step, Say):
+            if not link.server.finished and link.server.phase.name == "OPEN":
+                link.say_raw(step.content[:65_536])
+        elif isinstance(step, Wait):
+            link.pass_time(step.seconds)
+        elif isinstance(step, End):
+            if step.code is None:
+                link.lose()
+            else:
+                link.end(step.code)
+        else:
+            with contextlib.suppress(ClientError):
+                _call(link, step, token)
+            link.run()
+        # One read may bring what one record holds beyond the bound.
+        assert len(link.state._traffic.inbox) <= EVENTS_MAX + 65_536
+        repr(link.state.last_problem)
+    link.state.close(link.now)
+    link.run()
+    link.pass_time(10.0)
+    assert link.condition() is State.CLOSED
+    link.taken()
+
+
+def _call(link: Link, call: Call, token: int) -> None:
+    state, log, number = link.state, call.log, call.number
+    if call.name == "send":
+        if state.has_room(1):
+            state.send(log, "text/plain", b"x", token)
+    elif call.name == "join":
+        state.join(log, None, number, token)
+    elif call.name == "resume":
+        state.join(log, Cursor(bytes(8), max(0, min(number, 2**63 - 1))), 0, token)
+    elif call.name == "leave":
+        state.leave(log, token)
+    elif call.name == "who":
+        state.who(log, token)
+    elif call.name == "history":
+        state.history(log, number % 2 == 0, number, 10, token)
+    elif call.name == "take":
+        link.taken()
+    elif call.name == "dial":
+        if state.connect_at is not None:
+            link.now = max(link.now, state.connect_at)
+            link.dial()
+    else:
+        state.close(link.now)
+
+
+client = Target("client", st.tuples(st.booleans(), steps), _check, examples=10)
+TARGETS: Final = (client,)

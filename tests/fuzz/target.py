@@ -1,0 +1,84 @@
+"""What a target of the fuzzer is, and how one is run for a while."""
+
+from __future__ import annotations
+
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.strategies import SearchStrategy
+
+EXAMPLE_S: Final = 20.0
+"""An example that takes longer hangs: the largest inputs take milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing that takes hostile input."""
+
+    name: str
+    inputs: SearchStrategy[Any]
+    check: Callable[[Any], None]
+    """Raises if a promise is broken: an exception that is not documented, or an assertion."""
+    examples: int = 100
+    """Of one slice: a second's worth at most. Each slice has a seed of its own, so that one alone
+    repeats a finding."""
+
+
+class Hang(Exception):
+    """An example did not come to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A broken promise, and how to see it again."""
+
+    target: str
+    seed: int
+    report: str
+    """The smallest input that was found, and the traceback."""
+
+
+def run_slice(target: Target, seed: int) -> Finding | None:
+    """Try some inputs; on a failure look for the smallest one that fails."""
+
+    @hypothesis.seed(seed)
+    @settings(
+        max_examples=target.examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate, Phase.shrink),
+        report_multiple_bugs=False,
+    )
+    @hypothesis.given(target.inputs)
+    def tried(value: object) -> None:
+        with no_longer_than(EXAMPLE_S):
+            target.check(value)
+
+    try:
+        tried()
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is the finding
+        return Finding(target.name, seed, "".join(traceback.format_exception(error)))
+    return None
+
+
+@contextmanager
+def no_longer_than(seconds: float) -> Iterator[None]:
+    """Raise Hang in the middle of what takes longer. For the main thread."""
+
+    def hang(*_: object) -> None:
+        raise Hang(f"an input was worked on for more than {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, hang)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
