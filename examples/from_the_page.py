@@ -81,6 +81,9 @@ class Relay:
         if magic != b"RLY1" or not ver_min <= 1 <= ver_max or suite != 1 or pow_bits > 22:
             raise SystemExit("not a relay that this client understands")
         spki = body[42 : 42 + int.from_bytes(body[40:42], "big")]
+        ext = body[42 + len(spki) :]
+        if len(ext) < 2 or len(ext) - 2 != int.from_bytes(ext[:2], "big"):
+            raise SystemExit("the server broke the protocol")
         found = base64.b32encode(H(spki)).decode().lower().rstrip("=")  # [3.2]
         if not hmac.compare_digest(found, fingerprint):
             raise SystemExit(f"another key than expected: {found}")

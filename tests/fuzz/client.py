@@ -7,21 +7,27 @@ from typing import Any, Final, NamedTuple
 
 from hypothesis import strategies as st
 
+from relay import limits
 from relay.chat.entries import Cursor
-from relay.client.errors import ClientError
-from relay.client.events import State
+from relay.client.errors import ClientError, ServerBrokeProtocol
+from relay.client.events import State, StateChanged
 from relay.client.inbox import EVENTS_MAX
+from relay.errors import EnvelopeError
 from relay.wire import envelopes as wire
-from tests.client.peer import Link
+from relay.wire.codes import CloseCode
+from relay.wire.envelopes import unpack_server
+from relay.wire.identity import fingerprint
+from relay.wire.phases import Phase
+from tests.client.peer import Link, server_key
 from tests.fuzz.inputs import contents
 from tests.fuzz.target import Target
 from tests.vectors.generate import TO_CLIENT
 
 
 class Say(NamedTuple):
-    """The server says the content of a record."""
+    """The server says the contents of some records, which arrive in one read."""
 
-    content: bytes
+    contents: list[bytes]
 
 
 class Call(NamedTuple):
@@ -44,9 +50,13 @@ class End(NamedTuple):
     code: int | None
 
 
+SAMPLES: Final = [wire.pack(one) for one in TO_CLIENT]
 calls: Final = ("send", "join", "resume", "leave", "who", "history", "take", "close", "dial")
 steps: Final = st.lists(
-    st.builds(Say, contents([wire.pack(one) for one in TO_CLIENT], "client"))
+    st.builds(
+        Say,
+        st.lists(st.sampled_from(SAMPLES) | contents(SAMPLES, "client"), min_size=1, max_size=3),
+    )
     | st.builds(
         Call,
         st.sampled_from(calls),
@@ -62,17 +72,14 @@ steps: Final = st.lists(
 def _check(value: tuple[bool, list[Any]]) -> None:
     """Only ClientError, where the program asks; what waits is bounded; it can always be ended."""
     welcomed, todo = value
-    link = Link(expected_key=None)
-    link.dial()
-    assert link.state.undecided_key is not None
-    link.state.trust_key(link.state.undecided_key)
+    link = Link(expected_key=fingerprint(server_key().spki))
     link.dial()
     if welcomed:
         link.say(wire.Welcome("alice", 0, 32_768, 1024, "peer"))
     for token, step in enumerate(todo):
         if isinstance(step, Say):
-            if not link.server.finished and link.server.phase.name == "OPEN":
-                link.say_raw(step.content[:65_536])
+            if link.server.phase is Phase.OPEN and link.state.connected:
+                _say(link, step.contents)
         elif isinstance(step, Wait):
             link.pass_time(step.seconds)
         elif isinstance(step, End):
@@ -86,12 +93,29 @@ def _check(value: tuple[bool, list[Any]]) -> None:
             link.run()
         # One read may bring what one record holds beyond the bound.
         assert len(link.state._traffic.inbox) <= EVENTS_MAX + 65_536
-        repr(link.state.last_problem)
+        if link.close is not None and link.close.remote and link.close.code == CloseCode.PROTOCOL:
+            # The server was told that it broke the protocol: so is the program, whatever follows.
+            assert isinstance(link.state.error, ServerBrokeProtocol), link.state.error
     link.state.close(link.now)
     link.run()
     link.pass_time(10.0)
     assert link.condition() is State.CLOSED
     link.taken()
+
+
+def _say(link: Link, contents: list[bytes]) -> None:
+    """Let records arrive in one read; what comes after a violation has no effect."""
+    logins = link.state.logins
+    contents = [content[: limits.RECORD_CONTENT_BYTES_MAX] for content in contents]
+    for content in contents:
+        link.server.send(content, link.now)
+    link.run()
+    try:
+        unpack_server(contents[0])
+    except EnvelopeError:
+        assert link.state.logins == logins, "a login after a violation"
+        states = [event.state for event in link.taken() if isinstance(event, StateChanged)]
+        assert states[-1:] in ([], [State.CLOSED])
 
 
 def _call(link: Link, call: Call, token: int) -> None:

@@ -11,10 +11,15 @@ from typing import Any, Final
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, settings
+from hypothesis.internal.conjecture import engine
 from hypothesis.strategies import SearchStrategy
 
 EXAMPLE_S: Final = 20.0
 """An example that takes longer hangs: the largest inputs take milliseconds."""
+
+
+# Hypothesis has no setting for it, and five minutes are too long for CI.
+engine.MAX_SHRINKING_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
