@@ -37,7 +37,7 @@ def search(targets: list[Target], seed: int, until: float) -> tuple[Counter[str]
             if turn and time.monotonic() >= until:
                 break
             finding = run_slice(target, seed + turn)
-            tried[target.name] += target.examples
+            tried[target.name] += target.inputs_max
             if finding is not None:
                 return tried, finding
         turn += 1

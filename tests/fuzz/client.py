@@ -143,5 +143,5 @@ def _call(link: Link, call: Call, token: int) -> None:
         state.close(link.now)
 
 
-client = Target("client", st.tuples(st.booleans(), steps), _check, examples=10)
+client = Target("client", st.tuples(st.booleans(), steps), _check, examples=30)
 TARGETS: Final = (client,)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +14,9 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.internal.conjecture import engine
 from hypothesis.strategies import SearchStrategy
+
+from tests.fuzz.inputs import CORPUS
+from tests.fuzz.mutate import mutated, reduced
 
 EXAMPLE_S: Final = 20.0
 """An example that takes longer hangs: the largest inputs take milliseconds."""
@@ -33,6 +37,17 @@ class Target:
     examples: int = 100
     """Of one slice: a second's worth at most. Each slice has a seed of its own, so that one alone
     repeats a finding."""
+    of_bytes: Callable[[bytes], Any] | None = None
+    """Makes an input of plain bytes; then many of those are tried as well."""
+    seeds: Sequence[bytes] = ()
+    """What these bytes are changed from."""
+    quick: int = 0
+    """How many of those in a slice."""
+
+    @property
+    def inputs_max(self) -> int:
+        """How many inputs a slice tries."""
+        return self.examples + self.quick
 
 
 class Hang(Exception):
@@ -51,7 +66,39 @@ class Finding:
 
 def run_slice(target: Target, seed: int) -> Finding | None:
     """Try some inputs; on a failure look for the smallest one that fails."""
+    return _by_mutation(target, seed) or _by_strategy(target, seed)
 
+
+def _by_mutation(target: Target, seed: int) -> Finding | None:
+    chance = random.Random(f"{target.name} {seed}")
+    for _ in range(target.quick):
+        data = mutated(chance, target.seeds)
+        error = _failure(target, data)
+        if error is None:
+            continue
+        return Finding(target.name, seed, _small(target, data, error))
+    return None
+
+
+def _small(target: Target, data: bytes, error: Exception) -> str:
+    """Look for a small input with the same kind of failure; describe it."""
+    small = reduced(data, lambda less: type(_failure(target, less)) is type(error))
+    shown = "".join(traceback.format_exception(_failure(target, small) or error))
+    advice = f"keep them as a file in tests/fuzz/{CORPUS.name}/{target.name}"
+    return f"{shown}\nbytes ({len(small)}): {small!r}\n{advice}\n"
+
+
+def _failure(target: Target, data: bytes) -> Exception | None:
+    assert target.of_bytes is not None
+    try:
+        with no_longer_than(EXAMPLE_S):
+            target.check(target.of_bytes(data))
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is the finding
+        return error
+    return None
+
+
+def _by_strategy(target: Target, seed: int) -> Finding | None:
     @hypothesis.seed(seed)
     @settings(
         max_examples=target.examples,

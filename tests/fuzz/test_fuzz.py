@@ -26,7 +26,8 @@ SEED = 20_261_125
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_target_runs(name: str) -> None:
-    finding = run_slice(dataclasses.replace(TARGETS[name], examples=8), SEED)
+    target = TARGETS[name]
+    finding = run_slice(dataclasses.replace(target, examples=8, quick=min(target.quick, 50)), SEED)
     assert finding is None, finding
 
 
@@ -58,6 +59,16 @@ def test_a_fault_is_found_made_small_and_found_again() -> None:
     again = run_slice(target, finding.seed)
     assert again is not None
     assert again.report.splitlines()[-3:] == finding.report.splitlines()[-3:]
+
+
+def test_a_fault_is_found_by_mutation_and_made_small() -> None:
+    target = Target(
+        "broken", st.nothing(), broken, of_bytes=bytes, seeds=[bytes(1000), b"\xfe"], quick=10_000
+    )
+    finding = run_slice(target, SEED)
+    assert finding is not None
+    assert r"bytes (4): b'\x00\x00\xfe\x00'" in finding.report
+    assert run_slice(target, SEED) == finding
 
 
 def test_a_hang_is_found() -> None:

@@ -116,7 +116,14 @@ def _check_settings(value: tuple[dict[str, Any], dict[str, str], bytes]) -> None
     assert 0 <= loaded.settings.server.workers <= settings.WORKERS_MAX
 
 
-settings_target = Target("settings", st.tuples(flags, environment, toml), _check_settings)
+settings_target = Target(
+    "settings",
+    st.tuples(flags, environment, toml),
+    _check_settings,
+    of_bytes=lambda data: ({}, {}, data),
+    seeds=[_file(), *corpus_of("settings")],
+    quick=100,
+)
 
 
 # --- pinned keys ----------------------------------------------------------------------------------
@@ -161,6 +168,9 @@ known = Target(
         st.sampled_from((1, 2, 7475, 65_535)),
     ),
     _check_known_servers,
+    of_bytes=lambda data: ([data], [], "127.0.0.1", 7475),
+    seeds=PINS,
+    quick=200,
 )
 
 
@@ -197,6 +207,9 @@ addresses = Target(
     )
     | st.text(max_size=80),
     _check_address,
+    of_bytes=lambda data: data.decode("utf-8", "replace"),
+    seeds=ADDRESSES,
+    quick=20_000,
 )
 
 

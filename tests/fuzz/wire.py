@@ -91,6 +91,11 @@ frames = Target(
         cuts,
     ),
     _check_frames,
+    of_bytes=lambda data: Stream(
+        list(LEGAL.values())[len(data) % len(LEGAL)], data, [1, 3, 4, 1000, 17] * (len(data) % 3)
+    ),
+    seeds=_frames(),
+    quick=8000,
 )
 
 
@@ -150,13 +155,13 @@ client_handshake = Target(
     "client_handshake",
     _handshakes(Phase.AWAIT_SERVER_HELLO, Phase.PIN_DECISION, Phase.AWAIT_SERVER_FINISHED),
     _check_handshake(Side.CLIENT),
-    examples=30,
+    examples=60,
 )
 server_handshake = Target(
     "server_handshake",
     _handshakes(Phase.AWAIT_CLIENT_KEY, Phase.UNWRAPPING, Phase.AWAIT_CLIENT_FINISHED),
     _check_handshake(Side.SERVER),
-    examples=30,
+    examples=60,
 )
 
 
@@ -238,7 +243,7 @@ def _check_records(value: tuple[Side, list[Any]]) -> None:
 
 
 records = Target(
-    "records", st.tuples(st.sampled_from(list(Side)), actions), _check_records, examples=30
+    "records", st.tuples(st.sampled_from(list(Side)), actions), _check_records, examples=60
 )
 
 
@@ -271,15 +276,23 @@ VECTOR_ENVELOPES: Final = [
     bytes.fromhex(case["packed"])
     for case in json.loads((VECTORS / "envelopes.json").read_text(encoding="utf-8"))["envelopes"]
 ]
+CLIENT_SEEDS: Final = [*map(wire.pack, TO_SERVER), *VECTOR_ENVELOPES]
+SERVER_SEEDS: Final = [*map(wire.pack, TO_CLIENT), *VECTOR_ENVELOPES]
 client_envelopes = Target(
     "client_envelopes",
-    contents([*map(wire.pack, TO_SERVER), *VECTOR_ENVELOPES], "client_envelopes"),
+    contents(CLIENT_SEEDS, "client_envelopes"),
     _check_envelopes(unpack_client),
+    of_bytes=bytes,
+    seeds=[*CLIENT_SEEDS, *corpus_of("client_envelopes")],
+    quick=3000,
 )
 server_envelopes = Target(
     "server_envelopes",
-    contents([*map(wire.pack, TO_CLIENT), *VECTOR_ENVELOPES], "server_envelopes"),
+    contents(SERVER_SEEDS, "server_envelopes"),
     _check_envelopes(unpack_server),
+    of_bytes=bytes,
+    seeds=[*SERVER_SEEDS, *corpus_of("server_envelopes")],
+    quick=3000,
 )
 
 
@@ -329,6 +342,9 @@ bus_messages = Target(
         cuts,
     ),
     _check_bus,
+    of_bytes=lambda data: ([data[: bus.MESSAGE_BYTES_MAX]], [], [1, 4, 1000]),
+    seeds=[*BUS_BODIES, *corpus_of("bus_messages")],
+    quick=8000,
 )
 AGENT_FRAMES: Final = [
     agent.pack(agent.Kind.HELLO, 0, bytes(294)),
@@ -374,6 +390,9 @@ key_agent = Target(
         cuts,
     ),
     _check_agent,
+    of_bytes=lambda data: (data, [1, 2, 3, 1000]),
+    seeds=AGENT_FRAMES,
+    quick=8000,
 )
 TARGETS: Final = (
     frames, client_handshake, server_handshake, records, client_envelopes, server_envelopes,
