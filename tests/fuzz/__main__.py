@@ -46,6 +46,7 @@ def search(targets: list[Target], seed: int, until: float) -> tuple[Counter[str]
 
 def main() -> int:
     """Parse the command line; return the exit status."""
+    server.leave_nothing_behind()
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=None, help="repeat a run")

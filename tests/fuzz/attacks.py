@@ -16,7 +16,7 @@ import msgpack
 
 from relay import limits
 from relay.wire.cipher import RecordType, padded_size
-from relay.wire.envelopes import ClientEnvelope, History, Join, Leave, Send, Who, pack
+from relay.wire.envelopes import ClientEnvelope, Hello, History, Join, Leave, Send, Who, pack
 from relay.wire.frames import FrameType, header
 from tests.fuzz.visitor import Visitor
 
@@ -147,6 +147,14 @@ async def _names(visitor: Visitor) -> None:
     await visitor.log_in()
 
 
+async def _ghosts(visitor: Visitor) -> None:
+    """Logins of eight instances, each of which replaces itself again and again."""
+    number = visitor.chance.randrange(8)
+    hello = Hello(f"ghost-{number}", bytes(16), bytes((number,)) * 8, "", "hostile")
+    await visitor.log_in(pack(hello))
+    await visitor.ended(2.0)
+
+
 async def _rubbish(visitor: Visitor) -> None:
     await visitor.write(visitor.chance.randbytes(visitor.chance.randrange(1, 70_000)))
     await visitor.ended(0.2)
@@ -215,6 +223,9 @@ ATTACKS: Final = {
         Attack("half-keys", Stage.SOCKET, _half_key, "handshakes without their end", again=False),
         Attack("slow-logins", Stage.HANDSHAKE, _slow_login, "a login byte by byte", again=False),
         Attack("names", Stage.HANDSHAKE, _names, "logins, each with a new name", again=False),
+        Attack(
+            "ghosts", Stage.HANDSHAKE, _ghosts, "instances that replace themselves", again=False
+        ),
         Attack("rubbish", Stage.SOCKET, _rubbish, "random bytes", again=False),
         Attack("operations", Stage.LOGIN, _operations, "random operations"),
         Attack("damaged", Stage.LOGIN, _damaged, "random illegal operations", again=False),

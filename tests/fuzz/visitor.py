@@ -73,17 +73,13 @@ class Visitor:
                 self._writer.write(connection.data_to_send())
 
     def hello(self) -> bytes:
-        """Return a HELLO with a new name."""
-        chance = self.chance
-        name = f"x{chance.getrandbits(80):x}"
-        # The types of the fields, not their names, so that a new field needs no change here.
-        values: list[object] = [name]
-        values += [secrets.token_bytes(16), secrets.token_bytes(8), "", "hostile"]
-        return pack(Hello(*values[: len(Hello._fields)]))  # type: ignore[arg-type]
+        """Return a HELLO of a new instance with a new name."""
+        name = f"x{self.chance.getrandbits(80):x}"
+        return pack(Hello(name, secrets.token_bytes(16), secrets.token_bytes(8), "", "hostile"))
 
-    async def log_in(self) -> None:
+    async def log_in(self, hello: bytes = b"") -> None:
         """Say HELLO, and wait for the answer; from then on drop what the server says."""
-        await self.record(self.hello())
+        await self.record(hello or self.hello())
         async with asyncio.timeout(STEP_S):
             if not await self._reader.read(READ_BYTES):
                 raise ConnectionResetError("no login")

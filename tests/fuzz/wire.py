@@ -314,7 +314,8 @@ def _read_bus(reads: list[bytes]) -> tuple[list[object], bool]:
             found += reader.feed(data)
         except RemoteProtocolError:
             return found, True
-        assert len(reader._buffer) < bus.HEADER + bus.MESSAGE_BYTES_MAX
+        held = getattr(reader, "pending", len(reader._buffer))
+        assert held < bus.HEADER + bus.MESSAGE_BYTES_MAX
     return found, False
 
 
