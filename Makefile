@@ -13,7 +13,7 @@ PIP  := $(PYTHON) -m pip --python $(VPY) --disable-pip-version-check
 CODE := relay tests benchmarks loadtest examples
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts bench bench-quick bench-stalls bench-peers bench-growth bench-paired loadtest loadtest-smoke torture torture-saturated check lock clean
+.PHONY: help run test lint format types contracts bench bench-quick bench-stalls bench-peers bench-growth bench-paired loadtest loadtest-smoke torture torture-saturated fuzz attacks check lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -30,6 +30,12 @@ torture: $(VENV)/.dev  ## Kill, stop and disconnect everything for SECONDS (600)
 
 torture-saturated: $(VENV)/.dev  ## Flood a relay for SECONDS (60), and check what clients saw
 	@$(VPY) -m tests.torture.saturated --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+fuzz: $(VENV)/.dev  ## Look for inputs that break a promise, for SECONDS (60), by SEED
+	@$(VPY) -m tests.fuzz --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+attacks: $(VENV)/.dev  ## Measure what an honest pair of clients notices of each attack, SECONDS (10) each
+	@$(VPY) -m tests.fuzz.server --seconds $(or $(SECONDS),10) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: $(VENV)/.dev  ## Check style, format, and that dependencies are declared and used
 	@$(VPY) -m ruff check $(CODE)

@@ -10,6 +10,7 @@ reconnects nor keeps pins.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import os
@@ -29,8 +30,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 HELLO, JOIN, SEND = 1, 2, 4
 WELCOME, ACK, REFUSED, ERROR, ENTRY, LIVE = 33, 36, 37, 38, 39, 43
-APP, CLOSE, KEY_UPDATE, PING, PONG = 1, 2, 3, 5, 6
-NORMAL = 2000
+APP, CLOSE, KEY_UPDATE, TICKET, PING, PONG = 1, 2, 3, 4, 5, 6
+NORMAL, PROTOCOL = 2000, 2001
 
 
 def H(data: bytes) -> bytes:  # noqa: N802  # the names of the page
@@ -72,13 +73,17 @@ class Relay:
     """One connection."""
 
     def __init__(self, host: str, port: int, fingerprint: str) -> None:
-        self.sock = socket.create_connection((host, port), timeout=90)
+        self.sock = socket.create_connection((host, port), timeout=15)  # [3.6]
         hello = self.frame(1)  # [3.1]
+        self.silent()
         body = hello[4:]
         magic, ver_min, ver_max, suite, pow_bits = body[:4], *body[4:8]
         if magic != b"RLY1" or not ver_min <= 1 <= ver_max or suite != 1 or pow_bits > 22:
             raise SystemExit("not a relay that this client understands")
         spki = body[42 : 42 + int.from_bytes(body[40:42], "big")]
+        ext = body[42 + len(spki) :]
+        if len(ext) < 2 or len(ext) - 2 != int.from_bytes(ext[:2], "big"):
+            raise SystemExit("the server broke the protocol")
         found = base64.b32encode(H(spki)).decode().lower().rstrip("=")  # [3.2]
         if not hmac.compare_digest(found, fingerprint):
             raise SystemExit(f"another key than expected: {found}")
@@ -99,6 +104,7 @@ class Relay:
         self.sock.sendall(key)
 
         finished = self.frame(3)  # [3.4]
+        self.silent()
         t2 = H(hello + key + finished[:-32])
         t3 = H(hello + key + finished)
         shared = session_key + x25519.exchange(X25519PublicKey.from_public_bytes(finished[5:37]))
@@ -109,13 +115,26 @@ class Relay:
             raise SystemExit("the server does not have the key that it showed")
         self.sock.sendall(framed(4, mac(L(hs, "c confirm", t3, 32), t3)))  # [3.5]
         self.out, self.into = Direction(L(hs, "c ap", t3, 32)), Direction(L(hs, "s ap", t3, 32))
+        # The server pings after 30 s of silence, so silence for 90 s means that it is gone; that is
+        # enough for a client that stays for a moment, and sends no pings of its own.
+        self.sock.settimeout(90)
+        self.last_pong = 0.0
 
     def frame(self, kind: int) -> bytes:
         """Return the next frame, header included; it must be of this type. [2]"""
         header = self.exactly(4)
-        if header[0] != kind or not 0 < (length := int.from_bytes(header[1:], "big")) <= 69_648:
+        low, high = (17, 69_648) if kind == 0x10 else (1, 4096)
+        if header[0] != kind or not low <= (length := int.from_bytes(header[1:], "big")) <= high:
             raise SystemExit("the server broke the protocol")
         return header + self.exactly(length)
+
+    def silent(self) -> None:
+        """Nothing may follow a message of the server's handshake. [3.1, 3.4]"""
+        self.sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            if self.sock.recv(1, socket.MSG_PEEK):
+                raise SystemExit("the server broke the protocol")
+        self.sock.settimeout(15)
 
     def exactly(self, count: int) -> bytes:
         """Read so many bytes."""
@@ -143,16 +162,20 @@ class Relay:
         while True:
             frame = self.frame(0x10)
             opened = self.into.aead.decrypt(self.into.nonce(), frame[4:], frame[:4]).rstrip(b"\0")
-            kind, content = opened[-1], opened[:-1]
+            kind, content = (opened[-1], opened[:-1]) if opened else (0, b"")
             if kind == APP:
                 unpacker = msgpack.Unpacker(strict_map_key=True, max_buffer_size=len(content))
                 unpacker.feed(content)
                 yield from unpacker
-            elif kind == PING:
+            elif kind == PING and time.monotonic() - self.last_pong >= 1:
+                self.last_pong = time.monotonic()
                 self.record(PONG, content)
             elif kind == KEY_UPDATE:
                 self.into = self.into.updated()
-            elif kind == CLOSE:  # an unknown type would be PROTOCOL; to end is enough here
+            elif kind not in (CLOSE, TICKET, PING, PONG):
+                self.record(CLOSE, PROTOCOL.to_bytes(2, "big") + bytes(2))
+                raise SystemExit("the server broke the protocol")
+            elif kind == CLOSE:
                 self.record(CLOSE, content[:2] + bytes(2))
                 raise SystemExit(f"closed by the server: {int.from_bytes(content[:2], 'big')}")
 

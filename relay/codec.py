@@ -144,7 +144,7 @@ class Shape(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """An operation number that this version does not know."""
+    """An operation that this side does not know: no number of this direction's table."""
 
     op: int
 
@@ -162,13 +162,12 @@ class _Bounds(TypedDict):
 class Schema:
     """All operations that may arrive from one direction."""
 
-    __slots__ = ("_bounds", "_count_max", "_fields_max", "_other_way", "_shapes")
+    __slots__ = ("_bounds", "_count_max", "_fields_max", "_shapes")
 
     def __init__(
         self,
         shapes: Mapping[int, Shape],
         *,
-        other_way: frozenset[int] = frozenset(),
         count_max: int,
         array_max: int,
         bytes_max: int = limits.RECORD_CONTENT_BYTES_MAX,
@@ -177,7 +176,6 @@ class Schema:
 
         Args:
             shapes: operation number to its shape.
-            other_way: operations that exist but may not arrive here.
             count_max: messages in one content.
             array_max: items in any array, nested ones too.
             bytes_max: of one content, and of any str or bin in it.
@@ -186,7 +184,6 @@ class Schema:
         for op, shape in shapes.items():
             assert len(shape.checks) == len(_names(shape)), shape.type
             self._shapes[op] = shape, shape.checks, shape.make or shape.type
-        self._other_way = other_way
         self._count_max = count_max
         self._fields_max = limits.ENVELOPE_FIELDS_MAX
         self._bounds = _Bounds(
@@ -225,7 +222,7 @@ class Schema:
         try:
             decoder.feed(content)
             for value in decoder:
-                # Noted here: behind the last whole value, tell() counts half a value's header too.
+                # Noted here: after the last whole value, tell() counts half a value's header too.
                 end = decoder.tell()
                 messages.append(self._checked(value))
                 if len(messages) > self._count_max:
@@ -240,12 +237,10 @@ class Schema:
         if type(value) is not list or not 1 <= len(value) <= self._fields_max:
             raise EnvelopeError("a message is not an array of a legal length")
         op = value[0]
-        if type(op) is not int or not 0 <= op <= 255:
-            raise EnvelopeError("an operation is not a number from 0 to 255")
+        if type(op) is not int or not 0 <= op <= limits.U32_MAX:
+            raise EnvelopeError("an operation is not a number from 0 to 2^32-1")
         known = self._shapes.get(op)
         if known is None:
-            if op in self._other_way:
-                raise EnvelopeError(f"operation {op} travels the other way")
             _check_unread(value)
             return Unknown(op)
         shape, checks, make = known

@@ -40,7 +40,6 @@ SCHEMA = Schema(
             ),
         )
     },
-    other_way=frozenset({2}),
     count_max=4,
     array_max=64,
 )
@@ -109,8 +108,7 @@ def test_bad_fields(field: int, value: object) -> None:
         _pack([1.0]),
         _pack(["1"]),
         _pack([-1]),
-        _pack([256]),
-        _pack([2, 1]),  # travels the other way
+        _pack([2**32]),
         _pack(GOOD[:-1]),
         _pack(GOOD)[:-1],
         _pack(GOOD) + _pack(GOOD)[:-1],
@@ -147,6 +145,7 @@ def test_what_a_later_version_may_add() -> None:
     assert SCHEMA.unpack(_pack([*GOOD, deep]))
     assert SCHEMA.unpack(_pack([200, deep])) == [Unknown(200)]
     assert SCHEMA.unpack(_pack([255])) == [Unknown(255)]
+    assert SCHEMA.unpack(_pack([2**32 - 1])) == [Unknown(2**32 - 1)]
 
 
 def test_nothing_of_the_peer_in_the_error() -> None:

@@ -181,10 +181,13 @@ class Refused(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """Home: the answer to CLAIM."""
+    """Home: the answer to CLAIM. ``replaced``: refused, for the same client instance has a later
+    connection already.
+    """
 
     tag: int
     granted: bool
+    replaced: bool
 
 
 class Evict(NamedTuple):
@@ -271,7 +274,7 @@ SHAPES: Final[dict[int, Shape]] = {
     Op.HEADS: Shape(Heads, (_listed(LOG, EPOCH, U63),)),
     Op.ACKS: Shape(Acks, (_listed(U63, EPOCH, U63),)),
     Op.REFUSED: Shape(Refused, (U63, _u16, U63, codec.text(limits.ERROR_TEXT_BYTES_MAX))),
-    Op.CLAIMED: Shape(Claimed, (U63, codec.boolean)),
+    Op.CLAIMED: Shape(Claimed, (U63, codec.boolean, codec.boolean)),
     Op.EVICT: Shape(Evict, (U63,)),
     Op.MEMBERS: Shape(Members, (U63, U63, U63, _u32, _listed(NAME, DISPLAY, _u32))),
     Op.NOT_HOME: Shape(NotHome, (_u32,)),

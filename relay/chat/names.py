@@ -22,6 +22,9 @@ _UNSEEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _UNSEEN: Final = frozenset(
     map(chr, (0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0))
 ) | frozenset(map(chr, (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+_COMBINING_CATEGORIES: Final = frozenset({"Mn", "Me"})
+COMBINING_IN_A_ROW_MAX: Final = 4
+"""Vietnamese, Hebrew and Thai need two or three on a letter; a pile of them covers other lines."""
 INBOX_PREFIX: Final = "@"
 
 assert limits.NAME_CHARS_MAX == 32
@@ -53,10 +56,21 @@ def is_inbox(name: str) -> bool:
 
 
 def is_display(text: str) -> bool:
-    """True for a display name that shows as it is: no control, format, blank or unassigned ones."""
-    return (
-        len(text) <= limits.DISPLAY_NAME_CHARS_MAX
-        and text == text.strip()
-        and _UNSEEN.isdisjoint(text)
-        and not any(unicodedata.category(char) in _UNSEEN_CATEGORIES for char in text)
-    )
+    """True for a display name that shows as it is, and only where it stands.
+
+    It has no control, format, blank or unassigned characters, and no pile of combining marks.
+    """
+    if (
+        len(text) > limits.DISPLAY_NAME_CHARS_MAX
+        or text != text.strip()
+        or not _UNSEEN.isdisjoint(text)
+    ):
+        return False
+    marks = COMBINING_IN_A_ROW_MAX  # the first one would combine with what stands before the name
+    for category in map(unicodedata.category, text):
+        if category in _UNSEEN_CATEGORIES:
+            return False
+        marks = marks + 1 if category in _COMBINING_CATEGORIES else 0
+        if marks > COMBINING_IN_A_ROW_MAX:
+            return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Final, NamedTuple
 
@@ -70,7 +71,7 @@ def parse_address(text: str) -> Address:
 def _split_port(text: str, place: str) -> tuple[str, int]:
     if place.startswith("["):
         host, bracket, tail = place[1:].partition("]")
-        if not bracket or not _HOST_V6.fullmatch(host) or (tail and not tail.startswith(":")):
+        if not bracket or not _is_v6(host) or (tail and not tail.startswith(":")):
             raise _wrong(text, "the IPv6 host is not well-formed")
         port = tail[1:] if tail else str(PORT_DEFAULT)
     else:
@@ -84,6 +85,14 @@ def _split_port(text: str, place: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65_535):
         raise _wrong(text, "the port is not a number from 1 to 65535")
     return host.lower(), int(port)
+
+
+def _is_v6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return _HOST_V6.fullmatch(host) is not None  # a zone, too, is of plain characters
 
 
 def _wrong(text: str, why: str) -> UsageError:

@@ -202,7 +202,7 @@ class UnknownOperation(Refused):
 
 
 class NameInvalid(Refused):
-    """The name of a person or a room breaks the grammar, or is reserved."""
+    """The name of a person or a room is invalid or reserved."""
 
 
 class NameTaken(Refused):

@@ -443,6 +443,8 @@ class ClientState:
 
     # --- envelopes -------------------------------------------------------------------------------
     def _receive_envelopes(self, connection: Connection, content: bytes, now: float) -> None:
+        if self._ending is not None:
+            return  # the first reason counts, whatever came with it
         try:
             envelopes = unpack_server(content)
         except RemoteProtocolError as error:

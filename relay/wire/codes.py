@@ -31,7 +31,7 @@ class CloseCode(IntEnum):
     NORMAL = 2000, "a clean end, as asked"
     PROTOCOL = 2001, "the peer broke the protocol"
     REPLACED = 2002, "the same client instance connected again"
-    NAME_REFUSED = 2003, "the name is not legal, reserved, or in use by another instance"
+    NAME_REFUSED = 2003, "the name is invalid, reserved, or in use by another instance"
     LIMIT = 2004, "a limit for one connection was exceeded on purpose or by a bug"
     KICKED = 2005, "an operator ended this connection"
 
@@ -54,8 +54,8 @@ class ErrorCode(IntEnum):
         return member
 
     BAD_REQUEST = 1, "a field has a value that this request does not allow"
-    UNKNOWN_OPERATION = 2, "this server does not know the operation; arg is its number"
-    NAME_INVALID = 3, "a name of a user or a room breaks the grammar, or is reserved"
+    UNKNOWN_OPERATION = 2, "no operation of a client that this server knows; arg is its number"
+    NAME_INVALID = 3, "a name of a person or a room, or a display name, is invalid or reserved"
     NAME_TAKEN = 4, "the name is in use by another client instance"
     LIMIT = 5, "a limit of this connection is reached; arg is the limit"
     NOT_A_MEMBER = 6, "the connection has not joined this log"

@@ -48,6 +48,8 @@ PONG_INTERVAL_S: Final = 1.0
 TICKETS_MAX: Final = 2
 TICKET_HEAD_BYTES: Final = 12
 KEEPALIVE: Final = b"keepalive"
+CLOSE_DRAIN_BYTES_MAX: Final = 16 * 1024 * 1024
+"""What is read and dropped after our own close: more than kernels hold for one connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,10 @@ class Timing:
     ping_after_s: float = 30.0
     pings_unanswered_max: int = 2
     close_wait_s: float = 2.0
+    violation_wait_s: float = 0.0
+    """Server: how long after a violation bytes are still read, and dropped, so that no reset
+    overtakes the close record. An owner that sets it keeps reading until ``finished``, although
+    ``ConnectionClosed`` has come. 0: the connection is finished at once."""
 
 
 DEFAULT_LIMITS: Final = RecordLimits()
@@ -69,7 +75,7 @@ class Connection:
     """One end of a connection."""
 
     __slots__ = (
-        "_close_code", "_deadline", "_events", "_handshake", "_last_pong", "_limits",
+        "_close_code", "_deadline", "_drained", "_events", "_handshake", "_last_pong", "_limits",
         "_modulus_bytes", "_out", "_pings_unanswered", "_reader", "_receive", "_send", "_tickets",
         "_timing", "login_binding", "phase", "side",
     )  # fmt: skip
@@ -102,6 +108,8 @@ class Connection:
         self._last_pong = float("-inf")
         self._tickets = 0
         self._close_code: int | None = None
+        self._drained = 0
+        """Bytes received since our own close."""
 
     @classmethod
     def client(
@@ -175,16 +183,24 @@ class Connection:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer, for an owner that bounds how many frames it processes."""
-        if not self.finished:
-            self._reader.feed(data)
+        if self.finished:
+            return
+        if self.phase is Phase.CLOSING or self.phase is Phase.DRAINING:
+            self._drained += len(data)
+            if self._drained > CLOSE_DRAIN_BYTES_MAX:
+                self._end_of_closing("the peer sends on and on after our close")
+                return
+            if self.phase is Phase.DRAINING:
+                return
+        self._reader.feed(data)
 
     def receive_next(self, now: float) -> bool:
         """Process the next frame that was fed. Never raises for what it is.
 
         Returns:
-            False when there is no whole frame, or the connection is finished.
+            False when there is no whole frame, or nothing that comes is processed any more.
         """
-        if self.finished:
+        if self.finished or self.phase is Phase.DRAINING:
             return False
         reader = self._reader
         try:
@@ -202,8 +218,8 @@ class Connection:
 
     def receive_eof(self, now: float) -> None:
         """Take the end of the peer's stream, or the loss of the connection."""
-        if self.phase is Phase.CLOSING:
-            self._finish(self._close_code, detail="closed without waiting for our close")
+        if self.phase is Phase.CLOSING or self.phase is Phase.DRAINING:
+            self._end_of_closing("closed without waiting for our close")
         elif self.phase is not Phase.CLOSED:
             self._finish(None, remote=True, detail="the connection was lost")
 
@@ -262,12 +278,15 @@ class Connection:
             self._close_code = code
             self._enter(Phase.CLOSING)
             self._deadline = now + self._timing.close_wait_s
-        elif self.phase not in (Phase.CLOSING, Phase.CLOSED):
+        elif self.phase not in (Phase.CLOSING, Phase.DRAINING, Phase.CLOSED):
             self._finish(None, detail="closed before the handshake was complete")
 
     def abort(self, reason: str) -> None:
         """Drop the connection at once, without a word."""
-        if self.phase is not Phase.CLOSED:
+        if self.phase is Phase.DRAINING:
+            self._out.clear()
+            self._end_of_closing(reason)
+        elif self.phase is not Phase.CLOSED:
             self._out.clear()
             self._finish(None, detail=reason)
 
@@ -311,8 +330,8 @@ class Connection:
             self._pings_unanswered += 1
             self._deadline = now + self._timing.ping_after_s
             self._put(RecordType.PING, KEEPALIVE, now)
-        elif self.phase is Phase.CLOSING:
-            self._finish(self._close_code, detail="the peer did not answer our close")
+        elif self.phase is Phase.CLOSING or self.phase is Phase.DRAINING:
+            self._end_of_closing("the peer did not answer our close")
         elif self.phase is not Phase.CLOSED:
             self._finish(None, detail="the handshake took too long")
 
@@ -439,11 +458,28 @@ class Connection:
         if self.phase is Phase.OPEN:
             code = error.code
             self._put_close(code, now, 0)
+            if self.side is Side.SERVER and self._timing.violation_wait_s > 0:
+                self._drain(code, now, str(error))
+                return
         elif self.phase is Phase.CLOSING:
             code = self._close_code
         else:
             self._out.clear()
         self._finish(code, detail=str(error))
+
+    def _drain(self, code: int, now: float, detail: str) -> None:
+        """The connection is over; what still arrives is read so that our close arrives, too."""
+        self._enter(Phase.DRAINING)
+        self._reader = FrameReader(())
+        self._deadline = now + self._timing.violation_wait_s
+        self._events.append(ConnectionClosed(code, 0, False, False, detail))
+
+    def _end_of_closing(self, detail: str) -> None:
+        if self.phase is Phase.CLOSING:
+            self._finish(self._close_code, detail=detail)
+        else:  # the owner knows
+            self._enter(Phase.CLOSED)
+            self._deadline = None
 
     def _finish(
         self,

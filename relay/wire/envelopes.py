@@ -259,6 +259,7 @@ reserves room for what an array claims, at each level of nesting: a small bound 
 _u8 = codec.uint(255)
 _u16 = codec.uint(65_535)
 _u32 = codec.uint(limits.U32_MAX)
+_request = codec.uint(limits.U32_MAX, 1)
 _agent = codec.text(limits.AGENT_CHARS_MAX)
 _error_text = codec.text(limits.ERROR_TEXT_BYTES_MAX)
 _packed_entry = codec.message(Op.ENTRY, ENTRY_CHECKS, "an ENTRY envelope")
@@ -273,16 +274,16 @@ def _page(request: int, log: str, next_seq: int, end: bool, rows: list[list[obje
 
 CLIENT_SHAPES: Final[dict[int, Shape]] = {
     Op.HELLO: Shape(Hello, (NAME, INSTANCE_SECRET, PRODUCER, DISPLAY, _agent)),
-    Op.JOIN: Shape(Join, (_u32, LOG, codec.nil_or(EPOCH), U63, _u32)),
-    Op.LEAVE: Shape(Leave, (_u32, LOG)),
+    Op.JOIN: Shape(Join, (_request, LOG, codec.nil_or(EPOCH), U63, _u32)),
+    Op.LEAVE: Shape(Leave, (_request, LOG)),
     Op.SEND: Shape(Send, (LOG, POSITIVE, KIND, CONTENT_TYPE, BODY)),
-    Op.WHO: Shape(Who, (_u32, LOG)),
-    Op.HISTORY: Shape(History, (_u32, LOG, codec.boolean, U63, _u16)),
+    Op.WHO: Shape(Who, (_request, LOG)),
+    Op.HISTORY: Shape(History, (_request, LOG, codec.boolean, U63, _u16)),
 }
 SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.WELCOME: Shape(Welcome, (NAME, U63, _u32, _u32, _agent)),
-    Op.JOINED: Shape(Joined, (_u32, LOG, EPOCH, U63, EPOCH, U63)),
-    Op.LEFT: Shape(Left, (_u32, LOG)),
+    Op.JOINED: Shape(Joined, (_request, LOG, EPOCH, U63, EPOCH, U63)),
+    Op.LEFT: Shape(Left, (_request, LOG)),
     Op.ACK: Shape(Ack, (LOG, POSITIVE, EPOCH, U63)),
     Op.REFUSED: Shape(Refused, (LOG, POSITIVE, _u16, U63, _error_text)),
     Op.ERROR: Shape(Error, (_u32, _u16, U63, _error_text)),
@@ -301,7 +302,7 @@ SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.MEMBERS: Shape(
         Members,
         (
-            _u32,
+            _request,
             LOG,
             U63,
             U63,
@@ -311,7 +312,7 @@ SERVER_SHAPES: Final[dict[int, Shape]] = {
     ),
     Op.PAGE: Shape(
         Page,
-        (_u32, LOG, U63, codec.boolean, codec.list_of(_packed_entry, LIST_ITEMS_MAX)),
+        (_request, LOG, U63, codec.boolean, codec.list_of(_packed_entry, LIST_ITEMS_MAX)),
         _page,
     ),
     Op.LIVE: Shape(Live, (LOG, EPOCH, U63)),
@@ -322,13 +323,11 @@ _ENTRY: Final = int(Op.ENTRY)  # packed faster than the enum
 _OP_OF: Final = {shape.type: op for op, shape in (CLIENT_SHAPES | SERVER_SHAPES).items()}
 _CLIENT: Final = codec.Schema(
     CLIENT_SHAPES,
-    other_way=frozenset(int(op) for op in SERVER_SHAPES),
     count_max=limits.ENVELOPES_PER_RECORD_MAX,
     array_max=limits.ENVELOPE_FIELDS_MAX,
 )
 _SERVER: Final = codec.Schema(
     SERVER_SHAPES,
-    other_way=frozenset(int(op) for op in CLIENT_SHAPES),
     count_max=limits.RECORD_CONTENT_BYTES_MAX,
     array_max=LIST_ITEMS_MAX,
 )

@@ -29,6 +29,7 @@ class Phase(Enum):
     AWAIT_CLIENT_FINISHED = "server: ServerFinished sent"
     OPEN = "both: records"
     CLOSING = "both: own close sent, the peer's awaited"
+    DRAINING = "server: close sent after a violation"
     CLOSED = "both: over"
 
 
@@ -41,6 +42,7 @@ LEGAL: Final[dict[Phase, tuple[FrameType, ...]]] = {
     Phase.AWAIT_CLIENT_FINISHED: (FrameType.CLIENT_FINISHED,),
     Phase.OPEN: (FrameType.RECORD,),
     Phase.CLOSING: (FrameType.RECORD,),
+    Phase.DRAINING: (),
     Phase.CLOSED: (),
 }
 """The frames that a side accepts in each phase. Everything else ends the connection."""

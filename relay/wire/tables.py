@@ -37,7 +37,7 @@ def error_codes() -> str:
 
 def operations(shapes: dict[int, Shape]) -> str:
     """Return the operations of one direction as a Markdown table."""
-    lines = ["| op | name | fields behind op, in order |", "|---|---|---|"]
+    lines = ["| op | name | fields after op, in order |", "|---|---|---|"]
     for number, shape in shapes.items():
         names = shape.type.__annotations__
         fields = [
@@ -54,17 +54,19 @@ def phases() -> str:
         # As section 2 writes the types: ServerHello, not SERVER_HELLO.
         frames = ", ".join(frame.name.title().replace("_", "") for frame in legal)
         lines.append(
-            f"| `{phase.name}` | {phase.value} | {frames or 'not one byte'} "
+            f"| `{phase.name}` | {phase.value} | {frames or _NO_FRAME.get(phase, 'not one byte')} "
             f"| {_OTHERWISE.get(phase, 'closed, silently')} |"
         )
     return "\n".join(lines)
 
 
 _OTHERWISE: Final = {
-    Phase.OPEN: "a close record (`PROTOCOL`), then closed",
+    Phase.OPEN: "a close record (`PROTOCOL`); the client closes, the server is `DRAINING`",
     Phase.CLOSING: "closed, silently: the close record is out already",
+    Phase.DRAINING: "dropped, for up to 2 s",
     Phase.CLOSED: "never read",
 }
+_NO_FRAME: Final = {Phase.DRAINING: "none"}
 TABLES = {
     "phases": phases,
     "client operations": lambda: operations(CLIENT_SHAPES),

@@ -69,7 +69,7 @@ SAMPLES: list[Message] = [
     Heads([["lobby", EPOCH, 5]] * ITEMS_PER_MESSAGE),
     Acks([[U63, EPOCH, U63]] * ITEMS_PER_MESSAGE),
     Refused(1, 65_535, U63, "e" * limits.ERROR_TEXT_BYTES_MAX),
-    Claimed(1, False),
+    Claimed(1, False, True),
     Evict(1),
     Members(1, U63, U63, 10_000, [[NAME, DISPLAY, 1]] * limits.ROSTER_NAMES_MAX),
     NotHome(15),

@@ -64,7 +64,11 @@ def test_other_handles_are_not_reserved() -> None:
     assert not names.is_reserved("admin2")
 
 
-@pytest.mark.parametrize("text", ["", "Alice", "Ålice Müller", "李雷", "א", "a  b", "x" * 64, "🙂"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "Alice", "Ålice Müller", "李雷", "א", "a  b", "x" * 64, "🙂", "e\u0301", "ę\u0323\u0301",
+     "e\u0301\u0302\u0303\u0304x\u0301", "שָׁלוֹם", "ที่นี่"],
+)  # fmt: skip
 def test_displays(text: str) -> None:
     assert names.is_display(text)
 
@@ -76,6 +80,7 @@ def test_displays(text: str) -> None:
         "a\u2066b", "a\u200bb", "a\u200db", "\ufeffa", "a\u00adb", "a\ue000", "a\U000e0041",
         "a\u2028b", "a\u2029b", "a\ud800", "a\u0378", "\u00a0x",
         "a\u3164", "\u115f", "\uffa0", "\u2800", "a\ufe0f", "a\U000e0100",
+        "\u0301e", "\u20dd", "e" + "\u0301" * 5, "e" + "\u0301\u20dd" * 3, "x" + "\u0301" * 63,
     ],
 )  # fmt: skip
 def test_displays_that_hide_something(text: str) -> None:

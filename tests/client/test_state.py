@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from relay import codec
 from relay.client.errors import (
     ClientClosed,
     ConnectFailed,
@@ -212,9 +213,7 @@ def test_a_silent_server_is_given_up() -> None:
     assert isinstance(link.state.error, HandshakeFailed)
 
 
-@pytest.mark.parametrize(
-    "content", [b"\xc1", b"\x91\x21", pack(Hello("x", b"s" * 16, b"p" * 8, "", ""))]
-)
+@pytest.mark.parametrize("content", [b"\xc1", b"\x91\x21", b"\x91\xff", b"\x91\xcf" + b"\xff" * 8])
 def test_a_server_that_breaks_the_protocol(content: bytes) -> None:
     """It is told so with a close, and the client ends."""
     link = Link()
@@ -346,3 +345,22 @@ def test_no_secret_in_any_repr() -> None:
     assert repr(secret)[2:-1] not in shown
     assert secret.hex() not in shown
     assert "secret" not in [field.name for field in dataclasses.fields(identity) if field.repr]
+
+
+@pytest.mark.parametrize("op", [0, 1, 6, 46, 255, 256, 65_536, 2**32 - 1])
+def test_an_unknown_operation_of_the_server_is_ignored(op: int) -> None:
+    """Before and after the login, alone and among others; those of a client, too."""
+    unknown = codec.pack([op, "of a later version", [1]])
+    link = Link()
+    link.dial()
+    assert link.state.undecided_key is not None
+    link.state.trust_key(link.state.undecided_key)
+    link.dial()
+    link.say_raw(unknown)
+    link.say_raw(unknown + pack(Welcome("alice", 0, 32_768, 1024, "peer")) + unknown)
+    assert link.condition() is State.ONLINE
+    link.state.send("lobby", "text/plain", b"hello", "token")
+    link.run()
+    link.say_raw(unknown + pack(Ack("lobby", 1, EPOCH, 1)) + unknown)
+    assert link.results() == {"token": Stored(EPOCH, 1)}
+    assert link.condition() is State.ONLINE

@@ -233,10 +233,16 @@ def envelope(value: wire.ClientEnvelope | wire.ServerEnvelope) -> Vector:
     return {"name": name, "op": op, "fields": as_json(fields), "packed": packed.hex()}
 
 
+EXACT_IN_JSON: int = 2**53 - 1
+"""Many parsers make a floating-point number of a greater one."""
+
+
 def as_json(value: object) -> object:
-    """Bytes as ``{"bin": hex}``: JSON has none."""
+    """Bytes as ``{"bin": hex}``, large numbers as ``{"int": decimal}``: JSON has neither."""
     if isinstance(value, bytes):
         return {"bin": value.hex()}
+    if isinstance(value, int) and value > EXACT_IN_JSON:
+        return {"int": str(value)}
     return [as_json(item) for item in value] if isinstance(value, list) else value
 
 

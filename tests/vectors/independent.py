@@ -247,16 +247,18 @@ def check_envelopes(vector: Vector) -> None:
         data = bytes.fromhex(case["packed"])
         value, rest = decode(data)
         if rest:
-            raise Disagreement("bytes behind an envelope")
+            raise Disagreement("bytes after an envelope")
         if as_json(value) != [case["op"], *case["fields"]]:
             raise Disagreement(f"{case['name']}: {as_json(value)}")
         same(case["name"], case["packed"], encode(value))
 
 
 def as_json(value: object) -> object:
-    """Bytes as ``{"bin": hex}``: JSON has none."""
+    """Section 9: bytes as ``{"bin": hex}``, numbers from 2^53 on as ``{"int": decimal}``."""
     if isinstance(value, bytes):
         return {"bin": value.hex()}
+    if isinstance(value, int) and value >= 2**53:
+        return {"int": str(value)}
     return [as_json(item) for item in value] if isinstance(value, list) else value
 
 

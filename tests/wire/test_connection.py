@@ -13,7 +13,7 @@ from relay.errors import LocalProtocolError
 from relay.wire.cipher import RecordLimits, RecordType
 from relay.wire.codes import CloseCode
 from relay.wire.connection import Timing
-from relay.wire.events import ApplicationData, PongReceived
+from relay.wire.events import ApplicationData, ConnectionClosed, PongReceived
 from relay.wire.frames import FrameType, frame, header
 from relay.wire.phases import Phase, Side
 from tests.support.pair import Pair, Peer, client, established, pieces, server
@@ -661,3 +661,87 @@ def test_a_frame_type_of_the_handshake_in_the_open_phase() -> None:
     for kind in (1, 2, 3, 4):
         peer, other = ends(Side.SERVER)
         refuses(peer, other, frame(FrameType(kind), b"x"))
+
+
+# --- after a violation ------------------------------------------------------------------------
+WAITING = Timing(violation_wait_s=2.0)
+
+
+def violated() -> tuple[Peer, Peer]:
+    """A server that waits for the end of the stream after a violation, and its client."""
+    pair = established(timing=WAITING)
+    pair.server.take(record(pair.client, RecordType.PING, bytes(65)))
+    assert pair.server.phase is Phase.DRAINING
+    return pair.server, pair.client
+
+
+@pytest.mark.parametrize("violation", [b"\x7f\0\0\1", b""])
+def test_after_a_violation_the_server_reads_on(violation: bytes) -> None:
+    """Section 5: the close is out, the owner knows, and whatever follows is dropped unread."""
+    pair = established(timing=WAITING)
+    pair.server.take(violation or record(pair.client, RecordType.PING, bytes(65)))
+    told = [event for event in pair.server.events if isinstance(event, ConnectionClosed)]
+    assert [event.code for event in told] == [CloseCode.PROTOCOL]
+    assert close_code_in(pair.server.give(), pair.client) == CloseCode.PROTOCOL
+    for _ in range(3):
+        pair.server.take(record(pair.client, RecordType.APP, b"late") + bytes(100_000))
+    assert not pair.server.connection.finished
+    assert pair.server.give() == b""
+    pair.server.connection.receive_eof(0.0)
+    pair.server.act()
+    assert pair.server.connection.finished
+    assert pair.server.events == told, "told once"
+
+
+def test_the_wait_after_a_violation_is_bounded_in_time() -> None:
+    server_end, _ = violated()
+    assert server_end.connection.next_deadline() == 2.0
+    server_end.at(1.9)
+    assert not server_end.connection.finished
+    server_end.at(2.0)
+    assert server_end.connection.finished
+    assert server_end.connection.next_deadline() is None
+
+
+def test_what_is_read_after_our_close_is_bounded() -> None:
+    server_end, _ = violated()
+    for _ in range(256):
+        server_end.take(bytes(65_536))
+        assert not server_end.connection.finished
+    server_end.take(b"\0")
+    assert server_end.connection.finished
+    for peer, other in (ends(Side.SERVER), ends(Side.CLIENT)):
+        peer.connection.close(CloseCode.GOING_AWAY, 0.0)
+        whole = (record(other, RecordType.APP, bytes(60_000)) for _ in range(300))
+        for data in whole:
+            peer.take(data)
+            if peer.connection.finished:
+                break
+        assert peer.closed.code == CloseCode.GOING_AWAY
+
+
+def test_nothing_can_be_said_during_the_wait() -> None:
+    server_end, _ = violated()
+    server_end.give()
+    server_end.connection.close(CloseCode.NORMAL, 0.0)
+    with pytest.raises(LocalProtocolError):
+        server_end.connection.send(b"x", 0.0)
+    assert server_end.give() == b""
+    server_end.connection.abort("enough")
+    server_end.act()
+    assert server_end.connection.finished
+    assert len([e for e in server_end.events if isinstance(e, ConnectionClosed)]) == 1
+
+
+def test_a_client_does_not_wait_after_a_violation() -> None:
+    pair = established(timing=WAITING)
+    pair.client.take(b"\x7f\0\0\1")
+    assert pair.client.connection.finished
+    assert close_code_in(pair.client.give(), pair.server) == CloseCode.PROTOCOL
+
+
+def test_a_wrong_tag_ends_at_once_and_silently() -> None:
+    pair = established(timing=WAITING)
+    data = bytearray(record(pair.client, RecordType.APP, b"x"))
+    data[-1] ^= 1
+    drops(pair.server, bytes(data))

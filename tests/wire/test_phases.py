@@ -34,7 +34,8 @@ def smallest(kind: int) -> bytes:
 
 
 def test_every_phase_is_in_the_table() -> None:
-    assert {phase for phase, _ in STATES} == set(Phase) == set(LEGAL)
+    # DRAINING looks at no frame: test_connection.
+    assert {phase for phase, _ in STATES} | {Phase.DRAINING} == set(Phase) == set(LEGAL)
     assert all(len(frames) <= 1 for frames in LEGAL.values())
 
 

@@ -175,7 +175,7 @@ async def test_operations_that_wait_are_held_as_bytes(single: Cluster) -> None:
     session._add_hold(Hold.REQUEST)
     before = session._stream.received_bytes
     for _ in range(10):
-        client.send_envelopes(*[Who(n, LOG) for n in range(1000)])
+        client.send_envelopes(*[Who(n, LOG) for n in range(1, 1001)])
     session._stream.resume_reading()  # as if all of it had been in one read
     await until(lambda: session._stream.received_bytes - before > 10 * 2000, "all records")
     assert not session._pending

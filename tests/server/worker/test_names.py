@@ -80,6 +80,19 @@ async def test_the_same_instance_replaces_its_ghost(cluster: Cluster) -> None:
         ghost = fresh
 
 
+async def test_the_later_connection_stays_though_it_spoke_first(cluster: Cluster) -> None:
+    """HELLO of an older connection comes second: it is the ghost, and is told so."""
+    older = await TestClient.connect(cluster.workers[0])
+    newer = await TestClient.connect(cluster.workers[1])
+    secret = secrets.token_bytes(16)
+    newer.hello("alice", secret=secret)
+    await newer.expect(Welcome)
+    older.hello("alice", secret=secret)
+    await _ended_with(older, CloseCode.REPLACED)
+    await newer.join("lobby")
+    assert newer.closed is None
+
+
 async def test_the_name_outlives_its_home(cluster: Cluster) -> None:
     """A home dies; its successor hears who has the name before it answers anybody else."""
     home = cluster.home(INBOX_PREFIX + "alice")
@@ -140,16 +153,18 @@ def test_a_home_that_begins_waits_for_who_is_silent() -> None:
     book.settle()
     assert answers == []
     book.claim(port, Claim(2, "alice", b"s" * 16, True, 2))  # it has had the name since before
-    assert answers == [Claimed(2, True)]
+    assert answers == [Claimed(2, True, False)]
     book.announced(port)
-    assert answers == [Claimed(2, True), Claimed(1, False)]
+    assert answers == [Claimed(2, True, False), Claimed(1, False, False)]
 
     late = NameRegistry(lambda: now[0], lambda _: True)
     answers.clear()
     late.claim(port, stranger)
     now[0] += 2.0
     late.settle()
-    assert answers == [Claimed(1, True)], "a worker that says nothing is not waited for longer"
+    assert answers == [Claimed(1, True, False)], (
+        "a worker that says nothing is not waited for longer"
+    )
 
 
 def test_a_ghost_that_is_spoken_of_last_does_not_replace_the_living() -> None:
@@ -159,11 +174,11 @@ def test_a_ghost_that_is_spoken_of_last_does_not_replace_the_living() -> None:
     secret = b"s" * 16
     book.claim(there, Claim(1, "alice", secret, False, 100))
     book.claim(here, Claim(1, "alice", secret, False, 200))
-    assert there.received == [Claimed(1, True), Evict(1)]
+    assert there.received == [Claimed(1, True, False), Evict(1)]
     book.claim(there, Claim(1, "alice", secret, True, 100))  # EVICT was lost with the link
     book.claim(there, Claim(2, "alice", secret, False, 150))  # a HELLO that lay in a stopped worker
-    assert there.received[2:] == [Claimed(1, False), Claimed(2, False)]
-    assert here.received == [Claimed(1, True)], "the living one stays"
+    assert there.received[2:] == [Claimed(1, False, True), Claimed(2, False, True)]
+    assert here.received == [Claimed(1, True, False)], "the living one stays"
 
 
 async def test_hello_refused(single: Cluster) -> None:

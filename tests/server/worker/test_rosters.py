@@ -236,7 +236,7 @@ async def test_flapping_in_one_record_tells_nobody(cluster: Cluster) -> None:
     await quiet.expect(Roster, lambda e: e.total == 2)
     before = len(quiet.received)
     for number in range(50):
-        flapper.send_envelopes(Leave(number, LOG), Join(number, LOG, None, 0, 0))
+        flapper.send_envelopes(Leave(number + 1, LOG), Join(number + 1, LOG, None, 0, 0))
     flapper.send(LOG, 1)
     await quiet.has(LOG, 1)
     assert [e for e in quiet.received[before:] if isinstance(e, Roster)] == []

@@ -54,7 +54,7 @@ class Session:
 
     __slots__ = (
         "_connection", "_deadline", "_holds", "_legal", "_on_lost", "_operations", "_pending",
-        "_requests", "_running", "_stream", "_unexpected", "_unwrapping", "claim", "name", "outbox",
+        "_requests", "_running", "_stream", "_unwrapping", "claim", "name", "outbox",
         "producer", "services", "since_us", "stage", "subscriptions", "unacknowledged",
         "unacknowledged_bytes",
     )  # fmt: skip
@@ -101,8 +101,6 @@ class Session:
         bytes: operations take many times the room."""
         self._running = False
         """True while ``_work`` runs."""
-        self._unexpected = False
-        """True when this side has ended the connection for a reason, and its peer must learn it."""
         self._unwrapping: asyncio.Task[None] | None = None
         self._requests = RequestRunner(self._request_ended, self._failed)
         self.claim: NameClaim | None = None
@@ -184,11 +182,10 @@ class Session:
                     self._deadline = now + LOGIN_S
                     self.services.counts.handshakes += 1
                     self.enter(Stage.HELLO)
-                case ConnectionClosed(code=code, clean=clean, remote=remote, detail=detail):
+                case ConnectionClosed(detail=detail):
                     log.debug("session_closed", extra={"peer": self.peer, "detail": detail})
-                    # The peer does not expect this end, and may still be sending.
-                    self._unexpected = code is not None and not clean and not remote
                     self._end()
+                    self._read_to_the_end()
                 case _:
                     pass
 
@@ -210,10 +207,7 @@ class Session:
         if pending:
             self._stream.write(pending)
         if self._connection.finished and not self._stream.closing:
-            if self._unexpected:
-                self._stream.close_after_peer()
-            else:
-                self._stream.close()
+            self._stream.close()
             self._deadline = self.services.clock() + LINGER_S
 
     # --- operations ---------------------------------------------------------------------------
@@ -384,12 +378,19 @@ class Session:
         self._connection.close(code, now, retry_after_s)
         log.debug("session_closing", extra={"peer": self.peer, "code": code, "detail": detail})
         self._end()
-        if self._holds & ~Hold.TURN:  # the peer's own close must be read
+        self._read_to_the_end()
+        self._write_pending()
+
+    def _read_to_the_end(self) -> None:
+        """Whatever kept this connection from being read is over: the peer's close must be read.
+
+        Nor may a violation end it with bytes unread: the kernel's reset would overtake our close.
+        """
+        if self._holds & ~Hold.TURN:
             queued = self._holds & Hold.TURN
             self._holds = Hold.TURN
             if not queued:
                 self.services.schedule.add(self)
-        self._write_pending()
 
     def _end(self) -> None:
         """Leave all logs and give the name back. Idempotent."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from relay.server.worker.delivery.stalled import StalledConnections
 
 TCP_NOTSENT_LOWAT: Final = 25
-DISCARDED_BYTES_MAX: Final = 4 * 1024 * 1024
-"""What a peer may still send after the connection is over for this side."""
 TCP_CLOSE: Final = 7
 TCP_CLOSE_WAIT: Final = 8
 """States in TCP_INFO (linux/tcp_states.h): the peer has reset or ended the connection."""
@@ -54,7 +52,7 @@ class Stream(asyncio.Protocol):
     """See the module's docstring. The protocol of one accepted connection."""
 
     __slots__ = (
-        "_discard_to", "_discarding", "_fd", "_receiver", "_stalled", "_transport", "paused",
+        "_fd", "_receiver", "_stalled", "_transport", "paused",
         "peer", "received_bytes", "written_bytes",
     )  # fmt: skip
 
@@ -71,8 +69,6 @@ class Stream(asyncio.Protocol):
         self.peer = peer
         self._stalled = stalled
         self._fd = -1
-        self._discarding = False
-        self._discard_to = 0
         self.paused = True
         """True while the transport holds anything, before it is connected, and after the end."""
         self.received_bytes = 0
@@ -104,17 +100,13 @@ class Stream(asyncio.Protocol):
         self._receiver.connected()
 
     def data_received(self, data: bytes) -> None:
-        """Pass bytes on, unless the connection is over and only its peer does not know yet."""
+        """Pass bytes on."""
         self.received_bytes += len(data)
-        if not self._discarding:
-            self._receiver.received(data)
-        elif self.received_bytes > self._discard_to:
-            self.abort()
+        self._receiver.received(data)
 
     def eof_received(self) -> bool:
         """The peer sends no more."""
-        if not self._discarding:
-            self._receiver.ended_by_peer()
+        self._receiver.ended_by_peer()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -182,26 +174,11 @@ class Stream(asyncio.Protocol):
     @property
     def closing(self) -> bool:
         """True once ``close``, ``abort`` or the peer has ended it."""
-        return self._discarding or self._transport.is_closing()
+        return self._transport.is_closing()
 
     def close(self) -> None:
         """Close once what is buffered has left."""
         self._transport.close()
-
-    def close_after_peer(self) -> None:
-        """Send the end of the stream, and drop what still comes until the peer ends it too.
-
-        A socket that is closed with bytes unread resets the connection, and the reset overtakes
-        what was written last: the peer would never read why. Bounded by
-        ``DISCARDED_BYTES_MAX``, and in time by the owner, with ``abort``.
-        """
-        if self._transport.is_closing():
-            return
-        self._discarding = True
-        self._discard_to = self.received_bytes + DISCARDED_BYTES_MAX
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        self._transport.resume_reading()
 
     def abort(self) -> None:
         """Drop the connection at once."""

@@ -106,12 +106,13 @@ class NameRegistry:
         held = self._held.get(claim.name)
         if held is not None and (held.port, held.tag) != (port, claim.tag):
             same = hmac.compare_digest(held.secret, claim.secret)
-            if not same or claim.since_us < held.since_us:
-                port.send(Claimed(claim.tag, False))
+            replaced = same and claim.since_us < held.since_us  # by its own later connection
+            if not same or replaced:
+                port.send(Claimed(claim.tag, False, replaced))
                 return
             held.port.send(Evict(held.tag))
         self._held[claim.name] = Holder(claim.secret, port, claim.tag, claim.since_us)
-        port.send(Claimed(claim.tag, True))
+        port.send(Claimed(claim.tag, True, False))
 
     def release(self, port: Port, message: Release) -> None:
         """A session ended. Without effect when another one holds the name by now."""

@@ -85,7 +85,7 @@ class Claims:
             return
         if not message.granted:
             del self._claims[message.tag]
-            if claim.granted:
+            if claim.granted or message.replaced:
                 # Another instance was heard first after a home's death; or this is a ghost.
                 claim.on_replaced()
             else:

@@ -40,6 +40,8 @@ BOOT_LOCK_S: Final = 20.0
 """How long a new home waits for the locks of the one before, which the kernel is ending."""
 ORPHAN_EXIT_S: Final = 1.5
 """Invariant "Nobody outlives the supervisor": gone within 2 s."""
+VIOLATION_WAIT_S: Final = 2.0
+"""docs/protocol.md, section 5: how long a peer that broke the protocol is still read from."""
 FINISH_S: Final = 1.0
 """For commits that run in threads, or wait for a checkpoint, when the worker ends."""
 BOOT_FAILED: Final = 3
@@ -165,7 +167,9 @@ class _Worker:
                 run_in_thread=(
                     self._stores.run_in_thread if settings.store.durability == "power" else None
                 ),
-                timing=Timing(ping_after_s=settings.server.keepalive_s),
+                timing=Timing(
+                    ping_after_s=settings.server.keepalive_s, violation_wait_s=VIOLATION_WAIT_S
+                ),
                 slow_reader_timeout_s=settings.server.slow_reader_timeout_s,
             )
         )

@@ -41,6 +41,8 @@ HOME_SLICE_S: Final = 0.005
 HELD_S: Final = 0.001
 """When to look again at a partition whose commits a checkpoint holds."""
 FAILED_RETRY_S: Final = 0.1
+LONG_TURN_S: Final = 0.05
+"""A turn that nobody should ever have to wait for: it is logged, if it is the longest so far."""
 log = logging.getLogger("relay.worker")
 
 
@@ -89,23 +91,29 @@ class Turn:
         self._flusher = flusher
         self._catchup = catchup
         self._wakes_at = float("inf")
+        self.longest_s = 0.0
         self.flush_links: Callable[[], None] = _nothing
         """Writes what the bus has queued; the mesh's, once there is one."""
         wakeup.bind(self.run)
 
     def run(self) -> None:
         """Do one turn. Raises nothing."""
+        began = self._clock()
         try:
-            self._run()
+            self._run(began)
         except Exception:
             # A bug of ours must not end the loop's work for everybody; it is loud in the log. What
             # the turn had still to do is done in the next one.
             log.exception("turn_failed")
             self._wakeup.begun()
             self._wake_at(self._clock() + FAILED_RETRY_S)
+        took_s = self._clock() - began
+        if took_s > self.longest_s:
+            self.longest_s = took_s
+            if took_s > LONG_TURN_S:
+                log.warning("long_turn", extra={"turn_ms_max": round(took_s * 1000, 1)})
 
-    def _run(self) -> None:
-        now = self._clock()
+    def _run(self, now: float) -> None:
         self._schedule.run(now)
         self._run_home(now)
         # What asked for a turn up to here, the steps that follow do. Another one is needed only

@@ -1,0 +1,1 @@
+"""Fuzzing: ``make fuzz`` looks for inputs that break a promise. See docs/reliability.md."""

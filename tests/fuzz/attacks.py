@@ -1,0 +1,233 @@
+"""What hostile connections do: each attack alone, or all mixed at random.
+
+An attack is a step of a visitor that has got as far as the attack's stage. The runner repeats it
+until the server ends the connection, and then comes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import msgpack
+
+from relay import limits
+from relay.wire.cipher import RecordType, padded_size
+from relay.wire.envelopes import ClientEnvelope, Hello, History, Join, Leave, Send, Who, pack
+from relay.wire.frames import FrameType, header
+from tests.fuzz.visitor import Visitor
+
+HONEST_ROOM: Final = "honest"
+"""Attackers may follow it, and not read; nobody but the honest pair sends into it."""
+SHARED: Final = [f"shared-{n}" for n in range(4)]
+BURST_BYTES: Final = 262_144
+
+
+class Stage(IntEnum):
+    """How far a visitor gets before it attacks."""
+
+    SOCKET = 0
+    HANDSHAKE = 1
+    LOGIN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One way to hurt a server."""
+
+    name: str
+    stage: Stage
+    step: Callable[[Visitor], Awaitable[None]]
+    what: str
+    """In a few words, for a table."""
+    again: bool = True
+    """False: a new connection for each step."""
+
+
+def _burst(visitor: Visitor, content: bytes) -> Awaitable[None]:
+    size = padded_size(len(content) + 1) + limits.FRAME_HEADER_BYTES + limits.TAG_BYTES
+    return visitor.record(*[content] * max(1, BURST_BYTES // size))
+
+
+# --- envelopes ------------------------------------------------------------------------------------
+async def _garbage(visitor: Visitor) -> None:
+    await _burst(visitor, b"\x91\x63" * 1023)
+
+
+async def _nested(visitor: Visitor) -> None:
+    """As many arrays in arrays as a record takes."""
+    envelope = msgpack.packb([99, *[[[[[[[[]]]]]]]] * 23])
+    await _burst(visitor, envelope * (limits.RECORD_CONTENT_BYTES_MAX // len(envelope)))
+
+
+async def _old_counters(visitor: Visitor) -> None:
+    """Spend counters, and then repeat them: the dearest to look up are long ago."""
+    if not visitor.counter:
+        for start in range(1, 3001, 600):
+            sends = [Send(visitor.room, n, 0, "", b"x") for n in range(start, start + 600)]
+            await visitor.say(*sends)
+        visitor.counter = 3000
+    chance = visitor.chance
+    for _ in range(4):
+        first = chance.randrange(1, 2000)
+        await visitor.say(*[Send(visitor.room, first + n, 0, "", b"x") for n in range(1000)])
+
+
+async def _joins(visitor: Visitor) -> None:
+    logs = [f"j{visitor.chance.getrandbits(70):x}" for _ in range(1000)]
+    await visitor.say(*[Join(n + 1, log, None, 0, 0) for n, log in enumerate(logs)])
+    await visitor.say(*[Leave(n + 1, log) for n, log in enumerate(logs)])
+
+
+async def _batches(visitor: Visitor) -> None:
+    """As many sends as a record takes, small and large in turn."""
+    first = visitor.counter + 1
+    visitor.counter += 1002
+    await visitor.say(*[Send(visitor.room, first + n, 0, "", b"") for n in range(1000)])
+    for n in (1000, 1001):
+        await visitor.say(Send(visitor.room, first + n, 0, "", bytes(limits.BODY_BYTES_MAX)))
+
+
+async def _rooms(visitor: Visitor) -> None:
+    logs = [f"n{visitor.chance.getrandbits(100):x}" for _ in range(500)]
+    await visitor.say(*[Send(log, 1, 0, "", b"x") for log in logs])
+
+
+async def _requests(visitor: Visitor) -> None:
+    """Ask for much, and read nothing of it."""
+    if not visitor.counter:
+        visitor.counter = 1000
+        await visitor.say(*[Send(visitor.room, n, 0, "", bytes(40)) for n in range(1, 1001)])
+        await visitor.say(Join(1, visitor.room, None, 0, 0))
+        visitor.stop_reading()
+    room = visitor.room
+    asked = [Who(2, room) if n % 4 else History(3, room, False, 0, 1000) for n in range(1000)]
+    await visitor.say(*asked)
+
+
+async def _unread(visitor: Visitor) -> None:
+    """Follow the honest pair with all of its history, and never read."""
+    visitor.stop_reading()
+    await visitor.say(Join(1, HONEST_ROOM, None, 0, 10_000))
+    await asyncio.sleep(5.0)
+
+
+async def _control(visitor: Visitor) -> None:
+    pings = [(RecordType.PING, b"p" * 64)] * 500
+    await visitor.raw_records(*pings, *[(RecordType.PONG, b"")] * 500)
+
+
+# --- connections ----------------------------------------------------------------------------------
+async def _silent(visitor: Visitor) -> None:
+    await visitor.ended(30.0)
+
+
+async def _half(visitor: Visitor) -> None:
+    """A record of which nearly everything comes, and then nothing."""
+    await visitor.write(header(FrameType.RECORD, limits.RECORD_BODY_BYTES_MAX) + bytes(69_000))
+    await visitor.ended(30.0)
+
+
+async def _half_key(visitor: Visitor) -> None:
+    await visitor.write(header(FrameType.CLIENT_KEY, 4096) + bytes(4000))
+    await visitor.ended(30.0)
+
+
+async def _slow_login(visitor: Visitor) -> None:
+    for byte in visitor.connection.seal(visitor.hello(), 0.0):
+        await visitor.write(bytes((byte,)))
+        await asyncio.sleep(0.5)
+
+
+async def _names(visitor: Visitor) -> None:
+    """A handshake and a login, for a name that nobody has; nothing more."""
+    await visitor.log_in()
+
+
+async def _ghosts(visitor: Visitor) -> None:
+    """Logins of eight instances, each of which replaces itself again and again."""
+    number = visitor.chance.randrange(8)
+    hello = Hello(f"ghost-{number}", bytes(16), bytes((number,)) * 8, "", "hostile")
+    await visitor.log_in(pack(hello))
+    await visitor.ended(2.0)
+
+
+async def _rubbish(visitor: Visitor) -> None:
+    await visitor.write(visitor.chance.randbytes(visitor.chance.randrange(1, 70_000)))
+    await visitor.ended(0.2)
+
+
+# --- at random ------------------------------------------------------------------------------------
+def _any_operation(visitor: Visitor) -> ClientEnvelope:
+    chance = visitor.chance
+    log = chance.choice([*SHARED, visitor.room])
+    match chance.randrange(8):
+        case 0:
+            return Join(
+                1, chance.choice([log, HONEST_ROOM]), None, 0, chance.choice([0, 5, 10_001])
+            )
+        case 1:
+            epoch = chance.choice([bytes(8), chance.randbytes(8)])
+            return Join(2, log, epoch, chance.randrange(2**40), 0)
+        case 2:
+            return Leave(3, log)
+        case 3:
+            return Who(4, log)
+        case 4:
+            seq = chance.choice([0, 1, 100, 2**63 - 1])
+            return History(5, log, chance.random() < 0.5, seq, chance.choice([0, 1, 1000, 65_535]))
+        case _:
+            if log == visitor.room:
+                visitor.counter += 1
+                counter = visitor.counter
+            else:
+                counter = chance.choice([1, 2, 3, 2**63 - 1])
+            size = chance.choice([0, 1, 100, 5000])
+            return Send(log, counter, chance.choice([0, 0, 0, 3]), "text/plain", bytes(size))
+
+
+async def _operations(visitor: Visitor) -> None:
+    """Legal ones, some with values that are refused."""
+    count = visitor.chance.choice([1, 1, 10, 200])
+    await visitor.say(*[_any_operation(visitor) for _ in range(count)])
+    await asyncio.sleep(visitor.chance.choice([0, 0.01, 0.1]))
+
+
+async def _damaged(visitor: Visitor) -> None:
+    """An illegal operation after legal ones."""
+    good = [_any_operation(visitor) for _ in range(visitor.chance.randrange(20))]
+    bad = bytearray(pack(_any_operation(visitor)))
+    for _ in range(visitor.chance.randrange(1, 4)):
+        bad[visitor.chance.randrange(len(bad))] = visitor.chance.randrange(256)
+    await visitor.record(b"".join(map(pack, good)) + bytes(bad))
+    await visitor.ended(0.2)
+
+
+ATTACKS: Final = {
+    attack.name: attack
+    for attack in (
+        Attack("garbage", Stage.LOGIN, _garbage, "records of 1,023 unknown operations"),
+        Attack("nested", Stage.LOGIN, _nested, "unknown operations full of nested arrays"),
+        Attack("old-counters", Stage.LOGIN, _old_counters, "sends that are stored long since"),
+        Attack("joins", Stage.LOGIN, _joins, "joining and leaving 1,000 rooms"),
+        Attack("batches", Stage.LOGIN, _batches, "records full of sends"),
+        Attack("rooms", Stage.LOGIN, _rooms, "a new room with each send"),
+        Attack("requests", Stage.LOGIN, _requests, "1,000 requests a record, nothing read"),
+        Attack("unread", Stage.LOGIN, _unread, "members that never read", again=False),
+        Attack("control", Stage.LOGIN, _control, "pings and pongs"),
+        Attack("silent", Stage.SOCKET, _silent, "silent sockets", again=False),
+        Attack("half-records", Stage.HANDSHAKE, _half, "records without their end", again=False),
+        Attack("half-keys", Stage.SOCKET, _half_key, "handshakes without their end", again=False),
+        Attack("slow-logins", Stage.HANDSHAKE, _slow_login, "a login byte by byte", again=False),
+        Attack("names", Stage.HANDSHAKE, _names, "logins, each with a new name", again=False),
+        Attack(
+            "ghosts", Stage.HANDSHAKE, _ghosts, "instances that replace themselves", again=False
+        ),
+        Attack("rubbish", Stage.SOCKET, _rubbish, "random bytes", again=False),
+        Attack("operations", Stage.LOGIN, _operations, "random operations"),
+        Attack("damaged", Stage.LOGIN, _damaged, "random illegal operations", again=False),
+    )
+}

@@ -1,0 +1,148 @@
+"""The client's state against a server that says anything, over the real wire."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Final, NamedTuple
+
+from hypothesis import strategies as st
+
+from relay.chat.entries import Cursor
+from relay.client.errors import ClientError, ServerBrokeProtocol
+from relay.client.events import State, StateChanged
+from relay.client.inbox import EVENTS_MAX
+from relay.errors import EnvelopeError
+from relay.limits import HISTORY_ON_JOIN_MAX, RECORD_CONTENT_BYTES_MAX
+from relay.wire import envelopes as wire
+from relay.wire.codes import CloseCode
+from relay.wire.envelopes import unpack_server
+from relay.wire.identity import fingerprint
+from relay.wire.phases import Phase
+from tests.client.peer import Link, server_key
+from tests.fuzz.inputs import contents
+from tests.fuzz.target import Target
+from tests.vectors.generate import TO_CLIENT
+
+
+class Say(NamedTuple):
+    """The server says the contents of some records, which arrive in one read."""
+
+    contents: list[bytes]
+
+
+class Call(NamedTuple):
+    """The program does something."""
+
+    name: str
+    log: str
+    number: int
+
+
+class Wait(NamedTuple):
+    """Time passes."""
+
+    seconds: float
+
+
+class End(NamedTuple):
+    """The server closes with a code; None: the connection is lost."""
+
+    code: int | None
+
+
+SAMPLES: Final = [wire.pack(one) for one in TO_CLIENT]
+calls: Final = ("send", "join", "resume", "leave", "who", "history", "take", "close", "dial")
+steps: Final = st.lists(
+    st.builds(
+        Say,
+        st.lists(st.sampled_from(SAMPLES) | contents(SAMPLES, "client"), min_size=1, max_size=3),
+    )
+    | st.builds(
+        Call,
+        st.sampled_from(calls),
+        st.sampled_from(("lobby", "LOBBY", "@ann", "x", "")),
+        st.sampled_from((0, 1, 7, 1000, 10_001, 2**63 - 1)),
+    )
+    | st.builds(Wait, st.sampled_from((0.1, 1.0, 6.0, 31.0, 100.0)))
+    | st.builds(End, st.none() | st.sampled_from((0, 1000, 1003, 2000, 2001, 65_535))),
+    max_size=15,
+)
+
+
+def _check(value: tuple[bool, list[Any]]) -> None:
+    """Only ClientError, where the program asks; what waits is bounded; it can always be ended."""
+    welcomed, todo = value
+    link = Link(expected_key=fingerprint(server_key().spki))
+    link.dial()
+    if welcomed:
+        link.say(wire.Welcome("alice", 0, 32_768, 1024, "peer"))
+    for token, step in enumerate(todo):
+        if isinstance(step, Say):
+            if link.server.phase is Phase.OPEN and link.state.connected:
+                _say(link, step.contents)
+        elif isinstance(step, Wait):
+            link.pass_time(step.seconds)
+        elif isinstance(step, End):
+            if step.code is None:
+                link.lose()
+            else:
+                link.end(step.code)
+        else:
+            with contextlib.suppress(ClientError):
+                _call(link, step, token)
+            link.run()
+        # One read may bring what one record holds beyond the bound.
+        assert len(link.state._traffic.inbox) <= EVENTS_MAX + 65_536
+        if link.close is not None and link.close.remote and link.close.code == CloseCode.PROTOCOL:
+            # The server was told that it broke the protocol: so is the program, whatever follows.
+            assert isinstance(link.state.error, ServerBrokeProtocol), link.state.error
+    link.state.close(link.now)
+    link.run()
+    link.pass_time(10.0)
+    assert link.condition() is State.CLOSED
+    link.taken()
+
+
+def _say(link: Link, contents: list[bytes]) -> None:
+    """Let records arrive in one read; what comes after a violation has no effect."""
+    logins = link.state.logins
+    contents = [content[:RECORD_CONTENT_BYTES_MAX] for content in contents]
+    for content in contents:
+        link.server.send(content, link.now)
+    link.run()
+    try:
+        unpack_server(contents[0])
+    except EnvelopeError:
+        assert link.state.logins == logins, "a login after a violation"
+        states = [event.state for event in link.taken() if isinstance(event, StateChanged)]
+        assert states[-1:] in ([], [State.CLOSED])
+
+
+def _call(link: Link, call: Call, token: int) -> None:
+    """Within what the faces let through: they check a program's arguments."""
+    state, log, number = link.state, call.log, call.number
+    if call.name == "send":
+        if state.has_room(1):
+            state.send(log, "text/plain", b"x", token)
+    elif call.name == "join":
+        state.join(log, None, min(number, HISTORY_ON_JOIN_MAX), token)
+    elif call.name == "resume":
+        state.join(log, Cursor(bytes(8), number), 0, token)
+    elif call.name == "leave":
+        state.leave(log, token)
+    elif call.name == "who":
+        state.who(log, token)
+    elif call.name == "history":
+        state.history(log, number % 2 == 0, number, 10, token)
+    elif call.name == "take":
+        link.taken()
+    elif call.name == "dial":
+        if state.connect_at is not None:
+            link.now = max(link.now, state.connect_at)
+            link.dial()
+    else:
+        state.close(link.now)
+
+
+client = Target("client", st.tuples(st.booleans(), steps), _check, examples=30)
+TARGETS: Final = (client,)

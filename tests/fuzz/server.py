@@ -1,0 +1,383 @@
+"""A whole server under attack, and an honest pair beside it: ``python -m tests.fuzz.server``.
+
+Each scenario is an attack of ``attacks`` alone, or ``mix``, all of them at random. First the pair
+talks alone, then beside processes that only burn the CPU time, then beside the attack. Printed: how
+long its messages took. Asserted: nothing of the pair is lost, doubled or reordered, neither of the
+two is cut off, and no worker is killed or replaced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import psutil
+
+from tests.fuzz.attacker import Orders
+from tests.fuzz.attacks import ATTACKS
+from tests.fuzz.honest import HonestPair
+from tests.support.cluster import ROOT, Relay
+
+MIX: Final = "mix"
+CONNECTIONS_MAX: Final = 256
+WORKERS: Final = 2
+PROCESS_S: Final = 60.0
+"""For an attacker to begin or to end."""
+ALONE_S: Final = 5.0
+"""For each attack when it is asked which of a mix breaks the promise by itself."""
+DEATHS: Final = frozenset({"child_killed", "child_exited", "worker_fenced", "boot_failed"})
+"""Log events that no attack may cause."""
+TURN_FIELD: Final = "turn_ms_max"
+"""A log line of the server that has it tells its longest turn so far."""
+BURNER: Final = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    for _ in range(1_000_000):
+        pass
+"""
+"""Nothing but CPU time, and not without us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is to do."""
+
+    name: str
+    attacks: tuple[str, ...]
+    seed: int
+    seconds: float
+    """Of the attack."""
+    compare_s: float = 0.0
+    """How long the pair talks alone, and how long beside burners. 0: not at all."""
+    connections: int = CONNECTIONS_MAX
+    processes: int = 2
+    """Of attackers, and of burners."""
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Row:
+    """What came of it."""
+
+    plan: Plan
+    calm: list[float] = field(default_factory=list)
+    """Seconds that each message took, sorted; likewise the two below."""
+    burned: list[float] = field(default_factory=list)
+    attacked: list[float] = field(default_factory=list)
+    turn_ms: float | None = None
+    """The longest turn of a worker; None: this server does not tell."""
+    killed: int = 0
+    """Workers that are not there any more."""
+    grown_mib: float = 0.0
+    """Memory of the workers: at its highest during the attack, less before it."""
+    steps: dict[str, int] = field(default_factory=dict)
+    """How often each attack was begun."""
+    cut_off: bool = False
+    """True when something was broken for the pair itself."""
+    findings: list[str] = field(default_factory=list)
+
+    @property
+    def begun(self) -> int:
+        """How many attacks were begun in all."""
+        return sum(count for name, count in self.steps.items() if name in ATTACKS)
+
+
+def part(sorted_s: list[float], of: float) -> str:
+    """Return a quantile in ms."""
+    if not sorted_s:
+        return "-"
+    return f"{sorted_s[min(len(sorted_s) - 1, int(of * len(sorted_s)))] * 1000:,.1f}"
+
+
+TITLES: Final = (
+    "attack", "p50 ms", "p99 ms", "max ms", "beside burners p99", "calm p99", "longest turn ms",
+    "workers killed", "MiB grown", "steps",
+)  # fmt: skip
+
+
+def cells(row: Row) -> list[str]:
+    """Return a row of the table."""
+    return [
+        row.plan.name,
+        part(row.attacked, 0.5),
+        part(row.attacked, 0.99),
+        "cut off" if row.cut_off else part(row.attacked, 1.0),
+        part(row.burned, 0.99),
+        part(row.calm, 0.99),
+        "-" if row.turn_ms is None else f"{row.turn_ms:.0f}",
+        str(row.killed),
+        f"{row.grown_mib:.0f}",
+        f"{row.begun:,}",
+    ]
+
+
+def markdown(values: list[str] | tuple[str, ...]) -> str:
+    """Return a line of a Markdown table."""
+    return "| " + " | ".join(values) + " |"
+
+
+# --- processes ------------------------------------------------------------------------------------
+class Attackers:
+    """The attacking processes. A context; nothing of them is left behind."""
+
+    def __init__(self, plan: Plan, port: int) -> None:
+        share = plan.connections // plan.processes
+        orders = [
+            Orders(port, list(plan.attacks), share, plan.seed + number, plan.seconds + PROCESS_S)
+            for number in range(plan.processes)
+        ]
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.fuzz.attacker", msgspec.json.encode(one).decode()],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            for one in orders
+        ]
+
+    def __enter__(self) -> Attackers:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                assert stream is not None
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+    async def begin(self) -> None:
+        """Wait until all are ready, and let them loose."""
+        for process in self._processes:
+            assert process.stdout is not None
+            line = await asyncio.wait_for(asyncio.to_thread(process.stdout.readline), PROCESS_S)
+            if line != "ready\n":
+                raise RuntimeError("an attacker could not begin; see its words above")
+        for process in self._processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+
+    async def end(self) -> dict[str, int]:
+        """Stop them; return how often each attack was done."""
+        total: dict[str, int] = {}
+        for process in self._processes:
+            assert process.stdin is not None
+            process.stdin.close()
+        for process in self._processes:
+            assert process.stdout is not None
+            text = await asyncio.wait_for(asyncio.to_thread(process.stdout.read), PROCESS_S)
+            if not text:
+                raise RuntimeError("an attacker failed; see its words above")
+            for name, count in json.loads(text).items():
+                total[name] = total.get(name, 0) + count
+        return total
+
+
+@contextlib.contextmanager
+def burners(count: int) -> Iterator[None]:
+    """Processes that do nothing but take CPU time."""
+    processes = [subprocess.Popen([sys.executable, "-c", BURNER]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+# --- one run --------------------------------------------------------------------------------------
+def memory(relay: Relay) -> int:
+    """Return the bytes in use by all the server's processes below the supervisor."""
+    total = 0
+    for child in relay.children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += child.memory_info().rss
+    return total
+
+
+async def highest(relay: Relay, found: list[int]) -> None:
+    """Keep the highest memory use in ``found``, until cancelled."""
+    while True:
+        found[0] = max(found[0], memory(relay))
+        await asyncio.sleep(0.2)
+
+
+def events(relay: Relay) -> Iterator[dict[str, object]]:
+    """Yield the server's log lines."""
+    for line in list(relay.log):
+        with contextlib.suppress(json.JSONDecodeError):
+            yield json.loads(line)
+
+
+def longest_turn_ms(log: Sequence[str]) -> float | None:
+    """Return the longest turn that is in a server's log, or None if there is none."""
+    told: list[float] = []
+    for line in log:
+        try:
+            value = json.loads(line).get(TURN_FIELD)
+        except ValueError:
+            continue
+        if isinstance(value, int | float):
+            told.append(value)
+    return max(told, default=None)
+
+
+async def attacked(plan: Plan, relay: Relay) -> Row:
+    """Run a plan against a server that serves; it is not stopped here."""
+    row = Row(plan)
+    pair = HonestPair(relay.address)
+    await pair.begin()
+    workers = set(relay.worker_pids())
+    try:
+        if plan.compare_s:
+            row.calm = await pair.talk(plan.compare_s)
+            with burners(plan.processes):
+                row.burned = await pair.talk(plan.compare_s)
+        before = memory(relay)
+        peak = [before]
+        with Attackers(plan, relay.port) as attackers:
+            await attackers.begin()
+            watching = asyncio.create_task(highest(relay, peak))
+            row.attacked = await pair.talk(plan.seconds)
+            row.steps = await attackers.end()
+            watching.cancel()
+        row.grown_mib = (peak[0] - before) / 2**20
+        await pair.end()
+    finally:
+        row.cut_off = bool(pair.faults)
+        row.findings += pair.faults
+    row.killed = len(workers - set(relay.worker_pids()))
+    if row.killed:
+        row.findings.append(f"{row.killed} workers are gone")
+    seen: set[str] = set()
+    for event in events(relay):
+        name = str(event.get("message", event.get("event")))
+        if (name in DEATHS or "exc_info" in event) and name not in seen:
+            seen.add(name)
+            row.findings.append(f"the server's log: {json.dumps(event)[:1500]}")
+    if not row.begun:
+        row.findings.append("no attack was done: the run proves nothing")
+    return row
+
+
+def run(plan: Plan) -> Row:
+    """Run a plan against a fresh server; return the row."""
+    with tempfile.TemporaryDirectory(prefix="relay-fuzz-") as folder:
+        relay = Relay(Path(folder) / "data", workers=WORKERS, settings=plan.settings)
+        try:
+            with relay:
+                row = asyncio.run(attacked(plan, relay))
+                turn_ms = longest_turn_ms(relay.log)
+        finally:
+            relay.kill()
+        row.turn_ms = longest_turn_ms(relay.log) or turn_ms
+    return row
+
+
+def plan_of(name: str, seed: int, seconds: float, compare_s: float = 0.0) -> Plan:
+    """Return the plan of a scenario."""
+    attacks = tuple(ATTACKS) if name == MIX else (name,)
+    return Plan(name, attacks, seed, seconds, compare_s)
+
+
+# --- for the fuzzer -------------------------------------------------------------------------------
+def mixes(seed: int, seconds: float) -> bool:
+    """Mix attacks at random for a while; print what came of it. True: a promise was broken.
+
+    Then each attack runs alone, to say which of them is enough.
+    """
+    began = time.monotonic()
+    row = run(plan_of(MIX, seed, seconds))
+    done = ", ".join(f"{count:,} {name}" for name, count in sorted(row.steps.items()))
+    print(
+        f"server: honest pair p50 {part(row.attacked, 0.5)} ms, p99 {part(row.attacked, 0.99)} ms,"
+        f" {len(row.attacked):,} messages in {time.monotonic() - began:.0f} s;"
+        f" longest turn {'not told' if row.turn_ms is None else f'{row.turn_ms:.0f} ms'}"
+    )
+    print(f"server: {done}", flush=True)
+    if not row.findings:
+        return False
+    print(f"\nFINDING in a whole server, seed {seed}")
+    for finding in row.findings:
+        print(f"  {finding}")
+    for name in ATTACKS:
+        alone = run(plan_of(name, seed, ALONE_S))
+        if alone.findings:
+            print(f"  alone enough: python -m tests.fuzz.server --scenario {name} --seed {seed}")
+    return True
+
+
+def leave_nothing_behind() -> None:
+    """End as by an exception when told to end: what was started is stopped."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def main() -> int:
+    """Parse the command line; return the exit status."""
+    leave_nothing_behind()
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz.server",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--scenario", choices=[*ATTACKS, MIX], action="append", help="repeatable; default: all"
+    )
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each attack")
+    parser.add_argument("--compare", type=float, default=5.0, help="seconds alone, and burning")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS_MAX)
+    parser.add_argument("--processes", type=int, default=2, help="of attackers, and of burners")
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--set", metavar="SECTION__KEY=VALUE", action="append", default=[])
+    given = parser.parse_args()
+    if not 1 <= given.processes <= given.connections <= CONNECTIONS_MAX:
+        parser.error(f"1 to {CONNECTIONS_MAX} connections, one for each process at least")
+    seed = secrets.randbelow(2**31) if given.seed is None else given.seed
+    print(f"seed {seed}\n")
+    print(markdown(TITLES))
+    print(markdown(["---"] * len(TITLES)), flush=True)
+    broken: list[Row] = []
+    for name in given.scenario or [*ATTACKS, MIX]:
+        plan = plan_of(name, seed, given.seconds, given.compare)
+        plan = Plan(
+            plan.name,
+            plan.attacks,
+            seed,
+            plan.seconds,
+            plan.compare_s,
+            given.connections,
+            given.processes,
+            dict(pair.split("=", 1) for pair in given.set),
+        )
+        row = run(plan)
+        print(markdown(cells(row)), flush=True)
+        if row.findings:
+            broken.append(row)
+    for row in broken:
+        print(f"\n{row.plan.name}: {ATTACKS[row.plan.name].what if row.plan.name != MIX else MIX}")
+        for finding in row.findings:
+            print(f"  {finding}")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

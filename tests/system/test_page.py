@@ -1,0 +1,256 @@
+"""Statements of docs/protocol.md about what a server does, each tried on a real one."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import TypeVar, cast
+
+import msgpack
+import pytest
+
+from relay.chat.entries import NO_EPOCH, GapReason
+from relay.wire import envelopes as wire
+from relay.wire.codes import CloseCode, ErrorCode
+from relay.wire.envelopes import Op
+from relay.wire.events import ApplicationData, ConnectionClosed
+from tests.support.cluster import Relay
+from tests.support.raw import RawClient
+
+Envelope = TypeVar("Envelope")
+LARGEST = 2**32 - 1
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Of one relay for all statements."""
+    with Relay(tmp_path_factory.mktemp("page") / "data") as running:
+        yield running.port
+
+
+@pytest.fixture
+def raw(port: int) -> Iterator[RawClient]:
+    """A client that is logged in."""
+    client = RawClient("127.0.0.1", port, f"raw-{secrets.token_hex(4)}")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def room() -> str:
+    return f"room-{secrets.token_hex(4)}"
+
+
+def next_of(raw: RawClient, kind: type[Envelope]) -> Envelope:
+    """Return the next envelope of a kind; what comes before it is passed over."""
+    return cast("Envelope", raw.wait(lambda envelope: isinstance(envelope, kind)))
+
+
+def refusal(raw: RawClient) -> tuple[int, int, int]:
+    """Return (request, code, arg) of the next ERROR."""
+    error = next_of(raw, wire.Error)
+    return error.request, error.code, error.arg
+
+
+def say(raw: RawClient, *fields: object) -> None:
+    raw.send_content(msgpack.packb(list(fields)))
+
+
+def ends_with(raw: RawClient, code: CloseCode) -> None:
+    with pytest.raises(ConnectionError, match=f"closed with {code.value}:"):
+        raw.wait(lambda _: False)
+
+
+# --- section 6: the rules for all envelopes -------------------------------------------------------
+@pytest.mark.parametrize("op", [0, 7, 33, 39, 45, 255, 256, 65_536, LARGEST])
+def test_an_unknown_operation_is_answered(raw: RawClient, room: str, op: int) -> None:
+    """Those of a server, too; and the connection goes on."""
+    say(raw, op, "whatever", [1, [2]])
+    assert refusal(raw) == (0, ErrorCode.UNKNOWN_OPERATION, op)
+    raw.join(room)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (Op.JOIN, 0, "lobby", None, 0, 0),
+        (Op.LEAVE, 0, "lobby"),
+        (Op.WHO, 0, "lobby"),
+        (Op.HISTORY, 0, "lobby", False, 0, 1),
+        (2**32,),
+        (-1,),
+        (7, *range(24)),
+        (7, {}),
+    ],
+)
+def test_a_violation(raw: RawClient, fields: tuple[object, ...]) -> None:
+    say(raw, *fields)
+    ends_with(raw, CloseCode.PROTOCOL)
+
+
+def test_a_bad_envelope_ends_the_connection_and_a_repeat_settles_the_rest(
+    port: int, room: str
+) -> None:
+    """Whatever became of the SEND before it: sent again it is stored once."""
+    secret, producer = secrets.token_bytes(16), secrets.token_bytes(8)
+    send = wire.Send(room, 1, 0, "text/plain", b"once")
+    name = f"raw-{secrets.token_hex(4)}"
+    raw = RawClient("127.0.0.1", port, name, producer, secret)
+    raw.send_content(wire.pack(send) + msgpack.packb([Op.WHO, 0, room]))
+    ends_with(raw, CloseCode.PROTOCOL)
+    raw.close()
+    again = RawClient("127.0.0.1", port, name, producer, secret)
+    again.say(send)
+    assert next_of(again, wire.Ack).seq == 1
+    again.say(wire.Join(1, room, None, 0, 10))
+    assert next_of(again, wire.EntryMessage).body == b"once"
+    assert next_of(again, wire.Live).seq == 1
+    again.close()
+
+
+# --- names ----------------------------------------------------------------------------------------
+BAD_DISPLAYS = ["x" * 65, " x", "x\x1b[2J", "e" + "\u0301" * 5, "\u0301e", "\ue000", "\u3164"]
+
+
+@pytest.mark.parametrize(
+    ("name", "display"), [("root", ""), ("a", ""), *(("ann-x", text) for text in BAD_DISPLAYS)]
+)
+def test_a_bad_name_or_display_name(port: int, name: str, display: str) -> None:
+    """NAME_INVALID with request 0, and a close NAME_REFUSED."""
+    seen: list[wire.ServerEnvelope] = []
+
+    class LoggingIn(RawClient):
+        def say(self, *envelopes: wire.ClientEnvelope) -> None:
+            (hello,) = envelopes
+            assert isinstance(hello, wire.Hello)
+            super().say(hello._replace(display=display))
+
+        def _contents(self) -> list[bytes]:
+            events = self.connection.events()
+            for event in events:
+                if isinstance(event, ApplicationData):
+                    seen.extend(wire.unpack_server(event.content))
+            for event in events:
+                if isinstance(event, ConnectionClosed):
+                    raise ConnectionError(f"closed with {event.code}")
+            return []
+
+    with pytest.raises(ConnectionError, match=f"closed with {CloseCode.NAME_REFUSED.value}"):
+        LoggingIn("127.0.0.1", port, name)
+    (error,) = seen
+    assert isinstance(error, wire.Error)
+    assert (error.request, error.code) == (0, ErrorCode.NAME_INVALID)
+
+
+@pytest.mark.parametrize("log", ["x", "UPPER CASE", "a/b", "../etc", "@a", "ä" * 16])
+def test_invalid_names_of_logs(raw: RawClient, log: str) -> None:
+    """JOIN and SEND check them; the others look whether such a log is joined."""
+    raw.say(wire.Join(1, log, None, 0, 0))
+    assert refusal(raw) == (1, ErrorCode.NAME_INVALID, 0)
+    raw.say(wire.Leave(2, log))
+    assert refusal(raw) == (2, ErrorCode.NOT_A_MEMBER, 0)
+    raw.say(wire.Who(3, log))
+    assert refusal(raw) == (3, ErrorCode.NOT_A_MEMBER, 0)
+    raw.say(wire.History(4, log, False, 0, 1))
+    assert refusal(raw) == (4, ErrorCode.NOT_A_MEMBER, 0)
+    raw.say(wire.Send(log, 1, 0, "", b""))
+    assert next_of(raw, wire.Refused).code == ErrorCode.NAME_INVALID
+
+
+def test_inboxes_are_reserved(raw: RawClient) -> None:
+    raw.say(wire.Join(1, "@alice", None, 0, 0))
+    assert refusal(raw)[1] == ErrorCode.NOT_SUPPORTED
+    raw.say(wire.Send("@alice", 1, 0, "", b""))
+    assert next_of(raw, wire.Refused).code == ErrorCode.NOT_SUPPORTED
+
+
+# --- joins, gaps, history -------------------------------------------------------------------------
+@pytest.mark.parametrize("epoch", [None, b"whatever"])
+def test_a_join_of_too_many(raw: RawClient, room: str, epoch: bytes | None) -> None:
+    raw.say(wire.Join(5, room, epoch, 0, 10_001))
+    assert refusal(raw) == (5, ErrorCode.BAD_REQUEST, 10_000)
+    raw.say(wire.Join(6, room, None, 0, 10_000))
+    assert next_of(raw, wire.Joined).request == 6
+
+
+def fill(raw: RawClient, room: str, count: int) -> bytes:
+    """Store entries; return their epoch."""
+    raw.say(*(wire.Send(room, n, 0, "text/plain", b"%d" % n) for n in range(1, count + 1)))
+    while (ack := next_of(raw, wire.Ack)).counter < count:
+        pass
+    return ack.epoch
+
+
+def test_a_page_of_too_many(raw: RawClient, room: str) -> None:
+    """More than 1000 counts as 1000; 0 is refused."""
+    fill(raw, room, 1001)
+    raw.join(room)
+    raw.say(wire.History(7, room, False, 0, 65_535))
+    page = next_of(raw, wire.Page)
+    assert 0 < len(page.entries) <= 1000
+    assert page.entries[-1].seq == 1001
+    assert not page.end
+    raw.say(wire.History(8, room, False, 0, 0))
+    assert refusal(raw)[:2] == (8, ErrorCode.BAD_REQUEST)
+
+
+def place(raw: RawClient, room: str, epoch: bytes, seq: int) -> tuple[wire.Joined, wire.Gap | None]:
+    """Join from a cursor; return JOINED and the GAP, if one comes before LIVE."""
+    raw.say(wire.Join(1, room, epoch, seq, 0))
+    joined = next_of(raw, wire.Joined)
+    gap = raw.wait(lambda envelope: isinstance(envelope, wire.Gap | wire.Live))
+    if isinstance(gap, wire.Gap):
+        return joined, gap
+    return joined, None
+
+
+def test_start_is_the_cursor_of_the_join_and_the_gap_says_the_rest(
+    raw: RawClient, room: str
+) -> None:
+    epoch = fill(raw, room, 3)
+    forged = b"forged.."
+    for cursor, to, reason in (
+        ((epoch, 2), None, None),
+        ((NO_EPOCH, 1), None, None),
+        ((epoch, 99), (epoch, 3), GapReason.AHEAD),
+        ((forged, 99), (NO_EPOCH, 0), GapReason.EPOCH),
+        ((forged, 1), (NO_EPOCH, 0), GapReason.EPOCH),
+    ):
+        joined, gap = place(raw, room, *cursor)
+        assert (joined.start_epoch, joined.start_seq) == cursor
+        if to is None:
+            assert gap is None
+        else:
+            assert gap is not None
+            assert (gap.from_epoch, gap.from_seq) == cursor
+            assert (gap.to_epoch, gap.to_seq) == to
+            assert gap.reason == reason
+            if to[1] < 3:
+                entry = next_of(raw, wire.EntryMessage)
+                assert (entry.prev, entry.seq) == (to[1], to[1] + 1)
+            next_of(raw, wire.Live)
+        raw.say(wire.Leave(2, room))
+        next_of(raw, wire.Left)
+
+
+def test_a_log_without_entries_has_a_gap_to_nothing(raw: RawClient, room: str) -> None:
+    joined, gap = place(raw, room, b"forged..", 7)
+    assert (joined.head_epoch, joined.head_seq) == (NO_EPOCH, 0)
+    assert gap is not None
+    assert (gap.to_epoch, gap.to_seq) == (NO_EPOCH, 0)
+
+
+# --- sending --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", [1, 3, 4, 255])
+def test_other_kinds_are_not_supported(raw: RawClient, room: str, kind: int) -> None:
+    raw.say(wire.Send(room, 1, kind, "", b""))
+    refused = next_of(raw, wire.Refused)
+    assert (refused.code, refused.arg) == (ErrorCode.NOT_SUPPORTED, kind)
+    assert fill(raw, room, 1), "its counter is free"
+
+
+def test_a_content_type_is_relayed_as_it_is(raw: RawClient, room: str) -> None:
+    text = "\x1b[2J\0\r\n"
+    raw.join(room)
+    raw.say(wire.Send(room, 1, 0, text, b""))
+    assert next_of(raw, wire.EntryMessage).content_type == text

@@ -1,0 +1,163 @@
+"""Statements of docs/protocol.md that no table makes: each against the code that keeps it."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay import limits
+from relay.chat import names
+from relay.client.state import LOGIN_S
+from relay.wire.connection import CLOSE_DRAIN_BYTES_MAX
+from relay.wire.envelopes import CLIENT_SHAPES, LIST_ITEMS_MAX, SERVER_SHAPES
+
+ROOT = Path(__file__).parent.parent
+WORDS = " ".join((ROOT.parent / "docs" / "protocol.md").read_text(encoding="utf-8").split())
+HEX = re.compile(r"([0-9a-f]{2})*")
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        f"and {LOGIN_S:.0f} s more until WELCOME",
+        f"more than {CLOSE_DRAIN_BYTES_MAX // 1024**2} MiB",
+        f"more than {limits.HISTORY_ON_JOIN_MAX:,} is refused with `BAD_REQUEST`",
+        f"more than {limits.PAGE_ENTRIES_MAX} counts as {limits.PAGE_ENTRIES_MAX}",
+        f"An envelope has at most {limits.ENVELOPE_FIELDS_MAX} elements, the op counted",
+        f"{limits.ENVELOPE_FIELDS_MAX} elements from a client and {LIST_ITEMS_MAX} from a server",
+        f"has at most {limits.DISPLAY_NAME_CHARS_MAX} code points",
+        f"(and so at most {4 * limits.DISPLAY_NAME_CHARS_MAX} bytes)",
+        f"at most {names.COMBINING_IN_A_ROW_MAX} of those in succession",
+    ],
+)
+def test_numbers(sentence: str) -> None:
+    assert sentence in WORDS
+
+
+def test_every_reserved_handle_is_listed() -> None:
+    found = re.search(r"operator's are reserved: (.*?); a server MAY", WORDS)
+    assert found is not None
+    listed = re.findall(r"`([^`]+)`", found.group(1))
+    assert listed
+    assert all(map(names.is_reserved, listed))
+
+
+def test_every_refused_character_of_a_display_name_is_of_a_class_on_the_page() -> None:
+    found = re.search(
+        r"no character of the categories (.*?) \(by .*? of their own: (.*?)\. Two", WORDS
+    )
+    assert found is not None
+    categories = set(re.findall(r"\b[A-Z][a-z]\b", found.group(1)))
+    single: set[str] = set()
+    for first, last in re.findall(r"U\+([0-9A-F]+)(?: to U\+([0-9A-F]+))?", found.group(2)):
+        single |= set(map(chr, range(int(first, 16), int(last or first, 16) + 1)))
+    for point in range(0x110000):
+        char = chr(point)
+        named = unicodedata.category(char) in categories or char in single
+        assert names.is_display(f"a{char}b") is not named, hex(point)
+
+
+def test_a_request_number_is_one_or_more() -> None:
+    """0 only in ERROR, where it means none."""
+    for shape in (CLIENT_SHAPES | SERVER_SHAPES).values():
+        fields = list(shape.type.__annotations__)
+        if "request" in fields:
+            check = shape.checks[fields.index("request")]
+            assert check(1)
+            assert check(limits.U32_MAX)
+            assert check(0) is (shape.type.__name__ == "Error")
+
+
+# --- section 9: the shapes of the vectors ---------------------------------------------------------
+def load(name: str) -> dict[str, Any]:
+    """Parse as the least able parser does: every number a float of 64 bits."""
+
+    def number(text: str) -> int:
+        assert float(text) == int(text), f"{name}: {text} loses digits in other parsers"
+        return int(text)
+
+    def constant(text: str) -> None:
+        raise AssertionError(f"{name}: {text} is no JSON")
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        assert len(dict(pairs)) == len(pairs), f"{name}: a key twice"
+        return dict(pairs)
+
+    loaded: dict[str, Any] = json.loads(
+        (ROOT / "vectors" / f"{name}.json").read_text(encoding="utf-8"),
+        parse_int=number,
+        parse_constant=constant,
+        object_pairs_hook=once,
+    )
+    return loaded
+
+
+def is_hex(value: object) -> bool:
+    return isinstance(value, str) and HEX.fullmatch(value) is not None
+
+
+def test_shape_of_the_server_key() -> None:
+    key = load("server_key")
+    assert set(key) == {"n", "e", "d", "p", "q"}
+    assert all(re.fullmatch("[0-9a-f]+", value) for value in key.values())
+
+
+def test_shape_of_the_handshakes() -> None:
+    vector = load("handshake")
+    assert set(vector) == {"about", "handshakes"}
+    for one in vector["handshakes"]:
+        assert set(one) == {"name", "pow_bits", "fingerprint", "inputs", "frames", "schedule"}
+        assert set(one["frames"]) == {"f1", "f2", "f3", "f4"}
+        for part in ("inputs", "frames", "schedule"):
+            assert all(map(is_hex, one[part].values()))
+        assert {"session_key", "mlkem_seed"} <= set(one["inputs"])
+        assert {"x25519_shared", "mlkem_shared", "login_binding", "HS"} <= set(one["schedule"])
+
+
+@pytest.mark.parametrize("name", ["records", "key_update"])
+def test_shape_of_the_records(name: str) -> None:
+    vector = load(name)
+    assert set(vector) == {"about", "directions"}
+    assert [one["name"] for one in vector["directions"]] == ["client to server", "server to client"]
+    for one in vector["directions"]:
+        assert set(one) == {"name", "ap_0", "generations"}
+        for generation in one["generations"]:
+            assert set(generation) == {"ap", "key", "iv", "records"}
+            for record in generation["records"]:
+                assert set(record) == {"nonce", "type", "content", "frame"}
+                assert all(is_hex(record[part]) for part in ("nonce", "content", "frame"))
+                assert type(record["type"]) is int
+
+
+def is_value(value: object) -> bool:
+    """A VALUE of section 9."""
+    if isinstance(value, list):
+        return all(map(is_value, value))
+    if isinstance(value, dict):
+        ((kind, text),) = value.items()
+        if kind == "bin":
+            return is_hex(text)
+        return kind == "int" and type(text) is str and int(text) > 2**53 - 1
+    return value is None or type(value) in (bool, str, int)
+
+
+def test_shape_of_the_envelopes() -> None:
+    vector = load("envelopes")
+    assert set(vector) == {"about", "envelopes"}
+    large = 0
+    for one in vector["envelopes"]:
+        assert set(one) == {"name", "op", "fields", "packed"}
+        assert is_value(one["fields"])
+        assert is_hex(one["packed"])
+        large += '{"int": "9223372036854775807"}' in json.dumps(one["fields"])
+    assert large, "the largest counter is among them"
+
+
+def test_shape_of_what_was_drawn() -> None:
+    for values in load("randomised").values():
+        assert all(map(is_hex, values))
