@@ -67,9 +67,9 @@ def connect_writer(path: Path, *, create: bool) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     connection = _open(path, flags)
     try:
+        check_format(connection, path)  # first: what follows changes a file
         pragma(connection, "journal_mode=WAL")
         pragma(connection, "wal_autocheckpoint=0")
-        check_format(connection, path)
     except apsw.Error as error:
         connection.close(True)
         raise translated(error, path) from error
