@@ -15,7 +15,7 @@ import msgspec
 import setproctitle
 
 from relay.chat.partition import PARTITIONS
-from relay.server import logs
+from relay.server import logs, recovery
 from relay.server.supervisor import listener, runtime_directory
 from relay.server.supervisor.supervisor import Plant, Supervisor
 from relay.settings import WORKERS_MAX, Settings
@@ -56,6 +56,9 @@ def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
     directory = DataDirectory(Path(settings.store.data).expanduser().absolute())
     lock = directory.lock()
 
+    boot_id = _boot_id()
+    recovery.recover(directory, boot_id, settings.store.durability, lock.close)
+
     # 2. Sockets. The port is bound here, so that it survives every worker.
     runtime = runtime_directory.prepare(settings.server.runtime, directory.path)
     listeners = listener.bind_all(settings.server.bind)
@@ -83,7 +86,7 @@ def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
             data=directory.path,
             runtime=runtime,
             key_path=directory.path / KEY_FILE,
-            boot_id=_BOOT_ID.read_text(encoding="ascii").strip(),
+            boot_id=boot_id,
             partitions=PARTITIONS,
             worker_main=_worker_main,
             agent_main=_agent_main,
@@ -94,6 +97,16 @@ def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
     code = supervisor.run()
     runtime_directory.clean_up(runtime)
     return code
+
+
+def _boot_id() -> str:
+    """Return what tells one start of the kernel from the next; nothing where it is hidden."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not ASCII"
+        log.warning("boot_id_unknown", extra={"path": str(_BOOT_ID), "reason": reason})
+        return ""
 
 
 def _worker_main(context: WorkerContext) -> int:

@@ -13,6 +13,7 @@ from typing import Final, Self
 
 from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
+from relay.store.lock import closed_cleanly, read_note
 
 FORMAT: Final = f"relay data directory, format 1, partitions {PARTITIONS}\n"
 FORMAT_BYTES_MAX: Final = 1024
@@ -71,6 +72,18 @@ class DataDirectory:
         """Return the path of a partition's lock file."""
         assert 0 <= partition < PARTITIONS
         return self._logs / f"{partition:02}.lock"
+
+    def unclean_partitions(self) -> list[int]:
+        """Return the partitions that exist and are not just as their last writer closed them."""
+        return [index for index in range(PARTITIONS) if self._is_unclean(index)]
+
+    def _is_unclean(self, index: int) -> bool:
+        path, lock = self.partition_path(index), self.lock_path(index)
+        wal = path.with_name(f"{path.name}-wal")
+        pending = wal.exists() and wal.stat().st_size > 0
+        if closed_cleanly(lock, path):
+            return pending
+        return pending or path.exists() or read_note(lock) is not None
 
     def lock(self) -> DirectoryLock:
         """Lock the directory for this process, not for its children.

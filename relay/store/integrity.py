@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 import apsw
 
@@ -15,8 +16,8 @@ from relay.chat.partition import partition_of
 from relay.store.generation import read_meta
 from relay.store.schema import SEQ_BITS, SEQ_MASK, TABLES, rows
 
-OPCODES_BETWEEN_LOOKS = 10_000
-ENTRIES_BETWEEN_LOOKS = 1000
+OPCODES_BETWEEN_LOOKS: Final = 10_000
+ENTRIES_BETWEEN_LOOKS: Final = 1000
 
 
 class CheckUnfinished(Exception):
@@ -86,10 +87,11 @@ def _check_logs(connection: apsw.Connection, partition: int | None) -> None:
         ("an epoch", "SELECT 1 FROM epoch WHERE log_id NOT IN (SELECT id FROM log)"),
         ("a producer", "SELECT 1 FROM producer WHERE log_id NOT IN (SELECT id FROM log)"),
         ("the epoch of a log", "SELECT 1 FROM log WHERE id NOT IN (SELECT log_id FROM epoch)"),
-        ("the file's generation", f"SELECT 1 FROM epoch WHERE generation > {newest}"),
     ):
-        if rows(connection, f"{condition} LIMIT 1"):
+        if rows(connection, condition):
             raise _Damaged(f"{what} is of another moment than the rest")
+    if rows(connection, "SELECT 1 FROM epoch WHERE generation > ?", (newest,)):
+        raise _Damaged("the file's generation is of another moment than the rest")
 
 
 def _check_entries(
@@ -123,13 +125,15 @@ def _check_entries(
                 raise _Damaged(f"the record of a sender in log {name} is older than its entries")
             try:
                 unpack(packed)
-            except Exception:
+            except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
                 raise _Damaged(f"entry {seq} of log {name} cannot be read") from None
     finally:
         cursor.close(True)
-    for what, table, column in (("an epoch", "epoch", "first_seq"), ("a sender", "producer", "seq")):
-        found = rows(connection, f"SELECT log_id, max({column}) FROM {table} GROUP BY log_id")
-        for log_id, seq in found:
+    for what, query in (
+        ("an epoch", "SELECT log_id, max(first_seq) FROM epoch GROUP BY log_id"),
+        ("a sender", "SELECT log_id, max(seq) FROM producer GROUP BY log_id"),
+    ):
+        for log_id, seq in rows(connection, query):
             if seq > ends[log_id]:
                 raise _Damaged(f"{what} of log {logs[log_id][0]} is newer than its entries")
 

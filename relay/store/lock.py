@@ -7,8 +7,8 @@ The lock file also says which file the partition was (inode, and the inode's cha
 often it had been opened: a file whose WAL was deleted after a crash knows of fewer times. The
 change time of a restored copy differs from the noted one even when it was written over the old
 file (``cp``), with the old times (``cp -p``, ``tar``, ``rsync -t``): no program can set it. While a
-checkpoint changes the file, the lock file's own change time stands in for it: the note tells when it
-was written. A harmless change (chmod, a new hard link, another file system) looks like a copy, too.
+checkpoint changes the file, the lock file's own change time stands in for it: the note has the time
+of its writing. A harmless change (chmod, a new hard link, another file system) looks like a copy, too.
 The answer to doubt is a check of the whole file and a new epoch, which costs no reader an entry.
 """
 
@@ -43,7 +43,7 @@ class Note(NamedTuple):
 
 
 def read_note(path: Path) -> Note | None:
-    """Read the note in a lock file, also while another process holds the lock; None: there is none."""
+    """Read the note in a lock file, whoever holds the lock; None: there is none."""
     try:
         with path.open("rb") as file:
             return _parsed(file.read(NOTE_BYTES))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -54,7 +53,9 @@ def open_first(
     connection = connect_writer(path, create=True)
     try:
         doubt = (
-            _refuse_torn(connection, path, index) or doubt or _cut_off(connection, path, index, host)
+            _refuse_torn(connection, path, index)
+            or doubt
+            or _cut_off(connection, path, index, host)
         )
         if doubt is not None and pragma(connection, "user_version"):
             _refuse_damaged(connection, path, doubt, check)
@@ -90,8 +91,8 @@ def open_again(
 def advice(path: Path) -> str:
     """What a person can do about a file that is refused."""
     return (
-        f"restore {path.stem}.* from one backup, or move all of {path.parent}/{path.stem}.* away: "
-        "the rooms in it then begin anew (docs/operations.md, Backup)"
+        f"restore all of {path.with_suffix('')}.* from one backup, or move them away and let its "
+        "rooms begin anew"
     )
 
 
@@ -168,8 +169,8 @@ def _refuse_torn(
 
 def _torn(path: Path) -> StoreCorrupt:
     return StoreCorrupt(
-        f"{path} and {path.name}-wal are of different moments, as in a copy that was taken while "
-        f"the server ran: {advice(path)}"
+        f"{path} and its WAL are of different moments, as in a copy of a running server: "
+        f"{advice(path)}"
     )
 
 
@@ -192,17 +193,15 @@ def _cut_off(
 
 
 def _refuse_damaged(connection: apsw.Connection, path: Path, doubt: str, check: Check) -> None:
-    began = time.monotonic()
-    extra: dict[str, object] = {"path": str(path), "reason": doubt}
-    log.info("partition_check_began", extra=extra)
+    extra = {"path": str(path), "reason": doubt}
+    log.debug("partition_check", extra=extra)
     try:
         found = damage(
             connection, unpack=check.unpack, partition=check.partition, limit_s=check.limit_s
         )
     except CheckUnfinished:
-        # Only while the server runs: at its start there is no limit.
+        # Only while the server runs: before it serves there is no limit.
         log.warning("partition_check_unfinished", extra=extra)
         return
     if found is not None:
         raise StoreCorrupt(f"{path} is damaged ({found}): {advice(path)}")
-    log.info("partition_check_ended", extra={**extra, "seconds": round(time.monotonic() - began, 3)})

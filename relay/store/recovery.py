@@ -1,4 +1,4 @@
-"""Before the server serves: open every partition that was not closed cleanly, however long it takes.
+"""Before the server serves: open every partition that was not closed cleanly.
 
 A worker that opens partitions has a loop that must not stand still. After this it finds only files
 that were closed cleanly, unless something happens to them while the server runs.
@@ -11,23 +11,16 @@ import secrets
 import time
 from typing import Final
 
-from relay.chat.partition import PARTITIONS
 from relay.store.directory import DataDirectory
 from relay.store.errors import NotTheWriter, StoreCorrupt, StoreError
 from relay.store.generation import Durability, Host
 from relay.store.group import Pack, UnpackContent
-from relay.store.lock import closed_cleanly
 from relay.store.sqlite import SqlitePartition
 
 LOCK_S: Final = 20.0
 """How long to wait for a worker of the last run, which the kernel is ending."""
 RETRY_S: Final = 0.02
 log = logging.getLogger("relay.store")
-
-
-def unclean_partitions(directory: DataDirectory) -> list[int]:
-    """Return the partitions that exist and are not just as their last writer closed them."""
-    return [index for index in range(PARTITIONS) if _is_unclean(directory, index)]
 
 
 def recover(
@@ -46,7 +39,7 @@ def recover(
         NotTheWriter: another process holds one of them.
     """
     refused = []
-    for index in unclean_partitions(directory):
+    for index in directory.unclean_partitions():
         deadline = time.monotonic() + LOCK_S
         while True:
             try:

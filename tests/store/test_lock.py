@@ -74,7 +74,9 @@ def test_a_late_note_does_not_reach_another_file(tmp_path: Path) -> None:
     assert (tmp_path / "next").read_bytes() == b""
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\n", b"1", b"x y z", b"\xff" * 64, b"1 2 3 4", b"1 2 3 4 new"])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\n", b"1", b"x y z", b"\xff" * 64, b"1 2 3 4", b"1 2 3 4 new"]
+)
 def test_a_note_that_cannot_be_read_is_a_doubt(tmp_path: Path, garbage: bytes) -> None:
     file = tmp_path / "00.sqlite"
     file.touch()
