@@ -15,6 +15,7 @@ import msgspec
 import setproctitle
 
 from relay.chat.partition import PARTITIONS
+from relay.errors import StartError
 from relay.server import logs, recovery
 from relay.server.supervisor import listener, runtime_directory
 from relay.server.supervisor.supervisor import Plant, Supervisor
@@ -39,10 +40,15 @@ def check(settings: Settings) -> None:
         listener.parse_bind(bind)
 
 
-def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
+def start(
+    settings: Settings, announce: Callable[[list[str]], None], *, new_identity: bool = False
+) -> int:
     """Run the server until it is told to stop. Returns the exit code.
 
-    ``announce`` is called once, when every worker serves, with the addresses as clients write them.
+    Args:
+        settings: of the server.
+        announce: called once, when every worker serves, with the addresses as clients write them.
+        new_identity: make a key though there are messages, for a key that is lost.
 
     Raises:
         UsageError, StartError: it cannot run; the message says what to do.
@@ -55,6 +61,7 @@ def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
     # 1. The data directory first: who holds its lock may clean up behind a dead run.
     directory = DataDirectory(Path(settings.store.data).expanduser().absolute())
     lock = directory.lock()
+    _check_identity(directory, new_identity)
 
     boot_id = _boot_id()
     recovery.recover(directory, boot_id, settings.store.durability, lock.close)
@@ -97,6 +104,22 @@ def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
     code = supervisor.run()
     runtime_directory.clean_up(runtime)
     return code
+
+
+def _check_identity(directory: DataDirectory, new_identity: bool) -> None:
+    """Raise StartError if a key would be made that nobody asked for."""
+    path = directory.path / KEY_FILE
+    there = os.path.lexists(path)
+    if new_identity and there:
+        raise StartError(
+            f"--new-identity: {path} exists; move it away first, or start without the flag"
+        )
+    if not there and directory.holds_messages and not new_identity:
+        raise StartError(
+            f"data directory {directory.path} holds messages, but its key {KEY_FILE} is missing: "
+            "restore it from a backup; if it is lost, start once with --new-identity, and every "
+            "client will have to accept the new key"
+        )
 
 
 def _boot_id() -> str:

@@ -8,14 +8,17 @@ often it had been opened: a file whose WAL was deleted after a crash knows of fe
 change time of a restored copy differs from the noted one even when it was written over the old
 file (``cp``), with the old times (``cp -p``, ``tar``, ``rsync -t``): no program can set it. While a
 checkpoint changes the file, the lock file's own change time stands in for it: the note has the time
-of its writing. A harmless change (chmod, a new hard link, another file system) looks like a copy, too.
-The answer to doubt is a check of the whole file and a new epoch, which costs no reader an entry.
+of its writing. A harmless change (chmod, a new hard link, another file system) looks like a copy,
+too. The answer to doubt is a check of the whole file and a new epoch, which costs no reader an
+entry.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 import time
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
@@ -45,10 +48,15 @@ class Note(NamedTuple):
 def read_note(path: Path) -> Note | None:
     """Read the note in a lock file, whoever holds the lock; None: there is none."""
     try:
-        with path.open("rb") as file:
-            return _parsed(file.read(NOTE_BYTES))
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # it may be a pipe
     except OSError:
         return None
+    try:
+        return _parsed(os.pread(fd, NOTE_BYTES, 0))
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def closed_cleanly(path: Path, file: Path) -> bool:
@@ -149,8 +157,14 @@ def _identity(file: Path) -> tuple[int, int]:
 def _locked(path: Path) -> int:
     try:
         while True:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+            fd = os.open(
+                path,
+                os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
+                FILE_MODE,
+            )
             try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise StoreUnavailable(f"{path} is not a regular file: remove it")
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Somebody may have deleted the file meanwhile: then this is a lock on nothing.
                 if path.stat().st_ino == os.fstat(fd).st_ino:
@@ -164,6 +178,9 @@ def _locked(path: Path) -> int:
     except BlockingIOError as error:
         raise NotTheWriter(f"{path} is locked by another process") from error
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise StoreUnavailable(f"{path} is a symbolic link: remove it") from error
         raise StoreUnavailable(
-            f"{path}: {error.strerror}: the data directory must be writable"
+            f"{path}: {error.strerror}: the data directory must be writable, and its file system "
+            "must have locks (flock)"
         ) from error

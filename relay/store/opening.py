@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,11 +18,11 @@ from typing import Final, NamedTuple
 import apsw
 
 from relay.store import generation, pairing
-from relay.store.errors import StoreCorrupt, StoreError
+from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.generation import Begun, Durability, Host, read_meta
 from relay.store.integrity import CheckUnfinished, damage
 from relay.store.lock import PartitionLock
-from relay.store.schema import connect_writer, create_tables, pragma, rows, translated
+from relay.store.schema import advice, connect_writer, create_tables, pragma, rows, translated
 
 SYNCHRONOUS: Final[dict[Durability, str]] = {"process": "NORMAL", "power": "FULL"}
 log = logging.getLogger("relay.store")
@@ -88,14 +89,6 @@ def open_again(
         raise
 
 
-def advice(path: Path) -> str:
-    """What a person can do about a file that is refused."""
-    return (
-        f"restore all of {path.with_suffix('')}.* from one backup, or move them away and let its "
-        "rooms begin anew"
-    )
-
-
 def _begin(
     connection: apsw.Connection,
     path: Path,
@@ -131,13 +124,16 @@ def _begin(
 def _refuse_missing(path: Path, lock: PartitionLock) -> None:
     """SQLite would make a new file, and delete the WAL of the one that is gone."""
     try:
-        if path.stat().st_size:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreCorrupt(f"{path} is not a regular file: move it away")
+        if status.st_size:
             return
         what = "is empty"
     except FileNotFoundError:
         what = "is missing"
     except OSError as error:
-        raise StoreError(f"{path}: {error.strerror}") from error
+        raise StoreUnavailable(f"{path}: {error.strerror}") from error
     if pairing.wal_bytes(path):
         raise StoreCorrupt(f"{path} {what}, though its WAL is there: {advice(path)}")
     if lock.read_note() is not None:

@@ -142,7 +142,7 @@ def read_wal_index(path: Path) -> WalIndex | None:
     """
     size = _INDEX_HEADER.size
     try:
-        with path.with_name(f"{path.name}-shm").open("rb") as file:
+        with _beside(path, "-shm").open("rb") as file:
             data = file.read(2 * size + 4)
     except OSError:
         return None
@@ -166,7 +166,13 @@ def wal_salts(path: Path) -> bytes:
 
 def wal_path(path: Path) -> Path:
     """Return the path of a file's WAL."""
-    return path.with_name(f"{path.name}-wal")
+    return _beside(path, "-wal")
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """As SQLite does: where the file is that a symbolic link leads to."""
+    real = path.resolve()
+    return real.with_name(f"{real.name}{suffix}")
 
 
 def wal_bytes(path: Path) -> int:

@@ -62,6 +62,6 @@ def recover(
                 refused.append(str(error))
             except StoreError as error:
                 extra = {"partition": index, "reason": str(error)}
-                log.warning("partition_not_recovered", extra=extra)
+                log.info("partition_not_recovered", extra=extra)
             break
     return refused

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,6 +16,7 @@ from typing import Final, NamedTuple
 import apsw
 
 from relay.chat.entries import NO_EPOCH, Head, Submission
+from relay.fsync import sync_directory
 from relay.store import generation, pairing
 from relay.store.committed import Committed
 from relay.store.errors import StoreError
@@ -121,7 +121,7 @@ class SqlitePartition:
                 connection, Committed(connection), ProducerExpiry(connection), begun.generation
             )
             if created:
-                _sync_directory(self.path.parent)
+                sync_directory(self.path.parent)
             self._lock.note(self.path, self._opening, "open")
             self._doubt = None
         return self._opened
@@ -239,12 +239,3 @@ class SqlitePartition:
     def _wal_grew(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self.wal_pages = pages
         return apsw.SQLITE_OK
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -350,7 +350,7 @@ def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ("error", "kind", "says"),
     [
         (apsw.FullError, StoreFull, "no space left"),
-        (apsw.CorruptError, StoreCorrupt, "restore it from a backup"),
+        (apsw.CorruptError, StoreCorrupt, "from one backup"),
         (apsw.NotADBError, StoreCorrupt, "damaged"),
         (apsw.ReadOnlyError, StoreUnavailable, "writable for the user that runs Relay"),
         (apsw.CantOpenError, StoreUnavailable, "writable for the user that runs Relay"),

@@ -41,7 +41,10 @@ def agent_main(context: AgentContext) -> int:
     forbid_inspection()
     try:
         self_test()
-        key = load_or_create_key(context.key_path, context.settings.server.key_bits)
+        bits = context.settings.server.key_bits
+        # Only the first agent makes one: a key that vanished while the server ran is lost.
+        create = not context.expected_fingerprint
+        key = load_or_create_key(context.key_path, bits, create=create)
         name = fingerprint(key.spki)
         if context.expected_fingerprint not in ("", name):
             raise StartError(
@@ -60,13 +63,15 @@ def agent_main(context: AgentContext) -> int:
     return 0
 
 
-def load_or_create_key(path: Path, bits: int) -> PrivateKey:
-    """Load the server's key; at the first start, generate it.
+def load_or_create_key(path: Path, bits: int, *, create: bool = True) -> PrivateKey:
+    """Load the server's key; with ``create``, generate it if there is none.
 
     Raises:
-        StartError: the file may not or cannot be used.
+        StartError: the file may not or cannot be used, or is not there.
     """
     data = read_key_file(path)
+    if data is None and not create:
+        raise StartError(f"key file {path} is gone; put it back")
     if data is None:
         key = generate_private_key(secrets.token_bytes, bits)
         create_key_file(path, key.to_pem())
