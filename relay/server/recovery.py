@@ -52,9 +52,8 @@ def recover(
     _, status = os.waitpid(child.pid, 0)
     how = process.Exit(os.waitstatus_to_exitcode(status))
     if refused:
-        # One line for all: the others differ in the number of the file.
         more = f" ({len(refused)} partitions are refused)" if len(refused) > 1 else ""
-        for line in refused:
+        for line in refused[1:]:
             log.error("partition_refused", extra={"reason": line})
         raise StartError(refused[0] + more)
     if how.code != 0:

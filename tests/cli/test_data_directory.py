@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from relay.server.key_files import create_key_file
 from relay.store.directory import DataDirectory
 from tests.cli.test_serve import refused
 from tests.support.cluster import Relay, wait_until
+from tests.support.hubs import server_key
 from tests.support.logs import BOB, append, die, message, open_partition
 
 BIND = ("--bind", "127.0.0.1:0")
@@ -120,7 +122,7 @@ def test_what_is_no_file_stays_as_it_is(
     path = data / name
     path.unlink(missing_ok=True)
     if name != "server.key":
-        (data / "server.key").touch(0o600)  # the messages have their key
+        create_key_file(data / "server.key", server_key().to_pem())
     try:
         put(path)
     except PermissionError:
