@@ -11,14 +11,13 @@ Bytes in, bytes out: what the bytes mean is the key agent's business.
 from __future__ import annotations
 
 import errno
-import grp
 import os
-import pwd
 import stat
 from pathlib import Path
 from typing import Final
 
 from relay.errors import StartError
+from relay.file_access import open_to_others
 from relay.fsync import sync_directory
 
 KEY_FILE_BYTES_MAX: Final = 65_536
@@ -69,36 +68,10 @@ def _check_access(path: Path, status: os.stat_result) -> None:
             f"{os.geteuid()}; chown it"
         )
     mode = stat.S_IMODE(status.st_mode)
-    group = mode & stat.S_IRWXG
-    if mode & stat.S_IRWXO or (
-        group and (group & stat.S_IXGRP or not _group_is_ours_alone(status.st_gid))
-    ):
+    if open_to_others(status) or mode & stat.S_IXGRP:
         raise StartError(
             f"key file {path} is open to others (mode {mode:04o}); run: chmod 600 {path}"
         )
-
-
-def _group_is_ours_alone(gid: int) -> bool:
-    """Tell whether nobody but this process's user can be in a group that it is in.
-
-    That is so for a group without a name (a container's fsGroup), and for the group that many
-    systems make for each user, with the user's own name.
-    """
-    if gid == 0 or gid not in {os.getegid(), *os.getgroups()}:
-        return False
-    try:
-        group = grp.getgrgid(gid)
-    except KeyError:
-        return True
-    try:
-        user = pwd.getpwuid(os.geteuid())
-    except KeyError:
-        return False
-    return (
-        group.gr_gid == user.pw_gid
-        and group.gr_name == user.pw_name
-        and set(group.gr_mem) <= {user.pw_name}
-    )
 
 
 def create_key_file(path: Path, data: bytes) -> None:

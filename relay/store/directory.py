@@ -16,6 +16,7 @@ from typing import Final, Self
 
 from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
+from relay.file_access import open_to_others
 from relay.fsync import sync_directory
 from relay.store.lock import closed_cleanly, read_note
 
@@ -23,7 +24,6 @@ FORMAT: Final = f"relay data directory, format 1, partitions {PARTITIONS}\n"
 FORMAT_BYTES_MAX: Final = 1024
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
-OTHERS: Final = 0o077
 ADVICE: Final = "put that right, or name another directory with --data"
 
 
@@ -198,7 +198,7 @@ def _make_private(path: Path) -> None:
             f"{os.geteuid()}: run: chown -R {os.geteuid()} {where} "
             "(or run as that user, or name a new directory in it with --data)"
         )
-    if not mode & OTHERS:
+    if not open_to_others(status):
         return
     if made:
         raise StartError(

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,34 @@ def test_open_to_others(tmp_path: Path, what: str, mode: int) -> None:
     subprocess.run(command, shell=True, check=True)  # noqa: S602 - as a person pastes it
     assert path.stat().st_mode & 0o777 == 0o700
     DataDirectory(data)
+
+
+OPEN = """
+import os, sys
+from pathlib import Path
+from relay.store.directory import DataDirectory
+os.setgroups([int(group) for group in sys.argv[2:]])
+os.setgid(54321)
+os.setuid(54321)
+DataDirectory(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+@pytest.mark.parametrize("member", [True, False])
+def test_open_to_a_group_of_which_we_are_the_only_member(member: bool) -> None:
+    """As Kubernetes leaves a volume with fsGroup."""
+    with tempfile.TemporaryDirectory() as volume:
+        Path(volume).chmod(0o755)
+        data = Path(volume) / "data"
+        DataDirectory(data)
+        for path in (data, data / "logs", data / "format"):
+            os.chown(path, 54321, 54322)
+            path.chmod(0o2770 if path.is_dir() else 0o660)
+        command = [sys.executable, "-c", OPEN, str(data), *(["54322"] if member else [])]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (ended.returncode == 0) is member, ended.stderr
+        assert member or "is open to others (mode 2770)" in ended.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
@@ -178,7 +207,7 @@ sys.exit(main())
 
 def test_a_first_start_without_hard_links_and_without_a_boot_id(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    command = [sys.executable, "-c", WITHOUT, "serve", "--data", data, *BIND]
+    command = [sys.executable, "-c", WITHOUT, "serve", "--data", str(data), *BIND]
     new_epochs = []
     for number in range(2):
         with subprocess.Popen(

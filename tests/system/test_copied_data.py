@@ -22,8 +22,8 @@ def copied(suffix: str, data: Path, copy: Path) -> None:
 
 
 def prepared(data: Path, copy: Path) -> Path:
-    (copy / "logs").mkdir(parents=True)
-    copy.chmod(0o700)
+    for directory in (copy, copy / "logs"):
+        directory.mkdir(mode=0o700)
     for name in ("format", "server.key"):
         shutil.copy2(data / name, copy / name)
     return copy
@@ -45,11 +45,13 @@ def test_a_copy_taken_under_traffic_is_refused(tmp_path: Path) -> None:
 
         def checkpoints_pass() -> None:
             """Wait until the WAL has started over, and again: only then is a pair surely torn."""
-            seen = {wal_salts(path)}
-            wait_until(
-                lambda: seen.add(wal_salts(path)) or len(seen) > CHECKPOINTS,
-                "checkpoints under traffic",
-            )
+            seen: set[bytes] = set()
+
+            def enough() -> bool:
+                seen.add(wal_salts(path))
+                return len(seen) > CHECKPOINTS
+
+            wait_until(enough, "checkpoints under traffic")
 
         thread = threading.Thread(target=talk)
         thread.start()
