@@ -1,4 +1,4 @@
-"""Partitions that were not closed cleanly are opened before any worker exists, in a child process.
+"""Partitions that were not closed cleanly are examined before any worker exists, by a child.
 
 The supervisor must not load SQLite, and a worker's loop must not stand still while a large file is
 read. A start after a clean stop forks nothing here.
@@ -29,7 +29,7 @@ def recover(
     durability: Durability,
     close_in_child: Callable[[], None],
 ) -> None:
-    """Open and close what is not clean. Returns when it is, and at once if there is nothing.
+    """Check what may not be what its last writer left. Returns at once if all is clean.
 
     Raises:
         StartError: a partition is torn or damaged; the message says what to do.

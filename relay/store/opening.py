@@ -49,15 +49,10 @@ def open_first(
         StoreError: it cannot be opened.
     """
     _refuse_missing(path, lock)
-    doubt = lock.doubt(path)
-    index = pairing.read_wal_index(path)
+    index = pairing.read_wal_index(path)  # before SQLite makes it anew
     connection = connect_writer(path, create=True)
     try:
-        doubt = (
-            _refuse_torn(connection, path, index)
-            or doubt
-            or _cut_off(connection, path, index, host)
-        )
+        doubt = _doubt(connection, path, lock, host, index)
         if doubt is not None and pragma(connection, "user_version"):
             _refuse_damaged(connection, path, doubt, check)
         return connection, _begin(connection, path, lock, host, durability, doubt)
@@ -67,6 +62,24 @@ def open_first(
     except BaseException:
         connection.close(True)
         raise
+
+
+def needs_check(path: Path, lock: PartitionLock, host: Host) -> bool:
+    """Tell whether ``open_first`` would check the whole file. Makes the WAL index anew.
+
+    Raises:
+        StoreCorrupt: it is torn.
+        StoreError: it cannot be opened.
+    """
+    _refuse_missing(path, lock)
+    index = pairing.read_wal_index(path)
+    connection = connect_writer(path, create=False)
+    try:
+        return _doubt(connection, path, lock, host, index) is not None
+    except apsw.Error as error:
+        raise translated(error, path) from error
+    finally:
+        connection.close(True)
 
 
 def open_again(
@@ -138,6 +151,21 @@ def _refuse_missing(path: Path, lock: PartitionLock) -> None:
         raise StoreCorrupt(f"{path} {what}, though its WAL is there: {advice(path)}")
     if lock.read_note() is not None:
         raise StoreCorrupt(f"{path} {what}, though its lock file knows it: {advice(path)}")
+
+
+def _doubt(
+    connection: apsw.Connection,
+    path: Path,
+    lock: PartitionLock,
+    host: Host,
+    index: pairing.WalIndex | None,
+) -> str | None:
+    """Return why this may not be what the last writer left; raise StoreCorrupt if it is torn."""
+    return (
+        _refuse_torn(connection, path, index)
+        or lock.doubt(path)
+        or _cut_off(connection, path, index, host)
+    )
 
 
 def _refuse_torn(

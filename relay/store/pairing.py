@@ -142,7 +142,7 @@ def read_wal_index(path: Path) -> WalIndex | None:
     """
     size = _INDEX_HEADER.size
     try:
-        with _beside(path, "-shm").open("rb") as file:
+        with index_path(path).open("rb") as file:
             data = file.read(2 * size + 4)
     except OSError:
         return None
@@ -173,6 +173,11 @@ def _beside(path: Path, suffix: str) -> Path:
     """As SQLite does: where the file is that a symbolic link leads to."""
     real = path.resolve()
     return real.with_name(f"{real.name}{suffix}")
+
+
+def index_path(path: Path) -> Path:
+    """Return the path of a file's WAL index."""
+    return _beside(path, "-shm")
 
 
 def wal_bytes(path: Path) -> int:

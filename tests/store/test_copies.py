@@ -15,8 +15,9 @@ from relay.store.checkpoint import copy_pages, finish
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreCorrupt
 from relay.store.integrity import CheckUnfinished, damage
+from relay.store.recovery import recover
 from relay.store.sqlite import SqlitePartition
-from relay.wire.envelopes import unpack_content
+from relay.wire.envelopes import pack_entry, unpack_content
 from tests.support.logs import ALICE, BOB, append, die, message, messages, open_partition
 
 BODY = b"x" * 3000
@@ -429,3 +430,43 @@ def test_only_what_was_not_closed_cleanly_is_looked_at_before_a_start(tmp_path: 
     emptied(logs / WAL)
     (logs / MAIN).unlink()
     assert directory.unclean_partitions() == [0]
+
+
+def test_a_refused_partition_is_refused_again(tmp_path: Path) -> None:
+    """Opening it makes the WAL index anew: what that told must not be lost."""
+    directory = DataDirectory(tmp_path)
+    logs = directory.partition_path(0).parent
+    partition = open_partition(logs)
+    fill(partition, 1, 20)
+    partition.checkpoint_begins()
+    copy_pages(partition.path)
+    die(partition)
+    wal = logs / WAL
+    wal.write_bytes(wal.read_bytes()[: wal.stat().st_size // 2])
+    before = {path.name: path.read_bytes() for path in logs.iterdir()}
+    for _ in range(3):
+        (reason,) = recover(
+            directory,
+            boot_id="boot 1",
+            durability="process",
+            pack=pack_entry,
+            unpack_content=unpack_content,
+        )
+        assert "of different moments" in reason
+        assert {path.name: path.read_bytes() for path in logs.iterdir()} == before
+
+
+def test_a_killed_server_is_not_in_doubt(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path)
+    partition = open_partition(directory.partition_path(0).parent)
+    fill(partition, 1, 20)
+    die(partition)
+    refused = recover(
+        directory,
+        boot_id="boot 1",
+        durability="process",
+        pack=pack_entry,
+        unpack_content=unpack_content,
+    )
+    assert refused == []
+    assert directory.unclean_partitions() == [0]  # left to its worker
