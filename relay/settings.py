@@ -101,7 +101,10 @@ class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     data: Annotated[
         str,
-        Meta(description="The data directory. It holds the messages and the server's key."),
+        Meta(
+            pattern=r"\S",
+            description="The data directory. It holds the messages and the server's key.",
+        ),
     ] = field(default_factory=lambda: default_data_directory(os.environ))
     durability: Annotated[
         Literal["process", "power"],
@@ -318,6 +321,8 @@ def _expected(declaration: Declaration) -> str:
     if plain in (int, float):
         number = "a whole number" if plain is int else "a number"
         return f"{number} from {meta.ge} to {meta.le}"
+    if meta.pattern is not None:
+        return "a path"
     return "a list of one text or more" if _is_list(declaration.type) else "text"
 
 

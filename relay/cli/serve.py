@@ -39,10 +39,16 @@ log = logging.getLogger("relay.supervisor")
     metavar="FILE",
     help="A TOML file of settings.",
 )
+@click.option(
+    "--new-identity",
+    is_flag=True,
+    help="Make a new key for a data directory that has lost its own.",
+)
 @click.option("--check-config", is_flag=True, help="Check the settings and exit.")
 @click.option("--print-config", is_flag=True, help="Print every setting and its source, and exit.")
 def serve(
     config: Path | None,
+    new_identity: bool,
     check_config: bool,
     print_config: bool,
     workers: str | None,
@@ -77,7 +83,7 @@ def serve(
     if check_config:
         print("The settings are right.")
         return 0
-    return start(loaded.settings, _announce)
+    return start(loaded.settings, _announce, new_identity=new_identity)
 
 
 def _announce(addresses: list[str]) -> None:

@@ -1,5 +1,10 @@
 """Key files: access is checked before they are read, and they appear whole or not at all.
 
+A key may be a symbolic link, as Kubernetes mounts its Secrets: what counts is the file that it
+leads to. That must be ours or root's, and readable for nobody else. A group is nobody else if this
+process is the only one that can be in it: Kubernetes gives each file of a volume to the group
+``fsGroup``, a number without a name, and makes it readable and writable for it, at every start.
+
 Bytes in, bytes out: what the bytes mean is the key agent's business.
 """
 
@@ -12,6 +17,8 @@ from pathlib import Path
 from typing import Final
 
 from relay.errors import StartError
+from relay.file_access import open_to_others
+from relay.fsync import sync_directory
 
 KEY_FILE_BYTES_MAX: Final = 65_536
 """A PEM file of 8192 bits has 6.4 KB."""
@@ -21,17 +28,20 @@ def read_key_file(path: Path) -> bytes | None:
     """Return the content of a key file, or None when there is no such file.
 
     Raises:
-        StartError: a symbolic link, not a regular file, of another owner, open to others,
-            unreadable, empty or too large. The message says what to do.
+        StartError: a link that leads nowhere, not a regular file, of another owner, open to
+            others, unreadable, empty or too large. The message says what to do.
     """
     try:
         # NONBLOCK: a pipe in the key's place must not stop the start.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise StartError(
+                f"key file {path} is a symbolic link to {path.readlink()}, which is not there; "
+                "mount or restore the key, or remove the link"
+            ) from None
         return None
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise StartError(f"key file {path} is a symbolic link; put the file there") from None
         raise StartError(f"key file {path} cannot be read: {error.strerror}") from None
     try:
         _check_access(path, os.fstat(fd))
@@ -43,7 +53,7 @@ def read_key_file(path: Path) -> bytes | None:
     finally:
         os.close(fd)
     if not data:
-        raise StartError(f"key file {path} is empty; restore it, or remove it to get a new key")
+        raise StartError(f"key file {path} is empty; restore it from a backup")
     if len(data) > KEY_FILE_BYTES_MAX:
         raise StartError(f"key file {path} is too large to be a key")
     return data
@@ -52,13 +62,13 @@ def read_key_file(path: Path) -> bytes | None:
 def _check_access(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise StartError(f"key file {path} is not a regular file")
-    if status.st_uid != os.geteuid():
+    if status.st_uid not in (os.geteuid(), 0):
         raise StartError(
             f"key file {path} belongs to uid {status.st_uid}, the server runs as "
             f"{os.geteuid()}; chown it"
         )
-    if status.st_mode & 0o077:
-        mode = stat.S_IMODE(status.st_mode)
+    mode = stat.S_IMODE(status.st_mode)
+    if open_to_others(status) or mode & stat.S_IXGRP:
         raise StartError(
             f"key file {path} is open to others (mode {mode:04o}); run: chmod 600 {path}"
         )
@@ -71,21 +81,36 @@ def create_key_file(path: Path, data: bytes) -> None:
         StartError: it cannot be written, or exists by now.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.new")
+    step = "create"
     try:
         partial.unlink(missing_ok=True)  # of a dead run that had our process id
         fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
         try:
-            os.link(partial, path)  # unlike a rename, it fails where a file exists
+            with os.fdopen(fd, "wb") as file:
+                step = "write"
+                file.write(data)
+                file.flush()
+                step = "fsync"
+                os.fsync(fd)
+            step = "link"
+            _publish(partial, path)
         finally:
-            partial.unlink()
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+            partial.unlink(missing_ok=True)
+        step = "fsync of its directory"
+        sync_directory(path.parent)
     except OSError as error:
-        raise StartError(f"key file {path} cannot be written: {error.strerror}") from None
+        raise StartError(f"key file {path} cannot be written ({step}): {error.strerror}") from None
+
+
+def _publish(partial: Path, path: Path) -> None:
+    """Give a complete file its name, if no file has it."""
+    try:
+        os.link(partial, path)  # unlike a rename, it fails where a file exists
+    except FileExistsError:
+        raise
+    except OSError:
+        # vfat, some network file systems and containers have no hard links. Nobody comes between:
+        # the directory is ours alone, and so is its lock.
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+        partial.rename(path)

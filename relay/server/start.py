@@ -15,7 +15,7 @@ import setproctitle
 
 from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
-from relay.server import inherited, logs
+from relay.server import inherited, logs, recovery
 from relay.server.context import AGENT_SOCKET, AgentContext, WorkerContext
 from relay.server.metrics import WORKER
 from relay.server.supervisor import listener, runtime_directory
@@ -50,10 +50,15 @@ def check(settings: Settings) -> None:
         listener.parse_bind(bind)
 
 
-def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
+def start(
+    settings: Settings, announce: Callable[[list[str]], None], *, new_identity: bool = False
+) -> int:
     """Run the server until it is asked to stop. Returns the exit code.
 
-    ``announce`` is called once, when every worker serves, with the addresses as clients write them.
+    Args:
+        settings: of the server.
+        announce: called once, when every worker serves, with the addresses as clients write them.
+        new_identity: make a key though there are messages, for a key that is lost.
 
     Raises:
         UsageError, StartError: it cannot run; the message says what to do.
@@ -61,10 +66,10 @@ def start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
     inherited.reset()
     logs.set_up(settings.log)
     with logs.stderr_to_log():
-        return _start(settings, announce)
+        return _start(settings, announce, new_identity)
 
 
-def _start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
+def _start(settings: Settings, announce: Callable[[list[str]], None], new_identity: bool) -> int:
     setproctitle.setproctitle("relay: supervisor")
 
     # 1. The data directory first: whoever holds its lock may clean up after a dead run.
@@ -73,6 +78,10 @@ def _start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
     listeners: tuple[socket.socket, ...] = ()
     runtime: RuntimeDirectory | None = None
     try:
+        _check_identity(directory, new_identity)
+        boot_id = _boot_id()
+        recovery.recover(directory, boot_id, settings.store.durability, lock.close)
+
         # 2. Sockets. The port is bound here, so that it survives every worker.
         runtime = runtime_directory.prepare(_runtime(settings), directory.path)
         listeners = listener.bind_all(settings.server.bind)
@@ -95,7 +104,7 @@ def _start(settings: Settings, announce: Callable[[list[str]], None]) -> int:
         gc.freeze()
         supervisor = Supervisor(
             SupervisorConfig(
-                roles=_roles(settings, listeners, directory.path, runtime.path),
+                roles=_roles(settings, listeners, directory.path, runtime.path, boot_id),
                 listeners=listeners,
                 partitions=PARTITIONS,
                 heartbeat_timeout_s=settings.server.worker_timeout_s,
@@ -145,10 +154,13 @@ def _absolute(setting: str, text: str) -> Path:
 
 
 def _roles(
-    settings: Settings, listeners: tuple[socket.socket, ...], data: Path, runtime: Path
+    settings: Settings,
+    listeners: tuple[socket.socket, ...],
+    data: Path,
+    runtime: Path,
+    boot_id: str,
 ) -> tuple[Role, ...]:
     """Return the table of processes that a server consists of."""
-    boot_id = _BOOT_ID.read_text(encoding="ascii").strip()
 
     def run_agent(launch: Launch) -> int:
         return _agent_main(
@@ -201,6 +213,32 @@ def _roles(
             metrics=WORKER,
         ),
     )
+
+
+def _check_identity(directory: DataDirectory, new_identity: bool) -> None:
+    """Raise StartError if a key would be made that nobody asked for."""
+    path = directory.path / KEY_FILE
+    there = os.path.lexists(path)
+    if new_identity and there:
+        raise StartError(
+            f"--new-identity: {path} exists; move it away first, or start without the flag"
+        )
+    if not there and directory.holds_messages and not new_identity:
+        raise StartError(
+            f"data directory {directory.path} holds messages, but its key {KEY_FILE} is missing: "
+            "restore it from a backup; if it is lost, start once with --new-identity, and every "
+            "client will have to accept the new key"
+        )
+
+
+def _boot_id() -> str:
+    """Return what tells one start of the kernel from the next; nothing where it is hidden."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not ASCII"
+        log.warning("boot_id_unknown", extra={"path": str(_BOOT_ID), "reason": reason})
+        return ""
 
 
 def _worker_main(context: WorkerContext) -> int:

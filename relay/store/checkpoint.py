@@ -11,14 +11,16 @@ Nothing here knows of an event loop: ``run`` awaits only what ``run_in_thread`` 
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import apsw
 
+from relay.store import pairing
 from relay.store.errors import StoreError
-from relay.store.schema import connect_writer, rows, translated
+from relay.store.schema import connect_writer, pragma, rows, translated
 
 PAGE_BYTES: Final = 4096
 WAL_PAGES_MAX: Final = 8 * 1024 * 1024 // PAGE_BYTES
@@ -30,6 +32,7 @@ READERS_WAIT_MS: Final = 50
 """How long commits are held, at most, for a reader inside the WAL. Ours read for less than 1 ms."""
 log = logging.getLogger("relay.store")
 
+Result = TypeVar("Result")
 RunInThread = Callable[[Callable[[], "Progress"]], Awaitable["Progress"]]
 
 
@@ -138,7 +141,10 @@ def copy_pages(path: Path) -> Progress:
 
 
 def finish(path: Path) -> Progress:
-    """Copy the rest, and wait for readers inside the WAL. The caller holds commits.
+    """Copy the rest, wait for readers inside the WAL, and start it over. The caller holds commits.
+
+    The last commit in the WAL and the first one in the next tell that they belong together
+    (``pairing``).
 
     Raises:
         StoreError: the file cannot be read or written.
@@ -149,13 +155,30 @@ def finish(path: Path) -> Progress:
 def _checkpoint(path: Path, mode: int) -> Progress:
     connection = connect_writer(path, create=False)
     try:
-        connection.set_busy_timeout(READERS_WAIT_MS)
         # A connection that has read nothing yet does not know the WAL, and silently does nothing.
         rows(connection, "SELECT count(*) FROM meta")
-        return Progress(*connection.wal_checkpoint(mode=mode))
+        if mode == apsw.SQLITE_CHECKPOINT_PASSIVE:
+            connection.set_busy_timeout(READERS_WAIT_MS)
+            return Progress(*connection.wal_checkpoint(mode=mode))
+        # The checkpoint itself makes the first of the two commits durable; the second need not be.
+        pragma(connection, "synchronous=NORMAL")
+        row = _commit(connection, pairing.next_step)
+        connection.set_busy_timeout(READERS_WAIT_MS)
+        progress = Progress(*connection.wal_checkpoint(mode=mode))
+        if progress.complete:
+            wal = secrets.token_hex(pairing.ID_BYTES)
+            _commit(connection, lambda connection: pairing.start_wal(connection, wal, row))
+        return progress
     except apsw.BusyError:
         return NOTHING_COPIED
     except apsw.Error as error:
         raise translated(error, path) from error
     finally:
         connection.close(True)
+
+
+def _commit(connection: apsw.Connection, change: Callable[[apsw.Connection], Result]) -> Result:
+    connection.execute("BEGIN IMMEDIATE")
+    result = change(connection)
+    connection.execute("COMMIT")
+    return result

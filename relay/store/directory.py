@@ -6,13 +6,19 @@ Nothing here needs SQLite: the supervisor, which must not load it, uses this mod
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import shlex
+import stat
 from pathlib import Path
 from typing import Final, Self
 
 from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
+from relay.file_access import open_to_others
+from relay.fsync import sync_directory
+from relay.store.lock import closed_cleanly, read_note
 
 FORMAT: Final = f"relay data directory, format 1, partitions {PARTITIONS}\n"
 FORMAT_BYTES_MAX: Final = 1024
@@ -49,18 +55,24 @@ class DataDirectory:
         """Create the directory if there is none.
 
         Raises:
-            StartError: it cannot be created or used, or has another format.
+            StartError: it cannot be created or used, belongs to another user, is open to others,
+                or has another format.
         """
         self.path = path
         self._logs = path / "logs"
         try:
-            path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            _make_private(path)
             self._check_format()
-            self._logs.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+            _make_private(self._logs)
         except OSError as error:
             raise _unusable(path, error) from error
         if not os.access(path, os.W_OK | os.X_OK):
             raise StartError(f"data directory: {path}: not writable for this user: {ADVICE}")
+
+    @property
+    def holds_messages(self) -> bool:
+        """True if any partition was ever opened."""
+        return any(self._logs.glob("*.sqlite"))
 
     def partition_path(self, partition: int) -> Path:
         """Return the path of a partition's SQLite file."""
@@ -72,6 +84,19 @@ class DataDirectory:
         assert 0 <= partition < PARTITIONS
         return self._logs / f"{partition:02}.lock"
 
+    def unclean_partitions(self) -> list[int]:
+        """Return the partitions that exist and are not just as their last writer closed them."""
+        return [index for index in range(PARTITIONS) if self._is_unclean(index)]
+
+    def _is_unclean(self, index: int) -> bool:
+        path, lock = self.partition_path(index), self.lock_path(index)
+        real = path.resolve()  # it may be a symbolic link: SQLite's other files are where it leads
+        wal = real.with_name(f"{real.name}-wal")
+        pending = wal.exists() and wal.stat().st_size > 0
+        if closed_cleanly(lock, path):
+            return pending
+        return pending or path.exists() or read_note(lock) is not None
+
     def lock(self) -> DirectoryLock:
         """Lock the directory for this process, not for its children.
 
@@ -80,9 +105,16 @@ class DataDirectory:
         """
         path = self.path / "lock"
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+            fd = os.open(
+                path,
+                os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
+                FILE_MODE,
+            )
         except OSError as error:
             raise _unusable(path, error) from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise StartError(f"data directory: {path}: it is not a regular file: remove it")
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(fd, 0)
@@ -96,15 +128,22 @@ class DataDirectory:
             ) from error
         except OSError as error:
             os.close(fd)
-            raise _unusable(path, error) from error
+            raise StartError(
+                f"data directory: {path}: it cannot be locked (fcntl): {error.strerror}: put the "
+                "directory on a file system with locks"
+            ) from error
         return DirectoryLock(fd)
 
     def _check_format(self) -> None:
         path = self.path / "format"
         try:
-            with path.open("rb") as file:
-                found = file.read(FORMAT_BYTES_MAX).decode(errors="replace")
+            # NONBLOCK: a pipe in its place must not stop the start.
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
+            if path.is_symlink():
+                raise StartError(
+                    f"data directory: {path}: a symbolic link that leads nowhere: {ADVICE}"
+                ) from None
             if self._logs.exists():
                 raise StartError(
                     f"data directory {self.path} holds logs but no file named format: "
@@ -112,6 +151,12 @@ class DataDirectory:
                 ) from None
             self._write_format(path)
             return
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise StartError(f"data directory: {path}: it is not a regular file: {ADVICE}")
+            found = os.read(fd, FORMAT_BYTES_MAX).decode(errors="replace")
+        finally:
+            os.close(fd)
         if found != FORMAT:
             raise StartError(
                 f"data directory {self.path} has another format ({_first_line(found)}); this Relay "
@@ -131,7 +176,40 @@ class DataDirectory:
             raise
         finally:
             os.close(fd)
-        new.rename(path)
+        new.rename(path)  # nothing is there: looked at before, and only we may write here
+        sync_directory(self.path)
+
+
+def _make_private(path: Path) -> None:
+    """Make a directory unless it is there; refuse one that is not ours alone.
+
+    Raises:
+        StartError: it belongs to another user, or others may enter it.
+        OSError: it cannot be made.
+    """
+    made = not path.exists()
+    path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    status = path.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    where = shlex.quote(str(path))
+    if status.st_uid != os.geteuid():
+        raise StartError(
+            f"data directory: {path} belongs to uid {status.st_uid}, and this process runs as uid "
+            f"{os.geteuid()}: run: chown -R {os.geteuid()} {where} "
+            "(or run as that user, or name a new directory in it with --data)"
+        )
+    if not open_to_others(status):
+        return
+    if made:
+        raise StartError(
+            f"data directory: {path}: the file system does not keep it from others (mode "
+            f"{mode:04o} although it was made as 0700): mount it with umask=0077, or name a "
+            "directory on another one with --data"
+        )
+    raise StartError(
+        f"data directory: {path} is open to others (mode {mode:04o}): run: chmod 700 {where} "
+        "(under systemd: StateDirectoryMode=0700), or name a new directory in it with --data"
+    )
 
 
 def _unusable(path: Path, error: OSError) -> StartError:
@@ -140,6 +218,8 @@ def _unusable(path: Path, error: OSError) -> StartError:
         why = "it is not a directory"
     elif isinstance(error, NotADirectoryError):
         why = "it lies below something that is not a directory"
+    elif error.errno == errno.ELOOP:
+        why = "it is a symbolic link: remove it"
     else:
         why = error.strerror or str(error)
     return StartError(f"data directory: {where}: {why}: {ADVICE}")

@@ -26,7 +26,7 @@ class Host:
     """What the store needs to know of the machine it runs on."""
 
     boot_id: str
-    """Another one after each start of the kernel."""
+    """Another one after each start of the kernel. Empty: not known."""
     random_bytes: Callable[[int], bytes]
 
 
@@ -55,7 +55,7 @@ def begin(
 
     Args:
         connection: inside a transaction.
-        boot_id: the machine's.
+        boot_id: the machine's; empty when it is not known: then any crash may have been its.
         durability: of the commits that follow.
         doubt: why the file may not be the one that its last writer left; None: it is.
         noted_opening: how often the file was opened before, by the lock file. What the file itself
@@ -71,8 +71,11 @@ def begin(
     elif doubt is None and opening < noted_opening:
         doubt = "its WAL was lost after a crash"
     # The durability that counts is that of the commits made until now.
-    elif not clean and meta.get("boot_id") != boot_id and meta.get("durability") != "power":
-        doubt = doubt or "the machine stopped while it was in use"
+    elif not clean and meta.get("durability") != "power":
+        if not boot_id:
+            doubt = doubt or "it was in use, and whether the machine stopped since is not known"
+        elif meta.get("boot_id") != boot_id:
+            doubt = doubt or "the machine stopped while it was in use"
     if doubt is not None:
         generation += 1
     opening += 1

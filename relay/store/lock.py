@@ -8,24 +8,66 @@ after the fork; an inherited descriptor would keep it.
 The lock file also says which file the partition was (inode, and the inode's change time) and how
 often it had been opened: a file whose WAL was deleted after a crash knows of fewer times. The
 change time of a restored copy differs from the noted one even when it was written over the old
-file (``cp``), with the old times (``cp -p``, ``tar``, ``rsync -t``): no program can set it. A
-harmless change (chmod, a new hard link, another file system) looks like a copy, too. The answer to
-doubt is a new epoch, which costs no reader an entry.
+file (``cp``), with the old times (``cp -p``, ``tar``, ``rsync -t``): no program can set it. While a
+checkpoint changes the file, the lock file's own change time stands in for it: the note has the time
+of its writing. A harmless change (chmod, a new hard link, another file system) looks like a copy,
+too. The answer to doubt is a check of the whole file and a new epoch, which costs no reader an
+entry.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
+import time
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Literal, NamedTuple, Self
 
 from relay.store.errors import NotTheWriter, StoreUnavailable
 
-NOTE_BYTES: Final = 64
-CHANGING: Final = 0
-"""Noted instead of the change time while a checkpoint writes to the file."""
+NOTE_BYTES: Final = 128
+CLOCK_NS_MAX: Final = 2_000_000_000
+"""How far the time in a note and the lock file's change time may differ: the first is read just
+before the kernel sets the second."""
 FILE_MODE: Final = 0o600
+
+State = Literal["open", "changing", "closed"]
+"""In use, in use while a checkpoint writes to the file, or closed cleanly: all is in the file."""
+
+
+class Note(NamedTuple):
+    """What the lock file says."""
+
+    inode: int
+    changed_ns: int
+    opening: int
+    written_ns: int
+    state: State
+
+
+def read_note(path: Path) -> Note | None:
+    """Read the note in a lock file, whoever holds the lock; None: there is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # it may be a pipe
+    except OSError:
+        return None
+    try:
+        return _parsed(os.pread(fd, NOTE_BYTES, 0))
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def closed_cleanly(path: Path, file: Path) -> bool:
+    """Tell whether ``file`` is just as its last writer closed it; ``path``: its lock file."""
+    note = read_note(path)
+    try:
+        return note is not None and note.state == "closed" and note[:2] == _identity(file)
+    except OSError:
+        return False
 
 
 class PartitionLock:
@@ -52,15 +94,13 @@ class PartitionLock:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def note(
-        self, file: Path, opening: int, *, changing: bool = False, durable: bool = False
-    ) -> None:
+    def note(self, file: Path, opening: int, state: State, *, durable: bool = False) -> None:
         """Note the identity of ``file`` now.
 
         Args:
             file: the partition's file.
             opening: how often it has been opened, as it says itself.
-            changing: a checkpoint is about to write to it.
+            state: what is being done with it.
             durable: the note must be on the disk when this returns.
 
         Raises:
@@ -68,34 +108,47 @@ class PartitionLock:
         """
         try:
             inode, changed_ns = _identity(file)
-            text = f"{inode} {CHANGING if changing else changed_ns} {opening}"
+            text = f"{inode} {changed_ns} {opening} {time.time_ns()} {state}"
             os.pwrite(self._fd, text.encode().ljust(NOTE_BYTES), 0)
             if durable:
                 os.fdatasync(self._fd)
         except OSError as error:
             raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
 
+    def read_note(self) -> Note | None:
+        """Return the note; None if there is none that can be read."""
+        return _parsed(os.pread(self._fd, NOTE_BYTES, 0))
+
     def doubt(self, file: Path) -> str | None:
         """Return why ``file`` may not be what its last writer left; None: it is."""
-        noted = os.pread(self._fd, NOTE_BYTES, 0).split()
+        note = self.read_note()
+        if note is None:
+            return "no note of it in the lock file"
         try:
             inode, changed_ns = _identity(file)
-            noted_inode, noted_ns, _ = map(int, noted)
-        except (OSError, ValueError):
-            return "no note of it in the lock file"
-        if inode != noted_inode:
+            lock_changed_ns = os.fstat(self._fd).st_ctime_ns
+        except OSError:
+            return "it cannot be examined"
+        if inode != note.inode:
             return "another file than before, such as a copy"
-        if noted_ns not in (changed_ns, CHANGING):
+        if note.state == "changing":
+            if abs(lock_changed_ns - note.written_ns) > CLOCK_NS_MAX:
+                return "its lock file is a copy"
+        elif changed_ns != note.changed_ns:
             return "altered by another program"
         return None
 
-    def noted_opening(self) -> int:
-        """Return how often the file had been opened; 0 if the note cannot be read."""
-        try:
-            _, _, opening = map(int, os.pread(self._fd, NOTE_BYTES, 0).split())
-        except ValueError:
-            return 0
-        return opening
+
+def _parsed(data: bytes) -> Note | None:
+    fields = data.split()
+    try:
+        inode, changed_ns, opening, written_ns = map(int, fields[:4])
+    except ValueError:
+        return None
+    for state in ("open", "changing", "closed"):
+        if fields[4:] == [state.encode()]:
+            return Note(inode, changed_ns, opening, written_ns, state)
+    return None
 
 
 def _identity(file: Path) -> tuple[int, int]:
@@ -106,8 +159,14 @@ def _identity(file: Path) -> tuple[int, int]:
 def _locked(path: Path) -> int:
     try:
         while True:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+            fd = os.open(
+                path,
+                os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
+                FILE_MODE,
+            )
             try:
+                if not stat.S_ISREG(os.fstat(fd).st_mode):
+                    raise StoreUnavailable(f"{path} is not a regular file: remove it")
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Somebody may have deleted the file meanwhile: then this is a lock on nothing.
                 if path.stat().st_ino == os.fstat(fd).st_ino:
@@ -121,6 +180,9 @@ def _locked(path: Path) -> int:
     except BlockingIOError as error:
         raise NotTheWriter(f"{path} is locked by another process") from error
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise StoreUnavailable(f"{path} is a symbolic link: remove it") from error
         raise StoreUnavailable(
-            f"{path}: {error.strerror}: the data directory must be writable"
+            f"{path}: {error.strerror}: the data directory must be writable, and its file system "
+            "must have locks (flock)"
         ) from error

@@ -57,9 +57,13 @@ def connect_writer(path: Path, *, create: bool) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     connection = _open(path, flags)
     try:
-        pragma(connection, "journal_mode=WAL")
+        check_format(connection, path)  # first: what follows changes a file
+        if pragma(connection, "journal_mode=WAL") != "wal":
+            raise StoreUnavailable(
+                f"{path}: the file system lacks what SQLite's write-ahead log needs (memory that "
+                "processes share): put the data directory on a local disk"
+            )
         pragma(connection, "wal_autocheckpoint=0")
-        check_format(connection, path)
     except apsw.Error as error:
         connection.close(True)
         raise translated(error, path) from error
@@ -153,12 +157,20 @@ def create_tables(connection: apsw.Connection) -> None:
         pragma(connection, f"user_version={FORMAT_VERSION}")
 
 
+def advice(path: Path) -> str:
+    """What a person can do about a file that is refused."""
+    return (
+        f"restore all of {path.with_suffix('')}.* from one backup, or move them away and let its "
+        "rooms begin anew"
+    )
+
+
 def translated(error: apsw.Error, path: Path) -> StoreError:
     """Return what an error of SQLite means for the store."""
     if isinstance(error, apsw.FullError):
         return StoreFull(f"no space left for {path}: free some; what is stored can still be read")
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
-        return StoreCorrupt(f"{path} is damaged ({error}): restore it from a backup")
+        return StoreCorrupt(f"{path} is damaged ({error}): {advice(path)}")
     if isinstance(error, (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError)):
         return StoreUnavailable(
             f"{path} cannot be opened or written ({error}): it and its directory must exist and be "

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,21 +16,24 @@ from typing import Final, NamedTuple
 import apsw
 
 from relay.chat.entries import NO_EPOCH, Head, Submission
-from relay.store import apply, generation
+from relay.fsync import sync_directory
+from relay.store import apply, generation, pairing
 from relay.store.committed import Committed
 from relay.store.decide import Decision, Pack
 from relay.store.errors import StoreError
 from relay.store.generation import Durability, Host
-from relay.store.lock import PartitionLock
+from relay.store.lock import PartitionLock, State
 from relay.store.log import Outcome, ReadBudget
+from relay.store.opening import Check, open_again, open_first
 from relay.store.producers import ProducerExpiry
-from relay.store.schema import check_sqlite, connect_writer, create_tables, pragma, translated
+from relay.store.schema import check_sqlite, pragma, translated
 from relay.store.state import Changes
 from relay.store.view import UnpackContent, load
 
 __all__ = ["Durability", "Host", "SqlitePartition"]
 
-SYNCHRONOUS: Final[dict[Durability, str]] = {"process": "NORMAL", "power": "FULL"}
+CHECK_LIMIT_S: Final = 1.0
+"""In a running server, whose loop waits. Before it serves, ``recovery`` checks without a limit."""
 log = logging.getLogger("relay.store")
 
 
@@ -60,6 +62,8 @@ class SqlitePartition:
         durability: Durability,
         pack: Pack,
         unpack_content: UnpackContent,
+        index: int | None = None,
+        check_limit_s: float | None = CHECK_LIMIT_S,
     ) -> None:
         """Take the partition's lock and open its file.
 
@@ -70,10 +74,14 @@ class SqlitePartition:
             durability: what commits survive.
             pack: makes the bytes of an entry that readers get.
             unpack_content: reads (kind, content type, body) back from them.
+            index: the partition's number, for the check after doubt; None: not checked.
+            check_limit_s: how long a check of the whole file after doubt may take; None: as long
+                as it takes. What is not checked then is believed.
 
         Raises:
             NotTheWriter: another process holds the lock.
-            StoreError: the file cannot be opened.
+            StoreCorrupt: the file is torn or damaged.
+            StoreError: it cannot be opened.
         """
         check_sqlite()
         self.path = path
@@ -83,6 +91,7 @@ class SqlitePartition:
         self._durability: Durability = durability
         self._pack = pack
         self._unpack_content = unpack_content
+        self._check = Check(unpack_content, check_limit_s, index)
         self._doubt: str | None = None
         self._opened: _Opened | None = None
         self._opening = 0
@@ -99,41 +108,25 @@ class SqlitePartition:
     def _open(self) -> _Opened:
         if self._opened is None:
             created = not self.path.exists()
-            doubt = self._doubt or self._lock.doubt(self.path)
-            connection = connect_writer(self.path, create=True)
-            try:
-                self._opened = self._begin(connection, doubt)
-            except apsw.Error as error:
-                connection.close(True)
-                raise translated(error, self.path) from error
+            if self._opening == 0:
+                connection, begun = open_first(
+                    self.path, self._lock, self._host, self._durability, self._check
+                )
+            else:
+                connection, begun = open_again(
+                    self.path, self._lock, self._host, self._durability, self._doubt
+                )
+            self.wal_pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+            connection.set_wal_hook(self._wal_grew)
+            self._opening = begun.opening
+            self._opened = _Opened(
+                connection, Committed(connection), ProducerExpiry(connection), begun.generation
+            )
             if created:
-                _sync_directory(self.path.parent)
-            self._lock.note(self.path, self._opening)
+                sync_directory(self.path.parent)
+            self._lock.note(self.path, self._opening, "open")
             self._doubt = None
         return self._opened
-
-    def _begin(self, connection: apsw.Connection, doubt: str | None) -> _Opened:
-        connection.set_wal_hook(self._wal_grew)
-        # The mark "in use" must be on the disk before any commit that could be lost without it.
-        pragma(connection, "synchronous=FULL")
-        connection.execute("BEGIN IMMEDIATE")
-        create_tables(connection)
-        begun = generation.begin(
-            connection,
-            boot_id=self._host.boot_id,
-            durability=self._durability,
-            doubt=doubt,
-            noted_opening=self._lock.noted_opening(),
-        )
-        connection.execute("COMMIT")
-        pragma(connection, f"synchronous={SYNCHRONOUS[self._durability]}")
-        self._opening = begun.opening
-        if begun.reason is not None and begun.generation > 1:
-            extra = {"path": str(self.path), "reason": begun.reason}
-            log.warning("partition_new_epochs", extra=extra)
-        return _Opened(
-            connection, Committed(connection), ProducerExpiry(connection), begun.generation
-        )
 
     def close(self) -> None:
         """Mark the partition clean, empty its WAL into the file, and release the lock."""
@@ -157,12 +150,17 @@ class SqlitePartition:
 
     def _close_cleanly(self, connection: apsw.Connection) -> None:
         pragma(connection, "synchronous=FULL")
+        connection.execute("BEGIN IMMEDIATE")
         generation.mark_clean(connection)
-        self._lock.note(self.path, self._opening, changing=True)
+        pairing.next_step(connection)
+        connection.execute("COMMIT")
+        self._lock.note(self.path, self._opening, "changing")
+        state: State = "open"
         # A reader in the middle of a page, or a checkpoint: then the WAL simply stays.
         with contextlib.suppress(apsw.BusyError):
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        self._lock.note(self.path, self._opening, durable=True)
+            state = "closed"
+        self._lock.note(self.path, self._opening, state, durable=True)
 
     def _failed(self, error: apsw.Error) -> StoreError:
         """Roll back a full disk; after anything else forget all: the file alone knows.
@@ -258,21 +256,12 @@ class SqlitePartition:
     # --- for the checkpointer -------------------------------------------------------------------
     def checkpoint_begins(self) -> None:
         """Note that the file is about to change."""
-        self._lock.note(self.path, self._opening, changing=True)
+        self._lock.note(self.path, self._opening, "changing")
 
     def checkpoint_ended(self) -> None:
         """Note how the file is now."""
-        self._lock.note(self.path, self._opening)
+        self._lock.note(self.path, self._opening, "open")
 
     def _wal_grew(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self.wal_pages = pages
         return apsw.SQLITE_OK
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

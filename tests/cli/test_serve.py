@@ -46,14 +46,11 @@ def test_announcement_titles_and_the_table(relay: Relay) -> None:
         assert mode & 0o777 == 0o600
 
 
-def test_nobody_else_reads_what_is_stored(tmp_path: Path) -> None:
-    """Not even in a directory that was there before and that others may enter."""
-    data = tmp_path / "data"
-    data.mkdir(mode=0o755)
-    with Relay(data):
-        files = [path for path in data.rglob("*") if path.is_file()]
-        assert any(path.suffix == ".sqlite" for path in files)
-        assert [path for path in files if path.stat().st_mode & 0o077] == []
+def test_nobody_else_reads_what_is_stored(relay: Relay) -> None:
+    with relay:
+        found = [relay.data, *relay.data.rglob("*")]
+        assert any(path.suffix == ".sqlite" for path in found)
+        assert [path for path in found if path.stat().st_mode & 0o077] == []
 
 
 def test_what_is_in_use(relay: Relay, tmp_path: Path) -> None:

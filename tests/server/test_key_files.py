@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import grp
 import os
+import stat
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -48,11 +54,119 @@ def test_open_to_others(path: Path, mode: int) -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_symbolic_link(path: Path) -> None:
-    create_key_file(path.with_name("other"), b"secret")
-    path.symlink_to("other")
-    with pytest.raises(StartError, match="symbolic link"):
+def test_a_symbolic_link_is_judged_by_what_it_leads_to(path: Path) -> None:
+    """As Kubernetes mounts a Secret: links, in a directory where all may write."""
+    secret = path.with_name("secret")
+    (secret / "..1").mkdir(parents=True)
+    create_key_file(secret / "..1" / "server.key", b"secret")
+    (secret / "..data").symlink_to("..1")
+    (secret / "server.key").symlink_to("..data/server.key")
+    secret.chmod(0o3777)
+    path.symlink_to("secret/server.key")
+    assert read_key_file(path) == b"secret"
+    (secret / "..1" / "server.key").chmod(0o644)
+    with pytest.raises(StartError, match="open to others"):
         read_key_file(path)
+    (secret / "..1" / "server.key").unlink()
+    with pytest.raises(
+        StartError, match=r"symbolic link to secret/server\.key, which is not there"
+    ):
+        read_key_file(path)
+    with pytest.raises(StartError, match="exists"):
+        create_key_file(path, b"other")
+    assert path.is_symlink()
+
+
+READ = """
+import os, sys
+from pathlib import Path
+from relay.errors import StartError
+from relay.server.key_files import read_key_file
+os.setgroups([int(group) for group in sys.argv[4:]])
+os.setgid(int(sys.argv[3]))
+os.setuid(int(sys.argv[2]))
+try:
+    print(read_key_file(Path(sys.argv[1])).decode())
+except StartError as error:
+    print(error)
+"""
+UID, FS_GROUP = 54321, 54322
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "member", "fits"),
+    [
+        (UID, FS_GROUP, 0o660, True, True),  # a volume, after fsGroup was applied
+        (UID, FS_GROUP, 0o640, True, True),
+        (0, FS_GROUP, 0o440, True, True),  # a Secret with defaultMode 0400
+        (0, FS_GROUP, 0o640, True, True),
+        (UID, FS_GROUP, 0o660, False, False),  # others are in that group, not we
+        (UID, FS_GROUP, 0o670, True, False),
+        (UID, FS_GROUP, 0o664, True, False),
+        (0, FS_GROUP, 0o644, True, False),  # a Secret with the default mode
+        (UID, grp.getgrnam("users").gr_gid, 0o640, True, False),  # it has a name: it has members
+        (UID, 0, 0o640, True, False),
+        (UID + 5, FS_GROUP, 0o660, True, False),
+    ],
+)
+def test_a_group_of_which_we_are_the_only_member(
+    owner: int, group: int, mode: int, member: bool, fits: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        path = Path(directory) / "server.key"
+        create_key_file(path, b"secret")
+        path.chmod(mode)
+        os.chown(path, owner, group)
+        groups = [str(group)] if member else []
+        ended = subprocess.run(
+            [sys.executable, "-c", READ, path, str(UID), str(UID), *groups],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert (ended.stdout == "secret\n") is fits, ended.stdout
+        if not fits:
+            assert ended.stdout.startswith(f"key file {path} ")
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def test_a_file_system_without_hard_links(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def link(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "link", link)
+    create_key_file(path, b"first")
+    with pytest.raises(StartError, match="File exists"):
+        create_key_file(path, b"second")
+    assert read_key_file(path) == b"first"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["fsync", "link"])
+def test_what_failed_is_named(path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, step, fail)
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(StartError, match=rf"server.key cannot be written \({step}\): Input/output"):
+        create_key_file(path, b"secret")
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_directory_that_cannot_be_synced(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+
+    def of_files_alone(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", of_files_alone)
+    create_key_file(path, b"secret")
+    assert read_key_file(path) == b"secret"
 
 
 def test_not_a_file(path: Path) -> None:

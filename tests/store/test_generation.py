@@ -144,7 +144,7 @@ def test_death_in_the_middle_of_closing_keeps_the_epoch(tmp_path: Path) -> None:
         if step:  # 0: a whole closing
             generation.mark_clean(opened.connection)
             if step > 1:
-                lock.note(partition.path, partition._opening, changing=True)
+                lock.note(partition.path, partition._opening, "changing")
             if step > 2:
                 opened.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             die(partition)

@@ -69,20 +69,24 @@ def test_a_late_note_does_not_reach_another_file(tmp_path: Path) -> None:
     lock.close()
     fd = os.open(tmp_path / "next", os.O_RDWR | os.O_CREAT)
     with pytest.raises(StoreUnavailable):
-        lock.note(file, 3)
+        lock.note(file, 3, "open")
     os.close(fd)
     assert (tmp_path / "next").read_bytes() == b""
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\n", b"1", b"x y z", b"\xff" * 64, b"1 2 3 4"])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"\n", b"1", b"x y z", b"\xff" * 64, b"1 2 3 4", b"1 2 3 4 new"]
+)
 def test_a_note_that_cannot_be_read_is_a_doubt(tmp_path: Path, garbage: bytes) -> None:
     file = tmp_path / "00.sqlite"
     file.touch()
     with PartitionLock(tmp_path / "00.lock") as lock:
-        lock.note(file, 3)
+        lock.note(file, 3, "open")
         assert lock.doubt(file) is None
-        assert lock.noted_opening() == 3
+        note = lock.read_note()
+        assert note is not None
+        assert (note.opening, note.state) == (3, "open")
     (tmp_path / "00.lock").write_bytes(garbage)
     with PartitionLock(tmp_path / "00.lock") as lock:
         assert lock.doubt(file) is not None
-        assert lock.noted_opening() == 0
+        assert lock.read_note() is None

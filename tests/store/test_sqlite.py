@@ -44,6 +44,7 @@ def test_a_full_disk_stores_nothing_of_the_group_and_recovers(
     connection_hooks.append(connections.append)
     partition = open_partition(tmp_path)
     writer = connections[0]
+    opened = list(connections)
     epoch = append(partition, message(1))[0].epoch
     pragma(writer, "max_page_count=20")
     big = b"x" * 30_000
@@ -58,7 +59,7 @@ def test_a_full_disk_stores_nothing_of_the_group_and_recovers(
     assert [s.seq for s in append(partition, *[message(n, big) for n in range(3, 7)])] == [
         3, 4, 5, 6,
     ]  # fmt: skip
-    assert connections == [writer]  # a full disk is no reason to open the file again
+    assert connections == opened  # a full disk is no reason to open the file again
     partition.close()
 
 
@@ -459,7 +460,7 @@ def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ("error", "kind", "says"),
     [
         (apsw.FullError, StoreFull, "no space left"),
-        (apsw.CorruptError, StoreCorrupt, "restore it from a backup"),
+        (apsw.CorruptError, StoreCorrupt, "from one backup"),
         (apsw.NotADBError, StoreCorrupt, "damaged"),
         (apsw.ReadOnlyError, StoreUnavailable, "writable for the user that runs Relay"),
         (apsw.CantOpenError, StoreUnavailable, "writable for the user that runs Relay"),

@@ -66,16 +66,16 @@ def agent_main(context: AgentContext) -> int:
 
 
 def load_or_create_key(path: Path, bits: int, *, create: bool = True) -> PrivateKey:
-    """Load the server's key; at the first start, generate it.
+    """Load the server's key; with ``create``, generate it if there is none.
 
     Raises:
-        StartError: the file may not or cannot be used, or is missing and ``create`` is False.
+        StartError: the file may not or cannot be used, or is not there.
     """
     data = read_key_file(path)
+    if data is None and not create:
+        # A new key would be another server: no client would come back to it.
+        raise StartError(f"key file {path} has been removed while the server ran; put it back")
     if data is None:
-        if not create:
-            # A new key would be another server: no client would come back to it.
-            raise StartError(f"key file {path} has been removed while the server ran; put it back")
         key = generate_private_key(secrets.token_bytes, bits)
         create_key_file(path, key.to_pem())
         log.info("server_key_generated", extra={"path": str(path), "bits": bits})

@@ -163,7 +163,7 @@ def test_a_home_that_begins_waits_for_who_is_silent() -> None:
     now[0] += 2.0
     late.settle()
     assert answers == [Claimed(1, True, False)], (
-        "a worker that says nothing is not waited for longer"
+        "a silent worker is not waited for longer"
     )
 
 

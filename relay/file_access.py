@@ -1,0 +1,44 @@
+"""Who besides this process's user may use a file or directory, by its owner, group and mode.
+
+A group is nobody else if this process is the only one that can be in it. Kubernetes gives
+everything in a volume to the group ``fsGroup``, a number without a name, and opens it to that
+group, at every start of a pod.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+
+
+def open_to_others(status: os.stat_result) -> bool:
+    """Tell whether the mode lets anybody but the owner in: all, or a group with other members."""
+    mode = status.st_mode
+    if mode & stat.S_IRWXO:
+        return True
+    return bool(mode & stat.S_IRWXG) and not _group_is_ours_alone(status.st_gid)
+
+
+def _group_is_ours_alone(gid: int) -> bool:
+    """Tell whether nobody but this process's user can be in a group that it is in.
+
+    That is so for a group without a name (a container's fsGroup), and for the group that many
+    systems make for each user, with the user's own name.
+    """
+    if gid == 0 or gid not in {os.getegid(), *os.getgroups()}:
+        return False
+    try:
+        group = grp.getgrgid(gid)
+    except KeyError:
+        return True
+    try:
+        user = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return (
+        group.gr_gid == user.pw_gid
+        and group.gr_name == user.pw_name
+        and set(group.gr_mem) <= {user.pw_name}
+    )

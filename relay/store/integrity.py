@@ -1,0 +1,145 @@
+"""Whether a partition's file is whole: only after doubt, for it reads all of it.
+
+SQLite's own check sees broken trees. It does not see pages of different moments that happen to fit:
+those leave holes in logs, or a producer's record that is older than its entries.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+import apsw
+
+from relay.chat.partition import partition_of
+from relay.store.generation import read_meta
+from relay.store.schema import TABLES, rows
+from relay.store.state import SEQ_BITS, SEQ_MASK
+
+OPCODES_BETWEEN_LOOKS: Final = 10_000
+ENTRIES_BETWEEN_LOOKS: Final = 1000
+
+
+class CheckUnfinished(Exception):
+    """The time was over before the end of the file."""
+
+
+class _Damaged(Exception):
+    pass
+
+
+def damage(
+    connection: apsw.Connection,
+    *,
+    unpack: Callable[[bytes], object],
+    partition: int | None,
+    limit_s: float | None,
+) -> str | None:
+    """Return what is wrong with a file, seen through its WAL; None: it is whole.
+
+    Args:
+        connection: to the file.
+        unpack: raises whatever it likes for an entry that cannot be read.
+        partition: whose logs the file should hold; None: not checked.
+        limit_s: how long the check may take; None: as long as it takes.
+
+    Raises:
+        CheckUnfinished: it would have taken longer.
+    """
+    deadline = None if limit_s is None else time.monotonic() + limit_s
+
+    def late() -> bool:
+        return deadline is not None and time.monotonic() > deadline
+
+    connection.set_progress_handler(late, OPCODES_BETWEEN_LOOKS)
+    try:
+        _check_structure(connection)
+        _check_logs(connection, partition)
+        _check_entries(connection, unpack, late)
+    except apsw.InterruptError:
+        raise CheckUnfinished from None
+    except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
+        return str(error)
+    except _Damaged as error:
+        return str(error)
+    finally:
+        connection.set_progress_handler(None)
+    return None
+
+
+def _check_structure(connection: apsw.Connection) -> None:
+    found = str(rows(connection, "PRAGMA integrity_check(1)")[0][0])
+    if found != "ok":
+        raise _Damaged(" ".join(found.split()))
+    names = {name for (name,) in rows(connection, "SELECT name FROM sqlite_schema")}
+    for statement in TABLES.split("CREATE TABLE ")[1:]:
+        name = statement.split()[0]
+        if name not in names:
+            raise _Damaged(f"the table {name} is missing")
+
+
+def _check_logs(connection: apsw.Connection, partition: int | None) -> None:
+    for (name,) in rows(connection, "SELECT name FROM log") if partition is not None else ():
+        if partition_of(name) != partition:
+            raise _Damaged(f"log {name} belongs to partition {partition_of(name):02}")
+    newest = int(str(read_meta(connection).get("generation", 0)))
+    for what, condition in (
+        ("an epoch", "SELECT 1 FROM epoch WHERE log_id NOT IN (SELECT id FROM log)"),
+        ("a producer", "SELECT 1 FROM producer WHERE log_id NOT IN (SELECT id FROM log)"),
+        ("the epoch of a log", "SELECT 1 FROM log WHERE id NOT IN (SELECT log_id FROM epoch)"),
+    ):
+        if rows(connection, condition):
+            raise _Damaged(f"{what} is of another moment than the rest")
+    if rows(connection, "SELECT 1 FROM epoch WHERE generation > ?", (newest,)):
+        raise _Damaged("the file's generation is of another moment than the rest")
+
+
+def _check_entries(
+    connection: apsw.Connection, unpack: Callable[[bytes], object], late: Callable[[], bool]
+) -> None:
+    logs: dict[int, tuple[str, int]] = {
+        log_id: (name, floor)
+        for log_id, name, floor in rows(connection, "SELECT id, name, floor FROM log")
+    }
+    ends = {log_id: floor for log_id, (_, floor) in logs.items()}
+    lasts: dict[int, set[int]] = {}
+    current = 0
+    cursor = connection.execute("SELECT id, chain, jump, packed FROM entry ORDER BY id")
+    try:
+        for number, (row, chain, jump, packed) in enumerate(cursor):
+            if number % ENTRIES_BETWEEN_LOOKS == 0 and late():
+                raise CheckUnfinished
+            log_id, seq = row >> SEQ_BITS, row & SEQ_MASK
+            if log_id not in logs:
+                raise _Damaged(f"entry {seq} belongs to no log")
+            if log_id != current:
+                current = log_id
+                lasts = {log_id: _last_seqs(connection, log_id)}
+            name = logs[log_id][0]
+            if seq != ends[log_id] + 1:
+                raise _Damaged(f"entry {ends[log_id] + 1} of log {name} is missing")
+            ends[log_id] = seq
+            if not 0 <= jump < seq or not 0 <= chain < seq:
+                raise _Damaged(f"entry {seq} of log {name} names a later one as earlier")
+            if chain and chain in lasts[log_id]:
+                raise _Damaged(f"the record of a sender in log {name} is older than its entries")
+            try:
+                unpack(packed)
+            except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
+                raise _Damaged(f"entry {seq} of log {name} cannot be read") from None
+    finally:
+        cursor.close(True)
+    for what, query in (
+        ("an epoch", "SELECT log_id, max(first_seq) FROM epoch GROUP BY log_id"),
+        ("a sender", "SELECT log_id, max(seq) FROM producer GROUP BY log_id"),
+    ):
+        for log_id, seq in rows(connection, query):
+            if seq > ends[log_id]:
+                raise _Damaged(f"{what} of log {logs[log_id][0]} is newer than its entries")
+
+
+def _last_seqs(connection: apsw.Connection, log_id: int) -> set[int]:
+    """Return the seqs that producers' records name as their last: no entry may follow these."""
+    found = rows(connection, "SELECT seq FROM producer WHERE log_id=?", (log_id,))
+    return {seq for (seq,) in found}

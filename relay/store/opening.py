@@ -1,0 +1,231 @@
+"""Opening a partition's file: is it the one that its last writer left, and is it whole?
+
+Three answers: it is, and every log goes on in its epoch; it is another one but whole, such as a
+restored backup, and every log begins a new epoch (rule 9); or it is torn, and nothing is written to
+it. A file and a WAL that do not belong together are torn. The whole file is read only after doubt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import apsw
+
+from relay.store import generation, pairing
+from relay.store.errors import StoreCorrupt, StoreUnavailable
+from relay.store.generation import Begun, Durability, Host, read_meta
+from relay.store.integrity import CheckUnfinished, damage
+from relay.store.lock import PartitionLock
+from relay.store.schema import advice, connect_writer, create_tables, pragma, rows, translated
+
+SYNCHRONOUS: Final[dict[Durability, str]] = {"process": "NORMAL", "power": "FULL"}
+log = logging.getLogger("relay.store")
+
+
+class Check(NamedTuple):
+    """How a whole file is checked after doubt."""
+
+    unpack: Callable[[bytes], object]
+    """Raises for an entry that cannot be read."""
+    limit_s: float | None
+    """How long it may take; None: as long as it takes."""
+    partition: int | None = None
+    """Whose logs the file should hold; None: not checked."""
+
+
+def open_first(
+    path: Path, lock: PartitionLock, host: Host, durability: Durability, check: Check
+) -> tuple[apsw.Connection, Begun]:
+    """Open a file as the new holder of its lock. Returns it marked as in use.
+
+    Raises:
+        StoreCorrupt: it is torn or damaged; nothing was written.
+        StoreError: it cannot be opened.
+    """
+    _refuse_missing(path, lock)
+    index = pairing.read_wal_index(path)  # before SQLite makes it anew
+    connection = connect_writer(path, create=True)
+    try:
+        doubt = _doubt(connection, path, lock, host, index)
+        if doubt is not None and pragma(connection, "user_version"):
+            _refuse_damaged(connection, path, doubt, check)
+        return connection, _begin(connection, path, lock, host, durability, doubt)
+    except apsw.Error as error:
+        connection.close(True)
+        raise translated(error, path) from error
+    except BaseException:
+        connection.close(True)
+        raise
+
+
+def needs_check(path: Path, lock: PartitionLock, host: Host) -> bool:
+    """Tell whether ``open_first`` would check the whole file. Makes the WAL index anew.
+
+    Raises:
+        StoreCorrupt: it is torn.
+        StoreError: it cannot be opened.
+    """
+    _refuse_missing(path, lock)
+    index = pairing.read_wal_index(path)
+    connection = connect_writer(path, create=False)
+    try:
+        return _doubt(connection, path, lock, host, index) is not None
+    except apsw.Error as error:
+        raise translated(error, path) from error
+    finally:
+        connection.close(True)
+
+
+def open_again(
+    path: Path, lock: PartitionLock, host: Host, durability: Durability, doubt: str | None
+) -> tuple[apsw.Connection, Begun]:
+    """Open a file anew that this process has had open since it took the lock.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    doubt = doubt or lock.doubt(path)
+    connection = connect_writer(path, create=True)
+    try:
+        return connection, _begin(connection, path, lock, host, durability, doubt)
+    except apsw.Error as error:
+        connection.close(True)
+        raise translated(error, path) from error
+    except BaseException:
+        connection.close(True)
+        raise
+
+
+def _begin(
+    connection: apsw.Connection,
+    path: Path,
+    lock: PartitionLock,
+    host: Host,
+    durability: Durability,
+    doubt: str | None,
+) -> Begun:
+    note = lock.read_note()
+    # The mark "in use" must be on the disk before any commit that could be lost without it.
+    pragma(connection, "synchronous=FULL")
+    connection.execute("BEGIN IMMEDIATE")
+    create_tables(connection)
+    begun = generation.begin(
+        connection,
+        boot_id=host.boot_id,
+        durability=durability,
+        doubt=doubt,
+        noted_opening=note.opening if note else 0,
+    )
+    with contextlib.suppress(apsw.Error, ValueError):  # half of a checkpoint: not so
+        # If all of the WAL is in the file, this commit starts the WAL over.
+        pairing.start_wal(
+            connection, secrets.token_hex(pairing.ID_BYTES), pairing.read_row_of_file(path)
+        )
+    connection.execute("COMMIT")
+    pragma(connection, f"synchronous={SYNCHRONOUS[durability]}")
+    if begun.reason is not None and begun.generation > 1:
+        log.warning("partition_new_epochs", extra={"path": str(path), "reason": begun.reason})
+    return begun
+
+
+def _refuse_missing(path: Path, lock: PartitionLock) -> None:
+    """SQLite would make a new file, and delete the WAL of the one that is gone."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreCorrupt(f"{path} is not a regular file: move it away")
+        if status.st_size:
+            return
+        what = "is empty"
+    except FileNotFoundError:
+        what = "is missing"
+    except OSError as error:
+        raise StoreUnavailable(f"{path}: {error.strerror}") from error
+    if pairing.wal_bytes(path):
+        raise StoreCorrupt(f"{path} {what}, though its WAL is there: {advice(path)}")
+    if lock.read_note() is not None:
+        raise StoreCorrupt(f"{path} {what}, though its lock file knows it: {advice(path)}")
+
+
+def _doubt(
+    connection: apsw.Connection,
+    path: Path,
+    lock: PartitionLock,
+    host: Host,
+    index: pairing.WalIndex | None,
+) -> str | None:
+    """Return why this may not be what the last writer left; raise StoreCorrupt if it is torn."""
+    return (
+        _refuse_torn(connection, path, index)
+        or lock.doubt(path)
+        or _cut_off(connection, path, index, host)
+    )
+
+
+def _refuse_torn(
+    connection: apsw.Connection, path: Path, index: pairing.WalIndex | None
+) -> str | None:
+    """Returns a doubt, should the answer not be known."""
+    if not rows(connection, "SELECT 1 FROM sqlite_schema WHERE name='meta'"):
+        return None
+    try:
+        file = pairing.read_row_of_file(path)
+    except (apsw.Error, ValueError):
+        return "it ended in the middle of a checkpoint"
+    try:
+        view = pairing.read_row(connection)
+    except ValueError:
+        raise _torn(path) from None
+    if not pairing.fits(file, view):
+        raise _torn(path)
+    if index is not None and index.salts == pairing.wal_salts(path):
+        frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        if frames < index.copied:
+            raise _torn(path)
+    return None
+
+
+def _torn(path: Path) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"{path} and its WAL are of different moments, as in a copy of a running server: "
+        f"{advice(path)}"
+    )
+
+
+def _cut_off(
+    connection: apsw.Connection, path: Path, index: pairing.WalIndex | None, host: Host
+) -> str | None:
+    """Return why commits of a process that died may be missing at the end of the WAL."""
+    if not rows(connection, "SELECT 1 FROM sqlite_schema WHERE name='meta'"):
+        return None
+    meta = read_meta(connection)
+    if meta.get("clean") == 1 or not host.boot_id or meta.get("boot_id") != host.boot_id:
+        return None  # nothing was; or ``generation.begin`` decides
+    if index is None:
+        return "the index of its WAL was lost after a crash"
+    if index.frames:
+        frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        if frames < index.frames or pairing.wal_salts(path) != index.salts:
+            return "its WAL was cut off or replaced after a crash"
+    return None
+
+
+def _refuse_damaged(connection: apsw.Connection, path: Path, doubt: str, check: Check) -> None:
+    extra = {"path": str(path), "reason": doubt}
+    log.debug("partition_check", extra=extra)
+    try:
+        found = damage(
+            connection, unpack=check.unpack, partition=check.partition, limit_s=check.limit_s
+        )
+    except CheckUnfinished:
+        # Only while the server runs: before it serves there is no limit.
+        log.warning("partition_check_unfinished", extra=extra)
+        return
+    if found is not None:
+        raise StoreCorrupt(f"{path} is damaged ({found}): {advice(path)}")

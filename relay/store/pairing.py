@@ -1,0 +1,188 @@
+"""Whether a WAL is the one that continues the file beside it.
+
+SQLite believes any WAL that it finds: the frames of an older one, or of another file, replace pages
+of the file and nothing notices. A copy that was taken while the server ran, or that was put
+together from two backups, is such a pair.
+
+So each WAL has an id, which is written by the first commit in it (``start_wal``), with the *mark*
+of the file that it continues. A mark is the id of the last WAL that was copied to the file, and a
+step that grows with each checkpoint (``next_step``). The row travels with the pages around it: the
+file alone tells which WAL is in it, the file seen through the WAL tells which file that one needs.
+
+After the death of a process, SQLite's own index of the WAL (``-shm``) still tells how long the WAL
+was: a shorter one has lost commits.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+from urllib.parse import quote
+
+import apsw
+
+from relay.store.generation import read_meta, write_meta
+
+KEY: Final = "wal"
+ID_BYTES: Final = 8
+_INDEX_HEADER: Final = struct.Struct("=IIIBBHII8s8s8s")
+_INDEX_VERSION: Final = 3_007_000
+_WAL_HEADER_BYTES: Final = 32
+
+
+class Mark(NamedTuple):
+    """A moment in a file's life: a checkpoint of a WAL."""
+
+    wal: str
+    step: int
+
+
+class WalRow(NamedTuple):
+    """What the row says: the mark now, and that of the file when this WAL began."""
+
+    mark: Mark
+    continues: Mark | None
+
+    @classmethod
+    def parse(cls, text: object) -> Self | None:
+        """Read the row's value; None if there is none yet, as in files of older versions.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        if text is None:
+            return None
+        wal, step, *before = str(text).split()
+        continues = Mark(before[0], int(before[1])) if before else None
+        return cls(Mark(wal, int(step)), continues)
+
+    def __str__(self) -> str:
+        """Return the row's value."""
+        return " ".join(map(str, (*self.mark, *(self.continues or ()))))
+
+
+def read_row(connection: apsw.Connection) -> WalRow | None:
+    """Return the row as this connection sees it.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    return WalRow.parse(read_meta(connection).get(KEY))
+
+
+def read_row_of_file(path: Path) -> WalRow | None:
+    """Return the row of the file alone, without its WAL.
+
+    Raises:
+        ValueError: it cannot be read.
+        apsw.Error: likewise.
+    """
+    connection = apsw.Connection(
+        f"file:{quote(str(path))}?immutable=1",
+        flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
+    )
+    try:
+        # A new file has its tables in the WAL.
+        tables = connection.execute("SELECT 1 FROM sqlite_schema WHERE name='meta'").fetchall()
+        return read_row(connection) if tables else None
+    finally:
+        connection.close(True)
+
+
+def fits(file: WalRow | None, view: WalRow | None) -> bool:
+    """Tell whether a file and its WAL belong together.
+
+    Args:
+        file: the row of the file alone.
+        view: the row of the file seen through its WAL.
+    """
+    if view is None or file is None:
+        return file is None and (view is None or view.continues is None)
+    if file.mark.wal == view.mark.wal:
+        return file.mark.step <= view.mark.step
+    return file.mark == view.continues
+
+
+def start_wal(connection: apsw.Connection, wal: str, copied: WalRow | None) -> None:
+    """Say that the WAL which this commit begins has the id ``wal``.
+
+    ``copied`` is the row of the file. Nothing is said if the row is another one by now: then the
+    file is not what the next WAL continues.
+    """
+    if read_row(connection) == copied:
+        write_meta(connection, **{KEY: str(WalRow(Mark(wal, 0), copied and copied.mark))})
+
+
+def next_step(connection: apsw.Connection) -> WalRow | None:
+    """Say that a checkpoint follows: it ends with this commit. Returns what the row is then."""
+    row = read_row(connection)
+    if row is None:
+        return None
+    row = WalRow(Mark(row.mark.wal, row.mark.step + 1), row.continues)
+    write_meta(connection, **{KEY: str(row)})
+    return row
+
+
+class WalIndex(NamedTuple):
+    """What the last process with the file open knew of its WAL."""
+
+    frames: int
+    """Committed ones."""
+    copied: int
+    """Of these, how many a checkpoint has copied to the file."""
+    salts: bytes
+
+
+def read_wal_index(path: Path) -> WalIndex | None:
+    """Return the WAL index of a file that nobody has open; None if there is none to believe.
+
+    The format: https://www.sqlite.org/walformat.html#the_wal_index_file_format.
+    """
+    size = _INDEX_HEADER.size
+    try:
+        with index_path(path).open("rb") as file:
+            data = file.read(2 * size + 4)
+    except OSError:
+        return None
+    if len(data) < 2 * size + 4 or data[:size] != data[size : 2 * size]:
+        return None
+    version, _, _, initialised, _, _, frames, _, _, salts, _ = _INDEX_HEADER.unpack(data[:size])
+    if version != _INDEX_VERSION or not initialised:
+        return None
+    return WalIndex(frames, int.from_bytes(data[2 * size :], sys.byteorder), salts)
+
+
+def wal_salts(path: Path) -> bytes:
+    """Return what tells one WAL from the next, out of the WAL's header; nothing if it is empty."""
+    try:
+        with wal_path(path).open("rb") as file:
+            header = file.read(_WAL_HEADER_BYTES)
+    except OSError:
+        return b""
+    return header[16:24]
+
+
+def wal_path(path: Path) -> Path:
+    """Return the path of a file's WAL."""
+    return _beside(path, "-wal")
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """As SQLite does: where the file is that a symbolic link leads to."""
+    real = path.resolve()
+    return real.with_name(f"{real.name}{suffix}")
+
+
+def index_path(path: Path) -> Path:
+    """Return the path of a file's WAL index."""
+    return _beside(path, "-shm")
+
+
+def wal_bytes(path: Path) -> int:
+    """Return the size of a file's WAL; 0 if there is none."""
+    try:
+        return wal_path(path).stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,119 @@
+"""Before the server serves: check every partition that may not be what its last writer left.
+
+A worker that opens partitions has a loop that must not stand still. After this it finds only files
+that are beyond doubt, unless something happens to them while the server runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from relay.store import pairing
+from relay.store.decide import Pack
+from relay.store.directory import DataDirectory
+from relay.store.errors import NotTheWriter, StoreCorrupt, StoreError
+from relay.store.generation import Durability, Host
+from relay.store.lock import PartitionLock
+from relay.store.opening import needs_check
+from relay.store.sqlite import SqlitePartition
+from relay.store.view import UnpackContent
+
+LOCK_S: Final = 20.0
+"""How long to wait for a worker of the last run, which the kernel is ending."""
+RETRY_S: Final = 0.02
+log = logging.getLogger("relay.store")
+
+
+def recover(
+    directory: DataDirectory,
+    *,
+    boot_id: str,
+    durability: Durability,
+    pack: Pack,
+    unpack_content: UnpackContent,
+) -> list[str]:
+    """Check the partitions that are in doubt. Returns why any of them are refused.
+
+    One that is whole is closed cleanly, in new epochs. What else can go wrong, such as a full disk,
+    is left to the worker that opens the partition.
+
+    Raises:
+        NotTheWriter: another process holds one of them.
+    """
+    host = Host(boot_id, secrets.token_bytes)
+    refused = []
+    for index in directory.unclean_partitions():
+        path, lock_path = directory.partition_path(index), directory.lock_path(index)
+        try:
+            if _in_doubt(path, lock_path, host):
+                with _index_kept_if_refused(path):
+                    SqlitePartition(
+                        path,
+                        lock_path,
+                        host=host,
+                        durability=durability,
+                        pack=pack,
+                        unpack_content=unpack_content,
+                        index=index,
+                        check_limit_s=None,
+                    ).close()
+        except NotTheWriter:
+            raise
+        except StoreCorrupt as error:
+            refused.append(str(error))
+        except StoreError as error:
+            log.info("partition_not_recovered", extra={"partition": index, "reason": str(error)})
+    return refused
+
+
+def _in_doubt(path: Path, lock_path: Path, host: Host) -> bool:
+    with _locked(lock_path) as lock:
+        index = _index(path)
+        try:
+            return needs_check(path, lock, host)
+        finally:
+            _put_back(path, index)
+
+
+def _locked(path: Path) -> PartitionLock:
+    deadline = time.monotonic() + LOCK_S
+    while True:
+        try:
+            return PartitionLock(path)
+        except NotTheWriter:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(RETRY_S)
+
+
+@contextlib.contextmanager
+def _index_kept_if_refused(path: Path) -> Iterator[None]:
+    """Opening makes the WAL index anew, and with it what was wrong would look right next time."""
+    index = _index(path)
+    try:
+        yield
+    except StoreCorrupt:
+        _put_back(path, index)
+        raise
+
+
+def _index(path: Path) -> bytes | None:
+    try:
+        return pairing.index_path(path).read_bytes()
+    except OSError:
+        return None
+
+
+def _put_back(path: Path, index: bytes | None) -> None:
+    """Nobody has the file open: no worker exists yet."""
+    with contextlib.suppress(OSError):
+        if index is None:
+            pairing.index_path(path).unlink(missing_ok=True)
+        else:
+            pairing.index_path(path).write_bytes(index)

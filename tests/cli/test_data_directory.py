@@ -1,0 +1,230 @@
+"""``relay serve`` and what it finds in the place of its data: used, or refused with one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from relay.server.key_files import create_key_file
+from relay.store.directory import DataDirectory
+from tests.cli.test_serve import refused
+from tests.support.cluster import Relay, wait_until
+from tests.support.logs import BOB, append, die, message, open_partition
+from tests.support.workers import server_key
+
+BIND = ("--bind", "127.0.0.1:0")
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o755, 0o750, 0o701, 0o1777])
+@pytest.mark.parametrize("what", ["data", "logs"])
+def test_open_to_others(tmp_path: Path, what: str, mode: int) -> None:
+    data = tmp_path / "my data"
+    DataDirectory(data)
+    path = data if what == "data" else data / "logs"
+    path.chmod(mode)
+    code, line = refused("--data", data, *BIND)
+    assert code == 1
+    assert f"data directory: {path} is open to others (mode {mode:04o})" in line
+    command = line.partition("run: ")[2].partition(" (under")[0]
+    subprocess.run(command, shell=True, check=True)  # noqa: S602 - as a person pastes it
+    assert path.stat().st_mode & 0o777 == 0o700
+    DataDirectory(data)
+
+
+OPEN = """
+import os, sys
+from pathlib import Path
+from relay.store.directory import DataDirectory
+os.setgroups([int(group) for group in sys.argv[2:]])
+os.setgid(54321)
+os.setuid(54321)
+DataDirectory(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+@pytest.mark.parametrize("member", [True, False])
+def test_open_to_a_group_of_which_we_are_the_only_member(member: bool) -> None:
+    """As Kubernetes leaves a volume with fsGroup."""
+    with tempfile.TemporaryDirectory() as volume:
+        Path(volume).chmod(0o755)
+        data = Path(volume) / "data"
+        DataDirectory(data)
+        for path in (data, data / "logs", data / "format"):
+            os.chown(path, 54321, 54322)
+            path.chmod(0o2770 if path.is_dir() else 0o660)
+        command = [sys.executable, "-c", OPEN, str(data), *(["54322"] if member else [])]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (ended.returncode == 0) is member, ended.stderr
+        assert member or "is open to others (mode 2770)" in ended.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
+def test_of_another_owner(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    DataDirectory(data)
+    os.chown(data, 12345, 12345)
+    code, line = refused("--data", data, *BIND)
+    assert code == 1
+    assert f"{data} belongs to uid 12345" in line
+    assert f"run: chown -R 0 {data}" in line
+
+
+def test_messages_without_their_key(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with Relay(data) as relay:
+        first = relay.address
+    key = data / "server.key"
+    key.rename(tmp_path / "server.key")
+    code, line = refused("--data", data, *BIND)
+    assert code == 1
+    assert "its key server.key is missing: restore it from a backup" in line
+    assert "--new-identity" in line
+    assert not key.exists()
+    with Relay(data, "--new-identity") as relay:
+        assert relay.address.split("@")[0] != first.split("@")[0]
+    code, line = refused("--data", data, *BIND, "--new-identity")
+    assert code == 1
+    assert f"{key} exists" in line
+
+
+def test_a_key_that_vanishes_while_the_server_runs_is_not_replaced(tmp_path: Path) -> None:
+    with Relay(tmp_path / "data") as relay:
+        key = relay.data / "server.key"
+        key.rename(tmp_path / "server.key")
+        agent = relay.agent()
+        assert agent is not None
+        os.kill(agent, signal.SIGKILL)
+        wait_until(
+            lambda: any("boot_failed" in line and "is gone" in line for line in relay.log),
+            "the new agent says what is wrong",
+        )
+        assert not key.exists()
+
+
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_path(tmp_path: Path, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, line = refused(env={"RELAY_STORE__DATA": value})
+    assert code == 2
+    assert f'RELAY_STORE__DATA: store.data: expected a path, not "{value}"' in line
+    code, line = refused("--data", value)
+    assert code == 2
+    file = tmp_path / "relay.toml"
+    file.write_text(f"[store]\ndata = '{value}'\n")
+    code, line = refused("--config", file)
+    assert (code, str(file) in line) == (2, True)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path, 0o600)
+
+
+def directory(path: Path) -> None:
+    path.mkdir(mode=0o700)
+
+
+def device(path: Path) -> None:
+    os.mknod(path, 0o600 | 0o020000, os.makedev(1, 3))
+
+
+def link_to_nothing(path: Path) -> None:
+    path.symlink_to(path.with_name("nothing"))
+
+
+@pytest.mark.parametrize("put", [pipe, directory, device, link_to_nothing])
+@pytest.mark.parametrize("name", ["format", "lock", "server.key", "logs/03.sqlite", "logs/03.lock"])
+def test_what_is_no_file_stays_as_it_is(
+    tmp_path: Path, name: str, put: Callable[[Path], None]
+) -> None:
+    data = tmp_path / "data"
+    made = DataDirectory(data)
+    path = data / name
+    path.unlink(missing_ok=True)
+    if name != "server.key":
+        create_key_file(data / "server.key", server_key().to_pem())
+    try:
+        put(path)
+    except PermissionError:
+        pytest.skip("no devices here")
+    if name == "logs/03.sqlite" and put is link_to_nothing:
+        pytest.skip("SQLite makes the file that the link names")
+    before = path.lstat()
+    code, line = refused("--data", made.path, *BIND)
+    assert code in (1, 3)
+    assert str(path) in line
+    assert (path.lstat().st_mode, path.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert not (data / name).with_name("nothing").exists()
+
+
+def test_a_partition_on_another_disk_by_a_link(tmp_path: Path) -> None:
+    """SQLite keeps the WAL where the link leads to, and so must all that looks at the WAL."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    partition = open_partition(tmp_path)
+    epoch = append(partition, message(1))[0].epoch
+    partition.close()
+    os.link(tmp_path / "00.sqlite", elsewhere / "00.sqlite")
+    (tmp_path / "00.sqlite").unlink()
+    (tmp_path / "00.sqlite").symlink_to(elsewhere / "00.sqlite")
+    partition = open_partition(tmp_path)
+    epoch = append(partition, message(2))[0].epoch
+    die(partition)
+    assert (elsewhere / "00.sqlite-wal").stat().st_size
+    partition = open_partition(tmp_path)
+    assert append(partition, message(3))[0].epoch == epoch
+    die(partition)
+    (elsewhere / "00.sqlite-wal").write_bytes(b"")
+    partition = open_partition(tmp_path)
+    assert append(partition, message(1, producer=BOB))[0].epoch != epoch
+    partition.close()
+
+
+WITHOUT = """
+import errno, os, sys
+from pathlib import Path
+from relay.cli.__main__ import main
+from relay.server import start
+
+def link(*_):
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+os.link = link
+start._BOOT_ID = Path("/proc/hidden")
+sys.argv[0] = "relay"
+sys.exit(main())
+"""
+
+
+def test_a_first_start_without_hard_links_and_without_a_boot_id(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    command = [sys.executable, "-c", WITHOUT, "serve", "--data", str(data), *BIND]
+    new_epochs = []
+    for number in range(2):
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "RELAY_LOG__FORMAT": "json"},
+        ) as server:
+            assert server.stdout is not None
+            assert server.stderr is not None
+            assert server.stdout.readline() == "Relay is ready at\n"
+            assert (data / "server.key").stat().st_mode & 0o777 == 0o600
+            os.killpg(server.pid, signal.SIGKILL)
+            events = [json.loads(line) for line in server.stderr]
+            assert [event["event"] for event in events].count("boot_id_unknown") == 1
+            new_epochs = [event for event in events if event["event"] == "partition_new_epochs"]
+            assert bool(new_epochs) is bool(number)
+    assert "whether the machine stopped" in new_epochs[0]["reason"]

@@ -1,0 +1,472 @@
+"""Copies of a partition: whole ones begin new epochs, torn ones are refused as they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from relay.store.checkpoint import copy_pages, finish
+from relay.store.directory import DataDirectory
+from relay.store.errors import StoreCorrupt
+from relay.store.integrity import CheckUnfinished, damage
+from relay.store.recovery import recover
+from relay.store.sqlite import SqlitePartition
+from relay.wire.envelopes import pack_entry, unpack_content
+from tests.support.logs import ALICE, BOB, append, die, message, messages, open_partition
+
+BODY = b"x" * 3000
+MAIN, WAL, LOCK = "00.sqlite", "00.sqlite-wal", "00.lock"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "data"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    path = tmp_path / "copy"
+    path.mkdir()
+    return path
+
+
+def fill(partition: SqlitePartition, first: int, last: int) -> None:
+    for number in range(first, last + 1):
+        producer = BOB if number % 2 else ALICE
+        append(partition, message((number + 1) // 2, BODY, producer=producer))
+
+
+def checkpoint(partition: SqlitePartition) -> None:
+    partition.checkpoint_begins()
+    copy_pages(partition.path)
+    assert finish(partition.path).complete
+    partition.checkpoint_ended()
+
+
+def take(names: list[str], data: Path, copy: Path) -> None:
+    for name in names:
+        shutil.copy2(data / name, copy / name)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Return all that matters in a directory; SQLite may make a new index of the WAL."""
+    return {p.name: p.read_bytes() for p in path.iterdir() if not p.name.endswith("-shm")}
+
+
+def assert_refused(path: Path, match: str) -> None:
+    before = contents(path)
+    with pytest.raises(StoreCorrupt, match=rf"{match}.*restore all of .*/00\.\* from one backup"):
+        open_partition(path)
+    before.setdefault(LOCK, b"")
+    assert contents(path) == before
+
+
+def reopened(path: Path, boot_id: str = "boot 1") -> bool:
+    """Open it, append to it and close it; tell whether the epoch is the old one."""
+    partition = open_partition(path, boot_id=boot_id)
+    before = partition.head("lobby")
+    after = append(partition, message(1, producer=os.urandom(8)))[0]
+    assert after.seq == before.seq + 1
+    partition.close()
+    return after.epoch == before.epoch
+
+
+# --- torn ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("lock", ["without", "first", "last"])
+@pytest.mark.parametrize("first", [MAIN, WAL])
+@pytest.mark.parametrize("checkpoints", [1, 2, 5])
+def test_file_and_wal_of_different_moments(
+    data: Path, copy: Path, first: str, lock: str, checkpoints: int
+) -> None:
+    partition = open_partition(data)
+    fill(partition, 1, 10)
+    checkpoint(partition)
+    fill(partition, 11, 20)
+    take([first, *([LOCK] if lock == "first" else [])], data, copy)
+    for number in range(checkpoints):
+        checkpoint(partition)
+        fill(partition, 21 + 10 * number, 30 + 10 * number)
+    if first == MAIN and checkpoints == 1:
+        checkpoint(partition)
+        fill(partition, 31, 40)
+    take([WAL if first == MAIN else MAIN, *([LOCK] if lock == "last" else [])], data, copy)
+    partition.close()
+    assert_refused(copy, "of different moments")
+
+
+def test_a_file_of_one_moment_without_a_checkpoint_between_is_whole(data: Path, copy: Path) -> None:
+    """Nothing is refused that is good: all that the file lacks is in the WAL."""
+    partition = open_partition(data)
+    fill(partition, 1, 10)
+    checkpoint(partition)
+    take([MAIN], data, copy)
+    fill(partition, 11, 20)
+    take([WAL], data, copy)
+    partition.close()
+    assert reopened(copy) is False
+
+
+def test_an_older_file_under_the_wal_of_a_killed_server(data: Path, copy: Path) -> None:
+    partition = open_partition(data)
+    fill(partition, 1, 10)
+    take([MAIN], data, copy)
+    checkpoint(partition)
+    fill(partition, 11, 20)
+    checkpoint(partition)
+    fill(partition, 21, 24)
+    die(partition)
+    (data / MAIN).write_bytes((copy / MAIN).read_bytes())
+    assert_refused(data, "of different moments")
+
+
+@pytest.mark.parametrize("end", ["closed", "killed"])
+def test_the_wal_of_another_partition(data: Path, copy: Path, end: str) -> None:
+    for path in (data, copy):
+        partition = open_partition(path)
+        fill(partition, 1, 10)
+        checkpoint(partition)
+        fill(partition, 11, 20)
+        if path == copy or end == "killed":
+            die(partition)
+        else:
+            partition.close()
+    (data / WAL).write_bytes((copy / WAL).read_bytes())
+    assert_refused(data, "of different moments")
+
+
+def test_a_wal_from_before_a_clean_stop(data: Path, copy: Path) -> None:
+    partition = open_partition(data)
+    fill(partition, 1, 10)
+    take([WAL], data, copy)
+    fill(partition, 11, 20)
+    partition.close()
+    (data / WAL).write_bytes((copy / WAL).read_bytes())
+    assert_refused(data, "of different moments")
+
+
+def test_a_wal_shorter_than_what_is_copied_to_the_file(data: Path) -> None:
+    partition = open_partition(data)
+    fill(partition, 1, 20)
+    partition.checkpoint_begins()
+    copy_pages(partition.path)
+    die(partition)
+    wal = data / WAL
+    wal.write_bytes(wal.read_bytes()[: wal.stat().st_size // 2])
+    assert_refused(data, "of different moments")
+
+
+# --- lost ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("what", [MAIN, "everything but its lock"])
+def test_a_missing_file_is_not_made_anew(data: Path, what: str) -> None:
+    partition = open_partition(data)
+    fill(partition, 1, 4)
+    die(partition)
+    for path in data.iterdir():
+        if path.name == what or (what != MAIN and path.name != LOCK):
+            path.unlink()
+    assert_refused(data, "is missing, though its ")
+
+
+@pytest.mark.parametrize("lock", [True, False])
+def test_an_empty_file_does_not_cost_its_wal(data: Path, lock: bool) -> None:
+    """SQLite would delete it."""
+    partition = open_partition(data)
+    fill(partition, 1, 4)
+    die(partition)
+    (data / MAIN).write_bytes(b"")
+    if not lock:
+        (data / LOCK).unlink()
+    assert_refused(data, "is empty, though its WAL is there")
+    assert (data / WAL).stat().st_size
+
+
+def test_an_empty_file_after_a_clean_stop(data: Path) -> None:
+    partition = open_partition(data)
+    fill(partition, 1, 4)
+    partition.close()
+    (data / MAIN).write_bytes(b"")
+    assert_refused(data, "is empty, though its lock file knows it")
+
+
+def cut(wal: Path) -> None:
+    wal.write_bytes(wal.read_bytes()[: 32 + 4 * (24 + 4096)])
+
+
+def zeroed(wal: Path) -> None:
+    size = wal.stat().st_size
+    with wal.open("r+b") as file:
+        file.seek(size // 2)
+        file.write(bytes(size - size // 2))
+
+
+def emptied(wal: Path) -> None:
+    wal.write_bytes(b"")
+
+
+@pytest.mark.parametrize("lose", [cut, zeroed, emptied, Path.unlink])
+@pytest.mark.parametrize("index", [True, False])
+def test_a_wal_that_lost_its_end_begins_new_epochs(
+    data: Path, lose: Callable[[Path], None], index: bool
+) -> None:
+    """Also when the mark of the last opening is in the file long since."""
+    partition = open_partition(data)
+    fill(partition, 1, 10)
+    checkpoint(partition)
+    fill(partition, 11, 20)
+    die(partition)
+    lose(data / WAL)
+    if not index:
+        (data / "00.sqlite-shm").unlink()
+    assert reopened(data) is False
+
+
+# --- whole --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("end", ["closed", "killed"])
+def test_a_copy_of_a_stopped_directory_begins_new_epochs_and_a_moved_one_does_not(
+    data: Path, tmp_path: Path, end: str
+) -> None:
+    partition = open_partition(data)
+    fill(partition, 1, 10)
+    checkpoint(partition)
+    fill(partition, 11, 12)
+    if end == "closed":
+        partition.close()
+    else:
+        die(partition)
+    shutil.copytree(data, tmp_path / "other machine")
+    data.rename(tmp_path / "moved")
+    assert reopened(tmp_path / "moved") is True
+    assert reopened(tmp_path / "other machine") is False
+    assert reopened(tmp_path / "other machine") is True
+
+
+@pytest.mark.parametrize("how", ["backup", "VACUUM INTO"])
+def test_a_backup_by_sqlite_while_it_runs(data: Path, copy: Path, how: str) -> None:
+    partition = open_partition(data)
+    fill(partition, 1, 10)
+    checkpoint(partition)
+    fill(partition, 11, 12)
+    source = apsw.Connection(str(data / MAIN), flags=apsw.SQLITE_OPEN_READONLY)
+    if how == "backup":
+        target = apsw.Connection(str(copy / MAIN))
+        with target.backup("main", source, "main") as backup:
+            backup.step()
+        target.close()
+    else:
+        source.execute("VACUUM INTO ?", (str(copy / MAIN),))
+    source.close()
+    fill(partition, 13, 14)
+    partition.close()
+    assert reopened(copy) is False
+
+
+def test_a_copy_taken_in_a_checkpoint_and_put_back_in_place(data: Path, copy: Path) -> None:
+    """The file's change time is not known then; the lock file's is."""
+    partition = open_partition(data)
+    fill(partition, 1, 10)
+    partition.checkpoint_begins()
+    take([MAIN, WAL, LOCK], data, copy)
+    finish(partition.path)
+    partition.checkpoint_ended()
+    fill(partition, 11, 20)
+    die(partition)
+    for name in (MAIN, WAL):
+        (data / name).write_bytes((copy / name).read_bytes())
+    fields = (copy / LOCK).read_text().split()
+    fields[3] = str(int(fields[3]) - 3600 * 10**9)  # the backup is an hour old
+    (data / LOCK).write_text(" ".join(fields))
+    (data / "00.sqlite-shm").unlink()
+    assert reopened(data) is False
+
+
+def test_every_stop_and_start_of_one_server_keeps_the_epoch(data: Path) -> None:
+    """Whatever the checkpoints did: no start of the right file is doubted."""
+    partition = open_partition(data)
+    epoch = append(partition, message(1))[0].epoch
+    count = 1
+    for step in range(24):
+        append(partition, *messages(count + 1, count + 3))
+        count += 3
+        if step % 2:
+            partition.checkpoint_begins()
+            copy_pages(partition.path)
+        if step % 3 == 0:
+            checkpoint(partition)
+        if step % 4 == 1:
+            partition.checkpoint_begins()
+            finish(partition.path)
+        if step == 10:
+            checkpoint_with_a_reader(partition)
+        if step % 5 == 0:
+            append(partition, message(count + 1))
+            count += 1
+        if step % 6 == 0:
+            partition.close()
+        else:
+            die(partition)
+        partition = open_partition(data)
+    assert partition.head("lobby") == (epoch, count)
+    partition.close()
+
+
+def checkpoint_with_a_reader(partition: SqlitePartition) -> None:
+    """A checkpoint that cannot end: the WAL goes on."""
+    other = apsw.Connection(str(partition.path), flags=apsw.SQLITE_OPEN_READONLY)
+    other.execute("BEGIN").fetchall()
+    other.execute("SELECT count(*) FROM entry").fetchall()
+    partition.checkpoint_begins()
+    assert not finish(partition.path).complete
+    other.close(True)
+
+
+def test_a_file_of_an_older_version_has_no_row_for_its_wal(data: Path) -> None:
+    partition = open_partition(data)
+    append(partition, message(1))
+    partition.close()
+    connection = apsw.Connection(str(data / MAIN))
+    connection.execute("DELETE FROM meta WHERE key='wal'")
+    connection.close()
+    assert reopened(data) is False  # altered by another program, but whole
+    assert reopened(data) is True
+
+
+# --- damaged ------------------------------------------------------------------------------------
+def sql(statement: str) -> Callable[[Path], None]:
+    def change(file: Path) -> None:
+        connection = apsw.Connection(str(file))
+        connection.execute(statement)
+        connection.close()
+
+    return change
+
+
+def overwrite(offset: int, data: bytes) -> Callable[[Path], None]:
+    def change(file: Path) -> None:
+        with file.open("r+b") as opened:
+            opened.seek(offset)
+            opened.write(data)
+
+    return change
+
+
+def halve(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2 // 4096 * 4096])
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (halve, "damaged"),
+        (overwrite(0, bytes(100)), "damaged|format|program"),
+        (overwrite(8 * 4096, bytes(4096)), "damaged"),
+        (overwrite(8 * 4096, b"\x0d" + struct.pack(">HHH", 0, 4, 0) + b"\x00\x99" * 20), "damaged"),
+        (sql("DELETE FROM entry WHERE (id & 1023) = 5"), "entry 5 of log lobby is missing"),
+        (sql("DELETE FROM entry"), "newer than its entries"),
+        (sql("UPDATE producer SET counter = 2, seq = 4"), "older than its entries"),
+        (sql("UPDATE entry SET chain = 30 WHERE (id & 1023) = 5"), "names a later one"),
+        (sql("UPDATE entry SET packed = x'00' WHERE (id & 1023) = 5"), "5 .* cannot be read"),
+        (sql("DELETE FROM epoch"), "the epoch of a log"),
+        (sql("DELETE FROM log"), "an epoch is of another moment"),
+        (sql("DROP TABLE producer"), "the table producer is missing"),
+        (sql("DELETE FROM meta WHERE key = 'generation'"), "generation is of another moment"),
+    ],
+)
+def test_what_the_check_of_the_whole_file_finds(
+    data: Path, change: Callable[[Path], None], match: str
+) -> None:
+    partition = open_partition(data)
+    fill(partition, 1, 20)
+    partition.close()
+    change(data / MAIN)
+    with pytest.raises(StoreCorrupt, match=match):
+        open_partition(data)
+
+
+def test_a_partition_under_the_number_of_another(tmp_path: Path) -> None:
+    open_partition(tmp_path).close()
+    partition = open_partition(tmp_path)
+    append(partition, message(1))
+    partition.close()
+    connection = apsw.Connection(str(tmp_path / MAIN), flags=apsw.SQLITE_OPEN_READONLY)
+    found = {
+        number
+        for number in range(16)
+        if damage(connection, unpack=unpack_content, partition=number, limit_s=None) is None
+    }
+    assert len(found) == 1
+    connection.close()
+
+
+def test_the_check_ends_in_time(tmp_path: Path) -> None:
+    partition = open_partition(tmp_path)
+    append(partition, *messages(1, 2000))
+    partition.close()
+    connection = apsw.Connection(str(tmp_path / MAIN), flags=apsw.SQLITE_OPEN_READONLY)
+    with pytest.raises(CheckUnfinished):
+        damage(connection, unpack=unpack_content, partition=None, limit_s=0)
+    assert damage(connection, unpack=unpack_content, partition=None, limit_s=None) is None
+    connection.close()
+
+
+def test_only_what_was_not_closed_cleanly_is_looked_at_before_a_start(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path)
+    logs = directory.partition_path(0).parent
+    assert directory.unclean_partitions() == []
+    partition = open_partition(logs)
+    assert directory.unclean_partitions() == [0]
+    partition.close()
+    assert directory.unclean_partitions() == []
+    (logs / WAL).write_bytes(b"x")
+    assert directory.unclean_partitions() == [0]
+    emptied(logs / WAL)
+    (logs / MAIN).unlink()
+    assert directory.unclean_partitions() == [0]
+
+
+def test_a_refused_partition_is_refused_again(tmp_path: Path) -> None:
+    """Opening it makes the WAL index anew: what that told must not be lost."""
+    directory = DataDirectory(tmp_path)
+    logs = directory.partition_path(0).parent
+    partition = open_partition(logs)
+    fill(partition, 1, 20)
+    partition.checkpoint_begins()
+    copy_pages(partition.path)
+    die(partition)
+    wal = logs / WAL
+    wal.write_bytes(wal.read_bytes()[: wal.stat().st_size // 2])
+    before = {path.name: path.read_bytes() for path in logs.iterdir()}
+    for _ in range(3):
+        (reason,) = recover(
+            directory,
+            boot_id="boot 1",
+            durability="process",
+            pack=pack_entry,
+            unpack_content=unpack_content,
+        )
+        assert "of different moments" in reason
+        assert {path.name: path.read_bytes() for path in logs.iterdir()} == before
+
+
+def test_a_killed_server_is_not_in_doubt(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path)
+    partition = open_partition(directory.partition_path(0).parent)
+    fill(partition, 1, 20)
+    die(partition)
+    refused = recover(
+        directory,
+        boot_id="boot 1",
+        durability="process",
+        pack=pack_entry,
+        unpack_content=unpack_content,
+    )
+    assert refused == []
+    assert directory.unclean_partitions() == [0]  # left to its worker

@@ -1,0 +1,101 @@
+"""Copies of a real relay's data: what was copied under traffic is refused, a backup is known."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+from relay import BlockingClient
+from relay.chat.partition import partition_of
+from relay.client.events import Gap, Message
+from relay.store.pairing import wal_salts
+from tests.support.cluster import Relay, run_relay, wait_until
+
+BODY = "x" * 20_000
+CHECKPOINTS = 3
+
+
+def copied(suffix: str, data: Path, copy: Path) -> None:
+    for file in (data / "logs").glob(f"*{suffix}"):
+        shutil.copy2(file, copy / "logs" / file.name)
+
+
+def prepared(data: Path, copy: Path) -> Path:
+    for directory in (copy, copy / "logs"):
+        directory.mkdir(mode=0o700)
+    for name in ("format", "server.key"):
+        shutil.copy2(data / name, copy / name)
+    return copy
+
+
+def test_a_copy_taken_under_traffic_is_refused(tmp_path: Path) -> None:
+    """Files first and their WALs later, as by a slow tar, or the other way round."""
+    data = tmp_path / "data"
+    path = data / "logs" / f"{partition_of('lobby'):02}.sqlite"
+    done = threading.Event()
+    with Relay(data) as relay:
+
+        def talk() -> None:
+            with BlockingClient(relay.address, name="alice") as client:
+                while not done.is_set():
+                    for _ in range(50):
+                        client.post("lobby", BODY)
+                    client.flush()
+
+        def checkpoints_pass() -> None:
+            """Wait until the WAL has started over, and again: only then is a pair surely torn."""
+            seen: set[bytes] = set()
+
+            def enough() -> bool:
+                seen.add(wal_salts(path))
+                return len(seen) > CHECKPOINTS
+
+            wait_until(enough, "checkpoints under traffic")
+
+        thread = threading.Thread(target=talk)
+        thread.start()
+        try:
+            checkpoints_pass()
+            first = prepared(data, tmp_path / "file first")
+            later = prepared(data, tmp_path / "wal first")
+            copied(".sqlite", data, first)
+            copied(".sqlite-wal", data, later)
+            checkpoints_pass()
+            copied(".sqlite-wal", data, first)
+            copied(".sqlite", data, later)
+        finally:
+            done.set()
+            thread.join()
+    for copy in (first, later):
+        ended = run_relay("serve", "--data", copy, "--bind", "127.0.0.1:0")
+        assert ended.returncode == 1
+        line = ended.stderr.splitlines()[-1]
+        assert line.startswith(f"relay: {copy}/logs/{path.name} ")
+        assert "of different moments" in line or "is damaged" in line
+        assert "restore all of" in line
+        assert "Traceback" not in ended.stderr
+
+
+def test_readers_of_a_backup_restored_in_place_get_a_gap(tmp_path: Path) -> None:
+    data, backup = tmp_path / "data", tmp_path / "backup"
+    with Relay(data) as relay, BlockingClient(relay.address, name="alice") as client:
+        client.send("lobby", "one")
+    shutil.copytree(data, backup)
+    with Relay(data) as relay, BlockingClient(relay.address, name="alice") as client:
+        client.send("lobby", "two")
+        client.join("lobby", since=0)
+        events = (event for event in client.events() if isinstance(event, Message))
+        assert [next(events).body, next(events).body] == [b"one", b"two"]
+        cursor = client.leave("lobby")
+    for file in backup.rglob("*"):
+        if file.is_file():
+            (data / file.relative_to(backup)).write_bytes(file.read_bytes())
+    with Relay(data) as relay, BlockingClient(relay.address, name="bob") as client:
+        client.send("lobby", "other")
+        client.join("lobby", cursor=cursor)
+        gap = next(event for event in client.events() if isinstance(event, (Gap, Message)))
+        assert isinstance(gap, Gap)
+        after = next(event for event in client.events() if isinstance(event, (Gap, Message)))
+        assert isinstance(after, Message)
+        assert (after.seq, after.body) == (2, b"other")
