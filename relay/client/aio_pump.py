@@ -13,8 +13,9 @@ from collections import deque
 from typing import Any, cast
 
 from relay.client.address import Address
+from relay.client.aio_dial import dial_tcp
 from relay.client.aio_transport import ClientProtocol
-from relay.client.errors import ClientError
+from relay.client.errors import ClientClosed, ClientError
 from relay.client.events import State, Stored
 from relay.client.options import DIAL_S
 from relay.client.state import ClientState
@@ -66,11 +67,25 @@ class Pump:
         dialler = self._dialler
         if dialler is None:
             return
-        if self._protocol is None:
-            dialler.cancel()  # in the middle of a dial, or of a question to a person
+        if self._protocol is None or not self._protocol.connected:
+            dialler.cancel()  # in the middle of a dial, of a pause, or of a question to a person
         await asyncio.wait({dialler})
         if not dialler.cancelled():
             dialler.result()
+
+    async def abandon(self) -> None:
+        """End at once, as after a cancellation: what does not leave without waiting is lost."""
+        state = self.state
+        state.close(self.clock())
+        self.flush()
+        state.fail(ClientClosed("the client was closed"))
+        self.settle()
+        if self._protocol is not None:
+            self._protocol.end_now()
+        dialler = self._dialler
+        if dialler is not None:
+            dialler.cancel()
+            await asyncio.wait({dialler})  # a turn of the loop or two: nothing is waited for
 
     async def change(self) -> None:
         """Wait until something has come or changed."""
@@ -228,12 +243,14 @@ class Pump:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(DIAL_S):
-                await loop.create_connection(lambda: protocol, address.host, address.port)
+                opened = await dial_tcp(address)
+                # From here on the socket is the transport's, also if this is cancelled.
+                await loop.create_connection(lambda: protocol, sock=opened)
         except OSError as error:
             self.state.connect_failed(unreachable(address, error), self.clock())
             return False
         except asyncio.CancelledError:
-            protocol.abort()  # it may just have been connected
+            protocol.end_now()  # it may just have been connected
             raise
         return True
 

@@ -31,6 +31,8 @@ class ClientProtocol(asyncio.Protocol):
         """Begin; the server speaks first."""
         self._transport = cast(asyncio.Transport, transport)
         self._state.connection_made(self._clock())
+        if not self._state.connected:
+            self.end()  # the client was closed meanwhile
 
     def data_received(self, data: bytes) -> None:
         """Take bytes."""
@@ -67,8 +69,17 @@ class ClientProtocol(asyncio.Protocol):
             self._transport.close()
             asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
 
-    def abort(self) -> None:
-        """Close at once, if there is a connection."""
-        self._ending = True
-        if self._transport is not None:
-            self._transport.abort()
+    def end_now(self) -> None:
+        """Close at once; what was written and has not left is dropped."""
+        transport = self._transport
+        if transport is not None:
+            self._ending = True
+            if transport.get_write_buffer_size():
+                transport.abort()
+            else:
+                transport.close()
+
+    @property
+    def connected(self) -> bool:
+        """True once there was a connection."""
+        return self._transport is not None

@@ -26,8 +26,10 @@ from types import TracebackType
 from typing import Final, Self, TypeAlias, cast
 
 from relay.chat.entries import Cursor
-from relay.client.address import Address, parse_address
-from relay.client.errors import ClientError, ConnectFailed
+from relay.client import arguments
+from relay.client.address import Address
+from relay.client.dialling import dial_tcp, disable_nagle
+from relay.client.errors import ClientClosed, ClientError, ConnectFailed
 from relay.client.events import Event, HistoryPage, Joined, Members, State, Stored
 from relay.client.face import Face
 from relay.client.identity import Identity
@@ -37,9 +39,8 @@ from relay.client.options import (
     DIAL_S,
     LINGER_S,
     READ_BYTES,
-    join_start,
     make_options,
-    page_start,
+    target,
 )
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
@@ -53,11 +54,6 @@ GATHER_MAX: Final = 64
 
 Dial: TypeAlias = Callable[[Address, float], socket.socket]
 """Opens a TCP connection within so many seconds, or raises OSError."""
-
-
-def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
-    """Connect the ordinary way."""
-    return socket.create_connection((address.host, address.port), timeout=timeout_s)
 
 
 class Pending:
@@ -106,14 +102,13 @@ class BlockingClient(Face):
         Raises:
             UsageError: the address, or the known-servers file.
         """
-        self.address = parse_address(address) if isinstance(address, str) else address
-        self._policy = KeyPolicy() if key_policy is None else key_policy
+        self.address, self._policy, expected_key = target(address, key_policy)
         options = make_options(
             name=name,
             identity=identity,
             display=display,
             agent=agent,
-            expected_key=self._policy.expected(self.address),
+            expected_key=expected_key,
             reconnect=reconnect,
             window=window,
             patience_s=patience_s,
@@ -152,7 +147,9 @@ class BlockingClient(Face):
 
     def connect(self, timeout_s: float = CONNECT_S) -> None:
         """Connect and log in. Raises as ``aio.Client.connect``."""
+        timeout_s = arguments.seconds("timeout_s", timeout_s)
         state = self._state
+        self._started = True
         try:
             until = self._clock() + timeout_s
             while state.state is not State.CLOSED and state.state is not State.ONLINE:
@@ -163,6 +160,8 @@ class BlockingClient(Face):
         except BaseException:
             state.close(self._clock())
             self._settle()
+            state.fail(ClientClosed("the client was closed"))
+            self._drop_socket()
             raise
         if state.state is not State.ONLINE:
             state.fail(state.last_problem or ConnectFailed(f"no answer from {self.address}"))
@@ -171,6 +170,7 @@ class BlockingClient(Face):
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Wait for unacknowledged sends, at most so long, and end the connection cleanly."""
+        timeout_s = arguments.seconds("timeout_s", timeout_s)
         state = self._state
         try:
             if self._socket is not None or state.connect_at is not None:
@@ -196,6 +196,8 @@ class BlockingClient(Face):
 
     def next_event(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None when none came in time, or the client was closed."""
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
         state = self._state
         if not state.has_event:
             self._wait(lambda: state.has_event, timeout)
@@ -209,18 +211,27 @@ class BlockingClient(Face):
 
     def pump(self, timeout: float = 0.0) -> None:
         """Read once, for at most ``timeout`` seconds: keeps the connection and takes in answers."""
-        self._take_turn(self._clock() + timeout)
+        self._check_started()
+        self._take_turn(self._clock() + arguments.seconds("timeout", timeout))
 
     def join(
         self, log: str, last: int = 0, *, since: int | None = None, cursor: Cursor | None = None
     ) -> Joined:
         """Follow a log: its last entries, or those after a seq or a cursor, and what comes."""
+        self._check_started()
+        start, last = arguments.join_start(last, since, cursor)
         answer = Pending()
-        self._state.join(log, join_start(since, cursor), last, answer)
-        return cast(Joined, self._answered(answer))
+        self._state.join(log, start, last, answer)
+        try:
+            return cast(Joined, self._answered(answer))
+        except BaseException:  # a Ctrl-C, or a greenlet that is killed
+            if not answer.done:
+                self._state.cancel_join(log, answer)
+            raise
 
     def leave(self, log: str) -> Cursor | None:
         """Stop following; return where the program stood."""
+        self._check_started()
         answer = Pending()
         cursor = self._state.leave(log, answer)
         self._answered(answer)
@@ -228,6 +239,7 @@ class BlockingClient(Face):
 
     def who(self, log: str) -> Members:
         """Return who follows a log. It must be joined."""
+        self._check_started()
         answer = Pending()
         self._state.who(log, answer)
         return cast(Members, self._answered(answer))
@@ -236,8 +248,9 @@ class BlockingClient(Face):
         self, log: str, *, before: int | None = None, after: int | None = None, count: int = 100
     ) -> HistoryPage:
         """Return a page of a joined log: below ``before``, above ``after``, or the newest."""
+        self._check_started()
+        forward, seq, count = arguments.page_start(before, after, count)
         answer = Pending()
-        forward, seq = page_start(before, after)
         self._state.history(log, forward, seq, count, answer)
         return cast(HistoryPage, self._answered(answer))
 
@@ -262,13 +275,15 @@ class BlockingClient(Face):
 
     def flush(self) -> None:
         """Wait until every send has its outcome; raise the first failure of a post since then."""
+        self._check_started()
         self._wait(lambda: not self._state.unacknowledged, None)
         failed, self._failed_post = self._failed_post, None
         if failed is not None:
             raise failed
 
     def _submit(self, log: str, body: str | bytes, content_type: str, answer: Pending) -> None:
-        data = body.encode() if isinstance(body, str) else body
+        self._check_started()
+        data = arguments.body_bytes(body)
         state = self._state
         if not state.has_room(len(data)):
             self._wait(lambda: state.has_room(len(data)), None)
@@ -338,7 +353,7 @@ class BlockingClient(Face):
         except OSError as error:
             state.connect_failed(unreachable(address, error), self._clock())
             return
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        disable_nagle(opened)
         self._socket = opened
         state.connection_made(self._clock())
 

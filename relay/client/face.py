@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from relay.chat.entries import Cursor
+from relay.client.errors import NotConnected
 from relay.client.events import State
 from relay.client.identity import Identity
 from relay.client.state import ClientState
@@ -12,6 +13,12 @@ class Face:
     """A client as its program sees it; ``aio.Client`` and ``blocking.BlockingClient`` drive it."""
 
     _state: ClientState
+    _started = False
+    """True from the first ``connect``."""
+
+    def _check_started(self) -> None:
+        if not self._started:
+            raise NotConnected("not connected: call connect() first, or use the client in a 'with'")
 
     @property
     def name(self) -> str:

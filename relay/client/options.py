@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from relay.chat.entries import NO_EPOCH, Cursor
+from relay import limits
+from relay.client import arguments
+from relay.client.address import Address, parse_address
 from relay.client.identity import Identity, new_identity
+from relay.client.trust import KeyPolicy
 
 CONNECT_S: Final = 20.0
 """For ``connect``: name resolution, TCP, handshake and login, tried again if need be."""
@@ -54,30 +57,42 @@ def make_options(
     random_bytes: Callable[[int], bytes],
     jitter: Callable[[], float],
 ) -> Options:
-    """Fill in a name and an identity where the caller gave none."""
+    """Check what the caller gave, and fill in a name and an identity where it gave none.
+
+    Raises:
+        TypeError, ValueError: an argument that no server would take.
+    """
+    if identity is not None and not isinstance(identity, Identity):
+        raise TypeError(f"identity must be an Identity, not {type(identity).__name__}")
+    if name is not None:
+        arguments.short_text("name", name, limits.NAME_CHARS_MAX, limits.NAME_CHARS_MAX, 1)
+    chars = limits.DISPLAY_NAME_CHARS_MAX
     return Options(
         name=f"guest-{random_bytes(4).hex()}" if name is None else name,
         identity=new_identity(random_bytes) if identity is None else identity,
-        display=display,
-        agent=agent,
+        display=arguments.short_text("display", display, chars, 4 * chars),
+        agent=arguments.short_text("agent", agent, limits.AGENT_CHARS_MAX, limits.AGENT_CHARS_MAX),
         expected_key=expected_key,
-        reconnect=reconnect,
-        window=window,
-        patience_s=patience_s,
+        reconnect=bool(reconnect),
+        window=arguments.integer("window", window, 1, limits.U32_MAX),
+        patience_s=arguments.seconds_or_none("patience_s", patience_s),
         random_bytes=random_bytes,
         jitter=jitter,
     )
 
 
-def join_start(since: int | None, cursor: Cursor | None) -> Cursor | None:
-    """Return the cursor that a join begins behind; None: with its last entries."""
-    if since is not None and cursor is not None:
-        raise ValueError("either since or cursor")
-    return Cursor(NO_EPOCH, since) if since is not None else cursor
+def target(
+    address: str | Address, key_policy: KeyPolicy | None
+) -> tuple[Address, KeyPolicy, str | None]:
+    """Return the address, the policy for its key, and the fingerprint that is expected there.
 
-
-def page_start(before: int | None, after: int | None) -> tuple[bool, int]:
-    """Return (forward, seq) of a history request. Neither given: backward from the head."""
-    if before is not None and after is not None:
-        raise ValueError("either before or after")
-    return (False, before or 0) if after is None else (True, after)
+    Raises:
+        UsageError: the address, or the known-servers file.
+    """
+    if not isinstance(address, str | Address):
+        raise TypeError(f"address must be a str or an Address, not {type(address).__name__}")
+    if key_policy is not None and not isinstance(key_policy, KeyPolicy):
+        raise TypeError(f"key_policy must be a KeyPolicy, not {type(key_policy).__name__}")
+    place = parse_address(address) if isinstance(address, str) else address
+    policy = KeyPolicy() if key_policy is None else key_policy
+    return place, policy, policy.expected(place)

@@ -79,6 +79,14 @@ class Requests:
         for number in gone:
             del self._open[number]
 
+    def drop(self, token: object) -> bool:
+        """Forget the request with this token; return False if it has been answered."""
+        for number, request in self._open.items():
+            if request.token is token:
+                del self._open[number]
+                return True
+        return False
+
     def online(self, first: list[Request]) -> None:
         """A new connection: ask ``first`` (joins, on which others rest), then all that is open."""
         again = list(self._open.items())

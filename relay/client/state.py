@@ -111,6 +111,8 @@ class ClientState:
 
     def connection_made(self, now: float) -> None:
         """A TCP connection is open; the server speaks first."""
+        if self.state is State.CLOSED:
+            return
         self._login_error = None
         self._connection = Connection.client(now=now, random_bytes=self._options.random_bytes)
         self._last_received = now
@@ -308,6 +310,11 @@ class ClientState:
         """
         self._check_open()
         self._traffic.join(log, cursor, last, token)
+
+    def cancel_join(self, log: str, token: object) -> None:
+        """Nobody waits for this join any more: the log is not followed, whatever the answer."""
+        if self.state is not State.CLOSED and self._ending is None:
+            self._traffic.cancel_join(log, token, online=self.state is State.ONLINE)
 
     def leave(self, log: str, token: object) -> Cursor | None:
         """Stop following. Events of the log that were not taken are dropped.
