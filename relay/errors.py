@@ -6,6 +6,7 @@ The tree::
     ├── UsageError            a person's mistake: bad flag, config, address, file        exit 2
     ├── StartError            the program cannot start here: port, lock, key             exit 1 or 3
     ├── LocalProtocolError    our own side asked the protocol for something illegal (a bug of ours)
+    │   └── ForkedConnection   a connection is used in a child of the process that opened it
     ├── RemoteProtocolError   the peer broke the protocol; carries the close code for it
     │   └── EnvelopeError     an envelope that the validator refuses
     └── (store.errors, server.agent.client and client.errors derive theirs from RelayError)
@@ -34,6 +35,13 @@ class StartError(RelayError):
 
 class LocalProtocolError(RelayError):
     """Our own side asked for something that the protocol forbids now: a bug of the caller."""
+
+
+class ForkedConnection(LocalProtocolError):
+    """A connection is used in a child of the process that opened it: nothing was sent."""
+
+    def __init__(self) -> None:
+        super().__init__("this connection was made before os.fork() and belongs to the parent")
 
 
 class RemoteProtocolError(RelayError):

@@ -19,14 +19,14 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from relay.chat.entries import Cursor
-from relay.client import arguments
+from relay.client import arguments, fork
 from relay.client.address import Address
 from relay.client.aio_pump import Post, Pump
 from relay.client.errors import ConnectFailed
 from relay.client.events import Event, HistoryPage, Joined, Members, State, Stored
-from relay.client.face import Face
+from relay.client.face import Face, target
 from relay.client.identity import Identity
-from relay.client.options import CLOSE_S, CONNECT_S, make_options, target
+from relay.client.options import CLOSE_S, CONNECT_S, make_options
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 
@@ -79,6 +79,11 @@ class Client(Face):
         )
         self._state = ClientState(options)
         self._pump = Pump(self._state, self.address, self._policy)
+        fork.register(self)
+
+    def _forked(self) -> None:
+        self._state.forked(fork.forked_error())
+        self._pump.forked()
 
     # --- life ------------------------------------------------------------------------------------
     async def __aenter__(self) -> Self:

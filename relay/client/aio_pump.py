@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import time
 from collections import deque
@@ -86,6 +87,15 @@ class Pump:
         if dialler is not None:
             dialler.cancel()
             await asyncio.wait({dialler})  # a turn of the loop or two: nothing is waited for
+
+    def forked(self) -> None:
+        """This is a copy in a forked child: the socket and the tasks are the parent's."""
+        protocol, self._protocol = self._protocol, None
+        self._dialler = self._timer = None
+        if protocol is not None:
+            protocol.forked()
+        with contextlib.suppress(RuntimeError):  # the loop belongs to another thread
+            self.settle()
 
     async def change(self) -> None:
         """Wait until something has come or changed."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
+from relay.client import fork
 from relay.client.options import LINGER_S
 from relay.client.state import ClientState
 
@@ -78,6 +79,12 @@ class ClientProtocol(asyncio.Protocol):
                 transport.abort()
             else:
                 transport.close()
+
+    def forked(self) -> None:
+        """This is a copy in a forked child."""
+        self._ending = True
+        if self._transport is not None:
+            fork.disconnect(self._transport.get_extra_info("socket"))
 
     @property
     def connected(self) -> bool:

@@ -26,12 +26,12 @@ from types import TracebackType
 from typing import Final, Self, TypeAlias, cast
 
 from relay.chat.entries import Cursor
-from relay.client import arguments
+from relay.client import arguments, fork
 from relay.client.address import Address
 from relay.client.dialling import dial_tcp, disable_nagle
 from relay.client.errors import ClientClosed, ClientError, ConnectFailed
 from relay.client.events import Event, HistoryPage, Joined, Members, State, Stored
-from relay.client.face import Face
+from relay.client.face import Face, target
 from relay.client.identity import Identity
 from relay.client.options import (
     CLOSE_S,
@@ -40,7 +40,6 @@ from relay.client.options import (
     LINGER_S,
     READ_BYTES,
     make_options,
-    target,
 )
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
@@ -131,6 +130,15 @@ class BlockingClient(Face):
         self._gathered = 0
         """Posts that have not left."""
         self._failed_post: ClientError | None = None
+        fork.register(self)
+
+    def _forked(self) -> None:
+        fork.disconnect(self._socket)
+        # Whoever held them is not in this process.
+        self._reading = False
+        self._read_once = threading.Condition()
+        self._writing = threading.Lock()
+        self._state.forked(fork.forked_error())
 
     # --- life ------------------------------------------------------------------------------------
     def __enter__(self) -> Self:

@@ -92,6 +92,12 @@ class Inbox:
             self.full = False
         return self.taken.pop(log, None)
 
+    def clear(self) -> None:
+        """Forget every event."""
+        self._events.clear()
+        self._bytes = self._states = 0
+        self.full = False
+
     def _drop_oldest_state(self) -> None:
         oldest = next(event for event in self._events if type(event) in _STATES)
         self._events.remove(oldest)

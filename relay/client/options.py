@@ -8,9 +8,7 @@ from typing import Final
 
 from relay import limits
 from relay.client import arguments
-from relay.client.address import Address, parse_address
 from relay.client.identity import Identity, new_identity
-from relay.client.trust import KeyPolicy
 
 CONNECT_S: Final = 20.0
 """For ``connect``: name resolution, TCP, handshake and login, tried again if need be."""
@@ -79,20 +77,3 @@ def make_options(
         random_bytes=random_bytes,
         jitter=jitter,
     )
-
-
-def target(
-    address: str | Address, key_policy: KeyPolicy | None
-) -> tuple[Address, KeyPolicy, str | None]:
-    """Return the address, the policy for its key, and the fingerprint that is expected there.
-
-    Raises:
-        UsageError: the address, or the known-servers file.
-    """
-    if not isinstance(address, str | Address):
-        raise TypeError(f"address must be a str or an Address, not {type(address).__name__}")
-    if key_policy is not None and not isinstance(key_policy, KeyPolicy):
-        raise TypeError(f"key_policy must be a KeyPolicy, not {type(key_policy).__name__}")
-    place = parse_address(address) if isinstance(address, str) else address
-    policy = KeyPolicy() if key_policy is None else key_policy
-    return place, policy, policy.expected(place)

@@ -179,6 +179,13 @@ class ClientState:
             self._connection = None
             self._finish(error)
 
+    def forked(self, error: ClientError) -> None:
+        """This is a copy in a forked child: what is in here is the parent's."""
+        self._connection = None
+        self._hello = []
+        self.fail(error)
+        self._traffic.inbox.clear()
+
     def close(self, now: float) -> None:
         """End: with a close record when there is a connection."""
         if self.state is State.CLOSED:

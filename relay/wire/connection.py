@@ -3,7 +3,7 @@
 The owner feeds ``receive_data`` and drains ``events()`` and ``data_to_send()`` after every call; it
 passes the clock (monotonic seconds) and randomness in. Nothing that a peer sends raises here: it
 becomes ``ConnectionClosed``. Calling a method that the phase forbids is our own bug:
-LocalProtocolError.
+LocalProtocolError. So is any use in a forked child: ForkedConnection, before a byte is made.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from relay.errors import LocalProtocolError, RemoteProtocolError
+from relay.errors import ForkedConnection, LocalProtocolError, RemoteProtocolError
+from relay.wire import fork
 from relay.wire.cipher import (
     AuthenticationFailed,
     ReceiveCipher,
@@ -69,7 +70,7 @@ class Connection:
     """One end of a connection."""
 
     __slots__ = (
-        "_close_code", "_deadline", "_events", "_handshake", "_last_pong", "_limits",
+        "_close_code", "_deadline", "_events", "_generation", "_handshake", "_last_pong", "_limits",
         "_modulus_bytes", "_out", "_pings_unanswered", "_reader", "_receive", "_send", "_tickets",
         "_timing", "login_binding", "phase", "side",
     )  # fmt: skip
@@ -87,6 +88,7 @@ class Connection:
         deadline: float,
     ) -> None:
         self.side = side
+        self._generation = fork.generation
         self._handshake: ClientHandshake | ServerHandshake | None = handshake
         self._limits = limits
         self._timing = timing
@@ -166,11 +168,16 @@ class Connection:
         self._out.append(handshake.server_hello())
         return self
 
+    def _check_process(self) -> None:
+        if self._generation != fork.generation:
+            raise ForkedConnection
+
     # --- input --------------------------------------------------------------------------------
     def receive_data(self, data: bytes, now: float) -> None:
         """Take bytes from the peer. Never raises for what they are."""
         if self.finished:
             return
+        self._check_process()
         reader = self._reader
         reader.feed(data)
         try:
@@ -208,6 +215,7 @@ class Connection:
         out = self._out
         if not out:
             return b""
+        self._check_process()
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         return data
@@ -262,6 +270,7 @@ class Connection:
     # --- decisions that the owner makes -------------------------------------------------------
     def accept_server_key(self, now: float) -> None:
         """Client: the offered key is the right one; send the session key."""
+        self._check_process()
         handshake = self._handshake
         if self.phase is not Phase.PIN_DECISION or not isinstance(handshake, ClientHandshake):
             raise LocalProtocolError("there is no key to accept")
@@ -272,6 +281,7 @@ class Connection:
         """Server: the key agent's answer. Without effect when the connection ended meanwhile."""
         if self.phase is Phase.CLOSED:
             return
+        self._check_process()
         handshake = self._handshake
         if self.phase is not Phase.UNWRAPPING or not isinstance(handshake, ServerHandshake):
             raise LocalProtocolError("no secret is awaited")
