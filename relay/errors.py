@@ -8,6 +8,7 @@ The tree::
     ├── LocalProtocolError    our own side asked the protocol for something illegal (a bug of ours)
     │   └── ForkedConnection   a connection is used in a child of the process that opened it
     ├── RemoteProtocolError   the peer broke the protocol; carries the close code for it
+    │   ├── IllegalFrame       bytes that are no frame of this protocol, or none that is legal now
     │   └── EnvelopeError     an envelope that the validator refuses
     └── (store.errors, server.agent.client and client.errors derive theirs from RelayError)
 
@@ -50,6 +51,10 @@ class RemoteProtocolError(RelayError):
     def __init__(self, message: str, code: int = 2001) -> None:
         super().__init__(message)
         self.code = code
+
+
+class IllegalFrame(RemoteProtocolError):
+    """A header that no frame has, or none that is legal now; as the first bytes: no relay."""
 
 
 class EnvelopeError(RemoteProtocolError):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-import threading
 from collections import deque
 
 from relay.client.address import Address
+from relay.client.aio_thread import in_thread
 from relay.client.dialling import (
     ATTEMPT_DELAY_S,
     AllFailed,
@@ -25,7 +24,8 @@ async def dial_tcp(address: Address) -> socket.socket:
     Raises:
         OSError: no address could be reached (AllFailed), or the host has no address.
     """
-    waiting = deque(numeric(address) or await _resolve(address))
+    known = numeric(address)
+    waiting = deque(await in_thread(lambda: resolve(address)) if known is None else known)
     failures: list[OSError] = []
     racing: set[asyncio.Task[socket.socket]] = set()
     try:
@@ -71,32 +71,3 @@ def _close_late(attempt: asyncio.Task[socket.socket]) -> None:
     """Close what was connected although another address has won."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().close()
-
-
-async def _resolve(address: Address) -> list[Candidate]:
-    """Look a name up in a thread that nobody waits for.
-
-    The loop's own executor would not do: ``asyncio.run`` waits for its threads, and the system's
-    resolver cannot be interrupted. A Ctrl-C would take as long as a dead name server.
-    """
-    loop = asyncio.get_running_loop()
-    found: asyncio.Future[list[Candidate]] = loop.create_future()
-
-    def finish(result: list[Candidate] | OSError) -> None:
-        if found.done():
-            return
-        if isinstance(result, OSError):
-            found.set_exception(result)
-        else:
-            found.set_result(result)
-
-    def look_up() -> None:
-        try:
-            result: list[Candidate] | OSError = resolve(address)
-        except OSError as error:
-            result = error
-        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(finish, result)
-
-    threading.Thread(target=look_up, name="relay resolver", daemon=True).start()
-    return await found

@@ -9,19 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import threading
 import time
 from collections import deque
 from typing import Any, cast
 
 from relay.client.address import Address
 from relay.client.aio_dial import dial_tcp
+from relay.client.aio_thread import in_thread
 from relay.client.aio_transport import ClientProtocol
 from relay.client.errors import ClientClosed, ClientError
 from relay.client.events import State, Stored
-from relay.client.options import DIAL_S
+from relay.client.options import DIAL_S, WORK_ATTEMPTS
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 from relay.client.unreachable import unreachable
+from relay.wire.messages import Work
 
 
 class Post(asyncio.Future[Stored]):
@@ -40,6 +43,8 @@ class Pump:
         """The protocol of the socket; None between connections."""
         self._dialler: asyncio.Task[None] | None = None
         """Connects, and connects again; None before ``start``."""
+        self._work: asyncio.Task[None] | None = None
+        """Does a proof of work; None: none is asked for."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._flush_due = False
@@ -91,7 +96,7 @@ class Pump:
     def forked(self) -> None:
         """This is a copy in a forked child: the socket and the tasks are the parent's."""
         protocol, self._protocol = self._protocol, None
-        self._dialler = self._timer = None
+        self._dialler = self._timer = self._work = None
         if protocol is not None:
             protocol.forked()
         with contextlib.suppress(RuntimeError):  # the loop belongs to another thread
@@ -175,6 +180,8 @@ class Pump:
                 answer.exception()  # it may be dropped: no complaint about that
             else:
                 answer.set_result(result)
+        if state.work is not None and self._work is None:
+            self._work = asyncio.create_task(self._do(state.work), name="relay client")
         if self._room:
             self._give_room()
         if self._reader is not None and not self._reader.done() and state.has_event:
@@ -246,6 +253,8 @@ class Pump:
                 await protocol.gone
         finally:
             self._protocol = None
+            if self._work is not None:
+                self._work.cancel()
 
     async def _connected(self, protocol: ClientProtocol) -> bool:
         """Open the socket. Returns False when that fails; the state knows it then."""
@@ -263,6 +272,26 @@ class Pump:
             protocol.end_now()  # it may just have been connected
             raise
         return True
+
+    async def _do(self, work: Work) -> None:
+        """Do the server's proof of work, beside the loop."""
+        given_up = threading.Event()
+
+        def solve() -> bytes | None:
+            while not given_up.is_set():
+                nonce = work.attempt(WORK_ATTEMPTS)
+                if nonce is not None:
+                    return nonce
+            return None
+
+        try:
+            nonce = await in_thread(solve)
+        finally:
+            given_up.set()
+            self._work = None
+        if nonce is not None:
+            self.state.work_done(work, nonce, self.clock())
+            self.settle()
 
     async def _decide(self, fingerprint: str) -> None:
         """Ask about an unknown key. No connection is held meanwhile."""

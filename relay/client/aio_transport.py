@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import cast
 
 from relay.client import fork
-from relay.client.options import LINGER_S
+from relay.client.options import LINGER_S, READ_BYTES, REST_READS_MAX
 from relay.client.state import ClientState
 
 
@@ -43,10 +44,28 @@ class ClientProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed, by whichever side."""
         if not self._ending:
+            if exc is not None:
+                self._read_rest()
             self._state.receive_eof(self._clock())
         if not self.gone.done():
             self.gone.set_result(None)
         self._after_input()
+
+    def _read_rest(self) -> None:
+        """Take what had come before a write failed: it may be a close record, with why."""
+        assert self._transport is not None
+        opened = self._transport.get_extra_info("socket")
+        # uvloop has closed it by now.
+        with (
+            contextlib.suppress(OSError, AttributeError, ValueError, TypeError),
+            opened.dup() as rest,
+        ):
+            rest.setblocking(False)
+            for _ in range(REST_READS_MAX):
+                data = rest.recv(READ_BYTES)
+                if not data:
+                    break
+                self._state.receive_data(data, self._clock())
 
     def write(self, data: bytes) -> None:
         """Write; what does not leave at once is bounded by the window of sends."""

@@ -16,6 +16,7 @@ Usage::
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
 import socket
@@ -39,14 +40,20 @@ from relay.client.options import (
     DIAL_S,
     LINGER_S,
     READ_BYTES,
+    REST_READS_MAX,
+    WORK_ATTEMPTS,
     make_options,
 )
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 from relay.client.unreachable import unreachable
+from relay.wire.messages import Work
 
 SHORTEST_WAIT_S: Final = 0.001
 """A socket with a timeout of 0 would not block at all."""
+LONGEST_WAIT_S: Final = 3600.0
+"""Always a timeout: then Python waits by poll, and no flag of the descriptor that somebody else
+sets or clears (it is shared with whoever inherited it) turns a wait into an error."""
 GATHER_MAX: Final = 64
 """Posts that leave as one write."""
 
@@ -339,7 +346,9 @@ class BlockingClient(Face):
         """Dial, wait for the time to dial, or read once; not beyond ``until``."""
         state = self._state
         now = self._clock()
-        if self._socket is not None:
+        if state.work is not None:
+            self._work(state.work)
+        elif self._socket is not None:
             self._read(until)
         elif state.state is State.CLOSED:
             return
@@ -365,13 +374,23 @@ class BlockingClient(Face):
         self._socket = opened
         state.connection_made(self._clock())
 
+    def _work(self, work: Work) -> None:
+        """Do a piece of the server's proof of work; the next step does the next one."""
+        nonce = work.attempt(WORK_ATTEMPTS)
+        now = self._clock()
+        if nonce is not None:
+            self._state.work_done(work, nonce, now)
+        else:
+            self._state.handle_deadline(now)
+            time.sleep(0)  # under gevent the others go on
+
     def _read(self, until: float | None) -> None:
         state, opened = self._state, self._socket
         assert opened is not None
         if state.reading_paused:
             return
         due = [at for at in (until, state.next_deadline()) if at is not None]
-        timeout = max(min(due) - self._clock(), SHORTEST_WAIT_S) if due else None
+        timeout = max(min(due) - self._clock(), SHORTEST_WAIT_S) if due else LONGEST_WAIT_S
         try:
             opened.settimeout(timeout)
             data = opened.recv(READ_BYTES)
@@ -407,10 +426,22 @@ class BlockingClient(Face):
                     opened.settimeout(DIAL_S)
                     opened.sendall(data)
             except OSError:
-                state.receive_eof(self._clock())
+                self._read_rest(opened)
                 state.data_to_send(self._clock())
             if not state.connected:
                 self._drop_socket()
+
+    def _read_rest(self, opened: socket.socket) -> None:
+        """Take what had come before the connection broke: it may be a close record, with why."""
+        state = self._state
+        with contextlib.suppress(OSError):
+            opened.settimeout(SHORTEST_WAIT_S)
+            for _ in range(REST_READS_MAX):
+                data = opened.recv(READ_BYTES)
+                if not data:
+                    break
+                state.receive_data(data, self._clock())
+        state.receive_eof(self._clock())
 
     def _drop_socket(self) -> None:
         opened, self._socket = self._socket, None

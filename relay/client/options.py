@@ -21,6 +21,11 @@ LINGER_S: Final = 2.0
 READ_BYTES: Final = 262_144
 """One read from a blocking socket at most."""
 
+REST_READS_MAX: Final = 64
+"""From a connection that has broken: more than its receive buffer holds."""
+WORK_ATTEMPTS: Final = 4096
+"""Of a proof of work at a time: a few milliseconds."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:

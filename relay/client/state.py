@@ -26,6 +26,7 @@ from relay.client.errors import (
     ConnectionLost,
     HandshakeFailed,
     Idle,
+    NotARelayServer,
     ServerBrokeProtocol,
     ServerKeyMismatch,
     closed_by_server,
@@ -47,6 +48,7 @@ from relay.wire.events import (
     HandshakeCompleted,
     ServerKeyOffered,
 )
+from relay.wire.messages import Work
 from relay.wire.phases import Phase
 
 LOGIN_S: Final = 15.0
@@ -172,6 +174,17 @@ class ClientState:
             raise LocalProtocolError("this key was not in question")
         self._expected_key = fingerprint
         self.undecided_key = None
+
+    @property
+    def work(self) -> Work | None:
+        """What the server asks this client to compute before the handshake goes on, or None."""
+        return None if self._connection is None else self._connection.work
+
+    def work_done(self, work: Work, nonce: bytes, now: float) -> None:
+        """The work is done. Without effect when the connection has ended meanwhile."""
+        connection = self._connection
+        if connection is not None and connection.work is work:
+            connection.provide_work(nonce, now)
 
     def fail(self, error: ClientError) -> None:
         """End for good, without a word to the server."""
@@ -347,7 +360,7 @@ class ClientState:
 
     def _check_open(self) -> None:
         if self.state is State.CLOSED or self._ending is not None:
-            raise self.error or ClientClosed("the client is closed")
+            raise self.error or self._ending or ClientClosed("the client is closed")
 
     # --- events of the connection ----------------------------------------------------------------
     def _handle_events(self, connection: Connection, now: float) -> None:
@@ -421,6 +434,8 @@ class ClientState:
             return Idle(event.code)
         if event.code is not None:
             return ServerBrokeProtocol(f"the server broke the protocol: {event.detail}")
+        if event.stranger:
+            return NotARelayServer(event.detail)
         if event.remote or handshaken:
             return ConnectionLost(event.detail)
         return HandshakeFailed(f"no encrypted connection: {event.detail}")
@@ -457,11 +472,13 @@ class ClientState:
 
     # --- envelopes -------------------------------------------------------------------------------
     def _receive_envelopes(self, connection: Connection, content: bytes, now: float) -> None:
+        if self._ending is not None:
+            return  # the first reason counts, whatever came with it
         try:
             envelopes = unpack_server(content)
         except RemoteProtocolError as error:
             self._ending = ServerBrokeProtocol(f"the server broke the protocol: {error}")
-            connection.close(error.code, now)
+            connection.violated(error, now)
             return
         if self.state is not State.ONLINE:
             envelopes = self._receive_login(envelopes, now)

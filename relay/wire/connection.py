@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from relay.errors import ForkedConnection, LocalProtocolError, RemoteProtocolError
+from relay.errors import ForkedConnection, IllegalFrame, LocalProtocolError, RemoteProtocolError
 from relay.wire import fork
 from relay.wire.cipher import (
     AuthenticationFailed,
@@ -40,7 +40,7 @@ from relay.wire.handshake import (
     ServerHandshake,
 )
 from relay.wire.identity import parse_spki
-from relay.wire.messages import TICKET_BYTES_MAX
+from relay.wire.messages import TICKET_BYTES_MAX, Work
 from relay.wire.phases import LEGAL, Phase, Side
 
 PING_BYTES_MAX: Final = 64
@@ -49,6 +49,19 @@ PONG_INTERVAL_S: Final = 1.0
 TICKETS_MAX: Final = 2
 TICKET_HEAD_BYTES: Final = 12
 KEEPALIVE: Final = b"keepalive"
+NOT_RELAY: Final = "this is not a Relay server"
+_STRANGERS: Final = (
+    (b"HTTP/", "HTTP"),
+    (b"SSH-", "SSH"),
+    (b"\x15\x03", "TLS"),
+    (b"\x16\x03", "TLS"),
+    (b"220", "SMTP or FTP"),
+    (b"* OK", "IMAP"),
+    (b"+OK", "POP3"),
+    (b"INFO {", "NATS"),
+    (b"RFB ", "VNC"),
+)
+"""How servers of other protocols begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +85,7 @@ class Connection:
     __slots__ = (
         "_close_code", "_deadline", "_events", "_generation", "_handshake", "_last_pong", "_limits",
         "_modulus_bytes", "_out", "_pings_unanswered", "_reader", "_receive", "_send", "_tickets",
-        "_timing", "login_binding", "phase", "side",
+        "_timing", "login_binding", "phase", "side", "work",
     )  # fmt: skip
 
     _send: SendCipher
@@ -99,6 +112,9 @@ class Connection:
         self.phase = phase
         self.login_binding: bytes | None = None
         """Bound to this connection and the server's key; known once the handshake is complete."""
+        self.work: Work | None = None
+        """Client: what the server asks for, to be done outside and given to ``provide_work``; None
+        except in that phase."""
         self._modulus_bytes = 0
         self._pings_unanswered = 0
         self._last_pong = float("-inf")
@@ -193,12 +209,38 @@ class Connection:
         except AuthenticationFailed as error:
             self._finish(None, detail=str(error))
         except RemoteProtocolError as error:
-            self._violated(error, now)
+            if self.phase is Phase.AWAIT_SERVER_HELLO and isinstance(error, IllegalFrame):
+                self._finish(None, detail=_stranger(data), stranger=True)
+            else:
+                self.violated(error, now)
+
+    def violated(self, error: RemoteProtocolError, now: float) -> None:
+        """The peer broke the protocol, here or in what the owner found in a record: the end.
+
+        After the keys the peer is told why, without waiting for its answer; before them, silence.
+        """
+        code: int | None = None
+        if self.phase is Phase.OPEN:
+            code = error.code
+            self._put_close(code, now, 0)
+        elif self.phase is Phase.CLOSING:
+            code = self._close_code
+        elif self.phase is Phase.CLOSED:
+            return
+        else:
+            self._out.clear()
+        self._finish(code, detail=str(error))
 
     def receive_eof(self, now: float) -> None:
         """Take the end of the peer's stream, or the loss of the connection."""
         if self.phase is Phase.CLOSING:
             self._finish(self._close_code, detail="closed without waiting for our close")
+        elif self.phase is Phase.AWAIT_SERVER_HELLO:
+            if self._reader.pending:
+                self._finish(None, remote=True, detail=NOT_RELAY, stranger=True)
+            else:
+                detail = "it was closed before the server sent anything; is it a Relay server?"
+                self._finish(None, remote=True, detail=detail)
         elif self.phase is not Phase.CLOSED:
             self._finish(None, remote=True, detail="the connection was lost")
 
@@ -269,12 +311,26 @@ class Connection:
 
     # --- decisions that the owner makes -------------------------------------------------------
     def accept_server_key(self, now: float) -> None:
-        """Client: the offered key is the right one; send the session key."""
+        """Client: the offered key is the right one; send the session key, after the work."""
         self._check_process()
         handshake = self._handshake
         if self.phase is not Phase.PIN_DECISION or not isinstance(handshake, ClientHandshake):
             raise LocalProtocolError("there is no key to accept")
+        self.work = handshake.prepare_key()
+        if self.work is not None:
+            self._enter(Phase.WORKING)
+            return
         self._out.append(handshake.client_key())
+        self._enter(Phase.AWAIT_SERVER_FINISHED)
+
+    def provide_work(self, nonce: bytes, now: float) -> None:
+        """Client: the nonce that ``work`` has found; send the session key."""
+        self._check_process()
+        handshake = self._handshake
+        if self.phase is not Phase.WORKING or not isinstance(handshake, ClientHandshake):
+            raise LocalProtocolError("no work is awaited")
+        self.work = None
+        self._out.append(handshake.client_key(nonce))
         self._enter(Phase.AWAIT_SERVER_FINISHED)
 
     def provide_secret(self, secret: bytes, now: float) -> None:
@@ -311,6 +367,9 @@ class Connection:
             self._put(RecordType.PING, KEEPALIVE, now)
         elif self.phase is Phase.CLOSING:
             self._finish(self._close_code, detail="the peer did not answer our close")
+        elif self.phase is Phase.AWAIT_SERVER_HELLO:
+            detail = "the handshake took too long: the server sent nothing; is it a Relay server?"
+            self._finish(None, detail=detail)
         elif self.phase is not Phase.CLOSED:
             self._finish(None, detail="the handshake took too long")
 
@@ -431,18 +490,6 @@ class Connection:
         self.phase = phase
         self._reader.allowed = LEGAL[phase]
 
-    def _violated(self, error: RemoteProtocolError, now: float) -> None:
-        """After the keys the peer is told why; before them, silence."""
-        code: int | None = None
-        if self.phase is Phase.OPEN:
-            code = error.code
-            self._put_close(code, now, 0)
-        elif self.phase is Phase.CLOSING:
-            code = self._close_code
-        else:
-            self._out.clear()
-        self._finish(code, detail=str(error))
-
     def _finish(
         self,
         code: int | None,
@@ -451,9 +498,19 @@ class Connection:
         clean: bool = False,
         remote: bool = False,
         detail: str,
+        stranger: bool = False,
     ) -> None:
         self._enter(Phase.CLOSED)
         self._handshake = None
+        self.work = None
         self._deadline = None
         self._reader = FrameReader(())
-        self._events.append(ConnectionClosed(code, retry_after_s, clean, remote, detail))
+        self._events.append(ConnectionClosed(code, retry_after_s, clean, remote, detail, stranger))
+
+
+def _stranger(data: bytes) -> str:
+    """Describe a peer whose first bytes cannot be a Relay server's."""
+    for start, protocol in _STRANGERS:
+        if data.startswith(start):
+            return f"{NOT_RELAY}: it speaks {protocol}"
+    return NOT_RELAY

@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import Final
 
 from relay import limits
-from relay.errors import RemoteProtocolError
+from relay.errors import IllegalFrame
 
 HEADER: Final = limits.FRAME_HEADER_BYTES
 
@@ -78,7 +78,7 @@ class FrameReader:
         """Return the next whole frame as (type, header and body), or None.
 
         Raises:
-            RemoteProtocolError: illegal type or length, known from the header alone.
+            IllegalFrame: illegal type or length, known from the header alone.
         """
         buffer, start = self._buffer, self._start
         if len(buffer) - start < HEADER:
@@ -86,10 +86,10 @@ class FrameReader:
         word = int.from_bytes(buffer[start : start + HEADER], "big")
         frame_type, length = word >> 24, word & 0xFFFFFF
         if frame_type not in self.allowed:
-            raise RemoteProtocolError(f"a frame of type {frame_type} is not legal now")
+            raise IllegalFrame(f"a frame of type {frame_type} is not legal now")
         low, high = _BOUNDS[frame_type]
         if not low <= length <= high:
-            raise RemoteProtocolError(f"a frame of type {frame_type} with {length} bytes")
+            raise IllegalFrame(f"a frame of type {frame_type} with {length} bytes")
         end = start + HEADER + length
         if len(buffer) < end:
             return None

@@ -1,0 +1,242 @@
+"""Servers that break the protocol, or speak another one, seen through both faces."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgpack
+import pytest
+
+from relay.client.aio import Client
+from relay.client.blocking import Pending
+from relay.client.errors import (
+    ClientError,
+    ConnectFailed,
+    HandshakeFailed,
+    NotARelayServer,
+    ProtocolViolation,
+    ServerBrokeProtocol,
+)
+from relay.client.events import State
+from relay.wire.codes import CloseCode
+from relay.wire.envelopes import Hello, Join, Send, Welcome, pack
+from relay.wire.messages import POW_BITS_MAX
+from tests.client.faces.adapters import Face
+from tests.support.fake_server import FakeConnection, FakeServer
+
+Connect = Callable[..., Face]
+WELCOME = pack(Welcome("alice", 0, 32_768, 1024, ""))
+BAD = msgpack.packb([33, "alice", "not a number", 1, 1, ""])
+BAD_ENTRY = msgpack.packb([39, "room", b"e" * 8, 0, 0, 0, "al", b"", b"p" * 8, 1, 0, "", b""])
+
+
+# --- the first reason is kept --------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "contents",
+    [(BAD,), (BAD, WELCOME), (WELCOME, BAD), (b"\x91\xa7WELCOME", WELCOME), (WELCOME, BAD_ENTRY)],
+    ids=["bad", "bad, then right", "right, then bad", "text, then right", "an entry 0"],
+)
+def test_a_bad_login(face: Connect, contents: tuple[bytes, ...]) -> None:
+    """``connect`` raises it, and so does whatever is called afterwards; nobody reconnects."""
+
+    def script(connection: FakeConnection) -> None:
+        connection.flush()
+        connection.wait_for(Hello)
+        connection.say_raw(*contents)
+        connection.read_to_end()
+        assert connection.end is not None
+        assert connection.end.code == CloseCode.PROTOCOL
+
+    with FakeServer(script) as server:
+        one = face(server.address, "alice")
+        with pytest.raises(ServerBrokeProtocol):
+            one.connect()
+        assert one.client.state is State.CLOSED
+        for call in (one.connect, lambda: one.send("room", "x"), lambda: one.join("room")):
+            with pytest.raises(ServerBrokeProtocol):
+                call()
+    assert server.accepted == 1
+
+
+def test_a_bad_answer(face: Connect) -> None:
+    """Whoever waits for an answer gets the reason."""
+
+    def script(connection: FakeConnection) -> None:
+        connection.log_in()
+        connection.wait_for(Send)
+        connection.say_raw(BAD_ENTRY)
+        connection.read_to_end()
+
+    with FakeServer(script) as server:
+        one = face(server.address, "alice")
+        one.connect()
+        with pytest.raises(ServerBrokeProtocol):
+            one.send("room", "x")
+        with pytest.raises(ServerBrokeProtocol):
+            one.send("room", "y")
+
+
+# --- a close that a reset follows -----------------------------------------------------------------
+def test_a_close_before_a_reset(face: Connect) -> None:
+    """It is read although the client's own write has failed: final, not "lost" and again."""
+    closed = threading.Event()
+
+    def script(connection: FakeConnection) -> None:
+        connection.log_in()
+        connection.wait_for(Join)
+        connection.close_and_reset(CloseCode.PROTOCOL)
+        closed.set()
+
+    with FakeServer(script) as server:
+        one = face(server.address, "alice")
+        one.connect()
+        with pytest.raises(ProtocolViolation):
+            _two_writes(one, closed)
+        assert isinstance(_end(one), ProtocolViolation)
+    assert server.accepted == 1
+
+
+def _two_writes(one: Face, closed: threading.Event) -> None:
+    """Ask something, do not read until the server has closed, and write again."""
+    client = one.client
+    if isinstance(client, Client):
+
+        async def write() -> None:
+            asked = asyncio.ensure_future(client.join("room"))
+            await asyncio.sleep(0)
+            client._pump.flush()
+            assert closed.wait(20)  # blocks the loop, as a busy program does
+            await client.post("room", "x")
+            client._pump.flush()
+            await asked
+
+        one._run(write())  # type: ignore[attr-defined]
+    else:
+        client._state.join("room", None, 0, Pending())
+        client._settle()
+        assert closed.wait(20)
+        client.post("room", "x")
+        client.flush()
+
+
+def _end(one: Face) -> ClientError | None:
+    return one.client._state.error
+
+
+# --- other protocols ----------------------------------------------------------------------------
+@contextmanager
+def banner(data: bytes) -> Iterator[str]:
+    """A server that begins with these bytes, and closes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            try:
+                opened, _ = listener.accept()
+            except OSError:
+                return
+            with opened:
+                opened.sendall(data)
+                opened.shutdown(socket.SHUT_WR)
+                opened.settimeout(20)
+                opened.recv(1)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"relay://{'a' * 52}@127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(20)
+
+
+@pytest.mark.parametrize(
+    ("data", "protocol"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP"),
+        (b"SSH-2.0-OpenSSH_9.2p1\r\n", "SSH"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "TLS"),
+        (b"220 mail.example ESMTP\r\n", "SMTP"),
+        (b"INFO {}\r\n", "NATS"),
+        (b"\x00\x00\x00\x00", None),
+        (b"\x01\x00\x00\x04HTTP", None),
+        (b"\x01\xff\xff\xff", None),
+        (b"OK", None),
+        (b"\x10" + bytes(64), None),
+    ],
+)
+def test_no_relay_server(face: Connect, data: bytes, protocol: str | None) -> None:
+    with banner(data) as address, pytest.raises(NotARelayServer, match="is not a Relay") as caught:
+        face(address, "alice").connect()
+    if protocol is not None:
+        assert f"it speaks {protocol}" in str(caught.value)
+    assert "frame" not in str(caught.value)
+
+
+def test_a_server_that_closes_without_a_word(face: Connect) -> None:
+    """It may be a relay that is full: tried again within the deadline; then said."""
+    with banner(b"") as address, pytest.raises(ClientError, match="is it a Relay server"):
+        face(address, "alice").connect(1.5)
+
+
+# --- work ----------------------------------------------------------------------------------------
+def test_work_is_done(face: Connect) -> None:
+    with FakeServer(FakeConnection.log_in, pow_bits=12) as server:
+        one = face(server.address, "alice")
+        one.connect()
+        one.close()
+
+
+async def test_the_loop_runs_while_work_is_done() -> None:
+    """And a cancellation ends it at once."""
+
+    def script(connection: FakeConnection) -> None:
+        connection.log_in()
+        connection.read_to_end()
+
+    with FakeServer(script, pow_bits=POW_BITS_MAX) as server:
+        client = Client(server.address)
+        connecting = asyncio.create_task(client.connect())
+        turns = 0
+        while not connecting.done():
+            await asyncio.sleep(0)
+            turns += client._state.work is not None
+        await connecting
+        assert turns > 10
+        await client.close()
+
+        client = Client(server.address)
+        connecting = asyncio.create_task(client.connect())
+        while client._state.work is None:
+            await asyncio.sleep(0)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def test_work_counts_against_the_deadline(face: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also work that never ends."""
+    monkeypatch.setattr("relay.wire.messages.Work.attempt", lambda self, count: time.sleep(0.001))
+
+    def script(connection: FakeConnection) -> None:
+        connection.flush()
+        connection.read_to_end()
+
+    with FakeServer(script, pow_bits=1) as server, pytest.raises(ConnectFailed):
+        face(server.address, "alice").connect(0.5)
+
+
+def test_too_much_work_is_refused(face: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.wire.handshake.POW_BITS_MAX", POW_BITS_MAX + 1)
+
+    def script(connection: FakeConnection) -> None:
+        monkeypatch.undo()  # the client's own bound
+        connection.flush()
+        connection.read_to_end()
+
+    server = FakeServer(script, pow_bits=POW_BITS_MAX + 1)
+    with server, pytest.raises(HandshakeFailed, match="too much work"):
+        face(server.address, "alice").connect()
