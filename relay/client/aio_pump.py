@@ -298,7 +298,10 @@ class Pump:
         yes = self._policy.question(self._address, fingerprint)
         if inspect.isawaitable(yes):
             yes = await yes
-        refusal = self._policy.answer(self._address, fingerprint, bool(yes))
+        # It may wait for another program's lock, and for the disk.
+        refusal = await in_thread(
+            lambda: self._policy.answer(self._address, fingerprint, bool(yes))
+        )
         if self.closed:
             return
         if refusal is None:
