@@ -136,6 +136,11 @@ class Shape(NamedTuple):
     type: type[tuple[object, ...]]
     checks: tuple[Check, ...]
 
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """The names of the fields, in wire order."""
+        return cast("tuple[str, ...]", self.type._fields)  # type: ignore[attr-defined]
+
 
 class Unknown(NamedTuple):
     """An operation number that this version does not know."""
@@ -177,7 +182,7 @@ class Schema:
             bytes_max: of one content, and of any str or bin in it.
         """
         for shape in shapes.values():
-            assert len(shape.checks) == len(shape.type.__annotations__), shape.type
+            assert len(shape.checks) == len(shape.field_names), shape.type
         self._shapes = dict(shapes)
         self._other_way = other_way
         self._count_max = count_max
@@ -248,7 +253,7 @@ class Schema:
             raise EnvelopeError(f"{make.__name__} has fewer than {count} fields")
         for index in range(count):
             if not checks[index](fields[index]):
-                field = list(make.__annotations__)[index]
+                field = shape.field_names[index]
                 raise EnvelopeError(f"{make.__name__}: bad {field}")
         if len(value) > count + 1:
             _check_unread(value[count + 1 :])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from relay import limits
 from relay.client import arguments
+from relay.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Identity:
                 raise TypeError(f"{name} must be bytes, not {type(value).__name__}")
             if len(value) != count:
                 raise ValueError(f"{name} has {len(value)} bytes; it must have {count}")
+        object.__setattr__(self, "secret", Secret(self.secret))
         if not isinstance(self.counters, Mapping):
             raise TypeError(f"counters must be a mapping, not {type(self.counters).__name__}")
         for log, counter in self.counters.items():

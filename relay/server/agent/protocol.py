@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from relay.errors import RelayError
+from relay.secret import Secret
 
 _HEAD: Final = struct.Struct("!HBI")
 _LENGTH_BYTES: Final = 2
@@ -102,7 +103,9 @@ class FrameReader:
             if len(buffer) < end:
                 break
             _, kind, request = _HEAD.unpack_from(buffer, offset)
-            frames.append(Frame(kind, request, bytes(buffer[offset + _HEAD.size : end])))
+            # A SECRET's payload is one; no other needs to be shown either.
+            payload = Secret(buffer[offset + _HEAD.size : end])
+            frames.append(Frame(kind, request, payload))
             offset = end
         del buffer[:offset]
         return frames
