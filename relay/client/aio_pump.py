@@ -155,8 +155,11 @@ class Pump:
         """Write what is due; look at the clock."""
         self._flush_due = False
         state = self.state
-        data = state.data_to_send(self.clock())
         protocol = self._protocol
+        if protocol is not None and protocol.crowded and not state.ending:
+            self._arm()
+            return
+        data = state.data_to_send(self.clock())
         if protocol is not None:
             if data:
                 protocol.write(data)

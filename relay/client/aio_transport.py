@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 from typing import cast
 
+from relay import limits
 from relay.client import fork
 from relay.client.options import LINGER_S, READ_BYTES, REST_READS_MAX
 from relay.client.state import ClientState
@@ -25,6 +26,8 @@ class ClientProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         """None before the connection is made."""
         self._paused = False
+        self.crowded = False
+        """True while more waits for the socket than it should."""
         self._ending = False
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the socket is closed."""
@@ -32,6 +35,7 @@ class ClientProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; the server speaks first."""
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=limits.SENDS_UNACKNOWLEDGED_BYTES_MAX)
         self._state.connection_made(self._clock())
         if not self._state.connected:
             self.end()  # the client was closed meanwhile
@@ -67,8 +71,17 @@ class ClientProtocol(asyncio.Protocol):
                     break
                 self._state.receive_data(data, self._clock())
 
+    def pause_writing(self) -> None:
+        """The server does not read: what is sent from now on stays in the window of sends."""
+        self.crowded = True
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self.crowded = False
+        self._after_input()
+
     def write(self, data: bytes) -> None:
-        """Write; what does not leave at once is bounded by the window of sends."""
+        """Write; what does not leave at once is bounded: see ``crowded``."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 

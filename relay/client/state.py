@@ -164,6 +164,12 @@ class ClientState:
         return self._connection is not None
 
     @property
+    def ending(self) -> bool:
+        """True when the connection is closing, closed or gone: its last bytes cannot wait."""
+        connection = self._connection
+        return connection is None or connection.phase in (Phase.CLOSING, Phase.CLOSED)
+
+    @property
     def reading_paused(self) -> bool:
         """True while the application takes events too slowly: do not read the socket."""
         return self._traffic.held_up and self.state is State.ONLINE and self._ending is None

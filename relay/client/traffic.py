@@ -227,6 +227,8 @@ class Traffic:
         """Take the envelopes of one record."""
         for envelope in envelopes:
             kind = type(envelope)
+            if self.inbox.over:
+                self._step_aside()  # nothing of a log is taken in any more
             if kind is wire.EntryMessage:
                 entry = cast(wire.EntryMessage, envelope)
                 step = self.follows.entry(entry)
@@ -293,7 +295,8 @@ class Traffic:
         self._answer(request, reason)
 
     def _roster(self, roster: wire.Roster) -> None:
-        if roster.log in self.follows:
+        following = self.follows.get(roster.log)
+        if following is not None and following.joined:
             joined = tuple(Member(name, display) for name, display in roster.joined)
             self.inbox.put(
                 RosterChanged(
