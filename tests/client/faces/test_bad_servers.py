@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 import msgpack
 import pytest
 
+from relay import limits
 from relay.client.aio import Client
 from relay.client.blocking import Pending
 from relay.client.errors import (
@@ -24,7 +26,7 @@ from relay.client.errors import (
 )
 from relay.client.events import State
 from relay.wire.codes import CloseCode
-from relay.wire.envelopes import Hello, Join, Send, Welcome, pack
+from relay.wire.envelopes import Ack, Hello, Join, Send, Welcome, pack
 from relay.wire.messages import POW_BITS_MAX
 from tests.client.faces.adapters import Face
 from tests.support.fake_server import FakeConnection, FakeServer
@@ -240,3 +242,31 @@ def test_too_much_work_is_refused(face: Connect, monkeypatch: pytest.MonkeyPatch
     server = FakeServer(script, pow_bits=POW_BITS_MAX + 1)
     with server, pytest.raises(HandshakeFailed, match="too much work"):
         face(server.address, "alice").connect()
+
+
+# --- a server that does not read ------------------------------------------------------------------
+async def test_what_waits_for_the_socket_is_bounded() -> None:
+    """It acknowledges what it has not read, so that the window never fills."""
+
+    def script(connection: FakeConnection) -> None:
+        connection.log_in()
+        while True:
+            for first in range(1, 1000, 100):
+                acks = [Ack("room", first + n, b"e" * 8, first + n) for n in range(100)]
+                connection.say(*acks)
+
+    with FakeServer(script) as server:
+        client = Client(server.address)
+        await client.connect()
+        protocol = client._pump._protocol
+        assert protocol is not None
+        transport = protocol._transport
+        assert transport is not None
+        most = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(2):
+                for _ in range(1000):  # 32 MB
+                    await client.post("room", bytes(32_000))
+                    most = max(most, transport.get_write_buffer_size())
+        assert 0 < most < 4 * limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
+        await client.close(0)
