@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,6 @@ from relay.client.address import parse_address
 from relay.client.dialling import ADDRESSES_MAX, in_order
 from relay.client.errors import ConnectFailed
 from relay.client.events import State
-from relay.client.options import DIAL_S
 from tests.client.faces.adapters import Face
 from tests.support.cluster import Relay
 from tests.support.silent import SilentHost
@@ -49,9 +47,7 @@ def test_a_silent_first_address(face: Connect, relay: Relay, addresses: list[str
     addresses += ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
     one = face(at_host(relay), "eyeballs-a")
     with SilentHost("127.0.0.2", relay.port), SilentHost("127.0.0.3", relay.port):
-        begin = time.monotonic()
-        one.connect()
-        assert time.monotonic() - begin < DIAL_S  # with one deadline for each it would be more
+        one.connect()  # a dial's deadline, used up by one address, would be the end
     assert one.client.state is State.ONLINE
 
 
