@@ -58,11 +58,11 @@ class FakeConnection:
         self.flush()
         return bool(data) and self.end is None
 
-    def wait_for(self, kind: Callable[..., Found]) -> Found:
+    def wait_for(self, kind: type[Found]) -> Found:
         """Read until an envelope of a kind has come."""
         while True:
             for envelope in self.heard:
-                if type(envelope) is kind:
+                if isinstance(envelope, kind):
                     self.heard.remove(envelope)
                     return envelope
             if not self.read():

