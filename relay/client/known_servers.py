@@ -111,16 +111,18 @@ def format_pin(pin: Pin) -> str:
 
 
 class KnownServers:
-    """The pins in one file. Nothing is held in memory: another process may pin meanwhile.
+    """The pins in one file, read anew each time: another process may pin meanwhile.
 
     A pin is one line appended to the file as it is, under a lock and after reading it again: what
     the user arranged stays (a link, a mount, the owner, the mode), and no other program's line is
-    lost. The null device is a file that remembers nothing; any other special file is refused.
+    lost. With the null device a pin lives as long as this object. Other special files are refused.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         """Use a file, by default the user's own. It need not exist yet."""
         self._path = path
+        self._kept: list[Pin] = []
+        """Pins that the null device does not keep."""
 
     @property
     def path(self) -> Path:
@@ -142,7 +144,7 @@ class KnownServers:
         path = self.path
         try:
             if self._place(path) is not Place.FILE:
-                return None
+                return match(self._kept, host, port)
             with path.open("rb") as file, locked(file.fileno(), shared=True, timeout_s=READ_LOCK_S):
                 text = self._text(file)
         except (OSError, ValueError) as error:
@@ -161,6 +163,7 @@ class KnownServers:
         try:
             place = self._place(path)
             if place is Place.NULL_DEVICE:
+                self._kept.append(new)
                 return
             if place is Place.NOTHING:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -211,11 +211,13 @@ def test_links_owner_and_mode_stay(tmp_path: Path) -> None:
 
 
 def test_the_null_device_remembers_nothing() -> None:
+    """Beyond the object that was told: a command asks once, connects, and forgets."""
     before = Path(os.devnull).stat()
     known = KnownServers(Path(os.devnull))
     assert known.find("host", 1) is None
     known.pin("host", 1, KEY)
-    assert known.find("host", 1) is None
+    assert known.find("host", 1) == Pin("host", 1, KEY)
+    assert KnownServers(Path(os.devnull)).find("host", 1) is None
     after = Path(os.devnull).stat()
     assert (after.st_mode, after.st_ino, after.st_rdev) == (
         before.st_mode, before.st_ino, before.st_rdev,
