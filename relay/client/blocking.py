@@ -428,6 +428,12 @@ class BlockingClient(Face):
             except OSError:
                 self._read_rest(opened)
                 state.data_to_send(self._clock())
+            except BaseException:
+                # A Ctrl-C, or a greenlet's timeout: half a record may be out, and the rest is gone.
+                state.receive_eof(self._clock())
+                state.data_to_send(self._clock())
+                self._drop_socket()
+                raise
             if not state.connected:
                 self._drop_socket()
 

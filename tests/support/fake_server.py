@@ -101,10 +101,17 @@ class FakeConnection:
 class FakeServer:
     """Runs ``script`` for each client that connects, one after the other."""
 
-    def __init__(self, script: Callable[[FakeConnection], None], pow_bits: int = 0) -> None:
+    def __init__(
+        self,
+        script: Callable[[FakeConnection], None],
+        pow_bits: int = 0,
+        receive_buffer_bytes: int | None = None,
+    ) -> None:
         self._script = script
         self._pow_bits = pow_bits
         self._listener = socket.create_server(("127.0.0.1", 0))
+        if receive_buffer_bytes is not None:  # what is accepted inherits it
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self.accepted = 0
         port = self._listener.getsockname()[1]

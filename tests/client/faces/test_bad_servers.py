@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import threading
 import time
@@ -14,8 +15,10 @@ import msgpack
 import pytest
 
 from relay import limits
+from relay.client.address import Address
 from relay.client.aio import Client
-from relay.client.blocking import Pending
+from relay.client.blocking import BlockingClient, Pending
+from relay.client.dialling import dial_tcp
 from relay.client.errors import (
     ClientError,
     ConnectFailed,
@@ -273,3 +276,52 @@ async def test_what_waits_for_the_socket_is_bounded() -> None:
                     most = max(most, transport.get_write_buffer_size())
         assert most < 4 * limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
         await client.close(0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no such timer")
+def test_an_interrupted_write_is_the_end_of_its_connection_only() -> None:
+    """Half a record is out when a Ctrl-C comes: the client connects again, and sends it whole."""
+    interrupted = threading.Event()
+    connections: list[FakeConnection] = []
+
+    def script(connection: FakeConnection) -> None:
+        connections.append(connection)
+        connection.log_in()
+        if len(connections) == 1:
+            interrupted.wait(20)  # and reads nothing
+            return
+        for _ in range(2):
+            sent = connection.wait_for(Send)
+            assert len(sent.body) == 32_000
+            connection.say(Ack("room", sent.counter, b"e" * 8, sent.counter))
+        connection.read_to_end()
+
+    def dial(address: Address, timeout_s: float) -> socket.socket:
+        opened = dial_tcp(address, timeout_s)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return opened
+
+    def interrupt(number: int, frame: object) -> None:
+        raise InterruptedByTest
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with FakeServer(script, receive_buffer_bytes=4096) as server:
+            client = BlockingClient(server.address, dial=dial)
+            client.connect()
+            client.post("room", bytes(32_000))
+            client.post("room", bytes(32_000))
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
+            with pytest.raises(InterruptedByTest):
+                client.flush()
+            interrupted.set()
+            client.flush()
+            assert client.statistics["logins"] == 2
+            client.close()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class InterruptedByTest(BaseException):
+    """As KeyboardInterrupt, which would end the run of the tests."""
