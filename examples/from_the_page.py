@@ -78,7 +78,7 @@ class Relay:
         self.silent()
         body = hello[4:]
         magic, ver_min, ver_max, suite, pow_bits = body[:4], *body[4:8]
-        if magic != b"RLY1" or not ver_min <= 1 <= ver_max or suite != 1 or pow_bits > 22:
+        if magic != b"RLY1" or not ver_min <= 1 <= ver_max or suite != 1 or pow_bits > 16:
             raise SystemExit("not a relay that this client understands")
         spki = body[42 : 42 + int.from_bytes(body[40:42], "big")]
         ext = body[42 + len(spki) :]

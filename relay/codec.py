@@ -142,6 +142,11 @@ class Shape(NamedTuple):
     names: tuple[str, ...] = ()
     """Of the fields, where they are not those of the type."""
 
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """The names of the fields, in wire order."""
+        return self.names or cast("tuple[str, ...]", self.type._fields)  # type: ignore[attr-defined]
+
 
 class Unknown(NamedTuple):
     """An operation that this side does not know: no number of this direction's table."""
@@ -182,7 +187,7 @@ class Schema:
         """
         self._shapes: dict[int, tuple[Shape, tuple[Check, ...], Callable[..., object]]] = {}
         for op, shape in shapes.items():
-            assert len(shape.checks) == len(_names(shape)), shape.type
+            assert len(shape.checks) == len(shape.field_names), shape.type
             self._shapes[op] = shape, shape.checks, shape.make or shape.type
         self._count_max = count_max
         self._fields_max = limits.ENVELOPE_FIELDS_MAX
@@ -250,14 +255,11 @@ class Schema:
             raise EnvelopeError(f"{shape.type.__name__} has fewer than {count} fields")
         for index in range(count):
             if not checks[index](fields[index]):
-                raise EnvelopeError(f"{shape.type.__name__}: bad {_names(shape)[index]}")
+                field = shape.field_names[index]
+                raise EnvelopeError(f"{shape.type.__name__}: bad {field}")
         if len(value) > count + 1:
             _check_unread(value[count + 1 :])
         return make(*fields)
-
-
-def _names(shape: Shape) -> tuple[str, ...]:
-    return shape.names or tuple(shape.type.__annotations__)
 
 
 _FIELD_TYPES: Final = frozenset({int, bool, float, str, bytes, list, type(None)})

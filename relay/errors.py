@@ -6,7 +6,9 @@ The tree::
     ├── UsageError            a person's mistake: bad flag, config, address, file        exit 2
     ├── StartError            the program cannot start here: port, lock, key             exit 1 or 3
     ├── LocalProtocolError    our own side asked the protocol for something illegal (a bug of ours)
+    │   └── ForkedConnection   a connection is used in a child of the process that opened it
     ├── RemoteProtocolError   the peer broke the protocol; carries the close code for it
+    │   ├── IllegalFrame       bytes that are no frame of this protocol, or none that is legal now
     │   └── EnvelopeError     an envelope that the validator refuses
     └── (store.errors, server.agent.client and client.errors derive theirs from RelayError)
 
@@ -36,12 +38,23 @@ class LocalProtocolError(RelayError):
     """Our own side asked for something that the protocol forbids now: a bug of the caller."""
 
 
+class ForkedConnection(LocalProtocolError):
+    """A connection is used in a child of the process that opened it: nothing was sent."""
+
+    def __init__(self) -> None:
+        super().__init__("this connection was made before os.fork() and belongs to the parent")
+
+
 class RemoteProtocolError(RelayError):
     """The peer broke the protocol. ``code`` is the close code that it is told, if it is told."""
 
     def __init__(self, message: str, code: int = 2001) -> None:
         super().__init__(message)
         self.code = code
+
+
+class IllegalFrame(RemoteProtocolError):
+    """A header that no frame has, or none that is legal now; as the first bytes: no relay."""
 
 
 class EnvelopeError(RemoteProtocolError):

@@ -32,6 +32,10 @@ class FrameSplitter:
         """Bytes received that belong to no complete frame yet."""
         return len(self._buffer) - self._start
 
+    def head(self, count: int = 64) -> bytes:
+        """Return the first of the pending bytes."""
+        return bytes(self._buffer[self._start : self._start + count])
+
     def feed_bytes(self, data: bytes) -> None:
         """Append received bytes."""
         if self._start == len(self._buffer):

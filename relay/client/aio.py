@@ -19,13 +19,14 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from relay.chat.entries import Cursor
-from relay.client.address import Address, parse_address
+from relay.client import arguments, fork
+from relay.client.address import Address
 from relay.client.aio_pump import Post, Pump
 from relay.client.errors import ConnectFailed
 from relay.client.events import Event, HistoryPage, Joined, Members, State, Stored
-from relay.client.face import Face
+from relay.client.face import Face, target
 from relay.client.identity import Identity
-from relay.client.options import CLOSE_S, CONNECT_S, join_start, make_options, page_start
+from relay.client.options import CLOSE_S, CONNECT_S, make_options
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 
@@ -63,14 +64,13 @@ class Client(Face):
         Raises:
             UsageError: the address, or the known-servers file.
         """
-        self.address = parse_address(address) if isinstance(address, str) else address
-        self._policy = KeyPolicy() if key_policy is None else key_policy
+        self.address, self._policy, expected_key = target(address, key_policy)
         options = make_options(
             name=name,
             identity=identity,
             display=display,
             agent=agent,
-            expected_key=self._policy.expected(self.address),
+            expected_key=expected_key,
             reconnect=reconnect,
             window=window,
             patience_s=patience_s,
@@ -79,6 +79,11 @@ class Client(Face):
         )
         self._state = ClientState(options)
         self._pump = Pump(self._state, self.address, self._policy)
+        fork.register(self)
+
+    def _forked(self) -> None:
+        self._state.forked(fork.forked_error())
+        self._pump.forked()
 
     # --- life ------------------------------------------------------------------------------------
     async def __aenter__(self) -> Self:
@@ -101,24 +106,29 @@ class Client(Face):
             ServerKeyError: the server's key is unknown, or not the pinned one.
             ClientError: the login was refused, or the server does not speak the protocol.
         """
+        timeout_s = arguments.seconds("timeout_s", timeout_s)
         state, pump = self._state, self._pump
+        self._started = True
         pump.start()
         until = pump.clock() + timeout_s
         try:
             while state.state not in (State.ONLINE, State.CLOSED):
                 asking = state.undecided_key is not None
-                async with asyncio.timeout(None if asking else until - pump.clock()):
-                    await pump.change()
+                try:
+                    async with asyncio.timeout(None if asking else until - pump.clock()):
+                        await pump.change()
+                except TimeoutError:
+                    state.fail(
+                        state.last_problem or ConnectFailed(f"no answer from {self.address}")
+                    )
                 if asking:  # a person may take their time
                     until = pump.clock() + timeout_s
-        except TimeoutError:
-            state.fail(state.last_problem or ConnectFailed(f"no answer from {self.address}"))
-        except BaseException:
-            state.close(pump.clock())
-            await asyncio.shield(pump.stop())
+            if state.state is State.CLOSED:
+                await pump.stop()
+        except asyncio.CancelledError:
+            await pump.abandon()
             raise
         if state.state is State.CLOSED:
-            await pump.stop()
             raise state.error or ConnectFailed("the client was closed")
 
     async def close(self, timeout_s: float = CLOSE_S) -> None:
@@ -126,18 +136,20 @@ class Client(Face):
 
         What is unacknowledged after that fails with ClientClosed. Never raises for the connection.
         """
+        timeout_s = arguments.seconds("timeout_s", timeout_s)
         state, pump = self._state, self._pump
         try:
-            if pump.started:
-                async with asyncio.timeout(timeout_s):
-                    while state.unacknowledged and not pump.closed:
-                        await pump.change()
-        except TimeoutError:
-            pass
-        finally:
+            with contextlib.suppress(TimeoutError):
+                if pump.started:
+                    async with asyncio.timeout(timeout_s):
+                        while state.unacknowledged and not pump.closed:
+                            await pump.change()
             state.close(pump.clock())
             with contextlib.suppress(Exception):  # connect has told it
                 await pump.stop()
+        except asyncio.CancelledError:
+            await pump.abandon()
+            raise
 
     # --- reading ---------------------------------------------------------------------------------
     def __aiter__(self) -> Self:
@@ -153,6 +165,7 @@ class Client(Face):
             StopAsyncIteration: the client was closed by ``close``.
             ClientError: it has ended for another reason.
         """
+        self._check_started()
         state = self._state
         while True:
             paused = state.reading_paused
@@ -174,11 +187,19 @@ class Client(Face):
 
         Raises:
             Refused: NameInvalid, AlreadyJoined, LimitReached, ...
-            ClientError: the client has ended.
+            TypeError, ValueError: an argument; nothing was sent.
+            ClientError: the client has ended, or was not connected.
         """
+        self._check_started()
+        start, last = arguments.join_start(last, since, cursor)
         answer = _future()
-        self._state.join(log, join_start(since, cursor), last, answer)
-        return cast(Joined, await self._answered(answer))
+        self._state.join(log, start, last, answer)
+        try:
+            return cast(Joined, await self._answered(answer))
+        except asyncio.CancelledError:
+            self._state.cancel_join(log, answer)
+            self._pump.sent()
+            raise
 
     async def leave(self, log: str) -> Cursor | None:
         """Stop following. Events of the log that were not taken are dropped.
@@ -186,6 +207,7 @@ class Client(Face):
         Returns:
             Where the program stood, to ``join(cursor=...)`` later.
         """
+        self._check_started()
         answer = _future()
         cursor = self._state.leave(log, answer)
         await self._answered(answer)
@@ -193,6 +215,7 @@ class Client(Face):
 
     async def who(self, log: str) -> Members:
         """Return who follows a log. It must be joined."""
+        self._check_started()
         answer = _future()
         self._state.who(log, answer)
         return cast(Members, await self._answered(answer))
@@ -201,8 +224,9 @@ class Client(Face):
         self, log: str, *, before: int | None = None, after: int | None = None, count: int = 100
     ) -> HistoryPage:
         """Return a page of a joined log: below ``before``, above ``after``, or the newest."""
+        self._check_started()
+        forward, seq, count = arguments.page_start(before, after, count)
         answer = _future()
-        forward, seq = page_start(before, after)
         self._state.history(log, forward, seq, count, answer)
         return cast(HistoryPage, await self._answered(answer))
 
@@ -217,7 +241,8 @@ class Client(Face):
             MessageTooLong: nothing was sent.
             ClientError: the client has ended; the message may or may not be stored.
         """
-        data = body.encode() if isinstance(body, str) else body
+        self._check_started()
+        data = arguments.body_bytes(body)
         if self._pump.crowded or not self._state.has_room(len(data)):
             await self._pump.wait_for_room(len(data))
         answer: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
@@ -236,7 +261,8 @@ class Client(Face):
             NameInvalid, MessageTooLong: nothing was sent.
             ClientError: the client has ended.
         """
-        data = body.encode() if isinstance(body, str) else body
+        self._check_started()
+        data = arguments.body_bytes(body)
         if self._pump.crowded or not self._state.has_room(len(data)):
             await self._pump.wait_for_room(len(data))
         answer = Post(loop=asyncio.get_running_loop())
@@ -249,6 +275,7 @@ class Client(Face):
         Raises:
             ClientError: the first failure of a post since the last ``flush``.
         """
+        self._check_started()
         while self._state.unacknowledged:
             await self._pump.change()
         failed, self._pump.failed_post = self._pump.failed_post, None

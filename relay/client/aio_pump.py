@@ -7,19 +7,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import threading
 import time
 from collections import deque
 from typing import Any, cast
 
 from relay.client.address import Address
+from relay.client.aio_dial import dial_tcp
+from relay.client.aio_thread import in_thread
 from relay.client.aio_transport import ClientProtocol
-from relay.client.errors import ClientError
+from relay.client.errors import ClientClosed, ClientError
 from relay.client.events import State, Stored
-from relay.client.options import DIAL_S
+from relay.client.options import DIAL_S, WORK_ATTEMPTS
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 from relay.client.unreachable import unreachable
+from relay.wire.messages import Work
 
 
 class Post(asyncio.Future[Stored]):
@@ -38,6 +43,8 @@ class Pump:
         """The protocol of the socket; None between connections."""
         self._dialler: asyncio.Task[None] | None = None
         """Connects, and connects again; None before ``start``."""
+        self._work: asyncio.Task[None] | None = None
+        """Does a proof of work; None: none is asked for."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._flush_due = False
@@ -66,11 +73,34 @@ class Pump:
         dialler = self._dialler
         if dialler is None:
             return
-        if self._protocol is None:
-            dialler.cancel()  # in the middle of a dial, or of a question to a person
+        if self._protocol is None or not self._protocol.connected:
+            dialler.cancel()  # in the middle of a dial, of a pause, or of a question to a person
         await asyncio.wait({dialler})
         if not dialler.cancelled():
             dialler.result()
+
+    async def abandon(self) -> None:
+        """End at once, as after a cancellation: what does not leave without waiting is lost."""
+        state = self.state
+        state.close(self.clock())
+        self.flush()
+        state.fail(ClientClosed("the client was closed"))
+        self.settle()
+        if self._protocol is not None:
+            self._protocol.end_now()
+        dialler = self._dialler
+        if dialler is not None:
+            dialler.cancel()
+            await asyncio.wait({dialler})  # a turn of the loop or two: nothing is waited for
+
+    def forked(self) -> None:
+        """This is a copy in a forked child: the socket and the tasks are the parent's."""
+        protocol, self._protocol = self._protocol, None
+        self._dialler = self._timer = self._work = None
+        if protocol is not None:
+            protocol.forked()
+        with contextlib.suppress(RuntimeError):  # the loop belongs to another thread
+            self.settle()
 
     async def change(self) -> None:
         """Wait until something has come or changed."""
@@ -125,8 +155,11 @@ class Pump:
         """Write what is due; look at the clock."""
         self._flush_due = False
         state = self.state
-        data = state.data_to_send(self.clock())
         protocol = self._protocol
+        if protocol is not None and protocol.crowded and not state.ending:
+            self._arm()
+            return
+        data = state.data_to_send(self.clock())
         if protocol is not None:
             if data:
                 protocol.write(data)
@@ -150,6 +183,8 @@ class Pump:
                 answer.exception()  # it may be dropped: no complaint about that
             else:
                 answer.set_result(result)
+        if state.work is not None and self._work is None:
+            self._work = asyncio.create_task(self._do(state.work), name="relay client")
         if self._room:
             self._give_room()
         if self._reader is not None and not self._reader.done() and state.has_event:
@@ -221,6 +256,8 @@ class Pump:
                 await protocol.gone
         finally:
             self._protocol = None
+            if self._work is not None:
+                self._work.cancel()
 
     async def _connected(self, protocol: ClientProtocol) -> bool:
         """Open the socket. Returns False when that fails; the state knows it then."""
@@ -228,21 +265,46 @@ class Pump:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(DIAL_S):
-                await loop.create_connection(lambda: protocol, address.host, address.port)
+                opened = await dial_tcp(address)
+                # From here on the socket is the transport's, also if this is cancelled.
+                await loop.create_connection(lambda: protocol, sock=opened)
         except OSError as error:
             self.state.connect_failed(unreachable(address, error), self.clock())
             return False
         except asyncio.CancelledError:
-            protocol.abort()  # it may just have been connected
+            protocol.end_now()  # it may just have been connected
             raise
         return True
+
+    async def _do(self, work: Work) -> None:
+        """Do the server's proof of work, beside the loop."""
+        given_up = threading.Event()
+
+        def solve() -> bytes | None:
+            while not given_up.is_set():
+                nonce = work.attempt(WORK_ATTEMPTS)
+                if nonce is not None:
+                    return nonce
+            return None
+
+        try:
+            nonce = await in_thread(solve)
+        finally:
+            given_up.set()
+            self._work = None
+        if nonce is not None:
+            self.state.work_done(work, nonce, self.clock())
+            self.settle()
 
     async def _decide(self, fingerprint: str) -> None:
         """Ask about an unknown key. No connection is held meanwhile."""
         yes = self._policy.question(self._address, fingerprint)
         if inspect.isawaitable(yes):
             yes = await yes
-        refusal = self._policy.answer(self._address, fingerprint, bool(yes))
+        # It may wait for another program's lock, and for the disk.
+        refusal = await in_thread(
+            lambda: self._policy.answer(self._address, fingerprint, bool(yes))
+        )
         if self.closed:
             return
         if refusal is None:

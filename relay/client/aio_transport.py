@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import cast
 
-from relay.client.options import LINGER_S
+from relay import limits
+from relay.client import fork
+from relay.client.options import LINGER_S, READ_BYTES, REST_READS_MAX
 from relay.client.state import ClientState
 
 
@@ -23,6 +26,8 @@ class ClientProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         """None before the connection is made."""
         self._paused = False
+        self.crowded = False
+        """True while more waits for the socket than it should."""
         self._ending = False
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the socket is closed."""
@@ -30,7 +35,10 @@ class ClientProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; the server speaks first."""
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=limits.SENDS_UNACKNOWLEDGED_BYTES_MAX)
         self._state.connection_made(self._clock())
+        if not self._state.connected:
+            self.end()  # the client was closed meanwhile
 
     def data_received(self, data: bytes) -> None:
         """Take bytes."""
@@ -40,13 +48,40 @@ class ClientProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed, by whichever side."""
         if not self._ending:
+            if exc is not None:
+                self._read_rest()
             self._state.receive_eof(self._clock())
         if not self.gone.done():
             self.gone.set_result(None)
         self._after_input()
 
+    def _read_rest(self) -> None:
+        """Take what had come before a write failed: it may be a close record, with why."""
+        assert self._transport is not None
+        opened = self._transport.get_extra_info("socket")
+        # uvloop has closed it by now.
+        with (
+            contextlib.suppress(OSError, AttributeError, ValueError, TypeError),
+            opened.dup() as rest,
+        ):
+            rest.setblocking(False)
+            for _ in range(REST_READS_MAX):
+                data = rest.recv(READ_BYTES)
+                if not data:
+                    break
+                self._state.receive_data(data, self._clock())
+
+    def pause_writing(self) -> None:
+        """The server does not read: what is sent from now on stays in the window of sends."""
+        self.crowded = True
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self.crowded = False
+        self._after_input()
+
     def write(self, data: bytes) -> None:
-        """Write; what does not leave at once is bounded by the window of sends."""
+        """Write; what does not leave at once is bounded: see ``crowded``."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
@@ -67,8 +102,23 @@ class ClientProtocol(asyncio.Protocol):
             self._transport.close()
             asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
 
-    def abort(self) -> None:
-        """Close at once, if there is a connection."""
+    def end_now(self) -> None:
+        """Close at once; what was written and has not left is dropped."""
+        transport = self._transport
+        if transport is not None:
+            self._ending = True
+            if transport.get_write_buffer_size():
+                transport.abort()
+            else:
+                transport.close()
+
+    def forked(self) -> None:
+        """This is a copy in a forked child."""
         self._ending = True
         if self._transport is not None:
-            self._transport.abort()
+            fork.disconnect(self._transport.get_extra_info("socket"))
+
+    @property
+    def connected(self) -> bool:
+        """True once there was a connection."""
+        return self._transport is not None

@@ -16,6 +16,7 @@ Usage::
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
 import socket
@@ -26,10 +27,12 @@ from types import TracebackType
 from typing import Final, Self, TypeAlias, cast
 
 from relay.chat.entries import Cursor
-from relay.client.address import Address, parse_address
-from relay.client.errors import ClientError, ConnectFailed
+from relay.client import arguments, fork
+from relay.client.address import Address
+from relay.client.dialling import dial_tcp, disable_nagle
+from relay.client.errors import ClientClosed, ClientError, ConnectFailed
 from relay.client.events import Event, HistoryPage, Joined, Members, State, Stored
-from relay.client.face import Face
+from relay.client.face import Face, target
 from relay.client.identity import Identity
 from relay.client.options import (
     CLOSE_S,
@@ -37,27 +40,26 @@ from relay.client.options import (
     DIAL_S,
     LINGER_S,
     READ_BYTES,
-    join_start,
+    REST_READS_MAX,
+    WORK_ATTEMPTS,
     make_options,
-    page_start,
 )
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 from relay.client.unreachable import unreachable
+from relay.wire.messages import Work
 
 SHORTEST_WAIT_S: Final = 0.001
 """A socket with a timeout of 0 would not block at all."""
+LONGEST_WAIT_S: Final = 3600.0
+"""Always a timeout: then Python waits by poll, and no flag of the descriptor that somebody else
+sets or clears (it is shared with whoever inherited it) turns a wait into an error."""
 GATHER_MAX: Final = 64
 """Posts that leave as one write."""
 
 
 Dial: TypeAlias = Callable[[Address, float], socket.socket]
 """Opens a TCP connection within so many seconds, or raises OSError."""
-
-
-def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
-    """Connect the ordinary way."""
-    return socket.create_connection((address.host, address.port), timeout=timeout_s)
 
 
 class Pending:
@@ -106,14 +108,13 @@ class BlockingClient(Face):
         Raises:
             UsageError: the address, or the known-servers file.
         """
-        self.address = parse_address(address) if isinstance(address, str) else address
-        self._policy = KeyPolicy() if key_policy is None else key_policy
+        self.address, self._policy, expected_key = target(address, key_policy)
         options = make_options(
             name=name,
             identity=identity,
             display=display,
             agent=agent,
-            expected_key=self._policy.expected(self.address),
+            expected_key=expected_key,
             reconnect=reconnect,
             window=window,
             patience_s=patience_s,
@@ -136,6 +137,15 @@ class BlockingClient(Face):
         self._gathered = 0
         """Posts that have not left."""
         self._failed_post: ClientError | None = None
+        fork.register(self)
+
+    def _forked(self) -> None:
+        fork.disconnect(self._socket)
+        # Whoever held them is not in this process.
+        self._reading = False
+        self._read_once = threading.Condition()
+        self._writing = threading.Lock()
+        self._state.forked(fork.forked_error())
 
     # --- life ------------------------------------------------------------------------------------
     def __enter__(self) -> Self:
@@ -152,7 +162,9 @@ class BlockingClient(Face):
 
     def connect(self, timeout_s: float = CONNECT_S) -> None:
         """Connect and log in. Raises as ``aio.Client.connect``."""
+        timeout_s = arguments.seconds("timeout_s", timeout_s)
         state = self._state
+        self._started = True
         try:
             until = self._clock() + timeout_s
             while state.state is not State.CLOSED and state.state is not State.ONLINE:
@@ -163,6 +175,8 @@ class BlockingClient(Face):
         except BaseException:
             state.close(self._clock())
             self._settle()
+            state.fail(ClientClosed("the client was closed"))
+            self._drop_socket()
             raise
         if state.state is not State.ONLINE:
             state.fail(state.last_problem or ConnectFailed(f"no answer from {self.address}"))
@@ -171,6 +185,7 @@ class BlockingClient(Face):
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
         """Wait for unacknowledged sends, at most so long, and end the connection cleanly."""
+        timeout_s = arguments.seconds("timeout_s", timeout_s)
         state = self._state
         try:
             if self._socket is not None or state.connect_at is not None:
@@ -196,6 +211,8 @@ class BlockingClient(Face):
 
     def next_event(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None when none came in time, or the client was closed."""
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
         state = self._state
         if not state.has_event:
             self._wait(lambda: state.has_event, timeout)
@@ -209,18 +226,27 @@ class BlockingClient(Face):
 
     def pump(self, timeout: float = 0.0) -> None:
         """Read once, for at most ``timeout`` seconds: keeps the connection and takes in answers."""
-        self._take_turn(self._clock() + timeout)
+        self._check_started()
+        self._take_turn(self._clock() + arguments.seconds("timeout", timeout))
 
     def join(
         self, log: str, last: int = 0, *, since: int | None = None, cursor: Cursor | None = None
     ) -> Joined:
         """Follow a log: its last entries, or those after a seq or a cursor, and what comes."""
+        self._check_started()
+        start, last = arguments.join_start(last, since, cursor)
         answer = Pending()
-        self._state.join(log, join_start(since, cursor), last, answer)
-        return cast(Joined, self._answered(answer))
+        self._state.join(log, start, last, answer)
+        try:
+            return cast(Joined, self._answered(answer))
+        except BaseException:  # a Ctrl-C, or a greenlet that is killed
+            if not answer.done:
+                self._state.cancel_join(log, answer)
+            raise
 
     def leave(self, log: str) -> Cursor | None:
         """Stop following; return where the program stood."""
+        self._check_started()
         answer = Pending()
         cursor = self._state.leave(log, answer)
         self._answered(answer)
@@ -228,6 +254,7 @@ class BlockingClient(Face):
 
     def who(self, log: str) -> Members:
         """Return who follows a log. It must be joined."""
+        self._check_started()
         answer = Pending()
         self._state.who(log, answer)
         return cast(Members, self._answered(answer))
@@ -236,8 +263,9 @@ class BlockingClient(Face):
         self, log: str, *, before: int | None = None, after: int | None = None, count: int = 100
     ) -> HistoryPage:
         """Return a page of a joined log: below ``before``, above ``after``, or the newest."""
+        self._check_started()
+        forward, seq, count = arguments.page_start(before, after, count)
         answer = Pending()
-        forward, seq = page_start(before, after)
         self._state.history(log, forward, seq, count, answer)
         return cast(HistoryPage, self._answered(answer))
 
@@ -262,13 +290,15 @@ class BlockingClient(Face):
 
     def flush(self) -> None:
         """Wait until every send has its outcome; raise the first failure of a post since then."""
+        self._check_started()
         self._wait(lambda: not self._state.unacknowledged, None)
         failed, self._failed_post = self._failed_post, None
         if failed is not None:
             raise failed
 
     def _submit(self, log: str, body: str | bytes, content_type: str, answer: Pending) -> None:
-        data = body.encode() if isinstance(body, str) else body
+        self._check_started()
+        data = arguments.body_bytes(body)
         state = self._state
         if not state.has_room(len(data)):
             self._wait(lambda: state.has_room(len(data)), None)
@@ -316,7 +346,9 @@ class BlockingClient(Face):
         """Dial, wait for the time to dial, or read once; not beyond ``until``."""
         state = self._state
         now = self._clock()
-        if self._socket is not None:
+        if state.work is not None:
+            self._work(state.work)
+        elif self._socket is not None:
             self._read(until)
         elif state.state is State.CLOSED:
             return
@@ -338,9 +370,19 @@ class BlockingClient(Face):
         except OSError as error:
             state.connect_failed(unreachable(address, error), self._clock())
             return
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        disable_nagle(opened)
         self._socket = opened
         state.connection_made(self._clock())
+
+    def _work(self, work: Work) -> None:
+        """Do a piece of the server's proof of work; the next step does the next one."""
+        nonce = work.attempt(WORK_ATTEMPTS)
+        now = self._clock()
+        if nonce is not None:
+            self._state.work_done(work, nonce, now)
+        else:
+            self._state.handle_deadline(now)
+            time.sleep(0)  # under gevent the others go on
 
     def _read(self, until: float | None) -> None:
         state, opened = self._state, self._socket
@@ -348,7 +390,7 @@ class BlockingClient(Face):
         if state.reading_paused:
             return
         due = [at for at in (until, state.next_deadline()) if at is not None]
-        timeout = max(min(due) - self._clock(), SHORTEST_WAIT_S) if due else None
+        timeout = max(min(due) - self._clock(), SHORTEST_WAIT_S) if due else LONGEST_WAIT_S
         try:
             opened.settimeout(timeout)
             data = opened.recv(READ_BYTES)
@@ -384,10 +426,28 @@ class BlockingClient(Face):
                     opened.settimeout(DIAL_S)
                     opened.sendall(data)
             except OSError:
+                self._read_rest(opened)
+                state.data_to_send(self._clock())
+            except BaseException:
+                # A Ctrl-C, or a greenlet's timeout: half a record may be out, and the rest is gone.
                 state.receive_eof(self._clock())
                 state.data_to_send(self._clock())
+                self._drop_socket()
+                raise
             if not state.connected:
                 self._drop_socket()
+
+    def _read_rest(self, opened: socket.socket) -> None:
+        """Take what had come before the connection broke: it may be a close record, with why."""
+        state = self._state
+        with contextlib.suppress(OSError):
+            opened.settimeout(SHORTEST_WAIT_S)
+            for _ in range(REST_READS_MAX):
+                data = opened.recv(READ_BYTES)
+                if not data:
+                    break
+                state.receive_data(data, self._clock())
+        state.receive_eof(self._clock())
 
     def _drop_socket(self) -> None:
         opened, self._socket = self._socket, None

@@ -3,14 +3,17 @@
 The tree::
 
     ClientError
+    ├── NotConnected               a call before connect()
     ├── ConnectFailed              no connection to the host and port
     ├── HandshakeFailed            what listens there did not prove to hold its key
+    │   └── NotARelayServer        it does not speak this protocol at all
     ├── ServerKeyError
     │   ├── UnknownServerKey       a key that is not pinned, and nobody said that it is right
     │   └── ServerKeyMismatch      another key than the pinned one; there is no override
     ├── ConnectionLost             the connection ended without a word, and reconnecting is off
     ├── ServerBrokeProtocol        the server sent what the protocol forbids
     ├── ClientClosed               this client was closed before the answer came
+    ├── ClientForked               this client belongs to the process before os.fork()
     ├── MessageTooLong             a body over the server's limit, a content type over 64 bytes
     ├── ClosedByServer             a close code: .code, .retry_after_s
     │   ├── GoingAway (1000)  ServerFailed (1001)  Idle (1002)  TooSlow (1003)
@@ -36,12 +39,20 @@ class ClientError(RelayError):
     """Root of what a client raises."""
 
 
+class NotConnected(ClientError):
+    """A call of a client that was never connected; nothing was sent."""
+
+
 class ConnectFailed(ClientError):
     """No connection to the relay's host and port: refused, unreachable, not resolved, timed out."""
 
 
 class HandshakeFailed(ClientError):
     """No encrypted connection came about: not a relay, a tampered handshake, or too slow."""
+
+
+class NotARelayServer(HandshakeFailed):
+    """What listens there speaks another protocol, such as HTTP, SSH, TLS or SMTP."""
 
 
 class ServerKeyError(ClientError):
@@ -76,6 +87,13 @@ class ServerBrokeProtocol(ClientError):
 
 class ClientClosed(ClientError):
     """This client was closed before the answer came. A send may or may not have been stored."""
+
+
+class ClientForked(ClientError):
+    """This client was made before ``os.fork()``, and belongs to the parent. Nothing was sent.
+
+    Two processes with the keys of one connection would seal different records alike.
+    """
 
 
 class MessageTooLong(ClientError):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from relay import limits
+from relay.client import arguments
+from relay.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +24,20 @@ class Identity:
     and each is stored once."""
 
     def __post_init__(self) -> None:
-        if (
-            len(self.secret) != limits.INSTANCE_SECRET_BYTES
-            or len(self.producer) != limits.PRODUCER_BYTES
+        for name, value, count in (
+            ("secret", self.secret, limits.INSTANCE_SECRET_BYTES),
+            ("producer", self.producer, limits.PRODUCER_BYTES),
         ):
-            raise ValueError(
-                f"a secret has {limits.INSTANCE_SECRET_BYTES} bytes "
-                f"and a producer id {limits.PRODUCER_BYTES}"
-            )
-        if any(not 1 <= counter <= limits.U63_MAX for counter in self.counters.values()):
-            raise ValueError("counters begin at 1")
+            if not isinstance(value, bytes):
+                raise TypeError(f"{name} must be bytes, not {type(value).__name__}")
+            if len(value) != count:
+                raise ValueError(f"{name} has {len(value)} bytes; it must have {count}")
+        object.__setattr__(self, "secret", Secret(self.secret))
+        if not isinstance(self.counters, Mapping):
+            raise TypeError(f"counters must be a mapping, not {type(self.counters).__name__}")
+        for log, counter in self.counters.items():
+            arguments.text("the name of a room in counters", log)
+            arguments.integer("a counter", counter, 1, limits.U63_MAX)
 
 
 def new_identity(random_bytes: Callable[[int], bytes]) -> Identity:

@@ -11,14 +11,28 @@ from collections import deque
 from typing import Final
 
 from relay.chat.entries import Cursor
-from relay.client.events import Event, Gap, Message, Postponed, StateChanged
+from relay.client.events import (
+    Event,
+    Gap,
+    Message,
+    Postponed,
+    RosterChanged,
+    StateChanged,
+    Unfollowed,
+)
 
 EVENTS_MAX: Final = 8192
-EVENTS_BYTES_MAX: Final = 4 * 1024 * 1024
+EVENTS_BYTES_MAX: Final = 8 * 1024 * 1024
 """Above either, the client stops reading its socket, and the server lets it fall behind: the log is
 the buffer. At least four times what one read from the socket brings."""
-EVENT_OVERHEAD_BYTES: Final = 512
-"""Roughly what a Python object with its small fields takes besides the body."""
+OVER: Final = 2
+"""Above so many times either bound nothing more is put in, whatever comes: more than one read from
+an honest server can bring, so only a hostile one gets there."""
+EVENT_OVERHEAD_BYTES: Final = 1024
+"""What the largest Python object of an event takes, with its small fields, besides what is counted
+on its own: the body of a message, the names of a roster."""
+MEMBER_BYTES: Final = 288
+"""What a name takes, with its tuple and its place in a list, besides the display name."""
 STATES_MAX: Final = 32
 """Changes of the client's own state, and postponed sends: beyond it the oldest goes. A program that
 only sends takes none, and its server may restart, or its disk be full, a thousand times."""
@@ -30,7 +44,7 @@ RESUME_AT: Final = 0.5
 class Inbox:
     """A queue of events and the cursors of what was taken from it."""
 
-    __slots__ = ("_bytes", "_events", "_states", "full", "taken")
+    __slots__ = ("_bytes", "_events", "_states", "full", "over", "taken")
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
@@ -39,14 +53,21 @@ class Inbox:
         """How many StateChanged and Postponed are in the queue."""
         self.full = False
         """True from the bound until half of it is taken."""
+        self.over = False
+        """True above ``OVER`` times the bound, which only a hostile server reaches."""
         self.taken: dict[str, Cursor] = {}
         """For each log that is followed, the last entry that the application has taken."""
 
     def __len__(self) -> int:
         return len(self._events)
 
+    @property
+    def size(self) -> int:
+        """What the events take, in bytes; never less than they do."""
+        return self._bytes
+
     def put(self, event: Event) -> None:
-        """Append an event. The bound is the reader's to respect, by ``full``."""
+        """Append an event. The bounds are the caller's to respect, by ``full`` and ``over``."""
         self._events.append(event)
         self._bytes += _size(event)
         if type(event) in _STATES:
@@ -55,6 +76,9 @@ class Inbox:
                 self._drop_oldest_state()
         if self._bytes > EVENTS_BYTES_MAX or len(self._events) > EVENTS_MAX:
             self.full = True
+            self.over = (
+                self._bytes > OVER * EVENTS_BYTES_MAX or len(self._events) > OVER * EVENTS_MAX
+            )
 
     def take(self) -> Event | None:
         """Return the oldest event, or None. Moves the cursor of its log."""
@@ -76,7 +100,7 @@ class Inbox:
             and self._bytes <= EVENTS_BYTES_MAX * RESUME_AT
             and len(self._events) <= EVENTS_MAX * RESUME_AT
         ):
-            self.full = False
+            self.full = self.over = False
         return event
 
     def follow(self, log: str, start: Cursor) -> None:
@@ -90,8 +114,14 @@ class Inbox:
         self._bytes = sum(map(_size, kept))
         self._states = sum(type(event) in _STATES for event in kept)
         if not kept:
-            self.full = False
+            self.full = self.over = False
         return self.taken.pop(log, None)
+
+    def clear(self) -> None:
+        """Forget every event."""
+        self._events.clear()
+        self._bytes = self._states = 0
+        self.full = self.over = False
 
     def _drop_oldest_state(self) -> None:
         oldest = next(event for event in self._events if type(event) in _STATES)
@@ -105,7 +135,18 @@ class Inbox:
 
 
 def _size(event: Event) -> int:
-    return EVENT_OVERHEAD_BYTES + (len(event.body) if type(event) is Message else 0)
+    kind = type(event)
+    if kind is Message:
+        assert isinstance(event, Message)
+        return EVENT_OVERHEAD_BYTES + len(event.body)
+    if kind is RosterChanged:
+        assert isinstance(event, RosterChanged)
+        displays = sum(4 * len(member.display) for member in event.joined)
+        names = len(event.joined) + len(event.left)
+        return EVENT_OVERHEAD_BYTES + MEMBER_BYTES * names + displays
+    if kind in _STATES or kind is Unfollowed:
+        return EVENT_OVERHEAD_BYTES + 4 * len(event.detail)  # type: ignore[union-attr]
+    return EVENT_OVERHEAD_BYTES
 
 
 assert EVENTS_MAX * EVENT_OVERHEAD_BYTES <= EVENTS_BYTES_MAX

@@ -8,19 +8,35 @@ decided by ``trust``, not here.
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
-import tempfile
+import stat
 from collections.abc import Iterable
+from enum import Enum
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from relay.client.address import is_fingerprint
+from relay.client.file_lock import locked
 from relay.errors import UsageError
 
 KEY_TYPE: Final = "relay-key-v1"
 PATH_VARIABLE: Final = "RELAY_KNOWN_SERVERS"
 FILE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Forty thousand servers; more is not a file of ours."""
+READ_LOCK_S: Final = 1.0
+WRITE_LOCK_S: Final = 10.0
+"""How long to wait for another program's lock, which is held for milliseconds. After that this goes
+ahead without it: the file is appended to, so no line is lost."""
+
+
+class Place(Enum):
+    """What the path of a known-servers file leads to."""
+
+    NOTHING = "nothing yet"
+    FILE = "a regular file"
+    NULL_DEVICE = "the null device"
 
 
 class Pin(NamedTuple):
@@ -32,14 +48,27 @@ class Pin(NamedTuple):
 
 
 def default_path() -> Path:
-    """Return where the file is: $RELAY_KNOWN_SERVERS, or in the user's configuration directory."""
-    named = os.environ.get(PATH_VARIABLE)
-    if named:
-        return Path(named).expanduser()
-    # Here, not above: this import is only for people without the variable.
-    from platformdirs import user_config_path
+    """Return where the file is: $RELAY_KNOWN_SERVERS, or in the user's configuration directory.
 
-    return user_config_path("relay") / "known_servers"
+    Raises:
+        UsageError: the user has no home directory.
+    """
+    named = os.environ.get(PATH_VARIABLE)
+    try:
+        if named:
+            return Path(named).expanduser()
+        # Here, not above: this import is only for people without the variable.
+        from platformdirs import user_config_path
+
+        path = user_config_path("relay") / "known_servers"
+    except (RuntimeError, KeyError):
+        path = None
+    if path is None or str(path).startswith("~"):
+        raise UsageError(
+            f"there is no home directory for the known-servers file: set HOME or {PATH_VARIABLE},"
+            " or give another file"
+        )
+    return path
 
 
 def parse(text: str, path: Path) -> list[Pin]:
@@ -82,11 +111,29 @@ def format_pin(pin: Pin) -> str:
 
 
 class KnownServers:
-    """The pins in one file. Nothing is held in memory: another process may pin meanwhile."""
+    """The pins in one file, read anew each time: another process may pin meanwhile.
+
+    A pin is one line appended to the file as it is, under a lock and after reading it again: what
+    the user arranged stays (a link, a mount, the owner, the mode), and no other program's line is
+    lost. With the null device a pin lives as long as this object. Other special files are refused.
+    """
 
     def __init__(self, path: Path | None = None) -> None:
         """Use a file, by default the user's own. It need not exist yet."""
-        self.path = default_path() if path is None else path
+        self._path = path
+        self._kept: list[Pin] = []
+        """Pins that the null device does not keep."""
+
+    @property
+    def path(self) -> Path:
+        """The file.
+
+        Raises:
+            UsageError: it is the default, and the user has no home directory.
+        """
+        if self._path is None:
+            self._path = default_path()
+        return self._path
 
     def find(self, host: str, port: int) -> Pin | None:
         """Return the pin of a host and port, or None.
@@ -94,55 +141,88 @@ class KnownServers:
         Raises:
             UsageError: the file cannot be read, or a line in it is damaged.
         """
-        return match(parse(self._read(), self.path), host, port)
+        path = self.path
+        try:
+            if self._place(path) is not Place.FILE:
+                return match(self._kept, host, port)
+            with path.open("rb") as file, locked(file.fileno(), shared=True, timeout_s=READ_LOCK_S):
+                text = self._text(file)
+        except (OSError, ValueError) as error:
+            raise self._failed("read", error) from None
+        return match(parse(text, path), host, port)
 
     def pin(self, host: str, port: int, fingerprint: str) -> None:
-        """Add a key, unless it is there. The file (0600) is replaced in one step.
+        """Add a key, unless it is there. A file that does not exist yet gets the mode 0600.
 
         Raises:
             UsageError: the file cannot be written, or holds another key for this host and port.
         """
         if not is_fingerprint(fingerprint):
             raise ValueError("not a fingerprint")
-        text = self._read()
-        new = Pin(host.lower(), port, fingerprint)
-        old = match(parse(text, self.path), host, port)
-        if old == new:
-            return
-        if old is not None:
-            raise UsageError(f"{self.path} holds another key for [{host}]:{port}; remove it first")
-        if text and not text.endswith("\n"):
-            text += "\n"
-        self._replace(f"{text}{format_pin(new)}\n")
-
-    def _read(self) -> str:
+        path, new = self.path, Pin(host.lower(), port, fingerprint)
         try:
-            with self.path.open("rb") as file:
-                data = file.read(FILE_BYTES_MAX + 1)
-            if len(data) > FILE_BYTES_MAX:
-                raise UsageError(f"{self.path} is too long for a file of pinned server keys")
-            return data.decode()
+            place = self._place(path)
+            if place is Place.NULL_DEVICE:
+                self._kept.append(new)
+                return
+            if place is Place.NOTHING:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # O_APPEND: without a lock, too, whole lines are added, and none is written over.
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+            descriptor = os.open(path, flags, 0o600)
+            with (
+                os.fdopen(descriptor, "r+b", buffering=0) as file,
+                locked(descriptor, shared=False, timeout_s=WRITE_LOCK_S),
+            ):
+                text = self._text(file)
+                old = match(parse(text, path), host, port)
+                if old is None:
+                    newline = "" if not text or text.endswith("\n") else "\n"
+                    self._append(file, f"{newline}{format_pin(new)}\n".encode())
+        except (OSError, ValueError) as error:
+            raise self._failed("write", error) from None
+        if old not in (None, new):
+            raise UsageError(f"{path} holds another key for [{host}]:{port}; remove it first")
+
+    def _place(self, path: Path) -> Place:
+        """Return what the path leads to. Raises OSError for what is neither of these."""
+        try:
+            kind = path.stat().st_mode
         except FileNotFoundError:
-            return ""
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise UsageError(f"cannot read the pinned server keys: {self.path}: {why}") from None
+            return Place.NOTHING
+        if stat.S_ISCHR(kind) and path.samefile(os.devnull):
+            return Place.NULL_DEVICE
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(kind):  # opening it could wait for ever, or do anything
+            raise OSError(errno.EINVAL, "it is a device, a pipe or a socket, not a regular file")
+        return Place.FILE
 
-    def _replace(self, text: str) -> None:
-        temporary = ""
+    def _text(self, file: io.FileIO | io.BufferedReader) -> str:
+        data = bytearray()
+        while len(data) <= FILE_BYTES_MAX and (piece := file.read(FILE_BYTES_MAX + 1)):
+            data += piece
+        if len(data) > FILE_BYTES_MAX:
+            raise UsageError(f"{self.path} is too long for a file of pinned server keys")
+        return data.decode()
+
+    def _append(self, file: io.FileIO, line: bytes) -> None:
+        """Write a line as a whole, or not at all: a half one could not be read again."""
+        size = os.fstat(file.fileno()).st_size
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # mkstemp makes the file 0600 from its first moment.
-            handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".known_servers-")
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(self.path)
-        except OSError as error:
-            if temporary:
-                with contextlib.suppress(OSError):
-                    Path(temporary).unlink()
-            raise UsageError(
-                f"cannot write the pinned server keys: {self.path}: {error.strerror}"
-            ) from None
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(file.fileno(), size)
+            raise
+
+    def _failed(self, what: str, error: OSError | ValueError) -> UsageError:
+        if isinstance(error, UnicodeDecodeError):
+            what, why = "read", "not UTF-8"
+        elif isinstance(error, OSError):
+            why = error.strerror or str(error)
+        else:
+            why = str(error)
+        return UsageError(f"cannot {what} the pinned server keys: {self.path}: {why}")

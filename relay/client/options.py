@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from relay.chat.entries import NO_EPOCH, Cursor
+from relay import limits
+from relay.client import arguments
 from relay.client.identity import Identity, new_identity
 
 CONNECT_S: Final = 20.0
@@ -19,6 +20,11 @@ LINGER_S: Final = 2.0
 """For the last bytes of a connection to leave."""
 READ_BYTES: Final = 262_144
 """One read from a blocking socket at most."""
+
+REST_READS_MAX: Final = 64
+"""From a connection that has broken: more than its receive buffer holds."""
+WORK_ATTEMPTS: Final = 4096
+"""Of a proof of work at a time: a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,30 +60,25 @@ def make_options(
     random_bytes: Callable[[int], bytes],
     jitter: Callable[[], float],
 ) -> Options:
-    """Fill in a name and an identity where the caller gave none."""
+    """Check what the caller gave, and fill in a name and an identity where it gave none.
+
+    Raises:
+        TypeError, ValueError: an argument that no server would take.
+    """
+    if identity is not None and not isinstance(identity, Identity):
+        raise TypeError(f"identity must be an Identity, not {type(identity).__name__}")
+    if name is not None:
+        arguments.short_text("name", name, limits.NAME_CHARS_MAX, limits.NAME_CHARS_MAX, 1)
+    chars = limits.DISPLAY_NAME_CHARS_MAX
     return Options(
         name=f"guest-{random_bytes(4).hex()}" if name is None else name,
         identity=new_identity(random_bytes) if identity is None else identity,
-        display=display,
-        agent=agent,
+        display=arguments.short_text("display", display, chars, 4 * chars),
+        agent=arguments.short_text("agent", agent, limits.AGENT_CHARS_MAX, limits.AGENT_CHARS_MAX),
         expected_key=expected_key,
-        reconnect=reconnect,
-        window=window,
-        patience_s=patience_s,
+        reconnect=bool(reconnect),
+        window=arguments.integer("window", window, 1, limits.U32_MAX),
+        patience_s=arguments.seconds_or_none("patience_s", patience_s),
         random_bytes=random_bytes,
         jitter=jitter,
     )
-
-
-def join_start(since: int | None, cursor: Cursor | None) -> Cursor | None:
-    """Return the cursor that a join begins behind; None: with its last entries."""
-    if since is not None and cursor is not None:
-        raise ValueError("either since or cursor")
-    return Cursor(NO_EPOCH, since) if since is not None else cursor
-
-
-def page_start(before: int | None, after: int | None) -> tuple[bool, int]:
-    """Return (forward, seq) of a history request. Neither given: backward from the head."""
-    if before is not None and after is not None:
-        raise ValueError("either before or after")
-    return (False, before or 0) if after is None else (True, after)

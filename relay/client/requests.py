@@ -39,8 +39,8 @@ class Requests:
         self.next_number = 1
         self._open: dict[int, Request] = {}
         self._out: list[ClientEnvelope] = []
-        self._waiting: list[tuple[float, int]] = []
-        """(when, number) of requests to be asked again."""
+        self._waiting: dict[int, float] = {}
+        """When requests are to be asked again, by their number."""
 
     def ask(self, request: Request) -> int:
         """Queue a request; return its number."""
@@ -58,7 +58,7 @@ class Requests:
         """Return the request that is refused for good; None when it is to be asked again."""
         if error.code in AGAIN and error.request in self._open:
             wait_s = min(max(error.arg / 1000, RETRY_S_MIN), RETRY_S_MAX)
-            self._waiting.append((now + wait_s, error.request))
+            self._waiting.setdefault(error.request, now + wait_s)
             return None
         return self._open.pop(error.request, None)
 
@@ -78,6 +78,14 @@ class Requests:
         ]
         for number in gone:
             del self._open[number]
+
+    def drop(self, token: object) -> bool:
+        """Forget the request with this token; return False if it has been answered."""
+        for number, request in self._open.items():
+            if request.token is token:
+                del self._open[number]
+                return True
+        return False
 
     def online(self, first: list[Request]) -> None:
         """A new connection: ask ``first`` (joins, on which others rest), then all that is open."""
@@ -99,12 +107,13 @@ class Requests:
 
     def next_deadline(self) -> float | None:
         """Return when a request is to be asked again."""
-        return min(self._waiting)[0] if self._waiting else None
+        return min(self._waiting.values(), default=None)
 
     def handle_deadline(self, now: float) -> None:
         """Ask again what has waited long enough."""
-        due = [number for at, number in self._waiting if at <= now]
-        self._waiting = [(at, number) for at, number in self._waiting if at > now]
+        due = [number for number, at in self._waiting.items() if at <= now]
+        for number in due:
+            del self._waiting[number]
         self._out += [self._open[n].envelope(n) for n in due if n in self._open]
 
     def done_by_loss(self) -> list[Request]:

@@ -26,6 +26,7 @@ from relay.client.errors import (
     ConnectionLost,
     HandshakeFailed,
     Idle,
+    NotARelayServer,
     ServerBrokeProtocol,
     ServerKeyMismatch,
     closed_by_server,
@@ -47,6 +48,7 @@ from relay.wire.events import (
     HandshakeCompleted,
     ServerKeyOffered,
 )
+from relay.wire.messages import Work
 from relay.wire.phases import Phase
 
 LOGIN_S: Final = 15.0
@@ -111,6 +113,8 @@ class ClientState:
 
     def connection_made(self, now: float) -> None:
         """A TCP connection is open; the server speaks first."""
+        if self.state is State.CLOSED:
+            return
         self._login_error = None
         self._connection = Connection.client(now=now, random_bytes=self._options.random_bytes)
         self._last_received = now
@@ -160,6 +164,12 @@ class ClientState:
         return self._connection is not None
 
     @property
+    def ending(self) -> bool:
+        """True when the connection is closing, closed or gone: its last bytes cannot wait."""
+        connection = self._connection
+        return connection is None or connection.phase in (Phase.CLOSING, Phase.CLOSED)
+
+    @property
     def reading_paused(self) -> bool:
         """True while the application takes events too slowly: do not read the socket."""
         return self._traffic.held_up and self.state is State.ONLINE and self._ending is None
@@ -171,11 +181,29 @@ class ClientState:
         self._expected_key = fingerprint
         self.undecided_key = None
 
+    @property
+    def work(self) -> Work | None:
+        """What the server asks this client to compute before the handshake goes on, or None."""
+        return None if self._connection is None else self._connection.work
+
+    def work_done(self, work: Work, nonce: bytes, now: float) -> None:
+        """The work is done. Without effect when the connection has ended meanwhile."""
+        connection = self._connection
+        if connection is not None and connection.work is work:
+            connection.provide_work(nonce, now)
+
     def fail(self, error: ClientError) -> None:
         """End for good, without a word to the server."""
         if self.state is not State.CLOSED:
             self._connection = None
             self._finish(error)
+
+    def forked(self, error: ClientError) -> None:
+        """This is a copy in a forked child: what is in here is the parent's."""
+        self._connection = None
+        self._hello = []
+        self.fail(error)
+        self._traffic.inbox.clear()
 
     def close(self, now: float) -> None:
         """End: with a close record when there is a connection."""
@@ -309,6 +337,11 @@ class ClientState:
         self._check_open()
         self._traffic.join(log, cursor, last, token)
 
+    def cancel_join(self, log: str, token: object) -> None:
+        """Nobody waits for this join any more: the log is not followed, whatever the answer."""
+        if self.state is not State.CLOSED and self._ending is None:
+            self._traffic.cancel_join(log, token, online=self.state is State.ONLINE)
+
     def leave(self, log: str, token: object) -> Cursor | None:
         """Stop following. Events of the log that were not taken are dropped.
 
@@ -333,7 +366,7 @@ class ClientState:
 
     def _check_open(self) -> None:
         if self.state is State.CLOSED or self._ending is not None:
-            raise self.error or ClientClosed("the client is closed")
+            raise self.error or self._ending or ClientClosed("the client is closed")
 
     # --- events of the connection ----------------------------------------------------------------
     def _handle_events(self, connection: Connection, now: float) -> None:
@@ -407,6 +440,8 @@ class ClientState:
             return Idle(event.code)
         if event.code is not None:
             return ServerBrokeProtocol(f"the server broke the protocol: {event.detail}")
+        if event.stranger:
+            return NotARelayServer(event.detail)
         if event.remote or handshaken:
             return ConnectionLost(event.detail)
         return HandshakeFailed(f"no encrypted connection: {event.detail}")
@@ -449,7 +484,7 @@ class ClientState:
             envelopes = unpack_server(content)
         except RemoteProtocolError as error:
             self._ending = ServerBrokeProtocol(f"the server broke the protocol: {error}")
-            connection.close(error.code, now)
+            connection.violated(error, now)
             return
         if self.state is not State.ONLINE:
             envelopes = self._receive_login(envelopes, now)

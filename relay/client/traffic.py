@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, cast
 from relay import limits
 from relay.chat import names
 from relay.chat.entries import Cursor, GapReason
+from relay.client import arguments
 from relay.client.errors import ClientError, MessageTooLong, refused
 from relay.client.events import (
     Behind,
@@ -159,6 +160,7 @@ class Traffic:
     def send(self, log: str, content_type: str, body: bytes, token: object) -> None:
         """Queue a message. Raises NameInvalid, MessageTooLong."""
         log = canonical(log)
+        arguments.text("content_type", content_type)
         if len(body) > self._body_bytes_max:
             raise MessageTooLong(
                 f"a message of {len(body)} bytes; at most {self._body_bytes_max} are allowed"
@@ -168,14 +170,23 @@ class Traffic:
         self.sends.add(log, content_type, body, token)
 
     def join(self, log: str, cursor: Cursor | None, last: int, token: object) -> None:
-        """Follow a log. Raises NameInvalid, AlreadyJoined, BadRequest."""
+        """Follow a log. Raises NameInvalid, AlreadyJoined."""
         log = canonical(log)
         if log in self.follows:
             raise refused(ErrorCode.ALREADY_JOINED)
-        if not 0 <= last <= limits.HISTORY_ON_JOIN_MAX:
-            raise refused(ErrorCode.BAD_REQUEST, limits.HISTORY_ON_JOIN_MAX, "last")
+        assert 0 <= last <= limits.HISTORY_ON_JOIN_MAX
         following = self.follows.add(log, Start(cursor, last))
         self.requests.ask(Request(log, following.join, token))
+
+    def cancel_join(self, log: str, token: object, *, online: bool) -> None:
+        """Undo a join that has no answer yet."""
+        log = canonical(log)
+        if self.follows.remove(log) is None:
+            return
+        self.inbox.unfollow(log)
+        self.requests.forget_own(log)
+        if self.requests.drop(token) and online:  # it may be on its way
+            self.requests.ask(Request(log, lambda number: wire.Leave(number, log), None))
 
     def leave(self, log: str, token: object, *, online: bool) -> Cursor | None:
         """Stop following. Raises NotAMember."""
@@ -196,10 +207,10 @@ class Traffic:
         self._ask_member(log, lambda number: wire.Who(number, log), token)
 
     def history(self, log: str, forward: bool, seq: int, count: int, token: object) -> None:
-        """Ask for a page. Raises BadRequest."""
+        """Ask for a page."""
         log = canonical(log)
-        if not (0 <= seq <= limits.U63_MAX and 1 <= count <= limits.PAGE_ENTRIES_MAX):
-            raise refused(ErrorCode.BAD_REQUEST, limits.PAGE_ENTRIES_MAX, "seq or count")
+        assert 0 <= seq <= limits.U63_MAX
+        assert 1 <= count <= limits.PAGE_ENTRIES_MAX
         self._ask_member(log, lambda n: wire.History(n, log, forward, seq, count), token)
 
     def _ask_member(
@@ -216,6 +227,8 @@ class Traffic:
         """Take the envelopes of one record."""
         for envelope in envelopes:
             kind = type(envelope)
+            if self.inbox.over:
+                self._step_aside()  # nothing of a log is taken in any more
             if kind is wire.EntryMessage:
                 entry = cast(wire.EntryMessage, envelope)
                 step = self.follows.entry(entry)
@@ -282,7 +295,8 @@ class Traffic:
         self._answer(request, reason)
 
     def _roster(self, roster: wire.Roster) -> None:
-        if roster.log in self.follows:
+        following = self.follows.get(roster.log)
+        if following is not None and following.joined:
             joined = tuple(Member(name, display) for name, display in roster.joined)
             self.inbox.put(
                 RosterChanged(
@@ -340,7 +354,9 @@ class Traffic:
 
 
 def canonical(log: str) -> str:
-    """Return the canonical spelling of a log's name. Raises NameInvalid."""
+    """Return the canonical spelling of a log's name. Raises NameInvalid, TypeError."""
+    if not isinstance(log, str):
+        raise TypeError(f"the name of a room must be a str, not {type(log).__name__}")
     log = names.normal(log)
     if names.is_room(log) or names.is_inbox(log):
         return log

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 
 from relay.client.address import Address
+from relay.client.dialling import AllFailed
 from relay.client.errors import ConnectFailed
 
 
@@ -16,13 +16,12 @@ def unreachable(address: Address, error: OSError) -> ConnectFailed:
 
 
 def _why(error: OSError) -> str:
+    if isinstance(error, AllFailed):
+        return ", ".join(dict.fromkeys(map(_why, error.failures)))
     if isinstance(error, TimeoutError):
         return "timed out"
     if isinstance(error, socket.gaierror):  # its numbers are not those of the system
         return error.strerror or str(error)
     if error.errno is not None:
         return os.strerror(error.errno)
-    # asyncio tried several addresses, and puts what happened at each into one text.
-    numbers = re.findall(r"\[(?:Errno|WinError) (\d+)\]", str(error))
-    reasons = dict.fromkeys(os.strerror(int(number)) for number in numbers)
-    return ", ".join(reasons) or error.strerror or str(error)
+    return error.strerror or str(error)

@@ -15,7 +15,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from relay import limits
-from relay.errors import LocalProtocolError, RemoteProtocolError
+from relay.errors import ForkedConnection, LocalProtocolError, RemoteProtocolError
+from relay.wire import fork
 from relay.wire.frames import FrameType
 from relay.wire.key_schedule import IV_BYTES, KEY_BYTES, next_traffic_secret, traffic_keys
 
@@ -93,16 +94,23 @@ class _Direction:
 
 
 class SendCipher(_Direction):
-    """Seals this side's records."""
+    """Seals this side's records, in the process that it was made in."""
 
-    __slots__ = ()
+    __slots__ = ("_generation",)
+
+    def __init__(self, secret: bytes, record_limits: RecordLimits, now: float) -> None:
+        super().__init__(secret, record_limits, now)
+        self._generation = fork.generation
 
     def seal(self, record_type: int, content: bytes) -> bytes:
         """Return a whole Record frame.
 
         Raises:
             LocalProtocolError: the content is larger than a record may be.
+            ForkedConnection: this is a copy in a forked child, which would repeat nonces.
         """
+        if self._generation != fork.generation:
+            raise ForkedConnection
         size = len(content)
         if size > limits.RECORD_CONTENT_BYTES_MAX:
             raise LocalProtocolError(f"a record of {size} bytes")

@@ -3,7 +3,7 @@
 The owner feeds ``receive_data`` and drains ``events()`` and ``data_to_send()`` after every call; it
 passes the clock (monotonic seconds) and randomness in. Nothing that a peer sends raises here: it
 becomes ``ConnectionClosed``. Calling a method that the phase forbids is our own bug:
-LocalProtocolError.
+LocalProtocolError. So is any use in a forked child: ForkedConnection, before a byte is made.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from relay.errors import LocalProtocolError, RemoteProtocolError
+from relay.errors import ForkedConnection, IllegalFrame, LocalProtocolError, RemoteProtocolError
+from relay.wire import fork
 from relay.wire.cipher import (
     AuthenticationFailed,
     ReceiveCipher,
@@ -39,7 +40,7 @@ from relay.wire.handshake import (
     ServerHandshake,
 )
 from relay.wire.identity import parse_spki
-from relay.wire.messages import TICKET_BYTES_MAX
+from relay.wire.messages import TICKET_BYTES_MAX, Work
 from relay.wire.phases import LEGAL, Phase, Side
 
 PING_BYTES_MAX: Final = 64
@@ -50,6 +51,19 @@ TICKET_HEAD_BYTES: Final = 12
 KEEPALIVE: Final = b"keepalive"
 CLOSE_DRAIN_BYTES_MAX: Final = 16 * 1024 * 1024
 """What is read and dropped after our own close: more than kernels hold for one connection."""
+NOT_RELAY: Final = "this is not a Relay server"
+_STRANGERS: Final = (
+    (b"HTTP/", "HTTP"),
+    (b"SSH-", "SSH"),
+    (b"\x15\x03", "TLS"),
+    (b"\x16\x03", "TLS"),
+    (b"220", "SMTP or FTP"),
+    (b"* OK", "IMAP"),
+    (b"+OK", "POP3"),
+    (b"INFO {", "NATS"),
+    (b"RFB ", "VNC"),
+)
+"""How servers of other protocols begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +89,9 @@ class Connection:
     """One end of a connection."""
 
     __slots__ = (
-        "_close_code", "_deadline", "_drained", "_events", "_handshake", "_last_pong", "_limits",
-        "_modulus_bytes", "_out", "_pings_unanswered", "_reader", "_receive", "_send", "_tickets",
-        "_timing", "login_binding", "phase", "side",
+        "_close_code", "_deadline", "_drained", "_events", "_generation", "_handshake",
+        "_last_pong", "_limits", "_modulus_bytes", "_out", "_pings_unanswered", "_reader",
+        "_receive", "_send", "_tickets", "_timing", "login_binding", "phase", "side", "work",
     )  # fmt: skip
 
     _send: SendCipher
@@ -93,6 +107,7 @@ class Connection:
         deadline: float,
     ) -> None:
         self.side = side
+        self._generation = fork.generation
         self._handshake: ClientHandshake | ServerHandshake | None = handshake
         self._limits = limits
         self._timing = timing
@@ -103,6 +118,9 @@ class Connection:
         self.phase = phase
         self.login_binding: bytes | None = None
         """Bound to this connection and the server's key; known once the handshake is complete."""
+        self.work: Work | None = None
+        """Client: what the server asks for, to be done outside and given to ``provide_work``; None
+        except in that phase."""
         self._modulus_bytes = 0
         self._pings_unanswered = 0
         self._last_pong = float("-inf")
@@ -174,6 +192,10 @@ class Connection:
         self._out.append(handshake.server_hello())
         return self
 
+    def _check_process(self) -> None:
+        if self._generation != fork.generation:
+            raise ForkedConnection
+
     # --- input --------------------------------------------------------------------------------
     def receive_data(self, data: bytes, now: float) -> None:
         """Take bytes from the peer and process all of them. Never raises for what they are."""
@@ -185,6 +207,7 @@ class Connection:
         """Take bytes from the peer, for an owner that bounds how many frames it processes."""
         if self.finished:
             return
+        self._check_process()
         if self.phase is Phase.CLOSING or self.phase is Phase.DRAINING:
             self._drained += len(data)
             if self._drained > CLOSE_DRAIN_BYTES_MAX:
@@ -213,13 +236,42 @@ class Connection:
         except AuthenticationFailed as error:
             self._finish(None, detail=str(error))
         except RemoteProtocolError as error:
-            self._violated(error, now)
+            if self.phase is Phase.AWAIT_SERVER_HELLO and isinstance(error, IllegalFrame):
+                self._finish(None, detail=_stranger(reader.head()), stranger=True)
+            else:
+                self.violated(error, now)
         return not self.finished
+
+    def violated(self, error: RemoteProtocolError, now: float) -> None:
+        """The peer broke the protocol, here or in what the owner found in a record: the end.
+
+        After the keys the peer is told why, without waiting for its answer; before them, silence.
+        """
+        code: int | None = None
+        if self.phase is Phase.OPEN:
+            code = error.code
+            self._put_close(code, now, 0)
+            if self.side is Side.SERVER and self._timing.violation_wait_s > 0:
+                self._drain(code, now, str(error))
+                return
+        elif self.phase is Phase.CLOSING:
+            code = self._close_code
+        elif self.phase is Phase.CLOSED or self.phase is Phase.DRAINING:
+            return
+        else:
+            self._out.clear()
+        self._finish(code, detail=str(error))
 
     def receive_eof(self, now: float) -> None:
         """Take the end of the peer's stream, or the loss of the connection."""
         if self.phase is Phase.CLOSING or self.phase is Phase.DRAINING:
             self._end_of_closing("closed without waiting for our close")
+        elif self.phase is Phase.AWAIT_SERVER_HELLO:
+            if self._reader.pending:
+                self._finish(None, remote=True, detail=NOT_RELAY, stranger=True)
+            else:
+                detail = "it was closed before the server sent anything; is it a Relay server?"
+                self._finish(None, remote=True, detail=detail)
         elif self.phase is not Phase.CLOSED:
             self._finish(None, remote=True, detail="the connection was lost")
 
@@ -236,6 +288,7 @@ class Connection:
         out = self._out
         if not out:
             return b""
+        self._check_process()
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         return data
@@ -292,17 +345,33 @@ class Connection:
 
     # --- decisions that the owner makes -------------------------------------------------------
     def accept_server_key(self, now: float) -> None:
-        """Client: the offered key is the right one; send the session key."""
+        """Client: the offered key is the right one; send the session key, after the work."""
+        self._check_process()
         handshake = self._handshake
         if self.phase is not Phase.PIN_DECISION or not isinstance(handshake, ClientHandshake):
             raise LocalProtocolError("there is no key to accept")
+        self.work = handshake.prepare_key()
+        if self.work is not None:
+            self._enter(Phase.WORKING)
+            return
         self._out.append(handshake.client_key())
+        self._enter(Phase.AWAIT_SERVER_FINISHED)
+
+    def provide_work(self, nonce: bytes, now: float) -> None:
+        """Client: the nonce that ``work`` has found; send the session key."""
+        self._check_process()
+        handshake = self._handshake
+        if self.phase is not Phase.WORKING or not isinstance(handshake, ClientHandshake):
+            raise LocalProtocolError("no work is awaited")
+        self.work = None
+        self._out.append(handshake.client_key(nonce))
         self._enter(Phase.AWAIT_SERVER_FINISHED)
 
     def provide_secret(self, secret: bytes, now: float) -> None:
         """Server: the key agent's answer. Without effect when the connection ended meanwhile."""
         if self.phase is Phase.CLOSED:
             return
+        self._check_process()
         handshake = self._handshake
         if self.phase is not Phase.UNWRAPPING or not isinstance(handshake, ServerHandshake):
             raise LocalProtocolError("no secret is awaited")
@@ -332,6 +401,9 @@ class Connection:
             self._put(RecordType.PING, KEEPALIVE, now)
         elif self.phase is Phase.CLOSING or self.phase is Phase.DRAINING:
             self._end_of_closing("the peer did not answer our close")
+        elif self.phase is Phase.AWAIT_SERVER_HELLO:
+            detail = "the handshake took too long: the server sent nothing; is it a Relay server?"
+            self._finish(None, detail=detail)
         elif self.phase is not Phase.CLOSED:
             self._finish(None, detail="the handshake took too long")
 
@@ -452,21 +524,6 @@ class Connection:
         self.phase = phase
         self._reader.allowed = LEGAL[phase]
 
-    def _violated(self, error: RemoteProtocolError, now: float) -> None:
-        """After the keys the peer is told why; before them, silence."""
-        code: int | None = None
-        if self.phase is Phase.OPEN:
-            code = error.code
-            self._put_close(code, now, 0)
-            if self.side is Side.SERVER and self._timing.violation_wait_s > 0:
-                self._drain(code, now, str(error))
-                return
-        elif self.phase is Phase.CLOSING:
-            code = self._close_code
-        else:
-            self._out.clear()
-        self._finish(code, detail=str(error))
-
     def _drain(self, code: int, now: float, detail: str) -> None:
         """The connection is over; what still arrives is read so that our close arrives, too."""
         self._enter(Phase.DRAINING)
@@ -489,9 +546,19 @@ class Connection:
         clean: bool = False,
         remote: bool = False,
         detail: str,
+        stranger: bool = False,
     ) -> None:
         self._enter(Phase.CLOSED)
         self._handshake = None
+        self.work = None
         self._deadline = None
         self._reader = FrameReader(())
-        self._events.append(ConnectionClosed(code, retry_after_s, clean, remote, detail))
+        self._events.append(ConnectionClosed(code, retry_after_s, clean, remote, detail, stranger))
+
+
+def _stranger(data: bytes) -> str:
+    """Describe a peer whose first bytes cannot be a Relay server's."""
+    for start, protocol in _STRANGERS:
+        if data.startswith(start):
+            return f"{NOT_RELAY}: it speaks {protocol}"
+    return NOT_RELAY

@@ -11,7 +11,7 @@ to others is packed again from the checked fields: a sender's own bytes never re
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import Final, NamedTuple, Self, TypeAlias, cast
 
 import msgpack
 
@@ -32,6 +32,7 @@ from relay.chat.fields import (
     U63,
 )
 from relay.codec import Shape, Unknown
+from relay.secret import Secret
 
 __all__ = ["EntryMessage"]  # made elsewhere, part of this: an entry travels exactly as it is stored
 
@@ -61,14 +62,22 @@ class Op(IntEnum):
     GAP = 45
 
 
-class Hello(NamedTuple):
-    """Client: who I am. The first envelope, once. ``secret`` proves the same instance."""
-
+class _Hello(NamedTuple):
     name: str
     secret: bytes
     producer: bytes
     display: str
     agent: str
+
+
+class Hello(_Hello):
+    """Client: who I am. The first envelope, once. ``secret`` proves the same instance."""
+
+    __slots__ = ()
+
+    def __new__(cls, name: str, secret: bytes, producer: bytes, display: str, agent: str) -> Self:
+        """Make one; the secret shows itself in no repr."""
+        return super().__new__(cls, name, Secret(secret), producer, display, agent)
 
 
 class Join(NamedTuple):

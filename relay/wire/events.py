@@ -49,6 +49,8 @@ class ConnectionClosed(NamedTuple):
     clean: bool
     remote: bool
     detail: str
+    stranger: bool = False
+    """True when the peer does not speak this protocol at all."""
 
 
 Event = (

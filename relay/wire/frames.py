@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import Final
 
 from relay import limits
-from relay.errors import RemoteProtocolError
+from relay.errors import IllegalFrame
 from relay.framing import FrameSplitter
 
 HEADER: Final = limits.FRAME_HEADER_BYTES
@@ -60,15 +60,15 @@ class FrameReader(FrameSplitter):
         """See ``FrameSplitter``.
 
         Raises:
-            RemoteProtocolError: illegal type or length.
+            IllegalFrame: illegal type or length.
         """
         frame_type = header[0]
         if frame_type not in self.allowed:
-            raise RemoteProtocolError(f"a frame of type {frame_type} is not legal now")
+            raise IllegalFrame(f"a frame of type {frame_type} is not legal now")
         length = int.from_bytes(header, "big") & 0xFFFFFF
         low, high = _BOUNDS[frame_type]
         if not low <= length <= high:
-            raise RemoteProtocolError(f"a frame of type {frame_type} with {length} bytes")
+            raise IllegalFrame(f"a frame of type {frame_type} with {length} bytes")
         return HEADER + length
 
     def feed(self, data: bytes) -> None:
@@ -79,7 +79,7 @@ class FrameReader(FrameSplitter):
         """Return the next whole frame as (type, header and body), or None.
 
         Raises:
-            RemoteProtocolError: illegal type or length, known from the header alone.
+            IllegalFrame: illegal type or length, known from the header alone.
         """
         frame = self.next_frame()
         return None if frame is None else (frame[0], frame)

@@ -1,7 +1,7 @@
 """Both sides of the handshake as a sequence of steps, each of which exists only when it is due.
 
-Client: ``ClientHandshake`` -> ``receive_hello`` -> (pin decision) -> ``client_key`` ->
-``receive_finished``.
+Client: ``ClientHandshake`` -> ``receive_hello`` -> (pin decision) -> ``prepare_key`` -> (work) ->
+``client_key`` -> ``receive_finished``.
 Server: ``ServerHandshake`` -> ``receive_key`` -> (key agent) -> ``finish`` -> ``receive_finished``.
 
 Which step may follow which is ``phases``' business; deadlines and bytes are ``connection``'s.
@@ -32,7 +32,7 @@ from relay.wire.key_schedule import (
 from relay.wire.messages import (
     FULL,
     NO_BINDER,
-    POW_BITS_ASKED_MAX,
+    NONCE_BYTES,
     POW_BITS_MAX,
     RANDOM_BYTES,
     SUITE,
@@ -40,8 +40,8 @@ from relay.wire.messages import (
     ClientKey,
     ServerFinished,
     ServerHello,
+    Work,
     parse_client_finished,
-    work,
     work_is_done,
 )
 from relay.wire.transcript import Transcript
@@ -88,12 +88,13 @@ class ClientHandshake:
     """The client's side."""
 
     __slots__ = (
-        "_mlkem", "_random_bytes", "_randomised", "_secret", "_server_hello", "_transcript",
-        "_version_min", "_x25519", "server_key",
+        "_key", "_mlkem", "_random_bytes", "_randomised", "_secret", "_server_hello",
+        "_transcript", "_version_min", "_x25519", "server_key",
     )  # fmt: skip
 
     server_key: ServerPublicKey
     _server_hello: ServerHello
+    _key: ClientKey
     _secret: bytes
     _x25519: X25519PrivateKey
     _mlkem: MLKEM768PrivateKey
@@ -129,25 +130,34 @@ class ClientHandshake:
         self._transcript.add(whole)
         return self.server_key
 
-    def client_key(self) -> bytes:
-        """Return the ClientKey frame: to be sent only after the server's key was accepted."""
+    def prepare_key(self) -> Work | None:
+        """Draw the session key, once the server's key was accepted.
+
+        Returns:
+            The work that the server asks for; None: ``client_key`` takes any nonce.
+        """
         self._secret = self._random_bytes(limits.SESSION_SECRET_BYTES)
         self._x25519 = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
         self._mlkem = MLKEM768PrivateKey.from_seed_bytes(self._random_bytes(MLKEM_SEED_BYTES))
-        key = ClientKey(
+        self._key = ClientKey(
             VERSION,
             SUITE,
             self._random_bytes(RANDOM_BYTES),
             self._x25519.public_key().public_bytes_raw(),
             self._mlkem.public_key().public_bytes_raw(),
-            b"",
+            bytes(NONCE_BYTES),
             self._randomised.wrap(self.server_key, self._secret),
             b"",
             NO_BINDER,
         )
         hello = self._server_hello
-        nonce = work(hello.server_random, key.before_nonce(), hello.pow_bits)
-        whole = frame(FrameType.CLIENT_KEY, key._replace(pow_nonce=nonce).body())
+        if not hello.pow_bits:
+            return None
+        return Work(hello.server_random, self._key.before_nonce(), hello.pow_bits)
+
+    def client_key(self, nonce: bytes = bytes(NONCE_BYTES)) -> bytes:
+        """Return the ClientKey frame with the nonce that the work has found."""
+        whole = frame(FrameType.CLIENT_KEY, self._key._replace(pow_nonce=nonce).body())
         self._transcript.add(whole)
         return whole
 
@@ -198,8 +208,8 @@ class ServerHandshake:
     ) -> None:
         self._random_bytes = random_bytes
         self._randomised = randomised
-        if not 0 <= pow_bits <= POW_BITS_ASKED_MAX:
-            raise LocalProtocolError(f"a server asks for 0 to {POW_BITS_ASKED_MAX} bits of work")
+        if not 0 <= pow_bits <= POW_BITS_MAX:
+            raise LocalProtocolError(f"a server asks for 0 to {POW_BITS_MAX} bits of work")
         self._spki = spki
         self._transcript = Transcript()
         self._hello = ServerHello(

@@ -11,6 +11,8 @@ import hmac
 from dataclasses import dataclass
 from typing import Final
 
+from relay.secret import Secret
+
 HASH_BYTES: Final = 32
 KEY_BYTES: Final = 32
 IV_BYTES: Final = 12
@@ -76,6 +78,10 @@ class SessionSecrets:
     server: bytes
     exporter: bytes
 
+    def __post_init__(self) -> None:
+        for name in ("client", "server", "exporter"):
+            object.__setattr__(self, name, Secret(getattr(self, name)))
+
 
 def session_secrets(secret: bytes, t3: bytes) -> SessionSecrets:
     """Derive both directions' first traffic secrets and the exporter from HS."""
@@ -104,4 +110,4 @@ def next_traffic_secret(traffic_secret: bytes) -> bytes:
 
 def login_binding(exporter: bytes, spki: bytes) -> bytes:
     """What a login signature is bound to: this connection and this server key."""
-    return expand_label(exporter, "client login", hashlib.sha256(spki).digest(), HASH_BYTES)
+    return Secret(expand_label(exporter, "client login", hashlib.sha256(spki).digest(), HASH_BYTES))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final, NamedTuple
 
-from relay.errors import RemoteProtocolError
+from relay.errors import IllegalFrame, RemoteProtocolError
 from relay.wire.frames import HEADER
 from relay.wire.transcript import MAC_BYTES, POW_LABEL
 
@@ -22,10 +22,9 @@ MLKEM_CT_BYTES: Final = 1088
 NONCE_BYTES: Final = 8
 EXT_BYTES_MAX: Final = 256
 TICKET_BYTES_MAX: Final = 256
-POW_BITS_MAX: Final = 22
-"""A client refuses to work more than this."""
-POW_BITS_ASKED_MAX: Final = 20
-"""A server asks for no more than this: about a second of a client's core."""
+POW_BITS_MAX: Final = 16
+"""A server asks for no more, and a client refuses more: a tenth of a second of one core, so that
+whoever stands between the two cannot keep a client busy."""
 BEFORE_NONCE_BYTES: Final = 2 + RANDOM_BYTES + X25519_BYTES + MLKEM_EK_BYTES
 """What the proof of work covers of ClientKey's body: 1250 bytes."""
 NO_BINDER: Final = bytes(MAC_BYTES)
@@ -100,7 +99,7 @@ class ServerHello(NamedTuple):
         """Parse a frame. Raises RemoteProtocolError."""
         fields = Fields(frame)
         if fields.take(len(MAGIC)) != MAGIC:
-            raise RemoteProtocolError("this is not a Relay server")
+            raise IllegalFrame("this is not a Relay server")
         hello = cls(
             fields.u8(),
             fields.u8(),
@@ -211,16 +210,32 @@ def work_is_done(server_random: bytes, before_nonce: bytes, nonce: bytes, bits: 
     return int.from_bytes(digest[:4], "big") >> (32 - bits) == 0
 
 
-def work(server_random: bytes, before_nonce: bytes, bits: int) -> bytes:
-    """Find a nonce: about 2 ** bits SHA-256 operations, 4 s of one core at the maximum."""
-    if bits == 0:
-        return bytes(NONCE_BYTES)
-    base = hashlib.sha256(POW_LABEL + server_random + hashlib.sha256(before_nonce).digest())
-    shift = 32 - bits
-    for number in range(2**63):
-        nonce = number.to_bytes(NONCE_BYTES, "big")
-        attempt = base.copy()
-        attempt.update(nonce)
-        if int.from_bytes(attempt.digest()[:4], "big") >> shift == 0:
-            return nonce
-    raise AssertionError("unreachable: 2**63 attempts")
+class Work:
+    """The search for a nonce: about 2 ** bits SHA-256 operations, in pieces, wherever it suits."""
+
+    __slots__ = ("_base", "_next", "_shift")
+
+    def __init__(self, server_random: bytes, before_nonce: bytes, bits: int) -> None:
+        """Begin. ``bits`` is 1 or more."""
+        covered = hashlib.sha256(before_nonce).digest()
+        self._base = hashlib.sha256(POW_LABEL + server_random + covered)
+        self._shift = 32 - bits
+        self._next = 0
+
+    def attempt(self, count: int) -> bytes | None:
+        """Try the next ``count`` nonces; return the right one, or None when it is none of them."""
+        base, shift = self._base, self._shift
+        for number in range(self._next, self._next + count):
+            nonce = number.to_bytes(NONCE_BYTES, "big")
+            digest = base.copy()
+            digest.update(nonce)
+            if int.from_bytes(digest.digest()[:4], "big") >> shift == 0:
+                return nonce
+        self._next += count
+        return None
+
+    def solve(self) -> bytes:
+        """Return the nonce, however long it takes: for tools and tests."""
+        while (nonce := self.attempt(1024)) is None:
+            pass
+        return nonce

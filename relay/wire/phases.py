@@ -23,6 +23,7 @@ class Phase(Enum):
 
     AWAIT_SERVER_HELLO = "client: connected, silent"
     PIN_DECISION = "client: deciding about the server's key, silent"
+    WORKING = "client: doing the work that the server asked for, silent"
     AWAIT_SERVER_FINISHED = "client: ClientKey sent"
     AWAIT_CLIENT_KEY = "server: ServerHello sent"
     UNWRAPPING = "server: the key agent is asked"
@@ -36,6 +37,7 @@ class Phase(Enum):
 LEGAL: Final[dict[Phase, tuple[FrameType, ...]]] = {
     Phase.AWAIT_SERVER_HELLO: (FrameType.SERVER_HELLO,),
     Phase.PIN_DECISION: (),
+    Phase.WORKING: (),
     Phase.AWAIT_SERVER_FINISHED: (FrameType.SERVER_FINISHED,),
     Phase.AWAIT_CLIENT_KEY: (FrameType.CLIENT_KEY,),
     Phase.UNWRAPPING: (),

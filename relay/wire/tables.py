@@ -39,7 +39,7 @@ def operations(shapes: dict[int, Shape]) -> str:
     """Return the operations of one direction as a Markdown table."""
     lines = ["| op | name | fields after op, in order |", "|---|---|---|"]
     for number, shape in shapes.items():
-        names = shape.type.__annotations__
+        names = shape.field_names
         fields = [
             f"{name}: {check.__doc__}" for name, check in zip(names, shape.checks, strict=True)
         ]

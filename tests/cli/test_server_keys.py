@@ -210,3 +210,12 @@ def test_a_damaged_file_is_a_clear_error(relay: Relay, known: Path) -> None:
     assert done.returncode == 2
     assert f"{known}, line 1" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_the_null_device_keeps_no_pin(relay: Relay) -> None:
+    """As with ssh: each command accepts the server anew, and the device stays one."""
+    for _ in range(2):
+        done = script(relay, Path(os.devnull), "--accept-new")
+        assert done.returncode == 0, done.stderr
+        assert "trusting the new server" in done.stderr
+    assert Path(os.devnull).is_char_device()

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
+import platformdirs
 import pytest
 
+from relay.client.address import parse_address
 from relay.client.known_servers import (
     PATH_VARIABLE,
     KnownServers,
@@ -17,6 +23,7 @@ from relay.client.known_servers import (
     match,
     parse,
 )
+from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
 
 KEY = "a" * 52
@@ -106,3 +113,200 @@ def test_the_variable_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert default_path() == tmp_path / "k"
     monkeypatch.delenv(PATH_VARIABLE)
     assert default_path().name == "known_servers"
+
+
+# --- several at once -----------------------------------------------------------------------------
+PROGRAM = """
+import sys
+from pathlib import Path
+from relay.client.known_servers import KnownServers
+known = KnownServers(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(20):
+    known.pin(f"host-{sys.argv[2]}-{number}", 1, "a" * 52)
+"""
+
+
+def test_first_contacts_at_once_keep_every_pin(tmp_path: Path) -> None:
+    """Of 120 threads, and of several processes: read again under a lock, never written over."""
+    path = tmp_path / "threads"
+    begin = threading.Barrier(120)
+
+    def pin(number: int) -> None:
+        begin.wait()
+        KnownServers(path).pin(f"host-{number}", 1, KEY)
+
+    threads = [threading.Thread(target=pin, args=(number,)) for number in range(120)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {pin.host for pin in parse(path.read_text(), path)} == {f"host-{n}" for n in range(120)}
+
+    path = tmp_path / "processes"
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, path, str(number)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        for number in range(4)
+    ]  # fmt: skip
+    for program in programs:
+        assert program.stdout is not None
+        program.stdout.readline()
+    for program in programs:
+        program.communicate("go\n", timeout=60)
+        assert program.returncode == 0
+    assert len({pin.host for pin in parse(path.read_text(), path)}) == 80
+
+
+def test_one_server_met_twice_at_once(tmp_path: Path) -> None:
+    """One pin; and of two different keys the second one is refused, whoever comes first."""
+    path = tmp_path / "pins"
+    begin = threading.Barrier(40)
+    refused: list[str] = []
+
+    def pin(number: int) -> None:
+        begin.wait()
+        try:
+            KnownServers(path).pin("host", 1, (KEY, OTHER)[number % 2])
+        except UsageError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=pin, args=(number,)) for number in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(parse(path.read_text(), path)) == 1
+    assert len(refused) == 20
+
+
+# --- what the user arranged stays ----------------------------------------------------------------
+def test_links_owner_and_mode_stay(tmp_path: Path) -> None:
+    """A link to a file, to one that does not exist yet, a second name, a mode, an owner."""
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.write_text("# mine\n")
+    real.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(real, 12345, 54321)
+    link.symlink_to(real)
+    hard = tmp_path / "hard"
+    hard.hardlink_to(real)
+    before = real.stat()
+    KnownServers(link).pin("host", 1, KEY)
+    after = real.stat()
+    assert link.is_symlink()
+    assert (after.st_ino, after.st_mode, after.st_uid, after.st_gid, after.st_nlink) == (
+        before.st_ino, before.st_mode, before.st_uid, before.st_gid, before.st_nlink,
+    )  # fmt: skip
+    assert KnownServers(hard).find("host", 1)
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to(tmp_path / "later")
+    KnownServers(dangling).pin("host", 1, KEY)
+    assert dangling.is_symlink()
+    assert KnownServers(tmp_path / "later").find("host", 1)
+
+
+def test_the_null_device_remembers_nothing() -> None:
+    """Beyond the object that was told: a command asks once, connects, and forgets."""
+    before = Path(os.devnull).stat()
+    known = KnownServers(Path(os.devnull))
+    assert known.find("host", 1) is None
+    known.pin("host", 1, KEY)
+    assert known.find("host", 1) == Pin("host", 1, KEY)
+    assert KnownServers(Path(os.devnull)).find("host", 1) is None
+    after = Path(os.devnull).stat()
+    assert (after.st_mode, after.st_ino, after.st_rdev) == (
+        before.st_mode, before.st_ino, before.st_rdev,
+    )  # fmt: skip
+
+
+def special(kind: str, tmp_path: Path) -> Path:
+    """A path that is no regular file."""
+    path = tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(os.fspath(path))
+    elif kind == "loop":
+        path.symlink_to(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "link to a pipe":
+        path.symlink_to(special("pipe", tmp_path))
+    else:
+        return Path(kind)
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["pipe", "socket", "loop", "directory", "link to a pipe", "/dev/zero", "/dev/full",
+     "/dev/tty", "with\0nul"],
+)  # fmt: skip
+def test_other_special_files_are_refused(kind: str, tmp_path: Path) -> None:
+    """By one line, at once, and stay what they are."""
+    path = special(kind, tmp_path)
+    before = None if "\0" in kind else path.lstat().st_mode
+    known = KnownServers(path)
+    with pytest.raises(UsageError, match="cannot read") as reading:
+        known.find("host", 1)
+    with pytest.raises(UsageError, match="cannot write") as writing:
+        known.pin("host", 1, KEY)
+    assert "\n" not in f"{reading.value}{writing.value}"
+    assert before is None or path.lstat().st_mode == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_mounted_single_file(tmp_path: Path) -> None:
+    """A file cannot be put in its place: it is written as it is."""
+    real, mounted = tmp_path / "real", tmp_path / "mounted"
+    real.write_text("")
+    mounted.write_text("")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c",
+         'mount --bind "$1" "$2" && "$3" -c "$4" "$2" x < /dev/null', "sh",
+         real, mounted, sys.executable, PROGRAM],
+        capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"this machine does not let us mount: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert len(parse(real.read_text(), real)) == 20
+
+
+def test_a_line_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
+    """A limit of the file's size stands for a full disk: whole or not at all."""
+    path = tmp_path / "pins"
+    path.write_text("# mine\n")
+    program = (
+        "import resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))\n" + PROGRAM
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, path, "x"],
+        input="\n", capture_output=True, text=True, timeout=60, check=False,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert "cannot write the pinned server keys" in done.stderr
+    assert path.read_text() == "# mine\n"
+
+
+def test_no_home_directory_is_one_line_and_only_when_needed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A fingerprint in the address needs no file."""
+    monkeypatch.delenv(PATH_VARIABLE, raising=False)
+
+    def none(*args: object, **options: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(platformdirs, "user_config_path", none)
+    KeyPolicy().expected(parse_address(f"relay://{KEY}@host:1"))
+    with pytest.raises(UsageError, match="no home directory"):
+        KeyPolicy().expected(parse_address("relay://host:1"))

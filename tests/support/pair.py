@@ -62,6 +62,8 @@ class Peer:
     now: float = 0.0
     trusting: bool = True
     """Accepts the server's key, and asks the key agent: set False to look between the steps."""
+    working: bool = True
+    """Does the work that the server asks for."""
     unwrapped: int = 0
     """How often the RSA key was used."""
     events: list[Event] = field(default_factory=list)
@@ -105,6 +107,8 @@ class Peer:
         connection = self.connection
         if isinstance(event, ServerKeyOffered) and connection.phase is Phase.PIN_DECISION:
             connection.accept_server_key(self.now)
+            if self.working and connection.work is not None:
+                connection.provide_work(connection.work.solve(), self.now)
         elif isinstance(event, SecretWrapped):
             self.unwrapped += 1
             connection.provide_secret(server_key().unwrap(event.ciphertext), self.now)
@@ -207,7 +211,8 @@ def established(limits: RecordLimits = DEFAULT_LIMITS, timing: Timing = DEFAULT_
 
 def in_phase(phase: Phase, side: Side) -> tuple[Peer, bytes]:
     """One end in a phase, and the bytes that its peer would rightly send next."""
-    pair = Pair()
+    pair = Pair(server=server(pow_bits=8 if phase is Phase.WORKING else 0))
+    pair.client.working = phase is not Phase.WORKING
     hello = pair.server.give()
     pair.client.trusting = phase is not Phase.PIN_DECISION
     pair.server.trusting = phase is not Phase.UNWRAPPING
@@ -215,7 +220,7 @@ def in_phase(phase: Phase, side: Side) -> tuple[Peer, bytes]:
         return pair.client, hello
     pair.client.take(hello)
     key = pair.client.give()
-    if phase is Phase.PIN_DECISION:
+    if phase in (Phase.PIN_DECISION, Phase.WORKING):
         return pair.client, b""
     if phase is Phase.AWAIT_CLIENT_KEY:
         return pair.server, key

@@ -93,6 +93,8 @@ def handshake(name: str, stored: Stored, pow_bits: int = 0) -> Vector:
     )
     client.receive_data(f1 := server.data_to_send(), 0.0)
     client.accept_server_key(0.0)
+    if client.work is not None:
+        client.provide_work(client.work.solve(), 0.0)
     server.receive_data(f2 := client.data_to_send(), 0.0)
     (wrapped,) = server.events()
     assert isinstance(wrapped, SecretWrapped)

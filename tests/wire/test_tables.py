@@ -66,7 +66,7 @@ def test_close_codes_are_of_two_ranges() -> None:
         f"ticket`<u16: 0 or ≤ {messages.TICKET_BYTES_MAX}>`",
         f"the {messages.BEFORE_NONCE_BYTES} bytes of the body before the nonce",
         f"pow_bits, 0..{messages.POW_BITS_MAX}",
-        f"asks for at most {messages.POW_BITS_ASKED_MAX}",
+        f"asks for at most {messages.POW_BITS_MAX}",
         f"{identity.MODULUS_BITS_MIN} to {identity.MODULUS_BITS_MAX} bits",
         f"e = {identity.EXPONENT}",
         f"| 5 | ping | 0..{connection.PING_BYTES_MAX} bytes |",

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from relay.errors import RelayError
 from relay.framing import FrameSplitter
+from relay.secret import Secret
 
 _HEAD: Final = struct.Struct("!HBI")
 _LENGTH_BYTES: Final = 2
@@ -102,5 +103,6 @@ class FrameReader(FrameSplitter):
         frames: list[Frame] = []
         while (whole := self.next_frame()) is not None:
             _, kind, request = _HEAD.unpack_from(whole)
-            frames.append(Frame(kind, request, whole[_HEAD.size :]))
+            # A SECRET's payload is one; no other needs to be shown either.
+            frames.append(Frame(kind, request, Secret(whole[_HEAD.size :])))
         return frames

@@ -11,6 +11,7 @@ from relay.chat.entries import Cursor
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient, Pending
 from relay.client.events import Event, HistoryPage, Joined, Members, Stored
+from relay.client.options import CONNECT_S
 
 Result = TypeVar("Result")
 WAIT_S = 20.0
@@ -24,7 +25,7 @@ class Face(Protocol):
     def client(self) -> Client | BlockingClient:
         """The client itself."""
 
-    def connect(self) -> None:
+    def connect(self, timeout_s: float = CONNECT_S) -> None:
         """Connect and log in."""
 
     def close(self) -> None:
@@ -69,8 +70,8 @@ class AioFace:
     def _run(self, what: Coroutine[Any, Any, Result]) -> Result:
         return self._runner.run(what)
 
-    def connect(self) -> None:
-        self._run(self.client.connect())
+    def connect(self, timeout_s: float = CONNECT_S) -> None:
+        self._run(self.client.connect(timeout_s))
 
     def close(self) -> None:
         self._run(self.client.close())
@@ -116,8 +117,8 @@ class BlockingFace:
     def __init__(self, runner: asyncio.Runner, address: str, options: dict[str, Any]) -> None:
         self.client = BlockingClient(address, **options)
 
-    def connect(self) -> None:
-        self.client.connect()
+    def connect(self, timeout_s: float = CONNECT_S) -> None:
+        self.client.connect(timeout_s)
 
     def close(self) -> None:
         self.client.close()

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.client.address import parse_address
+from relay.client.address import Address, parse_address
+from relay.client.blocking import BlockingClient
+from relay.client.dialling import dial_tcp
 from relay.client.errors import (
     ClientError,
     ConnectFailed,
@@ -199,3 +201,27 @@ def test_a_stopped_server_says_why(face: Connect, tmp_path: Path) -> None:
         assert "GOING_AWAY" in event.detail
         one.close()
         assert one.client.state is State.CLOSED
+
+
+@pytest.mark.skipif(not hasattr(os, "set_blocking"), reason="the system has no such flag")
+def test_a_flag_that_somebody_else_sets_is_no_lost_connection(relay: Relay, room: str) -> None:
+    """O_NONBLOCK belongs to the open file, and so to everybody who has inherited it."""
+
+    def dial(address: Address, timeout_s: float) -> socket.socket:
+        opened = dial_tcp(address, timeout_s)
+        opened.setblocking(False)
+        return opened
+
+    with BlockingClient(relay.address, name="flags-a", dial=dial) as client:
+        opened = client._socket
+        assert opened is not None
+        client.join(room)
+        for number in range(20):
+            os.set_blocking(opened.fileno(), bool(number % 2))
+            client.post(room, f"m{number}")
+            os.set_blocking(opened.fileno(), bool(number % 3))
+            client.flush()
+        os.set_blocking(opened.fileno(), False)
+        texts = [event.text for event in client.events(1.0) if isinstance(event, Message)]
+        assert texts == [f"m{number}" for number in range(20)]
+        assert client.statistics["logins"] == 1

@@ -10,6 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import Relay
+from tests.support.silent import SilentHost
+
+needs_gevent = pytest.mark.skipif(
+    importlib.util.find_spec("gevent") is None, reason="gevent comes with the load tests"
+)
+"""Looked for, not imported: it must never share a process with the other tests."""
 
 PROGRAM = """
 from gevent import monkey; monkey.patch_all()
@@ -43,12 +49,9 @@ with BlockingClient(sys.argv[1], name="greenlets", window=16) as client:
 """
 
 
+@needs_gevent
 def test_greenlets_share_a_client(relay: Relay, tmp_path: Path) -> None:
     """One reads for all; each gets its own answers, in its own order."""
-    if (
-        importlib.util.find_spec("gevent") is None
-    ):  # not imported: it must not get into this process
-        pytest.skip("gevent comes with the load tests")
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, relay.address],
         capture_output=True,
@@ -59,3 +62,51 @@ def test_greenlets_share_a_client(relay: Relay, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "fine 400\n"
+
+
+RACING = """
+from gevent import monkey; monkey.patch_all()
+import socket, sys, gevent
+from relay.client.address import parse_address
+from relay.client.blocking import BlockingClient
+
+real = socket.getaddrinfo
+def look_up(host, port, *args, **options):
+    if host != "several.example":
+        return real(host, port, *args, **options)
+    if options.get("flags", 0) & socket.AI_NUMERICHOST:
+        raise socket.gaierror(socket.EAI_NONAME, "not an address")
+    return [row for one in ("127.0.0.2", "127.0.0.1")
+            for row in real(one, port, type=socket.SOCK_STREAM)]
+socket.getaddrinfo = look_up
+
+turns = 0
+def turn():
+    global turns
+    while True:
+        turns += 1
+        gevent.sleep(0.005)
+
+gevent.spawn(turn)
+address = parse_address(sys.argv[1])._replace(host="several.example")
+with BlockingClient(address, name="racing") as client:
+    assert turns > 5, turns
+    assert client.send("racing", "x").seq
+print("fine")
+"""
+
+
+@needs_gevent
+def test_addresses_are_raced_and_others_run_meanwhile(relay: Relay) -> None:
+    """The first address is silent."""
+    with SilentHost("127.0.0.2", relay.port):
+        done = subprocess.run(
+            [sys.executable, "-c", RACING, relay.address],
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+            cwd=Path(__file__).parents[3],
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "fine\n"

@@ -162,9 +162,7 @@ def test_a_home_that_begins_waits_for_who_is_silent() -> None:
     late.claim(port, stranger)
     now[0] += 2.0
     late.settle()
-    assert answers == [Claimed(1, True, False)], (
-        "a silent worker is not waited for longer"
-    )
+    assert answers == [Claimed(1, True, False)], "a silent worker is not waited for longer"
 
 
 def test_a_ghost_that_is_spoken_of_last_does_not_replace_the_living() -> None:

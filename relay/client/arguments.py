@@ -1,0 +1,107 @@
+"""Checks of what a program passes to a client: wrong use is told before anything is sent.
+
+A wrong type is TypeError, a value outside its range ValueError; both name the argument, what it
+was, and what is allowed. Whether a *name* is legal is the protocol's business: NameInvalid.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from relay import limits
+from relay.chat.entries import NO_EPOCH, Cursor
+
+SECONDS_MAX: Final = 1e8
+"""Three years: beyond it, "for ever" is meant, and the system's own timers overflow."""
+
+
+def text(name: str, value: object) -> str:
+    """Return a str that can be sent. Lone surrogates cannot."""
+    if not isinstance(value, str):
+        raise _wrong_type(name, value, "a str")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name} has half of a surrogate pair: it is not text") from None
+    return value
+
+
+def short_text(name: str, value: object, chars_max: int, bytes_max: int, chars_min: int = 0) -> str:
+    """Return a str of a bounded length, in characters and in bytes of UTF-8."""
+    checked = text(name, value)
+    if not chars_min <= len(checked) <= chars_max or len(checked.encode()) > bytes_max:
+        least = f"{chars_min} to " if chars_min else "at most "
+        raise ValueError(
+            f"{name} has {len(checked)} characters; allowed are {least}{chars_max}"
+            f" in {bytes_max} bytes of UTF-8"
+        )
+    return checked
+
+
+def body_bytes(value: object) -> bytes:
+    """Return the bytes of a message's body."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return text("body", value).encode()
+    if isinstance(value, bytearray | memoryview):
+        return bytes(value)
+    raise _wrong_type(
+        "body", value, "a str or bytes; encode other values first, as with json.dumps"
+    )
+
+
+def integer(name: str, value: object, minimum: int, maximum: int) -> int:
+    """Return an int of a range. A bool is none."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong_type(name, value, "an int")
+    if not minimum <= value <= maximum:
+        raise ValueError(f"{name} is {value}; it must be from {minimum} to {maximum}")
+    return value
+
+
+def seconds(name: str, value: object) -> float:
+    """Return a time in seconds, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong_type(name, value, "a number of seconds")
+    if math.isnan(value) or value < 0:
+        raise ValueError(f"{name} is {value}; it must be 0 or more seconds")
+    return min(float(value), SECONDS_MAX)
+
+
+def seconds_or_none(name: str, value: object) -> float | None:
+    """Return a time in seconds; None stands for no limit."""
+    return None if value is None else seconds(name, value)
+
+
+def join_start(last: object, since: object, cursor: object) -> tuple[Cursor | None, int]:
+    """Return (the cursor that a join begins after or None, the number of last entries)."""
+    count = integer("last", last, 0, limits.HISTORY_ON_JOIN_MAX)
+    if (count > 0) + (since is not None) + (cursor is not None) > 1:
+        raise ValueError("only one of last, since and cursor can be given")
+    if since is not None:
+        return Cursor(NO_EPOCH, integer("since", since, 0, limits.U63_MAX)), 0
+    if cursor is None:
+        return None, count
+    if not isinstance(cursor, tuple) or len(cursor) != 2 or not isinstance(cursor[0], bytes):
+        raise _wrong_type("cursor", cursor, "a Cursor(epoch: bytes, seq: int)")
+    if len(cursor[0]) != limits.EPOCH_BYTES:
+        raise ValueError(f"cursor.epoch has {len(cursor[0])} bytes; it must have 8")
+    return Cursor(cursor[0], integer("cursor.seq", cursor[1], 0, limits.U63_MAX)), 0
+
+
+def page_start(before: object, after: object, count: object) -> tuple[bool, int, int]:
+    """Return (forward, seq, count) of a history request; neither given: back from the newest."""
+    checked = integer("count", count, 1, limits.PAGE_ENTRIES_MAX)
+    if before is not None and after is not None:
+        raise ValueError("only one of before and after can be given")
+    if after is not None:
+        return True, integer("after", after, 0, limits.U63_MAX), checked
+    seq = 0 if before is None else integer("before", before, 0, limits.U63_MAX)
+    return False, seq, checked
+
+
+def _wrong_type(name: str, value: object, wanted: str) -> TypeError:
+    return TypeError(f"{name} must be {wanted}, not {type(value).__name__}")

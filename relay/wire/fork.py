@@ -1,0 +1,21 @@
+"""Connections do not survive ``os.fork()``: two processes with the same keys repeat nonces.
+
+The process counts its forks: a connection notes the count at its creation, and refuses to work when
+it has changed. The hook is the one thing in this package that touches the operating system.
+"""
+
+from __future__ import annotations
+
+import os
+
+generation = 0
+"""How many forks lie between this process and the one that imported this first."""
+
+
+def _in_child() -> None:
+    global generation
+    generation += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,167 @@
+"""Wrong use is told at once, by TypeError or ValueError, over both faces; nothing is sent."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from relay.chat.entries import Cursor
+from relay.client.aio import Client
+from relay.client.blocking import BlockingClient
+from relay.client.errors import MessageTooLong, NameInvalid, NotConnected
+from relay.client.events import State
+from relay.client.identity import Identity
+from tests.client.faces.adapters import Face
+
+Connect = Callable[..., Face]
+SURROGATE = "\ud800"
+EPOCH = b"e" * 8
+
+
+def call(face: Face, method: str, *args: object, **options: object) -> Any:  # noqa: ANN401
+    """Call a method of the client itself, with whatever arguments."""
+    client: Any = face.client
+    result = getattr(client, method)(*args, **options)
+    if inspect.isawaitable(result):
+        return face._run(result)  # type: ignore[attr-defined]
+    if inspect.isgenerator(result):
+        return next(result)
+    return result
+
+
+BAD_CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
+    *(("send", ("bad", body), {}, TypeError, "body must be")
+      for body in ({"a": 1}, None, 1, ["x"], object())),
+    *(("post", ("bad", body), {}, TypeError, "body must be") for body in ({"a": 1}, None)),
+    ("send", ("bad", SURROGATE), {}, ValueError, "body has half"),
+    ("send", ("bad", "x" * 32_769), {}, MessageTooLong, "32769"),
+    *((method, (log, *rest), {}, TypeError, "name of a room")
+      for method, rest in [("send", ("x",)), ("post", ("x",)), ("join", ()), ("leave", ()),
+                           ("who", ()), ("history", ())]
+      for log in (None, b"bytes", 7, ["lobby"])),
+    *((method, (log, *rest), {}, NameInvalid, "NAME_INVALID")
+      for method, rest in [("send", ("x",)), ("join", ()), ("leave", ()), ("who", ())]
+      for log in ("", "a b", SURROGATE, "x" * 100_000)),
+    *(("send", ("bad", "x"), {"content_type": kind}, error, "content.type")
+      for kind, error in [(None, TypeError), (b"text", TypeError), (SURROGATE, ValueError),
+                          ("x" * 65, MessageTooLong)]),
+    *(("join", ("bad",), {"since": since}, error, "since")
+      for since, error in [(-1, ValueError), (2**63, ValueError), ("0", TypeError),
+                           (1.0, TypeError), (True, TypeError)]),
+    *(("join", ("bad",), {"last": last}, error, "last")
+      for last, error in [(-1, ValueError), (10_001, ValueError), ("5", TypeError),
+                          (None, TypeError), (2.5, TypeError)]),
+    *(("join", ("bad",), {"cursor": cursor}, error, "cursor")
+      for cursor, error in [(7, TypeError), ("x", TypeError), (Cursor(b"short", 1), ValueError),
+                            (Cursor(EPOCH, -1), ValueError), (("e" * 8, 1), TypeError),
+                            (Cursor(EPOCH, "1"), TypeError)]),  # type: ignore[arg-type]
+    ("join", ("bad",), {"since": 0, "cursor": Cursor(EPOCH, 1)}, ValueError, "only one"),
+    ("join", ("bad",), {"last": 1, "since": 0}, ValueError, "only one"),
+    *(("history", ("ok-room",), {name: value}, error, name)
+      for name in ("before", "after", "count")
+      for value, error in [(-1, ValueError), ("1", TypeError), (0.5, TypeError),
+                           (2**64, ValueError)]),
+    ("history", ("ok-room",), {"count": 0}, ValueError, "count"),
+    ("history", ("ok-room",), {"before": 1, "after": 1}, ValueError, "only one"),
+]  # fmt: skip
+
+
+def test_calls(connect: Connect) -> None:
+    """Every argument of every method; the connection goes on as if nothing had been."""
+    face = connect("arguments-a")
+    call(face, "join", "ok-room")
+    for method, args, options, error, text in BAD_CALLS:
+        with pytest.raises(error, match=text):
+            call(face, method, *args, **options)
+    assert face.client.unacknowledged == 0
+    assert face.client.statistics["logins"] == 1
+    for good in ("text", b"bytes", bytearray(b"array"), memoryview(b"view")):
+        assert call(face, "send", "ok-room", good).seq
+    assert face.client.state is State.ONLINE
+    assert list(face.client.cursors) == ["ok-room"]
+
+
+@pytest.mark.parametrize("value", [-1, "1", float("nan"), True, [1]])
+def test_times(connect: Connect, value: object) -> None:
+    """Of every method that takes one."""
+    face = connect("arguments-b")
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("connect", {"timeout_s": value}),
+        ("close", {"timeout_s": value}),
+    ]
+    if isinstance(face.client, BlockingClient):
+        calls += [(name, {"timeout": value}) for name in ("events", "next_event", "pump")]
+    for method, options in calls:
+        with pytest.raises((TypeError, ValueError), match="timeout"):
+            call(face, method, **options)
+    assert face.client.state is State.ONLINE
+
+
+def test_before_connect(face: Connect) -> None:
+    """An error at once, where it used to wait without end."""
+    one = face("relay://127.0.0.1:1", "arguments-c")
+    calls: list[tuple[str, tuple[Any, ...]]] = [
+        ("send", ("lobby", "x")), ("post", ("lobby", "x")), ("join", ("lobby",)),
+        ("leave", ("lobby",)), ("who", ("lobby",)), ("history", ("lobby",)), ("flush", ()),
+    ]  # fmt: skip
+    blocking = isinstance(one.client, BlockingClient)
+    calls += [("events", ()), ("next_event", ()), ("pump", ())] if blocking else [("__anext__", ())]
+    for method, args in calls:
+        with pytest.raises(NotConnected, match="not connected: call connect"):
+            call(one, method, *args)
+    one.close()
+
+
+@pytest.mark.parametrize("kind", [Client, BlockingClient])
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"name": 7}, TypeError),
+        ({"name": ""}, ValueError),
+        ({"name": "x" * 33}, ValueError),
+        ({"name": "é" * 20}, ValueError),
+        ({"name": SURROGATE}, ValueError),
+        ({"display": None}, TypeError),
+        ({"display": "x" * 65}, ValueError),
+        ({"display": SURROGATE}, ValueError),
+        ({"agent": b"x"}, TypeError),
+        ({"agent": "x" * 65}, ValueError),
+        ({"window": 0}, ValueError),
+        ({"window": "8"}, TypeError),
+        ({"patience_s": -1}, ValueError),
+        ({"patience_s": "1"}, TypeError),
+        ({"identity": "me"}, TypeError),
+        ({"key_policy": "none"}, TypeError),
+    ],
+)
+def test_constructor(
+    kind: type[Client] | type[BlockingClient], options: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=next(iter(options))):
+        kind("relay://127.0.0.1:1", **options)
+
+
+@pytest.mark.parametrize("kind", [Client, BlockingClient])
+def test_address(kind: type[Client] | type[BlockingClient]) -> None:
+    with pytest.raises(TypeError, match="address must be"):
+        kind(7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        (("s" * 16, b"p" * 8, {}), TypeError),
+        ((b"s" * 16, "p" * 8, {}), TypeError),
+        ((b"s" * 15, b"p" * 8, {}), ValueError),
+        ((b"s" * 16, b"p" * 8, {"log": 0}), ValueError),
+        ((b"s" * 16, b"p" * 8, {"log": "1"}), TypeError),
+        ((b"s" * 16, b"p" * 8, {7: 1}), TypeError),
+        ((b"s" * 16, b"p" * 8, [("log", 1)]), TypeError),
+    ],
+)
+def test_identity(fields: tuple[Any, Any, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Identity(*fields)

@@ -1,0 +1,184 @@
+"""Cancellation works at every await of the asyncio client, at once, and leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from relay.client.aio import Client
+from relay.client.errors import ClientError
+from relay.client.events import Message
+from tests.support.cluster import Relay
+from tests.support.silent import SilentHost
+
+TURNS_MAX = 5_000
+"""Far more turns of the loop than a connect takes."""
+AT_ONCE_S = 1.0
+"""For what must not wait for anybody; below every time-out of the client."""
+
+
+def left() -> list[asyncio.Task[object]]:
+    """Tasks besides the test's own."""
+    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+async def turns(count: int) -> None:
+    """Let the loop turn so many times."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def cancelled_after(count: int, what: Awaitable[object]) -> bool:
+    """Cancel after so many turns; return True when it had ended by itself before."""
+    task = asyncio.ensure_future(what)
+    await turns(count)
+    if task.done():
+        await task
+        return True
+    task.cancel()
+    async with asyncio.timeout(AT_ONCE_S):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    return False
+
+
+async def test_connect_at_every_turn(relay: Relay) -> None:
+    """From before it has begun until after it is done."""
+    for count in itertools.chain(range(60), range(60, TURNS_MAX, 97)):
+        client = Client(relay.address)
+        done = await cancelled_after(count, client.connect())
+        if done:
+            await client.close()
+            break
+        with pytest.raises(ClientError):
+            await client.send("lobby", "x")
+        await turns(3)
+        assert left() == []
+    else:
+        pytest.fail("never connected")
+
+
+async def test_connect_beside_a_task_that_fails_at_once(relay: Relay) -> None:
+    """The report's case: a TaskGroup."""
+
+    async def stay() -> None:
+        async with Client(relay.address):
+            await asyncio.Event().wait()
+
+    async def fail(delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        raise LookupError
+
+    for delay_s in (0.0, 0.001, 0.002, 0.003, 0.01, 0.1):
+        async with asyncio.timeout(AT_ONCE_S):
+            with pytest.raises(BaseExceptionGroup):  # noqa: PT012
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(stay())
+                    group.create_task(fail(delay_s))
+    await turns(3)
+    assert left() == []
+
+
+@pytest.fixture
+async def client(relay: Relay) -> AsyncIterator[Client]:
+    async with Client(relay.address, window=2) as connected:
+        yield connected
+
+
+CALLS: dict[str, Callable[[Client], Awaitable[object]]] = {
+    "join": lambda client: client.join("cancel-join"),
+    "leave": lambda client: client.leave("cancel"),
+    "who": lambda client: client.who("cancel"),
+    "history": lambda client: client.history("cancel"),
+    "send": lambda client: client.send("cancel", "x"),
+    "post": lambda client: client.post("cancel", "x"),
+    "flush": lambda client: client.flush(),
+    "next": lambda client: anext(client),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_every_call(client: Client, call: str) -> None:
+    """The client is of use afterwards, and the call can be made again."""
+    await client.join("cancel")
+    for count in range(1, 4):  # with 0 the call has not begun
+        await cancelled_after(count, CALLS[call](client))
+        if call == "leave":
+            await client.join("cancel")
+    if call == "join":
+        await client.join("cancel-join")
+    assert (await client.send("cancel", "last")).seq
+    async for event in client:
+        if isinstance(event, Message) and event.text == "last":
+            break
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+async def test_close(relay: Relay, count: int) -> None:
+    """Also while it waits for what is not acknowledged."""
+    client = Client(relay.address)
+    await client.connect()
+    for n in range(50):
+        await client.post("cancel-close", f"m{n}")
+    await cancelled_after(count, client.close())
+    await turns(3)
+    assert left() == []
+
+
+async def test_dialling_a_silent_host() -> None:
+    with SilentHost() as host:
+        client = Client(f"relay://{'a' * 52}@{host.host}:{host.port}")
+        assert not await cancelled_after(100, client.connect())
+    await turns(3)
+    assert left() == []
+
+
+PROGRAM = """
+import asyncio, socket, sys, time
+from relay import {face}
+
+real = socket.getaddrinfo
+def dead(host, *args, **options):
+    if host == "name.example" and not options.get("flags"):
+        print("dialling", flush=True)
+        time.sleep(60)
+    return real(host, *args, **options)
+socket.getaddrinfo = dead
+client = {face}(sys.argv[1])
+print("dialling", flush=True) if "name" not in sys.argv[1] else None
+{run}
+"""
+
+
+@pytest.mark.parametrize(
+    ("face", "run", "host"),
+    [
+        ("Client", "asyncio.run(client.connect())", "address"),
+        ("Client", "asyncio.run(client.connect())", "name"),
+        ("BlockingClient", "client.connect()", "address"),
+    ],
+)
+def test_ctrl_c_while_dialling(face: str, run: str, host: str) -> None:
+    """The program ends, whether a host is silent or its name server."""
+    with SilentHost() as silent:
+        place = "name.example" if host == "name" else silent.host
+        with subprocess.Popen(
+            [sys.executable, "-c", PROGRAM.format(face=face, run=run),
+             f"relay://{'a' * 52}@{place}:{silent.port}"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=Path(__file__).parents[3], env={**os.environ, "PYTHONUNBUFFERED": ""},
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            assert process.stdout.readline() == "dialling\n"
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=5)  # a dial takes 10 s
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in stderr

@@ -1,0 +1,179 @@
+"""A connected client and ``os.fork()``: the child can neither use nor disturb the connection.
+
+Each case is a process of its own. That the parent's sends are stored afterwards over the same login
+shows that not one byte of the child's reached the stream: it would not have authenticated.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Relay
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+
+BEGIN = """
+import asyncio, gc, os, sys, traceback, warnings
+import relay
+from relay.client.errors import ClientForked
+warnings.simplefilter("ignore")
+
+def in_child(check):
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            check()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            if EXIT == "os._exit" or code:
+                os._exit(code)
+            sys.exit(0)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, status
+
+def refused(call):
+    try:
+        call()
+    except ClientForked as error:
+        assert "os.fork()" in str(error)
+    else:
+        raise AssertionError("not refused")
+"""
+
+BLOCKING = """
+client = relay.BlockingClient(sys.argv[1], name="fork-blocking")
+client.connect()
+client.join("forks")
+client.send("forks", "first")
+client.post("forks", "gathered, not sent yet")
+
+def use():
+    for call in (
+        lambda: client.send("forks", "child"), lambda: client.post("forks", "child"),
+        lambda: client.join("other"), lambda: client.leave("forks"), lambda: client.who("forks"),
+        lambda: client.history("forks"), lambda: client.next_event(0), lambda: client.connect(),
+        lambda: next(client.events(0)),
+    ):
+        refused(call)
+    client.pump(0)
+
+def close():
+    client.close()
+
+def collect():
+    global client
+    del client
+    gc.collect()
+
+def nothing():
+    pass
+
+def again():
+    with relay.BlockingClient(sys.argv[1], name="fork-child") as other:
+        other.send("forks", "from a new client")
+
+for check in (use, close, collect, nothing, again):
+    in_child(check)
+    client.flush()
+    assert client.send("forks", "parent").seq
+    assert client.statistics["logins"] == 1, check
+client.close()
+"""
+
+AIO = """
+async def main():
+    client = relay.Client(sys.argv[1], name="fork-aio")
+    await client.connect()
+    await client.join("forks")
+    await client.send("forks", "first")
+    await client.post("forks", "not sent yet")
+    loop = asyncio.get_running_loop()
+
+    def use():
+        async def calls():
+            for call in (
+                client.send("forks", "child"), client.post("forks", "child"), client.join("other"),
+                client.leave("forks"), client.who("forks"), client.history("forks"),
+                anext(client), client.connect(),
+            ):
+                try:
+                    await call
+                except ClientForked:
+                    pass
+                else:
+                    raise AssertionError(call)
+            await client.close()
+        asyncio._set_running_loop(None)
+        asyncio.run(calls())
+
+    def one_turn():  # the child goes on in the parent's loop, as a careless program does
+        client._pump.flush()
+        client._pump.settle()
+        loop._run_once() if hasattr(loop, "_run_once") else None
+
+    def close():
+        asyncio._set_running_loop(None)
+        asyncio.run(client.close())
+
+    def collect():
+        nonlocal client
+        asyncio._set_running_loop(None)
+        client = None
+        gc.collect()
+
+    def again():
+        asyncio._set_running_loop(None)
+        async def other():
+            async with relay.Client(sys.argv[1], name="fork-child") as fresh:
+                await fresh.send("forks", "from a new client")
+        asyncio.run(other())
+
+    for check in (use, one_turn, close, collect, again):
+        in_child(check)
+        await client.flush()
+        assert (await client.send("forks", "parent")).seq
+        assert client.statistics["logins"] == 1, check
+    await client.close()
+
+RUN(main())
+"""
+
+
+@pytest.mark.parametrize("leave", ["os._exit", "sys.exit"])
+@pytest.mark.parametrize("face", ["blocking", "aio", "aio on uvloop", "blocking under gevent"])
+def test_a_client_in_a_child(relay: Relay, face: str, leave: str) -> None:
+    """Used, closed, collected, or just left behind."""
+    if leave == "sys.exit" and face != "blocking":
+        pytest.skip("a coroutine cannot leave a forked loop that way")
+    program = f"EXIT = {leave!r}\n" + BEGIN
+    if face == "aio on uvloop":
+        pytest.importorskip("uvloop")
+        program += "import uvloop\nRUN = uvloop.run\n" + AIO
+    elif face == "aio":
+        program += "RUN = asyncio.run\n" + AIO
+    elif face == "blocking under gevent":
+        if importlib.util.find_spec("gevent") is None:  # not imported: it must not come in here
+            pytest.skip("gevent comes with the load tests")
+        program = "from gevent import monkey; monkey.patch_all()\n" + program + BLOCKING
+    else:
+        program += BLOCKING
+    done = subprocess.run(
+        [sys.executable, "-c", program, relay.address],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[3],
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,97 @@
+"""A host with several addresses, some of which are dead: RFC 8305, over both faces."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from relay.client.address import parse_address
+from relay.client.dialling import ADDRESSES_MAX, in_order
+from relay.client.errors import ConnectFailed
+from relay.client.events import State
+from tests.client.faces.adapters import Face
+from tests.support.cluster import Relay
+from tests.support.silent import SilentHost
+
+Connect = Callable[..., Face]
+HOST = "several.example"
+
+
+@pytest.fixture
+def addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses that the system's resolver has for HOST."""
+    found: list[str] = []
+    real = socket.getaddrinfo
+
+    def look_up(host: Any, port: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        if host != HOST:
+            return real(host, port, *args, **options)
+        if options.get("flags", 0) & socket.AI_NUMERICHOST:
+            raise socket.gaierror(socket.EAI_NONAME, "not an address")
+        return [row for one in found for row in real(one, port, type=socket.SOCK_STREAM)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return found
+
+
+def at_host(relay: Relay) -> str:
+    """The relay's address, by the name of several addresses."""
+    return str(parse_address(relay.address)._replace(host=HOST))
+
+
+def test_a_silent_first_address(face: Connect, relay: Relay, addresses: list[str]) -> None:
+    """The second is tried soon, long before the dial's deadline."""
+    addresses += ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
+    one = face(at_host(relay), "eyeballs-a")
+    with SilentHost("127.0.0.2", relay.port), SilentHost("127.0.0.3", relay.port):
+        one.connect()  # a dial's deadline, used up by one address, would be the end
+    assert one.client.state is State.ONLINE
+
+
+def test_addresses_that_refuse(face: Connect, relay: Relay, addresses: list[str]) -> None:
+    """Also of a family that this machine may not have."""
+    addresses += ["::1", "127.0.0.4", "127.0.0.1"]
+    one = face(at_host(relay), "eyeballs-b")
+    one.connect()
+    assert one.client.state is State.ONLINE
+
+
+def test_all_addresses_are_dead(face: Connect, relay: Relay, addresses: list[str]) -> None:
+    """One line, each reason once."""
+    addresses += ["127.0.0.4", "127.0.0.5"]
+    with pytest.raises(ConnectFailed, match=rf"cannot connect to {HOST}, port \d+: [^,]*refused$"):
+        face(at_host(relay), "eyeballs-c").connect()
+
+
+def test_one_deadline_for_all(face: Connect, relay: Relay, addresses: list[str]) -> None:
+    """All addresses are silent: the caller's own deadline ends it, and leaves no socket."""
+    addresses += ["127.0.0.2", "127.0.0.3"]
+    one = face(at_host(relay), "eyeballs-d")
+    silent = (SilentHost("127.0.0.2", relay.port), SilentHost("127.0.0.3", relay.port))
+    with silent[0], silent[1], pytest.raises(ConnectFailed):
+        one.connect(1.0)
+    assert one.client.state is State.CLOSED
+
+
+def test_no_such_host(face: Connect) -> None:
+    """Also a name that cannot be one."""
+    for host in ("a" * 70 + ".example", "x..example"):
+        with pytest.raises(ConnectFailed, match=r"not a legal host name|not known"):
+            face(f"relay://{'a' * 52}@{host}:1", "eyeballs-e").connect()
+
+
+def test_families_alternate() -> None:
+    """The resolver's first choice begins; repeats count once; the number is bounded."""
+    rows = [
+        (family, socket.SOCK_STREAM, 6, "", (f"{family.name}{number}", 1))
+        for family in (socket.AF_INET6, socket.AF_INET)
+        for number in (1, 2, 2, 3)
+    ]
+    assert [candidate.address[0] for candidate in in_order(rows)] == [
+        "AF_INET61", "AF_INET1", "AF_INET62", "AF_INET2", "AF_INET63", "AF_INET3",
+    ]  # fmt: skip
+    many = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (str(n), 1)) for n in range(1000)]
+    assert len(in_order(many)) == ADDRESSES_MAX

@@ -1,0 +1,221 @@
+"""A server that means harm cannot make its client hold more than a bound, in any state."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from relay import limits
+from relay.chat.entries import Cursor, GapReason
+from relay.client import events
+from relay.client.errors import ClientError
+from relay.client.events import State
+from relay.client.inbox import EVENTS_BYTES_MAX, OVER, Inbox, _size
+from relay.client.state import ClientState
+from relay.wire import envelopes as wire
+from relay.wire.codes import ErrorCode
+from tests.client.peer import Link
+from tests.support.held import held_bytes
+
+EPOCH = b"e" * 8
+RECORDS = 30
+"""Of 60 KB: rosters of that become 100 MB in a client that counts events by their number."""
+HELD_MAX = OVER * EVENTS_BYTES_MAX + 4 * 1024 * 1024
+"""The hard bound of the queue, one record beyond it, and the client's other state."""
+
+
+def names(count: int, chars: int) -> list[str]:
+    return [f"{n:0{chars}d}"[:chars] for n in range(count)]
+
+
+def packed(*each: wire.ServerEnvelope) -> bytes:
+    """As many of these in a record as fit."""
+    one = b"".join(map(wire.pack, each))
+    return one * (60_000 // len(one))
+
+
+def entry(seq: int, body: bytes = b"") -> wire.EntryMessage:
+    return wire.EntryMessage(
+        "room", EPOCH, seq, seq - 1, 0, "a" * 32, b"k" * 32, b"p" * 8, seq, 0, "x" * 64, body
+    )
+
+
+def entries(body: bytes, count: int) -> Iterator[bytes]:
+    seq = 1
+    while True:
+        yield b"".join(wire.pack(entry(seq + n, body)) for n in range(count))
+        seq += count
+
+
+def repeated(record: bytes) -> Iterator[bytes]:
+    while True:
+        yield record
+
+
+FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
+    "rosters of many short names": lambda: repeated(
+        packed(wire.Roster("room", 1, 1, 9, [], names(1000, 2)))
+    ),
+    "rosters of members": lambda: repeated(
+        packed(wire.Roster("room", 1, 1, 9, [[n, ""] for n in names(1000, 2)], []))
+    ),
+    "rosters of wide display names": lambda: repeated(
+        packed(wire.Roster("room", 1, 1, 9, [[n, "\U0001f600" * 64] for n in names(200, 32)], []))
+    ),
+    "rosters of nobody": lambda: repeated(packed(wire.Roster("room", 1, 1, 9, [], []))),
+    "live": lambda: repeated(packed(wire.Live("room", EPOCH, 0))),
+    "behind": lambda: repeated(packed(wire.Behind("room", EPOCH, 0))),
+    "gaps": lambda: repeated(packed(wire.Gap("room", EPOCH, 0, EPOCH, 0, 1))),
+    "small entries": lambda: entries(b"", 300),
+    "large entries": lambda: entries(bytes(30_000), 2),
+    "busy": lambda: repeated(packed(wire.Error(1, int(ErrorCode.BUSY), 60_000, "x"))),
+    "unavailable": lambda: repeated(
+        packed(wire.Refused("room", 1, int(ErrorCode.UNAVAILABLE), 0, "x" * 500))
+    ),
+    "unknown": lambda: repeated(b"\x91\x63" * 3_000),
+}
+
+
+def joined() -> Link:
+    link = Link()
+    link.log_in()
+    link.state.join("room", Cursor(EPOCH, 0), 0, "join")
+    link.run()
+    link.say(wire.Joined(link.heard(wire.Join).request, "room", EPOCH, 0, EPOCH, 0))
+    link.results()
+    return link
+
+
+def idle(link: Link) -> None:
+    """Nothing is awaited: only what one read brings can come, but it may be any amount."""
+
+
+def waiting_for_an_answer(link: Link) -> None:
+    """A send and a question, so that the client must read on; neither is answered."""
+    link.state.send("room", "", b"x", "send")
+    link.state.who("room", "who")
+
+
+def reconnected(link: Link) -> None:
+    """The logs are being joined again."""
+    link.lose()
+    link.log_in()
+
+
+def joining(link: Link) -> None:
+    """Another log is being joined."""
+    link.state.join("other", None, 0, "other")
+
+
+CASES = [(waiting_for_an_answer, flood) for flood in FLOODS] + [
+    (prepare, flood)
+    for prepare in (idle, reconnected, joining)
+    for flood in ("rosters of members", "live", "small entries")
+]
+
+
+@pytest.mark.parametrize(("prepare", "flood"), CASES)
+def test_what_is_held_is_bounded(prepare: Callable[[Link], None], flood: str) -> None:
+    """The program takes nothing, and the server heeds neither a full inbox nor a LEAVE."""
+    link = joined()
+    prepare(link)
+    link.run()
+    records = FLOODS[flood]()
+    for _ in range(RECORDS):
+        if link.condition() is not State.ONLINE:
+            break
+        link.server.send(next(records), link.now)
+        link.state.receive_data(link.server.data_to_send(), link.now)
+        link.state.data_to_send(link.now)  # is not read by anybody
+    assert held_bytes(link.state) < HELD_MAX
+
+
+def test_a_size_is_never_less_than_what_is_held() -> None:
+    """Of the largest event of each kind."""
+    wide = "\U0001f600"
+    big: list[events.Event] = [
+        events.Message("r" * 33, EPOCH, 2**63 - 1, 2**63 - 2, 2**63 - 1, "s" * 32, b"k" * 32,
+                       b"p" * 8, 2**63 - 1, 255, wide * 16, bytes(32_768)),
+        events.Gap("r" * 33, Cursor(EPOCH, 2**62), Cursor(bytes(8), 2**63 - 1), GapReason.EPOCH),
+        events.Live("r" * 33, 2**63 - 1),
+        events.Behind("r" * 33, 2**63 - 1),
+        events.RosterChanged(
+            "r" * 33, 2**32 - 1,
+            tuple(events.Member(name, f"{name}{wide * 32}") for name in names(1000, 32)),
+            tuple(f"left{name}" for name in names(1000, 28)), 2**63 - 1, 2**63 - 1),
+        events.StateChanged(State.WAITING, wide * 512, 1.5),
+        events.Unfollowed("r" * 33, wide * 512),
+        events.Postponed("r" * 33, wide * 512),
+    ]  # fmt: skip
+    for event in big:
+        shared = held_bytes(State.WAITING) + held_bytes(GapReason.EPOCH)
+        held = held_bytes(event) - (
+            shared if isinstance(event, events.StateChanged | events.Gap) else 0
+        )
+        assert _size(event) >= held, type(event).__name__
+        inbox = Inbox()
+        inbox.put(event)
+        inbox.take()
+        assert inbox.size == 0
+
+
+def ask_everything(state: ClientState) -> None:
+    """What a program may ask; some of it is refused at once, depending on what came before."""
+    for method, args in (
+        ("send", ("room", "", b"x", "send")),
+        ("join", ("other", None, 0, "join")),
+        ("who", ("room", "who")),
+        ("history", ("room", True, 0, 9, "history")),
+        ("leave", ("other", "leave")),
+    ):
+        with contextlib.suppress(ClientError):
+            getattr(state, method)(*args)
+
+
+def test_legal_envelopes_in_any_order_end_in_no_other_error() -> None:
+    """Random talk of a server in many runs: the client goes on, or has one reason."""
+    dice = random.Random(7)
+    logs, seqs = ["room", "other", "never"], [0, 1, 2, 7, limits.U63_MAX]
+
+    def some() -> wire.ServerEnvelope:
+        log, request, code = dice.choice(logs), dice.randrange(5), dice.randrange(15)
+        seq, other = dice.choice(seqs), dice.choice(seqs)
+        epoch = dice.choice([EPOCH, bytes(8), b"f" * 8])
+        row = entry(dice.randrange(1, 9))._replace(log=log, prev=seq, epoch=epoch)
+        said: list[wire.ServerEnvelope] = [
+            wire.Welcome("alice", 0, dice.choice([0, 1, 32_768]), dice.choice([0, 1, 9]), ""),
+            wire.Joined(request, log, epoch, seq, epoch, other),
+            wire.Left(request, log),
+            wire.Ack(log, dice.randrange(1, 5), epoch, seq),
+            wire.Refused(log, dice.randrange(1, 5), code, other, "why"),
+            wire.Error(request, code, other, "why"),
+            row,
+            wire.Roster(log, 0, 0, 0, [["al", ""]], ["bo"]),
+            wire.Members(request, log, 0, 0, 1, [["al", "", 1]]),
+            wire.Page(request, log, seq, True, [row]),
+            wire.Live(log, epoch, seq),
+            wire.Behind(log, epoch, seq),
+            wire.Gap(log, epoch, seq, epoch, other, dice.randrange(256)),
+        ]
+        return dice.choice(said)
+
+    for _ in range(60):
+        link = joined()
+        for number in range(60):
+            if link.condition() is State.CLOSED:
+                break
+            if link.condition() is State.WAITING or not link.state.connected:
+                link.log_in()
+            if number % 7 == 0:
+                ask_everything(link.state)
+            link.run()
+            if link.server.finished or not link.state.connected:
+                continue
+            link.say(*[some() for _ in range(dice.randrange(1, 4))])
+            if number % 5 == 0:
+                link.taken()
+                link.pass_time(dice.choice([0.0, 0.1, 3.0]))
+            link.results()

@@ -1,0 +1,112 @@
+"""What a server may not send ends the client with ServerBrokeProtocol, whatever comes with it.
+
+Every operation, every field, before the login and after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgpack
+import pytest
+
+from relay import codec
+from relay.chat.entries import Cursor
+from relay.client.errors import ServerBrokeProtocol
+from relay.client.events import State
+from relay.wire.codes import CloseCode
+from relay.wire.envelopes import CLIENT_SHAPES, SERVER_SHAPES, Hello, Op, Welcome, pack
+from tests.client.peer import Link
+
+EPOCH = b"e" * 8
+ENTRY = ["room", EPOCH, 1, 0, 0, "al", b"", b"p" * 8, 1, 0, "", b""]
+RIGHT: dict[int, list[object]] = {
+    Op.WELCOME: ["alice", 0, 32_768, 1024, ""],
+    Op.JOINED: [1, "room", EPOCH, 0, EPOCH, 0],
+    Op.LEFT: [1, "room"],
+    Op.ACK: ["room", 1, EPOCH, 1],
+    Op.REFUSED: ["room", 1, 1, 0, ""],
+    Op.ERROR: [1, 1, 0, ""],
+    Op.ENTRY: ENTRY,
+    Op.ROSTER: ["room", 0, 0, 1, [["al", ""]], ["bo"]],
+    Op.MEMBERS: [1, "room", 0, 0, 1, [["al", "", 1]]],
+    Op.PAGE: [1, "room", 0, True, [[int(Op.ENTRY), *ENTRY]]],
+    Op.LIVE: ["room", EPOCH, 0],
+    Op.BEHIND: ["room", EPOCH, 0],
+    Op.GAP: ["room", EPOCH, 0, EPOCH, 1, 1],
+}
+WRONG: list[object] = [None, True, -1, 2**63, 1.5, "x" * 5000, "", b"y" * 7, b"", [], [[]], {}, [7]]
+
+
+def malformed() -> Iterator[tuple[str, bytes]]:
+    """Contents that no record of a server may have."""
+    for op, shape in SERVER_SHAPES.items():
+        right = RIGHT[op]
+        assert all(check(value) for check, value in zip(shape.checks, right, strict=True)), op
+        names = shape.field_names
+        for index, (name, check) in enumerate(zip(names, shape.checks, strict=True)):
+            for value in WRONG:
+                if not check(value):
+                    fields = [*right[:index], value, *right[index + 1 :]]
+                    yield (
+                        f"{shape.type.__name__}.{name}={value!r:.20}",
+                        msgpack.packb([op, *fields]),
+                    )
+        yield f"{shape.type.__name__} short", msgpack.packb([op, *right[:-1]])
+        yield f"{shape.type.__name__} long", msgpack.packb([op, *right, *range(30)])
+        yield f"{shape.type.__name__} cut", codec.pack([op, *right])[:-1]
+    yield "WELCOME as a text", msgpack.packb(["WELCOME"])
+    yield "no array", msgpack.packb(7)
+    yield "nothing", b""
+    yield "never msgpack", b"\xc1"
+    yield "an operation over 255", msgpack.packb([65_536])
+    for op in CLIENT_SHAPES:
+        yield f"a client's {op}", msgpack.packb([int(op)])
+
+
+CASES = dict(malformed())
+
+
+def broken(link: Link, case: str, told: bool) -> None:
+    """The client has ended, for this reason, and everybody who waits is told it.
+
+    So is the server, unless its own close came first.
+    """
+    assert link.condition() is State.CLOSED, case
+    error = link.state.error
+    assert isinstance(error, ServerBrokeProtocol), case
+    assert not link.state.connected
+    assert link.state.connect_at is None
+    with pytest.raises(ServerBrokeProtocol):
+        link.state.send("room", "", b"x", "late")
+    assert all(result is error for result in link.results().values())
+    assert link.close is not None
+    assert link.close.code == CloseCode.PROTOCOL or not told, case
+
+
+def test_there_are_many() -> None:
+    """Every field of every operation is among them."""
+    fields = {f"{s.type.__name__}.{n}" for s in SERVER_SHAPES.values() for n in s.field_names}
+    assert fields <= {case.split("=")[0] for case in CASES}
+
+
+@pytest.mark.parametrize("welcome", ["never", "before", "after"])
+def test_every_malformed_envelope(welcome: str) -> None:
+    """Also when a right WELCOME comes right behind it, in the same read."""
+    for case, content in CASES.items():
+        link = Link(expected_key=None)
+        link.dial()
+        link.state.trust_key(link.state.undecided_key or "")
+        link.dial()
+        hello = link.heard(Hello)
+        right = pack(Welcome(hello.name, 0, 32_768, 1024, ""))
+        link.state.join("room", Cursor(EPOCH, 0), 0, "join")
+        link.state.send("room", "", b"x", "send")
+        if welcome == "before":
+            link.say_raw(right)
+        link.server.send(content, link.now)
+        if welcome == "after":
+            link.server.send(right, link.now)
+            link.server.close(CloseCode.GOING_AWAY, link.now)
+        link.run()
+        broken(link, case, told=welcome != "after")

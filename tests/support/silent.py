@@ -1,0 +1,32 @@
+"""An address that swallows SYNs, as a host behind a firewall does."""
+
+from __future__ import annotations
+
+import socket
+from typing import Self
+
+ATTEMPTS = 16
+
+
+class SilentHost:
+    """A listening socket whose queue is full: the kernel drops every further SYN."""
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._listener = socket.socket()
+        self._fillers: list[socket.socket] = []
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind((host, port))
+        self._listener.listen(0)
+        self.host, self.port = self._listener.getsockname()
+
+    def __enter__(self) -> Self:
+        for _ in range(ATTEMPTS):
+            filler = socket.socket()
+            filler.setblocking(False)
+            self._fillers.append(filler)
+            filler.connect_ex((self.host, self.port))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for opened in (*self._fillers, self._listener):
+            opened.close()

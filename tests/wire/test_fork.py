@@ -1,0 +1,96 @@
+"""A connection in a forked child refuses before one byte: the same nonce must not be used twice."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+import pytest
+
+from relay.errors import ForkedConnection
+from relay.wire.phases import LEGAL, Phase, Side
+from tests.support.pair import established, in_phase
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+
+
+def in_child(check: Callable[[], None]) -> None:
+    """Run a check in a forked child; fail when it fails."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            check()
+            code = 0
+        except BaseException:  # noqa: BLE001  # whatever it was, the child must not go on
+            traceback.print_exc(file=sys.__stderr__)
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.parametrize("side", Side)
+def test_open_connections(side: Side) -> None:
+    """Whatever is called; and the parent's stream goes on as if nothing had been."""
+    pair = established()
+    mine = pair.client if side is Side.CLIENT else pair.server
+    theirs = pair.server if side is Side.CLIENT else pair.client
+    connection = mine.connection
+    waiting = theirs.connection.seal(b"for the parent", 0.0)
+    connection.send(b"from the parent", 0.0)
+
+    def check() -> None:
+        calls: list[Callable[[], object]] = [
+            lambda: connection.send(b"x", 0.0),
+            lambda: connection.seal(b"x", 0.0),
+            lambda: connection.ping(b"x", 0.0),
+            lambda: connection.close(2000, 0.0),
+            lambda: connection.receive_data(waiting, 0.0),
+            lambda: connection.data_to_send(),
+            lambda: connection.handle_deadline(1e9),
+        ]
+        for call in calls:
+            with pytest.raises(ForkedConnection):
+                call()
+        connection.abort("the child is done with it")
+        assert connection.data_to_send() == b""
+
+    in_child(check)
+    mine.take(waiting)
+    theirs.take(mine.give())
+    assert mine.received == [b"for the parent"]
+    assert theirs.received == [b"from the parent"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "side"),
+    [
+        (phase, side)
+        for phase in LEGAL
+        for side in Side
+        if phase.value.startswith(side.value) and LEGAL[phase]
+    ],
+)
+def test_handshakes_under_way(phase: Phase, side: Side) -> None:
+    """The keys that a child would compute are the parent's."""
+    peer, following = in_phase(phase, side)
+
+    def check() -> None:
+        with pytest.raises(ForkedConnection):
+            peer.connection.receive_data(following, 0.0)
+        assert peer.connection.data_to_send() == b""
+
+    in_child(check)
+
+
+def test_connections_made_in_the_child() -> None:
+    """Work there, also in a child of a child."""
+
+    def check() -> None:
+        established().run()
+        in_child(lambda: established().run())
+
+    in_child(check)
