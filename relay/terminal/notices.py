@@ -15,7 +15,7 @@ from relay.client.events import (
     StateChanged,
     Unfollowed,
 )
-from relay.terminal.text import harmless, harmless_name
+from relay.terminal.text import harmless_name, quoted
 
 _WHY_GAP: Final[dict[int, str]] = {
     GapReason.EPOCH: "the server lost them, or was restored from a backup",
@@ -53,10 +53,8 @@ class Narrator:
         if isinstance(event, Gap):
             return _gap(event)
         if isinstance(event, Postponed):
-            why = f" ({harmless(event.detail)})" if event.detail else ""
-            return (
-                f"the server cannot store messages in {harmless_name(event.log)} now{why}; waiting"
-            )
+            why = f": {quoted(event.detail)}" if event.detail else ""
+            return f"waiting: the server cannot store messages in {harmless_name(event.log)}{why}"
         if isinstance(event, Unfollowed):
             return f"no longer in {harmless_name(event.log)}: {event.detail}"
         return None
@@ -107,6 +105,6 @@ def members_notice(members: Members) -> str:
 
 
 def person(name: str, display: str) -> str:
-    """Return a handle, with the display name behind it if there is another one."""
+    """Return a handle, followed by the display name in quotes if that is another one."""
     handle = harmless_name(name)
-    return f"{handle} ({harmless(display)})" if display and display != name else handle
+    return f"{handle} {quoted(display)}" if display and display != name else handle
