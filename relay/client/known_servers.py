@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from relay.client.address import is_fingerprint
 from relay.errors import UsageError
+from relay.paths import expanded, user_directory
 
 KEY_TYPE: Final = "relay-key-v1"
 PATH_VARIABLE: Final = "RELAY_KNOWN_SERVERS"
@@ -32,14 +33,18 @@ class Pin(NamedTuple):
 
 
 def default_path() -> Path:
-    """Return where the file is: $RELAY_KNOWN_SERVERS, or in the user's configuration directory."""
-    named = os.environ.get(PATH_VARIABLE)
-    if named:
-        return Path(named).expanduser()
-    # Here, not above: this import is only for people without the variable.
-    from platformdirs import user_config_path
+    """Return where the file is: $RELAY_KNOWN_SERVERS, or in the user's configuration directory.
 
-    return user_config_path("relay") / "known_servers"
+    Raises:
+        UsageError: there is no home directory, or the variable cannot be expanded.
+    """
+    named = os.environ.get(PATH_VARIABLE, "")
+    if named.strip():
+        try:
+            return expanded(named)
+        except UsageError as error:
+            raise UsageError(f"{PATH_VARIABLE}: {error}") from None
+    return user_directory("config", f"name a file with {PATH_VARIABLE}") / "known_servers"
 
 
 def parse(text: str, path: Path) -> list[Pin]:
@@ -86,7 +91,16 @@ class KnownServers:
 
     def __init__(self, path: Path | None = None) -> None:
         """Use a file, by default the user's own. It need not exist yet."""
-        self.path = default_path() if path is None else path
+        self._path = path
+
+    @property
+    def path(self) -> Path:
+        """The file. The user's own is looked for only here: some need none, and have no home.
+
+        Raises:
+            UsageError: there is no home directory.
+        """
+        return default_path() if self._path is None else self._path
 
     def find(self, host: str, port: int) -> Pin | None:
         """Return the pin of a host and port, or None.
