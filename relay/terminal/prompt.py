@@ -88,7 +88,9 @@ class PromptScreen:
         """
         while True:
             try:
-                yield await self._session.prompt_async(handle_sigint=False)
+                yield await self._session.prompt_async(
+                    handle_sigint=False, set_exception_handler=False
+                )
             except EOFError:
                 return
 

@@ -29,7 +29,7 @@ def shell() -> Iterator[Terminal]:
 
 def chat(shell: Terminal, relay: Relay, room: str) -> int:
     """Start a chat in the shell; return its process id."""
-    command = relay_command("chat", relay.address, "--name", "anna", "--room", room)
+    command = relay_command("chat", relay.address, room, "--name", "anna")
     shell.press(shlex.join(command) + "\r")
     shell.shows(f"{room}>")
     [pid] = [child.pid for child in psutil.Process(shell.process.pid).children()]

@@ -95,7 +95,7 @@ def test_a_server_that_cannot_run_here_breaks_nothing_else() -> None:
         ["chat", "relay://abc@127.0.0.1"],
         ["chat", "127.0.0.1", "--name", "x"],
         ["chat", "127.0.0.1", "--name", "server"],
-        ["chat", "127.0.0.1", "--room", "no room"],
+        ["chat", "127.0.0.1", "no room"],
         ["chat", "127.0.0.1", "--fingerprint", "abc"],
         ["send", "127.0.0.1"],
         ["send", "127.0.0.1", "Ünicode", "x"],
@@ -112,9 +112,10 @@ def test_wrong_use(arguments: list[str]) -> None:
     assert done.stdout == ""
 
 
-def test_nothing_listens_there() -> None:
+@pytest.mark.parametrize("command", ["chat", "tail"])
+def test_nothing_listens_there(command: str) -> None:
     """Exit code 1 and one line."""
-    done = run_relay("send", "127.0.0.1:1", "lobby", "x")
+    done = run_relay(command, "127.0.0.1:1", "lobby")
     assert done.returncode == 1
     assert done.stderr.startswith("relay: ")
     assert done.stderr.count("\n") == 1
