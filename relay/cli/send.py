@@ -63,7 +63,7 @@ _DASHES_HINT: Final = (
     "timeout_s",
     type=click.FloatRange(min=0, min_open=True, max=TIMEOUT_S_MAX),
     metavar="SECONDS",
-    help="Give up when the server cannot be reached, or stores nothing, for this long.  [default:"
+    help="Give up after this long without reaching the server or having anything stored.  [default:"
     " wait]",
 )
 @target_options

@@ -27,7 +27,7 @@ log = logging.getLogger("relay.supervisor")
 @click.option(
     "--durability",
     metavar="process|power",
-    help="What an accepted message survives: a killed process, or a power failure too.",
+    help="What an accepted message survives: a killed process, or also a power failure.",
 )
 @click.option("--max-connections", metavar="N", help="Maximum connections per worker.")
 @click.option("--graceful-timeout", metavar="SECONDS", help="How long a stop waits for clients.")

@@ -55,9 +55,9 @@ def typed_place(ctx: click.Context, param: click.Parameter, value: str | None) -
 @click.option(
     "--since",
     callback=typed_place,
-    metavar="EPOCH:SEQ",
-    help="Begin after this message, as --json gives it. SEQ alone counts in whatever the log is"
-    " now; 0 begins with the first message.",
+    metavar="[EPOCH:]SEQ",
+    help="Begin after this message (epoch and seq as in --json); 0: with the first one. Without"
+    " EPOCH, a log that was restored from a backup goes unnoticed.",
 )
 @click.option(
     "-n",

@@ -62,7 +62,7 @@ def test_two_terminals_talk(relay: Relay, room: str) -> None:
         anna.shows("anna| ")
         bert.press("/nonsense\r//slashes\r/who\r")
         anna.shows("/slashes")
-        bert.shows("there is no command /nonsense")
+        bert.shows("unknown command /nonsense")
         bert.shows("2 people in")
         assert "nonsense" not in anna.text
         anna.press("\x04")
@@ -89,7 +89,7 @@ def test_earlier_messages_on_demand(relay: Relay, room: str) -> None:
         anna.press("/history\r")
         anna.shows("15 messages from earlier")
         anna.press("/history\r")
-        anna.shows("there is nothing earlier")
+        anna.shows("there are no earlier messages")
 
 
 @pytest.mark.parametrize("colours", [True, False])
@@ -152,7 +152,7 @@ def test_in_pipes_a_mistake_is_a_failure(relay: Relay, room: str) -> None:
     )
     told = done.stderr.decode()
     assert done.returncode == 1, told
-    assert "-!- there is no command /nonsense; not sent" in told
+    assert "-!- unknown command /nonsense; not sent" in told
     assert "-!- line 3 was not sent: it is not UTF-8 text" in told
     assert "-!- line 4 was not sent: it is too long (40,000 bytes)" in told
     with Terminal("chat", relay.address, room, "--name", "anna") as anna:

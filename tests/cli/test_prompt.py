@@ -165,7 +165,7 @@ def test_a_long_draft_leaves_what_was_printed(relay: Relay, room: str) -> None:
         anna.shows("end")
         assert anna.text[before:].count("\n") < LINES // 2
         anna.press("\r")
-        anna.shows("too long, not sent: 33,003 bytes")
+        anna.shows("not sent, too long (33,003 bytes")
         anna.press("\x04")
         assert anna.ends() == 1
 

@@ -52,19 +52,14 @@ def test_json_lines_are_harmless_and_exact(relay: Relay, room: str) -> None:
     """No byte of it does anything to a terminal, and reading it back gives the text."""
     text = '\x1b[2J\x7f\x9b\u202e\u2028\U000e0041\u3164é✓👩‍👩‍👧\n\t\\"'
     assert run_relay("send", relay.address, room, text).returncode == 0
-    done = subprocess.run(
-        [
-            "timeout",
-            "--signal=TERM",
-            "3",
-            *relay_command("tail", relay.address, room, "--json", "--since", "0"),
-        ],
-        capture_output=True,
+    with subprocess.Popen(
+        relay_command("tail", relay.address, room, "--json", "--since", "0"),
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
-    )
-    (line,) = done.stdout.splitlines()
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline().removesuffix("\n")
+        process.terminate()
     assert "\\u001b[2J\\u007f\\u009b\\u202e\\u2028\\udb40\\udc41\\u3164é✓" in line
     with Tail(relay.address, room, "--since", "0") as tail:
         assert tail.has(1) == [text]
@@ -133,3 +128,29 @@ def test_text_for_people(relay: Relay, room: str) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d anna\| three\n", line)
     process.terminate()
     process.communicate(timeout=DEADLINE_S)
+
+
+def test_since_an_epoch_and_a_number(relay: Relay, room: str) -> None:
+    """As JSON gives both: of the same epoch nothing is repeated, of another one a gap is told."""
+    assert run_relay("send", relay.address, room, text="one\ntwo\nthree\n").returncode == 0
+    with Tail(relay.address, room, "--since", "0") as tail:
+        tail.has(3)
+        epoch = tail.entries[0]["epoch"]
+    with Tail(relay.address, room, "--since", f"{epoch}:2") as tail:
+        assert tail.has(1) == ["three"]
+        assert "gap" not in tail.entries[0]
+    with Tail(relay.address, room, "--since", f"{'0' * 15}1:2") as tail:
+        assert tail.has(3) == ["one", "two", "three"]
+        assert tail.entries[0]["room"] == room
+        assert tail.entries[0]["gap"]["after"] == {"epoch": f"{'0' * 15}1", "seq": 2}
+        assert tail.entries[0]["gap"]["reason"] == "epoch"
+
+
+@pytest.mark.parametrize(
+    "place", ["", "x", "-1", "1.5", "abc:1", f"{'0' * 16}:", f"{'0' * 16}:x", "9" * 19, "\u0661"]
+)
+def test_since_no_place(place: str) -> None:
+    """One line with the two forms."""
+    done = run_relay("tail", "127.0.0.1", "lobby", "--since", place)
+    assert done.returncode == 2
+    assert "is neither a message number nor EPOCH:SEQ" in done.stderr.splitlines()[-1]

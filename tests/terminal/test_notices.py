@@ -44,9 +44,9 @@ def test_the_connection_is_news_only_when_it_changes() -> None:
         )
     ]
     assert [notice for notice in told if notice] == [
-        "reconnecting: the server stops or restarts (GOING_AWAY)",
+        "reconnecting: the server is shutting down or restarting (GOING_AWAY)",
         "reconnecting: refused",
-        "connected again",
+        "reconnected",
         "reconnecting: refused",
     ]
 
@@ -88,7 +88,7 @@ def test_people_come_and_go() -> None:
         ),
         (
             Gap("lobby", Cursor(EPOCH, 4), Cursor(EPOCH, 5), 77),
-            "messages 5 to 5 are missing: reason 77",
+            "message 5 is missing: reason 77",
         ),
     ],
 )
