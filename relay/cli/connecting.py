@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from relay import __version__
-from relay.cli.exits import CommandError, Exit, report_internal
+from relay.cli.exits import CommandError, Exit, debugging, report_internal
 from relay.cli.options import Target
 from relay.cli.patience import Patience
 from relay.cli.server_keys import accept_unknown, changed_key
@@ -113,6 +114,8 @@ async def _session(
 
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_unforeseen)
+    if not debugging():
+        loop.slow_callback_duration = math.inf  # python -X dev would write into the chat
     with contextlib.suppress(NotImplementedError):  # Windows has no such signal
         loop.add_signal_handler(signal.SIGTERM, terminate)
     try:

@@ -127,7 +127,14 @@ def test_interrupt_discards_the_draft_first(relay: Relay, room: str) -> None:
         anna.shows("precious")
         anna.press("\x03")
         anna.shows("press Ctrl-C again to leave")
-        anna.press("\x1b[A\r")
+        before = len(anna.text)
+
+        def is_back() -> bool:
+            anna.press("\x1b[A")  # again: the editor reads its history when it has drawn the prompt
+            return "precious" in anna.text[before:]
+
+        wait_until(is_back, "the draft is back")
+        anna.press("\r")
         anna.shows("anna| \x1b[0mprecious")
         anna.press("once more")
         anna.shows("once more")
