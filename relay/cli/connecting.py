@@ -139,7 +139,7 @@ async def _patiently(
     Raises:
         CommandError: the limit was reached.
     """
-    problem: Exception | None = None
+    problem: Exception | str = "no answer from the server"
     backoff = Backoff(random.random)
     try:
         async with patience:
@@ -156,16 +156,15 @@ async def _patiently(
                     problem = error
                 await asyncio.sleep(backoff.next_delay(loop.time()))
             patience.done()
-            if problem is not None:
+            if isinstance(problem, Exception):
                 stderr_notice("connected")
-                problem = None
+            problem = "the server has not stored everything"
             async with client:
                 return await use(client)
     except TimeoutError:
         if not patience.exhausted:
             raise
-        why = str(problem) if problem is not None else "the server has not stored everything"
-        raise CommandError(f"gave up after {patience.limit_s:g} s: {why}") from None
+        raise CommandError(f"gave up after {patience.limit_s:g} s: {problem}") from None
 
 
 def _unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,15 @@ def test_nobody_listens_and_the_time_is_limited() -> None:
         f"-!- waiting: {refused}",
         f"relay: gave up after 0.5 s: {refused}",
     ]
+
+
+def test_something_listens_that_never_answers() -> None:
+    """The limit is for it as well."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
+        done = run_relay("send", place, "lobby", "x", "--timeout", "0.5")
+    assert done.returncode == 1
+    assert done.stderr == "relay: gave up after 0.5 s: no answer from the server\n"
 
 
 def test_the_first_contact_is_waited_for(tmp_path: Path, room: str) -> None:
