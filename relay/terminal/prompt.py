@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app_or_none
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.key_binding import KeyPressEvent
@@ -133,6 +134,10 @@ class PromptScreen:
         app = self._session.app
         if app.is_running:
             app.renderer.erase()
+        elif get_app_or_none() is not None:
+            # A dumb terminal: prompt_toolkit runs another application, which draws nothing again.
+            draft = f"{self._session.message}{self._session.default_buffer.text}"
+            waiting = [("", "\n"), *waiting, ("", draft)]
         print_formatted_text(
             app.output, FormattedText(waiting), default_ui_style(), color_depth=app.color_depth
         )

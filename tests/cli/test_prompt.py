@@ -91,6 +91,8 @@ def test_any_terminal_type(relay: Relay, room: str, term: str) -> None:
         anna.press("\x04")
         assert anna.ends() == 0
     if term == "dumb":
+        lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", anna.text).splitlines()
+        assert any(re.fullmatch(r"\d\d:\d\d anna\| hello", line) for line in lines), anna.text
         assert not re.search(r"\x1b\[[0-9;]*[ABCDJK]", anna.text)
 
 
