@@ -133,7 +133,7 @@ def harmless_name(name: str) -> str:
     """Return a handle or room as it is, or with all that the grammar forbids escaped.
 
     A server could send any text as a name. This way it can contain neither a space nor the ``|``
-    behind a sender, nor begin like a notice.
+    after a sender, nor begin like a notice.
     """
     return "".join(
         char if char in (_NAME_REST if index else _NAME_FIRST) else escaped(char)
@@ -189,7 +189,7 @@ def wrapped(line: str, width: int) -> Iterator[str]:
 
 
 def _clusters(line: str) -> Iterator[str]:
-    """Yield the characters of a line, each with the marks, selectors and joined emoji behind it."""
+    """Yield the characters of a line, each with the marks, selectors and emoji joined to it."""
     cluster = ""
     for char in line:
         belongs = cluster and (char == _EMOJI_STYLE or not _cells(char) or cluster[-1] == _ZWJ)
