@@ -9,6 +9,8 @@ import subprocess
 
 import pytest
 
+from relay.cli.__main__ import relay as relay_group
+from relay.cli.exits import guarded
 from relay.client.aio import Client
 from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay
 from tests.support.tails import Tail
@@ -149,8 +151,9 @@ def test_since_an_epoch_and_a_number(relay: Relay, room: str) -> None:
 @pytest.mark.parametrize(
     "place", ["", "x", "-1", "1.5", "abc:1", f"{'0' * 16}:", f"{'0' * 16}:x", "9" * 19, "\u0661"]
 )
-def test_since_no_place(place: str) -> None:
+def test_since_no_place(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     """One line with the two forms."""
-    done = run_relay("tail", "127.0.0.1", "lobby", "--since", place)
-    assert done.returncode == 2
-    assert "is neither a message number nor EPOCH:SEQ" in done.stderr.splitlines()[-1]
+    arguments = ["tail", "127.0.0.1", "lobby", "--since", place]
+    assert guarded(lambda: relay_group.main(arguments, standalone_mode=False)) == 2
+    told = capsys.readouterr().err
+    assert "is neither a message number nor EPOCH:SEQ" in told.splitlines()[-1]
