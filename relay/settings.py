@@ -2,8 +2,8 @@
 
 Precedence: flag > ``RELAY_SECTION__KEY`` > file > default. Two variables of other programs count as
 defaults, because people expect it: ``WEB_CONCURRENCY`` (workers) and systemd's ``STATE_DIRECTORY``
-(data). Every mistake is a UsageError that names the source, the key's path and the nearest valid
-key.
+(data). An empty variable counts as unset. Every mistake is a UsageError that names the source, the
+key's path and the nearest valid key.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
-import platformdirs
 from msgspec import Meta, Struct, field
 
+from relay.environment import PREFIX, near_miss
 from relay.errors import UsageError
+from relay.paths import expanded, user_directory
 
 WORKERS_MAX: Final = 256
-ENVIRONMENT_PREFIX: Final = "RELAY_"
 SHOWN_CHARS_MAX: Final = 60
 """How much of a wrong value is shown: an error is one line."""
 
@@ -54,7 +54,9 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 0
     graceful_timeout_s: Annotated[
         float,
-        Meta(ge=0, le=3600, description="Time that clients have to leave when the server stops."),
+        Meta(
+            ge=0, le=3600, description="How long clients may take to leave when the server stops."
+        ),
     ] = 30.0
     worker_timeout_s: Annotated[
         float,
@@ -69,8 +71,8 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=0.1,
             le=3600,
-            description="Silence after which a client is pinged; after two pings without an "
-            "answer the connection is closed.",
+            description="A client that has been silent for this long is pinged; after two "
+            "unanswered pings the connection is closed.",
         ),
     ] = 30.0
     slow_reader_timeout_s: Annotated[
@@ -84,14 +86,19 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 60.0
     key_bits: Annotated[
         int,
-        Meta(ge=2048, le=8192, description="Size of the RSA key that the first start generates."),
+        Meta(
+            ge=2048,
+            le=8192,
+            description="Size in bits of the RSA key that the first start generates.",
+        ),
     ] = 3072
     runtime: Annotated[
         str,
         Meta(
-            description="Directory of the processes' own sockets, for one relay alone. Empty: run/ "
-            "in the data directory, or where that path is too long a new one in $XDG_RUNTIME_DIR "
-            "or the temporary directory."
+            description="Directory for the sockets between the server's processes. For one relay "
+            "alone. Empty: run/ in the data directory, or where that path is too long a new one in "
+            "$XDG_RUNTIME_DIR or the temporary directory.",
+            extra={"path": "may be empty"},
         ),
     ] = ""
 
@@ -102,15 +109,15 @@ class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data: Annotated[
         str,
         Meta(
-            pattern=r"\S",
             description="The data directory. It holds the messages and the server's key.",
+            extra={"path": "required"},
         ),
     ] = field(default_factory=lambda: default_data_directory(os.environ))
     durability: Annotated[
         Literal["process", "power"],
         Meta(
-            description="What an accepted message survives: the death of any process, or also "
-            "a power failure (each commit then waits for the disk)."
+            description="What an accepted message survives: the death of any process, or also a "
+            "power failure (each commit then waits for the disk)."
         ),
     ] = "process"
 
@@ -142,7 +149,7 @@ class Declaration(NamedTuple):
     section: str
     key: str
     type: Any
-    default: object
+    field: msgspec.structs.FieldInfo
     why: str
 
     @property
@@ -151,9 +158,25 @@ class Declaration(NamedTuple):
         return f"{self.section}.{self.key}"
 
     @property
+    def default(self) -> object:
+        """The default, found only now: that of some needs a home directory, which not all have.
+
+        Raises:
+            UsageError: there is no default here.
+        """
+        made = self.field.default_factory
+        return self.field.default if made is msgspec.NODEFAULT else made()
+
+    @property
+    def flag(self) -> str:
+        """The option of ``relay serve`` that sets it, if there is one."""
+        named = f"log-{self.key}" if self.section == "log" else self.key.removesuffix("_s")
+        return "--" + named.replace("_", "-")
+
+    @property
     def variable(self) -> str:
         """The environment variable that sets it."""
-        return f"{ENVIRONMENT_PREFIX}{self.section}__{self.key}".upper()
+        return f"{PREFIX}{self.section}__{self.key}".upper()
 
 
 class Loaded(NamedTuple):
@@ -167,10 +190,10 @@ def declarations() -> Iterator[Declaration]:
     """Yield every setting, in the order of the declarations."""
     for section, kind in typing.get_type_hints(Settings).items():
         hints = typing.get_type_hints(kind, include_extras=True)
-        defaults = kind()
-        for key, annotated in hints.items():
+        for info in msgspec.structs.fields(kind):
+            annotated = hints[info.name]
             why = annotated.__metadata__[0].description
-            yield Declaration(section, key, annotated, getattr(defaults, key), why)
+            yield Declaration(section, info.name, annotated, info, why)
 
 
 def load(
@@ -186,8 +209,8 @@ def load(
         UsageError: any source has a mistake.
     """
     declared = {d.path: d for d in declarations()}
-    values: dict[str, object] = {d.path: d.default for d in declared.values()}
-    sources = dict.fromkeys(values, "default")
+    values: dict[str, object] = {}
+    sources = dict.fromkeys(declared, "default")
     for layer in (
         _conventions(environment),
         _from_file(file, declared),
@@ -197,6 +220,9 @@ def load(
         for path, (value, source) in layer.items():
             values[path] = _convert(declared[path], value, source)
             sources[path] = source
+    for path, declaration in declared.items():
+        if path not in values:
+            values[path] = declaration.default
     sections: dict[str, dict[str, object]] = {}
     for path, value in values.items():
         section, key = path.split(".")
@@ -212,9 +238,13 @@ def load(
 
 
 def default_data_directory(environment: Mapping[str, str]) -> str:
-    """Where systemd says, or the user's data directory."""
-    given = environment.get("STATE_DIRECTORY", "").split(":")[0]
-    return given or platformdirs.user_data_dir("relay", appauthor=False)
+    """Return where systemd wants it, or the user's data directory.
+
+    Raises:
+        UsageError: there is no home directory.
+    """
+    given = environment.get("STATE_DIRECTORY", "").split(":")[0].strip()
+    return given or str(user_directory("data", "give --data", environment))
 
 
 def as_toml(value: object) -> str:
@@ -227,10 +257,10 @@ _Layer = dict[str, tuple[object, str]]
 
 def _conventions(environment: Mapping[str, str]) -> _Layer:
     layer: _Layer = {}
-    if workers := environment.get("WEB_CONCURRENCY"):
+    if workers := environment.get("WEB_CONCURRENCY", "").strip():
         layer["server.workers"] = (workers, "WEB_CONCURRENCY")
-    if environment.get("STATE_DIRECTORY"):
-        layer["store.data"] = (default_data_directory(environment), "STATE_DIRECTORY")
+    if data := environment.get("STATE_DIRECTORY", "").split(":")[0].strip():
+        layer["store.data"] = (data, "STATE_DIRECTORY")
     return layer
 
 
@@ -264,14 +294,14 @@ def _from_environment(
     by_variable = {d.variable: d for d in declared.values()}
     layer: _Layer = {}
     for variable, text in sorted(environment.items()):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or "__" not in variable:
-            continue  # RELAY_KNOWN_SERVERS and the like are the client's own
         declaration = by_variable.get(variable)
         if declaration is None:
-            close = difflib.get_close_matches(variable, by_variable, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise UsageError(f"environment: {variable}: no such setting{hint}")
-        layer[declaration.path] = (text, variable)
+            named = ((d.section, d.key) for d in declared.values())
+            if (meant := near_miss(variable, named)) is not None:
+                hint = f"; did you mean {meant}?" if meant else ""
+                raise UsageError(f"environment: {variable}: no such setting{hint}")
+        elif text.strip() or _path_rule(declaration) == "may be empty":
+            layer[declaration.path] = (text, variable)
     return layer
 
 
@@ -280,7 +310,7 @@ def _from_flags(flags: Mapping[str, object], declared: Mapping[str, Declaration]
     for path, value in flags.items():
         assert path in declared
         if value is not None and value != ():
-            layer[path] = (value, "--" + path.split(".")[1].replace("_", "-").removesuffix("-s"))
+            layer[path] = (value, declared[path].flag)
     return layer
 
 
@@ -300,17 +330,38 @@ def _convert(declaration: Declaration, value: object, source: str) -> object:
     is_text = isinstance(value, str)
     if _is_list(declaration.type) and is_text:
         value = [part.strip() for part in typing.cast("str", value).split(",") if part.strip()]
+    if path := _path_rule(declaration):
+        return _convert_path(declaration, value, source, empty=path == "may be empty")
     try:
         # Text is all that the environment has; a file has types of its own, which must be right.
         return msgspec.convert(value, declaration.type, strict=not is_text)
     except msgspec.ValidationError:
-        given = json.dumps(value, ensure_ascii=False, default=str)
-        if len(given) > SHOWN_CHARS_MAX:
-            given = given[:SHOWN_CHARS_MAX] + "..."
         expected = _expected(declaration)
         raise UsageError(
-            f"{source}: {declaration.path}: expected {expected}, not {given}"
+            f"{source}: {declaration.path}: expected {expected}, not {_shown(value)}"
         ) from None
+
+
+def _path_rule(declaration: Declaration) -> str | None:
+    """Return whether a setting that is a path is "required" or "may be empty"; None: no path."""
+    _, meta = typing.get_args(declaration.type)
+    return None if meta.extra is None else meta.extra.get("path")
+
+
+def _convert_path(declaration: Declaration, value: object, source: str, *, empty: bool) -> str:
+    if isinstance(value, str) and empty and not value.strip():
+        return ""
+    try:
+        if not isinstance(value, str):
+            raise UsageError(f"expected text, not {_shown(value)}")
+        return str(expanded(value))
+    except UsageError as error:
+        raise UsageError(f"{source}: {declaration.path}: {error}") from None
+
+
+def _shown(value: object) -> str:
+    given = json.dumps(value, ensure_ascii=False, default=str)
+    return given if len(given) <= SHOWN_CHARS_MAX else given[:SHOWN_CHARS_MAX] + "..."
 
 
 def _expected(declaration: Declaration) -> str:
@@ -321,9 +372,7 @@ def _expected(declaration: Declaration) -> str:
     if plain in (int, float):
         number = "a whole number" if plain is int else "a number"
         return f"{number} from {meta.ge} to {meta.le}"
-    if meta.pattern is not None:
-        return "a path"
-    return "a list of one text or more" if _is_list(declaration.type) else "text"
+    return "a list of one or more texts" if _is_list(declaration.type) else "text"
 
 
 def _is_list(kind: object) -> bool:

@@ -10,11 +10,14 @@ HEAD = """\
 <!-- Made by `python -m relay.settings_table > docs/settings.md`; a test compares. -->
 # Settings
 
-Every setting of `relay serve`. The first of these sources that sets a value wins: the command-line
-flag, the environment variable, the file given by `--config` (or `RELAY_CONFIG`), the default.
-`relay serve --print-config` shows each value and where it came from; `--check-config` only
-validates the configuration. An unknown key is an error, never ignored. In a variable, the elements
-of a list are separated by commas.
+Every setting of `relay serve`. In order of precedence: the flag, the variable, the file named by
+`--config` (or `RELAY_CONFIG`), the default. `relay serve --print-config` shows each value and where
+it came from; `--check-config` validates them and exits. In a variable, items of a list are
+separated by commas, and an empty variable counts as unset. `~` in a path is your home directory.
+
+A key that does not exist is an error, never ignored. So is a variable that nearly is one of these
+(`RELAY_SERVER_WORKERS`, `RELAY_WORKERS`); other variables that begin with `RELAY_` are left alone,
+because orchestrators define some (`RELAY_PORT`, `RELAY_SERVICE_HOST`).
 
 Two variables of other programs are used as defaults: `WEB_CONCURRENCY` (workers) and
 `STATE_DIRECTORY` (data, set by systemd).

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
+from relay.cli.serve import serve
 from relay.errors import UsageError
 from relay.settings import (
     SHOWN_CHARS_MAX,
+    Declaration,
     Settings,
     as_toml,
     declarations,
@@ -58,6 +62,120 @@ def test_web_concurrency_is_a_default(tmp_path: Path) -> None:
     assert load({}, {"WEB_CONCURRENCY": "7"}, file).settings.server.workers == 3
 
 
+EVERY_VARIABLE = sorted(declaration.variable for declaration in declarations())
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t"])
+@pytest.mark.parametrize("variable", [*EVERY_VARIABLE, "WEB_CONCURRENCY", "STATE_DIRECTORY"])
+def test_an_empty_variable_counts_as_unset(variable: str, empty: str) -> None:
+    """Never as a path, a number or a list."""
+    environment = {key: os.environ[key] for key in ("HOME",) if key in os.environ}
+    plain = load({}, environment, None).settings
+    assert load({}, environment | {variable: empty}, None).settings == plain
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+@pytest.mark.parametrize("declaration", list(declarations()), ids=lambda d: d.path)
+def test_an_empty_flag_or_entry_of_the_file_is_an_error(
+    tmp_path: Path, declaration: Declaration, empty: str
+) -> None:
+    """Except for the one setting whose emptiness means something."""
+    file = tmp_path / "relay.toml"
+    file.write_text(f"[{declaration.section}]\n{declaration.key} = {json.dumps(empty)}\n")
+    flags: dict[str, object] = {declaration.path: empty}
+    given: tuple[dict[str, object], dict[str, str], Path | None]
+    for given in ((flags, {}, None), ({}, {}, file)):
+        if declaration.path == "server.runtime":
+            assert load(*given).settings.server.runtime == ""
+        else:
+            with pytest.raises(UsageError, match=re.escape(f"{declaration.path}: expected")):
+                load(*given)
+
+
+@pytest.mark.parametrize("path", ["store.data", "server.runtime"])
+def test_a_tilde_is_expanded_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """From every source."""
+    monkeypatch.setenv("HOME", "/home/anna")
+    section, key = path.split(".")
+    file = tmp_path / "relay.toml"
+    file.write_text(f'[{section}]\n{key} = "~/x"\n')
+    variable = f"RELAY_{section}__{key}".upper()
+    for loaded in (
+        load({path: "~/x"}, {}, None),
+        load({}, {variable: "~/x"}, None),
+        load({}, {}, file),
+    ):
+        assert getattr(getattr(loaded.settings, section), key) == "/home/anna/x"
+    with pytest.raises(UsageError, match=f"{variable}: {path}: cannot expand '~no-such-user/x'"):
+        load({}, {variable: "~no-such-user/x"}, None)
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("RELAY_SERVER_WORKERS", "RELAY_SERVER__WORKERS"),
+        ("RELAY_WORKERS", "RELAY_SERVER__WORKERS"),
+        ("RELAY__SERVER__WORKERS", "RELAY_SERVER__WORKERS"),
+        ("RELAY_SERVER__MAXCONNECTIONS", "RELAY_SERVER__MAX_CONNECTIONS"),
+        ("RELAY_SERVER_WROKERS", "RELAY_SERVER__WORKERS"),
+        ("RELAY_STORE_DATA", "RELAY_STORE__DATA"),
+        ("RELAY_STORE__DATE", "RELAY_STORE__DATA"),
+        ("RELAY_LOG_LEVEL", "RELAY_LOG__LEVEL"),
+        ("RELAY_CONFG", "RELAY_CONFIG"),
+    ],
+)
+def test_a_variable_that_nearly_is_a_setting(variable: str, meant: str) -> None:
+    """It would do nothing, in silence."""
+    with pytest.raises(UsageError, match=f"{variable}: no such setting; did you mean {meant}\\?"):
+        load({}, {variable: "1"}, None)
+
+
+def test_a_variable_that_is_ours_but_no_setting() -> None:
+    """There is nothing to suggest, but it is no less wrong."""
+    with pytest.raises(UsageError, match=r"RELAY_SERVER__9QX7Z4: no such setting$"):
+        load({}, {"RELAY_SERVER__9QX7Z4": "1"}, None)
+
+
+@pytest.mark.parametrize(
+    "service", ["RELAY", "RELAY_SERVER", "RELAY_STORE", "RELAY_LOG", "RELAY_X"]
+)
+def test_what_orchestrators_define_is_left_alone(service: str) -> None:
+    """For a service of Kubernetes or a link of Docker with our name."""
+    environment = {
+        f"{service}_SERVICE_HOST": "10.0.0.1",
+        f"{service}_SERVICE_PORT": "7475",
+        f"{service}_SERVICE_PORT_CHAT": "7475",
+        f"{service}_PORT": "tcp://10.0.0.1:7475",
+        f"{service}_PORT_7475_TCP": "tcp://10.0.0.1:7475",
+        f"{service}_PORT_7475_TCP_PROTO": "tcp",
+        f"{service}_PORT_7475_TCP_PORT": "7475",
+        f"{service}_PORT_7475_TCP_ADDR": "10.0.0.1",
+        "RELAY_NAME": "/app/relay",
+        "RELAY_ENV_PATH": "/bin",
+        "RELAY_ENV_RELAY_STORE__DATA": "/data",
+        "RELAY_VERSION": "1",
+        "RELAY_HOME": "/opt/relay",
+        "RELAY_IMAGE_TAG": "latest",
+        "RELAY_DEBUG": "1",
+        "RELAY_CONFIG": "",
+    }
+    assert load({}, environment, None).settings == load({}, {}, None).settings
+
+
+def test_errors_name_the_flag_that_was_typed() -> None:
+    """Each setting that has one: ``relay serve`` knows the flag by the same name."""
+    options = {option: param.name for param in serve.params for option in param.opts}
+    flags = {d.path: d.flag for d in declarations() if d.flag in options}
+    assert flags["log.level"] == "--log-level"
+    assert flags["server.graceful_timeout_s"] == "--graceful-timeout"
+    settings_of_serve = set(options.values()) - {"config", "check_config", "print_config", "help"}
+    assert len(flags) == len(settings_of_serve)
+    with pytest.raises(UsageError, match=r"^--log-level: log\.level: expected one of debug"):
+        load({"log.level": "loud"}, {}, None)
+
+
 def test_lists_in_the_environment() -> None:
     loaded = load({}, {"RELAY_SERVER__BIND": "127.0.0.1:1, [::1]:2"}, None)
     assert loaded.settings.server.bind == ("127.0.0.1:1", "[::1]:2")
@@ -82,7 +200,7 @@ def test_lists_in_the_environment() -> None:
             {"RELAY_SERVER__GRACEFUL_TIMEOUT_S": "nan"},
             'server.graceful_timeout_s: expected a number from 0 to 3600, not "nan"',
         ),
-        ({}, {"RELAY_SERVER__BIND": " , "}, "server.bind: expected a list of one text or more"),
+        ({}, {"RELAY_SERVER__BIND": " , "}, "server.bind: expected a list of one or more texts"),
         (
             {},
             {"RELAY_STORE__DURABILITY": "none"},
@@ -116,7 +234,7 @@ def test_mistakes(flags: dict[str, object], environment: dict[str, str], message
         ("[server]\nworkers = true\n", "a whole number from 0 to 256, not true"),
         ("[server]\nruntime = 2026-01-02\n", 'server.runtime: expected text, not "2026-01-02"'),
         ("[server]\nworkers = \n", "is not valid TOML"),
-        ("[server]\nbind = [1]\n", "server.bind: expected a list of one text or more, not [1]"),
+        ("[server]\nbind = [1]\n", "server.bind: expected a list of one or more texts, not [1]"),
     ],
 )
 def test_mistakes_in_the_file(tmp_path: Path, text: str, message: str) -> None:

@@ -14,8 +14,15 @@ from relay import limits
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{1,31}")
 _RESERVED: Final = frozenset(
-    {"admin", "all", "channel", "everyone", "here", "operator", "relay", "root", "server", "system"}
-)
+    {
+        "admin", "administrator", "all", "channel", "everyone", "here", "mod", "moderator",
+        "operator", "owner", "relay", "root", "server", "staff", "sysadmin", "system",
+    }
+)  # fmt: skip
+_GIVEN_NAMES: Final = frozenset({"ali"})
+"""Names that many people bear, and that have the skeleton of a reserved word ("all")."""
+_LOOK_ALIKES: Final = str.maketrans({"0": "o", "1": "l", "i": "l", "_": "", "-": ""})
+_LEET: Final = str.maketrans({"3": "e", "4": "a", "5": "s", "7": "t"})
 _UNSEEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 # Blank or without a width of their own, though no category says so: fillers, the empty braille
 # pattern, variation selectors.
@@ -40,9 +47,29 @@ def is_handle(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def skeleton(name: str) -> str:
+    """Return what two handles have in common if they look alike in many fonts.
+
+    ``a1ice`` and ``alice``, ``rn`` and ``m``, ``bob_`` and ``bob`` have one skeleton. It is for
+    comparing, not for showing.
+    """
+    return name.translate(_LOOK_ALIKES).replace("rn", "m")
+
+
 def is_reserved(name: str) -> bool:
-    """True for a handle that a stranger could be taken for the operator with."""
-    return name in _RESERVED
+    """True for a handle that could be taken for the operator or for everybody, or looks like one.
+
+    Stricter than ``skeleton``: digits that are read as letters count too (``5y5tem``).
+    """
+    if name.strip("_-") in _GIVEN_NAMES:
+        return False
+    bones = skeleton(name.translate(_LEET))
+    # Pairs that are read as one letter, too; in the skeleton itself they would join too many.
+    wide = bones.replace("cl", "d").replace("vv", "w")
+    return not _RESERVED_SKELETONS.isdisjoint((bones, wide))
+
+
+_RESERVED_SKELETONS: Final = frozenset(map(skeleton, _RESERVED))
 
 
 def is_room(name: str) -> bool:

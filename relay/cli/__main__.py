@@ -10,6 +10,7 @@ import click
 
 from relay import __version__
 from relay.cli import exits
+from relay.cli.streams import prepare_streams
 
 
 class Entry(NamedTuple):
@@ -21,10 +22,10 @@ class Entry(NamedTuple):
 
 
 COMMANDS: Final = {
-    "chat": Entry("relay.cli.chat", "chat", "Talk in a room."),
-    "send": Entry("relay.cli.send", "send", "Send a text, or each line of the input, to a room."),
-    "tail": Entry("relay.cli.tail", "tail", "Follow a room and print what is said."),
-    "serve": Entry("relay.cli.serve", "serve", "Run a relay (Linux)."),
+    "chat": Entry("relay.cli.chat", "chat", "Chat in a room."),
+    "send": Entry("relay.cli.send", "send", "Send a text or each line of the input to a room."),
+    "tail": Entry("relay.cli.tail", "tail", "Follow a room and print its messages."),
+    "serve": Entry("relay.cli.serve", "serve", "Run a relay server (Linux)."),
 }
 
 
@@ -44,7 +45,7 @@ class LazyGroup(click.Group):
             command = getattr(import_module(entry.module), entry.attribute)
         except ModuleNotFoundError as error:
             raise click.ClickException(
-                f"'relay {cmd_name}' cannot run here: there is no module {error.name!r}"
+                f"'relay {cmd_name}' cannot run here: the module {error.name!r} is missing"
                 + ("" if sys.platform == "linux" else " (the server needs Linux)")
             ) from None
         assert isinstance(command, click.Command)
@@ -60,8 +61,8 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="ADDRESS is relay://[FINGERPRINT@]HOST[:PORT]. Exit status: 0 done, 1 failed, 2 wrong"
-    " use or unknown server key, 3 changed server key, 130 interrupted.",
+    epilog="ADDRESS is relay://[FINGERPRINT@]HOST[:PORT]. Exit status: 0 success, 1 failure, 2"
+    " wrong usage or unknown server key, 3 changed server key.",
 )
 @click.version_option(__version__, prog_name="relay", message="%(prog)s %(version)s")
 @click.pass_context
@@ -73,8 +74,10 @@ def relay(ctx: click.Context) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run ``relay`` and return its exit code."""
-    return exits.guarded(lambda: relay.main(argv, prog_name="relay", standalone_mode=False))
+    """Run ``relay`` and return its exit code, or end by the signal that ended it."""
+    prepare_streams()
+    code = exits.guarded(lambda: relay.main(argv, prog_name="relay", standalone_mode=False))
+    return exits.end_by_signal(code)
 
 
 if __name__ == "__main__":

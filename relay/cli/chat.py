@@ -1,4 +1,4 @@
-"""``relay chat``: talk in a room, at a terminal or through pipes."""
+"""``relay chat``: chat in a room, at a terminal or through pipes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import click
 
 from relay import limits
-from relay.cli.connecting import TERMINATED, run_connected
+from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
 from relay.cli.names import checked_name, checked_room, person_name
 from relay.cli.options import Target, address_argument, target_options
@@ -25,8 +25,8 @@ LAST_DEFAULT = 50
 
 @click.command()
 @address_argument
-@click.option("--name", metavar="NAME", help="Who you are. [default: your login name]")
-@click.option("--room", metavar="ROOM", default=ROOM_DEFAULT, show_default=True, help="Where.")
+@click.argument("room", metavar="[ROOM]", default=ROOM_DEFAULT)
+@click.option("--name", metavar="NAME", help="Your name in the room.  [default: your login name]")
 @click.option(
     "-n",
     "--last",
@@ -38,11 +38,11 @@ LAST_DEFAULT = 50
 )
 @target_options
 def chat(target: Target, name: str | None, room: str, last: int) -> int:
-    """Talk in a room. /help lists the commands.
+    """Chat in ROOM (by default "lobby"). /help lists the commands.
 
-    When input or output is not a terminal, each line of the input is said, messages are printed on
-    standard output and notices on standard error. At the end of the input it waits until the server
-    has stored everything, and ends with status 0 only then.
+    If input or output is not a terminal, each line of the input is sent, messages are printed on
+    standard output and notices on standard error. At the end of the input, chat waits until the
+    server has stored everything, and only then exits with status 0.
     """
     room = checked_room(room)
     name = checked_name(name) or person_name()
@@ -53,13 +53,13 @@ def chat(target: Target, name: str | None, room: str, last: int) -> int:
         return Exit.OK if well else Exit.FAILED
 
     try:
-        return run_connected(target, name, use, TERMINATED)
+        return run_connected(target, name, use)
     except Interrupted:
         return Exit.INTERRUPTED
 
 
 async def _at_terminal(client: Client, room: str, last: int) -> bool:
-    """Return whether all that was said is stored. A mistyped command is no failure here."""
+    """Return whether all that was sent is stored. A mistyped command is no failure here."""
     screen = PromptScreen(room)
     chat = Chat(client, room, screen)
     with screen.shown():
@@ -75,12 +75,12 @@ async def _through_pipes(client: Client, room: str, last: int) -> bool:
 
 
 async def _input_lines(chat: Chat) -> AsyncIterator[str]:
-    """Yield the lines of standard input that can be said; complain about the others."""
+    """Yield the lines of standard input that can be sent; report the others."""
     async for line in read_lines(sys.stdin.fileno(), limits.BODY_BYTES_MAX):
         if not line.is_whole:
-            chat.fail(f"line {line.number} is too long, not sent: {line.length:,} bytes")
+            chat.fail(f"line {line.number} was not sent: it is too long ({line.length:,} bytes)")
             continue
         try:
             yield line.data.decode()
         except UnicodeDecodeError:
-            chat.fail(f"line {line.number} is not UTF-8 text, not sent")
+            chat.fail(f"line {line.number} was not sent: it is not UTF-8 text")

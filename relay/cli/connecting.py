@@ -4,23 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import random
 import signal
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from relay import __version__
-from relay.cli.exits import CommandError, Exit
+from relay.cli.exits import CommandError, Exit, debugging, report_internal
 from relay.cli.options import Target
+from relay.cli.patience import Patience
 from relay.cli.server_keys import accept_unknown, changed_key
 from relay.client.address import Address, fingerprint_mistake, parse_address
 from relay.client.aio import Client
-from relay.client.errors import NameTaken, ServerKeyMismatch, UnknownServerKey
+from relay.client.backoff import Backoff
+from relay.client.errors import (
+    ClientError,
+    ConnectFailed,
+    ConnectionLost,
+    GoingAway,
+    NameTaken,
+    Overloaded,
+    ServerFailed,
+    ServerKeyMismatch,
+    UnknownServerKey,
+)
 from relay.client.known_servers import KnownServers
 from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
+from relay.terminal.screens import stderr_notice
+
+_PASSING = (ConnectFailed, ConnectionLost, GoingAway, Overloaded, ServerFailed)
+"""Why there may be no connection now, and one later."""
 
 
 def run_connected(
-    target: Target, name: str, use: Callable[[Client], Awaitable[int]], on_term: int
+    target: Target,
+    name: str,
+    use: Callable[[Client], Awaitable[int]],
+    *,
+    on_term: int = Exit.TERMINATED,
+    patience: Patience | None = None,
 ) -> int:
     """Connect as ``name``, run ``use(client)``, and return its exit code.
 
@@ -32,6 +56,8 @@ def run_connected(
         name: a legal name.
         use: what to do.
         on_term: the exit code after SIGTERM.
+        patience: limits the waits of one attempt, the first connection included; None: a server
+            that cannot be reached at first is an error at once.
 
     Raises:
         RelayError: for ``exits.guarded``.
@@ -39,10 +65,12 @@ def run_connected(
     address = _address(target)
     known = KnownServers(target.known_servers)
 
-    def attempt() -> int:
+    def make_client() -> Client:
         agent = f"relay {__version__}"
-        client = Client(address, name=name, key_policy=KeyPolicy(known), agent=agent)
-        return asyncio.run(_session(client, use, on_term))
+        return Client(address, name=name, key_policy=KeyPolicy(known), agent=agent)
+
+    def attempt() -> int:
+        return asyncio.run(_session(make_client, use, on_term, patience))
 
     try:
         try:
@@ -69,7 +97,12 @@ def _address(target: Target) -> Address:
     return address._replace(fingerprint=target.fingerprint)
 
 
-async def _session(client: Client, use: Callable[[Client], Awaitable[int]], on_term: int) -> int:
+async def _session(
+    make_client: Callable[[], Client],
+    use: Callable[[Client], Awaitable[int]],
+    on_term: int,
+    patience: Patience | None,
+) -> int:
     task = asyncio.current_task()
     assert task is not None
     terminated = False
@@ -79,17 +112,61 @@ async def _session(client: Client, use: Callable[[Client], Awaitable[int]], on_t
         terminated = True
         task.cancel()
 
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_unforeseen)
+    if not debugging():
+        loop.slow_callback_duration = math.inf  # python -X dev would write into the chat
     with contextlib.suppress(NotImplementedError):  # Windows has no such signal
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        loop.add_signal_handler(signal.SIGTERM, terminate)
     try:
-        async with client:
-            return await use(client)
+        if patience is None:
+            async with make_client() as client:
+                return await use(client)
+        return await _patiently(make_client, use, patience)
     except asyncio.CancelledError:
         if not terminated:
             raise
         return on_term
 
 
-TERMINATED = 128 + signal.SIGTERM
-"""The exit code of a command that SIGTERM ended before its work was done."""
-assert Exit.INTERRUPTED == 128 + signal.SIGINT
+async def _patiently(
+    make_client: Callable[[], Client],
+    use: Callable[[Client], Awaitable[int]],
+    patience: Patience,
+) -> int:
+    """Connect however often it takes, and run ``use``, both within the limit.
+
+    Raises:
+        CommandError: the limit was reached.
+    """
+    problem: Exception | str = "no answer from the server"
+    backoff = Backoff(random.random)
+    try:
+        async with patience:
+            patience.begin()
+            loop = asyncio.get_running_loop()
+            while True:
+                client = make_client()
+                try:
+                    await client.connect()
+                    break
+                except _PASSING as error:
+                    if str(error) != str(problem):
+                        stderr_notice(f"waiting: {error}")
+                    problem = error
+                await asyncio.sleep(backoff.next_delay(loop.time()))
+            patience.done()
+            if isinstance(problem, Exception):
+                stderr_notice("connected")
+            problem = "the server has not stored everything"
+            async with client:
+                return await use(client)
+    except TimeoutError:
+        if not patience.exhausted:
+            raise
+        raise CommandError(f"gave up after {patience.limit_s:g} s: {problem}") from None
+
+
+def _unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what a callback or a forgotten task raised: one line, as everything else."""
+    report_internal(context.get("exception") or ClientError(context["message"]))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 from enum import IntEnum
-from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 import click
 
 from relay.errors import RelayError, StartError, UsageError
 from relay.terminal.text import harmless
+
+DEBUG_VARIABLE: Final = "RELAY_DEBUG"
+_INTERNAL_CHARS_MAX: Final = 500
+"""Of what an unforeseen exception says of itself: an error is one line."""
 
 
 class Exit(IntEnum):
@@ -25,7 +30,15 @@ class Exit(IntEnum):
     SERVER_KEY_CHANGED = 3
     INTERRUPTED = 130
     PIPE_CLOSED = 141
-    """As a program that SIGPIPE ends: the reader of our output went away."""
+    """The reader of our output went away."""
+    TERMINATED = 143
+
+
+_SIGNALS: Final = {
+    Exit.INTERRUPTED: "SIGINT",
+    Exit.PIPE_CLOSED: "SIGPIPE",
+    Exit.TERMINATED: "SIGTERM",
+}
 
 
 class CommandError(RelayError):
@@ -37,29 +50,45 @@ class CommandError(RelayError):
 
 
 def guarded(command: Callable[[], object]) -> int:
-    """Run a command; return its exit code. Says what went wrong, in one line, never a traceback."""
-    _open_missing_streams()
+    """Run a command; return its exit code.
+
+    Whatever went wrong is one line on stderr. With ``RELAY_DEBUG=1`` the traceback precedes it.
+    """
     try:
         result = command()
         sys.stdout.flush()
-    except click.ClickException as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # noqa: BLE001  # KeyboardInterrupt, a lost CancelledError
+        if debugging():
+            traceback.print_exc()
+        return _told(error)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _settle(stream)
+    return result if isinstance(result, int) else Exit.OK
+
+
+def _told(error: BaseException) -> int:
+    """Report what ended a command; return its exit code."""
+    if isinstance(error, click.ClickException):
         if isinstance(error, click.UsageError) and error.ctx is not None:
-            click.echo(error.ctx.get_usage(), err=True)
+            _print(error.ctx.get_usage())
         report(error.format_message())
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    if isinstance(error, KeyboardInterrupt | click.Abort):
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        _discard(sys.stdout)
+    if isinstance(error, BrokenPipeError):
         return Exit.PIPE_CLOSED
-    except RelayError as error:
+    if isinstance(error, RelayError):
         report(str(error))
         return exit_code(error)
-    except OSError as error:
+    if isinstance(error, OSError):
         where = "" if error.filename is None else f"{error.filename}: "
         report(f"{where}{error.strerror or error}")
         return Exit.FAILED
-    return result if isinstance(result, int) else Exit.OK
+    report_internal(error)
+    return Exit.FAILED
 
 
 def exit_code(error: Exception) -> int:
@@ -78,21 +107,52 @@ def exit_code(error: Exception) -> int:
     return Exit.SERVER_KEY_CHANGED if isinstance(error, ServerKeyMismatch) else Exit.FAILED
 
 
+def end_by_signal(code: int) -> int:
+    """End as the signal would have ended us that an exit code stands for; return other codes.
+
+    A shell that runs a script stops at Ctrl-C only if the program died of it: one that ends by
+    itself, whatever its status, has dealt with it, and the script goes on.
+    """
+    name = _SIGNALS.get(Exit(code)) if code in _SIGNALS else None
+    if name is not None and sys.platform != "win32":
+        number = signal.Signals[name]
+        signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        os.kill(os.getpid(), number)
+    return code
+
+
+def debugging() -> bool:
+    """True if RELAY_DEBUG asks for everything."""
+    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
+
+
 def report(message: str) -> None:
     """Print an error as ``relay: message`` on stderr; what it quotes may come from anywhere."""
+    for line in message.split("\n"):
+        _print(f"relay: {harmless(line)}")
+
+
+def report_internal(error: BaseException) -> None:
+    """Print an exception that nobody foresaw, as one line."""
+    what = " ".join(f"{type(error).__name__}: {error}".split())[:_INTERNAL_CHARS_MAX]
+    hint = "" if debugging() else f"; set {DEBUG_VARIABLE}=1 to see where"
+    report(f"internal error: {what.removesuffix(':')}{hint}")
+
+
+def _print(line: str) -> None:
     try:
-        for line in message.split("\n"):
-            print(f"relay: {harmless(line)}", file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)
     except OSError:
-        # Nobody can be told; the exit code still says it, and the interpreter must not try again.
-        _discard(sys.stderr)
+        _discard(sys.stderr)  # nobody can be told; the exit code still tells
 
 
-def _open_missing_streams() -> None:
-    """Replace streams that our parent closed: otherwise a socket could take their numbers."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # open until the end
+def _settle(stream: TextIO) -> None:
+    """Flush; what cannot be written must not be tried again at the interpreter's exit."""
+    try:
+        stream.flush()
+    except OSError:
+        _discard(stream)
 
 
 def _discard(stream: TextIO) -> None:

@@ -15,7 +15,7 @@ from relay.terminal.view import rfc3339
 def message_object(message: Message) -> dict[str, Any]:
     """Return a message's fields. ``encoding`` is there only for a body that is not text."""
     fields: dict[str, Any] = {
-        "log": message.log,
+        "room": message.log,
         "epoch": message.epoch.hex(),
         "seq": message.seq,
         "prev": message.prev,
@@ -32,10 +32,10 @@ def message_object(message: Message) -> dict[str, Any]:
 
 
 def gap_object(gap: Gap) -> dict[str, Any]:
-    """Return a gap: the log, and between which two places entries will not come."""
+    """Return a gap: the room, and between which two places entries will not come."""
     reason = gap.reason.name.lower() if isinstance(gap.reason, GapReason) else str(gap.reason)
     place = {"after": _cursor(gap.start), "to": _cursor(gap.end), "reason": reason}
-    return {"log": gap.log, "gap": place}
+    return {"room": gap.log, "gap": place}
 
 
 def _cursor(cursor: Cursor) -> dict[str, Any]:

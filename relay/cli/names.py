@@ -20,24 +20,26 @@ def checked_name(name: str | None, kind: str = "name") -> str | None:
     """Return the canonical spelling of a name or room that was typed; None stays None.
 
     Raises:
-        click.UsageError: it is not legal; says what is.
+        click.UsageError: it is invalid; the message tells what is valid.
     """
     if name is None:
         return None
     canonical = normal(name)
     if not is_handle(canonical):
         raise click.UsageError(
-            f"{name!r} is no legal {kind}: 2 to {limits.NAME_CHARS_MAX} of a-z, 0-9, '_' and '-',"
+            f"invalid {kind} {name!r}: use 2 to {limits.NAME_CHARS_MAX} of a-z, 0-9, '_' and '-',"
             " beginning with a letter or digit"
         )
     if kind == "name" and is_reserved(canonical):
-        raise click.UsageError(f"the name {name!r} is reserved; choose another")
+        raise click.UsageError(
+            f"the name {name!r} is reserved, or looks like one that is; choose another"
+        )
     return canonical
 
 
 def checked_room(room: str) -> str:
     """Return the canonical spelling of a room that was typed, or raise click.UsageError."""
-    return checked_name(room, "room") or room
+    return checked_name(room, "room name") or room
 
 
 def person_name() -> str:

@@ -10,7 +10,22 @@ from typing import Any, TypeVar
 
 import click
 
+from relay.errors import UsageError
+from relay.paths import expanded
+
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def typed_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    """Return an option's path, ``~`` expanded; the callback of options that take one.
+
+    Raises:
+        click.BadParameter: it is empty, or there is no such home directory.
+    """
+    try:
+        return None if value is None else expanded(value)
+    except UsageError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +62,19 @@ def target_options(command: _F) -> _F:
         click.option(
             "--accept-new",
             is_flag=True,
-            help="Trust and remember the key of a server that is not known yet, without asking."
-            " A changed key is still refused.",
+            help="Trust and remember the key of an unknown server without asking. A changed key is"
+            " still refused.",
         ),
         click.option(
             "--fingerprint",
             metavar="FINGERPRINT",
-            help="The fingerprint that the server's key must have, if ADDRESS has none.",
+            help="Fingerprint of the server's key, if ADDRESS has none.",
         ),
         click.option(
             "--known-servers",
-            type=click.Path(dir_okay=False, path_type=Path),
+            callback=typed_path,
             metavar="FILE",
-            help="The file of known server keys. [default: $RELAY_KNOWN_SERVERS, or the file"
+            help="File of known server keys.  [default: $RELAY_KNOWN_SERVERS, or"
             " relay/known_servers in your configuration directory]",
         ),
     ):

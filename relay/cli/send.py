@@ -1,18 +1,20 @@
-"""``relay send``: one text, or each line of standard input, and a status that can be relied on."""
+"""``relay send``: one text, or each line of standard input, with a dependable exit status."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from collections import deque
+from typing import Final
 
 import click
 
 from relay import limits
-from relay.cli.connecting import TERMINATED, run_connected
+from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
 from relay.cli.names import checked_name, checked_room, program_name
 from relay.cli.options import Target, address_argument, target_options
+from relay.cli.patience import Patience
 from relay.client.aio import Client
 from relay.client.errors import ClientError
 from relay.client.events import Stored
@@ -21,28 +23,72 @@ from relay.terminal.notices import Narrator
 from relay.terminal.output import Output
 from relay.terminal.screens import PlainScreen
 
+TIMEOUT_S_MAX: Final = 10_000_000
+"""A third of a year: more is the same as to wait."""
 
-@click.command()
+
+class TextCommand(click.Command):
+    """A command whose last argument is a text, which may look like an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; explain what to do when a text was taken for an option.
+
+        Help is an answer only if nothing else was asked for: a script that sends the text "--help"
+        must not take it for success.
+        """
+        asked = args[: args.index("--")] if "--" in args else args
+        if len(args) > 1 and not {"-h", "--help"}.isdisjoint(asked):
+            click.echo(ctx.get_help(), err=True)
+            raise CommandError(f"nothing was sent. {_DASHES_HINT}", Exit.USAGE)
+        try:
+            return super().parse_args(ctx, args)
+        except (click.NoSuchOption, click.BadOptionUsage) as error:
+            raise click.UsageError(f"{error.format_message()} {_DASHES_HINT}", ctx) from None
+
+
+_DASHES_HINT: Final = (
+    "If this is the text to send, put -- before it: relay send ADDRESS ROOM -- TEXT"
+)
+
+
+@click.command(cls=TextCommand)
 @address_argument
 @click.argument("room", metavar="ROOM")
 @click.argument("text", metavar="[TEXT]", required=False)
-@click.option("--name", metavar="NAME", help="Who sends. [default: your login name and a suffix]")
+@click.option(
+    "--name", metavar="NAME", help="Name to use.  [default: your login name and a random suffix]"
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True, max=TIMEOUT_S_MAX),
+    metavar="SECONDS",
+    help="Give up after this long without reaching the server or having anything stored.  [default:"
+    " wait]",
+)
 @target_options
-def send(target: Target, room: str, text: str | None, name: str | None) -> int:
-    """Send TEXT to ROOM; without TEXT, each line of the input as a message of its own.
+def send(
+    target: Target, room: str, text: str | None, name: str | None, timeout_s: float | None
+) -> int:
+    """Send TEXT to ROOM, or each line of the input as a message if there is no TEXT.
 
-    Ends with status 0 only when the server has stored everything. Interruptions of the connection
-    are bridged; each message is stored once, in order.
+    Put -- before a TEXT that may begin with "-".
 
-    Lines are sent while they are read, empty ones too; a newline at the very end adds no message. A
-    line that is too long (32,768 bytes) or not UTF-8 ends the command with status 1 once all lines
-    before it are stored.
+    The exit status is 0 only if the server has stored everything: each message once, in order.
+    While the server cannot be reached, send waits, from the first connection on; --timeout limits
+    this.
+
+    Lines are sent as they are read, including empty ones; a newline at the very end adds no
+    message. A line that is too long (over 32,768 bytes) or not UTF-8 ends the command with status 1
+    once all lines before it are stored.
     """
     room = checked_room(room)
     name = checked_name(name) or program_name()
     body = None if text is None else text.encode("utf-8", "surrogateescape")
     if body is not None and (problem := unfit(body, len(body))):
         raise CommandError(f"TEXT {problem}")
+
+    patience = Patience(timeout_s)
 
     async def use(client: Client) -> int:
         screen = PlainScreen(Output.stdout())
@@ -51,25 +97,26 @@ def send(target: Target, room: str, text: str | None, name: str | None) -> int:
             if body is None:
                 if sys.stdin.isatty():
                     screen.notice("each line that you type is sent; Ctrl-D ends")
-                await send_lines(client, room, sys.stdin.fileno())
+                await send_lines(client, room, sys.stdin.fileno(), patience)
             else:
+                patience.begin()
                 await client.send(room, body)
         finally:
             tell.cancel()
             await asyncio.gather(tell, return_exceptions=True)
         return Exit.OK
 
-    return run_connected(target, name, use, TERMINATED)
+    return run_connected(target, name, use, patience=patience)
 
 
-async def send_lines(client: Client, room: str, fd: int) -> None:
+async def send_lines(client: Client, room: str, fd: int, patience: Patience) -> None:
     """Send every line of a file descriptor; return when all are stored.
 
     Memory is bounded by the client's window and by one read of input.
 
     Raises:
         CommandError: a line cannot be sent, or was refused. All lines before it are stored; after
-            a refusal, lines behind it that were under way may be stored, too.
+            a refusal, lines after it that were under way may be stored, too.
     """
     under_way: deque[tuple[int, asyncio.Future[Stored]]] = deque()
     complaint = ""
@@ -77,7 +124,10 @@ async def send_lines(client: Client, room: str, fd: int) -> None:
         if problem := unfit(line.data, line.length):
             complaint = f"line {line.number} {problem}; the lines before it are stored"
             break
-        under_way.append((line.number, await client.post(room, line.data)))
+        patience.begin()
+        stored = await client.post(room, line.data)
+        stored.add_done_callback(patience.done)
+        under_way.append((line.number, stored))
         while under_way and under_way[0][1].done():
             await _stored(*under_way.popleft())
     while under_way:
@@ -87,7 +137,7 @@ async def send_lines(client: Client, room: str, fd: int) -> None:
 
 
 async def _tell(client: Client, screen: PlainScreen) -> None:
-    """Say when the connection is interrupted: otherwise a wait has no visible reason."""
+    """Report interruptions of the connection: otherwise a wait has no visible reason."""
     narrator = Narrator()
     async for event in client:
         if notice := narrator.notice_of(event):

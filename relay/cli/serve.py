@@ -11,40 +11,47 @@ from pathlib import Path
 import click
 
 from relay import settings as configuration
+from relay.cli.options import typed_path
 
 log = logging.getLogger("relay.supervisor")
 
 
 @click.command()
-@click.option("-b", "--bind", multiple=True, metavar="HOST:PORT", help="Listen here. Repeatable.")
-@click.option("-w", "--workers", metavar="N", help="Worker processes, or auto: one per core.")
+@click.option(
+    "-b", "--bind", multiple=True, metavar="HOST:PORT", help="Address to listen on. Repeatable."
+)
+@click.option(
+    "-w", "--workers", metavar="N", help="Number of worker processes; auto: one per core."
+)
 @click.option("--data", metavar="DIR", help="The data directory: messages and the server's key.")
 @click.option(
     "--durability",
     metavar="process|power",
-    help="What an accepted message survives: the death of a process, or a power cut.",
+    help="What an accepted message survives: a killed process, or also a power failure.",
 )
-@click.option("--max-connections", metavar="N", help="Connections per worker.")
-@click.option("--graceful-timeout", metavar="SECONDS", help="Time for clients to leave at a stop.")
-@click.option("--worker-timeout", metavar="SECONDS", help="Silence after which a worker is killed.")
-@click.option("--key-bits", metavar="N", help="Size of a newly generated key.")
-@click.option("--runtime", metavar="DIR", help="Directory of the processes' own sockets.")
+@click.option("--max-connections", metavar="N", help="Maximum connections per worker.")
+@click.option("--graceful-timeout", metavar="SECONDS", help="How long a stop waits for clients.")
+@click.option(
+    "--worker-timeout", metavar="SECONDS", help="Silence after which a worker is replaced."
+)
+@click.option("--key-bits", metavar="N", help="Size of a newly generated RSA key.")
+@click.option("--runtime", metavar="DIR", help="Directory for internal sockets.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 @click.option("--log-format", metavar="FORMAT", help="auto, json or text.")
 @click.option(
     "-c",
     "--config",
-    type=click.Path(path_type=Path),
+    callback=typed_path,
     envvar="RELAY_CONFIG",
     metavar="FILE",
-    help="A TOML file of settings.",
+    help="TOML file with settings.",
 )
 @click.option(
     "--new-identity",
     is_flag=True,
     help="Make a new key for a data directory that has lost its own.",
 )
-@click.option("--check-config", is_flag=True, help="Check the settings and exit.")
+@click.option("--check-config", is_flag=True, help="Validate the configuration and exit.")
 @click.option("--print-config", is_flag=True, help="Print every setting and its source, and exit.")
 def serve(
     config: Path | None,
@@ -54,7 +61,7 @@ def serve(
     workers: str | None,
     **flags: str | tuple[str, ...] | None,
 ) -> int:
-    """Run a relay.
+    """Run a relay server.
 
     Settings come from flags, RELAY_SECTION__KEY variables, a file and defaults, in this order.
     """
@@ -81,19 +88,19 @@ def serve(
 
     check(loaded.settings)
     if check_config:
-        print("The settings are right.")
+        print("Configuration is valid.")
         return 0
     return start(loaded.settings, _announce, new_identity=new_identity)
 
 
 def _announce(addresses: list[str]) -> None:
-    """Print where the relay is and how to talk there."""
+    """Print where the relay is and how to chat there."""
     from relay.server.output import Output
 
     program = _own_program()
     lines = ["Relay is ready at"]
     lines += [f"  {address}" for address in addresses]
-    lines += ["Talk there with", f"  {program} chat {addresses[0]}"]
+    lines += ["To chat, run", f"  {program} chat {addresses[0]}"]
     text = "\n".join(lines) + "\n"
     # Nobody may read it, or only later: that is no reason for a server to wait or to end.
     if not Output(1).write(text.encode(errors="backslashreplace")):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import IO
 
 from relay.cli.exits import CommandError, Exit
-from relay.client.address import Address
+from relay.client.address import Address, is_fingerprint, parse_address
 from relay.client.errors import ServerKeyMismatch, UnknownServerKey
 from relay.client.known_servers import KnownServers
+from relay.errors import UsageError
 
 _CONSOLE_IN = "CONIN$" if sys.platform == "win32" else "/dev/tty"
 _CONSOLE_OUT = "CONOUT$" if sys.platform == "win32" else "/dev/tty"
@@ -33,35 +35,80 @@ def accept_unknown(
     question = (
         f"The server at {where} is not known yet.\n"
         f"The fingerprint of its key is\n\n    {error.fingerprint}\n\n"
-        "Compare it with the one that its operator gave you: with another key,\n"
-        "somebody else reads and forges everything.\n"
+        "Compare it with the one that the operator gave you.\n"
+        "If it differs, someone is intercepting you.\n"
         "Trust this key from now on? (yes/no/fingerprint) [no] "
     )
-    answer = _answer_at_terminal(question)
-    if answer is None:
+    verdict = _ask_at_terminal(question, error.fingerprint)
+    if verdict is None:
         raise CommandError(
             f"the server at {where} is not known, and there is no terminal to ask at.\n"
             f"Its key's fingerprint is {error.fingerprint}\n"
-            "If that is the right one, put it into the address"
+            "If it is the right one, put it into the address"
             f" ({address._replace(fingerprint=error.fingerprint)}),\n"
-            "or give --fingerprint, or --accept-new to trust whatever answers first",
+            "or use --fingerprint, or --accept-new to trust whatever key comes first",
             Exit.USAGE,
         )
-    if answer not in ("yes", error.fingerprint):
-        raise CommandError(f"the key of the server at {where} was not accepted", Exit.USAGE)
+    if verdict is not Verdict.YES:
+        differs = (
+            "The fingerprint that you gave is not this key's: someone may be intercepting you.\n"
+        )
+        raise CommandError(
+            (differs if verdict is Verdict.DIFFERS else "")
+            + f"the key of the server at {where} was not accepted",
+            Exit.USAGE,
+        )
     known.pin(address.host, address.port, error.fingerprint)
     print(f"relay: remembered in {known.path}", file=sys.stderr)
 
 
-def _answer_at_terminal(question: str) -> str | None:
+class Verdict(Enum):
+    """What an answer to the question means."""
+
+    YES = 1
+    NO = 2
+    DIFFERS = 3
+    """A fingerprint, but of another key."""
+
+
+def verdict_of(answer: str, fingerprint: str) -> Verdict | None:
+    """Return what a typed line means; None: nothing, ask again.
+
+    The fingerprint may be typed in capitals, or come within a pasted address.
+    """
+    answer = answer.strip()
+    if answer.lower() in ("y", "yes"):
+        return Verdict.YES
+    if answer.lower() in ("", "n", "no"):
+        return Verdict.NO
+    try:
+        given = parse_address(answer).fingerprint
+    except UsageError:
+        given = None
+    if given is None and is_fingerprint(answer.lower()):
+        given = answer.lower()
+    if given is None:
+        return None
+    return Verdict.YES if given == fingerprint else Verdict.DIFFERS
+
+
+def _ask_at_terminal(question: str, fingerprint: str) -> Verdict | None:
     """Ask at the terminal itself, never at a pipe. None: there is none, or nobody looks at it."""
     if not (sys.stdin.isatty() or sys.stderr.isatty()):
         return None  # a script, even if it was started from a terminal
     try:
-        with open_console(_CONSOLE_OUT, "w") as console:
-            console.write(question)
-        with open_console(_CONSOLE_IN, "r") as console:
-            return console.readline().strip()
+        with (
+            open_console(_CONSOLE_OUT, "w") as shown,
+            open_console(_CONSOLE_IN, "r") as typed,
+        ):
+            while True:
+                shown.write(question)
+                shown.flush()
+                line = typed.readline()
+                verdict = verdict_of(line, fingerprint) if line else Verdict.NO
+                if verdict is not None:
+                    return verdict
+                question = "Please type 'yes', 'no' or the fingerprint: "
     except OSError:
         return None
 
@@ -75,17 +122,17 @@ def changed_key(address: Address, error: ServerKeyMismatch, known: KnownServers)
     """Return the explanation of a key that is another one than it should be (exit code 3)."""
     where = f"{address.host}, port {address.port}"
     if address.fingerprint is not None:
-        source, remedy = "the address", "ask its operator for the right address"
+        source, remedy = "the address", "ask the operator for the current address"
     else:
         line = pinned_line(known, address)
         source = f"{known.path}, line {line}"
-        remedy = f"if its operator confirms a new key, remove line {line} of that file"
+        remedy = f"if the operator confirms the new key, remove line {line} of that file"
     return CommandError(
-        f"THE SERVER AT {where} HAS ANOTHER KEY THAN EXPECTED. Nothing was sent.\n"
-        "Either its operator changed the key, or somebody sits between you and the server.\n"
+        f"THE KEY OF THE SERVER AT {where} HAS CHANGED. Nothing was sent.\n"
+        "Either the operator replaced the key, or someone is intercepting the connection.\n"
         f"expected: {error.expected}  ({source})\n"
         f"offered:  {error.fingerprint}\n"
-        f"Do not go on; {remedy}.",
+        f"Do not connect; {remedy}.",
         Exit.SERVER_KEY_CHANGED,
     )
 

@@ -1,12 +1,15 @@
-"""``relay tail``: follow a room and print what is said, for people and for programs."""
+"""``relay tail``: follow a room and print its messages, for people and for programs."""
 
 from __future__ import annotations
 
 import asyncio
+import re
+from typing import Final
 
 import click
 
 from relay import limits
+from relay.chat.entries import NO_EPOCH, Cursor
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
 from relay.cli.json_lines import dump, gap_object, message_object
@@ -19,36 +22,66 @@ from relay.terminal.output import Output
 from relay.terminal.screens import PlainScreen
 from relay.terminal.view import day_and_clock
 
+_PLACE: Final = re.compile(r"((?P<epoch>[0-9a-fA-F]{16}):)?(?P<seq>[0-9]{1,19})", re.ASCII)
+
+
+def typed_place(ctx: click.Context, param: click.Parameter, value: str | None) -> Cursor | None:
+    """Return the cursor of a typed place. SEQ alone has no epoch: the server takes its current one.
+
+    Raises:
+        click.BadParameter: it is neither SEQ nor EPOCH:SEQ.
+    """
+    if value is None:
+        return None
+    found = _PLACE.fullmatch(value)
+    if found is None or int(found["seq"]) > limits.U63_MAX:
+        raise click.BadParameter(
+            f"{value!r} is neither a message number nor EPOCH:SEQ (16 hexadecimal digits, a colon"
+            " and a number)",
+            ctx,
+            param,
+        )
+    epoch = NO_EPOCH if found["epoch"] is None else bytes.fromhex(found["epoch"])
+    return Cursor(epoch, int(found["seq"]))
+
 
 @click.command()
 @address_argument
 @click.argument("room", metavar="ROOM")
-@click.option("--name", metavar="NAME", help="Who reads. [default: your login name and a suffix]")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option(
+    "--name", metavar="NAME", help="Name to use.  [default: your login name and a random suffix]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option(
     "--since",
-    type=click.IntRange(0, limits.U63_MAX),
-    metavar="SEQ",
-    help="Begin after the message with this number; 0: with the first one.",
+    callback=typed_place,
+    metavar="[EPOCH:]SEQ",
+    help="Begin after this message (epoch and seq as in --json); 0: with the first one. Without"
+    " EPOCH, a log that was restored from a backup goes unnoticed.",
 )
 @click.option(
     "-n",
     "--last",
     type=click.IntRange(0, limits.HISTORY_ON_JOIN_MAX),
     metavar="N",
-    help="Begin with the last N messages. [default: only new ones]",
+    help="Begin with the last N messages.  [default: only new ones]",
 )
 @target_options
 def tail(
-    target: Target, room: str, name: str | None, as_json: bool, since: int | None, last: int | None
+    target: Target,
+    room: str,
+    name: str | None,
+    as_json: bool,
+    since: Cursor | None,
+    last: int | None,
 ) -> int:
-    """Print what is said in ROOM, until stopped.
+    """Print the messages of ROOM until stopped.
 
-    After an interruption it goes on where it was: nothing is missed or printed twice. What the
+    After an interruption it continues where it was: nothing is missed or printed twice. What the
     server no longer holds is reported as a gap.
     """
     if since is not None and last is not None:
-        raise click.UsageError("--since and -n (--last) exclude each other")
+        raise click.UsageError("--since and -n (--last) cannot be used together")
     room = checked_room(room)
     name = checked_name(name) or program_name()
     output = Output.stdout()
@@ -58,7 +91,7 @@ def tail(
         if since is None:
             await client.join(room, last=last or 0)
         else:
-            await client.join(room, since=since)
+            await client.join(room, cursor=since)
         await _until_reader_leaves(output, asyncio.create_task(show(client, output)))
         return Exit.OK
 
@@ -86,7 +119,7 @@ async def _show_text(client: Client, output: Output) -> None:
 
 
 async def _until_reader_leaves(output: Output, show: asyncio.Task[None]) -> None:
-    """Wait for a task to fail, or for the reader of our output to go away while nothing is said.
+    """Wait for a task to fail, or for the reader of an idle output to go away.
 
     Raises:
         BrokenPipeError: it went away.

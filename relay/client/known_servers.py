@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 from relay.client.address import is_fingerprint
 from relay.client.file_lock import locked
 from relay.errors import UsageError
+from relay.paths import expanded, user_directory
 
 KEY_TYPE: Final = "relay-key-v1"
 PATH_VARIABLE: Final = "RELAY_KNOWN_SERVERS"
@@ -51,24 +52,15 @@ def default_path() -> Path:
     """Return where the file is: $RELAY_KNOWN_SERVERS, or in the user's configuration directory.
 
     Raises:
-        UsageError: the user has no home directory.
+        UsageError: there is no home directory, or the variable cannot be expanded.
     """
-    named = os.environ.get(PATH_VARIABLE)
-    try:
-        if named:
-            return Path(named).expanduser()
-        # Here, not above: this import is only for people without the variable.
-        from platformdirs import user_config_path
-
-        path = user_config_path("relay") / "known_servers"
-    except (RuntimeError, KeyError):
-        path = None
-    if path is None or str(path).startswith("~"):
-        raise UsageError(
-            f"there is no home directory for the known-servers file: set HOME or {PATH_VARIABLE},"
-            " or give another file"
-        )
-    return path
+    named = os.environ.get(PATH_VARIABLE, "")
+    if named.strip():
+        try:
+            return expanded(named)
+        except UsageError as error:
+            raise UsageError(f"{PATH_VARIABLE}: {error}") from None
+    return user_directory("config", f"name a file with {PATH_VARIABLE}") / "known_servers"
 
 
 def parse(text: str, path: Path) -> list[Pin]:
@@ -126,14 +118,12 @@ class KnownServers:
 
     @property
     def path(self) -> Path:
-        """The file.
+        """The file. The user's own is looked for only here: some need none, and have no home.
 
         Raises:
-            UsageError: it is the default, and the user has no home directory.
+            UsageError: there is no home directory.
         """
-        if self._path is None:
-            self._path = default_path()
-        return self._path
+        return default_path() if self._path is None else self._path
 
     def find(self, host: str, port: int) -> Pin | None:
         """Return the pin of a host and port, or None.

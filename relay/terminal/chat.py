@@ -18,9 +18,9 @@ from relay.terminal.notices import Narrator, members_notice
 from relay.terminal.screens import Screen
 from relay.terminal.view import day
 
-_QUOTED_CHARS_MAX = 200
+_SHOWN_CHARS_MAX = 200
 _PATIENCE_S = 2.0
-"""How long leaving may wait for acknowledgements before the person is told why."""
+"""How long leaving waits for acknowledgements before the person is told why."""
 
 
 class Chat:
@@ -34,7 +34,7 @@ class Chat:
         self.failures = 0
         """Lines that could not be sent or stored."""
         self.mistakes = 0
-        """Lines that were no legal command, so not meant to be sent."""
+        """Lines that look like a command but are none, so were not sent."""
         self._unstored: set[asyncio.Future[Stored]] = set()
         self._requests: set[asyncio.Task[None]] = set()
         """Questions to the server without an answer yet: typing goes on meanwhile."""
@@ -48,7 +48,7 @@ class Chat:
     async def run(self, lines: AsyncIterator[str], last: int) -> None:
         """Join, show the ``last`` messages, and talk until the lines end or /quit.
 
-        When it returns, everything that was said is stored, except for ``failures``.
+        When it returns, everything that was sent is stored, except for ``failures``.
 
         Raises:
             ClientError: the server ended the connection for good, or refused the room.
@@ -68,7 +68,7 @@ class Chat:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             if self._unstored:
-                self.screen.notice(f"not known to be stored: {_messages(len(self._unstored))}")
+                self.screen.notice(f"{_messages(len(self._unstored))} may not be stored")
 
     # --- what comes in ---------------------------------------------------------------------------
     async def _show_events(self) -> NoReturn:
@@ -78,7 +78,7 @@ class Chat:
                 await self._show(event)
             elif notice := narrator.notice_of(event):
                 self.screen.notice(notice)
-        raise ClientError("the connection has ended")
+        raise ClientError("the connection was closed")
 
     async def _show(self, message: Message) -> None:
         self._first_seq = self._first_seq or message.seq
@@ -122,12 +122,12 @@ class Chat:
         length = len(body := text.encode("utf-8", "replace"))
         if length > limits.BODY_BYTES_MAX:
             most = f"a message has at most {limits.BODY_BYTES_MAX:,}"
-            self.fail(f"too long, not sent: {length:,} bytes; {most}: {_quoted(text)}")
+            self.fail(f"not sent, too long ({length:,} bytes; {most}): {_shortened(text)}")
             return
         try:
             stored = await self.client.post(self.room, body)
         except (Refused, MessageTooLong) as error:
-            self.fail(f"not sent: {error}: {_quoted(text)}")
+            self.fail(f"not sent ({error}): {_shortened(text)}")
             return
         self._unstored.add(stored)
         stored.add_done_callback(lambda future: self._settled(future, text))
@@ -137,8 +137,8 @@ class Chat:
             return
         self._unstored.discard(stored)
         if error := stored.exception():
-            outcome = "not stored" if isinstance(error, Refused) else "not known to be stored"
-            self.fail(f"{outcome}: {error}: {_quoted(text)}")
+            outcome = "not stored" if isinstance(error, Refused) else "may not be stored"
+            self.fail(f"{outcome} ({error}): {_shortened(text)}")
 
     def fail(self, reason: str) -> None:
         """Say that a line was not sent or stored, and count it."""
@@ -151,7 +151,7 @@ class Chat:
         _, waiting = await asyncio.wait(self._unstored, timeout=_PATIENCE_S)
         if waiting:
             count = _messages(len(waiting))
-            self.screen.notice(f"waiting until {count} can be stored; Ctrl-C leaves at once")
+            self.screen.notice(f"waiting until {count} can be stored; Ctrl-C leaves immediately")
             await asyncio.wait(waiting)
 
     def _ask(self, question: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -174,14 +174,14 @@ class Chat:
         """Show the messages before the oldest one shown, between two notices."""
         page = await self.client.history(self.room, before=self._first_seq or None, count=count)
         if not page.entries:
-            self.screen.notice("there is nothing earlier")
+            self.screen.notice("there are no earlier messages")
             return
         self._first_seq = page.entries[0].seq
-        self.screen.notice(f"--- {_messages(len(page.entries))} from earlier ---")
+        self.screen.notice(f"{_messages(len(page.entries))} from earlier:")
         self._day = ""
         for message in page.entries:
             await self._show_with_day(message)
-        self.screen.notice("--- end of what was earlier ---")
+        self.screen.notice("end of earlier messages")
         self._day = ""
 
 
@@ -189,5 +189,5 @@ def _messages(count: int) -> str:
     return "1 message" if count == 1 else f"{count} messages"
 
 
-def _quoted(text: str) -> str:
-    return text if len(text) <= _QUOTED_CHARS_MAX else f"{text[:_QUOTED_CHARS_MAX]}…"
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]}…"

@@ -1,4 +1,4 @@
-"""What a typed line means: something to say, or a command. Pure functions."""
+"""What a typed line means: a message, or a command. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ HISTORY_MAX: Final = 1000
 """What one request for a page may ask for."""
 
 HELP: Final = (
-    "/who          who is here",
-    f"/history [N]  the N messages before the oldest one shown (or {HISTORY_DEFAULT})",
-    "/help         this list",
-    "/quit         leave when all is stored; Ctrl-D does the same, Ctrl-C leaves at once",
-    "//TEXT        say a line that begins with one slash",
+    "/who          list who is here",
+    f"/history [N]  show N messages (default {HISTORY_DEFAULT}) before the oldest one shown",
+    "/help         show this list",
+    "/quit         leave once everything is stored (also Ctrl-D); Ctrl-C leaves immediately",
+    "//TEXT        send /TEXT as a message",
 )
 
 
@@ -69,7 +69,7 @@ def parse(line: str) -> Command:
         case "history":
             return _history(rest)
         case "who" | "help" | "quit" if rest:
-            return Mistake(f"/{word} takes nothing behind it; not sent")
+            return Mistake(f"/{word} takes no arguments; not sent")
         case "who":
             return Who()
         case "help":
@@ -77,7 +77,7 @@ def parse(line: str) -> Command:
         case "quit":
             return Quit()
         case _:
-            return Mistake(f"there is no command /{word}; not sent (/help lists the commands)")
+            return Mistake(f"unknown command /{word}; not sent (/help lists the commands)")
 
 
 def _history(rest: str) -> Command:
@@ -85,4 +85,4 @@ def _history(rest: str) -> Command:
         return History(HISTORY_DEFAULT)
     if rest.isascii() and rest.isdigit() and len(rest) <= 9 and 1 <= int(rest) <= HISTORY_MAX:
         return History(int(rest))
-    return Mistake(f"/history takes a number from 1 to {HISTORY_MAX}; not sent")
+    return Mistake(f"/history takes a number from 1 to {HISTORY_MAX:,}; not sent")

@@ -12,6 +12,8 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
+from relay.terminal.readiness import wait_until_readable
+
 READ_BYTES: Final = 65_536
 
 
@@ -87,7 +89,7 @@ async def read_lines(fd: int, line_bytes_max: int) -> AsyncIterator[InputLine]:
         splitter = LineSplitter(line_bytes_max)
         try:
             # Not sys.stdin: its lock, held by this thread, would stop the interpreter's exit.
-            while data := os.read(fd, READ_BYTES):
+            while data := _read(fd):
                 hand_over(splitter.feed(data))
             hand_over(splitter.end())
             hand_over(None)
@@ -110,3 +112,12 @@ async def read_lines(fd: int, line_bytes_max: int) -> AsyncIterator[InputLine]:
         for line in batch:
             yield line
         taken.release()
+
+
+def _read(fd: int) -> bytes:
+    """Return what there is, waiting for it also where the file is non-blocking."""
+    while True:
+        try:
+            return os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            wait_until_readable(fd)

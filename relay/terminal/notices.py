@@ -15,24 +15,24 @@ from relay.client.events import (
     StateChanged,
     Unfollowed,
 )
-from relay.terminal.text import harmless, harmless_name
+from relay.terminal.text import harmless_name, quoted
 
 _WHY_GAP: Final[dict[int, str]] = {
     GapReason.EPOCH: "the server lost them, or was restored from a backup",
-    GapReason.AHEAD: "the server never had them; this is another log than before",
+    GapReason.AHEAD: "the server never had them: its log is not the one from before",
     GapReason.RETENTION: "the server no longer holds them",
 }
 
 _WHY_AWAY: Final = {
-    "GOING_AWAY": "the server stops or restarts",
-    "INTERNAL": "the server failed on this connection",
-    "IDLE": "nothing was heard for too long",
-    "TOO_SLOW": "too much was waiting to be read here",
-    "OVERLOADED": "the server has too many connections now",
+    "GOING_AWAY": "the server is shutting down or restarting",
+    "INTERNAL": "internal error of the server",
+    "IDLE": "the connection was silent for too long",
+    "TOO_SLOW": "this side read too slowly",
+    "OVERLOADED": "the server has too many connections",
     "LOGIN_TIMEOUT": "the login took too long",
 }
 """The close codes after which the client comes back by itself. The protocol's own words for them
-speak to the authors of clients ("connect again"), and a person would take them for an order."""
+speak to authors of clients ("connect again"), and a person would take them for an order."""
 
 
 class Narrator:
@@ -53,10 +53,8 @@ class Narrator:
         if isinstance(event, Gap):
             return _gap(event)
         if isinstance(event, Postponed):
-            why = f" ({harmless(event.detail)})" if event.detail else ""
-            return (
-                f"the server cannot store messages in {harmless_name(event.log)} now{why}; waiting"
-            )
+            why = f": {quoted(event.detail)}" if event.detail else ""
+            return f"waiting: the server cannot store messages in {harmless_name(event.log)}{why}"
         if isinstance(event, Unfollowed):
             return f"no longer in {harmless_name(event.log)}: {event.detail}"
         return None
@@ -69,7 +67,7 @@ class Narrator:
             return f"reconnecting: {_why_away(event.detail)}"
         if event.state is State.ONLINE and self._problem is not None:
             self._problem = None
-            return "connected again"
+            return "reconnected"
         return None
 
     def _roster(self, event: RosterChanged) -> str | None:
@@ -93,8 +91,12 @@ def _why_away(detail: str) -> str:
 def _gap(gap: Gap) -> str:
     why = _WHY_GAP.get(gap.reason, f"reason {int(gap.reason)}")
     if gap.start.epoch == gap.end.epoch:
-        return f"messages {gap.start.seq + 1} to {gap.end.seq} are missing: {why}"
+        return f"{_range(gap.start.seq + 1, gap.end.seq)} missing: {why}"
     return f"messages after {gap.start.seq} are missing: {why}"
+
+
+def _range(first: int, last: int) -> str:
+    return f"message {first} is" if first == last else f"messages {first} to {last} are"
 
 
 def members_notice(members: Members) -> str:
@@ -107,6 +109,6 @@ def members_notice(members: Members) -> str:
 
 
 def person(name: str, display: str) -> str:
-    """Return a handle, with the display name behind it if there is another one."""
+    """Return a handle, followed by the display name in quotes if that is another one."""
     handle = harmless_name(name)
-    return f"{handle} ({harmless(display)})" if display and display != name else handle
+    return f"{handle} {quoted(display)}" if display and display != name else handle

@@ -54,7 +54,10 @@ class Output:
         while data:
             if self._waits:
                 await self._ready()
-            data = data[os.write(self.fd, data[:PIPE_BYTES]) :]
+            try:
+                data = data[os.write(self.fd, data[:PIPE_BYTES]) :]
+            except BlockingIOError:  # another process wrote in between
+                await asyncio.sleep(0)
 
     async def closed_by_reader(self) -> None:
         """Return when nobody reads this pipe any more; never for anything that is not a pipe."""

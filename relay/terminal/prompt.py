@@ -9,24 +9,34 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app_or_none
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import InMemoryHistory
+from prompt_toolkit.key_binding import KeyPressEvent
+from prompt_toolkit.layout import Dimension
+from prompt_toolkit.output import Output, create_output
+from prompt_toolkit.output.vt100 import Vt100_Output
 from prompt_toolkit.renderer import print_formatted_text
 from prompt_toolkit.styles import default_ui_style
+from prompt_toolkit.utils import is_dumb_terminal
 
 from relay.client.events import Message
 from relay.errors import RelayError
+from relay.terminal.job_control import JobControl
+from relay.terminal.keys import chat_keys
 from relay.terminal.screens import terminal_columns
 from relay.terminal.view import Line, body_text, clock, message_lines, notice_lines
 
 LINES_WAITING_MAX: Final = 200
 """Lines shown in one go; then keys are looked at before more are shown."""
+DRAFT_SHARE: Final = 3
+"""What is typed fills at most one third of the terminal."""
 _HEAD_STYLE: Final = "bold"
 _NOTICE_STYLE: Final = "ansicyan"
 
 
 class Interrupted(RelayError):
-    """Ctrl-C at the prompt."""
+    """Ctrl-C at the prompt, with nothing in it."""
 
 
 class PromptScreen:
@@ -38,8 +48,13 @@ class PromptScreen:
             f"{room}> ",
             erase_when_done=True,  # what was said shows when the server has it
             history=InMemoryHistory(),
-            interrupt_exception=Interrupted,
+            key_bindings=chat_keys(self._interrupt, lambda event: self._jobs.suspend()),
+            output=_output(),
         )
+        for window in self._session.layout.find_all_windows():
+            if getattr(window.content, "buffer", None) is self._session.default_buffer:
+                window.height = self._draft_height
+        self._jobs = JobControl()
         self._waiting: list[tuple[str, str]] = []
         self._lines = 0
         self._due: asyncio.Handle | None = None
@@ -59,23 +74,39 @@ class PromptScreen:
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
-        """On leaving, show what is left."""
-        try:
-            yield
-        finally:
-            self._flush()
+        """Handle Ctrl-Z meanwhile; on leaving, show what is left."""
+        with self._jobs.handled():
+            try:
+                yield
+            finally:
+                self._flush()
 
     async def typed(self) -> AsyncIterator[str]:
         """Yield the lines that the person enters, until Ctrl-D.
 
         Raises:
-            Interrupted: Ctrl-C.
+            Interrupted: Ctrl-C, and there was no draft.
         """
         while True:
             try:
-                yield await self._session.prompt_async(handle_sigint=False)
+                yield await self._session.prompt_async(
+                    handle_sigint=False, set_exception_handler=False
+                )
             except EOFError:
                 return
+
+    def _interrupt(self, event: KeyPressEvent) -> None:
+        """Discard the draft; without one, leave."""
+        if event.current_buffer.text:
+            event.current_buffer.reset(append_to_history=True)
+            self.notice("draft discarded (Up brings it back); press Ctrl-C again to leave")
+        else:
+            event.app.exit(exception=Interrupted())
+
+    def _draft_height(self) -> Dimension:
+        """Let a long draft scroll in itself: as high as the screen, it would push all else out."""
+        rows = self._session.app.output.get_size().rows
+        return Dimension(max=max(rows // DRAFT_SHARE, 1))
 
     def _columns(self) -> int:
         # One less: a terminal breaks the line by itself when the last column is filled.
@@ -103,9 +134,31 @@ class PromptScreen:
         app = self._session.app
         if app.is_running:
             app.renderer.erase()
+        elif get_app_or_none() is not None:
+            # A dumb terminal: prompt_toolkit runs another application, which draws nothing again.
+            draft = f"{self._session.message}{self._session.default_buffer.text}"
+            waiting = [("", "\n"), *waiting, ("", draft)]
         print_formatted_text(
             app.output, FormattedText(waiting), default_ui_style(), color_depth=app.color_depth
         )
         if app.is_running:
             app.renderer.reset()
             app.invalidate()
+
+
+def _output() -> Output | None:
+    """Return the terminal, which is never asked where its cursor is.
+
+    prompt_toolkit asks so that menus know their room; there are none here. Its answer comes late:
+    when something was printed meanwhile, the prompt is drawn over it. Terminals that do not answer
+    would get a warning into the chat.
+
+    None is prompt_toolkit's own choice: it has another way for a dumb terminal, and takes it only
+    when it may choose.
+    """
+    if is_dumb_terminal():
+        return None
+    output = create_output()
+    if isinstance(output, Vt100_Output):
+        output.enable_cpr = False
+    return output

@@ -47,9 +47,14 @@ class PlainScreen:
 
     def notice(self, text: str) -> None:
         """Show a notice."""
-        lines = notice_lines(text, terminal_columns(sys.stderr.fileno()))
-        sys.stderr.write("".join(f"{line.head}{line.text}\n" for line in lines))
-        sys.stderr.flush()
+        stderr_notice(text)
+
+
+def stderr_notice(text: str) -> None:
+    """Show a notice on standard error."""
+    lines = notice_lines(text, terminal_columns(sys.stderr.fileno()))
+    sys.stderr.write("".join(f"{line.head}{line.text}\n" for line in lines))
+    sys.stderr.flush()
 
 
 def terminal_columns(fd: int) -> int | None:

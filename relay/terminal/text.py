@@ -11,6 +11,7 @@ exact text.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from enum import Enum
@@ -34,6 +35,16 @@ _NAME_FIRST: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789@")
 _NAME_REST: Final = _NAME_FIRST | frozenset("_-")
 _DOTTED_CIRCLE: Final = "\u25cc"
 """What Unicode puts under a mark that has no character of its own to sit on."""
+# Unicode's quotation marks, and the letters and primes that look like them. A single apostrophe is
+# part of many names; only two of them in a row, or with blanks between, look like a double quote.
+_SINGLE: Final = (
+    "'`\u00b4\u02b9-\u02bd\u02c8\u02ca\u02cb\u2018-\u201b\u2032\u2035\u275b\u275c\uff07"
+)
+_SEEMS_DOUBLE_QUOTE: Final = re.compile(
+    '["\u00ab\u00bb\u02ba\u02dd\u02ee\u02f5\u02f6\u05f2\u05f4\u201c-\u201f\u2033\u2034\u2036'
+    "\u2037\u2039\u203a\u2057\u275d\u275e\u2760\u276e\u276f\u2e42\u3003\u300a-\u300f\u301d-\u301f\uff02"
+    f"\U0001f676-\U0001f678]|[{_SINGLE}]\\s*[{_SINGLE}]+"
+)
 _ZWJ: Final = "\u200d"
 _EMOJI_STYLE: Final = "\ufe0f"
 _KEYCAP: Final = "\u20e3"
@@ -122,12 +133,22 @@ def harmless_name(name: str) -> str:
     """Return a handle or room as it is, or with all that the grammar forbids escaped.
 
     A server could send any text as a name. This way it can contain neither a space nor the ``|``
-    behind a sender, nor begin like a notice.
+    after a sender, nor begin like a notice.
     """
     return "".join(
         char if char in (_NAME_REST if index else _NAME_FIRST) else escaped(char)
         for index, char in enumerate(name)
     )
+
+
+def quoted(text: str) -> str:
+    """Return text from others in double quotes, for the middle of a line of our own.
+
+    It can neither end the quotation nor seem to: inside, whatever looks like a double quote is an
+    escape. So a display name such as ``x" left, "root`` cannot continue our sentence.
+    """
+    inner = _SEEMS_DOUBLE_QUOTE.sub(lambda found: "".join(map(escaped, found[0])), harmless(text))
+    return f'"{inner}"'
 
 
 def columns(text: str) -> int:
@@ -168,7 +189,7 @@ def wrapped(line: str, width: int) -> Iterator[str]:
 
 
 def _clusters(line: str) -> Iterator[str]:
-    """Yield the characters of a line, each with the marks, selectors and joined emoji behind it."""
+    """Yield the characters of a line, each with the marks, selectors and emoji joined to it."""
     cluster = ""
     for char in line:
         belongs = cluster and (char == _EMOJI_STYLE or not _cells(char) or cluster[-1] == _ZWJ)

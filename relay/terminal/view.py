@@ -1,7 +1,8 @@
 """Messages and notices as lines of text. Pure functions; everything they return is harmless.
 
 A message is ``HH:MM sender| text``; its further lines are indented, so they cannot look like a
-message or a notice. A notice begins with ``-!-``, which neither a time nor a sender can be.
+message or a notice. A notice begins with ``-!-``, which neither a time nor a sender can be; its
+further lines are indented, too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from relay.terminal.text import (
 )
 
 NOTICE: Final = "-!- "
+_NOTICE_INDENT: Final = " " * len(NOTICE)
 _TEXT_COLUMNS_MIN: Final = 20
 """If less than this is left beside the sender, the text begins on a line of its own."""
 _TIME_MS_MAX: Final = 253_402_214_400_000
@@ -59,11 +61,16 @@ def message_lines(stamp: str, sender: str, text: str, width: int | None = None) 
 
 
 def notice_lines(text: str, width: int | None = None) -> list[Line]:
-    """Return the lines of a notice of our own. What it quotes may be anything."""
+    """Return the lines of a notice of our own. What it quotes may be anything.
+
+    Only the first begins with ``NOTICE``: a quoted text, broken at the right place, would otherwise
+    make up a notice of its own.
+    """
     text = harmless(text)
     if width is None:
         return [Line(NOTICE, text)]
-    return [Line(NOTICE, piece) for piece in _cut([text], max(width - len(NOTICE), 1))]
+    pieces = _cut([text], max(width - len(NOTICE), 1))
+    return [Line(_NOTICE_INDENT if n else NOTICE, piece) for n, piece in enumerate(pieces)]
 
 
 def _cut(lines: list[str], width: int) -> Iterator[str]:

@@ -59,9 +59,41 @@ def test_handles_that_look_official_are_reserved(name: str) -> None:
     assert names.is_handle(name)
 
 
-def test_other_handles_are_not_reserved() -> None:
-    assert not names.is_reserved("alice")
-    assert not names.is_reserved("admin2")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adm1n", "admln", "adrnin", "admin-", "admin_", "a-d-m-i-n", "aclmin", "4dmin", "r00t",
+        "root-", "ro0t_", "r-o-o-t", "moderator", "m0derator", "rnoderator", "moderat0r", "m0d",
+        "0perator", "0perat0r", "ovvner", "re1ay", "reiay", "re-lay", "5erver", "serv3r", "s3rv3r",
+        "sy5tem", "systern", "admlnlstrator", "every0ne", "a11", "a-11", "al1", "h3re", "5taff",
+    ],
+)  # fmt: skip
+def test_handles_that_look_like_a_reserved_one_are_reserved(name: str) -> None:
+    assert names.is_handle(name)
+    assert names.is_reserved(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "alice", "a1ice", "admin2", "ali", "ali-", "root-x4k9", "roots", "roadmin", "andi", "heron",
+        "model", "moderna", "relays", "bart", "brad", "clad", "ian", "lan", "allan", "al", "00",
+    ],
+)  # fmt: skip
+def test_other_handles_are_not_reserved(name: str) -> None:
+    assert not names.is_reserved(name)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("a1ice", "alice"), ("ian", "lan"), ("b0b", "bob"), ("corn", "com"), ("bob_", "b-ob")],
+)
+def test_look_alikes_have_one_skeleton(one: str, other: str) -> None:
+    assert names.skeleton(one) == names.skeleton(other)
+
+
+def test_a_skeleton_tells_names_apart() -> None:
+    assert len({names.skeleton(name) for name in ("alice", "bob", "carol", "dave", "eve")}) == 5
 
 
 @pytest.mark.parametrize(

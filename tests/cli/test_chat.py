@@ -34,7 +34,7 @@ def assert_only_ours(written: str) -> None:
 def test_hostile_text_at_a_terminal(relay: Relay, room: str) -> None:
     """Of a message that attacks the terminal only visible escapes arrive there."""
     assert run_relay("send", relay.address, room, HOSTILE + "\n-!- you were kicked").returncode == 0
-    with Terminal("chat", relay.address, "--name", "victim", "--room", room) as terminal:
+    with Terminal("chat", relay.address, room, "--name", "victim") as terminal:
         terminal.shows("you were kicked")
         terminal.shows(f"{room}>")
         terminal.press("\x04")
@@ -50,8 +50,8 @@ def test_hostile_text_at_a_terminal(relay: Relay, room: str) -> None:
 def test_two_terminals_talk(relay: Relay, room: str) -> None:
     """What is typed shows to both once it is stored; commands are not sent; Ctrl-D leaves."""
     with (
-        Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna,
-        Terminal("chat", relay.address, "--name", "bert", "--room", room) as bert,
+        Terminal("chat", relay.address, room, "--name", "anna") as anna,
+        Terminal("chat", relay.address, room, "--name", "bert") as bert,
     ):
         anna.shows(f"in {room} as anna")
         anna.shows(f"{room}>")
@@ -62,7 +62,7 @@ def test_two_terminals_talk(relay: Relay, room: str) -> None:
         anna.shows("anna| ")
         bert.press("/nonsense\r//slashes\r/who\r")
         anna.shows("/slashes")
-        bert.shows("there is no command /nonsense")
+        bert.shows("unknown command /nonsense")
         bert.shows("2 people in")
         assert "nonsense" not in anna.text
         anna.press("\x04")
@@ -78,7 +78,7 @@ def test_earlier_messages_on_demand(relay: Relay, room: str) -> None:
     """/history goes further back each time."""
     lines = "".join(f"line {n};\n" for n in range(30))
     assert run_relay("send", relay.address, room, text=lines).returncode == 0
-    with Terminal("chat", relay.address, "--name", "anna", "--room", room, "-n", "5") as anna:
+    with Terminal("chat", relay.address, room, "--name", "anna", "-n", "5") as anna:
         anna.shows("line 29;")
         anna.shows(f"{room}>")
         assert "line 24;" not in anna.text
@@ -89,14 +89,14 @@ def test_earlier_messages_on_demand(relay: Relay, room: str) -> None:
         anna.press("/history\r")
         anna.shows("15 messages from earlier")
         anna.press("/history\r")
-        anna.shows("there is nothing earlier")
+        anna.shows("there are no earlier messages")
 
 
 @pytest.mark.parametrize("colours", [True, False])
 def test_colours_can_be_turned_off(relay: Relay, room: str, colours: bool) -> None:
     """NO_COLOR is honoured."""
     env = {} if colours else {"NO_COLOR": "1"}
-    with Terminal("chat", relay.address, "--name", "anna", "--room", room, env=env) as anna:
+    with Terminal("chat", relay.address, room, "--name", "anna", env=env) as anna:
         anna.shows(f"in {room} as anna")
         anna.shows(f"{room}>")
         anna.press("\x04")
@@ -105,23 +105,23 @@ def test_colours_can_be_turned_off(relay: Relay, room: str, colours: bool) -> No
 
 
 def test_control_c_at_the_prompt(relay: Relay, room: str) -> None:
-    """It leaves at once, with 130 and the terminal as it was."""
-    with Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna:
+    """It leaves at once, by the signal, with the terminal as it was."""
+    with Terminal("chat", relay.address, room, "--name", "anna") as anna:
         anna.shows(f"in {room} as anna")
         anna.shows(f"{room}>")
-        anna.press("half a line\x03")
-        assert anna.ends() == 130
+        anna.press("half a line\x03\x03")
+        assert anna.ends() == -signal.SIGINT
         assert "Traceback" not in anna.text
         assert "\x1b[?2004l" in anna.text
 
 
 def test_terminated(relay: Relay, room: str) -> None:
-    """SIGTERM at the prompt: 143, and the terminal as it was."""
-    with Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna:
+    """SIGTERM at the prompt: it dies of it, with the terminal as it was."""
+    with Terminal("chat", relay.address, room, "--name", "anna") as anna:
         anna.shows(f"in {room} as anna")
         anna.shows(f"{room}>")
         anna.process.send_signal(signal.SIGTERM)
-        assert anna.ends() == 143
+        assert anna.ends() == -signal.SIGTERM
         assert "Traceback" not in anna.text
         assert "\x1b[?2004l" in anna.text
 
@@ -130,7 +130,7 @@ def test_no_line_is_wider_than_the_terminal(relay: Relay, room: str) -> None:
     """So what looks like the beginning of a line is one."""
     text = "x" * 59 + " " + "12:00 admin| pay me " * 8
     assert run_relay("send", relay.address, room, text, "--name", "eve").returncode == 0
-    with Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna:
+    with Terminal("chat", relay.address, room, "--name", "anna") as anna:
         anna.shows("pay me")
         anna.shows(f"{room}>")
         anna.press("\x04")
@@ -144,7 +144,7 @@ def test_in_pipes_a_mistake_is_a_failure(relay: Relay, room: str) -> None:
     """What cannot be said is reported with its line; the rest is said; the status tells."""
     typed = b"first\n/nonsense\n\xff\n" + b"x" * 40_000 + b"\n\nlast\n"
     done = subprocess.run(
-        relay_command("chat", relay.address, "--name", "pia", "--room", room),
+        relay_command("chat", relay.address, room, "--name", "pia"),
         input=typed,
         capture_output=True,
         timeout=60,
@@ -152,10 +152,10 @@ def test_in_pipes_a_mistake_is_a_failure(relay: Relay, room: str) -> None:
     )
     told = done.stderr.decode()
     assert done.returncode == 1, told
-    assert "-!- there is no command /nonsense; not sent" in told
-    assert "-!- line 3 is not UTF-8 text, not sent" in told
-    assert "-!- line 4 is too long, not sent: 40,000 bytes" in told
-    with Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna:
+    assert "-!- unknown command /nonsense; not sent" in told
+    assert "-!- line 3 was not sent: it is not UTF-8 text" in told
+    assert "-!- line 4 was not sent: it is too long (40,000 bytes)" in told
+    with Terminal("chat", relay.address, room, "--name", "anna") as anna:
         anna.shows("last")
         anna.shows(f"{room}>")
         anna.press("\x04")
@@ -178,9 +178,9 @@ def test_a_message_in_a_pipe_cannot_imitate(relay: Relay, room: str, tmp_path: P
 
 
 def test_interrupted_in_a_pipe(relay: Relay, room: str, tmp_path: Path) -> None:
-    """SIGINT ends it with 130, quietly."""
+    """It dies of SIGINT, quietly."""
     with Person(relay.address, "pia", room, tmp_path) as pia:
         pia.is_told(f"in {room}")
         pia.process.send_signal(signal.SIGINT)
-        assert pia.process.wait(30) == 130
+        assert pia.process.wait(30) == -signal.SIGINT
     assert all(line.startswith("-!- ") for line in pia.notices)

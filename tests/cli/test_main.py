@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
@@ -95,7 +96,7 @@ def test_a_server_that_cannot_run_here_breaks_nothing_else() -> None:
         ["chat", "relay://abc@127.0.0.1"],
         ["chat", "127.0.0.1", "--name", "x"],
         ["chat", "127.0.0.1", "--name", "server"],
-        ["chat", "127.0.0.1", "--room", "no room"],
+        ["chat", "127.0.0.1", "no room"],
         ["chat", "127.0.0.1", "--fingerprint", "abc"],
         ["send", "127.0.0.1"],
         ["send", "127.0.0.1", "Ünicode", "x"],
@@ -112,9 +113,10 @@ def test_wrong_use(arguments: list[str]) -> None:
     assert done.stdout == ""
 
 
-def test_nothing_listens_there() -> None:
+@pytest.mark.parametrize("command", ["chat", "tail"])
+def test_nothing_listens_there(command: str) -> None:
     """Exit code 1 and one line."""
-    done = run_relay("send", "127.0.0.1:1", "lobby", "x")
+    done = run_relay(command, "127.0.0.1:1", "lobby")
     assert done.returncode == 1
     assert done.stderr.startswith("relay: ")
     assert done.stderr.count("\n") == 1
@@ -145,6 +147,49 @@ def test_errors_end_in_exit_codes(
 
     assert guarded(fail) == code
     assert capsys.readouterr().err == "relay: x\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("uid not found: 1234"),
+        RuntimeError("first\nsecond\x1b[2J"),
+        asyncio.CancelledError(),
+        ExceptionGroup("several", [ValueError("x"), TypeError("y")]),
+        RecursionError(),
+        MemoryError(),
+        UnicodeEncodeError("ascii", "\u20ac", 0, 1, "x" * 10_000),
+    ],
+)
+def test_what_nobody_foresaw_is_one_line_too(
+    error: BaseException, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its kind, and how to see the rest; RELAY_DEBUG=1 shows the traceback as well."""
+
+    def fail() -> None:
+        raise error
+
+    assert guarded(fail) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"relay: internal error: {type(error).__name__}")
+    assert told.endswith("; set RELAY_DEBUG=1 to see where\n")
+    assert told.count("\n") == 1
+    assert len(told) < 700
+    assert "\x1b" not in told
+    monkeypatch.setenv("RELAY_DEBUG", "1")
+    assert guarded(fail) == 1
+    told = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in told.splitlines()[0]
+    assert "in fail\n" in told
+    assert "\nrelay: internal error: " in told
+
+
+def test_debugging_shows_where_a_foreseen_error_comes_from() -> None:
+    """Of any command."""
+    done = run_relay("tail", "no address", "lobby", env={"RELAY_DEBUG": "1"})
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("relay: not an address")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 
 import pytest
 
 from relay.client.aio import Client
 from relay.client.identity import Identity
-from tests.support.cluster import Relay
+from tests.support.cluster import Relay, run_relay, wait_until
 from tests.support.tails import Tail
-from tests.support.terminals import Terminal
+from tests.support.terminals import LINES, Terminal
 
 KNOWN_INSTANCE = """
 import asyncio, sys
@@ -48,7 +49,7 @@ async def test_the_server_ends_the_chat(relay: Relay, room: str) -> None:
 
 def test_pasted_lines_are_one_message(relay: Relay, room: str) -> None:
     """A bracketed paste is not sent line by line; nothing in it is a command."""
-    with Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna:
+    with Terminal("chat", relay.address, room, "--name", "anna") as anna:
         anna.shows(f"in {room} as anna")
         anna.shows(f"{room}>")
         anna.press("\x1b[200~one\n/quit\n\x1b[201~\r")
@@ -61,8 +62,8 @@ def test_pasted_lines_are_one_message(relay: Relay, room: str) -> None:
 def test_what_is_typed_survives_what_arrives(relay: Relay, room: str) -> None:
     """A half-typed line is still there, and still whole, after somebody else's messages."""
     with (
-        Terminal("chat", relay.address, "--name", "anna", "--room", room) as anna,
-        Terminal("chat", relay.address, "--name", "bert", "--room", room) as bert,
+        Terminal("chat", relay.address, room, "--name", "anna") as anna,
+        Terminal("chat", relay.address, room, "--name", "bert") as bert,
     ):
         anna.shows(f"in {room} as anna")
         anna.shows(f"{room}>")
@@ -79,7 +80,7 @@ def test_what_is_typed_survives_what_arrives(relay: Relay, room: str) -> None:
 @pytest.mark.parametrize("term", ["dumb", "xterm-256color", "no-such-terminal"])
 def test_any_terminal_type(relay: Relay, room: str, term: str) -> None:
     """It works, if only plainly."""
-    arguments = ["chat", relay.address, "--name", "anna", "--room", room]
+    arguments = ["chat", relay.address, room, "--name", "anna"]
     with Terminal(*arguments, env={"TERM": term}) as anna:
         anna.shows(f"in {room} as anna")
         anna.shows(f"{room}>")
@@ -90,7 +91,92 @@ def test_any_terminal_type(relay: Relay, room: str, term: str) -> None:
         anna.press("\x04")
         assert anna.ends() == 0
     if term == "dumb":
+        lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", anna.text).splitlines()
+        assert any(re.fullmatch(r"\d\d:\d\d anna\| hello", line) for line in lines), anna.text
         assert not re.search(r"\x1b\[[0-9;]*[ABCDJK]", anna.text)
+
+
+# Not Ctrl-C, Ctrl-Z, Escape: what they do is meant. Ctrl-D has a draft here, and deletes in it.
+CONTROLS = [chr(code) for code in range(32) if code not in (3, 26, 27)]
+SEQUENCES = [
+    "\x1b5", "\x1b-", "\x1b#", "\x1b\x1d",  # repeat counts, comment, character search
+    "\x1b[1;2D", "\x1b[1;6D", "\x1b[1;2H",  # selections by Shift and an arrow
+    "\x1b[1;1R",  # the terminal says where its cursor is, though nobody asked
+    "\x1bOP", "\x1b[15~", "\x1b[2~", "\x18(", "\x18\x05",  # F1, F5, Insert, macros, editor
+]  # fmt: skip
+
+
+def test_no_key_begins_a_mode(relay: Relay, room: str) -> None:
+    """Whatever is pressed in a draft, what is typed next is in it, and Enter sends it."""
+    with Terminal("chat", relay.address, room, "--name", "anna") as anna:
+        anna.shows(f"{room}>")
+        with Tail(relay.address, room, "--since", "0") as tail:
+            for number, key in enumerate(CONTROLS + SEQUENCES):
+                anna.press("x")
+                anna.press(key)
+                anna.press(f"mark{number};\r")
+                wait_until(
+                    lambda mark=f"mark{number};": any(mark in body for body in tail.bodies),  # type: ignore[misc]
+                    f"a message after {key!r}; there are {tail.bodies}",
+                )
+
+
+def test_interrupt_discards_the_draft_first(relay: Relay, room: str) -> None:
+    """Ctrl-C with a draft says how to leave; the draft is not lost. Without one it leaves."""
+    with Terminal("chat", relay.address, room, "--name", "anna") as anna:
+        anna.shows(f"{room}>")
+        anna.press("precious")
+        anna.shows("precious")
+        anna.press("\x03")
+        anna.shows("press Ctrl-C again to leave")
+        before = len(anna.text)
+
+        def is_back() -> bool:
+            anna.press("\x1b[A")  # again: the editor reads its history when it has drawn the prompt
+            return "precious" in anna.text[before:]
+
+        wait_until(is_back, "the draft is back")
+        anna.press("\r")
+        anna.shows("anna| \x1b[0mprecious")
+        anna.press("once more")
+        anna.shows("once more")
+        anna.press("\x03\x03")
+        assert anna.ends() == -signal.SIGINT
+
+
+def test_the_terminal_is_not_asked_where_its_cursor_is(relay: Relay, room: str) -> None:
+    """A late answer would move the prompt over what was printed; no answer would be complained of.
+
+    An answer that comes all the same draws nothing.
+    """
+    assert run_relay("send", relay.address, room, text="one\ntwo\n").returncode == 0
+    with Terminal("chat", relay.address, room, "--name", "anna") as anna:
+        anna.shows("two")
+        anna.shows(f"{room}>")
+        anna.press("\x1b[1;1R")
+        before = len(anna.text)
+        anna.press("typed")
+        anna.shows("typed")
+        drawn = anna.text[before:]
+        assert drawn.count("\n") + len(re.findall(r"\x1b\[\d*[ABH]", drawn)) == 0
+        anna.press("\r\x04")
+        assert anna.ends() == 0
+    assert "\x1b[6n" not in anna.text
+    assert "CPR" not in anna.text
+
+
+def test_a_long_draft_leaves_what_was_printed(relay: Relay, room: str) -> None:
+    """It scrolls in a third of the terminal; the notice of its refusal stays."""
+    with Terminal("chat", relay.address, room, "--name", "anna") as anna:
+        anna.shows(f"{room}>")
+        before = len(anna.text)
+        anna.press("\x1b[200~" + "x" * 33_000 + "end\x1b[201~")
+        anna.shows("end")
+        assert anna.text[before:].count("\n") < LINES // 2
+        anna.press("\r")
+        anna.shows("not sent, too long (33,003 bytes")
+        anna.press("\x04")
+        assert anna.ends() == 1
 
 
 def test_lines_typed_into_send(relay: Relay, room: str) -> None:

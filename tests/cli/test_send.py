@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Relay, relay_command, run_relay
+from relay.cli.__main__ import relay as relay_group
+from relay.cli.exits import guarded
+from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay
 from tests.support.tails import Tail
 
 
@@ -101,3 +107,123 @@ def test_the_name_that_was_given(relay: Relay, room: str) -> None:
     with Tail(relay.address, room, "--since", "0") as tail:
         tail.has(1)
         assert tail.entries[0]["sender"] == "sender-1"
+
+
+@pytest.mark.parametrize("text", ["-5", "--help"])
+def test_a_text_like_an_option_needs_two_dashes(relay: Relay, room: str, text: str) -> None:
+    """Without them nothing is sent, the status is not 0, and the way is told; with them it is."""
+    done = run_relay("send", relay.address, room, text)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "put -- before it: relay send ADDRESS ROOM -- TEXT" in done.stderr
+    done = run_relay("send", relay.address, room, "--", text)
+    assert (done.returncode, done.stderr) == (0, "")
+    with Tail(relay.address, room, "--since", "0") as tail:
+        assert tail.has(1) == [text]
+
+
+@pytest.mark.parametrize(
+    "text", ["-5", "--help", "-h", "--no-such-option", "--version", "--name", "-n", "-x y"]
+)
+def test_every_text_like_an_option_gets_the_hint(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the parser makes of it."""
+    arguments = ["send", "127.0.0.1:1", "lobby", text]
+    assert guarded(lambda: relay_group.main(arguments, standalone_mode=False)) == 2
+    out, told = capsys.readouterr()
+    assert out == ""
+    assert "put -- before it: relay send ADDRESS ROOM -- TEXT" in told
+
+
+def test_nobody_listens_and_the_time_is_limited() -> None:
+    """It says why it waits, once, and then that it gives up."""
+    done = run_relay("send", "127.0.0.1:1", "lobby", "x", "--timeout", "0.5")
+    assert done.returncode == 1
+    refused = "cannot connect to 127.0.0.1, port 1: Connection refused"
+    assert done.stderr.splitlines() == [
+        f"-!- waiting: {refused}",
+        f"relay: gave up after 0.5 s: {refused}",
+    ]
+
+
+def test_something_listens_that_never_answers() -> None:
+    """The limit is for it as well."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
+        done = run_relay("send", place, "lobby", "x", "--timeout", "0.5")
+    assert done.returncode == 1
+    assert done.stderr == "relay: gave up after 0.5 s: no answer from the server\n"
+
+
+def test_the_first_contact_is_waited_for(tmp_path: Path, room: str) -> None:
+    """A relay that starts only after ``send``: everything is stored once it is there."""
+    with Relay(tmp_path / "data") as first:
+        address, port = first.address, first.port
+    with subprocess.Popen(
+        relay_command("send", address, room),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write("one\ntwo\n")
+        process.stdin.close()
+        assert process.stderr.readline().startswith("-!- waiting: cannot connect to 127.0.0.1")
+        with Relay(tmp_path / "data", bind=f"127.0.0.1:{port}") as second:
+            assert process.wait(DEADLINE_S) == 0
+            assert process.stderr.read() == "-!- connected\n"
+            with Tail(second.address, room, "--since", "0") as tail:
+                assert tail.has(2) == ["one", "two"]
+
+
+def test_the_time_limit_is_for_the_server_alone(relay: Relay, room: str) -> None:
+    """Input may take longer, however often; a server that stores nothing may not."""
+    with subprocess.Popen(
+        relay_command("send", relay.address, room, "--timeout", "1"),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        with Tail(relay.address, room, "--since", "0") as tail:
+            for number in range(2):
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(1.5)  # longer than the limit
+                process.stdin.write(f"{number}\n")
+                process.stdin.flush()
+                tail.has(number + 1)
+            process.stdin.close()
+            assert process.wait(DEADLINE_S) == 0
+
+
+def test_a_server_that_stops_storing(tmp_path: Path, room: str) -> None:
+    """It hangs: what is not acknowledged within the limit is reported, and the status is 1."""
+    with (
+        Relay(tmp_path / "data") as hanging,
+        subprocess.Popen(
+            relay_command("send", hanging.address, room, "--timeout", "1"),
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stderr is not None
+        with Tail(hanging.address, room, "--since", "0") as tail:
+            process.stdin.write("one\n")
+            process.stdin.flush()
+            tail.has(1)
+        stopped = [hanging.pid, *(child.pid for child in hanging.children())]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        process.stdin.write("two\n")
+        process.stdin.flush()
+        code = process.wait(DEADLINE_S)
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        assert code == 1
+        assert process.stderr.read().splitlines()[-1] == (
+            "relay: gave up after 1 s: the server has not stored everything"
+        )

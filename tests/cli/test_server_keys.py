@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -152,23 +153,26 @@ def test_a_changed_key_is_refused_at_a_terminal(relay: Relay, known: Path) -> No
     assert known.read_text() == line(relay, OTHER)
 
 
-@pytest.mark.parametrize("answer", ["", "no", "y", "YES!", "\x04", OTHER])
-def test_anything_but_yes_is_no(relay: Relay, known: Path, answer: str) -> None:
-    """The default is no: exit code 2, and nothing is remembered."""
+@pytest.mark.parametrize("answer", ["", "no", "N", "\x04", OTHER, f"relay://{OTHER}@h:1"])
+def test_a_person_refuses(relay: Relay, known: Path, answer: str) -> None:
+    """The default is no, as is another key's fingerprint: status 2, nothing is remembered."""
     with Terminal("chat", place(relay), "--known-servers", str(known)) as terminal:
         terminal.shows("[no] ")
         assert fingerprint(relay) in terminal.text
         terminal.press(answer if answer == "\x04" else f"{answer}\r")
         assert terminal.ends() == 2
     assert "was not accepted" in terminal.text
+    assert ("someone may be intercepting" in terminal.text) is (OTHER in answer)
     assert not known.exists()
 
 
-@pytest.mark.parametrize("answer", ["yes", "the fingerprint"])
+@pytest.mark.parametrize("answer", ["yes", "y", "Yes", "the fingerprint", "the address"])
 def test_a_person_accepts(relay: Relay, known: Path, answer: str) -> None:
-    """By yes or by the fingerprint itself; then the chat begins, and nobody is asked again."""
-    typed = fingerprint(relay) if answer == "the fingerprint" else answer
-    arguments = ["--known-servers", str(known), "--name", "anna", "--room", "keys"]
+    """By yes, the fingerprint or the address; the chat begins, and nobody is asked again."""
+    typed = {"the fingerprint": f" {fingerprint(relay)} ", "the address": relay.address}.get(
+        answer, answer
+    )
+    arguments = ["keys", "--known-servers", str(known), "--name", "anna"]
     with Terminal("chat", place(relay), *arguments) as terminal:
         terminal.shows("[no] ")
         terminal.press(f"{typed}\r")
@@ -179,12 +183,24 @@ def test_a_person_accepts(relay: Relay, known: Path, answer: str) -> None:
         assert "(yes/no" not in again.text
 
 
+@pytest.mark.parametrize("answer", ["YES!", "what?", "a" * 51, "127.0.0.1", "relay://"])
+def test_what_is_no_answer_is_asked_again(relay: Relay, known: Path, answer: str) -> None:
+    """As ssh does, with what can be typed."""
+    with Terminal("chat", place(relay), "keys", "--known-servers", str(known)) as terminal:
+        terminal.shows("[no] ")
+        terminal.press(f"{answer}\r")
+        terminal.shows("Please type 'yes', 'no' or the fingerprint: ")
+        terminal.press("yes\r")
+        terminal.shows("in keys as ")
+    assert known.read_text() == line(relay, fingerprint(relay))
+
+
 def test_control_c_at_the_question(relay: Relay, known: Path) -> None:
-    """Leaves with 130; nothing is remembered."""
+    """The command dies of it; nothing is remembered."""
     with Terminal("chat", place(relay), "--known-servers", str(known)) as terminal:
         terminal.shows("[no] ")
         terminal.press("\x03")
-        assert terminal.ends() == 130
+        assert terminal.ends() == -signal.SIGINT
     assert "Traceback" not in terminal.text
     assert not known.exists()
 

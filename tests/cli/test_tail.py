@@ -9,11 +9,13 @@ import subprocess
 
 import pytest
 
+from relay.cli.__main__ import relay as relay_group
+from relay.cli.exits import guarded
 from relay.client.aio import Client
 from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay
 from tests.support.tails import Tail
 
-FIELDS = ["log", "epoch", "seq", "prev", "time", "sender", "content_type", "body"]
+FIELDS = ["room", "epoch", "seq", "prev", "time", "sender", "content_type", "body"]
 
 
 def test_the_json_schema(relay: Relay, room: str) -> None:
@@ -28,7 +30,7 @@ def test_the_json_schema(relay: Relay, room: str) -> None:
     assert re.fullmatch(r"[0-9a-f]{16}", first["epoch"])
     assert first["epoch"] == second["epoch"]
     assert (first["seq"], first["prev"], second["prev"]) == (1, 0, 1)
-    assert first["log"] == room
+    assert first["room"] == room
     assert first["sender"] == "anna"
     assert first["content_type"] == "text/plain"
     assert (first["body"], second["body"]) == ("one", "two")
@@ -52,19 +54,14 @@ def test_json_lines_are_harmless_and_exact(relay: Relay, room: str) -> None:
     """No byte of it does anything to a terminal, and reading it back gives the text."""
     text = '\x1b[2J\x7f\x9b\u202e\u2028\U000e0041\u3164é✓👩‍👩‍👧\n\t\\"'
     assert run_relay("send", relay.address, room, text).returncode == 0
-    done = subprocess.run(
-        [
-            "timeout",
-            "--signal=TERM",
-            "3",
-            *relay_command("tail", relay.address, room, "--json", "--since", "0"),
-        ],
-        capture_output=True,
+    with subprocess.Popen(
+        relay_command("tail", relay.address, room, "--json", "--since", "0"),
+        stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
-    )
-    (line,) = done.stdout.splitlines()
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline().removesuffix("\n")
+        process.terminate()
     assert "\\u001b[2J\\u007f\\u009b\\u202e\\u2028\\udb40\\udc41\\u3164é✓" in line
     with Tail(relay.address, room, "--since", "0") as tail:
         assert tail.has(1) == [text]
@@ -102,7 +99,7 @@ def follow(relay: Relay, room: str, *arguments: str) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, -signal.SIGINT)])
 def test_being_stopped(relay: Relay, room: str, number: signal.Signals, code: int) -> None:
     """TERM is how it is meant to end; INT says that it was interrupted. Both are quiet."""
     process = follow(relay, room, "--json")
@@ -117,7 +114,7 @@ def test_the_reader_goes_away(relay: Relay, room: str) -> None:
     process = follow(relay, room)
     assert process.stdout is not None
     process.stdout.close()
-    assert process.wait(DEADLINE_S) == 141
+    assert process.wait(DEADLINE_S) == -signal.SIGPIPE
     assert process.stderr is not None
     with process.stderr:
         assert process.stderr.read() == ""
@@ -133,3 +130,30 @@ def test_text_for_people(relay: Relay, room: str) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d anna\| three\n", line)
     process.terminate()
     process.communicate(timeout=DEADLINE_S)
+
+
+def test_since_an_epoch_and_a_number(relay: Relay, room: str) -> None:
+    """As JSON gives both: of the same epoch nothing is repeated, of another one a gap is told."""
+    assert run_relay("send", relay.address, room, text="one\ntwo\nthree\n").returncode == 0
+    with Tail(relay.address, room, "--since", "0") as tail:
+        tail.has(3)
+        epoch = tail.entries[0]["epoch"]
+    with Tail(relay.address, room, "--since", f"{epoch}:2") as tail:
+        assert tail.has(1) == ["three"]
+        assert "gap" not in tail.entries[0]
+    with Tail(relay.address, room, "--since", f"{'0' * 15}1:2") as tail:
+        assert tail.has(3) == ["one", "two", "three"]
+        assert tail.entries[0]["room"] == room
+        assert tail.entries[0]["gap"]["after"] == {"epoch": f"{'0' * 15}1", "seq": 2}
+        assert tail.entries[0]["gap"]["reason"] == "epoch"
+
+
+@pytest.mark.parametrize(
+    "place", ["", "x", "-1", "1.5", "abc:1", f"{'0' * 16}:", f"{'0' * 16}:x", "9" * 19, "\u0661"]
+)
+def test_since_no_place(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line with the two forms."""
+    arguments = ["tail", "127.0.0.1", "lobby", "--since", place]
+    assert guarded(lambda: relay_group.main(arguments, standalone_mode=False)) == 2
+    told = capsys.readouterr().err
+    assert "is neither a message number nor EPOCH:SEQ" in told.splitlines()[-1]

@@ -17,7 +17,7 @@ class Person:
         self.shown: list[str] = []
         self.notices: list[str] = []
         self.process = subprocess.Popen(
-            relay_command("chat", address, "--name", name, "--room", room, *args),
+            relay_command("chat", address, room, "--name", name, *args),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

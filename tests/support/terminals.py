@@ -14,6 +14,7 @@ from typing import Self
 from tests.support.cluster import DEADLINE_S, relay_command, wait_until
 
 COLUMNS = 80
+LINES = 24
 
 
 class Terminal:
@@ -29,13 +30,13 @@ class Terminal:
     ) -> None:
         self.written = b""
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, COLUMNS, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
 
         def take_terminal() -> None:
             os.setsid()
             fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 
-        plain = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+        plain = {"TERM": "xterm"}
         inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
         self.process = subprocess.Popen(
             program or relay_command(*args),

@@ -17,7 +17,8 @@ from relay.client.events import (
     StateChanged,
     Unfollowed,
 )
-from relay.terminal.notices import Narrator, members_notice
+from relay.terminal.notices import Narrator, members_notice, person
+from relay.terminal.view import NOTICE, notice_lines
 from relay.wire.codes import CloseCode, may_reconnect
 
 EPOCH = bytes(8)
@@ -43,9 +44,9 @@ def test_the_connection_is_news_only_when_it_changes() -> None:
         )
     ]
     assert [notice for notice in told if notice] == [
-        "reconnecting: the server stops or restarts (GOING_AWAY)",
+        "reconnecting: the server is shutting down or restarting (GOING_AWAY)",
         "reconnecting: refused",
-        "connected again",
+        "reconnected",
         "reconnecting: refused",
     ]
 
@@ -68,7 +69,7 @@ def test_people_come_and_go() -> None:
     """Not oneself; in a large room nobody is named."""
     narrator = Narrator("anna")
     event = roster((Member("anna", ""), Member("bert", "Bert\x1b B.")), ("carl",))
-    assert narrator.notice_of(event) == "bert (Bert\\u{1b} B.) is here, carl left"
+    assert narrator.notice_of(event) == 'bert "Bert\\u{1b} B." is here, carl left'
     assert narrator.notice_of(roster((Member("anna", ""),), ())) is None
     assert narrator.notice_of(roster((), ())) is None
     assert Narrator().notice_of(event) is None
@@ -87,7 +88,7 @@ def test_people_come_and_go() -> None:
         ),
         (
             Gap("lobby", Cursor(EPOCH, 4), Cursor(EPOCH, 5), 77),
-            "messages 5 to 5 are missing: reason 77",
+            "message 5 is missing: reason 77",
         ),
     ],
 )
@@ -101,14 +102,55 @@ def test_other_events() -> None:
     assert Narrator().notice_of(Unfollowed("lobby", "closed")) == "no longer in lobby: closed"
     assert Narrator().notice_of(Live("lobby", 3)) is None
     assert Narrator().notice_of(Postponed("lobby", "the disk is full\x1b")) == (
-        "the server cannot store messages in lobby now (the disk is full\\u{1b}); waiting"
+        'waiting: the server cannot store messages in lobby: "the disk is full\\u{1b}"'
     )
 
 
 def test_who_is_here() -> None:
     """At most what the server lists, and how many more."""
     listed = (Member("anna", "anna"), Member("bert", "B."))
-    assert members_notice(Members("lobby", 2, listed, 1, 1)) == "2 people in lobby: anna, bert (B.)"
+    assert members_notice(Members("lobby", 2, listed, 1, 1)) == '2 people in lobby: anna, bert "B."'
     many = members_notice(Members("lobby", 300, listed, 1, 1))
-    assert many == "300 people in lobby: anna, bert (B.) and 298 more"
+    assert many == '300 people in lobby: anna, bert "B." and 298 more'
     assert members_notice(Members("lobby", 1, listed[:1], 1, 1)) == "1 person in lobby: anna"
+
+
+@pytest.mark.parametrize(
+    "display",
+    [
+        "x) is here, alice left, bob (the operator",
+        'x" is here, alice left, bob "the operator',
+        "x\u201d is here, alice left, bob \u201cthe operator",
+        "x\uff02 is here, alice left, bob \uff02the operator",
+        "x\u00bb is here, alice left, bob \u00abthe operator",
+        "x'' is here, alice left, bob ''the operator",
+        "x\u2019\u2019 is here, alice left, bob \u2018\u2019the operator",
+        "x` ' is here, alice left, bob ' `the operator",
+        "x\u2032\u2032 is here, alice left, bob \u05f4the operator",
+    ],
+)
+def test_no_display_name_ends_its_quotation(display: str) -> None:
+    """So nothing in it can be read as our own words; names that people have stay as they are."""
+    notice = Narrator("anna").notice_of(roster((Member("mallory", display),), ()))
+    assert notice is not None
+    inner = notice.removeprefix('mallory "').removesuffix('" is here')
+    assert len(inner) == len(notice) - len('mallory "" is here')
+    assert not set(inner) & set('"\u201c\u201d\uff02\u00ab\u00bb\u05f4')
+    assert "''" not in inner
+    assert "\u2019\u2019" not in inner
+
+
+@pytest.mark.parametrize("display", ["Conan O'Brien", "Anna (she/her)", "Jos\u00e9, Jr.", "李雷"])
+def test_ordinary_display_names_show_as_they_are(display: str) -> None:
+    assert person("bert", display) == f'bert "{display}"'
+
+
+@pytest.mark.parametrize("width", range(10, 100, 7))
+def test_no_display_name_begins_a_line_of_a_notice(width: int) -> None:
+    """Wherever it is broken, what follows is indented: only our own line begins with -!-."""
+    display = "x" + " " * 24 + "alice left" + " " * 20 + "-!- bob"
+    notice = Narrator("anna").notice_of(roster((Member("mallory", display),), ()))
+    assert notice is not None
+    first, *others = notice_lines(notice, width)
+    assert first.head == NOTICE
+    assert all(line.head == "    " for line in others)

@@ -76,7 +76,10 @@ def test_a_notice_is_one_line_whatever_it_quotes() -> None:
     assert shown(notice_lines("refused: a\n-!- b\x1b[2J")) == [
         "-!- refused: a\\u{a}-!- b\\u{1b}[2J"
     ]
-    assert all(line.startswith(NOTICE) for line in shown(notice_lines("word " * 50, 40)))
+    first, *others = shown(notice_lines("word " * 50, 40))
+    assert first.startswith(NOTICE)
+    assert others
+    assert all(line.startswith("    word") for line in others)
 
 
 def test_a_body_that_is_no_text() -> None:

@@ -1,0 +1,53 @@
+"""Which variables of the environment are meant for Relay, and which only look so. Pure functions.
+
+A variable may well have our prefix for other reasons: the client has some of its own, and
+Kubernetes and Docker make up such names for every service that is called relay. Those never harm; a
+slip in the name of a setting is an error, for otherwise it would do nothing, in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Final
+
+PREFIX: Final = "RELAY_"
+OTHERS: Final = ("RELAY_CONFIG", "RELAY_KNOWN_SERVERS", "RELAY_DEBUG")
+"""Variables with our prefix that are no settings."""
+_INJECTED: Final = re.compile(
+    r"RELAY_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_\w+)?)|RELAY_(\w+_)?ENV_\w+|RELAY_NAME"
+)
+"""What Kubernetes and Docker's links define for a service called relay or relay-something."""
+_NEAR: Final = 0.9
+"""How like one of ours a name must be to be taken for a slip, if nothing else speaks for it."""
+
+
+def near_miss(variable: str, settings: Iterable[tuple[str, str]]) -> str | None:
+    """Return which variable was meant by one that is not any setting's.
+
+    Args:
+        variable: its name.
+        settings: (section, key) of each setting.
+
+    Returns:
+        A name; empty if it begins with RELAY_SECTION__ but nothing is near; None if not ours.
+    """
+    if not variable.startswith(PREFIX) or variable in OTHERS or _INJECTED.fullmatch(variable):
+        return None
+    known = {(section, key): f"{PREFIX}{section}__{key}".upper() for section, key in settings}
+    for (_, key), name in known.items():
+        # The underscores may differ; the section may be missing, if all else is right.
+        if _squeezed(variable) in (_squeezed(name), _squeezed(PREFIX + key)):
+            return name
+    for section in dict.fromkeys(section for section, _ in known):
+        if variable.startswith(start := f"{PREFIX}{section}__".upper()):
+            by_key = {key: name for (_, key), name in reversed(known.items())}
+            close = difflib.get_close_matches(variable.removeprefix(start).lower(), by_key, n=1)
+            return by_key[close[0]] if close else ""
+    close = difflib.get_close_matches(variable, [*known.values(), *OTHERS], n=1, cutoff=_NEAR)
+    return close[0] if close else None
+
+
+def _squeezed(variable: str) -> str:
+    return variable.replace("_", "").upper()

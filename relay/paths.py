@@ -1,0 +1,56 @@
+"""Paths that people give, and the user's own directories, found only when they are needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from relay.errors import UsageError
+
+_VARIABLES = {"data": "XDG_DATA_HOME", "config": "XDG_CONFIG_HOME"}
+
+
+def expanded(text: str) -> Path:
+    """Return a path that was given, with a ``~`` or ``~user`` in front replaced.
+
+    Raises:
+        UsageError: it is empty, or there is no such home directory.
+    """
+    if not text.strip() or "\0" in text:
+        raise UsageError(f"expected a path, not {text!r}")
+    if text.startswith("~") and sys.platform != "win32" and os.environ.get("HOME") == "":
+        raise UsageError(f"cannot expand {text!r}: HOME is empty")
+    path = os.path.expanduser(text)  # noqa: PTH111  # Path.expanduser raises RuntimeError
+    if path.startswith("~"):
+        raise UsageError(f"cannot expand {text!r}: there is no such home directory")
+    return Path(path)
+
+
+def user_directory(
+    kind: Literal["data", "config"], remedy: str, environment: Mapping[str, str] = os.environ
+) -> Path:
+    """Return Relay's directory below the user's data or configuration directory.
+
+    Args:
+        kind: which.
+        remedy: what to give instead where there is none, for the error.
+        environment: the process's own.
+
+    Raises:
+        UsageError: there is no home directory, or XDG_DATA_HOME or XDG_CONFIG_HOME is not absolute.
+    """
+    if sys.platform != "win32":
+        variable = _VARIABLES[kind]
+        if given := environment.get(variable, "").strip():
+            if not Path(given).is_absolute():
+                raise UsageError(f"{variable}: expected an absolute path, not {given!r}")
+        # Without a home directory the tilde stays; an empty one would make it the root directory.
+        elif environment.get("HOME") == "" or not Path(os.path.expanduser("~")).is_absolute():  # noqa: PTH111
+            raise UsageError(f"there is no home directory: set HOME, or {remedy}")
+    # Here, not above: most people name what they mean, and need no home directory for it.
+    from platformdirs import user_config_path, user_data_path
+
+    return (user_data_path if kind == "data" else user_config_path)("relay", appauthor=False)

@@ -1,0 +1,72 @@
+"""Ctrl-Z at a raw terminal: hand it back to the shell, stop, and take it again.
+
+The terminal sends no signal while keys are read raw, so the key is ours to handle; ``kill -TSTP``
+comes the same way. After a ``kill -STOP`` there was no chance to hand anything back, and the shell
+has set its own modes meanwhile: they are set again when the program continues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from prompt_toolkit.application import Application, get_app_or_none
+
+
+class JobControl:
+    """Stops and continues this process, whose terminal may show a prompt."""
+
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handle the signals of job control on the running loop; none on Windows."""
+        if sys.platform == "win32":
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTSTP, self.suspend)
+        loop.add_signal_handler(signal.SIGCONT, self._continued)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGTSTP)
+            loop.remove_signal_handler(signal.SIGCONT)
+
+    def suspend(self) -> None:
+        """Stop until somebody continues us; return with the prompt drawn again soon."""
+        if sys.platform == "win32":
+            return
+        app = get_app_or_none()
+        if app is None:  # between two prompts: the terminal is as the shell left it
+            self._stop()
+            return
+        app.renderer.erase()
+        with app.input.detach(), app.input.cooked_mode():
+            self._stop()
+        _draw(app)
+
+    def _stop(self) -> None:
+        if sys.platform == "win32":
+            return
+        loop = asyncio.get_running_loop()
+        # By default the first one stops a process; the second one is no news when we did it.
+        loop.remove_signal_handler(signal.SIGTSTP)
+        loop.remove_signal_handler(signal.SIGCONT)
+        os.kill(0, signal.SIGTSTP)  # the whole job: others may stand in the same pipeline
+        loop.add_signal_handler(signal.SIGTSTP, self.suspend)
+        loop.add_signal_handler(signal.SIGCONT, self._continued)
+
+    def _continued(self) -> None:
+        """Take the terminal again after a stop that we could not prepare."""
+        if (app := get_app_or_none()) is not None:
+            app.input.raw_mode().__enter__()  # it is left when the prompt ends
+            _draw(app)
+
+
+def _draw(app: Application[Any]) -> None:
+    app.renderer.reset()  # the cursor is wherever the shell left it
+    app.invalidate()

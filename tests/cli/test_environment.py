@@ -1,0 +1,268 @@
+"""The commands in environments that are poorer or odder than a login shell's."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import DEADLINE_S, ROOT, Relay, relay_command, run_relay
+from tests.support.tails import Tail
+
+NO_PASSWD = """
+import os, pwd
+def missing(*_):
+    raise KeyError("getpwuid(): uid not found: 12345")
+pwd.getpwuid = pwd.getpwnam = missing
+"""
+WITHOUT_A_HOME = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "RELAY_KNOWN_SERVERS")
+
+
+@pytest.fixture
+def homeless(tmp_path: Path) -> dict[str, str]:
+    """The environment of a user id that the system knows nothing of, as containers run programs."""
+    (tmp_path / "sitecustomize.py").write_text(NO_PASSWD)
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in WITHOUT_A_HOME and not name.startswith("XDG_")
+    }
+    return inherited | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+
+
+def run(
+    env: dict[str, str], *args: str | Path, text: str = "", cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in exactly this environment."""
+    return subprocess.run(
+        relay_command(*args),
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=env,
+        cwd=cwd or ROOT,
+        start_new_session=True,
+    )
+
+
+def test_what_needs_no_home_works_without_one(
+    relay: Relay, room: str, homeless: dict[str, str], tmp_path: Path
+) -> None:
+    """Names are made up, and directories that are given make those of a user unneeded."""
+    place = f"127.0.0.1:{relay.port}"
+    known = ("--known-servers", tmp_path / "known")
+    for command in (
+        ("send", relay.address, room, "one"),
+        ("send", place, room, "two", *known, "--accept-new"),
+        ("chat", relay.address, room),
+        ("chat", place, room, *known),
+        ("serve", "--data", tmp_path / "data", "--check-config"),
+        ("serve", "--data", tmp_path / "data", "--print-config"),
+        ("serve", "--help"),
+    ):
+        done = run(homeless, *command)
+        assert done.returncode == 0, (command, done.stderr)
+        assert "Traceback" not in done.stderr
+    tail = [*relay_command("tail", relay.address, room, "--since", "0")]
+    with subprocess.Popen(tail, stdout=subprocess.PIPE, env=homeless, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().endswith(b"| one\n")
+        process.terminate()
+
+
+@pytest.mark.parametrize(
+    ("command", "remedy"),
+    [
+        (("send", "127.0.0.1:1", "lobby", "x"), "RELAY_KNOWN_SERVERS"),
+        (("chat", "127.0.0.1:1"), "RELAY_KNOWN_SERVERS"),
+        (("tail", "127.0.0.1:1", "lobby"), "RELAY_KNOWN_SERVERS"),
+        (("serve", "--check-config"), "--data"),
+    ],
+)
+@pytest.mark.parametrize("home", [None, ""])
+def test_what_needs_a_home_names_what_to_give(
+    homeless: dict[str, str],
+    tmp_path: Path,
+    command: tuple[str, ...],
+    remedy: str,
+    home: str | None,
+) -> None:
+    """One line; no directory called ``~``, and none in the root directory."""
+    env = homeless if home is None else homeless | {"HOME": home}
+    done = run(env, *command, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == f"relay: there is no home directory: set HOME, or {_(remedy)}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["sitecustomize.py"]
+
+
+def _(remedy: str) -> str:
+    return "give --data" if remedy == "--data" else f"name a file with {remedy}"
+
+
+@pytest.mark.parametrize(
+    ("args", "env"),
+    [
+        (("--known-servers", ""), {}),
+        (("--known-servers", " "), {}),
+        (("--known-servers", "~nobody-of-this-name/k"), {}),
+        ((), {"XDG_CONFIG_HOME": "relative"}),
+        ((), {"XDG_CONFIG_HOME": "~/.config"}),
+        ((), {"RELAY_KNOWN_SERVERS": "~nobody-of-this-name/k"}),
+    ],
+)
+def test_no_path_is_invented(args: tuple[str, ...], env: dict[str, str], tmp_path: Path) -> None:
+    """Neither from an empty option, nor from a tilde, nor from a relative XDG directory."""
+    inherited = {name: value for name, value in os.environ.items() if name != "RELAY_KNOWN_SERVERS"}
+    inherited |= {"PYTHONPATH": str(ROOT)}
+    done = run(inherited | env, "send", "127.0.0.1:1", "lobby", "x", *args, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("relay: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tilde_is_the_home_directory(relay: Relay, tmp_path: Path) -> None:
+    """In options and in the environment, where no shell has expanded it."""
+    place = f"127.0.0.1:{relay.port}"
+    home = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = run(home, "send", place, "tilde", "x", "--known-servers=~/a", "--accept-new")
+    assert done.returncode == 0, done.stderr
+    env = home | {"RELAY_KNOWN_SERVERS": "~/b"}
+    assert run(env, "send", place, "tilde", "x", "--accept-new").returncode == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
+
+
+@pytest.mark.parametrize("name", ["RELAY_KNOWN_SERVERS", "XDG_CONFIG_HOME"])
+def test_an_empty_variable_is_none(relay: Relay, tmp_path: Path, name: str) -> None:
+    """The file is where it is without the variable."""
+    env = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    env.pop("XDG_CONFIG_HOME", None)
+    env.pop("RELAY_KNOWN_SERVERS", None)
+    place = f"127.0.0.1:{relay.port}"
+    done = run(env | {name: ""}, "send", place, "empty", "x", "--accept-new")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / ".config" / "relay" / "known_servers").exists()
+
+
+def nonblocking_pipe() -> tuple[int, int]:
+    """A small pipe of which both ends are non-blocking, as some parents leave it."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    for fd in (reading, writing):
+        os.set_blocking(fd, False)
+    return reading, writing
+
+
+@pytest.mark.parametrize("command", ["send", "chat"])
+def test_input_from_a_nonblocking_pipe(relay: Relay, room: str, command: str) -> None:
+    """Reading waits: nothing is lost, whenever it comes."""
+    reading, writing = nonblocking_pipe()
+    with subprocess.Popen(
+        relay_command(command, relay.address, room),
+        stdin=reading,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        os.close(reading)
+        with Tail(relay.address, room, "--since", "0") as tail:
+            for number in range(3):  # each comes when the one before was read and stored
+                os.write(writing, f"line {number}\n".encode())
+                tail.has(number + 1)
+            os.close(writing)
+            assert process.stderr is not None
+            assert b"Resource temporarily" not in process.stderr.read()
+            assert process.wait(DEADLINE_S) == 0
+            assert tail.bodies == ["line 0", "line 1", "line 2"]
+
+
+def read_slowly(fd: int, chunk: int = 1000) -> bytes:
+    """Everything that comes from a non-blocking pipe, a little at a time."""
+    data = b""
+    while True:
+        select.select([fd], [], [], DEADLINE_S)
+        piece = os.read(fd, chunk)
+        if not piece:
+            return data
+        data += piece
+
+
+def test_output_to_a_nonblocking_pipe(relay: Relay, room: str) -> None:
+    """Writing waits for the reader: messages, help and errors come whole."""
+    text = "".join(f"{number} {'x' * 500}\n" for number in range(200))
+    assert run_relay("send", relay.address, room, text=text).returncode == 0
+    reading, writing = nonblocking_pipe()
+    with subprocess.Popen(
+        relay_command("tail", relay.address, room, "-n", "200"),
+        stdout=writing,
+        stderr=writing,
+    ) as process:
+        os.close(writing)
+        data = b""
+        while data.count(b"\n") < 200:
+            select.select([reading], [], [], DEADLINE_S)
+            data += os.read(reading, 1000)
+        process.terminate()
+        data += read_slowly(reading)
+        os.close(reading)
+    assert [line.split(b"| ")[1] for line in data.splitlines()] == text.encode().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("stream", "arguments"),
+    [
+        ("stdout", ["serve", "--print-config", "--data", f"/{'x' * 100_000}"]),
+        ("stderr", ["tail", "127.0.0.1", "x" * 100_000]),
+    ],
+    ids=["stdout", "stderr"],
+)
+def test_what_is_printed_fits_through_a_nonblocking_pipe(stream: str, arguments: list[str]) -> None:
+    """Not only a room's messages: far more than the pipe holds, in one piece."""
+    reading, writing = nonblocking_pipe()
+    with subprocess.Popen(
+        relay_command(*arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=writing if stream == "stdout" else subprocess.DEVNULL,
+        stderr=writing if stream == "stderr" else subprocess.DEVNULL,
+    ) as process:
+        os.close(writing)
+        data = read_slowly(reading)
+        os.close(reading)
+        assert process.wait(DEADLINE_S) == (0 if stream == "stdout" else 2)
+    assert b"x" * 100_000 in data
+    assert b"Traceback" not in data
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["serve", "--print-config"]])
+def test_a_full_disk_under_the_output(arguments: list[str]) -> None:
+    """One line, and not status 0."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            relay_command(*arguments),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "relay: No space left on device\n")
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_an_error_with_nobody_to_tell(closed: str) -> None:
+    """The exit code tells all the same."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        relay_command("tail", "not an address", "lobby"),
+        stdout=writing if closed == "stdout" else subprocess.DEVNULL,
+        stderr=writing if closed == "stderr" else subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert done.returncode == 2

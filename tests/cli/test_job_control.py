@@ -1,0 +1,85 @@
+"""Ctrl-Z in a chat under a real shell: stopped, the terminal is the shell's; ``fg`` resumes it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.support.cluster import Relay, relay_command, wait_until
+from tests.support.tails import Tail
+from tests.support.terminals import Terminal
+
+
+@pytest.fixture
+def shell() -> Iterator[Terminal]:
+    """An interactive shell with job control."""
+    command = ["bash", "--norc", "--noprofile", "-i"]
+    with Terminal(program=command, env={"PS1": "sh$ ", "HISTFILE": ""}) as terminal:
+        terminal.shows("sh$ ")
+        yield terminal
+        for child in psutil.Process(terminal.process.pid).children(recursive=True):
+            child.kill()
+
+
+def chat(shell: Terminal, relay: Relay, room: str) -> int:
+    """Start a chat in the shell; return its process id."""
+    command = relay_command("chat", relay.address, room, "--name", "anna")
+    shell.press(shlex.join(command) + "\r")
+    shell.shows(f"{room}>")
+    [pid] = [child.pid for child in psutil.Process(shell.process.pid).children()]
+    return pid
+
+
+def is_stopped(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+
+
+@pytest.mark.parametrize("how", ["key", "TSTP", "STOP"])
+def test_stopped_and_continued(relay: Relay, room: str, shell: Terminal, how: str) -> None:
+    """By the key, or by somebody else's signal, even one that nothing can prepare for."""
+    pid = chat(shell, relay, room)
+    shell.press("half")
+    shell.shows("half")
+    if how == "key":
+        shell.press("\x1a")
+    else:
+        os.kill(pid, getattr(signal, f"SIG{how}"))
+    wait_until(lambda: is_stopped(pid), "the chat stops")
+    # The shell reads lines again, and the terminal echoes and answers Ctrl-C.
+    shell.press("echo in-the-$((1 + 1))nd-shell\r")
+    shell.shows("in-the-2nd-shell")
+    before = len(shell.text)
+    shell.press("fg\r")
+    wait_until(lambda: not is_stopped(pid), "the chat continues")
+    wait_until(lambda: f"{room}>half" in plain(shell.text[before:]), "the draft is drawn again")
+    shell.press(" a line\r")
+    with Tail(relay.address, room, "--since", "0") as tail:
+        assert tail.has(1) == ["half a line"]
+    before = len(shell.text)
+    shell.press("\x04")
+    wait_until(lambda: "sh$ " in shell.text[before:], "the shell is back")
+    assert "Traceback" not in shell.text
+
+
+def test_twice(relay: Relay, room: str, shell: Terminal) -> None:
+    """The second time works as the first."""
+    pid = chat(shell, relay, room)
+    for number in range(2):
+        shell.press("\x1a")
+        wait_until(lambda: is_stopped(pid), "the chat stops")
+        shell.press("fg\r")
+        wait_until(lambda: not is_stopped(pid), "the chat continues")
+        shell.press(f"line {number}\r")
+        mark = f"anna|line{number}"
+        wait_until(lambda mark=mark: mark in plain(shell.text), mark)  # type: ignore[misc]
+
+
+def plain(text: str) -> str:
+    """Return text without control sequences and blanks: either may stand between words."""
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]| ", "", text)

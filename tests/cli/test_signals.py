@@ -1,0 +1,56 @@
+"""Commands die of the signals that end them: a script around them ends, too."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import DEADLINE_S, Relay, relay_command, wait_until
+from tests.support.terminals import Terminal
+
+
+@pytest.mark.parametrize("command", ["tail", "send", "chat"])
+def test_a_script_ends_at_control_c(relay: Relay, room: str, tmp_path: Path, command: str) -> None:
+    """A loop of a shell at a terminal: Ctrl-C ends the loop, not only one round of it."""
+    after = tmp_path / "after"
+    line = shlex.join(relay_command(command, relay.address, room))
+    if command == "chat":
+        line += " | cat"  # not at a prompt, where it is a key
+    loop = f"while true; do echo begin; {line}; echo status $? >> {after}; done"
+    with Terminal(program=["bash", "-c", loop]) as shell:
+        shell.shows("begin")
+        wait_until(lambda: _connections(relay) >= 1, "connected")
+        shell.press("\x03")
+        assert shell.ends() == -signal.SIGINT
+    assert not after.exists()
+    assert "Traceback" not in shell.text
+
+
+def _connections(relay: Relay) -> int:
+    return sum(map(len, relay.peers_by_worker().values()))
+
+
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        ("send", signal.SIGINT), ("send", signal.SIGTERM), ("chat", signal.SIGINT),
+        ("chat", signal.SIGTERM), ("tail", signal.SIGINT),
+    ],
+)  # fmt: skip
+def test_killed_by_it(relay: Relay, room: str, command: str, number: signal.Signals) -> None:
+    """As ``sleep`` is, and quietly: nothing was left undone."""
+    with subprocess.Popen(
+        relay_command(command, relay.address, room),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        wait_until(lambda: _connections(relay) >= 1, "connected")
+        process.send_signal(number)
+        assert process.wait(DEADLINE_S) == -number
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()

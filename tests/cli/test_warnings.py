@@ -1,0 +1,81 @@
+"""``python -X dev -W error``: no command leaves anything open, or uses what will be gone."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import DEADLINE_S, Relay, relay_command
+from tests.support.terminals import Terminal
+
+
+def strict(*args: str | Path) -> list[str]:
+    """The command line under Python's development mode, with warnings as errors."""
+    python, *rest = relay_command(*args)
+    return [python, "-X", "dev", "-W", "error", *rest]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "code"),
+    [
+        (["--help"], "", 0),
+        (["serve", "--check-config", "--data", "DATA"], "", 0),
+        (["send", "ADDRESS", "strict"], "one\ntwo\n", 0),
+        (["send", "127.0.0.1:1", "strict", "x", "--timeout", "0.2"], "", 1),
+        (["tail", "127.0.0.1:1", "strict"], "", 1),
+        (["tail", "PLACE", "strict", "--known-servers", "DATA/known"], "", 2),
+    ],
+    ids=["help", "serve", "send", "gave-up", "refused", "unknown-key"],
+)
+def test_to_its_end(
+    relay: Relay, tmp_path: Path, arguments: list[str], text: str, code: int
+) -> None:
+    places = {"ADDRESS": relay.address, "PLACE": f"127.0.0.1:{relay.port}", "DATA": str(tmp_path)}
+    for place, value in places.items():
+        arguments = [argument.replace(place, value) for argument in arguments]
+    done = subprocess.run(
+        strict(*arguments),
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        start_new_session=True,
+    )
+    assert done.returncode == code
+    assert _clean(done.stderr)
+    assert (done.stderr == "") is (code == 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_tail_when_it_is_stopped(relay: Relay, room: str, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        strict("tail", relay.address, room, "--since", "0"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        subprocess.run(strict("send", relay.address, room, "x"), check=True, timeout=60)
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.send_signal(number)
+        _, told = process.communicate(timeout=DEADLINE_S)
+    assert told == ""
+
+
+@pytest.mark.parametrize("keys", ["\x04", "\x03"])
+def test_chat_at_a_terminal(relay: Relay, room: str, keys: str) -> None:
+    with Terminal(program=strict("chat", relay.address, room, "--name", "anna")) as anna:
+        anna.shows(f"{room}>")
+        anna.press("hello\r")
+        anna.shows("anna| ")
+        anna.press(keys)
+        anna.ends()
+    assert _clean(anna.text)
+
+
+def _clean(text: str) -> bool:
+    return not any(word in text for word in ("Warning", "Traceback", "ignored in", "took "))
