@@ -292,7 +292,7 @@ class ClientState:
     def identity(self) -> Identity:
         """This instance, with the counters as they stand now."""
         given = self._options.identity
-        return Identity(given.secret, given.producer, self._traffic.sends.counters())
+        return Identity(given.secret, self._traffic.sends.counters())
 
     @property
     def unacknowledged(self) -> int:
@@ -408,9 +408,7 @@ class ClientState:
 
     def _log_in(self, now: float) -> None:
         options, identity = self._options, self._options.identity
-        hello = Hello(
-            options.name, identity.secret, identity.producer, options.display, options.agent
-        )
+        hello = Hello(options.name, identity.secret, options.display, options.agent)
         self._hello = [pack(hello)]
         self._login_deadline = now + LOGIN_S
 

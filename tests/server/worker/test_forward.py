@@ -4,7 +4,6 @@ bus cannot deadlock"): in order, once, acknowledged, bounded.
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
 import pytest
@@ -137,13 +136,10 @@ async def test_the_window_of_one_connection(cluster: Cluster) -> None:
 
 async def test_repeats_and_skips_over_workers(cluster: Cluster) -> None:
     """The id decides, whichever worker a send comes through."""
-    producer = secrets.token_bytes(8)
-    first = await TestClient.login(cluster.home(LOG), "alice", producer=producer)
+    first = await TestClient.login(cluster.home(LOG), "alice")
     first.send(LOG, 1, 3)
     ack = await first.acked(LOG, 3)
-    second = await TestClient.login(
-        cluster.other(LOG), "alice", producer=producer, secret=first.secret
-    )
+    second = await TestClient.login(cluster.other(LOG), "alice", secret=first.secret)
     second.send(LOG, 1, 4)
     assert (await second.acked(LOG, 3))[2:] == ack[2:]
     assert (await second.acked(LOG, 4)).seq == 4
