@@ -45,5 +45,5 @@ class Face:
 
     @property
     def statistics(self) -> dict[str, int]:
-        """Counts since the start: logins, resent, repeats, rejoins."""
+        """Counts since the start: logins, resent, repeats, rejoins, asides (``ClientState``)."""
         return self._state.statistics
