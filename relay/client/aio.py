@@ -168,11 +168,10 @@ class Client(Face):
         self._check_started()
         state = self._state
         while True:
-            paused = state.reading_paused
             event = state.take()
+            if state.flush_due:
+                self._pump.settle()
             if event is not None:
-                if paused and not state.reading_paused:
-                    self._pump.flush()
                 return event
             if state.state is State.CLOSED:
                 if state.error is not None:

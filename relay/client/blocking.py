@@ -216,18 +216,19 @@ class BlockingClient(Face):
         state = self._state
         if not state.has_event:
             self._wait(lambda: state.has_event, timeout)
-        paused = state.reading_paused
         event = state.take()
+        if state.flush_due:
+            self._settle()
         if event is None and state.error is not None:
             raise state.error
-        if paused and not state.reading_paused:
-            self._settle()
         return event
 
     def pump(self, timeout: float = 0.0) -> None:
         """Read once, for at most ``timeout`` seconds: keeps the connection and takes in answers."""
         self._check_started()
-        self._take_turn(self._clock() + arguments.seconds("timeout", timeout))
+        timeout = arguments.seconds("timeout", timeout)
+        self._settle()  # what was posted leaves before the wait, not after it
+        self._take_turn(self._clock() + timeout)
 
     def join(
         self, log: str, last: int = 0, *, since: int | None = None, cursor: Cursor | None = None

@@ -54,7 +54,7 @@ class Face:
 
     @property
     def statistics(self) -> dict[str, int]:
-        """Counts since the start: logins, resent, repeats, rejoins."""
+        """Counts since the start: logins, resent, repeats, rejoins, asides (``ClientState``)."""
         return self._state.statistics
 
 

@@ -1,10 +1,10 @@
 """A client without I/O: everything that it decides, over a ``wire.Connection``.
 
 A *face* (``aio``, ``blocking``) owns a socket and a clock. It dials when ``state`` is CONNECTING,
-feeds ``receive_data``, writes ``data_to_send`` after every call, keeps one timer for
-``next_deadline``, and hands ``take`` and ``answers`` to the program. Everything else is decided
-here: login, key pinning, joins and cursors, unacknowledged sends, requests, back-off. So the same
-code runs in every face, and in tests without a socket.
+feeds ``receive_data``, writes ``data_to_send`` after every call (after ``take``, when it makes
+``flush_due`` true), keeps one timer for ``next_deadline``, and hands ``take`` and ``answers`` to
+the program. Everything else is decided here: login, key pinning, joins and cursors, unacknowledged
+sends, requests, back-off. So the same code runs in every face, and in tests without a socket.
 
 The life of a client::
 
@@ -145,6 +145,7 @@ class ClientState:
 
     def data_to_send(self, now: float) -> bytes:
         """Return the bytes to write now; call it after everything else."""
+        self._traffic.flush_due = False
         connection = self._connection
         if connection is None:
             return b""
@@ -269,10 +270,16 @@ class ClientState:
 
     # --- the program -----------------------------------------------------------------------------
     def take(self) -> Event | None:
-        """Return the next event, or None; the cursor of its log moves with it."""
-        event = self._traffic.inbox.take()
-        self._traffic.caught_up()
-        return event
+        """Return the next event, or None; the cursor of its log moves with it.
+
+        It may make room for more: a face looks at ``flush_due`` after it.
+        """
+        return self._traffic.take()
+
+    @property
+    def flush_due(self) -> bool:
+        """True when taking events has made room: write ``data_to_send`` now, and read again."""
+        return self._traffic.flush_due
 
     @property
     def has_event(self) -> bool:
@@ -301,14 +308,18 @@ class ClientState:
 
     @property
     def statistics(self) -> dict[str, int]:
-        """Counts since the start: logins, resent messages, repeated entries that were dropped, and
-        times that a log was joined again because entries were missing (a fault of the server).
+        """Counts since the start: logins, resent messages, repeated entries that were dropped.
+
+        ``rejoins``: times that a log was joined again because entries were missing (a fault of the
+        server). ``asides``: times that all logs were left until the program had taken its events,
+        because it awaited an answer with more of them waiting than the client holds.
         """
         return {
             "logins": self.logins,
             "resent": self._traffic.sends.resent,
             "repeats": self._traffic.follows.repeats,
             "rejoins": self._traffic.rejoins,
+            "asides": self._traffic.asides,
         }
 
     def has_room(self, body_bytes: int) -> bool:

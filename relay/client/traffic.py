@@ -16,6 +16,7 @@ from relay.client import arguments
 from relay.client.errors import ClientError, MessageTooLong, refused
 from relay.client.events import (
     Behind,
+    Event,
     Gap,
     HistoryPage,
     Joined,
@@ -54,7 +55,13 @@ class Traffic:
         self.broken = ""
         """Why the connection must be given up; empty: it need not."""
         self._aside = False
-        """True: logs are not followed just now, until the application has caught up."""
+        """True: logs are not followed just now, until the application has caught up. Only while the
+        inbox is full."""
+        self.flush_due = False
+        """True when room in the inbox lets the client read on, or join again: nothing has come from
+        the socket, so nothing else would make a face write or read. Reset by ``data_to_send``."""
+        self.asides = 0
+        """Times that logs were left because the inbox was full, for statistics."""
         self.rejoins = 0
         """Times that something was missing in a log, for statistics."""
         self._body_bytes_max = limits.BODY_BYTES_MAX
@@ -88,7 +95,7 @@ class Traffic:
 
     def outgoing(self) -> Iterator[bytes]:
         """Yield the packed envelopes that may leave now."""
-        if self.inbox.full and self.awaited:
+        if self.inbox.full and (self._aside or self.awaited):
             self._step_aside()
         for envelope in self.requests.drain():
             yield wire.pack(envelope)
@@ -129,17 +136,30 @@ class Traffic:
         """Leave the logs while the inbox is full, so that awaited answers can still be read.
 
         Without it a program that sends and does not take its events would wait for ever: the
-        acknowledgement is behind entries that nobody takes.
+        acknowledgement is behind entries that nobody takes. Also when no log is joined at this
+        moment: the answer to a join is awaited then, and must be read. A log that is joined
+        meanwhile (for a WHO) is left again, or its entries would come without a bound.
         """
+        if not self._aside:
+            self._aside = True
+            self.asides += 1
         for following in self.follows.known():
             if following.joined:
-                self._aside = True
                 following.joined = following.live = False
                 self._ask_leave(following)
 
-    def caught_up(self) -> None:
-        """The application has taken events: follow the logs again once there is room."""
-        if self._aside and not self.inbox.full:
+    def take(self) -> Event | None:
+        """Return the next event, or None."""
+        was_full = self.inbox.full
+        event = self.inbox.take()
+        if was_full and not self.inbox.full:
+            self._caught_up()
+        return event
+
+    def _caught_up(self) -> None:
+        """The inbox has room again: read on, and follow the logs again."""
+        self.flush_due = True
+        if self._aside:
             self._aside = False
             for following in self.follows.known():
                 if not following.joined:
@@ -179,13 +199,14 @@ class Traffic:
         self.requests.ask(Request(log, following.join, token))
 
     def cancel_join(self, log: str, token: object, *, online: bool) -> None:
-        """Undo a join that has no answer yet."""
+        """Undo a join that nobody waits for any more, whether its answer has come or not."""
         log = canonical(log)
         if self.follows.remove(log) is None:
             return
         self.inbox.unfollow(log)
         self.requests.forget_own(log)
-        if self.requests.drop(token) and online:  # it may be on its way
+        self.requests.drop(token)
+        if online:  # the join may be on its way, or done
             self.requests.ask(Request(log, lambda number: wire.Leave(number, log), None))
 
     def leave(self, log: str, token: object, *, online: bool) -> Cursor | None:
@@ -193,7 +214,10 @@ class Traffic:
         log = canonical(log)
         if self.follows.remove(log) is None:
             raise refused(ErrorCode.NOT_A_MEMBER)
+        was_full = self.inbox.full
         cursor = self.inbox.unfollow(log)
+        if was_full and not self.inbox.full:
+            self._caught_up()
         self.requests.forget_own(log)
         if online:
             self.requests.ask(Request(log, lambda number: wire.Leave(number, log), token, True))

@@ -147,9 +147,11 @@ class Link:
         return found  # type: ignore[return-value]
 
     def taken(self) -> list[Event]:
-        """Take every event."""
+        """Take every event, as a face does: it writes only when ``flush_due`` tells it to."""
         events = []
         while (event := self.state.take()) is not None:
+            if self.state.flush_due:
+                self.run()
             events.append(event)
         return events
 

@@ -324,7 +324,7 @@ def head(length: int, widths: dict[int, int]) -> bytes:
     return bytes((widths[width],)) + length.to_bytes(width, "big")
 
 
-def check_producers(vector: Any) -> None:
+def check_producers(vector: Vector) -> None:
     """Section 6.3."""
     for one in vector["producers"]:
         name = one["name"].encode("ascii")

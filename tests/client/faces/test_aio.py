@@ -15,6 +15,7 @@ from relay.client.errors import ClientClosed, UnknownServerKey
 from relay.client.events import Message, State
 from relay.client.known_servers import KnownServers
 from relay.client.trust import KeyPolicy
+from tests.client.faces.adapters import WAIT_S
 from tests.support.cluster import Relay, until
 
 
@@ -114,6 +115,17 @@ async def test_a_cancelled_connect_leaves_nothing(relay: Relay, tmp_path: Path) 
             await client.connect()
     await client.close()
     assert [task for task in asyncio.all_tasks() if task.get_name() == "relay client"] == []
+
+
+async def test_leaving_without_a_connection_needs_no_server(relay: Relay) -> None:
+    """The answer is known at once: no event on a socket hands it out."""
+    client = Client(relay.address)
+    joining = asyncio.create_task(client.join("offline"))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(WAIT_S):
+        assert await client.leave("offline") is None
+    joining.cancel()
+    await client.close()
 
 
 async def _drain(client: Client) -> None:

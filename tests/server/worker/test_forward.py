@@ -250,7 +250,8 @@ async def test_ends_in_the_middle_leave_no_traceback(
         client.hello("not a name")
         client.transport.write(client.close_record())
         await client.ended()
-    assert [record.message for record in caplog.records] == []
+    # A busy machine may make a turn long; that is not what the clients wrote.
+    assert {record.message for record in caplog.records} <= {"long_turn"}
 
 
 async def test_an_operation_after_an_error_has_no_effect(single: Cluster) -> None:

@@ -32,9 +32,6 @@ class NameClaim:
         self.reply: Reply[bool] = Reply()
         """Whether the name is granted."""
 
-    def __repr__(self) -> str:
-        return f"NameClaim({self.tag}, {self.name!r})"
-
 
 class Claims:
     """Claims by tag. A name has its home where its inbox would be."""
