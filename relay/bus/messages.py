@@ -1,4 +1,4 @@
-"""What workers say to each other: messages, their table, and their framing. No I/O here.
+"""What workers send each other: messages, their table, and their framing. No I/O here.
 
 Two roles meet on a link. The *home* of a log orders, commits and publishes it; a *member* worker
 has clients that follow it or send to it. Every worker is both. A message is ``length u32`` and a
@@ -62,15 +62,15 @@ class Introduction(NamedTuple):
 
 
 class Announced(NamedTuple):
-    """All that this worker held of the other's partitions when the link came up has been said."""
+    """All that this worker held of the other's partitions when the link came up has been sent."""
 
     generation: int
 
 
 class Attach(NamedTuple):
-    """Member: forget what I said of this partition; I say it all anew behind this.
+    """Member: forget what this worker has sent about a partition; all of it follows anew.
 
-    A home hears nothing of a partition from a worker before this, nor after NOT_HOME until the
+    A home takes nothing of a partition from a worker before this, nor after NOT_HOME until the
     next one: what was under way meanwhile would come out of order.
     """
 
@@ -216,7 +216,7 @@ class Members(NamedTuple):
 
 
 class NotHome(NamedTuple):
-    """Home: this partition is not mine (yet, or any more). Look again, and say it all again."""
+    """Home: this partition is not mine (yet, or any more). Look again, and attach again."""
 
     partition: int
 

@@ -83,7 +83,7 @@ class Claims:
         if not message.granted:
             del self._claims[message.tag]
             if claim.granted or message.replaced:
-                # Another instance was heard first after a home's death; or this is a ghost.
+                # Another instance came first after a home's death; or this is a ghost.
                 claim.on_replaced()
             else:
                 claim.reply.resolve(False)
