@@ -60,7 +60,7 @@ class LinkOwner(Protocol):
         """A message came."""
 
     def heads_due(self, link: Link) -> None:
-        """The link has room again after it dropped publishes: send the heads of ``link.dropped``."""
+        """The link has room again after it dropped publishes: send heads of ``link.dropped``."""
 
 
 class Link(asyncio.Protocol):

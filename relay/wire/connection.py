@@ -51,6 +51,7 @@ TICKET_HEAD_BYTES: Final = 12
 KEEPALIVE: Final = b"keepalive"
 CLOSE_DRAIN_BYTES_MAX: Final = 16 * 1024 * 1024
 """What is read and dropped after our own close: more than kernels hold for one connection."""
+APP: Final = int(RecordType.APP)
 NOT_RELAY: Final = "this is not a Relay server"
 _STRANGERS: Final = (
     (b"HTTP/", "HTTP"),
@@ -199,40 +200,41 @@ class Connection:
     # --- input --------------------------------------------------------------------------------
     def receive_data(self, data: bytes, now: float) -> None:
         """Take bytes from the peer and process all of them. Never raises for what they are."""
+        if not self.finished:
+            self._check_process()
         self.feed(data)
         while self.receive_next(now):
             pass
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the peer, for an owner that bounds how many frames it processes."""
-        if self.finished:
-            return
-        self._check_process()
-        if self.phase is Phase.CLOSING or self.phase is Phase.DRAINING:
+        phase = self.phase
+        if phase is Phase.CLOSING or phase is Phase.DRAINING:
             self._drained += len(data)
             if self._drained > CLOSE_DRAIN_BYTES_MAX:
                 self._end_of_closing("the peer sends on and on after our close")
-                return
-            if self.phase is Phase.DRAINING:
-                return
-        self._reader.feed(data)
+        if self.phase is not Phase.CLOSED and self.phase is not Phase.DRAINING:
+            self._reader.feed_bytes(data)
 
     def receive_next(self, now: float) -> bool:
         """Process the next frame that was fed. Never raises for what it is.
 
         Returns:
-            False when there is no whole frame, or nothing that comes is processed any more.
+            False when there is no whole frame, or nothing that comes is processed any more: then
+            nothing has happened either.
         """
-        if self.finished or self.phase is Phase.DRAINING:
-            return False
         reader = self._reader
+        if not reader.pending:
+            return False
+        if self._generation != fork.generation:
+            raise ForkedConnection
         try:
-            if not reader.allowed and reader.pending:
+            if not reader.allowed:
                 raise RemoteProtocolError("bytes out of turn")
-            found = reader.next()
-            if found is None:
+            whole = reader.next_frame()
+            if whole is None:
                 return False
-            self._receive_frame(found[1], now)
+            self._receive_frame(whole, now)
         except AuthenticationFailed as error:
             self._finish(None, detail=str(error))
         except RemoteProtocolError as error:
@@ -240,7 +242,7 @@ class Connection:
                 self._finish(None, detail=_stranger(reader.head()), stranger=True)
             else:
                 self.violated(error, now)
-        return not self.finished
+        return True
 
     def violated(self, error: RemoteProtocolError, now: float) -> None:
         """The peer broke the protocol, here or in what the owner found in a record: the end.
@@ -313,10 +315,15 @@ class Connection:
         if self.phase is not Phase.OPEN:
             raise LocalProtocolError(f"seal in phase {self.phase.name}")
         cipher = self._send
-        if self._out or cipher.update_due(now):
+        if (
+            self._out
+            or cipher.sequence >= cipher.records_max
+            or cipher.bytes_used >= cipher.bytes_max
+            or now >= cipher.until
+        ):
             self._put(RecordType.APP, content, now)
             return self.data_to_send()
-        return cipher.seal(RecordType.APP, content)
+        return cipher.seal(APP, content)
 
     def ping(self, payload: bytes, now: float) -> None:
         """Ask the peer for a sign of life."""
