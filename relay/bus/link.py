@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
-from relay.bus.messages import Batch, Event, Message, MessageReader, Submit, pack
+from relay.bus.messages import Batch, Event, Message, MessageReader, pack, pack_submit
 from relay.chat.entries import Submission
 from relay.errors import RemoteProtocolError
 
@@ -150,7 +150,7 @@ class Link(asyncio.Protocol):
         """See ``Port``."""
         if self.lost:
             return
-        self._control.append(pack(Submit(tag, submission)))
+        self._control.append(pack_submit(tag, submission))
         self._wake(self)
 
     def publish(self, message: Batch | Event) -> None:

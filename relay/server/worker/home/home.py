@@ -148,7 +148,11 @@ class Home:
             text = "the log's home cannot keep up"
             port.send(Refused(tag, int(ErrorCode.BUSY), limits.RETRY_MS, text))
             return
-        submissions.put(Waiting(port, tag, submission))
+        if submissions.slow:
+            submissions.put(Waiting(port, tag, submission))
+        else:
+            submissions.bytes += len(submission.body)
+            submissions.fast.append(Waiting(port, tag, submission))
         self._waiting[index] = None
 
     def subscribe(self, port: Port, message: Subscribe) -> None:
