@@ -79,8 +79,8 @@ class Hall:
         stream = Stream("127.0.0.1", self.stalled)
         connection = self.connections[len(self.streams)]
         self.streams.append(stream)
-        stream.attach(_Owner(self, stream))
         outbox = self.flusher.outbox(connection, stream)
+        stream.attach(_Owner(self, stream), outbox)
         subscription = Subscription(_Subscriber(outbox), "lobby", 0)
         self.feed.add(subscription, "reader", "")
         self.feed.enter_live(subscription)
@@ -89,7 +89,7 @@ class Hall:
     def connected(self, stream: Stream) -> None:
         """Note a connection's transport and socket, for the steps that go past the stream."""
         self.transports.append(stream._transport)
-        self.sockets.append(stream._fd)
+        self.sockets.append(stream._sink.fd)
 
     # --- the steps ------------------------------------------------------------------------------
     def write(self) -> None:

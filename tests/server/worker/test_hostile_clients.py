@@ -135,7 +135,8 @@ async def test_the_reason_arrives_though_the_peer_still_writes(single: Cluster, 
     client = await TestClient.login(worker, "client")
     client.transport.pause_reading()
     if held:  # the server is not reading it when the violation is found
-        client.send_envelopes(*[Send(LOG, n, 0, "", bytes(4096)) for n in range(1, 200)])
+        for n in range(1, 200):
+            client.send_envelopes(Send(LOG, n, 0, "", bytes(4096)))
     client.transport.write(client._connection._send.seal(RecordType.TICKET, b""))
     for _ in range(40):
         client.transport.write(client.sealed(bytes(60_000)))

@@ -58,8 +58,8 @@ async def _outbox(pair: Pair, sock: socket.socket) -> tuple[Outbox, Owner, Strea
     loop = asyncio.get_running_loop()
     owner = Owner()
     stream = Stream("test", StalledConnections(loop.time, 60.0))
-    stream.attach(owner)
     outbox = Flusher(loop.time, Wakeup(loop.call_soon)).outbox(pair.server.connection, stream)
+    stream.attach(owner, outbox)
     await loop.create_connection(lambda: stream, sock=sock)
     return outbox, owner, stream
 

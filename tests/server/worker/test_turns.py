@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from relay.bus.link import Link
-from relay.wire.envelopes import Ack, EntryMessage, Join, Joined, Live, Roster
+from relay.wire.envelopes import Ack, EntryMessage, Join, Joined, Live, Roster, Send
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
 
@@ -132,7 +132,7 @@ async def test_the_end_of_a_worker_commits_by_a_turn(single: Cluster) -> None:
     client = await TestClient.login(worker, "client")
     await client.join(LOG)
     worker.parts.wakeup.bind(lambda: None)  # no turn, until the worker ends
-    client.send(LOG, 1, 50)
+    client.send_envelopes(*[Send(LOG, n, 0, "", b"x") for n in range(1, 51)])
     await until(lambda: worker.parts.forward.unanswered == 50, "the sends to arrive")
     await worker._finish_commits()
     assert not worker.parts.home.busy

@@ -26,7 +26,7 @@ class Connections:
         """Return the protocol of a connection that was accepted from this address."""
         stream = Stream(peer, self._services.stalled)
         session = Session(self._services, stream, OPERATIONS, self._lost)
-        stream.attach(session)
+        stream.attach(session, session.outbox)
         self.sessions.add(session)
         return stream
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from relay import limits
 from relay.chunking import count_fitting
 from relay.server.worker.delivery.batch import EVENT, Batch
+from relay.server.worker.delivery.stream import Sink, write_past
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.stream import Stream
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 Item = bytes | Batch
 
 
-class Outbox:
+class Outbox(Sink):
     """Bytes owed to one connection; one record and one write per loop turn as long as they fit."""
 
     __slots__ = (
@@ -43,6 +44,7 @@ class Outbox:
             answering: where it queues itself when it has answers, to be flushed before others.
             wakeup: asks for the turn that flushes.
         """
+        super().__init__()
         self._connection = connection
         self._stream = stream
         self._answering = answering
@@ -56,11 +58,6 @@ class Outbox:
         """Bytes of those that are the connection's own."""
         self.on_answers_read: Callable[[], None] | None = None
         """Called once, when the answers are within ``ANSWERS_BYTES_MAX`` again."""
-
-    @property
-    def paused(self) -> bool:
-        """True while the stream takes nothing."""
-        return self._stream.paused
 
     def put(self, content: bytes) -> None:
         """Queue bytes of this connection alone: whole envelopes. Never dropped."""
@@ -89,8 +86,8 @@ class Outbox:
 
     def flush(self, now: float) -> None:
         """Seal and write what the stream takes. Called once per turn, at its end."""
-        items, stream = self.items, self._stream
-        if not items or stream.paused:
+        items = self.items
+        if not items or self.paused:
             return
         if self.size <= limits.RECORD_CONTENT_BYTES_MAX:
             # The usual case: all of it fits one record. The hot loop of a delivery: every call and
@@ -102,17 +99,25 @@ class Outbox:
                 content = item.content if type(item) is Batch else item  # type: ignore[assignment]
             items.clear()
             self.size = self.answers = 0
-            stream.write_now(self._connection.seal(content, now))
+            record = self._connection.seal(content, now)
+            sent = write_past(self.fd, record)
+            if sent < len(record):
+                self._stream.write_rest(record[sent:])
             return
         start = 0
-        while start < len(items) and not stream.paused:
+        while start < len(items) and not self.paused:
             start, content = self._next_record(start)
-            stream.write_now(self._connection.seal(content, now))
+            self._write(self._connection.seal(content, now))
         self._keep(items[start:])
         # Answers above their bound never fit one record: they always come by here.
         if self.on_answers_read is not None and self.answers <= limits.ANSWERS_BYTES_MAX:
             called, self.on_answers_read = self.on_answers_read, None
             called()
+
+    def _write(self, record: bytes) -> None:
+        sent = write_past(self.fd, record)
+        if sent < len(record):
+            self._stream.write_rest(record[sent:])
 
     def _next_record(self, start: int) -> tuple[int, bytes]:
         """Join items from ``start`` while they fit one record; return (index after, bytes)."""

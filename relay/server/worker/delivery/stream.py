@@ -1,7 +1,8 @@
 """The one owner of a client's TCP socket: reads, writes, options, and what the kernel knows of it.
 
 Everything above sees bytes in and bytes out. Another transport for the same records (a WebSocket)
-overrides ``write`` and ``data_received``; neither session nor outbox would notice.
+lends no descriptor, and overrides ``write_rest`` and ``data_received``; neither session nor outbox
+would notice.
 """
 
 from __future__ import annotations
@@ -52,16 +53,42 @@ class Receiver(Protocol):
         """End the connection with a close code."""
 
 
+class Sink:
+    """What a stream lends to whoever writes to it a thousand times: see ``Outbox``.
+
+    The writer then needs no look at the stream, nor at its transport: in a fan-out to a thousand
+    connections their objects are in none of the processor's caches (docs/performance.md).
+    """
+
+    __slots__ = ("fd", "paused")
+
+    def __init__(self) -> None:
+        self.fd = -1
+        """The stream's socket; -1 before it is connected, and after the end."""
+        self.paused = True
+        """True while the transport holds anything, before it is connected, and after the end."""
+
+
+def write_past(fd: int, record: bytes) -> int:
+    """Write to the socket of a sink that is not ``paused``; return how much of it was taken.
+
+    What is left goes to ``Stream.write_rest`` at once. The transport holds nothing, so nothing is
+    overtaken.
+    """
+    try:
+        return os.write(fd, record)
+    except OSError:
+        return 0  # it takes nothing now; or it failed, which the transport meets and reports
+
+
 class Stream(asyncio.Protocol):
     """See the module's docstring. The protocol of one accepted connection."""
 
-    __slots__ = (
-        "_fd", "_receiver", "_stalled", "_transport", "paused",
-        "peer", "received_bytes",
-    )  # fmt: skip
+    __slots__ = ("_receiver", "_sink", "_stalled", "_transport", "peer", "received_bytes")
 
     _transport: asyncio.Transport
     _receiver: Receiver
+    _sink: Sink
 
     def __init__(self, peer: str, stalled: StalledConnections) -> None:
         """Begin unconnected; ``attach`` names the receiver before the transport is made.
@@ -72,14 +99,12 @@ class Stream(asyncio.Protocol):
         """
         self.peer = peer
         self._stalled = stalled
-        self._fd = -1
-        self.paused = True
-        """True while the transport holds anything, before it is connected, and after the end."""
         self.received_bytes = 0
 
-    def attach(self, receiver: Receiver) -> None:
-        """Name who is told of everything."""
+    def attach(self, receiver: Receiver, sink: Sink) -> None:
+        """Name who is told of everything, and whose sink to keep up to date."""
         self._receiver = receiver
+        self._sink = sink
 
     @property
     def receiver(self) -> Receiver:
@@ -93,13 +118,13 @@ class Stream(asyncio.Protocol):
         self._transport = transport
         # Paused while the transport holds anything at all: so all that readers leave lying is seen
         # by ``StalledConnections``, a reader that is behind gets no page on top of the one before,
-        # and ``write`` may go past the transport whenever it is not paused.
+        # and writes may go past the transport whenever it is not paused.
         transport.set_write_buffer_limits(high=0)
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, limits.KERNEL_NOTSENT_LOWAT_BYTES)
-        self._fd = sock.fileno()
-        self.paused = False
+        self._sink.fd = sock.fileno()
+        self._sink.paused = False
         self._receiver.connected()
 
     def data_received(self, data: bytes) -> None:
@@ -114,43 +139,37 @@ class Stream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Never touch the socket again: its number will be another connection's."""
-        self.paused = True
-        self._fd = -1
+        self._sink.paused = True
+        self._sink.fd = -1
         self._stalled.remove(self)
         self._receiver.lost()
 
     def pause_writing(self) -> None:
         """The kernel takes no more, and the transport holds the rest."""
-        self.paused = True
+        self._sink.paused = True
         self._stalled.add(self)
 
     def resume_writing(self) -> None:
         """The transport holds nothing any more."""
-        self.paused = False
+        self._sink.paused = False
         self._stalled.remove(self)
         self._receiver.writable()
 
     # --- writing ------------------------------------------------------------------------------
     def write(self, data: bytes) -> None:
         """Write, whether the kernel takes it now or not. Without effect after the end."""
-        if not self.paused:
-            self.write_now(data)
-        elif self._fd >= 0:
-            self._transport.write(data)
+        sink = self._sink
+        if sink.paused:
+            if sink.fd >= 0:
+                self._transport.write(data)
+            return
+        sent = write_past(sink.fd, data)
+        if sent < len(data):
+            self.write_rest(data[sent:])
 
-    def write_now(self, record: bytes) -> None:
-        """Write to the socket itself: for a stream that is not ``paused``.
-
-        The transport holds nothing then, so nothing is overtaken. It saves 6 % of a delivery
-        (docs/performance.md): the transport's own objects of a thousand connections are not in the
-        processor's caches.
-        """
-        try:
-            sent = os.write(self._fd, record)
-        except OSError:
-            sent = 0  # it takes nothing now; or it failed, which the transport meets and reports
-        if sent < len(record):
-            self._transport.write(record[sent:])
+    def write_rest(self, data: bytes) -> None:
+        """Have the transport write what ``write_past`` has left."""
+        self._transport.write(data)
 
     def byte_counts(self) -> tuple[int, int]:
         """Return how many bytes were received and sent, by the kernel's count (TCP_INFO)."""
