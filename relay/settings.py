@@ -49,7 +49,9 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Connections per worker. 0: as many as the limit on open files allows.",
+            description="Connections per worker that are logged in; those that are not yet have "
+            "slots of their own (limits.unauthenticated). 0: as many as the limit on open files "
+            "allows.",
         ),
     ] = 0
     graceful_timeout_s: Annotated[
@@ -122,6 +124,104 @@ class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "process"
 
 
+class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Budgets of one source, one connection, one worker: what each refuses is in operations.md."""
+
+    loopback_exempt: Annotated[
+        bool,
+        Meta(
+            description="Connections from this machine (127.0.0.0/8, ::1) have no budget of their "
+            "source, and none for bytes and new rooms."
+        ),
+    ] = True
+    connections_per_source: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Logged-in connections of one source (an IPv4 address, an IPv6 /64) per "
+            "worker. 0: no bound.",
+        ),
+    ] = 256
+    unauthenticated: Annotated[
+        int,
+        Meta(
+            ge=16,
+            le=100_000,
+            description="Connections per worker that are not logged in, and never more than "
+            "max_connections (but 16). When all are taken, the oldest silent one makes room.",
+        ),
+    ] = 1024
+    unauthenticated_per_source: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description="Of those, from one source. 0: no bound.",
+        ),
+    ] = 64
+    joins_per_source: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Rooms that all connections of one source follow, per worker. 0: no bound.",
+        ),
+    ] = 8192
+    send_bytes_per_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000_000,
+            description="Bytes that one connection may send to rooms each second, on average over "
+            "10 s. 0: no bound.",
+        ),
+    ] = 1_048_576
+    send_bytes_per_s_per_source: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000_000,
+            description="Likewise all connections of one source, per worker. 0: no bound.",
+        ),
+    ] = 4_194_304
+    rooms_per_minute: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Rooms that one connection may begin (send the first message of) each "
+            "minute. 0: no bound.",
+        ),
+    ] = 60
+    rooms_per_minute_per_source: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Likewise all connections of one source, per worker. 0: no bound.",
+        ),
+    ] = 240
+    received_mib: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="MiB that a worker holds of what was received and is not processed; beyond "
+            "it the connections that hold most are closed.",
+        ),
+    ] = 64
+    disk_reserve_mib: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000_000,
+            description="MiB of free disk below which nothing is stored any more, and at most a "
+            "twentieth of the file system. 0: until it is full.",
+        ),
+    ] = 256
+
+
 class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The log on stderr."""
 
@@ -140,6 +240,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     server: Server = field(default_factory=Server)
     store: Store = field(default_factory=Store)
+    limits: Limits = field(default_factory=Limits)
     log: Log = field(default_factory=Log)
 
 
@@ -231,6 +332,7 @@ def load(
         Settings(
             server=Server(**typing.cast("dict[str, Any]", sections["server"])),
             store=Store(**typing.cast("dict[str, Any]", sections["store"])),
+            limits=Limits(**typing.cast("dict[str, Any]", sections["limits"])),
             log=Log(**typing.cast("dict[str, Any]", sections["log"])),
         ),
         sources,
@@ -369,6 +471,8 @@ def _expected(declaration: Declaration) -> str:
     plain, meta = typing.get_args(declaration.type)
     if typing.get_origin(plain) is Literal:
         return "one of " + ", ".join(typing.get_args(plain))
+    if plain is bool:
+        return "true or false"
     if plain in (int, float):
         number = "a whole number" if plain is int else "a number"
         return f"{number} from {meta.ge} to {meta.le}"
