@@ -132,7 +132,7 @@ async def test_the_window_of_one_connection(cluster: Cluster) -> None:
     await writer.acked(LOG, 5000)
     session = cluster.session("writer")
     assert not session._holds
-    assert session.unacknowledged == session.unacknowledged_bytes == 0
+    assert session._window.count == session._window.bytes == 0
 
 
 async def test_repeats_and_skips_over_workers(cluster: Cluster) -> None:
@@ -233,7 +233,7 @@ async def test_ends_in_the_middle_of_anything(single: Cluster) -> None:
     await until(lambda: not worker.parts.connections.sessions, "all sessions gone")
     await until(lambda: not worker.parts.feeds.by_log, "all feeds gone")
     parts = worker.parts
-    assert parts.services.counts.logged_in == 0
+    assert parts.services.budgets.admission.members == 0
     assert not parts.claims._claims
     assert not parts.names._held
     await until(lambda: not parts.rosters._logs, "the roster to end")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from relay import limits
 from relay.errors import RelayError, RemoteProtocolError
+from relay.server.metrics import Budget
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.requests import RequestRunner
 from relay.server.worker.connection.schedule import (
@@ -23,7 +24,9 @@ from relay.server.worker.connection.schedule import (
     UNITS,
     UNITS_PER_TURN,
 )
+from relay.server.worker.connection.spending import spending
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
+from relay.server.worker.connection.window import SendWindow
 from relay.server.worker.member.subscriptions import Subscriptions
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.connection import Connection
@@ -37,6 +40,7 @@ from relay.wire.events import (
 
 if TYPE_CHECKING:
     from relay.chat.entries import Submission
+    from relay.server.worker.connection.accounts import Account
     from relay.server.worker.connection.services import ConnectionServices
     from relay.server.worker.delivery.stream import Stream
     from relay.server.worker.member.claims import NameClaim
@@ -44,6 +48,8 @@ if TYPE_CHECKING:
 
 LOGIN_S: Final = 20.0
 """From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
+OVERLOADED_RETRY_S: Final = 5
+"""When a client that was closed with OVERLOADED connects again, at the earliest."""
 LINGER_S: Final = 2.0
 """How long the last bytes of a closed connection may take to leave."""
 log = logging.getLogger("relay.worker")
@@ -53,16 +59,17 @@ class Session:
     """One connection, from accept to close. A ``stream.Receiver`` and a ``forward.Sender``."""
 
     __slots__ = (
-        "_connection", "_deadline", "_holds", "_legal", "_on_lost", "_operations", "_pending",
-        "_requests", "_running", "_stream", "_unwrapping", "claim", "name", "outbox",
-        "producer", "services", "since_us", "stage", "subscriptions", "unacknowledged",
-        "unacknowledged_bytes",
+        "_connection", "_deadline", "_held", "_holds", "_legal", "_on_lost", "_operations",
+        "_pending", "_requests", "_running", "_stream", "_unwrapping", "_window", "account",
+        "claim", "name", "outbox", "producer", "services", "since_us", "spending", "stage",
+        "subscriptions",
     )  # fmt: skip
 
     def __init__(
         self,
         services: ConnectionServices,
         stream: Stream,
+        account: Account,
         operations: Operations,
         on_lost: Callable[[Session], None],
     ) -> None:
@@ -71,11 +78,13 @@ class Session:
         Args:
             services: of this worker.
             stream: not connected yet.
+            account: of the peer's source.
             operations: what may be asked in each stage, and what does it.
             on_lost: called when the socket is closed.
         """
         self.services = services
         self._stream = stream
+        self.account = account
         self._operations = operations
         self._on_lost = on_lost
         now = services.clock()
@@ -108,8 +117,12 @@ class Session:
         self.name = ""
         """Empty until login."""
         self.producer = b""
-        self.unacknowledged = 0
-        self.unacknowledged_bytes = 0
+        self._window = SendWindow()
+        self._held = 0
+        """Received and not processed, as ``services.budgets.received`` knows it."""
+        budgets = services.budgets
+        self.spending = spending(account, budgets.accounts, budgets.limits, services.log_exists)
+        """What it may still send; None: nothing of it is bounded."""
 
     @property
     def peer(self) -> str:
@@ -120,6 +133,14 @@ class Session:
     def ended(self) -> bool:
         """True once the connection is closing: no operation has an effect any more."""
         return self.stage in ENDED
+
+    @property
+    def silent(self) -> bool:
+        """admission.Guest: the next move is the peer's."""
+        if self.ended:
+            return self._stream.connected
+        waits_for_us = self._unwrapping is not None or self._holds or not self._stream.connected
+        return not waits_for_us and self.stage in (Stage.HANDSHAKE, Stage.HELLO)
 
     def enter(self, stage: Stage) -> None:
         """Go to the next stage."""
@@ -136,12 +157,14 @@ class Session:
         """Take bytes from the peer."""
         self._connection.feed(data)
         if self._holds & Hold.TURN:
+            self._note_held()
             return  # it is queued already
         now = self.services.clock()
         if self.services.schedule.has_time(now):
             self._work(now)
         else:
             self._wait_for_turn()
+            self._note_held()
 
     def ended_by_peer(self) -> None:
         """Take the peer's end of stream."""
@@ -180,6 +203,7 @@ class Session:
                     self._unwrapping = asyncio.ensure_future(self._unwrap(ciphertext))
                 case HandshakeCompleted():
                     self._deadline = now + LOGIN_S
+                    self._connection.limit_records(limits.LOGIN_RECORD_BODY_BYTES_MAX)
                     self.services.counts.handshakes += 1
                     self.enter(Stage.HELLO)
                 case ConnectionClosed(detail=detail):
@@ -238,6 +262,8 @@ class Session:
         finally:
             self._running = False
         self._write_pending()
+        if connection.pending != self._held:
+            self._note_held()
 
     def _run(self, envelope: ClientEnvelope) -> None:
         operation = self._legal.get(type(envelope))
@@ -254,6 +280,27 @@ class Session:
                 self._add_hold(Hold.REQUEST)
         if self.outbox.answers_full:
             self._wait_for_reader()
+
+    def _note_held(self) -> None:
+        """Count what this connection makes the worker hold; if it is too much, the largest go."""
+        received = self.services.budgets.received
+        self._held = self._connection.pending
+        received.hold(self, self._held)
+        while received.exceeded:
+            received.largest().shed()
+
+    def shed(self) -> None:
+        """End: of what was received and not processed, this connection makes the worker hold most.
+
+        It is told to come again; what it has sent is forgotten.
+        """
+        budgets, now = self.services.budgets, self.services.clock()
+        budgets.refusals.count(Budget.RECEIVED, self.account.source, now)
+        self._connection.shed(CloseCode.OVERLOADED, now, OVERLOADED_RETRY_S, "it held too much")
+        self._held = 0
+        budgets.received.hold(self, 0)
+        self._handle_events(now)
+        self._write_pending()
 
     def _request_ended(self) -> None:
         self._drop_hold(Hold.REQUEST)
@@ -313,7 +360,8 @@ class Session:
         self.enter(Stage.READY)
         self._deadline = None
         self.name = self.subscriptions.name = name
-        self.services.counts.logged_in += 1
+        self._connection.limit_records(limits.RECORD_BODY_BYTES_MAX)
+        self.services.budgets.admission.log_in(self)
 
     def replaced(self) -> None:
         """The same client instance has connected again."""
@@ -329,33 +377,18 @@ class Session:
 
     def submit(self, submission: Submission) -> None:
         """Offer a message to the log's home; stop reading beyond the window."""
-        self.unacknowledged += 1
-        self.unacknowledged_bytes += len(submission.body)
-        if self._window_full():
+        if self._window.add(len(submission.body)):
             self._add_hold(Hold.WINDOW)
         self.services.forward.submit(self, submission)
 
-    def _window_full(self) -> bool:
-        return (
-            self.unacknowledged >= limits.SENDS_UNACKNOWLEDGED_MAX
-            or self.unacknowledged_bytes >= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
-        )
-
-    def _window_half_empty(self) -> bool:
-        return (
-            self.unacknowledged <= limits.SENDS_UNACKNOWLEDGED_MAX // 2
-            and self.unacknowledged_bytes <= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX // 2
-        )
-
     def _answered(self, submission: Submission, envelope: bytes) -> None:
-        self.unacknowledged -= 1
-        self.unacknowledged_bytes -= len(submission.body)
+        self._window.remove(len(submission.body))
         if self.ended:
             return
         self.outbox.answer(envelope)
         if self.outbox.answers_full:
             self._wait_for_reader()
-        if self._holds & Hold.WINDOW and self._window_half_empty():
+        if self._holds & Hold.WINDOW and self._window.half_empty:
             self._drop_hold(Hold.WINDOW)
 
     def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
@@ -396,11 +429,13 @@ class Session:
         """Leave all logs and give the name back. Idempotent."""
         if self.ended:
             return
+        budgets = self.services.budgets
         if self.stage is Stage.READY:
-            self.services.counts.logged_in -= 1
+            budgets.admission.log_out(self)
         self.enter(Stage.CLOSING)
         self._deadline = None
         self._pending.clear()
+        budgets.accounts.count_joins(self.account, -len(self.subscriptions.by_log))
         self.subscriptions.leave_all()
         self.outbox.close()
         self._requests.cancel()
@@ -425,6 +460,14 @@ class Session:
             self._connection.handle_deadline(now)
             self._handle_events(now)
             self._write_pending()
+
+    def make_room(self) -> None:
+        """admission: another connection takes this one's slot. It is told so once there are keys.
+
+        It is silent, so no bytes are unread, and the close record leaves before the end of stream.
+        """
+        self.close(CloseCode.OVERLOADED, OVERLOADED_RETRY_S, "it made room")
+        self.abort()
 
     def abort(self) -> None:
         """Drop the connection at once."""

@@ -149,6 +149,11 @@ class Stream(asyncio.Protocol):
             self._transport.write(record[sent:])
 
     @property
+    def connected(self) -> bool:
+        """True from the time it may be written to until it is closed."""
+        return self._fd >= 0
+
+    @property
     def buffered(self) -> int:
         """Sealed bytes that wait in the transport."""
         return self._transport.get_write_buffer_size()
