@@ -17,20 +17,20 @@ class TokenBucket:
 
         Args:
             rate_per_s: tokens that come each second, above 0.
-            burst: the most that it holds, above 0.
+            burst: the most that it holds, at least 1.
             now: monotonic seconds.
         """
         assert rate_per_s > 0
-        assert burst > 0
+        assert burst >= 1
         self._rate = rate_per_s
         self._burst = burst
         self._level = burst
         self._at = now
 
     def wait_s(self, now: float) -> float:
-        """Return how long until there is a token; 0: there is one now."""
+        """Return how long until there is a whole token; 0: there is one now."""
         self._refill(now)
-        return 0.0 if self._level > 0 else (1e-3 - self._level) / self._rate
+        return max(0.0, (1.0 - self._level) / self._rate)
 
     def take(self, count: float, now: float) -> None:
         """Take tokens, more than there are if need be."""
