@@ -25,7 +25,7 @@ class CloseCode(IntEnum):
     INTERNAL = 1001, "the server failed on this connection; nothing acknowledged is lost"
     IDLE = 1002, "two pings went unanswered"
     TOO_SLOW = 1003, "nothing was read for too long; connect again and resume"
-    OVERLOADED = 1004, "too many connections now; connect again later"
+    OVERLOADED = 1004, "too many connections now, or too much held for one; connect again later"
     LOGIN_TIMEOUT = 1005, "no HELLO came in time"
 
     NORMAL = 2000, "a clean end, as asked"
@@ -57,12 +57,16 @@ class ErrorCode(IntEnum):
     UNKNOWN_OPERATION = 2, "no operation of a client that this server knows; arg is its number"
     NAME_INVALID = 3, "a name of a person or a room, or a display name, is invalid or reserved"
     NAME_TAKEN = 4, "the name is in use by another client instance"
-    LIMIT = 5, "a limit of this connection is reached; arg is the limit"
+    LIMIT = 5, "a limit of this connection, or of its address, is reached; arg is the limit"
     NOT_A_MEMBER = 6, "the connection has not joined this log"
     NOT_SUPPORTED = 7, "this version of the server does not offer that"
     ID_CONFLICT = 8, "this counter was used for another content; arg is the sequence number of it"
     EXPECTED = 9, "counters were skipped: send again from arg"
     UNKNOWN_OUTCOME = 10, "the id is too old or unknown: whether it was stored cannot be told"
-    BUSY = 11, "the home of the log cannot keep up; arg is when to try again, in ms"
+    BUSY = (
+        11,
+        "the home of the log cannot keep up, or the connection or its address sends more than it "
+        "may; arg is when to try again, in ms",
+    )
     UNAVAILABLE = 12, "the log's store cannot be written now; arg is when to try again, in ms"
     ALREADY_JOINED = 13, "the connection has joined this log before"

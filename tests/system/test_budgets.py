@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 from relay.client.aio import Client
 from relay.wire.codes import CloseCode
 from relay.wire.connection import Connection
 from relay.wire.envelopes import Hello, pack
 from relay.wire.events import ConnectionClosed, HandshakeCompleted, ServerKeyOffered
+from relay.wire.frames import FrameType, header
 from tests.support.cluster import Relay
 from tests.support.raw import RawClient
 
@@ -57,6 +62,38 @@ async def test_silent_sockets_hold_nobody_up(tmp_path: Path) -> None:
         assert len(events(relay, "unauthenticated")) in (1, 2), "once for each worker"
         for sock in silent:
             sock.close()
+
+
+HALF_KEY = header(FrameType.CLIENT_KEY, 4096) + bytes(4000)
+GUESTS = 400
+GUEST_BYTES = 16 * 1024
+"""docs/operations.md, "Budgets": what a connection that is not logged in may take."""
+
+
+@contextlib.contextmanager
+def wave(relay: Relay, size: int, name: str) -> Iterator[None]:
+    """So many half handshakes; then somebody comes in behind them, and talks."""
+    with contextlib.ExitStack() as opened:
+        for _ in range(size):
+            sock = opened.enter_context(socket.create_connection(("127.0.0.1", relay.port)))
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(HALF_KEY)
+        client = RawClient("127.0.0.1", relay.port, name)
+        opened.callback(client.close)
+        client.join("lobby")
+        yield
+
+
+def test_a_flood_before_login_takes_the_documented_memory(tmp_path: Path) -> None:
+    """Ten times as many half handshakes as there are slots take no more than all slots may."""
+    settings = SETTINGS | {"server.max_connections": GUESTS}
+    with Relay(tmp_path / "data", settings=settings) as relay:
+        [worker] = map(psutil.Process, relay.worker_pids())
+        with wave(relay, GUESTS // 20, "first"):  # what is made once
+            before = worker.memory_info().rss
+        for number in range(10):
+            with wave(relay, GUESTS, f"alice{number}"):
+                assert worker.memory_info().rss - before <= GUESTS * GUEST_BYTES
 
 
 def refused_with(relay: Relay, name: str) -> tuple[int | None, int]:

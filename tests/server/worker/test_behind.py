@@ -172,7 +172,7 @@ async def test_operations_that_wait_are_held_as_bytes(single: Cluster) -> None:
     client = await TestClient.login(worker, "client")
     await client.join(LOG)
     session = single.session("client")
-    session._add_hold(Hold.REQUEST)
+    session.hold(Hold.REQUEST)
     before = session._stream.received_bytes
     for _ in range(10):
         client.send_envelopes(*[Who(n, LOG) for n in range(1, 1001)])
@@ -180,7 +180,7 @@ async def test_operations_that_wait_are_held_as_bytes(single: Cluster) -> None:
     await until(lambda: session._stream.received_bytes - before > 10 * 2000, "all records")
     assert not session._pending
     assert session._connection._reader.pending > 10 * 2000
-    session._drop_hold(Hold.REQUEST)
+    session.release(Hold.REQUEST)
     await client.expect(Members, count=10_000)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from relay.server.metrics import Budget
 from relay.server.worker.connection.accounts import IDLE_ACCOUNTS_MAX, Account, Accounts
 from relay.server.worker.connection.admission import Admission, Verdict
-from relay.server.worker.connection.received import ReceivedBytes
+from relay.server.worker.connection.received import HeldBytes, ReceivedBytes
 from relay.server.worker.connection.spending import spending
 from relay.server.worker.connection.token_bucket import TokenBucket
 from relay.server.worker.process.disk_reserve import Disk, DiskReserve, is_short, measure
@@ -239,21 +239,23 @@ def test_who_is_not_bounded_costs_nothing(given: dict[str, Any], bounded: bool) 
 
 
 # --- what is held -------------------------------------------------------------------------------
-class FakeHolder:
-    def shed(self) -> None:
-        raise AssertionError("the rule only names who goes")
+def test_the_largest_holders_go() -> None:
+    received, gone = ReceivedBytes(100), []
 
+    def holder(name: str) -> HeldBytes:
+        return HeldBytes(received, lambda: gone.append(name))
 
-def test_the_largest_holder_goes() -> None:
-    received, (a, b, c) = ReceivedBytes(100), [FakeHolder() for _ in range(3)]
-    for holder, count in ((a, 60), (b, 40), (a, 30), (c, 30), (b, 0), (b, 40)):
-        received.hold(holder, count)
-    assert (received.total, received.exceeded) == (100, False)
-    received.hold(c, 31)
-    assert received.exceeded
-    assert received.largest() is b
-    received.hold(b, 0)
-    assert (received.total, received.largest()) == (61, c)
+    a, b, c = map(holder, "abc")
+    for held, count in ((a, 60), (b, 40), (a, 30), (c, 30), (b, 0), (b, 40)):
+        held.set(count)
+    assert (received.total, gone) == (100, [])
+    c.set(31)
+    assert (received.total, gone) == (61, ["b"])
+    a.set(1000)
+    assert (received.total, gone, a.count) == (31, ["b", "a"], 0)
+    for held in (a, b, c):
+        held.set(0)
+    assert received.total == 0
 
 
 # --- refusals -----------------------------------------------------------------------------------

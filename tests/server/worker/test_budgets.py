@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,10 +17,12 @@ from relay import limits
 from relay.client.aio import Client
 from relay.server.metrics import Budget
 from relay.server.worker.connection import login
+from relay.server.worker.connection.session import Session
 from relay.server.worker.process import disk_reserve
 from relay.settings import Limits
+from relay.wire import connection as wire
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.envelopes import Ack, Error, Hello, Join, Members, Refused, Send, Welcome, Who
+from relay.wire.envelopes import Ack, Error, Hello, Join, Members, Refused, Send, Welcome, Who, pack
 from relay.wire.frames import FrameType, header
 from relay.wire.identity import fingerprint
 from tests.support.cluster import until
@@ -169,7 +172,7 @@ async def test_who_waits_for_the_server_makes_no_room(
             asyncio.ensure_future(TestClient.connect(worker, f"127.0.1.{n}")) for n in range(1, 31)
         ]
         await until(
-            lambda: sum(session._unwrapping is not None for session in sessions) == 16,
+            lambda: sum(session._unwrapping.waits for session in sessions) == 16,
             "all slots wait for the agent",
         )
         assert len(sessions) == 16
@@ -383,6 +386,23 @@ async def test_the_largest_hello_is_taken(tmp_path: Path) -> None:
         await client.expect(Welcome)
 
 
+async def test_what_waits_unprocessed_is_not_counted_for_ever(tmp_path: Path) -> None:
+    """Connections are reset while their records wait for their turn."""
+    async with one_worker(tmp_path) as worker:
+        received = worker.parts.budgets.received
+        flood = [await TestClient.login(worker, f"flood{n}") for n in range(20)]
+        garbage = b"".join(pack(Who(1, "lobby")) for _ in range(1000))
+        for client in flood:
+            client.transport.write(b"".join(client.sealed(garbage) for _ in range(10)))
+        await until(lambda: received.total, "something to be held")
+        for client in flood:
+            client.transport.abort()
+        await until(lambda: not worker.parts.connections.sessions, "all to be gone")
+        assert received.total == 0
+        await talk(worker, "alice")
+        assert received.total == 0
+
+
 async def test_what_is_held_unprocessed_is_bounded(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -453,3 +473,27 @@ async def test_accounts_are_forgotten(tmp_path: Path) -> None:
         await until(lambda: len(accounts) == 0, "all to be forgotten")
         assert worker.parts.budgets.admission.guests == 0
         assert worker._acceptor.count == 0
+
+
+async def test_who_is_gone_leaves_nothing_for_the_collector(tmp_path: Path) -> None:
+    """Otherwise short connections would hold, until it runs, many times what all slots may."""
+
+    def alive() -> int:
+        return sum(isinstance(each, Session | wire.Connection) for each in gc.get_objects())
+
+    async with one_worker(tmp_path) as worker:
+        gc.collect()
+        gc.disable()
+        try:
+            before = alive()
+            for n in range(5):
+                for said in (b"", HALF_KEY, b"rubbish"):
+                    (await Visitor.come(worker, "127.0.0.9", said)).leave()
+                client = await talk(worker, f"user{n}")
+                client.transport.abort()
+            worker.clients.clear()
+            del client
+            await until(lambda: not worker.parts.connections.sessions, "the end of all")
+            await until(lambda: alive() == before, "nothing to be left")
+        finally:
+            gc.enable()

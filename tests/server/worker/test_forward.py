@@ -132,7 +132,7 @@ async def test_the_window_of_one_connection(cluster: Cluster) -> None:
     await writer.acked(LOG, 5000)
     session = cluster.session("writer")
     assert not session._holds
-    assert session._window.count == session._window.bytes == 0
+    assert session.sends.count == session.sends.bytes == 0
 
 
 async def test_repeats_and_skips_over_workers(cluster: Cluster) -> None:

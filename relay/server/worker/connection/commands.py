@@ -30,15 +30,7 @@ def send(session: Session, send: Send) -> None:
             pack(Refused(log, send.counter, int(ErrorCode.NOT_SUPPORTED), send.kind, "kind"))
         )
         return
-    if session.spending is not None:
-        now = session.services.clock()
-        refusal = session.spending.refusal(log, len(send.body), now)
-        if refusal is not None:
-            session.services.budgets.refusals.count(refusal.budget, session.account.source, now)
-            busy = int(ErrorCode.BUSY)
-            session.answer(pack(Refused(log, send.counter, busy, refusal.wait_ms, refusal.text)))
-            return
-    session.submit(
+    session.sends.submit(
         Submission(
             log=log,
             sender=session.name,

@@ -61,7 +61,6 @@ class Connections:
         self.sessions.discard(session)
         budgets = self._services.budgets
         budgets.admission.leave(session)
-        budgets.received.hold(session, 0)
         budgets.accounts.close(session.account)
         self.on_lost()
 

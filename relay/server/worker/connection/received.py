@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 
-class Holder(Protocol):
-    """A connection: a session."""
+class HeldBytes:
+    """What one connection makes the worker hold: half a record, records and requests that wait."""
 
-    def shed(self) -> None:
-        """End, and hold nothing any more."""
+    __slots__ = ("_received", "count", "shed")
+
+    def __init__(self, received: ReceivedBytes, shed: Callable[[], None]) -> None:
+        """Begin with nothing.
+
+        Args:
+            received: of the worker.
+            shed: ends the connection, which then holds nothing any more.
+        """
+        self._received = received
+        self.shed = shed
+        self.count = 0
+
+    def set(self, count: int) -> None:
+        """It holds so many now. If all together hold too much, those that hold most go."""
+        if count != self.count:
+            self._received.change(self, count)
 
 
 class ReceivedBytes:
-    """How many each connection makes the worker hold: half a record, or records that wait."""
+    """All of a worker."""
 
-    __slots__ = ("_by_holder", "bytes_max", "total")
+    __slots__ = ("_held", "bytes_max", "total")
 
     def __init__(self, bytes_max: int) -> None:
         """Begin with none.
 
         Args:
-            bytes_max: of all together; ``largest`` tells who has to go beyond it.
+            bytes_max: of all together.
         """
-        self._by_holder: dict[Holder, int] = {}
+        self._held: set[HeldBytes] = set()
+        """Those with any."""
         self.bytes_max = bytes_max
         self.total = 0
 
-    def hold(self, holder: Holder, count: int) -> None:
-        """A connection makes the worker hold so many now."""
-        self.total += count - self._by_holder.get(holder, 0)
+    def change(self, held: HeldBytes, count: int) -> None:
+        """Count what a connection holds now. See ``HeldBytes.set``."""
+        self.total += count - held.count
+        held.count = count
         if count:
-            self._by_holder[holder] = count
+            self._held.add(held)
         else:
-            self._by_holder.pop(holder, None)
-
-    @property
-    def exceeded(self) -> bool:
-        """True when somebody has to go."""
-        return self.total > self.bytes_max
-
-    def largest(self) -> Holder:
-        """Return who holds most. Only when anybody holds anything."""
-        return max(self._by_holder, key=self._by_holder.__getitem__)
+            self._held.discard(held)
+        while self.total > self.bytes_max:
+            largest = max(self._held, key=lambda held: held.count)
+            largest.shed()
+            largest.set(0)

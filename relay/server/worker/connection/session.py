@@ -8,15 +8,15 @@ reaches a peer.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from relay import limits
-from relay.errors import RelayError, RemoteProtocolError
+from relay.errors import RemoteProtocolError
 from relay.server.metrics import Budget
 from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.received import HeldBytes
 from relay.server.worker.connection.requests import RequestRunner
 from relay.server.worker.connection.schedule import (
     ENVELOPES_PER_UNIT,
@@ -24,13 +24,14 @@ from relay.server.worker.connection.schedule import (
     UNITS,
     UNITS_PER_TURN,
 )
+from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.spending import spending
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
-from relay.server.worker.connection.window import SendWindow
+from relay.server.worker.connection.unwrapping import Unwrapping
 from relay.server.worker.member.subscriptions import Subscriptions
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.connection import Connection
-from relay.wire.envelopes import Ack, ClientEnvelope, Error, Refused, pack, unpack_client
+from relay.wire.envelopes import ClientEnvelope, Error, pack, unpack_client
 from relay.wire.events import (
     ApplicationData,
     ConnectionClosed,
@@ -39,7 +40,6 @@ from relay.wire.events import (
 )
 
 if TYPE_CHECKING:
-    from relay.chat.entries import Submission
     from relay.server.worker.connection.accounts import Account
     from relay.server.worker.connection.services import ConnectionServices
     from relay.server.worker.delivery.stream import Stream
@@ -50,18 +50,20 @@ LOGIN_S: Final = 20.0
 """From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
 OVERLOADED_RETRY_S: Final = 5
 """When a client that was closed with OVERLOADED connects again, at the earliest."""
+ENVELOPE_BYTES: Final = 256
+"""About what an unpacked envelope takes besides the bytes that it came from."""
 LINGER_S: Final = 2.0
 """How long the last bytes of a closed connection may take to leave."""
 log = logging.getLogger("relay.worker")
 
 
 class Session:
-    """One connection, from accept to close. A ``stream.Receiver`` and a ``forward.Sender``."""
+    """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Guest``."""
 
     __slots__ = (
         "_connection", "_deadline", "_held", "_holds", "_legal", "_on_lost", "_operations",
-        "_pending", "_requests", "_running", "_stream", "_unwrapping", "_window", "account",
-        "claim", "name", "outbox", "producer", "services", "since_us", "spending", "stage",
+        "_pending", "_record_bytes", "_requests", "_running", "_stream", "_unwrapping", "account",
+        "claim", "name", "outbox", "producer", "sends", "services", "since_us", "stage",
         "subscriptions",
     )  # fmt: skip
 
@@ -110,19 +112,24 @@ class Session:
         bytes: operations take many times the room."""
         self._running = False
         """True while ``_work`` runs."""
-        self._unwrapping: asyncio.Task[None] | None = None
+        self._record_bytes = 0
+        """Of the record that ``_pending`` came from."""
+        self._unwrapping = Unwrapping()
         self._requests = RequestRunner(self._request_ended, self._failed)
         self.claim: NameClaim | None = None
         """Of this connection's name, from HELLO on."""
         self.name = ""
         """Empty until login."""
         self.producer = b""
-        self._window = SendWindow()
-        self._held = 0
-        """Received and not processed, as ``services.budgets.received`` knows it."""
         budgets = services.budgets
-        self.spending = spending(account, budgets.accounts, budgets.limits, services.log_exists)
-        """What it may still send; None: nothing of it is bounded."""
+        self.sends = Sends(
+            self,
+            services.forward,
+            spending(account, budgets.accounts, budgets.limits, services.log_exists),
+            budgets.refusals,
+            services.clock,
+        )
+        self._held = HeldBytes(budgets.received, self.shed)
 
     @property
     def peer(self) -> str:
@@ -139,7 +146,7 @@ class Session:
         """admission.Guest: the next move is the peer's."""
         if self.ended:
             return self._stream.connected
-        waits_for_us = self._unwrapping is not None or self._holds or not self._stream.connected
+        waits_for_us = self._unwrapping.waits or self._holds or not self._stream.connected
         return not waits_for_us and self.stage in (Stage.HANDSHAKE, Stage.HELLO)
 
     def enter(self, stage: Stage) -> None:
@@ -186,9 +193,12 @@ class Session:
         """Forget everything about this connection."""
         self._end()
         self.enter(Stage.LOST)
-        if self._unwrapping is not None:
-            self._unwrapping.cancel()
+        self._unwrapping.cancel()
+        self._held.set(0)
         self._on_lost(self)
+        # These know this object. Without the circle its memory is free now, not at some collection:
+        # otherwise a flood of short connections would hold many times what its slots may.
+        del self.sends, self.subscriptions, self._requests, self._held
 
     # --- events of the connection -------------------------------------------------------------
     def _handle_events(self, now: float) -> None:
@@ -197,10 +207,12 @@ class Session:
             match event:
                 case ApplicationData(content=content):
                     if not self.ended:
+                        self._record_bytes = len(content)
                         self._pending = unpack_client(content)
                         self._pending.reverse()
                 case SecretWrapped(ciphertext=ciphertext):
-                    self._unwrapping = asyncio.ensure_future(self._unwrap(ciphertext))
+                    agent = self.services.agent
+                    self._unwrapping.start(agent, ciphertext, self.peer, self._unwrapped)
                 case HandshakeCompleted():
                     self._deadline = now + LOGIN_S
                     self._connection.limit_records(limits.LOGIN_RECORD_BODY_BYTES_MAX)
@@ -213,18 +225,14 @@ class Session:
                 case _:
                     pass
 
-    async def _unwrap(self, ciphertext: bytes) -> None:
-        """Ask the key agent. Without it the handshake ends; the client comes again."""
-        services = self.services
-        try:
-            secret = await services.agent.unwrap(ciphertext, self.peer)
-        except RelayError as error:
-            log.warning("unwrap_failed", extra={"reason": type(error).__name__})
+    def _unwrapped(self, secret: bytes | None) -> None:
+        """Without the key agent the handshake ends; the client comes again."""
+        now = self.services.clock()
+        if secret is None:
             self._connection.abort("the key agent is unavailable")
         else:
-            self._connection.provide_secret(secret, services.clock())
-        self._unwrapping = None
-        self._work(services.clock())
+            self._connection.provide_secret(secret, now)
+        self._work(now)
 
     def _write_pending(self) -> None:
         pending = self._connection.data_to_send()
@@ -262,8 +270,7 @@ class Session:
         finally:
             self._running = False
         self._write_pending()
-        if connection.pending != self._held:
-            self._note_held()
+        self._note_held()
 
     def _run(self, envelope: ClientEnvelope) -> None:
         operation = self._legal.get(type(envelope))
@@ -277,33 +284,30 @@ class Session:
             if self.ended:
                 self._requests.cancel()
             else:
-                self._add_hold(Hold.REQUEST)
+                self.hold(Hold.REQUEST)
         if self.outbox.answers_full:
             self._wait_for_reader()
 
     def _note_held(self) -> None:
-        """Count what this connection makes the worker hold; if it is too much, the largest go."""
-        received = self.services.budgets.received
-        self._held = self._connection.pending
-        received.hold(self, self._held)
-        while received.exceeded:
-            received.largest().shed()
+        """Count what this connection makes the worker hold of what it has sent."""
+        held = self._connection.pending
+        if self._pending:
+            held += self._record_bytes + len(self._pending) * ENVELOPE_BYTES
+        self._held.set(held)
 
     def shed(self) -> None:
         """End: of what was received and not processed, this connection makes the worker hold most.
 
         It is told to come again; what it has sent is forgotten.
         """
-        budgets, now = self.services.budgets, self.services.clock()
-        budgets.refusals.count(Budget.RECEIVED, self.account.source, now)
+        now = self.services.clock()
+        self.services.budgets.refusals.count(Budget.RECEIVED, self.account.source, now)
         self._connection.shed(CloseCode.OVERLOADED, now, OVERLOADED_RETRY_S, "it held too much")
-        self._held = 0
-        budgets.received.hold(self, 0)
         self._handle_events(now)
         self._write_pending()
 
     def _request_ended(self) -> None:
-        self._drop_hold(Hold.REQUEST)
+        self.release(Hold.REQUEST)
 
     def _failed(self, error: Exception) -> None:
         """End the connection: the peer broke the protocol, or we have a bug."""
@@ -315,44 +319,39 @@ class Session:
 
     def _wait_for_turn(self) -> None:
         """Read nothing more until this session's turn has come round."""
-        self._add_hold(Hold.TURN)
+        self.hold(Hold.TURN)
         self.services.schedule.add(self)
 
     def take_turn(self, now: float) -> None:
         """schedule.Scheduled: go on with what was received."""
-        self._drop_hold(Hold.TURN)
+        if self.stage is not Stage.LOST:
+            self.release(Hold.TURN)
 
     def _wait_for_reader(self) -> None:
         """Run nothing more until the client has read its answers."""
         if not self._holds & Hold.ANSWERS and not self.ended:
-            self._add_hold(Hold.ANSWERS)
+            self.hold(Hold.ANSWERS)
             self.outbox.on_answers_read = self._answers_read
 
     def _answers_read(self) -> None:
-        self._drop_hold(Hold.ANSWERS)
+        self.release(Hold.ANSWERS)
 
     # --- reading or not -----------------------------------------------------------------------
-    def _add_hold(self, hold: int) -> None:
+    def hold(self, reason: int) -> None:
+        """Read nothing more, for one more reason (``Hold``)."""
         if not self._holds:
             self._stream.pause_reading()
-        self._holds |= hold
+        self._holds |= reason
 
-    def _drop_hold(self, hold: int) -> None:
-        if not self._holds & hold:
+    def release(self, reason: int) -> None:
+        """That reason is gone: if it was the last one, go on."""
+        if not self._holds & reason:
             return
-        self._holds &= ~hold
+        self._holds &= ~reason
         if not self._holds:
             self._work(self.services.clock())
             if not self._holds:
                 self._stream.resume_reading()
-
-    def pause_reading(self) -> None:
-        """forward.Sender: a home cannot keep up."""
-        self._add_hold(Hold.CREDIT)
-
-    def resume_reading(self) -> None:
-        """forward.Sender: it can again."""
-        self._drop_hold(Hold.CREDIT)
 
     # --- for operations -----------------------------------------------------------------------
     def logged_in(self, name: str) -> None:
@@ -375,30 +374,12 @@ class Session:
         """Answer a request with ERROR."""
         self.outbox.answer(pack(Error(request, int(code), arg, text)))
 
-    def submit(self, submission: Submission) -> None:
-        """Offer a message to the log's home; stop reading beyond the window."""
-        if self._window.add(len(submission.body)):
-            self._add_hold(Hold.WINDOW)
-        self.services.forward.submit(self, submission)
-
-    def _answered(self, submission: Submission, envelope: bytes) -> None:
-        self._window.remove(len(submission.body))
-        if self.ended:
-            return
-        self.outbox.answer(envelope)
-        if self.outbox.answers_full:
-            self._wait_for_reader()
-        if self._holds & Hold.WINDOW and self._window.half_empty:
-            self._drop_hold(Hold.WINDOW)
-
-    def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
-        """forward.Sender: committed."""
-        self._answered(submission, pack(Ack(submission.log, submission.counter, epoch, seq)))
-
-    def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
-        """forward.Sender: not stored."""
-        envelope = pack(Refused(submission.log, submission.counter, code, arg, text))
-        self._answered(submission, envelope)
+    def answer_send(self, envelope: bytes) -> None:
+        """sends.Connection: queue an answer that may come at any time, even after the end."""
+        if not self.ended:
+            self.outbox.answer(envelope)
+            if self.outbox.answers_full:
+                self._wait_for_reader()
 
     # --- the end ------------------------------------------------------------------------------
     def close(self, code: int, retry_after_s: int = 0, detail: str = "") -> None:

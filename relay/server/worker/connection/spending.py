@@ -59,6 +59,11 @@ class Spending:
         self._known: dict[str, None] = {}
         """Logs that exist, or whose beginning is paid for."""
 
+    @property
+    def source(self) -> str:
+        """Whose it is."""
+        return self._account.source
+
     def refusal(self, log: str, body_bytes: int, now: float) -> Refusal | None:
         """Return why a message cannot be taken now; None: it can, and is paid for."""
         account = self._account

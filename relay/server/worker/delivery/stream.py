@@ -115,6 +115,7 @@ class Stream(asyncio.Protocol):
         self._fd = -1
         self._stalled.remove(self)
         self._receiver.lost()
+        del self._receiver  # it knows this object, too: no circle is left for the collector
 
     def pause_writing(self) -> None:
         """The kernel takes no more, and the transport holds the rest."""
