@@ -63,10 +63,6 @@ class ErrorCode(IntEnum):
     ID_CONFLICT = 8, "this counter was used for another content; arg is the sequence number of it"
     EXPECTED = 9, "counters were skipped: send again from arg"
     UNKNOWN_OUTCOME = 10, "the id is too old or unknown: whether it was stored cannot be told"
-    BUSY = (
-        11,
-        "the home of the log cannot keep up, or the connection or its address sends more than it "
-        "may; arg is when to try again, in ms",
-    )
+    BUSY = 11, "the home cannot keep up, or too much is sent; arg is when to try again, in ms"
     UNAVAILABLE = 12, "the log's store cannot be written now; arg is when to try again, in ms"
     ALREADY_JOINED = 13, "the connection has joined this log before"
