@@ -62,7 +62,6 @@ async def join(session: Session, join: Join) -> None:
             session.answer(pack(gap))
             after = gap.to_seq
         subscriptions.enter(feed, after)
-        session.services.budgets.accounts.count_joins(session.account, 1)
     finally:
         if feed.idle:  # refused, or the connection has ended meanwhile
             following.presence.changed(feed)
@@ -100,5 +99,4 @@ def leave(session: Session, leave: Leave) -> None:
         session.refuse(leave.request, ErrorCode.NOT_A_MEMBER)
         return
     session.subscriptions.leave(log)
-    session.services.budgets.accounts.count_joins(session.account, -1)
     session.answer(pack(Left(leave.request, log)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from relay import limits
@@ -100,7 +101,13 @@ class Session:
             timing=services.timing,
         )
         self.outbox = services.flusher.outbox(self._connection, stream)
-        self.subscriptions = Subscriptions(services.following, self.outbox, self.close)
+        budgets = services.budgets
+        self.subscriptions = Subscriptions(
+            services.following,
+            self.outbox,
+            self.close,
+            partial(budgets.accounts.count_joins, account),
+        )
         self.stage = Stage.HANDSHAKE
         self._legal: Mapping[type, Operation] = {}
         """Of ``operations``, those of this stage."""
@@ -121,7 +128,6 @@ class Session:
         self.name = ""
         """Empty until login."""
         self.producer = b""
-        budgets = services.budgets
         self.sends = Sends(
             self,
             services.forward,
@@ -410,13 +416,11 @@ class Session:
         """Leave all logs and give the name back. Idempotent."""
         if self.ended:
             return
-        budgets = self.services.budgets
         if self.stage is Stage.READY:
-            budgets.admission.log_out(self)
+            self.services.budgets.admission.log_out(self)
         self.enter(Stage.CLOSING)
         self._deadline = None
         self._pending.clear()
-        budgets.accounts.count_joins(self.account, -len(self.subscriptions.by_log))
         self.subscriptions.leave_all()
         self.outbox.close()
         self._requests.cancel()
