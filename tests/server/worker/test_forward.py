@@ -73,12 +73,12 @@ async def test_sends_wait_while_the_home_is_dead_and_are_bounded(
     partition = partition_of(LOG)
     await until(lambda: other.parts.forward._bytes[partition] > 100_000, "the credit to be used")
     session = cluster.session("writer")
-    await until(lambda: session._holds, "the client to be stopped")
+    await until(lambda: session.reading.holds, "the client to be stopped")
     held = other.parts.forward._bytes[partition]
     assert held < 1_000_000, "beyond the credit only what one read brought"
     await cluster.start(home.index)
     await writer.acked(LOG, 600)
-    assert not session._holds
+    assert not session.reading.holds
     assert other.parts.forward._bytes[partition] == 0
 
 
@@ -131,7 +131,7 @@ async def test_the_window_of_one_connection(cluster: Cluster) -> None:
         writer.send_envelopes(*content[start : start + 1000])
     await writer.acked(LOG, 5000)
     session = cluster.session("writer")
-    assert not session._holds
+    assert not session.reading.holds
     assert session.sends.count == session.sends.bytes == 0
 
 

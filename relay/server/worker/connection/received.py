@@ -21,6 +21,10 @@ class HeldBytes:
         self.shed = shed
         self.count = 0
 
+    def forget(self) -> None:
+        """The connection is gone: keep nothing of it."""
+        self.shed = _nothing
+
     def set(self, count: int) -> None:
         """It holds so many now. If all together hold too much, those that hold most go."""
         if count != self.count:
@@ -55,3 +59,7 @@ class ReceivedBytes:
             largest = max(self._held, key=lambda held: held.count)
             largest.shed()
             largest.set(0)
+
+
+def _nothing() -> None:
+    """Who is gone holds nothing."""

@@ -16,34 +16,31 @@ from relay.wire.envelopes import Ack, Refused, pack
 
 if TYPE_CHECKING:
     from relay.chat.entries import Submission
+    from relay.server.worker.connection.reading import Reading
     from relay.server.worker.connection.spending import Spending
     from relay.server.worker.member.forward import Forward
     from relay.server.worker.refusals import Refusals
 
 
-class Connection(Protocol):
+class Owner(Protocol):
     """Whose sends they are: a session."""
 
     def answer_send(self, envelope: bytes) -> None:
         """Queue an answer, unless the connection has ended."""
-
-    def hold(self, reason: int) -> None:
-        """Read no more."""
-
-    def release(self, reason: int) -> None:
-        """Read again, if nothing else is against it."""
 
 
 class Sends:
     """See the module's docstring. A ``forward.Sender``."""
 
     __slots__ = (
-        "_clock", "_connection", "_forward", "_held", "_refusals", "_spending", "bytes", "count",
+        "_clock", "_forward", "_held", "_owner", "_reading", "_refusals", "_spending", "bytes",
+        "count",
     )  # fmt: skip
 
     def __init__(
         self,
-        connection: Connection,
+        owner: Owner,
+        reading: Reading,
         forward: Forward,
         spending: Spending | None,
         refusals: Refusals,
@@ -52,13 +49,15 @@ class Sends:
         """Begin with none.
 
         Args:
-            connection: whose.
+            owner: gets the answers.
+            reading: of the same connection.
             forward: of the worker.
             spending: what may be sent; None: nothing of it is bounded.
             refusals: of the worker.
             clock: monotonic seconds.
         """
-        self._connection = connection
+        self._owner = owner
+        self._reading = reading
         self._forward = forward
         self._spending = spending
         self._refusals = refusals
@@ -87,13 +86,13 @@ class Sends:
             or self.bytes >= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
         ):
             self._held = True
-            self._connection.hold(Hold.WINDOW)
+            self._reading.hold(Hold.WINDOW)
         self._forward.submit(self, submission)
 
     # --- forward.Sender -----------------------------------------------------------------------
     def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
         """Committed."""
-        self._connection.answer_send(pack(Ack(submission.log, submission.counter, epoch, seq)))
+        self._owner.answer_send(pack(Ack(submission.log, submission.counter, epoch, seq)))
         self._answered(submission)
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
@@ -103,16 +102,16 @@ class Sends:
 
     def pause_reading(self) -> None:
         """A home cannot keep up."""
-        self._connection.hold(Hold.CREDIT)
+        self._reading.hold(Hold.CREDIT)
 
     def resume_reading(self) -> None:
         """It can again."""
-        self._connection.release(Hold.CREDIT)
+        self._reading.release(Hold.CREDIT)
 
     # --- inside -------------------------------------------------------------------------------
     def _refuse(self, submission: Submission, code: int, arg: int, text: str) -> None:
         refused = Refused(submission.log, submission.counter, int(code), arg, text)
-        self._connection.answer_send(pack(refused))
+        self._owner.answer_send(pack(refused))
 
     def _answered(self, submission: Submission) -> None:
         self.count -= 1
@@ -123,4 +122,4 @@ class Sends:
             and self.bytes <= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX // 2
         ):
             self._held = False
-            self._connection.release(Hold.WINDOW)
+            self._reading.release(Hold.WINDOW)

@@ -17,14 +17,8 @@ from relay import limits
 from relay.errors import RemoteProtocolError
 from relay.server.metrics import Budget
 from relay.server.worker.connection.holds import Hold
-from relay.server.worker.connection.received import HeldBytes
+from relay.server.worker.connection.reading import Reading
 from relay.server.worker.connection.requests import RequestRunner
-from relay.server.worker.connection.schedule import (
-    ENVELOPES_PER_UNIT,
-    RECORD_UNITS,
-    UNITS,
-    UNITS_PER_TURN,
-)
 from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.spending import spending
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
@@ -32,7 +26,7 @@ from relay.server.worker.connection.unwrapping import Unwrapping
 from relay.server.worker.member.subscriptions import Subscriptions
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.connection import Connection
-from relay.wire.envelopes import ClientEnvelope, Error, pack, unpack_client
+from relay.wire.envelopes import ClientEnvelope, Error, pack
 from relay.wire.events import (
     ApplicationData,
     ConnectionClosed,
@@ -51,8 +45,6 @@ LOGIN_S: Final = 20.0
 """From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
 OVERLOADED_RETRY_S: Final = 5
 """When a client that was closed with OVERLOADED connects again, at the earliest."""
-ENVELOPE_BYTES: Final = 256
-"""About what an unpacked envelope takes besides the bytes that it came from."""
 LINGER_S: Final = 2.0
 """How long the last bytes of a closed connection may take to leave."""
 log = logging.getLogger("relay.worker")
@@ -62,10 +54,9 @@ class Session:
     """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Guest``."""
 
     __slots__ = (
-        "_connection", "_deadline", "_held", "_holds", "_legal", "_on_lost", "_operations",
-        "_pending", "_record_bytes", "_requests", "_running", "_stream", "_unwrapping", "account",
-        "claim", "name", "outbox", "producer", "sends", "services", "since_us", "stage",
-        "subscriptions",
+        "_connection", "_deadline", "_legal", "_on_lost", "_operations", "_requests", "_stream",
+        "_unwrapping", "account", "claim", "name", "outbox", "producer", "reading", "sends",
+        "services", "since_us", "stage", "subscriptions",
     )  # fmt: skip
 
     def __init__(
@@ -113,16 +104,16 @@ class Session:
         """Of ``operations``, those of this stage."""
         self._deadline: float | None = None
         """When the login must be complete, or a closed connection's last bytes have left."""
-        self._holds: int = Hold.NONE
-        self._pending: list[ClientEnvelope] = []
-        """What is left of the operations of one record, the next one last. Records behind it stay
-        bytes: operations take many times the room."""
-        self._running = False
-        """True while ``_work`` runs."""
-        self._record_bytes = 0
-        """Of the record that ``_pending`` came from."""
+        self.reading = Reading(
+            self,
+            self._connection,
+            stream,
+            schedule=services.schedule,
+            received=budgets.received,
+            clock=services.clock,
+        )
         self._unwrapping = Unwrapping()
-        self._requests = RequestRunner(self._request_ended, self._failed)
+        self._requests = RequestRunner(self._request_ended, self.failed)
         self.claim: NameClaim | None = None
         """Of this connection's name, from HELLO on."""
         self.name = ""
@@ -130,12 +121,12 @@ class Session:
         self.producer = b""
         self.sends = Sends(
             self,
+            self.reading,
             services.forward,
             spending(account, budgets.accounts, budgets.limits, services.log_exists),
             budgets.refusals,
             services.clock,
         )
-        self._held = HeldBytes(budgets.received, self.shed)
 
     @property
     def peer(self) -> str:
@@ -152,7 +143,7 @@ class Session:
         """admission.Guest: the next move is the peer's."""
         if self.ended:
             return self._stream.connected
-        waits_for_us = self._unwrapping.waits or self._holds or not self._stream.connected
+        waits_for_us = self._unwrapping.waits or self.reading.holds or not self._stream.connected
         return not waits_for_us and self.stage in (Stage.HANDSHAKE, Stage.HELLO)
 
     def enter(self, stage: Stage) -> None:
@@ -168,23 +159,14 @@ class Session:
 
     def received(self, data: bytes) -> None:
         """Take bytes from the peer."""
-        self._connection.feed(data)
-        if self._holds & Hold.TURN:
-            self._note_held()
-            return  # it is queued already
-        now = self.services.clock()
-        if self.services.schedule.has_time(now):
-            self._work(now)
-        else:
-            self._wait_for_turn()
-            self._note_held()
+        self.reading.received(data)
 
     def ended_by_peer(self) -> None:
         """Take the peer's end of stream."""
         now = self.services.clock()
         self._connection.receive_eof(now)
-        self._handle_events(now)
-        self._write_pending()
+        self.handle_events(now)
+        self.write_pending()
 
     def writable(self) -> None:
         """Go on with what is owed; a reader that is behind gets its next page."""
@@ -200,22 +182,20 @@ class Session:
         self._end()
         self.enter(Stage.LOST)
         self._unwrapping.cancel()
-        self._held.set(0)
+        self.reading.end()
         self._on_lost(self)
         # These know this object. Without the circle its memory is free now, not at some collection:
         # otherwise a flood of short connections would hold many times what its slots may.
-        del self.sends, self.subscriptions, self._requests, self._held
+        del self.sends, self.subscriptions, self._requests
 
     # --- events of the connection -------------------------------------------------------------
-    def _handle_events(self, now: float) -> None:
+    def handle_events(self, now: float) -> None:
         """Take what has happened. May raise RemoteProtocolError: an envelope is illegal."""
         for event in self._connection.events():
             match event:
                 case ApplicationData(content=content):
                     if not self.ended:
-                        self._record_bytes = len(content)
-                        self._pending = unpack_client(content)
-                        self._pending.reverse()
+                        self.reading.unpack(content)
                 case SecretWrapped(ciphertext=ciphertext):
                     agent = self.services.agent
                     self._unwrapping.start(agent, ciphertext, self.peer, self._unwrapped)
@@ -227,7 +207,7 @@ class Session:
                 case ConnectionClosed(detail=detail):
                     log.debug("session_closed", extra={"peer": self.peer, "detail": detail})
                     self._end()
-                    self._read_to_the_end()
+                    self.reading.read_to_the_end()
                 case _:
                     pass
 
@@ -238,9 +218,10 @@ class Session:
             self._connection.abort("the key agent is unavailable")
         else:
             self._connection.provide_secret(secret, now)
-        self._work(now)
+        self.reading.work(now)
 
-    def _write_pending(self) -> None:
+    def write_pending(self) -> None:
+        """Write what the connection has for the peer; close when it has finished."""
         pending = self._connection.data_to_send()
         if pending:
             self._stream.write(pending)
@@ -249,36 +230,8 @@ class Session:
             self._deadline = self.services.clock() + LINGER_S
 
     # --- operations ---------------------------------------------------------------------------
-    def _work(self, now: float) -> None:
-        """Handle what was received, up to this connection's share. Raises nothing."""
-        if self._running:
-            return
-        self._running = True
-        units = UNITS_PER_TURN
-        connection = self._connection
-        try:
-            self._handle_events(now)
-            while not self._holds:
-                if self._pending:
-                    envelope = self._pending.pop()
-                    units -= UNITS.get(type(envelope), 1)
-                    self._run(envelope)
-                elif connection.receive_next(now):
-                    self._handle_events(now)
-                    units -= RECORD_UNITS + len(self._pending) // ENVELOPES_PER_UNIT
-                else:
-                    self._handle_events(now)
-                    break
-                if units <= 0:
-                    self._wait_for_turn()
-        except Exception as error:  # noqa: BLE001 - nothing that a peer sends leaves this class
-            self._failed(error)
-        finally:
-            self._running = False
-        self._write_pending()
-        self._note_held()
-
-    def _run(self, envelope: ClientEnvelope) -> None:
+    def run(self, envelope: ClientEnvelope) -> None:
+        """reading.Owner: do what an envelope asks for. May raise."""
         operation = self._legal.get(type(envelope))
         if operation is None:
             if not self.ended:
@@ -290,32 +243,25 @@ class Session:
             if self.ended:
                 self._requests.cancel()
             else:
-                self.hold(Hold.REQUEST)
+                self.reading.hold(Hold.REQUEST)
         if self.outbox.answers_full:
             self._wait_for_reader()
 
-    def _note_held(self) -> None:
-        """Count what this connection makes the worker hold of what it has sent."""
-        held = self._connection.pending
-        if self._pending:
-            held += self._record_bytes + len(self._pending) * ENVELOPE_BYTES
-        self._held.set(held)
-
     def shed(self) -> None:
-        """End: of what was received and not processed, this connection makes the worker hold most.
+        """reading.Owner: end, for of what is not processed this connection has sent most.
 
         It is told to come again; what it has sent is forgotten.
         """
         now = self.services.clock()
         self.services.budgets.refusals.count(Budget.RECEIVED, self.account.source, now)
         self._connection.shed(CloseCode.OVERLOADED, now, OVERLOADED_RETRY_S, "it held too much")
-        self._handle_events(now)
-        self._write_pending()
+        self.handle_events(now)
+        self.write_pending()
 
     def _request_ended(self) -> None:
-        self.release(Hold.REQUEST)
+        self.reading.release(Hold.REQUEST)
 
-    def _failed(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         """End the connection: the peer broke the protocol, or we have a bug."""
         if isinstance(error, RemoteProtocolError):
             self.close(error.code, detail=str(error))
@@ -323,41 +269,14 @@ class Session:
             log.error("session_failed", extra={"peer": self.peer}, exc_info=error)
             self.close(CloseCode.INTERNAL)
 
-    def _wait_for_turn(self) -> None:
-        """Read nothing more until this session's turn has come round."""
-        self.hold(Hold.TURN)
-        self.services.schedule.add(self)
-
-    def take_turn(self, now: float) -> None:
-        """schedule.Scheduled: go on with what was received."""
-        if self.stage is not Stage.LOST:
-            self.release(Hold.TURN)
-
     def _wait_for_reader(self) -> None:
         """Run nothing more until the client has read its answers."""
-        if not self._holds & Hold.ANSWERS and not self.ended:
-            self.hold(Hold.ANSWERS)
+        if not self.reading.holds & Hold.ANSWERS and not self.ended:
+            self.reading.hold(Hold.ANSWERS)
             self.outbox.on_answers_read = self._answers_read
 
     def _answers_read(self) -> None:
-        self.release(Hold.ANSWERS)
-
-    # --- reading or not -----------------------------------------------------------------------
-    def hold(self, reason: int) -> None:
-        """Read nothing more, for one more reason (``Hold``)."""
-        if not self._holds:
-            self._stream.pause_reading()
-        self._holds |= reason
-
-    def release(self, reason: int) -> None:
-        """That reason is gone: if it was the last one, go on."""
-        if not self._holds & reason:
-            return
-        self._holds &= ~reason
-        if not self._holds:
-            self._work(self.services.clock())
-            if not self._holds:
-                self._stream.resume_reading()
+        self.reading.release(Hold.ANSWERS)
 
     # --- for operations -----------------------------------------------------------------------
     def logged_in(self, name: str) -> None:
@@ -398,19 +317,8 @@ class Session:
         self._connection.close(code, now, retry_after_s)
         log.debug("session_closing", extra={"peer": self.peer, "code": code, "detail": detail})
         self._end()
-        self._read_to_the_end()
-        self._write_pending()
-
-    def _read_to_the_end(self) -> None:
-        """Whatever kept this connection from being read is over: the peer's close must be read.
-
-        Nor may a violation end it with bytes unread: the kernel's reset would overtake our close.
-        """
-        if self._holds & ~Hold.TURN:
-            queued = self._holds & Hold.TURN
-            self._holds = Hold.TURN
-            if not queued:
-                self.services.schedule.add(self)
+        self.reading.read_to_the_end()
+        self.write_pending()
 
     def _end(self) -> None:
         """Leave all logs and give the name back. Idempotent."""
@@ -420,7 +328,7 @@ class Session:
             self.services.budgets.admission.log_out(self)
         self.enter(Stage.CLOSING)
         self._deadline = None
-        self._pending.clear()
+        self.reading.drop_operations()
         self.subscriptions.leave_all()
         self.outbox.close()
         self._requests.cancel()
@@ -436,15 +344,16 @@ class Session:
             else:
                 self.close(CloseCode.LOGIN_TIMEOUT)
             return
-        if self._holds:  # its pongs may be among what is not read, and so is its end
-            if self._holds & Hold.REQUEST and self._stream.peer_is_gone():
+        holds = self.reading.holds
+        if holds:  # its pongs may be among what is not read, and so is its end
+            if holds & Hold.REQUEST and self._stream.peer_is_gone():
                 self.abort()
             return
         deadline = self._connection.next_deadline()
         if deadline is not None and now >= deadline:
             self._connection.handle_deadline(now)
-            self._handle_events(now)
-            self._write_pending()
+            self.handle_events(now)
+            self.write_pending()
 
     def make_room(self) -> None:
         """admission: another connection takes this one's slot. It is told so once there are keys.
