@@ -168,20 +168,28 @@ async def test_who_waits_for_the_server_makes_no_room(
     monkeypatch.setattr(LocalAgent, "unwrap", slow)
     async with one_worker(tmp_path, unauthenticated=16) as worker:
         sessions = worker.parts.connections.sessions
-        waiting = [
+
+        def waiting_for_the_agent() -> set[str]:
+            return {session.peer for session in sessions if session._unwrapping.waits}
+
+        coming = [
             asyncio.ensure_future(TestClient.connect(worker, f"127.0.1.{n}")) for n in range(1, 31)
         ]
-        await until(
-            lambda: sum(session._unwrapping.waits for session in sessions) == 16,
-            "all slots wait for the agent",
-        )
+        await until(lambda: len(waiting_for_the_agent()) == 16, "all slots to wait for the agent")
+        await until(lambda: len(worker.clients) == 30, "the others to be in the backlog")
         assert len(sessions) == 16
+        assert not any(worker.parts.refusals.counts.values())
+        # When those give up, the others come in.
+        first = waiting_for_the_agent()
+        for client in worker.clients:
+            if client.transport.get_extra_info("sockname")[0] in first:
+                client.transport.abort()
+        await until(
+            lambda: len(waiting_for_the_agent() - first) == 14, "the others to wait for the agent"
+        )
         free.set()
-        clients = await asyncio.gather(*waiting[:16])
-        for client in clients:  # who says who it is leaves the slots of the others
-            client.hello(f"user{clients.index(client)}")
-        clients += await asyncio.gather(*waiting[16:])
-        assert not any(client.closed for client in clients)
+        ended = await asyncio.gather(*coming, return_exceptions=True)
+        assert sum(isinstance(one, TestClient) for one in ended) == 14
 
 
 # --- who is logged in -------------------------------------------------------------------------
