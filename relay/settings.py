@@ -111,7 +111,7 @@ class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Budgets of one source, one connection, one worker: what each refuses is in operations.md."""
+    """Budgets of one source, one connection, one worker (docs/operations.md, "Budgets")."""
 
     loopback_exempt: Annotated[
         bool,
