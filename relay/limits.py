@@ -20,6 +20,9 @@ RECORD_INNER_BYTES_MAX: Final = 69_632
 TAG_BYTES: Final = 16
 RECORD_BODY_BYTES_MIN: Final = 1 + TAG_BYTES
 RECORD_BODY_BYTES_MAX: Final = RECORD_INNER_BYTES_MAX + TAG_BYTES
+LOGIN_RECORD_BODY_BYTES_MAX: Final = 4096 + TAG_BYTES
+"""Of a client's record before its HELLO was taken: who is not known yet makes the server hold no
+more. A HELLO has at most 600 bytes; with strict padding its record has this size."""
 SEALED_BYTES_MAX: Final = FRAME_HEADER_BYTES + RECORD_CONTENT_BYTES_MAX + 1024 + TAG_BYTES
 """The largest record that this side makes: it pads less than a peer may."""
 

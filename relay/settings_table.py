@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from relay.settings import as_toml, declarations
+from relay.configuration import as_toml, declarations
 
 HEAD = """\
 <!-- Made by `python -m relay.settings_table > docs/settings.md`; a test compares. -->

@@ -11,15 +11,9 @@ from pathlib import Path
 import pytest
 
 from relay.cli.serve import serve
+from relay.configuration import SHOWN_CHARS_MAX, Declaration, as_toml, declarations, load
 from relay.errors import UsageError
-from relay.settings import (
-    SHOWN_CHARS_MAX,
-    Declaration,
-    Settings,
-    as_toml,
-    declarations,
-    load,
-)
+from relay.settings import Settings
 from relay.settings_table import markdown
 
 
@@ -170,9 +164,8 @@ def test_errors_name_the_flag_that_was_typed() -> None:
     flags = {d.path: d.flag for d in declarations() if d.flag in options}
     assert flags["log.level"] == "--log-level"
     assert flags["server.graceful_timeout_s"] == "--graceful-timeout"
-    settings_of_serve = set(options.values()) - {
-        "config", "check_config", "print_config", "new_identity", "help",
-    }  # fmt: skip
+    others = {"config", "check_config", "print_config", "help", "new_identity"}
+    settings_of_serve = set(options.values()) - others
     assert len(flags) == len(settings_of_serve)
     with pytest.raises(UsageError, match=r"^--log-level: log\.level: expected one of debug"):
         load({"log.level": "loud"}, {}, None)

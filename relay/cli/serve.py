@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from relay import settings as configuration
+from relay import configuration
 from relay.cli.options import typed_path
 
 log = logging.getLogger("relay.supervisor")

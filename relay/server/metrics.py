@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Final
 
 
@@ -61,6 +61,22 @@ class Metric:
                 yield label, bucket
 
 
+class Budget(StrEnum):
+    """What a worker refuses when it is used up (docs/operations.md, "Budgets")."""
+
+    CONNECTIONS = "connections"
+    CONNECTIONS_PER_SOURCE = "connections_per_source"
+    UNAUTHENTICATED = "unauthenticated"
+    UNAUTHENTICATED_PER_SOURCE = "unauthenticated_per_source"
+    JOINS_PER_SOURCE = "joins_per_source"
+    SEND_BYTES = "send_bytes"
+    SEND_BYTES_PER_SOURCE = "send_bytes_per_source"
+    ROOMS = "rooms"
+    ROOMS_PER_SOURCE = "rooms_per_source"
+    RECEIVED = "received"
+    DISK_RESERVE = "disk_reserve"
+
+
 PROCESS: Final = (
     Metric("pid", Kind.GAUGE, "Process id; 0 when there is none."),
     Metric("generation", Kind.IDENTITY, "Which start of any process of this server it is."),
@@ -77,9 +93,12 @@ PROCESS: Final = (
 """Of every process that the supervisor starts."""
 WORKER: Final = (
     *PROCESS,
-    Metric("not_accepting", Kind.GAUGE, "1 while it accepts no connections: full, or draining."),
+    Metric("not_accepting", Kind.GAUGE, "1 while it leaves connections to others: full, draining."),
     Metric("connections", Kind.GAUGE, "Open connections."),
     Metric("logged_in", Kind.GAUGE, "Connections that are logged in."),
+    Metric("sources", Kind.GAUGE, "Sources of connections that it keeps budgets of."),
+    Metric("joins", Kind.GAUGE, "Rooms that connections follow, each counted for each of them."),
+    Metric("received_bytes", Kind.GAUGE, "Received and not processed yet.", "bytes"),
     Metric("catching_up", Kind.GAUGE, "Connections that read a log from the store, not live."),
     Metric("accepted", Kind.COUNTER, "Messages that this home committed."),
     Metric("deliveries", Kind.COUNTER, "Messages handed to connections, live."),
@@ -88,4 +107,11 @@ WORKER: Final = (
     Metric("too_slow", Kind.COUNTER, "Readers that were closed for taking nothing."),
     Metric("repairs", Kind.COUNTER, "Holes between batches that were read from the store."),
     Metric("pages", Kind.COUNTER, "Pages read from the store for such connections."),
+    Metric(
+        "refused",
+        Kind.COUNTER,
+        "What a budget has refused: connections, requests and messages.",
+        labels=tuple(Budget),
+        label="budget",
+    ),
 )

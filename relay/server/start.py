@@ -36,6 +36,8 @@ FILES_RESERVED: Final = 192
 """Of a worker, for what is neither a client, a listener nor a link to another worker: 10 for each
 of its 16 partitions at most (database, WAL, shared memory, for the writer and for the readers;
 lock), and 32 for the loop, the key agent and the streams."""
+GUESTS_MIN: Final = 16
+"""Slots of a worker for connections that are not logged in, however few descriptors there are."""
 CONNECTIONS_EXPECTED: Final = 1000
 """A limit that leaves a worker fewer is reported, for probably nobody meant it."""
 CONNECTIONS_DERIVED_MAX: Final = 100_000
@@ -257,26 +259,28 @@ def _agent_main(context: AgentContext) -> int:
 def _resolve(settings: Settings, data: Path, runtime: Path) -> Settings:
     server = settings.server
     workers = server.workers or min(len(os.sched_getaffinity(0)), WORKERS_MAX)
-    return Settings(
+    files = inherited.raise_open_files_limit()
+    reserved = FILES_RESERVED + workers + len(server.bind)
+    guests = min(settings.limits.unauthenticated, max(GUESTS_MIN, (files - reserved) // 8))
+    connections = _connections_max(server.max_connections, files, reserved + guests)
+    return msgspec.structs.replace(
+        settings,
         server=msgspec.structs.replace(
-            server,
-            workers=workers,
-            max_connections=_connections_max(server.max_connections, workers, len(server.bind)),
-            runtime=str(runtime),
+            server, workers=workers, max_connections=connections, runtime=str(runtime)
         ),
         store=msgspec.structs.replace(settings.store, data=str(data)),
-        log=settings.log,
+        limits=msgspec.structs.replace(
+            settings.limits, unauthenticated=min(guests, max(GUESTS_MIN, connections))
+        ),
     )
 
 
-def _connections_max(wanted: int, workers: int, listeners: int) -> int:
+def _connections_max(wanted: int, limit: int, reserved: int) -> int:
     """Return how many connections a worker may have: as wanted, or 0: as the limits allow.
 
     Raises:
         StartError: the limit on open files leaves none.
     """
-    limit = inherited.raise_open_files_limit()
-    reserved = FILES_RESERVED + workers + listeners
     possible = limit - reserved
     least = wanted or CONNECTIONS_EXPECTED
     advice = f"a worker needs {reserved} open files and one for each connection"

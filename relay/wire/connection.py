@@ -278,6 +278,15 @@ class Connection:
         elif self.phase is not Phase.CLOSED:
             self._finish(None, remote=True, detail="the connection was lost")
 
+    @property
+    def pending(self) -> int:
+        """Bytes received and not processed: whole frames that wait, and the beginning of one."""
+        return self._reader.pending
+
+    def limit_records(self, body_bytes_max: int) -> None:
+        """Accept no record with a longer body from now on: a header with more is a violation."""
+        self._reader.body_bytes_max = body_bytes_max
+
     def events(self) -> list[Event]:
         """Return what has happened since the last call."""
         if not self._events:
@@ -339,6 +348,21 @@ class Connection:
             self._deadline = now + self._timing.close_wait_s
         elif self.phase not in (Phase.CLOSING, Phase.DRAINING, Phase.CLOSED):
             self._finish(None, detail="closed before the handshake was complete")
+
+    def shed(self, code: int, now: float, retry_after_s: int, detail: str) -> None:
+        """End now and forget what was received: with a close record once there are keys.
+
+        As after a violation, what still comes is read and dropped for a while (``Timing``), so that
+        no reset overtakes the close record.
+        """
+        if self.phase is Phase.OPEN:
+            self._put_close(code, now, retry_after_s)
+            if self.side is Side.SERVER and self._timing.violation_wait_s > 0:
+                self._drain(code, now, detail)
+            else:
+                self._finish(code, detail=detail)
+        else:
+            self.abort(detail)
 
     def abort(self, reason: str) -> None:
         """Drop the connection at once, without a word."""

@@ -47,14 +47,20 @@ class FrameReader(FrameSplitter):
     """Splits a stream of bytes into whole frames.
 
     ``allowed`` is set by the owner to the frame types that are legal *now*: a header of any other
-    type is refused at its fourth byte, whatever would follow.
+    type is refused at its fourth byte, whatever would follow. So is a longer body than
+    ``body_bytes_max``, which the owner may lower and lift.
     """
 
-    __slots__ = ("allowed",)
+    __slots__ = ("allowed", "body_bytes_max")
 
-    def __init__(self, allowed: tuple[FrameType, ...]) -> None:
+    def __init__(
+        self,
+        allowed: tuple[FrameType, ...],
+        body_bytes_max: int = limits.RECORD_BODY_BYTES_MAX,
+    ) -> None:
         super().__init__(HEADER)
         self.allowed = allowed
+        self.body_bytes_max = body_bytes_max
 
     def frame_bytes(self, header: bytes | bytearray) -> int:
         """See ``FrameSplitter``.
@@ -67,7 +73,7 @@ class FrameReader(FrameSplitter):
             raise IllegalFrame(f"a frame of type {frame_type} is not legal now")
         length = int.from_bytes(header, "big") & 0xFFFFFF
         low, high = _BOUNDS[frame_type]
-        if not low <= length <= high:
+        if not low <= length <= high or length > self.body_bytes_max:
             raise IllegalFrame(f"a frame of type {frame_type} with {length} bytes")
         return HEADER + length
 

@@ -30,7 +30,7 @@ class Phase(Enum):
     AWAIT_CLIENT_FINISHED = "server: ServerFinished sent"
     OPEN = "both: records"
     CLOSING = "both: own close sent, the peer's awaited"
-    DRAINING = "server: close sent after a violation"
+    DRAINING = "server: close sent after a violation, or to make room"
     CLOSED = "both: over"
 
 

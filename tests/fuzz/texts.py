@@ -8,17 +8,18 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-from relay import settings
+from relay import configuration
 from relay.chat import names
 from relay.client import known_servers
 from relay.client.address import parse_address
 from relay.errors import UsageError
+from relay.settings import WORKERS_MAX
 from tests.fuzz.inputs import EDGES, Edit, corpus_of, edited, edits
 from tests.fuzz.target import Target
 
 FINGERPRINT: Final = "a" * 51 + "q"
-PATHS: Final = [declaration.path for declaration in settings.declarations()]
-DECLARED: Final = list(settings.declarations())
+PATHS: Final = [declaration.path for declaration in configuration.declarations()]
+DECLARED: Final = list(configuration.declarations())
 odd_text: Final = st.one_of(
     st.text(max_size=20),
     st.sampled_from(
@@ -61,7 +62,7 @@ def _file() -> bytes:
         if declaration.section != section:
             section = declaration.section
             lines.append(f"[{section}]")
-        lines.append(f"{declaration.key} = {settings.as_toml(declaration.default)}")
+        lines.append(f"{declaration.key} = {configuration.as_toml(declaration.default)}")
     return "\n".join(lines).encode()
 
 
@@ -69,9 +70,9 @@ toml_value: Final = st.one_of(
     st.sampled_from(
         ("1", "-1", "1.5", "nan", "inf", "true", '""', "[]", '[""]', "{}", "1979-05-27")
     ),
-    odd_text.map(settings.as_toml),
+    odd_text.map(configuration.as_toml),
     st.sampled_from(EDGES).map(str),
-    st.lists(odd_text, max_size=3).map(lambda items: settings.as_toml(tuple(items))),
+    st.lists(odd_text, max_size=3).map(lambda items: configuration.as_toml(tuple(items))),
 )
 toml: Final = st.one_of(
     st.builds(edited, st.sampled_from([_file(), *corpus_of("settings")]), edits),
@@ -106,14 +107,14 @@ def _check_settings(value: tuple[dict[str, Any], dict[str, str], bytes]) -> None
         file = Path(folder) / "relay.toml"
         file.write_bytes(text)
         try:
-            loaded = settings.load(given, variables, file)
+            loaded = configuration.load(given, variables, file)
         except UsageError as error:
             assert 0 < len(str(error)) < 2000, "an error is a line"
             assert "\n" not in str(error).strip(), "an error is one line"
             return
     assert set(loaded.sources) == set(PATHS)
     assert loaded.settings.server.bind
-    assert 0 <= loaded.settings.server.workers <= settings.WORKERS_MAX
+    assert 0 <= loaded.settings.server.workers <= WORKERS_MAX
 
 
 settings_target = Target(

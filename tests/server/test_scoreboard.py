@@ -9,7 +9,7 @@ import pytest
 from relay.server.metrics import ABOVE, SUM, WORKER, Kind, Metric
 from relay.server.scoreboard import PARTITIONS_MAX, Layout, Owner, Scoreboard
 
-FIELDS = [metric.name for metric in WORKER]
+FIELDS = [(metric.name, label) for metric in WORKER for label, _ in metric.cells()]
 MANY = (
     Metric("open", Kind.GAUGE, "Open."),
     Metric("closed", Kind.COUNTER, "Closed, by reason.", labels=("quit", "slow"), label="reason"),
@@ -65,21 +65,21 @@ def test_cells_do_not_overlap() -> None:
     board = Scoreboard(3)
     number = 0
     for index in range(3):
-        for name in FIELDS:
+        for name, label in FIELDS:
             number += 1
-            board.row(index).set(name, number)
+            board.row(index).set(name, number, label)
     board.assign(PARTITIONS_MAX - 1, 2, 77)
-    values = [board.row(index).get(name) for index in range(3) for name in FIELDS]
+    values = [board.row(index).get(*cell) for index in range(3) for cell in FIELDS]
     assert values == list(range(1, number + 1))
     assert (board.workers, board.table_version) == (3, 1)
 
 
 def test_a_dead_workers_gauges_go_and_its_counters_stay() -> None:
     row = Scoreboard(1).row(0)
-    for name in FIELDS:
-        row.set(name, 9)
+    for name, label in FIELDS:
+        row.set(name, 9, label)
     row.clear_gauges()
-    kept = {name for name in FIELDS if row.get(name)}
+    kept = {name for name, label in FIELDS if row.get(name, label)}
     assert kept == {metric.name for metric in WORKER if metric.kind is not Kind.GAUGE}
     assert {"accepted", "deliveries", "too_slow", "restarts", "generation"} <= kept
     assert kept.isdisjoint({"pid", "ready", "connections", "not_accepting"})

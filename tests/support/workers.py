@@ -27,7 +27,7 @@ from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed
 from relay.server.worker.process import main
 from relay.server.worker.process.building import WorkerParts
-from relay.settings import Server, Settings, Store
+from relay.settings import Limits, Server, Settings, Store
 from relay.store.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
 from relay.wire.connection import Connection
@@ -151,12 +151,21 @@ def _nothing() -> None:
 class Cluster:
     """Several workers on one data directory, and the table of who owns what."""
 
-    def __init__(self, directory: Path, workers: int, *, durability: str = "process") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        workers: int,
+        *,
+        durability: str = "process",
+        max_connections: int = 1000,
+        limits: Limits | None = None,
+    ) -> None:
         self._directory = directory
         self._count = workers
         self._generation = 0
         self._settings = Settings(
-            server=Server(max_connections=1000, workers=workers),
+            server=Server(max_connections=max_connections, workers=workers),
+            limits=limits or Limits(),
             store=Store(durability=durability),  # type: ignore[arg-type]
         )
         self.scoreboard = Scoreboard(WORKERS_MAX)
@@ -311,18 +320,27 @@ class TestClient(asyncio.Protocol):
 
     # --- what a test does with it -------------------------------------------------------------
     @classmethod
-    async def login(cls, worker: Worker, name: str, *, secret: bytes = b"") -> Self:
-        """Connect and log in."""
-        client = await cls.connect(worker)
+    async def login(
+        cls,
+        worker: Worker,
+        name: str,
+        *,
+        secret: bytes = b"",
+        source: str = "127.0.0.1",
+    ) -> Self:
+        """Connect, from an address of this machine, and log in."""
+        client = await cls.connect(worker, source)
         client.hello(name, secret=secret)
         await client.expect(Welcome)
         return client
 
     @classmethod
-    async def connect(cls, worker: Worker) -> Self:
+    async def connect(cls, worker: Worker, source: str = "127.0.0.1") -> Self:
         """Connect, up to the end of the handshake."""
         loop = asyncio.get_running_loop()
-        _, client = await loop.create_connection(cls, "127.0.0.1", worker.port)
+        _, client = await loop.create_connection(
+            cls, "127.0.0.1", worker.port, local_addr=(source, 0)
+        )
         worker.clients.append(client)
         await client.until(lambda: client.opened, "the handshake")
         return client

@@ -168,7 +168,7 @@ def test_a_low_limit_on_open_files_is_reported_as_a_sum(tmp_path: Path) -> None:
         [starting] = events(relay, "starting")
         assert starting["max_connections"] == possible
     refused = refuse(limit(193), "--data", tmp_path / "data")
-    assert "relay: the limit on open files is 193: a worker needs 19" in refused
+    assert "relay: the limit on open files is 193: a worker needs 21" in refused
 
 
 def test_a_relative_path_in_a_directory_that_was_removed() -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay import limits
 from relay.errors import LocalProtocolError
 from relay.wire.cipher import RecordLimits, RecordType
 from relay.wire.codes import CloseCode
@@ -745,3 +746,46 @@ def test_a_wrong_tag_ends_at_once_and_silently() -> None:
     data = bytearray(record(pair.client, RecordType.APP, b"x"))
     data[-1] ^= 1
     drops(pair.server, bytes(data))
+
+
+# --- what an owner bounds -----------------------------------------------------------------------
+@pytest.mark.parametrize("over", [0, 1])
+def test_an_owner_may_refuse_long_records(over: int) -> None:
+    """A header that announces more is refused before a byte of the body is held."""
+    pair = fixed_pair()
+    pair.run()
+    source, sink = pair.client, pair.server
+    data = source.connection.seal(bytes(1000), 0.0)
+    sink.connection.limit_records(len(data) - limits.FRAME_HEADER_BYTES - over)
+    if over:
+        refuses(sink, source, data[: limits.FRAME_HEADER_BYTES])
+        assert sink.connection.pending == 0
+    else:
+        sink.take(data)
+        assert sink.received == [bytes(1000)]
+
+
+def test_shedding_forgets_what_was_received_and_says_why() -> None:
+    """The close record leaves, half a record is forgotten, and what still comes is dropped."""
+    timing = Timing(violation_wait_s=2.0)
+    pair = Pair(client(), server(timing=timing))
+    pair.run()
+    half = pair.client.connection.seal(bytes(60_000), 0.0)[:50_000]
+    pair.server.take(half)
+    assert pair.server.connection.pending == len(half)
+    pair.server.connection.shed(CloseCode.OVERLOADED, 0.0, 7, "too much")
+    assert pair.server.connection.pending == 0
+    pair.server.take(bytes(100_000))
+    assert pair.server.connection.pending == 0
+    assert not pair.server.connection.finished
+    pair.client.take(pair.server.give())
+    assert pair.client.closed.code == CloseCode.OVERLOADED
+    assert pair.client.closed.retry_after_s == 7
+
+
+def test_shedding_before_there_are_keys_is_silent() -> None:
+    peer = server()
+    peer.give()
+    peer.connection.shed(CloseCode.OVERLOADED, 0.0, 7, "too much")
+    assert peer.give() == b""
+    assert peer.connection.finished

@@ -7,7 +7,6 @@ address costs the others nothing (McKenney's stochastic fairness queueing, with 
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict, deque
 from typing import Final, Generic, TypeVar
 
@@ -70,19 +69,3 @@ class FairQueue(Generic[Job]):
             while len(self._by_length) <= after:
                 self._by_length.append({})
             self._by_length[after][source] = None
-
-
-def source_of(address: str) -> str:
-    """Return what counts as one source: an IPv4 address, or the /64 of an IPv6 address.
-
-    Whoever has one IPv6 address has 2**64 of them. Anything else stands for itself.
-    """
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return f"{int(parsed) >> 64:016x}/64"

@@ -23,7 +23,8 @@ from relay.server.agent.protocol import (
     pack,
     unpack_unwrap,
 )
-from relay.server.agent.queue import LIMIT_MAX, LIMIT_MIN, FairQueue, source_of
+from relay.server.agent.queue import LIMIT_MAX, LIMIT_MIN, FairQueue
+from relay.server.sources import source_of
 
 THREADS: Final = 2
 WAIT_MAX_S: Final = 1.0

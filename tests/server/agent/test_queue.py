@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from relay.server.agent.queue import FairQueue, source_of
+from relay.server.agent.queue import FairQueue
 
 
 def test_sources_take_turns_and_each_keeps_its_order() -> None:
@@ -56,13 +56,3 @@ def test_against_a_model() -> None:
         else:
             assert not waiting
         assert len(queue) == len(waiting) <= 20
-
-
-def test_sources() -> None:
-    assert source_of("192.0.2.7") == "192.0.2.7"
-    assert source_of("::ffff:192.0.2.7") == "192.0.2.7"
-    assert source_of("2001:db8:1:2:3:4:5:6") == source_of("2001:db8:1:2::1")
-    assert source_of("2001:db8:1:3::1") != source_of("2001:db8:1:2::1")
-    assert source_of("fe80::1%eth0") == source_of("fe80::2")
-    assert source_of("") == ""
-    assert source_of("not an address") == "not an address"

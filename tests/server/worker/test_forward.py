@@ -72,12 +72,12 @@ async def test_sends_wait_while_the_home_is_dead_and_are_bounded(
     partition = partition_of(LOG)
     await until(lambda: other.parts.forward._bytes[partition] > 100_000, "the credit to be used")
     session = cluster.session("writer")
-    await until(lambda: session._holds, "the client to be stopped")
+    await until(lambda: session.reading.holds, "the client to be stopped")
     held = other.parts.forward._bytes[partition]
     assert held < 1_000_000, "beyond the credit only what one read brought"
     await cluster.start(home.index)
     await writer.acked(LOG, 600)
-    assert not session._holds
+    assert not session.reading.holds
     assert other.parts.forward._bytes[partition] == 0
 
 
@@ -130,8 +130,8 @@ async def test_the_window_of_one_connection(cluster: Cluster) -> None:
         writer.send_envelopes(*content[start : start + 1000])
     await writer.acked(LOG, 5000)
     session = cluster.session("writer")
-    assert not session._holds
-    assert session.unacknowledged == session.unacknowledged_bytes == 0
+    assert not session.reading.holds
+    assert session.sends.count == session.sends.bytes == 0
 
 
 async def test_repeats_and_skips_over_workers(cluster: Cluster) -> None:
@@ -229,7 +229,7 @@ async def test_ends_in_the_middle_of_anything(single: Cluster) -> None:
     await until(lambda: not worker.parts.connections.sessions, "all sessions gone")
     await until(lambda: not worker.parts.feeds.by_log, "all feeds gone")
     parts = worker.parts
-    assert parts.services.counts.logged_in == 0
+    assert parts.services.budgets.admission.members == 0
     assert not parts.claims._claims
     assert not parts.names._held
     await until(lambda: not parts.rosters._logs, "the roster to end")

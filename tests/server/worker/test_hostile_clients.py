@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import msgpack
 import pytest
 
+from relay.server.worker.connection.reading import Reading
 from relay.server.worker.connection.schedule import UNITS, UNITS_PER_TURN
 from relay.server.worker.connection.session import Session
 from relay.store import decide
@@ -27,9 +28,9 @@ UNKNOWN = msgpack.packb([99]) * 1023
 def _shares(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Note how many units each visit to a session takes at once."""
     visits: list[int] = []
-    work, run = Session._work, Session._run
+    work, run = Reading.work, Session.run
 
-    def working(self: Session, now: float) -> None:
+    def working(self: Reading, now: float) -> None:
         if not self._running:
             visits.append(0)
         work(self, now)
@@ -39,8 +40,8 @@ def _shares(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[in
         run(self, envelope)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Session, "_work", working)
-        patch.setattr(Session, "_run", running)
+        patch.setattr(Reading, "work", working)
+        patch.setattr(Session, "run", running)
         yield visits
 
 

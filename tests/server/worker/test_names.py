@@ -195,7 +195,7 @@ async def test_hello_refused(single: Cluster) -> None:
     client.send_envelopes(Hello("alice", client.secret, "", "client"))
     await _ended_with(client, CloseCode.PROTOCOL)
     await until(lambda: not worker.parts.connections.sessions, "all sessions gone")
-    assert worker.parts.services.counts.logged_in == 0
+    assert worker.parts.services.budgets.admission.members == 0
     assert not worker.parts.claims._claims
 
 

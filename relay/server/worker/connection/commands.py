@@ -30,7 +30,7 @@ def send(session: Session, send: Send) -> None:
             pack(Refused(log, send.counter, int(ErrorCode.NOT_SUPPORTED), send.kind, "kind"))
         )
         return
-    session.submit(
+    session.sends.submit(
         Submission(
             log=log,
             sender=session.name,

@@ -1,4 +1,4 @@
-"""All connections of a worker."""
+"""All connections of a worker: who comes in, who goes, and what they hold."""
 
 from __future__ import annotations
 
@@ -14,22 +14,44 @@ if TYPE_CHECKING:
 
 
 class Connections:
-    """Makes sessions, and knows those that are not over."""
+    """Makes sessions, and knows those that are not over. An ``acceptor.Gate``."""
 
     def __init__(self, services: ConnectionServices) -> None:
         self._services = services
+        self._admission = services.budgets.admission
         self.sessions: set[Session] = set()
         self.on_lost: Callable[[], None] = _nothing
         """Called when a connection is gone; the acceptor's, once there is one."""
 
-    def accept(self, peer: str) -> Stream:
-        """Return the protocol of a connection that was accepted from this address."""
+    # --- acceptor.Gate ------------------------------------------------------------------------
+    def closed(self) -> bool:
+        """Tell whether nobody can come in now: see ``Admission.closed``."""
+        return self._admission.closed()
+
+    def admit(self, peer: str) -> Stream | None:
+        """Return the protocol of a connection that was accepted from this address.
+
+        None: it has to be closed, without a word.
+        """
+        budgets = self._services.budgets
+        account = budgets.accounts.open(peer)
+        verdict = budgets.admission.admit(account)
+        if verdict.budget is not None:
+            whose = account if verdict.evicted is None else verdict.evicted.account
+            budgets.refusals.count(verdict.budget, whose.source, self._services.clock())
+        if verdict.evicted is not None:
+            verdict.evicted.make_room()
+        if not verdict.admitted:
+            budgets.accounts.close(account)
+            return None
         stream = Stream(peer, self._services.stalled)
-        session = Session(self._services, stream, OPERATIONS, self._lost)
+        session = Session(self._services, stream, account, OPERATIONS, self._lost)
         stream.attach(session, session.outbox)
+        budgets.admission.enter(session)
         self.sessions.add(session)
         return stream
 
+    # --- from time to time --------------------------------------------------------------------
     def check_deadlines(self, now: float) -> None:
         """End connections whose time is up. Called about once a second."""
         for session in list(self.sessions):
@@ -37,6 +59,9 @@ class Connections:
 
     def _lost(self, session: Session) -> None:
         self.sessions.discard(session)
+        budgets = self._services.budgets
+        budgets.admission.leave(session)
+        budgets.accounts.close(session.account)
         self.on_lost()
 
 

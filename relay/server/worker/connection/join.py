@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from relay import limits
 from relay.chat import names
 from relay.chat.entries import Cursor
+from relay.server.metrics import Budget
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Gap, Joined, Left, pack
@@ -34,6 +35,12 @@ async def join(session: Session, join: Join) -> None:
     if len(subscriptions.by_log) >= limits.LOGS_PER_CONNECTION_MAX:
         session.refuse(join.request, ErrorCode.LIMIT, limits.LOGS_PER_CONNECTION_MAX)
         return
+    if _too_many(session):
+        text = "connections of this address follow too many rooms"
+        session.refuse(
+            join.request, ErrorCode.LIMIT, session.services.budgets.limits.joins_per_source, text
+        )
+        return
     if join.last > limits.HISTORY_ON_JOIN_MAX:
         session.refuse(join.request, ErrorCode.BAD_REQUEST, limits.HISTORY_ON_JOIN_MAX)
         return
@@ -58,6 +65,15 @@ async def join(session: Session, join: Join) -> None:
     finally:
         if feed.idle:  # refused, or the connection has ended meanwhile
             following.presence.changed(feed)
+
+
+def _too_many(session: Session) -> bool:
+    budgets, account = session.services.budgets, session.account
+    most = budgets.limits.joins_per_source
+    if not most or account.exempt or account.joins < most:
+        return False
+    budgets.refusals.count(Budget.JOINS_PER_SOURCE, account.source, session.services.clock())
+    return True
 
 
 def _start(reader: Reader, feed: Feed, join: Join) -> tuple[Cursor, Gap | None]:

@@ -6,7 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from relay.store.errors import StoreError
+
 if TYPE_CHECKING:
+    from relay.server.worker.connection.accounts import Accounts
+    from relay.server.worker.connection.admission import Admission
+    from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
     from relay.server.worker.delivery.flusher import Flusher
     from relay.server.worker.delivery.stalled import StalledConnections
@@ -14,7 +19,9 @@ if TYPE_CHECKING:
     from relay.server.worker.member.forward import Forward
     from relay.server.worker.member.queries import PendingQueries
     from relay.server.worker.member.subscriptions import Following
+    from relay.server.worker.refusals import Refusals
     from relay.server.worker.wakeup import Wakeup
+    from relay.settings import Limits
     from relay.store.log import Reader
     from relay.wire.connection import Timing
 
@@ -30,10 +37,19 @@ class Unwrap(Protocol):
 class Counts:
     """What the sessions of a worker count."""
 
-    logged_in: int = 0
-    """Now."""
     handshakes: int = 0
     """Completed since the worker began."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionBudgets:
+    """What the connections of a worker may cost, together and by source."""
+
+    limits: Limits
+    accounts: Accounts
+    admission: Admission
+    received: ReceivedBytes
+    refusals: Refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +76,15 @@ class ConnectionServices:
     claims: Claims
     queries: PendingQueries
     reader_of: Callable[[str], Reader]
+    budgets: ConnectionBudgets
     counts: Counts = field(default_factory=Counts)
+
+    def log_exists(self, log: str) -> bool:
+        """Tell whether a log has been begun. One that cannot be read may have been."""
+        feed = self.following.feeds.by_log.get(log)
+        if feed is not None and feed.known and feed.seq:
+            return True
+        try:
+            return self.reader_of(log).head(log).seq > 0
+        except StoreError:
+            return True

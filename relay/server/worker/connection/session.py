@@ -8,26 +8,25 @@ reaches a peer.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from relay import limits
-from relay.errors import RelayError, RemoteProtocolError
+from relay.errors import RemoteProtocolError
+from relay.server.metrics import Budget
 from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.reading import Reading
 from relay.server.worker.connection.requests import RequestRunner
-from relay.server.worker.connection.schedule import (
-    ENVELOPES_PER_UNIT,
-    RECORD_UNITS,
-    UNITS,
-    UNITS_PER_TURN,
-)
+from relay.server.worker.connection.sends import Sends
+from relay.server.worker.connection.spending import spending
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
+from relay.server.worker.connection.unwrapping import Unwrapping
 from relay.server.worker.member.subscriptions import Subscriptions
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.connection import Connection
-from relay.wire.envelopes import Ack, ClientEnvelope, Error, Refused, pack, unpack_client
+from relay.wire.envelopes import ClientEnvelope, Error, pack
 from relay.wire.events import (
     ApplicationData,
     ConnectionClosed,
@@ -37,7 +36,7 @@ from relay.wire.events import (
 )
 
 if TYPE_CHECKING:
-    from relay.chat.entries import Submission
+    from relay.server.worker.connection.accounts import Account
     from relay.server.worker.connection.services import ConnectionServices
     from relay.server.worker.delivery.stream import Stream
     from relay.server.worker.member.claims import NameClaim
@@ -45,25 +44,27 @@ if TYPE_CHECKING:
 
 LOGIN_S: Final = 20.0
 """From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
+OVERLOADED_RETRY_S: Final = 5
+"""When a client that was closed with OVERLOADED connects again, at the earliest."""
 LINGER_S: Final = 2.0
 """How long the last bytes of a closed connection may take to leave."""
 log = logging.getLogger("relay.worker")
 
 
 class Session:
-    """One connection, from accept to close. A ``stream.Receiver`` and a ``forward.Sender``."""
+    """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Guest``."""
 
     __slots__ = (
-        "_connection", "_deadline", "_holds", "_legal", "_on_lost", "_operations", "_pending",
-        "_requests", "_running", "_stream", "_unwrapping", "claim", "ended", "name", "outbox",
-        "producer", "services", "since_us", "stage", "subscriptions", "unacknowledged",
-        "unacknowledged_bytes",
+        "_connection", "_deadline", "_legal", "_on_lost", "_operations", "_requests", "_stream",
+        "_unwrapping", "account", "claim", "ended", "name", "outbox", "producer", "reading",
+        "sends", "services", "since_us", "stage", "subscriptions",
     )  # fmt: skip
 
     def __init__(
         self,
         services: ConnectionServices,
         stream: Stream,
+        account: Account,
         operations: Operations,
         on_lost: Callable[[Session], None],
     ) -> None:
@@ -72,11 +73,13 @@ class Session:
         Args:
             services: of this worker.
             stream: not connected yet.
+            account: of the peer's source.
             operations: what may be asked in each stage, and what does it.
             on_lost: called when the socket is closed.
         """
         self.services = services
         self._stream = stream
+        self.account = account
         self._operations = operations
         self._on_lost = on_lost
         now = services.clock()
@@ -90,7 +93,13 @@ class Session:
             timing=services.timing,
         )
         self.outbox = services.flusher.outbox(self._connection, stream)
-        self.subscriptions = Subscriptions(services.following, self.outbox, self.close)
+        budgets = services.budgets
+        self.subscriptions = Subscriptions(
+            services.following,
+            self.outbox,
+            self.close,
+            partial(budgets.accounts.count_joins, account),
+        )
         self.stage = Stage.HANDSHAKE
         self.ended = False
         """True once the connection is closing: no operation has an effect any more."""
@@ -98,26 +107,42 @@ class Session:
         """Of ``operations``, those of this stage."""
         self._deadline: float | None = None
         """When the login must be complete, or a closed connection's last bytes have left."""
-        self._holds: int = Hold.NONE
-        self._pending: list[ClientEnvelope] = []
-        """What is left of the operations of one record, the next one last. Records behind it stay
-        bytes: operations take many times the room."""
-        self._running = False
-        """True while ``_work`` runs."""
-        self._unwrapping: asyncio.Task[None] | None = None
-        self._requests = RequestRunner(self._request_ended, self._failed)
+        self.reading = Reading(
+            self,
+            self._connection,
+            stream,
+            schedule=services.schedule,
+            received=budgets.received,
+            clock=services.clock,
+        )
+        self._unwrapping = Unwrapping()
+        self._requests = RequestRunner(self._request_ended, self.failed)
         self.claim: NameClaim | None = None
         """Of this connection's name, from HELLO on."""
         self.name = ""
         """Empty until login."""
         self.producer = b""
-        self.unacknowledged = 0
-        self.unacknowledged_bytes = 0
+        self.sends = Sends(
+            self,
+            self.reading,
+            services.forward,
+            spending(account, budgets.accounts, budgets.limits, services.log_exists),
+            budgets.refusals,
+            services.clock,
+        )
 
     @property
     def peer(self) -> str:
         """The peer's address."""
         return self._stream.peer
+
+    @property
+    def silent(self) -> bool:
+        """admission.Guest: the next move is the peer's."""
+        if self.ended:
+            return self._stream.connected
+        waits_for_us = self._unwrapping.waits or self.reading.holds or not self._stream.connected
+        return not waits_for_us and self.stage in (Stage.HANDSHAKE, Stage.HELLO)
 
     def enter(self, stage: Stage) -> None:
         """Go to the next stage."""
@@ -133,16 +158,7 @@ class Session:
 
     def received(self, data: bytes) -> None:
         """Take bytes from the peer."""
-        self._connection.feed(data)
-        if self._holds & Hold.TURN:
-            return  # it is queued already
-        now = self.services.clock()
-        if self.ended:
-            self._settle(now)  # it may have sent too much after the end
-        if self.services.schedule.has_time(now):
-            self._work(now)
-        else:
-            self._wait_for_turn()
+        self.reading.received(data)
 
     def ended_by_peer(self) -> None:
         """Take the peer's end of stream."""
@@ -163,54 +179,53 @@ class Session:
         """Forget everything about this connection."""
         self._end()
         self.enter(Stage.LOST)
-        if self._unwrapping is not None:
-            self._unwrapping.cancel()
+        self._unwrapping.cancel()
+        self.reading.end()
         self._on_lost(self)
+        # These know this object. Without the circle its memory is free now, not at some collection:
+        # otherwise a flood of short connections would hold many times what its slots may.
+        del self.sends, self.subscriptions, self._requests
 
     # --- events of the connection -------------------------------------------------------------
-    def _handle_events(self, events: list[Event], now: float) -> None:
-        """Take what has happened. May raise RemoteProtocolError: an envelope is illegal."""
+    def handle_events(self, events: list[Event], now: float) -> None:
+        """reading.Owner: take what has happened. May raise RemoteProtocolError."""
         for event in events:
             match event:
                 case ApplicationData(content=content):
                     if not self.ended:
-                        assert not self._pending, "one record at a time is looked into"
-                        self._pending = unpack_client(content)
-                        self._pending.reverse()
+                        self.reading.unpack(content)
                 case SecretWrapped(ciphertext=ciphertext):
-                    self._unwrapping = asyncio.ensure_future(self._unwrap(ciphertext))
+                    agent = self.services.agent
+                    self._unwrapping.start(agent, ciphertext, self.peer, self._unwrapped)
                 case HandshakeCompleted():
                     self._deadline = now + LOGIN_S
+                    self._connection.limit_records(limits.LOGIN_RECORD_BODY_BYTES_MAX)
                     self.services.counts.handshakes += 1
                     self.enter(Stage.HELLO)
                 case ConnectionClosed(detail=detail):
                     log.debug("session_closed", extra={"peer": self.peer, "detail": detail})
                     self._end()
-                    self._read_to_the_end()
+                    self.reading.read_to_the_end()
                 case _:
                     pass
 
-    def _settle(self, now: float) -> None:
-        """Take what has happened to the connection without a frame, and write what it owes."""
-        self._handle_events(self._connection.events(), now)
-        self._write_pending()
-
-    async def _unwrap(self, ciphertext: bytes) -> None:
-        """Ask the key agent. Without it the handshake ends; the client comes again."""
-        services = self.services
-        try:
-            secret = await services.agent.unwrap(ciphertext, self.peer)
-        except RelayError as error:
-            log.warning("unwrap_failed", extra={"reason": type(error).__name__})
+    def _unwrapped(self, secret: bytes | None) -> None:
+        """Without the key agent the handshake ends; the client comes again."""
+        now = self.services.clock()
+        if secret is None:
             self._connection.abort("the key agent is unavailable")
         else:
-            self._connection.provide_secret(secret, services.clock())
-        self._unwrapping = None
-        now = services.clock()
+            self._connection.provide_secret(secret, now)
         self._settle(now)
-        self._work(now)
+        self.reading.work(now)
 
-    def _write_pending(self) -> None:
+    def _settle(self, now: float) -> None:
+        """Take what has happened to the connection without a frame, and write what it owes."""
+        self.handle_events(self._connection.events(), now)
+        self.write_pending()
+
+    def write_pending(self) -> None:
+        """Write what the connection has for the peer; close when it has finished."""
         pending = self._connection.data_to_send()
         if pending:
             self._stream.write(pending)
@@ -219,43 +234,8 @@ class Session:
             self._deadline = self.services.clock() + LINGER_S
 
     # --- operations ---------------------------------------------------------------------------
-    def _work(self, now: float) -> None:
-        """Handle what was received, up to this connection's share. Raises nothing."""
-        if self._running:
-            return
-        self._running = True
-        units = UNITS_PER_TURN
-        connection = self._connection
-        control = False
-        try:
-            while not self._holds:
-                if self._pending:
-                    envelope = self._pending.pop()
-                    units -= UNITS.get(type(envelope), 1)
-                    self._run(envelope)
-                elif connection.receive_next(now):
-                    events = connection.events()
-                    if len(events) == 1 and type(events[0]) is ApplicationData:
-                        # Nearly every record: nothing has to be written for it.
-                        if not self.ended:
-                            self._pending = unpack_client(events[0].content)
-                            self._pending.reverse()
-                    else:
-                        control = True
-                        self._handle_events(events, now)
-                    units -= RECORD_UNITS + len(self._pending) // ENVELOPES_PER_UNIT
-                else:
-                    break
-                if units <= 0:
-                    self._wait_for_turn()
-        except Exception as error:  # noqa: BLE001 - nothing that a peer sends leaves this class
-            self._failed(error)
-        finally:
-            self._running = False
-        if control:
-            self._write_pending()
-
-    def _run(self, envelope: ClientEnvelope) -> None:
+    def run(self, envelope: ClientEnvelope) -> None:
+        """reading.Owner: do what an envelope asks for. May raise."""
         operation = self._legal.get(type(envelope))
         if operation is None:
             if not self.ended:
@@ -267,14 +247,24 @@ class Session:
             if self.ended:
                 self._requests.cancel()
             else:
-                self._add_hold(Hold.REQUEST)
+                self.reading.hold(Hold.REQUEST)
         if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
             self._wait_for_reader()
 
-    def _request_ended(self) -> None:
-        self._drop_hold(Hold.REQUEST)
+    def shed(self) -> None:
+        """reading.Owner: end, for of what is not processed this connection has sent most.
 
-    def _failed(self, error: Exception) -> None:
+        It is told to come again; what it has sent is forgotten.
+        """
+        now = self.services.clock()
+        self.services.budgets.refusals.count(Budget.RECEIVED, self.account.source, now)
+        self._connection.shed(CloseCode.OVERLOADED, now, OVERLOADED_RETRY_S, "it held too much")
+        self._settle(now)
+
+    def _request_ended(self) -> None:
+        self.reading.release(Hold.REQUEST)
+
+    def failed(self, error: Exception) -> None:
         """End the connection: the peer broke the protocol, or we have a bug."""
         if isinstance(error, RemoteProtocolError):
             self.close(error.code, detail=str(error))
@@ -282,46 +272,14 @@ class Session:
             log.error("session_failed", extra={"peer": self.peer}, exc_info=error)
             self.close(CloseCode.INTERNAL)
 
-    def _wait_for_turn(self) -> None:
-        """Read nothing more until this session's turn has come round."""
-        self._add_hold(Hold.TURN)
-        self.services.schedule.add(self)
-
-    def take_turn(self, now: float) -> None:
-        """schedule.Scheduled: go on with what was received."""
-        self._drop_hold(Hold.TURN)
-
     def _wait_for_reader(self) -> None:
         """Run nothing more until the client has read its answers."""
-        if not self._holds & Hold.ANSWERS and not self.ended:
-            self._add_hold(Hold.ANSWERS)
+        if not self.reading.holds & Hold.ANSWERS and not self.ended:
+            self.reading.hold(Hold.ANSWERS)
             self.outbox.on_answers_read = self._answers_read
 
     def _answers_read(self) -> None:
-        self._drop_hold(Hold.ANSWERS)
-
-    # --- reading or not -----------------------------------------------------------------------
-    def _add_hold(self, hold: int) -> None:
-        if not self._holds:
-            self._stream.pause_reading()
-        self._holds |= hold
-
-    def _drop_hold(self, hold: int) -> None:
-        if not self._holds & hold:
-            return
-        self._holds &= ~hold
-        if not self._holds:
-            self._work(self.services.clock())
-            if not self._holds:
-                self._stream.resume_reading()
-
-    def pause_reading(self) -> None:
-        """forward.Sender: a home cannot keep up."""
-        self._add_hold(Hold.CREDIT)
-
-    def resume_reading(self) -> None:
-        """forward.Sender: it can again."""
-        self._drop_hold(Hold.CREDIT)
+        self.reading.release(Hold.ANSWERS)
 
     # --- for operations -----------------------------------------------------------------------
     def logged_in(self, name: str) -> None:
@@ -329,7 +287,8 @@ class Session:
         self.enter(Stage.READY)
         self._deadline = None
         self.name = self.subscriptions.name = name
-        self.services.counts.logged_in += 1
+        self._connection.limit_records(limits.RECORD_BODY_BYTES_MAX)
+        self.services.budgets.admission.log_in(self)
 
     def replaced(self) -> None:
         """The same client instance has connected again."""
@@ -343,45 +302,12 @@ class Session:
         """Answer a request with ERROR."""
         self.outbox.answer(pack(Error(request, int(code), arg, text)))
 
-    def submit(self, submission: Submission) -> None:
-        """Offer a message to the log's home; stop reading beyond the window."""
-        self.unacknowledged += 1
-        self.unacknowledged_bytes += len(submission.body)
-        if self._window_full():
-            self._add_hold(Hold.WINDOW)
-        self.services.forward.submit(self, submission)
-
-    def _window_full(self) -> bool:
-        return (
-            self.unacknowledged >= limits.SENDS_UNACKNOWLEDGED_MAX
-            or self.unacknowledged_bytes >= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
-        )
-
-    def _window_half_empty(self) -> bool:
-        return (
-            self.unacknowledged <= limits.SENDS_UNACKNOWLEDGED_MAX // 2
-            and self.unacknowledged_bytes <= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX // 2
-        )
-
-    def _answered(self, submission: Submission, envelope: bytes) -> None:
-        self.unacknowledged -= 1
-        self.unacknowledged_bytes -= len(submission.body)
-        if self.ended:
-            return
-        self.outbox.answer(envelope)
-        if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
-            self._wait_for_reader()
-        if self._holds & Hold.WINDOW and self._window_half_empty():
-            self._drop_hold(Hold.WINDOW)
-
-    def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
-        """forward.Sender: committed."""
-        self._answered(submission, pack(Ack(submission.log, submission.counter, epoch, seq)))
-
-    def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
-        """forward.Sender: not stored."""
-        envelope = pack(Refused(submission.log, submission.counter, code, arg, text))
-        self._answered(submission, envelope)
+    def answer_send(self, envelope: bytes) -> None:
+        """sends.Connection: queue an answer that may come at any time, even after the end."""
+        if not self.ended:
+            self.outbox.answer(envelope)
+            if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
+                self._wait_for_reader()
 
     # --- the end ------------------------------------------------------------------------------
     def close(self, code: int, retry_after_s: int = 0, detail: str = "") -> None:
@@ -394,29 +320,18 @@ class Session:
         self._connection.close(code, now, retry_after_s)
         log.debug("session_closing", extra={"peer": self.peer, "code": code, "detail": detail})
         self._end()
-        self._read_to_the_end()
-        self._write_pending()
-
-    def _read_to_the_end(self) -> None:
-        """Whatever kept this connection from being read is over: the peer's close must be read.
-
-        Nor may a violation end it with bytes unread: the kernel's reset would overtake our close.
-        """
-        if self._holds & ~Hold.TURN:
-            queued = self._holds & Hold.TURN
-            self._holds = Hold.TURN
-            if not queued:
-                self.services.schedule.add(self)
+        self.reading.read_to_the_end()
+        self.write_pending()
 
     def _end(self) -> None:
         """Leave all logs and give the name back. Idempotent."""
         if self.ended:
             return
         if self.stage is Stage.READY:
-            self.services.counts.logged_in -= 1
+            self.services.budgets.admission.log_out(self)
         self.enter(Stage.CLOSING)
         self._deadline = None
-        self._pending.clear()
+        self.reading.drop_operations()
         self.subscriptions.leave_all()
         self.outbox.close()
         self._requests.cancel()
@@ -432,14 +347,23 @@ class Session:
             else:
                 self.close(CloseCode.LOGIN_TIMEOUT)
             return
-        if self._holds:  # its pongs may be among what is not read, and so is its end
-            if self._holds & Hold.REQUEST and self._stream.peer_is_gone():
+        holds = self.reading.holds
+        if holds:  # its pongs may be among what is not read, and so is its end
+            if holds & Hold.REQUEST and self._stream.peer_is_gone():
                 self.abort()
             return
         deadline = self._connection.next_deadline()
         if deadline is not None and now >= deadline:
             self._connection.handle_deadline(now)
             self._settle(now)
+
+    def make_room(self) -> None:
+        """admission: another connection takes this one's slot. It is told so once there are keys.
+
+        It is silent, so no bytes are unread, and the close record leaves before the end of stream.
+        """
+        self.close(CloseCode.OVERLOADED, OVERLOADED_RETRY_S, "it made room")
+        self.abort()
 
     def abort(self) -> None:
         """Drop the connection at once."""

@@ -141,8 +141,10 @@ class Stream(asyncio.Protocol):
         """Never touch the socket again: its number will be another connection's."""
         self._sink.paused = True
         self._sink.fd = -1
+        self._sink = Sink()  # its owner knows this stream: a circle would wait for a collection
         self._stalled.remove(self)
         self._receiver.lost()
+        del self._receiver  # it knows this object, too: no circle is left for the collector
 
     def pause_writing(self) -> None:
         """The kernel takes no more, and the transport holds the rest."""
@@ -177,6 +179,11 @@ class Stream(asyncio.Protocol):
         facts = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
         acknowledged, received = struct.unpack_from("QQ", facts, BYTES_ACKED_OFFSET)
         return received, acknowledged
+
+    @property
+    def connected(self) -> bool:
+        """True from the time it may be written to until it is closed."""
+        return self._sink.fd >= 0
 
     @property
     def buffered(self) -> int:

@@ -16,6 +16,7 @@ from relay import limits
 from relay.bus.messages import ITEMS_PER_MESSAGE, Acks, NotHome, Refused, Subscribed
 from relay.chat.entries import Head, Submission
 from relay.chat.partition import PARTITIONS, partition_of
+from relay.server.metrics import Budget
 from relay.server.worker.home.submissions import Submissions, Waiting
 from relay.store.errors import NotTheWriter, StoreError, StoreFull
 from relay.store.log import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from relay.bus.messages import Subscribe
     from relay.server.worker.home.commits import Commit, Commits
     from relay.server.worker.home.interest import Interest
+    from relay.server.worker.refusals import Refusals
     from relay.store.log import Partition, Reader
 
 QUEUED_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -57,6 +59,7 @@ class Home:
         interest: Interest,
         commits: Commits,
         clock: Callable[[], float],
+        refusals: Refusals,
     ) -> None:
         """Begin with no partition open.
 
@@ -68,6 +71,7 @@ class Home:
             interest: where batches go.
             commits: where commits run.
             clock: monotonic seconds.
+            refusals: of this worker.
         """
         self._owns = owns
         self._attached: set[tuple[Port, int]] = set()
@@ -78,6 +82,9 @@ class Home:
         self._interest = interest
         self._commits = commits
         self._clock = clock
+        self._refusals = refusals
+        self.short_of_disk: frozenset[int] = frozenset()
+        """Partitions whose disk has no more than the reserve left: nothing is stored in them."""
         self._troubles: dict[int, str] = {}
         """Partitions that cannot be written, and why: logged once, not with every attempt."""
         self._partitions: dict[int, Partition] = {}
@@ -279,6 +286,9 @@ class Home:
         if not self._owns(index):
             self._not_home(index)
             return None
+        if index in self.short_of_disk:
+            self._refuse_for_disk(index)
+            return None
         try:
             partition = self.partition(index)
         except NotTheWriter:
@@ -335,6 +345,14 @@ class Home:
         full = isinstance(error, StoreFull)
         text = "the disk is full" if full else "the store is unavailable"
         for port, tag, _ in group:
+            port.send(Refused(tag, int(ErrorCode.UNAVAILABLE), limits.RETRY_MS, text))
+
+    def _refuse_for_disk(self, index: int) -> None:
+        """Keep the reserve of free disk; readers go on. What is short of it is logged elsewhere."""
+        group = self._take_all(index)
+        self._refusals.add(Budget.DISK_RESERVE, len(group))
+        for port, tag, _ in group:
+            text = "the disk is nearly full"
             port.send(Refused(tag, int(ErrorCode.UNAVAILABLE), limits.RETRY_MS, text))
 
     def _trouble(self, index: int, error: StoreError) -> None:

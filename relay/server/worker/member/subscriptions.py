@@ -38,10 +38,14 @@ class Following:
 class Subscriptions:
     """See the module's docstring. A ``subscription.Subscriber``."""
 
-    __slots__ = ("_close", "_following", "by_log", "display", "name", "outbox")
+    __slots__ = ("_close", "_count", "_following", "by_log", "display", "name", "outbox")
 
     def __init__(
-        self, following: Following, outbox: Outbox, close: Callable[[int, int, str], None]
+        self,
+        following: Following,
+        outbox: Outbox,
+        close: Callable[[int, int, str], None],
+        count: Callable[[int], None],
     ) -> None:
         """Begin with none.
 
@@ -49,9 +53,11 @@ class Subscriptions:
             following: of this worker.
             outbox: what the connection is owed.
             close: ends the connection: close code, seconds until a retry, detail for the log.
+            count: told how many more logs are followed.
         """
         self._following = following
         self._close = close
+        self._count = count
         self.outbox = outbox
         self.by_log: dict[str, Subscription] = {}
         self.name = ""
@@ -68,12 +74,14 @@ class Subscriptions:
         subscription = Subscription(self, feed.log, after)
         feed.add(subscription, self.name, self.display)
         self.by_log[feed.log] = subscription
+        self._count(1)
         self._following.presence.changed(feed)
         self._following.catchup.add(feed, subscription)
 
     def leave(self, log: str) -> None:
         """Follow a log no more."""
         subscription = self.by_log.pop(log)
+        self._count(-1)
         feed = self._following.feeds.by_log[log]
         feed.remove(subscription, self.name)
         self._following.presence.changed(feed)

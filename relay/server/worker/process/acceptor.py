@@ -3,7 +3,8 @@
 All workers see every new connection. A worker with clearly more connections than the least-loaded
 one lets the others have it for a moment (docs/architecture.md, "Accepting
 connections"). Only workers that accept count: one
-that is stopped, starting, full or draining must never keep the others from accepting.
+that is stopped, starting, full or draining must never keep the others from accepting. When all are
+full, all accept again, to say so.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 ACCEPTS_PER_TURN: Final = 16
 """Per readiness event, so that a burst neither starves the loop nor lands on one worker."""
@@ -22,7 +23,19 @@ YIELD_S: Final = 0.002
 SURPLUS_RATIO: Final = 0.05
 EXHAUSTED_PAUSE_S: Final = 0.1
 """Out of file descriptors: stop accepting for this long instead of spinning (as nginx does)."""
+CLOSED_PAUSE_S: Final = 0.05
+"""Nobody can come in: look again after this long, if no connection has ended before."""
 log = logging.getLogger("relay.worker")
+
+
+class Gate(Protocol):
+    """Who may come in: the worker's connections."""
+
+    def closed(self) -> bool:
+        """Tell whether nobody may now."""
+
+    def admit(self, peer: str) -> asyncio.Protocol | None:
+        """Return the protocol for a peer's address; None: it is closed without a word."""
 
 
 def surplus(own: int, least: int) -> bool:
@@ -37,8 +50,9 @@ class Acceptor:
         self,
         loop: asyncio.AbstractEventLoop,
         listeners: tuple[socket.socket, ...],
-        make_session: Callable[[str], asyncio.Protocol],
+        gate: Gate,
         *,
+        full_at: int,
         connections_max: int,
         least_loaded: Callable[[], int | None],
         accepting: Callable[[bool], None],
@@ -49,15 +63,17 @@ class Acceptor:
         Args:
             loop: this worker's.
             listeners: non-blocking, listening.
-            make_session: the protocol for a peer's address.
-            connections_max: at this number it leaves new ones in the backlog, for others.
+            gate: decides about each.
+            full_at: from this number of connections on it leaves new ones to other workers.
+            connections_max: at this number it accepts nobody.
             least_loaded: the fewest connections of any *other* worker that accepts; None: alone.
             accepting: told whether this worker accepts, for the others to know.
             counted: told ``count`` when it changes, for the others to know at once.
         """
         self._loop = loop
         self._listeners = listeners
-        self._make_session = make_session
+        self._gate = gate
+        self._full_at = full_at
         self._connections_max = connections_max
         self._least_loaded = least_loaded
         self._accepting = accepting
@@ -67,10 +83,12 @@ class Acceptor:
         """Connections of this worker, from accept to the end."""
         self._open = False
         self._stopped = False
+        self._full = False
 
     def start(self) -> None:
         """Begin to accept."""
-        self._accepting(True)
+        self._note_full()
+        self._accepting(not self._full)
         self._resume()
 
     def stop(self) -> None:
@@ -80,14 +98,22 @@ class Acceptor:
         self._suspend()
 
     def ended(self) -> None:
-        """A connection ended: go on if this worker was full."""
+        """A connection ended: go on if this worker had no slot left."""
         self._count(-1)
-        if not self._open and not self._stopped and self.count == self._connections_max - 1:
-            self.start()
+        if not self._open and not self._stopped:
+            self._resume()
 
     def _count(self, change: int) -> None:
         self.count += change
         self._counted(self.count)
+        self._note_full()
+
+    def _note_full(self) -> None:
+        full = self.count >= self._full_at
+        if full is not self._full:
+            self._full = full
+            if not self._stopped:
+                self._accepting(not full)
 
     def _resume(self) -> None:
         if not self._open and not self._stopped:
@@ -107,12 +133,11 @@ class Acceptor:
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_TURN):
-            if self.count >= self._connections_max:
-                self._accepting(False)
-                self._suspend()
+            if self.count >= self._connections_max or self._gate.closed():
+                self._pause(CLOSED_PAUSE_S, self._resume)
                 return
             least = self._least_loaded()
-            if least is not None and surplus(self.count, least):
+            if least is not None and (self._full or surplus(self.count, least)):
                 self._pause(YIELD_S, self._resume)
                 return
             try:
@@ -126,15 +151,19 @@ class Acceptor:
                 self._accepting(False)
                 self._pause(EXHAUSTED_PAUSE_S, self.start)
                 return
+            protocol = self._gate.admit(str(address[0]))
+            if protocol is None:
+                sock.close()
+                continue
             sock.setblocking(False)
             self._count(1)
-            task = self._loop.create_task(self._adopt(sock, str(address[0])))
+            task = self._loop.create_task(self._adopt(sock, protocol))
             self._adopting.add(task)
             task.add_done_callback(self._adopting.discard)
 
-    async def _adopt(self, sock: socket.socket, peer: str) -> None:
+    async def _adopt(self, sock: socket.socket, protocol: asyncio.Protocol) -> None:
         try:
-            await self._loop.connect_accepted_socket(lambda: self._make_session(peer), sock)
-        except OSError:
+            await self._loop.connect_accepted_socket(lambda: protocol, sock)
+        except OSError as error:
             sock.close()  # gone between accept and now
-            self.ended()
+            protocol.connection_lost(error)

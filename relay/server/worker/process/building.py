@@ -5,12 +5,20 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from relay.server.worker.connection.accounts import Accounts
+from relay.server.worker.connection.admission import Admission
 from relay.server.worker.connection.connections import Connections
+from relay.server.worker.connection.received import ReceivedBytes
 from relay.server.worker.connection.schedule import Schedule
-from relay.server.worker.connection.services import ConnectionServices, Unwrap
+from relay.server.worker.connection.services import (
+    ConnectionBudgets,
+    ConnectionServices,
+    Unwrap,
+)
 from relay.server.worker.delivery.flusher import Flusher
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.home.commits import CommitsInLoop, CommitsInThreads
@@ -34,7 +42,9 @@ from relay.server.worker.member.subscriptions import Following
 from relay.server.worker.process.bus_dispatcher import BusDispatcher
 from relay.server.worker.process.own_home import OwnHome
 from relay.server.worker.process.turn import Turn
+from relay.server.worker.refusals import Refusals
 from relay.server.worker.wakeup import Wakeup
+from relay.settings import Limits
 from relay.wire.connection import DEFAULT_TIMING, Timing
 from relay.wire.identity import parse_spki
 
@@ -44,7 +54,8 @@ if TYPE_CHECKING:
     from relay.bus.link import Link
     from relay.store.log import Partition, Reader
 
-Measured = dict[str, Callable[[], int]]
+Gauges = dict[str, Callable[[], int]]
+Counters = dict[tuple[str, str], Callable[[], int]]
 
 
 class Loop(Protocol):
@@ -78,6 +89,9 @@ class WorkerDependencies:
     """Monotonic seconds, moving within a turn (uvloop's own ``time`` has whole ms)."""
     timing: Timing = DEFAULT_TIMING
     slow_reader_timeout_s: float = 60.0
+    connections_max: int = 1000
+    """Slots for connections that are logged in."""
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,24 +120,31 @@ class WorkerParts:
     turn: Turn
     services: ConnectionServices
     connections: Connections
+    refusals: Refusals
+    budgets: ConnectionBudgets
 
-    def measured(self) -> tuple[Measured, Measured]:
+    def measured(self) -> tuple[Gauges, Counters]:
         """Return the gauges and the counters of ``server.metrics`` that these parts hold."""
-        counts = self.services.counts
+        counts, budgets, refused = self.services.counts, self.budgets, self.refusals.counts
+        counters: dict[str, Callable[[], int]] = {
+            "accepted": lambda: self.home.accepted,
+            "deliveries": lambda: self.fanout.deliveries,
+            "handshakes": lambda: counts.handshakes,
+            "fell_behind": lambda: self.stalled.fell_behind,
+            "too_slow": lambda: self.stalled.too_slow,
+            "repairs": lambda: self.repair.repaired,
+            "pages": lambda: self.catchup.pages_read,
+        }
         return (
             {
-                "logged_in": lambda: counts.logged_in,
+                "logged_in": lambda: budgets.admission.members,
                 "catching_up": lambda: self.catchup.waiting,
+                "sources": lambda: len(budgets.accounts),
+                "joins": lambda: budgets.accounts.joins,
+                "received_bytes": lambda: budgets.received.total,
             },
-            {
-                "accepted": lambda: self.home.accepted,
-                "deliveries": lambda: self.fanout.deliveries,
-                "handshakes": lambda: counts.handshakes,
-                "fell_behind": lambda: self.stalled.fell_behind,
-                "too_slow": lambda: self.stalled.too_slow,
-                "repairs": lambda: self.repair.repaired,
-                "pages": lambda: self.catchup.pages_read,
-            },
+            {(name, ""): read for name, read in counters.items()}
+            | {("refused", budget): partial(refused.__getitem__, budget) for budget in refused},
         )
 
 
@@ -132,6 +153,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     clock = needs.clock
     links: dict[int, Link] = {}
     wakeup = Wakeup(needs.loop.call_soon)
+    refusals = Refusals()
     own_home = OwnHome(needs.index, needs.generation, wakeup)
     routes = Routes(own_home.to_home, needs.owner_of, links)
 
@@ -150,6 +172,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         wall_clock_ns=time.time_ns,
         interest=interest,
         clock=clock,
+        refusals=refusals,
         commits=(
             CommitsInLoop()
             if needs.run_in_thread is None
@@ -170,6 +193,13 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     # connection
     schedule = Schedule(clock, wakeup)
+    budgets = ConnectionBudgets(
+        limits=needs.limits,
+        accounts=Accounts(needs.limits, clock),
+        admission=Admission(needs.connections_max, needs.limits),
+        received=ReceivedBytes(needs.limits.received_mib << 20),
+        refusals=refusals,
+    )
     services = ConnectionServices(
         clock=clock,
         wall_clock_ns=time.time_ns,
@@ -188,6 +218,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         claims=claims,
         queries=queries,
         reader_of=needs.reader_of,
+        budgets=budgets,
     )
 
     # process
@@ -239,4 +270,6 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         turn=turn,
         services=services,
         connections=Connections(services),
+        refusals=refusals,
+        budgets=budgets,
     )

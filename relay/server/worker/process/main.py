@@ -22,6 +22,7 @@ from relay.server.agent.client import AgentClient
 from relay.server.context import BUS_DIRECTORY
 from relay.server.worker.process.acceptor import Acceptor
 from relay.server.worker.process.building import WorkerDependencies, WorkerParts, build
+from relay.server.worker.process.disk_reserve import DiskReserve
 from relay.server.worker.process.drain import drain
 from relay.server.worker.process.status import WorkerStatus
 from relay.server.worker.process.stores import Stores
@@ -73,6 +74,7 @@ class _Worker:
     _mesh: Mesh
     _stores: Stores
     _acceptor: Acceptor
+    _disk_reserve: DiskReserve
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
@@ -171,9 +173,14 @@ class _Worker:
                     ping_after_s=settings.server.keepalive_s, violation_wait_s=VIOLATION_WAIT_S
                 ),
                 slow_reader_timeout_s=settings.server.slow_reader_timeout_s,
+                connections_max=settings.server.max_connections,
+                limits=settings.limits,
             )
         )
         status.publish(*parts.measured())
+        self._disk_reserve = DiskReserve(
+            self._stores.path_of, settings.limits.disk_reserve_mib << 20
+        )
         await self._open_own()
         self._mesh = Mesh(
             context.runtime / BUS_DIRECTORY,
@@ -190,8 +197,9 @@ class _Worker:
         self._acceptor = Acceptor(
             loop,
             context.listeners,
-            parts.connections.accept,
-            connections_max=settings.server.max_connections,
+            parts.connections,
+            full_at=settings.server.max_connections,
+            connections_max=parts.budgets.admission.connections_max,
             least_loaded=status.least_loaded,
             accepting=status.set_accepting,
             counted=status.set_connections,
@@ -244,6 +252,9 @@ class _Worker:
         now = time.monotonic()
         parts.connections.check_deadlines(now)
         parts.stalled.sweep(now)
+        parts.refusals.sweep(now)
+        parts.budgets.accounts.sweep()
+        parts.home.short_of_disk = self._disk_reserve.check(self._own)
         parts.interest.send_heads(parts.home.heads)
         parts.wakeup.request()  # readers who waited because too many bytes were stuck may go on
         set_title(self._context.index, len(parts.connections.sessions))

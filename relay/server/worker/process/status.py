@@ -27,18 +27,24 @@ class WorkerStatus:
         self._row = scoreboard.row(index)
         self._row.set("pid", os.getpid())
         self._gauges: dict[str, Callable[[], int]] = {}
-        self._counters: dict[str, tuple[int, Callable[[], int]]] = {}
+        self._counters: dict[tuple[str, str], tuple[int, Callable[[], int]]] = {}
 
     def publish(
-        self, gauges: Mapping[str, Callable[[], int]], counters: Mapping[str, Callable[[], int]]
+        self,
+        gauges: Mapping[str, Callable[[], int]],
+        counters: Mapping[tuple[str, str], Callable[[], int]],
     ) -> None:
-        """Name what ``beat`` writes: metric names and where their values are read.
+        """Name what ``beat`` writes, and where its values are read.
 
         Counters go on where the row's last worker left them.
+
+        Args:
+            gauges: by the name of the metric.
+            counters: by name and label; the label of those that have none is empty.
         """
         self._gauges.update(gauges)
-        for name, read in counters.items():
-            self._counters[name] = (self._row.get(name), read)
+        for (name, label), read in counters.items():
+            self._counters[name, label] = (self._row.get(name, label), read)
 
     def beat(self) -> None:
         """Show that the loop runs, and how much it did."""
@@ -46,8 +52,8 @@ class WorkerStatus:
         row.set("heartbeat_ns", time.monotonic_ns())
         for name, read in self._gauges.items():
             row.set(name, read())
-        for name, (before, read) in self._counters.items():
-            row.set(name, before + read())
+        for (name, label), (before, read) in self._counters.items():
+            row.set(name, before + read(), label)
 
     def set_connections(self, count: int) -> None:
         """Publish how many connections this worker has, at once: the others' balance needs it."""

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from relay.chat.partition import partition_of
@@ -60,6 +61,10 @@ class Stores:
         if reader is None:
             reader = self._readers[index] = SqliteReader(self._directory.partition_path(index))
         return reader
+
+    def path_of(self, index: int) -> Path:
+        """Return the file of a partition."""
+        return self._directory.partition_path(index)
 
     def tick(self) -> None:
         """Start the checkpoints that are due. Called every fraction of a second."""

@@ -1,0 +1,214 @@
+"""Reading one connection: what was received is processed in turn, and not while anything is held.
+
+Bytes wait as bytes. One record at a time is opened and unpacked, and its operations are run, up to
+this connection's share of a turn (``schedule``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.received import HeldBytes
+from relay.server.worker.connection.schedule import (
+    ENVELOPES_PER_UNIT,
+    RECORD_UNITS,
+    UNITS,
+    UNITS_PER_TURN,
+)
+from relay.wire.envelopes import unpack_client
+from relay.wire.events import ApplicationData
+
+if TYPE_CHECKING:
+    from relay.server.worker.connection.received import ReceivedBytes
+    from relay.server.worker.connection.schedule import Schedule
+    from relay.server.worker.delivery.stream import Stream
+    from relay.wire.connection import Connection
+    from relay.wire.envelopes import ClientEnvelope
+    from relay.wire.events import Event
+
+ENVELOPE_BYTES: Final = 256
+"""About what an unpacked envelope takes besides the bytes that it came from."""
+
+
+class Owner(Protocol):
+    """Whose connection it is: a session."""
+
+    @property
+    def ended(self) -> bool:
+        """True once no operation has an effect any more."""
+
+    def handle_events(self, events: list[Event], now: float) -> None:
+        """Take what has happened. May raise."""
+
+    def run(self, envelope: ClientEnvelope) -> None:
+        """Do what an envelope asks for. May raise."""
+
+    def failed(self, error: Exception) -> None:
+        """Either of them has raised."""
+
+    def write_pending(self) -> None:
+        """Write what the connection has for the peer."""
+
+    def shed(self) -> None:
+        """End: of what was received and not processed, this connection holds most."""
+
+
+class Reading:
+    """See the module's docstring. A ``schedule.Scheduled``."""
+
+    __slots__ = (
+        "_clock", "_connection", "_held", "_owner", "_pending", "_record_bytes", "_running",
+        "_schedule", "_stream", "holds",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        owner: Owner,
+        connection: Connection,
+        stream: Stream,
+        *,
+        schedule: Schedule,
+        received: ReceivedBytes,
+        clock: Callable[[], float],
+    ) -> None:
+        """Begin with nothing.
+
+        Args:
+            owner: does what was asked for.
+            connection: takes the bytes apart.
+            stream: where they come from.
+            schedule: of the worker.
+            received: likewise.
+            clock: monotonic seconds.
+        """
+        self._owner: Owner | None = owner
+        """None once the socket is closed."""
+        self._connection = connection
+        self._stream = stream
+        self._schedule = schedule
+        self._clock = clock
+        self.holds: int = Hold.NONE
+        self._pending: list[ClientEnvelope] = []
+        """What is left of the operations of one record, the next one last. Records behind it stay
+        bytes: operations take many times the room."""
+        self._record_bytes = 0
+        """Of that record."""
+        self._running = False
+        """True while ``work`` runs."""
+        self._held = HeldBytes(received, owner.shed)
+
+    def received(self, data: bytes) -> None:
+        """Take bytes from the peer; process them now if there is time, or else in turn."""
+        self._connection.feed(data)
+        if self.holds & Hold.TURN:
+            self._note_held()
+            return  # it is queued already
+        now = self._clock()
+        if self._schedule.has_time(now):
+            self.work(now)
+        else:
+            self._wait_for_turn()
+            self._note_held()
+
+    def unpack(self, content: bytes) -> None:
+        """Take the operations of a record. Raises RemoteProtocolError: it has none."""
+        self._record_bytes = len(content)
+        self._pending = unpack_client(content)
+        self._pending.reverse()
+
+    def work(self, now: float) -> None:
+        """Process what was received, up to this connection's share. Raises nothing."""
+        owner = self._owner
+        if self._running or owner is None:
+            return
+        self._running = True
+        units = UNITS_PER_TURN
+        connection = self._connection
+        control = owner.ended
+        try:
+            while not self.holds:
+                if self._pending:
+                    envelope = self._pending.pop()
+                    units -= UNITS.get(type(envelope), 1)
+                    owner.run(envelope)
+                elif connection.receive_next(now):
+                    events = connection.events()
+                    if len(events) == 1 and type(events[0]) is ApplicationData:
+                        # Nearly every record: nothing has to be written for it.
+                        if not owner.ended:
+                            self.unpack(events[0].content)
+                    else:
+                        control = True
+                        owner.handle_events(events, now)
+                    units -= RECORD_UNITS + len(self._pending) // ENVELOPES_PER_UNIT
+                else:
+                    break
+                if units <= 0:
+                    self._wait_for_turn()
+        except Exception as error:  # noqa: BLE001 - nothing that a peer sends leaves this class
+            owner.failed(error)
+        finally:
+            self._running = False
+        if control:
+            owner.write_pending()
+        self._note_held()
+
+    # --- reading or not -----------------------------------------------------------------------
+    def hold(self, reason: int) -> None:
+        """Read nothing more, for one more reason (``Hold``)."""
+        if not self.holds:
+            self._stream.pause_reading()
+        self.holds |= reason
+
+    def release(self, reason: int) -> None:
+        """That reason is gone: if it was the last one, go on."""
+        if not self.holds & reason:
+            return
+        self.holds &= ~reason
+        if not self.holds:
+            self.work(self._clock())
+            if not self.holds:
+                self._stream.resume_reading()
+
+    def take_turn(self, now: float) -> None:
+        """schedule.Scheduled: go on with what was received."""
+        self.release(Hold.TURN)
+
+    def _wait_for_turn(self) -> None:
+        """Read nothing more until this connection's turn has come round."""
+        self.hold(Hold.TURN)
+        self._schedule.add(self)
+
+    # --- the end ------------------------------------------------------------------------------
+    def drop_operations(self) -> None:
+        """No operation has an effect any more."""
+        self._pending.clear()
+
+    def read_to_the_end(self) -> None:
+        """Whatever kept this connection from being read is over: the peer's close must be read.
+
+        Nor may a violation end it with bytes unread: the kernel's reset would overtake our close.
+        """
+        if self.holds & ~Hold.TURN:
+            queued = self.holds & Hold.TURN
+            self.holds = Hold.TURN
+            if not queued:
+                self._schedule.add(self)
+
+    def end(self) -> None:
+        """The socket is closed: nothing that was received counts any more."""
+        self._owner = None
+        self._held.set(0)
+        self._held.forget()
+
+    def _note_held(self) -> None:
+        """Count what this connection makes the worker hold of what it has sent."""
+        if self._owner is None:
+            return
+        held = self._connection.pending
+        if self._pending:
+            held += self._record_bytes + len(self._pending) * ENVELOPE_BYTES
+        if held != self._held.count:
+            self._held.set(held)

@@ -1,0 +1,125 @@
+"""What one connection sends to logs: offered to their homes, answered, within a window.
+
+Beyond the window the socket is not read. What the connection or its source sends beyond its rate is
+refused here, with a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from relay import limits
+from relay.server.worker.connection.holds import Hold
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Ack, Refused, pack
+
+if TYPE_CHECKING:
+    from relay.chat.entries import Submission
+    from relay.server.worker.connection.reading import Reading
+    from relay.server.worker.connection.spending import Spending
+    from relay.server.worker.member.forward import Forward
+    from relay.server.worker.refusals import Refusals
+
+
+class Owner(Protocol):
+    """Whose sends they are: a session."""
+
+    def answer_send(self, envelope: bytes) -> None:
+        """Queue an answer, unless the connection has ended."""
+
+
+class Sends:
+    """See the module's docstring. A ``forward.Sender``."""
+
+    __slots__ = (
+        "_clock", "_forward", "_held", "_owner", "_reading", "_refusals", "_spending", "bytes",
+        "count",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        owner: Owner,
+        reading: Reading,
+        forward: Forward,
+        spending: Spending | None,
+        refusals: Refusals,
+        clock: Callable[[], float],
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            owner: gets the answers.
+            reading: of the same connection.
+            forward: of the worker.
+            spending: what may be sent; None: nothing of it is bounded.
+            refusals: of the worker.
+            clock: monotonic seconds.
+        """
+        self._owner = owner
+        self._reading = reading
+        self._forward = forward
+        self._spending = spending
+        self._refusals = refusals
+        self._clock = clock
+        self._held = False
+        """True while the window keeps the socket from being read."""
+        self.count = 0
+        """Sends that are not answered."""
+        self.bytes = 0
+        """Of their bodies."""
+
+    def submit(self, submission: Submission) -> None:
+        """Offer a message to the log's home."""
+        size = len(submission.body)
+        if self._spending is not None:
+            now = self._clock()
+            refusal = self._spending.refusal(submission.log, size, now)
+            if refusal is not None:
+                self._refusals.count(refusal.budget, self._spending.source, now)
+                self._refuse(submission, ErrorCode.BUSY, refusal.wait_ms, refusal.text)
+                return
+        self.count += 1
+        self.bytes += size
+        if (
+            self.count >= limits.SENDS_UNACKNOWLEDGED_MAX
+            or self.bytes >= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
+        ):
+            self._held = True
+            self._reading.hold(Hold.WINDOW)
+        self._forward.submit(self, submission)
+
+    # --- forward.Sender -----------------------------------------------------------------------
+    def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
+        """Committed."""
+        self._owner.answer_send(pack(Ack(submission.log, submission.counter, epoch, seq)))
+        self._answered(submission)
+
+    def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
+        """Not stored."""
+        self._refuse(submission, code, arg, text)
+        self._answered(submission)
+
+    def pause_reading(self) -> None:
+        """A home cannot keep up."""
+        self._reading.hold(Hold.CREDIT)
+
+    def resume_reading(self) -> None:
+        """It can again."""
+        self._reading.release(Hold.CREDIT)
+
+    # --- inside -------------------------------------------------------------------------------
+    def _refuse(self, submission: Submission, code: int, arg: int, text: str) -> None:
+        refused = Refused(submission.log, submission.counter, int(code), arg, text)
+        self._owner.answer_send(pack(refused))
+
+    def _answered(self, submission: Submission) -> None:
+        self.count -= 1
+        self.bytes -= len(submission.body)
+        if (
+            self._held
+            and self.count <= limits.SENDS_UNACKNOWLEDGED_MAX // 2
+            and self.bytes <= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX // 2
+        ):
+            self._held = False
+            self._reading.release(Hold.WINDOW)

@@ -1,0 +1,48 @@
+"""A token bucket: a rate with a burst. Pure: the clock is passed in."""
+
+from __future__ import annotations
+
+
+class TokenBucket:
+    """Holds up to a burst of tokens and refills at a rate.
+
+    Whoever finds a token may take more than there are: the next one waits until the debt is paid.
+    So a piece that is larger than the burst passes, too, and the average stays the rate.
+    """
+
+    __slots__ = ("_at", "_burst", "_level", "_rate")
+
+    def __init__(self, rate_per_s: float, burst: float, now: float) -> None:
+        """Begin full.
+
+        Args:
+            rate_per_s: tokens that come each second, above 0.
+            burst: the most that it holds, at least 1.
+            now: monotonic seconds.
+        """
+        assert rate_per_s > 0
+        assert burst >= 1
+        self._rate = rate_per_s
+        self._burst = burst
+        self._level = burst
+        self._at = now
+
+    def wait_s(self, now: float) -> float:
+        """Return how long until there is a whole token; 0: there is one now."""
+        self._refill(now)
+        return max(0.0, (1.0 - self._level) / self._rate)
+
+    def take(self, count: float, now: float) -> None:
+        """Take tokens, more than there are if need be."""
+        self._refill(now)
+        self._level -= count
+
+    def full(self, now: float) -> bool:
+        """Tell whether it is as if nothing had ever been taken."""
+        self._refill(now)
+        return self._level >= self._burst
+
+    def _refill(self, now: float) -> None:
+        if now > self._at:
+            self._level = min(self._burst, self._level + (now - self._at) * self._rate)
+            self._at = now

@@ -1,0 +1,82 @@
+"""Free disk that is kept: below it nothing is stored any more, so that nothing else fails of it.
+
+A file system that is full to the last byte takes checkpoints, logs and other programs with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+SHARE: Final = 20
+"""The reserve is at most this part of its file system: a small one can be used, too."""
+RECOVERED: Final = 1.1
+"""Storing goes on at this multiple of the reserve, so that it is no matter of seconds."""
+log = logging.getLogger("relay.worker")
+
+
+class Disk(NamedTuple):
+    """A file system."""
+
+    free_bytes: int
+    """For us, not for root."""
+    total_bytes: int
+
+
+def measure(path: Path) -> Disk:
+    """Ask the kernel about the file system of a file. Raises OSError."""
+    found = os.statvfs(path)
+    return Disk(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+
+
+def is_short(disk: Disk, reserve_bytes: int, *, was_short: bool) -> bool:
+    """Tell whether a file system has too little left."""
+    reserve = min(reserve_bytes, disk.total_bytes // SHARE)
+    return disk.free_bytes < (reserve * RECOVERED if was_short else reserve)
+
+
+class DiskReserve:
+    """Which partitions are on a disk that is short. They may be on several (symbolic links)."""
+
+    def __init__(self, path_of: Callable[[int], Path], reserve_bytes: int) -> None:
+        """Begin with none.
+
+        Args:
+            path_of: a partition's file.
+            reserve_bytes: 0: none is kept.
+        """
+        self._path_of = path_of
+        self._reserve_bytes = reserve_bytes
+        self._short: frozenset[int] = frozenset()
+
+    def check(self, partitions: Iterable[int]) -> frozenset[int]:
+        """Return those that nothing may be stored in. Called about once a second."""
+        if not self._reserve_bytes:
+            return self._short
+        before = self._short
+        least: int | None = None
+        found = set()
+        for index in partitions:
+            try:
+                disk = measure(self._path_of(index))
+            except OSError:
+                continue  # whoever opens it says what is wrong
+            if is_short(disk, self._reserve_bytes, was_short=index in before):
+                found.add(index)
+                least = disk.free_bytes if least is None else min(least, disk.free_bytes)
+        self._short = frozenset(found)
+        if least is not None and not before:
+            log.error(
+                "disk_reserve_reached",
+                extra={
+                    "partitions": sorted(found),
+                    "free_mib": least >> 20,
+                    "reserve_mib": self._reserve_bytes >> 20,
+                },
+            )
+        elif before and not found:
+            log.warning("disk_reserve_free_again", extra={"partitions": sorted(before)})
+        return self._short

@@ -1,0 +1,20 @@
+"""What counts as one source."""
+
+from __future__ import annotations
+
+from relay.server.sources import is_loopback, source_of
+
+
+def test_sources() -> None:
+    assert source_of("192.0.2.7") == "192.0.2.7"
+    assert source_of("::ffff:192.0.2.7") == "192.0.2.7"
+    assert source_of("2001:db8:1:2:3:4:5:6") == source_of("2001:db8:1:2::1")
+    assert source_of("2001:db8:1:3::1") != source_of("2001:db8:1:2::1")
+    assert source_of("fe80::1%eth0") == source_of("fe80::2")
+    assert source_of("") == ""
+    assert source_of("not an address") == "not an address"
+
+
+def test_loopback() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "127.9.8.7", "::1", "::ffff:127.0.0.1")))
+    assert not any(map(is_loopback, ("192.0.2.7", "::2", "::ffff:192.0.2.7", "", "localhost")))

@@ -1,0 +1,307 @@
+"""The decisions behind the budgets, without sockets: tables and plain models."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.server.metrics import Budget
+from relay.server.worker.connection.accounts import IDLE_ACCOUNTS_MAX, Account, Accounts
+from relay.server.worker.connection.admission import Admission, Verdict
+from relay.server.worker.connection.received import HeldBytes, ReceivedBytes
+from relay.server.worker.connection.spending import spending
+from relay.server.worker.connection.token_bucket import TokenBucket
+from relay.server.worker.process.disk_reserve import Disk, DiskReserve, is_short, measure
+from relay.server.worker.refusals import LOG_EVERY_S, Refusals
+from relay.settings import Limits
+
+MIB = 1 << 20
+
+
+def limits(**given: int | bool) -> Limits:
+    return msgspec.convert({"loopback_exempt": False} | given, Limits)
+
+
+# --- token buckets ------------------------------------------------------------------------------
+@given(
+    rate=st.floats(0.1, 1000),
+    burst=st.floats(1, 10_000),
+    takes=st.lists(st.tuples(st.floats(0, 5), st.integers(1, 2000)), max_size=50),
+)
+def test_a_bucket_gives_no_more_than_its_rate_its_burst_and_one_piece(
+    rate: float, burst: float, takes: list[tuple[float, int]]
+) -> None:
+    """Whoever waits as long as it is told finds a token."""
+    bucket = TokenBucket(rate, burst, 0.0)
+    now = taken = 0.0
+    largest = 0
+    for pause, count in takes:
+        now += pause
+        wait = bucket.wait_s(now)
+        assert wait >= 0
+        if wait == 0:
+            bucket.take(count, now)
+            taken += count
+            largest = max(largest, count)
+            assert taken <= burst + rate * now + largest + 1e-6 * taken
+        else:
+            now += wait * 1.0001 + 1e-6
+            assert bucket.wait_s(now) == 0
+
+
+def test_a_clock_that_stands_still_gives_nothing() -> None:
+    bucket = TokenBucket(10, 5, 100.0)
+    for _ in range(5):
+        assert bucket.wait_s(100.0) == 0
+        bucket.take(1, 100.0)
+    assert bucket.wait_s(100.0) == pytest.approx(0.1)
+    assert bucket.wait_s(99.0) == pytest.approx(0.1)
+    assert not bucket.full(100.0)
+    assert bucket.full(200.0)
+
+
+# --- who comes in -------------------------------------------------------------------------------
+class FakeGuest:
+    def __init__(self, account: Account, *, silent: bool = True) -> None:
+        self.account = account
+        self.silent = silent
+
+    def make_room(self) -> None:
+        raise AssertionError("the rule only names who goes")
+
+
+def account(name: str, *, exempt: bool = False) -> Account:
+    return Account(name, exempt, None, None)
+
+
+def guests(admission: Admission, *entering: FakeGuest) -> None:
+    for guest in entering:
+        assert admission.admit(guest.account) == Verdict(True)
+        admission.enter(guest)
+
+
+def test_the_oldest_silent_one_makes_room() -> None:
+    admission = Admission(100, limits(unauthenticated=16))
+    busy = FakeGuest(account("a"), silent=False)
+    old, *others = [FakeGuest(account(f"b{n}")) for n in range(15)]
+    guests(admission, busy, old, *others)
+    assert not admission.closed()
+    new = account("c")
+    assert admission.admit(new) == Verdict(True, Budget.UNAUTHENTICATED, old)
+    assert admission.guests == 15, "it is counted no more"
+    assert old.account.guests == 0
+    admission.leave(old)  # its socket is closed: nothing more happens
+    assert admission.guests == 15
+
+
+def test_who_waits_for_the_server_keeps_the_slot() -> None:
+    admission = Admission(100, limits(unauthenticated=16))
+    guests(admission, *(FakeGuest(account(f"a{n}"), silent=False) for n in range(16)))
+    assert admission.closed()
+    assert admission.admit(account("b")) == Verdict(False, Budget.UNAUTHENTICATED)
+
+
+def test_a_source_pays_with_its_own() -> None:
+    admission = Admission(100, limits(unauthenticated=16, unauthenticated_per_source=2))
+    oldest, source = FakeGuest(account("a")), account("b")
+    first, second = FakeGuest(source, silent=False), FakeGuest(source)
+    guests(admission, oldest, first, second)
+    assert admission.admit(source) == Verdict(True, Budget.UNAUTHENTICATED_PER_SOURCE, second)
+    admission.enter(FakeGuest(source, silent=False))
+    assert admission.admit(source) == Verdict(False, Budget.UNAUTHENTICATED_PER_SOURCE)
+    exempt = account("127.0.0.1", exempt=True)
+    guests(admission, *(FakeGuest(exempt) for _ in range(10)))
+
+
+def test_members_have_slots_of_their_own() -> None:
+    admission = Admission(2, limits(unauthenticated=16, connections_per_source=1))
+    source, exempt = account("a"), account("127.0.0.1", exempt=True)
+    one, two = FakeGuest(source), FakeGuest(exempt)
+    guests(admission, one, two)
+    assert admission.login_refusal(source) is None
+    admission.log_in(one)
+    assert admission.login_refusal(source) is Budget.CONNECTIONS_PER_SOURCE
+    assert admission.login_refusal(exempt) is None
+    admission.log_in(two)
+    assert admission.guests == 0
+    assert admission.login_refusal(account("b")) is Budget.CONNECTIONS
+    admission.log_out(one)
+    assert (admission.members, admission.guests) == (1, 1)
+    assert admission.login_refusal(source) is None
+    admission.leave(one)
+    assert (source.members, source.guests) == (0, 0)
+
+
+# --- sources ------------------------------------------------------------------------------------
+def test_a_source_is_remembered_while_it_has_spent() -> None:
+    now = [0.0]
+    accounts = Accounts(
+        limits(send_bytes_per_s_per_source=100, rooms_per_minute_per_source=6), lambda: now[0]
+    )
+    first = accounts.open("192.0.2.7")
+    assert accounts.open("::ffff:192.0.2.7") is first
+    accounts.close(first)
+    assert first.sent is not None
+    first.sent.take(1000, 0.0)
+    accounts.close(first)
+    accounts.sweep()
+    assert accounts.open("192.0.2.7") is first, "a new connection gives no new burst"
+    accounts.close(first)
+    now[0] = 10.0
+    accounts.sweep()
+    assert len(accounts) == 0
+    assert accounts.open("192.0.2.7") is not first
+
+
+def test_addresses_of_one_network_are_one_source() -> None:
+    accounts = Accounts(limits(), lambda: 0.0)
+    assert accounts.open("2001:db8::1") is accounts.open("2001:db8::2:3")
+    assert accounts.open("2001:db8::1") is not accounts.open("2001:db8:0:1::1")
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "127.3.2.1", "::1", "::ffff:127.0.0.1"])
+def test_loopback_is_exempt_if_so_set(peer: str) -> None:
+    assert Accounts(limits(loopback_exempt=True), lambda: 0.0).open(peer).exempt
+    assert not Accounts(limits(), lambda: 0.0).open(peer).exempt
+
+
+def test_sources_that_have_spent_are_bounded() -> None:
+    accounts = Accounts(limits(), lambda: 0.0)
+    for number in range(IDLE_ACCOUNTS_MAX + 10):
+        one = accounts.open(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+        assert one.rooms is not None
+        one.rooms.take(1, 0.0)
+        accounts.close(one)
+    assert len(accounts) == IDLE_ACCOUNTS_MAX
+
+
+# --- spending -----------------------------------------------------------------------------------
+def test_what_is_refused_costs_nothing() -> None:
+    """Of four buckets the fullest one decides, and none is charged for what another refuses."""
+    accounts = Accounts(
+        given := limits(
+            send_bytes_per_s=1000,
+            send_bytes_per_s_per_source=1_000_000,
+            rooms_per_minute=2,
+            rooms_per_minute_per_source=100,
+        ),
+        lambda: 0.0,
+    )
+    source = accounts.open("192.0.2.7")
+    looked: list[str] = []
+
+    def exists(log: str) -> bool:
+        looked.append(log)
+        return log == "old"
+
+    one = spending(source, accounts, given, exists)
+    assert one is not None
+    assert [one.refusal(log, 10, 0.0) for log in ("a", "b", "old", "a", "old")] == [None] * 5
+    assert looked == ["a", "b", "old"], "each is looked up once"
+    refused = one.refusal("c", 10, 0.0)
+    assert refused is not None
+    assert refused.budget is Budget.ROOMS
+    assert refused.wait_ms == 30_001
+    assert one.refusal("old", 50_000, 0.0) is None
+    refused = one.refusal("old", 10, 0.0)
+    assert refused is not None
+    assert refused.budget is Budget.SEND_BYTES
+    assert one.refusal("c", 10, 60.0) is None, "both are paid for by then"
+
+
+@pytest.mark.parametrize(
+    ("given", "bounded"),
+    [
+        ({}, True),
+        ({"loopback_exempt": True}, False),
+        (
+            {
+                "send_bytes_per_s": 0,
+                "send_bytes_per_s_per_source": 0,
+                "rooms_per_minute": 0,
+                "rooms_per_minute_per_source": 0,
+            },
+            False,
+        ),
+    ],
+)
+def test_who_is_not_bounded_costs_nothing(given: dict[str, Any], bounded: bool) -> None:
+    settings = limits(**given)
+    accounts = Accounts(settings, lambda: 0.0)
+    found = spending(accounts.open("127.0.0.1"), accounts, settings, lambda _: True)
+    assert (found is not None) is bounded
+
+
+# --- what is held -------------------------------------------------------------------------------
+def test_the_largest_holders_go() -> None:
+    received, gone = ReceivedBytes(100), []
+
+    def holder(name: str) -> HeldBytes:
+        return HeldBytes(received, lambda: gone.append(name))
+
+    a, b, c = map(holder, "abc")
+    for held, count in ((a, 60), (b, 40), (a, 30), (c, 30), (b, 0), (b, 40)):
+        held.set(count)
+    assert (received.total, gone) == (100, [])
+    c.set(31)
+    assert (received.total, gone) == (61, ["b"])
+    a.set(1000)
+    assert (received.total, gone, a.count) == (31, ["b", "a"], 0)
+    for held in (a, b, c):
+        held.set(0)
+    assert received.total == 0
+
+
+# --- refusals -----------------------------------------------------------------------------------
+def test_a_line_now_and_then_one_for_all_that_followed(caplog: pytest.LogCaptureFixture) -> None:
+    refusals = Refusals()
+    for n in range(1000):
+        refusals.count(Budget.ROOMS, f"source {n}", n / 1000)
+    refusals.count(Budget.RECEIVED, "other", 1.0, 3)
+    refusals.add(Budget.DISK_RESERVE, 7)
+    refusals.sweep(LOG_EVERY_S - 0.1)
+    refusals.sweep(LOG_EVERY_S + 1)
+    refusals.sweep(LOG_EVERY_S * 9)
+    lines = [vars(record) for record in caplog.records if record.levelno == logging.WARNING]
+    assert [(line["budget"], line["refused"], line["source"]) for line in lines] == [
+        ("rooms", 1, "source 0"),
+        ("received", 3, "other"),
+        ("rooms", 999, "source 999"),
+    ]
+    assert refusals.counts[Budget.ROOMS] == 1000
+    assert refusals.counts[Budget.DISK_RESERVE] == 7
+
+
+# --- the disk -----------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("free", "total", "was_short", "short"),
+    [
+        (255, 100_000, False, True),
+        (256, 100_000, False, False),
+        (280, 100_000, True, True),
+        (282, 100_000, True, False),
+        (4, 100, False, True),
+        (5, 100, False, False),
+        (0, 0, False, False),
+    ],
+)
+def test_when_a_disk_is_short(free: int, total: int, was_short: bool, short: bool) -> None:
+    """In MiB: a reserve of 256, of a small file system a twentieth; recovered at a tenth more."""
+    disk = Disk(free * MIB, total * MIB)
+    assert is_short(disk, 256 * MIB, was_short=was_short) is short
+
+
+def test_a_partition_counts_by_the_disk_that_it_really_is_on(tmp_path: Path) -> None:
+    """Of one that cannot be asked for nobody knows; without a reserve nobody asks."""
+    (tmp_path / "1").touch()
+    assert measure(tmp_path / "1").total_bytes > 0
+    reserve = DiskReserve(lambda index: tmp_path / str(index), 1 << 60)
+    free = measure(tmp_path / "1").free_bytes > measure(tmp_path / "1").total_bytes // 20
+    assert reserve.check([0, 1]) == (frozenset() if free else {1})
+    assert DiskReserve(lambda _: tmp_path / "1", 0).check([1]) == frozenset()

@@ -1,0 +1,507 @@
+"""What one connection, one source and all together may cost a worker, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from relay import limits
+from relay.client.aio import Client
+from relay.server.metrics import Budget
+from relay.server.worker.connection import login
+from relay.server.worker.connection.session import Session
+from relay.server.worker.process import disk_reserve
+from relay.settings import Limits
+from relay.wire import connection as wire
+from relay.wire.codes import CloseCode, ErrorCode
+from relay.wire.envelopes import Ack, Error, Hello, Join, Members, Refused, Send, Welcome, Who, pack
+from relay.wire.frames import FrameType, header
+from relay.wire.identity import fingerprint
+from tests.support.cluster import until
+from tests.support.workers import Cluster, LocalAgent, TestClient, Worker, server_key
+
+HELLO_BYTES = 4096
+
+
+@asynccontextmanager
+async def one_worker(
+    path: Path, *, max_connections: int = 1000, **given: int | bool
+) -> AsyncIterator[Worker]:
+    """A worker with these settings of the section ``limits``."""
+    settings = msgspec.convert({"loopback_exempt": False} | given, Limits)
+    async with Cluster(path, 1, max_connections=max_connections, limits=settings) as cluster:
+        yield cluster.workers[0]
+
+
+class Visitor:
+    """A socket that reads ServerHello, and then does what its test wants."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self._ended = asyncio.ensure_future(self._read(reader))
+
+    @classmethod
+    async def come(cls, worker: Worker, source: str, said: bytes = b"") -> Visitor:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", worker.port, local_addr=(source, 0)
+        )
+        writer.write(said)
+        return cls(reader, writer)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65_536):
+                pass
+
+    @property
+    def gone(self) -> bool:
+        """True once the server has ended it."""
+        return self._ended.done()
+
+    def leave(self) -> None:
+        self.writer.transport.abort()
+
+
+def count(worker: Worker, budget: Budget) -> int:
+    """What a budget has refused, as the metrics will say."""
+    worker._status.beat()
+    return worker._status._row.get("refused", budget)
+
+
+def held(visitors: list[Visitor]) -> int:
+    return sum(not visitor.gone for visitor in visitors)
+
+
+def reached(caplog: pytest.LogCaptureFixture, budget: Budget) -> list[dict[str, Any]]:
+    """The log's lines about a budget."""
+    return [
+        vars(record)
+        for record in caplog.records
+        if record.getMessage() == "budget_reached" and vars(record)["budget"] == budget
+    ]
+
+
+async def overloaded(client: TestClient) -> None:
+    """Wait until a client is sent away, and look what it is told."""
+    await client.until(lambda: client.closed, "the close record")
+    assert client.closed is not None
+    assert (client.closed.code, client.closed.retry_after_s) == (CloseCode.OVERLOADED, 5)
+
+
+async def talk(worker: Worker, name: str, source: str = "127.0.0.1") -> TestClient:
+    """An honest client: it logs in, joins, and its message is acknowledged."""
+    client = await TestClient.login(worker, name, source=source)
+    await client.join("lobby")
+    client.send("lobby", 1)
+    await client.acked("lobby", 1)
+    return client
+
+
+HALF_KEY = header(FrameType.CLIENT_KEY, 1500) + bytes(700)
+
+
+# --- who is not logged in ---------------------------------------------------------------------
+@pytest.mark.parametrize("said", [b"", HALF_KEY], ids=["silent", "half a handshake"])
+async def test_one_source_has_few_slots_before_login(
+    tmp_path: Path, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its oldest silent connection goes for its next one; nobody else notices."""
+    async with one_worker(tmp_path, unauthenticated_per_source=4) as worker:
+        other = await Visitor.come(worker, "127.0.0.8", said)
+        visitors = [await Visitor.come(worker, "127.0.0.9", said) for _ in range(20)]
+        await until(lambda: held(visitors) == 4, "the oldest to go")
+        assert not any(visitor.gone for visitor in (*visitors[-4:], other))
+        assert count(worker, Budget.UNAUTHENTICATED_PER_SOURCE) == 16
+        [line] = reached(caplog, Budget.UNAUTHENTICATED_PER_SOURCE)
+        assert line["source"] == "127.0.0.9"
+        await talk(worker, "alice", "127.0.0.9")
+        await talk(worker, "bob")
+        for visitor in (*visitors, other):
+            visitor.leave()
+
+
+@pytest.mark.parametrize("said", [b"", HALF_KEY], ids=["silent", "half a handshake"])
+async def test_many_sources_share_few_slots_before_login(tmp_path: Path, said: bytes) -> None:
+    """All slots are taken by silent connections, and everybody who is not silent gets in."""
+    async with one_worker(tmp_path, max_connections=20, unauthenticated=16) as worker:
+        visitors = [await Visitor.come(worker, f"127.0.1.{n}", said) for n in range(1, 61)]
+        await until(lambda: held(visitors) == 16, "the oldest to go")
+        for n in range(10):
+            await talk(worker, f"alice{n}")
+            assert held(visitors) >= 15 - n, "whoever came in took the place of one"
+        assert worker.parts.budgets.admission.members == 10
+        assert count(worker, Budget.UNAUTHENTICATED) >= 44
+        for visitor in visitors:
+            visitor.leave()
+        await until(lambda: worker._acceptor.count == 10, "the visitors' end")
+        assert worker.parts.budgets.admission.guests == 0
+
+
+async def test_who_never_says_hello_is_told_when_it_makes_room(tmp_path: Path) -> None:
+    """A handshake that is complete gets the close record; the next move was its own."""
+    async with one_worker(tmp_path, unauthenticated=16) as worker:
+        idle = [await TestClient.connect(worker, f"127.0.1.{n}") for n in range(1, 17)]
+        await talk(worker, "alice")
+        await overloaded(idle[0])
+        assert not any(client.closed for client in idle[1:])
+
+
+async def test_who_waits_for_the_server_makes_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the key agent is slow nobody is ended for it; who comes waits in the backlog."""
+    free = asyncio.Event()
+    unwrap = LocalAgent.unwrap
+
+    async def slow(self: LocalAgent, ciphertext: bytes, source: str) -> bytes:
+        await free.wait()
+        return await unwrap(self, ciphertext, source)
+
+    monkeypatch.setattr(LocalAgent, "unwrap", slow)
+    async with one_worker(tmp_path, unauthenticated=16) as worker:
+        sessions = worker.parts.connections.sessions
+
+        def waiting_for_the_agent() -> set[str]:
+            return {session.peer for session in sessions if session._unwrapping.waits}
+
+        coming = [
+            asyncio.ensure_future(TestClient.connect(worker, f"127.0.1.{n}")) for n in range(1, 31)
+        ]
+        await until(lambda: len(waiting_for_the_agent()) == 16, "all slots to wait for the agent")
+        await until(lambda: len(worker.clients) == 30, "the others to be in the backlog")
+        assert len(sessions) == 16
+        assert not any(worker.parts.refusals.counts.values())
+        # When those give up, the others come in.
+        first = waiting_for_the_agent()
+        for client in worker.clients:
+            if client.transport.get_extra_info("sockname")[0] in first:
+                client.transport.abort()
+        await until(
+            lambda: len(waiting_for_the_agent() - first) == 14, "the others to wait for the agent"
+        )
+        free.set()
+        ended = await asyncio.gather(*coming, return_exceptions=True)
+        assert sum(isinstance(one, TestClient) for one in ended) == 14
+
+
+# --- who is logged in -------------------------------------------------------------------------
+async def test_a_full_worker_answers_overloaded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Idle logins hold all slots: everybody else is told so, with a time, and logged once."""
+    async with one_worker(tmp_path, max_connections=20) as worker:
+        idle = [await TestClient.login(worker, f"idle{n}", source="127.0.0.9") for n in range(20)]
+        for n in range(5):
+            late = await TestClient.connect(worker)
+            late.hello(f"late{n}")
+            await overloaded(late)
+        assert count(worker, Budget.CONNECTIONS) == 5
+        assert len(reached(caplog, Budget.CONNECTIONS)) == 1
+        # The name was given back; and who comes again takes the place of its own ghost.
+        again = await TestClient.login(worker, "idle7", secret=idle[7].secret, source="127.0.0.9")
+        await idle[7].until(lambda: idle[7].closed, "the ghost's end")
+        assert worker.parts.budgets.admission.members == 20
+        again.transport.abort()
+        await until(lambda: worker.parts.budgets.admission.members == 19, "a free slot")
+        await talk(worker, "late0")
+
+
+async def test_one_source_has_a_share_of_the_logins(tmp_path: Path) -> None:
+    async with one_worker(tmp_path, connections_per_source=3) as worker:
+        clients = [await TestClient.login(worker, f"user{n}", source="127.0.0.9") for n in range(3)]
+        late = await TestClient.connect(worker, "127.0.0.9")
+        late.hello("late")
+        await overloaded(late)
+        assert count(worker, Budget.CONNECTIONS_PER_SOURCE) == 1
+        await talk(worker, "other")
+        clients[0].transport.abort()
+        await until(lambda: worker.parts.budgets.admission.members == 3, "a slot to be free")
+        await TestClient.login(worker, "late", source="127.0.0.9")
+
+
+async def test_the_client_comes_again_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login, "OVERLOADED_RETRY_S", 0)
+    async with one_worker(tmp_path, max_connections=1) as worker:
+        idle = await TestClient.login(worker, "idle")
+        client = Client(address(worker), name="alice")
+        connecting = asyncio.ensure_future(client.connect())
+        await until(lambda: count(worker, Budget.CONNECTIONS), "a refusal")
+        idle.transport.abort()
+        await connecting
+        await client.send("lobby", "hello")
+        await client.close()
+
+
+def address(worker: Worker) -> str:
+    return f"relay://{fingerprint(server_key().spki)}@127.0.0.1:{worker.port}"
+
+
+# --- what is sent -----------------------------------------------------------------------------
+async def test_rooms_are_begun_at_a_rate(tmp_path: Path) -> None:
+    """A flood of new rooms is refused with a time; existing rooms are open to everybody."""
+    async with one_worker(tmp_path, rooms_per_minute=5, rooms_per_minute_per_source=8) as worker:
+        other = await talk(worker, "other")
+        flood = await TestClient.login(worker, "flood", source="127.0.0.9")
+        flood.send_envelopes(*(Send(f"room{n}", 1, 0, "", b"!") for n in range(500)))
+        await answered(flood, 500)
+        assert len(of(flood, Ack)) == 5
+        assert {refused.code for refused in of(flood, Refused)} == {ErrorCode.BUSY}
+        assert all(0 < refused.arg <= 12_001 for refused in of(flood, Refused))
+        assert count(worker, Budget.ROOMS) == 495
+        # What was begun, and what another one has begun, it may send to.
+        flood.send_envelopes(Send("room0", 2, 0, "", b"!"), Send("lobby", 1, 0, "", b"!"))
+        await flood.until(lambda: len(of(flood, Ack)) == 7, "both to be stored")
+
+        more = await TestClient.login(worker, "more", source="127.0.0.9")
+        more.send_envelopes(*(Send(f"more{n}", 1, 0, "", b"!") for n in range(20)))
+        await answered(more, 20)
+        assert len(of(more, Ack)) == 3, "of the source there were eight"
+        assert count(worker, Budget.ROOMS_PER_SOURCE) == 17
+        other.send("elsewhere", 1)
+        await other.acked("elsewhere", 1)
+
+
+async def test_bytes_are_sent_at_a_rate(tmp_path: Path) -> None:
+    """A flood is refused with a time, by connection and by source; others are not."""
+    async with one_worker(
+        tmp_path, send_bytes_per_s=10_000, send_bytes_per_s_per_source=15_000
+    ) as worker:
+        clients = [await TestClient.login(worker, f"flood{n}", source="127.0.0.9") for n in (1, 2)]
+        for client in clients:
+            for counter in range(1, 11):
+                client.send(f"room-{client.name}", counter, size=30_000)
+            await answered(client, 10)
+        # 100,000 bytes of burst, and the last one may go beyond it; of the source 150,000.
+        assert [len(of(client, Ack)) for client in clients] == [4, 1]
+        assert {one.code for client in clients for one in of(client, Refused)} <= {
+            ErrorCode.BUSY,
+            ErrorCode.EXPECTED,
+        }
+        busy = [one for one in of(clients[0], Refused) if one.code == ErrorCode.BUSY]
+        assert all(0 < one.arg <= 60_000 for one in busy)
+        assert count(worker, Budget.SEND_BYTES) == 6
+        assert count(worker, Budget.SEND_BYTES_PER_SOURCE) == 9
+        await talk(worker, "other")
+        # A new connection begins with nothing left of the source's.
+        for client in clients:
+            client.transport.abort()
+        again = await TestClient.login(worker, "again", source="127.0.0.9")
+        again.send("lobby", 1, size=30_000)
+        refused = await again.expect(Refused)
+        assert refused.code == ErrorCode.BUSY
+
+
+async def test_the_client_sends_at_the_rate_that_it_is_given(tmp_path: Path) -> None:
+    """It waits as it is told, and everything is stored once and in order."""
+    async with one_worker(tmp_path, send_bytes_per_s=200_000) as worker:
+        async with Client(address(worker), name="alice") as client:
+            posts = [await client.post("lobby", bytes([n]) * 30_000) for n in range(70)]
+            stored = await asyncio.gather(*posts)
+        assert [one.seq for one in stored] == list(range(1, 71))
+        assert count(worker, Budget.SEND_BYTES)
+
+
+async def test_loopback_is_exempt_by_default(tmp_path: Path) -> None:
+    async with one_worker(
+        tmp_path,
+        loopback_exempt=True,
+        connections_per_source=1,
+        unauthenticated_per_source=1,
+        joins_per_source=1,
+        send_bytes_per_s=1000,
+        send_bytes_per_s_per_source=1000,
+        rooms_per_minute=1,
+        rooms_per_minute_per_source=1,
+    ) as worker:
+        idle = [await TestClient.connect(worker) for _ in range(3)]
+        clients = [await TestClient.login(worker, f"user{n}") for n in range(3)]
+        for client in clients:
+            for n in range(3):
+                await client.join(f"{client.name}-{n}")
+                client.send(f"{client.name}-{n}", 1, size=30_000)
+                await client.acked(f"{client.name}-{n}", 1)
+        assert not any(client.closed for client in (*idle, *clients))
+        assert not any(worker.parts.refusals.counts.values())
+
+
+def of(client: TestClient, kind: type) -> list[Any]:
+    return [envelope for envelope in client.received if isinstance(envelope, kind)]
+
+
+async def answered(client: TestClient, sends: int) -> None:
+    """Wait until all that it has sent is acknowledged or refused."""
+    await client.until(
+        lambda: len(of(client, Ack)) + len(of(client, Refused)) == sends, "all answers"
+    )
+
+
+# --- what is held -----------------------------------------------------------------------------
+async def test_joins_are_counted_by_source(tmp_path: Path) -> None:
+    """What is left, or ends with its connection, is free again."""
+    async with one_worker(tmp_path, joins_per_source=4) as worker:
+        clients = [await TestClient.login(worker, f"user{n}", source="127.0.0.9") for n in (1, 2)]
+        await clients[0].join("room-a")
+        await clients[0].join("room-b")
+        await clients[0].join("room-c")
+        await clients[1].join("room-a")
+        clients[1].send_envelopes(Join(7, "room-b", None, 0, 0))
+        error = await clients[1].expect(Error)
+        assert (error.request, error.code, error.arg) == (7, ErrorCode.LIMIT, 4)
+        assert count(worker, Budget.JOINS_PER_SOURCE) == 1
+        assert worker._status._row.get("joins") == 4
+        clients[0].transport.abort()
+        await until(lambda: worker.parts.budgets.accounts.joins == 1, "its joins to end")
+        for log in ("room-b", "room-c", "room-d"):
+            await clients[1].join(log)
+        other = await TestClient.login(worker, "other")
+        await other.join("room-a")
+
+
+async def test_a_record_before_hello_is_small(tmp_path: Path) -> None:
+    """Its header alone ends the connection: nothing of it is held."""
+    async with one_worker(tmp_path) as worker:
+        client = await TestClient.connect(worker, "127.0.0.9")
+        client.transport.write(header(FrameType.RECORD, HELLO_BYTES + limits.TAG_BYTES + 1))
+        await client.until(lambda: client.closed, "the close record")
+        assert client.closed is not None
+        assert client.closed.code == CloseCode.PROTOCOL
+        # One of the size that is allowed is waited for.
+        client = await TestClient.connect(worker, "127.0.0.9")
+        client.transport.write(header(FrameType.RECORD, HELLO_BYTES + limits.TAG_BYTES))
+        client.transport.write(bytes(4000))
+        received = worker.parts.budgets.received
+        await until(lambda: received.total == 4004, "half a record")
+        client.transport.abort()
+        await until(lambda: received.total == 0, "nothing to be held")
+
+
+async def test_the_largest_hello_is_taken(tmp_path: Path) -> None:
+    async with one_worker(tmp_path) as worker:
+        client = await TestClient.connect(worker, "127.0.0.9")
+        client.send_envelopes(
+            Hello("n" * 32, bytes(16), "\U0001f600" * 64, "a" * limits.AGENT_CHARS_MAX)
+        )
+        await client.expect(Welcome)
+
+
+async def test_what_waits_unprocessed_is_not_counted_for_ever(tmp_path: Path) -> None:
+    """Connections are reset while their records wait for their turn."""
+    async with one_worker(tmp_path) as worker:
+        received = worker.parts.budgets.received
+        flood = [await TestClient.login(worker, f"flood{n}") for n in range(20)]
+        garbage = b"".join(pack(Who(1, "lobby")) for _ in range(1000))
+        for client in flood:
+            client.transport.write(b"".join(client.sealed(garbage) for _ in range(10)))
+        await until(lambda: received.total, "something to be held")
+        for client in flood:
+            client.transport.abort()
+        await until(lambda: not worker.parts.connections.sessions, "all to be gone")
+        assert received.total == 0
+        await talk(worker, "alice")
+        assert received.total == 0
+
+
+async def test_what_is_held_unprocessed_is_bounded(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half records of many connections: those that hold most go, and are told."""
+    async with one_worker(tmp_path, received_mib=1) as worker:
+        honest = await talk(worker, "honest")
+        received = worker.parts.budgets.received
+        holders = [
+            await TestClient.login(worker, f"half{n}", source="127.0.0.9") for n in range(40)
+        ]
+        for client in holders:
+            client.transport.write(client.sealed(bytes(60_000))[:50_000])
+        await until(lambda: sum(bool(client.closed) for client in holders) == 20, "half to go")
+        assert received.total == 20 * 50_000 <= 1 << 20
+        closed = [client.closed for client in holders if client.closed]
+        assert {(one.code, one.retry_after_s) for one in closed} == {(CloseCode.OVERLOADED, 5)}
+        assert count(worker, Budget.RECEIVED) == 20
+        assert len(reached(caplog, Budget.RECEIVED)) == 1
+        honest.send("lobby", 2)
+        await honest.acked("lobby", 2)
+        for client in holders:
+            client.transport.abort()
+        await until(lambda: received.total == 0, "nothing to be held")
+
+
+# --- the disk ---------------------------------------------------------------------------------
+async def test_a_reserve_of_disk_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is stored below it, readers go on, and it recovers by itself."""
+    disk = disk_reserve.Disk(1 << 40, 1 << 40)
+    monkeypatch.setattr(disk_reserve, "measure", lambda _: disk)
+    async with one_worker(tmp_path, disk_reserve_mib=256) as worker:
+        client = await talk(worker, "alice")
+        disk = disk_reserve.Disk(255 << 20, 1 << 40)
+        worker._sweep()
+        client.send("lobby", 2, 4)
+        await client.until(lambda: len(of(client, Refused)) == 3, "refusals")
+        assert {(one.code, one.arg) for one in of(client, Refused)} == {
+            (ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+        }
+        assert count(worker, Budget.DISK_RESERVE) == 3
+        reader = await TestClient.login(worker, "reader")
+        await reader.join("lobby", last=10)
+        assert reader.seqs("lobby") == [1]
+        reader.send_envelopes(Who(9, "lobby"))
+        await reader.expect(Members)
+        disk = disk_reserve.Disk(300 << 20, 1 << 40)
+        client.received.clear()
+        worker._sweep()
+        client.send("lobby", 2, 4)
+        await client.acked("lobby", 4)
+        events = [record.getMessage() for record in caplog.records]
+        assert events.count("disk_reserve_reached") == 1
+        assert events.count("disk_reserve_free_again") == 1
+        assert "partition_unavailable" not in events
+
+
+# --- all together -----------------------------------------------------------------------------
+async def test_accounts_are_forgotten(tmp_path: Path) -> None:
+    """A source that has spent nothing leaves nothing; a worker that was flooded is as before."""
+    async with one_worker(tmp_path, rooms_per_minute_per_source=1000) as worker:
+        accounts = worker.parts.budgets.accounts
+        visitors = [await Visitor.come(worker, f"127.0.2.{n}") for n in range(1, 31)]
+        await until(lambda: len(accounts) == 30, "all to be known")
+        for visitor in visitors:
+            visitor.leave()
+        await until(lambda: len(accounts) == 0, "all to be forgotten")
+        assert worker.parts.budgets.admission.guests == 0
+        assert worker._acceptor.count == 0
+
+
+async def test_who_is_gone_leaves_nothing_for_the_collector(tmp_path: Path) -> None:
+    """Otherwise short connections would hold, until it runs, many times what all slots may."""
+
+    def alive() -> int:
+        return sum(isinstance(each, Session | wire.Connection) for each in gc.get_objects())
+
+    async with one_worker(tmp_path) as worker:
+        gc.collect()
+        gc.disable()
+        try:
+            before = alive()
+            for n in range(5):
+                for said in (b"", HALF_KEY, b"rubbish"):
+                    (await Visitor.come(worker, "127.0.0.9", said)).leave()
+                client = await talk(worker, f"user{n}")
+                client.transport.abort()
+            worker.clients.clear()
+            del client
+            await until(lambda: not worker.parts.connections.sessions, "the end of all")
+            await until(lambda: alive() == before, "nothing to be left")
+        finally:
+            gc.enable()

@@ -1,0 +1,129 @@
+"""Budgets of a whole server, with its own processes: what the attacks that led to them do now."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from relay.client.aio import Client
+from relay.wire.codes import CloseCode
+from relay.wire.connection import Connection
+from relay.wire.envelopes import Hello, pack
+from relay.wire.events import ConnectionClosed, HandshakeCompleted, ServerKeyOffered
+from relay.wire.frames import FrameType, header
+from tests.support.cluster import Relay
+from tests.support.raw import RawClient
+
+SLOTS = 20
+SETTINGS = {"server.max_connections": SLOTS, "server.key_bits": 2048}
+
+
+def events(relay: Relay, budget: str) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in relay.log if line.startswith("{")]
+    return [
+        line for line in lines if line["event"] == "budget_reached" and line["budget"] == budget
+    ]
+
+
+def open_(sock: socket.socket) -> bool:
+    """Tell whether the server still holds a connection."""
+    sock.setblocking(False)
+    try:
+        while sock.recv(65_536):
+            pass
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+    return False
+
+
+async def test_silent_sockets_hold_nobody_up(tmp_path: Path) -> None:
+    """Five times as many as there are slots; people come in and talk beside them."""
+    with Relay(tmp_path / "data", workers=2, settings=SETTINGS) as relay:
+        silent = [socket.create_connection(("127.0.0.1", relay.port)) for _ in range(10 * SLOTS)]
+        for sock in silent[::2]:
+            sock.send(b"\x02\x00\x06")
+        async with (
+            Client(relay.address, name="alice") as alice,
+            Client(relay.address, name="bob") as bob,
+        ):
+            held = sum(map(open_, silent))
+            await bob.join("lobby")
+            await alice.send("lobby", "hello")
+        assert 2 * SLOTS - 2 <= held <= 2 * SLOTS
+        assert len(events(relay, "unauthenticated")) in (1, 2), "once for each worker"
+        for sock in silent:
+            sock.close()
+
+
+HALF_KEY = header(FrameType.CLIENT_KEY, 4096) + bytes(4000)
+GUESTS = 400
+GUEST_BYTES = 16 * 1024
+"""docs/operations.md, "Budgets": what a connection that is not logged in may take."""
+
+
+@contextlib.contextmanager
+def wave(relay: Relay, size: int, name: str) -> Iterator[None]:
+    """So many half handshakes; then somebody comes in behind them, and talks."""
+    with contextlib.ExitStack() as opened:
+        for _ in range(size):
+            sock = opened.enter_context(socket.create_connection(("127.0.0.1", relay.port)))
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(HALF_KEY)
+        client = RawClient("127.0.0.1", relay.port, name)
+        opened.callback(client.close)
+        client.join("lobby")
+        yield
+
+
+def test_a_flood_before_login_takes_the_documented_memory(tmp_path: Path) -> None:
+    """Ten times as many half handshakes as there are slots take no more than all slots may."""
+    settings = SETTINGS | {"server.max_connections": GUESTS}
+    with Relay(tmp_path / "data", settings=settings) as relay:
+        [worker] = map(psutil.Process, relay.worker_pids())
+        with wave(relay, GUESTS // 20, "first"):  # what is made once
+            before = worker.memory_info().rss
+        for number in range(10):
+            with wave(relay, GUESTS, f"alice{number}"):
+                assert worker.memory_info().rss - before <= GUESTS * GUEST_BYTES
+
+
+def refused_with(relay: Relay, name: str) -> tuple[int | None, int]:
+    """Log in where there is no room; return the close code, and when to come again."""
+    connection = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
+    with socket.create_connection(("127.0.0.1", relay.port)) as sock:
+        sock.settimeout(60)
+        while data := sock.recv(65_536):
+            connection.receive_data(data, time.monotonic())
+            for event in connection.events():
+                if isinstance(event, ServerKeyOffered):
+                    connection.accept_server_key(time.monotonic())
+                elif isinstance(event, HandshakeCompleted):
+                    hello = Hello(name, secrets.token_bytes(16), "", "")
+                    connection.send(pack(hello), time.monotonic())
+                elif isinstance(event, ConnectionClosed):
+                    return event.code, event.retry_after_s
+            sock.sendall(connection.data_to_send())
+    raise AssertionError("closed without a word")
+
+
+async def test_idle_logins_do_not_silence_a_server(tmp_path: Path) -> None:
+    """All slots of all workers are taken for good: who comes is told, and comes in at the end."""
+    with Relay(tmp_path / "data", workers=2, settings=SETTINGS) as relay:
+        idle = [RawClient("127.0.0.1", relay.port, f"idle{n}") for n in range(2 * SLOTS)]
+        assert refused_with(relay, "late") == (CloseCode.OVERLOADED, 5)
+        assert len(events(relay, "connections")) == 1
+        for client in idle[::2]:
+            client.close()
+        async with Client(relay.address, name="late") as late:
+            await late.send("lobby", "hello")
+        for client in idle:
+            client.close()
