@@ -90,6 +90,11 @@ class Sends:
         self._forward.submit(self, submission)
 
     # --- forward.Sender -----------------------------------------------------------------------
+    @property
+    def unanswered_bytes(self) -> int:
+        """Of the bodies that have no answer."""
+        return self.bytes
+
     def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
         """Committed."""
         self._owner.answer_send(pack(Ack(submission.log, submission.counter, epoch, seq)))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from relay.server.worker.wakeup import Wakeup
     from relay.store.log import Outcome, Partition
 
-READS_MAX: Final = 1000
-"""Reads of one commit, about 3 ms: the rest of the group waits for the next."""
+READS_MAX: Final = 256
+"""Reads of one commit, about 1 ms: the rest of the group waits for the next."""
 READING_S_MAX: Final = 0.005
 log = logging.getLogger("relay.worker")
 

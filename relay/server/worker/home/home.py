@@ -139,9 +139,9 @@ class Home:
         waiting[:] = [each for each in waiting if each[0] is not port]
         self._interest.forget(port, partition)
         submissions = self._submissions[partition]
-        if submissions:
+        if submissions.lanes:
             submissions.remove(lambda waiting: waiting.port is port)
-            if not submissions:
+            if not submissions.lanes:
                 self._waiting.pop(partition, None)
 
     # --- what they ask ------------------------------------------------------------------------
@@ -155,11 +155,7 @@ class Home:
             text = "the log's home cannot keep up"
             port.send(Refused(tag, int(ErrorCode.BUSY), limits.RETRY_MS, text))
             return
-        if submissions.slow:
-            submissions.put(Waiting(port, tag, submission))
-        else:
-            submissions.bytes += len(submission.body)
-            submissions.fast.append(Waiting(port, tag, submission))
+        submissions.put(Waiting(port, tag, submission))
         self._waiting[index] = None
 
     def subscribe(self, port: Port, message: Subscribe) -> None:
@@ -305,7 +301,7 @@ class Home:
         submissions = self._submissions[index]
         group = submissions.take()
         del self._waiting[index]
-        if submissions.fast or submissions.slow:
+        if submissions.lanes:
             self._waiting[index] = None  # the last in turn now
         return self._commits.begin(index, partition, group, self._wall_clock_ns() // 1_000_000)
 
@@ -316,11 +312,11 @@ class Home:
             self._failed(index, group, outcomes)
         else:
             submissions = self._submissions[index]
-            submissions.charge(group, reads)
             if len(outcomes) < len(group):
                 submissions.give_back(group[len(outcomes) :])
                 del group[len(outcomes) :]
                 self._waiting[index] = None
+            submissions.charge(group, reads)
             if index in self._troubles:
                 del self._troubles[index]
                 log.warning("partition_available", extra={"partition": index})

@@ -24,6 +24,9 @@ CREDIT_BYTES: Final = 4 * 1024 * 1024
 """Per partition and forwarding worker; given back with the answers."""
 REFUSE_BYTES: Final = 2 * CREDIT_BYTES
 """What clients had sent already when they were stopped may exceed the credit; this is the end."""
+SENDER_BYTES: Final = 16_384
+"""Unanswered bytes of one sender that do not have it paused: whoever writes little does not wait
+for those who write without end."""
 OVERHEAD_BYTES: Final = 200
 """What a small send costs besides its body."""
 
@@ -42,6 +45,10 @@ class Sender(Protocol):
 
     def resume_reading(self) -> None:
         """There is credit again."""
+
+    @property
+    def unanswered_bytes(self) -> int:
+        """Of the bodies that it has sent and has no answer to."""
 
 
 class Forward:
@@ -68,7 +75,11 @@ class Forward:
         self._count += 1
         tag = self._count * PARTITIONS + partition
         self._unanswered[partition][tag] = (submission, sender)
-        if self._bytes[partition] > CREDIT_BYTES and sender not in self._paused[partition]:
+        if (
+            self._bytes[partition] > CREDIT_BYTES
+            and sender.unanswered_bytes > SENDER_BYTES
+            and sender not in self._paused[partition]
+        ):
             self._paused[partition][sender] = None
             sender.pause_reading()
         port = self._routes.port_of(submission.log)
