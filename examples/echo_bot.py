@@ -23,7 +23,7 @@ async def run(address: str, room: str) -> None:
                 print(event.state.value, event.detail, file=sys.stderr)
             elif isinstance(event, Message) and event.text.startswith(COMMAND):
                 # post waits for room in the window only: a slow answer does not stop the reading.
-                await client.post(event.log, f"{event.sender}: {event.text.removeprefix(COMMAND)}")
+                await client.post(event.room, f"{event.sender}: {event.text.removeprefix(COMMAND)}")
 
 
 if __name__ == "__main__":

@@ -24,14 +24,14 @@ from relay.client.address import Address
 from relay.client.aio_pump import Post, Pump
 from relay.client.errors import ConnectFailed
 from relay.client.events import Event, HistoryPage, Joined, Members, State, Stored
-from relay.client.face import Face, target
+from relay.client.base import ClientBase, target
 from relay.client.identity import Identity
 from relay.client.options import CLOSE_S, CONNECT_S, make_options
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 
 
-class Client(Face):
+class Client(ClientBase):
     """A client on an event loop. Use it within one loop, from any number of tasks."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Client(Face):
         identity: Identity | None = None,
         reconnect: bool = True,
         window: int = 256,
-        patience_s: float | None = None,
+        retry_timeout_s: float | None = None,
         agent: str = "",
     ) -> None:
         """Prepare; ``async with`` or ``connect`` connects.
@@ -56,8 +56,8 @@ class Client(Face):
             key_policy: known servers and whom to ask; None: the user's file, and nobody.
             identity: a saved instance, with its counters; None: a new one.
             reconnect: connect again after a lost connection or a close of 1000-1999.
-            window: unacknowledged sends at most; ``send`` and ``post`` wait for room.
-            patience_s: how long BUSY and UNAVAILABLE are tried again before they are the outcome
+            window: unacknowledged sends at most; ``send`` and ``post`` wait for space.
+            retry_timeout_s: how long BUSY and UNAVAILABLE are tried again before they are the outcome
                 of a send; None: as long as it takes.
             agent: what this program calls itself.
 
@@ -73,7 +73,7 @@ class Client(Face):
             expected_key=expected_key,
             reconnect=reconnect,
             window=window,
-            patience_s=patience_s,
+            retry_timeout_s=retry_timeout_s,
             random_bytes=secrets.token_bytes,
             jitter=random.random,
         )
@@ -159,7 +159,7 @@ class Client(Face):
         """Return the next event.
 
         A program that takes none for a while stops the socket from being read, acknowledgements
-        included: take events while you send to a log that you follow.
+        included: take events while you send to a room that you follow.
 
         Raises:
             StopAsyncIteration: the client was closed by ``close``.
@@ -181,9 +181,9 @@ class Client(Face):
             await self._pump.event()
 
     async def join(
-        self, log: str, last: int = 0, *, since: int | None = None, cursor: Cursor | None = None
+        self, room: str, last: int = 0, *, since: int | None = None, cursor: Cursor | None = None
     ) -> Joined:
-        """Follow a log: its last entries, or those after a seq or a cursor, and what comes.
+        """Follow a room: its last entries, or those after a seq or a cursor, and what comes.
 
         Raises:
             Refused: NameInvalid, AlreadyJoined, LimitReached, ...
@@ -193,66 +193,66 @@ class Client(Face):
         self._check_started()
         start, last = arguments.join_start(last, since, cursor)
         answer = _future()
-        self._state.join(log, start, last, answer)
+        self._state.join(room, start, last, answer)
         try:
             return cast(Joined, await self._answered(answer))
         except asyncio.CancelledError:
-            self._state.cancel_join(log, answer)
+            self._state.cancel_join(room, answer)
             self._pump.sent()
             raise
 
-    async def leave(self, log: str) -> Cursor | None:
-        """Stop following. Events of the log that were not taken are dropped.
+    async def leave(self, room: str) -> Cursor | None:
+        """Stop following. Events of the room that were not taken are dropped.
 
         Returns:
             Where the program stood, to ``join(cursor=...)`` later.
         """
         self._check_started()
         answer = _future()
-        cursor = self._state.leave(log, answer)
+        cursor = self._state.leave(room, answer)
         await self._answered(answer)
         return cursor
 
-    async def who(self, log: str) -> Members:
-        """Return who follows a log. It must be joined."""
+    async def who(self, room: str) -> Members:
+        """Return who follows a room. It must be joined."""
         self._check_started()
         answer = _future()
-        self._state.who(log, answer)
+        self._state.who(room, answer)
         return cast(Members, await self._answered(answer))
 
     async def history(
-        self, log: str, *, before: int | None = None, after: int | None = None, count: int = 100
+        self, room: str, *, before: int | None = None, after: int | None = None, count: int = 100
     ) -> HistoryPage:
-        """Return a page of a joined log: below ``before``, above ``after``, or the newest."""
+        """Return a page of a joined room: below ``before``, above ``after``, or the newest."""
         self._check_started()
         forward, seq, count = arguments.page_start(before, after, count)
         answer = _future()
-        self._state.history(log, forward, seq, count, answer)
+        self._state.history(room, forward, seq, count, answer)
         return cast(HistoryPage, await self._answered(answer))
 
     # --- sending ---------------------------------------------------------------------------------
     async def send(
-        self, log: str, body: str | bytes, *, content_type: str = "text/plain"
+        self, room: str, body: str | bytes, *, content_type: str = "text/plain"
     ) -> Stored:
         """Append a message and wait until it is stored.
 
         Raises:
-            Refused: IdConflict, UnknownOutcome, Busy (only with ``patience_s``), NameInvalid, ...
+            Refused: IdConflict, UnknownOutcome, Busy (only with ``retry_timeout_s``), NameInvalid, ...
             MessageTooLong: nothing was sent.
             ClientError: the client has ended; the message may or may not be stored.
         """
         self._check_started()
         data = arguments.body_bytes(body)
-        if self._pump.crowded or not self._state.has_room(len(data)):
-            await self._pump.wait_for_room(len(data))
+        if self._pump.crowded or not self._state.has_space(len(data)):
+            await self._pump.wait_for_space(len(data))
         answer: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-        self._submit(log, content_type, data, answer)
+        self._submit(room, content_type, data, answer)
         return await answer
 
     async def post(
-        self, log: str, body: str | bytes, *, content_type: str = "text/plain"
+        self, room: str, body: str | bytes, *, content_type: str = "text/plain"
     ) -> asyncio.Future[Stored]:
-        """Append a message; wait only for room in the window.
+        """Append a message; wait only for space in the window.
 
         Returns:
             A future of the outcome. It may be dropped: ``flush`` reports the first failure.
@@ -263,10 +263,10 @@ class Client(Face):
         """
         self._check_started()
         data = arguments.body_bytes(body)
-        if self._pump.crowded or not self._state.has_room(len(data)):
-            await self._pump.wait_for_room(len(data))
+        if self._pump.crowded or not self._state.has_space(len(data)):
+            await self._pump.wait_for_space(len(data))
         answer = Post(loop=asyncio.get_running_loop())
-        self._submit(log, content_type, data, answer)
+        self._submit(room, content_type, data, answer)
         return answer
 
     async def flush(self) -> None:
@@ -282,9 +282,9 @@ class Client(Face):
         if failed is not None:
             raise failed
 
-    def _submit(self, log: str, content_type: str, body: bytes, answer: object) -> None:
+    def _submit(self, room: str, content_type: str, body: bytes, answer: object) -> None:
         try:
-            self._state.send(log, content_type, body, answer)
+            self._state.send(room, content_type, body, answer)
         finally:
             self._pump.sent()
 

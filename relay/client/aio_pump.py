@@ -50,7 +50,7 @@ class Pump:
         self._flush_due = False
         self._reader: asyncio.Future[None] | None = None
         """Whoever waits for an event."""
-        self._room: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._space: deque[tuple[int, asyncio.Future[None]]] = deque()
         """Senders that wait for the window, with the size of their message."""
         self._changed: set[asyncio.Future[None]] = set()
         """Whoever waits for a change."""
@@ -121,29 +121,29 @@ class Pump:
         finally:
             self._reader = None
 
-    async def wait_for_room(self, size: int) -> None:
+    async def wait_for_space(self, size: int) -> None:
         """Wait in line until the window takes a message of this size."""
         while not self.closed:
-            room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._room.append((size, room))
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._space.append((size, turn))
             try:
-                await room
+                await turn
             except BaseException:
-                self._give_room()  # it may have been this one's turn
+                self._give_space()  # it may have been this one's turn
                 raise
-            if self.state.has_room(size):
+            if self.state.has_space(size):
                 return
 
     def sent(self) -> None:
         """Something was queued: it leaves at the end of this turn. Let the next in line on."""
-        if self._room:
-            self._give_room()
+        if self._space:
+            self._give_space()
         self._flush_soon()
 
     @property
     def crowded(self) -> bool:
         """True while senders wait in line."""
-        return len(self._room) > 0
+        return len(self._space) > 0
 
     def _flush_soon(self) -> None:
         """Write once at the end of this loop turn, whatever is sent in it."""
@@ -185,8 +185,8 @@ class Pump:
                 answer.set_result(result)
         if state.work is not None and self._work is None:
             self._work = asyncio.create_task(self._do(state.work), name="relay client")
-        if self._room:
-            self._give_room()
+        if self._space:
+            self._give_space()
         if self._reader is not None and not self._reader.done() and state.has_event:
             self._reader.set_result(None)
         for change in self._changed:
@@ -194,15 +194,15 @@ class Pump:
                 change.set_result(None)
         self.flush()
 
-    def _give_room(self) -> None:
-        """Wake the first sender in line, if there is room. It wakes the next one in turn."""
-        while self._room:
-            size, room = self._room[0]
-            if not room.done() and not self.closed and not self.state.has_room(size):
+    def _give_space(self) -> None:
+        """Wake the first sender in line, if there is space. It wakes the next one in turn."""
+        while self._space:
+            size, turn = self._space[0]
+            if not turn.done() and not self.closed and not self.state.has_space(size):
                 return
-            self._room.popleft()
-            if not room.done():
-                room.set_result(None)
+            self._space.popleft()
+            if not turn.done():
+                turn.set_result(None)
                 if not self.closed:
                     return
 

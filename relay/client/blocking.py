@@ -32,7 +32,7 @@ from relay.client.address import Address
 from relay.client.dialling import dial_tcp, disable_nagle
 from relay.client.errors import ClientClosed, ClientError, ConnectFailed
 from relay.client.events import Event, HistoryPage, Joined, Members, State, Stored
-from relay.client.face import Face, target
+from relay.client.base import ClientBase, target
 from relay.client.identity import Identity
 from relay.client.options import (
     CLOSE_S,
@@ -84,7 +84,7 @@ class Pending:
         return self.result
 
 
-class BlockingClient(Face):
+class BlockingClient(ClientBase):
     """A client on a plain socket. The same names and behaviour as ``aio.Client``."""
 
     def __init__(
@@ -97,7 +97,7 @@ class BlockingClient(Face):
         identity: Identity | None = None,
         reconnect: bool = True,
         window: int = 256,
-        patience_s: float | None = None,
+        retry_timeout_s: float | None = None,
         agent: str = "",
         dial: Dial | None = None,
     ) -> None:
@@ -117,7 +117,7 @@ class BlockingClient(Face):
             expected_key=expected_key,
             reconnect=reconnect,
             window=window,
-            patience_s=patience_s,
+            retry_timeout_s=retry_timeout_s,
             random_bytes=secrets.token_bytes,
             jitter=random.random,
         )
@@ -230,59 +230,59 @@ class BlockingClient(Face):
         self._take_turn(self._clock() + arguments.seconds("timeout", timeout))
 
     def join(
-        self, log: str, last: int = 0, *, since: int | None = None, cursor: Cursor | None = None
+        self, room: str, last: int = 0, *, since: int | None = None, cursor: Cursor | None = None
     ) -> Joined:
-        """Follow a log: its last entries, or those after a seq or a cursor, and what comes."""
+        """Follow a room: its last entries, or those after a seq or a cursor, and what comes."""
         self._check_started()
         start, last = arguments.join_start(last, since, cursor)
         answer = Pending()
-        self._state.join(log, start, last, answer)
+        self._state.join(room, start, last, answer)
         try:
             return cast(Joined, self._answered(answer))
         except BaseException:  # a Ctrl-C, or a greenlet that is killed
             if not answer.done:
-                self._state.cancel_join(log, answer)
+                self._state.cancel_join(room, answer)
             raise
 
-    def leave(self, log: str) -> Cursor | None:
-        """Stop following; return where the program stood."""
+    def leave(self, room: str) -> Cursor | None:
+        """Stop subscription; return where the program stood."""
         self._check_started()
         answer = Pending()
-        cursor = self._state.leave(log, answer)
+        cursor = self._state.leave(room, answer)
         self._answered(answer)
         return cursor
 
-    def who(self, log: str) -> Members:
-        """Return who follows a log. It must be joined."""
+    def who(self, room: str) -> Members:
+        """Return who follows a room. It must be joined."""
         self._check_started()
         answer = Pending()
-        self._state.who(log, answer)
+        self._state.who(room, answer)
         return cast(Members, self._answered(answer))
 
     def history(
-        self, log: str, *, before: int | None = None, after: int | None = None, count: int = 100
+        self, room: str, *, before: int | None = None, after: int | None = None, count: int = 100
     ) -> HistoryPage:
-        """Return a page of a joined log: below ``before``, above ``after``, or the newest."""
+        """Return a page of a joined room: below ``before``, above ``after``, or the newest."""
         self._check_started()
         forward, seq, count = arguments.page_start(before, after, count)
         answer = Pending()
-        self._state.history(log, forward, seq, count, answer)
+        self._state.history(room, forward, seq, count, answer)
         return cast(HistoryPage, self._answered(answer))
 
     # --- sending ---------------------------------------------------------------------------------
-    def send(self, log: str, body: str | bytes, *, content_type: str = "text/plain") -> Stored:
+    def send(self, room: str, body: str | bytes, *, content_type: str = "text/plain") -> Stored:
         """Append a message and wait until it is stored. Raises as ``aio.Client.send``."""
         answer = Pending()
-        self._submit(log, body, content_type, answer)
+        self._submit(room, body, content_type, answer)
         return cast(Stored, self._answered(answer))
 
-    def post(self, log: str, body: str | bytes, *, content_type: str = "text/plain") -> Pending:
-        """Append a message; wait only for room in the window.
+    def post(self, room: str, body: str | bytes, *, content_type: str = "text/plain") -> Pending:
+        """Append a message; wait only for space in the window.
 
         It leaves with the next call that waits or pumps, or once ``GATHER_MAX`` have gathered.
         """
         answer = Pending(posted=True)
-        self._submit(log, body, content_type, answer)
+        self._submit(room, body, content_type, answer)
         self._gathered += 1
         if self._gathered >= GATHER_MAX:
             self._settle()
@@ -296,13 +296,13 @@ class BlockingClient(Face):
         if failed is not None:
             raise failed
 
-    def _submit(self, log: str, body: str | bytes, content_type: str, answer: Pending) -> None:
+    def _submit(self, room: str, body: str | bytes, content_type: str, answer: Pending) -> None:
         self._check_started()
         data = arguments.body_bytes(body)
         state = self._state
-        if not state.has_room(len(data)):
-            self._wait(lambda: state.has_room(len(data)), None)
-        state.send(log, content_type, data, answer)
+        if not state.has_space(len(data)):
+            self._wait(lambda: state.has_space(len(data)), None)
+        state.send(room, content_type, data, answer)
 
     def _answered(self, answer: Pending) -> object:
         self._wait(lambda: answer.done, None)

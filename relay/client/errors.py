@@ -232,7 +232,7 @@ class LimitReached(Refused):
 
 
 class NotAMember(Refused):
-    """The connection has not joined this log."""
+    """The connection has not joined this room."""
 
 
 class NotSupported(Refused):
@@ -240,7 +240,7 @@ class NotSupported(Refused):
 
 
 class AlreadyJoined(Refused):
-    """The connection has joined this log before."""
+    """The connection has joined this room before."""
 
 
 class IdConflict(Refused):
@@ -261,7 +261,7 @@ class UnknownOutcome(Refused):
 
 
 class Busy(Refused):
-    """The home of the log cannot keep up."""
+    """The server cannot keep up with the room."""
 
     @property
     def retry_after_s(self) -> float:
@@ -270,7 +270,7 @@ class Busy(Refused):
 
 
 class Unavailable(Refused):
-    """The log's store cannot be written now."""
+    """The room's store cannot be written now."""
 
     @property
     def retry_after_s(self) -> float:

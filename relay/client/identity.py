@@ -19,7 +19,7 @@ class Identity:
     producer: bytes
     """8 random bytes, the first half of every message id."""
     counters: Mapping[str, int] = field(default_factory=dict)
-    """For each log the counter of its next send: the first one that is not acknowledged yet. A
+    """For each room the counter of its next send: the first one that is not acknowledged yet. A
     program that was stopped sends its unacknowledged messages again from there, in the same order,
     and each is stored once."""
 
@@ -35,8 +35,8 @@ class Identity:
         object.__setattr__(self, "secret", Secret(self.secret))
         if not isinstance(self.counters, Mapping):
             raise TypeError(f"counters must be a mapping, not {type(self.counters).__name__}")
-        for log, counter in self.counters.items():
-            arguments.text("the name of a room in counters", log)
+        for room, counter in self.counters.items():
+            arguments.text("the name of a room in counters", room)
             arguments.integer("a counter", counter, 1, limits.U63_MAX)
 
 

@@ -37,7 +37,7 @@ from relay.client.identity import Identity
 from relay.client.options import Options
 from relay.client.packing import pack_records
 from relay.client.sends import Sends
-from relay.client.traffic import Answer, Traffic
+from relay.client.chat_state import Answer, ChatState
 from relay.errors import LocalProtocolError, RemoteProtocolError
 from relay.wire.codes import CloseCode, may_reconnect
 from relay.wire.connection import Connection
@@ -66,11 +66,11 @@ class ClientState:
         self._connection: Connection | None = None
         """None between connections."""
         self._backoff = Backoff(options.jitter)
-        self._traffic = Traffic(
+        self.chat = ChatState(
             Sends(
                 options.identity.counters,
                 window=options.window,
-                patience_s=options.patience_s,
+                retry_timeout_s=options.retry_timeout_s,
                 retry_spread=options.jitter,
             )
         )
@@ -151,7 +151,7 @@ class ClientState:
         parts = [connection.data_to_send()]
         if connection.phase is Phase.OPEN:
             online = self.state is State.ONLINE
-            out = self._traffic.outgoing() if online else self._hello
+            out = self.chat.outgoing() if online else self._hello
             parts += [connection.seal(content, now) for content in pack_records(out)]
             self._hello = []
             self._await_answers(now)
@@ -172,7 +172,7 @@ class ClientState:
     @property
     def reading_paused(self) -> bool:
         """True while the application takes events too slowly: do not read the socket."""
-        return self._traffic.held_up and self.state is State.ONLINE and self._ending is None
+        return self.chat.paused and self.state is State.ONLINE and self._ending is None
 
     def trust_key(self, fingerprint: str) -> None:
         """The undecided key is the right one: dial again, at once."""
@@ -203,7 +203,7 @@ class ClientState:
         self._connection = None
         self._hello = []
         self.fail(error)
-        self._traffic.inbox.clear()
+        self.chat.queue.clear()
 
     def close(self, now: float) -> None:
         """End: with a close record when there is a connection."""
@@ -227,7 +227,7 @@ class ClientState:
         if not self.reading_paused:  # otherwise the silence is our own doing
             due += [connection.next_deadline(), self._answer_deadline()]
         if self.state is State.ONLINE:
-            due.append(self._traffic.next_deadline())
+            due.append(self.chat.next_deadline())
         return min((at for at in due if at is not None), default=None)
 
     def handle_deadline(self, now: float) -> None:
@@ -236,7 +236,7 @@ class ClientState:
         if connection is None:
             return
         if self.state is State.ONLINE:
-            self._traffic.handle_deadline(now)
+            self.chat.handle_deadline(now)
         if self._login_deadline is not None and now >= self._login_deadline:
             connection.abort("the server did not answer the login")
         if not self.reading_paused:
@@ -262,107 +262,107 @@ class ClientState:
             connection.abort("no answer, and no sign of life")
 
     def _await_answers(self, now: float) -> None:
-        if not self._traffic.awaited:
+        if not self.chat.awaited:
             self._awaiting_since = self._pinged_at = None
         elif self._awaiting_since is None:
             self._awaiting_since = now
 
     # --- the program -----------------------------------------------------------------------------
     def take(self) -> Event | None:
-        """Return the next event, or None; the cursor of its log moves with it."""
-        event = self._traffic.inbox.take()
-        self._traffic.caught_up()
+        """Return the next event, or None; the cursor of its room moves with it."""
+        event = self.chat.queue.take()
+        self.chat.resume()
         return event
 
     @property
     def has_event(self) -> bool:
         """True when ``take`` has something, or nothing will ever come again."""
-        return len(self._traffic.inbox) > 0 or self.state is State.CLOSED
+        return len(self.chat.queue) > 0 or self.state is State.CLOSED
 
     def answers(self) -> list[Answer]:
         """Return what was asked with a token and has ended since the last call."""
-        return self._traffic.answers()
+        return self.chat.answers()
 
     @property
     def cursors(self) -> dict[str, Cursor]:
-        """For each log that is followed, the last entry that the program has taken."""
-        return dict(self._traffic.inbox.taken)
+        """For each room that is followed, the last entry that the program has taken."""
+        return dict(self.chat.queue.taken)
 
     @property
     def identity(self) -> Identity:
         """This instance, with the counters as they stand now."""
         given = self._options.identity
-        return Identity(given.secret, given.producer, self._traffic.sends.counters())
+        return Identity(given.secret, given.producer, self.chat.sends.counters())
 
     @property
     def unacknowledged(self) -> int:
         """Sends without a final answer."""
-        return self._traffic.sends.count
+        return self.chat.sends.count
 
     @property
     def statistics(self) -> dict[str, int]:
         """Counts since the start: logins, resent messages, repeated entries that were dropped, and
-        times that a log was joined again because entries were missing (a fault of the server).
+        times that a room was joined again because entries were missing (a fault of the server).
         """
         return {
             "logins": self.logins,
-            "resent": self._traffic.sends.resent,
-            "repeats": self._traffic.follows.repeats,
-            "rejoins": self._traffic.rejoins,
+            "resent": self.chat.sends.resent,
+            "repeats": self.chat.subscriptions.repeats,
+            "rejoins": self.chat.rejoins,
         }
 
-    def has_room(self, body_bytes: int) -> bool:
+    def has_space(self, body_bytes: int) -> bool:
         """True when the window takes one more message."""
-        return self._traffic.sends.has_room(body_bytes)
+        return self.chat.sends.has_space(body_bytes)
 
-    def send(self, log: str, content_type: str, body: bytes, token: object) -> None:
-        """Queue a message; its outcome comes with ``answers``. The caller has asked ``has_room``.
+    def send(self, room: str, content_type: str, body: bytes, token: object) -> None:
+        """Queue a message; its outcome comes with ``answers``. The caller has asked ``has_space``.
 
         Raises:
-            NameInvalid: not the name of a log.
+            NameInvalid: not the name of a room.
             MessageTooLong: the body or the content type.
             ClientError: the client has ended.
         """
         self._check_open()
-        self._traffic.send(log, content_type, body, token)
+        self.chat.send(room, content_type, body, token)
 
-    def join(self, log: str, cursor: Cursor | None, last: int, token: object) -> None:
-        """Follow a log, after a cursor or with its last entries.
+    def join(self, room: str, cursor: Cursor | None, last: int, token: object) -> None:
+        """Follow a room, after a cursor or with its last entries.
 
         Raises:
-            NameInvalid: not the name of a log.
-            AlreadyJoined: the log is followed.
+            NameInvalid: not the name of a room.
+            AlreadyJoined: the room is followed.
             ClientError: the client has ended.
         """
         self._check_open()
-        self._traffic.join(log, cursor, last, token)
+        self.chat.join(room, cursor, last, token)
 
-    def cancel_join(self, log: str, token: object) -> None:
-        """Nobody waits for this join any more: the log is not followed, whatever the answer."""
+    def cancel_join(self, room: str, token: object) -> None:
+        """Nobody waits for this join any more: the room is not followed, whatever the answer."""
         if self.state is not State.CLOSED and self._ending is None:
-            self._traffic.cancel_join(log, token, online=self.state is State.ONLINE)
+            self.chat.cancel_join(room, token, online=self.state is State.ONLINE)
 
-    def leave(self, log: str, token: object) -> Cursor | None:
-        """Stop following. Events of the log that were not taken are dropped.
+    def leave(self, room: str, token: object) -> Cursor | None:
+        """Stop following. Events of the room that were not taken are dropped.
 
         Returns:
             The cursor of what was taken, to go on from later.
 
         Raises:
-            NotAMember: the log is not followed.
+            NotAMember: the room is not followed.
         """
         self._check_open()
-        return self._traffic.leave(log, token, online=self.state is State.ONLINE)
+        return self.chat.leave(room, token, online=self.state is State.ONLINE)
 
-    def who(self, log: str, token: object) -> None:
-        """Ask for the members of a log that is followed."""
+    def who(self, room: str, token: object) -> None:
+        """Ask for the members of a room that is followed."""
         self._check_open()
-        self._traffic.who(log, token)
+        self.chat.who(room, token)
 
-    def history(self, log: str, forward: bool, seq: int, count: int, token: object) -> None:
-        """Ask for a page of a log that is followed."""
+    def history(self, room: str, forward: bool, seq: int, count: int, token: object) -> None:
+        """Ask for a page of a room that is followed."""
         self._check_open()
-        self._traffic.history(log, forward, seq, count, token)
+        self.chat.history(room, forward, seq, count, token)
 
     def _check_open(self) -> None:
         if self.state is State.CLOSED or self._ending is not None:
@@ -451,7 +451,7 @@ class ClientState:
         self._login_deadline = None
         self._awaiting_since = self._pinged_at = None
         self._hello = []
-        self._traffic.offline()
+        self.chat.offline()
 
     def _ended(self, connection: Connection) -> None:
         if connection.finished and self._connection is connection:
@@ -467,14 +467,14 @@ class ClientState:
         closed_by_us = error is None or isinstance(error, ClientClosed)
         self.error = None if closed_by_us else error
         ended = error or ClientClosed("the client was closed")
-        self._traffic.end(ended)
+        self.chat.end(ended)
         self.connect_at = None
         self.undecided_key = None
         self._change(State.CLOSED, "" if closed_by_us else str(error))
 
     def _change(self, state: State, detail: str = "", retry_s: float = 0.0) -> None:
         self.state = state
-        self._traffic.inbox.put(StateChanged(state, detail, retry_s))
+        self.chat.queue.put(StateChanged(state, detail, retry_s))
 
     # --- envelopes -------------------------------------------------------------------------------
     def _receive_envelopes(self, connection: Connection, content: bytes, now: float) -> None:
@@ -488,9 +488,9 @@ class ClientState:
             return
         if self.state is not State.ONLINE:
             envelopes = self._receive_login(envelopes, now)
-        self._traffic.receive(envelopes, now)
-        if self._traffic.broken:
-            connection.abort(self._traffic.broken)
+        self.chat.receive(envelopes, now)
+        if self.chat.broken:
+            connection.abort(self.chat.broken)
 
     def _receive_login(self, envelopes: list[ServerEnvelope], now: float) -> list[ServerEnvelope]:
         """Look for the answer to HELLO; return what comes behind it."""
@@ -500,7 +500,7 @@ class ClientState:
                 self.logins += 1
                 self.name = envelope.name
                 self._backoff.online(now)
-                self._traffic.online(envelope)
+                self.chat.online(envelope)
                 self._change(State.ONLINE)
                 return envelopes[index + 1 :]
             if type(envelope) is Error:

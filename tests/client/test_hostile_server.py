@@ -13,7 +13,7 @@ from relay.chat.entries import Cursor, GapReason
 from relay.client import events
 from relay.client.errors import ClientError
 from relay.client.events import State
-from relay.client.inbox import EVENTS_BYTES_MAX, OVER, Inbox, _size
+from relay.client.event_queue import EVENTS_BYTES_MAX, OVER, EventQueue, _size
 from relay.client.state import ClientState
 from relay.wire import envelopes as wire
 from relay.wire.codes import ErrorCode
@@ -156,7 +156,7 @@ def test_a_size_is_never_less_than_what_is_held() -> None:
             shared if isinstance(event, events.StateChanged | events.Gap) else 0
         )
         assert _size(event) >= held, type(event).__name__
-        inbox = Inbox()
+        inbox = EventQueue()
         inbox.put(event)
         inbox.take()
         assert inbox.size == 0

@@ -11,7 +11,7 @@ from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 
 
-class Face:
+class ClientBase:
     """A client as its program sees it; ``aio.Client`` and ``blocking.BlockingClient`` drive it."""
 
     _state: ClientState
@@ -39,7 +39,7 @@ class Face:
 
     @property
     def cursors(self) -> dict[str, Cursor]:
-        """For each log that is followed, the last entry that the program took: save these."""
+        """For each room that is followed, the last entry that the program took: save these."""
         return self._state.cursors
 
     @property

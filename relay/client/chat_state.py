@@ -1,6 +1,6 @@
-"""What a client does while it is logged in: logs, requests, sends, and what they bring.
+"""What a client does while it is logged in: rooms, requests, sends, and what they bring.
 
-One ``Traffic`` lives as long as the client, across its connections: ``online`` begins it again on a
+One ``ChatState`` lives as long as the client, across its connections: ``online`` begins it again on a
 new one, ``offline`` holds it. How connections come and go is in ``state``.
 """
 
@@ -27,8 +27,8 @@ from relay.client.events import (
     RosterChanged,
     Unfollowed,
 )
-from relay.client.follow import REJOINS_MAX, Following, Follows, Start, Step
-from relay.client.inbox import Inbox
+from relay.client.subscriptions import REJOINS_MAX, Subscription, Subscriptions, Start, Step
+from relay.client.event_queue import EventQueue
 from relay.client.requests import Request, Requests
 from relay.client.sends import Sends
 from relay.codec import Unknown
@@ -43,20 +43,20 @@ class Answer(NamedTuple):
     result: object
 
 
-class Traffic:
-    """The logs, requests and sends of a client."""
+class ChatState:
+    """The rooms, requests and sends of a client."""
 
     def __init__(self, sends: Sends) -> None:
-        self.inbox = Inbox()
-        self.follows = Follows()
+        self.queue = EventQueue()
+        self.subscriptions = Subscriptions()
         self.requests = Requests()
         self.sends = sends
         self.broken = ""
         """Why the connection must be given up; empty: it need not."""
-        self._aside = False
-        """True: logs are not followed just now, until the application has caught up."""
+        self._suspended = False
+        """True: rooms are not followed just now, until the application has caught up."""
         self.rejoins = 0
-        """Times that something was missing in a log, for statistics."""
+        """Times that something was missing in a room, for statistics."""
         self._body_bytes_max = limits.BODY_BYTES_MAX
         self._answers: list[Answer] = []
 
@@ -64,16 +64,16 @@ class Traffic:
     def online(self, welcome: wire.Welcome) -> None:
         """Begin on a new connection: joins from the cursors, open requests, then sends."""
         self._body_bytes_max = min(welcome.body_bytes_max, limits.BODY_BYTES_MAX)
-        self._aside = self.inbox.full
+        self._suspended = self.queue.full
         # Joins first: WHO and HISTORY rest on them.
-        self.requests.online([] if self._aside else list(map(_join_again, self.follows.known())))
+        self.requests.online([] if self._suspended else list(map(_join_again, self.subscriptions.known())))
         self.sends.online(welcome.sends_max)
 
     def offline(self) -> None:
         """The connection is gone."""
         self.broken = ""
-        self._aside = False
-        self.follows.offline()
+        self._suspended = False
+        self.subscriptions.offline()
         self.sends.offline()
         self.requests.forget_own()
         self.requests.offline()
@@ -88,8 +88,8 @@ class Traffic:
 
     def outgoing(self) -> Iterator[bytes]:
         """Yield the packed envelopes that may leave now."""
-        if self.inbox.full and self.awaited:
-            self._step_aside()
+        if self.queue.full and self.awaited:
+            self._suspend()
         for envelope in self.requests.drain():
             yield wire.pack(envelope)
         yield from self.sends.transmit()
@@ -100,9 +100,9 @@ class Traffic:
         return self.sends.count > 0 or len(self.requests) > 0
 
     @property
-    def held_up(self) -> bool:
+    def paused(self) -> bool:
         """True while the application takes its events too slowly, and no answer is awaited."""
-        return self.inbox.full and not self._aside
+        return self.queue.full and not self._suspended
 
     def next_deadline(self) -> float | None:
         """Return when something is to be sent again."""
@@ -125,41 +125,41 @@ class Traffic:
         return answers
 
     # --- falling behind by oneself ---------------------------------------------------------------
-    def _step_aside(self) -> None:
-        """Leave the logs while the inbox is full, so that awaited answers can still be read.
+    def _suspend(self) -> None:
+        """Leave the rooms while the queue is full, so that awaited answers can still be read.
 
         Without it a program that sends and does not take its events would wait for ever: the
         acknowledgement is behind entries that nobody takes.
         """
-        for following in self.follows.known():
-            if following.joined:
-                self._aside = True
-                following.joined = following.live = False
-                self._ask_leave(following)
+        for subscription in self.subscriptions.known():
+            if subscription.joined:
+                self._suspended = True
+                subscription.joined = subscription.live = False
+                self._ask_leave(subscription)
 
-    def caught_up(self) -> None:
-        """The application has taken events: follow the logs again once there is room."""
-        if self._aside and not self.inbox.full:
-            self._aside = False
-            for following in self.follows.known():
-                if not following.joined:
-                    self._ask_join(following)
+    def resume(self) -> None:
+        """The application has taken events: follow the rooms again once there is space."""
+        if self._suspended and not self.queue.full:
+            self._suspended = False
+            for subscription in self.subscriptions.known():
+                if not subscription.joined:
+                    self._ask_join(subscription)
 
-    def _ask_leave(self, following: Following) -> None:
-        log = following.log
-        self.requests.forget_own(log)
-        self.requests.ask(Request(log, lambda number: wire.Leave(number, log), None))
+    def _ask_leave(self, subscription: Subscription) -> None:
+        room = subscription.room
+        self.requests.forget_own(room)
+        self.requests.ask(Request(room, lambda number: wire.Leave(number, room), None))
 
-    def _ask_join(self, following: Following) -> None:
-        if self.requests.asks(following.join):
-            return  # a second one would be refused, and end the following
-        self.requests.forget_own(following.log)
-        self.requests.ask(_join_again(following))
+    def _ask_join(self, subscription: Subscription) -> None:
+        if self.requests.asks(subscription.join):
+            return  # a second one would be refused, and end the subscription
+        self.requests.forget_own(subscription.room)
+        self.requests.ask(_join_again(subscription))
 
     # --- the program -----------------------------------------------------------------------------
-    def send(self, log: str, content_type: str, body: bytes, token: object) -> None:
+    def send(self, room: str, content_type: str, body: bytes, token: object) -> None:
         """Queue a message. Raises NameInvalid, MessageTooLong."""
-        log = canonical(log)
+        room = canonical(room)
         arguments.text("content_type", content_type)
         if len(body) > self._body_bytes_max:
             raise MessageTooLong(
@@ -167,73 +167,73 @@ class Traffic:
             )
         if len(content_type.encode()) > limits.CONTENT_TYPE_BYTES_MAX:
             raise MessageTooLong(f"a content type over {limits.CONTENT_TYPE_BYTES_MAX} bytes")
-        self.sends.add(log, content_type, body, token)
+        self.sends.add(room, content_type, body, token)
 
-    def join(self, log: str, cursor: Cursor | None, last: int, token: object) -> None:
-        """Follow a log. Raises NameInvalid, AlreadyJoined."""
-        log = canonical(log)
-        if log in self.follows:
+    def join(self, room: str, cursor: Cursor | None, last: int, token: object) -> None:
+        """Follow a room. Raises NameInvalid, AlreadyJoined."""
+        room = canonical(room)
+        if room in self.subscriptions:
             raise refused(ErrorCode.ALREADY_JOINED)
         assert 0 <= last <= limits.HISTORY_ON_JOIN_MAX
-        following = self.follows.add(log, Start(cursor, last))
-        self.requests.ask(Request(log, following.join, token))
+        subscription = self.subscriptions.add(room, Start(cursor, last))
+        self.requests.ask(Request(room, subscription.join, token))
 
-    def cancel_join(self, log: str, token: object, *, online: bool) -> None:
+    def cancel_join(self, room: str, token: object, *, online: bool) -> None:
         """Undo a join that has no answer yet."""
-        log = canonical(log)
-        if self.follows.remove(log) is None:
+        room = canonical(room)
+        if self.subscriptions.remove(room) is None:
             return
-        self.inbox.unfollow(log)
-        self.requests.forget_own(log)
+        self.queue.unfollow(room)
+        self.requests.forget_own(room)
         if self.requests.drop(token) and online:  # it may be on its way
-            self.requests.ask(Request(log, lambda number: wire.Leave(number, log), None))
+            self.requests.ask(Request(room, lambda number: wire.Leave(number, room), None))
 
-    def leave(self, log: str, token: object, *, online: bool) -> Cursor | None:
+    def leave(self, room: str, token: object, *, online: bool) -> Cursor | None:
         """Stop following. Raises NotAMember."""
-        log = canonical(log)
-        if self.follows.remove(log) is None:
+        room = canonical(room)
+        if self.subscriptions.remove(room) is None:
             raise refused(ErrorCode.NOT_A_MEMBER)
-        cursor = self.inbox.unfollow(log)
-        self.requests.forget_own(log)
+        cursor = self.queue.unfollow(room)
+        self.requests.forget_own(room)
         if online:
-            self.requests.ask(Request(log, lambda number: wire.Leave(number, log), token, True))
+            self.requests.ask(Request(room, lambda number: wire.Leave(number, room), token, True))
         else:
             self._answers.append(Answer(token, None))
         return cursor
 
-    def who(self, log: str, token: object) -> None:
-        """Ask for the members of a log."""
-        log = canonical(log)
-        self._ask_member(log, lambda number: wire.Who(number, log), token)
+    def who(self, room: str, token: object) -> None:
+        """Ask for the members of a room."""
+        room = canonical(room)
+        self._ask_member(room, lambda number: wire.Who(number, room), token)
 
-    def history(self, log: str, forward: bool, seq: int, count: int, token: object) -> None:
+    def history(self, room: str, forward: bool, seq: int, count: int, token: object) -> None:
         """Ask for a page."""
-        log = canonical(log)
+        room = canonical(room)
         assert 0 <= seq <= limits.U63_MAX
         assert 1 <= count <= limits.PAGE_ENTRIES_MAX
-        self._ask_member(log, lambda n: wire.History(n, log, forward, seq, count), token)
+        self._ask_member(room, lambda n: wire.History(n, room, forward, seq, count), token)
 
     def _ask_member(
-        self, log: str, envelope: Callable[[int], wire.ClientEnvelope], token: object
+        self, room: str, envelope: Callable[[int], wire.ClientEnvelope], token: object
     ) -> None:
         """Ask what only a member may ask."""
-        following = self.follows.get(log)
-        if self._aside and following is not None and not following.joined:
-            self._ask_join(following)
-        self.requests.ask(Request(log, envelope, token))
+        subscription = self.subscriptions.get(room)
+        if self._suspended and subscription is not None and not subscription.joined:
+            self._ask_join(subscription)
+        self.requests.ask(Request(room, envelope, token))
 
     # --- what the server says --------------------------------------------------------------------
     def receive(self, envelopes: list[wire.ServerEnvelope], now: float) -> None:
         """Take the envelopes of one record."""
         for envelope in envelopes:
             kind = type(envelope)
-            if self.inbox.over:
-                self._step_aside()  # nothing of a log is taken in any more
+            if self.queue.over:
+                self._suspend()  # nothing of a room is taken in any more
             if kind is wire.EntryMessage:
                 entry = cast(wire.EntryMessage, envelope)
-                step = self.follows.entry(entry)
+                step = self.subscriptions.entry(entry)
                 if step is Step.DELIVER:
-                    self.inbox.put(_as_message(entry))
+                    self.queue.put(_as_message(entry))
                 elif step is Step.REJOIN:
                     self._rejoin(entry.log)
             elif kind is wire.Ack:
@@ -241,7 +241,7 @@ class Traffic:
             elif kind is wire.Refused:
                 refusal = cast(wire.Refused, envelope)
                 if self.sends.refused(refusal, now):
-                    self.inbox.put(Postponed(refusal.log, refusal.text))
+                    self.queue.put(Postponed(refusal.log, refusal.text))
             elif kind is wire.Error:
                 self._error(cast(wire.Error, envelope), now)
             elif kind is not Unknown and kind is not wire.Welcome:  # "a client ignores one"
@@ -251,31 +251,31 @@ class Traffic:
         if request.token is not None:
             self._answers.append(Answer(request.token, result))
 
-    def _rejoin(self, log: str) -> None:
-        """Something is missing in a log: back to the cursor. Until JOINED nothing of it counts."""
-        following = self.follows.get(log)
-        assert following is not None
-        following.joined = following.live = False
-        following.rejoins += 1
+    def _rejoin(self, room: str) -> None:
+        """Something is missing in a room: back to the cursor. Until JOINED nothing of it counts."""
+        subscription = self.subscriptions.get(room)
+        assert subscription is not None
+        subscription.joined = subscription.live = False
+        subscription.rejoins += 1
         self.rejoins += 1
-        if following.rejoins > REJOINS_MAX:
-            self.broken = f"entries of {log} are missing, again and again"
+        if subscription.rejoins > REJOINS_MAX:
+            self.broken = f"entries of {room} are missing, again and again"
             return
-        self._ask_leave(following)
-        self.requests.ask(_join_again(following))
+        self._ask_leave(subscription)
+        self.requests.ask(_join_again(subscription))
 
     def _joined(self, joined: wire.Joined) -> None:
         request = self.requests.answered(joined.request)
         if request is None:
             return
         start = Cursor(joined.start_epoch, joined.start_seq)
-        following = self.follows.get(request.log)
-        if following is not None:
-            if following.received is None:
-                self.inbox.follow(request.log, start)
-            following.joined_at(start)
+        subscription = self.subscriptions.get(request.room)
+        if subscription is not None:
+            if subscription.received is None:
+                self.queue.follow(request.room, start)
+            subscription.joined_at(start)
         head = Cursor(joined.head_epoch, joined.head_seq)
-        self._answer(request, Joined(request.log, start, head))
+        self._answer(request, Joined(request.room, start, head))
 
     def _left(self, left: wire.Left) -> None:
         request = self.requests.answered(left.request)
@@ -287,18 +287,18 @@ class Traffic:
         if request is None:
             return
         reason = refused(error.code, error.arg, error.text)
-        following = self.follows.get(request.log)
-        if following is not None and request.envelope == following.join:
-            self.follows.remove(request.log)
-            if following.received is not None:
-                self.inbox.put(Unfollowed(request.log, str(reason)))
+        subscription = self.subscriptions.get(request.room)
+        if subscription is not None and request.envelope == subscription.join:
+            self.subscriptions.remove(request.room)
+            if subscription.received is not None:
+                self.queue.put(Unfollowed(request.room, str(reason)))
         self._answer(request, reason)
 
     def _roster(self, roster: wire.Roster) -> None:
-        following = self.follows.get(roster.log)
-        if following is not None and following.joined:
+        subscription = self.subscriptions.get(roster.log)
+        if subscription is not None and subscription.joined:
             joined = tuple(Member(name, display) for name, display in roster.joined)
-            self.inbox.put(
+            self.queue.put(
                 RosterChanged(
                     roster.log,
                     roster.total,
@@ -314,7 +314,7 @@ class Traffic:
         if request is not None:
             listed = tuple(Member(*cast("list[Any]", row)) for row in members.names)
             _, _, incarnation, version, total, _ = members
-            self._answer(request, Members(request.log, total, listed, incarnation, version))
+            self._answer(request, Members(request.room, total, listed, incarnation, version))
 
     def _page(self, page: wire.Page) -> None:
         request = self.requests.answered(page.request)
@@ -323,20 +323,20 @@ class Traffic:
             self._answer(request, HistoryPage(entries, page.next, page.end))
 
     def _placed(self, place: wire.Live | wire.Behind) -> None:
-        step = self.follows.place(place)
+        step = self.subscriptions.place(place)
         if step is Step.DELIVER:
             kind = Live if type(place) is wire.Live else Behind
-            self.inbox.put(kind(place.log, place.seq))
+            self.queue.put(kind(place.log, place.seq))
         elif step is Step.REJOIN:
             self._rejoin(place.log)
 
     def _gap(self, gap: wire.Gap) -> None:
-        step = self.follows.gap(gap)
+        step = self.subscriptions.gap(gap)
         if step is Step.DELIVER:
             start = Cursor(gap.from_epoch, gap.from_seq)
             end = Cursor(gap.to_epoch, gap.to_seq)
             reason = GapReason(gap.reason) if gap.reason in _GAP_REASONS else gap.reason
-            self.inbox.put(Gap(gap.log, start, end, reason))
+            self.queue.put(Gap(gap.log, start, end, reason))
         elif step is Step.REJOIN:
             self._rejoin(gap.log)
 
@@ -353,22 +353,22 @@ class Traffic:
     }
 
 
-def canonical(log: str) -> str:
-    """Return the canonical spelling of a log's name. Raises NameInvalid, TypeError."""
-    if not isinstance(log, str):
-        raise TypeError(f"the name of a room must be a str, not {type(log).__name__}")
-    log = names.normal(log)
-    if names.is_room(log) or names.is_inbox(log):
-        return log
+def canonical(room: str) -> str:
+    """Return the canonical spelling of a room's name. Raises NameInvalid, TypeError."""
+    if not isinstance(room, str):
+        raise TypeError(f"the name of a room must be a str, not {type(room).__name__}")
+    room = names.normal(room)
+    if names.is_room(room) or names.is_inbox(room):
+        return room
     raise refused(ErrorCode.NAME_INVALID, 0, "2 to 32 characters of a-z, 0-9, _ and -")
 
 
-def _join_again(following: Following) -> Request:
-    return Request(following.log, following.join, None)
+def _join_again(subscription: Subscription) -> Request:
+    return Request(subscription.room, subscription.join, None)
 
 
 def _as_message(entry: wire.EntryMessage) -> Message:
-    # The same fields in the same place: one call in C, no Python constructor per message.
+    # The same fields in the same places (a test says so): one call in C for each message.
     return tuple.__new__(Message, entry)
 
 

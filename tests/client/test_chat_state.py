@@ -1,11 +1,11 @@
-"""relay.client.traffic: logs and requests, over the real wire and a server that a test writes."""
+"""relay.client.chat_state: logs and requests, over the real wire and a server that a test writes."""
 
 from __future__ import annotations
 
 import pytest
 
 from relay.chat.entries import NO_EPOCH, Cursor, GapReason
-from relay.client import inbox
+from relay.client import event_queue
 from relay.client.errors import (
     AlreadyJoined,
     MessageTooLong,
@@ -264,7 +264,7 @@ def test_a_log_that_is_refused_after_a_reconnect() -> None:
     link.say(wire.Error(link.heard(wire.Join).request, int(ErrorCode.LIMIT), 3, ""))
     (event,) = link.taken()
     assert isinstance(event, Unfollowed)
-    assert (event.log, "LIMIT" in event.detail) == ("room", True)
+    assert (event.room, "LIMIT" in event.detail) == ("room", True)
 
 
 def test_what_is_refused_before_anything_is_sent() -> None:
@@ -302,7 +302,7 @@ def test_reading_stops_and_goes_on() -> None:
     """At the bound, until half of it is taken; while it stops, silence is nobody's fault."""
     link = joined()
     end = fill(link, 11)
-    assert end - 11 <= inbox.EVENTS_MAX + 100
+    assert end - 11 <= event_queue.EVENTS_MAX + 100
     deadline = link.state.next_deadline()
     assert deadline is None
     taken = []
@@ -310,13 +310,13 @@ def test_reading_stops_and_goes_on() -> None:
         event = link.state.take()
         assert isinstance(event, Message)
         taken.append(event.seq)
-    assert len(taken) >= inbox.EVENTS_MAX // 2
+    assert len(taken) >= event_queue.EVENTS_MAX // 2
     link.say(entry(end))
     assert taken + seqs(link.taken()) == list(range(11, end + 1))
 
 
 def test_an_answer_is_never_stuck_behind_entries() -> None:
-    """A client that awaits an answer with a full inbox leaves its logs, and comes back to them."""
+    """A client that awaits an answer with a full queue leaves its logs, and comes back to them."""
     link = joined()
     end = fill(link, 11)
     link.state.send("room", "", b"x", "send")
@@ -336,7 +336,7 @@ def test_an_answer_is_never_stuck_behind_entries() -> None:
     assert taken + seqs(link.taken()) == list(range(11, end + 100))
 
 
-def test_a_full_inbox_over_a_reconnect() -> None:
+def test_a_full_queue_over_a_reconnect() -> None:
     """The logs are joined again only once there is room: memory stays bounded."""
     link = joined()
     end = fill(link, 11)

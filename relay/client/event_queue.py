@@ -1,6 +1,6 @@
 """The events that the application has not taken yet, bounded by bytes and by number.
 
-The cursor of a log that a program sees, and may save, moves when it *takes* a message (invariant
+The cursor of a room that a program sees, and may save, moves when it *takes* a message (invariant
 "Falling behind"), not when the message arrives: what is still in here when the program dies is
 delivered again.
 """
@@ -23,7 +23,7 @@ from relay.client.events import (
 
 EVENTS_MAX: Final = 8192
 EVENTS_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Above either, the client stops reading its socket, and the server lets it fall behind: the log is
+"""Above either, the client stops reading its socket, and the server lets it fall behind: the stored room is
 the buffer. At least four times what one read from the socket brings."""
 OVER: Final = 2
 """Above so many times either bound nothing more is put in, whatever comes: more than one read from
@@ -41,7 +41,7 @@ RESUME_AT: Final = 0.5
 """Reading goes on when both are below this part of their bound: not once per message."""
 
 
-class Inbox:
+class EventQueue:
     """A queue of events and the cursors of what was taken from it."""
 
     __slots__ = ("_bytes", "_events", "_states", "full", "over", "taken")
@@ -56,7 +56,7 @@ class Inbox:
         self.over = False
         """True above ``OVER`` times the bound, which only a hostile server reaches."""
         self.taken: dict[str, Cursor] = {}
-        """For each log that is followed, the last entry that the application has taken."""
+        """For each room that is followed, the last entry that the application has taken."""
 
     def __len__(self) -> int:
         return len(self._events)
@@ -81,7 +81,7 @@ class Inbox:
             )
 
     def take(self) -> Event | None:
-        """Return the oldest event, or None. Moves the cursor of its log."""
+        """Return the oldest event, or None. Moves the cursor of its room."""
         if not self._events:
             return None
         event = self._events.popleft()
@@ -89,10 +89,10 @@ class Inbox:
         kind = type(event)
         if kind is Message:
             assert isinstance(event, Message)
-            self._move(event.log, Cursor(event.epoch, event.seq))
+            self._move(event.room, Cursor(event.epoch, event.seq))
         elif kind is Gap:
             assert isinstance(event, Gap)
-            self._move(event.log, event.end)
+            self._move(event.room, event.end)
         elif kind in _STATES:
             self._states -= 1
         if (
@@ -103,19 +103,19 @@ class Inbox:
             self.full = self.over = False
         return event
 
-    def follow(self, log: str, start: Cursor) -> None:
-        """A log is followed from here on."""
-        self.taken[log] = start
+    def follow(self, room: str, start: Cursor) -> None:
+        """A room is followed from here on."""
+        self.taken[room] = start
 
-    def unfollow(self, log: str) -> Cursor | None:
-        """Forget a log and everything of it that was not taken; return the cursor it had."""
-        kept = [event for event in self._events if getattr(event, "log", None) != log]
+    def unfollow(self, room: str) -> Cursor | None:
+        """Forget a room and everything of it that was not taken; return the cursor it had."""
+        kept = [event for event in self._events if getattr(event, "room", None) != room]
         self._events = deque(kept)
         self._bytes = sum(map(_size, kept))
         self._states = sum(type(event) in _STATES for event in kept)
         if not kept:
             self.full = self.over = False
-        return self.taken.pop(log, None)
+        return self.taken.pop(room, None)
 
     def clear(self) -> None:
         """Forget every event."""
@@ -129,9 +129,9 @@ class Inbox:
         self._bytes -= _size(oldest)
         self._states -= 1
 
-    def _move(self, log: str, cursor: Cursor) -> None:
-        if log in self.taken:
-            self.taken[log] = cursor
+    def _move(self, room: str, cursor: Cursor) -> None:
+        if room in self.taken:
+            self.taken[room] = cursor
 
 
 def _size(event: Event) -> int:
