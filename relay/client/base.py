@@ -1,22 +1,31 @@
-"""What the two faces of the client have in common: what one may look at."""
+"""What the clients of asyncio and of plain sockets have in common, and what one may look at."""
 
 from __future__ import annotations
 
 from relay.chat.entries import Cursor
 from relay.client.address import Address, parse_address
-from relay.client.errors import NotConnected
-from relay.client.events import State
+from relay.client.chat_state import ChatState
+from relay.client.errors import MessagesMissing, NotConnected, refused
+from relay.client.events import Event, Gap, Message, State, Unfollowed
 from relay.client.identity import Identity
+from relay.client.options import Options
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
+from relay.wire.codes import ErrorCode
 
 
 class ClientBase:
     """A client as its program sees it; ``aio.Client`` and ``blocking.BlockingClient`` drive it."""
 
-    _state: ClientState
+    address: Address
+    """Where the relay is."""
     _started = False
     """True from the first ``connect``."""
+
+    def __init__(self, options: Options) -> None:
+        self._given = options.identity
+        self._state = ClientState(options)
+        self._chat: ChatState = self._state.chat
 
     def _check_started(self) -> None:
         if not self._started:
@@ -24,38 +33,80 @@ class ClientBase:
 
     @property
     def name(self) -> str:
-        """The handle, as the server spells it."""
+        """The client's name, as the server spells it."""
         return self._state.name
 
     @property
     def state(self) -> State:
-        """Where the client is."""
+        """Whether the client is connecting, online, waiting for its next attempt, or closed."""
         return self._state.state
 
     @property
     def server_fingerprint(self) -> str | None:
-        """Of the server's key; None before it is known."""
+        """The fingerprint of the server's key; None before it is known."""
         return self._state.server_fingerprint
 
     @property
     def cursors(self) -> dict[str, Cursor]:
-        """For each room that is followed, the last entry that the program took: save these."""
-        return self._state.cursors
+        """For each room that is joined, the last message that the program took: save these."""
+        return dict(self._chat.queue.taken)
 
     @property
     def identity(self) -> Identity:
         """Who this instance is, with its counters as they stand: save it, and keep it secret."""
-        return self._state.identity
+        given = self._given
+        return Identity(given.secret, given.producer, self._chat.sends.counters())
 
     @property
     def unacknowledged(self) -> int:
-        """Sends without an outcome."""
-        return self._state.unacknowledged
+        """How many sends have no outcome yet."""
+        return self._chat.sends.count
 
     @property
     def statistics(self) -> dict[str, int]:
-        """Counts since the start: logins, resent, repeats, rejoins."""
-        return self._state.statistics
+        """Counts since the start.
+
+        ``logins``; ``resent``: messages that were sent again; ``repeats``: messages that came again
+        and were dropped; ``rejoins``: times that a room was joined again because messages were
+        missing (a fault of the server).
+        """
+        return {
+            "logins": self._state.logins,
+            "resent": self._chat.sends.resent,
+            "repeats": self._chat.subscriptions.repeats,
+            "rejoins": self._chat.rejoins,
+        }
+
+
+class RoomBase:
+    """One room of a client, as its program sees it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        """Of the room, in its canonical spelling."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+def message_of(event: Event) -> Message | None:
+    """Return the message that an event is; None for what whoever reads messages need not know.
+
+    Raises:
+        MessagesMissing: it is a gap.
+        NotAMember: the room was lost.
+    """
+    if isinstance(event, Message):
+        return event
+    if isinstance(event, Gap):
+        raise MessagesMissing(
+            f"messages of {event.room} will not come: those after {event.start.seq}, up to"
+            f" {event.end.seq}",
+            event,
+        )
+    if isinstance(event, Unfollowed):
+        raise refused(ErrorCode.NOT_A_MEMBER, 0, event.detail)
+    return None
 
 
 def target(

@@ -1,39 +1,29 @@
 """What a client does while it is logged in: rooms, requests, sends, and what they bring.
 
-One ``ChatState`` lives as long as the client, across its connections: ``online`` begins it again on a
-new one, ``offline`` holds it. How connections come and go is in ``state``.
+One ``ChatState`` lives as long as the client, across its connections: ``online`` begins it again on
+a new one, ``offline`` holds it. How connections come and go is in ``state``.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, cast
 
 from relay import limits
-from relay.chat import names
-from relay.chat.entries import Cursor, GapReason
-from relay.client import arguments
-from relay.client.errors import ClientError, MessageTooLong, refused
-from relay.client.events import (
-    Behind,
-    Gap,
-    HistoryPage,
-    Joined,
-    Live,
-    Member,
-    Members,
-    Message,
-    Postponed,
-    RosterChanged,
-    Unfollowed,
-)
-from relay.client.subscriptions import REJOINS_MAX, Subscription, Subscriptions, Start, Step
+from relay.chat.entries import Cursor
+from relay.client import arguments, decoding
+from relay.client.errors import ClientError, refused
 from relay.client.event_queue import EventQueue
+from relay.client.events import Event, Postponed, Unfollowed
 from relay.client.requests import Request, Requests
 from relay.client.sends import Sends
+from relay.client.subscriptions import REJOINS_MAX, Start, Step, Subscription, Subscriptions
 from relay.codec import Unknown
 from relay.wire import envelopes as wire
 from relay.wire.codes import ErrorCode
+
+log: Final = logging.getLogger(__name__)
 
 
 class Answer(NamedTuple):
@@ -51,6 +41,11 @@ class ChatState:
         self.subscriptions = Subscriptions()
         self.requests = Requests()
         self.sends = sends
+        self.ending: ClientError | None = None
+        """Why this side is ending the client; None: it is not."""
+        self.over = False
+        """True: nothing comes any more."""
+        self._online = False
         self.broken = ""
         """Why the connection must be given up; empty: it need not."""
         self._suspended = False
@@ -63,14 +58,18 @@ class ChatState:
     # --- connections -----------------------------------------------------------------------------
     def online(self, welcome: wire.Welcome) -> None:
         """Begin on a new connection: joins from the cursors, open requests, then sends."""
+        self._online = True
         self._body_bytes_max = min(welcome.body_bytes_max, limits.BODY_BYTES_MAX)
         self._suspended = self.queue.full
         # Joins first: WHO and HISTORY rest on them.
-        self.requests.online([] if self._suspended else list(map(_join_again, self.subscriptions.known())))
+        self.requests.online(
+            [] if self._suspended else list(map(_join_again, self.subscriptions.known()))
+        )
         self.sends.online(welcome.sends_max)
 
     def offline(self) -> None:
         """The connection is gone."""
+        self._online = False
         self.broken = ""
         self._suspended = False
         self.subscriptions.offline()
@@ -81,7 +80,11 @@ class ChatState:
             self._answer(request, None)
 
     def end(self, error: ClientError) -> None:
-        """Nothing comes any more: everything that waits gets this answer."""
+        """Nothing comes any more: everything that waits, and every later call, gets this answer."""
+        if self.ending is None:
+            self.ending = error
+        self.over = True
+        self._online = False
         self.sends.fail_all(error)
         for request in self.requests.drop_all():
             self._answer(request, error)
@@ -131,15 +134,18 @@ class ChatState:
         Without it a program that sends and does not take its events would wait for ever: the
         acknowledgement is behind entries that nobody takes.
         """
+        if not self._suspended:
+            log.debug("events are not taken: leaving the rooms until they are")
         for subscription in self.subscriptions.known():
             if subscription.joined:
                 self._suspended = True
                 subscription.joined = subscription.live = False
                 self._ask_leave(subscription)
 
-    def resume(self) -> None:
+    def _resume(self) -> None:
         """The application has taken events: follow the rooms again once there is space."""
         if self._suspended and not self.queue.full:
+            log.debug("events are taken again: back to the rooms")
             self._suspended = False
             for subscription in self.subscriptions.known():
                 if not subscription.joined:
@@ -157,61 +163,109 @@ class ChatState:
         self.requests.ask(_join_again(subscription))
 
     # --- the program -----------------------------------------------------------------------------
+    def take(self, room: str | None = None) -> Event | None:
+        """Return the next event, or None; the cursor of its room moves with it.
+
+        ``room`` is one with a queue of its own; None: the queue of all others.
+        """
+        event = self.queue.take(room)
+        if self._suspended:
+            self._resume()
+        return event
+
+    def has_event(self, room: str | None = None) -> bool:
+        """True when ``take`` has something, or nothing will ever come again."""
+        left = room is not None and room not in self.subscriptions
+        return self.queue.has(room) or self.over or left
+
     def send(self, room: str, content_type: str, body: bytes, token: object) -> None:
-        """Queue a message. Raises NameInvalid, MessageTooLong."""
-        room = canonical(room)
-        arguments.text("content_type", content_type)
-        if len(body) > self._body_bytes_max:
-            raise MessageTooLong(
-                f"a message of {len(body)} bytes; at most {self._body_bytes_max} are allowed"
-            )
-        if len(content_type.encode()) > limits.CONTENT_TYPE_BYTES_MAX:
-            raise MessageTooLong(f"a content type over {limits.CONTENT_TYPE_BYTES_MAX} bytes")
+        """Queue a message; its outcome comes with ``answers``. The caller has asked ``has_space``.
+
+        Raises:
+            NameInvalid: not the name of a room.
+            MessageTooLong: the body or the content type.
+            ClientError: the client has ended.
+        """
+        self._check_open()
+        room = arguments.room_name(room)
+        arguments.message(content_type, body, self._body_bytes_max)
         self.sends.add(room, content_type, body, token)
 
-    def join(self, room: str, cursor: Cursor | None, last: int, token: object) -> None:
-        """Follow a room. Raises NameInvalid, AlreadyJoined."""
-        room = canonical(room)
+    def join(
+        self, room: str, cursor: Cursor | None, last: int, token: object, *, own_queue: bool = False
+    ) -> None:
+        """Follow a room, after a cursor or with its last entries.
+
+        With ``own_queue`` its events are taken by ``take(room)``, and not by ``take()``.
+
+        Raises:
+            NameInvalid: not the name of a room.
+            AlreadyJoined: the room is followed.
+            ClientError: the client has ended.
+        """
+        self._check_open()
+        room = arguments.room_name(room)
         if room in self.subscriptions:
             raise refused(ErrorCode.ALREADY_JOINED)
         assert 0 <= last <= limits.HISTORY_ON_JOIN_MAX
         subscription = self.subscriptions.add(room, Start(cursor, last))
+        if own_queue:
+            self.queue.separate(room)
         self.requests.ask(Request(room, subscription.join, token))
+        log.debug("joining %s", room)
 
-    def cancel_join(self, room: str, token: object, *, online: bool) -> None:
-        """Undo a join that has no answer yet."""
-        room = canonical(room)
-        if self.subscriptions.remove(room) is None:
+    def cancel_join(self, room: str, token: object) -> None:
+        """Nobody waits for this join any more: the room is not followed, whatever the answer."""
+        room = arguments.room_name(room)
+        if self.ending is not None or self.subscriptions.remove(room) is None:
             return
-        self.queue.unfollow(room)
+        self.queue.forget(room)
         self.requests.forget_own(room)
-        if self.requests.drop(token) and online:  # it may be on its way
+        self.requests.drop(token)
+        if self._online:  # it may be on its way, or be answered already
             self.requests.ask(Request(room, lambda number: wire.Leave(number, room), None))
 
-    def leave(self, room: str, token: object, *, online: bool) -> Cursor | None:
-        """Stop following. Raises NotAMember."""
-        room = canonical(room)
+    def leave(self, room: str, token: object) -> Cursor | None:
+        """Stop following. Events of the room that were not taken are dropped.
+
+        Returns:
+            The cursor of what was taken, to go on from later.
+
+        Raises:
+            NotAMember: the room is not followed.
+            ClientError: the client has ended.
+        """
+        self._check_open()
+        room = arguments.room_name(room)
+        cursor = self.queue.forget(room)
         if self.subscriptions.remove(room) is None:
             raise refused(ErrorCode.NOT_A_MEMBER)
-        cursor = self.queue.unfollow(room)
+        log.debug("leaving %s", room)
         self.requests.forget_own(room)
-        if online:
+        if self._online:
             self.requests.ask(Request(room, lambda number: wire.Leave(number, room), token, True))
         else:
             self._answers.append(Answer(token, None))
         return cursor
 
     def who(self, room: str, token: object) -> None:
-        """Ask for the members of a room."""
-        room = canonical(room)
+        """Ask for the members of a room that is followed."""
+        self._check_open()
+        room = arguments.room_name(room)
         self._ask_member(room, lambda number: wire.Who(number, room), token)
 
     def history(self, room: str, forward: bool, seq: int, count: int, token: object) -> None:
-        """Ask for a page."""
-        room = canonical(room)
+        """Ask for a page of a room that is followed."""
+        self._check_open()
+        room = arguments.room_name(room)
         assert 0 <= seq <= limits.U63_MAX
         assert 1 <= count <= limits.PAGE_ENTRIES_MAX
         self._ask_member(room, lambda n: wire.History(n, room, forward, seq, count), token)
+
+    def _check_open(self) -> None:
+        if self.ending is not None:
+            raise self.ending
+        assert not self.over
 
     def _ask_member(
         self, room: str, envelope: Callable[[int], wire.ClientEnvelope], token: object
@@ -233,7 +287,7 @@ class ChatState:
                 entry = cast(wire.EntryMessage, envelope)
                 step = self.subscriptions.entry(entry)
                 if step is Step.DELIVER:
-                    self.queue.put(_as_message(entry))
+                    self.queue.put(decoding.as_message(entry))
                 elif step is Step.REJOIN:
                     self._rejoin(entry.log)
             elif kind is wire.Ack:
@@ -258,6 +312,7 @@ class ChatState:
         subscription.joined = subscription.live = False
         subscription.rejoins += 1
         self.rejoins += 1
+        log.debug("messages of %s are missing: joining it again", room)
         if subscription.rejoins > REJOINS_MAX:
             self.broken = f"entries of {room} are missing, again and again"
             return
@@ -268,14 +323,14 @@ class ChatState:
         request = self.requests.answered(joined.request)
         if request is None:
             return
-        start = Cursor(joined.start_epoch, joined.start_seq)
+        result = decoding.as_joined(request.room, joined)
         subscription = self.subscriptions.get(request.room)
         if subscription is not None:
             if subscription.received is None:
-                self.queue.follow(request.room, start)
-            subscription.joined_at(start)
-        head = Cursor(joined.head_epoch, joined.head_seq)
-        self._answer(request, Joined(request.room, start, head))
+                self.queue.follow(request.room, result.start)
+            subscription.joined_at(result.start)
+            log.debug("in %s, from %d of %d", request.room, result.start.seq, result.head.seq)
+        self._answer(request, result)
 
     def _left(self, left: wire.Left) -> None:
         request = self.requests.answered(left.request)
@@ -287,56 +342,43 @@ class ChatState:
         if request is None:
             return
         reason = refused(error.code, error.arg, error.text)
+        log.debug("refused in %s: %s", request.room, reason)
         subscription = self.subscriptions.get(request.room)
         if subscription is not None and request.envelope == subscription.join:
             self.subscriptions.remove(request.room)
             if subscription.received is not None:
                 self.queue.put(Unfollowed(request.room, str(reason)))
+            else:
+                self.queue.forget(request.room)
         self._answer(request, reason)
 
     def _roster(self, roster: wire.Roster) -> None:
         subscription = self.subscriptions.get(roster.log)
         if subscription is not None and subscription.joined:
-            joined = tuple(Member(name, display) for name, display in roster.joined)
-            self.queue.put(
-                RosterChanged(
-                    roster.log,
-                    roster.total,
-                    joined,
-                    tuple(roster.left),
-                    roster.incarnation,
-                    roster.version,
-                )
-            )
+            self.queue.put(decoding.as_roster(roster))
 
     def _members(self, members: wire.Members) -> None:
         request = self.requests.answered(members.request)
         if request is not None:
-            listed = tuple(Member(*cast("list[Any]", row)) for row in members.names)
-            _, _, incarnation, version, total, _ = members
-            self._answer(request, Members(request.room, total, listed, incarnation, version))
+            self._answer(request, decoding.as_members(request.room, members))
 
     def _page(self, page: wire.Page) -> None:
         request = self.requests.answered(page.request)
         if request is not None:
-            entries = tuple(map(_as_message, page.entries))
-            self._answer(request, HistoryPage(entries, page.next, page.end))
+            self._answer(request, decoding.as_page(page))
 
     def _placed(self, place: wire.Live | wire.Behind) -> None:
         step = self.subscriptions.place(place)
         if step is Step.DELIVER:
-            kind = Live if type(place) is wire.Live else Behind
-            self.queue.put(kind(place.log, place.seq))
+            self.queue.put(decoding.as_place(place))
         elif step is Step.REJOIN:
             self._rejoin(place.log)
 
     def _gap(self, gap: wire.Gap) -> None:
         step = self.subscriptions.gap(gap)
         if step is Step.DELIVER:
-            start = Cursor(gap.from_epoch, gap.from_seq)
-            end = Cursor(gap.to_epoch, gap.to_seq)
-            reason = GapReason(gap.reason) if gap.reason in _GAP_REASONS else gap.reason
-            self.queue.put(Gap(gap.log, start, end, reason))
+            log.debug("a gap in %s: %d to %d", gap.log, gap.from_seq, gap.to_seq)
+            self.queue.put(decoding.as_gap(gap))
         elif step is Step.REJOIN:
             self._rejoin(gap.log)
 
@@ -353,23 +395,5 @@ class ChatState:
     }
 
 
-def canonical(room: str) -> str:
-    """Return the canonical spelling of a room's name. Raises NameInvalid, TypeError."""
-    if not isinstance(room, str):
-        raise TypeError(f"the name of a room must be a str, not {type(room).__name__}")
-    room = names.normal(room)
-    if names.is_room(room) or names.is_inbox(room):
-        return room
-    raise refused(ErrorCode.NAME_INVALID, 0, "2 to 32 characters of a-z, 0-9, _ and -")
-
-
 def _join_again(subscription: Subscription) -> Request:
     return Request(subscription.room, subscription.join, None)
-
-
-def _as_message(entry: wire.EntryMessage) -> Message:
-    # The same fields in the same places (a test says so): one call in C for each message.
-    return tuple.__new__(Message, entry)
-
-
-_GAP_REASONS: Final = frozenset(int(reason) for reason in GapReason)

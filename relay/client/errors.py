@@ -14,6 +14,8 @@ The tree::
     ├── ServerBrokeProtocol        the server sent what the protocol forbids
     ├── ClientClosed               this client was closed before the answer came
     ├── ClientForked               this client belongs to the process before os.fork()
+    ├── TimedOut                   a call took longer than its timeout; also a TimeoutError
+    ├── MessagesMissing            a gap, where a program iterates over messages alone: .gap
     ├── MessageTooLong             a body over the server's limit, a content type over 64 bytes
     ├── ClosedByServer             a close code: .code, .retry_after_s
     │   ├── GoingAway (1000)  ServerFailed (1001)  Idle (1002)  TooSlow (1003)
@@ -31,6 +33,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from relay.client.events import Gap
 from relay.errors import RelayError
 from relay.wire.codes import CloseCode, ErrorCode
 
@@ -94,6 +97,22 @@ class ClientForked(ClientError):
 
     Two processes with the keys of one connection would seal different records alike.
     """
+
+
+class TimedOut(ClientError, TimeoutError):
+    """A call took longer than its ``timeout``. A send may or may not be stored: see ``send``."""
+
+
+class MessagesMissing(ClientError):
+    """Messages of a room will not come, and the program iterates over messages alone.
+
+    The iteration may go on: the next message is the one after the gap.
+    """
+
+    def __init__(self, message: str, gap: Gap) -> None:
+        super().__init__(message)
+        self.gap = gap
+        """Which ones, and why."""
 
 
 class MessageTooLong(ClientError):

@@ -78,7 +78,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """This client read too slowly; it catches up from what is stored. Nothing is lost or repeated."""
+    """This client read too slowly, and catches up from what is stored. Nothing is lost."""
 
     room: str
     seq: int

@@ -53,7 +53,7 @@ class PendingSend:
         self.maybe_stored = False
         """True once it was on a connection that ended without an answer."""
         self.refused_at: float | None = None
-        """When the server first asked for patience; None: it has not."""
+        """When the server first said: later; None: it has not."""
 
     @property
     def size(self) -> int:
@@ -65,8 +65,8 @@ class RoomSends:
     """The unacknowledged sends of one room, in order."""
 
     __slots__ = (
-        "in_flight", "room", "next_counter", "pauses", "pending", "postponed", "proven", "restart",
-        "retry_at", "rewind", "unsent",
+        "in_flight", "next_counter", "pauses", "pending", "postponed", "proven", "restart",
+        "retry_at", "rewind", "room", "unsent",
     )  # fmt: skip
 
     def __init__(self, room: str, next_counter: int, supplied: bool) -> None:
@@ -125,8 +125,8 @@ class Sends:
         Args:
             counters: the next counter of rooms whose numbering a program restores.
             window: unacknowledged sends at most.
-            retry_timeout_s: how long BUSY and UNAVAILABLE are tried again before they are the outcome;
-                None: as long as it takes.
+            retry_timeout_s: for how long BUSY and UNAVAILABLE are tried again before they are the
+                outcome; None: for ever.
             retry_spread: numbers over [0, 1): senders that wait do not return all at once.
         """
         self._restored = dict(counters)
@@ -136,7 +136,7 @@ class Sends:
         self._waiting: dict[str, None] = {}
         """Logs whose rewind waits for its time."""
         self._window = max(1, min(window, limits.SENDS_UNACKNOWLEDGED_MAX))
-        self._patience_s = retry_timeout_s
+        self._retry_timeout_s = retry_timeout_s
         self._spread = retry_spread
         self.count = 0
         """Sends without a final answer."""
@@ -328,10 +328,10 @@ class Sends:
     def _retries_over(self, send: PendingSend, now: float) -> bool:
         """True when the caller would rather hear BUSY than wait; never for what may be stored."""
         return (
-            self._patience_s is not None
+            self._retry_timeout_s is not None
             and not send.maybe_stored
             and send.refused_at is not None
-            and now - send.refused_at >= self._patience_s
+            and now - send.refused_at >= self._retry_timeout_s
         )
 
     def _unknown(

@@ -1,4 +1,4 @@
-"""The rooms that are followed: where this client stands in each, and the check that nothing is missing.
+"""Where this client stands in each room that it follows, and the check that nothing is missing.
 
 Each entry names the one before it (``prev``). An entry at or below the cursor is a repeat and is
 dropped. An entry whose ``prev`` is not the cursor means that something is missing: the room is
@@ -36,7 +36,7 @@ class Step(Enum):
 class Subscription:
     """One room that is followed."""
 
-    __slots__ = ("joined", "live", "room", "received", "rejoins", "start")
+    __slots__ = ("joined", "live", "received", "rejoins", "room", "start")
 
     def __init__(self, room: str, start: Start) -> None:
         self.room = room

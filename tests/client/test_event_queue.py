@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from relay.chat.entries import Cursor, GapReason
-from relay.client.events import Gap, Live, Message, State, StateChanged
 from relay.client.event_queue import EVENTS_BYTES_MAX, EVENTS_MAX, STATES_MAX, EventQueue
+from relay.client.events import Gap, Live, Message, State, StateChanged
 
 EPOCH = b"e" * 8
 
@@ -76,6 +76,6 @@ def test_unfollow_drops_what_was_not_taken() -> None:
         inbox.put(message(seq))
         inbox.put(message(seq, "other"))
     inbox.take()
-    assert inbox.unfollow("room") == Cursor(EPOCH, 1)
+    assert inbox.forget("room") == Cursor(EPOCH, 1)
     assert [inbox.take() for _ in range(3)] == [message(n, "other") for n in (1, 2, 3)]
     assert "room" not in inbox.taken

@@ -10,7 +10,6 @@ import sys
 import threading
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from relay.client.address import parse_address
@@ -298,15 +297,12 @@ def test_a_line_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
 
 
 def test_no_home_directory_is_one_line_and_only_when_needed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A fingerprint in the address needs no file."""
     monkeypatch.delenv(PATH_VARIABLE, raising=False)
-
-    def none(*args: object, **options: object) -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(platformdirs, "user_config_path", none)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv("HOME", "")
     KeyPolicy().expected(parse_address(f"relay://{KEY}@host:1"))
     with pytest.raises(UsageError, match="no home directory"):
         KeyPolicy().expected(parse_address("relay://host:1"))

@@ -313,7 +313,7 @@ def test_unknown_after_a_lost_connection_is_unknown() -> None:
     assert window.log.stored == [b"a"]
 
 
-def test_patience_ends_as_busy() -> None:
+def test_the_retry_timeout_ends_as_busy() -> None:
     """Only for what is surely not stored; the ones behind it move up."""
     window = Window(retry_timeout_s=1.0)
     window.add("a", "b")
@@ -330,7 +330,7 @@ def test_patience_ends_as_busy() -> None:
     assert window.log.stored == [b"c"]
 
 
-def test_no_patience_for_what_may_be_stored_is_not_an_option() -> None:
+def test_what_may_be_stored_is_tried_for_ever() -> None:
     """BUSY does not say that it was not stored on an earlier connection."""
     window = Window(retry_timeout_s=0.0)
     window.add("a")

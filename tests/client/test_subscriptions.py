@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.chat.entries import NO_EPOCH, Cursor
-from relay.client.subscriptions import Subscriptions, Start, Step
+from relay.client.subscriptions import Start, Step, Subscriptions
 from relay.wire.envelopes import Behind, EntryMessage, Gap, Join, Live
 
 E1, E2 = b"1" * 8, b"2" * 8

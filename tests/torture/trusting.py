@@ -8,7 +8,7 @@ Half the readers of a run are without that check: what they see is what the serv
 from __future__ import annotations
 
 from relay.chat.entries import Cursor
-from relay.client.subscriptions import Subscriptions, Step
+from relay.client.subscriptions import Step, Subscriptions
 from relay.wire.envelopes import Behind, EntryMessage, Gap, Live
 
 
