@@ -135,7 +135,7 @@ async def test_wrong_use(client: Client, relay: Relay, room: str) -> None:
     ]:  # fmt: skip
         arguments: dict[str, Any] = dict(options)
         with pytest.raises(error):
-            client.room(name, **arguments)
+            client.room(name, **arguments)  # type: ignore[arg-type]
     with pytest.raises(NotConnected):
         async with Client(relay.address).room(room):
             pass
