@@ -14,8 +14,8 @@ from relay import __version__
 from relay.cli.exits import CommandError, Exit, debugging, report_internal
 from relay.cli.options import Target
 from relay.cli.progress_timeout import ProgressTimeout
-from relay.cli.server_keys import accept_unknown, changed_key
-from relay.client.address import Address, fingerprint_mistake, parse_address
+from relay.cli.server_keys import accept_unknown, changed_key, is_new, remember
+from relay.client.address import Address, fingerprint_mistake
 from relay.client.aio import Client
 from relay.client.backoff import Backoff
 from relay.client.errors import (
@@ -64,13 +64,19 @@ def run_connected(
     """
     address = _address(target)
     known = KnownServers(target.known_servers)
+    new = is_new(address, known)
+
+    async def use_and_remember(client: Client) -> int:
+        if new:
+            await remember(address, known)
+        return await use(client)
 
     def make_client() -> Client:
         agent = f"relay {__version__}"
         return Client(address, name=name, key_policy=KeyPolicy(known), agent=agent)
 
     def attempt() -> int:
-        return asyncio.run(_session(make_client, use, on_term, progress))
+        return asyncio.run(_session(make_client, use_and_remember, on_term, progress))
 
     try:
         try:
@@ -87,7 +93,7 @@ def run_connected(
 
 
 def _address(target: Target) -> Address:
-    address = parse_address(target.address)
+    address = target.address
     if target.fingerprint is None:
         return address
     if mistake := fingerprint_mistake(target.fingerprint):

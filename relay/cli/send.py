@@ -13,7 +13,7 @@ from relay import limits
 from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
 from relay.cli.names import checked_name, checked_room, program_name
-from relay.cli.options import Target, address_argument, target_options
+from relay.cli.options import Target, places, target_options
 from relay.cli.progress_timeout import ProgressTimeout
 from relay.client.aio import Client
 from relay.client.errors import ClientError
@@ -52,9 +52,7 @@ _DASHES_HINT: Final = (
 
 
 @click.command(cls=TextCommand)
-@address_argument
-@click.argument("room", metavar="ROOM")
-@click.argument("text", metavar="[TEXT]", required=False)
+@places("ROOM", optional=["TEXT"])
 @click.option(
     "--name", metavar="NAME", help="Name to use.  [default: your login name and a random suffix]"
 )
