@@ -203,7 +203,7 @@ def main(address: str, name: str, room: str, text: str = "") -> None:
     if match is None:
         raise SystemExit("an address is relay://FINGERPRINT@HOST[:PORT]")
     relay = Relay(match[2].strip("[]"), int(match[3] or 7475), match[1])
-    relay.send(HELLO, name, os.urandom(16), os.urandom(8), "", "from_the_page")  # [6.1]
+    relay.send(HELLO, name, os.urandom(16), "", "from_the_page")  # [6.1]
     stored = None if text else 0
     live = False
     seen = 0

@@ -11,12 +11,12 @@ _GENERAL: Final = (
     ("init", mistakes.check_host),
     ("init", swarm.begin),
     ("init", web_page.extend),
+    ("init", summary.await_end),
     ("spawning_complete", swarm.spawned),
     ("reset_stats", swarm.forget_spawning),
     ("test_start", swarm.reset),
     ("report_to_master", swarm.report),
     ("worker_report", swarm.reported),
-    ("quitting", summary.end),
 )
 """For every locustfile with relay users."""
 _SCENARIOS: Final = (("init_command_line_parser", parameters.add_options), ("init", shapes.choose))

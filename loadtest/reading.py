@@ -55,6 +55,7 @@ class Reader(Protocol):
 
     handle: str
     identity: Identity
+    instance: bytes
     timed: bool
     """False: what it receives says nothing about the server's speed."""
     socket: WatchedSocket | None
@@ -168,7 +169,7 @@ class Reading:
         counts["deliveries checked"] += 1
         body = check.entry(message)
         if body is not None:
-            if body.instance == user.identity.producer:
+            if body.instance == user.instance:
                 self._sends.echoed(log, body.number, message.seq)
             live = log in self._live
             if not live:

@@ -90,9 +90,16 @@ def _await_workers(environment: Environment) -> None:
         with gevent.Timeout(environment.stop_timeout + WORKERS_STOP_S, False):
             while any(client.state in _BUSY for client in runner.clients.all):
                 gevent.sleep(0.1)
-        gevent.sleep(
-            WORKER_REPORT_INTERVAL + 0.5
-        )  # a worker reports when this is over, not at once
+        gevent.sleep(WORKER_REPORT_INTERVAL + 0.5)  # they report at intervals, not at their end
+
+
+def await_end(environment: Environment, **_: object) -> None:
+    """Be the first to hear of the end; Locust calls it when there is a runner.
+
+    The last to listen hears of it first. Locust's master sends its workers away when it does, and
+    then they have no time for their last checks.
+    """
+    hooks.listen("quitting", end)
 
 
 def end(environment: Environment, **_: object) -> None:

@@ -33,7 +33,7 @@ from locust.exception import StopUser
 from locust.user.task import LOCUST_STATE_STOPPING
 
 from loadtest import listeners
-from loadtest.bodies import CONTENT_TYPE, Body, pack_body
+from loadtest.bodies import CONTENT_TYPE, INSTANCE_BYTES, Body, pack_body
 from loadtest.mistakes import host_of
 from loadtest.reading import CLOCK, Reading, RequestFailed
 from loadtest.socket_watch import GOOD, WatchedSocket, dial_watched
@@ -75,6 +75,8 @@ class RelayUser(User):
         """Seeded anew by scenarios that are to be repeatable."""
         self.handle = f"lt-{secrets.token_hex(5)}"
         self.identity = new_identity(secrets.token_bytes)
+        self.instance = secrets.token_bytes(INSTANCE_BYTES)
+        """What its bodies are known by."""
         self.client: BlockingClient | None = None
         """None before ``connect``."""
         self.socket: WatchedSocket | None = None
@@ -268,7 +270,7 @@ class RelayUser(User):
         meant = min(self.due, now)
         if log not in self._unsure:
             number = self._numbers[log] = self._numbers[log] + 1
-            head = Body(self.identity.producer, number, int(meant * 1e9), CLOCK)
+            head = Body(self.instance, number, int(meant * 1e9), CLOCK)
             self._unsure[log] = pack_body(head, size)
         body = self._unsure[log]
         with self.request("publish→stored", since=meant):

@@ -38,7 +38,8 @@ DISPLAY_NAME_CHARS_MAX: Final = 64
 AGENT_CHARS_MAX: Final = 64
 NAME_CHARS_MAX: Final = 32
 EPOCH_BYTES: Final = 8
-PRODUCER_BYTES: Final = 8
+PRODUCER_BYTES: Final = 16
+PRODUCER_BYTES_OF_0_1: Final = 8
 INSTANCE_SECRET_BYTES: Final = 16
 """Proves in HELLO that a connection comes from the same instance of a client as an earlier one."""
 SESSION_SECRET_BYTES: Final = 32

@@ -54,6 +54,7 @@ def files() -> list[Path]:
         trees = ("relay", "tests", "benchmarks", "loadtest", "examples", "docs")
         found = [*ROOT.glob("*"), *(file for tree in trees for file in (ROOT / tree).rglob("*"))]
         found = [file for file in found if file.suffix != ".pyc"]
+    found = [file for file in found if "corpus" not in file.parts]  # bytes for the fuzzers
     return sorted(file for file in found if file.is_file() and b"\0" not in file.read_bytes())
 
 

@@ -130,7 +130,7 @@ def hidden(text: str) -> bool:
 def test_the_types_are_found() -> None:
     """The walk sees what is known to hold a secret."""
     found = {kind.__name__ for kind in HOLDERS}
-    assert {"Hello", "Claim", "Identity", "SessionSecrets", "Holder", "_Login", "Frame"} <= found
+    assert {"Hello", "Claim", "Identity", "SessionSecrets", "Holder", "Frame"} <= found
 
 
 @pytest.mark.parametrize("kind", HOLDERS, ids=lambda kind: kind.__name__)
@@ -144,7 +144,7 @@ def test_no_secret_is_shown(kind: type) -> None:
 
 def test_what_arrives_is_hidden_too() -> None:
     """Unpacked, not made by hand."""
-    hello = Hello("alice", MARK, b"p" * 8, "", "")
+    hello = Hello("alice", MARK, "", "")
     (arrived,) = unpack_client(pack(hello))
     claim = unpack_message(pack_message(Claim(1, "alice", MARK, True, 1))[4:])
     (frame,) = agent.FrameReader().feed(agent.pack(agent.Kind.SECRET, 1, MARK))
@@ -152,7 +152,7 @@ def test_what_arrives_is_hidden_too() -> None:
     for value in (arrived, claim, frame, login_binding(MARK * 2, b"spki")):
         for text in ways(value):
             assert hidden(text)
-    assert codec.pack(tuple(hello)) == codec.pack(("alice", MARK, b"p" * 8, "", ""))
+    assert codec.pack(tuple(hello)) == codec.pack(("alice", MARK, "", ""))
 
 
 def test_a_secret_is_bytes_otherwise() -> None:
@@ -168,7 +168,7 @@ def test_a_secret_is_bytes_otherwise() -> None:
 @pytest.mark.parametrize("kind", [Client, BlockingClient])
 def test_clients(kind: Callable[..., Any]) -> None:
     """A client, its parts, and what it answers about itself."""
-    client = kind("relay://127.0.0.1:1", identity=Identity(MARK, b"p" * 8))
+    client = kind("relay://127.0.0.1:1", identity=Identity(MARK))
     seen = [client, client.identity, client._state, client._state._options, vars(client)]
     for value in seen:
         assert hidden(repr(value))

@@ -170,7 +170,9 @@ def test_errors_name_the_flag_that_was_typed() -> None:
     flags = {d.path: d.flag for d in declarations() if d.flag in options}
     assert flags["log.level"] == "--log-level"
     assert flags["server.graceful_timeout_s"] == "--graceful-timeout"
-    settings_of_serve = set(options.values()) - {"config", "check_config", "print_config", "help"}
+    settings_of_serve = set(options.values()) - {
+        "config", "check_config", "print_config", "new_identity", "help",
+    }  # fmt: skip
     assert len(flags) == len(settings_of_serve)
     with pytest.raises(UsageError, match=r"^--log-level: log\.level: expected one of debug"):
         load({"log.level": "loud"}, {}, None)

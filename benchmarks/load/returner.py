@@ -103,7 +103,7 @@ class Returner:
             changed: called when a connection has become live first, and when it is lost.
         """
         self._address = address
-        self._hello = Hello(name, secrets.token_bytes(16), secrets.token_bytes(8), "", "returner")
+        self._hello = Hello(name, secrets.token_bytes(16), "", "returner")
         self._log = log
         self._counts = counts
         self._changed = changed

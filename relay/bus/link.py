@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
-from relay.bus.messages import Batch, Event, Message, MessageReader, Submit, pack
+from relay.bus.messages import Batch, Event, Message, MessageReader, pack, pack_submit
 from relay.chat.entries import Submission
 from relay.errors import RemoteProtocolError
 
@@ -51,7 +51,7 @@ class LinkOwner(Protocol):
     """Who uses the links: told of everything, in the loop's thread."""
 
     def link_up(self, link: Link) -> None:
-        """The peer has said who it is; messages may be sent."""
+        """The peer has introduced itself; messages may be sent."""
 
     def link_down(self, link: Link) -> None:
         """The link is gone; what was on it is lost."""
@@ -60,7 +60,7 @@ class LinkOwner(Protocol):
         """A message came."""
 
     def heads_due(self, link: Link) -> None:
-        """The link has room again after it dropped publishes: say where ``link.dropped`` end."""
+        """The link has room again after it dropped publishes: send heads of ``link.dropped``."""
 
 
 class Link(asyncio.Protocol):
@@ -134,7 +134,7 @@ class Link(asyncio.Protocol):
         self.congested = True
 
     def resume_writing(self) -> None:
-        """Go on, and say where the logs end of which something was dropped."""
+        """Write again, and send the heads of the logs of which something was dropped."""
         self.congested = False
         self._wake(self)
 
@@ -150,7 +150,7 @@ class Link(asyncio.Protocol):
         """See ``Port``."""
         if self.lost:
             return
-        self._control.append(pack(Submit(tag, submission)))
+        self._control.append(pack_submit(tag, submission))
         self._wake(self)
 
     def publish(self, message: Batch | Event) -> None:
@@ -168,7 +168,7 @@ class Link(asyncio.Protocol):
     # --- writing ------------------------------------------------------------------------------
     @property
     def idle(self) -> bool:
-        """True when no publish waits here: heads said now overtake nothing."""
+        """True when no publish waits here: heads sent now overtake nothing."""
         return not self._publishes and not self.congested
 
     def flush(self) -> None:

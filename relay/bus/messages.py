@@ -1,4 +1,4 @@
-"""What workers say to each other: messages, their table, and their framing. No I/O here.
+"""What workers send each other: messages, their table, and their framing. No I/O here.
 
 Two roles meet on a link. The *home* of a log orders, commits and publishes it; a *member* worker
 has clients that follow it or send to it. Every worker is both. A message is ``length u32`` and a
@@ -62,15 +62,15 @@ class Introduction(NamedTuple):
 
 
 class Announced(NamedTuple):
-    """All that this worker held of the other's partitions when the link came up has been said."""
+    """All that this worker held of the other's partitions when the link came up has been sent."""
 
     generation: int
 
 
 class Attach(NamedTuple):
-    """Member: forget what I said of this partition; I say it all anew behind this.
+    """Member: forget what this worker has sent about a partition; all of it follows anew.
 
-    A home hears nothing of a partition from a worker before this, nor after NOT_HOME until the
+    A home takes nothing of a partition from a worker before this, nor after NOT_HOME until the
     next one: what was under way meanwhile would come out of order.
     """
 
@@ -216,7 +216,7 @@ class Members(NamedTuple):
 
 
 class NotHome(NamedTuple):
-    """Home: this partition is not mine (yet, or any more). Look again, and say it all again."""
+    """Home: this partition is not mine (yet, or any more). Look again, and attach again."""
 
     partition: int
 
@@ -257,8 +257,11 @@ _error_text = codec.text(limits.ERROR_TEXT_BYTES_MAX)
 _names = _listed(NAME, DISPLAY, _u32)
 
 
+_new: Final = tuple.__new__
+
+
 def _submit(tag: int, *fields: object) -> Submit:
-    return Submit(tag, Submission._make(fields))
+    return _new(Submit, (tag, _new(Submission, fields)))  # most of what is received
 
 
 SHAPES: Final[dict[int, Shape]] = {
@@ -288,6 +291,7 @@ SHAPES: Final[dict[int, Shape]] = {
     Op.MEMBERS: Shape(Members, (U63, U63, U63, _u32, _listed(NAME, DISPLAY, _u32))),
     Op.NOT_HOME: Shape(NotHome, (_u32,)),
 }
+_SUBMIT: Final = int(Op.SUBMIT)
 _OP_OF: Final = {shape.type: int(op) for op, shape in SHAPES.items()}
 _SCHEMA: Final = codec.Schema(
     SHAPES, count_max=1, array_max=ITEMS_PER_MESSAGE, bytes_max=limits.RECORD_CONTENT_BYTES_MAX
@@ -301,8 +305,15 @@ assert ITEMS_PER_MESSAGE * (limits.NAME_CHARS_MAX + 4 * limits.DISPLAY_NAME_CHAR
 
 def pack(message: Message) -> bytes:
     """Return a message's bytes, its length in front."""
-    fields = (message.tag, *message.submission) if type(message) is Submit else message
-    body = codec.pack((_OP_OF[type(message)], *fields))
+    if type(message) is Submit:
+        return pack_submit(*message)
+    body = codec.pack((_OP_OF[type(message)], *message))
+    return len(body).to_bytes(HEADER, "big") + body
+
+
+def pack_submit(tag: int, submission: Submission) -> bytes:
+    """Return ``pack(Submit(tag, submission))``. Apart, for it is most of what is sent."""
+    body = codec.pack((_SUBMIT, tag, *submission))
     return len(body).to_bytes(HEADER, "big") + body
 
 

@@ -92,10 +92,9 @@ class AsyncCalls(ClientBase):
                         await self._pump.event(room)
             except TimeoutError:
                 return None
-        paused = state.reading_paused
         event = chat.take(room)
-        if paused and not state.reading_paused:
-            self._pump.flush()
+        if chat.flush_due:
+            self._pump.settle()
         if event is None and state.state is State.CLOSED and state.error is not None:
             raise state.error
         return event

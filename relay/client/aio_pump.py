@@ -63,7 +63,7 @@ class Pump:
         """Does a proof of work; None: none is asked for."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._flush_due = False
+        self._settle_due = False
         self._readers: dict[str | None, asyncio.Future[None]] = {}
         """Whoever waits for an event, by the room with a queue of its own; None: for any other."""
         self._space: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -99,7 +99,7 @@ class Pump:
         """End at once, as after a cancellation: what does not leave without waiting is lost."""
         state = self.state
         state.close(self.clock())
-        self.flush()
+        self._flush()
         state.fail(ClientClosed("the client was closed"))
         self.settle()
         if self._protocol is not None:
@@ -155,22 +155,24 @@ class Pump:
         """Something was queued: it leaves at the end of this turn. Let the next in line on."""
         if self._space:
             self._give_space()
-        self._flush_soon()
+        self._settle_soon()
 
     @property
     def crowded(self) -> bool:
         """True while senders wait in line."""
         return len(self._space) > 0
 
-    def _flush_soon(self) -> None:
-        """Write once at the end of this loop turn, whatever is sent in it."""
-        if not self._flush_due:
-            self._flush_due = True
-            asyncio.get_running_loop().call_soon(self.flush)
+    def _settle_soon(self) -> None:
+        """Settle once at the end of this loop turn, whatever is asked in it.
 
-    def flush(self) -> None:
-        """Write what is due; look at the clock."""
-        self._flush_due = False
+        Not only write: an answer may be there without the server (a LEAVE between connections).
+        """
+        if not self._settle_due:
+            self._settle_due = True
+            asyncio.get_running_loop().call_soon(self.settle)
+
+    def _flush(self) -> None:
+        """Write what is due, read or not, have the timer that is needed."""
         state = self.state
         protocol = self._protocol
         if protocol is not None and protocol.crowded and not state.ending:
@@ -188,6 +190,7 @@ class Pump:
 
     def settle(self) -> None:
         """Hand out what has come, and write what is due."""
+        self._settle_due = False
         state = self.state
         for token, result in state.chat.answers():
             answer = cast("asyncio.Future[Any]", token)
@@ -212,7 +215,7 @@ class Pump:
         for change in self._changed:
             if not change.done():
                 change.set_result(None)
-        self.flush()
+        self._flush()
 
     def _give_space(self) -> None:
         """Wake the first sender in line, if there is space. It wakes the next one in turn."""

@@ -54,8 +54,7 @@ class ClientBase:
     @property
     def identity(self) -> Identity:
         """Who this instance is, with its counters as they stand: save it, and keep it secret."""
-        given = self._given
-        return Identity(given.secret, given.producer, self._chat.sends.counters())
+        return Identity(self._given.secret, self._chat.sends.counters())
 
     @property
     def unacknowledged(self) -> int:
@@ -68,13 +67,16 @@ class ClientBase:
 
         ``logins``; ``resent``: messages that were sent again; ``repeats``: messages that came again
         and were dropped; ``rejoins``: times that a room was joined again because messages were
-        missing (a fault of the server).
+        missing (a fault of the server); ``suspensions``: times that all rooms were left until the
+        program had taken its events, because it awaited an answer with more of them waiting than
+        the client holds.
         """
         return {
             "logins": self._state.logins,
             "resent": self._chat.sends.resent,
             "repeats": self._chat.subscriptions.repeats,
             "rejoins": self._chat.rejoins,
+            "suspensions": self._chat.suspensions,
         }
 
 

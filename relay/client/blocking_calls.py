@@ -75,7 +75,9 @@ class BlockingCalls(ClientBase):
         A program that makes no other call for a while should call it regularly.
         """
         self._check_started()
-        self._pump.take_turn(self._pump.clock() + arguments.seconds("timeout", timeout))
+        timeout = arguments.seconds("timeout", timeout)
+        self._pump.settle()  # what was posted leaves before the wait, not after it
+        self._pump.take_turn(self._pump.clock() + timeout)
 
     def _next(self, room: str | None, timeout_s: float | None) -> Event | None:
         self._check_started()
@@ -83,9 +85,8 @@ class BlockingCalls(ClientBase):
         state, chat = self._state, self._chat
         if not chat.has_event(room):
             self._pump.wait(lambda: chat.has_event(room), timeout_s)
-        paused = state.reading_paused
         event = chat.take(room)
-        if paused and not state.reading_paused:
+        if chat.flush_due:
             self._pump.settle()
         if event is None and state.state is State.CLOSED and state.error is not None:
             raise state.error

@@ -49,7 +49,14 @@ class ChatState:
         self.broken = ""
         """Why the connection must be given up; empty: it need not."""
         self._suspended = False
-        """True: rooms are not followed just now, until the application has caught up."""
+        """True: rooms are not followed just now, until the application has caught up. Only while
+        the queue is full."""
+        self.flush_due = False
+        """True when space in the queue lets the client read on, or join again: nothing has come
+        from the socket, so nothing else would make a pump write or read. Reset by
+        ``ClientState.data_to_send``."""
+        self.suspensions = 0
+        """Times that rooms were left because the queue was full, for statistics."""
         self.rejoins = 0
         """Times that something was missing in a room, for statistics."""
         self._body_bytes_max = limits.BODY_BYTES_MAX
@@ -91,7 +98,7 @@ class ChatState:
 
     def outgoing(self) -> Iterator[bytes]:
         """Yield the packed envelopes that may leave now."""
-        if self.queue.full and self.awaited:
+        if self.queue.full and (self._suspended or self.awaited):
             self._suspend()
         for envelope in self.requests.drain():
             yield wire.pack(envelope)
@@ -132,19 +139,23 @@ class ChatState:
         """Leave the rooms while the queue is full, so that awaited answers can still be read.
 
         Without it a program that sends and does not take its events would wait for ever: the
-        acknowledgement is behind entries that nobody takes.
+        acknowledgement is behind entries that nobody takes. Also when no room is joined at this
+        moment: the answer to a join is awaited then, and must be read. A room that is joined
+        meanwhile (for a WHO) is left again, or its entries would come without a bound.
         """
         if not self._suspended:
             log.debug("events are not taken: leaving the rooms until they are")
+            self._suspended = True
+            self.suspensions += 1
         for subscription in self.subscriptions.known():
             if subscription.joined:
-                self._suspended = True
                 subscription.joined = subscription.live = False
                 self._ask_leave(subscription)
 
     def _resume(self) -> None:
-        """The application has taken events: follow the rooms again once there is space."""
-        if self._suspended and not self.queue.full:
+        """The queue has space again: read on, and follow the rooms again."""
+        self.flush_due = True
+        if self._suspended:
             log.debug("events are taken again: back to the rooms")
             self._suspended = False
             for subscription in self.subscriptions.known():
@@ -166,10 +177,12 @@ class ChatState:
     def take(self, room: str | None = None) -> Event | None:
         """Return the next event, or None; the cursor of its room moves with it.
 
-        ``room`` is one with a queue of its own; None: the queue of all others.
+        ``room`` is one with a queue of its own; None: the queue of all others. It may make space
+        for more: a client looks at ``flush_due`` after it.
         """
+        was_full = self.queue.full
         event = self.queue.take(room)
-        if self._suspended:
+        if was_full and not self.queue.full:
             self._resume()
         return event
 
@@ -219,8 +232,7 @@ class ChatState:
         room = arguments.room_name(room)
         if self.ending is not None or self.subscriptions.remove(room) is None:
             return
-        self.queue.forget(room)
-        self.requests.forget_own(room)
+        self._forget(room)
         self.requests.drop(token)
         if self._online:  # it may be on its way, or be answered already
             self.requests.ask(Request(room, lambda number: wire.Leave(number, room), None))
@@ -237,11 +249,11 @@ class ChatState:
         """
         self._check_open()
         room = arguments.room_name(room)
-        cursor = self.queue.forget(room)
-        if self.subscriptions.remove(room) is None:
+        subscription = self.subscriptions.remove(room)
+        cursor = self._forget(room)
+        if subscription is None:
             raise refused(ErrorCode.NOT_A_MEMBER)
         log.debug("leaving %s", room)
-        self.requests.forget_own(room)
         if self._online:
             self.requests.ask(Request(room, lambda number: wire.Leave(number, room), token, True))
         else:
@@ -261,6 +273,15 @@ class ChatState:
         assert 0 <= seq <= limits.U63_MAX
         assert 1 <= count <= limits.PAGE_ENTRIES_MAX
         self._ask_member(room, lambda n: wire.History(n, room, forward, seq, count), token)
+
+    def _forget(self, room: str) -> Cursor | None:
+        """Drop what was queued and asked for a room that is followed no more; return its cursor."""
+        was_full = self.queue.full
+        cursor = self.queue.forget(room)
+        self.requests.forget_own(room)
+        if was_full and not self.queue.full:
+            self._resume()
+        return cursor
 
     def _check_open(self) -> None:
         if self.ending is not None:

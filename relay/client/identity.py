@@ -15,23 +15,24 @@ class Identity:
     """A client instance. A program that saves it, and restores it, goes on where it was."""
 
     secret: bytes = field(repr=False)
-    """16 random bytes that prove on a later connection that this is the same instance."""
-    producer: bytes
-    """8 random bytes, the first half of every message id."""
+    """16 random bytes that prove on a later connection that this is the same instance. Together
+    with the name they make its message ids, so whoever has them can send in its place."""
     counters: Mapping[str, int] = field(default_factory=dict)
     """For each room the counter of its next send: the first one that is not acknowledged yet. A
     program that was stopped sends its unacknowledged messages again from there, in the same order,
     and each is stored once."""
 
     def __post_init__(self) -> None:
-        for name, value, count in (
-            ("secret", self.secret, limits.INSTANCE_SECRET_BYTES),
-            ("producer", self.producer, limits.PRODUCER_BYTES),
-        ):
-            if not isinstance(value, bytes):
-                raise TypeError(f"{name} must be bytes, not {type(value).__name__}")
-            if len(value) != count:
-                raise ValueError(f"{name} has {len(value)} bytes; it must have {count}")
+        if not isinstance(self.secret, bytes):
+            raise TypeError(f"secret must be bytes, not {type(self.secret).__name__}")
+        count = limits.INSTANCE_SECRET_BYTES
+        if len(self.secret) != count:
+            raise ValueError(f"secret has {len(self.secret)} bytes; it must have {count}")
+        if isinstance(self.counters, bytes):
+            raise TypeError(
+                "an identity that was saved by version 0.1 (with a producer) cannot be continued: "
+                "make a new one, and look in the history which of its last messages are stored"
+            )
         object.__setattr__(self, "secret", Secret(self.secret))
         if not isinstance(self.counters, Mapping):
             raise TypeError(f"counters must be a mapping, not {type(self.counters).__name__}")
@@ -42,4 +43,4 @@ class Identity:
 
 def new_identity(random_bytes: Callable[[int], bytes]) -> Identity:
     """Return a new instance's identity."""
-    return Identity(random_bytes(limits.INSTANCE_SECRET_BYTES), random_bytes(limits.PRODUCER_BYTES))
+    return Identity(random_bytes(limits.INSTANCE_SECRET_BYTES))

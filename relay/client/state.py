@@ -1,11 +1,11 @@
 """A client without I/O: everything that it decides, over a ``wire.Connection``.
 
 A *pump* (``aio_pump``, ``blocking_pump``) owns a socket and a clock. It dials when ``state`` is
-CONNECTING, feeds ``receive_data``, writes ``data_to_send`` after every call, and keeps one timer
-for ``next_deadline``. How connections come and go is decided here: login, the server's key,
-back-off. What is said over them (rooms, requests, sends) is decided by ``chat``, and the clients
-that programs see call that directly. So the same code runs in every client, and in tests without a
-socket.
+CONNECTING, feeds ``receive_data``, writes ``data_to_send`` after every call (after ``chat.take``,
+when it makes ``chat.flush_due`` true), and keeps one timer for ``next_deadline``. How connections
+come and go is decided here: login, the server's key, back-off. What is said over them (rooms,
+requests, sends) is decided by ``chat``, and the clients that programs see call that directly. So
+the same code runs in every client, and in tests without a socket.
 
 The life of a client::
 
@@ -140,6 +140,7 @@ class ClientState:
 
     def data_to_send(self, now: float) -> bytes:
         """Return the bytes to write now; call it after everything else."""
+        self.chat.flush_due = False
         connection = self._connection
         if connection is None:
             return b""
@@ -290,9 +291,7 @@ class ClientState:
 
     def _log_in(self, now: float) -> None:
         options, identity = self._options, self._options.identity
-        hello = Hello(
-            options.name, identity.secret, identity.producer, options.display, options.agent
-        )
+        hello = Hello(options.name, identity.secret, options.display, options.agent)
         self._hello = [pack(hello)]
         self._login_deadline = now + LOGIN_S
 

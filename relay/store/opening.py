@@ -1,8 +1,9 @@
 """Opening a partition's file: is it the one that its last writer left, and is it whole?
 
 Three answers: it is, and every log goes on in its epoch; it is another one but whole, such as a
-restored backup, and every log begins a new epoch (rule 9); or it is torn, and nothing is written to
-it. A file and a WAL that do not belong together are torn. The whole file is read only after doubt.
+restored backup, and every log begins a new epoch (invariant "Epochs are segments"); or it is torn,
+and nothing is written to it. A file and a WAL that do not belong together are torn. The whole file
+is read only after doubt.
 """
 
 from __future__ import annotations

@@ -96,11 +96,20 @@ class _Direction:
 class SendCipher(_Direction):
     """Seals this side's records, in the process that it was made in."""
 
-    __slots__ = ("_generation",)
+    __slots__ = ("_generation", "bytes_max", "records_max", "until")
 
     def __init__(self, secret: bytes, record_limits: RecordLimits, now: float) -> None:
         super().__init__(secret, record_limits, now)
         self._generation = fork.generation
+        self.records_max = record_limits.records_max
+        self.bytes_max = record_limits.bytes_max
+        self.until = now + record_limits.age_s_max
+        """When this key is too old. ``Connection.seal``, the hot path, compares these itself."""
+
+    def update(self, now: float) -> None:
+        """Go to the next generation of keys; its sequence starts at 0."""
+        super().update(now)
+        self.until = now + self.limits.age_s_max
 
     def seal(self, record_type: int, content: bytes) -> bytes:
         """Return a whole Record frame.
@@ -129,11 +138,10 @@ class SendCipher(_Direction):
 
     def update_due(self, now: float) -> bool:
         """Tell whether the next record must be under a new key."""
-        bound = self.limits
         return (
-            self.sequence >= bound.records_max
-            or self.bytes_used >= bound.bytes_max
-            or now - self.since >= bound.age_s_max
+            self.sequence >= self.records_max
+            or self.bytes_used >= self.bytes_max
+            or now >= self.until
         )
 
 

@@ -28,7 +28,6 @@ from relay.chat.fields import (
     LOG,
     NAME,
     POSITIVE,
-    PRODUCER,
     U63,
 )
 from relay.codec import Shape, Unknown
@@ -65,19 +64,21 @@ class Op(IntEnum):
 class _Hello(NamedTuple):
     name: str
     secret: bytes
-    producer: bytes
     display: str
     agent: str
 
 
 class Hello(_Hello):
-    """Client: who I am. The first envelope, once. ``secret`` proves the same instance."""
+    """Client: who I am. The first envelope, once.
+
+    ``secret`` proves the same instance, and makes its message ids (``chat.ids``).
+    """
 
     __slots__ = ()
 
-    def __new__(cls, name: str, secret: bytes, producer: bytes, display: str, agent: str) -> Self:
+    def __new__(cls, name: str, secret: bytes, display: str, agent: str) -> Self:
         """Make one; the secret shows itself in no repr."""
-        return super().__new__(cls, name, Secret(secret), producer, display, agent)
+        return super().__new__(cls, name, Secret(secret), display, agent)
 
 
 class Join(NamedTuple):
@@ -98,7 +99,7 @@ class Leave(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Client: append to a log. The id is (producer of HELLO, counter).
+    """Client: append to a log. The id is (producer, counter), see ``chat.ids``.
 
     Invariant "Once, in order".
     """
@@ -282,7 +283,7 @@ def _page(request: int, log: str, next_seq: int, end: bool, rows: list[list[obje
 
 
 CLIENT_SHAPES: Final[dict[int, Shape]] = {
-    Op.HELLO: Shape(Hello, (NAME, INSTANCE_SECRET, PRODUCER, DISPLAY, _agent)),
+    Op.HELLO: Shape(Hello, (NAME, INSTANCE_SECRET, DISPLAY, _agent)),
     Op.JOIN: Shape(Join, (_request, LOG, codec.nil_or(EPOCH), U63, _u32)),
     Op.LEAVE: Shape(Leave, (_request, LOG)),
     Op.SEND: Shape(Send, (LOG, POSITIVE, KIND, CONTENT_TYPE, BODY)),

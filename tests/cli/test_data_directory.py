@@ -104,7 +104,7 @@ def test_a_key_that_vanishes_while_the_server_runs_is_not_replaced(tmp_path: Pat
         assert agent is not None
         os.kill(agent, signal.SIGKILL)
         wait_until(
-            lambda: any("boot_failed" in line and "is gone" in line for line in relay.log),
+            lambda: any("boot_failed" in line and "has been removed" in line for line in relay.log),
             "the new agent says what is wrong",
         )
         assert not key.exists()
@@ -113,9 +113,6 @@ def test_a_key_that_vanishes_while_the_server_runs_is_not_replaced(tmp_path: Pat
 @pytest.mark.parametrize("value", ["", " "])
 def test_an_empty_path(tmp_path: Path, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    code, line = refused(env={"RELAY_STORE__DATA": value})
-    assert code == 2
-    assert f'RELAY_STORE__DATA: store.data: expected a path, not "{value}"' in line
     code, line = refused("--data", value)
     assert code == 2
     file = tmp_path / "relay.toml"

@@ -24,7 +24,7 @@ from relay.terminal.prompt import PromptScreen
 
 async def main(address, room):
     screen = PromptScreen(room)
-    async with Client(address, name="anna", identity=Identity(b"s" * 16, b"p" * 8)) as client:
+    async with Client(address, name="anna", identity=Identity(b"s" * 16)) as client:
         with screen.shown():
             await Chat(client, room, screen).run(screen.typed(), 0)
 
@@ -40,7 +40,7 @@ async def test_the_server_ends_the_chat(relay: Relay, room: str) -> None:
         anna.shows(f"{room}>")
         anna.press("half a line")
         anna.shows("half a line")
-        async with Client(relay.address, name="anna", identity=Identity(b"s" * 16, b"p" * 8)):
+        async with Client(relay.address, name="anna", identity=Identity(b"s" * 16)):
             assert anna.ends() == 1
     assert "relay: REPLACED: " in anna.text
     assert "Traceback" not in anna.text

@@ -148,9 +148,11 @@ class Link:
         return found  # type: ignore[return-value]
 
     def taken(self) -> list[Event]:
-        """Take every event."""
+        """Take every event, as a client does: it writes only when ``flush_due`` tells it to."""
         events = []
         while (event := self.state.chat.take()) is not None:
+            if self.state.chat.flush_due:
+                self.run()
             events.append(event)
         return events
 

@@ -310,6 +310,7 @@ def test_reading_stops_and_goes_on() -> None:
         event = link.state.chat.take()
         assert isinstance(event, Message)
         taken.append(event.seq)
+    assert link.state.chat.flush_due, "the pump is to read again"
     assert len(taken) >= event_queue.EVENTS_MAX // 2
     link.say(entry(end))
     assert taken + seqs(link.taken()) == list(range(11, end + 1))
@@ -329,9 +330,9 @@ def test_an_answer_is_never_stuck_behind_entries() -> None:
     assert link.results() == {"send": Stored(EPOCH, end + 100)}
     assert link.all_heard(wire.Join) == []
     taken = seqs(link.taken())
-    link.run()
     join = rejoin(link)
     assert join.seq == taken[-1] == end - 1
+    assert not link.state.chat.flush_due
     link.say(*[entry(end + n) for n in range(100)])
     assert taken + seqs(link.taken()) == list(range(11, end + 100))
 
@@ -345,7 +346,6 @@ def test_a_full_queue_over_a_reconnect() -> None:
     assert link.condition() is State.ONLINE
     assert link.all_heard(wire.Join) == []
     events = link.taken()
-    link.run()
     assert rejoin(link).seq == end - 1
     assert seqs(events) == list(range(11, end))
     assert [e.state for e in events if isinstance(e, StateChanged)] == [
@@ -377,5 +377,58 @@ def test_no_second_join_while_one_is_unanswered() -> None:
     link.state.chat.who("room", "who")
     link.run()
     link.taken()  # there is room again: the log is to be followed
-    link.run()
     assert [type(envelope) for envelope in link.said].count(wire.Join) == 1
+
+
+def test_leaving_makes_space_too() -> None:
+    """The room that filled the queue is left: the others are followed again at once."""
+    link = joined()
+    link.state.chat.join("other", None, 0, "other")
+    link.run()
+    link.say(wire.Joined(link.heard(wire.Join).request, "other", EPOCH, 5, EPOCH, 5))
+    link.taken()
+    fill(link, 11)
+    link.state.chat.send("room", "", b"x", "send")
+    link.run()
+    for leave in link.all_heard(wire.Leave):
+        link.say(wire.Left(leave.request, leave.log))
+    link.state.chat.leave("room", "leave")
+    link.run()
+    join = link.heard(wire.Join)
+    assert (join.log, join.seq) == ("other", 5)
+
+
+def test_an_answer_is_read_when_no_room_is_joined() -> None:
+    """The queue is full, and the only room is being joined again: nothing to leave, but to read."""
+    link = joined()
+    end = fill(link, 11)
+    link.say(entry(end + 1))  # one is missing
+    assert not link.state.reading_paused
+    rejoin_request = link.heard(wire.Join).request
+    link.state.chat.send("room", "", b"x", "send")
+    link.run()
+    assert not link.state.reading_paused
+    link.say(wire.Ack("room", 1, EPOCH, end))
+    assert link.results() == {"send": Stored(EPOCH, end)}
+    link.say(wire.Joined(rejoin_request, "room", EPOCH, end - 1, EPOCH, end + 1))
+    taken = seqs(link.taken())
+    assert taken == list(range(11, end))
+    assert rejoin(link).seq == end - 1
+
+
+def test_a_room_joined_while_suspended_is_left_again() -> None:
+    """Its answer came with the JOINED: nothing is awaited, and its entries must not pile up."""
+    link = joined()
+    fill(link, 11)
+    link.state.chat.send("room", "", b"x", "send")
+    link.run()
+    link.say(wire.Left(link.heard(wire.Leave).request, "room"), wire.Ack("room", 1, EPOCH, 20_000))
+    link.state.chat.who("room", "who")
+    link.run()
+    join, who = link.heard(wire.Join), link.heard(wire.Who)
+    link.say(
+        wire.Joined(join.request, "room", EPOCH, join.seq, EPOCH, join.seq),
+        wire.Members(who.request, "room", 1, 1, 1, []),
+    )
+    assert link.heard(wire.Leave).log == "room"
+    assert not link.state.reading_paused

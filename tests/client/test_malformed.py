@@ -59,6 +59,7 @@ def malformed() -> Iterator[tuple[str, bytes]]:
     yield "no array", msgpack.packb(7)
     yield "nothing", b""
     yield "never msgpack", b"\xc1"
+    yield "an operation over 2^32-1", msgpack.packb([2**32])
 
 
 CASES = dict(malformed())

@@ -94,7 +94,7 @@ def test_login() -> None:
     link.dial()
     hello = link.heard(Hello)
     assert hello[0] == "Alice"
-    assert hello[3:] == ("Al", "test")
+    assert hello[2:] == ("Al", "test")
     assert link.condition() is State.CONNECTING
     link.say(Welcome("alice", 0, 32_768, 1024, "peer"))
     assert link.state.name == "alice"

@@ -150,7 +150,7 @@ async def _names(visitor: Visitor) -> None:
 async def _ghosts(visitor: Visitor) -> None:
     """Logins of eight instances, each of which replaces itself again and again."""
     number = visitor.chance.randrange(8)
-    hello = Hello(f"ghost-{number}", bytes(16), bytes((number,)) * 8, "", "hostile")
+    hello = Hello(f"ghost-{number}", bytes(16), "", "hostile")
     await visitor.log_in(pack(hello))
     await visitor.ended(2.0)
 

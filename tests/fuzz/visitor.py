@@ -75,7 +75,7 @@ class Visitor:
     def hello(self) -> bytes:
         """Return a HELLO of a new instance with a new name."""
         name = f"x{self.chance.getrandbits(80):x}"
-        return pack(Hello(name, secrets.token_bytes(16), secrets.token_bytes(8), "", "hostile"))
+        return pack(Hello(name, secrets.token_bytes(16), "", "hostile"))
 
     async def log_in(self, hello: bytes = b"") -> None:
         """Say HELLO, and wait for the answer; from then on drop what the server says."""

@@ -33,6 +33,7 @@ from tests.support.logs import (
     messages,
     open_partition,
     stored,
+    unnoticed,
 )
 
 
@@ -270,6 +271,7 @@ def altered(
     for statement, bindings in statements:
         connection.execute(statement, bindings)
     connection.close()
+    unnoticed(partition)
     return open_partition(partition.path.parent)
 
 
@@ -336,6 +338,7 @@ def test_damaged_pages_concern_only_who_asks_for_them(partition: SqlitePartition
         for page in range(pages // 2, pages // 2 + 4):
             file.seek(page * 4096)
             file.write(b"\xff" * 4096)
+    unnoticed(partition)
     partition = open_partition(partition.path.parent)
     batch = [*messages(1, 2000), message(2001)]
     outcomes = partition.append(batch, NOW_MS)
@@ -355,6 +358,7 @@ def test_a_log_whose_end_is_damaged_is_refused_and_others_go_on(
     page = content.index(b"the very last") // 4096 * 4096
     content[page : page + 4096] = b"\xff" * 4096
     partition.path.write_bytes(content)
+    unnoticed(partition)
     partition = open_partition(partition.path.parent)
     batch = [message(502), message(501, log="other"), message(1, producer=BOB), message(1)]
     for seq in (501, 501):

@@ -45,7 +45,6 @@ class RawClient:
         host: str,
         port: int,
         name: str,
-        producer: bytes | None = None,
         secret: bytes | None = None,
     ) -> None:
         """Connect, shake hands, log in.
@@ -54,8 +53,7 @@ class RawClient:
             host: of the server.
             port: of the server.
             name: to log in with.
-            producer: of an instance that comes back; None: a new one.
-            secret: likewise.
+            secret: of an instance that comes back; None: a new one.
         """
         self.name = name
         self.socket = socket.create_connection((host, port), timeout=DEADLINE_S)
@@ -66,7 +64,7 @@ class RawClient:
         try:
             self._handshake()
             secret = secret or secrets.token_bytes(16)
-            self.say(Hello(name, secret, producer or secrets.token_bytes(8), "", "raw"))
+            self.say(Hello(name, secret, "", "raw"))
             self.wait(lambda e: isinstance(e, Welcome))
         except BaseException:
             self.socket.close()

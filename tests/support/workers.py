@@ -19,6 +19,7 @@ import pytest
 
 from relay.bus.link import Link
 from relay.bus.messages import Batch, Event
+from relay.chat.ids import producer_of
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.context import WorkerContext
 from relay.server.scoreboard import Scoreboard
@@ -272,7 +273,6 @@ class TestClient(asyncio.Protocol):
         self.lost = False
         self.opened = False
         self.secret = b""
-        self.producer = b""
         self.name = ""
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
@@ -304,14 +304,17 @@ class TestClient(asyncio.Protocol):
         if pending:
             self.transport.write(pending)
 
+    @property
+    def producer(self) -> bytes:
+        """What its message ids begin with."""
+        return producer_of(self.name, self.secret)
+
     # --- what a test does with it -------------------------------------------------------------
     @classmethod
-    async def login(
-        cls, worker: Worker, name: str, *, secret: bytes = b"", producer: bytes = b""
-    ) -> Self:
+    async def login(cls, worker: Worker, name: str, *, secret: bytes = b"") -> Self:
         """Connect and log in."""
         client = await cls.connect(worker)
-        client.hello(name, secret=secret, producer=producer)
+        client.hello(name, secret=secret)
         await client.expect(Welcome)
         return client
 
@@ -324,11 +327,10 @@ class TestClient(asyncio.Protocol):
         await client.until(lambda: client.opened, "the handshake")
         return client
 
-    def hello(self, name: str, *, secret: bytes = b"", producer: bytes = b"") -> None:
+    def hello(self, name: str, *, secret: bytes = b"") -> None:
         self.name = name
         self.secret = secret or secrets.token_bytes(16)
-        self.producer = producer or secrets.token_bytes(8)
-        self.send_envelopes(Hello(name, self.secret, self.producer, "", "client"))
+        self.send_envelopes(Hello(name, self.secret, "", "client"))
 
     def send_envelopes(self, *envelopes: ClientEnvelope) -> None:
         """Send envelopes as one record."""

@@ -92,14 +92,14 @@ def test_a_bad_envelope_ends_the_connection_and_a_repeat_settles_the_rest(
     port: int, room: str
 ) -> None:
     """Whatever became of the SEND before it: sent again it is stored once."""
-    secret, producer = secrets.token_bytes(16), secrets.token_bytes(8)
+    secret = secrets.token_bytes(16)
     send = wire.Send(room, 1, 0, "text/plain", b"once")
     name = f"raw-{secrets.token_hex(4)}"
-    raw = RawClient("127.0.0.1", port, name, producer, secret)
+    raw = RawClient("127.0.0.1", port, name, secret)
     raw.send_content(wire.pack(send) + msgpack.packb([Op.WHO, 0, room]))
     ends_with(raw, CloseCode.PROTOCOL)
     raw.close()
-    again = RawClient("127.0.0.1", port, name, producer, secret)
+    again = RawClient("127.0.0.1", port, name, secret)
     again.say(send)
     assert next_of(again, wire.Ack).seq == 1
     again.say(wire.Join(1, room, None, 0, 10))

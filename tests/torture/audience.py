@@ -81,7 +81,7 @@ class Member:
         self.guest = guest
         self._port = orders.port
         self._chunks = chunks
-        self._secret, self._producer = secrets.token_bytes(16), secrets.token_bytes(8)
+        self._secret = secrets.token_bytes(16)
         self._client: RawClient | None = None
         self.history = array(NUMBERS)
         self.cursors: dict[str, Cursor] = {}
@@ -95,7 +95,7 @@ class Member:
     def connect(self) -> int:
         """Connect, and join or resume; return the socket's descriptor."""
         guest = self.guest
-        client = RawClient("127.0.0.1", self._port, guest.name, self._producer, self._secret)
+        client = RawClient("127.0.0.1", self._port, guest.name, self._secret)
         joins: list[Join] = []
         resumed: list[Record] = []
         for request, room in enumerate(guest.rooms, 1):

@@ -60,8 +60,7 @@ def identity_of(name: str, seed: int, counters: dict[str, int] | None = None) ->
     secret = blake2b(
         f"secret {seed} {name}".encode(), digest_size=limits.INSTANCE_SECRET_BYTES
     ).digest()
-    producer = blake2b(f"id {seed} {name}".encode(), digest_size=limits.PRODUCER_BYTES).digest()
-    return Identity(secret, producer, counters or {})
+    return Identity(secret, counters or {})
 
 
 def body_of(name: str, log: str, number: int, seed: int) -> bytes:

@@ -16,6 +16,7 @@ from typing import Any
 import msgpack
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
+from relay.chat.ids import producer_of
 from relay.wire import envelopes as wire
 from relay.wire.cipher import RecordLimits, RecordType, SendCipher
 from relay.wire.connection import Connection
@@ -190,13 +191,14 @@ def direction(name: str, secret: bytes, generations: list[list[Content]]) -> Vec
 
 
 # --- envelopes ------------------------------------------------------------------------------------
-EPOCH, PRODUCER = bytes.fromhex("0011223344556677"), bytes.fromhex("8899aabbccddeeff")
+EPOCH = bytes.fromhex("0011223344556677")
+PRODUCER = producer_of("ann", bytes(range(16)))
 ENTRY = wire.EntryMessage(
     "lobby", EPOCH, 7, 6, 1_767_225_600_000, "ann", b"", PRODUCER, 3, 0, "text/plain",
     "grüß dich".encode(),
 )  # fmt: skip
 TO_SERVER: list[wire.ClientEnvelope] = [
-    wire.Hello("ann", bytes(range(16)), PRODUCER, "Ann", "example/1"),
+    wire.Hello("ann", bytes(range(16)), "Ann", "example/1"),
     wire.Join(1, "lobby", None, 0, 50),
     wire.Join(2, "lobby", EPOCH, 7, 0),
     wire.Leave(3, "lobby"),
@@ -219,7 +221,7 @@ TO_CLIENT: list[wire.ServerEnvelope] = [
     wire.Page(6, "lobby", 0, True, []),
     wire.Live("lobby", EPOCH, 7),
     wire.Behind("lobby", EPOCH, 7),
-    wire.Gap("lobby", EPOCH, 7, PRODUCER, 9, 1),
+    wire.Gap("lobby", EPOCH, 7, PRODUCER[:8], 9, 1),
 ]
 
 
@@ -272,6 +274,18 @@ def generate(stored: Stored) -> dict[str, Vector]:
             "directions": [
                 direction("client to server", client, generations),
                 direction("server to client", server, generations),
+            ],
+        },
+        "producers": {
+            "about": ABOUT,
+            "producers": [
+                {"name": name, "secret": secret.hex(), "producer": producer_of(name, secret).hex()}
+                for name, secret in (
+                    ("ann", bytes(range(16))),
+                    ("ann", bytes(16)),
+                    ("a" * 32, bytes(range(16))),
+                    ("guest-17", b"\xff" * 16),
+                )
             ],
         },
         "envelopes": {

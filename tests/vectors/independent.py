@@ -324,6 +324,15 @@ def head(length: int, widths: dict[int, int]) -> bytes:
     return bytes((widths[width],)) + length.to_bytes(width, "big")
 
 
+def check_producers(vector: Vector) -> None:
+    """Section 6.3."""
+    for one in vector["producers"]:
+        name = one["name"].encode("ascii")
+        content = b"relay/1 producer" + bytes(32) + bytes((len(name),)) + name
+        computed = sha256(content + bytes.fromhex(one["secret"]))[:16]
+        same(f"the producer of {one['name']}", one["producer"], computed)
+
+
 def check_all() -> int:
     """Check every file; return the number of handshakes. Raises Disagreement."""
     handshakes = load("handshake")["handshakes"]
@@ -331,6 +340,7 @@ def check_all() -> int:
         check_handshake(handshake, load("server_key"))
     for name in ("records", "key_update"):
         check_records(load(name))
+    check_producers(load("producers"))
     check_envelopes(load("envelopes"))
     return len(handshakes)
 

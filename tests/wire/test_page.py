@@ -119,6 +119,16 @@ def test_shape_of_the_handshakes() -> None:
         assert {"x25519_shared", "mlkem_shared", "login_binding", "HS"} <= set(one["schedule"])
 
 
+def test_shape_of_the_producers() -> None:
+    vector = load("producers")
+    assert set(vector) == {"about", "producers"}
+    for one in vector["producers"]:
+        assert set(one) == {"name", "secret", "producer"}
+        assert is_hex(one["secret"])
+        assert is_hex(one["producer"])
+        assert len(bytes.fromhex(one["producer"])) == 16
+
+
 @pytest.mark.parametrize("name", ["records", "key_update"])
 def test_shape_of_the_records(name: str) -> None:
     vector = load(name)

@@ -12,9 +12,10 @@ import pytest
 
 from relay.client.aio import Client
 from relay.client.errors import ClientClosed, UnknownServerKey
-from relay.client.events import Message, State
+from relay.client.events import Message, State, StateChanged
 from relay.client.known_servers import KnownServers
 from relay.client.trust import KeyPolicy
+from tests.client.faces.adapters import WAIT_S
 from tests.support.cluster import Relay, until
 
 
@@ -114,6 +115,21 @@ async def test_a_cancelled_connect_leaves_nothing(relay: Relay, tmp_path: Path) 
             await client.connect()
     await client.close()
     assert [task for task in asyncio.all_tasks() if task.get_name() == "relay client"] == []
+
+
+async def test_leaving_without_a_connection_needs_no_server(tmp_path: Path) -> None:
+    """The answer is known at once: no event on a socket hands it out."""
+    with Relay(tmp_path / "data") as relay:
+        client = Client(relay.address)
+        await client.connect()
+        await client.join("offline")
+        await asyncio.to_thread(relay.stop)
+        async for event in client:
+            if isinstance(event, StateChanged) and event.state is State.WAITING:
+                break
+        async with asyncio.timeout(WAIT_S):
+            await client.leave("offline")
+        await client.close()
 
 
 async def _drain(client: Client) -> None:

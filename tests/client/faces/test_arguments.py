@@ -170,15 +170,15 @@ def test_address(kind: type[Client] | type[BlockingClient]) -> None:
 @pytest.mark.parametrize(
     ("fields", "error"),
     [
-        (("s" * 16, b"p" * 8, {}), TypeError),
-        ((b"s" * 16, "p" * 8, {}), TypeError),
-        ((b"s" * 15, b"p" * 8, {}), ValueError),
-        ((b"s" * 16, b"p" * 8, {"log": 0}), ValueError),
-        ((b"s" * 16, b"p" * 8, {"log": "1"}), TypeError),
-        ((b"s" * 16, b"p" * 8, {7: 1}), TypeError),
-        ((b"s" * 16, b"p" * 8, [("log", 1)]), TypeError),
+        (("s" * 16, {}), TypeError),
+        ((b"s" * 16, b"p" * 8), TypeError),
+        ((b"s" * 15, {}), ValueError),
+        ((b"s" * 16, {"log": 0}), ValueError),
+        ((b"s" * 16, {"log": "1"}), TypeError),
+        ((b"s" * 16, {7: 1}), TypeError),
+        ((b"s" * 16, [("log", 1)]), TypeError),
     ],
 )
-def test_identity(fields: tuple[Any, Any, Any], error: type[Exception]) -> None:
+def test_identity(fields: tuple[Any, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         Identity(*fields)

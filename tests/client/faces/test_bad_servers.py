@@ -115,10 +115,10 @@ def _two_writes(one: Face, closed: threading.Event) -> None:
         async def write() -> None:
             asked = asyncio.ensure_future(client.join("room"))
             await asyncio.sleep(0)
-            client._pump.flush()
+            client._pump._flush()
             assert closed.wait(20)  # blocks the loop, as a busy program does
             await client.post("room", "x")
-            client._pump.flush()
+            client._pump._flush()
             await asked
 
         one._run(write())  # type: ignore[attr-defined]

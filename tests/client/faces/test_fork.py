@@ -117,7 +117,7 @@ async def main():
         asyncio.run(calls())
 
     def one_turn():  # the child goes on in the parent's loop, as a careless program does
-        client._pump.flush()
+        client._pump._flush()
         client._pump.settle()
         loop._run_once() if hasattr(loop, "_run_once") else None
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from relay.chat.entries import Cursor
+from relay.client import answer_watch, event_queue
 from relay.client.errors import (
     AlreadyJoined,
     ClientClosed,
@@ -17,16 +18,16 @@ from relay.client.errors import (
     UnknownOutcome,
 )
 from relay.client.events import Event, Live, Message, RosterChanged, State, StateChanged, Stored
-from tests.client.faces.adapters import Face
+from tests.client.faces.adapters import WAIT_S, Face
 
 Connect = Callable[..., Face]
 
 
-def messages(face: Face, count: int) -> list[Message]:
-    """Take events until so many messages came."""
+def messages(face: Face, count: int, wait_s: float = WAIT_S) -> list[Message]:
+    """Take events until so many messages came; each within ``wait_s``."""
     found: list[Message] = []
     while len(found) < count:
-        event = face.next()
+        event = face.next(wait_s)
         assert event is not None, f"only {len(found)} of {count} messages"
         if isinstance(event, Message):
             found.append(event)
@@ -147,13 +148,13 @@ def test_a_saved_identity_sends_exactly_once(connect: Connect, room: str) -> Non
     stored = first.send(room, "one")
     second = first.send(room, "two")
     first.close()
-    again = connect("saved-a", identity=type(saved)(saved.secret, saved.producer, {room: 1}))
+    again = connect("saved-a", identity=type(saved)(saved.secret, {room: 1}))
     assert again.send(room, "one") == stored
     assert again.send(room, "two") == second
     assert again.send(room, "three").seq == second.seq + 1
     assert again.client.identity.counters == {room: 4}
     again.close()
-    wrong = connect("saved-a", identity=type(saved)(saved.secret, saved.producer, {room: 1}))
+    wrong = connect("saved-a", identity=type(saved)(saved.secret, {room: 1}))
     with pytest.raises(IdConflict) as caught:
         wrong.send(room, "another text")
     assert caught.value.seq == stored.seq
@@ -164,7 +165,7 @@ def test_an_id_that_the_server_does_not_know_is_an_unknown_outcome(
 ) -> None:
     """A saved counter of a log that was lost: the program decides, and numbering begins anew."""
     saved = connect("unknown-a").client.identity
-    late = connect("unknown-b", identity=type(saved)(saved.secret, bytes(range(8)), {room: 7}))
+    late = connect("unknown-b", identity=type(saved)(saved.secret, {room: 7}))
     with pytest.raises(UnknownOutcome):
         late.send(room, "sent before?")
     assert late.send(room, "certainly new").seq == 1
@@ -198,6 +199,28 @@ def test_a_slow_application_loses_nothing(connect: Connect, room: str) -> None:
     alice.flush()
     taken = messages(reader, 10_000)
     assert [int(m.text.split()[0]) for m in taken] == list(range(10_000))
+
+
+def test_a_reader_that_left_its_rooms_returns_by_itself(
+    connect: Connect, room: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sent with a full queue, so it left the room; nothing comes any more that would wake it.
+
+    Taking events must. Not a timer that happens to be due: those shorter than the wait are put out
+    of reach (the next one is the handshake's, after 15 s).
+    """
+    monkeypatch.setattr(event_queue, "EVENTS_MAX", 100)
+    monkeypatch.setattr(answer_watch, "ANSWER_S", 600.0)
+    alice, reader = connect("returns-a"), connect("returns-b")
+    reader.join(room)
+    for n in range(1000):
+        alice.post(room, str(n))
+    alice.flush()
+    while not reader.client.statistics["suspensions"]:
+        reader.send(f"{room[:20]}-own", "x")
+    reader.send(f"{room[:20]}-own", "x")  # behind LEFT: nothing of the room is on its way now
+    taken = messages(reader, 1000, 10.0)
+    assert [int(m.text) for m in taken] == list(range(1000))
 
 
 def test_close_waits_for_what_is_unacknowledged(connect: Connect, room: str) -> None:

@@ -4,7 +4,6 @@ bus cannot deadlock"): in order, once, acknowledged, bounded.
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
 import pytest
@@ -137,13 +136,10 @@ async def test_the_window_of_one_connection(cluster: Cluster) -> None:
 
 async def test_repeats_and_skips_over_workers(cluster: Cluster) -> None:
     """The id decides, whichever worker a send comes through."""
-    producer = secrets.token_bytes(8)
-    first = await TestClient.login(cluster.home(LOG), "alice", producer=producer)
+    first = await TestClient.login(cluster.home(LOG), "alice")
     first.send(LOG, 1, 3)
     ack = await first.acked(LOG, 3)
-    second = await TestClient.login(
-        cluster.other(LOG), "alice", producer=producer, secret=first.secret
-    )
+    second = await TestClient.login(cluster.other(LOG), "alice", secret=first.secret)
     second.send(LOG, 1, 4)
     assert (await second.acked(LOG, 3))[2:] == ack[2:]
     assert (await second.acked(LOG, 4)).seq == 4
@@ -254,7 +250,8 @@ async def test_ends_in_the_middle_leave_no_traceback(
         client.hello("not a name")
         client.transport.write(client.close_record())
         await client.ended()
-    assert [record.message for record in caplog.records] == []
+    # A busy machine may make a turn long; that is not what the clients wrote.
+    assert {record.message for record in caplog.records} <= {"long_turn"}
 
 
 async def test_an_operation_after_an_error_has_no_effect(single: Cluster) -> None:

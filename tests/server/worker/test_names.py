@@ -192,7 +192,7 @@ async def test_hello_refused(single: Cluster) -> None:
             expected = CloseCode.NAME_REFUSED
         await _ended_with(client, expected)
     client = await TestClient.login(worker, "alice")
-    client.send_envelopes(Hello("alice", client.secret, client.producer, "", "client"))
+    client.send_envelopes(Hello("alice", client.secret, "", "client"))
     await _ended_with(client, CloseCode.PROTOCOL)
     await until(lambda: not worker.parts.connections.sessions, "all sessions gone")
     assert worker.parts.services.counts.logged_in == 0

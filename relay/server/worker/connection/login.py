@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from relay import limits
 from relay.chat import names
+from relay.chat.ids import producer_of
 from relay.server.worker.connection.stages import Stage
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Welcome, pack
@@ -27,7 +28,7 @@ async def hello(session: Session, hello: Hello) -> None:
         return
 
     session.enter(Stage.LOGIN)
-    session.producer = hello.producer
+    session.producer = producer_of(name, hello.secret)
     session.subscriptions.display = hello.display
     claim = services.claims.claim(name, hello.secret, session.since_us, session.replaced)
     session.claim = claim  # released with the session, however it ends

@@ -49,16 +49,16 @@ class Schedule:
     def __init__(self, clock: Callable[[], float], wakeup: Wakeup) -> None:
         self._clock = clock
         self._wakeup = wakeup
-        self._until = 0.0
-        """End of the slice that is being used; 0: none is."""
+        self.until = 0.0
+        """End of the slice that is being used; 0: none is. The turn sets it to 0."""
         self.waiting: deque[Scheduled] = deque()
 
     def has_time(self, now: float) -> bool:
         """Tell whether what has just been received may be handled at once."""
-        if self._until == 0.0:
-            self._until = now + SLICE_S
+        if self.until == 0.0:
+            self.until = now + SLICE_S
             return True
-        return now < self._until
+        return now < self.until
 
     def add(self, session: Scheduled) -> None:
         """Queue a session that has had its share."""
@@ -66,11 +66,10 @@ class Schedule:
         self._wakeup.request()
 
     def run(self, now: float) -> None:
-        """Give sessions their turns, for one slice; then a new slice begins for what arrives."""
+        """Give sessions their turns, for one slice."""
         until = now + SLICE_S
         for _ in range(len(self.waiting)):
             self.waiting.popleft().take_turn(now)
             now = self._clock()
             if now >= until:
                 break
-        self._until = 0.0

@@ -31,6 +31,7 @@ from relay.wire.envelopes import Ack, ClientEnvelope, Error, Refused, pack, unpa
 from relay.wire.events import (
     ApplicationData,
     ConnectionClosed,
+    Event,
     HandshakeCompleted,
     SecretWrapped,
 )
@@ -54,7 +55,7 @@ class Session:
 
     __slots__ = (
         "_connection", "_deadline", "_holds", "_legal", "_on_lost", "_operations", "_pending",
-        "_requests", "_running", "_stream", "_unwrapping", "claim", "name", "outbox",
+        "_requests", "_running", "_stream", "_unwrapping", "claim", "ended", "name", "outbox",
         "producer", "services", "since_us", "stage", "subscriptions", "unacknowledged",
         "unacknowledged_bytes",
     )  # fmt: skip
@@ -91,6 +92,8 @@ class Session:
         self.outbox = services.flusher.outbox(self._connection, stream)
         self.subscriptions = Subscriptions(services.following, self.outbox, self.close)
         self.stage = Stage.HANDSHAKE
+        self.ended = False
+        """True once the connection is closing: no operation has an effect any more."""
         self._legal: Mapping[type, Operation] = {}
         """Of ``operations``, those of this stage."""
         self._deadline: float | None = None
@@ -116,15 +119,11 @@ class Session:
         """The peer's address."""
         return self._stream.peer
 
-    @property
-    def ended(self) -> bool:
-        """True once the connection is closing: no operation has an effect any more."""
-        return self.stage in ENDED
-
     def enter(self, stage: Stage) -> None:
         """Go to the next stage."""
         assert stage in NEXT[self.stage], f"{self.stage} is not followed by {stage}"
         self.stage = stage
+        self.ended = stage in ENDED
         self._legal = self._operations.get(stage, {})
 
     # --- stream.Receiver ----------------------------------------------------------------------
@@ -138,6 +137,8 @@ class Session:
         if self._holds & Hold.TURN:
             return  # it is queued already
         now = self.services.clock()
+        if self.ended:
+            self._settle(now)  # it may have sent too much after the end
         if self.services.schedule.has_time(now):
             self._work(now)
         else:
@@ -147,8 +148,7 @@ class Session:
         """Take the peer's end of stream."""
         now = self.services.clock()
         self._connection.receive_eof(now)
-        self._handle_events(now)
-        self._write_pending()
+        self._settle(now)
 
     def writable(self) -> None:
         """Go on with what is owed; a reader that is behind gets its next page."""
@@ -168,12 +168,13 @@ class Session:
         self._on_lost(self)
 
     # --- events of the connection -------------------------------------------------------------
-    def _handle_events(self, now: float) -> None:
+    def _handle_events(self, events: list[Event], now: float) -> None:
         """Take what has happened. May raise RemoteProtocolError: an envelope is illegal."""
-        for event in self._connection.events():
+        for event in events:
             match event:
                 case ApplicationData(content=content):
                     if not self.ended:
+                        assert not self._pending, "one record at a time is looked into"
                         self._pending = unpack_client(content)
                         self._pending.reverse()
                 case SecretWrapped(ciphertext=ciphertext):
@@ -189,6 +190,11 @@ class Session:
                 case _:
                     pass
 
+    def _settle(self, now: float) -> None:
+        """Take what has happened to the connection without a frame, and write what it owes."""
+        self._handle_events(self._connection.events(), now)
+        self._write_pending()
+
     async def _unwrap(self, ciphertext: bytes) -> None:
         """Ask the key agent. Without it the handshake ends; the client comes again."""
         services = self.services
@@ -200,7 +206,9 @@ class Session:
         else:
             self._connection.provide_secret(secret, services.clock())
         self._unwrapping = None
-        self._work(services.clock())
+        now = services.clock()
+        self._settle(now)
+        self._work(now)
 
     def _write_pending(self) -> None:
         pending = self._connection.data_to_send()
@@ -218,18 +226,25 @@ class Session:
         self._running = True
         units = UNITS_PER_TURN
         connection = self._connection
+        control = False
         try:
-            self._handle_events(now)
             while not self._holds:
                 if self._pending:
                     envelope = self._pending.pop()
                     units -= UNITS.get(type(envelope), 1)
                     self._run(envelope)
                 elif connection.receive_next(now):
-                    self._handle_events(now)
+                    events = connection.events()
+                    if len(events) == 1 and type(events[0]) is ApplicationData:
+                        # Nearly every record: nothing has to be written for it.
+                        if not self.ended:
+                            self._pending = unpack_client(events[0].content)
+                            self._pending.reverse()
+                    else:
+                        control = True
+                        self._handle_events(events, now)
                     units -= RECORD_UNITS + len(self._pending) // ENVELOPES_PER_UNIT
                 else:
-                    self._handle_events(now)
                     break
                 if units <= 0:
                     self._wait_for_turn()
@@ -237,7 +252,8 @@ class Session:
             self._failed(error)
         finally:
             self._running = False
-        self._write_pending()
+        if control:
+            self._write_pending()
 
     def _run(self, envelope: ClientEnvelope) -> None:
         operation = self._legal.get(type(envelope))
@@ -252,7 +268,7 @@ class Session:
                 self._requests.cancel()
             else:
                 self._add_hold(Hold.REQUEST)
-        if self.outbox.answers_full:
+        if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
             self._wait_for_reader()
 
     def _request_ended(self) -> None:
@@ -353,7 +369,7 @@ class Session:
         if self.ended:
             return
         self.outbox.answer(envelope)
-        if self.outbox.answers_full:
+        if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
             self._wait_for_reader()
         if self._holds & Hold.WINDOW and self._window_half_empty():
             self._drop_hold(Hold.WINDOW)
@@ -423,8 +439,7 @@ class Session:
         deadline = self._connection.next_deadline()
         if deadline is not None and now >= deadline:
             self._connection.handle_deadline(now)
-            self._handle_events(now)
-            self._write_pending()
+            self._settle(now)
 
     def abort(self) -> None:
         """Drop the connection at once."""

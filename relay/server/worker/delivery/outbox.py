@@ -72,16 +72,15 @@ class Outbox:
         """Queue an answer to this connection; it leaves at the end of this turn."""
         if self._closed:
             return
-        self.put(envelope)
+        size = len(envelope)
+        self.items.append(envelope)
+        self.size += size
+        self.answers += size
         if not self._queued:
             self._queued = True
             self._answering.append(self)
-            self._wakeup.request()
-
-    @property
-    def answers_full(self) -> bool:
-        """True when the peer has so many answers to read that it must not ask for more."""
-        return self.answers > limits.ANSWERS_BYTES_MAX
+            if not self._wakeup.scheduled:
+                self._wakeup.request()
 
     def flush_answers(self, now: float) -> None:
         """As ``flush``, taken from the queue of those that have answers."""
@@ -90,8 +89,8 @@ class Outbox:
 
     def flush(self, now: float) -> None:
         """Seal and write what the stream takes. Called once per turn, at its end."""
-        items = self.items
-        if not items or self._stream.paused:
+        items, stream = self.items, self._stream
+        if not items or stream.paused:
             return
         if self.size <= limits.RECORD_CONTENT_BYTES_MAX:
             # The usual case: all of it fits one record. The hot loop of a delivery: every call and
@@ -103,15 +102,15 @@ class Outbox:
                 content = item.content if type(item) is Batch else item  # type: ignore[assignment]
             items.clear()
             self.size = self.answers = 0
-            self._stream.write(self._connection.seal(content, now))
+            stream.write_now(self._connection.seal(content, now))
             return
         start = 0
-        while start < len(items) and not self._stream.paused:
+        while start < len(items) and not stream.paused:
             start, content = self._next_record(start)
-            self._stream.write(self._connection.seal(content, now))
+            stream.write_now(self._connection.seal(content, now))
         self._keep(items[start:])
         # Answers above their bound never fit one record: they always come by here.
-        if self.on_answers_read is not None and not self.answers_full:
+        if self.on_answers_read is not None and self.answers <= limits.ANSWERS_BYTES_MAX:
             called, self.on_answers_read = self.on_answers_read, None
             called()
 

@@ -84,8 +84,8 @@ class Home:
         self._submissions = [Submissions() for _ in range(PARTITIONS)]
         self._waiting: dict[int, None] = {}
         """Partitions that have submissions; the first is the next to commit."""
-        self._held: set[int] = set()
-        """Of those, the ones whose commit waits for a checkpoint."""
+        self.held: set[int] = set()
+        """Of those, the ones whose commit waits for a checkpoint: look again soon."""
         self.more = False
         """True when ``commit`` has left something for the next turn."""
         self._committing: set[int] = set()
@@ -148,7 +148,11 @@ class Home:
             text = "the log's home cannot keep up"
             port.send(Refused(tag, int(ErrorCode.BUSY), limits.RETRY_MS, text))
             return
-        submissions.put(Waiting(port, tag, submission))
+        if submissions.slow:
+            submissions.put(Waiting(port, tag, submission))
+        else:
+            submissions.bytes += len(submission.body)
+            submissions.fast.append(Waiting(port, tag, submission))
         self._waiting[index] = None
 
     def subscribe(self, port: Port, message: Subscribe) -> None:
@@ -246,54 +250,54 @@ class Home:
         For a slice of time: ``more`` tells that the next turn has to go on.
         """
         self.more = False
+        over: list[Commit] = []
         if self._waiting:
             deadline = now + COMMITS_S
             for index in list(self._waiting):
-                self._begin(index)
-                if self._clock() >= deadline:
+                commit = self._begin(index)
+                if commit is not None:
+                    over.append(commit)
+                if len(self._waiting) > 1 and self._clock() >= deadline:
                     break
-        for commit in self._commits.finished():
+        if self._committing:
+            over += self._commits.finished()
+        for commit in over:
             self._finish(commit)
         if self._waiting:
             self.more = any(
-                index not in self._committing and index not in self._held for index in self._waiting
+                index not in self._committing and index not in self.held for index in self._waiting
             )
-
-    @property
-    def held(self) -> bool:
-        """True when submissions wait for a checkpoint: look again soon."""
-        return bool(self._held)
 
     @property
     def busy(self) -> bool:
         """True while anything that was submitted is not committed and answered."""
         return bool(self._waiting or self._committing)
 
-    def _begin(self, index: int) -> None:
+    def _begin(self, index: int) -> Commit | None:
         if index in self._committing:
-            return
+            return None
         if not self._owns(index):
             self._not_home(index)
-            return
+            return None
         try:
             partition = self.partition(index)
         except NotTheWriter:
             self._not_home(index)
-            return
+            return None
         except StoreError as error:
             self._failed(index, self._take_all(index), error)
-            return
+            return None
         if partition.held:
-            self._held.add(index)
-            return
-        self._held.discard(index)
+            self.held.add(index)
+            return None
+        self.held.discard(index)
         self._committing.add(index)
         submissions = self._submissions[index]
         group = submissions.take()
         del self._waiting[index]
-        if submissions:
+        if submissions.fast or submissions.slow:
             self._waiting[index] = None  # the last in turn now
-        self._commits.begin(index, partition, group, self._wall_clock_ns() // 1_000_000)
+        return self._commits.begin(index, partition, group, self._wall_clock_ns() // 1_000_000)
 
     def _finish(self, commit: Commit) -> None:
         index, group, outcomes, reads = commit
@@ -318,7 +322,7 @@ class Home:
 
     def _take_all(self, index: int) -> list[Waiting]:
         del self._waiting[index]
-        self._held.discard(index)
+        self.held.discard(index)
         return self._submissions[index].take_all()
 
     def _not_home(self, index: int) -> None:

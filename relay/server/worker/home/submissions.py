@@ -39,49 +39,52 @@ class Waiting(NamedTuple):
 class Submissions:
     """See the module's docstring. In each lane the order of a producer is kept."""
 
-    __slots__ = ("_fast", "_slow", "bytes")
+    __slots__ = ("bytes", "fast", "slow")
 
     def __init__(self) -> None:
-        self._fast: deque[Waiting] = deque()
-        self._slow: dict[Key, deque[Waiting]] = {}
+        self.fast: deque[Waiting] = deque()
+        self.slow: dict[Key, deque[Waiting]] = {}
         """By producer; the first in the dict is the next in turn."""
         self.bytes = 0
         """Of all bodies that wait."""
 
     def __len__(self) -> int:
-        return len(self._fast) + sum(map(len, self._slow.values()))
+        return len(self.fast) + sum(map(len, self.slow.values()))
 
     def __bool__(self) -> bool:
-        return bool(self._fast or self._slow)
+        return bool(self.fast or self.slow)
 
     def put(self, waiting: Waiting) -> None:
         """Queue a submission."""
         self.bytes += len(waiting.submission.body)
-        if self._slow:
-            lane = self._slow.get(_key(waiting))
+        if self.slow:
+            lane = self.slow.get(_key(waiting))
             if lane is not None:
                 lane.append(waiting)
                 return
-        self._fast.append(waiting)
+        self.fast.append(waiting)
 
     def take(self) -> list[Waiting]:
         """Remove the submissions of the next commit. Those of the slow lane are the last."""
-        fast = self._fast
+        fast = self.fast
         if len(fast) <= GROUP_MAX:
             group = list(fast)
             fast.clear()
         else:
             group = [fast.popleft() for _ in range(GROUP_MAX)]
-        if self._slow:
+        if self.slow:
             group += self._take_slow()
+        elif not fast:
+            self.bytes = 0
+            return group
         self.bytes -= sum([len(waiting.submission.body) for waiting in group])
         return group
 
     def take_all(self) -> list[Waiting]:
         """Remove everything."""
-        found = [*self._fast, *(waiting for lane in self._slow.values() for waiting in lane)]
-        self._fast.clear()
-        self._slow.clear()
+        found = [*self.fast, *(waiting for lane in self.slow.values() for waiting in lane)]
+        self.fast.clear()
+        self.slow.clear()
         self.bytes = 0
         return found
 
@@ -89,8 +92,8 @@ class Submissions:
         """Put back, before all others, what a commit did not get to."""
         self.bytes += sum([len(waiting.submission.body) for waiting in rest])
         for waiting in reversed(rest):
-            lane = self._slow.get(_key(waiting)) if self._slow else None
-            (self._fast if lane is None else lane).appendleft(waiting)
+            lane = self.slow.get(_key(waiting)) if self.slow else None
+            (self.fast if lane is None else lane).appendleft(waiting)
 
     def charge(self, group: list[Waiting], reads: list[int]) -> None:
         """Learn what each submission of a commit has cost; dear producers become slow ones.
@@ -99,7 +102,8 @@ class Submissions:
         again.
         """
         if not any(reads):
-            self._end_lanes()
+            if self.slow:
+                self._end_lanes()
             return
         spent: dict[Key, int] = {}
         for waiting, count in zip(group, reads, strict=False):
@@ -108,43 +112,43 @@ class Submissions:
                 spent[key] = spent.get(key, 0) + count
         dear = {key for key, count in spent.items() if count > READS_FREE}
         for key in dear:
-            self._slow.setdefault(key, deque())
-        if dear and self._fast:
+            self.slow.setdefault(key, deque())
+        if dear and self.fast:
             kept: deque[Waiting] = deque()
-            for waiting in self._fast:
+            for waiting in self.fast:
                 key = _key(waiting)
-                (self._slow[key] if key in dear else kept).append(waiting)
-            self._fast = kept
+                (self.slow[key] if key in dear else kept).append(waiting)
+            self.fast = kept
         for waiting in islice(group, len(reads), None):  # about to be given back: keep the lane
             spent.setdefault(_key(waiting), 0)
         self._end_lanes(keep=spent)
 
     def remove(self, unwanted: Callable[[Waiting], bool]) -> None:
         """Forget some."""
-        self._fast = deque(waiting for waiting in self._fast if not unwanted(waiting))
-        for key, lane in list(self._slow.items()):
-            self._slow[key] = deque(waiting for waiting in lane if not unwanted(waiting))
+        self.fast = deque(waiting for waiting in self.fast if not unwanted(waiting))
+        for key, lane in list(self.slow.items()):
+            self.slow[key] = deque(waiting for waiting in lane if not unwanted(waiting))
         self._end_lanes()
         self.bytes = sum(
             len(waiting.submission.body)
-            for lane in (self._fast, *self._slow.values())
+            for lane in (self.fast, *self.slow.values())
             for waiting in lane
         )
 
     def _take_slow(self) -> list[Waiting]:
         found: list[Waiting] = []
-        for key in list(islice(self._slow, SLOW_PER_GROUP)):
-            lane = self._slow.pop(key)
+        for key in list(islice(self.slow, SLOW_PER_GROUP)):
+            lane = self.slow.pop(key)
             if lane:
                 found.append(lane.popleft())
-            self._slow[key] = lane  # the last in turn now; ``charge`` ends it when it is empty
+            self.slow[key] = lane  # the last in turn now; ``charge`` ends it when it is empty
         return found
 
     def _end_lanes(self, keep: dict[Key, int] | None = None) -> None:
-        if self._slow:
-            for key, lane in list(self._slow.items()):
+        if self.slow:
+            for key, lane in list(self.slow.items()):
                 if not lane and (keep is None or key not in keep):
-                    del self._slow[key]
+                    del self.slow[key]
 
 
 def _key(waiting: Waiting) -> Key:

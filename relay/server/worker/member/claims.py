@@ -32,9 +32,6 @@ class NameClaim:
         self.reply: Reply[bool] = Reply()
         """Whether the name is granted."""
 
-    def __repr__(self) -> str:
-        return f"NameClaim({self.tag}, {self.name!r})"
-
 
 class Claims:
     """Claims by tag. A name has its home where its inbox would be."""
@@ -86,7 +83,7 @@ class Claims:
         if not message.granted:
             del self._claims[message.tag]
             if claim.granted or message.replaced:
-                # Another instance was heard first after a home's death; or this is a ghost.
+                # Another instance came first after a home's death; or this is a ghost.
                 claim.on_replaced()
             else:
                 claim.reply.resolve(False)

@@ -35,7 +35,7 @@ class Sender(Protocol):
         """Committed as (epoch, seq)."""
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
-        """Not stored. ``arg`` as ErrorCode says."""
+        """Not stored. ``arg``: see ErrorCode."""
 
     def pause_reading(self) -> None:
         """Stop reading: there is no credit."""

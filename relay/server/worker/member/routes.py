@@ -17,7 +17,7 @@ from relay.chat.partition import PARTITIONS, partition_of
 
 
 class Owner(Protocol):
-    """Who owns a partition, as the table says."""
+    """Who owns a partition, by the table."""
 
     @property
     def worker(self) -> int:

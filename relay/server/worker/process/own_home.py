@@ -44,18 +44,21 @@ class LocalPort:
     def send(self, message: Message) -> None:
         """See ``Port``."""
         self.queue.append(message)
-        self._wakeup.request()
+        if not self._wakeup.scheduled:
+            self._wakeup.request()
 
     def submit(self, tag: int, submission: Submission) -> None:
         """See ``Port``."""
         self.queue.append(LocalSubmit(tag, submission))
         self.submits += 1
-        self._wakeup.request()
+        if not self._wakeup.scheduled:
+            self._wakeup.request()
 
     def publish(self, message: Batch | Event) -> None:
         """See ``Port``."""
         self.queue.append(message)
-        self._wakeup.request()
+        if not self._wakeup.scheduled:
+            self._wakeup.request()
 
 
 class OwnHome:

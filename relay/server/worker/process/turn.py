@@ -41,6 +41,7 @@ HOME_SLICE_S: Final = 0.005
 HELD_S: Final = 0.001
 """When to look again at a partition whose commits a checkpoint holds."""
 FAILED_RETRY_S: Final = 0.1
+FAR: Final = float("inf")
 LONG_TURN_S: Final = 0.05
 """A turn that nobody should ever have to wait for: it is logged, if it is the longest so far."""
 log = logging.getLogger("relay.worker")
@@ -114,12 +115,15 @@ class Turn:
                 log.warning("long_turn", extra={"turn_ms_max": round(took_s * 1000, 1)})
 
     def _run(self, now: float) -> None:
-        self._schedule.run(now)
+        schedule = self._schedule
+        if schedule.waiting:
+            schedule.run(now)
+        schedule.until = 0.0
         self._run_home(now)
         # What asked for a turn up to here, the steps that follow do. Another one is needed only
         # for what comes from here on, and for what the own home was sent meanwhile.
         self._wakeup.begun()
-        if self._own_home.to_home.queue or self._home.more or self._schedule.waiting:
+        if self._own_home.to_home.queue or self._home.more or schedule.waiting:
             self._wakeup.request()
         self.flush_links()
         repairing_on = bool(self._feeds.to_repair) and self._repair.run()
@@ -137,7 +141,13 @@ class Turn:
         if flusher.flushing or reading or flusher.answering or repairing_on:
             self._wakeup.request()
             return
-        self._wake_later(now)
+        if (
+            self._rosters.due_at < FAR
+            or self._feeds.to_distribute
+            or self._home.held
+            or self._feeds.to_repair
+        ):
+            self._wake_later(now)
 
     def _run_home(self, now: float) -> None:
         own, handlers = self._own_home, self._handlers

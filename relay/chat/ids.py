@@ -1,0 +1,29 @@
+"""Message ids: whose they are, and why nobody else can use them.
+
+The id of a message is a *producer* and a counter. Everybody who reads a room sees both; so a
+producer is not said by a client but derived from what only it and the server know. What is seen
+tells nothing that could be said in its place, and with 16 bytes no search meets one of many.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Final
+
+from relay import limits
+
+_LABEL: Final = b"relay/1 producer"
+_NO_ROOT: Final = bytes(32)
+"""In the place of an account's first device key, until there are accounts."""
+
+
+def producer_of(handle: str, instance_secret: bytes) -> bytes:
+    """Return the producer of what a client instance sends under a name.
+
+    SHA-256("relay/1 producer" ‖ 32 zeros ‖ u8 length of the handle ‖ handle ‖ instance secret),
+    its first 16 bytes: docs/protocol.md, "Sending".
+    """
+    assert len(instance_secret) == limits.INSTANCE_SECRET_BYTES
+    name = handle.encode("ascii")
+    digest = sha256(_LABEL + _NO_ROOT + bytes((len(name),)) + name + instance_secret)
+    return digest.digest()[: limits.PRODUCER_BYTES]
