@@ -1,30 +1,19 @@
-"""A bot that answers "!echo TEXT" in a room. asyncio.
-
-python examples/echo_bot.py relay://FINGERPRINT@HOST:PORT ROOM
-"""
-
-from __future__ import annotations
+"""Answer "!echo TEXT" in a room: python examples/echo_bot.py relay://FINGERPRINT@HOST:PORT ROOM"""
 
 import asyncio
 import sys
 
-from relay import Client, Message, StateChanged
-
-COMMAND = "!echo "
+from relay import Client
 
 
-async def run(address: str, room: str) -> None:
+async def main(address: str, name: str) -> None:
     """Answer until the connection ends for good."""
-    async with Client(address, name="echo-bot", display="Echo", agent="echo_bot") as client:
-        await client.join(room)
-        print(f"{client.name} is in {room}", flush=True)
-        async for event in client:
-            if isinstance(event, StateChanged):
-                print(event.state.value, event.detail, file=sys.stderr)
-            elif isinstance(event, Message) and event.text.startswith(COMMAND):
-                # post waits for room in the window only: a slow answer does not stop the reading.
-                await client.post(event.log, f"{event.sender}: {event.text.removeprefix(COMMAND)}")
+    async with Client(address, name="echo-bot") as client, client.room(name) as room:
+        print(f"{client.name} is in {room.name}", flush=True)
+        async for message in room:
+            if message.text.startswith("!echo "):
+                # post waits for space in the window only: a slow answer does not stop the reading.
+                await room.post(f"{message.sender}: {message.text.removeprefix('!echo ')}")
 
 
-if __name__ == "__main__":
-    asyncio.run(run(*sys.argv[1:3]))
+asyncio.run(main(*sys.argv[1:]))

@@ -144,24 +144,24 @@ class Reading:
                 self._delivered(event)
         elif isinstance(event, Live):
             self.audit(client)
-            self._behind.discard(event.log)
-            self._live.add(event.log)
-            self._resumed(event.log)
+            self._behind.discard(event.room)
+            self._live.add(event.room)
+            self._resumed(event.room)
         elif isinstance(event, Behind):
-            self._live.discard(event.log)
-            self._behind.add(event.log)
+            self._live.discard(event.room)
+            self._behind.add(event.room)
             SWARM.here.counts["fell behind"] += 1
         elif isinstance(event, StateChanged):
             self._changed(event)
         elif isinstance(event, Gap):
-            check = self._checks.setdefault(event.log, LogCheck(event.log, event.start))
+            check = self._checks.setdefault(event.room, LogCheck(event.room, event.start))
             with self._checking():
                 check.gap(event)
         elif isinstance(event, Unfollowed):
-            self._violated(Lost(f"{event.log} can no longer be followed: {event.detail}"))
+            self._violated(Lost(f"{event.room} can no longer be followed: {event.detail}"))
 
     def _delivered(self, message: Message) -> None:
-        log, user = message.log, self._user
+        log, user = message.room, self._user
         check = self._checks.get(log)
         if check is None:  # before the greenlet that joined has its answer: see ``joined``
             check = self._checks[log] = LogCheck(log, Cursor(message.epoch, message.prev))

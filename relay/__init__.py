@@ -15,13 +15,60 @@ if TYPE_CHECKING:
     from relay.client.address import Address as Address
     from relay.client.address import parse_address as parse_address
     from relay.client.aio import Client as Client
+    from relay.client.aio_pump import Post as Post
+    from relay.client.aio_room import Room as Room
     from relay.client.blocking import BlockingClient as BlockingClient
+    from relay.client.blocking_pump import BlockingPost as BlockingPost
+    from relay.client.blocking_room import BlockingRoom as BlockingRoom
+    from relay.client.errors import AlreadyJoined as AlreadyJoined
+    from relay.client.errors import BadRequest as BadRequest
+    from relay.client.errors import Busy as Busy
+    from relay.client.errors import ClientClosed as ClientClosed
     from relay.client.errors import ClientError as ClientError
+    from relay.client.errors import ClientForked as ClientForked
+    from relay.client.errors import ClosedByServer as ClosedByServer
+    from relay.client.errors import ClosedNormally as ClosedNormally
+    from relay.client.errors import ConnectFailed as ConnectFailed
+    from relay.client.errors import ConnectionLost as ConnectionLost
+    from relay.client.errors import CounterExpected as CounterExpected
+    from relay.client.errors import GoingAway as GoingAway
+    from relay.client.errors import HandshakeFailed as HandshakeFailed
+    from relay.client.errors import IdConflict as IdConflict
+    from relay.client.errors import Idle as Idle
+    from relay.client.errors import Kicked as Kicked
+    from relay.client.errors import LimitExceeded as LimitExceeded
+    from relay.client.errors import LimitReached as LimitReached
+    from relay.client.errors import LoginTimeout as LoginTimeout
+    from relay.client.errors import MessagesMissing as MessagesMissing
+    from relay.client.errors import MessageTooLong as MessageTooLong
+    from relay.client.errors import NameInvalid as NameInvalid
+    from relay.client.errors import NameRefused as NameRefused
+    from relay.client.errors import NameTaken as NameTaken
+    from relay.client.errors import NotAMember as NotAMember
+    from relay.client.errors import NotARelayServer as NotARelayServer
+    from relay.client.errors import NotConnected as NotConnected
+    from relay.client.errors import NotSupported as NotSupported
+    from relay.client.errors import Overloaded as Overloaded
+    from relay.client.errors import ProtocolViolation as ProtocolViolation
+    from relay.client.errors import Refused as Refused
+    from relay.client.errors import Replaced as Replaced
+    from relay.client.errors import ServerBrokeProtocol as ServerBrokeProtocol
+    from relay.client.errors import ServerFailed as ServerFailed
+    from relay.client.errors import ServerKeyError as ServerKeyError
+    from relay.client.errors import ServerKeyMismatch as ServerKeyMismatch
+    from relay.client.errors import TimedOut as TimedOut
+    from relay.client.errors import TooSlow as TooSlow
+    from relay.client.errors import Unavailable as Unavailable
+    from relay.client.errors import UnknownOperation as UnknownOperation
+    from relay.client.errors import UnknownOutcome as UnknownOutcome
+    from relay.client.errors import UnknownServerKey as UnknownServerKey
     from relay.client.events import Behind as Behind
+    from relay.client.events import Event as Event
     from relay.client.events import Gap as Gap
     from relay.client.events import HistoryPage as HistoryPage
     from relay.client.events import Joined as Joined
     from relay.client.events import Live as Live
+    from relay.client.events import Member as Member
     from relay.client.events import Members as Members
     from relay.client.events import Message as Message
     from relay.client.events import Postponed as Postponed
@@ -42,11 +89,24 @@ _HOMES: Final = {
     "relay.chat.entries": ("Cursor", "GapReason"),
     "relay.client.address": ("Address", "parse_address"),
     "relay.client.aio": ("Client",),
+    "relay.client.aio_pump": ("Post",),
+    "relay.client.aio_room": ("Room",),
     "relay.client.blocking": ("BlockingClient",),
-    "relay.client.errors": ("ClientError",),
+    "relay.client.blocking_pump": ("BlockingPost",),
+    "relay.client.blocking_room": ("BlockingRoom",),
+    "relay.client.errors": (
+        "AlreadyJoined", "BadRequest", "Busy", "ClientClosed", "ClientError", "ClientForked",
+        "ClosedByServer", "ClosedNormally", "ConnectFailed", "ConnectionLost", "CounterExpected",
+        "GoingAway", "HandshakeFailed", "IdConflict", "Idle", "Kicked", "LimitExceeded",
+        "LimitReached", "LoginTimeout", "MessageTooLong", "MessagesMissing", "NameInvalid",
+        "NameRefused", "NameTaken", "NotAMember", "NotARelayServer", "NotConnected",
+        "NotSupported", "Overloaded", "ProtocolViolation", "Refused", "Replaced",
+        "ServerBrokeProtocol", "ServerFailed", "ServerKeyError", "ServerKeyMismatch", "TimedOut",
+        "TooSlow", "Unavailable", "UnknownOperation", "UnknownOutcome", "UnknownServerKey",
+    ),
     "relay.client.events": (
-        "Behind", "Gap", "HistoryPage", "Joined", "Live", "Members", "Message", "Postponed",
-        "RosterChanged", "State", "StateChanged", "Stored", "Unfollowed",
+        "Behind", "Event", "Gap", "HistoryPage", "Joined", "Live", "Member", "Members",
+        "Message", "Postponed", "RosterChanged", "State", "StateChanged", "Stored", "Unfollowed",
     ),
     "relay.client.identity": ("Identity",),
     "relay.client.known_servers": ("KnownServers",),

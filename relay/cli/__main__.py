@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from importlib import import_module
 from typing import Final, NamedTuple
@@ -25,6 +26,7 @@ COMMANDS: Final = {
     "chat": Entry("relay.cli.chat", "chat", "Chat in a room."),
     "send": Entry("relay.cli.send", "send", "Send a text or each line of the input to a room."),
     "tail": Entry("relay.cli.tail", "tail", "Follow a room and print its messages."),
+    "alias": Entry("relay.cli.alias", "alias", "Give addresses short names."),
     "serve": Entry("relay.cli.serve", "serve", "Run a relay server (Linux)."),
 }
 
@@ -41,6 +43,7 @@ class LazyGroup(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
+        gc.disable()  # what an import makes stays: to look for garbage in it takes a tenth longer
         try:
             command = getattr(import_module(entry.module), entry.attribute)
         except ModuleNotFoundError as error:
@@ -48,6 +51,8 @@ class LazyGroup(click.Group):
                 f"'relay {cmd_name}' cannot run here: the module {error.name!r} is missing"
                 + ("" if sys.platform == "linux" else " (the server needs Linux)")
             ) from None
+        finally:
+            gc.enable()
         assert isinstance(command, click.Command)
         return command
 
@@ -61,7 +66,8 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="ADDRESS is relay://[FINGERPRINT@]HOST[:PORT]. Exit status: 0 success, 1 failure, 2"
+    epilog="ADDRESS is relay://[FINGERPRINT@]HOST[:PORT], or an alias of one; without it,"
+    " RELAY_ADDRESS is. Exit status: 0 success, 1 failure, 2"
     " wrong usage or unknown server key, 3 changed server key.",
 )
 @click.version_option(__version__, prog_name="relay", message="%(prog)s %(version)s")

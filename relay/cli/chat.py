@@ -11,7 +11,7 @@ from relay import limits
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
 from relay.cli.names import checked_name, checked_room, person_name
-from relay.cli.options import Target, address_argument, target_options
+from relay.cli.options import Target, places, target_options
 from relay.client.aio import Client
 from relay.terminal.chat import Chat
 from relay.terminal.lines import read_lines
@@ -24,8 +24,7 @@ LAST_DEFAULT = 50
 
 
 @click.command()
-@address_argument
-@click.argument("room", metavar="[ROOM]", default=ROOM_DEFAULT)
+@places(optional=["ROOM"])
 @click.option("--name", metavar="NAME", help="Your name in the room.  [default: your login name]")
 @click.option(
     "-n",
@@ -37,14 +36,14 @@ LAST_DEFAULT = 50
     help="Show the last N messages first.",
 )
 @target_options
-def chat(target: Target, name: str | None, room: str, last: int) -> int:
+def chat(target: Target, name: str | None, room: str | None, last: int) -> int:
     """Chat in ROOM (by default "lobby"). /help lists the commands.
 
     If input or output is not a terminal, each line of the input is sent, messages are printed on
     standard output and notices on standard error. At the end of the input, chat waits until the
     server has stored everything, and only then exits with status 0.
     """
-    room = checked_room(room)
+    room = checked_room(ROOM_DEFAULT if room is None else room)
     name = checked_name(name) or person_name()
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
 

@@ -13,9 +13,9 @@ from typing import Any
 from relay import __version__
 from relay.cli.exits import CommandError, Exit, debugging, report_internal
 from relay.cli.options import Target
-from relay.cli.patience import Patience
-from relay.cli.server_keys import accept_unknown, changed_key
-from relay.client.address import Address, fingerprint_mistake, parse_address
+from relay.cli.progress_timeout import ProgressTimeout
+from relay.cli.server_keys import accept_unknown, changed_key, is_new, remember
+from relay.client.address import Address, fingerprint_mistake
 from relay.client.aio import Client
 from relay.client.backoff import Backoff
 from relay.client.errors import (
@@ -44,7 +44,7 @@ def run_connected(
     use: Callable[[Client], Awaitable[int]],
     *,
     on_term: int = Exit.TERMINATED,
-    patience: Patience | None = None,
+    progress: ProgressTimeout | None = None,
 ) -> int:
     """Connect as ``name``, run ``use(client)``, and return its exit code.
 
@@ -56,7 +56,7 @@ def run_connected(
         name: a legal name.
         use: what to do.
         on_term: the exit code after SIGTERM.
-        patience: limits the waits of one attempt, the first connection included; None: a server
+        progress: limits the waits of one attempt, the first connection included; None: a server
             that cannot be reached at first is an error at once.
 
     Raises:
@@ -64,13 +64,19 @@ def run_connected(
     """
     address = _address(target)
     known = KnownServers(target.known_servers)
+    new = is_new(address, known)
+
+    async def use_and_remember(client: Client) -> int:
+        if new:
+            await remember(address, known)
+        return await use(client)
 
     def make_client() -> Client:
         agent = f"relay {__version__}"
         return Client(address, name=name, key_policy=KeyPolicy(known), agent=agent)
 
     def attempt() -> int:
-        return asyncio.run(_session(make_client, use, on_term, patience))
+        return asyncio.run(_session(make_client, use_and_remember, on_term, progress))
 
     try:
         try:
@@ -87,7 +93,7 @@ def run_connected(
 
 
 def _address(target: Target) -> Address:
-    address = parse_address(target.address)
+    address = target.address
     if target.fingerprint is None:
         return address
     if mistake := fingerprint_mistake(target.fingerprint):
@@ -101,7 +107,7 @@ async def _session(
     make_client: Callable[[], Client],
     use: Callable[[Client], Awaitable[int]],
     on_term: int,
-    patience: Patience | None,
+    progress: ProgressTimeout | None,
 ) -> int:
     task = asyncio.current_task()
     assert task is not None
@@ -119,20 +125,20 @@ async def _session(
     with contextlib.suppress(NotImplementedError):  # Windows has no such signal
         loop.add_signal_handler(signal.SIGTERM, terminate)
     try:
-        if patience is None:
+        if progress is None:
             async with make_client() as client:
                 return await use(client)
-        return await _patiently(make_client, use, patience)
+        return await _connected_in_time(make_client, use, progress)
     except asyncio.CancelledError:
         if not terminated:
             raise
         return on_term
 
 
-async def _patiently(
+async def _connected_in_time(
     make_client: Callable[[], Client],
     use: Callable[[Client], Awaitable[int]],
-    patience: Patience,
+    progress: ProgressTimeout,
 ) -> int:
     """Connect however often it takes, and run ``use``, both within the limit.
 
@@ -142,8 +148,8 @@ async def _patiently(
     problem: Exception | str = "no answer from the server"
     backoff = Backoff(random.random)
     try:
-        async with patience:
-            patience.begin()
+        async with progress:
+            progress.begin()
             loop = asyncio.get_running_loop()
             while True:
                 client = make_client()
@@ -155,16 +161,16 @@ async def _patiently(
                         stderr_notice(f"waiting: {error}")
                     problem = error
                 await asyncio.sleep(backoff.next_delay(loop.time()))
-            patience.done()
+            progress.done()
             if isinstance(problem, Exception):
                 stderr_notice("connected")
             problem = "the server has not stored everything"
             async with client:
                 return await use(client)
     except TimeoutError:
-        if not patience.exhausted:
+        if not progress.exhausted:
             raise
-        raise CommandError(f"gave up after {patience.limit_s:g} s: {problem}") from None
+        raise CommandError(f"gave up after {progress.limit_s:g} s: {problem}") from None
 
 
 def _unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

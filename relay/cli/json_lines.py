@@ -15,7 +15,7 @@ from relay.terminal.view import rfc3339
 def message_object(message: Message) -> dict[str, Any]:
     """Return a message's fields. ``encoding`` is there only for a body that is not text."""
     fields: dict[str, Any] = {
-        "room": message.log,
+        "room": message.room,
         "epoch": message.epoch.hex(),
         "seq": message.seq,
         "prev": message.prev,
@@ -35,7 +35,7 @@ def gap_object(gap: Gap) -> dict[str, Any]:
     """Return a gap: the room, and between which two places entries will not come."""
     reason = gap.reason.name.lower() if isinstance(gap.reason, GapReason) else str(gap.reason)
     place = {"after": _cursor(gap.start), "to": _cursor(gap.end), "reason": reason}
-    return {"room": gap.log, "gap": place}
+    return {"room": gap.room, "gap": place}
 
 
 def _cursor(cursor: Cursor) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from relay.cli.places import split
+from relay.client.address import Address
 from relay.errors import UsageError
 from relay.paths import expanded
 
@@ -32,15 +34,32 @@ def typed_path(ctx: click.Context, param: click.Parameter, value: str | None) ->
 class Target:
     """Which relay, and which of its keys to trust."""
 
-    address: str
+    address: Address
     known_servers: Path | None
     """None: the user's own file."""
     fingerprint: str | None
     accept_new: bool
 
 
-address_argument = click.argument("address", metavar="ADDRESS")
-"""Goes first, with ``target_options`` last: help lists them in this order."""
+def places(*required: str, optional: Sequence[str]) -> Callable[[_F], _F]:
+    """Add the arguments: ADDRESS, and those with these names. Goes first, ``target_options`` last.
+
+    The command gets them by their names in lower case, and the address within its ``target``.
+    """
+    names = (*required, *optional)
+    metavar = " ".join(["[ADDRESS]", *required, *(f"[{name}]" for name in optional)])
+
+    def add(command: _F) -> _F:
+        @functools.wraps(command)
+        def with_places(typed: tuple[str, ...], **options: object) -> object:
+            address, values = split(typed, required, optional)
+            after = {name.lower(): value for name, value in zip(names, values, strict=True)}
+            return command(address=address, **after, **options)
+
+        argument = click.argument("typed", nargs=-1, metavar=metavar)
+        return argument(with_places)  # type: ignore[return-value]
+
+    return add
 
 
 def target_options(command: _F) -> _F:
@@ -49,7 +68,7 @@ def target_options(command: _F) -> _F:
     # wraps also keeps the parameters that click noted on the command so far.
     @functools.wraps(command)
     def with_target(
-        address: str,
+        address: Address,
         known_servers: Path | None,
         fingerprint: str | None,
         accept_new: bool,

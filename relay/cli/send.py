@@ -13,8 +13,8 @@ from relay import limits
 from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
 from relay.cli.names import checked_name, checked_room, program_name
-from relay.cli.options import Target, address_argument, target_options
-from relay.cli.patience import Patience
+from relay.cli.options import Target, places, target_options
+from relay.cli.progress_timeout import ProgressTimeout
 from relay.client.aio import Client
 from relay.client.errors import ClientError
 from relay.client.events import Stored
@@ -52,9 +52,7 @@ _DASHES_HINT: Final = (
 
 
 @click.command(cls=TextCommand)
-@address_argument
-@click.argument("room", metavar="ROOM")
-@click.argument("text", metavar="[TEXT]", required=False)
+@places("ROOM", optional=["TEXT"])
 @click.option(
     "--name", metavar="NAME", help="Name to use.  [default: your login name and a random suffix]"
 )
@@ -88,7 +86,7 @@ def send(
     if body is not None and (problem := unfit(body, len(body))):
         raise CommandError(f"TEXT {problem}")
 
-    patience = Patience(timeout_s)
+    progress = ProgressTimeout(timeout_s)
 
     async def use(client: Client) -> int:
         screen = PlainScreen(Output.stdout())
@@ -97,19 +95,19 @@ def send(
             if body is None:
                 if sys.stdin.isatty():
                     screen.notice("each line that you type is sent; Ctrl-D ends")
-                await send_lines(client, room, sys.stdin.fileno(), patience)
+                await send_lines(client, room, sys.stdin.fileno(), progress)
             else:
-                patience.begin()
+                progress.begin()
                 await client.send(room, body)
         finally:
             tell.cancel()
             await asyncio.gather(tell, return_exceptions=True)
         return Exit.OK
 
-    return run_connected(target, name, use, patience=patience)
+    return run_connected(target, name, use, progress=progress)
 
 
-async def send_lines(client: Client, room: str, fd: int, patience: Patience) -> None:
+async def send_lines(client: Client, room: str, fd: int, progress: ProgressTimeout) -> None:
     """Send every line of a file descriptor; return when all are stored.
 
     Memory is bounded by the client's window and by one read of input.
@@ -124,9 +122,9 @@ async def send_lines(client: Client, room: str, fd: int, patience: Patience) -> 
         if problem := unfit(line.data, line.length):
             complaint = f"line {line.number} {problem}; the lines before it are stored"
             break
-        patience.begin()
+        progress.begin()
         stored = await client.post(room, line.data)
-        stored.add_done_callback(patience.done)
+        stored.add_done_callback(progress.done)
         under_way.append((line.number, stored))
         while under_way and under_way[0][1].done():
             await _stored(*under_way.popleft())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from enum import Enum
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import IO
 
 from relay.cli.exits import CommandError, Exit
 from relay.client.address import Address, is_fingerprint, parse_address
+from relay.client.aio_thread import in_thread
 from relay.client.errors import ServerKeyMismatch, UnknownServerKey
 from relay.client.known_servers import KnownServers
 from relay.errors import UsageError
@@ -116,6 +118,44 @@ def _ask_at_terminal(question: str, fingerprint: str) -> Verdict | None:
 def open_console(name: str, mode: str) -> IO[str]:
     """Open the controlling terminal."""
     return Path(name).open(mode, encoding="utf-8", errors="replace")
+
+
+def is_new(address: Address, known: KnownServers) -> bool:
+    """Return whether the fingerprint in an address is to be remembered once it has proved right.
+
+    Raises:
+        CommandError: another one is remembered for this host and port (exit code 3).
+    """
+    if address.fingerprint is None:
+        return False
+    try:
+        pin = known.find(address.host, address.port)
+    except UsageError:
+        return False  # nothing can be remembered; the address says all that is needed
+    if pin is None:
+        return True
+    if pin.fingerprint == address.fingerprint:
+        return False
+    line = pinned_line(known, address)
+    raise CommandError(
+        f"the address has another fingerprint than the one that is remembered for {address.host},"
+        f" port {address.port}. Nothing was sent.\n"
+        f"in the address: {address.fingerprint}\n"
+        f"remembered:     {pin.fingerprint}  ({known.path}, line {line})\n"
+        "Either the operator replaced the key, or one of the two is not the operator's.\n"
+        f"If the operator confirms the address, remove line {line} of that file.",
+        Exit.SERVER_KEY_CHANGED,
+    )
+
+
+async def remember(address: Address, known: KnownServers) -> None:
+    """Remember the fingerprint in an address, which the server has proved; if that is possible."""
+    fingerprint = address.fingerprint
+    assert fingerprint is not None
+    # A file that cannot be written is no reason to fail: the address says all that is needed.
+    with contextlib.suppress(UsageError):
+        # It may wait for another program's lock, and for the disk.
+        await in_thread(lambda: known.pin(address.host, address.port, fingerprint))
 
 
 def changed_key(address: Address, error: ServerKeyMismatch, known: KnownServers) -> CommandError:

@@ -14,7 +14,7 @@ from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
 from relay.cli.json_lines import dump, gap_object, message_object
 from relay.cli.names import checked_name, checked_room, program_name
-from relay.cli.options import Target, address_argument, target_options
+from relay.cli.options import Target, places, target_options
 from relay.client.aio import Client
 from relay.client.events import Gap, Message
 from relay.terminal.notices import Narrator
@@ -46,8 +46,7 @@ def typed_place(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 
 @click.command()
-@address_argument
-@click.argument("room", metavar="ROOM")
+@places("ROOM", optional=[])
 @click.option(
     "--name", metavar="NAME", help="Name to use.  [default: your login name and a random suffix]"
 )

@@ -1,1 +1,9 @@
-"""The client library: ``aio`` for asyncio, ``blocking`` for plain sockets and gevent."""
+"""The client library: ``aio`` for asyncio, ``blocking`` for plain sockets and gevent.
+
+Its loggers are ``relay.client`` and those below it. They write at DEBUG alone, and nothing unless
+the program sets a handler and that level: what a program must know comes as an event or an error.
+"""
+
+import logging
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

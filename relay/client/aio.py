@@ -1,12 +1,12 @@
-"""The asyncio client: a thin pump around ``state``. Runs on any event loop and platform.
+"""The asyncio client: its life from ``connect`` to ``close``. Runs on any event loop and platform.
 
 Usage::
 
     async with Client("relay://FINGERPRINT@HOST:PORT", name="alice") as client:
-        await client.join("lobby", last=20)
-        await client.send("lobby", "hello")
-        async for event in client:
-            ...
+        async with client.room("lobby", last=20) as room:
+            await room.send("hello")
+            async for message in room:
+                ...
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ import contextlib
 import random
 import secrets
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Self
 
 from relay.chat.entries import Cursor
 from relay.client import arguments, fork
 from relay.client.address import Address
-from relay.client.aio_pump import Post, Pump
+from relay.client.aio_calls import AsyncCalls
+from relay.client.aio_pump import Pump
+from relay.client.aio_room import Room
+from relay.client.base import target
 from relay.client.errors import ConnectFailed
-from relay.client.events import Event, HistoryPage, Joined, Members, State, Stored
-from relay.client.face import Face, target
+from relay.client.events import State
 from relay.client.identity import Identity
 from relay.client.options import CLOSE_S, CONNECT_S, make_options
-from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 
 
-class Client(Face):
+class Client(AsyncCalls):
     """A client on an event loop. Use it within one loop, from any number of tasks."""
 
     def __init__(
@@ -44,7 +45,7 @@ class Client(Face):
         identity: Identity | None = None,
         reconnect: bool = True,
         window: int = 256,
-        patience_s: float | None = None,
+        retry_timeout_s: float | None = None,
         agent: str = "",
     ) -> None:
         """Prepare; ``async with`` or ``connect`` connects.
@@ -56,9 +57,9 @@ class Client(Face):
             key_policy: known servers and whom to ask; None: the user's file, and nobody.
             identity: a saved instance, with its counters; None: a new one.
             reconnect: connect again after a lost connection or a close of 1000-1999.
-            window: unacknowledged sends at most; ``send`` and ``post`` wait for room.
-            patience_s: how long BUSY and UNAVAILABLE are tried again before they are the outcome
-                of a send; None: as long as it takes.
+            window: unacknowledged sends at most; ``send`` and ``post`` wait for space.
+            retry_timeout_s: for how many seconds a send that the server refuses with BUSY or
+                UNAVAILABLE is tried again before that is its outcome; None: for ever.
             agent: what this program calls itself.
 
         Raises:
@@ -73,11 +74,11 @@ class Client(Face):
             expected_key=expected_key,
             reconnect=reconnect,
             window=window,
-            patience_s=patience_s,
+            retry_timeout_s=retry_timeout_s,
             random_bytes=secrets.token_bytes,
             jitter=random.random,
         )
-        self._state = ClientState(options)
+        super().__init__(options)
         self._pump = Pump(self._state, self.address, self._policy)
         fork.register(self)
 
@@ -98,19 +99,22 @@ class Client(Face):
     ) -> None:
         await self.close(0.0 if kind is not None else CLOSE_S)
 
-    async def connect(self, timeout_s: float = CONNECT_S) -> None:
+    async def connect(self, timeout: float = CONNECT_S) -> None:  # noqa: ASYNC109
         """Connect and log in.
+
+        Args:
+            timeout: seconds. What a person takes to decide about a key does not count.
 
         Raises:
             ConnectFailed: nothing listens there, or it took too long.
             ServerKeyError: the server's key is unknown, or not the pinned one.
             ClientError: the login was refused, or the server does not speak the protocol.
         """
-        timeout_s = arguments.seconds("timeout_s", timeout_s)
+        timeout = arguments.seconds("timeout", timeout)
         state, pump = self._state, self._pump
         self._started = True
         pump.start()
-        until = pump.clock() + timeout_s
+        until = pump.clock() + timeout
         try:
             while state.state not in (State.ONLINE, State.CLOSED):
                 asking = state.undecided_key is not None
@@ -122,7 +126,7 @@ class Client(Face):
                         state.last_problem or ConnectFailed(f"no answer from {self.address}")
                     )
                 if asking:  # a person may take their time
-                    until = pump.clock() + timeout_s
+                    until = pump.clock() + timeout
             if state.state is State.CLOSED:
                 await pump.stop()
         except asyncio.CancelledError:
@@ -131,18 +135,21 @@ class Client(Face):
         if state.state is State.CLOSED:
             raise state.error or ConnectFailed("the client was closed")
 
-    async def close(self, timeout_s: float = CLOSE_S) -> None:
-        """Wait for unacknowledged sends, at most so long, and end the connection cleanly.
+    async def close(self, timeout: float = CLOSE_S) -> None:  # noqa: ASYNC109
+        """Wait for unacknowledged sends, and end the connection cleanly.
 
-        What is unacknowledged after that fails with ClientClosed. Never raises for the connection.
+        Args:
+            timeout: seconds. What is unacknowledged then fails with ClientClosed.
+
+        Never raises for the connection.
         """
-        timeout_s = arguments.seconds("timeout_s", timeout_s)
+        timeout = arguments.seconds("timeout", timeout)
         state, pump = self._state, self._pump
         try:
             with contextlib.suppress(TimeoutError):
                 if pump.started:
-                    async with asyncio.timeout(timeout_s):
-                        while state.unacknowledged and not pump.closed:
+                    async with asyncio.timeout(timeout):
+                        while self.unacknowledged and not pump.closed:
                             await pump.change()
             state.close(pump.clock())
             with contextlib.suppress(Exception):  # connect has told it
@@ -151,146 +158,22 @@ class Client(Face):
             await pump.abandon()
             raise
 
-    # --- reading ---------------------------------------------------------------------------------
-    def __aiter__(self) -> Self:
-        return self
+    # --- rooms -----------------------------------------------------------------------------------
+    def room(
+        self, name: str, last: int = 0, *, since: int | None = None, cursor: Cursor | None = None
+    ) -> Room:
+        """Return a room to be used in ``async with``, which joins it and leaves it in the end.
 
-    async def __anext__(self) -> Event:
-        """Return the next event.
+        Its messages and other events are then taken from the room, not from the client.
 
-        A program that takes none for a while stops the socket from being read, acknowledgements
-        included: take events while you send to a log that you follow.
-
-        Raises:
-            StopAsyncIteration: the client was closed by ``close``.
-            ClientError: it has ended for another reason.
-        """
-        self._check_started()
-        state = self._state
-        while True:
-            event = state.take()
-            if state.flush_due:
-                self._pump.settle()
-            if event is not None:
-                return event
-            if state.state is State.CLOSED:
-                if state.error is not None:
-                    raise state.error
-                raise StopAsyncIteration
-            await self._pump.event()
-
-    async def join(
-        self, log: str, last: int = 0, *, since: int | None = None, cursor: Cursor | None = None
-    ) -> Joined:
-        """Follow a log: its last entries, or those after a seq or a cursor, and what comes.
+        Args:
+            name: of the room.
+            last: how many of the last messages come first.
+            since: begin after the message with this number; 0: with the first one.
+            cursor: begin after a saved cursor.
 
         Raises:
-            Refused: NameInvalid, AlreadyJoined, LimitReached, ...
-            TypeError, ValueError: an argument; nothing was sent.
-            ClientError: the client has ended, or was not connected.
+            NameInvalid: not the name of a room.
+            TypeError, ValueError: an argument.
         """
-        self._check_started()
-        start, last = arguments.join_start(last, since, cursor)
-        answer = _future()
-        self._state.join(log, start, last, answer)
-        try:
-            return cast(Joined, await self._answered(answer))
-        except asyncio.CancelledError:
-            self._state.cancel_join(log, answer)
-            self._pump.sent()
-            raise
-
-    async def leave(self, log: str) -> Cursor | None:
-        """Stop following. Events of the log that were not taken are dropped.
-
-        Returns:
-            Where the program stood, to ``join(cursor=...)`` later.
-        """
-        self._check_started()
-        answer = _future()
-        cursor = self._state.leave(log, answer)
-        await self._answered(answer)
-        return cursor
-
-    async def who(self, log: str) -> Members:
-        """Return who follows a log. It must be joined."""
-        self._check_started()
-        answer = _future()
-        self._state.who(log, answer)
-        return cast(Members, await self._answered(answer))
-
-    async def history(
-        self, log: str, *, before: int | None = None, after: int | None = None, count: int = 100
-    ) -> HistoryPage:
-        """Return a page of a joined log: below ``before``, above ``after``, or the newest."""
-        self._check_started()
-        forward, seq, count = arguments.page_start(before, after, count)
-        answer = _future()
-        self._state.history(log, forward, seq, count, answer)
-        return cast(HistoryPage, await self._answered(answer))
-
-    # --- sending ---------------------------------------------------------------------------------
-    async def send(
-        self, log: str, body: str | bytes, *, content_type: str = "text/plain"
-    ) -> Stored:
-        """Append a message and wait until it is stored.
-
-        Raises:
-            Refused: IdConflict, UnknownOutcome, Busy (only with ``patience_s``), NameInvalid, ...
-            MessageTooLong: nothing was sent.
-            ClientError: the client has ended; the message may or may not be stored.
-        """
-        self._check_started()
-        data = arguments.body_bytes(body)
-        if self._pump.crowded or not self._state.has_room(len(data)):
-            await self._pump.wait_for_room(len(data))
-        answer: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-        self._submit(log, content_type, data, answer)
-        return await answer
-
-    async def post(
-        self, log: str, body: str | bytes, *, content_type: str = "text/plain"
-    ) -> asyncio.Future[Stored]:
-        """Append a message; wait only for room in the window.
-
-        Returns:
-            A future of the outcome. It may be dropped: ``flush`` reports the first failure.
-
-        Raises:
-            NameInvalid, MessageTooLong: nothing was sent.
-            ClientError: the client has ended.
-        """
-        self._check_started()
-        data = arguments.body_bytes(body)
-        if self._pump.crowded or not self._state.has_room(len(data)):
-            await self._pump.wait_for_room(len(data))
-        answer = Post(loop=asyncio.get_running_loop())
-        self._submit(log, content_type, data, answer)
-        return answer
-
-    async def flush(self) -> None:
-        """Wait until every send has its outcome.
-
-        Raises:
-            ClientError: the first failure of a post since the last ``flush``.
-        """
-        self._check_started()
-        while self._state.unacknowledged:
-            await self._pump.change()
-        failed, self._pump.failed_post = self._pump.failed_post, None
-        if failed is not None:
-            raise failed
-
-    def _submit(self, log: str, content_type: str, body: bytes, answer: object) -> None:
-        try:
-            self._state.send(log, content_type, body, answer)
-        finally:
-            self._pump.sent()
-
-    async def _answered(self, answer: asyncio.Future[Any]) -> object:
-        self._pump.sent()
-        return await answer
-
-
-def _future() -> asyncio.Future[Any]:
-    return asyncio.get_running_loop().create_future()
+        return Room(self, name, *arguments.join_start(last, since, cursor))

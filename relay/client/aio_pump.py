@@ -12,6 +12,7 @@ import inspect
 import threading
 import time
 from collections import deque
+from collections.abc import Generator
 from typing import Any, cast
 
 from relay.client.address import Address
@@ -27,8 +28,23 @@ from relay.client.unreachable import unreachable
 from relay.wire.messages import Work
 
 
-class Post(asyncio.Future[Stored]):
-    """The future of a ``post``, whose failure ``flush`` reports."""
+class Sending(asyncio.Future[Stored]):
+    """The outcome of a ``send``, to come. If nobody waits any more, ``flush`` reports a failure."""
+
+
+class Post(Sending):
+    """The outcome of a ``post``, to come: a future. ``flush`` reports a failure.
+
+    ``await`` it any number of times. A task that is cancelled meanwhile does not cancel it: the
+    message is on its way, and its outcome can still be asked for.
+    """
+
+    def __await__(self) -> Generator[Any, None, Stored]:
+        if self.done():
+            return self.result()
+        return (yield from asyncio.shield(self).__await__())
+
+    __iter__ = __await__
 
 
 class Pump:
@@ -48,9 +64,9 @@ class Pump:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._settle_due = False
-        self._reader: asyncio.Future[None] | None = None
-        """Whoever waits for an event."""
-        self._room: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._readers: dict[str | None, asyncio.Future[None]] = {}
+        """Whoever waits for an event, by the room with a queue of its own; None: for any other."""
+        self._space: deque[tuple[int, asyncio.Future[None]]] = deque()
         """Senders that wait for the window, with the size of their message."""
         self._changed: set[asyncio.Future[None]] = set()
         """Whoever waits for a change."""
@@ -111,39 +127,40 @@ class Pump:
         finally:
             self._changed.discard(change)
 
-    async def event(self) -> None:
+    async def event(self, room: str | None) -> None:
         """Wait for an event, or for the end. Raises RuntimeError when somebody waits already."""
-        if self._reader is not None:
-            raise RuntimeError("another task iterates over this client already")
-        self._reader = asyncio.get_running_loop().create_future()
+        if room in self._readers:
+            what = "this client" if room is None else "this room"
+            raise RuntimeError(f"another task iterates over {what} already")
+        reader = self._readers[room] = asyncio.get_running_loop().create_future()
         try:
-            await self._reader
+            await reader
         finally:
-            self._reader = None
+            del self._readers[room]
 
-    async def wait_for_room(self, size: int) -> None:
+    async def wait_for_space(self, size: int) -> None:
         """Wait in line until the window takes a message of this size."""
         while not self.closed:
-            room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._room.append((size, room))
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._space.append((size, turn))
             try:
-                await room
+                await turn
             except BaseException:
-                self._give_room()  # it may have been this one's turn
+                self._give_space()  # it may have been this one's turn
                 raise
-            if self.state.has_room(size):
+            if self.state.chat.sends.has_space(size):
                 return
 
     def sent(self) -> None:
         """Something was queued: it leaves at the end of this turn. Let the next in line on."""
-        if self._room:
-            self._give_room()
+        if self._space:
+            self._give_space()
         self._settle_soon()
 
     @property
     def crowded(self) -> bool:
         """True while senders wait in line."""
-        return len(self._room) > 0
+        return len(self._space) > 0
 
     def _settle_soon(self) -> None:
         """Settle once at the end of this loop turn, whatever is asked in it.
@@ -175,9 +192,11 @@ class Pump:
         """Hand out what has come, and write what is due."""
         self._settle_due = False
         state = self.state
-        for token, result in state.answers():
+        for token, result in state.chat.answers():
             answer = cast("asyncio.Future[Any]", token)
-            if type(answer) is Post and isinstance(result, ClientError):
+            if isinstance(result, ClientError) and (
+                type(answer) is Post or (type(answer) is Sending and answer.cancelled())
+            ):
                 self.failed_post = self.failed_post or result
             if answer.done():
                 continue
@@ -188,24 +207,25 @@ class Pump:
                 answer.set_result(result)
         if state.work is not None and self._work is None:
             self._work = asyncio.create_task(self._do(state.work), name="relay client")
-        if self._room:
-            self._give_room()
-        if self._reader is not None and not self._reader.done() and state.has_event:
-            self._reader.set_result(None)
+        if self._space:
+            self._give_space()
+        for room, reader in self._readers.items():
+            if not reader.done() and state.chat.has_event(room):
+                reader.set_result(None)
         for change in self._changed:
             if not change.done():
                 change.set_result(None)
         self._flush()
 
-    def _give_room(self) -> None:
-        """Wake the first sender in line, if there is room. It wakes the next one in turn."""
-        while self._room:
-            size, room = self._room[0]
-            if not room.done() and not self.closed and not self.state.has_room(size):
+    def _give_space(self) -> None:
+        """Wake the first sender in line, if there is space. It wakes the next one in turn."""
+        while self._space:
+            size, turn = self._space[0]
+            if not turn.done() and not self.closed and not self.state.chat.sends.has_space(size):
                 return
-            self._room.popleft()
-            if not room.done():
-                room.set_result(None)
+            self._space.popleft()
+            if not turn.done():
+                turn.set_result(None)
                 if not self.closed:
                     return
 

@@ -10,7 +10,10 @@ import math
 from typing import Final
 
 from relay import limits
+from relay.chat import names
 from relay.chat.entries import NO_EPOCH, Cursor
+from relay.client.errors import MessageTooLong, refused
+from relay.wire.codes import ErrorCode
 
 SECONDS_MAX: Final = 1e8
 """Three years: beyond it, "for ever" is meant, and the system's own timers overflow."""
@@ -38,6 +41,27 @@ def short_text(name: str, value: object, chars_max: int, bytes_max: int, chars_m
             f" in {bytes_max} bytes of UTF-8"
         )
     return checked
+
+
+def room_name(value: object) -> str:
+    """Return the canonical spelling of a room's name. Raises NameInvalid, TypeError."""
+    if not isinstance(value, str):
+        raise TypeError(f"the name of a room must be a str, not {type(value).__name__}")
+    room = names.normal(value)
+    if names.is_room(room) or names.is_inbox(room):
+        return room
+    raise refused(ErrorCode.NAME_INVALID, 0, "2 to 32 characters of a-z, 0-9, _ and -")
+
+
+def message(content_type: object, body: bytes, body_bytes_max: int) -> None:
+    """Check what a send carries. Raises MessageTooLong, TypeError, ValueError."""
+    kind = text("content_type", content_type)
+    if len(body) > body_bytes_max:
+        raise MessageTooLong(
+            f"a message of {len(body)} bytes; at most {body_bytes_max} are allowed"
+        )
+    if len(kind.encode()) > limits.CONTENT_TYPE_BYTES_MAX:
+        raise MessageTooLong(f"a content type over {limits.CONTENT_TYPE_BYTES_MAX} bytes")
 
 
 def body_bytes(value: object) -> bytes:

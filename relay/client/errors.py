@@ -14,6 +14,8 @@ The tree::
     ├── ServerBrokeProtocol        the server sent what the protocol forbids
     ├── ClientClosed               this client was closed before the answer came
     ├── ClientForked               this client belongs to the process before os.fork()
+    ├── TimedOut                   a call took longer than its timeout; also a TimeoutError
+    ├── MessagesMissing            a gap, where a program iterates over messages alone: .gap
     ├── MessageTooLong             a body over the server's limit, a content type over 64 bytes
     ├── ClosedByServer             a close code: .code, .retry_after_s
     │   ├── GoingAway (1000)  ServerFailed (1001)  Idle (1002)  TooSlow (1003)
@@ -31,6 +33,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from relay.client.events import Gap
 from relay.errors import RelayError
 from relay.wire.codes import CloseCode, ErrorCode
 
@@ -94,6 +97,22 @@ class ClientForked(ClientError):
 
     Two processes with the keys of one connection would seal different records alike.
     """
+
+
+class TimedOut(ClientError, TimeoutError):
+    """A call took longer than its ``timeout``. A send may or may not be stored: see ``send``."""
+
+
+class MessagesMissing(ClientError):
+    """Messages of a room will not come, and the program iterates over messages alone.
+
+    The iteration may go on: the next message is the one after the gap.
+    """
+
+    def __init__(self, message: str, gap: Gap) -> None:
+        super().__init__(message)
+        self.gap = gap
+        """Which ones, and why."""
 
 
 class MessageTooLong(ClientError):
@@ -232,7 +251,7 @@ class LimitReached(Refused):
 
 
 class NotAMember(Refused):
-    """The connection has not joined this log."""
+    """The connection has not joined this room."""
 
 
 class NotSupported(Refused):
@@ -240,7 +259,7 @@ class NotSupported(Refused):
 
 
 class AlreadyJoined(Refused):
-    """The connection has joined this log before."""
+    """The connection has joined this room before."""
 
 
 class IdConflict(Refused):
@@ -261,7 +280,7 @@ class UnknownOutcome(Refused):
 
 
 class Busy(Refused):
-    """The home of the log cannot keep up."""
+    """The server cannot keep up with the room."""
 
     @property
     def retry_after_s(self) -> float:
@@ -270,7 +289,7 @@ class Busy(Refused):
 
 
 class Unavailable(Refused):
-    """The log's store cannot be written now."""
+    """The room's store cannot be written now."""
 
     @property
     def retry_after_s(self) -> float:

@@ -7,7 +7,6 @@ from enum import Enum
 from typing import NamedTuple, TypeAlias
 
 from relay.chat.entries import Cursor, GapReason
-from relay.wire.envelopes import EntryMessage
 
 
 class State(Enum):
@@ -21,14 +20,31 @@ class State(Enum):
 
 
 # --- events ------------------------------------------------------------------------------------
-class Message(EntryMessage):
-    """One entry of a log: log, epoch, seq, prev, time_ms, sender, key_id, producer, counter, kind,
-    content_type and body (bytes, exactly as sent).
+class Message(NamedTuple):
+    """A message of a room.
 
     The body comes from a stranger: make it harmless before it reaches a terminal.
     """
 
-    __slots__ = ()
+    room: str
+    """Its name."""
+    epoch: bytes
+    seq: int
+    """Its number in the room. Numbers increase within an epoch."""
+    prev: int
+    """The number of the message before it; 0: it is the first one."""
+    time_ms: int
+    """When the server stored it: milliseconds since 1970."""
+    sender: str
+    """The name under which it was sent."""
+    key_id: bytes
+    producer: bytes
+    counter: int
+    """Producer and counter are its id: they tell a repeat from a message that reads the same."""
+    kind: int
+    content_type: str
+    body: bytes
+    """Exactly as it was sent."""
 
     @property
     def text(self) -> str:
@@ -37,7 +53,7 @@ class Message(EntryMessage):
 
     @property
     def cursor(self) -> Cursor:
-        """The place behind this entry: ``join(log, cursor=...)`` goes on after it."""
+        """The place behind this entry: ``join(room, cursor=...)`` goes on after it."""
         return Cursor(self.epoch, self.seq)
 
 
@@ -45,7 +61,7 @@ class Message(EntryMessage):
 class Gap:
     """Entries after ``start`` up to and with ``end`` will not come."""
 
-    log: str
+    room: str
     start: Cursor
     end: Cursor
     reason: GapReason | int
@@ -56,20 +72,20 @@ class Gap:
 class Live:
     """Everything up to ``seq`` was delivered; from here entries come as they are committed."""
 
-    log: str
+    room: str
     seq: int
 
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """This client read too slowly; it catches up from the log. Nothing is lost or repeated."""
+    """This client read too slowly, and catches up from what is stored. Nothing is lost."""
 
-    log: str
+    room: str
     seq: int
 
 
 class Member(NamedTuple):
-    """A person or program that follows a log."""
+    """A person or program that follows a room."""
 
     name: str
     display: str
@@ -78,9 +94,9 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RosterChanged:
-    """Who follows a log has changed. In a large room both lists are empty: only total counts."""
+    """Who follows a room has changed. In a large room both lists are empty: only total counts."""
 
-    log: str
+    room: str
     total: int
     joined: tuple[Member, ...]
     left: tuple[str, ...]
@@ -101,20 +117,20 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True)
 class Unfollowed:
-    """After a reconnect the server refused to go on with this log, for good."""
+    """After a reconnect the server refused to go on with this room, for good."""
 
-    log: str
+    room: str
     detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class Postponed:
-    """The server cannot store messages of this log now; the client sends them again until it can.
+    """The server cannot store messages of this room now; the client sends them again until it can.
 
-    Comes once, until a message of the log is stored.
+    Comes once, until a message of the room is stored.
     """
 
-    log: str
+    room: str
     detail: str
     """Why, in the server's words; may be empty."""
 
@@ -126,24 +142,24 @@ Event: TypeAlias = (
 
 # --- results -----------------------------------------------------------------------------------
 class Stored(NamedTuple):
-    """A message was committed as (epoch, seq). seq 0: stored earlier, no longer in the log."""
+    """A message was committed as (epoch, seq). seq 0: stored earlier, no longer in the room."""
 
     epoch: bytes
     seq: int
 
 
 class Joined(NamedTuple):
-    """The log is followed: entries after ``start`` come; ``head`` was its end at that moment."""
+    """The room is followed: entries after ``start`` come; ``head`` was its end at that moment."""
 
-    log: str
+    room: str
     start: Cursor
     head: Cursor
 
 
 class Members(NamedTuple):
-    """Who follows a log: at most 200 of ``total``."""
+    """Who follows a room: at most 200 of ``total``."""
 
-    log: str
+    room: str
     total: int
     members: tuple[Member, ...]
     incarnation: int

@@ -18,7 +18,7 @@ class Identity:
     """16 random bytes that prove on a later connection that this is the same instance. Together
     with the name they make its message ids, so whoever has them can send in its place."""
     counters: Mapping[str, int] = field(default_factory=dict)
-    """For each log the counter of its next send: the first one that is not acknowledged yet. A
+    """For each room the counter of its next send: the first one that is not acknowledged yet. A
     program that was stopped sends its unacknowledged messages again from there, in the same order,
     and each is stored once."""
 
@@ -36,8 +36,8 @@ class Identity:
         object.__setattr__(self, "secret", Secret(self.secret))
         if not isinstance(self.counters, Mapping):
             raise TypeError(f"counters must be a mapping, not {type(self.counters).__name__}")
-        for log, counter in self.counters.items():
-            arguments.text("the name of a room in counters", log)
+        for room, counter in self.counters.items():
+            arguments.text("the name of a room in counters", room)
             arguments.integer("a counter", counter, 1, limits.U63_MAX)
 
 

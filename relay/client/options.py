@@ -40,7 +40,7 @@ class Options:
     reconnect: bool = True
     window: int = 256
     """Unacknowledged sends at most."""
-    patience_s: float | None = None
+    retry_timeout_s: float | None = None
     """How long a send that is refused with BUSY or UNAVAILABLE is tried again; None: for ever."""
     random_bytes: Callable[[int], bytes] = field(repr=False)
     jitter: Callable[[], float] = field(repr=False)
@@ -56,7 +56,7 @@ def make_options(
     expected_key: str | None,
     reconnect: bool,
     window: int,
-    patience_s: float | None,
+    retry_timeout_s: float | None,
     random_bytes: Callable[[int], bytes],
     jitter: Callable[[], float],
 ) -> Options:
@@ -78,7 +78,7 @@ def make_options(
         expected_key=expected_key,
         reconnect=bool(reconnect),
         window=arguments.integer("window", window, 1, limits.U32_MAX),
-        patience_s=arguments.seconds_or_none("patience_s", patience_s),
+        retry_timeout_s=arguments.seconds_or_none("retry_timeout_s", retry_timeout_s),
         random_bytes=random_bytes,
         jitter=jitter,
     )

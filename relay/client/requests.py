@@ -21,7 +21,7 @@ AGAIN: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
 class Request(NamedTuple):
     """A question to the server."""
 
-    log: str
+    room: str
     envelope: Callable[[int], ClientEnvelope]
     """Makes the envelope for a request number."""
     token: object
@@ -69,12 +69,12 @@ class Requests:
         """True while this question is without an answer."""
         return any(request.envelope == envelope for request in self._open.values())
 
-    def forget_own(self, log: str | None = None) -> None:
-        """Drop the requests that the client made by itself, of one log or of all."""
+    def forget_own(self, room: str | None = None) -> None:
+        """Drop the requests that the client made by itself, of one room or of all."""
         gone = [
             number
             for number, request in self._open.items()
-            if request.token is None and log in (None, request.log)
+            if request.token is None and room in (None, request.room)
         ]
         for number in gone:
             del self._open[number]

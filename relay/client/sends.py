@@ -1,8 +1,8 @@
-"""Sends: the window of what is unacknowledged, one queue per log (docs/protocol.md, "Sending").
+"""Sends: the window of what is unacknowledged, one queue per room (docs/protocol.md, "Sending").
 
 Each transmission of a send gets one answer on the same connection. The server accepts counters of
-one log only in order, so the queue goes back like go-back-N: when a send is refused *for now*
-(EXPECTED, BUSY, UNAVAILABLE), nothing new of that log leaves until every transmission under way is
+one room only in order, so the queue goes back like go-back-N: when a send is refused *for now*
+(EXPECTED, BUSY, UNAVAILABLE), nothing new of that room leaves until every transmission under way is
 answered; then everything that is left goes again, in order. Logs do not hold each other up.
 
 Counters. A send keeps its counter as long as it may be stored under it. A send that is refused *for
@@ -25,7 +25,7 @@ from relay.wire.envelopes import Refused as RefusedEnvelope
 
 RETRY_S_MIN: Final = 0.01
 RETRY_S_MAX: Final = 60.0
-"""Bounds of the pause before a log's sends go again without progress, whatever the server says."""
+"""Bounds of the pause before a room's sends go again without progress, whatever the server says."""
 ENVELOPE_OVERHEAD_BYTES: Final = 128
 """A SEND besides its body: what the byte bound counts for each message."""
 _LATER: Final = frozenset({ErrorCode.EXPECTED, ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
@@ -53,7 +53,7 @@ class PendingSend:
         self.maybe_stored = False
         """True once it was on a connection that ended without an answer."""
         self.refused_at: float | None = None
-        """When the server first asked for patience; None: it has not."""
+        """When the server first said: later; None: it has not."""
 
     @property
     def size(self) -> int:
@@ -61,16 +61,16 @@ class PendingSend:
         return len(self.body) + ENVELOPE_OVERHEAD_BYTES
 
 
-class LogSends:
-    """The unacknowledged sends of one log, in order."""
+class RoomSends:
+    """The unacknowledged sends of one room, in order."""
 
     __slots__ = (
-        "in_flight", "log", "next_counter", "pauses", "pending", "postponed", "proven", "restart",
-        "retry_at", "rewind", "unsent",
+        "in_flight", "next_counter", "pauses", "pending", "postponed", "proven", "restart",
+        "retry_at", "rewind", "room", "unsent",
     )  # fmt: skip
 
-    def __init__(self, log: str, next_counter: int, supplied: bool) -> None:
-        self.log = log
+    def __init__(self, room: str, next_counter: int, supplied: bool) -> None:
+        self.room = room
         self.next_counter = next_counter
         self.proven = not supplied
         """False until an ACK, when the program supplied the counter: an earlier run of it may have
@@ -90,7 +90,7 @@ class LogSends:
         """True: with the rewind, numbering begins at 1."""
         self.retry_at = 0.0
         self.pauses = 0
-        """Rewinds since a send of this log last ended."""
+        """Rewinds since a send of this room last ended."""
 
     @property
     def first(self) -> PendingSend | None:
@@ -117,26 +117,26 @@ class Sends:
         counters: Mapping[str, int],
         *,
         window: int,
-        patience_s: float | None,
+        retry_timeout_s: float | None,
         retry_spread: Callable[[], float],
     ) -> None:
         """Begin.
 
         Args:
-            counters: the next counter of logs whose numbering a program restores.
+            counters: the next counter of rooms whose numbering a program restores.
             window: unacknowledged sends at most.
-            patience_s: how long BUSY and UNAVAILABLE are tried again before they are the outcome;
-                None: as long as it takes.
+            retry_timeout_s: for how long BUSY and UNAVAILABLE are tried again before they are the
+                outcome; None: for ever.
             retry_spread: numbers over [0, 1): senders that wait do not return all at once.
         """
         self._restored = dict(counters)
-        self._logs: dict[str, LogSends] = {}
+        self._rooms: dict[str, RoomSends] = {}
         self._ready: dict[str, None] = {}
         """Logs with something to transmit now."""
         self._waiting: dict[str, None] = {}
         """Logs whose rewind waits for its time."""
         self._window = max(1, min(window, limits.SENDS_UNACKNOWLEDGED_MAX))
-        self._patience_s = patience_s
+        self._retry_timeout_s = retry_timeout_s
         self._spread = retry_spread
         self.count = 0
         """Sends without a final answer."""
@@ -149,19 +149,19 @@ class Sends:
         self._outcomes: list[Outcome] = []
 
     # --- the caller ------------------------------------------------------------------------------
-    def has_room(self, body_bytes: int) -> bool:
+    def has_space(self, body_bytes: int) -> bool:
         """True when the window takes one more message of this size."""
         size = body_bytes + ENVELOPE_OVERHEAD_BYTES
         return self.count == 0 or (
             self.count < self._window and self.bytes + size <= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
         )
 
-    def add(self, log: str, content_type: str, body: bytes, token: object) -> None:
-        """Queue a message. The caller has asked ``has_room``."""
-        sends = self._logs.get(log)
+    def add(self, room: str, content_type: str, body: bytes, token: object) -> None:
+        """Queue a message. The caller has asked ``has_space``."""
+        sends = self._rooms.get(room)
         if sends is None:
-            restored = self._restored.get(log)
-            sends = self._logs[log] = LogSends(log, restored or 1, restored is not None)
+            restored = self._restored.get(room)
+            sends = self._rooms[room] = RoomSends(room, restored or 1, restored is not None)
         send = PendingSend(sends.next_counter, content_type, body, token)
         sends.next_counter += 1
         sends.pending[send] = None
@@ -169,7 +169,7 @@ class Sends:
         self.count += 1
         self.bytes += send.size
         if not sends.rewind:
-            self._ready[log] = None
+            self._ready[room] = None
 
     def outcomes(self) -> list[Outcome]:
         """Return the sends that have ended since the last call."""
@@ -179,25 +179,25 @@ class Sends:
         return outcomes
 
     def counters(self) -> dict[str, int]:
-        """Return for each log the counter of the first unacknowledged send, or of the next one."""
+        """Return for each room the counter of the first unacknowledged send, or of the next one."""
         counters = dict(self._restored)
-        for log, sends in self._logs.items():
+        for room, sends in self._rooms.items():
             first = sends.first
-            counters[log] = sends.next_counter if first is None else first.counter
+            counters[room] = sends.next_counter if first is None else first.counter
         return counters
 
     # --- the connection --------------------------------------------------------------------------
     def online(self, sends_max: int) -> None:
         """A new connection is logged in: everything pending goes again, in order."""
         self.in_flight_max = max(1, min(sends_max, limits.SENDS_UNACKNOWLEDGED_MAX))
-        for sends in self._logs.values():
+        for sends in self._rooms.values():
             if sends.pending:
                 sends.unsent = deque(sends.pending)
-                self._ready[sends.log] = None
+                self._ready[sends.room] = None
 
     def offline(self) -> None:
         """The connection is gone, and with it every answer that was to come."""
-        for sends in self._logs.values():
+        for sends in self._rooms.values():
             for send in sends.in_flight.values():
                 send.maybe_stored = True
             sends.in_flight.clear()
@@ -210,22 +210,22 @@ class Sends:
         self._waiting.clear()
 
     def next_deadline(self) -> float | None:
-        """Return when a log that waits may go again."""
+        """Return when a room that waits may go again."""
         if not self._waiting:
             return None
-        return min(self._logs[log].retry_at for log in self._waiting)
+        return min(self._rooms[room].retry_at for room in self._waiting)
 
     def handle_deadline(self, now: float) -> None:
-        """Let the logs go again whose pause is over."""
-        for log in [log for log in self._waiting if self._logs[log].retry_at <= now]:
-            del self._waiting[log]
-            self._go_again(self._logs[log], now)
+        """Let the rooms go again whose pause is over."""
+        for room in [room for room in self._waiting if self._rooms[room].retry_at <= now]:
+            del self._waiting[room]
+            self._go_again(self._rooms[room], now)
 
     def transmit(self) -> Iterator[bytes]:
         """Yield packed SEND envelopes that may leave now; each one counts as transmitted."""
         while self._ready and self.in_flight < self.in_flight_max:
-            log = next(iter(self._ready))
-            sends = self._logs[log]
+            room = next(iter(self._ready))
+            sends = self._rooms[room]
             unsent, in_flight = sends.unsent, sends.in_flight
             while unsent and self.in_flight < self.in_flight_max:
                 send = unsent.popleft()
@@ -234,9 +234,9 @@ class Sends:
                 send.sent = True
                 in_flight[counter] = send
                 self.in_flight += 1
-                yield pack(Send(log, counter, 0, send.content_type, send.body))
+                yield pack(Send(room, counter, 0, send.content_type, send.body))
             if not unsent:
-                del self._ready[log]
+                del self._ready[room]
 
     # --- answers ---------------------------------------------------------------------------------
     def acknowledged(self, ack: Ack, now: float) -> None:
@@ -255,7 +255,7 @@ class Sends:
         """The server has not stored a send: not now, or not ever.
 
         Returns:
-            True when the log begins to wait for a store that cannot be written.
+            True when the room begins to wait for a store that cannot be written.
         """
         answered = self._answered(envelope.log, envelope.counter)
         if answered is None:
@@ -276,7 +276,7 @@ class Sends:
 
     def fail_all(self, error: ClientError) -> None:
         """The client ends: no answer comes any more."""
-        for sends in self._logs.values():
+        for sends in self._rooms.values():
             for send in list(sends.pending):
                 self._end(sends, send, error)
             sends.unsent.clear()
@@ -286,16 +286,16 @@ class Sends:
         self._waiting.clear()
 
     # --- inside ----------------------------------------------------------------------------------
-    def _answered(self, log: str, counter: int) -> tuple[LogSends, PendingSend] | None:
+    def _answered(self, room: str, counter: int) -> tuple[RoomSends, PendingSend] | None:
         """Return what an answer is about; None for an answer to nothing (it changes nothing)."""
-        sends = self._logs.get(log)
+        sends = self._rooms.get(room)
         send = None if sends is None else sends.in_flight.pop(counter, None)
         if sends is None or send is None:
             return None
         self.in_flight -= 1
         return sends, send
 
-    def _end(self, sends: LogSends, send: PendingSend, result: Stored | ClientError) -> None:
+    def _end(self, sends: RoomSends, send: PendingSend, result: Stored | ClientError) -> None:
         del sends.pending[send]
         sends.pauses = 0
         self.count -= 1
@@ -303,7 +303,7 @@ class Sends:
         self._outcomes.append(Outcome(send.token, result))
 
     def _later(
-        self, sends: LogSends, send: PendingSend, envelope: RefusedEnvelope, now: float
+        self, sends: RoomSends, send: PendingSend, envelope: RefusedEnvelope, now: float
     ) -> None:
         wait_s = 0.0
         if envelope.code == ErrorCode.EXPECTED:
@@ -320,22 +320,22 @@ class Sends:
             wait_s = envelope.arg / 1000 * (1.0 + self._spread() / 2)
             if send.refused_at is None:
                 send.refused_at = now
-            if self._impatient(send, now):
+            if self._retries_over(send, now):
                 self._never(sends, send, envelope, now)
                 return
         self._go_back(sends, now, wait_s)
 
-    def _impatient(self, send: PendingSend, now: float) -> bool:
+    def _retries_over(self, send: PendingSend, now: float) -> bool:
         """True when the caller would rather hear BUSY than wait; never for what may be stored."""
         return (
-            self._patience_s is not None
+            self._retry_timeout_s is not None
             and not send.maybe_stored
             and send.refused_at is not None
-            and now - send.refused_at >= self._patience_s
+            and now - send.refused_at >= self._retry_timeout_s
         )
 
     def _unknown(
-        self, sends: LogSends, send: PendingSend, envelope: RefusedEnvelope, now: float
+        self, sends: RoomSends, send: PendingSend, envelope: RefusedEnvelope, now: float
     ) -> None:
         """The server knows nothing of this producer here (any more)."""
         if send is sends.first and not sends.rewind:
@@ -347,7 +347,7 @@ class Sends:
         self._go_back(sends, now, 0.0)
 
     def _never(
-        self, sends: LogSends, send: PendingSend, envelope: RefusedEnvelope, now: float
+        self, sends: RoomSends, send: PendingSend, envelope: RefusedEnvelope, now: float
     ) -> None:
         """A final refusal. Unless the id is another message's, its counter is free again."""
         error: Refused = refused(envelope.code, envelope.arg, envelope.text)
@@ -362,14 +362,14 @@ class Sends:
         # Transmissions behind it are on their way with counters that will not be accepted.
         self._go_back(sends, now, 0.0)
 
-    def _go_back(self, sends: LogSends, now: float, wait_s: float) -> None:
+    def _go_back(self, sends: RoomSends, now: float, wait_s: float) -> None:
         if not sends.rewind:
-            self._ready.pop(sends.log, None)
+            self._ready.pop(sends.room, None)
             if wait_s == 0.0 and sends.pauses:
                 wait_s = RETRY_S_MIN * 2.0 ** min(sends.pauses, 10)
         sends.go_back(now, wait_s)
 
-    def _drained(self, sends: LogSends, now: float) -> None:
+    def _drained(self, sends: RoomSends, now: float) -> None:
         """Every transmission is answered: go again, now or after the pause."""
         if not sends.pending:
             sends.retry_at = now
@@ -379,9 +379,9 @@ class Sends:
         if sends.retry_at <= now:
             self._go_again(sends, now)
         else:
-            self._waiting[sends.log] = None
+            self._waiting[sends.room] = None
 
-    def _go_again(self, sends: LogSends, now: float) -> None:
+    def _go_again(self, sends: RoomSends, now: float) -> None:
         sends.rewind = False
         sends.retry_at = 0.0
         if sends.restart:
@@ -390,7 +390,7 @@ class Sends:
             sends.renumber(1)
         sends.unsent = deque(sends.pending)
         if sends.unsent:
-            self._ready[sends.log] = None
+            self._ready[sends.room] = None
 
 
 _NOTHING: Final[list[Outcome]] = []

@@ -1,10 +1,11 @@
 """A client without I/O: everything that it decides, over a ``wire.Connection``.
 
-A *face* (``aio``, ``blocking``) owns a socket and a clock. It dials when ``state`` is CONNECTING,
-feeds ``receive_data``, writes ``data_to_send`` after every call (after ``take``, when it makes
-``flush_due`` true), keeps one timer for ``next_deadline``, and hands ``take`` and ``answers`` to
-the program. Everything else is decided here: login, key pinning, joins and cursors, unacknowledged
-sends, requests, back-off. So the same code runs in every face, and in tests without a socket.
+A *pump* (``aio_pump``, ``blocking_pump``) owns a socket and a clock. It dials when ``state`` is
+CONNECTING, feeds ``receive_data``, writes ``data_to_send`` after every call (after ``chat.take``,
+when it makes ``chat.flush_due`` true), and keeps one timer for ``next_deadline``. How connections
+come and go is decided here: login, the server's key, back-off. What is said over them (rooms,
+requests, sends) is decided by ``chat``, and the clients that programs see call that directly. So
+the same code runs in every client, and in tests without a socket.
 
 The life of a client::
 
@@ -16,10 +17,12 @@ The life of a client::
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
-from relay.chat.entries import Cursor
+from relay.client.answer_watch import ANSWER_PING, AnswerWatch, Due
 from relay.client.backoff import Backoff
+from relay.client.chat_state import ChatState
 from relay.client.errors import (
     ClientClosed,
     ClientError,
@@ -32,12 +35,10 @@ from relay.client.errors import (
     closed_by_server,
     refused,
 )
-from relay.client.events import Event, State, StateChanged
-from relay.client.identity import Identity
+from relay.client.events import State, StateChanged
 from relay.client.options import Options
 from relay.client.packing import pack_records
 from relay.client.sends import Sends
-from relay.client.traffic import Answer, Traffic
 from relay.errors import LocalProtocolError, RemoteProtocolError
 from relay.wire.codes import CloseCode, may_reconnect
 from relay.wire.connection import Connection
@@ -53,9 +54,7 @@ from relay.wire.phases import Phase
 
 LOGIN_S: Final = 15.0
 """From the end of the handshake to WELCOME."""
-ANSWER_S: Final = 5.0
-"""Silence while an answer is awaited: then a ping; after as much again the connection is lost."""
-ANSWER_PING: Final = b"answer?"
+log: Final = logging.getLogger(__name__)
 
 
 class ClientState:
@@ -66,14 +65,15 @@ class ClientState:
         self._connection: Connection | None = None
         """None between connections."""
         self._backoff = Backoff(options.jitter)
-        self._traffic = Traffic(
+        self.chat = ChatState(
             Sends(
                 options.identity.counters,
                 window=options.window,
-                patience_s=options.patience_s,
+                retry_timeout_s=options.retry_timeout_s,
                 retry_spread=options.jitter,
             )
         )
+        """What is said over the connections."""
         self._hello: list[bytes] = []
         """The HELLO that is to leave; empty otherwise."""
         self._expected_key = options.expected_key
@@ -83,11 +83,7 @@ class ClientState:
         """The ERROR that refused the login; None: none came."""
         self._login_deadline: float | None = None
         """None except between handshake and WELCOME."""
-        self._last_received = 0.0
-        self._awaiting_since: float | None = None
-        """Since when an answer is awaited; None: none is."""
-        self._pinged_at: float | None = None
-        """When the ping for that answer left; None: no need yet."""
+        self._watch = AnswerWatch()
 
         self.state = State.CONNECTING
         self.error: ClientError | None = None
@@ -117,7 +113,7 @@ class ClientState:
             return
         self._login_error = None
         self._connection = Connection.client(now=now, random_bytes=self._options.random_bytes)
-        self._last_received = now
+        self._watch.received(now)
 
     def connect_failed(self, error: ClientError, now: float) -> None:
         """No connection could be opened. Final for the first one; later it is tried again."""
@@ -132,8 +128,7 @@ class ClientState:
         connection = self._connection
         if connection is None:
             return
-        self._last_received = now
-        self._pinged_at = None
+        self._watch.received(now)
         connection.receive_data(data, now)
         self._handle_events(connection, now)
 
@@ -145,17 +140,17 @@ class ClientState:
 
     def data_to_send(self, now: float) -> bytes:
         """Return the bytes to write now; call it after everything else."""
-        self._traffic.flush_due = False
+        self.chat.flush_due = False
         connection = self._connection
         if connection is None:
             return b""
         parts = [connection.data_to_send()]
         if connection.phase is Phase.OPEN:
             online = self.state is State.ONLINE
-            out = self._traffic.outgoing() if online else self._hello
+            out = self.chat.outgoing() if online else self._hello
             parts += [connection.seal(content, now) for content in pack_records(out)]
             self._hello = []
-            self._await_answers(now)
+            self._watch.awaited(self.chat.awaited, now)
         self._ended(connection)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -173,7 +168,7 @@ class ClientState:
     @property
     def reading_paused(self) -> bool:
         """True while the application takes events too slowly: do not read the socket."""
-        return self._traffic.held_up and self.state is State.ONLINE and self._ending is None
+        return self.chat.paused and self.state is State.ONLINE and self._ending is None
 
     def trust_key(self, fingerprint: str) -> None:
         """The undecided key is the right one: dial again, at once."""
@@ -204,7 +199,7 @@ class ClientState:
         self._connection = None
         self._hello = []
         self.fail(error)
-        self._traffic.inbox.clear()
+        self.chat.queue.clear()
 
     def close(self, now: float) -> None:
         """End: with a close record when there is a connection."""
@@ -214,7 +209,7 @@ class ClientState:
         if connection is None:
             self._finish(None)
             return
-        self._ending = ClientClosed("the client was closed")
+        self._end_with(ClientClosed("the client was closed"))
         connection.close(CloseCode.NORMAL, now)
         self._handle_events(connection, now)
 
@@ -226,9 +221,9 @@ class ClientState:
             return None
         due = [self._login_deadline]
         if not self.reading_paused:  # otherwise the silence is our own doing
-            due += [connection.next_deadline(), self._answer_deadline()]
+            due += [connection.next_deadline(), self._watch.deadline()]
         if self.state is State.ONLINE:
-            due.append(self._traffic.next_deadline())
+            due.append(self.chat.next_deadline())
         return min((at for at in due if at is not None), default=None)
 
     def handle_deadline(self, now: float) -> None:
@@ -237,7 +232,7 @@ class ClientState:
         if connection is None:
             return
         if self.state is State.ONLINE:
-            self._traffic.handle_deadline(now)
+            self.chat.handle_deadline(now)
         if self._login_deadline is not None and now >= self._login_deadline:
             connection.abort("the server did not answer the login")
         if not self.reading_paused:
@@ -245,139 +240,14 @@ class ClientState:
             self._check_answer(connection, now)
         self._handle_events(connection, now)
 
-    def _answer_deadline(self) -> float | None:
-        if self._pinged_at is not None:
-            return self._pinged_at + ANSWER_S
-        if self._awaiting_since is not None:
-            return max(self._awaiting_since, self._last_received) + ANSWER_S
-        return None
-
     def _check_answer(self, connection: Connection, now: float) -> None:
-        due = self._answer_deadline()
-        if due is None or now < due or connection.phase is not Phase.OPEN:
+        if connection.phase is not Phase.OPEN:
             return
-        if self._pinged_at is None:
+        due = self._watch.check(now)
+        if due is Due.PING:
             connection.ping(ANSWER_PING, now)
-            self._pinged_at = now
-        else:
+        elif due is Due.GIVE_UP:
             connection.abort("no answer, and no sign of life")
-
-    def _await_answers(self, now: float) -> None:
-        if not self._traffic.awaited:
-            self._awaiting_since = self._pinged_at = None
-        elif self._awaiting_since is None:
-            self._awaiting_since = now
-
-    # --- the program -----------------------------------------------------------------------------
-    def take(self) -> Event | None:
-        """Return the next event, or None; the cursor of its log moves with it.
-
-        It may make room for more: a face looks at ``flush_due`` after it.
-        """
-        return self._traffic.take()
-
-    @property
-    def flush_due(self) -> bool:
-        """True when taking events has made room: write ``data_to_send`` now, and read again."""
-        return self._traffic.flush_due
-
-    @property
-    def has_event(self) -> bool:
-        """True when ``take`` has something, or nothing will ever come again."""
-        return len(self._traffic.inbox) > 0 or self.state is State.CLOSED
-
-    def answers(self) -> list[Answer]:
-        """Return what was asked with a token and has ended since the last call."""
-        return self._traffic.answers()
-
-    @property
-    def cursors(self) -> dict[str, Cursor]:
-        """For each log that is followed, the last entry that the program has taken."""
-        return dict(self._traffic.inbox.taken)
-
-    @property
-    def identity(self) -> Identity:
-        """This instance, with the counters as they stand now."""
-        given = self._options.identity
-        return Identity(given.secret, self._traffic.sends.counters())
-
-    @property
-    def unacknowledged(self) -> int:
-        """Sends without a final answer."""
-        return self._traffic.sends.count
-
-    @property
-    def statistics(self) -> dict[str, int]:
-        """Counts since the start: logins, resent messages, repeated entries that were dropped.
-
-        ``rejoins``: times that a log was joined again because entries were missing (a fault of the
-        server). ``asides``: times that all logs were left until the program had taken its events,
-        because it awaited an answer with more of them waiting than the client holds.
-        """
-        return {
-            "logins": self.logins,
-            "resent": self._traffic.sends.resent,
-            "repeats": self._traffic.follows.repeats,
-            "rejoins": self._traffic.rejoins,
-            "asides": self._traffic.asides,
-        }
-
-    def has_room(self, body_bytes: int) -> bool:
-        """True when the window takes one more message."""
-        return self._traffic.sends.has_room(body_bytes)
-
-    def send(self, log: str, content_type: str, body: bytes, token: object) -> None:
-        """Queue a message; its outcome comes with ``answers``. The caller has asked ``has_room``.
-
-        Raises:
-            NameInvalid: not the name of a log.
-            MessageTooLong: the body or the content type.
-            ClientError: the client has ended.
-        """
-        self._check_open()
-        self._traffic.send(log, content_type, body, token)
-
-    def join(self, log: str, cursor: Cursor | None, last: int, token: object) -> None:
-        """Follow a log, after a cursor or with its last entries.
-
-        Raises:
-            NameInvalid: not the name of a log.
-            AlreadyJoined: the log is followed.
-            ClientError: the client has ended.
-        """
-        self._check_open()
-        self._traffic.join(log, cursor, last, token)
-
-    def cancel_join(self, log: str, token: object) -> None:
-        """Nobody waits for this join any more: the log is not followed, whatever the answer."""
-        if self.state is not State.CLOSED and self._ending is None:
-            self._traffic.cancel_join(log, token, online=self.state is State.ONLINE)
-
-    def leave(self, log: str, token: object) -> Cursor | None:
-        """Stop following. Events of the log that were not taken are dropped.
-
-        Returns:
-            The cursor of what was taken, to go on from later.
-
-        Raises:
-            NotAMember: the log is not followed.
-        """
-        self._check_open()
-        return self._traffic.leave(log, token, online=self.state is State.ONLINE)
-
-    def who(self, log: str, token: object) -> None:
-        """Ask for the members of a log that is followed."""
-        self._check_open()
-        self._traffic.who(log, token)
-
-    def history(self, log: str, forward: bool, seq: int, count: int, token: object) -> None:
-        """Ask for a page of a log that is followed."""
-        self._check_open()
-        self._traffic.history(log, forward, seq, count, token)
-
-    def _check_open(self) -> None:
-        if self.state is State.CLOSED or self._ending is not None:
-            raise self.error or self._ending or ClientClosed("the client is closed")
 
     # --- events of the connection ----------------------------------------------------------------
     def _handle_events(self, connection: Connection, now: float) -> None:
@@ -406,11 +276,13 @@ class ClientState:
             self.undecided_key = fingerprint
             connection.abort("the server's key is not known")
         elif fingerprint != expected:
-            self._ending = ServerKeyMismatch(
-                f"the server's key has CHANGED: expected {expected}, got {fingerprint}; "
-                "somebody may be listening in; nothing was sent",
-                fingerprint,
-                expected,
+            self._end_with(
+                ServerKeyMismatch(
+                    f"the server's key has CHANGED: expected {expected}, got {fingerprint}; "
+                    "somebody may be listening in; nothing was sent",
+                    fingerprint,
+                    expected,
+                )
             )
             connection.abort("the server's key is another one")
         else:
@@ -458,9 +330,9 @@ class ClientState:
     def _offline(self) -> None:
         # data_to_send still has the last bytes (a close record) to give out: see _ended.
         self._login_deadline = None
-        self._awaiting_since = self._pinged_at = None
+        self._watch.reset()
         self._hello = []
-        self._traffic.offline()
+        self.chat.offline()
 
     def _ended(self, connection: Connection) -> None:
         if connection.finished and self._connection is connection:
@@ -471,19 +343,25 @@ class ClientState:
         self.connect_at = now + delay
         self._change(State.WAITING, str(error), delay)
 
+    def _end_with(self, error: ClientError) -> None:
+        """This side ends the connection, for good: from now on every call raises this."""
+        self._ending = error
+        self.chat.ending = error
+
     def _finish(self, error: ClientError | None) -> None:
         """CLOSED: nothing more comes. Everything that waits for an answer gets this one."""
         closed_by_us = error is None or isinstance(error, ClientClosed)
         self.error = None if closed_by_us else error
         ended = error or ClientClosed("the client was closed")
-        self._traffic.end(ended)
+        self.chat.end(ended)
         self.connect_at = None
         self.undecided_key = None
         self._change(State.CLOSED, "" if closed_by_us else str(error))
 
     def _change(self, state: State, detail: str = "", retry_s: float = 0.0) -> None:
+        log.debug("%s is %s%s", self.name, state.value, f": {detail}" if detail else "")
         self.state = state
-        self._traffic.inbox.put(StateChanged(state, detail, retry_s))
+        self.chat.queue.put(StateChanged(state, detail, retry_s))
 
     # --- envelopes -------------------------------------------------------------------------------
     def _receive_envelopes(self, connection: Connection, content: bytes, now: float) -> None:
@@ -492,14 +370,14 @@ class ClientState:
         try:
             envelopes = unpack_server(content)
         except RemoteProtocolError as error:
-            self._ending = ServerBrokeProtocol(f"the server broke the protocol: {error}")
+            self._end_with(ServerBrokeProtocol(f"the server broke the protocol: {error}"))
             connection.violated(error, now)
             return
         if self.state is not State.ONLINE:
             envelopes = self._receive_login(envelopes, now)
-        self._traffic.receive(envelopes, now)
-        if self._traffic.broken:
-            connection.abort(self._traffic.broken)
+        self.chat.receive(envelopes, now)
+        if self.chat.broken:
+            connection.abort(self.chat.broken)
 
     def _receive_login(self, envelopes: list[ServerEnvelope], now: float) -> list[ServerEnvelope]:
         """Look for the answer to HELLO; return what comes behind it."""
@@ -509,7 +387,7 @@ class ClientState:
                 self.logins += 1
                 self.name = envelope.name
                 self._backoff.online(now)
-                self._traffic.online(envelope)
+                self.chat.online(envelope)
                 self._change(State.ONLINE)
                 return envelopes[index + 1 :]
             if type(envelope) is Error:

@@ -54,9 +54,9 @@ class Narrator:
             return _gap(event)
         if isinstance(event, Postponed):
             why = f": {quoted(event.detail)}" if event.detail else ""
-            return f"waiting: the server cannot store messages in {harmless_name(event.log)}{why}"
+            return f"waiting: the server cannot store messages in {harmless_name(event.room)}{why}"
         if isinstance(event, Unfollowed):
-            return f"no longer in {harmless_name(event.log)}: {event.detail}"
+            return f"no longer in {harmless_name(event.room)}: {event.detail}"
         return None
 
     def _state(self, event: StateChanged) -> str | None:
@@ -105,7 +105,7 @@ def members_notice(members: Members) -> str:
     more = members.total - len(names)
     count = "1 person" if members.total == 1 else f"{members.total} people"
     listed = ", ".join(names) + (f" and {more} more" if more > 0 else "")
-    return f"{count} in {harmless_name(members.log)}: {listed}"
+    return f"{count} in {harmless_name(members.room)}: {listed}"
 
 
 def person(name: str, display: str) -> str:

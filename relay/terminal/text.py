@@ -18,8 +18,6 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final
 
-from wcwidth import wcwidth
-
 MARKS_MAX: Final = 8
 """Combining marks on one character; more only pile up over other lines ("zalgo")."""
 DISPLAY_LINES_MAX: Final = 200
@@ -156,11 +154,16 @@ def columns(text: str) -> int:
 
     Terminals differ over emoji sequences; this adds their parts up, so that a line never runs over.
     """
+    if text.isascii() and text.isprintable():
+        return len(text)
     return sum(_cells(char) for char in text)
 
 
 @lru_cache(maxsize=8192)
 def _cells(char: str) -> int:
+    # Here, not above: most commands print ASCII alone, and its tables are slow to load.
+    from wcwidth import wcwidth
+
     return 1 if char == _EMOJI_STYLE else max(wcwidth(char), 0)
 
 

@@ -70,9 +70,9 @@ def test_a_script_may_accept_what_is_new(relay: Relay, known: Path) -> None:
 
 
 def test_a_script_may_name_the_fingerprint(relay: Relay, known: Path) -> None:
-    """The right one, a wrong one, and two that differ."""
-    assert script(relay, known, "--fingerprint", fingerprint(relay)).returncode == 0
+    """A wrong one, which is not remembered, two that differ, and the right one, which is."""
     wrong = script(relay, known, "--fingerprint", OTHER)
+    assert not known.exists()
     assert wrong.returncode == 3
     assert fingerprint(relay) in wrong.stderr
     assert OTHER in wrong.stderr
@@ -85,7 +85,8 @@ def test_a_script_may_name_the_fingerprint(relay: Relay, known: Path) -> None:
     )
     assert both.returncode == 2
     assert "differ" in both.stderr
-    assert not known.exists()
+    assert script(relay, known, "--fingerprint", fingerprint(relay)).returncode == 0
+    assert script(relay, known).returncode == 0
 
 
 @pytest.mark.parametrize("arguments", [[], ["--accept-new"]])

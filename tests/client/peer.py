@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TypeVar
 
+from relay.chat.entries import Cursor
 from relay.client.events import Event, State
 from relay.client.identity import new_identity
 from relay.client.options import Options
@@ -147,13 +148,18 @@ class Link:
         return found  # type: ignore[return-value]
 
     def taken(self) -> list[Event]:
-        """Take every event, as a face does: it writes only when ``flush_due`` tells it to."""
+        """Take every event, as a client does: it writes only when ``flush_due`` tells it to."""
         events = []
-        while (event := self.state.take()) is not None:
-            if self.state.flush_due:
+        while (event := self.state.chat.take()) is not None:
+            if self.state.chat.flush_due:
                 self.run()
             events.append(event)
         return events
+
+    @property
+    def cursors(self) -> dict[str, Cursor]:
+        """What the program has taken, by room."""
+        return dict(self.state.chat.queue.taken)
 
     def condition(self) -> State:
         """The client's state, as a type checker cannot foresee it."""
@@ -161,4 +167,4 @@ class Link:
 
     def results(self) -> dict[object, object]:
         """What ended, by token."""
-        return dict(self.state.answers())
+        return dict(self.state.chat.answers())

@@ -12,8 +12,8 @@ from relay import limits
 from relay.chat.entries import Cursor, GapReason
 from relay.client import events
 from relay.client.errors import ClientError
+from relay.client.event_queue import EVENTS_BYTES_MAX, OVER, EventQueue, _size
 from relay.client.events import State
-from relay.client.inbox import EVENTS_BYTES_MAX, OVER, Inbox, _size
 from relay.client.state import ClientState
 from relay.wire import envelopes as wire
 from relay.wire.codes import ErrorCode
@@ -82,7 +82,7 @@ FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
 def joined() -> Link:
     link = Link()
     link.log_in()
-    link.state.join("room", Cursor(EPOCH, 0), 0, "join")
+    link.state.chat.join("room", Cursor(EPOCH, 0), 0, "join")
     link.run()
     link.say(wire.Joined(link.heard(wire.Join).request, "room", EPOCH, 0, EPOCH, 0))
     link.results()
@@ -95,8 +95,8 @@ def idle(link: Link) -> None:
 
 def waiting_for_an_answer(link: Link) -> None:
     """A send and a question, so that the client must read on; neither is answered."""
-    link.state.send("room", "", b"x", "send")
-    link.state.who("room", "who")
+    link.state.chat.send("room", "", b"x", "send")
+    link.state.chat.who("room", "who")
 
 
 def reconnected(link: Link) -> None:
@@ -107,7 +107,7 @@ def reconnected(link: Link) -> None:
 
 def joining(link: Link) -> None:
     """Another log is being joined."""
-    link.state.join("other", None, 0, "other")
+    link.state.chat.join("other", None, 0, "other")
 
 
 CASES = [(waiting_for_an_answer, flood) for flood in FLOODS] + [
@@ -156,7 +156,7 @@ def test_a_size_is_never_less_than_what_is_held() -> None:
             shared if isinstance(event, events.StateChanged | events.Gap) else 0
         )
         assert _size(event) >= held, type(event).__name__
-        inbox = Inbox()
+        inbox = EventQueue()
         inbox.put(event)
         inbox.take()
         assert inbox.size == 0
@@ -172,7 +172,7 @@ def ask_everything(state: ClientState) -> None:
         ("leave", ("other", "leave")),
     ):
         with contextlib.suppress(ClientError):
-            getattr(state, method)(*args)
+            getattr(state.chat, method)(*args)
 
 
 def test_legal_envelopes_in_any_order_end_in_no_other_error() -> None:

@@ -297,11 +297,10 @@ def test_a_line_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
 
 
 def test_no_home_directory_is_one_line_and_only_when_needed(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A fingerprint in the address needs no file."""
     monkeypatch.delenv(PATH_VARIABLE, raising=False)
-
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.setenv("HOME", "")
     KeyPolicy().expected(parse_address(f"relay://{KEY}@host:1"))

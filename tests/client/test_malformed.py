@@ -76,7 +76,7 @@ def broken(link: Link, case: str, told: bool) -> None:
     assert not link.state.connected
     assert link.state.connect_at is None
     with pytest.raises(ServerBrokeProtocol):
-        link.state.send("room", "", b"x", "late")
+        link.state.chat.send("room", "", b"x", "late")
     assert all(result is error for result in link.results().values())
     assert link.close is not None
     assert link.close.code == CloseCode.PROTOCOL or not told, case
@@ -98,8 +98,8 @@ def test_every_malformed_envelope(welcome: str) -> None:
         link.dial()
         hello = link.heard(Hello)
         right = pack(Welcome(hello.name, 0, 32_768, 1024, ""))
-        link.state.join("room", Cursor(EPOCH, 0), 0, "join")
-        link.state.send("room", "", b"x", "send")
+        link.state.chat.join("room", Cursor(EPOCH, 0), 0, "join")
+        link.state.chat.send("room", "", b"x", "send")
         if welcome == "before":
             link.say_raw(right)
         link.server.send(content, link.now)

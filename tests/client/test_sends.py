@@ -29,10 +29,10 @@ class Window:
         self,
         counters: dict[str, int] | None = None,
         window: int = 256,
-        patience_s: float | None = None,
+        retry_timeout_s: float | None = None,
     ) -> None:
         self.sends = Sends(
-            counters or {}, window=window, patience_s=patience_s, retry_spread=lambda: 0.0
+            counters or {}, window=window, retry_timeout_s=retry_timeout_s, retry_spread=lambda: 0.0
         )
         self.log = ModelLog("room")
         self.now = 100.0
@@ -42,7 +42,7 @@ class Window:
     def add(self, *bodies: str) -> None:
         """Queue messages; each is its own token."""
         for body in bodies:
-            assert self.sends.has_room(len(body))
+            assert self.sends.has_space(len(body))
             self.sends.add("room", "text/plain", body.encode(), body)
 
     def transmitted(self) -> list[int]:
@@ -105,12 +105,12 @@ def test_the_window_is_bounded_by_number_and_bytes() -> None:
     """One message always has room, however large."""
     window = Window(window=3)
     window.add("a", "b", "c")
-    assert not window.sends.has_room(1)
+    assert not window.sends.has_space(1)
     window.settle()
-    assert window.sends.has_room(limits.BODY_BYTES_MAX)
+    assert window.sends.has_space(limits.BODY_BYTES_MAX)
     wide = Window(window=5000)
     count = 0
-    while wide.sends.has_room(30_000):
+    while wide.sends.has_space(30_000):
         wide.sends.add("room", "", bytes(30_000), count)
         count += 1
     assert count == limits.SENDS_UNACKNOWLEDGED_BYTES_MAX // 30_128
@@ -313,9 +313,9 @@ def test_unknown_after_a_lost_connection_is_unknown() -> None:
     assert window.log.stored == [b"a"]
 
 
-def test_patience_ends_as_busy() -> None:
+def test_the_retry_timeout_ends_as_busy() -> None:
     """Only for what is surely not stored; the ones behind it move up."""
-    window = Window(patience_s=1.0)
+    window = Window(retry_timeout_s=1.0)
     window.add("a", "b")
     for _ in range(3):
         for counter in window.transmitted():
@@ -330,9 +330,9 @@ def test_patience_ends_as_busy() -> None:
     assert window.log.stored == [b"c"]
 
 
-def test_no_patience_for_what_may_be_stored_is_not_an_option() -> None:
+def test_what_may_be_stored_is_tried_for_ever() -> None:
     """BUSY does not say that it was not stored on an earlier connection."""
-    window = Window(patience_s=0.0)
+    window = Window(retry_timeout_s=0.0)
     window.add("a")
     window.transmitted()
     window.log.offer(window.out[0])
@@ -365,7 +365,7 @@ def test_whatever_happens_each_message_is_stored_once_in_order(seed: int) -> Non
     sent = [f"m{n}" for n in range(300)]
     to_send = list(reversed(sent))
     for _ in range(20_000):
-        while to_send and window.sends.has_room(5) and dice.random() < 0.8:
+        while to_send and window.sends.has_space(5) and dice.random() < 0.8:
             window.add(to_send.pop())
         window.transmitted()
         answers: list[Ack | Refused] = []

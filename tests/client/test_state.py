@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 
 import pytest
 
 from relay import codec
+from relay.client.answer_watch import ANSWER_S
 from relay.client.errors import (
     ClientClosed,
     ConnectFailed,
@@ -20,7 +22,8 @@ from relay.client.errors import (
     UnknownServerKey,
 )
 from relay.client.events import State, StateChanged, Stored
-from relay.client.state import ANSWER_S, LOGIN_S
+from relay.client.identity import new_identity
+from relay.client.state import LOGIN_S
 from relay.errors import LocalProtocolError
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Ack, Error, Hello, Send, Welcome, pack
@@ -240,7 +243,7 @@ def test_silence_while_an_answer_is_awaited() -> None:
     """
     link = Link()
     link.log_in()
-    link.state.send("room", "", b"x", "token")
+    link.state.chat.send("room", "", b"x", "token")
     link.run()
     link.server.data_to_send()
     start = link.now
@@ -260,7 +263,7 @@ def test_a_server_that_is_only_slow_is_not_given_up() -> None:
     """It answers the pings, and at last the send."""
     link = Link()
     link.log_in()
-    link.state.send("room", "", b"x", "token")
+    link.state.chat.send("room", "", b"x", "token")
     link.run()
     link.pass_time(60)
     assert link.condition() is State.ONLINE
@@ -275,7 +278,7 @@ def test_a_burst_is_one_record() -> None:
     link.log_in()
     link.records.clear()
     for number in range(100):
-        link.state.send("room", "", b"x", number)
+        link.state.chat.send("room", "", b"x", number)
     link.run()
     assert link.records == [100]
 
@@ -284,13 +287,13 @@ def test_sends_before_the_login_wait_for_it() -> None:
     """And go in order, after a lost connection again."""
     link = Link()
     for number in (1, 2, 3):
-        link.state.send("room", "", b"%d" % number, number)
+        link.state.chat.send("room", "", b"%d" % number, number)
     link.log_in()
     link.say(Ack("room", 1, EPOCH, 1))
     link.lose()
     link.log_in()
     assert [send.counter for send in link.all_heard(Send)] == [2, 3]
-    assert link.state.identity.counters == {"room": 2}
+    assert link.state.chat.sends.counters() == {"room": 2}
 
 
 # --- close -------------------------------------------------------------------------------------
@@ -298,7 +301,7 @@ def test_close_says_goodbye() -> None:
     """A close record; what waits for an answer gets ClientClosed; nothing can be asked any more."""
     link = Link()
     link.log_in()
-    link.state.send("room", "", b"x", "token")
+    link.state.chat.send("room", "", b"x", "token")
     link.run()
     link.state.close(link.now)
     link.run()
@@ -309,7 +312,7 @@ def test_close_says_goodbye() -> None:
     assert link.state.error is None
     assert not link.state.connected
     with pytest.raises(ClientClosed):
-        link.state.send("room", "", b"x", "token")
+        link.state.chat.send("room", "", b"x", "token")
 
 
 def test_close_does_not_wait_for_ever() -> None:
@@ -338,8 +341,8 @@ def test_close_between_two_connections() -> None:
 
 def test_no_secret_in_any_repr() -> None:
     """Identity and options may end up in a log."""
-    link = Link()
-    identity = link.state.identity
+    identity = new_identity(secrets.token_bytes)
+    link = Link(identity=identity)
     secret = identity.secret
     shown = repr(identity) + repr(link.state) + repr(link.state._options)
     assert repr(secret)[2:-1] not in shown
@@ -359,7 +362,7 @@ def test_an_unknown_operation_of_the_server_is_ignored(op: int) -> None:
     link.say_raw(unknown)
     link.say_raw(unknown + pack(Welcome("alice", 0, 32_768, 1024, "peer")) + unknown)
     assert link.condition() is State.ONLINE
-    link.state.send("lobby", "text/plain", b"hello", "token")
+    link.state.chat.send("lobby", "text/plain", b"hello", "token")
     link.run()
     link.say_raw(unknown + pack(Ack("lobby", 1, EPOCH, 1)) + unknown)
     assert link.results() == {"token": Stored(EPOCH, 1)}

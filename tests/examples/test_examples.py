@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,11 +29,16 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
         yield running
 
 
-def run(*args: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+PYTHON = (sys.executable, "-X", "dev", "-W", "error")
+"""Whatever a program or the library does wrong by Python's own lights is an error."""
+
+
+def run(*args: str | os.PathLike[str], text: str = "") -> subprocess.CompletedProcess[str]:
     """Run a program to its end, from the checkout."""
     return subprocess.run(
-        [sys.executable, *args], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT
-    )
+        [*PYTHON, *args], capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
+        input=text,
+    )  # fmt: skip
 
 
 def test_the_programs_of_the_guide_work(relay: Relay) -> None:
@@ -85,39 +90,77 @@ def test_a_client_written_from_the_protocol_page(relay: Relay) -> None:
     assert (message.sender, message.text) == ("stranger", "from the page \u2603")
 
 
+@contextlib.contextmanager
+def running(*args: str | os.PathLike[str]) -> Iterator[subprocess.Popen[str]]:
+    """Run a program until Ctrl-C; it has printed its first line."""
+    with subprocess.Popen(
+        [*PYTHON, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as program:
+        try:
+            assert program.stdout is not None
+            assert " is in " in program.stdout.readline()
+            yield program
+        finally:
+            program.send_signal(signal.SIGINT)
+            _, stderr = program.communicate(timeout=20)
+    assert "Warning" not in stderr
+    assert program.returncode == -signal.SIGINT, stderr
+
+
+def said(client: BlockingClient, room: str, count: int) -> list[tuple[str, str]]:
+    """The first messages of a room."""
+    with client.room(room, since=0) as joined:
+        return [(message.sender, message.text) for _, message in zip(range(count), joined)]  # noqa: B905
+
+
 def test_echo_bot_answers(relay: Relay) -> None:
     """What begins with its command, and nothing else."""
-    bot = subprocess.Popen(
-        [sys.executable, ROOT / "examples" / "echo_bot.py", relay.address, "echoes"],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    said: list[str] = []
-    assert bot.stdout is not None
-    reader = threading.Thread(target=said.extend, args=(bot.stdout,))
-    reader.start()
-    try:
-        with BlockingClient(relay.address, name="dora") as client:
-            client.join("echoes")
-            wait_until(
-                lambda: "echo-bot" in {m.name for m in client.who("echoes").members}, "the bot"
-            )
-            client.send("echoes", "hello")
-            client.send("echoes", "!echo again")
-            texts = []
-            for event in client.events(timeout=20.0):
-                if isinstance(event, Message):
-                    texts.append((event.sender, event.text))
-                    if event.sender == "echo-bot":
-                        break
-        assert texts == [
-            ("dora", "hello"),
-            ("dora", "!echo again"),
-            ("echo-bot", "dora: again"),
-        ]
-    finally:
-        bot.send_signal(signal.SIGINT)
-        bot.wait(20)
-        reader.join(20)
-        bot.stdout.close()
+    with (
+        running(ROOT / "examples" / "echo_bot.py", relay.address, "echoes"),
+        BlockingClient(relay.address, name="dora") as client,
+    ):
+        client.send("echoes", "hello")
+        client.send("echoes", "!echo again")
+        assert said(client, "echoes", 3) == [
+            ("dora", "hello"), ("dora", "!echo again"), ("echo-bot", "dora: again"),
+        ]  # fmt: skip
+
+
+def test_bridge_carries_both_ways(relay: Relay) -> None:
+    """Each message once, and nothing back again."""
+    with (
+        running(ROOT / "examples" / "bridge.py", relay.address, "east", "west"),
+        BlockingClient(relay.address, name="emma") as client,
+    ):
+        for n in range(3):
+            client.send("east", f"e{n}")
+        assert [text for _, text in said(client, "west", 3)] == [f"emma: e{n}" for n in range(3)]
+        client.send("west", "w")
+        assert said(client, "east", 4)[-1][1] == "emma: w"
+
+
+def test_publisher_and_reader(relay: Relay, tmp_path: Path) -> None:
+    """The reader is killed and started again: each message counts once."""
+    file = tmp_path / "counts.json"
+    published = 0
+
+    def counted() -> int:
+        return sum(json.loads(file.read_text())["counts"].values()) if file.exists() else 0
+
+    for _ in range(3):
+        lines = "".join(f"line {n}\n" for n in range(50))
+        done = run(ROOT / "examples" / "publisher.py", relay.address, "lines", text=lines)
+        assert (done.returncode, done.stdout) == (0, "everything is stored\n"), done.stderr
+        wanted = published + 20  # in the middle
+        published += 50
+        with subprocess.Popen(
+            [*PYTHON, ROOT / "examples" / "reader.py", relay.address, "lines", file], cwd=ROOT
+        ) as reader:
+            wait_until(lambda wanted=wanted: counted() >= wanted, "the reader")  # type: ignore[misc]
+            reader.kill()
+    with subprocess.Popen(
+        [*PYTHON, ROOT / "examples" / "reader.py", relay.address, "lines", file], cwd=ROOT
+    ) as reader:
+        wait_until(lambda: counted() >= published, "the reader")
+        reader.kill()
+    assert counted() == published

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from relay.chat.entries import Cursor
 from relay.client.errors import ClientError, ServerBrokeProtocol
+from relay.client.event_queue import EVENTS_MAX
 from relay.client.events import State, StateChanged
-from relay.client.inbox import EVENTS_MAX
 from relay.errors import EnvelopeError
 from relay.limits import HISTORY_ON_JOIN_MAX, RECORD_CONTENT_BYTES_MAX
 from relay.wire import envelopes as wire
@@ -92,7 +92,7 @@ def _check(value: tuple[bool, list[Any]]) -> None:
                 _call(link, step, token)
             link.run()
         # One read may bring what one record holds beyond the bound.
-        assert len(link.state._traffic.inbox) <= EVENTS_MAX + 65_536
+        assert len(link.state.chat.queue) <= EVENTS_MAX + 65_536
         if link.close is not None and link.close.remote and link.close.code == CloseCode.PROTOCOL:
             # The server was told that it broke the protocol: so is the program, whatever follows.
             assert isinstance(link.state.error, ServerBrokeProtocol), link.state.error
@@ -122,18 +122,18 @@ def _call(link: Link, call: Call, token: int) -> None:
     """Within what the faces let through: they check a program's arguments."""
     state, log, number = link.state, call.log, call.number
     if call.name == "send":
-        if state.has_room(1):
-            state.send(log, "text/plain", b"x", token)
+        if state.chat.sends.has_space(1):
+            state.chat.send(log, "text/plain", b"x", token)
     elif call.name == "join":
-        state.join(log, None, min(number, HISTORY_ON_JOIN_MAX), token)
+        state.chat.join(log, None, min(number, HISTORY_ON_JOIN_MAX), token)
     elif call.name == "resume":
-        state.join(log, Cursor(bytes(8), number), 0, token)
+        state.chat.join(log, Cursor(bytes(8), number), 0, token)
     elif call.name == "leave":
-        state.leave(log, token)
+        state.chat.leave(log, token)
     elif call.name == "who":
-        state.who(log, token)
+        state.chat.who(log, token)
     elif call.name == "history":
-        state.history(log, number % 2 == 0, number, 10, token)
+        state.chat.history(log, number % 2 == 0, number, 10, token)
     elif call.name == "take":
         link.taken()
     elif call.name == "dial":

@@ -247,4 +247,4 @@ async def talk_in_every_partition(relay: Relay) -> None:
             while missing:
                 event = await anext(aiter(client))
                 if isinstance(event, Message):
-                    missing.discard(event.log)
+                    missing.discard(event.room)

@@ -37,7 +37,7 @@ async def read(client: Client, room: str) -> list[Message]:
     async with asyncio.timeout(DEADLINE_S):
         while not found or found[-1].seq < joined.head.seq:
             event = await anext(client)
-            if isinstance(event, Message) and event.log == room:
+            if isinstance(event, Message) and event.room == room:
                 found.append(event)
     return found
 

@@ -69,9 +69,9 @@ class Notebook:
 
     def joined(self, joined: Joined) -> None:
         """Write down where a log was joined for the first time."""
-        if joined.log not in self._cursors:
+        if joined.room not in self._cursors:
             start = joined.start
-            self._recorder.write(Began(joined.log, start.epoch.hex(), start.seq))
+            self._recorder.write(Began(joined.room, start.epoch.hex(), start.seq))
 
     def refused(self, log: str, error: Refused) -> None:
         """Write down that a log was not joined."""
@@ -81,19 +81,19 @@ class Notebook:
         """Write down an event."""
         write = self._recorder.write
         match event:
-            case Message(log=log, seq=seq, prev=prev, sender=sender, counter=counter):
+            case Message(room=log, seq=seq, prev=prev, sender=sender, counter=counter):
                 digest = programs.digest_of(event.body)
                 write(Seen(log, event.epoch.hex(), seq, prev, sender, counter, digest))
-            case Gap(log=log, start=start, end=end, reason=reason):
+            case Gap(room=log, start=start, end=end, reason=reason):
                 places = (start.epoch.hex(), start.seq), (end.epoch.hex(), end.seq)
                 write(Hole(log, *places, int(reason)))
-            case Live(log=log, seq=seq):
+            case Live(room=log, seq=seq):
                 write(Placed(log, True, seq))
-            case Behind(log=log, seq=seq):
+            case Behind(room=log, seq=seq):
                 write(Placed(log, False, seq))
             case StateChanged():
                 programs.note_state(self._recorder, event)
-            case Unfollowed(log=log, detail=detail):
+            case Unfollowed(room=log, detail=detail):
                 write(Lost(f"{log}: {detail}"))
             case _:
                 pass

@@ -20,7 +20,7 @@ import random
 import signal
 import time
 
-from relay.client import inbox
+from relay.client import event_queue
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
 from relay.client.errors import ClientError, Refused
@@ -135,7 +135,7 @@ def main() -> None:
     if "trusting" in options:
         trusting.install()
     if "small" in options:
-        inbox.EVENTS_MAX = SMALL_EVENTS  # type: ignore[misc]
+        event_queue.EVENTS_MAX = SMALL_EVENTS  # type: ignore[misc]
     recorder = Recorder(role.history)
     recorder.write(Process(os.getpid()))
     if "blocking" in options:

@@ -112,8 +112,8 @@ class Totals(msgspec.Struct, frozen=True, array_like=True, tag="totals"):
     repeats: int
     rejoins: int
     """Times that the client found something missing, and joined again: it must not be needed."""
-    asides: int = 0
-    """Times that it left its logs, because its program took too little while awaiting an answer."""
+    suspensions: int = 0
+    """Times that it left its rooms: its program took too little while it awaited an answer."""
 
 
 Record: TypeAlias = (

@@ -16,7 +16,8 @@ from functools import partial
 from typing import NamedTuple
 
 from relay.client.aio import Client
-from relay.client.blocking import BlockingClient, Pending
+from relay.client.blocking import BlockingClient
+from relay.client.blocking_pump import BlockingPost
 from relay.client.errors import ClientError, Refused
 from relay.client.events import StateChanged, Stored
 from tests.torture import programs
@@ -152,7 +153,7 @@ class BlockingSender:
         self._role = role
         self._recorder = recorder
         self._stopped = False
-        self._posted: list[tuple[str, int, Pending]] = []
+        self._posted: list[tuple[str, int, BlockingPost]] = []
 
     def run(self) -> None:
         """Send until told to stop; connect anew if the client ends."""
@@ -192,15 +193,15 @@ class BlockingSender:
 
     def _collect(self, client: BlockingClient, outbox: Outbox) -> None:
         """Write down the outcomes and the states that have come."""
-        open_still: list[tuple[str, int, Pending]] = []
+        open_still: list[tuple[str, int, BlockingPost]] = []
         for posted in self._posted:
             log, number, pending = posted
-            if not pending.done:
+            if not pending.done():
                 open_still.append(posted)
-            elif isinstance(pending.result, Stored):
-                outbox.stored(log, number, pending.result)
-            elif isinstance(pending.result, ClientError):
-                outbox.failed(log, number, pending.result)
+            elif (error := pending.exception()) is not None:
+                outbox.failed(log, number, error)
+            else:
+                outbox.stored(log, number, pending.result())
         self._posted = open_still
         with contextlib.suppress(ClientError):  # the sends say so, too
             while (event := client.next_event(0.0)) is not None:

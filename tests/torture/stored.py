@@ -20,7 +20,7 @@ PAGE_BYTES = 1_000_000
 FETCH_S = 60.0
 
 
-def entry_of(entry: EntryMessage) -> Entry:
+def entry_of(entry: EntryMessage | Message) -> Entry:
     """Return an entry as the checker knows it."""
     digest = digest_of(entry.body)
     epoch = entry.epoch.hex()

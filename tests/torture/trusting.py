@@ -8,18 +8,18 @@ Half the readers of a run are without that check: what they see is what the serv
 from __future__ import annotations
 
 from relay.chat.entries import Cursor
-from relay.client.follow import Follows, Step
+from relay.client.subscriptions import Step, Subscriptions
 from relay.wire.envelopes import Behind, EntryMessage, Gap, Live
 
 
 def install() -> None:
     """Take the checks out of this process's clients."""
-    Follows.entry = _entry  # type: ignore[method-assign]
-    Follows.gap = _gap  # type: ignore[method-assign]
-    Follows.place = _place  # type: ignore[method-assign]
+    Subscriptions.entry = _entry  # type: ignore[method-assign]
+    Subscriptions.gap = _gap  # type: ignore[method-assign]
+    Subscriptions.place = _place  # type: ignore[method-assign]
 
 
-def _entry(self: Follows, entry: EntryMessage) -> Step:
+def _entry(self: Subscriptions, entry: EntryMessage) -> Step:
     following = self.get(entry.log)
     if following is None or not following.joined:
         return Step.DROP
@@ -27,7 +27,7 @@ def _entry(self: Follows, entry: EntryMessage) -> Step:
     return Step.DELIVER
 
 
-def _gap(self: Follows, gap: Gap) -> Step:
+def _gap(self: Subscriptions, gap: Gap) -> Step:
     following = self.get(gap.log)
     if following is None or not following.joined:
         return Step.DROP
@@ -35,7 +35,7 @@ def _gap(self: Follows, gap: Gap) -> Step:
     return Step.DELIVER
 
 
-def _place(self: Follows, place: Live | Behind) -> Step:
+def _place(self: Subscriptions, place: Live | Behind) -> Step:
     following = self.get(place.log)
     if following is None or not following.joined:
         return Step.DROP

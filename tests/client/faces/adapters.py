@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from relay.chat.entries import Cursor
 from relay.client.aio import Client
-from relay.client.blocking import BlockingClient, Pending
+from relay.client.blocking import BlockingClient
 from relay.client.events import Event, HistoryPage, Joined, Members, Stored
 from relay.client.options import CONNECT_S
 
@@ -25,32 +24,32 @@ class Face(Protocol):
     def client(self) -> Client | BlockingClient:
         """The client itself."""
 
-    def connect(self, timeout_s: float = CONNECT_S) -> None:
+    def connect(self, timeout: float = CONNECT_S) -> None:
         """Connect and log in."""
 
     def close(self) -> None:
         """End."""
 
     def join(
-        self, log: str, last: int = 0, since: int | None = None, cursor: Cursor | None = None
+        self, room: str, last: int = 0, since: int | None = None, cursor: Cursor | None = None
     ) -> Joined:
-        """Follow a log."""
+        """Join a room."""
 
-    def leave(self, log: str) -> Cursor | None:
-        """Stop following."""
+    def leave(self, room: str) -> Cursor | None:
+        """Leave."""
 
-    def who(self, log: str) -> Members:
+    def who(self, room: str) -> Members:
         """Members."""
 
     def history(
-        self, log: str, before: int | None = None, after: int | None = None, count: int = 100
+        self, room: str, before: int | None = None, after: int | None = None, count: int = 100
     ) -> HistoryPage:
         """A page."""
 
-    def send(self, log: str, body: str | bytes, content_type: str = "text/plain") -> Stored:
+    def send(self, room: str, body: str | bytes, content_type: str = "text/plain") -> Stored:
         """Send and wait for the acknowledgement."""
 
-    def post(self, log: str, body: str) -> Callable[[], Stored]:
+    def post(self, room: str, body: str) -> Callable[[], Stored]:
         """Send; the returned function gives the outcome after ``flush``."""
 
     def flush(self) -> None:
@@ -70,45 +69,39 @@ class AioFace:
     def _run(self, what: Coroutine[Any, Any, Result]) -> Result:
         return self._runner.run(what)
 
-    def connect(self, timeout_s: float = CONNECT_S) -> None:
-        self._run(self.client.connect(timeout_s))
+    def connect(self, timeout: float = CONNECT_S) -> None:
+        self._run(self.client.connect(timeout))
 
     def close(self) -> None:
         self._run(self.client.close())
 
     def join(
-        self, log: str, last: int = 0, since: int | None = None, cursor: Cursor | None = None
+        self, room: str, last: int = 0, since: int | None = None, cursor: Cursor | None = None
     ) -> Joined:
-        return self._run(self.client.join(log, last, since=since, cursor=cursor))
+        return self._run(self.client.join(room, last, since=since, cursor=cursor))
 
-    def leave(self, log: str) -> Cursor | None:
-        return self._run(self.client.leave(log))
+    def leave(self, room: str) -> Cursor | None:
+        return self._run(self.client.leave(room))
 
-    def who(self, log: str) -> Members:
-        return self._run(self.client.who(log))
+    def who(self, room: str) -> Members:
+        return self._run(self.client.who(room))
 
     def history(
-        self, log: str, before: int | None = None, after: int | None = None, count: int = 100
+        self, room: str, before: int | None = None, after: int | None = None, count: int = 100
     ) -> HistoryPage:
-        return self._run(self.client.history(log, before=before, after=after, count=count))
+        return self._run(self.client.history(room, before=before, after=after, count=count))
 
-    def send(self, log: str, body: str | bytes, content_type: str = "text/plain") -> Stored:
-        return self._run(self.client.send(log, body, content_type=content_type))
+    def send(self, room: str, body: str | bytes, content_type: str = "text/plain") -> Stored:
+        return self._run(self.client.send(room, body, content_type=content_type))
 
-    def post(self, log: str, body: str) -> Callable[[], Stored]:
-        return self._run(self.client.post(log, body)).result
+    def post(self, room: str, body: str) -> Callable[[], Stored]:
+        return self._run(self.client.post(room, body)).result
 
     def flush(self) -> None:
         self._run(self.client.flush())
 
     def next(self, timeout: float = WAIT_S) -> Event | None:
-        async def take() -> Event | None:
-            with contextlib.suppress(TimeoutError, StopAsyncIteration):
-                async with asyncio.timeout(timeout):
-                    return await anext(self.client)
-            return None
-
-        return self._run(take())
+        return self._run(self.client.next_event(timeout))
 
 
 class BlockingFace:
@@ -117,43 +110,36 @@ class BlockingFace:
     def __init__(self, runner: asyncio.Runner, address: str, options: dict[str, Any]) -> None:
         self.client = BlockingClient(address, **options)
 
-    def connect(self, timeout_s: float = CONNECT_S) -> None:
-        self.client.connect(timeout_s)
+    def connect(self, timeout: float = CONNECT_S) -> None:
+        self.client.connect(timeout)
 
     def close(self) -> None:
         self.client.close()
 
-    def leave(self, log: str) -> Cursor | None:
-        return self.client.leave(log)
+    def leave(self, room: str) -> Cursor | None:
+        return self.client.leave(room)
 
-    def who(self, log: str) -> Members:
-        return self.client.who(log)
+    def who(self, room: str) -> Members:
+        return self.client.who(room)
 
     def flush(self) -> None:
         self.client.flush()
 
     def join(
-        self, log: str, last: int = 0, since: int | None = None, cursor: Cursor | None = None
+        self, room: str, last: int = 0, since: int | None = None, cursor: Cursor | None = None
     ) -> Joined:
-        return self.client.join(log, last, since=since, cursor=cursor)
+        return self.client.join(room, last, since=since, cursor=cursor)
 
     def history(
-        self, log: str, before: int | None = None, after: int | None = None, count: int = 100
+        self, room: str, before: int | None = None, after: int | None = None, count: int = 100
     ) -> HistoryPage:
-        return self.client.history(log, before=before, after=after, count=count)
+        return self.client.history(room, before=before, after=after, count=count)
 
-    def send(self, log: str, body: str | bytes, content_type: str = "text/plain") -> Stored:
-        return self.client.send(log, body, content_type=content_type)
+    def send(self, room: str, body: str | bytes, content_type: str = "text/plain") -> Stored:
+        return self.client.send(room, body, content_type=content_type)
 
-    def post(self, log: str, body: str) -> Callable[[], Stored]:
-        pending: Pending = self.client.post(log, body)
-
-        def outcome() -> Stored:
-            stored = pending.outcome()
-            assert isinstance(stored, Stored)
-            return stored
-
-        return outcome
+    def post(self, room: str, body: str) -> Callable[[], Stored]:
+        return self.client.post(room, body).result
 
     def next(self, timeout: float = WAIT_S) -> Event | None:
         return self.client.next_event(timeout)

@@ -27,6 +27,8 @@ def call(face: Face, method: str, *args: object, **options: object) -> Any:  # n
     result = getattr(client, method)(*args, **options)
     if inspect.isawaitable(result):
         return face._run(result)  # type: ignore[attr-defined]
+    if inspect.isasyncgen(result):
+        return face._run(anext(result))  # type: ignore[attr-defined]
     if inspect.isgenerator(result):
         return next(result)
     return result
@@ -84,32 +86,47 @@ def test_calls(connect: Connect) -> None:
     assert list(face.client.cursors) == ["ok-room"]
 
 
+TIMED: dict[str, tuple[Any, ...]] = {
+    "connect": (), "close": (), "join": ("lobby",), "leave": ("lobby",), "who": ("lobby",),
+    "history": ("lobby",), "send": ("lobby", "x"), "post": ("lobby", "x"), "flush": (),
+    "events": (), "next_event": (), "pump": (),
+}  # fmt: skip
+"""Every method that waits, with what it needs besides."""
+
+
+def test_every_method_that_waits_takes_a_timeout(room: str) -> None:
+    """One name, in seconds, whatever the client."""
+    for kind in (Client, BlockingClient):
+        taken = {
+            name
+            for name, method in inspect.getmembers(kind, callable)
+            if not name.startswith("_") and "timeout" in inspect.signature(method).parameters
+        }
+        waits = {
+            name
+            for name, method in inspect.getmembers(Client, inspect.isfunction)
+            if not name.startswith("_")
+            and (inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method))
+        }
+        assert taken == waits == set(TIMED)
+
+
 @pytest.mark.parametrize("value", [-1, "1", float("nan"), True, [1]])
 def test_times(connect: Connect, value: object) -> None:
     """Of every method that takes one."""
     face = connect("arguments-b")
-    calls: list[tuple[str, dict[str, Any]]] = [
-        ("connect", {"timeout_s": value}),
-        ("close", {"timeout_s": value}),
-    ]
-    if isinstance(face.client, BlockingClient):
-        calls += [(name, {"timeout": value}) for name in ("events", "next_event", "pump")]
-    for method, options in calls:
+    for method, args in TIMED.items():
         with pytest.raises((TypeError, ValueError), match="timeout"):
-            call(face, method, **options)
+            call(face, method, *args, timeout=value)
     assert face.client.state is State.ONLINE
 
 
 def test_before_connect(face: Connect) -> None:
     """An error at once, where it used to wait without end."""
     one = face("relay://127.0.0.1:1", "arguments-c")
-    calls: list[tuple[str, tuple[Any, ...]]] = [
-        ("send", ("lobby", "x")), ("post", ("lobby", "x")), ("join", ("lobby",)),
-        ("leave", ("lobby",)), ("who", ("lobby",)), ("history", ("lobby",)), ("flush", ()),
-    ]  # fmt: skip
-    blocking = isinstance(one.client, BlockingClient)
-    calls += [("events", ()), ("next_event", ()), ("pump", ())] if blocking else [("__anext__", ())]
-    for method, args in calls:
+    for method, args in TIMED.items():
+        if method in ("connect", "close"):
+            continue
         with pytest.raises(NotConnected, match="not connected: call connect"):
             call(one, method, *args)
     one.close()
@@ -131,8 +148,8 @@ def test_before_connect(face: Connect) -> None:
         ({"agent": "x" * 65}, ValueError),
         ({"window": 0}, ValueError),
         ({"window": "8"}, TypeError),
-        ({"patience_s": -1}, ValueError),
-        ({"patience_s": "1"}, TypeError),
+        ({"retry_timeout_s": -1}, ValueError),
+        ({"retry_timeout_s": "1"}, TypeError),
         ({"identity": "me"}, TypeError),
         ({"key_policy": "none"}, TypeError),
     ],

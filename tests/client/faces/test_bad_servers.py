@@ -17,7 +17,8 @@ import pytest
 from relay import limits
 from relay.client.address import Address
 from relay.client.aio import Client
-from relay.client.blocking import BlockingClient, Pending
+from relay.client.blocking import BlockingClient
+from relay.client.blocking_pump import Pending
 from relay.client.dialling import dial_tcp
 from relay.client.errors import (
     ClientError,
@@ -122,8 +123,8 @@ def _two_writes(one: Face, closed: threading.Event) -> None:
 
         one._run(write())  # type: ignore[attr-defined]
     else:
-        client._state.join("room", None, 0, Pending())
-        client._settle()
+        client._chat.join("room", None, 0, Pending(client._pump))
+        client._pump.settle()
         assert closed.wait(20)
         client.post("room", "x")
         client.flush()

@@ -1,4 +1,4 @@
-"""What only the blocking face has: nothing happens between its calls."""
+"""What only the blocking client has: nothing happens between its calls."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ def test_a_post_leaves_with_the_pump_that_waits(relay: Relay) -> None:
     with BlockingClient(relay.address, name="pump-a") as client:
         outcome = client.post("pumping", "x")
         client.pump(WAIT_S)
-        assert outcome.done
+        assert outcome.done()

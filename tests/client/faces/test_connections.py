@@ -213,7 +213,7 @@ def test_a_flag_that_somebody_else_sets_is_no_lost_connection(relay: Relay, room
         return opened
 
     with BlockingClient(relay.address, name="flags-a", dial=dial) as client:
-        opened = client._socket
+        opened = client._pump._socket
         assert opened is not None
         client.join(room)
         for number in range(20):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from relay.chat.entries import Cursor
-from relay.client import inbox, state
+from relay.client import answer_watch, event_queue
 from relay.client.errors import (
     AlreadyJoined,
     ClientClosed,
@@ -201,22 +201,22 @@ def test_a_slow_application_loses_nothing(connect: Connect, room: str) -> None:
     assert [int(m.text.split()[0]) for m in taken] == list(range(10_000))
 
 
-def test_a_reader_that_left_its_logs_returns_by_itself(
+def test_a_reader_that_left_its_rooms_returns_by_itself(
     connect: Connect, room: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It sent with a full inbox, so it left the log; nothing comes any more that would wake it.
+    """It sent with a full queue, so it left the room; nothing comes any more that would wake it.
 
     Taking events must. Not a timer that happens to be due: those shorter than the wait are put out
     of reach (the next one is the handshake's, after 15 s).
     """
-    monkeypatch.setattr(inbox, "EVENTS_MAX", 100)
-    monkeypatch.setattr(state, "ANSWER_S", 600.0)
+    monkeypatch.setattr(event_queue, "EVENTS_MAX", 100)
+    monkeypatch.setattr(answer_watch, "ANSWER_S", 600.0)
     alice, reader = connect("returns-a"), connect("returns-b")
     reader.join(room)
     for n in range(1000):
         alice.post(room, str(n))
     alice.flush()
-    while not reader.client.statistics["asides"]:
+    while not reader.client.statistics["suspensions"]:
         reader.send(f"{room[:20]}-own", "x")
     reader.send(f"{room[:20]}-own", "x")  # behind LEFT: nothing of the room is on its way now
     taken = messages(reader, 1000, 10.0)

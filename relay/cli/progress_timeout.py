@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-class Patience:
+class ProgressTimeout:
     """A limit on each wait for the server to get on with something; waits for input are free."""
 
     def __init__(self, limit_s: float | None) -> None:

@@ -1,11 +1,11 @@
-"""relay.client.traffic: logs and requests, over the real wire and a server that a test writes."""
+"""relay.client.chat_state: rooms and requests, over the real wire and a server of the test's."""
 
 from __future__ import annotations
 
 import pytest
 
 from relay.chat.entries import NO_EPOCH, Cursor, GapReason
-from relay.client import inbox
+from relay.client import event_queue
 from relay.client.errors import (
     AlreadyJoined,
     MessageTooLong,
@@ -48,7 +48,7 @@ def joined(last: int = 0, head: int = 10) -> Link:
     """A client that has joined room; what it was told is taken."""
     link = Link()
     link.log_in()
-    link.state.join("room", None, last, "join")
+    link.state.chat.join("room", None, last, "join")
     link.run()
     join = link.heard(wire.Join)
     assert join == wire.Join(join.request, "room", None, 0, last)
@@ -76,10 +76,10 @@ def test_entries_and_where_they_end() -> None:
     """History, LIVE, what comes then; the cursor is of what was taken."""
     link = joined(last=2)
     link.say(entry(9), entry(10), wire.Live("room", EPOCH, 10), entry(11))
-    assert link.state.cursors == {"room": Cursor(EPOCH, 8)}
-    first = link.state.take()
+    assert link.cursors == {"room": Cursor(EPOCH, 8)}
+    first = link.state.chat.take()
     assert isinstance(first, Message)
-    assert first.cursor == link.state.cursors["room"] == Cursor(EPOCH, 9)
+    assert first.cursor == link.cursors["room"] == Cursor(EPOCH, 9)
     assert link.taken() == [Message(*entry(10)), Live("room", 10), Message(*entry(11))]
 
 
@@ -92,7 +92,7 @@ def test_a_lost_connection_goes_on_from_what_was_received() -> None:
     assert rejoin(link) == wire.Join(2, "room", EPOCH, 12, 0)
     link.say(entry(13), wire.Live("room", EPOCH, 13))
     assert seqs(link.taken()) == [11, 12, 13]
-    assert link.state.statistics["repeats"] == 0
+    assert link.state.chat.subscriptions.repeats == 0
 
 
 def test_a_client_that_had_received_nothing_resumes_too() -> None:
@@ -107,7 +107,7 @@ def test_a_join_without_an_answer_is_asked_again() -> None:
     """As it was meant, with its number, and the caller sees nothing of it."""
     link = Link()
     link.log_in()
-    link.state.join("room", None, 5, "join")
+    link.state.chat.join("room", None, 5, "join")
     link.run()
     first = link.heard(wire.Join)
     link.lose()
@@ -158,17 +158,17 @@ def test_gap_behind_and_roster_are_events() -> None:
         Gap("room", Cursor(b"f" * 8, 20), Cursor(b"f" * 8, 30), 77),
         RosterChanged("room", 2, (Member("bob", "Bob"),), ("carol",), 5, 6),
     ]
-    assert link.state.cursors == {"room": Cursor(b"f" * 8, 30)}
+    assert link.cursors == {"room": Cursor(b"f" * 8, 30)}
 
 
 def test_leave_and_join_again() -> None:
     """Nothing of the first time is delivered in the second; the cursor goes on where it was."""
     link = joined()
     link.say(entry(11), entry(12))
-    link.state.take()
-    cursor = link.state.leave("Room", "leave")
+    link.state.chat.take()
+    cursor = link.state.chat.leave("Room", "leave")
     assert cursor == Cursor(EPOCH, 11)
-    link.state.join("room", cursor, 0, "again")
+    link.state.chat.join("room", cursor, 0, "again")
     link.run()
     leave, join = link.heard(wire.Leave), link.heard(wire.Join)
     link.say(entry(13), wire.Left(leave.request, "room"))
@@ -181,18 +181,18 @@ def test_leave_while_offline() -> None:
     """Is done at once, and the log is not joined again."""
     link = joined()
     link.lose()
-    link.state.leave("room", "leave")
+    link.state.chat.leave("room", "leave")
     assert link.results() == {"leave": None}
     link.log_in()
     assert link.all_heard(wire.Join) == []
-    assert link.state.cursors == {}
+    assert link.cursors == {}
 
 
 def test_requests_are_asked_again_behind_the_joins() -> None:
     """WHO rests on the membership."""
     link = joined()
-    link.state.who("room", "who")
-    link.state.history("room", False, 0, 10, "history")
+    link.state.chat.who("room", "who")
+    link.state.chat.history("room", False, 0, 10, "history")
     link.run()
     link.lose()
     link.log_in()
@@ -211,7 +211,7 @@ def test_a_request_that_is_unavailable_now_is_asked_again() -> None:
     """After the time that the server gave."""
     link = Link()
     link.log_in()
-    link.state.join("room", None, 0, "join")
+    link.state.chat.join("room", None, 0, "join")
     link.run()
     join = link.heard(wire.Join)
     link.say(wire.Error(join.request, int(ErrorCode.UNAVAILABLE), 500, ""))
@@ -227,7 +227,7 @@ def test_a_store_that_cannot_be_written_is_told_once() -> None:
     link = Link()
     link.log_in()
     link.taken()
-    link.state.send("room", "text/plain", b"x", "first")
+    link.state.chat.send("room", "text/plain", b"x", "first")
     link.run()
     for _ in range(3):
         counter = link.heard(wire.Send).counter
@@ -236,7 +236,7 @@ def test_a_store_that_cannot_be_written_is_told_once() -> None:
     assert link.taken() == [Postponed("room", "disk full")]
     counter = link.heard(wire.Send).counter
     link.say(wire.Ack("room", counter, EPOCH, 1))
-    link.state.send("room", "text/plain", b"y", "second")
+    link.state.chat.send("room", "text/plain", b"y", "second")
     link.run()
     counter = link.heard(wire.Send).counter
     link.say(wire.Refused("room", counter, int(ErrorCode.UNAVAILABLE), 500, ""))
@@ -247,12 +247,12 @@ def test_a_refused_join_is_an_error_and_can_be_tried_again() -> None:
     """It leaves nothing behind."""
     link = Link()
     link.log_in()
-    link.state.join("root", None, 0, "join")
+    link.state.chat.join("root", None, 0, "join")
     link.run()
     link.say(wire.Error(link.heard(wire.Join).request, int(ErrorCode.NAME_INVALID), 0, ""))
     assert isinstance(link.results()["join"], NameInvalid)
-    link.state.join("root", None, 0, "again")
-    assert link.state.cursors == {}
+    link.state.chat.join("root", None, 0, "again")
+    assert link.cursors == {}
 
 
 def test_a_log_that_is_refused_after_a_reconnect() -> None:
@@ -264,7 +264,7 @@ def test_a_log_that_is_refused_after_a_reconnect() -> None:
     link.say(wire.Error(link.heard(wire.Join).request, int(ErrorCode.LIMIT), 3, ""))
     (event,) = link.taken()
     assert isinstance(event, Unfollowed)
-    assert (event.log, "LIMIT" in event.detail) == ("room", True)
+    assert (event.room, "LIMIT" in event.detail) == ("room", True)
 
 
 def test_what_is_refused_before_anything_is_sent() -> None:
@@ -273,17 +273,17 @@ def test_what_is_refused_before_anything_is_sent() -> None:
     state = link.state
     for name in ("", "a", "a b", "-x", "é", "x" * 33):
         with pytest.raises(NameInvalid):
-            state.send(name, "", b"", "t")
+            state.chat.send(name, "", b"", "t")
         with pytest.raises(NameInvalid):
-            state.join(name, None, 0, "t")
+            state.chat.join(name, None, 0, "t")
     with pytest.raises(AlreadyJoined):
-        state.join("ROOM", None, 0, "t")
+        state.chat.join("ROOM", None, 0, "t")
     with pytest.raises(NotAMember):
-        state.leave("other", "t")
+        state.chat.leave("other", "t")
     with pytest.raises(MessageTooLong, match="32769"):
-        state.send("room", "", bytes(32_769), "t")
+        state.chat.send("room", "", bytes(32_769), "t")
     with pytest.raises(MessageTooLong):
-        state.send("room", "é" * 33, b"", "t")
+        state.chat.send("room", "é" * 33, b"", "t")
     link.run()
     assert link.said == []
 
@@ -302,25 +302,25 @@ def test_reading_stops_and_goes_on() -> None:
     """At the bound, until half of it is taken; while it stops, silence is nobody's fault."""
     link = joined()
     end = fill(link, 11)
-    assert end - 11 <= inbox.EVENTS_MAX + 100
+    assert end - 11 <= event_queue.EVENTS_MAX + 100
     deadline = link.state.next_deadline()
     assert deadline is None
     taken = []
     while link.state.reading_paused:
-        event = link.state.take()
+        event = link.state.chat.take()
         assert isinstance(event, Message)
         taken.append(event.seq)
-    assert link.state.flush_due, "the face is to read again"
-    assert len(taken) >= inbox.EVENTS_MAX // 2
+    assert link.state.chat.flush_due, "the pump is to read again"
+    assert len(taken) >= event_queue.EVENTS_MAX // 2
     link.say(entry(end))
     assert taken + seqs(link.taken()) == list(range(11, end + 1))
 
 
 def test_an_answer_is_never_stuck_behind_entries() -> None:
-    """A client that awaits an answer with a full inbox leaves its logs, and comes back to them."""
+    """A client that awaits an answer with a full queue leaves its logs, and comes back to them."""
     link = joined()
     end = fill(link, 11)
-    link.state.send("room", "", b"x", "send")
+    link.state.chat.send("room", "", b"x", "send")
     assert link.state.reading_paused
     link.run()
     assert not link.state.reading_paused
@@ -332,12 +332,12 @@ def test_an_answer_is_never_stuck_behind_entries() -> None:
     taken = seqs(link.taken())
     join = rejoin(link)
     assert join.seq == taken[-1] == end - 1
-    assert not link.state.flush_due
+    assert not link.state.chat.flush_due
     link.say(*[entry(end + n) for n in range(100)])
     assert taken + seqs(link.taken()) == list(range(11, end + 100))
 
 
-def test_a_full_inbox_over_a_reconnect() -> None:
+def test_a_full_queue_over_a_reconnect() -> None:
     """The logs are joined again only once there is room: memory stays bounded."""
     link = joined()
     end = fill(link, 11)
@@ -359,10 +359,10 @@ def test_who_while_stepped_aside() -> None:
     """Joins for it, so that the answer is not "not a member"."""
     link = joined()
     fill(link, 11)
-    link.state.send("room", "", b"x", "send")
+    link.state.chat.send("room", "", b"x", "send")
     link.run()
     link.say(wire.Left(link.heard(wire.Leave).request, "room"))
-    link.state.who("room", "who")
+    link.state.chat.who("room", "who")
     link.run()
     assert [type(e) for e in link.said][-2:] == [wire.Join, wire.Who]
 
@@ -371,41 +371,41 @@ def test_no_second_join_while_one_is_unanswered() -> None:
     """It would be refused with ALREADY_JOINED, and the log would be followed no more."""
     link = joined()
     fill(link, 11)
-    link.state.send("room", "", b"x", "send")
+    link.state.chat.send("room", "", b"x", "send")
     link.run()
     link.say(wire.Left(link.heard(wire.Leave).request, "room"))
-    link.state.who("room", "who")
+    link.state.chat.who("room", "who")
     link.run()
     link.taken()  # there is room again: the log is to be followed
     assert [type(envelope) for envelope in link.said].count(wire.Join) == 1
 
 
-def test_leaving_makes_room_too() -> None:
-    """The log that filled the inbox is left: the others are followed again at once."""
+def test_leaving_makes_space_too() -> None:
+    """The room that filled the queue is left: the others are followed again at once."""
     link = joined()
-    link.state.join("other", None, 0, "other")
+    link.state.chat.join("other", None, 0, "other")
     link.run()
     link.say(wire.Joined(link.heard(wire.Join).request, "other", EPOCH, 5, EPOCH, 5))
     link.taken()
     fill(link, 11)
-    link.state.send("room", "", b"x", "send")
+    link.state.chat.send("room", "", b"x", "send")
     link.run()
     for leave in link.all_heard(wire.Leave):
         link.say(wire.Left(leave.request, leave.log))
-    link.state.leave("room", "leave")
+    link.state.chat.leave("room", "leave")
     link.run()
     join = link.heard(wire.Join)
     assert (join.log, join.seq) == ("other", 5)
 
 
-def test_an_answer_is_read_when_no_log_is_joined() -> None:
-    """The inbox is full, and the only log is being joined again: nothing to leave, but to read."""
+def test_an_answer_is_read_when_no_room_is_joined() -> None:
+    """The queue is full, and the only room is being joined again: nothing to leave, but to read."""
     link = joined()
     end = fill(link, 11)
     link.say(entry(end + 1))  # one is missing
     assert not link.state.reading_paused
     rejoin_request = link.heard(wire.Join).request
-    link.state.send("room", "", b"x", "send")
+    link.state.chat.send("room", "", b"x", "send")
     link.run()
     assert not link.state.reading_paused
     link.say(wire.Ack("room", 1, EPOCH, end))
@@ -416,14 +416,14 @@ def test_an_answer_is_read_when_no_log_is_joined() -> None:
     assert rejoin(link).seq == end - 1
 
 
-def test_a_log_joined_while_stepped_aside_is_left_again() -> None:
+def test_a_room_joined_while_suspended_is_left_again() -> None:
     """Its answer came with the JOINED: nothing is awaited, and its entries must not pile up."""
     link = joined()
     fill(link, 11)
-    link.state.send("room", "", b"x", "send")
+    link.state.chat.send("room", "", b"x", "send")
     link.run()
     link.say(wire.Left(link.heard(wire.Leave).request, "room"), wire.Ack("room", 1, EPOCH, 20_000))
-    link.state.who("room", "who")
+    link.state.chat.who("room", "who")
     link.run()
     join, who = link.heard(wire.Join), link.heard(wire.Who)
     link.say(

@@ -1,9 +1,9 @@
-"""relay.client.follow."""
+"""relay.client.subscriptions."""
 
 from __future__ import annotations
 
 from relay.chat.entries import NO_EPOCH, Cursor
-from relay.client.follow import Follows, Start, Step
+from relay.client.subscriptions import Start, Step, Subscriptions
 from relay.wire.envelopes import Behind, EntryMessage, Gap, Join, Live
 
 E1, E2 = b"1" * 8, b"2" * 8
@@ -14,14 +14,14 @@ def entry(seq: int, prev: int, epoch: bytes = E1, log: str = "room") -> EntryMes
     return EntryMessage(log, epoch, seq, prev, 0, "al", b"", b"p" * 8, 1, 0, "", b"")
 
 
-def followed(cursor: Cursor = Cursor(E1, 10)) -> Follows:  # noqa: B008  # a NamedTuple
+def followed(cursor: Cursor = Cursor(E1, 10)) -> Subscriptions:  # noqa: B008  # a NamedTuple
     """A log that is joined behind a cursor."""
-    follows = Follows()
+    follows = Subscriptions()
     follows.add("room", Start(None, 5)).joined_at(cursor)
     return follows
 
 
-def received(follows: Follows) -> Cursor:
+def received(follows: Subscriptions) -> Cursor:
     """Where the log stands."""
     following = follows.get("room")
     assert following is not None
@@ -76,7 +76,7 @@ def test_a_gap_moves_the_cursor_also_back() -> None:
 
 def test_nothing_counts_before_joined() -> None:
     """Entries that were under way before a LEFT, or of a log that is not followed."""
-    follows = Follows()
+    follows = Subscriptions()
     assert follows.entry(entry(1, 0)) is Step.DROP
     follows.add("room", Start(None, 0))
     assert follows.entry(entry(1, 0)) is Step.DROP
@@ -86,7 +86,7 @@ def test_nothing_counts_before_joined() -> None:
 
 def test_a_rejoin_begins_at_the_received_cursor() -> None:
     """Also for one that has received nothing yet, in a log that does not exist yet."""
-    follows = Follows()
+    follows = Subscriptions()
     following = follows.add("room", Start(None, 7))
     assert following.join(3) == Join(3, "room", None, 0, 7)
     following.joined_at(Cursor(NO_EPOCH, 0))

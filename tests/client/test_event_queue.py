@@ -1,10 +1,10 @@
-"""relay.client.inbox."""
+"""relay.client.event_queue."""
 
 from __future__ import annotations
 
 from relay.chat.entries import Cursor, GapReason
+from relay.client.event_queue import EVENTS_BYTES_MAX, EVENTS_MAX, STATES_MAX, EventQueue
 from relay.client.events import Gap, Live, Message, State, StateChanged
-from relay.client.inbox import EVENTS_BYTES_MAX, EVENTS_MAX, STATES_MAX, Inbox
 
 EPOCH = b"e" * 8
 
@@ -16,7 +16,7 @@ def message(seq: int, log: str = "room", body: bytes = b"") -> Message:
 
 def test_the_cursor_moves_when_a_message_is_taken() -> None:
     """Not when it arrives (invariant "Falling behind"); a gap moves it too."""
-    inbox = Inbox()
+    inbox = EventQueue()
     inbox.follow("room", Cursor(EPOCH, 0))
     inbox.put(message(1))
     inbox.put(Gap("room", Cursor(EPOCH, 1), Cursor(b"f" * 8, 9), GapReason.EPOCH))
@@ -30,7 +30,7 @@ def test_the_cursor_moves_when_a_message_is_taken() -> None:
 
 def test_full_by_number_until_half_is_taken() -> None:
     """So that reading does not stop and go once per event."""
-    inbox = Inbox()
+    inbox = EventQueue()
     for _ in range(EVENTS_MAX + 1):
         inbox.put(Live("room", 0))
     assert inbox.full
@@ -42,7 +42,7 @@ def test_full_by_number_until_half_is_taken() -> None:
 
 def test_full_by_bytes() -> None:
     """Few large messages fill it as well."""
-    inbox = Inbox()
+    inbox = EventQueue()
     count = EVENTS_BYTES_MAX // 32_768
     for seq in range(1, count + 1):
         inbox.put(message(seq, body=bytes(32_768)))
@@ -54,7 +54,7 @@ def test_full_by_bytes() -> None:
 
 def test_states_that_nobody_takes_do_not_pile_up() -> None:
     """A program that only sends never iterates. The newest stay; messages are not touched."""
-    inbox = Inbox()
+    inbox = EventQueue()
     inbox.put(message(1))
     for number in range(20_000):
         inbox.put(StateChanged(State.WAITING, str(number)))
@@ -69,13 +69,13 @@ def test_states_that_nobody_takes_do_not_pile_up() -> None:
 
 def test_unfollow_drops_what_was_not_taken() -> None:
     """Of that log alone; the returned cursor is the place to go on from."""
-    inbox = Inbox()
+    inbox = EventQueue()
     inbox.follow("room", Cursor(EPOCH, 0))
     inbox.follow("other", Cursor(EPOCH, 0))
     for seq in (1, 2, 3):
         inbox.put(message(seq))
         inbox.put(message(seq, "other"))
     inbox.take()
-    assert inbox.unfollow("room") == Cursor(EPOCH, 1)
+    assert inbox.forget("room") == Cursor(EPOCH, 1)
     assert [inbox.take() for _ in range(3)] == [message(n, "other") for n in (1, 2, 3)]
     assert "room" not in inbox.taken

@@ -1,6 +1,9 @@
 """The events that the application has not taken yet, bounded by bytes and by number.
 
-The cursor of a log that a program sees, and may save, moves when it *takes* a message (invariant
+A room may have a queue of its own, for a program that iterates over it alone. The bounds are for
+all together.
+
+The cursor of a room that a program sees, and may save, moves when it *takes* a message (invariant
 "Falling behind"), not when the message arrives: what is still in here when the program dies is
 delivered again.
 """
@@ -23,8 +26,8 @@ from relay.client.events import (
 
 EVENTS_MAX: Final = 8192
 EVENTS_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Above either, the client stops reading its socket, and the server lets it fall behind: the log is
-the buffer. At least four times what one read from the socket brings."""
+"""Above either, the client stops reading its socket, and the server lets it fall behind: what is
+stored is the buffer. At least four times what one read from the socket brings."""
 OVER: Final = 2
 """Above so many times either bound nothing more is put in, whatever comes: more than one read from
 an honest server can bring, so only a hostile one gets there."""
@@ -41,13 +44,17 @@ RESUME_AT: Final = 0.5
 """Reading goes on when both are below this part of their bound: not once per message."""
 
 
-class Inbox:
-    """A queue of events and the cursors of what was taken from it."""
+class EventQueue:
+    """Queues of events and the cursors of what was taken from them."""
 
-    __slots__ = ("_bytes", "_events", "_states", "full", "over", "taken")
+    __slots__ = ("_bytes", "_count", "_events", "_separate", "_states", "full", "over", "taken")
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
+        self._separate: dict[str, deque[Event]] = {}
+        """The events of rooms that have a queue of their own."""
+        self._count = 0
+        """Of the events in all queues."""
         self._bytes = 0
         self._states = 0
         """How many StateChanged and Postponed are in the queue."""
@@ -56,10 +63,14 @@ class Inbox:
         self.over = False
         """True above ``OVER`` times the bound, which only a hostile server reaches."""
         self.taken: dict[str, Cursor] = {}
-        """For each log that is followed, the last entry that the application has taken."""
+        """For each room that is followed, the last entry that the application has taken."""
 
     def __len__(self) -> int:
-        return len(self._events)
+        return self._count
+
+    def has(self, room: str | None = None) -> bool:
+        """True when ``take`` of the same room has something."""
+        return bool(self._events if room is None else self._separate.get(room))
 
     @property
     def size(self) -> int:
@@ -68,70 +79,94 @@ class Inbox:
 
     def put(self, event: Event) -> None:
         """Append an event. The bounds are the caller's to respect, by ``full`` and ``over``."""
-        self._events.append(event)
+        events = self._events
+        if self._separate:
+            events = self._separate.get(getattr(event, "room", ""), events)
+        events.append(event)
+        self._count += 1
         self._bytes += _size(event)
         if type(event) in _STATES:
             self._states += 1
             if self._states > STATES_MAX:
                 self._drop_oldest_state()
-        if self._bytes > EVENTS_BYTES_MAX or len(self._events) > EVENTS_MAX:
+        if self._bytes > EVENTS_BYTES_MAX or self._count > EVENTS_MAX:
             self.full = True
-            self.over = (
-                self._bytes > OVER * EVENTS_BYTES_MAX or len(self._events) > OVER * EVENTS_MAX
-            )
+            self.over = self._bytes > OVER * EVENTS_BYTES_MAX or self._count > OVER * EVENTS_MAX
 
-    def take(self) -> Event | None:
-        """Return the oldest event, or None. Moves the cursor of its log."""
-        if not self._events:
+    def take(self, room: str | None = None) -> Event | None:
+        """Return the oldest event, or None. Moves the cursor of its room.
+
+        Args:
+            room: one with a queue of its own; None: the queue of all others.
+        """
+        events = self._events if room is None else self._separate.get(room)
+        if not events:
             return None
-        event = self._events.popleft()
+        event = events.popleft()
+        self._count -= 1
         self._bytes -= _size(event)
         kind = type(event)
         if kind is Message:
             assert isinstance(event, Message)
-            self._move(event.log, Cursor(event.epoch, event.seq))
+            self._move(event.room, Cursor(event.epoch, event.seq))
         elif kind is Gap:
             assert isinstance(event, Gap)
-            self._move(event.log, event.end)
+            self._move(event.room, event.end)
         elif kind in _STATES:
             self._states -= 1
         if (
             self.full
             and self._bytes <= EVENTS_BYTES_MAX * RESUME_AT
-            and len(self._events) <= EVENTS_MAX * RESUME_AT
+            and self._count <= EVENTS_MAX * RESUME_AT
         ):
             self.full = self.over = False
         return event
 
-    def follow(self, log: str, start: Cursor) -> None:
-        """A log is followed from here on."""
-        self.taken[log] = start
+    def follow(self, room: str, start: Cursor) -> None:
+        """A room is followed from here on."""
+        self.taken[room] = start
 
-    def unfollow(self, log: str) -> Cursor | None:
-        """Forget a log and everything of it that was not taken; return the cursor it had."""
-        kept = [event for event in self._events if getattr(event, "log", None) != log]
-        self._events = deque(kept)
-        self._bytes = sum(map(_size, kept))
-        self._states = sum(type(event) in _STATES for event in kept)
-        if not kept:
-            self.full = self.over = False
-        return self.taken.pop(log, None)
+    def separate(self, room: str) -> None:
+        """Give a room a queue of its own, until ``forget``."""
+        self._separate[room] = deque()
+
+    def forget(self, room: str) -> Cursor | None:
+        """Forget a room and everything of it that was not taken; return the cursor it had."""
+        self._separate.pop(room, None)
+        self._events = deque(e for e in self._events if getattr(e, "room", None) != room)
+        self._recount()
+        return self.taken.pop(room, None)
 
     def clear(self) -> None:
         """Forget every event."""
-        self._events.clear()
-        self._bytes = self._states = 0
-        self.full = self.over = False
+        for events in self._all():
+            events.clear()
+        self._recount()
+
+    def _all(self) -> list[deque[Event]]:
+        return [self._events, *self._separate.values()]
+
+    def _recount(self) -> None:
+        left = [event for events in self._all() for event in events]
+        self._count = len(left)
+        self._bytes = sum(map(_size, left))
+        self._states = sum(type(event) in _STATES for event in left)
+        if not left:
+            self.full = self.over = False
 
     def _drop_oldest_state(self) -> None:
-        oldest = next(event for event in self._events if type(event) in _STATES)
-        self._events.remove(oldest)
-        self._bytes -= _size(oldest)
-        self._states -= 1
+        for events in self._all():
+            oldest = next((event for event in events if type(event) in _STATES), None)
+            if oldest is not None:
+                events.remove(oldest)
+                self._count -= 1
+                self._bytes -= _size(oldest)
+                self._states -= 1
+                return
 
-    def _move(self, log: str, cursor: Cursor) -> None:
-        if log in self.taken:
-            self.taken[log] = cursor
+    def _move(self, room: str, cursor: Cursor) -> None:
+        if room in self.taken:
+            self.taken[room] = cursor
 
 
 def _size(event: Event) -> int:

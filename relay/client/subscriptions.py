@@ -1,7 +1,7 @@
-"""Following logs: where this client stands in each, and the check that nothing is missing.
+"""Where this client stands in each room that it follows, and the check that nothing is missing.
 
 Each entry names the one before it (``prev``). An entry at or below the cursor is a repeat and is
-dropped. An entry whose ``prev`` is not the cursor means that something is missing: the log is
+dropped. An entry whose ``prev`` is not the cursor means that something is missing: the room is
 left and joined again from the cursor; nothing is ever skipped. *Received* cursors live here; what
 the application has *taken* is in ``inbox``.
 """
@@ -29,17 +29,17 @@ class Step(Enum):
     """What an envelope means for the reader."""
 
     DELIVER = "the application gets it"
-    DROP = "a repeat, or of a log that is not followed"
+    DROP = "a repeat, or of a room that is not followed"
     REJOIN = "something is missing: join again from the cursor"
 
 
-class Following:
-    """One log that is followed."""
+class Subscription:
+    """One room that is followed."""
 
-    __slots__ = ("joined", "live", "log", "received", "rejoins", "start")
+    __slots__ = ("joined", "live", "received", "rejoins", "room", "start")
 
-    def __init__(self, log: str, start: Start) -> None:
-        self.log = log
+    def __init__(self, room: str, start: Start) -> None:
+        self.room = room
         self.start = start
         self.received: Cursor | None = None
         """The last entry that arrived; None before the first JOINED."""
@@ -53,8 +53,8 @@ class Following:
         """Return the JOIN that begins, or goes on."""
         cursor = self.start.cursor if self.received is None else self.received
         if cursor is None:
-            return Join(number, self.log, None, 0, self.start.last)
-        return Join(number, self.log, cursor.epoch, cursor.seq, 0)
+            return Join(number, self.room, None, 0, self.start.last)
+        return Join(number, self.room, cursor.epoch, cursor.seq, 0)
 
     def joined_at(self, start: Cursor) -> None:
         """The server's JOINED: entries after ``start`` come."""
@@ -63,53 +63,53 @@ class Following:
         self.joined = True
 
 
-class Follows:
-    """All logs that are followed."""
+class Subscriptions:
+    """All rooms that are followed."""
 
-    __slots__ = ("_logs", "repeats")
+    __slots__ = ("_rooms", "repeats")
 
     def __init__(self) -> None:
-        self._logs: dict[str, Following] = {}
+        self._rooms: dict[str, Subscription] = {}
         self.repeats = 0
         """Entries that came again and were dropped, for statistics."""
 
-    def __contains__(self, log: str) -> bool:
-        return log in self._logs
+    def __contains__(self, room: str) -> bool:
+        return room in self._rooms
 
-    def add(self, log: str, start: Start) -> Following:
-        """Begin to follow a log."""
-        following = self._logs[log] = Following(log, start)
-        return following
+    def add(self, room: str, start: Start) -> Subscription:
+        """Begin to follow a room."""
+        subscription = self._rooms[room] = Subscription(room, start)
+        return subscription
 
-    def get(self, log: str) -> Following | None:
-        """Return a log that is followed, or None."""
-        return self._logs.get(log)
+    def get(self, room: str) -> Subscription | None:
+        """Return a room that is followed, or None."""
+        return self._rooms.get(room)
 
-    def remove(self, log: str) -> Following | None:
+    def remove(self, room: str) -> Subscription | None:
         """Stop following."""
-        return self._logs.pop(log, None)
+        return self._rooms.pop(room, None)
 
     def offline(self) -> None:
         """The connection is gone: nothing is joined."""
-        for following in self._logs.values():
-            following.joined = following.live = False
+        for subscription in self._rooms.values():
+            subscription.joined = subscription.live = False
 
-    def known(self) -> list[Following]:
-        """Return the logs that were joined at least once: those this client joins again itself."""
-        return [f for f in self._logs.values() if f.received is not None]
+    def known(self) -> list[Subscription]:
+        """Return the rooms that were joined at least once: those this client joins again itself."""
+        return [f for f in self._rooms.values() if f.received is not None]
 
     # --- what arrives ----------------------------------------------------------------------------
     def entry(self, entry: EntryMessage) -> Step:
         """Check an entry against the cursor, and move the cursor."""
-        following = self._logs.get(entry.log)
-        if following is None or not following.joined:
+        subscription = self._rooms.get(entry.log)
+        if subscription is None or not subscription.joined:
             return Step.DROP
-        received = following.received
+        received = subscription.received
         assert received is not None
         seq = entry.seq
         if entry.prev == received.seq < seq:
-            following.received = Cursor(entry.epoch, seq)
-            following.rejoins = 0
+            subscription.received = Cursor(entry.epoch, seq)
+            subscription.rejoins = 0
             return Step.DELIVER
         if seq <= received.seq:
             self.repeats += 1
@@ -118,28 +118,28 @@ class Follows:
 
     def gap(self, gap: Gap) -> Step:
         """Move the cursor over a gap that the server reports."""
-        following = self._logs.get(gap.log)
-        if following is None or not following.joined:
+        subscription = self._rooms.get(gap.log)
+        if subscription is None or not subscription.joined:
             return Step.DROP
-        assert following.received is not None
-        if gap.from_seq > following.received.seq:
+        assert subscription.received is not None
+        if gap.from_seq > subscription.received.seq:
             return Step.REJOIN
-        following.received = Cursor(gap.to_epoch, gap.to_seq)
-        following.rejoins = 0
+        subscription.received = Cursor(gap.to_epoch, gap.to_seq)
+        subscription.rejoins = 0
         return Step.DELIVER
 
     def place(self, place: Live | Behind) -> Step:
         """Check LIVE and BEHIND: entries up to ``seq`` must have arrived."""
-        following = self._logs.get(place.log)
-        if following is None or not following.joined:
+        subscription = self._rooms.get(place.log)
+        if subscription is None or not subscription.joined:
             return Step.DROP
-        received = following.received
+        received = subscription.received
         assert received is not None
         live = type(place) is Live
         # Behind a BEHIND entries may come again: it may name a place that was passed. Not so LIVE.
         if place.seq > received.seq or (live and place.seq < received.seq):
             return Step.REJOIN
         if received.epoch == NO_EPOCH and place.seq == received.seq:
-            following.received = Cursor(place.epoch, place.seq)
-        following.live = live
+            subscription.received = Cursor(place.epoch, place.seq)
+        subscription.live = live
         return Step.DELIVER

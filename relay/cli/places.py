@@ -1,0 +1,83 @@
+"""Which relay and which room a command line means: [ADDRESS] [ROOM] [TEXT].
+
+The address may be left out where RELAY_ADDRESS has one, and may be an alias. What is meant follows
+from how many arguments there are, and from what the first one looks like: no room's name has a dot,
+a colon or an ``@``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from relay.cli.aliases import Aliases, is_alias
+from relay.client.address import Address, parse_address
+from relay.errors import UsageError
+
+ADDRESS_VARIABLE: Final = "RELAY_ADDRESS"
+_OF_ADDRESSES: Final = frozenset(":.@[/")
+
+
+def split(
+    typed: Sequence[str], required: Sequence[str], optional: Sequence[str]
+) -> tuple[Address, list[str | None]]:
+    """Return the address, and the arguments after it: None for those that were left out.
+
+    Args:
+        typed: the arguments of the command line.
+        required: the names of those after ADDRESS that must be there.
+        optional: the names of those that may be.
+
+    Raises:
+        click.UsageError: too many, or too few.
+        UsageError: the address, the variable, or the file of aliases.
+    """
+    most = len(required) + len(optional)
+    default = os.environ.get(ADDRESS_VARIABLE, "").strip()
+    rest = list(typed)
+    if not default or len(rest) > most or (rest and _is_address(rest[0])):
+        if not rest:
+            raise _wrong(f"Missing argument 'ADDRESS', and {ADDRESS_VARIABLE} is not set.")
+        address = resolved(rest.pop(0))
+    else:
+        try:
+            address = resolved(default)
+        except UsageError as error:
+            raise UsageError(f"{ADDRESS_VARIABLE}: {error}") from None
+    if len(rest) < len(required):
+        raise _wrong(f"Missing argument '{required[len(rest)]}'.")
+    if len(rest) > most:
+        extra = " ".join(rest[most:])
+        many = "s" if len(rest) > most + 1 else ""
+        raise _wrong(f"Got unexpected extra argument{many} ({extra})")
+    return address, [*rest, *[None] * (most - len(rest))]
+
+
+def _wrong(message: str) -> click.UsageError:
+    return click.UsageError(message, click.get_current_context(silent=True))
+
+
+def resolved(text: str) -> Address:
+    """Return the address of an alias or of an address that was typed.
+
+    Raises:
+        UsageError: it is not an address; or the file of aliases.
+    """
+    return parse_address(_aliases().get(text, text) if is_alias(text) else text)
+
+
+def _is_address(text: str) -> bool:
+    if text.lower() == "localhost" or not _OF_ADDRESSES.isdisjoint(text):
+        return True
+    return is_alias(text) and text in _aliases()
+
+
+def _aliases() -> dict[str, str]:
+    try:
+        aliases = Aliases.of_user()
+    except UsageError:
+        return {}  # without a home directory there are none
+    return aliases.all()

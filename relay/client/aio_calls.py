@@ -1,0 +1,358 @@
+"""What an asyncio client asks of its server, and what it reads: the calls, without the connecting.
+
+Every call takes ``timeout``, in seconds; None waits for as long as it takes, over lost connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Self, cast
+
+from relay.chat.entries import Cursor
+from relay.client import arguments
+from relay.client.aio_pump import Post, Pump, Sending
+from relay.client.base import ClientBase
+from relay.client.errors import TimedOut
+from relay.client.events import Event, HistoryPage, Joined, Members, State, Stored
+
+
+class AsyncCalls(ClientBase):
+    """The calls of ``aio.Client``."""
+
+    _pump: Pump
+
+    # --- reading ---------------------------------------------------------------------------------
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        """Return the next event, as ``next_event`` does without a timeout.
+
+        Raises:
+            StopAsyncIteration: the client was closed by ``close``.
+            ClientError: it has ended for another reason.
+        """
+        event = await self._next(None, None)
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def events(self, timeout: float | None = None) -> AsyncIterator[Event]:  # noqa: ASYNC109
+        """Yield events as they come, until the client is closed or none came for ``timeout``.
+
+        Rooms that were joined by ``room`` are not among them.
+
+        Args:
+            timeout: seconds without an event; None: no limit.
+
+        Raises:
+            ClientError: the client has ended, other than by ``close``.
+        """
+        while (event := await self.next_event(timeout)) is not None:
+            yield event
+
+    async def next_event(self, timeout: float | None = None) -> Event | None:  # noqa: ASYNC109
+        """Return the next event; None when none came in time, or the client was closed.
+
+        A program that takes none for a while stops the socket from being read, acknowledgements
+        included: take events while you send to a room that you have joined.
+
+        Args:
+            timeout: seconds; None: no limit.
+
+        Raises:
+            ClientError: the client has ended, other than by ``close``.
+        """
+        return await self._next(None, timeout)
+
+    async def pump(self, timeout: float = 0.0) -> None:  # noqa: ASYNC109
+        """Wait until something has come, for at most ``timeout`` seconds.
+
+        An asyncio client reads by itself, whenever the loop runs; a blocking one reads here.
+        """
+        self._check_started()
+        timeout = arguments.seconds("timeout", timeout)
+        await asyncio.sleep(0)
+        if timeout and not self._pump.closed:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._pump.change()
+            except TimeoutError:
+                pass
+
+    async def _next(self, room: str | None, timeout_s: float | None) -> Event | None:
+        self._check_started()
+        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        state, chat = self._state, self._chat
+        if not chat.has_event(room):
+            try:
+                async with asyncio.timeout(timeout_s):
+                    while not chat.has_event(room):
+                        await self._pump.event(room)
+            except TimeoutError:
+                return None
+        event = chat.take(room)
+        if chat.flush_due:
+            self._pump.settle()
+        if event is None and state.state is State.CLOSED and state.error is not None:
+            raise state.error
+        return event
+
+    async def join(
+        self,
+        room: str,
+        last: int = 0,
+        *,
+        since: int | None = None,
+        cursor: Cursor | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> Joined:
+        """Join a room: its last messages, or those after a number or a cursor, and what comes.
+
+        Args:
+            room: its name.
+            last: how many of the last messages come first.
+            since: begin after the message with this number; 0: with the first one.
+            cursor: begin after a saved cursor.
+            timeout: seconds; None: no limit. When it is over, the join is undone.
+
+        Raises:
+            Refused: NameInvalid, AlreadyJoined, LimitReached, ...
+            TypeError, ValueError: an argument; nothing was sent.
+            TimedOut: no answer in time.
+            ClientError: the client has ended, or was not connected.
+        """
+        start, last = arguments.join_start(last, since, cursor)
+        return await self._join(room, start, last, timeout, own_queue=False)
+
+    async def _join(
+        self,
+        room: str,
+        start: Cursor | None,
+        last: int,
+        timeout_s: float | None,
+        *,
+        own_queue: bool,
+    ) -> Joined:
+        self._check_started()
+        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        answer = _future()
+        self._chat.join(room, start, last, answer, own_queue=own_queue)
+        try:
+            return cast(Joined, await self._answered(answer, timeout_s, "join"))
+        except (asyncio.CancelledError, TimedOut):
+            self._chat.cancel_join(room, answer)
+            self._pump.sent()
+            raise
+
+    async def leave(self, room: str, *, timeout: float | None = None) -> Cursor | None:  # noqa: ASYNC109
+        """Leave a room. Its events that were not taken are dropped.
+
+        Args:
+            room: its name.
+            timeout: seconds; None: no limit. The room is left, whether the answer comes or not.
+
+        Returns:
+            Where the program stood, to ``join(cursor=...)`` later.
+
+        Raises:
+            NotAMember: the room is not joined.
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
+        answer = _future()
+        cursor = self._chat.leave(room, answer)
+        self._pump.settle()  # without a connection it is done
+        await self._answered(answer, timeout, "leave")
+        return cursor
+
+    async def who(self, room: str, *, timeout: float | None = None) -> Members:  # noqa: ASYNC109
+        """Return who is in a room. It must be joined.
+
+        Args:
+            room: its name.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            Refused: NotAMember, ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
+        answer = _future()
+        self._chat.who(room, answer)
+        return cast(Members, await self._asked(answer, timeout, "who"))
+
+    async def history(
+        self,
+        room: str,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        count: int = 100,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> HistoryPage:
+        """Return a page of a joined room: below ``before``, above ``after``, or the newest.
+
+        Args:
+            room: its name.
+            before: the page ends below the message with this number.
+            after: the page begins above the message with this number.
+            count: how many messages at most, 1 to 1,000.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            Refused: NotAMember, ...
+            TypeError, ValueError: an argument; nothing was sent.
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
+        forward, seq, count = arguments.page_start(before, after, count)
+        answer = _future()
+        self._chat.history(room, forward, seq, count, answer)
+        return cast(HistoryPage, await self._asked(answer, timeout, "history"))
+
+    # --- sending ---------------------------------------------------------------------------------
+    async def send(
+        self,
+        room: str,
+        body: str | bytes,
+        *,
+        content_type: str = "text/plain",
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> Stored:
+        """Append a message and wait until it is stored.
+
+        A send that is cancelled, or that takes too long, is not called back: the message may still
+        be stored. ``flush`` waits for its outcome, and raises it if it failed. To have the outcome
+        itself, ``post``, and wait for what that returns.
+
+        Args:
+            room: its name; it need not be joined.
+            body: text, or bytes.
+            content_type: of the body, at most 64 bytes.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            Refused: IdConflict, UnknownOutcome, Busy (only with ``retry_timeout_s``), ...
+            MessageTooLong, NameInvalid: nothing was sent.
+            TimedOut: no answer in time. The message may be stored, unless the error tells that it
+                was not sent.
+            ClientError: the client has ended; the message may or may not be stored.
+        """
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
+        data = arguments.body_bytes(body)
+        answer: Sending | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                if self._pump.crowded or not self._chat.sends.has_space(len(data)):
+                    await self._pump.wait_for_space(len(data))
+                answer = Sending(loop=asyncio.get_running_loop())
+                self._submit(room, content_type, data, answer)
+                return await answer
+        except TimeoutError:
+            raise _send_timed_out(timeout, sent=answer is not None) from None
+
+    async def post(
+        self,
+        room: str,
+        body: str | bytes,
+        *,
+        content_type: str = "text/plain",
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> Post:
+        """Append a message; wait only for space in the window.
+
+        Args:
+            room: its name; it need not be joined.
+            body: text, or bytes.
+            content_type: of the body, at most 64 bytes.
+            timeout: seconds to wait for space; None: no limit.
+
+        Returns:
+            A future of the outcome. It may be dropped: ``flush`` reports the first failure.
+
+        Raises:
+            NameInvalid, MessageTooLong: nothing was sent.
+            TimedOut: there was no space in time; nothing was sent.
+            ClientError: the client has ended.
+        """
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
+        data = arguments.body_bytes(body)
+        if self._pump.crowded or not self._chat.sends.has_space(len(data)):
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._pump.wait_for_space(len(data))
+            except TimeoutError:
+                raise _send_timed_out(timeout, sent=False) from None
+        answer = Post(loop=asyncio.get_running_loop())
+        self._submit(room, content_type, data, answer)
+        return answer
+
+    async def flush(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Wait until every send has its outcome.
+
+        Args:
+            timeout: seconds; None: no limit.
+
+        Raises:
+            TimedOut: some have none yet.
+            ClientError: the first failure of a post, or of a send that nobody waited for to its
+                end, since the last ``flush``.
+        """
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                while self.unacknowledged:
+                    await self._pump.change()
+        except TimeoutError:
+            raise TimedOut(f"{self.unacknowledged} sends without an outcome") from None
+        failed, self._pump.failed_post = self._pump.failed_post, None
+        if failed is not None:
+            raise failed
+
+    def _submit(self, room: str, content_type: str, body: bytes, answer: Sending) -> None:
+        try:
+            self._chat.send(room, content_type, body, answer)
+        finally:
+            self._pump.sent()
+
+    # --- answers ---------------------------------------------------------------------------------
+    async def _answered(
+        self, answer: asyncio.Future[Any], timeout_s: float | None, what: str
+    ) -> object:
+        self._pump.sent()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        except TimeoutError:
+            raise TimedOut(f"{what}: no answer within {timeout_s:g} s") from None
+
+    async def _asked(
+        self, answer: asyncio.Future[Any], timeout_s: float | None, what: str
+    ) -> object:
+        """Wait for the answer to a question; forget it when nobody waits any more."""
+        try:
+            return await self._answered(answer, timeout_s, what)
+        except (asyncio.CancelledError, TimedOut):
+            self._chat.requests.drop(answer)
+            raise
+
+
+def _future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
+
+
+def _send_timed_out(timeout_s: float | None, *, sent: bool) -> TimedOut:
+    if sent:
+        return TimedOut(f"not acknowledged within {timeout_s:g} s: it may or may not be stored")
+    return TimedOut(f"not sent: no space in the window within {timeout_s:g} s")

@@ -1,0 +1,113 @@
+"""One room of an asyncio client: joined for the length of an ``async with``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+from relay.chat.entries import Cursor
+from relay.client import arguments
+from relay.client.aio_calls import AsyncCalls
+from relay.client.aio_pump import Post
+from relay.client.base import RoomBase, message_of
+from relay.client.errors import ClientError
+from relay.client.events import Event, HistoryPage, Members, Message, Stored
+from relay.client.options import CLOSE_S
+
+
+class Room(RoomBase):
+    """A room, from ``Client.room``. ``async with`` joins it, and leaves it in the end.
+
+    ``async for message in room`` yields its messages, ``events`` everything about it; the client's
+    own iterator has none of that.
+    """
+
+    def __init__(self, calls: AsyncCalls, name: str, start: Cursor | None, last: int) -> None:
+        super().__init__(arguments.room_name(name))
+        self._calls = calls
+        self._start = start
+        self._last = last
+
+    async def __aenter__(self) -> Self:
+        await self._calls._join(self.name, self._start, self._last, None, own_queue=True)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # The client, or the room, may have ended already; with an error nothing is waited for.
+        with contextlib.suppress(ClientError):
+            await self._calls.leave(self.name, timeout=0.0 if kind is not None else CLOSE_S)
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """The last message that the program took: save it. None: the room is not joined."""
+        return self._calls.cursors.get(self.name)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        """Return the next message.
+
+        Raises:
+            StopAsyncIteration: the client was closed, or the room left.
+            MessagesMissing: a gap comes first. The iteration may go on.
+            NotAMember: the server no longer lets this client be in the room.
+            ClientError: the client has ended for another reason.
+        """
+        while (event := await self._calls._next(self.name, None)) is not None:
+            if (message := message_of(event)) is not None:
+                return message
+        raise StopAsyncIteration
+
+    async def events(self, timeout: float | None = None) -> AsyncIterator[Event]:  # noqa: ASYNC109
+        """Yield the room's events, until it is left or none came for ``timeout`` seconds."""
+        while (event := await self.next_event(timeout)) is not None:
+            yield event
+
+    async def next_event(self, timeout: float | None = None) -> Event | None:  # noqa: ASYNC109
+        """Return the room's next event; None when none came in time (seconds), or it was left."""
+        return await self._calls._next(self.name, timeout)
+
+    async def send(
+        self,
+        body: str | bytes,
+        *,
+        content_type: str = "text/plain",
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> Stored:
+        """Append a message and wait until it is stored, as ``Client.send`` does."""
+        return await self._calls.send(self.name, body, content_type=content_type, timeout=timeout)
+
+    async def post(
+        self,
+        body: str | bytes,
+        *,
+        content_type: str = "text/plain",
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> Post:
+        """Append a message; wait only for space in the window, as ``Client.post`` does."""
+        return await self._calls.post(self.name, body, content_type=content_type, timeout=timeout)
+
+    async def who(self, *, timeout: float | None = None) -> Members:  # noqa: ASYNC109
+        """Return who is here, as ``Client.who`` does."""
+        return await self._calls.who(self.name, timeout=timeout)
+
+    async def history(
+        self,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        count: int = 100,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> HistoryPage:
+        """Return a page of the room, as ``Client.history`` does."""
+        return await self._calls.history(
+            self.name, before=before, after=after, count=count, timeout=timeout
+        )

@@ -1,0 +1,69 @@
+"""Whether a server that owes an answer is still there: silence, then a ping, then the end.
+
+The server's own pings come only every half minute; somebody who waits for an answer should not wait
+that long for a connection that a network has dropped without a word.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+ANSWER_S: Final = 5.0
+"""Silence while an answer is awaited: then a ping; after as much again the connection is lost."""
+ANSWER_PING: Final = b"answer?"
+
+
+class Due(Enum):
+    """What is to be done about the silence."""
+
+    NOTHING = 0
+    PING = 1
+    GIVE_UP = 2
+
+
+class AnswerWatch:
+    """The silence of one connection's server while it owes an answer."""
+
+    __slots__ = ("_awaiting_since", "_pinged_at", "_received_at")
+
+    def __init__(self) -> None:
+        self._received_at = 0.0
+        self._awaiting_since: float | None = None
+        """Since when an answer is awaited; None: none is."""
+        self._pinged_at: float | None = None
+        """When the ping for that answer left; None: no need yet."""
+
+    def received(self, now: float) -> None:
+        """The server has sent something."""
+        self._received_at = now
+        self._pinged_at = None
+
+    def awaited(self, awaited: bool, now: float) -> None:
+        """An answer is owed, or none is."""
+        if not awaited:
+            self.reset()
+        elif self._awaiting_since is None:
+            self._awaiting_since = now
+
+    def reset(self) -> None:
+        """Nothing is owed."""
+        self._awaiting_since = self._pinged_at = None
+
+    def deadline(self) -> float | None:
+        """Return when ``check`` is due; None: nothing is awaited."""
+        if self._pinged_at is not None:
+            return self._pinged_at + ANSWER_S
+        if self._awaiting_since is not None:
+            return max(self._awaiting_since, self._received_at) + ANSWER_S
+        return None
+
+    def check(self, now: float) -> Due:
+        """Return what is due. PING counts as done."""
+        due = self.deadline()
+        if due is None or now < due:
+            return Due.NOTHING
+        if self._pinged_at is not None:
+            return Due.GIVE_UP
+        self._pinged_at = now
+        return Due.PING

@@ -1,0 +1,128 @@
+"""What the clients of asyncio and of plain sockets have in common, and what one may look at."""
+
+from __future__ import annotations
+
+from relay.chat.entries import Cursor
+from relay.client.address import Address, parse_address
+from relay.client.chat_state import ChatState
+from relay.client.errors import MessagesMissing, NotConnected, refused
+from relay.client.events import Event, Gap, Message, State, Unfollowed
+from relay.client.identity import Identity
+from relay.client.options import Options
+from relay.client.state import ClientState
+from relay.client.trust import KeyPolicy
+from relay.wire.codes import ErrorCode
+
+
+class ClientBase:
+    """A client as its program sees it; ``aio.Client`` and ``blocking.BlockingClient`` drive it."""
+
+    address: Address
+    """Where the relay is."""
+    _started = False
+    """True from the first ``connect``."""
+
+    def __init__(self, options: Options) -> None:
+        self._given = options.identity
+        self._state = ClientState(options)
+        self._chat: ChatState = self._state.chat
+
+    def _check_started(self) -> None:
+        if not self._started:
+            raise NotConnected("not connected: call connect() first, or use the client in a 'with'")
+
+    @property
+    def name(self) -> str:
+        """The client's name, as the server spells it."""
+        return self._state.name
+
+    @property
+    def state(self) -> State:
+        """Whether the client is connecting, online, waiting for its next attempt, or closed."""
+        return self._state.state
+
+    @property
+    def server_fingerprint(self) -> str | None:
+        """The fingerprint of the server's key; None before it is known."""
+        return self._state.server_fingerprint
+
+    @property
+    def cursors(self) -> dict[str, Cursor]:
+        """For each room that is joined, the last message that the program took: save these."""
+        return dict(self._chat.queue.taken)
+
+    @property
+    def identity(self) -> Identity:
+        """Who this instance is, with its counters as they stand: save it, and keep it secret."""
+        return Identity(self._given.secret, self._chat.sends.counters())
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many sends have no outcome yet."""
+        return self._chat.sends.count
+
+    @property
+    def statistics(self) -> dict[str, int]:
+        """Counts since the start.
+
+        ``logins``; ``resent``: messages that were sent again; ``repeats``: messages that came again
+        and were dropped; ``rejoins``: times that a room was joined again because messages were
+        missing (a fault of the server); ``suspensions``: times that all rooms were left until the
+        program had taken its events, because it awaited an answer with more of them waiting than
+        the client holds.
+        """
+        return {
+            "logins": self._state.logins,
+            "resent": self._chat.sends.resent,
+            "repeats": self._chat.subscriptions.repeats,
+            "rejoins": self._chat.rejoins,
+            "suspensions": self._chat.suspensions,
+        }
+
+
+class RoomBase:
+    """One room of a client, as its program sees it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        """Of the room, in its canonical spelling."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}>"
+
+
+def message_of(event: Event) -> Message | None:
+    """Return the message that an event is; None for what whoever reads messages need not know.
+
+    Raises:
+        MessagesMissing: it is a gap.
+        NotAMember: the room was lost.
+    """
+    if isinstance(event, Message):
+        return event
+    if isinstance(event, Gap):
+        raise MessagesMissing(
+            f"messages of {event.room} will not come: those after {event.start.seq}, up to"
+            f" {event.end.seq}",
+            event,
+        )
+    if isinstance(event, Unfollowed):
+        raise refused(ErrorCode.NOT_A_MEMBER, 0, event.detail)
+    return None
+
+
+def target(
+    address: str | Address, key_policy: KeyPolicy | None
+) -> tuple[Address, KeyPolicy, str | None]:
+    """Return the address, the policy for its key, and the fingerprint that is expected there.
+
+    Raises:
+        UsageError: the address, or the known-servers file.
+    """
+    if not isinstance(address, str | Address):
+        raise TypeError(f"address must be a str or an Address, not {type(address).__name__}")
+    if key_policy is not None and not isinstance(key_policy, KeyPolicy):
+        raise TypeError(f"key_policy must be a KeyPolicy, not {type(key_policy).__name__}")
+    place = parse_address(address) if isinstance(address, str) else address
+    policy = KeyPolicy() if key_policy is None else key_policy
+    return place, policy, policy.expected(place)

@@ -1,0 +1,338 @@
+"""What a blocking client asks of its server, and what it reads: the calls, without the connecting.
+
+Every call takes ``timeout``, in seconds; None waits for as long as it takes, over lost connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, Self, TypeVar
+
+from relay.chat.entries import Cursor
+from relay.client import arguments
+from relay.client.base import ClientBase
+from relay.client.blocking_pump import BlockingPost, Pending, Pump
+from relay.client.errors import TimedOut
+from relay.client.events import Event, HistoryPage, Joined, Members, State, Stored
+
+GATHER_MAX: Final = 64
+"""Posts that leave as one write."""
+Result = TypeVar("Result")
+
+
+class BlockingCalls(ClientBase):
+    """The calls of ``blocking.BlockingClient``."""
+
+    _pump: Pump
+
+    # --- reading ---------------------------------------------------------------------------------
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        """Return the next event, as ``next_event`` does without a timeout.
+
+        Raises:
+            StopIteration: the client was closed by ``close``.
+            ClientError: it has ended for another reason.
+        """
+        event = self._next(None, None)
+        if event is None:
+            raise StopIteration
+        return event
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """Yield events as they come, until the client is closed or none came for ``timeout``.
+
+        Rooms that were joined by ``room`` are not among them.
+
+        Args:
+            timeout: seconds without an event; None: no limit.
+
+        Raises:
+            ClientError: the client has ended, other than by ``close``.
+        """
+        while (event := self.next_event(timeout)) is not None:
+            yield event
+
+    def next_event(self, timeout: float | None = None) -> Event | None:
+        """Return the next event; None when none came in time, or the client was closed.
+
+        A program that takes none for a while stops the socket from being read, acknowledgements
+        included: take events while you send to a room that you have joined.
+
+        Args:
+            timeout: seconds; None: no limit.
+
+        Raises:
+            ClientError: the client has ended, other than by ``close``.
+        """
+        return self._next(None, timeout)
+
+    def pump(self, timeout: float = 0.0) -> None:
+        """Read once, for at most ``timeout`` seconds: keeps the connection and takes in answers.
+
+        A program that makes no other call for a while should call it regularly.
+        """
+        self._check_started()
+        timeout = arguments.seconds("timeout", timeout)
+        self._pump.settle()  # what was posted leaves before the wait, not after it
+        self._pump.take_turn(self._pump.clock() + timeout)
+
+    def _next(self, room: str | None, timeout_s: float | None) -> Event | None:
+        self._check_started()
+        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        state, chat = self._state, self._chat
+        if not chat.has_event(room):
+            self._pump.wait(lambda: chat.has_event(room), timeout_s)
+        event = chat.take(room)
+        if chat.flush_due:
+            self._pump.settle()
+        if event is None and state.state is State.CLOSED and state.error is not None:
+            raise state.error
+        return event
+
+    def join(
+        self,
+        room: str,
+        last: int = 0,
+        *,
+        since: int | None = None,
+        cursor: Cursor | None = None,
+        timeout: float | None = None,
+    ) -> Joined:
+        """Join a room: its last messages, or those after a number or a cursor, and what comes.
+
+        Args:
+            room: its name.
+            last: how many of the last messages come first.
+            since: begin after the message with this number; 0: with the first one.
+            cursor: begin after a saved cursor.
+            timeout: seconds; None: no limit. When it is over, the join is undone.
+
+        Raises:
+            Refused: NameInvalid, AlreadyJoined, LimitReached, ...
+            TypeError, ValueError: an argument; nothing was sent.
+            TimedOut: no answer in time.
+            ClientError: the client has ended, or was not connected.
+        """
+        start, last = arguments.join_start(last, since, cursor)
+        return self._join(room, start, last, timeout, own_queue=False)
+
+    def _join(
+        self,
+        room: str,
+        start: Cursor | None,
+        last: int,
+        timeout_s: float | None,
+        *,
+        own_queue: bool,
+    ) -> Joined:
+        self._check_started()
+        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        answer = Pending[Joined](self._pump)
+        self._chat.join(room, start, last, answer, own_queue=own_queue)
+        try:
+            return self._answered(answer, timeout_s, "join")
+        except BaseException:  # too late, a Ctrl-C, or a greenlet that is killed
+            if not answer.done():
+                self._chat.cancel_join(room, answer)
+            raise
+
+    def leave(self, room: str, *, timeout: float | None = None) -> Cursor | None:
+        """Leave a room. Its events that were not taken are dropped.
+
+        Args:
+            room: its name.
+            timeout: seconds; None: no limit. The room is left, whether the answer comes or not.
+
+        Returns:
+            Where the program stood, to ``join(cursor=...)`` later.
+
+        Raises:
+            NotAMember: the room is not joined.
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
+        answer = Pending[None](self._pump)
+        cursor = self._chat.leave(room, answer)
+        self._answered(answer, timeout, "leave")
+        return cursor
+
+    def who(self, room: str, *, timeout: float | None = None) -> Members:
+        """Return who is in a room. It must be joined.
+
+        Args:
+            room: its name.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            Refused: NotAMember, ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
+        answer = Pending[Members](self._pump)
+        self._chat.who(room, answer)
+        return self._asked(answer, timeout, "who")
+
+    def history(
+        self,
+        room: str,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        count: int = 100,
+        timeout: float | None = None,
+    ) -> HistoryPage:
+        """Return a page of a joined room: below ``before``, above ``after``, or the newest.
+
+        Args:
+            room: its name.
+            before: the page ends below the message with this number.
+            after: the page begins above the message with this number.
+            count: how many messages at most, 1 to 1,000.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            Refused: NotAMember, ...
+            TypeError, ValueError: an argument; nothing was sent.
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
+        forward, seq, count = arguments.page_start(before, after, count)
+        answer = Pending[HistoryPage](self._pump)
+        self._chat.history(room, forward, seq, count, answer)
+        return self._asked(answer, timeout, "history")
+
+    # --- sending ---------------------------------------------------------------------------------
+    def send(
+        self,
+        room: str,
+        body: str | bytes,
+        *,
+        content_type: str = "text/plain",
+        timeout: float | None = None,
+    ) -> Stored:
+        """Append a message and wait until it is stored.
+
+        A send that is cancelled, or that takes too long, is not called back: the message may still
+        be stored. ``flush`` waits for its outcome, and raises it if it failed. To have the outcome
+        itself, ``post``, and wait for what that returns.
+
+        Args:
+            room: its name; it need not be joined.
+            body: text, or bytes.
+            content_type: of the body, at most 64 bytes.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            Refused: IdConflict, UnknownOutcome, Busy (only with ``retry_timeout_s``), ...
+            MessageTooLong, NameInvalid: nothing was sent.
+            TimedOut: no answer in time. The message may be stored, unless the error tells that it
+                was not sent.
+            ClientError: the client has ended; the message may or may not be stored.
+        """
+        timeout = arguments.seconds_or_none("timeout", timeout)
+        until = None if timeout is None else self._pump.clock() + timeout
+        answer = Pending[Stored](self._pump)
+        self._submit(room, body, content_type, answer, timeout)
+        left = None if until is None else max(until - self._pump.clock(), 0.0)
+        try:
+            self._pump.wait(answer.done, left)
+        finally:
+            answer.reported = not answer.done()
+        if not answer.done():
+            raise TimedOut(f"not acknowledged within {timeout:g} s: it may or may not be stored")
+        return answer.result()
+
+    def post(
+        self,
+        room: str,
+        body: str | bytes,
+        *,
+        content_type: str = "text/plain",
+        timeout: float | None = None,
+    ) -> BlockingPost:
+        """Append a message; wait only for space in the window.
+
+        It leaves with the next call that waits or pumps, or once ``GATHER_MAX`` have gathered.
+
+        Args:
+            room: its name; it need not be joined.
+            body: text, or bytes.
+            content_type: of the body, at most 64 bytes.
+            timeout: seconds to wait for space; None: no limit.
+
+        Returns:
+            The outcome, to come. It may be dropped: ``flush`` reports the first failure.
+
+        Raises:
+            NameInvalid, MessageTooLong: nothing was sent.
+            TimedOut: there was no space in time; nothing was sent.
+            ClientError: the client has ended.
+        """
+        timeout = arguments.seconds_or_none("timeout", timeout)
+        answer = BlockingPost(self._pump, reported=True)
+        self._submit(room, body, content_type, answer, timeout)
+        self._pump.gathered += 1
+        if self._pump.gathered >= GATHER_MAX:
+            self._pump.settle()
+        return answer
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until every send has its outcome.
+
+        Args:
+            timeout: seconds; None: no limit.
+
+        Raises:
+            TimedOut: some have none yet.
+            ClientError: the first failure of a post, or of a send that nobody waited for to its
+                end, since the last ``flush``.
+        """
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
+        self._pump.wait(lambda: not self.unacknowledged, timeout)
+        if self.unacknowledged:
+            raise TimedOut(f"{self.unacknowledged} sends without an outcome")
+        failed, self._pump.failed_post = self._pump.failed_post, None
+        if failed is not None:
+            raise failed
+
+    def _submit(
+        self,
+        room: str,
+        body: str | bytes,
+        content_type: str,
+        answer: Pending[Stored],
+        timeout_s: float | None,
+    ) -> None:
+        self._check_started()
+        data = arguments.body_bytes(body)
+        sends = self._chat.sends
+        if not sends.has_space(len(data)):
+            self._pump.wait(lambda: sends.has_space(len(data)), timeout_s)
+            if not sends.has_space(len(data)) and not self._chat.over:
+                raise TimedOut(f"not sent: no space in the window within {timeout_s:g} s")
+        self._chat.send(room, content_type, data, answer)
+
+    # --- answers ---------------------------------------------------------------------------------
+    def _answered(self, answer: Pending[Result], timeout_s: float | None, what: str) -> Result:
+        self._pump.wait(answer.done, timeout_s)
+        if not answer.done():
+            raise TimedOut(f"{what}: no answer within {timeout_s:g} s")
+        return answer.result()
+
+    def _asked(self, answer: Pending[Result], timeout_s: float | None, what: str) -> Result:
+        """Wait for the answer to a question; forget it when nobody waits any more."""
+        try:
+            return self._answered(answer, timeout_s, what)
+        finally:
+            if not answer.done():
+                self._chat.requests.drop(answer)

@@ -1,0 +1,291 @@
+"""The blocking client's pump: one socket, read by whoever waits, for everybody who waits.
+
+``blocking.BlockingClient`` is the interface; this moves bytes. Whatever is decided is decided in
+``state``. Under gevent several greenlets may wait at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
+
+from relay.client import arguments, fork
+from relay.client.address import Address
+from relay.client.dialling import dial_tcp, disable_nagle
+from relay.client.errors import ClientError, TimedOut
+from relay.client.events import State, Stored
+from relay.client.options import DIAL_S, READ_BYTES, REST_READS_MAX, WORK_ATTEMPTS
+from relay.client.state import ClientState
+from relay.client.trust import KeyPolicy
+from relay.client.unreachable import unreachable
+from relay.wire.messages import Work
+
+Result = TypeVar("Result")
+SHORTEST_WAIT_S: Final = 0.001
+"""A socket with a timeout of 0 would not block at all."""
+LONGEST_WAIT_S: Final = 3600.0
+"""Always a timeout: then Python waits by poll, and no flag of the descriptor that somebody else
+sets or clears (it is shared with whoever inherited it) turns a wait into an error."""
+GATHER_MAX: Final = 64
+"""Posts that leave as one write."""
+
+
+Dial: TypeAlias = Callable[[Address, float], socket.socket]
+"""Opens a TCP connection within so many seconds, or raises OSError."""
+
+
+class Pending(Generic[Result]):
+    """The answer to a call, to come."""
+
+    __slots__ = ("_ended", "_error", "_pump", "_result", "reported")
+
+    def __init__(self, pump: Pump, *, reported: bool = False) -> None:
+        self._pump = pump
+        self._ended = False
+        self._result: Result | None = None
+        self._error: ClientError | None = None
+        self.reported = reported
+        """True: ``flush`` reports a failure."""
+
+    def end(self, result: Result | ClientError) -> None:
+        """The answer is here."""
+        if isinstance(result, ClientError):
+            self._error = result
+        else:
+            self._result = result
+        self._ended = True
+
+    def done(self) -> bool:
+        """Return whether the outcome is known."""
+        return self._ended
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Return the outcome.
+
+        Args:
+            timeout: seconds to wait for it; None: no limit.
+
+        Raises:
+            TimedOut: it is not known in time. It may be asked for again.
+            ClientError: the call has failed.
+        """
+        error = self.exception(timeout)
+        if error is not None:
+            raise error
+        return cast(Result, self._result)
+
+    def exception(self, timeout: float | None = None) -> ClientError | None:
+        """Return the error of a call that has failed, or None. Waits and raises as ``result``."""
+        self._pump.wait(self.done, arguments.seconds_or_none("timeout", timeout))
+        if not self._ended:
+            raise TimedOut(f"no answer within {timeout:g} s")
+        return self._error
+
+
+class BlockingPost(Pending[Stored]):
+    """The outcome of a ``post``, to come. ``flush`` reports a failure."""
+
+    __slots__ = ()
+
+
+class Pump:
+    """Moves bytes between a state and its sockets, one after the other."""
+
+    def __init__(
+        self, state: ClientState, address: Address, policy: KeyPolicy, dial: Dial | None
+    ) -> None:
+        self.state = state
+        self.clock = time.monotonic
+        self._address = address
+        self._policy = policy
+        self._open = dial_tcp if dial is None else dial
+        self._socket: socket.socket | None = None
+        """None between connections."""
+        # gevent makes these cooperative.
+        self._reading = False
+        """True while one caller reads for everybody."""
+        self._read_once = threading.Condition()
+        """Told after each read: the others look whether they have what they wait for."""
+        self._writing = threading.Lock()
+        self.asked_s = 0.0
+        """What a person took to decide about a key; ``connect`` does not count it."""
+        self.gathered = 0
+        """Posts that have not left."""
+        self.failed_post: ClientError | None = None
+        """The first failure of a send that nobody was told of."""
+
+    @property
+    def connected(self) -> bool:
+        """True while there is a socket."""
+        return self._socket is not None
+
+    def forked(self) -> None:
+        """This is a copy in a forked child: the socket is the parent's."""
+        fork.disconnect(self._socket)
+        # Whoever held them is not in this process.
+        self._reading = False
+        self._read_once = threading.Condition()
+        self._writing = threading.Lock()
+
+    # --- waiting ---------------------------------------------------------------------------------
+    def wait(self, met: Callable[[], bool], timeout_s: float | None) -> None:
+        """Pump until a condition is met, the time is over, or the client has ended."""
+        deadline = None if timeout_s is None else self.clock() + timeout_s
+        self.settle()
+        while not met():
+            if self.state.state is State.CLOSED and self._socket is None:
+                return
+            if deadline is not None and self.clock() >= deadline:
+                return
+            self.take_turn(deadline)
+
+    def take_turn(self, until: float | None) -> None:
+        """Make one step, or wait while somebody else makes one for everybody.
+
+        A lock would not do: whoever reads in a loop takes it again before the others have run.
+        """
+        if not self._reading:
+            self._reading = True
+            try:
+                self._step(until)
+            finally:
+                self._reading = False
+                with self._read_once:
+                    self._read_once.notify_all()
+            return
+        # What this caller asked for may have brought a deadline that the reader does not know of.
+        due = [at for at in (until, self.state.next_deadline()) if at is not None]
+        with self._read_once:
+            told = self._read_once.wait(max(min(due) - self.clock(), 0.0) if due else None)
+        if not told:
+            self.state.handle_deadline(self.clock())
+            self.settle()
+
+    def _step(self, until: float | None) -> None:
+        """Dial, wait for the time to dial, or read once; not beyond ``until``."""
+        state = self.state
+        now = self.clock()
+        if state.work is not None:
+            self._work(state.work)
+        elif self._socket is not None:
+            self._read(until)
+        elif state.state is State.CLOSED:
+            return
+        elif state.undecided_key is not None:
+            self._decide(state.undecided_key)
+        elif state.connect_at is not None and state.connect_at > now:
+            pause = state.connect_at - now
+            time.sleep(pause if until is None else max(0.0, min(pause, until - now)))
+        else:
+            self._dial(until)
+        self.settle()
+
+    def _dial(self, until: float | None) -> None:
+        state, address = self.state, self._address
+        state.dialling()
+        left = DIAL_S if until is None else min(DIAL_S, max(until - self.clock(), SHORTEST_WAIT_S))
+        try:
+            opened = self._open(address, left)
+        except OSError as error:
+            state.connect_failed(unreachable(address, error), self.clock())
+            return
+        disable_nagle(opened)
+        self._socket = opened
+        state.connection_made(self.clock())
+
+    def _work(self, work: Work) -> None:
+        """Do a piece of the server's proof of work; the next step does the next one."""
+        nonce = work.attempt(WORK_ATTEMPTS)
+        now = self.clock()
+        if nonce is not None:
+            self.state.work_done(work, nonce, now)
+        else:
+            self.state.handle_deadline(now)
+            time.sleep(0)  # under gevent the others go on
+
+    def _read(self, until: float | None) -> None:
+        state, opened = self.state, self._socket
+        assert opened is not None
+        if state.reading_paused:
+            return
+        due = [at for at in (until, state.next_deadline()) if at is not None]
+        timeout = max(min(due) - self.clock(), SHORTEST_WAIT_S) if due else LONGEST_WAIT_S
+        try:
+            opened.settimeout(timeout)
+            data = opened.recv(READ_BYTES)
+        except TimeoutError:
+            state.handle_deadline(self.clock())
+        except OSError:
+            state.receive_eof(self.clock())
+        else:
+            if data:
+                state.receive_data(data, self.clock())
+            else:
+                state.receive_eof(self.clock())
+
+    def settle(self) -> None:
+        """Write what is due, and hand out answers."""
+        self._flush()
+        for token, result in self.state.chat.answers():
+            answer = cast("Pending[Any]", token)
+            answer.end(result)
+            if answer.reported and isinstance(result, ClientError):
+                self.failed_post = self.failed_post or result
+
+    def _flush(self) -> None:
+        state = self.state
+        with self._writing:  # bytes have an order: whoever takes them writes them
+            data = state.data_to_send(self.clock())
+            self.gathered = 0
+            opened = self._socket
+            if opened is None:
+                return
+            try:
+                if data:
+                    opened.settimeout(DIAL_S)
+                    opened.sendall(data)
+            except OSError:
+                self._read_rest(opened)
+                state.data_to_send(self.clock())
+            except BaseException:
+                # A Ctrl-C, or a greenlet's timeout: half a record may be out, and the rest is gone.
+                state.receive_eof(self.clock())
+                state.data_to_send(self.clock())
+                self.drop_socket()
+                raise
+            if not state.connected:
+                self.drop_socket()
+
+    def _read_rest(self, opened: socket.socket) -> None:
+        """Take what had come before the connection broke: it may be a close record, with why."""
+        state = self.state
+        with contextlib.suppress(OSError):
+            opened.settimeout(SHORTEST_WAIT_S)
+            for _ in range(REST_READS_MAX):
+                data = opened.recv(READ_BYTES)
+                if not data:
+                    break
+                state.receive_data(data, self.clock())
+        state.receive_eof(self.clock())
+
+    def drop_socket(self) -> None:
+        """Close the socket, if there is one."""
+        opened, self._socket = self._socket, None
+        if opened is not None:
+            opened.close()
+
+    def _decide(self, fingerprint: str) -> None:
+        asked_at = self.clock()
+        yes = self._policy.question(self._address, fingerprint)
+        self.asked_s += self.clock() - asked_at
+        if not isinstance(yes, bool):
+            raise TypeError("a blocking client's key policy answers with a bool")
+        refusal = self._policy.answer(self._address, fingerprint, yes)
+        if refusal is None:
+            self.state.trust_key(fingerprint)
+        else:
+            self.state.fail(refusal)

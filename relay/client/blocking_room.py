@@ -1,0 +1,113 @@
+"""One room of a blocking client: joined for the length of a ``with``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from relay.chat.entries import Cursor
+from relay.client import arguments
+from relay.client.base import RoomBase, message_of
+from relay.client.blocking_calls import BlockingCalls
+from relay.client.blocking_pump import BlockingPost
+from relay.client.errors import ClientError
+from relay.client.events import Event, HistoryPage, Members, Message, Stored
+from relay.client.options import CLOSE_S
+
+
+class BlockingRoom(RoomBase):
+    """A room, from ``BlockingClient.room``. ``with`` joins it, and leaves it in the end.
+
+    ``for message in room`` yields its messages, ``events`` everything about it; the client's own
+    iterator has none of that.
+    """
+
+    def __init__(self, calls: BlockingCalls, name: str, start: Cursor | None, last: int) -> None:
+        super().__init__(arguments.room_name(name))
+        self._calls = calls
+        self._start = start
+        self._last = last
+
+    def __enter__(self) -> Self:
+        self._calls._join(self.name, self._start, self._last, None, own_queue=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # The client, or the room, may have ended already; with an error nothing is waited for.
+        with contextlib.suppress(ClientError):
+            self._calls.leave(self.name, timeout=0.0 if kind is not None else CLOSE_S)
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """The last message that the program took: save it. None: the room is not joined."""
+        return self._calls.cursors.get(self.name)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Message:
+        """Return the next message.
+
+        Raises:
+            StopIteration: the client was closed, or the room left.
+            MessagesMissing: a gap comes first. The iteration may go on.
+            NotAMember: the server no longer lets this client be in the room.
+            ClientError: the client has ended for another reason.
+        """
+        while (event := self._calls._next(self.name, None)) is not None:
+            if (message := message_of(event)) is not None:
+                return message
+        raise StopIteration
+
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
+        """Yield the room's events, until it is left or none came for ``timeout`` seconds."""
+        while (event := self.next_event(timeout)) is not None:
+            yield event
+
+    def next_event(self, timeout: float | None = None) -> Event | None:
+        """Return the room's next event; None when none came in time (seconds), or it was left."""
+        return self._calls._next(self.name, timeout)
+
+    def send(
+        self,
+        body: str | bytes,
+        *,
+        content_type: str = "text/plain",
+        timeout: float | None = None,
+    ) -> Stored:
+        """Append a message and wait until it is stored, as ``BlockingClient.send`` does."""
+        return self._calls.send(self.name, body, content_type=content_type, timeout=timeout)
+
+    def post(
+        self,
+        body: str | bytes,
+        *,
+        content_type: str = "text/plain",
+        timeout: float | None = None,
+    ) -> BlockingPost:
+        """Append a message; wait only for space in the window, as ``BlockingClient.post`` does."""
+        return self._calls.post(self.name, body, content_type=content_type, timeout=timeout)
+
+    def who(self, *, timeout: float | None = None) -> Members:
+        """Return who is here, as ``BlockingClient.who`` does."""
+        return self._calls.who(self.name, timeout=timeout)
+
+    def history(
+        self,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        count: int = 100,
+        timeout: float | None = None,
+    ) -> HistoryPage:
+        """Return a page of the room, as ``BlockingClient.history`` does."""
+        return self._calls.history(
+            self.name, before=before, after=after, count=count, timeout=timeout
+        )

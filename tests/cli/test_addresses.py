@@ -1,0 +1,205 @@
+"""The address once: RELAY_ADDRESS, aliases, and the fingerprint kept from the first time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from relay import BlockingClient, Message, UsageError
+from relay.cli.aliases import Aliases
+from relay.cli.places import split
+from tests.support.cluster import Relay, relay_command
+
+OTHER = "a" * 52
+ADDRESS = f"relay://{OTHER}@host.example:7475"
+
+
+def run(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command without any terminal."""
+    return subprocess.run(
+        relay_command(*args), input="", capture_output=True, text=True, timeout=60, check=False,
+        env=os.environ | variables,
+    )  # fmt: skip
+
+
+def texts(relay: Relay, room: str) -> list[str]:
+    """What is stored in a room."""
+    with BlockingClient(relay.address) as client:
+        client.join(room, since=0)
+        return [event.text for event in client.events(0.3) if isinstance(event, Message)]
+
+
+# --- which argument is what -----------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("typed", "host", "rest"),
+    [
+        (["lobby"], "default", ["lobby", None]),
+        (["lobby", "text"], "default", ["lobby", "text"]),
+        (["lobby", "relay://x"], "default", ["lobby", "relay://x"]),
+        (["relay://host", "lobby"], "host", ["lobby", None]),
+        (["host:1", "lobby"], "host", ["lobby", None]),
+        (["a.example", "lobby"], "a.example", ["lobby", None]),
+        (["LOCALHOST", "lobby"], "localhost", ["lobby", None]),
+        (["work", "lobby"], "work.example", ["lobby", None]),
+        (["host", "lobby", "text"], "host", ["lobby", "text"]),
+        (["work", "lobby", "text"], "work.example", ["lobby", "text"]),
+        ([], None, "Missing argument 'ROOM'"),
+        (["relay://host"], None, "Missing argument 'ROOM'"),
+        (["host", "a", "b", "c"], None, "unexpected extra argument (c)"),
+    ],
+)
+def test_with_a_default(
+    typed: list[str], host: str | None, rest: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the number of arguments, and by the look of the first one."""
+    Aliases.of_user().add("work", "work.example")
+    monkeypatch.setenv("RELAY_ADDRESS", "default")
+    if host is None:
+        with pytest.raises(Exception, match=str(rest).replace("(", r"\(").replace(")", r"\)")):
+            split(typed, ["ROOM"], ["TEXT"])
+    else:
+        address, values = split(typed, ["ROOM"], ["TEXT"])
+        assert (address.host, values) == (host, rest)
+
+
+@pytest.mark.parametrize("default", ["", "  "])
+def test_without_a_default_the_first_is_the_address(
+    default: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ever; an empty variable counts as unset."""
+    monkeypatch.setenv("RELAY_ADDRESS", default)
+    address, values = split(["lobby", "hello"], ["ROOM"], ["TEXT"])
+    assert (address.host, values) == ("lobby", ["hello", None])
+    with pytest.raises(Exception, match="Missing argument 'ADDRESS', and RELAY_ADDRESS is not set"):
+        split([], [], ["ROOM"])
+
+
+def test_the_commands(relay: Relay, room: str) -> None:
+    """send, tail and chat, by variable and by alias."""
+    assert run("alias", "add", "here", relay.address).returncode == 0
+    assert run("send", "here", room, "by alias").returncode == 0
+    assert run("send", room, "by variable", RELAY_ADDRESS=relay.address).returncode == 0
+    assert run("send", room, "by both", RELAY_ADDRESS="here").returncode == 0
+    assert run("send", "here", room, "given", RELAY_ADDRESS="127.0.0.1:1").returncode == 0
+    chat = run("chat", room, "--name", "chatter", RELAY_ADDRESS=relay.address)
+    assert chat.returncode == 0, chat.stderr
+    assert "by both" in chat.stdout
+    assert texts(relay, room) == ["by alias", "by variable", "by both", "given"]
+
+
+def test_a_wrong_variable_is_named(room: str) -> None:
+    done = run("send", room, "x", RELAY_ADDRESS="http://host")
+    assert done.returncode == 2
+    assert done.stderr.startswith("relay: RELAY_ADDRESS: not an address of a relay: 'http://host'")
+
+
+# --- aliases --------------------------------------------------------------------------------------
+def test_add_list_remove() -> None:
+    """What was there otherwise stays: comments, a link."""
+    aliases = Aliases.of_user()
+    aliases.path.parent.mkdir(parents=True, exist_ok=True)
+    real = aliases.path.with_name("elsewhere")
+    real.write_text("# mine\nold old.example:1")
+    aliases.path.symlink_to(real)
+    assert run("alias", "add", "work", ADDRESS).returncode == 0
+    assert run("alias", "add", "work", ADDRESS).returncode == 0
+    listed = run("alias", "list")
+    assert listed.stdout == f"old old.example:1\nwork {ADDRESS}\n"
+    assert run("alias", "remove", "old").returncode == 0
+    assert real.read_text() == f"# mine\nwork {ADDRESS}\n"
+    assert aliases.path.is_symlink()
+    assert sorted(path.name for path in aliases.path.parent.iterdir()) == [
+        "aliases", "aliases.lock", "elsewhere",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("args", "problem"),
+    [
+        (("add", "Work", "host"), "invalid alias 'Work'"),
+        (("add", "a.b", "host"), "invalid alias 'a.b'"),
+        (("add", "localhost", "host"), "invalid alias 'localhost'"),
+        (("add", "x" * 33, "host"), "invalid alias"),
+        (("add", "", "host"), "invalid alias ''"),
+        (("add", "work", "http://host"), "it does not begin with relay://"),
+        (("add", "work", "relay://short@host"), "the fingerprint has 5 characters"),
+        (("remove", "work"), "there is no alias 'work'"),
+        (("add", "taken", "other"), "the alias 'taken' is relay://first:7475; remove it first"),
+        (("add", "work"), "Missing argument 'ADDRESS'"),
+    ],
+)
+def test_mistakes(args: tuple[str, ...], problem: str) -> None:
+    """One clear line; nothing is written."""
+    Aliases.of_user().add("taken", "first")
+    done = run("alias", *args)
+    assert done.returncode == 2
+    assert problem in done.stderr
+    assert "Traceback" not in done.stderr
+    assert Aliases.of_user().all() == {"taken": "relay://first:7475"}
+
+
+def test_a_damaged_file_is_named() -> None:
+    """With the line; an address that is written out needs no file."""
+    aliases = Aliases.of_user()
+    aliases.path.parent.mkdir(parents=True, exist_ok=True)
+    for content in (b"work\n", b"work a b\n", b"a.b host\n", b"\xff\xff"):
+        aliases.path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"aliases(, line 1|: not UTF-8)"):
+            aliases.all()
+        done = run("send", "work", "lobby", "x")
+        assert done.returncode == 2
+        assert str(aliases.path) in done.stderr
+
+
+def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Under a lock: each reads what the one before has written."""
+    path = tmp_path / "aliases"
+    threads = [
+        threading.Thread(target=Aliases(path).add, args=(f"n{n}", "host")) for n in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(Aliases(path).all()) == sorted(f"n{n}" for n in range(20))
+
+
+# --- the fingerprint ------------------------------------------------------------------------------
+def test_the_first_full_address_is_remembered(relay: Relay, room: str) -> None:
+    """Then HOST:PORT is enough, and another fingerprint is refused."""
+    place = f"127.0.0.1:{relay.port}"
+    unknown = run("send", place, room, "x")
+    assert unknown.returncode == 2
+    first = run("send", relay.address, room, "full")
+    assert (first.returncode, first.stdout, first.stderr) == (0, "", "")
+    assert run("send", place, room, "short").returncode == 0
+    assert run("send", relay.address, room, "full again").returncode == 0
+    other = run("send", f"relay://{OTHER}@{place}", room, "x")
+    assert other.returncode == 3
+    assert "another fingerprint than the one that is remembered" in other.stderr
+    assert "known_servers, line 1" in other.stderr
+    assert OTHER in other.stderr
+    assert texts(relay, room) == ["full", "short", "full again"]
+
+
+def test_a_wrong_fingerprint_is_not_remembered(relay: Relay, room: str) -> None:
+    """The key has not proved it."""
+    done = run("send", f"relay://{OTHER}@127.0.0.1:{relay.port}", room, "x")
+    assert done.returncode == 3
+    assert "HAS CHANGED" in done.stderr
+    assert run("send", relay.address, room, "x").returncode == 0
+
+
+def test_what_cannot_be_remembered_is_no_reason_to_fail(relay: Relay, room: str) -> None:
+    """No home, a damaged file, a directory in its place: the address says all that is needed."""
+    assert run("send", relay.address, room, "x", HOME="", XDG_CONFIG_HOME="").returncode == 0
+    damaged = Path(os.environ["XDG_CONFIG_HOME"]) / "damaged"
+    damaged.write_text("[host]:x relay-key-v1 y\n")
+    for place in (str(damaged), str(damaged.parent), "/dev/full", "/proc/none/known"):
+        done = run("send", relay.address, room, "x", RELAY_KNOWN_SERVERS=place)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert damaged.read_text() == "[host]:x relay-key-v1 y\n"
