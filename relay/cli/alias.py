@@ -8,12 +8,16 @@ from relay.cli.aliases import Aliases
 from relay.cli.exits import Exit
 
 
-@click.group()
-def alias() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def alias(ctx: click.Context) -> int:
     """Short names for addresses: "relay send work lobby".
 
     They are kept in relay/aliases in your configuration directory.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+    return Exit.USAGE  # of no effect when a command runs
 
 
 @alias.command()

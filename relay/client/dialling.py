@@ -46,8 +46,10 @@ class AllFailed(OSError):
 def numeric(address: Address) -> list[Candidate] | None:
     """Return the one candidate of a host that is an address itself; None for a name."""
     try:
+        # Bytes: for a str Python loads the IDNA codec, which no address needs.
+        host = address.host.encode("ascii")
         found = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+            host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
         )
     except (OSError, UnicodeError):
         return None

@@ -142,6 +142,12 @@ def test_mistakes(args: tuple[str, ...], problem: str) -> None:
     assert Aliases.of_user().all() == {"taken": "relay://first:7475"}
 
 
+def test_alias_alone_shows_its_commands() -> None:
+    done = run("alias")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: relay alias")
+
+
 def test_a_damaged_file_is_named() -> None:
     """With the line; an address that is written out needs no file."""
     aliases = Aliases.of_user()

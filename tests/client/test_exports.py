@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +13,10 @@ from pathlib import Path
 import pytest
 
 import relay
+from relay import reference
+from relay.client import errors, events
 
+DOCS = Path(__file__).parents[2] / "docs"
 NAMES = sorted(relay._HOME_OF)
 
 
@@ -47,3 +53,40 @@ def test_import_relay_loads_none_of_it() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("module", [errors, events])
+def test_every_exception_and_event_is_public(module: object) -> None:
+    """What a program has to handle it can import from relay."""
+    own = {
+        name
+        for name, value in inspect.getmembers(module, inspect.isclass)
+        if value.__module__ == module.__name__  # type: ignore[attr-defined]
+    }
+    assert own <= set(relay._HOME_OF)
+
+
+def test_the_reference_is_up_to_date() -> None:
+    """Run ``python -m relay.reference > docs/reference.md``."""
+    assert (DOCS / "reference.md").read_text(encoding="utf-8") == reference.markdown()
+
+
+def test_the_reference_is_complete() -> None:
+    """Every public name is in it, once; and every method of the clients and rooms."""
+    grouped = [name for group in reference.GROUPS.values() for name in group]
+    assert sorted([*grouped, *reference.errors()]) == NAMES
+    page = (DOCS / "reference.md").read_text(encoding="utf-8")
+    for kind in (relay.Client, relay.Room):
+        for name in dir(kind):
+            if not name.startswith("_"):
+                assert f".{name}" in page or f"* `{name}`" in page, name
+
+
+def test_the_guide_names_what_exists() -> None:
+    """Each class that it tells people to use or to handle comes from relay."""
+    guide = (DOCS / "client.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)*)\b[^`]*`", guide))
+    assert len(named) > 30
+    assert {name for name in named if name not in NAMES and not hasattr(builtins, name)} == set()
+    code = re.findall(r"from relay import (.*)", guide)
+    assert {name.strip() for line in code for name in line.split(",")} <= set(NAMES)
