@@ -11,12 +11,13 @@ from typing import Any, Final
 
 import relay
 
-HEAD: Final = """\
+GUIDE = "docs/client.md".removeprefix("docs/")
+HEAD: Final = f"""\
 <!-- Made by `python -m relay.reference > docs/reference.md`; a test compares. -->
 # Reference of the Python clients
 
 Every public name; all of them are imported from `relay`. How they are used together is in
-[client.md](client.md). Times are in seconds, and `timeout=None` waits for as long as it takes.
+[{GUIDE}]({GUIDE}). Times are in seconds, and `timeout=None` waits for as long as it takes.
 """
 GROUPS: Final[dict[str, Sequence[str]]] = {
     "Clients": ("Client", "BlockingClient"),
