@@ -36,6 +36,7 @@ class Pair:
     def client_key(self) -> bytes:
         """Go as far as the client's answer to the hello."""
         self.client.receive_hello(self.server.server_hello())
+        self.client.prepare_key()
         return self.client.client_key()
 
     def wrapped(self) -> bytes:
