@@ -23,7 +23,15 @@ from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.generation import Begun, Durability, Host, read_meta
 from relay.store.integrity import CheckUnfinished, damage
 from relay.store.lock import PartitionLock
-from relay.store.schema import advice, connect_writer, create_tables, pragma, rows, translated
+from relay.store.schema import (
+    advice,
+    closed_on_error,
+    connect_writer,
+    create_tables,
+    pragma,
+    rows,
+    translated,
+)
 
 SYNCHRONOUS: Final[dict[Durability, str]] = {"process": "NORMAL", "power": "FULL"}
 log = logging.getLogger("relay.store")
@@ -52,17 +60,11 @@ def open_first(
     _refuse_missing(path, lock)
     index = pairing.read_wal_index(path)  # before SQLite makes it anew
     connection = connect_writer(path, create=True)
-    try:
+    with closed_on_error(connection, path):
         doubt = _doubt(connection, path, lock, host, index)
         if doubt is not None and pragma(connection, "user_version"):
             _refuse_damaged(connection, path, doubt, check)
         return connection, _begin(connection, path, lock, host, durability, doubt)
-    except apsw.Error as error:
-        connection.close(True)
-        raise translated(error, path) from error
-    except BaseException:
-        connection.close(True)
-        raise
 
 
 def needs_check(path: Path, lock: PartitionLock, host: Host) -> bool:
@@ -93,14 +95,8 @@ def open_again(
     """
     doubt = doubt or lock.doubt(path)
     connection = connect_writer(path, create=True)
-    try:
+    with closed_on_error(connection, path):
         return connection, _begin(connection, path, lock, host, durability, doubt)
-    except apsw.Error as error:
-        connection.close(True)
-        raise translated(error, path) from error
-    except BaseException:
-        connection.close(True)
-        raise
 
 
 def _begin(

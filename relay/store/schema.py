@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,7 +58,7 @@ def connect_writer(path: Path, *, create: bool) -> apsw.Connection:
     """
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     connection = _open(path, flags)
-    try:
+    with closed_on_error(connection, path):
         check_format(connection, path)  # first: what follows changes a file
         if pragma(connection, "journal_mode=WAL") != "wal":
             raise StoreUnavailable(
@@ -64,12 +66,6 @@ def connect_writer(path: Path, *, create: bool) -> apsw.Connection:
                 "processes share): put the data directory on a local disk"
             )
         pragma(connection, "wal_autocheckpoint=0")
-    except apsw.Error as error:
-        connection.close(True)
-        raise translated(error, path) from error
-    except StoreError:
-        connection.close(True)
-        raise
     return connection
 
 
@@ -82,18 +78,29 @@ def connect_reader(path: Path) -> apsw.Connection | None:
     if not path.exists():
         return None
     connection = _open(path, apsw.SQLITE_OPEN_READONLY)
-    try:
+    with closed_on_error(connection, path):
         found = check_format(connection, path)
-    except apsw.Error as error:
-        connection.close(True)
-        raise translated(error, path) from error
-    except StoreError:
-        connection.close(True)
-        raise
     if found == 0:
         connection.close(True)
         return None
     return connection
+
+
+@contextlib.contextmanager
+def closed_on_error(connection: apsw.Connection, path: Path) -> Iterator[None]:
+    """Close a connection whose set-up fails in the block, and raise SQLite's errors as ours.
+
+    Raises:
+        StoreError: for an error of SQLite in the block.
+    """
+    try:
+        yield
+    except apsw.Error as error:
+        connection.close(True)
+        raise translated(error, path) from error
+    except BaseException:
+        connection.close(True)
+        raise
 
 
 def _open(path: Path, flags: int) -> apsw.Connection:
