@@ -15,6 +15,7 @@ from relay.configuration import SHOWN_CHARS_MAX, Declaration, as_toml, declarati
 from relay.errors import UsageError
 from relay.settings import Settings
 from relay.settings_table import markdown
+from tests.support.cluster import ROOT
 
 
 def test_precedence(tmp_path: Path) -> None:
@@ -270,7 +271,7 @@ def test_every_setting_is_declared_well() -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    page = Path(__file__).parents[1] / "docs" / "settings.md"
+    page = ROOT / "docs" / "settings.md"
     assert page.read_text(encoding="utf-8") == markdown()
 
 

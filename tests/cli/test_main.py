@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 
 import click
 import pytest
@@ -15,6 +13,7 @@ from relay.cli.exits import CommandError, Exit, guarded
 from relay.client.errors import ConnectFailed, ServerKeyMismatch, UnknownServerKey
 from relay.errors import StartError, UsageError
 from tests.support.cluster import run_relay
+from tests.support.programs import run_program
 
 
 def test_version() -> None:
@@ -46,9 +45,7 @@ def test_help_is_quick_because_it_imports_little() -> None:
         "sys.exit([m for m in sys.modules if m.startswith(('cryptography', 'relay.client',"
         " 'relay.server', 'prompt_toolkit', 'asyncio', 'apsw', 'msgspec'))] or None)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = run_program(code)
     assert done.returncode == 0, done.stderr
 
 
@@ -64,9 +61,7 @@ def test_clients_need_nothing_of_linux(command: str) -> None:
     )
     if command == "chat":  # prompt_toolkit itself needs them here; its Windows half does not
         code = code.replace(", 'fcntl', 'termios'", "")
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = run_program(code)
     assert done.returncode == 0, done.stderr
 
 
@@ -78,9 +73,7 @@ def test_a_server_that_cannot_run_here_breaks_nothing_else() -> None:
         "assert main(['--help']) == 0\n"
         "sys.exit(main(['serve']))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = run_program(code)
     assert done.returncode == 1
     assert done.stderr.startswith("relay: 'relay serve' cannot run here: ")
     assert done.stderr.count("\n") == 1

@@ -6,7 +6,6 @@ import ast
 import builtins
 import inspect
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,8 +14,10 @@ import pytest
 import relay
 from relay import reference
 from relay.client import errors, events
+from tests.support.cluster import ROOT
+from tests.support.programs import run_program
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 NAMES = sorted(relay._HOME_OF)
 
 
@@ -49,10 +50,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_import_relay_loads_none_of_it() -> None:
     """The server, and whoever asks for the version, pay for no client."""
     program = "import sys, relay; print([m for m in sys.modules if m.startswith('relay.')])"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout == "[]\n"
+    done = run_program(program)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
 @pytest.mark.parametrize("module", [errors, events])

@@ -24,6 +24,8 @@ from relay.client.known_servers import (
 )
 from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
+from tests.support.cluster import ROOT
+from tests.support.programs import run_program
 
 KEY = "a" * 52
 OTHER = "b" * 51 + "q"
@@ -148,7 +150,7 @@ def test_first_contacts_at_once_keep_every_pin(tmp_path: Path) -> None:
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM, path, str(number)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=Path(__file__).parents[2],
+            cwd=ROOT,
         )
         for number in range(4)
     ]  # fmt: skip
@@ -270,7 +272,7 @@ def test_a_mounted_single_file(tmp_path: Path) -> None:
         ["unshare", "-m", "sh", "-c",
          'mount --bind "$1" "$2" && "$3" -c "$4" "$2" x < /dev/null', "sh",
          real, mounted, sys.executable, PROGRAM],
-        capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, timeout=60, check=False, cwd=ROOT,
     )  # fmt: skip
     if "unshare" in done.stderr or "mount:" in done.stderr:
         pytest.skip(f"this machine does not let us mount: {done.stderr.strip()}")
@@ -287,11 +289,7 @@ def test_a_line_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))\n" + PROGRAM
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, path, "x"],
-        input="\n", capture_output=True, text=True, timeout=60, check=False,
-        cwd=Path(__file__).parents[2],
-    )  # fmt: skip
+    done = run_program(program, path, "x", stdin="\n")
     assert "cannot write the pinned server keys" in done.stderr
     assert path.read_text() == "# mine\n"
 

@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from relay import BlockingClient, Message
-from tests.support.cluster import Relay, wait_until
+from tests.support.cluster import ROOT, Relay, wait_until
 
-ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "client.md").read_text()
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
 

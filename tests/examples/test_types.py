@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.test_examples import PROGRAMS, ROOT
+from tests.examples.test_examples import PROGRAMS
+from tests.support.cluster import ROOT
 
 USES = """
 from typing import assert_type

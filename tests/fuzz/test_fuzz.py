@@ -19,7 +19,7 @@ from tests.fuzz.honest import faults_in
 from tests.fuzz.inputs import CORPUS, Edit, corpus_of, edited
 from tests.fuzz.target import Hang, Target, no_longer_than, run_slice
 from tests.fuzz.wire import _check_envelopes
-from tests.support.cluster import Relay
+from tests.support.cluster import ROOT, Relay
 
 SEED = 20_261_125
 
@@ -128,6 +128,6 @@ def test_the_longest_turn_is_read_from_the_log(tmp_path: Path) -> None:
 
 
 def test_every_attack_is_on_the_page() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     for name in ATTACKS:
         assert f"`{name}`" in page

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.support.cluster import ROOT
+from tests.support.programs import run_program
 
 PAGE = (ROOT / "docs" / "testing.md").read_text()
 
@@ -55,7 +56,5 @@ def test_a_failure_shows_the_relays_log(tmp_path: Path) -> None:
 
 def test_pytest_is_loaded_by_the_plugin_alone() -> None:
     program = "import sys, relay.testing; print('pytest' in sys.modules, 'asyncio' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["False", "False"]
+    done = run_program(program)
+    assert (done.returncode, done.stdout.split()) == (0, ["False", "False"]), done.stderr

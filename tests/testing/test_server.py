@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -14,7 +12,8 @@ import pytest
 
 from relay import BlockingClient, Client, Message
 from relay.testing import RelayNotStarted, RelayServer
-from tests.support.cluster import ROOT, until, wait_until
+from tests.support.cluster import until, wait_until
+from tests.support.programs import run_program
 
 
 def scratch_of(server: RelayServer) -> Path:
@@ -127,9 +126,7 @@ def test_an_end_of_the_program_without_with_leaves_nothing() -> None:
         "print(server.pid, server.data.parent, flush=True)\n"
         "raise SystemExit(3)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = run_program(program)
     assert done.returncode == 3, done.stderr
     pid, scratch = done.stdout.split()
     assert not psutil.pid_exists(int(pid))

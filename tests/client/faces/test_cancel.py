@@ -9,14 +9,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 
 import pytest
 
 from relay.client.aio import Client
 from relay.client.errors import ClientError
 from relay.client.events import Message
-from tests.support.cluster import Relay
+from tests.support.cluster import ROOT, Relay
 from tests.support.silent import SilentHost
 
 TURNS_MAX = 5_000
@@ -176,7 +175,7 @@ def test_ctrl_c_while_dialling(face: str, run: str, host: str) -> None:
             [sys.executable, "-c", PROGRAM.format(face=face, run=run),
              f"relay://{'a' * 52}@{place}:{silent.port}"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            cwd=Path(__file__).parents[3], env={**os.environ, "PYTHONUNBUFFERED": ""},
+            cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": ""},
         ) as process:  # fmt: skip
             assert process.stdout is not None
             assert process.stdout.readline() == "dialling\n"

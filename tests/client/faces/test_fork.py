@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.support.cluster import Relay
+from tests.support.programs import run_program
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 
@@ -167,13 +165,6 @@ def test_a_client_in_a_child(relay: Relay, face: str, leave: str) -> None:
         program = "from gevent import monkey; monkey.patch_all()\n" + program + BLOCKING
     else:
         program += BLOCKING
-    done = subprocess.run(
-        [sys.executable, "-c", program, relay.address],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=Path(__file__).parents[3],
-    )
+    done = run_program(program, relay.address)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

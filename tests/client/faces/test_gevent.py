@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.support.cluster import Relay
+from tests.support.programs import run_program
 from tests.support.silent import SilentHost
 
 needs_gevent = pytest.mark.skipif(
@@ -50,16 +48,9 @@ with BlockingClient(sys.argv[1], name="greenlets", window=16) as client:
 
 
 @needs_gevent
-def test_greenlets_share_a_client(relay: Relay, tmp_path: Path) -> None:
+def test_greenlets_share_a_client(relay: Relay) -> None:
     """One reads for all; each gets its own answers, in its own order."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, relay.address],
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-        cwd=Path(__file__).parents[3],
-    )
+    done = run_program(PROGRAM, relay.address, timeout_s=90)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "fine 400\n"
 
@@ -100,13 +91,6 @@ print("fine")
 def test_addresses_are_raced_and_others_run_meanwhile(relay: Relay) -> None:
     """The first address is silent."""
     with SilentHost("127.0.0.2", relay.port):
-        done = subprocess.run(
-            [sys.executable, "-c", RACING, relay.address],
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-            cwd=Path(__file__).parents[3],
-        )
+        done = run_program(RACING, relay.address, timeout_s=90)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "fine\n"

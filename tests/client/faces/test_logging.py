@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.client.faces.adapters import Face
 from tests.support.cluster import Relay
+from tests.support.programs import run_program
 
 Connect = Callable[..., Face]
 
@@ -47,8 +45,5 @@ def test_nothing_is_printed_unless_asked_for(relay: Relay, room: str) -> None:
         "from relay import BlockingClient\n"
         f"with BlockingClient(sys.argv[1]) as client: client.send({room!r}, 'x')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, relay.address],
-        capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[3],
-    )  # fmt: skip
+    done = run_program(program, relay.address)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -16,9 +16,7 @@ from typing import IO, Any
 import psutil
 import pytest
 
-from tests.support.cluster import wait_until
-
-ROOT = Path(__file__).parents[3]
+from tests.support.cluster import ROOT, wait_until
 
 
 class Running:

@@ -18,8 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.server.supervisor.conftest import ROOT
-from tests.support.cluster import wait_until
+from tests.support.cluster import ROOT, wait_until
 
 F_SETPIPE_SZ = 1031
 PIPE_BYTES = 4096
