@@ -97,6 +97,11 @@ class Acceptor:
         self._accepting(False)
         self._suspend()
 
+    async def adopted(self) -> None:
+        """Wait until every connection that was accepted has its transport, or is gone."""
+        if self._adopting:
+            await asyncio.wait(self._adopting)
+
     def ended(self) -> None:
         """A connection ended: go on if this worker had no slot left."""
         self._count(-1)

@@ -29,6 +29,7 @@ async def drain(
     """End all connections so that every client is told. The caller closes the store."""
     # 1. Accept no more: what is in the backlog waits for another worker, or is refused at the end.
     acceptor.stop()
+    await acceptor.adopted()  # only then can each be told
 
     # 2. Commit and answer what has arrived.
     turn.run()

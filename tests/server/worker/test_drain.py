@@ -1,0 +1,25 @@
+"""A worker that is asked to end tells everybody, whatever state a connection is in."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+from relay.server.worker.process.drain import drain
+from tests.support.cluster import DEADLINE_S
+from tests.support.workers import Cluster
+
+
+async def test_a_connection_that_is_accepted_in_the_same_turn(single: Cluster) -> None:
+    """It is in the table of connections, and has no transport yet."""
+    worker = single.workers[0]
+    [listener] = worker._context.listeners
+    with socket.create_connection(listener.getsockname(), timeout=DEADLINE_S) as client:
+        worker._acceptor._accept(listener)
+        connections = worker.parts.connections
+        assert len(connections.sessions) == 1
+        await drain(connections, worker._acceptor, worker.parts.turn, time.monotonic, DEADLINE_S)
+        assert not connections.sessions
+        with client.makefile("rb") as stream:
+            assert await asyncio.to_thread(stream.read)  # it is told, and the end is orderly
