@@ -93,6 +93,8 @@ def _bind(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise StartError(f"cannot listen on {where}: {error.strerror}") from None
+    except UnicodeError:  # of the IDNA codec, for a label that is empty or too long
+        raise StartError(f"cannot listen on {where}: not a legal host name") from None
     family, kind, protocol, _, address = found[0]
     sock = socket.socket(family, kind, protocol)
     try:

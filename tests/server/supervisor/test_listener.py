@@ -114,3 +114,10 @@ def test_cannot_listen(where: str) -> None:
     with pytest.raises(StartError, match=f"cannot listen on {where}") as caught:
         bind_all((where,))
     assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "\udcff"])
+def test_an_illegal_host_name(host: str) -> None:
+    """``getaddrinfo`` raises none of its own errors for these."""
+    with pytest.raises(StartError, match=r"^cannot listen on .*: not a legal host name$"):
+        bind_all((f"{host}:0",))
