@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,19 @@ from relay.settings import Settings
 
 AGENT_SOCKET = "agent.sock"
 BUS_DIRECTORY = "bus"
+
+
+def report(ready_fd: int, line: str) -> None:
+    """Write a child's one line of report, without its end, to the supervisor.
+
+    A path in it may hold bytes that are no text: they are told as escapes.
+    """
+    try:
+        os.write(ready_fd, f"{line}\n".encode(errors="backslashreplace"))
+    except OSError:
+        # The supervisor is gone, and its death is handled elsewhere; what went wrong is still told.
+        if line.startswith("E "):
+            sys.stderr.write(f"{line}\n")
 
 
 @dataclass(frozen=True, slots=True)

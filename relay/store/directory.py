@@ -61,6 +61,12 @@ class DataDirectory:
         self.path = path
         self._logs = path / "logs"
         try:
+            str(path).encode()
+        except UnicodeEncodeError:  # SQLite takes no other names
+            raise StartError(
+                f"data directory: {path}: its path is not UTF-8 text: {ADVICE}"
+            ) from None
+        try:
             _make_private(path)
             self._check_format()
             _make_private(self._logs)

@@ -110,6 +110,15 @@ def test_a_key_that_vanishes_while_the_server_runs_is_not_replaced(tmp_path: Pat
         assert not key.exists()
 
 
+def test_a_path_that_is_no_text(tmp_path: Path) -> None:
+    """Names on Linux are bytes; those of SQLite's files are not. Nothing is made before."""
+    data = tmp_path / os.fsdecode(b"\xff")
+    code, line = refused("--data", data, *BIND)
+    assert code == 1
+    assert "\\u{dcff}: its path is not UTF-8 text" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("value", ["", " "])
 def test_an_empty_path(tmp_path: Path, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

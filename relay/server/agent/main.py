@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import signal
 import socket
@@ -17,6 +16,7 @@ import uvloop
 from relay.errors import RelayError, StartError
 from relay.local_sockets import NamedListener
 from relay.server.agent.service import Service
+from relay.server.context import report
 from relay.server.key_files import create_key_file, read_key_file
 from relay.server.prctl import forbid_inspection
 from relay.wire.identity import (
@@ -54,11 +54,11 @@ def agent_main(context: AgentContext) -> int:
         listener = NamedListener(context.socket_path, BACKLOG)
         sock = listener.open()
     except RelayError as error:
-        os.write(context.ready_fd, f"E {error}\n".encode())
+        report(context.ready_fd, f"E {error}")
         return BOOT_FAILED
     except OSError as error:
-        reason = f"E server.runtime: {context.socket_path}: {error.strerror or error}\n"
-        os.write(context.ready_fd, reason.encode())
+        reason = error.strerror or error
+        report(context.ready_fd, f"E server.runtime: {context.socket_path}: {reason}")
         return BOOT_FAILED
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(context, key, own, listener, sock))
@@ -102,7 +102,7 @@ async def _serve(
     await service.listen(sock)
     row = context.scoreboard.row(0)
     row.set("heartbeat_ns", time.monotonic_ns())
-    os.write(context.ready_fd, f"R {name}\n".encode())
+    report(context.ready_fd, f"R {name}")
     while not stop.is_set():
         if not service.stuck:
             row.set("heartbeat_ns", time.monotonic_ns())

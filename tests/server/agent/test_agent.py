@@ -285,6 +285,16 @@ def test_the_agent_says_why_it_cannot(tmp_path: Path) -> None:
         assert process.wait(30) == 3
 
 
+def test_a_reason_that_names_a_path_that_is_no_text(tmp_path: Path) -> None:
+    directory = tmp_path / os.fsdecode(b"\xff")
+    directory.mkdir()
+    key = directory / "server.key"
+    key.touch(0o644)
+    with agent_process(directory) as process:
+        assert first_line(process).startswith(f"E key file {tmp_path}/\\udcff/server.key is open")
+        assert process.wait(30) == 3
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
 def test_another_user_is_refused(tmp_path: Path) -> None:
     """The directory stands open, and still only our own uid is answered."""

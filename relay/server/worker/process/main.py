@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -19,7 +17,7 @@ from relay.bus.mesh import Mesh
 from relay.chat.partition import PARTITIONS
 from relay.errors import RelayError
 from relay.server.agent.client import AgentClient
-from relay.server.context import BUS_DIRECTORY
+from relay.server.context import BUS_DIRECTORY, report
 from relay.server.worker.process.acceptor import Acceptor
 from relay.server.worker.process.building import WorkerDependencies, WorkerParts, build
 from relay.server.worker.process.disk_reserve import DiskReserve
@@ -92,7 +90,7 @@ class _Worker:
         try:
             await self._build()
         except (RelayError, OSError) as error:
-            _report(self._context.ready_fd, f"E {error}\n")
+            report(self._context.ready_fd, f"E {error}")
             return BOOT_FAILED
         self._acceptor.start()
         tasks = [
@@ -100,7 +98,7 @@ class _Worker:
             asyncio.ensure_future(_every(SWEEP_S, self._sweep)),
         ]
         self._tick()
-        _report(self._context.ready_fd, "R\n")
+        report(self._context.ready_fd, "R")
         await self._stop.wait()
         parts = self._parts
         if self._grace_s:
@@ -267,12 +265,3 @@ async def _every(seconds: float, action: Callable[[], None]) -> None:
         except Exception:
             log.exception("periodic_task_failed")
         await asyncio.sleep(seconds)
-
-
-def _report(fd: int, line: str) -> None:
-    try:
-        os.write(fd, line.encode(errors="replace"))
-    except OSError:
-        # The supervisor is gone, and its death is handled elsewhere; what went wrong is still told.
-        if line.startswith("E "):
-            sys.stderr.write(line)
