@@ -22,7 +22,7 @@ import msgspec
 from relay.environment import PREFIX, near_miss
 from relay.errors import UsageError
 from relay.paths import expanded
-from relay.settings import Limits, Log, Server, Settings, Store
+from relay.settings import Settings
 
 SHOWN_CHARS_MAX: Final = 60
 """How much of a wrong value is shown: an error is one line."""
@@ -112,15 +112,9 @@ def load(
     for path, value in values.items():
         section, key = path.split(".")
         sections.setdefault(section, {})[key] = value
-    return Loaded(
-        Settings(
-            server=Server(**typing.cast("dict[str, Any]", sections["server"])),
-            store=Store(**typing.cast("dict[str, Any]", sections["store"])),
-            limits=Limits(**typing.cast("dict[str, Any]", sections["limits"])),
-            log=Log(**typing.cast("dict[str, Any]", sections["log"])),
-        ),
-        sources,
-    )
+    kinds = typing.get_type_hints(Settings)
+    made = {name: kinds[name](**section) for name, section in sections.items()}
+    return Loaded(Settings(**made), sources)
 
 
 def as_toml(value: object) -> str:
@@ -149,7 +143,10 @@ def _from_file(file: Path | None, declared: Mapping[str, Declaration]) -> _Layer
         raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{file}: is not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a number or a nesting too large is no TOML error
         raise UsageError(f"{file}: is not valid TOML: {error}") from None
     layer: _Layer = {}
     known_sections = {d.section for d in declared.values()}
@@ -211,7 +208,7 @@ def _convert(declaration: Declaration, value: object, source: str) -> object:
     try:
         # Text is all that the environment has; a file has types of its own, which must be right.
         return msgspec.convert(value, declaration.type, strict=not is_text)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):
         expected = _expected(declaration)
         raise UsageError(
             f"{source}: {declaration.path}: expected {expected}, not {_shown(value)}"
@@ -236,7 +233,10 @@ def _convert_path(declaration: Declaration, value: object, source: str, *, empty
 
 
 def _shown(value: object) -> str:
-    given = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        given = json.dumps(value, ensure_ascii=False, default=str)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "what is given"
     return given if len(given) <= SHOWN_CHARS_MAX else given[:SHOWN_CHARS_MAX] + "..."
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -29,26 +28,23 @@ def expanded(text: str) -> Path:
     return Path(path)
 
 
-def user_directory(
-    kind: Literal["data", "config"], remedy: str, environment: Mapping[str, str] = os.environ
-) -> Path:
+def user_directory(kind: Literal["data", "config"], remedy: str) -> Path:
     """Return Relay's directory below the user's data or configuration directory.
 
     Args:
         kind: which.
         remedy: what to give instead where there is none, for the error.
-        environment: the process's own.
 
     Raises:
         UsageError: there is no home directory, or XDG_DATA_HOME or XDG_CONFIG_HOME is not absolute.
     """
     if sys.platform != "win32":
         variable = _VARIABLES[kind]
-        if given := environment.get(variable, "").strip():
+        if given := os.environ.get(variable, "").strip():
             if not Path(given).is_absolute():
                 raise UsageError(f"{variable}: expected an absolute path, not {given!r}")
         # Without a home directory the tilde stays; an empty one would make it the root directory.
-        elif environment.get("HOME") == "" or not Path(os.path.expanduser("~")).is_absolute():  # noqa: PTH111
+        elif os.environ.get("HOME") == "" or not Path(os.path.expanduser("~")).is_absolute():  # noqa: PTH111
             raise UsageError(f"there is no home directory: set HOME, or {remedy}")
     # Here, not above: most people name what they mean, and need no home directory for it.
     from platformdirs import user_config_path, user_data_path

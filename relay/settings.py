@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
@@ -16,7 +14,7 @@ from relay.paths import user_directory
 WORKERS_MAX: Final = 256
 
 
-class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Server(Struct, frozen=True, kw_only=True):
     """The processes and what they listen on."""
 
     bind: Annotated[
@@ -91,7 +89,7 @@ class Server(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = ""
 
 
-class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Store(Struct, frozen=True, kw_only=True):
     """Where and how messages are kept."""
 
     data: Annotated[
@@ -100,7 +98,7 @@ class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="The data directory. It holds the messages and the server's key.",
             extra={"path": "required"},
         ),
-    ] = field(default_factory=lambda: default_data_directory(os.environ))
+    ] = field(default_factory=lambda: str(user_directory("data", "give --data")))
     durability: Annotated[
         Literal["process", "power"],
         Meta(
@@ -110,7 +108,7 @@ class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "process"
 
 
-class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Limits(Struct, frozen=True, kw_only=True):
     """Budgets of one source, one connection, one worker (docs/operations.md, "Budgets")."""
 
     loopback_exempt: Annotated[
@@ -208,7 +206,7 @@ class Limits(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 256
 
 
-class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Log(Struct, frozen=True, kw_only=True):
     """The log on stderr."""
 
     level: Annotated[
@@ -221,20 +219,10 @@ class Log(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = "auto"
 
 
-class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Settings(Struct, frozen=True, kw_only=True):
     """All settings."""
 
     server: Server = field(default_factory=Server)
     store: Store = field(default_factory=Store)
     limits: Limits = field(default_factory=Limits)
     log: Log = field(default_factory=Log)
-
-
-def default_data_directory(environment: Mapping[str, str]) -> str:
-    """Return where systemd wants it, or the user's data directory.
-
-    Raises:
-        UsageError: there is no home directory.
-    """
-    given = environment.get("STATE_DIRECTORY", "").split(":")[0].strip()
-    return given or str(user_directory("data", "give --data", environment))

@@ -203,6 +203,8 @@ def test_lists_in_the_environment() -> None:
             'store.durability: expected one of process, power, not "none"',
         ),
         ({"server.graceful_timeout_s": "x"}, {}, "--graceful-timeout: server.graceful_timeout_s:"),
+        ({}, {"RELAY_SERVER__WORKERS": "\udcff"}, "server.workers: expected a whole number"),
+        ({}, {"RELAY_LOG__LEVEL": "\udcff"}, "log.level: expected one of debug"),
         (
             {"server.workers": "9" * 1000},
             {},
@@ -231,6 +233,9 @@ def test_mistakes(flags: dict[str, object], environment: dict[str, str], message
         ("[server]\nruntime = 2026-01-02\n", 'server.runtime: expected text, not "2026-01-02"'),
         ("[server]\nworkers = \n", "is not valid TOML"),
         ("[server]\nbind = [1]\n", "server.bind: expected a list of one or more texts, not [1]"),
+        ("a = " + "[" * 100_000, "is not valid TOML"),
+        (f"[server]\nworkers = {'9' * 5000}\n", "is not valid TOML"),
+        (f"[server]\nworkers = 0x{'f' * 50_000}\n", "server.workers: expected a whole number"),
     ],
 )
 def test_mistakes_in_the_file(tmp_path: Path, text: str, message: str) -> None:
@@ -275,6 +280,6 @@ def test_the_page_is_up_to_date() -> None:
     assert page.read_text(encoding="utf-8") == markdown()
 
 
-def test_the_data_directory_has_a_default() -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "STATE_DIRECTORY"}
-    assert load({}, environment, None).settings.store.data.endswith("relay")
+def test_the_data_directory_has_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", "/not/asked")  # the given environment counts
+    assert load({}, {}, None).settings.store.data.endswith("relay")
