@@ -14,6 +14,8 @@ import socket
 import stat
 from pathlib import Path
 
+from relay.file_access import open_to_others
+
 
 class NamedListener:
     """A listening Unix-domain socket, and the name by which others reach it."""
@@ -66,7 +68,7 @@ def make_private_directory(path: Path) -> None:
     """Make a directory of mode 0700, or check that the one that is there is ours alone.
 
     An empty one that is open to others is closed; of one that is in use, such as the temporary
-    directory, the mode is not ours to change.
+    directory, the mode is not ours to change. What ``file_access`` counts as others counts here.
 
     Raises:
         OSError: it cannot be made; it is a link, no directory, or another user's; or it is open to
@@ -76,11 +78,13 @@ def make_private_directory(path: Path) -> None:
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise PermissionError(errno.EPERM, "it exists and is not a directory of ours", str(path))
-    if status.st_mode & 0o077:
-        if any(path.iterdir()):
-            reason = f"it is open to others (mode {stat.S_IMODE(status.st_mode):04o}) and not empty"
-            raise PermissionError(errno.EPERM, reason, str(path))
+    if not status.st_mode & 0o077:
+        return
+    if not any(path.iterdir()):
         path.chmod(0o700)
+    elif open_to_others(status):
+        reason = f"it is open to others (mode {stat.S_IMODE(status.st_mode):04o}) and not empty"
+        raise PermissionError(errno.EPERM, reason, str(path))
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

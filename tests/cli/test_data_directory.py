@@ -42,26 +42,37 @@ def test_open_to_others(tmp_path: Path, what: str, mode: int) -> None:
 OPEN = """
 import os, sys
 from pathlib import Path
+from relay.server.supervisor.runtime_directory import prepare
 from relay.store.directory import DataDirectory
 os.setgroups([int(group) for group in sys.argv[2:]])
 os.setgid(54321)
 os.setuid(54321)
-DataDirectory(Path(sys.argv[1]))
+{use}
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives directories away")
 @pytest.mark.parametrize("member", [True, False])
-def test_open_to_a_group_of_which_we_are_the_only_member(member: bool) -> None:
-    """As Kubernetes leaves a volume with fsGroup."""
+@pytest.mark.parametrize(
+    "use", ["DataDirectory(Path(sys.argv[1]))", "prepare('', Path(sys.argv[1]))"]
+)
+def test_open_to_a_group_of_which_we_are_the_only_member(use: str, member: bool) -> None:
+    """As Kubernetes leaves a volume with fsGroup, after a relay that could not clean up."""
     with tempfile.TemporaryDirectory() as volume:
         Path(volume).chmod(0o755)
         data = Path(volume) / "data"
         DataDirectory(data)
-        for path in (data, data / "logs", data / "format"):
+        (data / "run" / "bus").mkdir(parents=True)
+        for path in (data, *data.rglob("*")):
             os.chown(path, 54321, 54322)
             path.chmod(0o2770 if path.is_dir() else 0o660)
-        command = [sys.executable, "-c", OPEN, str(data), *(["54322"] if member else [])]
+        command = [
+            sys.executable,
+            "-c",
+            OPEN.format(use=use),
+            str(data),
+            *(["54322"] if member else []),
+        ]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (ended.returncode == 0) is member, ended.stderr
         assert member or "is open to others (mode 2770)" in ended.stderr
