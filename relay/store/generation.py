@@ -63,8 +63,8 @@ def begin(
             "was it closed": a writer may die between saying so here and saying so there.)
     """
     meta = read_meta(connection)
-    generation = int(str(meta.get("generation", 0)))
-    opening = int(str(meta.get("opening", 0)))
+    generation = number(meta, "generation")
+    opening = number(meta, "opening")
     clean = meta.get("clean") == 1
     if generation == 0:
         doubt = "new"
@@ -98,6 +98,18 @@ def mark_clean(connection: apsw.Connection) -> None:
 def read_meta(connection: apsw.Connection) -> dict[str, object]:
     """Return the file's own facts."""
     return dict(rows(connection, "SELECT key, value FROM meta"))
+
+
+def number(meta: dict[str, object], key: str) -> int:
+    """Return one of the file's own facts that is a number; 0 if it is not there.
+
+    Raises:
+        apsw.CorruptError: it is none.
+    """
+    try:
+        return int(str(meta.get(key, 0)))
+    except ValueError:
+        raise apsw.CorruptError(f"its {key} is no number") from None
 
 
 def write_meta(connection: apsw.Connection, **values: int | str) -> None:

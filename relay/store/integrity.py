@@ -13,7 +13,7 @@ from typing import Final
 import apsw
 
 from relay.chat.partition import partition_of
-from relay.store.generation import read_meta
+from relay.store.generation import number, read_meta
 from relay.store.schema import TABLES, rows
 from relay.store.state import SEQ_BITS, SEQ_MASK
 
@@ -83,7 +83,8 @@ def _check_logs(connection: apsw.Connection, partition: int | None) -> None:
     for (name,) in rows(connection, "SELECT name FROM log") if partition is not None else ():
         if partition_of(name) != partition:
             raise _Damaged(f"log {name} belongs to partition {partition_of(name):02}")
-    newest = int(str(read_meta(connection).get("generation", 0)))
+    meta = read_meta(connection)
+    newest, *_ = [number(meta, key) for key in ("generation", "opening", "day", "day_began_ms")]
     for what, condition in (
         ("an epoch", "SELECT 1 FROM epoch WHERE log_id NOT IN (SELECT id FROM log)"),
         ("a producer", "SELECT 1 FROM producer WHERE log_id NOT IN (SELECT id FROM log)"),

@@ -172,13 +172,13 @@ def _refuse_torn(
     if not rows(connection, "SELECT 1 FROM sqlite_schema WHERE name='meta'"):
         return None
     try:
-        file = pairing.read_row_of_file(path)
-    except (apsw.Error, ValueError):
-        return "it ended in the middle of a checkpoint"
-    try:
         view = pairing.read_row(connection)
     except ValueError:
         raise _torn(path) from None
+    try:
+        file = pairing.read_row_of_file(path)
+    except (apsw.Error, ValueError):
+        return "it ended in the middle of a checkpoint"
     if not pairing.fits(file, view):
         raise _torn(path)
     if index is not None and index.salts == pairing.wal_salts(path):

@@ -55,7 +55,10 @@ class WalRow(NamedTuple):
         if text is None:
             return None
         wal, step, *before = str(text).split()
-        continues = Mark(before[0], int(before[1])) if before else None
+        continues = None
+        if before:
+            before_wal, before_step = before
+            continues = Mark(before_wal, int(before_step))
         return cls(Mark(wal, int(step)), continues)
 
     def __str__(self) -> str:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
-from relay.store.generation import read_meta, write_meta
+from relay.store.generation import number, read_meta, write_meta
 from relay.store.schema import rows
 
 DAY_MS: Final = 86_400_000
@@ -37,8 +37,8 @@ class ProducerExpiry:
     def __init__(self, connection: apsw.Connection) -> None:
         """Read the count of days; inside a transaction or outside of one."""
         meta = read_meta(connection)
-        self.day = int(str(meta.get("day", 0)))
-        self._day_began_ms = int(str(meta.get("day_began_ms", 0)))
+        self.day = number(meta, "day")
+        self._day_began_ms = number(meta, "day_began_ms")
         self._pass_due_ms = 0
         self._at: tuple[int, bytes] = (0, b"")
 

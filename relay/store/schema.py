@@ -88,16 +88,19 @@ def connect_reader(path: Path) -> apsw.Connection | None:
 
 @contextlib.contextmanager
 def closed_on_error(connection: apsw.Connection, path: Path) -> Iterator[None]:
-    """Close a connection whose set-up fails in the block, and raise SQLite's errors as ours.
+    """Close a connection whose set-up fails in the block; raise what fails there as ours.
 
     Raises:
-        StoreError: for an error of SQLite in the block.
+        StoreError: for an error of SQLite or of the system in the block.
     """
     try:
         yield
     except apsw.Error as error:
         connection.close(True)
         raise translated(error, path) from error
+    except OSError as error:
+        connection.close(True)
+        raise StoreUnavailable(f"{path}: {error.strerror or error}") from error
     except BaseException:
         connection.close(True)
         raise

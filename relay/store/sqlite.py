@@ -26,7 +26,7 @@ from relay.store.lock import PartitionLock, State
 from relay.store.log import Outcome, ReadBudget
 from relay.store.opening import Check, open_again, open_first
 from relay.store.producers import ProducerExpiry
-from relay.store.schema import check_sqlite, pragma, translated
+from relay.store.schema import check_sqlite, closed_on_error, pragma, translated
 from relay.store.state import Changes
 from relay.store.view import UnpackContent, load
 
@@ -107,7 +107,6 @@ class SqlitePartition:
     # --- opening and closing --------------------------------------------------------------------
     def _open(self) -> _Opened:
         if self._opened is None:
-            created = not self.path.exists()
             if self._opening == 0:
                 connection, begun = open_first(
                     self.path, self._lock, self._host, self._durability, self._check
@@ -116,16 +115,16 @@ class SqlitePartition:
                 connection, begun = open_again(
                     self.path, self._lock, self._host, self._durability, self._doubt
                 )
-            self.wal_pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-            connection.set_wal_hook(self._wal_grew)
-            self._opening = begun.opening
-            self._opened = _Opened(
-                connection, Committed(connection), ProducerExpiry(connection), begun.generation
-            )
-            if created:
+            with closed_on_error(connection, self.path):
+                self.wal_pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+                connection.set_wal_hook(self._wal_grew)
+                opened = _Opened(
+                    connection, Committed(connection), ProducerExpiry(connection), begun.generation
+                )
+                # Not only when this made the file: whoever did may have died before its sync.
                 sync_directory(self.path.parent)
-            self._lock.note(self.path, self._opening, "open")
-            self._doubt = None
+                self._lock.note(self.path, begun.opening, "open")
+            self._opened, self._opening, self._doubt = opened, begun.opening, None
         return self._opened
 
     def close(self) -> None:

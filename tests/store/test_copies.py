@@ -18,7 +18,16 @@ from relay.store.integrity import CheckUnfinished, damage
 from relay.store.recovery import recover
 from relay.store.sqlite import SqlitePartition
 from relay.wire.envelopes import pack_entry, unpack_content
-from tests.support.logs import ALICE, BOB, append, die, message, messages, open_partition
+from tests.support.logs import (
+    ALICE,
+    BOB,
+    append,
+    die,
+    message,
+    messages,
+    open_partition,
+    unnoticed,
+)
 
 BODY = b"x" * 3000
 MAIN, WAL, LOCK = "00.sqlite", "00.sqlite-wal", "00.lock"
@@ -389,6 +398,42 @@ def test_what_the_check_of_the_whole_file_finds(
     change(data / MAIN)
     with pytest.raises(StoreCorrupt, match=match):
         open_partition(data)
+
+
+def set_fact(key: str, value: str) -> Callable[[Path], None]:
+    return sql(f"INSERT OR REPLACE INTO meta VALUES ('{key}', '{value}')")  # noqa: S608
+
+
+@pytest.mark.parametrize("key", ["generation", "opening", "day", "day_began_ms"])
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_fact_of_the_file_that_is_no_number(data: Path, key: str, noticed: bool) -> None:
+    """Whether or not the whole file is checked before it is read."""
+    partition = open_partition(data)
+    fill(partition, 1, 3)
+    partition.close()
+    set_fact(key, "x")(data / MAIN)
+    if not noticed:
+        unnoticed(partition)
+    before = (data / MAIN).read_bytes()
+    with pytest.raises(StoreCorrupt, match=rf"its {key} is no number.*restore all of"):
+        open_partition(data)
+    assert (data / MAIN).read_bytes() == before
+
+
+@pytest.mark.parametrize("row", ["", "a", "a 1 b", "a 1 b 2 c", "a x", "a 1 b x"])
+@pytest.mark.parametrize("noticed", [True, False])
+def test_a_row_of_the_wal_that_cannot_be_read(data: Path, row: str, noticed: bool) -> None:
+    """What file and WAL together say is never half of a checkpoint."""
+    partition = open_partition(data)
+    fill(partition, 1, 3)
+    partition.close()
+    set_fact("wal", row)(data / MAIN)
+    if not noticed:
+        unnoticed(partition)
+    before = (data / MAIN).read_bytes()
+    with pytest.raises(StoreCorrupt, match=r"different moments.*restore all of"):
+        open_partition(data)
+    assert (data / MAIN).read_bytes() == before
 
 
 def test_a_partition_under_the_number_of_another(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -479,3 +480,21 @@ def test_errors_say_what_and_where(
     assert type(made) is kind
     assert says in str(made)
     assert "/data/logs/00.sqlite" in str(made)
+
+
+def test_a_directory_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an error of the store, nothing stays open, and the next opening syncs it."""
+    synced: list[Path] = []
+
+    def failing(path: Path) -> None:
+        synced.append(path)
+        if len(synced) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("relay.store.sqlite.sync_directory", failing)
+    with pytest.raises(StoreUnavailable, match=r"00\.sqlite: Input/output error"):
+        open_partition(tmp_path)
+    partition = open_partition(tmp_path)
+    append(partition, message(1))
+    partition.close()
+    assert synced == [tmp_path, tmp_path]
