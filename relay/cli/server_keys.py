@@ -136,14 +136,13 @@ def is_new(address: Address, known: KnownServers) -> bool:
         return True
     if pin.fingerprint == address.fingerprint:
         return False
-    line = pinned_line(known, address)
     raise CommandError(
         f"the address has another fingerprint than the one that is remembered for {address.host},"
         f" port {address.port}. Nothing was sent.\n"
         f"in the address: {address.fingerprint}\n"
-        f"remembered:     {pin.fingerprint}  ({known.path}, line {line})\n"
+        f"remembered:     {pin.fingerprint}  ({known.path}, line {pin.line})\n"
         "Either the operator replaced the key, or one of the two is not the operator's.\n"
-        f"If the operator confirms the address, remove line {line} of that file.",
+        f"If the operator confirms the address, remove line {pin.line} of that file.",
         Exit.SERVER_KEY_CHANGED,
     )
 
@@ -158,13 +157,22 @@ async def remember(address: Address, known: KnownServers) -> None:
         await in_thread(lambda: known.pin(address.host, address.port, fingerprint))
 
 
+def _line(known: KnownServers, address: Address) -> int:
+    """Return the line that pins a server; 0 if there is none, or the file has gone."""
+    try:
+        pin = known.find(address.host, address.port)
+    except UsageError:
+        return 0
+    return 0 if pin is None else pin.line
+
+
 def changed_key(address: Address, error: ServerKeyMismatch, known: KnownServers) -> CommandError:
     """Return the explanation of a key that is another one than it should be (exit code 3)."""
     where = f"{address.host}, port {address.port}"
     if address.fingerprint is not None:
         source, remedy = "the address", "ask the operator for the current address"
     else:
-        line = pinned_line(known, address)
+        line = _line(known, address)
         source = f"{known.path}, line {line}"
         remedy = f"if the operator confirms the new key, remove line {line} of that file"
     return CommandError(
@@ -175,16 +183,3 @@ def changed_key(address: Address, error: ServerKeyMismatch, known: KnownServers)
         f"Do not connect; {remedy}.",
         Exit.SERVER_KEY_CHANGED,
     )
-
-
-def pinned_line(known: KnownServers, address: Address) -> int:
-    """Return the number of the line that pins a server, from 1; 0 if there is none."""
-    place = f"[{address.host}]:{address.port}".lower()
-    try:
-        lines = known.path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
-    for number, line in enumerate(lines, 1):
-        if line.lower().split()[:1] == [place]:
-            return number
-    return 0

@@ -13,9 +13,10 @@ import io
 import os
 import stat
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from relay.client.address import is_fingerprint
 from relay.client.file_lock import locked
@@ -40,12 +41,15 @@ class Place(Enum):
     NULL_DEVICE = "the null device"
 
 
-class Pin(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Pin:
     """One pinned key."""
 
     host: str
     port: int
     fingerprint: str
+    line: int = field(default=0, compare=False)
+    """Where it stands in the file, from 1; 0 if in none."""
 
 
 def default_path() -> Path:
@@ -87,7 +91,7 @@ def parse(text: str, path: Path) -> list[Pin]:
                 f"{path}, line {number}: not of the form '[host]:port {KEY_TYPE} FINGERPRINT'; "
                 "correct or remove the line"
             )
-        pins.append(Pin(host.lower(), int(port), words[2]))
+        pins.append(Pin(host.lower(), int(port), words[2], number))
     return pins
 
 

@@ -91,8 +91,13 @@ def test_a_script_may_name_the_fingerprint(relay: Relay, known: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["--accept-new"]])
 def test_a_changed_key_is_refused(relay: Relay, known: Path, arguments: list[str]) -> None:
-    """Exit code 3, both fingerprints, file and line; the file stays as it is."""
-    content = f"# mine\n\n[example.org]:7475 relay-key-v1 {OTHER}\n{line(relay, OTHER)}"
+    """Exit code 3, both fingerprints, file and line; the file stays as it is.
+
+    The line is the one that counts: of this type of key, however its port is written.
+    """
+    later_type = line(relay, OTHER).replace("relay-key-v1", "relay-key-v2")
+    pinned = line(relay, OTHER).replace("]:", "]:0")
+    content = f"# mine\n[example.org]:7475 relay-key-v1 {OTHER}\n{later_type}{pinned}"
     known.write_text(content)
     done = script(relay, known, *arguments, text="yes\n")
     assert done.returncode == 3
