@@ -137,5 +137,6 @@ async def test_the_end_of_a_worker_commits_by_a_turn(single: Cluster) -> None:
     await worker._finish_commits()
     assert not worker.parts.home.busy
     await client.acked(LOG, 50)
+    await client.expect(EntryMessage, count=50)  # they may come in a later record than the last ACK
     assert [e.counter for e in client.received if isinstance(e, Ack)] == list(range(1, 51))
     assert [e.seq for e in client.received if isinstance(e, EntryMessage)] == list(range(1, 51))
