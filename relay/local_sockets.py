@@ -12,9 +12,13 @@ import errno
 import os
 import socket
 import stat
+import struct
 from pathlib import Path
+from typing import Final, NamedTuple, Protocol
 
 from relay.file_access import open_to_others
+
+_UCRED: Final = struct.Struct("3i")
 
 
 class NamedListener:
@@ -85,6 +89,34 @@ def make_private_directory(path: Path) -> None:
     elif open_to_others(status):
         reason = f"it is open to others (mode {stat.S_IMODE(status.st_mode):04o}) and not empty"
         raise PermissionError(errno.EPERM, reason, str(path))
+
+
+class SocketLike(Protocol):
+    """A socket, or an event loop's stand-in for one."""
+
+    def getsockopt(self, level: int, option: int, size: int, /) -> bytes:
+        """As ``socket.getsockopt``."""
+
+
+class Credentials(NamedTuple):
+    """Of the process at the other end when it connected, as the kernel knows them (unix(7))."""
+
+    pid: int
+    uid: int
+
+    @property
+    def ours(self) -> bool:
+        """True if it ran under our own uid.
+
+        The directory's mode keeps others out already; this holds when somebody opened it.
+        """
+        return self.uid == os.geteuid()
+
+
+def credentials(sock: SocketLike) -> Credentials:
+    """Return who is at the other end of a Unix-domain socket (SO_PEERCRED)."""
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return Credentials(pid, uid)
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

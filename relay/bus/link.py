@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from relay.bus.messages import Batch, Event, Message, MessageReader, pack, pack_submit
 from relay.chat.entries import Submission
 from relay.errors import RemoteProtocolError
+from relay.local_sockets import Credentials, credentials
 
 PUBLISH_BYTES_MAX: Final = 8 * 1024 * 1024
 """Publishes that wait for one link; beyond it they are dropped and repaired from the log."""
@@ -157,8 +156,10 @@ class Link(asyncio.Protocol):
         """See ``Port``."""
         if self.lost:
             return
+        if message.log in self.dropped:
+            return
         data = pack(message)
-        if message.log in self.dropped or (self._publishes_bytes + len(data) > PUBLISH_BYTES_MAX):
+        if self._publishes_bytes + len(data) > PUBLISH_BYTES_MAX:
             self.dropped[message.log] = None
             return
         self._publishes.append(data)
@@ -194,10 +195,7 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def peer_credentials(self) -> tuple[int, int]:
-        """Return (pid, uid) of the peer process, as the kernel knows them (SO_PEERCRED)."""
+    def peer(self) -> Credentials:
+        """Return who is at the other end."""
         assert self._transport is not None
-        sock = self._transport.get_extra_info("socket")
-        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        pid, uid, _ = struct.unpack("3i", raw)
-        return pid, uid
+        return credentials(self._transport.get_extra_info("socket"))

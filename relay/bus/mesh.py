@@ -173,10 +173,10 @@ class Mesh:
         """Take the first message of a worker that dialled this one."""
         if not isinstance(message, Introduction):
             return False
-        pid, uid = link.peer_credentials()
-        expected = Peer(message.worker, message.generation, pid)
-        if uid != os.getuid() or expected not in self._peers():
-            log.warning("bus_stranger_refused", extra={"peer_pid": pid})
+        peer = link.peer()
+        expected = Peer(message.worker, message.generation, peer.pid)
+        if not peer.ours or expected not in self._peers():
+            log.warning("bus_stranger_refused", extra={"peer_pid": peer.pid})
             return False
         self._up(link, message.worker, message.generation)
         return True

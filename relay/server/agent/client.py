@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from relay.errors import RelayError
-from relay.server.agent.peer import check_peer
+from relay.local_sockets import credentials
 from relay.server.agent.protocol import (
     AgentProtocolError,
     FrameReader,
@@ -143,7 +143,7 @@ class _Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop registers no subclass
         self._transport = transport
-        if not check_peer(transport.get_extra_info("socket")):
+        if not credentials(transport.get_extra_info("socket")).ours:
             transport.abort()
 
     def data_received(self, data: bytes) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, cast
 
-from relay.server.agent.peer import check_peer
+from relay.local_sockets import credentials
 from relay.server.agent.protocol import (
     AgentProtocolError,
     FrameReader,
@@ -146,7 +146,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop registers no subclass
         self._transport = transport
-        if check_peer(transport.get_extra_info("socket")):
+        if credentials(transport.get_extra_info("socket")).ours:
             self.answer(Kind.HELLO, 0, self._service.spki)
         else:
             self._drop()
