@@ -81,7 +81,7 @@ class Hall:
         self.streams.append(stream)
         outbox = self.flusher.outbox(connection, stream)
         stream.attach(_Owner(self, stream), outbox)
-        subscription = Subscription(_Subscriber(outbox), "lobby", 0)
+        subscription = Subscription(_Subscriber(outbox), 0)
         self.feed.add(subscription, "reader", "")
         self.feed.enter_live(subscription)
         return stream

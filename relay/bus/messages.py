@@ -285,10 +285,10 @@ SHAPES: Final[dict[int, Shape]] = {
     Op.EVENT: Shape(Event, (LOG, _content)),
     Op.HEADS: Shape(Heads, (_listed(LOG, EPOCH, U63),)),
     Op.ACKS: Shape(Acks, (_listed(U63, EPOCH, U63),)),
-    Op.REFUSED: Shape(Refused, (U63, _u16, U63, codec.text(limits.ERROR_TEXT_BYTES_MAX))),
+    Op.REFUSED: Shape(Refused, (U63, _u16, U63, _error_text)),
     Op.CLAIMED: Shape(Claimed, (U63, codec.boolean, codec.boolean)),
     Op.EVICT: Shape(Evict, (U63,)),
-    Op.MEMBERS: Shape(Members, (U63, U63, U63, _u32, _listed(NAME, DISPLAY, _u32))),
+    Op.MEMBERS: Shape(Members, (U63, U63, U63, _u32, _names)),
     Op.NOT_HOME: Shape(NotHome, (_u32,)),
 }
 _SUBMIT: Final = int(Op.SUBMIT)

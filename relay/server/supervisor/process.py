@@ -81,7 +81,7 @@ def fork(title: str, main: Callable[[int], int], reset: Callable[[], None]) -> P
     try:
         pid = os.fork()
         if pid == 0:
-            _run_child(title, lambda: main(write_fd), [read_fd], reset, parent, mask)
+            _run_child(title, lambda: main(write_fd), read_fd, reset, parent, mask)
     except OSError:
         os.close(read_fd)
         raise
@@ -94,7 +94,7 @@ def fork(title: str, main: Callable[[int], int], reset: Callable[[], None]) -> P
 def _run_child(
     title: str,
     main: Callable[[], int],
-    fds: list[int],
+    read_fd: int,
     reset: Callable[[], None],
     parent: int,
     mask: set[signal.Signals],
@@ -102,8 +102,7 @@ def _run_child(
     code = 1
     try:
         reset()
-        for fd in fds:
-            os.close(fd)
+        os.close(read_fd)
         restore(mask)
         die_with_parent(parent)
         setproctitle.setproctitle(title)

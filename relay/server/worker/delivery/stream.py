@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import struct
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from relay import limits
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from relay.server.worker.delivery.stalled import StalledConnections
 
 TCP_NOTSENT_LOWAT: Final = 25
-TCP_INFO_BYTES: Final = 136
-BYTES_ACKED_OFFSET: Final = 120
-"""Of tcpi_bytes_acked and tcpi_bytes_received in struct tcp_info (linux/tcp.h)."""
 TCP_CLOSE: Final = 7
 TCP_CLOSE_WAIT: Final = 8
 """States in TCP_INFO (linux/tcp_states.h): the peer has reset or ended the connection."""
@@ -84,7 +80,7 @@ def write_past(fd: int, record: bytes) -> int:
 class Stream(asyncio.Protocol):
     """See the module's docstring. The protocol of one accepted connection."""
 
-    __slots__ = ("_receiver", "_sink", "_stalled", "_transport", "peer", "received_bytes")
+    __slots__ = ("_receiver", "_sink", "_stalled", "_transport", "peer")
 
     _transport: asyncio.Transport
     _receiver: Receiver
@@ -99,7 +95,6 @@ class Stream(asyncio.Protocol):
         """
         self.peer = peer
         self._stalled = stalled
-        self.received_bytes = 0
 
     def attach(self, receiver: Receiver, sink: Sink) -> None:
         """Name who is told of everything, and whose sink to keep up to date."""
@@ -129,7 +124,6 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass bytes on."""
-        self.received_bytes += len(data)
         self._receiver.received(data)
 
     def eof_received(self) -> bool:
@@ -172,13 +166,6 @@ class Stream(asyncio.Protocol):
     def write_rest(self, data: bytes) -> None:
         """Have the transport write what ``write_past`` has left."""
         self._transport.write(data)
-
-    def byte_counts(self) -> tuple[int, int]:
-        """Return how many bytes were received and sent, by the kernel's count (TCP_INFO)."""
-        sock = self._transport.get_extra_info("socket")
-        facts = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
-        acknowledged, received = struct.unpack_from("QQ", facts, BYTES_ACKED_OFFSET)
-        return received, acknowledged
 
     @property
     def connected(self) -> bool:

@@ -340,16 +340,13 @@ class Home:
         self._trouble(index, error)
         full = isinstance(error, StoreFull)
         text = "the disk is full" if full else "the store is unavailable"
-        for port, tag, _ in group:
-            port.send(Refused(tag, int(ErrorCode.UNAVAILABLE), limits.RETRY_MS, text))
+        _refuse(group, text)
 
     def _refuse_for_disk(self, index: int) -> None:
         """Keep the reserve of free disk; readers go on. What is short of it is logged elsewhere."""
         group = self._take_all(index)
         self._refusals.add(Budget.DISK_RESERVE, len(group))
-        for port, tag, _ in group:
-            text = "the disk is nearly full"
-            port.send(Refused(tag, int(ErrorCode.UNAVAILABLE), limits.RETRY_MS, text))
+        _refuse(group, "the disk is nearly full")
 
     def _trouble(self, index: int, error: StoreError) -> None:
         reason = str(error)
@@ -386,6 +383,12 @@ def _answer(group: list[Waiting], outcomes: list[Outcome]) -> None:
     for port, listed in acks.items():
         for start in range(0, len(listed), ITEMS_PER_MESSAGE):
             port.send(Acks(listed[start : start + ITEMS_PER_MESSAGE]))
+
+
+def _refuse(group: list[Waiting], text: str) -> None:
+    refusal = (int(ErrorCode.UNAVAILABLE), limits.RETRY_MS, text)
+    for port, tag, _ in group:
+        port.send(Refused(tag, *refusal))
 
 
 assert limits.SENDS_UNACKNOWLEDGED_BYTES_MAX <= QUEUED_BYTES_MAX

@@ -26,11 +26,6 @@ class RunningBatch:
         self._pieces.append((prev, epoch, last, count, content))
         self.size += len(content)
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._pieces.clear()
-        self.size = 0
-
     def close(self, log: str, epoch: bytes) -> list[Batch]:
         """Return the entries as batches of at most one record each, and begin anew.
 

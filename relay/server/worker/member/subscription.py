@@ -28,12 +28,11 @@ class Subscriber(Protocol):
 class Subscription:
     """Where a connection stands in a log that it follows."""
 
-    __slots__ = ("live", "log", "outbox", "queued", "seq", "subscriber")
+    __slots__ = ("live", "outbox", "queued", "seq", "subscriber")
 
-    def __init__(self, subscriber: Subscriber, log: str, seq: int) -> None:
+    def __init__(self, subscriber: Subscriber, seq: int) -> None:
         self.subscriber = subscriber
         self.outbox = subscriber.outbox
-        self.log = log
         self.seq = seq
         """The cursor, kept only while not live (invariant "Falling behind": cursors cost nothing
         while live).

@@ -71,7 +71,7 @@ class Subscriptions:
     def enter(self, feed: Feed, after: int) -> None:
         """Follow a log from the entry after ``after``: not live at first, catch-up gets there."""
         assert feed.known, "a cursor can be placed only in a log whose head is known"
-        subscription = Subscription(self, feed.log, after)
+        subscription = Subscription(self, after)
         feed.add(subscription, self.name, self.display)
         self.by_log[feed.log] = subscription
         self._count(1)

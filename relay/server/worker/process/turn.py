@@ -91,7 +91,7 @@ class Turn:
         self._fanout = fanout
         self._flusher = flusher
         self._catchup = catchup
-        self._wakes_at = float("inf")
+        self._wakes_at = FAR
         self.longest_s = 0.0
         self.flush_links: Callable[[], None] = _nothing
         """Writes what the bus has queued; the mesh's, once there is one."""
@@ -176,7 +176,7 @@ class Turn:
             wakes_at = min(wakes_at, now + HELD_S)
         if self._feeds.to_repair:
             wakes_at = min(wakes_at, now + repairing.RETRY_S)
-        if wakes_at < float("inf"):
+        if wakes_at < FAR:
             self._wake_at(wakes_at)
 
     def _wake_at(self, when: float) -> None:
@@ -185,7 +185,7 @@ class Turn:
             self._loop.call_later(max(0.0, when - self._clock()), self._woken)
 
     def _woken(self) -> None:
-        self._wakes_at = float("inf")
+        self._wakes_at = FAR
         self._wakeup.request()
 
 
