@@ -59,8 +59,8 @@ class Reading:
     """See the module's docstring. A ``schedule.Scheduled``."""
 
     __slots__ = (
-        "_clock", "_connection", "_held", "_owner", "_pending", "_record_bytes", "_running",
-        "_schedule", "_stream", "holds",
+        "_clock", "_connection", "_finish", "_held", "_owner", "_pending", "_record_bytes",
+        "_running", "_schedule", "_stream", "_units", "holds",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +97,10 @@ class Reading:
         """Of that record."""
         self._running = False
         """True while ``work`` runs."""
+        self._finish = 0.0
+        """See ``Schedule.charge``."""
+        self._units = 0
+        """What ``work`` has used the last time."""
         self._held = HeldBytes(received, owner.shed)
 
     def received(self, data: bytes) -> None:
@@ -128,7 +132,7 @@ class Reading:
         connection = self._connection
         control = owner.ended
         try:
-            while not self.holds:
+            while units > 0 and not self.holds:
                 if self._pending:
                     envelope = self._pending.pop()
                     units -= UNITS.get(type(envelope), 1)
@@ -145,12 +149,14 @@ class Reading:
                     units -= RECORD_UNITS + len(self._pending) // ENVELOPES_PER_UNIT
                 else:
                     break
-                if units <= 0:
-                    self._wait_for_turn()
         except Exception as error:  # noqa: BLE001 - nothing that a peer sends leaves this class
             owner.failed(error)
         finally:
             self._running = False
+        self._units = UNITS_PER_TURN - units
+        self._finish = self._schedule.charge(self._finish, self._units)
+        if units <= 0 and not self.holds & Hold.TURN:
+            self._wait_for_turn()
         if control:
             owner.write_pending()
         self._note_held()
@@ -163,23 +169,33 @@ class Reading:
         self.holds |= reason
 
     def release(self, reason: int) -> None:
-        """That reason is gone: if it was the last one, go on."""
+        """That reason is gone: if it was the last one, go on, now or in turn."""
         if not self.holds & reason:
             return
         self.holds &= ~reason
         if not self.holds:
-            self.work(self._clock())
-            if not self.holds:
-                self._stream.resume_reading()
+            now = self._clock()
+            if self._schedule.has_time(now):
+                self._go_on(now)
+            else:
+                self.holds = Hold.TURN  # still not read from
+                self._schedule.add(self, self._finish, self._units)
 
     def take_turn(self, now: float) -> None:
         """schedule.Scheduled: go on with what was received."""
-        self.release(Hold.TURN)
+        self.holds &= ~Hold.TURN
+        if not self.holds:
+            self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
+        self.work(now)
+        if not self.holds:
+            self._stream.resume_reading()
 
     def _wait_for_turn(self) -> None:
-        """Read nothing more until this connection's turn has come round."""
+        """Read nothing more until this connection's turn has come."""
         self.hold(Hold.TURN)
-        self._schedule.add(self)
+        self._schedule.add(self, self._finish, self._units)
 
     # --- the end ------------------------------------------------------------------------------
     def drop_operations(self) -> None:
@@ -195,7 +211,7 @@ class Reading:
             queued = self.holds & Hold.TURN
             self.holds = Hold.TURN
             if not queued:
-                self._schedule.add(self)
+                self._schedule.add(self, self._finish, self._units)
 
     def end(self) -> None:
         """The socket is closed: nothing that was received counts any more."""

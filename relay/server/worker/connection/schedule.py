@@ -2,12 +2,16 @@
 
 Reading, opening and running what one connection sent is bounded by ``UNITS_PER_TURN``, what all
 connections sent by a slice of time for each turn of the worker. Whoever has more is not read from
-until its turn has come round. So a flood of any kind costs its sender waiting, and others a slice.
+until its turn has come. So a flood of any kind costs its sender waiting, and others a slice.
+
+Those that wait go by weighted fair queueing with equal weights (Demers, Keshav and Shenker, SIGCOMM
+1989): the next is whoever would be the first to finish if all were served at once, bit by bit. So
+who asks for little does not wait for those who ask without end, however many they are.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -51,7 +55,11 @@ class Schedule:
         self._wakeup = wakeup
         self.until = 0.0
         """End of the slice that is being used; 0: none is. The turn sets it to 0."""
-        self.waiting: deque[Scheduled] = deque()
+        self.waiting: list[tuple[float, int, Scheduled]] = []
+        """A heap of (finish, order of arrival, session)."""
+        self._arrivals = 0
+        self._round = 0.0
+        """Units that each of those that wait would have had by now, if all were served at once."""
 
     def has_time(self, now: float) -> bool:
         """Tell whether what has just been received may be handled at once."""
@@ -60,16 +68,35 @@ class Schedule:
             return True
         return now < self.until
 
-    def add(self, session: Scheduled) -> None:
-        """Queue a session that has had its share."""
-        self.waiting.append(session)
+    def charge(self, finish: float, units: int) -> float:
+        """Return in which round a session finishes what it has just had.
+
+        Args:
+            finish: what this returned for the session the last time; 0 at first.
+            units: what it has had.
+        """
+        finish = max(finish, self._round) + units
+        self._round += units / (len(self.waiting) + 1)
+        return finish
+
+    def add(self, session: Scheduled, finish: float, units: int) -> None:
+        """Queue a session that has more than its share, or came when there was no time.
+
+        Args:
+            session: is not queued.
+            finish: of its last turn.
+            units: what it is likely to use: as much as the last time.
+        """
+        self._arrivals += 1
+        entry = (max(finish, self._round) + units, self._arrivals, session)
+        heapq.heappush(self.waiting, entry)
         self._wakeup.request()
 
     def run(self, now: float) -> None:
         """Give sessions their turns, for one slice."""
         until = now + SLICE_S
         for _ in range(len(self.waiting)):
-            self.waiting.popleft().take_turn(now)
+            heapq.heappop(self.waiting)[2].take_turn(now)
             now = self._clock()
             if now >= until:
                 break

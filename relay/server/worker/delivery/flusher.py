@@ -37,13 +37,23 @@ class Flusher:
         return Outbox(connection, stream, self.answering, self._wakeup)
 
     def flush_answers(self, now: float) -> None:
-        """Write answers.
+        """Write a slice of the answers; the turn comes again while there are some.
 
         One pass: operations that go on because answers have left put theirs in the next turn's.
         """
         answering = self.answering
-        for _ in range(len(answering)):
-            answering.popleft().flush_answers(now)
+        deadline = 0.0
+        left = len(answering)
+        while left:
+            for _ in range(min(FLUSHES_PER_CLOCK, left)):
+                answering.popleft().flush_answers(now)
+                left -= 1
+            if left:
+                now = self._clock()
+                if deadline == 0.0:
+                    deadline = now + SLICE_S
+                elif now >= deadline:
+                    return
 
     def begin(self, now: float) -> None:
         """Take the outboxes of a distribution."""
