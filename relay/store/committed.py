@@ -27,7 +27,7 @@ class Committed:
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self.reads = 0
-        """How many times the file was asked."""
+        """How many times the file was asked, and what counts as much (``log.ReadBudget``)."""
         self._next_log_id = 0
         self._logs: dict[str, LogEnd] = {}
         self._producers: dict[ProducerKey, tuple[int, Stack]] = {}

@@ -67,6 +67,7 @@ class ReadBudget:
     batch. Other repeats, and whatever is not remembered, need some: each takes about 3 µs while the
     file is in the kernel's cache. The last counter of a producer needs 1, a resend in order 2 each,
     a counter picked anywhere in the last ``limits.REPEATS_BACK_MAX`` 60 on average and 120 at most.
+    Beginning a log counts as 24, for what it writes.
     The caller charges what was ``spent`` to those who sent the submissions.
     """
 
@@ -121,6 +122,9 @@ class Partition(Protocol):
             StoreFull: no space.
             StoreError: anything else; the next call may succeed.
         """
+
+    def in_use(self, log: str) -> bool:
+        """Tell whether a log is at hand: appending to it needs no look at the file."""
 
     def head(self, log: str) -> Head:
         """Return the last committed entry of a log; (NO_EPOCH, 0) for one that does not exist."""

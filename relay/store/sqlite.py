@@ -240,6 +240,11 @@ class SqlitePartition:
         if decided.unused:
             opened.committed.forget_producers()
 
+    def in_use(self, log: str) -> bool:
+        """See ``log.Partition``."""
+        opened = self._opened
+        return opened is not None and opened.committed.remembered_log(log) is not None
+
     def head(self, log: str) -> Head:
         """See ``log.Partition``."""
         opened = self._opened

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 import apsw
 
@@ -28,6 +29,9 @@ from relay.store.state import (
     row_id,
 )
 
+NEW_LOG_READS: Final = 24
+"""What beginning a log counts as: rows in four tables and two indexes, most of them on pages of
+their own."""
 UnpackContent = Callable[[bytes], Content]
 """packed ENTRY -> what it says."""
 
@@ -86,6 +90,7 @@ def _producer(view: View, committed: Committed, key: ProducerKey) -> ProducerEnd
             end = committed.log(name)
             if end is None:
                 view.next_log_id = committed.next_log_id()
+                committed.reads += NEW_LOG_READS
             log = view.logs[name] = NO_LOG.copy() if end is None else end.copy()
         known = committed.producer(key, log.id) if log.id else None
     except apsw.CorruptError:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import msgpack
 import pytest
 
+from relay.server.worker.connection import schedule
+from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.reading import Reading
 from relay.server.worker.connection.schedule import UNITS, UNITS_PER_TURN
 from relay.server.worker.connection.session import Session
@@ -81,6 +83,50 @@ async def test_many_small_records_take_their_turn(
     await honest.acked(LOG, 1)
     flood.send(LOG, 1)
     await flood.acked(LOG, 1)
+
+
+async def test_who_was_held_up_goes_on_in_turn(
+    single: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many connections that may go on at once (their answers have come) are no long turn."""
+    worker = single.workers[0]
+    clients = [await TestClient.login(worker, f"client{n}") for n in range(12)]
+    readings = [session.reading for session in worker.parts.connections.sessions]
+    queued = worker.parts.services.schedule
+    for client in clients:
+        client.transport.write(client.sealed(UNKNOWN))
+    await until(lambda: all(reading._pending for reading in readings), "all of it")
+    for reading in readings:
+        reading.hold(Hold.REQUEST)
+    await until(lambda: not queued.waiting, "all to be held up")
+    monkeypatch.setattr(schedule, "SLICE_S", 0.0)
+    with _shares(worker, monkeypatch) as visits:
+        for reading in readings:
+            reading.release(Hold.REQUEST)
+        assert 0 < sum(visits) <= UNITS_PER_TURN + max(UNITS.values())
+        assert len(queued.waiting) == len(readings)
+    for client in clients:
+        await client.expect(Error, count=1023)
+
+
+async def test_new_rooms_wait_for_themselves(cluster: Cluster) -> None:
+    """Floods of new rooms are stored, and who talks in a room that exists does not notice."""
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    honest = await TestClient.login(home, "honest")
+    honest.send(LOG, 1)
+    await honest.acked(LOG, 1)
+    floods = [await TestClient.login(other, f"flood{n}") for n in range(8)]
+    for number, flood in enumerate(floods):
+        flood.send_envelopes(*[Send(f"r{number}-{n}", 1, 0, "", b"x") for n in range(200)])
+    await floods[-1].expect(Ack)
+    for counter in range(2, 30):
+        honest.send(LOG, counter)
+    await honest.acked(LOG, 29)
+    answered = sum(isinstance(e, Ack) for flood in floods for e in flood.received)
+    assert answered < 8 * 200, "the honest one waited for all new rooms"
+    for flood in floods:
+        await flood.expect(Ack, count=200)
+    assert not any(one.lanes for worker in (home, other) for one in worker.parts.home._submissions)
 
 
 async def test_old_counters_wait_in_their_own_lane(cluster: Cluster) -> None:

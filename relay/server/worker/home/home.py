@@ -17,7 +17,13 @@ from relay.bus.messages import ITEMS_PER_MESSAGE, Acks, NotHome, Refused, Subscr
 from relay.chat.entries import Head, Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.metrics import Budget
-from relay.server.worker.home.submissions import Submissions, Waiting
+from relay.server.worker.home.submissions import (
+    GROUP_MAX,
+    GROUP_MIN,
+    SLOW_PER_GROUP,
+    Submissions,
+    Waiting,
+)
 from relay.store.errors import NotTheWriter, StoreError, StoreFull
 from relay.store.log import (
     Expected,
@@ -42,7 +48,9 @@ QUEUED_BYTES_MAX: Final = 16 * 1024 * 1024
 """Submissions of a partition held for their commit; beyond it: BUSY. Credits of the workers that
 forward (``forward.CREDIT_BYTES``) keep it from being reached."""
 COMMITS_S: Final = 0.010
-"""Commits of one turn: no other partition's is begun after so long."""
+"""Of the processor's time for the commits of one turn: no other partition's is begun after so long.
+Not of the clock's: else, on a machine with more to do than it can, a turn would do next to nothing,
+and partitions would wait for many turns."""
 log = logging.getLogger("relay.worker")
 
 
@@ -58,7 +66,7 @@ class Home:
         wall_clock_ns: Callable[[], int],
         interest: Interest,
         commits: Commits,
-        clock: Callable[[], float],
+        cpu_clock: Callable[[], float],
         refusals: Refusals,
     ) -> None:
         """Begin with no partition open.
@@ -70,7 +78,7 @@ class Home:
             wall_clock_ns: nanoseconds since 1970.
             interest: where batches go.
             commits: where commits run.
-            clock: monotonic seconds.
+            cpu_clock: seconds for which this thread has had the processor.
             refusals: of this worker.
         """
         self._owns = owns
@@ -81,7 +89,7 @@ class Home:
         self._wall_clock_ns = wall_clock_ns
         self._interest = interest
         self._commits = commits
-        self._clock = clock
+        self._cpu_clock = cpu_clock
         self._refusals = refusals
         self.short_of_disk: frozenset[int] = frozenset()
         """Partitions whose disk has no more than the reserve left: nothing is stored in them."""
@@ -95,6 +103,8 @@ class Home:
         """Of those, the ones whose commit waits for a checkpoint: look again soon."""
         self.more = False
         """True when ``commit`` has left something for the next turn."""
+        self._slow_next = 0
+        """The partition whose slow submissions are the next in turn."""
         self._committing: set[int] = set()
         """Partitions whose commit has begun and is not finished."""
         self._subscribing: dict[int, list[tuple[Port, str]]] = {}
@@ -247,63 +257,75 @@ class Home:
         self._partitions.clear()
 
     # --- committing ---------------------------------------------------------------------------
-    def commit(self, now: float) -> None:
+    def commit(self) -> None:
         """Commit what waits, one group per partition; acknowledge; publish.
 
         For a slice of time: ``more`` tells that the next turn has to go on.
         """
         self.more = False
-        over: list[Commit] = []
-        if self._waiting:
-            deadline = now + COMMITS_S
-            for index in list(self._waiting):
-                commit = self._begin(index)
-                if commit is not None:
-                    over.append(commit)
-                if len(self._waiting) > 1 and self._clock() >= deadline:
-                    break
         if self._committing:
-            over += self._commits.finished()
-        for commit in over:
-            self._finish(commit)
+            for commit in self._commits.finished():
+                self._finish(commit)
         if self._waiting:
+            self._begin_commits(self._cpu_clock() + COMMITS_S)
             self.more = any(
                 index not in self._committing and index not in self.held for index in self._waiting
             )
+
+    def _begin_commits(self, deadline: float) -> None:
+        """Commit what waits: of each partition what is quick, and what is slow of one in turn."""
+        waiting = self._waiting
+        group_max = max(GROUP_MIN, GROUP_MAX // len(waiting))
+        slow_index = min(waiting, key=lambda index: (index - self._slow_next) % PARTITIONS)
+        for index in list(waiting):
+            slow = index == slow_index
+            if self._begin(index, group_max, SLOW_PER_GROUP if slow else 0) and slow:
+                self._slow_next = index + 1
+            if len(waiting) > 1 and self._cpu_clock() >= deadline:
+                break
 
     @property
     def busy(self) -> bool:
         """True while anything that was submitted is not committed and answered."""
         return bool(self._waiting or self._committing)
 
-    def _begin(self, index: int) -> Commit | None:
+    def _begin(self, index: int, group_max: int, slow_max: int) -> bool:
+        """Begin a commit, and finish it if it is over at once; return True if it was begun.
+
+        See ``Submissions.take`` for what goes into it.
+        """
         if index in self._committing:
-            return None
+            return False
         if not self._owns(index):
             self._not_home(index)
-            return None
+            return False
         if index in self.short_of_disk:
             self._refuse_for_disk(index)
-            return None
+            return False
         try:
             partition = self.partition(index)
         except NotTheWriter:
             self._not_home(index)
-            return None
+            return False
         except StoreError as error:
             self._failed(index, self._take_all(index), error)
-            return None
+            return False
         if partition.held:
             self.held.add(index)
-            return None
+            return False
         self.held.discard(index)
-        self._committing.add(index)
         submissions = self._submissions[index]
-        group = submissions.take()
+        group = submissions.take(partition.in_use, group_max, slow_max)
+        if not group:
+            return False
+        self._committing.add(index)
         del self._waiting[index]
         if submissions.lanes:
             self._waiting[index] = None  # the last in turn now
-        return self._commits.begin(index, partition, group, self._wall_clock_ns() // 1_000_000)
+        commit = self._commits.begin(index, partition, group, self._wall_clock_ns() // 1_000_000)
+        if commit is not None:
+            self._finish(commit)
+        return True
 
     def _finish(self, commit: Commit) -> None:
         index, group, outcomes, reads = commit

@@ -1,9 +1,12 @@
 """The submissions of one partition that wait for a commit, and which of them go into the next.
 
 Each producer has a lane, and a commit takes a few of each in turn: whoever sends without end waits
-for itself. A new message costs the store no read. A repeat costs some, one of long ago and a room
-that is new many (``store.log.ReadBudget``): a producer that made a commit read more than
-``READS_FREE`` is a *slow* one until all that it sent is answered, and a commit takes few of those.
+for itself. A new message in a log that is in use costs the store no read. A repeat costs some, one
+of long ago and a room that is new many (``store.log.ReadBudget``). Two kinds of lanes are *slow*,
+and a commit takes few of those:
+
+- one whose next message is for a log that is not in use: it is new, or must be looked up;
+- one whose producer made a commit read more than ``READS_FREE``, until all it sent is answered.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ if TYPE_CHECKING:
     from relay.chat.entries import Submission
 
 GROUP_MAX: Final = 512
-"""Submissions in one commit: about 5 ms."""
+"""Submissions in the commits of one turn: about 5 ms."""
+GROUP_MIN: Final = 64
+"""Of one partition, however many have something to commit: each has its commit in each turn."""
 QUANTUM_MIN: Final = 4
 """Of one producer in one commit, however many others wait."""
 SLOW_PER_GROUP: Final = 8
-"""Slow producers in one commit, with one submission each; theirs are the last of the group."""
+"""Slow lanes in one commit, with one submission each: about 1 ms. Of one partition in a turn."""
 READS_FREE: Final = 64
 """Reads by which a producer does not become slow: half a repeat of the dearest kind, or the resend
 of thirty messages in order."""
@@ -57,37 +62,50 @@ class Submissions:
         else:
             lane.append(waiting)
 
-    def take(self) -> list[Waiting]:
-        """Remove the submissions of the next commit. Those of slow producers are the last."""
+    def take(self, in_use: Callable[[str], bool], group_max: int, slow_max: int) -> list[Waiting]:
+        """Remove the submissions of the next commit. Those of slow lanes are the last.
+
+        Args:
+            in_use: tells whether the store has a log at hand.
+            group_max: how many, about.
+            slow_max: how many of slow lanes.
+        """
         lanes = self.lanes
         group: list[Waiting] = []
         if len(lanes) == 1 and not self._slow:
             lane = next(iter(lanes.values()))
-            if len(lane) <= GROUP_MAX:  # the usual case: one that sends
+            if len(lane) <= group_max:  # the usual case: one that sends
                 group.extend(lane)
                 lanes.clear()
                 self.bytes = 0
                 return group
-        quantum = max(QUANTUM_MIN, GROUP_MAX // len(lanes))
+        quick: list[bytes] = []
         slow: list[Waiting] = []
-        for producer in list(lanes):
-            if producer in self._slow:
-                if len(slow) >= SLOW_PER_GROUP:
-                    continue
-                taken, count = slow, 1
-            else:
-                taken, count = group, quantum
-            lane = lanes.pop(producer)
-            if len(lane) <= count:
-                taken.extend(lane)
-            else:
-                taken.extend([lane.popleft() for _ in range(count)])
-                lanes[producer] = lane  # the last in turn now
-            if len(group) >= GROUP_MAX:
+        for producer, lane in list(lanes.items()):
+            if producer not in self._slow and in_use(lane[0].submission.log):
+                quick.append(producer)
+            elif len(slow) < slow_max:
+                slow.append(lane.popleft())
+                self._to_the_end(producer, lane)
+        quantum = max(QUANTUM_MIN, group_max // (len(quick) or 1))
+        for producer in quick:
+            lane = lanes[producer]
+            count = 0
+            while count < quantum and lane and in_use(lane[0].submission.log):
+                group.append(lane.popleft())
+                count += 1
+            self._to_the_end(producer, lane)
+            if len(group) >= group_max:
                 break
         group += slow
         self.bytes -= sum([len(waiting.submission.body) for waiting in group])
         return group
+
+    def _to_the_end(self, producer: bytes, lane: deque[Waiting]) -> None:
+        """Something of a lane was taken: it is the last in turn now, or gone."""
+        del self.lanes[producer]
+        if lane:
+            self.lanes[producer] = lane
 
     def take_all(self) -> list[Waiting]:
         """Remove everything."""

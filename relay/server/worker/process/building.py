@@ -171,7 +171,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         reader_of=needs.reader_of,
         wall_clock_ns=time.time_ns,
         interest=interest,
-        clock=clock,
+        cpu_clock=time.thread_time,
         refusals=refusals,
         commits=(
             CommitsInLoop()
@@ -233,6 +233,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     turn = Turn(
         loop=needs.loop,
         clock=clock,
+        cpu_clock=time.thread_time,
         wakeup=wakeup,
         own_home=own_home,
         handlers=dispatcher.handlers,

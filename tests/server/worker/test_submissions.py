@@ -1,0 +1,77 @@
+"""Which submissions go into the next commit: quick ones first, and of each producer a few."""
+
+from __future__ import annotations
+
+from relay.chat.entries import Submission
+from relay.server.worker.home.submissions import SLOW_PER_GROUP, Submissions, Waiting
+from relay.server.worker.process.own_home import OwnHome
+from relay.server.worker.wakeup import Wakeup
+
+PORT = OwnHome(0, 1, Wakeup(lambda _: None)).to_member
+
+
+def _in_use(log: str) -> bool:
+    return log == "known"
+
+
+def _put(submissions: Submissions, producer: int, log: str, count: int) -> None:
+    for counter in range(1, count + 1):
+        submission = Submission(
+            log=log, sender="somebody", key_id=b"", producer=producer.to_bytes(16), counter=counter,
+            kind=0, content_type="", body=b"x",
+        )  # fmt: skip
+        submissions.put(Waiting(PORT, counter, submission))
+
+
+def _taken(submissions: Submissions, slow_max: int = SLOW_PER_GROUP) -> list[tuple[int, int]]:
+    group = submissions.take(_in_use, 512, slow_max)
+    return [(int.from_bytes(w.submission.producer), w.submission.counter) for w in group]
+
+
+def test_messages_of_known_rooms_do_not_wait_for_new_rooms() -> None:
+    """However many begin rooms: of them a commit takes a few, and as many as it can of others."""
+    submissions = Submissions()
+    for producer in range(200):
+        _put(submissions, producer, f"new-{producer}", 10)
+    _put(submissions, 1000, "known", 50)
+    taken = _taken(submissions)
+    assert [counter for producer, counter in taken if producer == 1000] == list(range(1, 51))
+    assert len(taken) == 50 + SLOW_PER_GROUP
+    assert taken[-1][0] != 1000, "slow ones are the last of a group"
+
+
+def test_slow_ones_have_their_turn_by_turn() -> None:
+    """Each as often as the others, in the order of each, and none of it twice."""
+    submissions = Submissions()
+    for producer in range(20):
+        _put(submissions, producer, f"new-{producer}", 3)
+    taken: list[tuple[int, int]] = []
+    while submissions.lanes:
+        group = _taken(submissions)
+        assert group
+        taken += group
+    assert taken[:20] == [(producer, 1) for producer in range(20)]
+    assert sorted(taken) == [(producer, n) for producer in range(20) for n in (1, 2, 3)]
+    assert submissions.bytes == 0
+
+
+def test_a_partition_whose_slow_ones_are_not_in_turn_commits_what_is_quick() -> None:
+    """And keeps the others."""
+    submissions = Submissions()
+    _put(submissions, 1, "new", 2)
+    _put(submissions, 2, "known", 2)
+    assert _taken(submissions, 0) == [(2, 1), (2, 2)]
+    _put(submissions, 3, "new-too", 1)
+    assert _taken(submissions, 0) == []
+    assert _taken(submissions) == [(1, 1), (3, 1)]
+
+
+def test_a_lane_is_as_slow_as_its_next_message() -> None:
+    """What is behind a message to a new room waits with it: the order of a producer is kept."""
+    submissions = Submissions()
+    _put(submissions, 1, "known", 1)
+    _put(submissions, 1, "new", 1)
+    _put(submissions, 1, "known", 1)
+    _put(submissions, 2, "known", 1)
+    assert _taken(submissions, 0) == [(1, 1), (2, 1)]
+    assert _taken(submissions, 0) == [(1, 1), (1, 1)], "alone it has the whole group"
