@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from relay.chat.entries import Cursor
+from relay.client import arguments
 from relay.client.address import Address, parse_address
 from relay.client.chat_state import ChatState
 from relay.client.errors import ClientError, MessagesMissing, NotConnected, TimedOut, refused
@@ -111,15 +112,26 @@ class ClientBase:
         }
 
 
-class RoomBase:
+Calls = TypeVar("Calls", bound=ClientBase)
+
+
+class RoomBase(Generic[Calls]):
     """One room of a client, as its program sees it."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, calls: Calls, name: str, start: Cursor | None, last: int) -> None:
+        self.name = arguments.room_name(name)
         """Of the room, in its canonical spelling."""
+        self._calls = calls
+        self._start = start
+        self._last = last
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """The last message that the program took: save it. None: the room is not joined."""
+        return self._calls.cursors.get(self.name)
 
 
 def no_answer(timeout_s: float | None, what: str = "") -> TimedOut:
