@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 from relay import limits
 from relay.chat.entries import Cursor
@@ -17,20 +17,13 @@ from relay.client.errors import ClientError, refused
 from relay.client.event_queue import EventQueue
 from relay.client.events import Event, Postponed, Unfollowed
 from relay.client.requests import Request, Requests
-from relay.client.sends import Sends
+from relay.client.sends import Outcome, Sends
 from relay.client.subscriptions import REJOINS_MAX, Start, Step, Subscription, Subscriptions
 from relay.codec import Unknown
 from relay.wire import envelopes as wire
 from relay.wire.codes import ErrorCode
 
 log: Final = logging.getLogger(__name__)
-
-
-class Answer(NamedTuple):
-    """The end of something that was asked with a token: a result, or the error."""
-
-    token: object
-    result: object
 
 
 class ChatState:
@@ -60,7 +53,7 @@ class ChatState:
         self.rejoins = 0
         """Times that something was missing in a room, for statistics."""
         self._body_bytes_max = limits.BODY_BYTES_MAX
-        self._answers: list[Answer] = []
+        self._answers: list[Outcome] = []
 
     # --- connections -----------------------------------------------------------------------------
     def online(self, welcome: wire.Welcome) -> None:
@@ -124,12 +117,10 @@ class ChatState:
         self.sends.handle_deadline(now)
         self.requests.handle_deadline(now)
 
-    def answers(self) -> list[Answer]:
+    def answers(self) -> list[Outcome]:
         """Return what has ended since the last call."""
         answers = self._answers
-        outcomes = self.sends.outcomes()
-        if outcomes:
-            answers += [Answer(token, result) for token, result in outcomes]
+        answers += self.sends.outcomes()
         if answers:
             self._answers = []
         return answers
@@ -257,7 +248,7 @@ class ChatState:
         if self._online:
             self.requests.ask(Request(room, lambda number: wire.Leave(number, room), token, True))
         else:
-            self._answers.append(Answer(token, None))
+            self._answers.append(Outcome(token, None))
         return cursor
 
     def who(self, room: str, token: object) -> None:
@@ -324,7 +315,7 @@ class ChatState:
 
     def _answer(self, request: Request, result: object) -> None:
         if request.token is not None:
-            self._answers.append(Answer(request.token, result))
+            self._answers.append(Outcome(request.token, result))
 
     def _rejoin(self, room: str) -> None:
         """Something is missing in a room: back to the cursor. Until JOINED nothing of it counts."""
