@@ -140,7 +140,7 @@ class ChatState:
             self.suspensions += 1
         for subscription in self.subscriptions.known():
             if subscription.joined:
-                subscription.joined = subscription.live = False
+                subscription.joined = False
                 self._ask_leave(subscription)
 
     def _resume(self) -> None:
@@ -321,7 +321,7 @@ class ChatState:
         """Something is missing in a room: back to the cursor. Until JOINED nothing of it counts."""
         subscription = self.subscriptions.get(room)
         assert subscription is not None
-        subscription.joined = subscription.live = False
+        subscription.joined = False
         subscription.rejoins += 1
         self.rejoins += 1
         log.debug("messages of %s are missing: joining it again", room)
