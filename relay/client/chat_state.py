@@ -141,7 +141,7 @@ class ChatState:
         for subscription in self.subscriptions.known():
             if subscription.joined:
                 subscription.joined = False
-                self._ask_leave(subscription)
+                self._ask_leave(subscription.room)
 
     def _resume(self) -> None:
         """The queue has space again: read on, and follow the rooms again."""
@@ -153,8 +153,7 @@ class ChatState:
                 if not subscription.joined:
                     self._ask_join(subscription)
 
-    def _ask_leave(self, subscription: Subscription) -> None:
-        room = subscription.room
+    def _ask_leave(self, room: str) -> None:
         self.requests.forget_own(room)
         self.requests.ask(Request(room, lambda number: wire.Leave(number, room), None))
 
@@ -226,7 +225,7 @@ class ChatState:
         self._forget(room)
         self.requests.drop(token)
         if self._online:  # it may be on its way, or be answered already
-            self.requests.ask(Request(room, lambda number: wire.Leave(number, room), None))
+            self._ask_leave(room)
 
     def leave(self, room: str, token: object) -> Cursor | None:
         """Stop following. Events of the room that were not taken are dropped.
@@ -328,7 +327,7 @@ class ChatState:
         if subscription.rejoins > REJOINS_MAX:
             self.broken = f"entries of {room} are missing, again and again"
             return
-        self._ask_leave(subscription)
+        self._ask_leave(room)
         self.requests.ask(_join_again(subscription))
 
     def _joined(self, joined: wire.Joined) -> None:
