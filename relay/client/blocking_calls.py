@@ -254,7 +254,7 @@ class BlockingCalls(ClientBase):
     ) -> BlockingPost:
         """Append a message; wait only for space in the window.
 
-        It leaves with the next call that waits or pumps, or once ``GATHER_MAX`` have gathered.
+        It leaves with the next call that waits or pumps, or once 64 have gathered.
 
         Args:
             room: its name; it need not be joined.

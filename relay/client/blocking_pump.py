@@ -31,9 +31,6 @@ SHORTEST_WAIT_S: Final = 0.001
 LONGEST_WAIT_S: Final = 3600.0
 """Always a timeout: then Python waits by poll, and no flag of the descriptor that somebody else
 sets or clears (it is shared with whoever inherited it) turns a wait into an error."""
-GATHER_MAX: Final = 64
-"""Posts that leave as one write."""
-
 
 Dial: TypeAlias = Callable[[Address, float], socket.socket]
 """Opens a TCP connection within so many seconds, or raises OSError."""
