@@ -183,6 +183,21 @@ def test_what_is_no_file_stays_as_it_is(
     assert not (data / name).with_name("nothing").exists()
 
 
+@pytest.mark.parametrize("name", ["", "server.key", "logs/03.sqlite"])
+def test_a_link_that_leads_back_to_itself(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "data" / name
+    if name:
+        DataDirectory(tmp_path / "data")
+        create_key_file(tmp_path / "data" / "server.key", server_key().to_pem())
+        path.unlink(missing_ok=True)
+    path.symlink_to(path.name)
+    code, line = refused("--data", tmp_path / "data", *BIND)
+    assert code in (1, 3)
+    assert str(path) in line
+    assert "internal error" not in line
+    assert path.is_symlink()
+
+
 def test_a_partition_on_another_disk_by_a_link(tmp_path: Path) -> None:
     """SQLite keeps the WAL where the link leads to, and so must all that looks at the WAL."""
     elsewhere = tmp_path / "elsewhere"
