@@ -18,7 +18,7 @@ from relay.store.directory import DataDirectory
 from tests.cli.test_serve import refused
 from tests.support.cluster import Relay, wait_until
 from tests.support.logs import BOB, append, die, message, open_partition
-from tests.support.workers import server_key
+from tests.support.pair import server_key
 
 BIND = ("--bind", "127.0.0.1:0")
 

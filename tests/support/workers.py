@@ -11,7 +11,6 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Self, TypeVar, cast
 
@@ -46,18 +45,12 @@ from relay.wire.envelopes import (
     unpack_server,
 )
 from relay.wire.events import ApplicationData, ConnectionClosed, ServerKeyOffered
-from relay.wire.identity import PrivateKey, generate_private_key
 from tests.support.cluster import until
 from tests.support.logs import die
+from tests.support.pair import server_key
 
 WORKERS_MAX = 8
 Envelope = TypeVar("Envelope", bound=ServerEnvelope)
-
-
-@cache
-def server_key() -> PrivateKey:
-    """One key for all tests of a process."""
-    return generate_private_key(secrets.token_bytes, 2048)
 
 
 class LocalAgent:
