@@ -115,7 +115,7 @@ def test_a_key_that_vanishes_while_the_server_runs_is_not_replaced(tmp_path: Pat
         assert agent is not None
         os.kill(agent, signal.SIGKILL)
         wait_until(
-            lambda: any("boot_failed" in line and "has been removed" in line for line in relay.log),
+            lambda: any("has been removed" in str(e) for e in relay.events("boot_failed")),
             "the new agent says what is wrong",
         )
         assert not key.exists()
