@@ -7,6 +7,7 @@ run with this environment's packages.
 
 from __future__ import annotations
 
+import argparse
 import os
 import resource
 import socket
@@ -76,9 +77,22 @@ def sent(checkout: Path, address: str, proxy: Proxy, scratch: Path) -> tuple[flo
     return proxy.first_byte_s - began, ended - began, cpu_s
 
 
+def _others() -> list[Path]:
+    """Return the checkouts that the command line names."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.startup", description="How long relay send takes to start."
+    )
+    parser.add_argument("checkout", nargs="*", type=Path, help="of another revision")
+    others = [path.resolve() for path in parser.parse_args().checkout]
+    for path in others:
+        if not (path / "relay" / "cli").is_dir():
+            parser.error(f"{path} is no checkout of Relay: it has no relay/cli")
+    return others
+
+
 def main() -> int:
     """Measure, and print a row for each checkout."""
-    checkouts = [*(Path(arg).resolve() for arg in sys.argv[1:]), ROOT]
+    checkouts = [*_others(), ROOT]
     taken: dict[Path, list[tuple[float, float, float]]] = {path: [] for path in checkouts}
     with RelayServer() as relay, tempfile.TemporaryDirectory() as scratch:
         proxy = Proxy(relay.port)

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from relay.environment import PREFIX, near_miss
+from relay.environment import near_miss, variable_name
 from relay.errors import UsageError
 from relay.paths import expanded
 from relay.settings import Settings
@@ -61,7 +61,7 @@ class Declaration(NamedTuple):
     @property
     def variable(self) -> str:
         """The environment variable that sets it."""
-        return f"{PREFIX}{self.section}__{self.key}".upper()
+        return variable_name(self.section, self.key)
 
 
 class Loaded(NamedTuple):

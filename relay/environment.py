@@ -23,6 +23,11 @@ _NEAR: Final = 0.9
 """How like one of ours a name must be to be taken for a slip, if nothing else speaks for it."""
 
 
+def variable_name(section: str, key: str) -> str:
+    """Return the name of the variable that sets a setting."""
+    return f"{PREFIX}{section}__{key}".upper()
+
+
 def near_miss(variable: str, settings: Iterable[tuple[str, str]]) -> str | None:
     """Return which variable was meant by one that is not any setting's.
 
@@ -35,13 +40,13 @@ def near_miss(variable: str, settings: Iterable[tuple[str, str]]) -> str | None:
     """
     if not variable.startswith(PREFIX) or variable in OTHERS or _INJECTED.fullmatch(variable):
         return None
-    known = {(section, key): f"{PREFIX}{section}__{key}".upper() for section, key in settings}
+    known = {(section, key): variable_name(section, key) for section, key in settings}
     for (_, key), name in known.items():
         # The underscores may differ; the section may be missing, if all else is right.
         if _squeezed(variable) in (_squeezed(name), _squeezed(PREFIX + key)):
             return name
     for section in dict.fromkeys(section for section, _ in known):
-        if variable.startswith(start := f"{PREFIX}{section}__".upper()):
+        if variable.startswith(start := variable_name(section, "")):
             by_key = {key: name for (_, key), name in reversed(known.items())}
             close = difflib.get_close_matches(variable.removeprefix(start).lower(), by_key, n=1)
             return by_key[close[0]] if close else ""

@@ -28,6 +28,14 @@ def expanded(text: str) -> Path:
     return Path(path)
 
 
+def followed(path: Path) -> Path:
+    """Return where a path leads: symbolic links are followed, as far as they go.
+
+    ``Path.resolve`` raises RuntimeError at a link that leads back to itself, before Python 3.13.
+    """
+    return Path(os.path.realpath(path))
+
+
 def user_directory(kind: Literal["data", "config"], remedy: str) -> Path:
     """Return Relay's directory below the user's data or configuration directory.
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from benchmarks.growth.curves import Curve, Series
 from benchmarks.report import charts
-from benchmarks.report.page import DOCS, RESULTS, picture, put, table
+from benchmarks.report.page import DOCS, RESULTS, picture, put, results_given, table
 
 PAGE: Final = "performance.md"
 CHART: Final = "growth"
@@ -30,10 +30,7 @@ MARGIN: Final = 0.005
 def main() -> int:
     """Write the page and the chart again; return the exit code."""
     found = sorted(RESULTS.glob("growth-*.json"))
-    if len(sys.argv) < 2 and not found:
-        print(f"there are no results in {RESULTS}; make bench-growth makes some")
-        return 1
-    source = Path(sys.argv[1]) if len(sys.argv) > 1 else found[-1]
+    source = results_given(__doc__, "benchmarks.growth.report", found, "make bench-growth")
     print(f"written: {write(source, DOCS)}")
     return 0
 

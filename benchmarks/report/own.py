@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.report.page import PAGE, RESULTS, put, table
+from benchmarks.report.page import PAGE, RESULTS, put, results_given, table
 
 SAVED: Final = Path(__file__).parents[2] / ".benchmarks"
 BEGIN: Final = "<!-- own: made by python -m benchmarks.report.own -->"
@@ -28,10 +28,7 @@ HIDDEN: Final = frozenset(
 def main() -> int:
     """Write the results and the page; return the exit code."""
     found = sorted(SAVED.glob("*/*.json"), key=lambda path: path.stat().st_mtime)
-    if len(sys.argv) < 2 and not found:
-        print(f"there is no run in {SAVED}; make bench makes one")
-        return 1
-    source = Path(sys.argv[1]) if len(sys.argv) > 1 else found[-1]
+    source = results_given(__doc__, "benchmarks.report.own", found, "make bench")
     saved = json.loads(source.read_text(encoding="utf-8"))
     facts = _facts(saved)
     path = RESULTS / f"own-{facts['date']}.json"

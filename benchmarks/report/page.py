@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +11,25 @@ DOCS: Final = Path(__file__).parents[2] / "docs"
 PAGE: Final = DOCS / "benchmarks.md"
 RESULTS: Final = DOCS / "benchmarks" / "results"
 CHARTS: Final = DOCS / "benchmarks" / "charts"
+
+
+def results_given(about: str | None, program: str, found: Sequence[Path], maker: str) -> Path:
+    """Return the file of results that the command line names, or else the last that was found.
+
+    Exits, with a line that says why, when there is none.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {program}",
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("results", nargs="?", type=Path, metavar="RESULTS.json")
+    named: Path | None = parser.parse_args().results
+    if named is not None and not named.is_file():
+        parser.error(f"there is no file {named}")
+    if named is None and not found:
+        parser.exit(1, f"there are no results yet; {maker} makes some\n")
+    return found[-1] if named is None else named
 
 
 def put(page: Path, begin: str, end: str, text: str) -> None:

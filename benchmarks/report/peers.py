@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks.report import charts
-from benchmarks.report.page import CHARTS, DOCS, PAGE, RESULTS, picture, put, table
+from benchmarks.report.page import CHARTS, DOCS, PAGE, RESULTS, picture, put, results_given, table
 
 README: Final = DOCS.parent / "README.md"
 BEGIN: Final = "<!-- peers: made by python -m benchmarks.report -->"
@@ -49,14 +48,8 @@ Pick = Callable[[dict[str, Any]], float | None]
 
 def main() -> int:
     """Write the charts and the page; return the exit code."""
-    if len(sys.argv) > 1:
-        source = Path(sys.argv[1])
-    else:
-        found = sorted(RESULTS.glob("peers-*.json"))
-        if not found:
-            print(f"there are no results in {RESULTS}; make bench-peers makes some")
-            return 1
-        source = found[-1]
+    found = sorted(RESULTS.glob("peers-*.json"))
+    source = results_given(__doc__, "benchmarks.report", found, "make bench-peers")
     facts = json.loads(source.read_text(encoding="utf-8"))
     there = {name: one for name, one in facts["results"].items() if one["turns"]}
     results: Results = {name: there[name] for name in sorted(there, key=_place)}

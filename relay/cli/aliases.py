@@ -17,7 +17,7 @@ from typing import Final
 from relay.client.address import parse_address
 from relay.client.file_lock import locked
 from relay.errors import UsageError
-from relay.paths import user_directory
+from relay.paths import followed, user_directory
 
 FILE_BYTES_MAX: Final = 1024 * 1024
 LOCK_S: Final = 10.0
@@ -132,7 +132,7 @@ class Aliases:
 
     def _rewrite(self, lines: list[str]) -> None:
         """Replace the file as a whole: a crash leaves the old one or the new one."""
-        place = self.path.resolve()  # a link stays a link
+        place = followed(self.path)  # a link stays a link
         with tempfile.NamedTemporaryFile(
             "w", dir=place.parent, prefix=".aliases", encoding="utf-8", delete=False
         ) as file:

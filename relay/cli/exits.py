@@ -34,7 +34,7 @@ class Exit(IntEnum):
     TERMINATED = 143
 
 
-_SIGNALS: Final = {
+_SIGNALS: Final[dict[int, str]] = {
     Exit.INTERRUPTED: "SIGINT",
     Exit.PIPE_CLOSED: "SIGPIPE",
     Exit.TERMINATED: "SIGTERM",
@@ -113,7 +113,7 @@ def end_by_signal(code: int) -> int:
     A shell that runs a script stops at Ctrl-C only if the program died of it: one that ends by
     itself, whatever its status, has dealt with it, and the script goes on.
     """
-    name = _SIGNALS.get(Exit(code)) if code in _SIGNALS else None
+    name = _SIGNALS.get(code)
     if name is not None and sys.platform != "win32":
         number = signal.Signals[name]
         signal.signal(number, signal.SIG_DFL)

@@ -12,6 +12,7 @@ import click
 
 from relay import configuration
 from relay.cli.options import typed_path
+from relay.paths import followed
 
 log = logging.getLogger("relay.supervisor")
 
@@ -114,7 +115,7 @@ def _own_program() -> str:
         return f"{sys.executable} -m relay.cli"
     found = shutil.which("relay")
     try:
-        if found is not None and Path(found).resolve() == path.resolve():
+        if found is not None and followed(Path(found)) == followed(path):
             return "relay"
     except OSError:
         pass  # the current directory, from which the path goes, has been removed

@@ -6,15 +6,16 @@ Every call takes ``timeout``, in seconds; None waits for as long as it takes, ov
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any, Self, cast
 
 from relay.chat.entries import Cursor
 from relay.client import arguments
 from relay.client.aio_pump import Post, Pump, Sending
-from relay.client.base import ClientBase
+from relay.client.base import ClientBase, no_answer, not_acknowledged, not_sent
 from relay.client.errors import TimedOut
-from relay.client.events import Event, HistoryPage, Joined, Members, State, Stored
+from relay.client.events import Event, HistoryPage, Joined, Members, Stored
 
 
 class AsyncCalls(ClientBase):
@@ -84,20 +85,14 @@ class AsyncCalls(ClientBase):
     async def _next(self, room: str | None, timeout_s: float | None) -> Event | None:
         self._check_started()
         timeout_s = arguments.seconds_or_none("timeout", timeout_s)
-        state, chat = self._state, self._chat
-        if not chat.has_event(room):
+        if not self._chat.has_event(room):
             try:
                 async with asyncio.timeout(timeout_s):
-                    while not chat.has_event(room):
+                    while not self._chat.has_event(room):
                         await self._pump.event(room)
             except TimeoutError:
                 return None
-        event = chat.take(room)
-        if chat.flush_due:
-            self._pump.settle()
-        if event is None and state.state is State.CLOSED and state.error is not None:
-            raise state.error
-        return event
+        return self._take(room)
 
     async def join(
         self,
@@ -258,7 +253,7 @@ class AsyncCalls(ClientBase):
                 self._submit(room, content_type, data, answer)
                 return await answer
         except TimeoutError:
-            raise _send_timed_out(timeout, sent=answer is not None) from None
+            raise (not_sent if answer is None else not_acknowledged)(timeout) from None
 
     async def post(
         self,
@@ -292,7 +287,7 @@ class AsyncCalls(ClientBase):
                 async with asyncio.timeout(timeout):
                     await self._pump.wait_for_space(len(data))
             except TimeoutError:
-                raise _send_timed_out(timeout, sent=False) from None
+                raise not_sent(timeout) from None
         answer = Post(loop=asyncio.get_running_loop())
         self._submit(room, content_type, data, answer)
         return answer
@@ -310,15 +305,11 @@ class AsyncCalls(ClientBase):
         """
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while self.unacknowledged:
                     await self._pump.change()
-        except TimeoutError:
-            raise TimedOut(f"{self.unacknowledged} sends without an outcome") from None
-        failed, self._pump.failed_post = self._pump.failed_post, None
-        if failed is not None:
-            raise failed
+        self._check_flushed()
 
     def _submit(self, room: str, content_type: str, body: bytes, answer: Sending) -> None:
         try:
@@ -335,7 +326,7 @@ class AsyncCalls(ClientBase):
             async with asyncio.timeout(timeout_s):
                 return await answer
         except TimeoutError:
-            raise TimedOut(f"{what}: no answer within {timeout_s:g} s") from None
+            raise no_answer(timeout_s, what) from None
 
     async def _asked(
         self, answer: asyncio.Future[Any], timeout_s: float | None, what: str
@@ -350,9 +341,3 @@ class AsyncCalls(ClientBase):
 
 def _future() -> asyncio.Future[Any]:
     return asyncio.get_running_loop().create_future()
-
-
-def _send_timed_out(timeout_s: float | None, *, sent: bool) -> TimedOut:
-    if sent:
-        return TimedOut(f"not acknowledged within {timeout_s:g} s: it may or may not be stored")
-    return TimedOut(f"not sent: no space in the window within {timeout_s:g} s")

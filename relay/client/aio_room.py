@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-from relay.chat.entries import Cursor
-from relay.client import arguments
 from relay.client.aio_calls import AsyncCalls
 from relay.client.aio_pump import Post
 from relay.client.base import RoomBase, message_of
@@ -17,18 +15,12 @@ from relay.client.events import Event, HistoryPage, Members, Message, Stored
 from relay.client.options import CLOSE_S
 
 
-class Room(RoomBase):
+class Room(RoomBase[AsyncCalls]):
     """A room, from ``Client.room``. ``async with`` joins it, and leaves it in the end.
 
     ``async for message in room`` yields its messages, ``events`` everything about it; the client's
     own iterator has none of that.
     """
-
-    def __init__(self, calls: AsyncCalls, name: str, start: Cursor | None, last: int) -> None:
-        super().__init__(arguments.room_name(name))
-        self._calls = calls
-        self._start = start
-        self._last = last
 
     async def __aenter__(self) -> Self:
         await self._calls._join(self.name, self._start, self._last, None, own_queue=True)
@@ -43,11 +35,6 @@ class Room(RoomBase):
         # The client, or the room, may have ended already; with an error nothing is waited for.
         with contextlib.suppress(ClientError):
             await self._calls.leave(self.name, timeout=0.0 if kind is not None else CLOSE_S)
-
-    @property
-    def cursor(self) -> Cursor | None:
-        """The last message that the program took: save it. None: the room is not joined."""
-        return self._calls.cursors.get(self.name)
 
     def __aiter__(self) -> Self:
         return self

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Generic, Protocol, TypeVar
+
 from relay.chat.entries import Cursor
+from relay.client import arguments
 from relay.client.address import Address, parse_address
 from relay.client.chat_state import ChatState
-from relay.client.errors import MessagesMissing, NotConnected, refused
+from relay.client.errors import ClientError, MessagesMissing, NotConnected, TimedOut, refused
 from relay.client.events import Event, Gap, Message, State, Unfollowed
 from relay.client.identity import Identity
 from relay.client.options import Options
@@ -14,11 +17,22 @@ from relay.client.trust import KeyPolicy
 from relay.wire.codes import ErrorCode
 
 
+class AnyPump(Protocol):
+    """What the pumps of both clients have."""
+
+    failed_post: ClientError | None
+    """The first failure of a send that nobody was told of."""
+
+    def settle(self) -> None:
+        """Write what is due, and hand out answers."""
+
+
 class ClientBase:
     """A client as its program sees it; ``aio.Client`` and ``blocking.BlockingClient`` drive it."""
 
     address: Address
     """Where the relay is."""
+    _pump: AnyPump
     _started = False
     """True from the first ``connect``."""
 
@@ -30,6 +44,24 @@ class ClientBase:
     def _check_started(self) -> None:
         if not self._started:
             raise NotConnected("not connected: call connect() first, or use the client in a 'with'")
+
+    def _take(self, room: str | None) -> Event | None:
+        """Return the next event, if there is one; raise why the client has ended, if it has."""
+        state, chat = self._state, self._chat
+        event = chat.take(room)
+        if chat.flush_due:
+            self._pump.settle()
+        if event is None and state.state is State.CLOSED and state.error is not None:
+            raise state.error
+        return event
+
+    def _check_flushed(self) -> None:
+        """Raise what ``flush`` raises, once it has waited."""
+        if self.unacknowledged:
+            raise TimedOut(f"{self.unacknowledged} sends without an outcome")
+        failed, self._pump.failed_post = self._pump.failed_post, None
+        if failed is not None:
+            raise failed
 
     @property
     def name(self) -> str:
@@ -80,15 +112,41 @@ class ClientBase:
         }
 
 
-class RoomBase:
+Calls = TypeVar("Calls", bound=ClientBase)
+
+
+class RoomBase(Generic[Calls]):
     """One room of a client, as its program sees it."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, calls: Calls, name: str, start: Cursor | None, last: int) -> None:
+        self.name = arguments.room_name(name)
         """Of the room, in its canonical spelling."""
+        self._calls = calls
+        self._start = start
+        self._last = last
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """The last message that the program took: save it. None: the room is not joined."""
+        return self._calls.cursors.get(self.name)
+
+
+def no_answer(timeout_s: float | None, what: str = "") -> TimedOut:
+    """Return the error of a call that has waited for its answer for too long."""
+    return TimedOut(f"{what}{': ' if what else ''}no answer within {timeout_s:g} s")
+
+
+def not_sent(timeout_s: float | None) -> TimedOut:
+    """Return the error of a send or post that has waited for space for too long."""
+    return TimedOut(f"not sent: no space in the window within {timeout_s:g} s")
+
+
+def not_acknowledged(timeout_s: float | None) -> TimedOut:
+    """Return the error of a send whose outcome did not come in time."""
+    return TimedOut(f"not acknowledged within {timeout_s:g} s: it may or may not be stored")
 
 
 def message_of(event: Event) -> Message | None:

@@ -10,10 +10,9 @@ from typing import Final, Self, TypeVar
 
 from relay.chat.entries import Cursor
 from relay.client import arguments
-from relay.client.base import ClientBase
+from relay.client.base import ClientBase, no_answer, not_acknowledged, not_sent
 from relay.client.blocking_pump import BlockingPost, Pending, Pump
-from relay.client.errors import TimedOut
-from relay.client.events import Event, HistoryPage, Joined, Members, State, Stored
+from relay.client.events import Event, HistoryPage, Joined, Members, Stored
 
 GATHER_MAX: Final = 64
 """Posts that leave as one write."""
@@ -82,15 +81,9 @@ class BlockingCalls(ClientBase):
     def _next(self, room: str | None, timeout_s: float | None) -> Event | None:
         self._check_started()
         timeout_s = arguments.seconds_or_none("timeout", timeout_s)
-        state, chat = self._state, self._chat
-        if not chat.has_event(room):
-            self._pump.wait(lambda: chat.has_event(room), timeout_s)
-        event = chat.take(room)
-        if chat.flush_due:
-            self._pump.settle()
-        if event is None and state.state is State.CLOSED and state.error is not None:
-            raise state.error
-        return event
+        if not self._chat.has_event(room):
+            self._pump.wait(lambda: self._chat.has_event(room), timeout_s)
+        return self._take(room)
 
     def join(
         self,
@@ -248,7 +241,7 @@ class BlockingCalls(ClientBase):
         finally:
             answer.reported = not answer.done()
         if not answer.done():
-            raise TimedOut(f"not acknowledged within {timeout:g} s: it may or may not be stored")
+            raise not_acknowledged(timeout)
         return answer.result()
 
     def post(
@@ -261,7 +254,7 @@ class BlockingCalls(ClientBase):
     ) -> BlockingPost:
         """Append a message; wait only for space in the window.
 
-        It leaves with the next call that waits or pumps, or once ``GATHER_MAX`` have gathered.
+        It leaves with the next call that waits or pumps, or once 64 have gathered.
 
         Args:
             room: its name; it need not be joined.
@@ -299,11 +292,7 @@ class BlockingCalls(ClientBase):
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
         self._pump.wait(lambda: not self.unacknowledged, timeout)
-        if self.unacknowledged:
-            raise TimedOut(f"{self.unacknowledged} sends without an outcome")
-        failed, self._pump.failed_post = self._pump.failed_post, None
-        if failed is not None:
-            raise failed
+        self._check_flushed()
 
     def _submit(
         self,
@@ -319,14 +308,14 @@ class BlockingCalls(ClientBase):
         if not sends.has_space(len(data)):
             self._pump.wait(lambda: sends.has_space(len(data)), timeout_s)
             if not sends.has_space(len(data)) and not self._chat.over:
-                raise TimedOut(f"not sent: no space in the window within {timeout_s:g} s")
+                raise not_sent(timeout_s)
         self._chat.send(room, content_type, data, answer)
 
     # --- answers ---------------------------------------------------------------------------------
     def _answered(self, answer: Pending[Result], timeout_s: float | None, what: str) -> Result:
         self._pump.wait(answer.done, timeout_s)
         if not answer.done():
-            raise TimedOut(f"{what}: no answer within {timeout_s:g} s")
+            raise no_answer(timeout_s, what)
         return answer.result()
 
     def _asked(self, answer: Pending[Result], timeout_s: float | None, what: str) -> Result:

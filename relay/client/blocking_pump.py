@@ -15,8 +15,9 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 
 from relay.client import arguments, fork
 from relay.client.address import Address
+from relay.client.base import no_answer
 from relay.client.dialling import dial_tcp, disable_nagle
-from relay.client.errors import ClientError, TimedOut
+from relay.client.errors import ClientError
 from relay.client.events import State, Stored
 from relay.client.options import DIAL_S, READ_BYTES, REST_READS_MAX, WORK_ATTEMPTS
 from relay.client.state import ClientState
@@ -30,9 +31,6 @@ SHORTEST_WAIT_S: Final = 0.001
 LONGEST_WAIT_S: Final = 3600.0
 """Always a timeout: then Python waits by poll, and no flag of the descriptor that somebody else
 sets or clears (it is shared with whoever inherited it) turns a wait into an error."""
-GATHER_MAX: Final = 64
-"""Posts that leave as one write."""
-
 
 Dial: TypeAlias = Callable[[Address, float], socket.socket]
 """Opens a TCP connection within so many seconds, or raises OSError."""
@@ -82,7 +80,7 @@ class Pending(Generic[Result]):
         """Return the error of a call that has failed, or None. Waits and raises as ``result``."""
         self._pump.wait(self.done, arguments.seconds_or_none("timeout", timeout))
         if not self._ended:
-            raise TimedOut(f"no answer within {timeout:g} s")
+            raise no_answer(timeout)
         return self._error
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from relay.chat.entries import Cursor
-from relay.client import arguments
 from relay.client.base import RoomBase, message_of
 from relay.client.blocking_calls import BlockingCalls
 from relay.client.blocking_pump import BlockingPost
@@ -17,18 +15,12 @@ from relay.client.events import Event, HistoryPage, Members, Message, Stored
 from relay.client.options import CLOSE_S
 
 
-class BlockingRoom(RoomBase):
+class BlockingRoom(RoomBase[BlockingCalls]):
     """A room, from ``BlockingClient.room``. ``with`` joins it, and leaves it in the end.
 
     ``for message in room`` yields its messages, ``events`` everything about it; the client's own
     iterator has none of that.
     """
-
-    def __init__(self, calls: BlockingCalls, name: str, start: Cursor | None, last: int) -> None:
-        super().__init__(arguments.room_name(name))
-        self._calls = calls
-        self._start = start
-        self._last = last
 
     def __enter__(self) -> Self:
         self._calls._join(self.name, self._start, self._last, None, own_queue=True)
@@ -43,11 +35,6 @@ class BlockingRoom(RoomBase):
         # The client, or the room, may have ended already; with an error nothing is waited for.
         with contextlib.suppress(ClientError):
             self._calls.leave(self.name, timeout=0.0 if kind is not None else CLOSE_S)
-
-    @property
-    def cursor(self) -> Cursor | None:
-        """The last message that the program took: save it. None: the room is not joined."""
-        return self._calls.cursors.get(self.name)
 
     def __iter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 from relay import limits
 from relay.chat.entries import Cursor
@@ -17,20 +17,13 @@ from relay.client.errors import ClientError, refused
 from relay.client.event_queue import EventQueue
 from relay.client.events import Event, Postponed, Unfollowed
 from relay.client.requests import Request, Requests
-from relay.client.sends import Sends
+from relay.client.sends import Outcome, Sends
 from relay.client.subscriptions import REJOINS_MAX, Start, Step, Subscription, Subscriptions
 from relay.codec import Unknown
 from relay.wire import envelopes as wire
 from relay.wire.codes import ErrorCode
 
 log: Final = logging.getLogger(__name__)
-
-
-class Answer(NamedTuple):
-    """The end of something that was asked with a token: a result, or the error."""
-
-    token: object
-    result: object
 
 
 class ChatState:
@@ -60,7 +53,7 @@ class ChatState:
         self.rejoins = 0
         """Times that something was missing in a room, for statistics."""
         self._body_bytes_max = limits.BODY_BYTES_MAX
-        self._answers: list[Answer] = []
+        self._answers: list[Outcome] = []
 
     # --- connections -----------------------------------------------------------------------------
     def online(self, welcome: wire.Welcome) -> None:
@@ -124,12 +117,10 @@ class ChatState:
         self.sends.handle_deadline(now)
         self.requests.handle_deadline(now)
 
-    def answers(self) -> list[Answer]:
+    def answers(self) -> list[Outcome]:
         """Return what has ended since the last call."""
         answers = self._answers
-        outcomes = self.sends.outcomes()
-        if outcomes:
-            answers += [Answer(token, result) for token, result in outcomes]
+        answers += self.sends.outcomes()
         if answers:
             self._answers = []
         return answers
@@ -149,8 +140,8 @@ class ChatState:
             self.suspensions += 1
         for subscription in self.subscriptions.known():
             if subscription.joined:
-                subscription.joined = subscription.live = False
-                self._ask_leave(subscription)
+                subscription.joined = False
+                self._ask_leave(subscription.room)
 
     def _resume(self) -> None:
         """The queue has space again: read on, and follow the rooms again."""
@@ -162,8 +153,7 @@ class ChatState:
                 if not subscription.joined:
                     self._ask_join(subscription)
 
-    def _ask_leave(self, subscription: Subscription) -> None:
-        room = subscription.room
+    def _ask_leave(self, room: str) -> None:
         self.requests.forget_own(room)
         self.requests.ask(Request(room, lambda number: wire.Leave(number, room), None))
 
@@ -235,7 +225,7 @@ class ChatState:
         self._forget(room)
         self.requests.drop(token)
         if self._online:  # it may be on its way, or be answered already
-            self.requests.ask(Request(room, lambda number: wire.Leave(number, room), None))
+            self._ask_leave(room)
 
     def leave(self, room: str, token: object) -> Cursor | None:
         """Stop following. Events of the room that were not taken are dropped.
@@ -257,7 +247,7 @@ class ChatState:
         if self._online:
             self.requests.ask(Request(room, lambda number: wire.Leave(number, room), token, True))
         else:
-            self._answers.append(Answer(token, None))
+            self._answers.append(Outcome(token, None))
         return cursor
 
     def who(self, room: str, token: object) -> None:
@@ -324,20 +314,20 @@ class ChatState:
 
     def _answer(self, request: Request, result: object) -> None:
         if request.token is not None:
-            self._answers.append(Answer(request.token, result))
+            self._answers.append(Outcome(request.token, result))
 
     def _rejoin(self, room: str) -> None:
         """Something is missing in a room: back to the cursor. Until JOINED nothing of it counts."""
         subscription = self.subscriptions.get(room)
         assert subscription is not None
-        subscription.joined = subscription.live = False
+        subscription.joined = False
         subscription.rejoins += 1
         self.rejoins += 1
         log.debug("messages of %s are missing: joining it again", room)
         if subscription.rejoins > REJOINS_MAX:
             self.broken = f"entries of {room} are missing, again and again"
             return
-        self._ask_leave(subscription)
+        self._ask_leave(room)
         self.requests.ask(_join_again(subscription))
 
     def _joined(self, joined: wire.Joined) -> None:

@@ -19,8 +19,7 @@ CLOSE_S: Final = 10.0
 LINGER_S: Final = 2.0
 """For the last bytes of a connection to leave."""
 READ_BYTES: Final = 262_144
-"""One read from a blocking socket at most."""
-
+"""What one read from a socket takes at most."""
 REST_READS_MAX: Final = 64
 """From a connection that has broken: more than its receive buffer holds."""
 WORK_ATTEMPTS: Final = 4096

@@ -42,13 +42,12 @@ class Requests:
         self._waiting: dict[int, float] = {}
         """When requests are to be asked again, by their number."""
 
-    def ask(self, request: Request) -> int:
-        """Queue a request; return its number."""
+    def ask(self, request: Request) -> None:
+        """Queue a request under the next number."""
         number = self.next_number
         self.next_number = number % limits.U32_MAX + 1
         self._open[number] = request
         self._out.append(request.envelope(number))
-        return number
 
     def answered(self, number: int) -> Request | None:
         """Return and forget what an answer belongs to; None: nothing (any more)."""
@@ -79,13 +78,12 @@ class Requests:
         for number in gone:
             del self._open[number]
 
-    def drop(self, token: object) -> bool:
-        """Forget the request with this token; return False if it has been answered."""
+    def drop(self, token: object) -> None:
+        """Forget the request with this token, unless it has been answered."""
         for number, request in self._open.items():
             if request.token is token:
                 del self._open[number]
-                return True
-        return False
+                return
 
     def online(self, first: list[Request]) -> None:
         """A new connection: ask ``first`` (joins, on which others rest), then all that is open."""

@@ -32,10 +32,11 @@ _LATER: Final = frozenset({ErrorCode.EXPECTED, ErrorCode.BUSY, ErrorCode.UNAVAIL
 
 
 class Outcome(NamedTuple):
-    """The end of one send: the caller's token, and what became of it."""
+    """The end of what was asked with a token: a send or a request."""
 
     token: object
-    result: Stored | ClientError
+    result: object
+    """What came of it, or a ClientError."""
 
 
 class PendingSend:
@@ -173,8 +174,6 @@ class Sends:
 
     def outcomes(self) -> list[Outcome]:
         """Return the sends that have ended since the last call."""
-        if not self._outcomes:
-            return _NOTHING
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
@@ -391,6 +390,3 @@ class Sends:
         sends.unsent = deque(sends.pending)
         if sends.unsent:
             self._ready[sends.room] = None
-
-
-_NOTHING: Final[list[Outcome]] = []

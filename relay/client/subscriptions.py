@@ -3,7 +3,7 @@
 Each entry names the one before it (``prev``). An entry at or below the cursor is a repeat and is
 dropped. An entry whose ``prev`` is not the cursor means that something is missing: the room is
 left and joined again from the cursor; nothing is ever skipped. *Received* cursors live here; what
-the application has *taken* is in ``inbox``.
+the application has *taken* is in ``event_queue``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Step(Enum):
 class Subscription:
     """One room that is followed."""
 
-    __slots__ = ("joined", "live", "received", "rejoins", "room", "start")
+    __slots__ = ("joined", "received", "rejoins", "room", "start")
 
     def __init__(self, room: str, start: Start) -> None:
         self.room = room
@@ -45,7 +45,6 @@ class Subscription:
         """The last entry that arrived; None before the first JOINED."""
         self.joined = False
         """True from JOINED until the connection ends or a rejoin begins."""
-        self.live = False
         self.rejoins = 0
         """Since the last new entry."""
 
@@ -92,7 +91,7 @@ class Subscriptions:
     def offline(self) -> None:
         """The connection is gone: nothing is joined."""
         for subscription in self._rooms.values():
-            subscription.joined = subscription.live = False
+            subscription.joined = False
 
     def known(self) -> list[Subscription]:
         """Return the rooms that were joined at least once: those this client joins again itself."""
@@ -135,11 +134,9 @@ class Subscriptions:
             return Step.DROP
         received = subscription.received
         assert received is not None
-        live = type(place) is Live
         # Behind a BEHIND entries may come again: it may name a place that was passed. Not so LIVE.
-        if place.seq > received.seq or (live and place.seq < received.seq):
+        if place.seq > received.seq or (type(place) is Live and place.seq < received.seq):
             return Step.REJOIN
         if received.epoch == NO_EPOCH and place.seq == received.seq:
             subscription.received = Cursor(place.epoch, place.seq)
-        subscription.live = live
         return Step.DELIVER

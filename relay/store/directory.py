@@ -18,6 +18,7 @@ from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
 from relay.file_access import open_to_others
 from relay.fsync import sync_directory
+from relay.store.companions import wal_bytes
 from relay.store.lock import closed_cleanly, read_note
 
 FORMAT: Final = f"relay data directory, format 1, partitions {PARTITIONS}\n"
@@ -96,9 +97,7 @@ class DataDirectory:
 
     def _is_unclean(self, index: int) -> bool:
         path, lock = self.partition_path(index), self.lock_path(index)
-        real = path.resolve()  # it may be a symbolic link: SQLite's other files are where it leads
-        wal = real.with_name(f"{real.name}-wal")
-        pending = wal.exists() and wal.stat().st_size > 0
+        pending = wal_bytes(path) > 0
         if closed_cleanly(lock, path):
             return pending
         return pending or path.exists() or read_note(lock) is not None

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 import apsw
 
 from relay.store import generation, pairing
+from relay.store.companions import wal_bytes
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.generation import Begun, Durability, Host, read_meta
 from relay.store.integrity import CheckUnfinished, damage
@@ -144,7 +145,7 @@ def _refuse_missing(path: Path, lock: PartitionLock) -> None:
         what = "is missing"
     except OSError as error:
         raise StoreUnavailable(f"{path}: {error.strerror}") from error
-    if pairing.wal_bytes(path):
+    if wal_bytes(path):
         raise StoreCorrupt(f"{path} {what}, though its WAL is there: {advice(path)}")
     if lock.read_note() is not None:
         raise StoreCorrupt(f"{path} {what}, though its lock file knows it: {advice(path)}")

@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import apsw
 
+from relay.store.companions import index_path, wal_path
 from relay.store.generation import read_meta, write_meta
 
 KEY: Final = "wal"
@@ -165,27 +166,3 @@ def wal_salts(path: Path) -> bytes:
     except OSError:
         return b""
     return header[16:24]
-
-
-def wal_path(path: Path) -> Path:
-    """Return the path of a file's WAL."""
-    return _beside(path, "-wal")
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    """As SQLite does: where the file is that a symbolic link leads to."""
-    real = path.resolve()
-    return real.with_name(f"{real.name}{suffix}")
-
-
-def index_path(path: Path) -> Path:
-    """Return the path of a file's WAL index."""
-    return _beside(path, "-shm")
-
-
-def wal_bytes(path: Path) -> int:
-    """Return the size of a file's WAL; 0 if there is none."""
-    try:
-        return wal_path(path).stat().st_size
-    except OSError:
-        return 0

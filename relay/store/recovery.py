@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from relay.store import pairing
+from relay.store.companions import index_path
 from relay.store.decide import Pack
 from relay.store.directory import DataDirectory
 from relay.store.errors import NotTheWriter, StoreCorrupt, StoreError
@@ -105,7 +105,7 @@ def _index_kept_if_refused(path: Path) -> Iterator[None]:
 
 def _index(path: Path) -> bytes | None:
     try:
-        return pairing.index_path(path).read_bytes()
+        return index_path(path).read_bytes()
     except OSError:
         return None
 
@@ -114,6 +114,6 @@ def _put_back(path: Path, index: bytes | None) -> None:
     """Nobody has the file open: no worker exists yet."""
     with contextlib.suppress(OSError):
         if index is None:
-            pairing.index_path(path).unlink(missing_ok=True)
+            index_path(path).unlink(missing_ok=True)
         else:
-            pairing.index_path(path).write_bytes(index)
+            index_path(path).write_bytes(index)

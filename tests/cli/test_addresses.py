@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 from pathlib import Path
 
@@ -12,18 +11,10 @@ import pytest
 from relay import BlockingClient, Message, UsageError
 from relay.cli.aliases import Aliases
 from relay.cli.places import split
-from tests.support.cluster import Relay, relay_command
+from tests.support.cluster import Relay, run_relay
 
 OTHER = "a" * 52
 ADDRESS = f"relay://{OTHER}@host.example:7475"
-
-
-def run(*args: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run a command without any terminal."""
-    return subprocess.run(
-        relay_command(*args), input="", capture_output=True, text=True, timeout=60, check=False,
-        env=os.environ | variables,
-    )  # fmt: skip
 
 
 def texts(relay: Relay, room: str) -> list[str]:
@@ -80,19 +71,24 @@ def test_without_a_default_the_first_is_the_address(
 
 def test_the_commands(relay: Relay, room: str) -> None:
     """send, tail and chat, by variable and by alias."""
-    assert run("alias", "add", "here", relay.address).returncode == 0
-    assert run("send", "here", room, "by alias").returncode == 0
-    assert run("send", room, "by variable", RELAY_ADDRESS=relay.address).returncode == 0
-    assert run("send", room, "by both", RELAY_ADDRESS="here").returncode == 0
-    assert run("send", "here", room, "given", RELAY_ADDRESS="127.0.0.1:1").returncode == 0
-    chat = run("chat", room, "--name", "chatter", RELAY_ADDRESS=relay.address)
+    assert run_relay("alias", "add", "here", relay.address).returncode == 0
+    assert run_relay("send", "here", room, "by alias").returncode == 0
+    assert (
+        run_relay("send", room, "by variable", env={"RELAY_ADDRESS": relay.address}).returncode == 0
+    )
+    assert run_relay("send", room, "by both", env={"RELAY_ADDRESS": "here"}).returncode == 0
+    assert (
+        run_relay("send", "here", room, "given", env={"RELAY_ADDRESS": "127.0.0.1:1"}).returncode
+        == 0
+    )
+    chat = run_relay("chat", room, "--name", "chatter", env={"RELAY_ADDRESS": relay.address})
     assert chat.returncode == 0, chat.stderr
     assert "by both" in chat.stdout
     assert texts(relay, room) == ["by alias", "by variable", "by both", "given"]
 
 
 def test_a_wrong_variable_is_named(room: str) -> None:
-    done = run("send", room, "x", RELAY_ADDRESS="http://host")
+    done = run_relay("send", room, "x", env={"RELAY_ADDRESS": "http://host"})
     assert done.returncode == 2
     assert done.stderr.startswith("relay: RELAY_ADDRESS: not an address of a relay: 'http://host'")
 
@@ -105,11 +101,11 @@ def test_add_list_remove() -> None:
     real = aliases.path.with_name("elsewhere")
     real.write_text("# mine\nold old.example:1")
     aliases.path.symlink_to(real)
-    assert run("alias", "add", "work", ADDRESS).returncode == 0
-    assert run("alias", "add", "work", ADDRESS).returncode == 0
-    listed = run("alias", "list")
+    assert run_relay("alias", "add", "work", ADDRESS).returncode == 0
+    assert run_relay("alias", "add", "work", ADDRESS).returncode == 0
+    listed = run_relay("alias", "list")
     assert listed.stdout == f"old old.example:1\nwork {ADDRESS}\n"
-    assert run("alias", "remove", "old").returncode == 0
+    assert run_relay("alias", "remove", "old").returncode == 0
     assert real.read_text() == f"# mine\nwork {ADDRESS}\n"
     assert aliases.path.is_symlink()
     assert sorted(path.name for path in aliases.path.parent.iterdir()) == [
@@ -135,7 +131,7 @@ def test_add_list_remove() -> None:
 def test_mistakes(args: tuple[str, ...], problem: str) -> None:
     """One clear line; nothing is written."""
     Aliases.of_user().add("taken", "first")
-    done = run("alias", *args)
+    done = run_relay("alias", *args)
     assert done.returncode == 2
     assert problem in done.stderr
     assert "Traceback" not in done.stderr
@@ -143,7 +139,7 @@ def test_mistakes(args: tuple[str, ...], problem: str) -> None:
 
 
 def test_alias_alone_shows_its_commands() -> None:
-    done = run("alias")
+    done = run_relay("alias")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Usage: relay alias")
 
@@ -156,7 +152,7 @@ def test_a_damaged_file_is_named() -> None:
         aliases.path.write_bytes(content)
         with pytest.raises(UsageError, match=r"aliases(, line 1|: not UTF-8)"):
             aliases.all()
-        done = run("send", "work", "lobby", "x")
+        done = run_relay("send", "work", "lobby", "x")
         assert done.returncode == 2
         assert str(aliases.path) in done.stderr
 
@@ -178,13 +174,13 @@ def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_the_first_full_address_is_remembered(relay: Relay, room: str) -> None:
     """Then HOST:PORT is enough, and another fingerprint is refused."""
     place = f"127.0.0.1:{relay.port}"
-    unknown = run("send", place, room, "x")
+    unknown = run_relay("send", place, room, "x")
     assert unknown.returncode == 2
-    first = run("send", relay.address, room, "full")
+    first = run_relay("send", relay.address, room, "full")
     assert (first.returncode, first.stdout, first.stderr) == (0, "", "")
-    assert run("send", place, room, "short").returncode == 0
-    assert run("send", relay.address, room, "full again").returncode == 0
-    other = run("send", f"relay://{OTHER}@{place}", room, "x")
+    assert run_relay("send", place, room, "short").returncode == 0
+    assert run_relay("send", relay.address, room, "full again").returncode == 0
+    other = run_relay("send", f"relay://{OTHER}@{place}", room, "x")
     assert other.returncode == 3
     assert "another fingerprint than the one that is remembered" in other.stderr
     assert "known_servers, line 1" in other.stderr
@@ -194,18 +190,23 @@ def test_the_first_full_address_is_remembered(relay: Relay, room: str) -> None:
 
 def test_a_wrong_fingerprint_is_not_remembered(relay: Relay, room: str) -> None:
     """The key has not proved it."""
-    done = run("send", f"relay://{OTHER}@127.0.0.1:{relay.port}", room, "x")
+    done = run_relay("send", f"relay://{OTHER}@127.0.0.1:{relay.port}", room, "x")
     assert done.returncode == 3
     assert "HAS CHANGED" in done.stderr
-    assert run("send", relay.address, room, "x").returncode == 0
+    assert run_relay("send", relay.address, room, "x").returncode == 0
 
 
 def test_what_cannot_be_remembered_is_no_reason_to_fail(relay: Relay, room: str) -> None:
     """No home, a damaged file, a directory in its place: the address says all that is needed."""
-    assert run("send", relay.address, room, "x", HOME="", XDG_CONFIG_HOME="").returncode == 0
+    assert (
+        run_relay(
+            "send", relay.address, room, "x", env={"HOME": "", "XDG_CONFIG_HOME": ""}
+        ).returncode
+        == 0
+    )
     damaged = Path(os.environ["XDG_CONFIG_HOME"]) / "damaged"
     damaged.write_text("[host]:x relay-key-v1 y\n")
     for place in (str(damaged), str(damaged.parent), "/dev/full", "/proc/none/known"):
-        done = run("send", relay.address, room, "x", RELAY_KNOWN_SERVERS=place)
+        done = run_relay("send", relay.address, room, "x", env={"RELAY_KNOWN_SERVERS": place})
         assert (done.returncode, done.stderr) == (0, "")
     assert damaged.read_text() == "[host]:x relay-key-v1 y\n"

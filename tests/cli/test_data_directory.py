@@ -18,7 +18,7 @@ from relay.store.directory import DataDirectory
 from tests.cli.test_serve import refused
 from tests.support.cluster import Relay, wait_until
 from tests.support.logs import BOB, append, die, message, open_partition
-from tests.support.workers import server_key
+from tests.support.pair import server_key
 
 BIND = ("--bind", "127.0.0.1:0")
 
@@ -115,7 +115,7 @@ def test_a_key_that_vanishes_while_the_server_runs_is_not_replaced(tmp_path: Pat
         assert agent is not None
         os.kill(agent, signal.SIGKILL)
         wait_until(
-            lambda: any("boot_failed" in line and "has been removed" in line for line in relay.log),
+            lambda: any("has been removed" in str(e) for e in relay.events("boot_failed")),
             "the new agent says what is wrong",
         )
         assert not key.exists()
@@ -181,6 +181,21 @@ def test_what_is_no_file_stays_as_it_is(
     assert str(path) in line
     assert (path.lstat().st_mode, path.lstat().st_ino) == (before.st_mode, before.st_ino)
     assert not (data / name).with_name("nothing").exists()
+
+
+@pytest.mark.parametrize("name", ["", "server.key", "logs/03.sqlite"])
+def test_a_link_that_leads_back_to_itself(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "data" / name
+    if name:
+        DataDirectory(tmp_path / "data")
+        create_key_file(tmp_path / "data" / "server.key", server_key().to_pem())
+        path.unlink(missing_ok=True)
+    path.symlink_to(path.name)
+    code, line = refused("--data", tmp_path / "data", *BIND)
+    assert code in (1, 3)
+    assert str(path) in line
+    assert "internal error" not in line
+    assert path.is_symlink()
 
 
 def test_a_partition_on_another_disk_by_a_link(tmp_path: Path) -> None:

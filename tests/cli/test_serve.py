@@ -37,8 +37,7 @@ def test_announcement_titles_and_the_table(relay: Relay) -> None:
         assert len(relay.worker_pids()) == 2
         assert relay.agent() is not None
         assert Path(f"/proc/{relay.pid}/cmdline").read_bytes().startswith(b"relay: supervisor")
-        events = {event["event"]: event for event in map(json.loads, relay.log)}
-        table = events["workers"]["workers"]
+        table = relay.events("workers")[-1]["workers"]
         assert [worker["partitions"][:2] for worker in table] == [[0, 2], [1, 3]]
         assert sum(len(worker["partitions"]) for worker in table) == 16
         assert len({worker["generation"] for worker in table}) == 2

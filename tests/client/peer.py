@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable
-from functools import cache
 from typing import TypeVar
 
 from relay.chat.entries import Cursor
@@ -23,15 +22,10 @@ from relay.wire.envelopes import (
     unpack_client,
 )
 from relay.wire.events import ApplicationData, ConnectionClosed, SecretWrapped
-from relay.wire.identity import PrivateKey, generate_private_key
+from relay.wire.identity import PrivateKey
+from tests.support.pair import server_key
 
 Found = TypeVar("Found")
-
-
-@cache
-def server_key(index: int = 0) -> PrivateKey:
-    """A key for the whole run; another one for another index."""
-    return generate_private_key(secrets.token_bytes, 2048)
 
 
 class Link:

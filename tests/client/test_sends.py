@@ -11,7 +11,6 @@ from relay.client.errors import (
     BadRequest,
     Busy,
     ClientClosed,
-    ClientError,
     IdConflict,
     UnknownOutcome,
 )
@@ -36,7 +35,7 @@ class Window:
         )
         self.log = ModelLog("room")
         self.now = 100.0
-        self.results: dict[object, Stored | ClientError] = {}
+        self.results: dict[object, object] = {}
         self.sends.online(limits.SENDS_UNACKNOWLEDGED_MAX)
 
     def add(self, *bodies: str) -> None:

@@ -28,7 +28,8 @@ from relay.errors import LocalProtocolError
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Ack, Error, Hello, Send, Welcome, pack
 from relay.wire.identity import fingerprint
-from tests.client.peer import Link, server_key
+from tests.client.peer import Link
+from tests.support.pair import other_key, server_key
 
 EPOCH = b"e" * 8
 
@@ -66,7 +67,7 @@ def test_an_unknown_key_that_is_not_accepted_ends_the_client() -> None:
 
 def test_another_key_than_the_expected_one_is_final() -> None:
     """Both fingerprints are told, not one byte is sent, and it is never tried again."""
-    expected = fingerprint(server_key(1).spki)
+    expected = fingerprint(other_key().spki)
     link = Link(expected_key=expected)
     link.dial()
     error = link.state.error
@@ -81,7 +82,7 @@ def test_a_key_that_changes_between_two_connections_is_final() -> None:
     link = Link()
     link.log_in()
     link.lose()
-    link.dial(server_key(1))
+    link.dial(other_key())
     assert isinstance(link.state.error, ServerKeyMismatch)
 
 

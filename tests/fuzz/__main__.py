@@ -50,10 +50,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=None, help="repeat a run")
-    parser.add_argument("--target", choices=[*TARGETS, SERVER], action="append", default=None)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--target", choices=[*TARGETS, SERVER], action="append", default=None)
+    which.add_argument(
+        "--without-server", action="store_true", help="every target but the whole server"
+    )
     given = parser.parse_args()
     seed = secrets.randbelow(2**31) if given.seed is None else given.seed
-    names = given.target or [*TARGETS, SERVER]
+    names = given.target or [*TARGETS, *([] if given.without_server else [SERVER])]
     targets = [TARGETS[name] for name in names if name != SERVER]
     print(f"seed {seed}, {given.seconds:.0f} s: {', '.join(names)}", flush=True)
     began = time.monotonic()

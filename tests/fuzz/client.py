@@ -18,9 +18,10 @@ from relay.wire.codes import CloseCode
 from relay.wire.envelopes import unpack_server
 from relay.wire.identity import fingerprint
 from relay.wire.phases import Phase
-from tests.client.peer import Link, server_key
+from tests.client.peer import Link
 from tests.fuzz.inputs import contents
 from tests.fuzz.target import Target
+from tests.support.pair import server_key
 from tests.vectors.generate import TO_CLIENT
 
 

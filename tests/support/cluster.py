@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -128,6 +129,20 @@ class Relay(RelayServer):
         if self.running:
             with contextlib.suppress(psutil.NoSuchProcess):
                 yield from psutil.Process(self.pid).children(recursive=True)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """What its log has of one event so far. Raises ValueError at a line that is no event."""
+        found = []
+        for number, line in enumerate(lines := self.log, 1):
+            try:
+                event = json.loads(line)
+            except ValueError:
+                if number == len(lines):
+                    break  # it is being written
+                raise
+            if event["event"] == name:
+                found.append(event)
+        return found
 
     def agent(self) -> int | None:
         """Process id of the key agent, or None while it is being restarted."""

@@ -16,7 +16,7 @@ from relay.wire.envelopes import ClientEnvelope, Hello, ServerEnvelope, Welcome,
 from relay.wire.events import ApplicationData, ConnectionClosed, SecretWrapped
 from relay.wire.identity import fingerprint
 from relay.wire.phases import Phase
-from tests.client.peer import server_key
+from tests.support.pair import server_key
 
 Found = TypeVar("Found")
 WAIT_S = 20.0

@@ -27,7 +27,7 @@ from relay.wire.events import (
     ServerKeyOffered,
 )
 from relay.wire.handshake import OPENSSL, RandomBytes, Randomised
-from relay.wire.identity import PrivateKey
+from relay.wire.identity import PrivateKey, generate_private_key
 from relay.wire.phases import Phase, Side
 
 KEY_FILE = Path(__file__).parent.parent / "vectors" / "server_key.json"
@@ -52,6 +52,12 @@ def server_key() -> PrivateKey:
         public_numbers=rsa.RSAPublicNumbers(n["e"], n["n"]),
     )
     return PrivateKey(numbers.private_key(), stream("implicit rejection"))
+
+
+@cache
+def other_key() -> PrivateKey:
+    """A key of another server, made for this run."""
+    return generate_private_key(stream("another key"), 2048)
 
 
 @dataclass

@@ -11,7 +11,6 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Self, TypeVar, cast
 
@@ -46,18 +45,12 @@ from relay.wire.envelopes import (
     unpack_server,
 )
 from relay.wire.events import ApplicationData, ConnectionClosed, ServerKeyOffered
-from relay.wire.identity import PrivateKey, generate_private_key
 from tests.support.cluster import until
 from tests.support.logs import die
+from tests.support.pair import server_key
 
 WORKERS_MAX = 8
 Envelope = TypeVar("Envelope", bound=ServerEnvelope)
-
-
-@cache
-def server_key() -> PrivateKey:
-    """One key for all tests of a process."""
-    return generate_private_key(secrets.token_bytes, 2048)
 
 
 class LocalAgent:
@@ -380,12 +373,18 @@ class TestClient(asyncio.Protocol):
         count: int = 1,
     ) -> Envelope:
         """Wait for the ``count``-th envelope of a kind; return it."""
+        found: list[Envelope] = []
+        looked_at = 0
 
-        def found() -> list[Envelope]:
-            return [e for e in self.received if isinstance(e, kind) and wanted(e)]
+        def enough() -> bool:
+            nonlocal looked_at
+            new = self.received[looked_at:]  # each is looked at once: there may be thousands
+            found.extend(e for e in new if isinstance(e, kind) and wanted(e))
+            looked_at = len(self.received)
+            return len(found) >= count
 
-        await self.until(lambda: len(found()) >= count, kind.__name__)
-        return found()[count - 1]
+        await self.until(enough, kind.__name__)
+        return found[count - 1]
 
     async def join(self, log: str, *, last: int = 0) -> None:
         """Follow a log, and wait until live."""
@@ -422,7 +421,7 @@ class TestClient(asyncio.Protocol):
 
     async def has(self, log: str, count: int) -> None:
         """Wait until so many entries came."""
-        await self.until(lambda: len(self.entries(log)) >= count, f"{count} entries of {log}")
+        await self.expect(EntryMessage, lambda e: e.log == log, count)
 
     def disconnect(self) -> None:
         """Drop the connection."""

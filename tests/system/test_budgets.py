@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 import socket
 import time
@@ -26,10 +25,7 @@ SETTINGS = {"server.max_connections": SLOTS, "server.key_bits": 2048}
 
 
 def events(relay: Relay, budget: str) -> list[dict[str, object]]:
-    lines = [json.loads(line) for line in relay.log if line.startswith("{")]
-    return [
-        line for line in lines if line["event"] == "budget_reached" and line["budget"] == budget
-    ]
+    return [line for line in relay.events("budget_reached") if line["budget"] == budget]
 
 
 def open_(sock: socket.socket) -> bool:

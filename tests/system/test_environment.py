@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -36,11 +35,6 @@ EVERYTHING = (
 )
 
 
-def events(relay: Relay, name: str) -> list[dict[str, object]]:
-    lines = [json.loads(line) for line in list(relay.log)]
-    return [line for line in lines if line["event"] == name]
-
-
 @pytest.mark.parametrize(
     "signals",
     [
@@ -59,7 +53,7 @@ def test_it_does_not_matter_how_it_is_started(tmp_path: Path, signals: str) -> N
         open_to_others = [path for path in relay.data.rglob("*") if path.stat().st_mode & 0o077]
         assert open_to_others == []
         assert relay.stop() == 0
-        assert not events(relay, "open_files_limit_low")
+        assert not relay.events("open_files_limit_low")
 
 
 def serving_workers(server: psutil.Process) -> int:
@@ -143,13 +137,13 @@ def test_signals_without_a_meaning_end_nothing(tmp_path: Path) -> None:
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP, *IGNORED):
             for pid in processes:
                 os.kill(pid, number)
-        wait_until(lambda: len(events(relay, "signal_ignored")) == 2, "both signals in the log")
+        wait_until(lambda: len(relay.events("signal_ignored")) == 2, "both signals in the log")
         sent = run_relay("send", relay.address, "lobby", text="hello\n")
         assert sent.returncode == 0, sent.stderr
         assert [relay.pid, *(child.pid for child in relay.children())] == processes
         assert relay.stop() == 0
-        assert not events(relay, "child_killed")
-        assert {event["how"] for event in events(relay, "child_exited")} == {"exit code 0"}
+        assert not relay.events("child_killed")
+        assert {event["how"] for event in relay.events("child_exited")} == {"exit code 0"}
 
 
 def limit(files: int) -> str:
@@ -158,14 +152,14 @@ def limit(files: int) -> str:
 
 def test_a_low_limit_on_open_files_is_reported_as_a_sum(tmp_path: Path) -> None:
     with Relay(tmp_path / "data", launcher=limit(256)) as relay:
-        [warning] = events(relay, "open_files_limit_low")
+        [warning] = relay.events("open_files_limit_low")
         assert warning["has"] == 256
         needs, possible = warning["needs"], warning["connections_possible"]
         assert isinstance(needs, int)
         assert isinstance(possible, int)
         assert needs > 256 > possible > 1
         assert warning["reserved"] == 256 - possible
-        [starting] = events(relay, "starting")
+        [starting] = relay.events("starting")
         assert starting["max_connections"] == possible
     refused = refuse(limit(193), "--data", tmp_path / "data")
     assert "relay: the limit on open files is 193: a worker needs 21" in refused

@@ -17,7 +17,7 @@ import pytest
 
 from relay.client.aio import Client
 from relay.client.events import Message
-from tests.support.cluster import Relay, relay_command, until, wait_until
+from tests.support.cluster import Relay, relay_command, run_relay, until, wait_until
 from tests.support.tails import Tail
 
 ROOM = "lobby"
@@ -311,14 +311,7 @@ def test_worker_count_may_change_with_the_same_data(tmp_path: Path) -> None:
     for workers in (3, 1, 2):
         with Relay(tmp_path / "data", workers=workers) as relay:
             lines = "".join(f"{total + n}\n" for n in range(50))
-            sent = subprocess.run(
-                relay_command("send", relay.address, ROOM),
-                input=lines,
-                text=True,
-                capture_output=True,
-                timeout=DEADLINE_S,
-                check=False,
-            )
+            sent = run_relay("send", relay.address, ROOM, text=lines)
             assert sent.returncode == 0, sent.stderr
             total += 50
             with Tail(relay.address, ROOM, "--since", "0") as tail:

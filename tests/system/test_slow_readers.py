@@ -86,7 +86,7 @@ async def test_one_that_does_not_read_gets_everything_later(tmp_path: Path) -> N
         assert all(e.prev == e.seq - 1 for e in entries)
         assert any(isinstance(e, Behind) for e in envelopes), "the reader was to fall behind"
         await until(
-            lambda: any("stuck" in line for line in relay.log if "readers_fell_behind" in line),
+            lambda: any("stuck" in str(event) for event in relay.events("readers_fell_behind")),
             "the operator to be told who is slow",
         )
 
@@ -108,7 +108,7 @@ async def test_one_that_takes_nothing_is_closed_and_resumes(tmp_path: Path) -> N
         for _ in range(count - 1):
             await sender.post(ROOM, BODY)
         await sender.flush()
-        await until(lambda: any("reader_too_slow" in line for line in relay.log), "the end")
+        await until(lambda: relay.events("reader_too_slow"), "the end")
         entries: list[EntryMessage] = []
         with pytest.raises(ConnectionError, match=str(int(CloseCode.TOO_SLOW))):
             await _entries_until(stuck, entries, count)

@@ -39,5 +39,4 @@ def _place(self: Subscriptions, place: Live | Behind) -> Step:
     following = self.get(place.log)
     if following is None or not following.joined:
         return Step.DROP
-    following.live = type(place) is Live
     return Step.DELIVER

@@ -19,12 +19,11 @@ from relay.wire.identity import (
     PrivateKey,
     ServerPublicKey,
     fingerprint,
-    generate_private_key,
     load_private_key,
     parse_spki,
     self_test,
 )
-from tests.support.pair import server_key, stream
+from tests.support.pair import other_key, server_key, stream
 
 RSA_OID = "06092a864886f70d010101"
 PSS_OID = "06092a864886f70d01010a"
@@ -226,11 +225,6 @@ def bad_ciphertexts() -> dict[str, bytes]:
         "too long": bytes(257),
         "empty": b"",
     }
-
-
-@cache
-def other_key() -> PrivateKey:
-    return generate_private_key(stream("another key"), 2048)
 
 
 @pytest.mark.parametrize("case", bad_ciphertexts())

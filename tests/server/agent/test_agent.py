@@ -17,10 +17,11 @@ import pytest
 from relay.server.agent.client import AgentClient, AgentUnavailable
 from relay.server.agent.main import load_or_create_key
 from relay.server.agent.service import Service
-from relay.wire.identity import PrivateKey, generate_private_key, parse_spki
+from relay.wire.identity import PrivateKey, parse_spki
 from tests.support.cluster import until
+from tests.support.pair import other_key, server_key
 
-KEY = generate_private_key(secrets.token_bytes, 2048)
+KEY = server_key()
 PUBLIC = parse_spki(KEY.spki)
 
 
@@ -126,8 +127,7 @@ async def test_a_hung_agent_is_unavailable_within_the_deadline(
 
 
 async def test_another_key_is_not_taken(agent: Agent, client: AgentClient) -> None:
-    other = generate_private_key(secrets.token_bytes, 2048)
-    await _replace(agent, client, other.spki)
+    await _replace(agent, client, other_key().spki)
     with pytest.raises(AgentUnavailable, match="key has changed"):
         await client.unwrap(b"x", "")
 

@@ -97,6 +97,7 @@ def limit_forks(directory: Path) -> None:
 
 def main() -> int:
     directory, workers = Path(sys.argv[1]), int(sys.argv[2])
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, before the tests, made it ignored
     limit_forks(directory)
     server = msgspec.json.decode(sys.argv[3], type=dict[str, float])
     logs.set_up(Log(format="json"))

@@ -26,7 +26,8 @@ from relay.wire.envelopes import Ack, Error, Hello, Join, Members, Refused, Send
 from relay.wire.frames import FrameType, header
 from relay.wire.identity import fingerprint
 from tests.support.cluster import until
-from tests.support.workers import Cluster, LocalAgent, TestClient, Worker, server_key
+from tests.support.pair import server_key
+from tests.support.workers import Cluster, LocalAgent, TestClient, Worker
 
 HELLO_BYTES = 4096
 

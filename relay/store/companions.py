@@ -1,0 +1,33 @@
+"""The files that SQLite keeps beside a partition's file: its WAL, and the index of the WAL.
+
+Nothing here needs SQLite. If the partition's file is a symbolic link, they are where it leads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from relay.paths import followed
+
+
+def wal_path(path: Path) -> Path:
+    """Return the path of a file's WAL."""
+    return _beside(path, "-wal")
+
+
+def index_path(path: Path) -> Path:
+    """Return the path of a file's WAL index."""
+    return _beside(path, "-shm")
+
+
+def wal_bytes(path: Path) -> int:
+    """Return the size of a file's WAL; 0 if there is none."""
+    try:
+        return wal_path(path).stat().st_size
+    except OSError:
+        return 0
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    real = followed(path)
+    return real.with_name(f"{real.name}{suffix}")
