@@ -23,6 +23,7 @@ class Server(Struct, frozen=True, kw_only=True):
             min_length=1,
             description="Addresses to listen on, HOST:PORT or [IPV6]:PORT. Port 0: any free one. "
             "Loopback by default, so that no network is served by accident.",
+            extra={"address": "required"},
         ),
     ] = ("127.0.0.1:7475",)
     workers: Annotated[
@@ -226,3 +227,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     store: Store = field(default_factory=Store)
     limits: Limits = field(default_factory=Limits)
     log: Log = field(default_factory=Log)
+
+    def value_of(self, path: str) -> object:
+        """Return the value of a setting by its dotted path."""
+        section, key = path.split(".")
+        return getattr(getattr(self, section), key)

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from relay import configuration
+from relay.cli.config import VALID, print_settings
 from relay.cli.options import typed_path
 
 log = logging.getLogger("relay.supervisor")
@@ -80,16 +81,14 @@ def serve(
     }
     loaded = configuration.load(given, os.environ, config)
     if print_config:
-        for line in _shown(loaded):
-            print(line)
+        print_settings(loaded)
+        return 0
+    if check_config:
+        print(VALID)
         return 0
     # After the flags are right: --help and a typo need none of the server.
-    from relay.server.start import check, start
+    from relay.server.start import start
 
-    check(loaded.settings)
-    if check_config:
-        print("Configuration is valid.")
-        return 0
     return start(loaded.settings, _announce, new_identity=new_identity)
 
 
@@ -119,12 +118,3 @@ def _own_program() -> str:
     except OSError:
         pass  # the current directory, from which the path goes, has been removed
     return str(path)
-
-
-def _shown(loaded: configuration.Loaded) -> list[str]:
-    lines = []
-    for declaration in configuration.declarations():
-        section = getattr(loaded.settings, declaration.section)
-        value = configuration.as_toml(getattr(section, declaration.key))
-        lines.append(f"{declaration.path} = {value}  # {loaded.sources[declaration.path]}")
-    return lines

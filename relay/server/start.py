@@ -46,12 +46,6 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 log = logging.getLogger("relay.supervisor")
 
 
-def check(settings: Settings) -> None:
-    """Raise UsageError for a mistake that the settings' types do not catch."""
-    for bind in settings.server.bind:
-        listener.parse_bind(bind)
-
-
 def start(
     settings: Settings, announce: Callable[[list[str]], None], *, new_identity: bool = False
 ) -> int:

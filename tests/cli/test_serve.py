@@ -82,7 +82,7 @@ def test_a_key_file_open_to_others(tmp_path: Path) -> None:
     ("args", "env", "message"),
     [
         (["--nonsense"], {}, "No such option"),
-        (["--bind", "7475"], {}, "--bind 7475: expected HOST:PORT"),
+        (["--bind", "7475"], {}, '--bind: server.bind: "7475": expected HOST:PORT'),
         (["--workers", "some"], {}, "--workers: server.workers: expected a whole number"),
         (["--workers", "-1"], {}, "--workers: server.workers: expected a whole number from 0"),
         (["--config", "/nonexistent"], {}, "/nonexistent: cannot be read"),
@@ -105,7 +105,7 @@ def test_check_and_print(tmp_path: Path) -> None:
     )  # fmt: skip
     assert shown.returncode == 0
     lines = shown.stdout.splitlines()
-    assert f"server.workers = 3  # {file}" in lines
+    assert f"server.workers = 3  # {file}:2" in lines
     assert f'store.data = "{data}"  # --data' in lines
     assert 'log.level = "debug"  # RELAY_LOG__LEVEL' in lines
     assert 'store.durability = "process"  # default' in lines

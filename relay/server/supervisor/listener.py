@@ -7,11 +7,11 @@ import os
 import socket
 from typing import Final
 
-from relay.errors import StartError, UsageError
+from relay.errors import StartError
+from relay.listen_address import parse_listen_address
 
 BACKLOG: Final = 4096
 """Connections that wait while workers are restarted. The kernel lowers it to net.core.somaxconn."""
-_PORT_DIGITS_MAX: Final = 5
 _PROBES: Final = {
     "0.0.0.0": ("192.0.2.1", "127.0.0.1"),  # noqa: S104
     "::": ("2001:db8::1", "::1"),
@@ -19,35 +19,18 @@ _PROBES: Final = {
 """By the address that means all: an address elsewhere (of documentation), and loopback."""
 
 
-def parse_bind(text: str) -> tuple[str, int]:
-    """Return (host, port) of HOST:PORT or [IPV6]:PORT. An empty host or * means all IPv4 ones.
-
-    Raises:
-        UsageError: not of that form.
-    """
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise UsageError(f"--bind {text}: write an IPv6 address in brackets: [{host}]:{port}")
-    digits = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS_MAX
-    if not colon or not digits or int(port) > 65535:
-        raise UsageError(f"--bind {text}: expected HOST:PORT with a port from 0 to 65535")
-    return "0.0.0.0" if host in ("", "*") else host, int(port)  # noqa: S104  # as asked for
-
-
 def bind_all(binds: tuple[str, ...]) -> tuple[socket.socket, ...]:
     """Bind every address and listen.
 
     Raises:
-        UsageError: an address is malformed.
         StartError: an address cannot be had; the message names it and says what to do.
     """
-    addresses = [parse_bind(text) for text in binds]
     sockets: list[socket.socket] = []
     try:
-        for host, port in addresses:
-            sockets.append(_bind(host, port))
+        for text in binds:
+            address = parse_listen_address(text)
+            assert isinstance(address, tuple)
+            sockets.append(_bind(*address))
     except StartError:
         for bound in sockets:
             bound.close()
