@@ -12,7 +12,7 @@ import msgspec
 
 from relay.environment import PREFIX
 from relay.errors import UsageError
-from relay.listen_address import parse_listen_address
+from relay.listen_address import AUTO, OFF, parse_listen_address
 from relay.paths import expanded
 from relay.settings import Settings
 
@@ -49,6 +49,8 @@ class Declaration(NamedTuple):
     @property
     def flag(self) -> str:
         """The option of ``relay serve`` that sets it, if there is one."""
+        if self.path == "control.bind":
+            return "--control"
         named = f"log-{self.key}" if self.section == "log" else self.key.removesuffix("_s")
         return "--" + named.replace("_", "-")
 
@@ -97,7 +99,7 @@ class Declaration(NamedTuple):
     @property
     def may_be_blank(self) -> bool:
         """True if an empty variable means something, rather than that it was not given."""
-        return "may be empty" in (self.rules.get("path"), self.rules.get("address"))
+        return self.rules.get("path") == "may be empty"
 
     @property
     def rules(self) -> dict[str, str]:
@@ -136,12 +138,12 @@ def shown(value: object) -> str:
 
 
 def _check_address(text: str, rule: str) -> None:
-    if rule == "may be empty" and not text:
+    if rule == "or word" and text in (AUTO, OFF):
         return
     try:
-        parse_listen_address(text, unix=rule == "may be empty")
+        parse_listen_address(text, unix=rule == "or word")
     except UsageError as error:
-        raise UsageError(f"{shown(text)}: {error}") from None
+        raise UsageError(f"{error}, not {shown(text)}") from None
 
 
 def _path(value: object, *, empty: bool) -> str:

@@ -8,6 +8,10 @@ from typing import Final
 from relay.errors import UsageError
 
 UNIX: Final = "unix:"
+AUTO: Final = "auto"
+"""Stands for an address that nobody has to choose."""
+OFF: Final = "off"
+"""Stands for no address, where there may be none."""
 _PORT_DIGITS_MAX: Final = 5
 
 
@@ -33,6 +37,6 @@ def parse_listen_address(text: str, *, unix: bool = False) -> tuple[str, int] | 
         raise UsageError("write an IPv6 address in brackets, as in [::1]:7475")
     digits = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS_MAX
     if not colon or not digits or int(port) > 65535:
-        also = " or unix:PATH" if unix else ""
+        also = ", unix:PATH, auto or off" if unix else ""
         raise UsageError(f"expected HOST:PORT with a port from 0 to 65535{also}")
     return "0.0.0.0" if host in ("", "*") else host, int(port)  # noqa: S104  # as asked for

@@ -109,6 +109,20 @@ class Store(Struct, frozen=True, kw_only=True):
     ] = "process"
 
 
+class Control(Struct, frozen=True, kw_only=True):
+    """What watches and steers the server, apart from its clients."""
+
+    bind: Annotated[
+        str,
+        Meta(
+            description="Address for /metrics, /livez, /readyz and /lagz: HOST:PORT, or unix:PATH "
+            "for a Unix-domain socket. Whoever reaches it can read them, without a password. auto: "
+            "127.0.0.1:7476, or any free port of 127.0.0.1 where that one is in use. off: nowhere.",
+            extra={"address": "or word"},
+        ),
+    ] = "auto"
+
+
 class Limits(Struct, frozen=True, kw_only=True):
     """Budgets of one source, one connection, one worker (docs/operations.md, "Budgets")."""
 
@@ -225,6 +239,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     server: Server = field(default_factory=Server)
     store: Store = field(default_factory=Store)
+    control: Control = field(default_factory=Control)
     limits: Limits = field(default_factory=Limits)
     log: Log = field(default_factory=Log)
 

@@ -200,7 +200,7 @@ def test_lists_in_the_environment() -> None:
             {"RELAY_SERVER__GRACEFUL_TIMEOUT_S": "nan"},
             'server.graceful_timeout_s: expected a number from 0 to 3600, not "nan"',
         ),
-        ({"server.bind": ("7475",)}, {}, '--bind: server.bind: "7475": expected HOST:PORT with a'),
+        ({"server.bind": ("7475",)}, {}, "--bind: server.bind: expected HOST:PORT with a"),
         ({}, {"RELAY_SERVER__BIND": " , "}, "server.bind: expected a list of one or more texts"),
         (
             {},
@@ -267,7 +267,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         load({"server.workers": "x"}, environment, file)
     assert caught.value.problems == [
         f"{file}:3: server.wrokers: no such setting; did you mean server.workers?",
-        f'{file}:4: server.bind: "nowhere": expected HOST:PORT with a port from 0 to 65535',
+        f'{file}:4: server.bind: expected HOST:PORT with a port from 0 to 65535, not "nowhere"',
         f'{file}:9: log.level: expected one of debug, info, warning, error, not "loud"',
         f"{file}:10: sever: no such section; did you mean server?",
         "environment: RELAY_SERVER_WORKERS: no such setting; did you mean RELAY_SERVER__WORKERS?",

@@ -37,6 +37,11 @@ log = logging.getLogger("relay.supervisor")
 )
 @click.option("--key-bits", metavar="N", help="Size of a newly generated RSA key.")
 @click.option("--runtime", metavar="DIR", help="Directory for internal sockets.")
+@click.option(
+    "--control",
+    metavar="ADDRESS",
+    help="Where to serve /metrics and /readyz: HOST:PORT, unix:PATH, auto or off.",
+)
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 @click.option("--log-format", metavar="FORMAT", help="auto, json or text.")
 @click.option(
@@ -76,6 +81,7 @@ def serve(
         "server.runtime": flags["runtime"],
         "store.data": flags["data"],
         "store.durability": flags["durability"],
+        "control.bind": flags["control"],
         "log.level": flags["log_level"],
         "log.format": flags["log_format"],
     }

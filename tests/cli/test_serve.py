@@ -82,7 +82,7 @@ def test_a_key_file_open_to_others(tmp_path: Path) -> None:
     ("args", "env", "message"),
     [
         (["--nonsense"], {}, "No such option"),
-        (["--bind", "7475"], {}, '--bind: server.bind: "7475": expected HOST:PORT'),
+        (["--bind", "7475"], {}, "--bind: server.bind: expected HOST:PORT"),
         (["--workers", "some"], {}, "--workers: server.workers: expected a whole number"),
         (["--workers", "-1"], {}, "--workers: server.workers: expected a whole number from 0"),
         (["--config", "/nonexistent"], {}, "/nonexistent: cannot be read"),
@@ -145,7 +145,17 @@ def test_a_closed_stdout_does_not_end_it(tmp_path: Path) -> None:
     read_fd, write_fd = os.pipe()
     os.close(read_fd)
     process = subprocess.Popen(
-        relay_command("serve", "--bind", "127.0.0.1:0", "--data", tmp_path, "--workers", "1"),
+        relay_command(
+            "serve",
+            "--bind",
+            "127.0.0.1:0",
+            "--data",
+            tmp_path,
+            "--workers",
+            "1",
+            "--control",
+            "off",
+        ),
         stdout=write_fd,
         stderr=subprocess.PIPE,
         text=True,
