@@ -2,66 +2,24 @@
 
 Precedence: flag > ``RELAY_SECTION__KEY`` > file > default. Two variables of other programs count as
 defaults, because people expect it: ``WEB_CONCURRENCY`` (workers) and systemd's ``STATE_DIRECTORY``
-(data). An empty variable counts as unset. Every mistake is a UsageError that names the source, the
-key's path and the nearest valid key.
+(data). An empty variable counts as unset. All mistakes are found at once, and each is a line that
+names the source (of a file the line, too), the key's path and the nearest valid key.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import tomllib
-import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import NamedTuple
 
-import msgspec
-
-from relay.environment import near_miss, variable_name
+from relay.declarations import SHOWN_CHARS_MAX, Declaration, declarations, shown
+from relay.environment import near_miss
 from relay.errors import UsageError
-from relay.paths import expanded
 from relay.settings import Settings
-
-SHOWN_CHARS_MAX: Final = 60
-"""How much of a wrong value is shown: an error is one line."""
-
-
-class Declaration(NamedTuple):
-    """One setting as it was declared."""
-
-    section: str
-    key: str
-    type: Any
-    field: msgspec.structs.FieldInfo
-    why: str
-
-    @property
-    def path(self) -> str:
-        """As in the file, dotted."""
-        return f"{self.section}.{self.key}"
-
-    @property
-    def default(self) -> object:
-        """The default, found only now: that of some needs a home directory, which not all have.
-
-        Raises:
-            UsageError: there is no default here.
-        """
-        made = self.field.default_factory
-        return self.field.default if made is msgspec.NODEFAULT else made()
-
-    @property
-    def flag(self) -> str:
-        """The option of ``relay serve`` that sets it, if there is one."""
-        named = f"log-{self.key}" if self.section == "log" else self.key.removesuffix("_s")
-        return "--" + named.replace("_", "-")
-
-    @property
-    def variable(self) -> str:
-        """The environment variable that sets it."""
-        return variable_name(self.section, self.key)
+from relay.toml_lines import lines_of
 
 
 class Loaded(NamedTuple):
@@ -71,14 +29,12 @@ class Loaded(NamedTuple):
     sources: dict[str, str]
 
 
-def declarations() -> Iterator[Declaration]:
-    """Yield every setting, in the order of the declarations."""
-    for section, kind in typing.get_type_hints(Settings).items():
-        hints = typing.get_type_hints(kind, include_extras=True)
-        for info in msgspec.structs.fields(kind):
-            annotated = hints[info.name]
-            why = annotated.__metadata__[0].description
-            yield Declaration(section, info.name, annotated, info, why)
+class ConfigurationError(UsageError):
+    """What is wrong with the settings: ``problems`` has a line for each mistake."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 def load(
@@ -91,9 +47,10 @@ def load(
     ``flags`` maps dotted paths to values that were given; None means that it was not.
 
     Raises:
-        UsageError: any source has a mistake.
+        ConfigurationError: the sources have mistakes; it has all of them.
     """
     declared = {d.path: d for d in declarations()}
+    problems: list[str] = []
     values: dict[str, object] = {}
     sources = dict.fromkeys(declared, "default")
     for layer in (
@@ -102,12 +59,22 @@ def load(
         _from_environment(environment, declared),
         _from_flags(flags, declared),
     ):
-        for path, (value, source) in layer.items():
-            values[path] = _convert(declared[path], value, source)
-            sources[path] = source
+        for path, given in layer.given.items():
+            sources[path] = given.source
+            try:
+                values[path] = declared[path].convert(given.value)
+            except UsageError as error:
+                layer.mistake(f"{given.source}: {path}: {error}", given.line)
+                values[path] = None  # its default is not asked for: it could be wrong as well
+        problems += [text for _, text in sorted(layer.mistakes, key=lambda found: found[0])]
     for path, declaration in declared.items():
         if path not in values:
-            values[path] = declaration.default
+            try:
+                values[path] = declaration.default
+            except UsageError as error:
+                problems.append(str(error))
+    if problems:
+        raise ConfigurationError(problems)
     sections: dict[str, dict[str, object]] = {}
     for path, value in values.items():
         section, key = path.split(".")
@@ -117,47 +84,76 @@ def load(
     return Loaded(Settings(**made), sources)
 
 
-def as_toml(value: object) -> str:
-    """Return a setting's value as the file would have it."""
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+class _Given(NamedTuple):
+    """A value in one source."""
+
+    value: object
+    source: str
+    line: int = 0
+    """Of a file; 0: it has no line, or none that is known."""
 
 
-_Layer = dict[str, tuple[object, str]]
+class _Layer:
+    """What one source says."""
+
+    def __init__(self) -> None:
+        self.given: dict[str, _Given] = {}
+        """By dotted path."""
+        self.mistakes: list[tuple[int, str]] = []
+        """Each with its line in the source."""
+
+    def mistake(self, text: str, line: int = 0) -> None:
+        """Note what is wrong."""
+        self.mistakes.append((line, text))
 
 
 def _conventions(environment: Mapping[str, str]) -> _Layer:
-    layer: _Layer = {}
+    layer = _Layer()
     if workers := environment.get("WEB_CONCURRENCY", "").strip():
-        layer["server.workers"] = (workers, "WEB_CONCURRENCY")
+        layer.given["server.workers"] = _Given(workers, "WEB_CONCURRENCY")
     if data := environment.get("STATE_DIRECTORY", "").split(":")[0].strip():
-        layer["store.data"] = (data, "STATE_DIRECTORY")
+        layer.given["store.data"] = _Given(data, "STATE_DIRECTORY")
     return layer
 
 
 def _from_file(file: Path | None, declared: Mapping[str, Declaration]) -> _Layer:
+    layer = _Layer()
     if file is None:
-        return {}
+        return layer
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        document = tomllib.loads(text)
     except OSError as error:
-        raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
+        layer.mistake(f"{file}: cannot be read: {error.strerror}")
+        return layer
     except UnicodeDecodeError:
-        raise UsageError(f"{file}: is not UTF-8 text") from None
+        layer.mistake(f"{file}: is not UTF-8 text")
+        return layer
     except (
         ValueError,
         RecursionError,
     ) as error:  # a number or a nesting too large is no TOML error
-        raise UsageError(f"{file}: is not valid TOML: {error}") from None
-    layer: _Layer = {}
+        layer.mistake(f"{file}: is not valid TOML: {error}")
+        return layer
+    lines = lines_of(text)
+
+    def unknown(path: str, kind: str) -> None:
+        line = lines.get(path, 0)
+        advice = _advice(path, declared)
+        layer.mistake(f"{_at(file, line)}: {_quoted(path)}: no such {kind}; {advice}", line)
+
     known_sections = {d.section for d in declared.values()}
     for section, table in document.items():
         if section not in known_sections or not isinstance(table, dict):
-            raise UsageError(f"{file}: {section}: no such section{_nearest(section, declared)}")
+            unknown(section, "section")
+            continue
         for key, value in table.items():
             path = f"{section}.{key}"
-            if path not in declared:
-                raise UsageError(f"{file}: {path}: no such setting{_nearest(path, declared)}")
-            layer[path] = (value, str(file))
+            if path in declared:
+                line = lines.get(path, 0)
+                layer.given[path] = _Given(value, _at(file, line), line)
+            else:
+                unknown(path, "setting")
     return layer
 
 
@@ -165,94 +161,54 @@ def _from_environment(
     environment: Mapping[str, str], declared: Mapping[str, Declaration]
 ) -> _Layer:
     by_variable = {d.variable: d for d in declared.values()}
-    layer: _Layer = {}
+    layer = _Layer()
     for variable, text in sorted(environment.items()):
         declaration = by_variable.get(variable)
         if declaration is None:
             named = ((d.section, d.key) for d in declared.values())
             if (meant := near_miss(variable, named)) is not None:
-                hint = f"; did you mean {meant}?" if meant else ""
-                raise UsageError(f"environment: {variable}: no such setting{hint}")
-        elif text.strip() or _path_rule(declaration) == "may be empty":
-            layer[declaration.path] = (text, variable)
+                advice = f"did you mean {meant}?" if meant else _NO_IDEA
+                layer.mistake(f"environment: {_quoted(variable)}: no such setting; {advice}")
+        elif text.strip() or declaration.may_be_blank:
+            layer.given[declaration.path] = _Given(text, variable)
     return layer
 
 
 def _from_flags(flags: Mapping[str, object], declared: Mapping[str, Declaration]) -> _Layer:
-    layer: _Layer = {}
+    layer = _Layer()
     for path, value in flags.items():
         assert path in declared
         if value is not None and value != ():
-            layer[path] = (value, declared[path].flag)
+            layer.given[path] = _Given(value, declared[path].flag)
     return layer
 
 
-def _nearest(name: str, declared: Mapping[str, Declaration]) -> str:
-    """Return "; did you mean x?", or nothing when no name is near."""
+def _at(file: Path, line: int) -> str:
+    return f"{file}:{line}" if line else str(file)
+
+
+def _quoted(name: str) -> str:
+    """Return a name that anybody may have chosen as part of one line."""
+    return name if name.isprintable() and len(name) <= SHOWN_CHARS_MAX else shown(name)
+
+
+_NO_IDEA = '"relay config init" prints all there are'
+
+
+def _advice(name: str, declared: Mapping[str, Declaration]) -> str:
+    """Return "did you mean x?", or where to look when no name is near."""
     sections = {d.section for d in declared.values()}
-    candidates = [*declared, *sections]
-    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.6)
-    if not close and "." in name:  # the right key in the wrong section
-        key = name.split(".", 1)[1]
-        found = difflib.get_close_matches(key, [d.key for d in declared.values()], n=1)
-        close = [d.path for d in declared.values() if found and d.key == found[0]]
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _convert(declaration: Declaration, value: object, source: str) -> object:
-    is_text = isinstance(value, str)
-    if _is_list(declaration.type) and is_text:
-        value = [part.strip() for part in typing.cast("str", value).split(",") if part.strip()]
-    if path := _path_rule(declaration):
-        return _convert_path(declaration, value, source, empty=path == "may be empty")
-    try:
-        # Text is all that the environment has; a file has types of its own, which must be right.
-        return msgspec.convert(value, declaration.type, strict=not is_text)
-    except (msgspec.ValidationError, UnicodeEncodeError):
-        expected = _expected(declaration)
-        raise UsageError(
-            f"{source}: {declaration.path}: expected {expected}, not {_shown(value)}"
-        ) from None
-
-
-def _path_rule(declaration: Declaration) -> str | None:
-    """Return whether a setting that is a path is "required" or "may be empty"; None: no path."""
-    _, meta = typing.get_args(declaration.type)
-    return None if meta.extra is None else meta.extra.get("path")
-
-
-def _convert_path(declaration: Declaration, value: object, source: str, *, empty: bool) -> str:
-    if isinstance(value, str) and empty and not value.strip():
-        return ""
-    try:
-        if not isinstance(value, str):
-            raise UsageError(f"expected text, not {_shown(value)}")
-        return str(expanded(value))
-    except UsageError as error:
-        raise UsageError(f"{source}: {declaration.path}: {error}") from None
-
-
-def _shown(value: object) -> str:
-    try:
-        given = json.dumps(value, ensure_ascii=False, default=str)
-    except ValueError:  # Python writes no number of more than 4,300 digits
-        return "what is given"
-    return given if len(given) <= SHOWN_CHARS_MAX else given[:SHOWN_CHARS_MAX] + "..."
-
-
-def _expected(declaration: Declaration) -> str:
-    """Return in words what a setting takes; msgspec's own words name Python's types."""
-    plain, meta = typing.get_args(declaration.type)
-    if typing.get_origin(plain) is Literal:
-        return "one of " + ", ".join(typing.get_args(plain))
-    if plain is bool:
-        return "true or false"
-    if plain in (int, float):
-        number = "a whole number" if plain is int else "a number"
-        return f"{number} from {meta.ge} to {meta.le}"
-    return "a list of one or more texts" if _is_list(declaration.type) else "text"
-
-
-def _is_list(kind: object) -> bool:
-    plain = getattr(kind, "__origin__", kind)  # of Annotated[...]
-    return isinstance(plain, types.GenericAlias) and typing.get_origin(plain) is tuple
+    by_key = {d.key: d.path for d in declared.values()}
+    if "." not in name:
+        if name in by_key:
+            return f"write {name} below [{by_key[name].split('.')[0]}]"
+        close = difflib.get_close_matches(name, [*declared, *sections], n=1, cutoff=0.6)
+        return f"did you mean {close[0]}?" if close else _NO_IDEA
+    section, key = name.split(".", 1)
+    here = [d.key for d in declared.values() if d.section == section]
+    if close := difflib.get_close_matches(key, here, n=1, cutoff=0.6):
+        return f"did you mean {section}.{close[0]}?"
+    # Perhaps the right key in the wrong section.
+    if close := difflib.get_close_matches(key, by_key, n=1, cutoff=0.6):
+        return f"did you mean {by_key[close[0]]}?"
+    return _NO_IDEA

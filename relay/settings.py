@@ -23,6 +23,7 @@ class Server(Struct, frozen=True, kw_only=True):
             min_length=1,
             description="Addresses to listen on, HOST:PORT or [IPV6]:PORT. Port 0: any free one. "
             "Loopback by default, so that no network is served by accident.",
+            extra={"address": "required"},
         ),
     ] = ("127.0.0.1:7475",)
     workers: Annotated[
@@ -106,6 +107,20 @@ class Store(Struct, frozen=True, kw_only=True):
             "power failure (each commit then waits for the disk)."
         ),
     ] = "process"
+
+
+class Control(Struct, frozen=True, kw_only=True):
+    """What watches and steers the server, apart from its clients."""
+
+    bind: Annotated[
+        str,
+        Meta(
+            description="Address for /metrics, /livez, /readyz and /lagz: HOST:PORT, or unix:PATH "
+            "for a Unix-domain socket. Whoever reaches it can read them, without a password. auto: "
+            "127.0.0.1:7476, or any free port of 127.0.0.1 where that one is in use. off: nowhere.",
+            extra={"address": "or word"},
+        ),
+    ] = "auto"
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -224,5 +239,11 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     server: Server = field(default_factory=Server)
     store: Store = field(default_factory=Store)
+    control: Control = field(default_factory=Control)
     limits: Limits = field(default_factory=Limits)
     log: Log = field(default_factory=Log)
+
+    def value_of(self, path: str) -> object:
+        """Return the value of a setting by its dotted path."""
+        section, key = path.split(".")
+        return getattr(getattr(self, section), key)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import sys
 
-from relay.configuration import as_toml, declarations
+from relay.declarations import PLATFORM_DEFAULTS, as_toml, declarations
 
 HEAD = """\
 <!-- Made by `python -m relay.settings_table > docs/settings.md`; a test compares. -->
 # Settings
 
 Every setting of `relay serve`. In order of precedence: the flag, the variable, the file named by
-`--config` (or `RELAY_CONFIG`), the default. `relay serve --print-config` shows each value and where
-it came from; `--check-config` validates them and exits. In a variable, items of a list are
-separated by commas, and an empty variable counts as unset. `~` in a path is your home directory.
+`--config` (or `RELAY_CONFIG`), the default. In a variable, items of a list are separated by commas,
+and an empty variable counts as unset. `~` in a path is your home directory.
+
+    relay config init relay.toml      # a file with every setting, its default and meaning
+    relay config check relay.toml     # all mistakes at once, with file and line; exit code 2
+    relay config show relay.toml      # each value and where it came from
+
+`relay serve --check-config` and `--print-config` do the same with the flags that are given, too.
+There are no passwords among the settings: a secret is only ever named by its file.
 
 A key that does not exist is an error, never ignored. So is a variable that nearly is one of these
 (`RELAY_SERVER_WORKERS`, `RELAY_WORKERS`); other variables that begin with `RELAY_` are left alone,
@@ -22,7 +28,6 @@ because orchestrators define some (`RELAY_PORT`, `RELAY_SERVICE_HOST`).
 Two variables of other programs are used as defaults: `WEB_CONCURRENCY` (workers) and
 `STATE_DIRECTORY` (data, set by systemd).
 """
-PLATFORM_DEFAULTS = {"store.data": "the user's data directory"}
 
 
 def markdown() -> str:

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from relay.cli.serve import serve
-from relay.configuration import SHOWN_CHARS_MAX, Declaration, as_toml, declarations, load
+from relay.configuration import ConfigurationError, load
+from relay.declarations import SHOWN_CHARS_MAX, Declaration, as_toml, declarations
 from relay.errors import UsageError
 from relay.settings import Settings
+from relay.settings_file import template
 from relay.settings_table import markdown
 from tests.support.cluster import ROOT
 
@@ -45,7 +47,7 @@ def test_precedence(tmp_path: Path) -> None:
         "server.workers": "--workers",
         "server.key_bits": "RELAY_SERVER__KEY_BITS",
     }
-    assert loaded.sources["server.bind"] == str(file)
+    assert loaded.sources["server.bind"] == f"{file}:3"
     assert loaded.sources["store.data"] == "STATE_DIRECTORY"
     assert loaded.sources["log.level"] == "default"
 
@@ -129,7 +131,9 @@ def test_a_variable_that_nearly_is_a_setting(variable: str, meant: str) -> None:
 
 def test_a_variable_that_is_ours_but_no_setting() -> None:
     """There is nothing to suggest, but it is no less wrong."""
-    with pytest.raises(UsageError, match=r"RELAY_SERVER__9QX7Z4: no such setting$"):
+    with pytest.raises(
+        UsageError, match=r'RELAY_SERVER__9QX7Z4: no such setting; "relay config init" prints'
+    ):
         load({}, {"RELAY_SERVER__9QX7Z4": "1"}, None)
 
 
@@ -196,6 +200,7 @@ def test_lists_in_the_environment() -> None:
             {"RELAY_SERVER__GRACEFUL_TIMEOUT_S": "nan"},
             'server.graceful_timeout_s: expected a number from 0 to 3600, not "nan"',
         ),
+        ({"server.bind": ("7475",)}, {}, "--bind: server.bind: expected HOST:PORT with a"),
         ({}, {"RELAY_SERVER__BIND": " , "}, "server.bind: expected a list of one or more texts"),
         (
             {},
@@ -227,7 +232,9 @@ def test_mistakes(flags: dict[str, object], environment: dict[str, str], message
         ),
         ("[sever]\nworkers = 1\n", "sever: no such section; did you mean server?"),
         ("[server]\ndurability = 'power'\n", "did you mean store.durability?"),
-        ("workers = 1\n", "workers: no such section"),
+        ("workers = 1\n", "workers: no such section; write workers below [server]"),
+        ("[server]\nqx7z = 1\n", 'server.qx7z: no such setting; "relay config init" prints all'),
+        ('[server]\n"a\\nb" = 1\n', 'server.a\\nb": no such setting'),
         ("[server]\nworkers = '1x'\n", "server.workers: expected a whole"),
         ("[server]\nworkers = true\n", "a whole number from 0 to 256, not true"),
         ("[server]\nruntime = 2026-01-02\n", 'server.runtime: expected text, not "2026-01-02"'),
@@ -243,9 +250,52 @@ def test_mistakes_in_the_file(tmp_path: Path, text: str, message: str) -> None:
     file.write_text(text)
     with pytest.raises(UsageError) as caught:
         load({}, {}, file)
-    assert str(caught.value).startswith(f"{file}: ")
+    assert re.match(rf"{file}(:\d)?: ", str(caught.value))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    """Each with where it is: the sources, and in the file the line."""
+    file = tmp_path / "relay.toml"
+    file.write_text(
+        "# nothing here\n[server]\nwrokers = 1\nbind = [\n  'nowhere',\n]\n\n"
+        "[log]\nlevel = 'loud'\n[sever]\n"
+    )
+    environment = {"RELAY_SERVER_WORKERS": "2", "RELAY_LIMITS__UNAUTHENTICATED": "2"}
+    with pytest.raises(ConfigurationError) as caught:
+        load({"server.workers": "x"}, environment, file)
+    assert caught.value.problems == [
+        f"{file}:3: server.wrokers: no such setting; did you mean server.workers?",
+        f'{file}:4: server.bind: expected HOST:PORT with a port from 0 to 65535, not "nowhere"',
+        f'{file}:9: log.level: expected one of debug, info, warning, error, not "loud"',
+        f"{file}:10: sever: no such section; did you mean server?",
+        "environment: RELAY_SERVER_WORKERS: no such setting; did you mean RELAY_SERVER__WORKERS?",
+        (
+            "RELAY_LIMITS__UNAUTHENTICATED: limits.unauthenticated: expected a whole number from"
+            ' 16 to 100000, not "2"'
+        ),
+        '--workers: server.workers: expected a whole number from 0 to 256, not "x"',
+    ]
+
+
+def test_the_template_has_every_setting_with_its_default(tmp_path: Path) -> None:
+    """As it is, it changes nothing; with every "#" before a key removed, neither."""
+    file = tmp_path / "relay.toml"
+    file.write_text(template())
+    assert load({}, {}, file) == load({}, {}, None)
+    file.write_text(re.sub(r"^#(?=\w+ = )", "", template(), flags=re.MULTILINE))
+    loaded = load({"store.data": load({}, {}, None).settings.store.data}, {}, file)
+    assert loaded.settings == load({}, {}, None).settings
+    assert all(
+        source.startswith(f"{file}:") for source in set(loaded.sources.values()) - {"--data"}
+    )
+
+
+def test_no_setting_holds_a_secret() -> None:
+    """A value is shown, logged, and in the environment of children: a secret is named by file."""
+    secret = re.compile(r"password|passphrase|secret|token|credential|private")
+    assert [d.path for d in declarations() if secret.search(d.key) and "path" not in d.rules] == []
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:

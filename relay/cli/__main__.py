@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "tail": Entry("relay.cli.tail", "tail", "Follow a room and print its messages."),
     "alias": Entry("relay.cli.alias", "alias", "Give addresses short names."),
     "serve": Entry("relay.cli.serve", "serve", "Run a relay server (Linux)."),
+    "config": Entry("relay.cli.config", "config", "Write, check and show a server's settings."),
 }
 
 

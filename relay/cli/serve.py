@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from relay import configuration
+from relay.cli.config import VALID, print_settings
 from relay.cli.options import typed_path
 from relay.paths import followed
 
@@ -37,6 +38,11 @@ log = logging.getLogger("relay.supervisor")
 )
 @click.option("--key-bits", metavar="N", help="Size of a newly generated RSA key.")
 @click.option("--runtime", metavar="DIR", help="Directory for internal sockets.")
+@click.option(
+    "--control",
+    metavar="ADDRESS",
+    help="Where to serve /metrics and /readyz: HOST:PORT, unix:PATH, auto or off.",
+)
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 @click.option("--log-format", metavar="FORMAT", help="auto, json or text.")
 @click.option(
@@ -76,21 +82,20 @@ def serve(
         "server.runtime": flags["runtime"],
         "store.data": flags["data"],
         "store.durability": flags["durability"],
+        "control.bind": flags["control"],
         "log.level": flags["log_level"],
         "log.format": flags["log_format"],
     }
     loaded = configuration.load(given, os.environ, config)
     if print_config:
-        for line in _shown(loaded):
-            print(line)
+        print_settings(loaded)
+        return 0
+    if check_config:
+        print(VALID)
         return 0
     # After the flags are right: --help and a typo need none of the server.
-    from relay.server.start import check, start
+    from relay.server.start import start
 
-    check(loaded.settings)
-    if check_config:
-        print("Configuration is valid.")
-        return 0
     return start(loaded.settings, _announce, new_identity=new_identity)
 
 
@@ -120,12 +125,3 @@ def _own_program() -> str:
     except OSError:
         pass  # the current directory, from which the path goes, has been removed
     return str(path)
-
-
-def _shown(loaded: configuration.Loaded) -> list[str]:
-    lines = []
-    for declaration in configuration.declarations():
-        section = getattr(loaded.settings, declaration.section)
-        value = configuration.as_toml(getattr(section, declaration.key))
-        lines.append(f"{declaration.path} = {value}  # {loaded.sources[declaration.path]}")
-    return lines

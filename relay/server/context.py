@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from relay.server.scoreboard import Scoreboard
 from relay.settings import Settings
 
+CONTROL = "control"
+AGENT = "agent"
+WORKER = "worker"
+"""The names of the roles, in the log and of their scoreboards."""
 AGENT_SOCKET = "agent.sock"
 BUS_DIRECTORY = "bus"
 
@@ -78,5 +83,24 @@ class AgentContext:
     """One row of its own, which it stamps as a worker stamps its row."""
     expected_fingerprint: str
     """Of the key that this server started with, or empty at the first start of the agent."""
+    parent_fd: int
+    ready_fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class ControlContext:
+    r"""What the control process is started with: given to ``control_main(context) -> int``.
+
+    It writes ``R\n`` to ``ready_fd`` when it serves, or ``E message\n`` and returns 3.
+    """
+
+    settings: Settings
+    boards: Mapping[str, Scoreboard]
+    """Of all roles by name, and of the supervisor."""
+    scoreboard: Scoreboard
+    """One row of its own."""
+    listener: socket.socket | None
+    """Where Prometheus asks; None: nowhere."""
+    data: Path
     parent_fd: int
     ready_fd: int

@@ -1,4 +1,8 @@
-"""What each process counts and measures: one table, from which the scoreboard's layout follows.
+"""What each process counts and measures: one table, from which all else follows.
+
+The scoreboard's layout (``relay.server.scoreboard``), what Prometheus reads
+(``relay.server.control.exposition``), docs/metrics.md, the dashboard and the alerts
+(``relay.monitoring``).
 
 A metric without labels and buckets takes one 64-bit cell of a process's row; a label takes one cell
 for each of its values, a histogram one for each bucket, one for what is above them, and the sum.
@@ -25,6 +29,13 @@ class Kind(Enum):
     """A number that names something. It stays until the next process of the slot has its own."""
 
 
+CLOSE_CODES: Final = (
+    "going_away", "internal", "idle", "too_slow", "overloaded", "login_timeout",
+    "normal", "protocol", "replaced", "name_refused", "limit", "kicked",
+)  # fmt: skip
+"""Those of ``wire.codes``, which the supervisor does not load."""
+GAP_REASONS: Final = ("epoch", "ahead", "retention")
+"""Those of ``chat.entries``."""
 SUM: Final = "sum"
 ABOVE: Final = "+Inf"
 """The bucket of a histogram for what is larger than every bound."""
@@ -45,6 +56,8 @@ class Metric:
     """Upper bounds of a histogram, inclusive, ascending, in ``unit``."""
     label: str = ""
     """What ``labels`` are values of, such as ``reason``."""
+    exposed: bool = True
+    """False for what the processes need of each other, and nobody else."""
 
     def __post_init__(self) -> None:
         assert (self.kind is Kind.HISTOGRAM) == bool(self.buckets)
@@ -52,6 +65,17 @@ class Metric:
         assert len(set(self.labels)) == len(self.labels)
         assert "" not in self.labels
         assert list(self.buckets) == sorted(set(self.buckets))
+
+    @property
+    def exposed_name(self) -> str:
+        """As Prometheus knows it: in base units, and without the ``_total`` of a counter."""
+        name = self.name.removesuffix("_ns") + "_seconds" if self.unit == "ns" else self.name
+        return f"relay_{name}"
+
+    @property
+    def exposed_scale(self) -> float:
+        """What its values are multiplied by for that."""
+        return 1e-9 if self.unit == "ns" else 1.0
 
     def cells(self) -> Iterator[tuple[str, str]]:
         """Return the (label, bucket) of each of its cells; empty where it has none."""
@@ -77,41 +101,164 @@ class Budget(StrEnum):
     DISK_RESERVE = "disk_reserve"
 
 
+class Closed(StrEnum):
+    """How a connection that had completed its handshake ended, besides our own close codes."""
+
+    CLIENT = "client"
+    """The client said goodbye."""
+    LOST = "lost"
+    """Without a word of either side: a network, a killed client, a peer that broke off."""
+
+
+class Handshake(StrEnum):
+    """How a handshake ended."""
+
+    COMPLETED = "completed"
+    REFUSED = "refused"
+    """The peer broke the protocol, or a limit."""
+    TIMED_OUT = "timed_out"
+    MADE_ROOM = "made_room"
+    """It was silent, and another connection needed its slot."""
+    NO_KEY_AGENT = "no_key_agent"
+    ABANDONED = "abandoned"
+    """The peer went away."""
+
+
+class Resume(StrEnum):
+    """What a client that came back with a cursor got."""
+
+    COMPLETE = "complete"
+    GAP = "gap"
+    UNAVAILABLE = "unavailable"
+    """The store could not be read: it comes again."""
+
+
+_MICROSECOND: Final = 1000
+_MILLISECOND: Final = 1_000_000
+_SECOND: Final = 1_000_000_000
+COMMIT_BUCKETS: Final = (
+    *(n * _MICROSECOND for n in (50, 100, 250, 500)),
+    *(n * _MILLISECOND for n in (1, 2, 5, 10, 25, 50, 100, 250)),
+    _SECOND,
+)
+DELAY_BUCKETS: Final = (
+    *(n * _MILLISECOND for n in (1, 2, 5, 10, 25, 50, 100, 250, 500)),
+    _SECOND,
+    5 * _SECOND,
+)
 PROCESS: Final = (
-    Metric("pid", Kind.GAUGE, "Process id; 0 when there is none."),
-    Metric("generation", Kind.IDENTITY, "Which start of any process of this server it is."),
+    Metric("pid", Kind.GAUGE, "Process id; 0 when there is none.", exposed=False),
+    Metric(
+        "generation",
+        Kind.IDENTITY,
+        "Which start of any process of this server it is.",
+        exposed=False,
+    ),
     Metric(
         "heartbeat_ns",
         Kind.GAUGE,
         "time.monotonic_ns() when the process's loop last showed that it runs.",
         "ns",
+        exposed=False,
     ),
     Metric("ready", Kind.GAUGE, "1 from the end of its boot on, until it is killed or ends."),
     Metric("restarts", Kind.COUNTER, "Processes that took the place of one that had ended."),
     Metric("log_lines_lost", Kind.COUNTER, "Lines of the log that could not be written."),
 )
 """Of every process that the supervisor starts."""
+SUPERVISOR: Final = (
+    Metric("stopping", Kind.GAUGE, "1 from the moment on in which the server is asked to stop."),
+)
+"""Of the supervisor itself."""
+AGENT: Final = (
+    *PROCESS,
+    Metric("agent_queue", Kind.GAUGE, "Handshakes that wait for the key agent."),
+    Metric("agent_unwraps", Kind.COUNTER, "Handshakes that the key agent has worked for."),
+    Metric("agent_busy", Kind.COUNTER, "Handshakes that it has turned away: too many waited."),
+    Metric(
+        "agent_unwrap_ns",
+        Kind.HISTOGRAM,
+        "The private operation of one handshake.",
+        "ns",
+        buckets=COMMIT_BUCKETS,
+    ),
+)
 WORKER: Final = (
     *PROCESS,
     Metric("not_accepting", Kind.GAUGE, "1 while it leaves connections to others: full, draining."),
     Metric("connections", Kind.GAUGE, "Open connections."),
-    Metric("logged_in", Kind.GAUGE, "Connections that are logged in."),
+    Metric("connections_logged_in", Kind.GAUGE, "Connections that are logged in."),
     Metric("sources", Kind.GAUGE, "Sources of connections that it keeps budgets of."),
     Metric("joins", Kind.GAUGE, "Rooms that connections follow, each counted for each of them."),
     Metric("received_bytes", Kind.GAUGE, "Received and not processed yet.", "bytes"),
-    Metric("catching_up", Kind.GAUGE, "Connections that read a log from the store, not live."),
-    Metric("accepted", Kind.COUNTER, "Messages that this home committed."),
+    Metric("stalled_bytes", Kind.GAUGE, "Written, and not taken by who reads slowly.", "bytes"),
+    Metric("readers_catching_up", Kind.GAUGE, "Readers that wait for pages of a log, not live."),
+    Metric("bus_lag_ns", Kind.GAUGE, "How long another worker has taken too little.", "ns"),
+    Metric("commit_lag_ns", Kind.GAUGE, "How long messages wait and none is committed.", "ns"),
+    Metric("partitions_unavailable", Kind.GAUGE, "Partitions that cannot be written."),
+    Metric("partitions_short_of_disk", Kind.GAUGE, "Partitions whose disk is at its reserve."),
+    Metric("messages_accepted", Kind.COUNTER, "Messages committed, and so acknowledged."),
+    Metric("messages_repeated", Kind.COUNTER, "Messages sent again that were stored already."),
     Metric("deliveries", Kind.COUNTER, "Messages handed to connections, live."),
-    Metric("handshakes", Kind.COUNTER, "Handshakes that were completed."),
-    Metric("fell_behind", Kind.COUNTER, "Readers that left live for being slow."),
-    Metric("too_slow", Kind.COUNTER, "Readers that were closed for taking nothing."),
-    Metric("repairs", Kind.COUNTER, "Holes between batches that were read from the store."),
-    Metric("pages", Kind.COUNTER, "Pages read from the store for such connections."),
+    Metric(
+        "handshakes",
+        Kind.COUNTER,
+        "Handshakes that ended.",
+        labels=tuple(Handshake),
+        label="outcome",
+    ),
+    Metric(
+        "closes",
+        Kind.COUNTER,
+        "Connections that ended after their handshake: by a close code of ours, or by whom.",
+        labels=(*CLOSE_CODES, *Closed),
+        label="code",
+    ),
+    Metric(
+        "resumes",
+        Kind.COUNTER,
+        "Clients that came back to a room with a cursor, and what they got.",
+        labels=tuple(Resume),
+        label="outcome",
+    ),
+    Metric(
+        "gaps",
+        Kind.COUNTER,
+        "Gaps that readers were told of: entries that they do not get.",
+        labels=GAP_REASONS,
+        label="reason",
+    ),
+    Metric("readers_caught_up", Kind.COUNTER, "Readers that reached the head of a log: live."),
+    Metric("readers_fell_behind", Kind.COUNTER, "Readers that left live for being slow."),
+    Metric("readers_too_slow", Kind.COUNTER, "Readers that were closed for taking nothing."),
+    Metric("bus_repairs", Kind.COUNTER, "Holes between batches that were read from the store."),
+    Metric("pages_read", Kind.COUNTER, "Pages read from the store for readers not live."),
     Metric(
         "refused",
         Kind.COUNTER,
         "What a budget has refused: connections, requests and messages.",
         labels=tuple(Budget),
         label="budget",
+    ),
+    Metric(
+        "commit_ns",
+        Kind.HISTOGRAM,
+        "One group commit: what every message of it waited for.",
+        "ns",
+        buckets=COMMIT_BUCKETS,
+    ),
+    Metric(
+        "checkpoint_ns",
+        Kind.HISTOGRAM,
+        "One checkpoint of a partition. Commits go on for most of it.",
+        "ns",
+        buckets=DELAY_BUCKETS,
+    ),
+    Metric(
+        "loop_delay_ns",
+        Kind.HISTOGRAM,
+        "How much later than due the event loop came to a timer, ten times a second.",
+        "ns",
+        buckets=DELAY_BUCKETS,
     ),
 )

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import mmap
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from relay.server.metrics import ABOVE, SUM, WORKER, Kind, Metric
+from relay.server.metrics import SUM, WORKER, Kind, Metric
 
 PARTITIONS_MAX: Final = 256
 _CELL_BYTES: Final = 8
@@ -78,13 +78,19 @@ class Row:
         """Add to a counter. Only its one writer may: this is a read and a write."""
         self._cells[self._start + self._offset(name, label)] += count
 
-    def observe(self, name: str, value: int, label: str = "") -> None:
-        """Count a value in its bucket of a histogram. Only its one writer may."""
+    def observer(self, name: str, label: str = "") -> Callable[[int], None]:
+        """Return what counts a value in its bucket of a histogram. Only its one writer may."""
         bounds = self._layout.metrics[name].buckets
-        position = bisect_left(bounds, value)
-        bucket = str(bounds[position]) if position < len(bounds) else ABOVE
-        self._cells[self._start + self._offset(name, label, bucket)] += 1
-        self._cells[self._start + self._offset(name, label, SUM)] += value
+        cells = self._cells
+        # A histogram's cells follow one another: the buckets, what is above them, the sum.
+        first = self._start + self._offset(name, label, str(bounds[0]))
+        total = self._start + self._offset(name, label, SUM)
+
+        def observe(value: int) -> None:
+            cells[first + bisect_left(bounds, value)] += 1
+            cells[total] += value
+
+        return observe
 
     def clear_gauges(self) -> None:
         """Forget what a dead process held. Called by the supervisor; counters stay."""
@@ -125,6 +131,11 @@ class Scoreboard:
         """Grows with every ``assign``: a cheap way to see that the table changed."""
         value: int = self._cells[_TABLE_VERSION]
         return value
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """What its rows hold."""
+        return tuple(self._layout.metrics.values())
 
     def row(self, index: int) -> Row:
         """Return a worker's row."""

@@ -16,8 +16,17 @@ import setproctitle
 from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
 from relay.server import inherited, logs, recovery
-from relay.server.context import AGENT_SOCKET, AgentContext, WorkerContext
-from relay.server.metrics import WORKER
+from relay.server.context import (
+    AGENT,
+    AGENT_SOCKET,
+    CONTROL,
+    WORKER,
+    AgentContext,
+    ControlContext,
+    WorkerContext,
+)
+from relay.server.metrics import AGENT as AGENT_METRICS
+from relay.server.metrics import WORKER as WORKER_METRICS
 from relay.server.supervisor import listener, runtime_directory
 from relay.server.supervisor.roles import Launch, Role
 from relay.server.supervisor.runtime_directory import RuntimeDirectory
@@ -26,9 +35,9 @@ from relay.settings import WORKERS_MAX, Settings
 from relay.store.directory import DataDirectory
 
 KEY_FILE: Final = "server.key"
-AGENT: Final = "agent"
 AGENT_BOOT_TIMEOUT_S: Final = 120.0
 """The first start generates the key; 8192 bits take up to a minute."""
+CONTROL_BOOT_TIMEOUT_S: Final = 30.0
 WORKER_BOOT_TIMEOUT_S: Final = 30.0
 WORKER_FAILED: Final = 3
 """Exit code when a worker cannot boot (gunicorn's)."""
@@ -44,12 +53,6 @@ CONNECTIONS_DERIVED_MAX: Final = 100_000
 """Per worker, where the system sets no lower limit: memory ends before descriptors do."""
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 log = logging.getLogger("relay.supervisor")
-
-
-def check(settings: Settings) -> None:
-    """Raise UsageError for a mistake that the settings' types do not catch."""
-    for bind in settings.server.bind:
-        listener.parse_bind(bind)
 
 
 def start(
@@ -78,6 +81,7 @@ def _start(settings: Settings, announce: Callable[[list[str]], None], new_identi
     directory = DataDirectory(_absolute("store.data", settings.store.data))
     lock = directory.lock()
     listeners: tuple[socket.socket, ...] = ()
+    control: socket.socket | None = None
     runtime: RuntimeDirectory | None = None
     try:
         _check_identity(directory, new_identity)
@@ -87,6 +91,7 @@ def _start(settings: Settings, announce: Callable[[list[str]], None], new_identi
         # 2. Sockets. The port is bound here, so that it survives every worker.
         runtime = runtime_directory.prepare(_runtime(settings), directory.path)
         listeners = listener.bind_all(settings.server.bind)
+        control = listener.bind_control(settings.control.bind)
 
         # 3. The values that 0 in a setting stands for.
         settings = _resolve(settings, directory.path, runtime.path)
@@ -95,6 +100,7 @@ def _start(settings: Settings, announce: Callable[[list[str]], None], new_identi
             extra={
                 "pid": os.getpid(),
                 "bind": [listener.format_bound(sock) for sock in listeners],
+                "control": "off" if control is None else listener.format_bound(control),
                 "workers": settings.server.workers,
                 "data": str(directory.path),
                 "max_connections": settings.server.max_connections,
@@ -106,8 +112,7 @@ def _start(settings: Settings, announce: Callable[[list[str]], None], new_identi
         gc.freeze()
         supervisor = Supervisor(
             SupervisorConfig(
-                roles=_roles(settings, listeners, directory.path, runtime.path, boot_id),
-                listeners=listeners,
+                roles=_roles(settings, listeners, control, directory.path, runtime.path, boot_id),
                 partitions=PARTITIONS,
                 heartbeat_timeout_s=settings.server.worker_timeout_s,
                 graceful_timeout_s=settings.server.graceful_timeout_s,
@@ -122,6 +127,8 @@ def _start(settings: Settings, announce: Callable[[list[str]], None], new_identi
             runtime.close()
         for sock in listeners:
             sock.close()
+        if control is not None:
+            listener.close_control(control)
         lock.close()
 
 
@@ -158,6 +165,7 @@ def _absolute(setting: str, text: str) -> Path:
 def _roles(
     settings: Settings,
     listeners: tuple[socket.socket, ...],
+    control: socket.socket | None,
     data: Path,
     runtime: Path,
     boot_id: str,
@@ -193,16 +201,39 @@ def _roles(
             )
         )
 
+    def run_control(launch: Launch) -> int:
+        return _control_main(
+            ControlContext(
+                settings=settings,
+                boards=launch.boards,
+                scoreboard=launch.scoreboard,
+                listener=control,
+                data=data,
+                parent_fd=launch.parent_fd,
+                ready_fd=launch.ready_fd,
+            )
+        )
+
     return (
+        # The first in the table is the last to stop: it tells of the others until they are gone.
+        Role(
+            name=CONTROL,
+            title="control",
+            run=run_control,
+            boot_timeout_s=CONTROL_BOOT_TIMEOUT_S,
+            boot_failure_code=1,
+            listeners=() if control is None else (control,),
+        ),
         Role(
             name=AGENT,
             title="key agent",
             run=run_agent,
             boot_timeout_s=AGENT_BOOT_TIMEOUT_S,
             boot_failure_code=1,
+            metrics=AGENT_METRICS,
         ),
         Role(
-            name="worker",
+            name=WORKER,
             title="worker {index}",
             run=run_worker,
             boot_timeout_s=WORKER_BOOT_TIMEOUT_S,
@@ -210,9 +241,9 @@ def _roles(
             count=settings.server.workers,
             indexed=True,
             needs=(AGENT,),
-            accepts_clients=True,
+            listeners=listeners,
             owns_partitions=True,
-            metrics=WORKER,
+            metrics=WORKER_METRICS,
         ),
     )
 
@@ -306,3 +337,9 @@ def _connections_max(wanted: int, limit: int, reserved: int) -> int:
 def _addresses(fingerprint: str, listeners: tuple[socket.socket, ...]) -> list[str]:
     """Return what clients are given: an address of each family stands for all of them."""
     return [f"relay://{fingerprint}@{listener.reachable_address(sock)}" for sock in listeners]
+
+
+def _control_main(context: ControlContext) -> int:
+    from relay.server.control.main import control_main
+
+    return control_main(context)

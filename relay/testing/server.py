@@ -25,6 +25,8 @@ START_TIMEOUT_S: Final = 60.0
 """A start takes about half a second; a busy machine may be a hundred times slower."""
 STOP_TIMEOUT_S: Final = 60.0
 """Beyond the server's own graceful timeout, which it keeps."""
+UNSEEN: Final[Mapping[str, object]] = {"control.bind": "off"}
+"""Several relays at once must not need the one port that is the default for metrics."""
 QUICK: Final[Mapping[str, object]] = {"server.key_bits": 2048, "server.graceful_timeout_s": 5}
 """Settings that differ from ``relay serve``'s: a small key is made, and used, in less time."""
 PROGRAM: Final = (sys.executable, "-m", "relay.cli")
@@ -80,7 +82,7 @@ class RelayServer:
         self._flags = tuple(flags)
         self._program = tuple(program)
         self._environment = _environment(
-            {**(QUICK if quick else {}), **(settings or {})}, environment or {}
+            {**UNSEEN, **(QUICK if quick else {}), **(settings or {})}, environment or {}
         )
         self._scratch = Path(tempfile.mkdtemp(prefix="relay-testing-"))
         self._remove_scratch = weakref.finalize(

@@ -81,7 +81,7 @@ def test_a_key_file_open_to_others(tmp_path: Path) -> None:
     ("args", "env", "message"),
     [
         (["--nonsense"], {}, "No such option"),
-        (["--bind", "7475"], {}, "--bind 7475: expected HOST:PORT"),
+        (["--bind", "7475"], {}, "--bind: server.bind: expected HOST:PORT"),
         (["--workers", "some"], {}, "--workers: server.workers: expected a whole number"),
         (["--workers", "-1"], {}, "--workers: server.workers: expected a whole number from 0"),
         (["--config", "/nonexistent"], {}, "/nonexistent: cannot be read"),
@@ -104,7 +104,7 @@ def test_check_and_print(tmp_path: Path) -> None:
     )  # fmt: skip
     assert shown.returncode == 0
     lines = shown.stdout.splitlines()
-    assert f"server.workers = 3  # {file}" in lines
+    assert f"server.workers = 3  # {file}:2" in lines
     assert f'store.data = "{data}"  # --data' in lines
     assert 'log.level = "debug"  # RELAY_LOG__LEVEL' in lines
     assert 'store.durability = "process"  # default' in lines
@@ -144,7 +144,17 @@ def test_a_closed_stdout_does_not_end_it(tmp_path: Path) -> None:
     read_fd, write_fd = os.pipe()
     os.close(read_fd)
     process = subprocess.Popen(
-        relay_command("serve", "--bind", "127.0.0.1:0", "--data", tmp_path, "--workers", "1"),
+        relay_command(
+            "serve",
+            "--bind",
+            "127.0.0.1:0",
+            "--data",
+            tmp_path,
+            "--workers",
+            "1",
+            "--control",
+            "off",
+        ),
         stdout=write_fd,
         stderr=subprocess.PIPE,
         text=True,

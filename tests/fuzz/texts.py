@@ -12,14 +12,15 @@ from relay import configuration
 from relay.chat import names
 from relay.client import known_servers
 from relay.client.address import parse_address
+from relay.declarations import as_toml, declarations
 from relay.errors import UsageError
 from relay.settings import WORKERS_MAX
 from tests.fuzz.inputs import EDGES, Edit, corpus_of, edited, edits
 from tests.fuzz.target import Target
 
 FINGERPRINT: Final = "a" * 51 + "q"
-PATHS: Final = [declaration.path for declaration in configuration.declarations()]
-DECLARED: Final = list(configuration.declarations())
+PATHS: Final = [declaration.path for declaration in declarations()]
+DECLARED: Final = list(declarations())
 odd_text: Final = st.one_of(
     st.text(max_size=20),
     st.sampled_from(
@@ -62,7 +63,7 @@ def _file() -> bytes:
         if declaration.section != section:
             section = declaration.section
             lines.append(f"[{section}]")
-        lines.append(f"{declaration.key} = {configuration.as_toml(declaration.default)}")
+        lines.append(f"{declaration.key} = {as_toml(declaration.default)}")
     return "\n".join(lines).encode()
 
 
@@ -70,9 +71,9 @@ toml_value: Final = st.one_of(
     st.sampled_from(
         ("1", "-1", "1.5", "nan", "inf", "true", '""', "[]", '[""]', "{}", "1979-05-27")
     ),
-    odd_text.map(configuration.as_toml),
+    odd_text.map(as_toml),
     st.sampled_from(EDGES).map(str),
-    st.lists(odd_text, max_size=3).map(lambda items: configuration.as_toml(tuple(items))),
+    st.lists(odd_text, max_size=3).map(lambda items: as_toml(tuple(items))),
 )
 toml: Final = st.one_of(
     st.builds(edited, st.sampled_from([_file(), *corpus_of("settings")]), edits),
@@ -101,7 +102,7 @@ flags: Final = st.dictionaries(
 
 
 def _check_settings(value: tuple[dict[str, Any], dict[str, str], bytes]) -> None:
-    """Settings, or one UsageError of one line."""
+    """Settings, or one UsageError with a line for each mistake."""
     given, variables, text = value
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "relay.toml"
@@ -109,8 +110,10 @@ def _check_settings(value: tuple[dict[str, Any], dict[str, str], bytes]) -> None
         try:
             loaded = configuration.load(given, variables, file)
         except UsageError as error:
-            assert 0 < len(str(error)) < 2000, "an error is a line"
-            assert "\n" not in str(error).strip(), "an error is one line"
+            assert isinstance(error, configuration.ConfigurationError)
+            lines = str(error).split("\n")
+            assert lines == error.problems, "a mistake is one line"
+            assert all(0 < len(line) < 2000 for line in lines), "and can be read"
             return
     assert set(loaded.sources) == set(PATHS)
     assert loaded.settings.server.bind

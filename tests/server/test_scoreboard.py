@@ -9,7 +9,12 @@ import pytest
 from relay.server.metrics import ABOVE, SUM, WORKER, Kind, Metric
 from relay.server.scoreboard import PARTITIONS_MAX, Layout, Owner, Scoreboard
 
-FIELDS = [(metric.name, label) for metric in WORKER for label, _ in metric.cells()]
+FIELDS = [
+    (metric.name, label)
+    for metric in WORKER
+    if metric.kind is not Kind.HISTOGRAM
+    for label, _ in metric.cells()
+]
 MANY = (
     Metric("open", Kind.GAUGE, "Open."),
     Metric("closed", Kind.COUNTER, "Closed, by reason.", labels=("quit", "slow"), label="reason"),
@@ -39,13 +44,13 @@ def test_a_child_writes_and_the_parent_reads() -> None:
 
     def child() -> None:
         board.row(2).set("heartbeat_ns", 2**63)
-        board.row(2).add("accepted", 5)
-        board.row(2).add("accepted")
+        board.row(2).add("messages_accepted", 5)
+        board.row(2).add("messages_accepted")
 
     in_child(child)
     assert board.row(2).get("heartbeat_ns") == 2**63
-    assert board.row(2).get("accepted") == 6
-    assert [board.row(n).get("accepted") for n in (0, 1, 3)] == [0, 0, 0]
+    assert board.row(2).get("messages_accepted") == 6
+    assert [board.row(n).get("messages_accepted") for n in (0, 1, 3)] == [0, 0, 0]
 
 
 def test_the_parent_assigns_and_a_child_reads() -> None:
@@ -80,8 +85,10 @@ def test_a_dead_workers_gauges_go_and_its_counters_stay() -> None:
         row.set(name, 9, label)
     row.clear_gauges()
     kept = {name for name, label in FIELDS if row.get(name, label)}
-    assert kept == {metric.name for metric in WORKER if metric.kind is not Kind.GAUGE}
-    assert {"accepted", "deliveries", "too_slow", "restarts", "generation"} <= kept
+    assert kept == {name for name, _ in FIELDS} - {
+        metric.name for metric in WORKER if metric.kind is Kind.GAUGE
+    }
+    assert {"messages_accepted", "deliveries", "readers_too_slow", "restarts", "generation"} <= kept
     assert kept.isdisjoint({"pid", "ready", "connections", "not_accepting"})
 
 
@@ -101,8 +108,8 @@ def test_labels_and_buckets_have_cells_of_their_own() -> None:
     assert row.get("closed", "slow") == written[1, "closed", "slow"] + 1
     assert row.get("closed", "quit") == written[1, "closed", "quit"]
     for value in (0, 10, 11, 1000, 1001, 5000):
-        row.observe("turn_us", value)
-    row.observe("wait_us", 7, "b")
+        row.observer("turn_us")(value)
+    row.observer("wait_us", "b")(7)
     buckets = ["10", "100", "1000", ABOVE, SUM]
     assert [row.get("turn_us", bucket=b) for b in buckets] == [2, 1, 1, 2, 7022]
     assert [row.get("wait_us", "b", b) for b in ("10", ABOVE, SUM)] == [1, 0, 7]

@@ -68,6 +68,7 @@ def serving_workers(server: psutil.Process) -> int:
 def unheard_relay(data: Path, launcher: str, output: int) -> Iterator[tuple[psutil.Process, str]]:
     """A relay whose output nobody reads: its supervisor, and its address."""
     command = relay_command("serve", "--bind", "127.0.0.1:0", "--data", data, "--workers", "2")
+    command += ["--control", "off"]
     become = f"import os, sys\n{launcher}\nos.execv(sys.argv[1], sys.argv[1:])"
     process = subprocess.Popen(
         [sys.executable, "-c", become, *command],
@@ -121,7 +122,7 @@ def test_nobody_reads_what_it_prints(tmp_path: Path, reader: str) -> None:
         for child in before:
             child.kill()
         wait_until(
-            lambda: len(now := server.children()) == 3 and not set(now) & set(before),
+            lambda: len(now := server.children()) == 4 and not set(now) & set(before),
             "all children replaced",
         )
         sent = run_relay("send", address, "lobby", text="hello\n")

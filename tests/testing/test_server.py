@@ -31,7 +31,7 @@ def test_it_serves_inside_and_is_gone_afterwards() -> None:
         with BlockingClient(server.address, name="alice") as alice:
             assert alice.send("lobby", "hello").seq == 1
         processes = processes_of(server)
-        assert len(processes) == 4  # supervisor, key agent, two workers
+        assert len(processes) == 5  # supervisor, control, key agent, two workers
     assert psutil.wait_procs(processes, timeout=10)[1] == []
     assert not scratch_of(server).exists()
     assert not server.running

@@ -98,14 +98,18 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGQUIT):
         loop.add_signal_handler(number, stop.set)
     loop.add_reader(context.parent_fd, stop.set)
-    service = Service(key.unwrap, key.spki)
-    await service.listen(sock)
     row = context.scoreboard.row(0)
+    service = Service(key.unwrap, key.spki, observe_ns=row.observer("agent_unwrap_ns"))
+    await service.listen(sock)
+    unwrapped, turned_away = row.get("agent_unwraps"), row.get("agent_busy")
     row.set("heartbeat_ns", time.monotonic_ns())
     report(context.ready_fd, f"R {name}")
     while not stop.is_set():
         if not service.stuck:
             row.set("heartbeat_ns", time.monotonic_ns())
+        row.set("agent_queue", service.waiting)
+        row.set("agent_unwraps", unwrapped + service.unwrapped)
+        row.set("agent_busy", turned_away + service.turned_away)
         if listener.missing:
             await _listen_again(service, listener)
         try:

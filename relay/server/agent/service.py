@@ -51,10 +51,15 @@ class Service:
         unwrap: Callable[[bytes], bytes],
         spki: bytes,
         clock: Callable[[], float] = time.monotonic,
+        observe_ns: Callable[[int], None] = lambda _: None,
     ) -> None:
+        """Begin without a socket. ``observe_ns`` is told how long each computation took."""
         self.spki = spki
         self._unwrap = unwrap
         self._clock = clock
+        self._observe_ns = observe_ns
+        self.unwrapped = 0
+        self.turned_away = 0
         self._loop = asyncio.get_running_loop()
         self._threads = ThreadPoolExecutor(THREADS, "rsa")
         self._queue: FairQueue[_Job] = FairQueue()
@@ -79,6 +84,11 @@ class Service:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     @property
+    def waiting(self) -> int:
+        """How many requests are in the queue."""
+        return len(self._queue)
+
+    @property
     def stuck(self) -> bool:
         """True when a computation has not come back: the agent is of no use any more."""
         began = min(self._running.values(), default=None)
@@ -92,7 +102,7 @@ class Service:
         )
         job = _Job(connection, request, ciphertext, self._clock())
         for shed in self._queue.push(source_of(address), job):
-            shed.connection.answer(Kind.BUSY, shed.request)
+            self._turn_away(shed)
 
     def start(self) -> None:
         """Begin with what was requested. Called when all that a read brought is queued."""
@@ -105,7 +115,7 @@ class Service:
         while len(self._running) <= THREADS and (job := self._queue.pop()) is not None:
             now = self._clock()
             if now - job.arrived > WAIT_MAX_S:
-                job.connection.answer(Kind.BUSY, job.request)
+                self._turn_away(job)
                 continue
             if job.connection.lost:
                 continue
@@ -130,7 +140,13 @@ class Service:
 
     def _answer(self, job: _Job, secret: bytes, took_s: float) -> None:
         self._service_s += _SMOOTHING * (took_s - self._service_s)
+        self.unwrapped += 1
+        self._observe_ns(int(took_s * 1e9))
         job.connection.answer(Kind.SECRET, job.request, secret)
+
+    def _turn_away(self, job: _Job) -> None:
+        self.turned_away += 1
+        job.connection.answer(Kind.BUSY, job.request)
 
 
 class _Connection(asyncio.Protocol):

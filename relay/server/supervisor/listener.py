@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
 import os
 import socket
+from pathlib import Path
 from typing import Final
 
-from relay.errors import StartError, UsageError
+from relay.errors import StartError
+from relay.listen_address import AUTO, OFF, parse_listen_address
 
 BACKLOG: Final = 4096
 """Connections that wait while workers are restarted. The kernel lowers it to net.core.somaxconn."""
-_PORT_DIGITS_MAX: Final = 5
+CONTROL_ADDRESS: Final = ("127.0.0.1", 7476)
+"""Of the control process, where nobody chose another."""
+log = logging.getLogger("relay.supervisor")
 _PROBES: Final = {
     "0.0.0.0": ("192.0.2.1", "127.0.0.1"),  # noqa: S104
     "::": ("2001:db8::1", "::1"),
@@ -19,35 +25,18 @@ _PROBES: Final = {
 """By the address that means all: an address elsewhere (of documentation), and loopback."""
 
 
-def parse_bind(text: str) -> tuple[str, int]:
-    """Return (host, port) of HOST:PORT or [IPV6]:PORT. An empty host or * means all IPv4 ones.
-
-    Raises:
-        UsageError: not of that form.
-    """
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise UsageError(f"--bind {text}: write an IPv6 address in brackets: [{host}]:{port}")
-    digits = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS_MAX
-    if not colon or not digits or int(port) > 65535:
-        raise UsageError(f"--bind {text}: expected HOST:PORT with a port from 0 to 65535")
-    return "0.0.0.0" if host in ("", "*") else host, int(port)  # noqa: S104  # as asked for
-
-
 def bind_all(binds: tuple[str, ...]) -> tuple[socket.socket, ...]:
     """Bind every address and listen.
 
     Raises:
-        UsageError: an address is malformed.
         StartError: an address cannot be had; the message names it and says what to do.
     """
-    addresses = [parse_bind(text) for text in binds]
     sockets: list[socket.socket] = []
     try:
-        for host, port in addresses:
-            sockets.append(_bind(host, port))
+        for text in binds:
+            address = parse_listen_address(text)
+            assert isinstance(address, tuple)
+            sockets.append(_bind(*address))
     except StartError:
         for bound in sockets:
             bound.close()
@@ -55,8 +44,65 @@ def bind_all(binds: tuple[str, ...]) -> tuple[socket.socket, ...]:
     return tuple(sockets)
 
 
+def bind_control(text: str) -> socket.socket | None:
+    """Bind the address of ``control.bind``: where metrics are read. None: it is off.
+
+    Raises:
+        StartError: it cannot be had; the message names it and says what to do.
+    """
+    if text == OFF:
+        return None
+    if text == AUTO:
+        try:
+            return _bind(*CONTROL_ADDRESS)
+        except StartError:
+            sock = _bind(CONTROL_ADDRESS[0], 0)
+            log.info("control_address_in_use", extra={"instead": format_bound(sock)})
+            return sock
+    address = parse_listen_address(text, unix=True)
+    try:
+        return _bind(*address) if isinstance(address, tuple) else _bind_unix(address)
+    except StartError as error:
+        raise StartError(
+            f"control.bind: {error} (off for none)".replace("--bind", "--control")
+        ) from None
+
+
+def close_control(sock: socket.socket) -> None:
+    """Close it, and remove the name that a Unix-domain socket has."""
+    if sock.family == socket.AF_UNIX:
+        with contextlib.suppress(OSError):
+            Path(sock.getsockname()).unlink()
+    sock.close()
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    """Listen on a socket that is open to our user alone; one that nobody listens on is replaced."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        if path.is_socket():
+            with socket.socket(socket.AF_UNIX) as probe:
+                try:
+                    probe.connect(os.fspath(path))
+                except ConnectionRefusedError:
+                    path.unlink()
+        sock.bind(os.fspath(path))  # the umask leaves it to our user
+        path.chmod(0o600)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        reason = (
+            "another program listens there" if error.errno == errno.EADDRINUSE else error.strerror
+        )
+        raise StartError(f"cannot listen on unix:{path}: {reason or error}") from None
+    sock.setblocking(False)
+    return sock
+
+
 def format_bound(sock: socket.socket) -> str:
     """Return HOST:PORT as it is bound; 0.0.0.0 and [::] are all addresses of the machine."""
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
     return _join(*sock.getsockname()[:2])
 
 

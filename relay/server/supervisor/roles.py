@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final, Protocol
 
 from relay.server.metrics import PROCESS, Metric
 from relay.server.scoreboard import Scoreboard
+
+SUPERVISOR_BOARD: Final = "supervisor"
+"""The name of the supervisor's own scoreboard, beside those of the roles."""
+
+
+class Closable(Protocol):
+    """A listening socket, as far as the supervisor knows it."""
+
+    def close(self) -> None:
+        """Close it in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +26,10 @@ class Launch:
 
     index: int
     generation: int
+    boards: Mapping[str, Scoreboard]
+    """Of all roles by name, and of the supervisor: a row for each of their processes."""
     scoreboard: Scoreboard
-    """Of the role: a row for each of its processes."""
+    """Of the role."""
     parent_fd: int
     r"""Read end of a pipe: end of file when the supervisor is gone."""
     ready_fd: int
@@ -48,8 +61,8 @@ class Role:
     """True where the log names its processes by number, even if there is only one."""
     needs: tuple[str, ...] = ()
     """Roles whose processes must all be ready before one of this role is started."""
-    accepts_clients: bool = False
-    """It keeps the listening sockets; in others they are closed."""
+    listeners: tuple[Closable, ...] = ()
+    """The listening sockets that it keeps; in the processes of other roles they are closed."""
     owns_partitions: bool = False
     """Partition p belongs to process p mod count."""
     metrics: Sequence[Metric] = PROCESS

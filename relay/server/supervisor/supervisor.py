@@ -8,7 +8,6 @@ import os
 import random
 import select
 import signal
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Final
 
 from relay.errors import StartError
 from relay.server import logs
+from relay.server.metrics import SUPERVISOR
 from relay.server.scoreboard import Row, Scoreboard
 from relay.server.supervisor import process
 from relay.server.supervisor.plan import (
@@ -29,7 +29,7 @@ from relay.server.supervisor.plan import (
     plan,
     wake_at,
 )
-from relay.server.supervisor.roles import Launch, Role
+from relay.server.supervisor.roles import SUPERVISOR_BOARD, Launch, Role
 from relay.server.supervisor.signals import STOP, WITHOUT_EFFECT, SignalQueue
 
 LATE_S: Final = 1.0
@@ -45,7 +45,6 @@ class SupervisorConfig:
 
     roles: tuple[Role, ...]
     """In the order of start."""
-    listeners: tuple[socket.socket, ...]
     partitions: int
     heartbeat_timeout_s: float
     """A child whose heartbeat is older is killed and replaced."""
@@ -62,6 +61,8 @@ class Supervisor:
     def __init__(self, config: SupervisorConfig) -> None:
         self._config = config
         self._boards = {role.name: Scoreboard(role.count, role.metrics) for role in config.roles}
+        self._boards[SUPERVISOR_BOARD] = Scoreboard(1, SUPERVISOR)
+        self._own_row = self._boards[SUPERVISOR_BOARD].row(0)
         self._state = State(config.roles, config.heartbeat_timeout_s)
         self._signals = SignalQueue()
         self._parent_read_fd, self._parent_write_fd = os.pipe2(os.O_CLOEXEC)
@@ -185,13 +186,15 @@ class Supervisor:
         row = self._row(child)
         row.set("pid", os.getpid())
         logs.reset_in_child(lambda: row.add("log_lines_lost"))
-        if not role.accepts_clients:
-            for listener in self._config.listeners:
-                listener.close()
+        for other in self._config.roles:
+            if other is not role:
+                for listener in other.listeners:
+                    listener.close()
         return role.run(
             Launch(
                 index=child.index,
                 generation=generation,
+                boards=self._boards,
                 scoreboard=self._boards[role.name],
                 parent_fd=self._parent_read_fd,
                 ready_fd=ready_fd,
@@ -249,6 +252,8 @@ class Supervisor:
             log.warning("restart_delayed", extra={"child": child.name, "wait_s": wait_s})
 
     def _handle_signal(self, number: int, now: float) -> None:
+        if number in STOP or number == signal.SIGQUIT:
+            self._own_row.set("stopping", 1)
         if number in STOP:
             timeout_s = self._config.graceful_timeout_s
             self._state.stop(now, timeout_s)

@@ -50,7 +50,7 @@ def worker_main(directory: Path, launch: Launch) -> int:
     signal.signal(signal.SIGUSR1, hang)
     row = launch.scoreboard.row(launch.index)
     row.set("heartbeat_ns", time.monotonic_ns())
-    row.add("accepted")
+    row.add("messages_accepted")
     os.write(launch.ready_fd, b"R\n")
     if (directory / "worker-crashes").exists():
         return 9
@@ -64,7 +64,9 @@ def worker_main(directory: Path, launch: Launch) -> int:
         for p in range(PARTITIONS)
         if launch.scoreboard.owner(p) == (launch.index, launch.generation)
     ]
-    (directory / f"stopped-{launch.index}").write_text(f"{name} {row.get('accepted')} {owned}")
+    (directory / f"stopped-{launch.index}").write_text(
+        f"{name} {row.get('messages_accepted')} {owned}"
+    )
     return 0
 
 
@@ -124,7 +126,6 @@ def main() -> int:
                 metrics=WORKER,
             ),
         ),
-        listeners=(),
         partitions=PARTITIONS,
         heartbeat_timeout_s=settings.worker_timeout_s,
         graceful_timeout_s=settings.graceful_timeout_s,

@@ -8,48 +8,12 @@ import socket
 import psutil
 import pytest
 
-from relay.errors import StartError, UsageError
+from relay.errors import StartError
 from relay.server.supervisor.listener import (
     bind_all,
     format_bound,
-    parse_bind,
     reachable_address,
 )
-
-
-@pytest.mark.parametrize(
-    ("text", "parsed"),
-    [
-        ("127.0.0.1:7475", ("127.0.0.1", 7475)),
-        ("[::1]:0", ("::1", 0)),
-        (":7475", ("0.0.0.0", 7475)),  # noqa: S104
-        ("*:7475", ("0.0.0.0", 7475)),  # noqa: S104
-        ("localhost:65535", ("localhost", 65535)),
-    ],
-)
-def test_parse(text: str, parsed: tuple[str, int]) -> None:
-    assert parse_bind(text) == parsed
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "7475",
-        "127.0.0.1",
-        "a:b",
-        "a:-1",
-        "a:65536",
-        "a:" + "9" * 5000,
-        "a:",
-        "a:٣",
-        "::1:7475",
-        "[::1]7",
-    ],
-)
-def test_malformed(text: str) -> None:
-    with pytest.raises(UsageError, match="--bind"):
-        parse_bind(text)
 
 
 def test_bind_several() -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from relay import limits
 from relay.chat import names
-from relay.chat.entries import Cursor
-from relay.server.metrics import Budget
+from relay.chat.entries import Cursor, GapReason
+from relay.server.metrics import Budget, Resume
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Gap, Joined, Left, pack
@@ -49,16 +49,22 @@ async def join(session: Session, join: Join) -> None:
     feed = following.feeds.open(log)
     try:
         await following.feeds.known(feed)  # its head, from the log's home
+        counts = session.services.counts
         try:
             start, gap = _start(session.services.reader_of(log), feed, join)
         except StoreError:
+            if join.epoch is not None:
+                counts.resumes[Resume.UNAVAILABLE] += 1
             session.refuse(join.request, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
             return
         session.answer(
             pack(Joined(join.request, log, start.epoch, start.seq, feed.epoch, feed.seq))
         )
         after = start.seq
+        if join.epoch is not None:
+            counts.resumes[Resume.COMPLETE if gap is None else Resume.GAP] += 1
         if gap is not None:
+            counts.gaps[GapReason(gap.reason).name.lower()] += 1
             session.answer(pack(gap))
             after = gap.to_seq
         subscriptions.enter(feed, after)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from relay.server.metrics import CLOSE_CODES, GAP_REASONS, Closed, Handshake, Resume
 from relay.store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -33,12 +34,18 @@ class Unwrap(Protocol):
         """Return the 32-byte secret, real or (for a bad ciphertext) random."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Counts:
-    """What the sessions of a worker count."""
+    """What the sessions of a worker count, from its begin on."""
 
-    handshakes: int = 0
-    """Completed since the worker began."""
+    handshakes: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(Handshake, 0))
+    """Those that ended, by outcome."""
+    closes: Final[dict[str, int]] = field(
+        default_factory=lambda: dict.fromkeys((*CLOSE_CODES, *Closed), 0)
+    )
+    """Connections that ended after it, by close code or by whom."""
+    resumes: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(Resume, 0))
+    gaps: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(GAP_REASONS, 0))
 
 
 @dataclass(frozen=True, slots=True)

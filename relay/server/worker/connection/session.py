@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from relay import limits
 from relay.errors import RemoteProtocolError
-from relay.server.metrics import Budget
+from relay.server.metrics import Budget, Closed, Handshake
+from relay.server.worker.connection.endings import count_end
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.reading import Reading
 from relay.server.worker.connection.requests import RequestRunner
@@ -48,6 +49,7 @@ OVERLOADED_RETRY_S: Final = 5
 """When a client that was closed with OVERLOADED connects again, at the earliest."""
 LINGER_S: Final = 2.0
 """How long the last bytes of a closed connection may take to leave."""
+NO_KEY_AGENT: Final = "the key agent is unavailable"
 log = logging.getLogger("relay.worker")
 
 
@@ -177,7 +179,7 @@ class Session:
 
     def lost(self) -> None:
         """Forget everything about this connection."""
-        self._end()
+        self._end(None)
         self.enter(Stage.LOST)
         self._unwrapping.cancel()
         self.reading.end()
@@ -200,11 +202,11 @@ class Session:
                 case HandshakeCompleted():
                     self._deadline = now + LOGIN_S
                     self._connection.limit_records(limits.LOGIN_RECORD_BODY_BYTES_MAX)
-                    self.services.counts.handshakes += 1
+                    self.services.counts.handshakes[Handshake.COMPLETED] += 1
                     self.enter(Stage.HELLO)
-                case ConnectionClosed(detail=detail):
+                case ConnectionClosed(code=code, remote=remote, detail=detail):
                     log.debug("session_closed", extra={"peer": self.peer, "detail": detail})
-                    self._end()
+                    self._end(Closed.CLIENT if remote and code is not None else code, detail)
                     self.reading.read_to_the_end()
                 case _:
                     pass
@@ -213,7 +215,7 @@ class Session:
         """Without the key agent the handshake ends; the client comes again."""
         now = self.services.clock()
         if secret is None:
-            self._connection.abort("the key agent is unavailable")
+            self._connection.abort(NO_KEY_AGENT)
         else:
             self._connection.provide_secret(secret, now)
         self._settle(now)
@@ -319,14 +321,20 @@ class Session:
             self.outbox.flush(now)
         self._connection.close(code, now, retry_after_s)
         log.debug("session_closing", extra={"peer": self.peer, "code": code, "detail": detail})
-        self._end()
+        self._end(code)
         self.reading.read_to_the_end()
         self.write_pending()
 
-    def _end(self) -> None:
-        """Leave all logs and give the name back. Idempotent."""
+    def _end(self, code: Closed | int | None, detail: str = "") -> None:
+        """Leave all logs and give the name back. Idempotent.
+
+        Args:
+            code: how it ended: our close code, or the client's end, or None without a word.
+            detail: in our words.
+        """
         if self.ended:
             return
+        count_end(self.services.counts, self.stage, code, no_agent=detail == NO_KEY_AGENT)
         if self.stage is Stage.READY:
             self.services.budgets.admission.log_out(self)
         self.enter(Stage.CLOSING)

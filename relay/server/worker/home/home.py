@@ -109,6 +109,7 @@ class Home:
         """Partitions whose commit has begun and is not finished."""
         self._subscribing: dict[int, list[tuple[Port, str]]] = {}
         self.accepted = 0
+        self.repeated = 0
 
     # --- who may ask --------------------------------------------------------------------------
     def attached(self, port: Port, log: str) -> bool:
@@ -285,6 +286,11 @@ class Home:
                 break
 
     @property
+    def unavailable(self) -> int:
+        """How many of its partitions cannot be written."""
+        return len(self._troubles)
+
+    @property
     def busy(self) -> bool:
         """True while anything that was submitted is not committed and answered."""
         return bool(self._waiting or self._committing)
@@ -384,6 +390,8 @@ class Home:
                 self.accepted += 1
                 if submission.log in interested:
                     by_log.setdefault(submission.log, []).append(outcome)
+            elif type(outcome) is Repeated:
+                self.repeated += 1
         for name, rows in by_log.items():
             self._interest.publish_rows(name, rows)
 

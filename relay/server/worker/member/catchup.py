@@ -51,6 +51,7 @@ class Catchup:
         """Who has something to read: subscriptions that are not live, and requests for a page."""
         self._pages: OrderedDict[tuple[str, int], tuple[int, bytes]] = OrderedDict()
         self.pages_read = 0
+        self.caught_up = 0
 
     @property
     def crowded(self) -> bool:
@@ -111,6 +112,7 @@ class Catchup:
             subscription.seq = last
         if subscription.seq == feed.seq:
             feed.enter_live(subscription)
+            self.caught_up += 1
             outbox.answer(pack(Live(feed.log, feed.epoch, feed.seq)))
         elif subscription.seq > feed.seq:
             feed.ahead.append(subscription)  # Fanout adds it again when H has moved

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -92,6 +92,8 @@ class WorkerDependencies:
     connections_max: int = 1000
     """Slots for connections that are logged in."""
     limits: Limits = field(default_factory=Limits)
+    observe_commit_ns: Callable[[int], None] = lambda _: None
+    """Told how long each group commit took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,26 +127,42 @@ class WorkerParts:
 
     def measured(self) -> tuple[Gauges, Counters]:
         """Return the gauges and the counters of ``server.metrics`` that these parts hold."""
-        counts, budgets, refused = self.services.counts, self.budgets, self.refusals.counts
+        budgets, home, stalled, catchup = self.budgets, self.home, self.stalled, self.catchup
         counters: dict[str, Callable[[], int]] = {
-            "accepted": lambda: self.home.accepted,
+            "messages_accepted": lambda: home.accepted,
+            "messages_repeated": lambda: home.repeated,
             "deliveries": lambda: self.fanout.deliveries,
-            "handshakes": lambda: counts.handshakes,
-            "fell_behind": lambda: self.stalled.fell_behind,
-            "too_slow": lambda: self.stalled.too_slow,
-            "repairs": lambda: self.repair.repaired,
-            "pages": lambda: self.catchup.pages_read,
+            "readers_caught_up": lambda: catchup.caught_up,
+            "readers_fell_behind": lambda: stalled.fell_behind,
+            "readers_too_slow": lambda: stalled.too_slow,
+            "bus_repairs": lambda: self.repair.repaired,
+            "pages_read": lambda: catchup.pages_read,
+        }
+        counts = self.services.counts
+        labelled: dict[str, Mapping[Any, int]] = {
+            "handshakes": counts.handshakes,
+            "closes": counts.closes,
+            "resumes": counts.resumes,
+            "gaps": counts.gaps,
+            "refused": self.refusals.counts,
         }
         return (
             {
-                "logged_in": lambda: budgets.admission.members,
-                "catching_up": lambda: self.catchup.waiting,
+                "connections_logged_in": lambda: budgets.admission.members,
+                "readers_catching_up": lambda: catchup.waiting,
                 "sources": lambda: len(budgets.accounts),
                 "joins": lambda: budgets.accounts.joins,
                 "received_bytes": lambda: budgets.received.total,
+                "stalled_bytes": lambda: stalled.bytes,
+                "partitions_unavailable": lambda: home.unavailable,
+                "partitions_short_of_disk": lambda: len(home.short_of_disk),
             },
             {(name, ""): read for name, read in counters.items()}
-            | {("refused", budget): partial(refused.__getitem__, budget) for budget in refused},
+            | {
+                (name, label): partial(counted.__getitem__, label)
+                for name, counted in labelled.items()
+                for label in counted
+            },
         )
 
 
@@ -174,9 +192,9 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         cpu_clock=time.thread_time,
         refusals=refusals,
         commits=(
-            CommitsInLoop()
+            CommitsInLoop(needs.observe_commit_ns)
             if needs.run_in_thread is None
-            else CommitsInThreads(needs.run_in_thread, wakeup)
+            else CommitsInThreads(needs.run_in_thread, wakeup, needs.observe_commit_ns)
         ),
     )
 

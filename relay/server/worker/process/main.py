@@ -22,6 +22,7 @@ from relay.server.worker.process.acceptor import Acceptor
 from relay.server.worker.process.building import WorkerDependencies, WorkerParts, build
 from relay.server.worker.process.disk_reserve import DiskReserve
 from relay.server.worker.process.drain import drain
+from relay.server.worker.process.lag import Lag
 from relay.server.worker.process.status import WorkerStatus
 from relay.server.worker.process.stores import Stores
 from relay.server.worker.process.title import set_title
@@ -73,6 +74,7 @@ class _Worker:
     _stores: Stores
     _acceptor: Acceptor
     _disk_reserve: DiskReserve
+    _lag: Lag
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
@@ -94,7 +96,9 @@ class _Worker:
             return BOOT_FAILED
         self._acceptor.start()
         tasks = [
-            asyncio.ensure_future(_every(TICK_S, self._tick)),
+            asyncio.ensure_future(
+                _every(TICK_S, self._tick, late_ns=self._status.observer("loop_delay_ns"))
+            ),
             asyncio.ensure_future(_every(SWEEP_S, self._sweep)),
         ]
         self._tick()
@@ -107,6 +111,7 @@ class _Worker:
             )
         for task in tasks:
             task.cancel()
+        self._status.beat()  # what the end has counted
         if not self._status.fenced:
             await self._finish_commits()
         await self._stores.settle()
@@ -173,9 +178,13 @@ class _Worker:
                 slow_reader_timeout_s=settings.server.slow_reader_timeout_s,
                 connections_max=settings.server.max_connections,
                 limits=settings.limits,
+                observe_commit_ns=status.observer("commit_ns"),
             )
         )
-        status.publish(*parts.measured())
+        lag = self._lag = Lag(parts.home, parts.links, time.monotonic_ns)
+        gauges, counters = parts.measured()
+        lags = {"bus_lag_ns": lambda: lag.bus_ns, "commit_lag_ns": lambda: lag.commit_ns}
+        status.publish(gauges | lags, counters)
         self._disk_reserve = DiskReserve(
             self._stores.path_of, settings.limits.disk_reserve_mib << 20
         )
@@ -224,6 +233,7 @@ class _Worker:
             log.error("worker_fenced", extra={"worker": self._context.index})
             self._stop_within(0.0)
             return
+        self._lag.sample()
         self._status.beat()
         version = self._context.scoreboard.table_version
         if version != self._table_version:
@@ -258,10 +268,15 @@ class _Worker:
         set_title(self._context.index, len(parts.connections.sessions))
 
 
-async def _every(seconds: float, action: Callable[[], None]) -> None:
+async def _every(
+    seconds: float, action: Callable[[], None], late_ns: Callable[[int], None] = lambda _: None
+) -> None:
+    """Act, again and again. ``late_ns`` is told how much later than due each time was."""
     while True:
         try:
             action()
         except Exception:
             log.exception("periodic_task_failed")
+        due_ns = time.monotonic_ns() + int(seconds * 1e9)
         await asyncio.sleep(seconds)
+        late_ns(max(0, time.monotonic_ns() - due_ns))

@@ -46,6 +46,10 @@ class WorkerStatus:
         for (name, label), read in counters.items():
             self._counters[name, label] = (self._row.get(name, label), read)
 
+    def observer(self, name: str) -> Callable[[int], None]:
+        """Return what counts a value in a histogram."""
+        return self._row.observer(name)
+
     def beat(self) -> None:
         """Show that the loop runs, and how much it did."""
         row = self._row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -40,6 +41,9 @@ class Stores:
         self._running: dict[Checkpointer, asyncio.Task[None]] = {}
         """From ``tick`` on, though a task begins only in the loop's next iteration."""
         self._readers: dict[int, SqliteReader] = {}
+        self._observe_checkpoint_ns = context.scoreboard.row(context.index).observer(
+            "checkpoint_ns"
+        )
 
     def open_partition(self, index: int) -> SqlitePartition:
         """Open a partition for writing. Raises StoreError."""
@@ -70,9 +74,14 @@ class Stores:
         """Start the checkpoints that are due. Called every fraction of a second."""
         for checkpointer in self._checkpointers.values():
             if checkpointer.due and checkpointer not in self._running:
-                task = self._loop.create_task(checkpointer.run())
+                task = self._loop.create_task(self._checkpoint(checkpointer))
                 self._running[checkpointer] = task
                 task.add_done_callback(partial(self._ended, checkpointer))
+
+    async def _checkpoint(self, checkpointer: Checkpointer) -> None:
+        began_ns = time.monotonic_ns()
+        await checkpointer.run()
+        self._observe_checkpoint_ns(time.monotonic_ns() - began_ns)
 
     def _ended(self, checkpointer: Checkpointer, _: asyncio.Task[None]) -> None:
         del self._running[checkpointer]

@@ -1,0 +1,92 @@
+"""``relay config``: a settings file that explains itself, what is wrong with one, what holds."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Final
+
+import click
+
+from relay import configuration
+from relay.cli.exits import Exit
+from relay.cli.options import typed_path
+from relay.declarations import as_toml, declarations
+from relay.errors import UsageError
+
+VALID: Final = "The settings are valid."
+_file = click.argument(
+    "file", metavar="[FILE]", required=False, envvar="RELAY_CONFIG", callback=typed_path
+)
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def config(ctx: click.Context) -> int:
+    """The settings of "relay serve", in a TOML file.
+
+    FILE is $RELAY_CONFIG, if that is set and none is given. Variables count as they do for
+    "relay serve"; its flags are checked by "relay serve --check-config".
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+    return Exit.USAGE  # of no effect when a command runs
+
+
+@config.command()
+@click.argument("file", metavar="[FILE]", required=False, callback=typed_path)
+def init(file: Path | None) -> int:
+    """Write FILE with every setting, its default and its meaning; print it without FILE.
+
+    A file that exists is not touched.
+    """
+    from relay.settings_file import template
+
+    if file is None:
+        click.echo(template(), nl=False)
+        return Exit.OK
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            new.write(template())
+    except FileExistsError:
+        raise UsageError(
+            f"{file}: exists, and is not overwritten; choose another name, or print the settings "
+            "with: relay config init"
+        ) from None
+    return Exit.OK
+
+
+@config.command()
+@_file
+def check(file: Path | None) -> int:
+    """Tell everything that is wrong with the settings, each mistake in a line."""
+    configuration.load({}, os.environ, file)
+    click.echo(VALID)
+    return Exit.OK
+
+
+@config.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, by the settings' names.")
+@_file
+def show(file: Path | None, as_json: bool) -> int:
+    """Print the value of every setting, and where it came from."""
+    loaded = configuration.load({}, os.environ, file)
+    if as_json:
+        entries = {
+            path: {"value": value, "source": loaded.sources[path]} for path, value in _all(loaded)
+        }
+        click.echo(json.dumps(entries))
+    else:
+        print_settings(loaded)
+    return Exit.OK
+
+
+def print_settings(loaded: configuration.Loaded) -> None:
+    """Print each setting as the file would have it, and its source as a comment."""
+    for path, value in _all(loaded):
+        click.echo(f"{path} = {as_toml(value)}  # {loaded.sources[path]}")
+
+
+def _all(loaded: configuration.Loaded) -> list[tuple[str, object]]:
+    return [(d.path, loaded.settings.value_of(d.path)) for d in declarations()]

@@ -1,0 +1,154 @@
+"""The settings as they were declared, one record each: for reading, checking, describing."""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any, Final, Literal, NamedTuple
+
+import msgspec
+
+from relay.environment import variable_name
+from relay.errors import UsageError
+from relay.listen_address import AUTO, OFF, parse_listen_address
+from relay.paths import expanded
+from relay.settings import Settings
+
+SHOWN_CHARS_MAX: Final = 60
+"""How much of a wrong value is shown: an error is one line."""
+PLATFORM_DEFAULTS: Final = {"store.data": "the user's data directory"}
+"""Defaults that differ from user to user, in words."""
+
+
+class Declaration(NamedTuple):
+    """One setting as it was declared."""
+
+    section: str
+    key: str
+    type: Any
+    field: msgspec.structs.FieldInfo
+    why: str
+
+    @property
+    def path(self) -> str:
+        """As in the file, dotted."""
+        return f"{self.section}.{self.key}"
+
+    @property
+    def default(self) -> object:
+        """The default, found only now: that of some needs a home directory, which not all have.
+
+        Raises:
+            UsageError: there is no default here.
+        """
+        made = self.field.default_factory
+        return self.field.default if made is msgspec.NODEFAULT else made()
+
+    @property
+    def flag(self) -> str:
+        """The option of ``relay serve`` that sets it, if there is one."""
+        if self.path == "control.bind":
+            return "--control"
+        named = f"log-{self.key}" if self.section == "log" else self.key.removesuffix("_s")
+        return "--" + named.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return variable_name(self.section, self.key)
+
+    @property
+    def expected(self) -> str:
+        """What it takes, in words; msgspec's own words name Python's types."""
+        plain, meta = typing.get_args(self.type)
+        if typing.get_origin(plain) is Literal:
+            return "one of " + ", ".join(typing.get_args(plain))
+        if plain is bool:
+            return "true or false"
+        if plain in (int, float):
+            number = "a whole number" if plain is int else "a number"
+            return f"{number} from {meta.ge} to {meta.le}"
+        if self.rules.get("path"):
+            return "a path"
+        return "a list of one or more texts" if self._is_list else "text"
+
+    def convert(self, value: object) -> object:
+        """Return a value from any source as the setting's own type.
+
+        Raises:
+            UsageError: it is wrong; the message says what was expected.
+        """
+        is_text = isinstance(value, str)
+        if self._is_list and is_text:
+            value = [part.strip() for part in typing.cast("str", value).split(",") if part.strip()]
+        if rule := self.rules.get("path"):
+            return _path(value, empty=rule == "may be empty")
+        try:
+            # Text is all that the environment has; a file has types of its own, which must be
+            # right.
+            converted = msgspec.convert(value, self.type, strict=not is_text)
+        except (msgspec.ValidationError, UnicodeEncodeError):
+            raise UsageError(f"expected {self.expected}, not {shown(value)}") from None
+        if rule := self.rules.get("address"):
+            for text in converted if isinstance(converted, tuple) else (converted,):
+                _check_address(text, rule)
+        return converted
+
+    @property
+    def may_be_blank(self) -> bool:
+        """True if an empty variable means something, rather than that it was not given."""
+        return self.rules.get("path") == "may be empty"
+
+    @property
+    def rules(self) -> dict[str, str]:
+        """What its declaration asks beyond its type."""
+        _, meta = typing.get_args(self.type)
+        return meta.extra or {}
+
+    @property
+    def _is_list(self) -> bool:
+        plain = getattr(self.type, "__origin__", self.type)  # of Annotated[...]
+        return isinstance(plain, types.GenericAlias) and typing.get_origin(plain) is tuple
+
+
+def declarations() -> Iterator[Declaration]:
+    """Yield every setting, in the order of the declarations."""
+    for section, kind in typing.get_type_hints(Settings).items():
+        hints = typing.get_type_hints(kind, include_extras=True)
+        for info in msgspec.structs.fields(kind):
+            annotated = hints[info.name]
+            why = annotated.__metadata__[0].description
+            yield Declaration(section, info.name, annotated, info, why)
+
+
+def as_toml(value: object) -> str:
+    """Return a setting's value as the file would have it."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+
+
+def shown(value: object) -> str:
+    """Return a wrong value for an error: of one line, and not long."""
+    try:
+        given = json.dumps(value, ensure_ascii=False, default=str)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "what is given"
+    return given if len(given) <= SHOWN_CHARS_MAX else given[:SHOWN_CHARS_MAX] + "..."
+
+
+def _check_address(text: str, rule: str) -> None:
+    if rule == "or word" and text in (AUTO, OFF):
+        return
+    try:
+        parse_listen_address(text, unix=rule == "or word")
+    except UsageError as error:
+        raise UsageError(f"{error}, not {shown(text)}") from None
+
+
+def _path(value: object, *, empty: bool) -> str:
+    if isinstance(value, str) and empty and not value.strip():
+        return ""
+    if not isinstance(value, str):
+        raise UsageError(f"expected text, not {shown(value)}")
+    return str(expanded(value))

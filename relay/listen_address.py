@@ -1,0 +1,42 @@
+"""The text of an address to listen on. A pure function: nothing is looked up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from relay.errors import UsageError
+
+UNIX: Final = "unix:"
+AUTO: Final = "auto"
+"""Stands for an address that nobody has to choose."""
+OFF: Final = "off"
+"""Stands for no address, where there may be none."""
+_PORT_DIGITS_MAX: Final = 5
+
+
+def parse_listen_address(text: str, *, unix: bool = False) -> tuple[str, int] | Path:
+    """Return (host, port) of HOST:PORT or [IPV6]:PORT. An empty host or * means all IPv4 ones.
+
+    Args:
+        text: the address.
+        unix: unix:PATH is one, too, and returned as a path.
+
+    Raises:
+        UsageError: not of that form; the message does not repeat the text.
+    """
+    if unix and text.startswith(UNIX):
+        path = Path(text.removeprefix(UNIX))
+        if not path.is_absolute() or "\0" in text:
+            raise UsageError("expected a full path after unix:, as in unix:/run/relay/control")
+        return path
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise UsageError("write an IPv6 address in brackets, as in [::1]:7475")
+    digits = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS_MAX
+    if not colon or not digits or int(port) > 65535:
+        also = ", unix:PATH, auto or off" if unix else ""
+        raise UsageError(f"expected HOST:PORT with a port from 0 to 65535{also}")
+    return "0.0.0.0" if host in ("", "*") else host, int(port)  # noqa: S104  # as asked for

@@ -1,0 +1,74 @@
+"""What the control process sees of the others: their rows of the scoreboards, at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
+
+from relay.server.context import AGENT, WORKER
+from relay.server.scoreboard import Row, Scoreboard
+
+SUPERVISOR: Final = "supervisor"
+FRESH_NS: Final = 1_000_000_000
+"""A heartbeat older than this, of a loop that beats five to ten times a second: it does not run."""
+
+
+class Seen(NamedTuple):
+    """A process that the supervisor runs, or would."""
+
+    role: str
+    number: int
+    row: Row
+
+    @property
+    def pid(self) -> int:
+        """0: there is none now."""
+        return self.row.get("pid")
+
+    def silence_ns(self, now_ns: int) -> int:
+        """How long ago its loop last showed that it runs."""
+        return max(0, now_ns - self.row.get("heartbeat_ns"))
+
+    def lives(self, now_ns: int) -> bool:
+        """Tell whether it has booted and its loop runs."""
+        return bool(self.row.get("ready")) and self.silence_ns(now_ns) < FRESH_NS
+
+
+class BoardView:
+    """The scoreboards of all roles, read."""
+
+    def __init__(self, boards: Mapping[str, Scoreboard], partitions: int) -> None:
+        self.boards = boards
+        self._partitions = partitions
+
+    def processes(self) -> Iterator[Seen]:
+        """Yield those of all roles, in the order of the supervisor's table."""
+        for role in self.boards:
+            if role != SUPERVISOR:
+                yield from self.of(role)
+
+    def of(self, role: str) -> Iterator[Seen]:
+        """Yield those of one role."""
+        board = self.boards[role]
+        for index in range(board.workers):
+            yield Seen(role, index, board.row(index))
+
+    @property
+    def stopping(self) -> bool:
+        """True once the server has been asked to stop."""
+        return bool(self.boards[SUPERVISOR].row(0).get("stopping"))
+
+    @property
+    def agent(self) -> Seen:
+        """The key agent."""
+        return Seen(AGENT, 0, self.boards[AGENT].row(0))
+
+    def homeless(self, now_ns: int) -> list[int]:
+        """Return the partitions whose home is not there now."""
+        board = self.boards[WORKER]
+        alive = {
+            (seen.number, seen.row.get("generation"))
+            for seen in self.of(WORKER)
+            if seen.lives(now_ns)
+        }
+        return [n for n in range(self._partitions) if tuple(board.owner(n)) not in alive]

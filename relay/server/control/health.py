@@ -1,0 +1,75 @@
+"""Three questions, three answers: does it live, may clients be sent here, how far behind is it.
+
+- ``/livez``: this process answers, so the supervisor lives (nobody outlives it). Whoever restarts
+  what does not answer here restarts the right thing.
+- ``/readyz``: every room can be written and read, and the server does not stop. Whoever spreads
+  clients sends them elsewhere meanwhile; a restart mends nothing.
+- ``/lagz``: what waits, and for how long. For a person, and for alerts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from relay.server.context import WORKER
+from relay.server.control.board_view import BoardView
+from relay.server.control.disk import DiskUse
+
+LAG_MAX_NS: Final = 1_000_000_000
+"""What a person notices: beyond it /lagz answers 503."""
+
+
+class Answer(NamedTuple):
+    """Of one of the three: whether all is well, and the document that says what is not."""
+
+    ok: bool
+    document: dict[str, Any]
+
+
+def live() -> Answer:
+    """Answer /livez."""
+    return Answer(True, {"live": True})
+
+
+def ready(view: BoardView, now_ns: int) -> Answer:
+    """Answer /readyz, with a reason for each thing that keeps it from being ready."""
+    reasons: list[str] = []
+    if view.stopping:
+        reasons.append("the server is stopping")
+    if homeless := view.homeless(now_ns):
+        reasons.append(f"partitions without a running worker: {_listed(homeless)}")
+    if not view.agent.lives(now_ns):
+        reasons.append("the key agent does not run: nobody new can connect")
+    for name, what in (
+        ("partitions_unavailable", "cannot be written (see the log: partition_unavailable)"),
+        ("partitions_short_of_disk", "are on a disk that is nearly full"),
+    ):
+        if count := sum(seen.row.get(name) for seen in view.of(WORKER)):
+            reasons.append(f"{count} partitions {what}")
+    return Answer(not reasons, {"ready": not reasons, "reasons": reasons})
+
+
+def lag(view: BoardView, disk: DiskUse, now_ns: int) -> Answer:
+    """Answer /lagz."""
+    workers: dict[str, Any] = {}
+    late = []
+    for seen in view.of(WORKER):
+        delays = {
+            "bus": seen.row.get("bus_lag_ns"),
+            "commit": seen.row.get("commit_lag_ns"),
+            "loop": seen.silence_ns(now_ns) if seen.pid else 0,
+        }
+        late += [f"worker {seen.number}: {what}" for what, ns in delays.items() if ns > LAG_MAX_NS]
+        workers[str(seen.number)] = {
+            **{f"{what}_s": round(ns / 1e9, 3) for what, ns in delays.items()},
+            "readers_catching_up": seen.row.get("readers_catching_up"),
+            "stalled_bytes": seen.row.get("stalled_bytes"),
+        }
+    if any(seen.row.get("partitions_short_of_disk") for seen in view.of(WORKER)):
+        late.append("disk: no more than the reserve is free")
+    document = {"lagging": late, "workers": workers, "disk": disk.document()}
+    return Answer(not late, document)
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))

@@ -1,0 +1,146 @@
+"""A small HTTP/1.1 server for questions without a body: h11 is the protocol, this the sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+import h11
+
+CONNECTIONS_MAX: Final = 64
+REQUEST_S: Final = 10.0
+"""How long a connection may be silent before, within and after a request."""
+READ_BYTES: Final = 16_384
+HEADERS_BYTES_MAX: Final = 16_384
+log = logging.getLogger("relay.control")
+
+
+class Response(NamedTuple):
+    """An answer."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Request(NamedTuple):
+    """A question: GET or HEAD."""
+
+    path: str
+    headers: Mapping[str, str]
+    """By name in lower case."""
+
+
+Handler = Callable[[Request], Response]
+
+
+class HttpServer:
+    """Answers by a table of paths."""
+
+    def __init__(self, routes: Mapping[str, Handler]) -> None:
+        self._routes = routes
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to its end. Raises nothing for the peer's sake."""
+        task = asyncio.current_task()
+        assert task is not None
+        if len(self._open) >= CONNECTIONS_MAX:
+            writer.transport.abort()
+            return
+        self._open.add(task)
+        try:
+            await self._serve(reader, writer)
+        except (OSError, TimeoutError, h11.ProtocolError):
+            pass
+        except Exception:
+            log.exception("http_failed")
+        finally:
+            self._open.discard(task)
+            writer.transport.abort() if writer.transport.is_closing() else writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADERS_BYTES_MAX)
+        while True:
+            async with asyncio.timeout(REQUEST_S):
+                try:
+                    request = await _next_request(connection, reader)
+                except h11.RemoteProtocolError as error:
+                    if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                        status = error.error_status_hint
+                        await _send(
+                            connection, writer, _text(status, "no HTTP request"), head=False
+                        )
+                    return
+                if request is None:
+                    return
+                response = self._answer(request)
+                await _send(connection, writer, response, head=request.method == b"HEAD")
+                if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+                    return
+                connection.start_next_cycle()
+
+    def _answer(self, request: h11.Request) -> Response:
+        if request.method not in (b"GET", b"HEAD"):
+            return _text(405, "GET and HEAD only")._replace(headers=(("Allow", "GET, HEAD"),))
+        path = request.target.decode("ascii", errors="replace").split("?")[0]
+        handler = self._routes.get(path)
+        if handler is None:
+            return _text(404, f"there is {', '.join(self._routes)}")
+        headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
+        try:
+            return handler(Request(path, headers))
+        except Exception:
+            log.exception("http_handler_failed", extra={"path": path})
+            return _text(500, "internal error")
+
+
+def _text(status: int, text: str) -> Response:
+    return Response(status, "text/plain; charset=utf-8", f"{text}\n".encode())
+
+
+async def _next_request(
+    connection: h11.Connection, reader: asyncio.StreamReader
+) -> h11.Request | None:
+    """Return the next request, read to its end; None: the peer has finished.
+
+    Raises:
+        h11.RemoteProtocolError: what it sends is no HTTP, or too long.
+    """
+    request: h11.Request | None = None
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await reader.read(READ_BYTES))
+        elif isinstance(event, h11.Request):
+            request = event
+        elif isinstance(event, h11.EndOfMessage):
+            return request
+        elif not isinstance(event, h11.Data):  # a body is of no use here, and is dropped
+            return None
+
+
+async def _send(
+    connection: h11.Connection, writer: asyncio.StreamWriter, response: Response, *, head: bool
+) -> None:
+    headers = [
+        ("Content-Type", response.content_type),
+        ("Content-Length", str(len(response.body))),
+        ("Cache-Control", "no-store"),
+        *response.headers,
+    ]
+    status = h11.Response(
+        status_code=response.status,
+        reason=HTTPStatus(response.status).phrase.encode(),
+        headers=headers,
+    )
+    data = connection.send(status) or b""
+    if not head:
+        data += connection.send(h11.Data(data=response.body)) or b""
+    data += connection.send(h11.EndOfMessage()) or b""
+    writer.write(data)
+    await writer.drain()

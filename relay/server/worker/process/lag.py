@@ -1,0 +1,51 @@
+"""How far behind a worker is with what others wait for: measured by looking, off the data path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relay.bus.link import Link
+    from relay.server.worker.home.home import Home
+
+
+class Lag:
+    """Ages, in nanoseconds, as of the last ``sample``; 0 while all is well."""
+
+    def __init__(self, home: Home, links: Mapping[int, Link], clock_ns: Callable[[], int]) -> None:
+        """Begin with none.
+
+        Args:
+            home: of this worker.
+            links: to the other workers.
+            clock_ns: monotonic.
+        """
+        self._home = home
+        self._links = links
+        self._clock_ns = clock_ns
+        self.commit_ns = 0
+        """How long messages have waited without any commit."""
+        self.bus_ns = 0
+        """How long some other worker has taken less than it is sent."""
+        self._committed = -1
+        self._waits_since_ns: int | None = None
+        """None: nothing waits."""
+        self._congested_since_ns: int | None = None
+
+    def sample(self) -> None:
+        """Look. Called several times a second."""
+        now = self._clock_ns()
+        home = self._home
+        committed = home.accepted + home.repeated
+        if not home.busy:
+            self._waits_since_ns = None
+        elif self._waits_since_ns is None or committed != self._committed:
+            self._waits_since_ns = now
+        self._committed = committed
+        if not any(link.congested for link in self._links.values()):
+            self._congested_since_ns = None
+        elif self._congested_since_ns is None:
+            self._congested_since_ns = now
+        self.commit_ns = 0 if self._waits_since_ns is None else now - self._waits_since_ns
+        self.bus_ns = 0 if self._congested_since_ns is None else now - self._congested_since_ns

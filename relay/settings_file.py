@@ -1,0 +1,38 @@
+"""A settings file that explains itself, made from the declarations."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Final
+
+from relay.declarations import PLATFORM_DEFAULTS, as_toml, declarations
+
+HEAD: Final = """\
+# Settings of a relay: relay serve --config FILE
+#
+# Every setting is here, with its default, behind a "#": remove it to change one. A flag of
+# "relay serve" and the variable of a setting win over this file. "relay config check FILE" tells
+# what is wrong with it.
+"""
+EXAMPLES: Final = {"store.data": "/var/lib/relay"}
+"""What stands where the default differs from user to user."""
+_WIDTH: Final = 98
+
+
+def template() -> str:
+    """Return the file, with everything commented out."""
+    lines = [HEAD]
+    section = ""
+    for setting in declarations():
+        if setting.section != section:
+            section = setting.section
+            lines += [f"[{section}]", ""]
+        why = setting.why
+        if setting.path in PLATFORM_DEFAULTS:
+            why += f" Default: {PLATFORM_DEFAULTS[setting.path]}."
+        takes = f"Takes {setting.expected}. Variable: {setting.variable}."
+        for text in (why, takes):
+            lines += [f"# {line}" for line in textwrap.wrap(text, _WIDTH, break_on_hyphens=False)]
+        value = EXAMPLES.get(setting.path, setting.default)
+        lines += [f"#{setting.key} = {as_toml(value)}", ""]
+    return "\n".join(lines)

@@ -1,0 +1,110 @@
+"""The small HTTP server: what it answers, and that garbage costs its sender alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from relay.server.control.http_server import (
+    CONNECTIONS_MAX,
+    HEADERS_BYTES_MAX,
+    HttpServer,
+    Request,
+    Response,
+)
+
+
+def hello(request: Request) -> Response:
+    return Response(200, "text/plain", request.headers.get("x-name", "nobody").encode())
+
+
+def broken(request: Request) -> Response:
+    raise RuntimeError("secret")
+
+
+Address = tuple[str, int]
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Address]:
+    http = HttpServer({"/hello": hello, "/broken": broken})
+    server = await asyncio.start_server(http.serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def exchange(address: Address, request: bytes) -> bytes:
+    """Send, end, and return everything that comes back."""
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(request)
+    writer.write_eof()
+    try:
+        return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status", "body"),
+    [
+        ("GET /hello HTTP/1.1", b"200 OK", b"Ann"),
+        ("GET /hello?x=1 HTTP/1.1", b"200 OK", b"Ann"),
+        ("HEAD /hello HTTP/1.1", b"200 OK", b""),
+        ("POST /hello HTTP/1.1", b"405 Method Not Allowed", b"GET and HEAD only\n"),
+        ("GET /other HTTP/1.1", b"404 Not Found", b"there is /hello, /broken\n"),
+        ("GET /broken HTTP/1.1", b"500 Internal Server Error", b"internal error\n"),
+        ("what is this", b"400 Bad Request", b"no HTTP request\n"),
+    ],
+)
+async def test_answers(request_line: str, status: bytes, body: bytes) -> None:
+    async with serving() as address:
+        request = f"{request_line}\r\nHost: relay\r\nX-Name: Ann\r\nConnection: close\r\n\r\n"
+        answer = await exchange(address, request.encode())
+    head, _, rest = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 " + status + b"\r\n")
+    assert rest == body
+    assert b"secret" not in answer
+
+
+async def test_one_connection_asks_often() -> None:
+    async with serving() as address:
+        question = b"GET /hello HTTP/1.1\r\nHost: relay\r\n\r\n"
+        answer = await exchange(address, question * 3)
+    assert answer.count(b"HTTP/1.1 200 OK") == 3
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"\x00\xff" * 100, b"GET /hello HTTP/1.1\r\nX: " + b"x" * HEADERS_BYTES_MAX * 2],
+)
+async def test_garbage(garbage: bytes) -> None:
+    async with serving() as address:
+        answer = await exchange(address, garbage)
+        assert answer == b"" or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
+        good = await exchange(address, b"GET /hello HTTP/1.1\r\nHost: relay\r\n\r\n")
+    assert good.startswith(b"HTTP/1.1 200")
+
+
+async def test_too_many_connections() -> None:
+    """Those beyond the bound are closed; when one of the others has gone, there is room."""
+    async with serving() as address:
+        held = [await asyncio.open_connection(*address) for _ in range(CONNECTIONS_MAX)]
+        # Each of them is served before the next one is looked at.
+        for reader, writer in held:
+            writer.write(b"GET /hello HTTP/1.1\r\nHost: relay\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        assert await exchange(address, b"GET /hello HTTP/1.1\r\nHost: relay\r\n\r\n") == b""
+        held[0][1].close()
+        async with asyncio.timeout(30):
+            while not await exchange(address, b"GET /hello HTTP/1.1\r\nHost: relay\r\n\r\n"):
+                await asyncio.sleep(0.01)
+        for _, writer in held[1:]:
+            writer.close()

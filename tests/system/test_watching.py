@@ -1,0 +1,141 @@
+"""The control process of a real relay: what it counts, and three answers about its health."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay import BlockingClient
+from tests.support.cluster import Relay, run_relay, wait_until
+from tests.support.watching import ON_A_FREE_PORT, Watcher
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[Relay]:
+    """A relay of two workers. Nobody is killed for silence."""
+    settings = {**ON_A_FREE_PORT, "server.worker_timeout_s": 600}
+    with Relay(tmp_path / "data", workers=2, settings=settings) as running:
+        yield running
+
+
+def send(relay: Relay, count: int) -> None:
+    lines = "".join(f"line {n}\n" for n in range(count))
+    ended = run_relay("send", relay.address, "lobby", text=lines)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_counters_tell_what_happened_and_survive_a_worker(relay: Relay) -> None:
+    watcher = Watcher(relay)
+    send(relay, 10)
+    wait_until(lambda: watcher.total("relay_messages_accepted_total") == 10, "10 accepted")
+    assert watcher.total("relay_handshakes_total", "completed") == 1
+    wait_until(lambda: watcher.total("relay_closes_total", "client") == 1, "the end counted")
+    assert 1 <= watcher.total("relay_commit_seconds_count") <= 10
+    assert watcher.total("relay_agent_unwraps_total") == 1
+    for pid in relay.worker_pids():
+        os.kill(pid, signal.SIGKILL)
+    for number in (0, 1):
+        wait_until(
+            lambda n=number: watcher.total("relay_restarts_total", f"worker {n}") == 1,  # type: ignore[misc]
+            "another worker",
+        )
+    wait_until(lambda: watcher.ask("/readyz")[0] == 200, "ready again")
+    assert watcher.total("relay_messages_accepted_total") == 10
+    send(relay, 5)
+    wait_until(lambda: watcher.total("relay_messages_accepted_total") == 15, "15 accepted")
+    assert watcher.total("relay_wal_bytes") > 0
+
+
+def test_resumes_repeats_and_gaps_are_counted(relay: Relay) -> None:
+    watcher = Watcher(relay)
+    send(relay, 3)
+    with BlockingClient(relay.address, name="reader") as reader:
+        reader.join("lobby", last=3)
+        before = watcher.total("relay_resumes_total", "complete")
+        for pid in relay.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(relay.worker_pids()) == 2, "two workers")
+        reader.post("lobby", "still here").result()
+        wait_until(
+            lambda: watcher.total("relay_resumes_total", "complete") == before + 1, "a resume"
+        )
+    assert watcher.total("relay_gaps_total") == 0
+
+
+def test_a_worker_that_hangs_is_no_reason_to_restart_the_server(relay: Relay) -> None:
+    """/livez, /readyz and /lagz are three answers."""
+    watcher = Watcher(relay)
+    assert watcher.ask("/readyz") == (200, {"ready": True, "reasons": []})
+    assert watcher.ask("/lagz")[0] == 200
+    worker = relay.worker_pids()[1]
+    os.kill(worker, signal.SIGSTOP)
+    wait_until(lambda: watcher.ask("/readyz")[0] == 503, "not ready")
+    _, document = watcher.ask("/readyz")
+    assert document["reasons"] == ["partitions without a running worker: 1, 3, 5, 7, 9, 11, 13, 15"]
+    status, lag = watcher.ask("/lagz")
+    assert (status, lag["lagging"]) == (503, ["worker 1: loop"])
+    assert watcher.ask("/livez") == (200, {"live": True})
+    os.kill(worker, signal.SIGCONT)
+    wait_until(lambda: watcher.ask("/readyz")[0] == 200, "ready again")
+    wait_until(lambda: watcher.ask("/lagz")[0] == 200, "no lag")
+
+
+def test_without_the_key_agent_it_is_not_ready(relay: Relay) -> None:
+    watcher = Watcher(relay)
+    agent = relay.agent()
+    assert agent is not None
+    os.kill(agent, signal.SIGSTOP)
+    wait_until(lambda: watcher.ask("/readyz")[0] == 503, "not ready")
+    assert watcher.ask("/readyz")[1]["reasons"] == [
+        "the key agent does not run: nobody new can connect"
+    ]
+    os.kill(agent, signal.SIGCONT)
+
+
+def test_clients_need_no_control_process(relay: Relay) -> None:
+    """Killed, it comes back; meanwhile nobody notices."""
+    watcher = Watcher(relay)
+    with BlockingClient(relay.address, name="someone") as client:
+        client.join("lobby")
+        (control,) = relay.pids_titled("relay: control")
+        os.kill(control, signal.SIGSTOP)
+        client.post("lobby", "one").result()
+        os.kill(control, signal.SIGKILL)
+        client.post("lobby", "two").result()
+        wait_until(lambda: watcher.total("relay_restarts_total", "control") == 1, "another one")
+    wait_until(lambda: watcher.total("relay_messages_accepted_total") == 2, "both counted")
+
+
+def test_on_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    settings = {"control.bind": f"unix:{path}"}
+    with Relay(tmp_path / "data", settings=settings) as relay:
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert Watcher(relay).ask("/readyz")[0] == 200
+        taken = run_relay(
+            "serve", "--data", tmp_path / "other", "--bind", "127.0.0.1:0",
+            "--control", f"unix:{path}", env={"RELAY_LOG__LEVEL": "error"},
+        )  # fmt: skip
+        assert taken.returncode == 1
+        assert f"control.bind: cannot listen on unix:{path}: another program" in taken.stderr
+        relay.kill()
+        relay.start()  # what is left of a killed one is no obstacle
+        assert Watcher(relay).ask("/readyz")[0] == 200
+    assert not path.exists()
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        where = f"127.0.0.1:{other.getsockname()[1]}"
+        ended = run_relay(
+            "serve", "--data", tmp_path / "data", "--bind", "127.0.0.1:0", "--control", where,
+            env={"RELAY_LOG__LEVEL": "error"},
+        )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"relay: control.bind: cannot listen on {where}: the port is in")
+    assert "choose another with --control (off for none)" in ended.stderr
