@@ -19,7 +19,7 @@ help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
 
 run: $(VENV)/.run  ## Run a relay with production defaults (ARGS="--workers 2 ..." adds flags)
-	@exec $(VENV)/bin/relay serve $(ARGS)
+	@exec $(VENV)/bin/relay serve --registration open $(ARGS)
 
 test: $(VENV)/.dev  ## Run the tests (ARGS="tests/wire -k name ..." selects some)
 	@$(VPY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)

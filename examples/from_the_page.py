@@ -1,10 +1,11 @@
 """A whole client in one file, written from docs/protocol.md alone: not a line of Relay is imported.
 
-python examples/from_the_page.py relay://FINGERPRINT@HOST:PORT NAME ROOM [TEXT]
+python examples/from_the_page.py relay://FINGERPRINT@HOST:PORT NAME ROOM [TEXT [KEY-FILE]]
 
-Says TEXT, shows the last ten messages up to it, and leaves. Numbers in brackets are sections of the
-page. It needs only `cryptography` and `msgpack`. For real use take the library: this one neither
-reconnects nor keeps pins.
+Says TEXT, shows the last ten messages up to it, and leaves. The device key is kept in KEY-FILE, or
+in NAME.device; where the server is open, the name is claimed with it. Numbers in brackets are
+sections of the page. It needs only `cryptography` and `msgpack`. For real use take the library:
+this one neither reconnects nor keeps pins.
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgpack
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-HELLO, JOIN, SEND = 1, 2, 4
+HELLO, JOIN, SEND, REGISTER = 1, 2, 4, 7
 WELCOME, ACK, REFUSED, ERROR, ENTRY, LIVE = 33, 36, 37, 38, 39, 43
 APP, CLOSE, KEY_UPDATE, TICKET, PING, PONG = 1, 2, 3, 4, 5, 6
 NORMAL, PROTOCOL = 2000, 2001
@@ -114,6 +117,8 @@ class Relay:
         if finished[4] != 0 or not hmac.compare_digest(expected, finished[1125:]):
             raise SystemExit("the server does not have the key that it showed")
         self.sock.sendall(framed(4, mac(L(hs, "c confirm", t3, 32), t3)))  # [3.5]
+        self.spki_hash = H(spki)
+        self.login_binding = L(L(hs, "exporter", t3, 32), "client login", H(spki), 32)
         self.out, self.into = Direction(L(hs, "c ap", t3, 32)), Direction(L(hs, "s ap", t3, 32))
         # The server pings after 30 s of silence, so silence for 90 s means that it is gone; that is
         # enough for a client that stays for a moment, and sends no pings of its own.
@@ -186,6 +191,31 @@ class Relay:
         self.sock.close()
 
 
+def device(path: str) -> Ed25519PrivateKey:
+    """Return the device key that is kept in a file, made at the first use."""
+    with contextlib.suppress(FileNotFoundError):
+        return Ed25519PrivateKey.from_private_bytes(Path(path).read_bytes())
+    seed = os.urandom(32)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(seed)
+    return Ed25519PrivateKey.from_private_bytes(seed)
+
+
+def login(relay: Relay, name: str, key: Ed25519PrivateKey) -> None:
+    """Claim the name, which changes nothing if it is ours already, and log in. [6.1, 6.6]"""
+    public, handle = key.public_key().public_bytes_raw(), name.encode()
+
+    def proof(operation: int) -> bytes:
+        said = b" " * 64 + b"relay/1 client login\0" + bytes([operation]) + relay.login_binding
+        said += relay.spki_hash + public + bytes([len(handle)]) + handle
+        return key.sign(said)
+
+    root = b"relay/1 device link\0\1\1" + relay.spki_hash + bytes([len(handle)]) + handle
+    root += os.urandom(16) + bytes(2) + bytes(32) + b"\1" + public + b"\1" + public
+    relay.send(REGISTER, 1, name, public, proof(2), root + key.sign(root), b"")
+    relay.send(HELLO, name, os.urandom(16), "", "from_the_page", public, proof(1))
+
+
 def framed(kind: int, body: bytes) -> bytes:
     """Return a frame. [2]"""
     return bytes([kind]) + len(body).to_bytes(3, "big") + body
@@ -197,13 +227,13 @@ def harmless(data: bytes) -> str:
     return "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
 
 
-def main(address: str, name: str, room: str, text: str = "") -> None:
+def main(address: str, name: str, room: str, text: str = "", key: str = "") -> None:
     """Log in, join, say something, and print until it comes back."""
     match = re.fullmatch(r"relay://([a-z2-7]{52})@(.+?)(?::(\d+))?", address)  # [8]
     if match is None:
         raise SystemExit("an address is relay://FINGERPRINT@HOST[:PORT]")
     relay = Relay(match[2].strip("[]"), int(match[3] or 7475), match[1])
-    relay.send(HELLO, name, os.urandom(16), "", "from_the_page")  # [6.1]
+    login(relay, name, device(key or f"{name}.device"))
     stored = None if text else 0
     live = False
     seen = 0

@@ -90,7 +90,8 @@ def own_relay(workers: int) -> RelayServer:
 
     Workers 0: one per core.
     """
-    return RelayServer(workers=workers, quick=False)
+    settings = {"accounts.registration": "open"}
+    return RelayServer(workers=workers, quick=False, settings=settings)
 
 
 class Parser(argparse.ArgumentParser):

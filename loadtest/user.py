@@ -41,6 +41,7 @@ from loadtest.swarm import SWARM
 from relay.chat.entries import Cursor
 from relay.client.address import Address, parse_address
 from relay.client.blocking import BlockingClient
+from relay.client.device_key import DeviceKey
 from relay.client.errors import ClientError, ServerKeyError
 from relay.client.events import HistoryPage, Message, State
 from relay.client.identity import new_identity
@@ -74,6 +75,8 @@ class RelayUser(User):
         self.random = random.Random(secrets.randbits(64))
         """Seeded anew by scenarios that are to be repeatable."""
         self.handle = f"lt-{secrets.token_hex(5)}"
+        self.key = DeviceKey.generate()
+        """In memory alone: the name is nobody's after the run."""
         self.identity = new_identity(secrets.token_bytes)
         self.instance = secrets.token_bytes(INSTANCE_BYTES)
         """What its bodies are known by."""
@@ -145,6 +148,8 @@ class RelayUser(User):
             client = BlockingClient(
                 address,
                 name=self.handle,
+                key=self.key,
+                register=True,
                 identity=self.identity,
                 dial=self.dial,
                 agent="relay-loadtest",

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from relay.chat.entries import Cursor as Cursor
     from relay.chat.entries import GapReason as GapReason
+    from relay.client.account_calls import Change as Change
+    from relay.client.account_calls import Device as Device
+    from relay.client.account_calls import Devices as Devices
+    from relay.client.account_calls import User as User
     from relay.client.address import Address as Address
     from relay.client.address import parse_address as parse_address
     from relay.client.aio import Client as Client
@@ -20,9 +24,12 @@ if TYPE_CHECKING:
     from relay.client.blocking import BlockingClient as BlockingClient
     from relay.client.blocking_pump import BlockingPost as BlockingPost
     from relay.client.blocking_room import BlockingRoom as BlockingRoom
+    from relay.client.device_key import DeviceKey as DeviceKey
+    from relay.client.errors import AccountDisabled as AccountDisabled
     from relay.client.errors import AlreadyJoined as AlreadyJoined
     from relay.client.errors import BadRequest as BadRequest
     from relay.client.errors import Busy as Busy
+    from relay.client.errors import Changed as Changed
     from relay.client.errors import ClientClosed as ClientClosed
     from relay.client.errors import ClientError as ClientError
     from relay.client.errors import ClientForked as ClientForked
@@ -31,26 +38,37 @@ if TYPE_CHECKING:
     from relay.client.errors import ConnectFailed as ConnectFailed
     from relay.client.errors import ConnectionLost as ConnectionLost
     from relay.client.errors import CounterExpected as CounterExpected
+    from relay.client.errors import DeviceChainError as DeviceChainError
+    from relay.client.errors import DeviceRevoked as DeviceRevoked
     from relay.client.errors import GoingAway as GoingAway
     from relay.client.errors import HandshakeFailed as HandshakeFailed
     from relay.client.errors import IdConflict as IdConflict
     from relay.client.errors import Idle as Idle
+    from relay.client.errors import InvitationNeeded as InvitationNeeded
+    from relay.client.errors import KeyFileError as KeyFileError
+    from relay.client.errors import KeyRefused as KeyRefused
     from relay.client.errors import Kicked as Kicked
     from relay.client.errors import LimitExceeded as LimitExceeded
     from relay.client.errors import LimitReached as LimitReached
     from relay.client.errors import LoginTimeout as LoginTimeout
+    from relay.client.errors import LooksAlike as LooksAlike
     from relay.client.errors import MessagesMissing as MessagesMissing
     from relay.client.errors import MessageTooLong as MessageTooLong
     from relay.client.errors import NameInvalid as NameInvalid
     from relay.client.errors import NameRefused as NameRefused
     from relay.client.errors import NameTaken as NameTaken
+    from relay.client.errors import NoDeviceKey as NoDeviceKey
+    from relay.client.errors import NoGuests as NoGuests
+    from relay.client.errors import NotAllowed as NotAllowed
     from relay.client.errors import NotAMember as NotAMember
     from relay.client.errors import NotARelayServer as NotARelayServer
     from relay.client.errors import NotConnected as NotConnected
+    from relay.client.errors import NotRegistered as NotRegistered
     from relay.client.errors import NotSupported as NotSupported
     from relay.client.errors import Overloaded as Overloaded
     from relay.client.errors import ProtocolViolation as ProtocolViolation
     from relay.client.errors import Refused as Refused
+    from relay.client.errors import RegistrationClosed as RegistrationClosed
     from relay.client.errors import Replaced as Replaced
     from relay.client.errors import ServerBrokeProtocol as ServerBrokeProtocol
     from relay.client.errors import ServerFailed as ServerFailed
@@ -62,7 +80,9 @@ if TYPE_CHECKING:
     from relay.client.errors import UnknownOperation as UnknownOperation
     from relay.client.errors import UnknownOutcome as UnknownOutcome
     from relay.client.errors import UnknownServerKey as UnknownServerKey
+    from relay.client.errors import WrongAccount as WrongAccount
     from relay.client.events import Behind as Behind
+    from relay.client.events import DeviceWarning as DeviceWarning
     from relay.client.events import Event as Event
     from relay.client.events import Gap as Gap
     from relay.client.events import HistoryPage as HistoryPage
@@ -78,6 +98,7 @@ if TYPE_CHECKING:
     from relay.client.events import Stored as Stored
     from relay.client.events import Unfollowed as Unfollowed
     from relay.client.identity import Identity as Identity
+    from relay.client.key_files import KeyFiles as KeyFiles
     from relay.client.known_servers import KnownServers as KnownServers
     from relay.client.trust import KeyPolicy as KeyPolicy
     from relay.errors import RelayError as RelayError
@@ -87,6 +108,7 @@ __version__ = "0.1.0"
 
 _HOMES: Final = {
     "relay.chat.entries": ("Cursor", "GapReason"),
+    "relay.client.account_calls": ("Change", "Device", "Devices", "User"),
     "relay.client.address": ("Address", "parse_address"),
     "relay.client.aio": ("Client",),
     "relay.client.aio_pump": ("Post",),
@@ -94,21 +116,28 @@ _HOMES: Final = {
     "relay.client.blocking": ("BlockingClient",),
     "relay.client.blocking_pump": ("BlockingPost",),
     "relay.client.blocking_room": ("BlockingRoom",),
+    "relay.client.device_key": ("DeviceKey",),
     "relay.client.errors": (
-        "AlreadyJoined", "BadRequest", "Busy", "ClientClosed", "ClientError", "ClientForked",
-        "ClosedByServer", "ClosedNormally", "ConnectFailed", "ConnectionLost", "CounterExpected",
-        "GoingAway", "HandshakeFailed", "IdConflict", "Idle", "Kicked", "LimitExceeded",
-        "LimitReached", "LoginTimeout", "MessageTooLong", "MessagesMissing", "NameInvalid",
-        "NameRefused", "NameTaken", "NotAMember", "NotARelayServer", "NotConnected",
-        "NotSupported", "Overloaded", "ProtocolViolation", "Refused", "Replaced",
-        "ServerBrokeProtocol", "ServerFailed", "ServerKeyError", "ServerKeyMismatch", "TimedOut",
-        "TooSlow", "Unavailable", "UnknownOperation", "UnknownOutcome", "UnknownServerKey",
+        "AccountDisabled", "AlreadyJoined", "BadRequest", "Busy", "Changed", "ClientClosed",
+        "ClientError", "ClientForked", "ClosedByServer", "ClosedNormally", "ConnectFailed",
+        "ConnectionLost", "CounterExpected", "DeviceChainError", "DeviceRevoked", "GoingAway",
+        "HandshakeFailed",
+        "IdConflict", "Idle", "InvitationNeeded", "KeyFileError", "KeyRefused", "Kicked",
+        "LimitExceeded", "LimitReached", "LoginTimeout", "LooksAlike", "MessageTooLong",
+        "MessagesMissing", "NameInvalid", "NameRefused", "NameTaken", "NoDeviceKey", "NoGuests",
+        "NotAMember", "NotARelayServer", "NotAllowed", "NotConnected", "NotRegistered",
+        "NotSupported", "Overloaded", "ProtocolViolation", "Refused", "RegistrationClosed",
+        "Replaced", "ServerBrokeProtocol", "ServerFailed", "ServerKeyError",
+        "ServerKeyMismatch", "TimedOut", "TooSlow", "Unavailable", "UnknownOperation",
+        "UnknownOutcome", "UnknownServerKey", "WrongAccount",
     ),
     "relay.client.events": (
-        "Behind", "Event", "Gap", "HistoryPage", "Joined", "Live", "Member", "Members",
-        "Message", "Postponed", "RosterChanged", "State", "StateChanged", "Stored", "Unfollowed",
+        "Behind", "DeviceWarning", "Event", "Gap", "HistoryPage", "Joined", "Live", "Member",
+        "Members", "Message", "Postponed", "RosterChanged", "State", "StateChanged", "Stored",
+        "Unfollowed",
     ),
     "relay.client.identity": ("Identity",),
+    "relay.client.key_files": ("KeyFiles",),
     "relay.client.known_servers": ("KnownServers",),
     "relay.client.trust": ("KeyPolicy",),
     "relay.errors": ("RelayError", "UsageError"),

@@ -262,6 +262,48 @@ class Schema:
         return make(*fields)
 
 
+def unpack_array(data: bytes, checks: tuple[Check, ...], *, array_max: int) -> list[object]:
+    """Return the fields of an array that is no message: one that stands in a message's field.
+
+    Raises:
+        EnvelopeError: it is not an array of exactly these fields.
+    """
+    try:
+        value = msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=True,
+            max_array_len=array_max,
+            max_map_len=0,
+            max_ext_len=0,
+            max_str_len=len(data),
+            max_bin_len=len(data),
+        )
+    except _REFUSED as error:
+        raise _not_allowed(error) from None
+    if not tuple_of(*checks)(value):
+        raise EnvelopeError("an array with other fields than these")
+    return cast("list[object]", value)
+
+
+_NAME: Final = text(64, 1)
+
+
+def names_of(data: bytes) -> list[str]:
+    """Return the names of an array of them.
+
+    Raises:
+        EnvelopeError: it is none.
+    """
+    try:
+        value = msgpack.unpackb(data, raw=False, max_map_len=0, max_ext_len=0)
+    except _REFUSED as error:
+        raise _not_allowed(error) from None
+    if not list_of(_NAME, limits.PAGE_ENTRIES_MAX)(value):
+        raise EnvelopeError("not an array of names")
+    return cast("list[str]", value)
+
+
 _FIELD_TYPES: Final = frozenset({int, bool, float, str, bytes, list, type(None)})
 _REFUSED: Final = (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError)
 

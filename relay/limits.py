@@ -48,6 +48,12 @@ INSTANCE_SECRET_BYTES: Final = 16
 SESSION_SECRET_BYTES: Final = 32
 """What a client sends under the server's RSA key: an AES-256 key's worth."""
 KEY_ID_BYTES_MAX: Final = 32
+"""Of a reader's check; all that exist have ``KEY_ID_BYTES``, or none."""
+KEY_ID_BYTES: Final = 16
+DEVICE_NAME_BYTES_MAX: Final = 64
+"""Of what a person calls a device."""
+TOKEN_BYTES: Final = 32
+"""Of an invitation: unguessable, so that a plain hash of it may be stored."""
 U32_MAX: Final = 2**32 - 1
 U63_MAX: Final = 2**63 - 1
 """Counters and sequence numbers: SQLite's integers are signed 64 bit."""

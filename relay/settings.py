@@ -90,6 +90,26 @@ class Server(Struct, frozen=True, kw_only=True):
     ] = ""
 
 
+class Accounts(Struct, frozen=True, kw_only=True):
+    """Who may have a name."""
+
+    registration: Annotated[
+        Literal["kept", "open", "invite", "closed"],
+        Meta(
+            description="Who may register a name: everybody (open), who has an invitation "
+            "(invite), nobody but whom an operator adds (closed). Written into the data directory; "
+            "kept: as written there, and invite at the first start.",
+        ),
+    ] = "kept"
+    guests: Annotated[
+        bool,
+        Meta(
+            description="Let clients in without an account. Their names begin with ~, which no "
+            "account's does."
+        ),
+    ] = False
+
+
 class Store(Struct, frozen=True, kw_only=True):
     """Where and how messages are kept."""
 
@@ -240,6 +260,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     server: Server = field(default_factory=Server)
     store: Store = field(default_factory=Store)
     control: Control = field(default_factory=Control)
+    accounts: Accounts = field(default_factory=Accounts)
     limits: Limits = field(default_factory=Limits)
     log: Log = field(default_factory=Log)
 

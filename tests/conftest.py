@@ -9,5 +9,11 @@ import pytest
 def _own_configuration(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """No test reads or changes what the commands keep for the user: keys of servers, aliases."""
+    """No test reads or changes what the commands keep for the user: keys of servers, aliases.
+
+    Device keys are one directory for all tests of a process, for a relay may serve several tests;
+    a client that has none makes one and claims its name.
+    """
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+    monkeypatch.setenv("RELAY_KEYS", str(tmp_path_factory.getbasetemp() / "keys"))
+    monkeypatch.setenv("RELAY_REGISTER", "1")

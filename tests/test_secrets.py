@@ -26,14 +26,14 @@ from relay.client.blocking import BlockingClient
 from relay.client.identity import Identity
 from relay.secret import Secret
 from relay.server.agent import protocol as agent
-from relay.wire.envelopes import Hello, pack, unpack_client
+from relay.wire.envelopes import Hello, Register, pack, unpack_client
 from relay.wire.key_schedule import SessionSecrets, login_binding
 
 MARK = b"\x07MARKED-SECRET\x07!"
 assert len(MARK) == 16
-SECRET_NAME = re.compile(r"secret|private|exporter|binding|password|psk")
+SECRET_NAME = re.compile(r"secret|private|exporter|binding|password|psk|seed|token$")
 ALSO = {("SessionSecrets", "client"), ("SessionSecrets", "server"), ("Frame", "payload")}
-CONVERTS = {Hello, Claim, Identity, SessionSecrets}
+CONVERTS = {Hello, Register, Claim, Identity, SessionSecrets}
 """These take plain bytes, from a peer, a file or the key schedule; the others what is in them."""
 NO_SECRETS = {("SecretWrapped", "ciphertext"), ("Established", "secrets")}
 
@@ -80,7 +80,7 @@ def plausible(hint: Any) -> Any:  # noqa: ANN401
     if "None" in text:
         return None
     for part, value in (("Mapping", {}), ("bool", True), ("int", 1), ("float", 1.0),
-                        ("bytes", b"p" * 8), ("str", "x"), ("Callable", print)):  # fmt: skip
+                        ("bytes", b"p" * 32), ("str", "x"), ("Callable", print)):  # fmt: skip
         if part in text:
             return value
     return types.SimpleNamespace()
@@ -130,7 +130,7 @@ def hidden(text: str) -> bool:
 def test_the_types_are_found() -> None:
     """The walk sees what is known to hold a secret."""
     found = {kind.__name__ for kind in HOLDERS}
-    assert {"Hello", "Claim", "Identity", "SessionSecrets", "Holder", "Frame"} <= found
+    assert {"Hello", "Claim", "Identity", "SessionSecrets", "Register", "Frame"} <= found
 
 
 @pytest.mark.parametrize("kind", HOLDERS, ids=lambda kind: kind.__name__)
@@ -146,13 +146,13 @@ def test_what_arrives_is_hidden_too() -> None:
     """Unpacked, not made by hand."""
     hello = Hello("alice", MARK, "", "")
     (arrived,) = unpack_client(pack(hello))
-    claim = unpack_message(pack_message(Claim(1, "alice", MARK, True, 1))[4:])
+    claim = unpack_message(pack_message(Claim(1, "alice", MARK, True, 1, b""))[4:])
     (frame,) = agent.FrameReader().feed(agent.pack(agent.Kind.SECRET, 1, MARK))
     assert arrived == hello
     for value in (arrived, claim, frame, login_binding(MARK * 2, b"spki")):
         for text in ways(value):
             assert hidden(text)
-    assert codec.pack(tuple(hello)) == codec.pack(("alice", MARK, "", ""))
+    assert codec.pack(tuple(hello)) == codec.pack(("alice", MARK, "", "", b"", b""))
 
 
 def test_a_secret_is_bytes_otherwise() -> None:
@@ -169,7 +169,7 @@ def test_a_secret_is_bytes_otherwise() -> None:
 def test_clients(kind: Callable[..., Any]) -> None:
     """A client, its parts, and what it answers about itself."""
     client = kind("relay://127.0.0.1:1", identity=Identity(MARK))
-    seen = [client, client.identity, client._state, client._state._options, vars(client)]
+    seen = [client, client.identity, client._state, client._state.options, vars(client)]
     for value in seen:
         assert hidden(repr(value))
         assert hidden(str(value))
@@ -182,4 +182,4 @@ def test_other_classes_do_not_show_what_they_hold() -> None:
         names = {*getattr(kind, "__slots__", ()), *getattr(kind, "__annotations__", {})}
         if kind not in HOLDERS and any(SECRET_NAME.search(name) for name in names):
             shows = any("__repr__" in vars(base) for base in kind.__mro__[:-1])
-            assert not shows or kind.__name__ == "Established", kind
+            assert not shows or kind.__name__ in ("Established", "DeviceKey"), kind

@@ -74,11 +74,11 @@ def speak(done: c_uint64, port: int, log: str, rate: float, size: int) -> None:
 
 
 def log_in(done: c_uint64, port: int, rate: float) -> None:
-    """Log in and leave, as newcomers whom nobody knows; count logins."""
+    """Log in and leave, each time as another client instance; count logins."""
     began = time.monotonic()
     for number in itertools.count():
         time.sleep(max(began + number / rate - time.monotonic(), 0))
-        RawClient(HOST, port, f"guest{number}").close()
+        RawClient(HOST, port, "visitor", registered=number > 0).close()
         done.value += 1
 
 

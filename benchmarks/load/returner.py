@@ -24,7 +24,6 @@ from relay.wire.envelopes import (
     EntryMessage,
     Error,
     Gap,
-    Hello,
     Join,
     Joined,
     Live,
@@ -37,6 +36,7 @@ from relay.wire.events import (
     HandshakeCompleted,
     ServerKeyOffered,
 )
+from tests.support.devices import login
 
 READ_BYTES: Final = 262_144
 LOOKED_INTO_MAX: Final = 512
@@ -103,7 +103,10 @@ class Returner:
             changed: called when a connection has become live first, and when it is lost.
         """
         self._address = address
-        self._hello = Hello(name, secrets.token_bytes(16), "", "returner")
+        self._name = name
+        self._secret = secrets.token_bytes(16)
+        self._registered = False
+        self._spki = b""
         self._log = log
         self._counts = counts
         self._changed = changed
@@ -168,11 +171,16 @@ class Returner:
             match event:
                 case ApplicationData(content=content):
                     self._take(content)
-                case ServerKeyOffered():
+                case ServerKeyOffered(spki=self._spki):
                     connection.accept_server_key(time.monotonic())
                 case HandshakeCompleted():
                     join = Join(1, self._log, self._epoch, self._seq, 0)
-                    connection.send(pack(self._hello) + pack(join), time.monotonic())
+                    said = login(connection, self._spki, self._name, self._secret)
+                    if self._registered:
+                        said = said[-1:]
+                    self._registered = True
+                    content = b"".join(map(pack, [*said, join]))
+                    connection.send(content, time.monotonic())
                 case _:
                     pass
         pending = connection.data_to_send()

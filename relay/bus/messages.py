@@ -14,8 +14,9 @@ from enum import IntEnum
 from typing import Final, NamedTuple, Self, TypeAlias, cast
 
 from relay import codec, limits
+from relay.chat.accounts import links, requests
 from relay.chat.entries import SUBMISSION_CHECKS, Submission
-from relay.chat.fields import DISPLAY, EPOCH, INSTANCE_SECRET, LOG, NAME, POSITIVE, U63
+from relay.chat.fields import DISPLAY, EPOCH, INSTANCE_SECRET, KEY_ID, LOG, NAME, POSITIVE, U63
 from relay.codec import Shape
 from relay.errors import RemoteProtocolError
 from relay.framing import FrameSplitter
@@ -41,6 +42,8 @@ class Op(IntEnum):
     CLAIM = 21
     RELEASE = 22
     ATTACH = 23
+    ASK = 24
+    REVOKED = 25
 
     SUBSCRIBED = 32
     BATCH = 33
@@ -52,6 +55,8 @@ class Op(IntEnum):
     EVICT = 39
     MEMBERS = 40
     NOT_HOME = 41
+    ANSWERED = 42
+    REVOKE = 43
 
 
 class Introduction(NamedTuple):
@@ -119,6 +124,7 @@ class _Claim(NamedTuple):
     secret: bytes
     held: bool
     since_us: int
+    key: bytes
 
 
 class Claim(_Claim):
@@ -126,13 +132,38 @@ class Claim(_Claim):
 
     ``since_us``: when its connection was accepted, by the clock that all workers share. Of two
     sessions of one instance the later connection is the live one, whichever claim comes first.
+    ``key``: the device key that its connection has proved; empty for a guest.
     """
 
     __slots__ = ()
 
-    def __new__(cls, tag: int, name: str, secret: bytes, held: bool, since_us: int) -> Self:
+    def __new__(
+        cls, tag: int, name: str, secret: bytes, held: bool, since_us: int, key: bytes
+    ) -> Self:
         """Make one; the secret shows itself in no repr."""
-        return super().__new__(cls, tag, name, Secret(secret), held, since_us)
+        return super().__new__(cls, tag, name, Secret(secret), held, since_us, key)
+
+
+class Ask(NamedTuple):
+    """Member: a request about the account or the invitation of a log. Answer: ANSWERED.
+
+    It may come twice, to the next home: all of them are idempotent.
+    """
+
+    tag: int
+    log: str
+    by: str
+    """The handle that asks; may be empty before a login."""
+    key_id: bytes
+    """Of the device that asks."""
+    content: bytes
+    """Packed: ``chat.accounts.requests``."""
+
+
+class Revoked(NamedTuple):
+    """Member: what REVOKE with this tag says is done here."""
+
+    tag: int
 
 
 class Release(NamedTuple):
@@ -197,12 +228,43 @@ class Claimed(NamedTuple):
     tag: int
     granted: bool
     replaced: bool
+    code: int
+    """An ErrorCode: why it is refused; 0 if it is granted or replaced."""
+    text: str
+    root: bytes
+    """Of the account; empty for a guest, and when it is refused."""
+    operator: bool
+    """The account is an operator's."""
 
 
 class Evict(NamedTuple):
-    """Home: the same client instance came back elsewhere; end the session of that tag."""
+    """Home: end the session of that tag: the same client instance came back elsewhere."""
 
     tag: int
+
+
+class Answered(NamedTuple):
+    """Home: the answer to ASK. ``code`` is an ErrorCode, or 0: it is done."""
+
+    tag: int
+    code: int
+    text: str
+    content: bytes
+
+
+class Revoke(NamedTuple):
+    """Home of an account, to every worker: these devices are none any more. Answer: REVOKED.
+
+    A worker ends their sessions and drops what they have sent; as a home it stores nothing more of
+    them. ``lifted``: what was said before of them does not hold any more.
+    """
+
+    tag: int
+    handle: str
+    keys: list[bytes]
+    """Key ids; none: all of the account."""
+    by_operator: bool
+    lifted: bool
 
 
 class Members(NamedTuple):
@@ -242,6 +304,10 @@ Message: TypeAlias = (
     | Evict
     | Members
     | NotHome
+    | Ask
+    | Revoked
+    | Answered
+    | Revoke
 )
 
 _u16 = codec.uint(65_535)
@@ -253,6 +319,7 @@ def _listed(*fields: codec.Check) -> codec.Check:
     return codec.list_of(codec.tuple_of(*fields), ITEMS_PER_MESSAGE)
 
 
+_key_or_none = codec.binary(0, links.KEY_BYTES)
 _error_text = codec.text(limits.ERROR_TEXT_BYTES_MAX)
 _names = _listed(NAME, DISPLAY, _u32)
 
@@ -277,7 +344,7 @@ SHAPES: Final[dict[int, Shape]] = {
     Op.WHO: Shape(Who, (U63, LOG)),
     Op.CLAIM: Shape(
         Claim,
-        (U63, NAME, INSTANCE_SECRET, codec.boolean, U63),
+        (U63, NAME, INSTANCE_SECRET, codec.boolean, U63, _key_or_none),
     ),
     Op.RELEASE: Shape(Release, (U63, NAME)),
     Op.SUBSCRIBED: Shape(Subscribed, (LOG, EPOCH, U63)),
@@ -286,10 +353,29 @@ SHAPES: Final[dict[int, Shape]] = {
     Op.HEADS: Shape(Heads, (_listed(LOG, EPOCH, U63),)),
     Op.ACKS: Shape(Acks, (_listed(U63, EPOCH, U63),)),
     Op.REFUSED: Shape(Refused, (U63, _u16, U63, _error_text)),
-    Op.CLAIMED: Shape(Claimed, (U63, codec.boolean, codec.boolean)),
+    Op.CLAIMED: Shape(
+        Claimed,
+        (U63, codec.boolean, codec.boolean, _u16, _error_text, _key_or_none, codec.boolean),
+    ),
     Op.EVICT: Shape(Evict, (U63,)),
     Op.MEMBERS: Shape(Members, (U63, U63, U63, _u32, _names)),
     Op.NOT_HOME: Shape(NotHome, (_u32,)),
+    Op.ASK: Shape(
+        Ask,
+        (
+            U63,
+            LOG,
+            codec.text(limits.NAME_CHARS_MAX),
+            KEY_ID,
+            codec.binary(1, requests.REQUEST_BYTES_MAX),
+        ),
+    ),
+    Op.REVOKED: Shape(Revoked, (U63,)),
+    Op.ANSWERED: Shape(Answered, (U63, _u16, _error_text, codec.binary(0, limits.BODY_BYTES_MAX))),
+    Op.REVOKE: Shape(
+        Revoke,
+        (U63, NAME, codec.list_of(KEY_ID, ITEMS_PER_MESSAGE), codec.boolean, codec.boolean),
+    ),
 }
 _SUBMIT: Final = int(Op.SUBMIT)
 _OP_OF: Final = {shape.type: int(op) for op, shape in SHAPES.items()}

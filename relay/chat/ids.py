@@ -13,17 +13,23 @@ from typing import Final
 from relay import limits
 
 _LABEL: Final = b"relay/1 producer"
-_NO_ROOT: Final = bytes(32)
-"""In the place of an account's first device key, until there are accounts."""
+NO_ROOT: Final = bytes(32)
+"""In the place of an account's root: of a guest."""
 
 
-def producer_of(handle: str, instance_secret: bytes) -> bytes:
+def producer_of(root: bytes, handle: str, instance_secret: bytes) -> bytes:
     """Return the producer of what a client instance sends under a name.
 
-    SHA-256("relay/1 producer" ‖ 32 zeros ‖ u8 length of the handle ‖ handle ‖ instance secret),
-    its first 16 bytes: docs/protocol.md, "Sending".
+    SHA-256("relay/1 producer" ‖ root ‖ u8 length of the handle ‖ handle ‖ instance secret), its
+    first 16 bytes: docs/protocol.md, "Sending".
+
+    Args:
+        root: of the account's device chain; ``NO_ROOT`` for a guest.
+        handle: of the account, or the guest's name.
+        instance_secret: of the client instance.
     """
     assert len(instance_secret) == limits.INSTANCE_SECRET_BYTES
+    assert len(root) == len(NO_ROOT)
     name = handle.encode("ascii")
-    digest = sha256(_LABEL + _NO_ROOT + bytes((len(name),)) + name + instance_secret)
+    digest = sha256(_LABEL + root + bytes((len(name),)) + name + instance_secret)
     return digest.digest()[: limits.PRODUCER_BYTES]

@@ -33,6 +33,8 @@ _COMBINING_CATEGORIES: Final = frozenset({"Mn", "Me"})
 COMBINING_IN_A_ROW_MAX: Final = 4
 """Vietnamese, Hebrew and Thai need two or three on a letter; a pile of them covers other lines."""
 INBOX_PREFIX: Final = "@"
+GUEST_PREFIX: Final = "~"
+"""Of the name of somebody without an account; no handle begins with it."""
 
 assert limits.NAME_CHARS_MAX == 32
 
@@ -47,11 +49,21 @@ def is_handle(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def is_guest(name: str) -> bool:
+    """True for the name of a guest: somebody who has no account."""
+    return (
+        name.startswith(GUEST_PREFIX)
+        and len(name) <= limits.NAME_CHARS_MAX
+        and is_handle(name[len(GUEST_PREFIX) :])
+    )
+
+
 def skeleton(name: str) -> str:
     """Return what two handles have in common if they look alike in many fonts.
 
     ``a1ice`` and ``alice``, ``rn`` and ``m``, ``bob_`` and ``bob`` have one skeleton. It is for
-    comparing, not for showing.
+    comparing, not for showing. It decides the partition of an account (``chat.partition``): a
+    change of it would lose accounts that exist.
     """
     return name.translate(_LOOK_ALIKES).replace("rn", "m")
 

@@ -10,8 +10,9 @@ import click
 from relay import limits
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
-from relay.cli.names import checked_name, checked_room, person_name
+from relay.cli.names import checked_room
 from relay.cli.options import Target, places, target_options
+from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.terminal.chat import Chat
 from relay.terminal.lines import read_lines
@@ -25,7 +26,7 @@ LAST_DEFAULT = 50
 
 @click.command()
 @places(optional=["ROOM"])
-@click.option("--name", metavar="NAME", help="Your name in the room.  [default: your login name]")
+@who_options(program=False)
 @click.option(
     "-n",
     "--last",
@@ -36,15 +37,16 @@ LAST_DEFAULT = 50
     help="Show the last N messages first.",
 )
 @target_options
-def chat(target: Target, name: str | None, room: str | None, last: int) -> int:
+def chat(target: Target, who: Who, room: str | None, last: int) -> int:
     """Chat in ROOM (by default "lobby"). /help lists the commands.
+
+    At a terminal the first time at a server makes a key for this device, and claims your name.
 
     If input or output is not a terminal, each line of the input is sent, messages are printed on
     standard output and notices on standard error. At the end of the input, chat waits until the
     server has stored everything, and only then exits with status 0.
     """
     room = checked_room(ROOM_DEFAULT if room is None else room)
-    name = checked_name(name) or person_name()
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
 
     async def use(client: Client) -> int:
@@ -52,7 +54,7 @@ def chat(target: Target, name: str | None, room: str | None, last: int) -> int:
         return Exit.OK if well else Exit.FAILED
 
     try:
-        return run_connected(target, name, use)
+        return run_connected(target, who, use)
     except Interrupted:
         return Exit.INTERRUPTED
 

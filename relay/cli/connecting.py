@@ -7,7 +7,7 @@ import contextlib
 import math
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from relay import __version__
@@ -15,6 +15,7 @@ from relay.cli.exits import CommandError, Exit, debugging, report_internal
 from relay.cli.options import Target
 from relay.cli.progress_timeout import ProgressTimeout
 from relay.cli.server_keys import accept_unknown, changed_key, is_new, remember
+from relay.cli.who import Person, Who, person_at
 from relay.client.address import Address, fingerprint_mistake
 from relay.client.aio import Client
 from relay.client.backoff import Backoff
@@ -23,12 +24,19 @@ from relay.client.errors import (
     ConnectFailed,
     ConnectionLost,
     GoingAway,
+    InvitationNeeded,
+    KeyRefused,
+    LooksAlike,
+    NameInvalid,
     NameTaken,
     Overloaded,
+    Refused,
+    RegistrationClosed,
     ServerFailed,
     ServerKeyMismatch,
     UnknownServerKey,
 )
+from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
 from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
@@ -38,42 +46,58 @@ _PASSING = (ConnectFailed, ConnectionLost, GoingAway, Overloaded, ServerFailed)
 """Why there may be no connection now, and one later."""
 
 
+_NO_OPTIONS: Mapping[str, Any] = {}
+
+
 def run_connected(
     target: Target,
-    name: str,
+    who: Who,
     use: Callable[[Client], Awaitable[int]],
     *,
     on_term: int = Exit.TERMINATED,
     progress: ProgressTimeout | None = None,
+    client_options: Mapping[str, Any] = _NO_OPTIONS,
 ) -> int:
-    """Connect as ``name``, run ``use(client)``, and return its exit code.
+    """Connect as somebody, run ``use(client)``, and return its exit code.
 
     An unknown key is asked about between two connections, without the event loop: a person may take
     longer than the server waits.
 
     Args:
         target: which relay.
-        name: a legal name.
+        who: as whom.
         use: what to do.
         on_term: the exit code after SIGTERM.
         progress: limits the waits of one attempt, the first connection included; None: a server
             that cannot be reached at first is an error at once.
+        client_options: more arguments for the client.
 
     Raises:
         RelayError: for ``exits.guarded``.
     """
-    address = _address(target)
+    address = target_address(target)
     known = KnownServers(target.known_servers)
+    policy = KeyPolicy(known, keys=KeyFiles())
     new = is_new(address, known)
+    person = person_at(who, policy.keys, policy.expected(address))
 
     async def use_and_remember(client: Client) -> int:
         if new:
             await remember(address, known)
+        if person.new and client.registered and "register" not in client_options:
+            tell_registered(policy.keys, client)
         return await use(client)
 
     def make_client() -> Client:
-        agent = f"relay {__version__}"
-        return Client(address, name=name, key_policy=KeyPolicy(known), agent=agent)
+        given = {"register": person.register, **client_options}
+        return Client(
+            address,
+            name=person.name,
+            key=given.pop("key", person.key),
+            key_policy=policy,
+            agent=f"relay {__version__}",
+            **given,
+        )
 
     def attempt() -> int:
         return asyncio.run(_session(make_client, use_and_remember, on_term, progress))
@@ -83,16 +107,62 @@ def run_connected(
             return attempt()
         except UnknownServerKey as error:
             accept_unknown(address, error, known, target.accept_new)
+        person = person_at(who, policy.keys, policy.expected(address))
         return attempt()
     except KeyboardInterrupt:
         return Exit.INTERRUPTED  # before click says anything about it
     except ServerKeyMismatch as error:
         raise changed_key(address, error, known) from None
-    except NameTaken:
-        raise CommandError(f"the name {name!r} is in use; choose another with --name") from None
+    except Refused as error:
+        _forget_key(policy, address, person, error)
+        raise _explained(error, person.name) from None
 
 
-def _address(target: Target) -> Address:
+_NOT_GRANTED = (NameTaken, LooksAlike, NameInvalid, InvitationNeeded, RegistrationClosed)
+
+
+def _forget_key(policy: KeyPolicy, address: Address, person: Person, error: Refused) -> None:
+    """Remove a key that was made for a name that the server then did not grant."""
+    server_id = policy.expected(address)
+    if isinstance(error, _NOT_GRANTED) and person.new and person.key is None and server_id:
+        with contextlib.suppress(OSError):
+            policy.keys.path_of(server_id, person.name).unlink(missing_ok=True)
+
+
+def _explained(error: Refused, name: str) -> Exception:
+    """Return what a person can do about a refused login."""
+    match error:
+        case NameTaken() | KeyRefused():
+            return CommandError(
+                f"the name {name!r} belongs to somebody else: choose another with --name; or, if it"
+                " is yours, add this device to it with 'relay device request'"
+            )
+        case LooksAlike():
+            return CommandError(
+                f"the name {name!r} looks like one that exists; choose another with --name"
+            )
+        case InvitationNeeded():
+            return CommandError(
+                f"{error}: register with 'relay register --invitation TEXT'; whoever runs the"
+                " server, or one of its operators, makes invitations with 'relay invite'"
+            )
+        case _:
+            return error
+
+
+def tell_registered(files: KeyFiles, client: Client) -> None:
+    """Say that the name is claimed, and where its key lies."""
+    assert client.server_fingerprint is not None
+    path = files.path_of(client.server_fingerprint, client.name)
+    stderr_notice(f"registered as {client.name}; the key of this device is {path}")
+
+
+def target_address(target: Target) -> Address:
+    """Return the address with the fingerprint that was given apart from it.
+
+    Raises:
+        UsageError: two fingerprints that differ, or a wrong one.
+    """
     address = target.address
     if target.fingerprint is None:
         return address

@@ -41,10 +41,11 @@ class Target:
     accept_new: bool
 
 
-def places(*required: str, optional: Sequence[str]) -> Callable[[_F], _F]:
+def places(*required: str, optional: Sequence[str], unless: str = "") -> Callable[[_F], _F]:
     """Add the arguments: ADDRESS, and those with these names. Goes first, ``target_options`` last.
 
-    The command gets them by their names in lower case, and the address within its ``target``.
+    The command gets them by their names in lower case, and the address within its ``target``; with
+    the option ``unless`` there is no address, and its target is None.
     """
     names = (*required, *optional)
     metavar = " ".join(["[ADDRESS]", *required, *(f"[{name}]" for name in optional)])
@@ -52,7 +53,13 @@ def places(*required: str, optional: Sequence[str]) -> Callable[[_F], _F]:
     def add(command: _F) -> _F:
         @functools.wraps(command)
         def with_places(typed: tuple[str, ...], **options: object) -> object:
-            address, values = split(typed, required, optional)
+            address: Address | None = None
+            if unless and options.get(unless) is not None:
+                if len(typed) != len(required):
+                    raise click.UsageError(f"with --{unless} no ADDRESS is given")
+                values: Sequence[str | None] = typed
+            else:
+                address, values = split(typed, required, optional)
             after = {name.lower(): value for name, value in zip(names, values, strict=True)}
             return command(address=address, **after, **options)
 
@@ -68,12 +75,14 @@ def target_options(command: _F) -> _F:
     # wraps also keeps the parameters that click noted on the command so far.
     @functools.wraps(command)
     def with_target(
-        address: Address,
+        address: Address | None,
         known_servers: Path | None,
         fingerprint: str | None,
         accept_new: bool,
         **rest: object,
     ) -> object:
+        if address is None:
+            return command(None, **rest)
         return command(Target(address, known_servers, fingerprint, accept_new), **rest)
 
     wrapped: Any = with_target

@@ -12,9 +12,10 @@ import click
 from relay import limits
 from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
-from relay.cli.names import checked_name, checked_room, program_name
+from relay.cli.names import checked_room
 from relay.cli.options import Target, places, target_options
 from relay.cli.progress_timeout import ProgressTimeout
+from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.errors import ClientError
 from relay.client.events import Stored
@@ -53,9 +54,7 @@ _DASHES_HINT: Final = (
 
 @click.command(cls=TextCommand)
 @places("ROOM", optional=["TEXT"])
-@click.option(
-    "--name", metavar="NAME", help="Name to use.  [default: your login name and a random suffix]"
-)
+@who_options(program=True)
 @click.option(
     "--timeout",
     "timeout_s",
@@ -65,9 +64,7 @@ _DASHES_HINT: Final = (
     " wait]",
 )
 @target_options
-def send(
-    target: Target, room: str, text: str | None, name: str | None, timeout_s: float | None
-) -> int:
+def send(target: Target, room: str, text: str | None, who: Who, timeout_s: float | None) -> int:
     """Send TEXT to ROOM, or each line of the input as a message if there is no TEXT.
 
     Put -- before a TEXT that may begin with "-".
@@ -81,7 +78,6 @@ def send(
     once all lines before it are stored.
     """
     room = checked_room(room)
-    name = checked_name(name) or program_name()
     body = None if text is None else text.encode("utf-8", "surrogateescape")
     if body is not None and (problem := unfit(body, len(body))):
         raise CommandError(f"TEXT {problem}")
@@ -104,7 +100,7 @@ def send(
             await asyncio.gather(tell, return_exceptions=True)
         return Exit.OK
 
-    return run_connected(target, name, use, progress=progress)
+    return run_connected(target, who, use, progress=progress)
 
 
 async def send_lines(client: Client, room: str, fd: int, progress: ProgressTimeout) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -30,6 +31,11 @@ log = logging.getLogger("relay.supervisor")
     "--durability",
     metavar="process|power",
     help="What an accepted message survives: a killed process, or also a power failure.",
+)
+@click.option(
+    "--registration",
+    metavar="open|invite|closed",
+    help="Who may register a name: everybody, who is invited, or nobody by himself.",
 )
 @click.option("--max-connections", metavar="N", help="Maximum connections per worker.")
 @click.option("--graceful-timeout", metavar="SECONDS", help="How long a stop waits for clients.")
@@ -83,6 +89,7 @@ def serve(
         "store.data": flags["data"],
         "store.durability": flags["durability"],
         "control.bind": flags["control"],
+        "accounts.registration": flags["registration"],
         "log.level": flags["log_level"],
         "log.format": flags["log_format"],
     }
@@ -99,14 +106,20 @@ def serve(
     return start(loaded.settings, _announce, new_identity=new_identity)
 
 
-def _announce(addresses: list[str]) -> None:
-    """Print where the relay is and how to chat there."""
+def _announce(addresses: list[str], first_invitation: Path | None, registration: str) -> None:
+    """Print where the relay is, how to chat there, and how to get a name there."""
     from relay.server.output import Output
 
     program = _own_program()
     lines = ["Relay is ready at"]
     lines += [f"  {address}" for address in addresses]
     lines += ["To chat, run", f"  {program} chat {addresses[0]}"]
+    if first_invitation is not None and registration != "open":
+        path = shlex.quote(str(first_invitation))
+        lines += [
+            "Nobody is registered as its operator yet. To be it, first run",
+            f"  {program} register {addresses[0]} --invitation-file {path}",
+        ]
     text = "\n".join(lines) + "\n"
     # Nobody may read it, or only later: that is no reason for a server to wait or to end.
     if not Output(1).write(text.encode(errors="backslashreplace")):

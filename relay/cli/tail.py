@@ -13,8 +13,9 @@ from relay.chat.entries import NO_EPOCH, Cursor
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
 from relay.cli.json_lines import dump, gap_object, message_object
-from relay.cli.names import checked_name, checked_room, program_name
+from relay.cli.names import checked_room
 from relay.cli.options import Target, places, target_options
+from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.events import Gap, Message
 from relay.terminal.notices import Narrator
@@ -47,9 +48,7 @@ def typed_place(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 @click.command()
 @places("ROOM", optional=[])
-@click.option(
-    "--name", metavar="NAME", help="Name to use.  [default: your login name and a random suffix]"
-)
+@who_options(program=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option(
     "--since",
@@ -69,7 +68,7 @@ def typed_place(ctx: click.Context, param: click.Parameter, value: str | None) -
 def tail(
     target: Target,
     room: str,
-    name: str | None,
+    who: Who,
     as_json: bool,
     since: Cursor | None,
     last: int | None,
@@ -82,7 +81,6 @@ def tail(
     if since is not None and last is not None:
         raise click.UsageError("--since and -n (--last) cannot be used together")
     room = checked_room(room)
-    name = checked_name(name) or program_name()
     output = Output.stdout()
     show = _show_json if as_json else _show_text
 
@@ -94,7 +92,7 @@ def tail(
         await _until_reader_leaves(output, asyncio.create_task(show(client, output)))
         return Exit.OK
 
-    return run_connected(target, name, use, on_term=Exit.OK)
+    return run_connected(target, who, use, on_term=Exit.OK)
 
 
 async def _show_json(client: Client, output: Output) -> None:

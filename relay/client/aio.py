@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import secrets
 from types import TracebackType
@@ -21,10 +22,11 @@ from typing import Self
 from relay.chat.entries import Cursor
 from relay.client import arguments, fork
 from relay.client.address import Address
-from relay.client.aio_calls import AsyncCalls
+from relay.client.aio_accounts import AsyncAccounts
 from relay.client.aio_pump import Pump
 from relay.client.aio_room import Room
 from relay.client.base import target
+from relay.client.device_key import DeviceKey
 from relay.client.errors import ConnectFailed
 from relay.client.events import State
 from relay.client.identity import Identity
@@ -32,7 +34,7 @@ from relay.client.options import CLOSE_S, CONNECT_S, make_options
 from relay.client.trust import KeyPolicy
 
 
-class Client(AsyncCalls):
+class Client(AsyncAccounts):
     """A client on an event loop. Use it within one loop, from any number of tasks."""
 
     def __init__(
@@ -40,6 +42,10 @@ class Client(AsyncCalls):
         address: str | Address,
         *,
         name: str | None = None,
+        key: DeviceKey | str | os.PathLike[str] | None = None,
+        register: bool | None = None,
+        invitation: str | None = None,
+        enrol: bool = False,
         display: str = "",
         key_policy: KeyPolicy | None = None,
         identity: Identity | None = None,
@@ -52,9 +58,18 @@ class Client(AsyncCalls):
 
         Args:
             address: ``relay://[FINGERPRINT@]HOST[:PORT]``.
-            name: the handle, 2 to 32 of a-z, 0-9, _ and -; None: ``guest-`` and a random number.
+            name: the handle, 2 to 32 of a-z, 0-9, _ and -; None: a guest, ``~guest-`` and a random
+                number, where the server takes guests.
+            key: the device's key, or the path of its file; None: the user's own for this server
+                and name.
+            register: claim the name if nobody has it, and make the key file if there is none; None:
+                only if the environment has ``RELAY_REGISTER=1``.
+            invitation: to register with, where the server wants one.
+            enrol: the key becomes a device of the account, if one of its devices has approved it;
+                otherwise ``connect`` raises KeyRefused.
             display: a free name that people see besides it.
-            key_policy: known servers and whom to ask; None: the user's file, and nobody.
+            key_policy: known servers, whom to ask about others, and where device keys are; None:
+                the user's own files, and nobody.
             identity: a saved instance, with its counters; None: a new one.
             reconnect: connect again after a lost connection or a close of 1000-1999.
             window: unacknowledged sends at most; ``send`` and ``post`` wait for space.
@@ -63,12 +78,17 @@ class Client(AsyncCalls):
             agent: what this program calls itself.
 
         Raises:
-            UsageError: the address, or the known-servers file.
+            UsageError: the address, the known-servers file, or the invitation.
         """
         self.address, self._policy, expected_key = target(address, key_policy)
         options = make_options(
             name=name,
             identity=identity,
+            key=key,
+            register=register,
+            invitation=invitation,
+            enrol=enrol,
+            keys=self._policy.keys,
             display=display,
             agent=agent,
             expected_key=expected_key,
@@ -108,6 +128,8 @@ class Client(AsyncCalls):
         Raises:
             ConnectFailed: nothing listens there, or it took too long.
             ServerKeyError: the server's key is unknown, or not the pinned one.
+            NoDeviceKey: the name needs a key.
+            UsageError: the key's file.
             ClientError: the login was refused, or the server does not speak the protocol.
         """
         timeout = arguments.seconds("timeout", timeout)

@@ -19,12 +19,13 @@ from relay.client.address import Address
 from relay.client.aio_dial import dial_tcp
 from relay.client.aio_thread import in_thread
 from relay.client.aio_transport import ClientProtocol
-from relay.client.errors import ClientClosed, ClientError
+from relay.client.errors import ClientClosed, ClientError, KeyFileError
 from relay.client.events import State, Stored
 from relay.client.options import DIAL_S, WORK_ATTEMPTS
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 from relay.client.unreachable import unreachable
+from relay.errors import UsageError
 from relay.wire.messages import Work
 
 
@@ -215,6 +216,9 @@ class Pump:
         for change in self._changed:
             if not change.done():
                 change.set_result(None)
+        seen = state.seen()
+        if seen is not None:
+            state.options.key_choice.keep(*seen)
         self._flush()
 
     def _give_space(self) -> None:
@@ -253,6 +257,7 @@ class Pump:
             while state.state is not State.CLOSED:
                 if state.connect_at is not None:
                     await self._sleep(state.connect_at - self.clock())
+                await self._find_credentials()
                 if not self.closed:
                     state.dialling()
                     await self._run_connection()
@@ -334,6 +339,24 @@ class Pump:
             self.state.trust_key(fingerprint)
         else:
             self.state.fail(refusal)
+
+    async def _find_credentials(self) -> None:
+        """Find the client's key at this server, once: in files, so beside the loop."""
+        server_id = self.state.needs_credentials
+        if server_id is None:
+            return
+        choice = self.state.options.key_choice
+        try:
+            if choice.needs_files:
+                found = await in_thread(lambda: choice.at(server_id))
+            else:
+                found = choice.at(server_id)
+        except ClientError as error:
+            self.state.fail(error)
+        except UsageError as error:
+            self.state.fail(KeyFileError(str(error)))
+        else:
+            self.state.login.credentials = found
 
     async def _sleep(self, delay_s: float) -> None:
         """Wait, but not beyond the client's end."""

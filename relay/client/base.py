@@ -8,6 +8,7 @@ from relay.chat.entries import Cursor
 from relay.client import arguments
 from relay.client.address import Address, parse_address
 from relay.client.chat_state import ChatState
+from relay.client.device_key import DeviceKey
 from relay.client.errors import ClientError, MessagesMissing, NotConnected, TimedOut, refused
 from relay.client.events import Event, Gap, Message, State, Unfollowed
 from relay.client.identity import Identity
@@ -41,6 +42,12 @@ class ClientBase:
         self._state = ClientState(options)
         self._chat: ChatState = self._state.chat
 
+    @property
+    def device_key(self) -> DeviceKey | None:
+        """The key that this client logs in with; None: a guest's, or before the server is known."""
+        known = self._state.login.credentials
+        return None if known is None else known.key
+
     def _check_started(self) -> None:
         if not self._started:
             raise NotConnected("not connected: call connect() first, or use the client in a 'with'")
@@ -69,6 +76,11 @@ class ClientBase:
         return self._state.name
 
     @property
+    def registered(self) -> bool:
+        """Whether this client has claimed its name, or has had its claim confirmed."""
+        return self._state.login.registered
+
+    @property
     def state(self) -> State:
         """Whether the client is connecting, online, waiting for its next attempt, or closed."""
         return self._state.state
@@ -86,7 +98,7 @@ class ClientBase:
     @property
     def identity(self) -> Identity:
         """Who this instance is, with its counters as they stand: save it, and keep it secret."""
-        return Identity(self._given.secret, self._chat.sends.counters())
+        return Identity(self._given.secret, self._chat.sends.counters(), self._state.account or b"")
 
     @property
     def unacknowledged(self) -> int:

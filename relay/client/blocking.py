@@ -17,6 +17,7 @@ Usage::
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 from types import TracebackType
@@ -26,9 +27,10 @@ from relay.chat.entries import Cursor
 from relay.client import arguments, fork
 from relay.client.address import Address
 from relay.client.base import target
-from relay.client.blocking_calls import BlockingCalls
+from relay.client.blocking_accounts import BlockingAccounts
 from relay.client.blocking_pump import Dial, Pump
 from relay.client.blocking_room import BlockingRoom
+from relay.client.device_key import DeviceKey
 from relay.client.errors import ClientClosed, ConnectFailed
 from relay.client.events import State
 from relay.client.identity import Identity
@@ -36,7 +38,7 @@ from relay.client.options import CLOSE_S, CONNECT_S, LINGER_S, make_options
 from relay.client.trust import KeyPolicy
 
 
-class BlockingClient(BlockingCalls):
+class BlockingClient(BlockingAccounts):
     """A client on a plain socket. The same names and behaviour as ``Client``."""
 
     def __init__(
@@ -44,6 +46,10 @@ class BlockingClient(BlockingCalls):
         address: str | Address,
         *,
         name: str | None = None,
+        key: DeviceKey | str | os.PathLike[str] | None = None,
+        register: bool | None = None,
+        invitation: str | None = None,
+        enrol: bool = False,
         display: str = "",
         key_policy: KeyPolicy | None = None,
         identity: Identity | None = None,
@@ -57,9 +63,18 @@ class BlockingClient(BlockingCalls):
 
         Args:
             address: ``relay://[FINGERPRINT@]HOST[:PORT]``.
-            name: the handle, 2 to 32 of a-z, 0-9, _ and -; None: ``guest-`` and a random number.
+            name: the handle, 2 to 32 of a-z, 0-9, _ and -; None: a guest, ``~guest-`` and a random
+                number, where the server takes guests.
+            key: the device's key, or the path of its file; None: the user's own for this server
+                and name.
+            register: claim the name if nobody has it, and make the key file if there is none; None:
+                only if the environment has ``RELAY_REGISTER=1``.
+            invitation: to register with, where the server wants one.
+            enrol: the key becomes a device of the account, if one of its devices has approved it;
+                otherwise ``connect`` raises KeyRefused.
             display: a free name that people see besides it.
-            key_policy: known servers and whom to ask; None: the user's file, and nobody.
+            key_policy: known servers, whom to ask about others, and where device keys are; None:
+                the user's own files, and nobody.
             identity: a saved instance, with its counters; None: a new one.
             reconnect: connect again after a lost connection or a close of 1000-1999.
             window: unacknowledged sends at most; ``send`` and ``post`` wait for space.
@@ -70,12 +85,17 @@ class BlockingClient(BlockingCalls):
                 source address of one's own, or through a proxy.
 
         Raises:
-            UsageError: the address, or the known-servers file.
+            UsageError: the address, the known-servers file, or the invitation.
         """
         self.address, self._policy, expected_key = target(address, key_policy)
         options = make_options(
             name=name,
             identity=identity,
+            key=key,
+            register=register,
+            invitation=invitation,
+            enrol=enrol,
+            keys=self._policy.keys,
             display=display,
             agent=agent,
             expected_key=expected_key,
@@ -115,6 +135,8 @@ class BlockingClient(BlockingCalls):
         Raises:
             ConnectFailed: nothing listens there, or it took too long.
             ServerKeyError: the server's key is unknown, or not the pinned one.
+            NoDeviceKey: the name needs a key.
+            UsageError: the key's file.
             ClientError: the login was refused, or the server does not speak the protocol.
         """
         timeout = arguments.seconds("timeout", timeout)

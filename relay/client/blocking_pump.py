@@ -17,12 +17,13 @@ from relay.client import arguments, fork
 from relay.client.address import Address
 from relay.client.base import no_answer
 from relay.client.dialling import dial_tcp, disable_nagle
-from relay.client.errors import ClientError
+from relay.client.errors import ClientError, KeyFileError
 from relay.client.events import State, Stored
 from relay.client.options import DIAL_S, READ_BYTES, REST_READS_MAX, WORK_ATTEMPTS
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 from relay.client.unreachable import unreachable
+from relay.errors import UsageError
 from relay.wire.messages import Work
 
 Result = TypeVar("Result")
@@ -184,6 +185,16 @@ class Pump:
 
     def _dial(self, until: float | None) -> None:
         state, address = self.state, self._address
+        if state.needs_credentials is not None:
+            try:
+                choice = state.options.key_choice
+                state.login.credentials = choice.at(state.needs_credentials)
+            except ClientError as error:
+                state.fail(error)
+                return
+            except UsageError as error:
+                state.fail(KeyFileError(str(error)))
+                return
         state.dialling()
         left = DIAL_S if until is None else min(DIAL_S, max(until - self.clock(), SHORTEST_WAIT_S))
         try:
@@ -233,6 +244,9 @@ class Pump:
             answer.end(result)
             if answer.reported and isinstance(result, ClientError):
                 self.failed_post = self.failed_post or result
+        seen = self.state.seen()
+        if seen is not None:
+            self.state.options.key_choice.keep(*seen)
 
     def _flush(self) -> None:
         state = self.state

@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 
 from relay import limits
+from relay.chat.accounts import requests as account_requests
+from relay.chat.accounts.requests import Request as AccountRequest
 from relay.chat.entries import Cursor
 from relay.client import arguments, decoding
-from relay.client.errors import ClientError, refused
+from relay.client.errors import ClientError, describe_refusal, refused
 from relay.client.event_queue import EventQueue
 from relay.client.events import Event, Postponed, Unfollowed
 from relay.client.requests import Request, Requests
+from relay.client.senders import NUMBER as OWN_NUMBER
+from relay.client.senders import Senders
 from relay.client.sends import Outcome, Sends
 from relay.client.subscriptions import REJOINS_MAX, Start, Step, Subscription, Subscriptions
 from relay.codec import Unknown
@@ -34,6 +38,7 @@ class ChatState:
         self.subscriptions = Subscriptions()
         self.requests = Requests()
         self.sends = sends
+        self.senders = Senders()
         self.ending: ClientError | None = None
         """Why this side is ending the client; None: it is not."""
         self.over = False
@@ -73,6 +78,7 @@ class ChatState:
         self.broken = ""
         self._suspended = False
         self.subscriptions.offline()
+        self.senders.offline()
         self.sends.offline()
         self.requests.forget_own()
         self.requests.offline()
@@ -89,12 +95,14 @@ class ChatState:
         for request in self.requests.drop_all():
             self._answer(request, error)
 
-    def outgoing(self) -> Iterator[bytes]:
+    def outgoing(self, now: float) -> Iterator[bytes]:
         """Yield the packed envelopes that may leave now."""
         if self.queue.full and (self._suspended or self.awaited):
             self._suspend()
         for envelope in self.requests.drain():
             yield wire.pack(envelope)
+        for question in self.senders.requests(now):
+            yield wire.pack(question)
         yield from self.sends.transmit()
 
     @property
@@ -109,13 +117,15 @@ class ChatState:
 
     def next_deadline(self) -> float | None:
         """Return when something is to be sent again."""
-        due = (self.sends.next_deadline(), self.requests.next_deadline())
+        due = (self.sends.next_deadline(), self.requests.next_deadline(), self.senders.deadline)
         return min((at for at in due if at is not None), default=None)
 
     def handle_deadline(self, now: float) -> None:
         """Send again what has waited long enough."""
         self.sends.handle_deadline(now)
         self.requests.handle_deadline(now)
+        self.senders.overdue(now)
+        self._warn()
 
     def answers(self) -> list[Outcome]:
         """Return what has ended since the last call."""
@@ -217,6 +227,17 @@ class ChatState:
         self.requests.ask(Request(room, subscription.join, token))
         log.debug("joining %s", room)
 
+    def ask_account(self, name: str, request: AccountRequest, token: object) -> None:
+        """Ask something about an account. ``name``: whose; empty: one's own."""
+        self._check_open()
+        content = account_requests.pack(request)
+        self.requests.ask(Request("", lambda number: wire.Account(number, name, content), token))
+
+    def ask_devices(self, name: str, first: int, token: object) -> None:
+        """Ask for links of somebody's chain; the answer is (links, whether it is the end)."""
+        self._check_open()
+        self.requests.ask(Request("", lambda number: wire.Devices(number, name, first), token))
+
     def cancel_join(self, room: str, token: object) -> None:
         """Nobody waits for this join any more: the room is not followed, whatever the answer."""
         room = arguments.room_name(room)
@@ -299,6 +320,8 @@ class ChatState:
                 step = self.subscriptions.entry(entry)
                 if step is Step.DELIVER:
                     self.queue.put(decoding.as_message(entry))
+                    if (entry.sender, entry.key_id) not in self.senders.known:
+                        self.senders.look(entry.log, entry.sender, entry.key_id, now)
                 elif step is Step.REJOIN:
                     self._rejoin(entry.log)
             elif kind is wire.Ack:
@@ -309,6 +332,10 @@ class ChatState:
                     self.queue.put(Postponed(refusal.log, refusal.text))
             elif kind is wire.Error:
                 self._error(cast(wire.Error, envelope), now)
+            elif kind is wire.Chain:
+                self._chain(cast(wire.Chain, envelope), now)
+            elif kind is wire.Done:
+                self._done(cast(wire.Done, envelope), now)
             elif kind is not Unknown and kind is not wire.Welcome:  # "a client ignores one"
                 self._HANDLERS[kind](self, envelope)
 
@@ -343,12 +370,40 @@ class ChatState:
             log.debug("in %s, from %d of %d", request.room, result.start.seq, result.head.seq)
         self._answer(request, result)
 
+    def _chain(self, answer: wire.Chain, now: float) -> None:
+        if answer.request == OWN_NUMBER:
+            self.senders.received(answer, now)
+            self._warn()
+            return
+        request = self.requests.answered(answer.request)
+        if request is not None:
+            self._answer(request, (answer.links, answer.end))
+
+    def _done(self, done: wire.Done, now: float) -> None:
+        if done.request == OWN_NUMBER:
+            self.senders.done(now)
+            return
+        request = self.requests.answered(done.request)
+        if request is not None:
+            self._answer(request, done.content)
+
+    def _warn(self) -> None:
+        """Say what is doubtful about a sender."""
+        warnings, self.senders.warnings = self.senders.warnings, []
+        for warning in warnings:
+            log.warning("%s: %s", warning.name, warning.detail)
+            self.queue.put(warning)
+
     def _left(self, left: wire.Left) -> None:
         request = self.requests.answered(left.request)
         if request is not None:
             self._answer(request, None)
 
     def _error(self, error: wire.Error, now: float) -> None:
+        if error.request == OWN_NUMBER:
+            self.senders.refused(describe_refusal(error.code, error.text), now)
+            self._warn()
+            return
         request = self.requests.refused(error, now)
         if request is None:
             return

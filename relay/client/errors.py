@@ -4,6 +4,10 @@ The tree::
 
     ClientError
     ├── NotConnected               a call before connect()
+    ├── NoDeviceKey                there is no key for this name here, and none was given
+    ├── KeyFileError               a key file cannot be used; also a UsageError
+    ├── DeviceChainError           a list of devices is false, or does not allow what was asked
+    ├── WrongAccount               a saved identity of another account, or of a time before it
     ├── ConnectFailed              no connection to the host and port
     ├── HandshakeFailed            what listens there did not prove to hold its key
     │   └── NotARelayServer        it does not speak this protocol at all
@@ -21,10 +25,14 @@ The tree::
     │   ├── GoingAway (1000)  ServerFailed (1001)  Idle (1002)  TooSlow (1003)
     │   │   Overloaded (1004)  LoginTimeout (1005)                              may reconnect
     │   └── ClosedNormally (2000)  ProtocolViolation (2001)  Replaced (2002)
-    │       NameRefused (2003)  LimitExceeded (2004)  Kicked (2005)             final
+    │       NameRefused (2003)  LimitExceeded (2004)  Kicked (2005)
+    │       DeviceRevoked (2006)                                                final
     └── Refused                    an error code: .code, .arg
         ├── BadRequest (1)  UnknownOperation (2)  NameInvalid (3)  NameTaken (4)
         │   LimitReached (5)  NotAMember (6)  NotSupported (7)  AlreadyJoined (13)
+        ├── NotRegistered (14)  KeyRefused (15)  AccountDisabled (16)  LooksAlike (17)
+        │   InvitationNeeded (18)  RegistrationClosed (19)  Changed (20)
+        │   NotAllowed (21)  NoGuests (22)                                      of accounts
         └── IdConflict (8)  CounterExpected (9)  UnknownOutcome (10)
             Busy (11)  Unavailable (12)                                         of a send
 """
@@ -34,7 +42,7 @@ from __future__ import annotations
 from typing import Final
 
 from relay.client.events import Gap
-from relay.errors import RelayError
+from relay.errors import RelayError, UsageError
 from relay.wire.codes import CloseCode, ErrorCode
 
 
@@ -44,6 +52,22 @@ class ClientError(RelayError):
 
 class NotConnected(ClientError):
     """A call of a client that was never connected; nothing was sent."""
+
+
+class NoDeviceKey(ClientError):
+    """There is no device key for this name at this server, and the program gave none."""
+
+
+class KeyFileError(ClientError, UsageError):
+    """A file of device keys, or of what is pinned of other people's, cannot be used."""
+
+
+class WrongAccount(ClientError):
+    """A saved identity belongs to another account, or to a time before there were accounts."""
+
+
+class DeviceChainError(ClientError):
+    """A list of devices is false, or does not allow what was asked."""
 
 
 class ConnectFailed(ClientError):
@@ -170,7 +194,7 @@ class Replaced(ClosedByServer):
 
 
 class NameRefused(ClosedByServer):
-    """The name is not legal, reserved, or in use."""
+    """The login was refused."""
 
 
 class LimitExceeded(ClosedByServer):
@@ -178,7 +202,11 @@ class LimitExceeded(ClosedByServer):
 
 
 class Kicked(ClosedByServer):
-    """An operator ended this connection."""
+    """An operator ended this connection: the account was disabled or removed."""
+
+
+class DeviceRevoked(ClosedByServer):
+    """This device is not one of the account any more."""
 
 
 CLOSES: Final[dict[CloseCode, type[ClosedByServer]]] = {
@@ -194,6 +222,7 @@ CLOSES: Final[dict[CloseCode, type[ClosedByServer]]] = {
     CloseCode.NAME_REFUSED: NameRefused,
     CloseCode.LIMIT: LimitExceeded,
     CloseCode.KICKED: Kicked,
+    CloseCode.REVOKED: DeviceRevoked,
 }
 
 
@@ -243,7 +272,7 @@ class NameInvalid(Refused):
 
 
 class NameTaken(Refused):
-    """The name is in use by another client instance."""
+    """The name belongs to somebody else, or to another guest now."""
 
 
 class LimitReached(Refused):
@@ -260,6 +289,42 @@ class NotSupported(Refused):
 
 class AlreadyJoined(Refused):
     """The connection has joined this room before."""
+
+
+class NotRegistered(Refused):
+    """Nobody has registered this name."""
+
+
+class KeyRefused(Refused):
+    """The key is not a device of the account."""
+
+
+class AccountDisabled(Refused):
+    """An operator has disabled the account."""
+
+
+class LooksAlike(Refused):
+    """The name looks like one that exists."""
+
+
+class InvitationNeeded(Refused):
+    """Registering needs an invitation, or the given one is not valid."""
+
+
+class RegistrationClosed(Refused):
+    """Only operators add accounts."""
+
+
+class Changed(Refused):
+    """What the request was made for has changed meanwhile."""
+
+
+class NotAllowed(Refused):
+    """The account does not have the rights."""
+
+
+class NoGuests(Refused):
+    """The server takes no guests."""
 
 
 class IdConflict(Refused):
@@ -311,6 +376,15 @@ REFUSALS: Final[dict[ErrorCode, type[Refused]]] = {
     ErrorCode.BUSY: Busy,
     ErrorCode.UNAVAILABLE: Unavailable,
     ErrorCode.ALREADY_JOINED: AlreadyJoined,
+    ErrorCode.NOT_REGISTERED: NotRegistered,
+    ErrorCode.KEY_REFUSED: KeyRefused,
+    ErrorCode.DISABLED: AccountDisabled,
+    ErrorCode.LOOKS_ALIKE: LooksAlike,
+    ErrorCode.INVITATION_NEEDED: InvitationNeeded,
+    ErrorCode.REGISTRATION_CLOSED: RegistrationClosed,
+    ErrorCode.CHANGED: Changed,
+    ErrorCode.NOT_ALLOWED: NotAllowed,
+    ErrorCode.NO_GUESTS: NoGuests,
 }
 
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from relay.chat.entries import Cursor
 from relay.client.events import (
+    DeviceWarning,
     Event,
     Gap,
     Message,
@@ -37,9 +38,10 @@ on its own: the body of a message, the names of a roster."""
 MEMBER_BYTES: Final = 288
 """What a name takes, with its tuple and its place in a list, besides the display name."""
 STATES_MAX: Final = 32
-"""Changes of the client's own state, and postponed sends: beyond it the oldest goes. A program that
-only sends takes none, and its server may restart, or its disk be full, a thousand times."""
-_STATES: Final = (StateChanged, Postponed)
+"""Changes of the client's own state, postponed sends, warnings about devices: beyond it the oldest
+goes. A program that only sends takes none, and its server may restart, or its disk be full, a
+thousand times."""
+_STATES: Final = (StateChanged, Postponed, DeviceWarning)
 RESUME_AT: Final = 0.5
 """Reading goes on when both are below this part of their bound: not once per message."""
 
@@ -57,7 +59,7 @@ class EventQueue:
         """Of the events in all queues."""
         self._bytes = 0
         self._states = 0
-        """How many StateChanged and Postponed are in the queue."""
+        """How many StateChanged, Postponed and DeviceWarning are in the queue."""
         self.full = False
         """True from the bound until half of it is taken."""
         self.over = False

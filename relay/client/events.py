@@ -135,8 +135,29 @@ class Postponed:
     """Why, in the server's words; may be empty."""
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceWarning:
+    """A sender may not be who it was: its key is not proved by the devices that were seen before.
+
+    The server, or somebody who has taken it over, may be writing in its name.
+    """
+
+    room: str
+    """Where its message came; empty: in none."""
+    name: str
+    detail: str
+
+
 Event: TypeAlias = (
-    Message | Gap | Live | Behind | RosterChanged | StateChanged | Unfollowed | Postponed
+    Message
+    | Gap
+    | Live
+    | Behind
+    | RosterChanged
+    | StateChanged
+    | Unfollowed
+    | Postponed
+    | DeviceWarning
 )
 
 

@@ -21,6 +21,9 @@ class Identity:
     """For each room the counter of its next send: the first one that is not acknowledged yet. A
     program that was stopped sends its unacknowledged messages again from there, in the same order,
     and each is stored once."""
+    account: bytes = b""
+    """The account whose messages these are: the hash of its first device link, or zeros for a
+    guest. The ids of messages depend on it. Empty: not known, for an identity without counters."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.secret, bytes):
@@ -36,6 +39,16 @@ class Identity:
         object.__setattr__(self, "secret", Secret(self.secret))
         if not isinstance(self.counters, Mapping):
             raise TypeError(f"counters must be a mapping, not {type(self.counters).__name__}")
+        if not isinstance(self.account, bytes):
+            raise TypeError(f"account must be bytes, not {type(self.account).__name__}")
+        if len(self.account) not in (0, 32):
+            raise ValueError(f"account has {len(self.account)} bytes; it must have 32")
+        if self.counters and not self.account:
+            raise ValueError(
+                "an identity with counters but without its account was saved before there were "
+                "accounts and cannot be continued: make a new one, and look in the history which "
+                "of its last messages are stored"
+            )
         for room, counter in self.counters.items():
             arguments.text("the name of a room in counters", room)
             arguments.integer("a counter", counter, 1, limits.U63_MAX)

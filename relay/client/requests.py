@@ -45,7 +45,7 @@ class Requests:
     def ask(self, request: Request) -> None:
         """Queue a request under the next number."""
         number = self.next_number
-        self.next_number = number % limits.U32_MAX + 1
+        self.next_number = number % (limits.U32_MAX - 1) + 1  # the last one is ``senders.NUMBER``
         self._open[number] = request
         self._out.append(request.envelope(number))
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from relay.chat.accounts.chain import Pin
 from relay.client.answer_watch import ANSWER_PING, AnswerWatch, Due
 from relay.client.backoff import Backoff
 from relay.client.chat_state import ChatState
@@ -33,16 +34,17 @@ from relay.client.errors import (
     ServerBrokeProtocol,
     ServerKeyMismatch,
     closed_by_server,
-    refused,
 )
 from relay.client.events import State, StateChanged
+from relay.client.login import Login
 from relay.client.options import Options
 from relay.client.packing import pack_records
 from relay.client.sends import Sends
+from relay.client.trust import server_id_bytes
 from relay.errors import LocalProtocolError, RemoteProtocolError
 from relay.wire.codes import CloseCode, may_reconnect
 from relay.wire.connection import Connection
-from relay.wire.envelopes import Error, Hello, ServerEnvelope, Welcome, pack, unpack_server
+from relay.wire.envelopes import ServerEnvelope, Welcome, unpack_server
 from relay.wire.events import (
     ApplicationData,
     ConnectionClosed,
@@ -61,7 +63,7 @@ class ClientState:
     """One client instance, over as many connections as it takes."""
 
     def __init__(self, options: Options) -> None:
-        self._options = options
+        self.options = options
         self._connection: Connection | None = None
         """None between connections."""
         self._backoff = Backoff(options.jitter)
@@ -75,12 +77,16 @@ class ClientState:
         )
         """What is said over the connections."""
         self._hello: list[bytes] = []
-        """The HELLO that is to leave; empty otherwise."""
+        """What logs in and is to leave; empty otherwise."""
+        self.login = Login(
+            options.name, options.identity, options.display, options.agent, enrol=options.enrol
+        )
+        """Who the client is."""
+        self.account: bytes | None = None
+        """The root of the account, or zeros for a guest; None before the first login."""
         self._expected_key = options.expected_key
         self._ending: ClientError | None = None
         """Why this side is ending the connection, for good; None: it is not."""
-        self._login_error: ClientError | None = None
-        """The ERROR that refused the login; None: none came."""
         self._login_deadline: float | None = None
         """None except between handshake and WELCOME."""
         self._watch = AnswerWatch()
@@ -111,14 +117,13 @@ class ClientState:
         """A TCP connection is open; the server speaks first."""
         if self.state is State.CLOSED:
             return
-        self._login_error = None
-        self._connection = Connection.client(now=now, random_bytes=self._options.random_bytes)
+        self._connection = Connection.client(now=now, random_bytes=self.options.random_bytes)
         self._watch.received(now)
 
     def connect_failed(self, error: ClientError, now: float) -> None:
         """No connection could be opened. Final for the first one; later it is tried again."""
         self.last_problem = error
-        if self.logins == 0 or not self._options.reconnect:
+        if self.logins == 0 or not self.options.reconnect:
             self._finish(error)
         else:
             self._wait(error, now, 0.0)
@@ -147,7 +152,7 @@ class ClientState:
         parts = [connection.data_to_send()]
         if connection.phase is Phase.OPEN:
             online = self.state is State.ONLINE
-            out = self.chat.outgoing() if online else self._hello
+            out = self.chat.outgoing(now) if online else self._hello
             parts += [connection.seal(content, now) for content in pack_records(out)]
             self._hello = []
             self._watch.awaited(self.chat.awaited, now)
@@ -176,6 +181,24 @@ class ClientState:
             raise LocalProtocolError("this key was not in question")
         self._expected_key = fingerprint
         self.undecided_key = None
+
+    def seen(self) -> tuple[str, dict[str, Pin], list[bytes] | None] | None:
+        """Return what of device chains is to be kept in files: ``KeyChoice.keep`` takes it."""
+        senders, known = self.chat.senders, self.login.credentials
+        if known is None or not (senders.seen or senders.own_links):
+            return None
+        found = known.server_id, senders.seen, senders.own_links
+        senders.seen, senders.own_links = {}, None
+        return found
+
+    @property
+    def needs_credentials(self) -> str | None:
+        """The fingerprint of the server, when it is known and the client's key there is not yet.
+
+        The face finds them, which takes files, and gives them to ``login.credentials``.
+        """
+        known = self.login.credentials
+        return None if known is not None else self._expected_key
 
     @property
     def work(self) -> Work | None:
@@ -258,7 +281,7 @@ class ClientState:
                 case ServerKeyOffered(fingerprint=fingerprint):
                     self._check_key(connection, fingerprint, now)
                 case HandshakeCompleted():
-                    self._log_in(now)
+                    self._log_in(connection, now)
                 case ConnectionClosed():
                     self._closed(event, now)
                 case _:
@@ -289,10 +312,10 @@ class ClientState:
             self.server_fingerprint = fingerprint
             connection.accept_server_key(now)
 
-    def _log_in(self, now: float) -> None:
-        options, identity = self._options, self._options.identity
-        hello = Hello(options.name, identity.secret, options.display, options.agent)
-        self._hello = [pack(hello)]
+    def _log_in(self, connection: Connection, now: float) -> None:
+        assert connection.login_binding is not None
+        assert self.server_fingerprint is not None
+        self._hello = self.login.begin(connection.login_binding, self.server_fingerprint)
         self._login_deadline = now + LOGIN_S
 
     def _closed(self, event: ConnectionClosed, now: float) -> None:
@@ -304,9 +327,11 @@ class ClientState:
             return
         if self.undecided_key is not None:
             return  # the face asks, and dials again or fails
+        if event.code == CloseCode.NAME_REFUSED and self.login.tries_again():
+            return  # the face dials again
         error = self._reason(event, handshaken)
         self.last_problem = error
-        final = not may_reconnect(event.code) or not self._options.reconnect
+        final = not may_reconnect(event.code) or not self.options.reconnect
         if final or (self.logins == 0 and isinstance(error, HandshakeFailed)):
             self._finish(error)
         else:
@@ -314,8 +339,8 @@ class ClientState:
 
     def _reason(self, event: ConnectionClosed, handshaken: bool) -> ClientError:
         if event.code is not None and event.remote:
-            if self._login_error is not None and event.code == CloseCode.NAME_REFUSED:
-                return self._login_error
+            if self.login.error is not None and event.code == CloseCode.NAME_REFUSED:
+                return self.login.error
             return closed_by_server(event.code, event.retry_after_s)
         if event.code == CloseCode.IDLE:
             return Idle(event.code)
@@ -374,22 +399,41 @@ class ClientState:
             connection.violated(error, now)
             return
         if self.state is not State.ONLINE:
-            envelopes = self._receive_login(envelopes, now)
+            envelopes = self._receive_login(connection, envelopes, now)
         self.chat.receive(envelopes, now)
         if self.chat.broken:
             connection.abort(self.chat.broken)
 
-    def _receive_login(self, envelopes: list[ServerEnvelope], now: float) -> list[ServerEnvelope]:
+    def _know_senders(self, welcome: Welcome) -> None:
+        known = self.login.credentials
+        assert known is not None
+        own = known.chain if welcome.root else None
+        if own == []:
+            own = self.login.begun_chain(welcome.root)
+            self.chat.senders.own_links = own or None
+        server_id = server_id_bytes(known.server_id)
+        self.chat.senders.begin(server_id, welcome.name, known.pins, own)
+
+    def _receive_login(
+        self, connection: Connection, envelopes: list[ServerEnvelope], now: float
+    ) -> list[ServerEnvelope]:
         """Look for the answer to HELLO; return what comes behind it."""
         for index, envelope in enumerate(envelopes):
-            if type(envelope) is Welcome:
+            if self.login.receive(envelope):
+                assert isinstance(envelope, Welcome)
                 self._login_deadline = None
+                self.account = envelope.root or bytes(32)
+                self._know_senders(envelope)
                 self.logins += 1
                 self.name = envelope.name
                 self._backoff.online(now)
                 self.chat.online(envelope)
                 self._change(State.ONLINE)
                 return envelopes[index + 1 :]
-            if type(envelope) is Error:
-                self._login_error = refused(envelope.code, envelope.arg, envelope.text)
+            self._hello += self.login.replies()
+            if self.login.ends:
+                assert self.login.error is not None
+                self._end_with(self.login.error)
+                connection.close(CloseCode.NORMAL, now)
+                break
         return []

@@ -6,11 +6,13 @@ program) who is asked. No answer is no.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from relay.client.address import Address
 from relay.client.errors import UnknownServerKey
+from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
 
 Ask: TypeAlias = Callable[[Address, str], "bool | Awaitable[bool]"]
@@ -18,13 +20,30 @@ Ask: TypeAlias = Callable[[Address, str], "bool | Awaitable[bool]"]
 connection is open meanwhile: a person may take their time. A blocking client takes a plain bool."""
 
 
-class KeyPolicy:
-    """Where pins are kept, and whom to ask about an unknown key."""
+def server_id_bytes(fingerprint: str) -> bytes:
+    """Return the 32 bytes of a fingerprint."""
+    return base64.b32decode(fingerprint.upper() + "====")
 
-    def __init__(self, known: KnownServers | None = None, ask: Ask | None = None) -> None:
-        """Use the user's known-servers file unless another is given; ask nobody by default."""
+
+class KeyPolicy:
+    """Where pins and keys are kept, and whom to ask about an unknown key of a server."""
+
+    def __init__(
+        self,
+        known: KnownServers | None = None,
+        ask: Ask | None = None,
+        keys: KeyFiles | None = None,
+    ) -> None:
+        """Use the user's own files unless others are given; ask nobody by default.
+
+        Args:
+            known: the file of known servers.
+            ask: whom to ask about an unknown key.
+            keys: the device keys, and what is pinned of other people's.
+        """
         self.known = KnownServers() if known is None else known
         self.ask = ask
+        self.keys = KeyFiles() if keys is None else keys
 
     def expected(self, address: Address) -> str | None:
         """Return the fingerprint that the server's key must have; None: unknown.

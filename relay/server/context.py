@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from relay.server.registration import RegistrationRecord
 from relay.server.scoreboard import Scoreboard
 from relay.settings import Settings
 
@@ -53,6 +54,7 @@ class WorkerContext:
     runtime: Path
     """Directory of mode 0700 for sockets; its paths are short enough for the kernel."""
     data: Path
+    registration: RegistrationRecord
     boot_id: str
     """The kernel's: another one after a reboot (invariant "Epochs are segments")."""
     parent_fd: int

@@ -8,14 +8,15 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 import setproctitle
 
 from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
-from relay.server import inherited, logs, recovery
+from relay.server import inherited, logs, recovery, registration
+from relay.server.boot_id import boot_id as current_boot_id
 from relay.server.context import (
     AGENT,
     AGENT_SOCKET,
@@ -27,6 +28,7 @@ from relay.server.context import (
 )
 from relay.server.metrics import AGENT as AGENT_METRICS
 from relay.server.metrics import WORKER as WORKER_METRICS
+from relay.server.registration import RegistrationRecord
 from relay.server.supervisor import listener, runtime_directory
 from relay.server.supervisor.roles import Launch, Role
 from relay.server.supervisor.runtime_directory import RuntimeDirectory
@@ -51,18 +53,18 @@ CONNECTIONS_EXPECTED: Final = 1000
 """A limit that leaves a worker fewer is reported, for probably nobody meant it."""
 CONNECTIONS_DERIVED_MAX: Final = 100_000
 """Per worker, where the system sets no lower limit: memory ends before descriptors do."""
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+Announce: TypeAlias = Callable[[list[str], Path | None, str], None]
+"""Called with the addresses as clients write them, the file with the first invitation (None: it was
+used), and who may register."""
 log = logging.getLogger("relay.supervisor")
 
 
-def start(
-    settings: Settings, announce: Callable[[list[str]], None], *, new_identity: bool = False
-) -> int:
+def start(settings: Settings, announce: Announce, *, new_identity: bool = False) -> int:
     """Run the server until it is asked to stop. Returns the exit code.
 
     Args:
         settings: of the server.
-        announce: called once, when every worker serves, with the addresses as clients write them.
+        announce: called once, when every worker serves.
         new_identity: make a key though there are messages, for a key that is lost.
 
     Raises:
@@ -74,7 +76,7 @@ def start(
         return _start(settings, announce, new_identity)
 
 
-def _start(settings: Settings, announce: Callable[[list[str]], None], new_identity: bool) -> int:
+def _start(settings: Settings, announce: Announce, new_identity: bool) -> int:
     setproctitle.setproctitle("relay: supervisor")
 
     # 1. The data directory first: whoever holds its lock may clean up after a dead run.
@@ -85,7 +87,8 @@ def _start(settings: Settings, announce: Callable[[list[str]], None], new_identi
     runtime: RuntimeDirectory | None = None
     try:
         _check_identity(directory, new_identity)
-        boot_id = _boot_id()
+        record = registration.prepare(directory.path, settings.accounts)
+        boot_id = current_boot_id()
         recovery.recover(directory, boot_id, settings.store.durability, lock.close)
 
         # 2. Sockets. The port is bound here, so that it survives every worker.
@@ -112,11 +115,17 @@ def _start(settings: Settings, announce: Callable[[list[str]], None], new_identi
         gc.freeze()
         supervisor = Supervisor(
             SupervisorConfig(
-                roles=_roles(settings, listeners, control, directory.path, runtime.path, boot_id),
+                roles=_roles(
+                    settings, listeners, control, directory.path, runtime.path, boot_id, record
+                ),
                 partitions=PARTITIONS,
                 heartbeat_timeout_s=settings.server.worker_timeout_s,
                 graceful_timeout_s=settings.server.graceful_timeout_s,
-                on_serving=lambda texts: announce(_addresses(texts[AGENT], listeners)),
+                on_serving=lambda texts: announce(
+                    _addresses(texts[AGENT], listeners),
+                    record.invitation_path if record.waits_for_operator else None,
+                    record.mode,
+                ),
                 close_in_child=_close_all(lock.close, runtime.close),
             )
         )
@@ -169,6 +178,7 @@ def _roles(
     data: Path,
     runtime: Path,
     boot_id: str,
+    record: RegistrationRecord,
 ) -> tuple[Role, ...]:
     """Return the table of processes that a server consists of."""
 
@@ -195,6 +205,7 @@ def _roles(
                 scoreboard=launch.scoreboard,
                 runtime=runtime,
                 data=data,
+                registration=record,
                 boot_id=boot_id,
                 parent_fd=launch.parent_fd,
                 ready_fd=launch.ready_fd,
@@ -262,16 +273,6 @@ def _check_identity(directory: DataDirectory, new_identity: bool) -> None:
             "restore it from a backup; if it is lost, start once with --new-identity, and every "
             "client will have to accept the new key"
         )
-
-
-def _boot_id() -> str:
-    """Return what tells one start of the kernel from the next; nothing where it is hidden."""
-    try:
-        return _BOOT_ID.read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not ASCII"
-        log.warning("boot_id_unknown", extra={"path": str(_BOOT_ID), "reason": reason})
-        return ""
 
 
 def _worker_main(context: WorkerContext) -> int:

@@ -145,6 +145,18 @@ class Reader(Protocol):
             StoreError: the partition cannot be read.
         """
 
+    def names(self, prefix: str, after: str = "", count: int | None = None) -> list[str]:
+        """Return the names of logs that begin with a prefix, in order, from behind ``after`` on.
+
+        Args:
+            prefix: ASCII, not empty.
+            after: only names above it.
+            count: so many at most; None: all.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
     def read(
         self, log: str, after: int, upto: int, bytes_max: int, count: int | None = None
     ) -> Page:

@@ -91,6 +91,26 @@ class SqliteReader:
             return Head(NO_EPOCH, 0)
         return Head(view.segments[-1].epoch, view.end)
 
+    def names(self, prefix: str, after: str = "", count: int | None = None) -> list[str]:
+        """See ``log.Reader``."""
+        assert prefix
+        assert prefix.isascii()
+        end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+        limit = NO_LIMIT if count is None else count
+        try:
+            connection = self._opened()
+            if connection is None:
+                return []
+            found = rows(
+                connection,
+                "SELECT name FROM log WHERE name>=? AND name>? AND name<? ORDER BY name LIMIT ?",
+                (prefix, after, end, limit),
+            )
+        except apsw.Error as error:
+            self.close()
+            raise translated(error, self._path) from error
+        return [name for (name,) in found]
+
     def epoch_at(self, log: str, seq: int) -> bytes:
         """See ``log.Reader``."""
         try:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
-from relay.chat.entries import NO_EPOCH, Head, Submission
+from relay.chat.entries import NO_EPOCH, Head, Kind, Submission
 from relay.fsync import sync_directory
 from relay.store import apply, generation, pairing
 from relay.store.committed import Committed
@@ -32,6 +32,7 @@ from relay.store.view import UnpackContent, load
 
 __all__ = ["Durability", "Host", "SqlitePartition"]
 
+SYSTEM: Final = int(Kind.SYSTEM)
 CHECK_LIMIT_S: Final = 1.0
 """In a running server, whose loop waits. Before it serves, ``recovery`` checks without a limit."""
 log = logging.getLogger("relay.store")
@@ -212,7 +213,8 @@ class SqlitePartition:
                 view, now_ms=now_ms, pack=self._pack, random_bytes=self._host.random_bytes
             )
             outcomes = decision.decide(batch)
-            self._commit(opened, decision.changes)
+            forced = self._durability == "process" and any(one.kind == SYSTEM for one in batch)
+            self._commit(opened, decision.changes, forced=forced)
         except apsw.Error as error:
             raise self._failed(error) from error
         except BaseException:
@@ -221,12 +223,16 @@ class SqlitePartition:
         opened.committed.apply(decision.changes)
         return outcomes
 
-    def _commit(self, opened: _Opened, changes: Changes) -> None:
-        """Make changes durable."""
+    def _commit(self, opened: _Opened, changes: Changes, *, forced: bool) -> None:
+        """Make changes durable; ``forced``: against a power failure, too, this once."""
         if changes.entries:
+            if forced:
+                pragma(opened.connection, "synchronous=FULL")
             opened.connection.execute("BEGIN IMMEDIATE")
             apply.write(opened.connection, changes, opened.expiry.day)
             opened.connection.execute("COMMIT")
+            if forced:
+                pragma(opened.connection, "synchronous=NORMAL")
 
     def _expire(self, opened: _Opened, now_ms: int) -> None:
         """Drop producers that were not used for long: a commit of its own, at most one a minute."""

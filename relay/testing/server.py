@@ -27,8 +27,13 @@ STOP_TIMEOUT_S: Final = 60.0
 """Beyond the server's own graceful timeout, which it keeps."""
 UNSEEN: Final[Mapping[str, object]] = {"control.bind": "off"}
 """Several relays at once must not need the one port that is the default for metrics."""
-QUICK: Final[Mapping[str, object]] = {"server.key_bits": 2048, "server.graceful_timeout_s": 5}
-"""Settings that differ from ``relay serve``'s: a small key is made, and used, in less time."""
+QUICK: Final[Mapping[str, object]] = {
+    "server.key_bits": 2048,
+    "server.graceful_timeout_s": 5,
+    "accounts.registration": "open",
+}
+"""Settings that differ from ``relay serve``'s: a small key is made, and used, in less time; and any
+name that nobody has may be registered."""
 PROGRAM: Final = (sys.executable, "-m", "relay.cli")
 LOG_LINES_SHOWN: Final = 20
 _ADDRESS: Final = re.compile(r"relay://[a-z2-7]{52}@\S+")

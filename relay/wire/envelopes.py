@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, Self, TypeAlias, cast
 import msgpack
 
 from relay import codec, limits
+from relay.chat.accounts import chain, links, requests
 from relay.chat.entries import CONTENT_FIELDS, ENTRY_CHECKS, Content
 from relay.chat.entries import Entry as EntryMessage
 from relay.chat.fields import (
@@ -45,6 +46,10 @@ class Op(IntEnum):
     SEND = 4
     WHO = 5
     HISTORY = 6
+    REGISTER = 7
+    ENROL = 8
+    DEVICES = 9
+    ACCOUNT = 10
 
     WELCOME = 33
     JOINED = 34
@@ -59,6 +64,8 @@ class Op(IntEnum):
     LIVE = 43
     BEHIND = 44
     GAP = 45
+    DONE = 46
+    CHAIN = 47
 
 
 class _Hello(NamedTuple):
@@ -66,19 +73,31 @@ class _Hello(NamedTuple):
     secret: bytes
     display: str
     agent: str
+    key: bytes
+    signature: bytes
 
 
 class Hello(_Hello):
-    """Client: who I am. The first envelope, once.
+    """Client: who I am. Once; the operations of a logged-in client follow it.
 
-    ``secret`` proves the same instance, and makes its message ids (``chat.ids``).
+    ``secret`` tells this instance from others of the account, and makes its message ids
+    (``chat.ids``). ``key`` and ``signature`` prove a device of the account (``wire.login``); both
+    are empty for a guest.
     """
 
     __slots__ = ()
 
-    def __new__(cls, name: str, secret: bytes, display: str, agent: str) -> Self:
+    def __new__(
+        cls,
+        name: str,
+        secret: bytes,
+        display: str,
+        agent: str,
+        key: bytes = b"",
+        signature: bytes = b"",
+    ) -> Self:
         """Make one; the secret shows itself in no repr."""
-        return super().__new__(cls, name, Secret(secret), display, agent)
+        return super().__new__(cls, name, Secret(secret), display, agent, key, signature)
 
 
 class Join(NamedTuple):
@@ -128,14 +147,71 @@ class History(NamedTuple):
     count: int  # type: ignore[assignment]  # the field's name in the protocol; hides tuple.count
 
 
+class _Register(NamedTuple):
+    request: int
+    name: str
+    key: bytes
+    signature: bytes
+    link: bytes
+    token: bytes
+
+
+class Register(_Register):
+    """Client: begin the account of this name, by the root link of its chain. Before HELLO.
+
+    ``token``: of an invitation or reservation; empty: none.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls, request: int, name: str, key: bytes, signature: bytes, link: bytes, token: bytes
+    ) -> Self:
+        """Make one; the token shows itself in no repr."""
+        return super().__new__(cls, request, name, key, signature, link, Secret(token))
+
+
+class Enrol(NamedTuple):
+    """Client: be added to the account of this name, as one of its devices approved. Before HELLO.
+
+    ``countersignature``: of the offered link, by ``key``; empty: only ask for the offer.
+    """
+
+    request: int
+    name: str
+    key: bytes
+    signature: bytes
+    countersignature: bytes
+
+
+class Devices(NamedTuple):
+    """Client: the chain of somebody, from the link with index ``first`` on."""
+
+    request: int
+    name: str
+    first: int
+
+
+class Account(NamedTuple):
+    """Client: a request about an account, packed (``chat.accounts.requests``)."""
+
+    request: int
+    name: str
+    content: bytes
+
+
 class Welcome(NamedTuple):
-    """Server: logged in. Carries the server's clock (ms since 1970) and the client's limits."""
+    """Server: logged in. Carries the server's clock (ms since 1970) and the client's limits.
+
+    ``root``: of the account's chain; empty for a guest.
+    """
 
     name: str
     time_ms: int
     body_bytes_max: int
     sends_max: int
     agent: str
+    root: bytes = b""
 
 
 class Joined(NamedTuple):
@@ -243,7 +319,25 @@ class Gap(NamedTuple):
     reason: int
 
 
-ClientEnvelope: TypeAlias = Hello | Join | Leave | Send | Who | History | Unknown
+class Done(NamedTuple):
+    """Server: a request was done. ``content``: what that request answers."""
+
+    request: int
+    content: bytes
+
+
+class Chain(NamedTuple):
+    """Server: answer to DEVICES. ``end``: the last of these links is the chain's last."""
+
+    request: int
+    name: str
+    links: list[bytes]
+    end: bool
+
+
+ClientEnvelope: TypeAlias = (
+    Hello | Join | Leave | Send | Who | History | Register | Enrol | Devices | Account | Unknown
+)
 ServerEnvelope: TypeAlias = (
     Welcome
     | Joined
@@ -258,6 +352,8 @@ ServerEnvelope: TypeAlias = (
     | Live
     | Behind
     | Gap
+    | Done
+    | Chain
     | Unknown
 )
 
@@ -271,6 +367,12 @@ _u16 = codec.uint(65_535)
 _u32 = codec.uint(limits.U32_MAX)
 _request = codec.uint(limits.U32_MAX, 1)
 _agent = codec.text(limits.AGENT_CHARS_MAX)
+_key = codec.binary(links.KEY_BYTES, links.KEY_BYTES)
+_key_or_none = codec.binary(0, links.KEY_BYTES)
+_signature = codec.binary(links.SIGNATURE_BYTES, links.SIGNATURE_BYTES)
+_signature_or_none = codec.binary(0, links.SIGNATURE_BYTES)
+_link = codec.binary(1, links.LINK_BYTES_MAX)
+_token_or_none = codec.binary(0, limits.TOKEN_BYTES)
 _error_text = codec.text(limits.ERROR_TEXT_BYTES_MAX)
 _packed_entry = codec.message(Op.ENTRY, ENTRY_CHECKS, "an ENTRY envelope")
 _ENTRY_END: Final = 1 + len(ENTRY_CHECKS)
@@ -283,15 +385,28 @@ def _page(request: int, log: str, next_seq: int, end: bool, rows: list[list[obje
 
 
 CLIENT_SHAPES: Final[dict[int, Shape]] = {
-    Op.HELLO: Shape(Hello, (NAME, INSTANCE_SECRET, DISPLAY, _agent)),
+    Op.HELLO: Shape(
+        Hello, (NAME, INSTANCE_SECRET, DISPLAY, _agent, _key_or_none, _signature_or_none)
+    ),
     Op.JOIN: Shape(Join, (_request, LOG, codec.nil_or(EPOCH), U63, _u32)),
     Op.LEAVE: Shape(Leave, (_request, LOG)),
     Op.SEND: Shape(Send, (LOG, POSITIVE, KIND, CONTENT_TYPE, BODY)),
     Op.WHO: Shape(Who, (_request, LOG)),
     Op.HISTORY: Shape(History, (_request, LOG, codec.boolean, U63, _u16)),
+    Op.REGISTER: Shape(Register, (_request, NAME, _key, _signature, _link, _token_or_none)),
+    Op.ENROL: Shape(Enrol, (_request, NAME, _key, _signature, _signature_or_none)),
+    Op.DEVICES: Shape(Devices, (_request, NAME, _u16)),
+    Op.ACCOUNT: Shape(
+        Account,
+        (
+            _request,
+            codec.text(limits.NAME_CHARS_MAX),
+            codec.binary(1, requests.REQUEST_BYTES_MAX),
+        ),
+    ),
 }
 SERVER_SHAPES: Final[dict[int, Shape]] = {
-    Op.WELCOME: Shape(Welcome, (NAME, U63, _u32, _u32, _agent)),
+    Op.WELCOME: Shape(Welcome, (NAME, U63, _u32, _u32, _agent, _key_or_none)),
     Op.JOINED: Shape(Joined, (_request, LOG, EPOCH, U63, EPOCH, U63)),
     Op.LEFT: Shape(Left, (_request, LOG)),
     Op.ACK: Shape(Ack, (LOG, POSITIVE, EPOCH, U63)),
@@ -328,6 +443,8 @@ SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.LIVE: Shape(Live, (LOG, EPOCH, U63)),
     Op.BEHIND: Shape(Behind, (LOG, EPOCH, U63)),
     Op.GAP: Shape(Gap, (LOG, EPOCH, U63, EPOCH, U63, _u8)),
+    Op.DONE: Shape(Done, (_request, codec.binary(0, limits.BODY_BYTES_MAX))),
+    Op.CHAIN: Shape(Chain, (_request, NAME, codec.list_of(_link, chain.LINKS_MAX), codec.boolean)),
 }
 _ENTRY: Final = int(Op.ENTRY)  # packed faster than the enum
 _OP_OF: Final = {shape.type: op for op, shape in (CLIENT_SHAPES | SERVER_SHAPES).items()}

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from relay.chat.entries import Cursor
+from relay.client.credentials import KeyChoice
 from relay.client.events import Event, State
 from relay.client.identity import new_identity
+from relay.client.key_files import KeyFiles
 from relay.client.options import Options
 from relay.client.state import ClientState
 from relay.wire.connection import Connection
@@ -23,6 +25,7 @@ from relay.wire.envelopes import (
 )
 from relay.wire.events import ApplicationData, ConnectionClosed, SecretWrapped
 from relay.wire.identity import PrivateKey
+from tests.support.devices import device
 from tests.support.pair import server_key
 
 Found = TypeVar("Found")
@@ -37,6 +40,7 @@ class Link:
         given: dict[str, object] = {
             "name": "alice",
             "identity": new_identity(secrets.token_bytes),
+            "key_choice": KeyChoice("alice", device("alice"), False, None, KeyFiles(None)),
             "expected_key": None,
             "random_bytes": secrets.token_bytes,
             "jitter": dice.random,
@@ -59,6 +63,9 @@ class Link:
         self.said.clear()
         self.records.clear()
         self.close = None
+        server_id = self.state.needs_credentials
+        if server_id is not None:
+            self.state.login.credentials = self.state.options.key_choice.at(server_id)
         self.state.dialling()
         self.state.connection_made(self.now)
         self.run()

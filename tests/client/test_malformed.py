@@ -21,7 +21,7 @@ from tests.client.peer import Link
 EPOCH = b"e" * 8
 ENTRY = ["room", EPOCH, 1, 0, 0, "al", b"", b"p" * 8, 1, 0, "", b""]
 RIGHT: dict[int, list[object]] = {
-    Op.WELCOME: ["alice", 0, 32_768, 1024, ""],
+    Op.WELCOME: ["alice", 0, 32_768, 1024, "", b"r" * 32],
     Op.JOINED: [1, "room", EPOCH, 0, EPOCH, 0],
     Op.LEFT: [1, "room"],
     Op.ACK: ["room", 1, EPOCH, 1],
@@ -34,6 +34,8 @@ RIGHT: dict[int, list[object]] = {
     Op.LIVE: ["room", EPOCH, 0],
     Op.BEHIND: ["room", EPOCH, 0],
     Op.GAP: ["room", EPOCH, 0, EPOCH, 1, 1],
+    Op.DONE: [1, b""],
+    Op.CHAIN: [1, "al", [b"link"], True],
 }
 WRONG: list[object] = [None, True, -1, 2**63, 1.5, "x" * 5000, "", b"y" * 7, b"", [], [[]], {}, [7]]
 

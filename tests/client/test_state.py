@@ -29,6 +29,7 @@ from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Ack, Error, Hello, Send, Welcome, pack
 from relay.wire.identity import fingerprint
 from tests.client.peer import Link
+from tests.support.devices import device
 from tests.support.pair import other_key, server_key
 
 EPOCH = b"e" * 8
@@ -94,8 +95,9 @@ def test_login() -> None:
     link.state.trust_key(link.state.undecided_key or "")
     link.dial()
     hello = link.heard(Hello)
-    assert hello[0] == "Alice"
-    assert hello[2:] == ("Al", "test")
+    assert hello.name == "alice"
+    assert (hello.display, hello.agent) == ("Al", "test")
+    assert hello.key == device("alice").public
     assert link.condition() is State.CONNECTING
     link.say(Welcome("alice", 0, 32_768, 1024, "peer"))
     assert link.state.name == "alice"
@@ -167,7 +169,9 @@ def test_the_same_secret_comes_back() -> None:
     first = link.hello
     link.lose()
     link.log_in()
-    assert link.hello == first
+    assert link.hello.secret == first.secret
+    assert link.hello.key == first.key
+    assert link.hello.signature != first.signature, "for this connection alone"
     assert link.state.logins == 2
 
 
@@ -345,13 +349,13 @@ def test_no_secret_in_any_repr() -> None:
     identity = new_identity(secrets.token_bytes)
     link = Link(identity=identity)
     secret = identity.secret
-    shown = repr(identity) + repr(link.state) + repr(link.state._options)
+    shown = repr(identity) + repr(link.state) + repr(link.state.options)
     assert repr(secret)[2:-1] not in shown
     assert secret.hex() not in shown
     assert "secret" not in [field.name for field in dataclasses.fields(identity) if field.repr]
 
 
-@pytest.mark.parametrize("op", [0, 1, 6, 46, 255, 256, 65_536, 2**32 - 1])
+@pytest.mark.parametrize("op", [0, 1, 6, 49, 255, 256, 65_536, 2**32 - 1])
 def test_an_unknown_operation_of_the_server_is_ignored(op: int) -> None:
     """Before and after the login, alone and among others; those of a client, too."""
     unknown = codec.pack([op, "of a later version", [1]])

@@ -73,13 +73,14 @@ def test_archive_goes_on_where_it_stopped(relay: Relay, tmp_path: Path) -> None:
     assert [(row["seq"], row["text"]) for row in rows] == [(n + 1, f"m{n}") for n in range(4)]
 
 
-def test_a_client_written_from_the_protocol_page(relay: Relay) -> None:
+def test_a_client_written_from_the_protocol_page(relay: Relay, tmp_path: Path) -> None:
     """It owes nothing to the library, and both understand each other."""
     script = ROOT / "examples" / "from_the_page.py"
     assert re.search(r"^\s*(from|import) relay", script.read_text(), re.MULTILINE) is None
     with BlockingClient(relay.address, name="erin") as client:
         client.send("page", "from the library")
-    done = run(script, relay.address, "stranger", "page", "from the page \u2603")
+    key = tmp_path / "device"
+    done = run(script, relay.address, "stranger", "page", "from the page \u2603", key)
     assert done.returncode == 0, done.stderr
     lines = [line.split(" ", 1)[1] for line in done.stdout.splitlines()]
     assert lines == ["page 1 erin| from the library", "page 2 stranger| from the page \u2603"]

@@ -16,7 +16,7 @@ import msgpack
 
 from relay import limits
 from relay.wire.cipher import RecordType, padded_size
-from relay.wire.envelopes import ClientEnvelope, Hello, History, Join, Leave, Send, Who, pack
+from relay.wire.envelopes import ClientEnvelope, History, Join, Leave, Send, Who, pack
 from relay.wire.frames import FrameType, header
 from tests.fuzz.visitor import Visitor
 
@@ -150,8 +150,7 @@ async def _names(visitor: Visitor) -> None:
 async def _ghosts(visitor: Visitor) -> None:
     """Logins of eight instances, each of which replaces itself again and again."""
     number = visitor.chance.randrange(8)
-    hello = Hello(f"ghost-{number}", bytes(16), "", "hostile")
-    await visitor.log_in(pack(hello))
+    await visitor.log_in(visitor.hello(f"ghost-{number}", bytes(16)))
     await visitor.ended(2.0)
 
 

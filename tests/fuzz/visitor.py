@@ -13,8 +13,9 @@ from typing import Final
 from relay import limits
 from relay.wire.cipher import RecordType
 from relay.wire.connection import Connection
-from relay.wire.envelopes import ClientEnvelope, Hello, pack
+from relay.wire.envelopes import ClientEnvelope, pack
 from relay.wire.events import ConnectionClosed, HandshakeCompleted, ServerKeyOffered
+from tests.support.devices import login
 
 READ_BYTES: Final = 262_144
 STEP_S: Final = 30.0
@@ -61,7 +62,7 @@ class Visitor:
                 connection.receive_data(data, time.monotonic())
                 for event in connection.events():
                     match event:
-                        case ServerKeyOffered():
+                        case ServerKeyOffered(spki=self.spki):
                             connection.accept_server_key(time.monotonic())
                         case ConnectionClosed(detail=detail):
                             raise ConnectionResetError(detail)
@@ -72,10 +73,11 @@ class Visitor:
                             pass
                 self._writer.write(connection.data_to_send())
 
-    def hello(self) -> bytes:
-        """Return a HELLO of a new instance with a new name."""
-        name = f"x{self.chance.getrandbits(80):x}"
-        return pack(Hello(name, secrets.token_bytes(16), "", "hostile"))
+    def hello(self, name: str = "", secret: bytes = b"") -> bytes:
+        """Return what logs in, of a new instance with a new name unless others are given."""
+        name = name or f"x{self.chance.getrandbits(80):x}"
+        said = login(self.connection, self.spki, name, secret or secrets.token_bytes(16))
+        return b"".join(map(pack, said))
 
     async def log_in(self, hello: bytes = b"") -> None:
         """Say HELLO, and wait for the answer; from then on drop what the server says."""

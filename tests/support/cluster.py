@@ -77,7 +77,10 @@ def collect(stream: IO[str] | None, into: list[str]) -> threading.Thread:
 
 
 class Relay(RelayServer):
-    """``relay serve`` with production's settings; tests may plant faults, and see its processes."""
+    """``relay serve`` with production's settings; tests may plant faults, and see its processes.
+
+    But anybody may register, and be a guest: most tests are about something else.
+    """
 
     def __init__(
         self,
@@ -117,7 +120,11 @@ class Relay(RelayServer):
             workers=workers,
             data=data,
             bind=bind,
-            settings=settings,
+            settings={
+                "accounts.registration": "open",
+                "accounts.guests": True,
+                **(settings or {}),
+            },
             quick=False,
             flags=flags,
             program=tuple(argv),

@@ -16,7 +16,6 @@ from relay.wire.connection import Connection
 from relay.wire.envelopes import (
     ClientEnvelope,
     EntryMessage,
-    Hello,
     Join,
     Live,
     Send,
@@ -31,6 +30,7 @@ from relay.wire.events import (
     HandshakeCompleted,
     ServerKeyOffered,
 )
+from tests.support.devices import login
 
 Wanted = TypeVar("Wanted")
 READ_BYTES = 262_144
@@ -46,6 +46,8 @@ class RawClient:
         port: int,
         name: str,
         secret: bytes | None = None,
+        *,
+        registered: bool = False,
     ) -> None:
         """Connect, shake hands, log in.
 
@@ -54,6 +56,7 @@ class RawClient:
             port: of the server.
             name: to log in with.
             secret: of an instance that comes back; None: a new one.
+            registered: the name has been registered before, by ``devices.device``'s key.
         """
         self.name = name
         self.socket = socket.create_connection((host, port), timeout=DEADLINE_S)
@@ -62,24 +65,26 @@ class RawClient:
         self.envelopes: list[ServerEnvelope] = []
         """Received and not taken yet."""
         try:
-            self._handshake()
+            spki = self._handshake()
             secret = secret or secrets.token_bytes(16)
-            self.say(Hello(name, secret, "", "raw"))
+            said = login(self.connection, spki, name, secret)
+            self.say(*said[1:] if registered else said)
             self.wait(lambda e: isinstance(e, Welcome))
         except BaseException:
             self.socket.close()
             raise
 
-    def _handshake(self) -> None:
+    def _handshake(self) -> bytes:
+        spki = b""
         while True:
             self._receive()
             for event in self.connection.events():
                 match event:
-                    case ServerKeyOffered():
+                    case ServerKeyOffered(spki=spki):
                         self.connection.accept_server_key(time.monotonic())
                     case HandshakeCompleted():
                         self.flush()
-                        return
+                        return spki
                     case ConnectionClosed():
                         raise ConnectionError(event.detail)
                     case _:

@@ -21,12 +21,13 @@ from relay.bus.messages import Batch, Event
 from relay.chat.ids import producer_of
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.context import WorkerContext
+from relay.server.registration import RegistrationRecord
 from relay.server.scoreboard import Scoreboard
 from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed
 from relay.server.worker.process import main
 from relay.server.worker.process.building import WorkerParts
-from relay.settings import Limits, Server, Settings, Store
+from relay.settings import Accounts, Limits, Server, Settings, Store
 from relay.store.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
 from relay.wire.connection import Connection
@@ -34,7 +35,6 @@ from relay.wire.envelopes import (
     Ack,
     ClientEnvelope,
     EntryMessage,
-    Hello,
     Join,
     Live,
     Refused,
@@ -46,6 +46,7 @@ from relay.wire.envelopes import (
 )
 from relay.wire.events import ApplicationData, ConnectionClosed, ServerKeyOffered
 from tests.support.cluster import until
+from tests.support.devices import login
 from tests.support.logs import die
 from tests.support.pair import server_key
 
@@ -159,6 +160,7 @@ class Cluster:
         self._settings = Settings(
             server=Server(max_connections=max_connections, workers=workers),
             limits=limits or Limits(),
+            accounts=Accounts(guests=True),
             store=Store(durability=durability),  # type: ignore[arg-type]
         )
         self.scoreboard = Scoreboard(WORKERS_MAX)
@@ -200,6 +202,7 @@ class Cluster:
                 scoreboard=self.scoreboard,
                 runtime=self._directory / "run",
                 data=self._directory / "data",
+                registration=RegistrationRecord("open", self._directory / "no-invitation"),
                 boot_id="boot",
                 parent_fd=-1,
                 ready_fd=-1,
@@ -265,7 +268,7 @@ class TestClient(asyncio.Protocol):
     """A client: the sans-I/O core on an asyncio transport. Keeps all that it is told."""
 
     def __init__(self) -> None:
-        self._connection = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
+        self.connection = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
         self._changed = asyncio.Event()
         self.transport: asyncio.Transport
         self.received: list[ServerEnvelope] = []
@@ -274,6 +277,7 @@ class TestClient(asyncio.Protocol):
         self.closed: ConnectionClosed | None = None
         self.lost = False
         self.opened = False
+        self.spki = b""
         self.secret = b""
         self.name = ""
 
@@ -282,10 +286,11 @@ class TestClient(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        connection = self._connection
+        connection = self.connection
         connection.receive_data(data, time.monotonic())
         for event in connection.events():
             if isinstance(event, ServerKeyOffered):
+                self.spki = event.spki
                 connection.accept_server_key(time.monotonic())
             elif isinstance(event, ApplicationData):
                 self.records += 1
@@ -302,14 +307,15 @@ class TestClient(asyncio.Protocol):
         self._changed.set()
 
     def _write(self) -> None:
-        pending = self._connection.data_to_send()
+        pending = self.connection.data_to_send()
         if pending:
             self.transport.write(pending)
 
     @property
     def producer(self) -> bytes:
         """What its message ids begin with."""
-        return producer_of(self.name, self.secret)
+        (welcome,) = [e for e in self.received if isinstance(e, Welcome)]
+        return producer_of(welcome.root, self.name, self.secret)
 
     # --- what a test does with it -------------------------------------------------------------
     @classmethod
@@ -341,7 +347,7 @@ class TestClient(asyncio.Protocol):
     def hello(self, name: str, *, secret: bytes = b"") -> None:
         self.name = name
         self.secret = secret or secrets.token_bytes(16)
-        self.send_envelopes(Hello(name, self.secret, "", "client"))
+        self.send_envelopes(*login(self.connection, self.spki, name, self.secret))
 
     def send_envelopes(self, *envelopes: ClientEnvelope) -> None:
         """Send envelopes as one record."""
@@ -350,12 +356,12 @@ class TestClient(asyncio.Protocol):
     def sealed(self, content: bytes) -> bytes:
         """One record's bytes, for a test that writes them itself."""
         self._write()
-        return self._connection.seal(content, time.monotonic())
+        return self.connection.seal(content, time.monotonic())
 
     def close_record(self) -> bytes:
         """The bytes that end the connection properly."""
-        self._connection.close(1000, time.monotonic())
-        return self._connection.data_to_send()
+        self.connection.close(1000, time.monotonic())
+        return self.connection.data_to_send()
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
         """Wait for something that depends on what is received."""

@@ -14,10 +14,11 @@ import psutil
 from relay.client.aio import Client
 from relay.wire.codes import CloseCode
 from relay.wire.connection import Connection
-from relay.wire.envelopes import Hello, pack
+from relay.wire.envelopes import pack
 from relay.wire.events import ConnectionClosed, HandshakeCompleted, ServerKeyOffered
 from relay.wire.frames import FrameType, header
 from tests.support.cluster import Relay
+from tests.support.devices import login
 from tests.support.raw import RawClient
 
 SLOTS = 20
@@ -101,10 +102,11 @@ def refused_with(relay: Relay, name: str) -> tuple[int | None, int]:
             connection.receive_data(data, time.monotonic())
             for event in connection.events():
                 if isinstance(event, ServerKeyOffered):
+                    spki = event.spki
                     connection.accept_server_key(time.monotonic())
                 elif isinstance(event, HandshakeCompleted):
-                    hello = Hello(name, secrets.token_bytes(16), "", "")
-                    connection.send(pack(hello), time.monotonic())
+                    said = login(connection, spki, name, secrets.token_bytes(16))
+                    connection.send(b"".join(map(pack, said)), time.monotonic())
                 elif isinstance(event, ConnectionClosed):
                     return event.code, event.retry_after_s
             sock.sendall(connection.data_to_send())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import time
 import zlib
@@ -50,17 +51,35 @@ def parse_role(argv: list[str] | None = None) -> Role:
     parser.add_argument("seed", type=int)
     parser.add_argument("option")
     given = parser.parse_args(argv)
+    # Device keys of this run; the first process of a name claims it.
+    os.environ["RELAY_KEYS"] = str(given.history.parent / "keys")
+    os.environ["RELAY_REGISTER"] = "1"
     return Role(
         given.address, given.name, given.history, given.logs.split(","), given.seed, given.option
     )
 
 
-def identity_of(name: str, seed: int, counters: dict[str, int] | None = None) -> Identity:
+def identity_of(role: Role, counters: dict[str, int] | None = None) -> Identity:
     """Return the instance that a client of this name is, in every one of its processes."""
     secret = blake2b(
-        f"secret {seed} {name}".encode(), digest_size=limits.INSTANCE_SECRET_BYTES
+        f"secret {role.seed} {role.name}".encode(), digest_size=limits.INSTANCE_SECRET_BYTES
     ).digest()
-    return Identity(secret, counters or {})
+    if not counters:
+        return Identity(secret)
+    return Identity(secret, counters, _account_file(role).read_bytes())
+
+
+def _account_file(role: Role) -> Path:
+    return role.history.with_suffix(".account")
+
+
+def _note_account(role: Role, identity: Identity) -> None:
+    """Keep whose messages these are, before any of them leaves: a program that goes on needs it."""
+    file = _account_file(role)
+    if not file.exists():
+        partial = file.with_suffix(".new")
+        partial.write_bytes(identity.account)
+        partial.replace(file)
 
 
 def body_of(name: str, log: str, number: int, seed: int) -> bytes:
@@ -84,7 +103,7 @@ def hasten() -> None:
 async def connect(role: Role, recorder: Recorder, counters: dict[str, int] | None = None) -> Client:
     """Connect for the first time in this process, as often as it takes."""
     while True:
-        identity = identity_of(role.name, role.seed, counters)
+        identity = identity_of(role, counters)
         client = Client(role.address, name=role.name, identity=identity)
         try:
             await client.connect()
@@ -92,6 +111,7 @@ async def connect(role: Role, recorder: Recorder, counters: dict[str, int] | Non
             _note_failed(recorder, error)
             await asyncio.sleep(RETRY_S)
         else:
+            _note_account(role, client.identity)
             return client
 
 
@@ -100,7 +120,7 @@ def connect_blocking(
 ) -> BlockingClient:
     """As ``connect``."""
     while True:
-        identity = identity_of(role.name, role.seed, counters)
+        identity = identity_of(role, counters)
         client = BlockingClient(role.address, name=role.name, identity=identity)
         try:
             client.connect()
@@ -108,6 +128,7 @@ def connect_blocking(
             _note_failed(recorder, error)
             time.sleep(RETRY_S)
         else:
+            _note_account(role, client.identity)
             return client
 
 

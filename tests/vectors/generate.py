@@ -16,7 +16,9 @@ from typing import Any
 import msgpack
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from relay.chat.ids import producer_of
+from relay.chat.accounts.requests import Disable, NameDevice
+from relay.chat.accounts.requests import pack as pack_request
+from relay.chat.ids import NO_ROOT, producer_of
 from relay.wire import envelopes as wire
 from relay.wire.cipher import RecordLimits, RecordType, SendCipher
 from relay.wire.connection import Connection
@@ -34,6 +36,7 @@ from relay.wire.key_schedule import (
 )
 from relay.wire.messages import ServerFinished
 from tests.support.pair import server_key
+from tests.vectors.accounts import accounts
 
 HERE = Path(__file__).parent
 RANDOMISED_FILE = HERE / "randomised.json"
@@ -192,13 +195,14 @@ def direction(name: str, secret: bytes, generations: list[list[Content]]) -> Vec
 
 # --- envelopes ------------------------------------------------------------------------------------
 EPOCH = bytes.fromhex("0011223344556677")
-PRODUCER = producer_of("ann", bytes(range(16)))
+PRODUCER = producer_of(NO_ROOT, "ann", bytes(range(16)))
 ENTRY = wire.EntryMessage(
     "lobby", EPOCH, 7, 6, 1_767_225_600_000, "ann", b"", PRODUCER, 3, 0, "text/plain",
     "grüß dich".encode(),
 )  # fmt: skip
 TO_SERVER: list[wire.ClientEnvelope] = [
-    wire.Hello("ann", bytes(range(16)), "Ann", "example/1"),
+    wire.Hello("~ann", bytes(range(16)), "Ann", "example/1"),
+    wire.Hello("ann", bytes(range(16)), "Ann", "example/1", bytes(32), bytes(range(64))),
     wire.Join(1, "lobby", None, 0, 50),
     wire.Join(2, "lobby", EPOCH, 7, 0),
     wire.Leave(3, "lobby"),
@@ -206,9 +210,17 @@ TO_SERVER: list[wire.ClientEnvelope] = [
     wire.Send("lobby", 2**63 - 1, 0, "", bytes(300)),
     wire.Who(4, "lobby"),
     wire.History(2**32 - 1, "lobby", False, 0, 1000),
+    wire.Register(1, "ann", bytes(32), bytes(range(64)), b"a link", b""),
+    wire.Register(1, "ann", bytes(32), bytes(range(64)), b"a link", bytes(range(32))),
+    wire.Enrol(2, "ann", bytes(32), bytes(range(64)), b""),
+    wire.Enrol(2, "ann", bytes(32), bytes(range(64)), bytes(64)),
+    wire.Devices(5, "ann", 0),
+    wire.Account(6, "", pack_request(NameDevice(bytes(32), "Ann's phone"))),
+    wire.Account(7, "bob", pack_request(Disable())),
 ]
 TO_CLIENT: list[wire.ServerEnvelope] = [
-    wire.Welcome("ann", 1_767_225_600_000, 32_768, 1024, "relay/0"),
+    wire.Welcome("~ann", 1_767_225_600_000, 32_768, 1024, "relay/0", b""),
+    wire.Welcome("ann", 1_767_225_600_000, 32_768, 1024, "relay/0", bytes(range(32))),
     wire.Joined(1, "lobby", EPOCH, 3, EPOCH, 7),
     wire.Left(3, "lobby"),
     wire.Ack("lobby", 3, EPOCH, 7),
@@ -222,6 +234,8 @@ TO_CLIENT: list[wire.ServerEnvelope] = [
     wire.Live("lobby", EPOCH, 7),
     wire.Behind("lobby", EPOCH, 7),
     wire.Gap("lobby", EPOCH, 7, PRODUCER[:8], 9, 1),
+    wire.Done(6, b""),
+    wire.Chain(5, "ann", [b"a link", b"another"], True),
 ]
 
 
@@ -279,14 +293,26 @@ def generate(stored: Stored) -> dict[str, Vector]:
         "producers": {
             "about": ABOUT,
             "producers": [
-                {"name": name, "secret": secret.hex(), "producer": producer_of(name, secret).hex()}
-                for name, secret in (
-                    ("ann", bytes(range(16))),
-                    ("ann", bytes(16)),
-                    ("a" * 32, bytes(range(16))),
-                    ("guest-17", b"\xff" * 16),
+                {
+                    "root": root.hex(),
+                    "name": name,
+                    "secret": secret.hex(),
+                    "producer": producer_of(root, name, secret).hex(),
+                }
+                for root, name, secret in (
+                    (bytes(range(32)), "ann", bytes(range(16))),
+                    (bytes(range(32)), "ann", bytes(16)),
+                    (b"\xff" * 32, "a" * 32, bytes(range(16))),
+                    (NO_ROOT, "~guest-17", b"\xff" * 16),
                 )
             ],
+        },
+        "accounts": {
+            "about": ABOUT,
+            **accounts(
+                bytes.fromhex(values["login_binding"]),
+                hashlib.sha256(server_key().spki).digest(),
+            ),
         },
         "envelopes": {
             "about": ABOUT,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from Crypto.Cipher import AES
+from Crypto.Signature import eddsa
 from kyber_py.ml_kem import ML_KEM_768
 
 HERE = Path(__file__).parent
@@ -328,9 +329,105 @@ def check_producers(vector: Vector) -> None:
     """Section 6.3."""
     for one in vector["producers"]:
         name = one["name"].encode("ascii")
-        content = b"relay/1 producer" + bytes(32) + bytes((len(name),)) + name
+        content = b"relay/1 producer" + bytes.fromhex(one["root"]) + bytes((len(name),)) + name
         computed = sha256(content + bytes.fromhex(one["secret"]))[:16]
         same(f"the producer of {one['name']}", one["producer"], computed)
+
+
+def verified(key: bytes, signature: bytes, message: bytes) -> bool:
+    """Ed25519 (RFC 8032)."""
+    try:
+        eddsa.new(eddsa.import_public_key(key), "rfc8032").verify(message, signature)
+    except ValueError:
+        return False
+    return True
+
+
+def check_accounts(vector: Vector) -> None:
+    """Sections 6.1, 6.5 and 6.6."""
+    for login in vector["logins"]:
+        handshake = load("handshake")["handshakes"][0]
+        same(
+            "the binding of a login", login["login_binding"], handshake["schedule"]["login_binding"]
+        )
+        key, name = bytes.fromhex(login["key"]), login["name"].encode("ascii")
+        message = b"\x20" * 64 + b"relay/1 client login\0" + bytes((login["operation"],))
+        message += bytes.fromhex(login["login_binding"]) + bytes.fromhex(login["spki_hash"]) + key
+        message += bytes((len(name),)) + name
+        same("what a login signs", login["signed"], message)
+        if not verified(key, bytes.fromhex(login["signature"]), message):
+            raise Disagreement("a login's signature is wrong")
+    for chain in vector["chains"]:
+        check_chain(chain)
+    for text in vector["refused_keys"]:
+        y = int.from_bytes(bytes.fromhex(text), "little") & ((1 << 255) - 1)
+        if y < 2**255 - 19 and y not in SMALL_ORDER_Y:
+            raise Disagreement(f"{text} is a good key")
+    for one in vector["invitations"]:
+        token = base64.b32decode(one["text"].upper() + "====")
+        same("an invitation's token", one["token"], token)
+        digest = sha256(b"relay/1 invitation" + token)
+        same("an invitation's hash", one["hash"], digest)
+        same("an invitation's log", one["log"], "!" + digest[:16].hex())
+    for one in vector["look_alikes"]:
+        bones = one["name"].replace("0", "o").replace("1", "l").replace("i", "l")
+        bones = bones.replace("_", "").replace("-", "").replace("rn", "m")
+        same("a skeleton", one["skeleton"], bones)
+        digest = hashlib.blake2b(f"@{bones}".encode(), digest_size=8).digest()
+        same("a partition", str(one["partition"]), str(int.from_bytes(digest, "big") % 16))
+
+
+SMALL_ORDER_Y = {
+    0, 1, 2**255 - 20,
+    0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+    0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+}  # fmt: skip
+
+
+def check_chain(chain: Vector) -> None:
+    """Section 6.6: every rule of it."""
+    devices: list[bytes] = []
+    removed: list[bytes] = []
+    previous, nonce = bytes(32), b""
+    for index, link in enumerate(chain["links"]):
+        packed = bytes.fromhex(link["packed"])
+        reader = Reader(packed)
+        start = reader.take(len(b"relay/1 device link\0") + 2)
+        same(
+            "the start of a link", start.hex(), b"relay/1 device link\0\1" + bytes((link["kind"],))
+        )
+        same("a link's server", chain["server_id"], reader.take(32))
+        same("a link's name", chain["name"], reader.take(reader.number(1)).decode("ascii"))
+        nonce = nonce or reader.body[:16]
+        same("a link's nonce", nonce.hex(), reader.take(16))
+        same("a link's index", str(reader.number(2)), str(index))
+        same("the link before", previous.hex(), reader.take(32))
+        subject, signer = (reader.take(33) for _ in range(2))
+        if subject[0] != 1 or signer[0] != 1:
+            raise Disagreement("a key of another type")
+        subject, signer = subject[1:], signer[1:]
+        signed = packed[: len(packed) - len(reader.body)]
+        signatures = [reader.body[:64], reader.body[64:]]
+        if index and signer not in devices:
+            raise Disagreement("signed by a stranger")
+        if not verified(signer, signatures[0], signed):
+            raise Disagreement("a link's first signature is wrong")
+        if link["kind"] == 2 and not verified(subject, signatures[1], signed):
+            raise Disagreement("a link's second signature is wrong")
+        if link["kind"] == 3:
+            devices.remove(subject)
+            removed.append(subject)
+        else:
+            devices.append(subject)
+        previous = sha256(packed)
+        same("a link's hash", link["hash"], previous)
+        if index == 0:
+            same("the root", chain["root"], previous)
+    same("the head", chain["head"], previous)
+    same("the devices", "".join(chain["devices"]), b"".join(sorted(devices)))
+    same("the removed ones", "".join(chain["removed"]), b"".join(sorted(removed)))
+    for key, key_id in chain["key_ids"].items():
+        same("a key id", key_id, sha256(bytes.fromhex(key))[:16])
 
 
 def check_all() -> int:
@@ -341,6 +438,7 @@ def check_all() -> int:
     for name in ("records", "key_update"):
         check_records(load(name))
     check_producers(load("producers"))
+    check_accounts(load("accounts"))
     check_envelopes(load("envelopes"))
     return len(handshakes)
 

@@ -13,14 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.chat.accounts.links import LINK_BYTES_MAX
 from relay.codec import Unknown
 from relay.errors import EnvelopeError
 from relay.wire.envelopes import (
     CLIENT_SHAPES,
     SERVER_SHAPES,
+    Account,
     Ack,
     Behind,
+    Chain,
     ClientEnvelope,
+    Devices,
+    Done,
+    Enrol,
     EntryMessage,
     Error,
     Gap,
@@ -35,6 +41,7 @@ from relay.wire.envelopes import (
     Op,
     Page,
     Refused,
+    Register,
     Roster,
     Send,
     ServerEnvelope,
@@ -55,8 +62,8 @@ E, P = b"epoch..8", b"producer of 16 b"
 U32, U63 = 2**32 - 1, 2**63 - 1
 ENTRY = EntryMessage("lobby", E, 7, 6, 1_700_000_000_000, "ann", b"", P, 3, 0, "text/plain", b"hi")
 CLIENT: list[ClientEnvelope] = [
-    Hello("ann", b"s" * 16, "Ann", "relay/1"),
-    Hello("a" * 32, b"s" * 16, "", ""),
+    Hello("ann", b"s" * 16, "Ann", "relay/1", b"k" * 32, b"s" * 64),
+    Hello("~" + "a" * 31, b"s" * 16, "", ""),
     Join(1, "lobby", None, 0, 50),
     Join(U32, "@ann", E, U63, U32),
     Leave(2, "lobby"),
@@ -65,9 +72,18 @@ CLIENT: list[ClientEnvelope] = [
     Who(3, "lobby"),
     History(4, "lobby", True, 0, 100),
     History(4, "lobby", False, U63, 65_535),
+    Register(1, "ann", b"k" * 32, b"s" * 64, b"l" * LINK_BYTES_MAX, b""),
+    Register(U32, "ann", b"k" * 32, b"s" * 64, b"l", b"t" * 32),
+    Enrol(1, "ann", b"k" * 32, b"s" * 64, b""),
+    Enrol(1, "ann", b"k" * 32, b"s" * 64, b"c" * 64),
+    Devices(2, "ann", 65_535),
+    Account(3, "", b"r"),
+    Account(3, "a" * 32, b"r" * 1024),
 ]
 SERVER: list[ServerEnvelope] = [
-    Welcome("ann", 1_700_000_000_000, 32_768, 1024, "relay/1"),
+    Welcome("ann", 1_700_000_000_000, 32_768, 1024, "relay/1", b"r" * 32),
+    Done(3, bytes(32_768)),
+    Chain(2, "ann", [b"l" * LINK_BYTES_MAX] * 3, False),
     Joined(1, "lobby", E, 3, E, 7),
     Left(2, "lobby"),
     Ack("lobby", 1, E, 0),
@@ -284,7 +300,7 @@ def test_maps_and_extensions_nowhere(start: bytes, foreign: bytes) -> None:
     refused(start + b"\x91" + foreign)
 
 
-UNKNOWN = [0, 7, 32, 64, 255, 256, 65_535, 65_536, U32]
+UNKNOWN = [0, 11, 32, 64, 255, 256, 65_535, 65_536, U32]
 
 
 @pytest.mark.parametrize("op", UNKNOWN)
@@ -314,14 +330,14 @@ def test_what_is_no_number_of_an_operation(op: object) -> None:
 def test_an_unknown_operation_is_bound_to_the_rules_for_all(unpack: Unpack) -> None:
     """At most 24 elements with the op, 8 arrays deep with the envelope, no maps or extensions."""
     array_max = 24 if unpack is unpack_client else 1000
-    assert unpack(packb(7, *range(23)))
-    assert unpack(packb(7, [0] * array_max))
-    assert unpack(packb(7, nested(7)))
+    assert unpack(packb(11, *range(23)))
+    assert unpack(packb(11, [0] * array_max))
+    assert unpack(packb(11, nested(7)))
     too_much: list[list[Any]] = [
         list(range(24)), [[0] * (array_max + 1)], [nested(8)], [{}], [[{1: 2}]],
     ]  # fmt: skip
     for fields in too_much:
-        refused(packb(7, *fields), unpack)
+        refused(packb(11, *fields), unpack)
 
 
 @pytest.mark.parametrize("row", [["bob"], ["bob", "Bob", 1], ["bob", "Bob", None]])

@@ -123,7 +123,7 @@ def test_shape_of_the_producers() -> None:
     vector = load("producers")
     assert set(vector) == {"about", "producers"}
     for one in vector["producers"]:
-        assert set(one) == {"name", "secret", "producer"}
+        assert set(one) == {"root", "name", "secret", "producer"}
         assert is_hex(one["secret"])
         assert is_hex(one["producer"])
         assert len(bytes.fromhex(one["producer"])) == 16

@@ -11,7 +11,7 @@ import pytest
 from relay.wire.envelopes import Op, unpack_client, unpack_server
 from tests.vectors import generate, independent
 
-FILES = ["handshake", "records", "key_update", "producers", "envelopes"]
+FILES = ["handshake", "records", "key_update", "producers", "accounts", "envelopes"]
 
 
 def test_made_again_they_are_the_same_bytes() -> None:

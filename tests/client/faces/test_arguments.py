@@ -11,6 +11,7 @@ import pytest
 from relay.chat.entries import Cursor
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
+from relay.client.device_key import DeviceKey, public_text
 from relay.client.errors import MessageTooLong, NameInvalid, NotConnected
 from relay.client.events import State
 from relay.client.identity import Identity
@@ -86,10 +87,14 @@ def test_calls(connect: Connect) -> None:
     assert list(face.client.cursors) == ["ok-room"]
 
 
+KEY = public_text(DeviceKey.generate().public)
 TIMED: dict[str, tuple[Any, ...]] = {
     "connect": (), "close": (), "join": ("lobby",), "leave": ("lobby",), "who": ("lobby",),
     "history": ("lobby",), "send": ("lobby", "x"), "post": ("lobby", "x"), "flush": (),
     "events": (), "next_event": (), "pump": (),
+    "devices": (), "approve_device": (KEY,), "remove_device": (KEY,), "rename_device": (KEY, "x"),
+    "add_device": (DeviceKey.generate(),), "add_recovery_key": (), "invite": (),
+    "user": ("somebody",), "users": (), "change_user": ("somebody", "disable"),
 }  # fmt: skip
 """Every method that waits, with what it needs besides."""
 
@@ -174,8 +179,10 @@ def test_address(kind: type[Client] | type[BlockingClient]) -> None:
         ((b"s" * 16, b"p" * 8), TypeError),
         ((b"s" * 15, {}), ValueError),
         ((b"s" * 16, {"log": 0}), ValueError),
-        ((b"s" * 16, {"log": "1"}), TypeError),
-        ((b"s" * 16, {7: 1}), TypeError),
+        ((b"s" * 16, {"log": 1}), ValueError),
+        ((b"s" * 16, {"log": 1}, b"short"), ValueError),
+        ((b"s" * 16, {"log": "1"}, bytes(32)), TypeError),
+        ((b"s" * 16, {7: 1}, bytes(32)), TypeError),
         ((b"s" * 16, [("log", 1)]), TypeError),
     ],
 )

@@ -13,12 +13,15 @@ import pytest
 
 from relay.client.address import Address, parse_address
 from relay.client.blocking import BlockingClient
+from relay.client.device_key import DeviceKey
 from relay.client.dialling import dial_tcp
 from relay.client.errors import (
     ClientError,
     ConnectFailed,
     ConnectionLost,
     HandshakeFailed,
+    KeyRefused,
+    LooksAlike,
     NameInvalid,
     NameTaken,
     Replaced,
@@ -98,10 +101,17 @@ def test_a_changed_key_is_refused(face: Connect, relay: Relay, tmp_path: Path) -
 
 
 def test_names_that_are_refused(connect: Connect) -> None:
-    """Not legal, reserved, in use."""
+    """Not legal, reserved, somebody else's, in use by another guest."""
     connect("names-a")
     with pytest.raises(NameTaken):
-        connect("names-a")
+        connect("names-a", key=DeviceKey.generate(), register=True)
+    with pytest.raises(KeyRefused):
+        connect("names-a", key=DeviceKey.generate())
+    with pytest.raises(LooksAlike):
+        connect("narnes-a")
+    connect("~names-a")
+    with pytest.raises(NameTaken):
+        connect("~names-a")
     with pytest.raises(NameInvalid):
         connect("-")
     with pytest.raises(NameInvalid):

@@ -148,13 +148,13 @@ def test_a_saved_identity_sends_exactly_once(connect: Connect, room: str) -> Non
     stored = first.send(room, "one")
     second = first.send(room, "two")
     first.close()
-    again = connect("saved-a", identity=type(saved)(saved.secret, {room: 1}))
+    again = connect("saved-a", identity=type(saved)(saved.secret, {room: 1}, saved.account))
     assert again.send(room, "one") == stored
     assert again.send(room, "two") == second
     assert again.send(room, "three").seq == second.seq + 1
     assert again.client.identity.counters == {room: 4}
     again.close()
-    wrong = connect("saved-a", identity=type(saved)(saved.secret, {room: 1}))
+    wrong = connect("saved-a", identity=type(saved)(saved.secret, {room: 1}, saved.account))
     with pytest.raises(IdConflict) as caught:
         wrong.send(room, "another text")
     assert caught.value.seq == stored.seq
@@ -165,7 +165,7 @@ def test_an_id_that_the_server_does_not_know_is_an_unknown_outcome(
 ) -> None:
     """A saved counter of a log that was lost: the program decides, and numbering begins anew."""
     saved = connect("unknown-a").client.identity
-    late = connect("unknown-b", identity=type(saved)(saved.secret, {room: 7}))
+    late = connect("unknown-a", identity=type(saved)(saved.secret, {room: 7}, saved.account))
     with pytest.raises(UnknownOutcome):
         late.send(room, "sent before?")
     assert late.send(room, "certainly new").seq == 1

@@ -22,10 +22,11 @@ from relay.server.worker.process import disk_reserve
 from relay.settings import Limits
 from relay.wire import connection as wire
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.envelopes import Ack, Error, Hello, Join, Members, Refused, Send, Welcome, Who, pack
+from relay.wire.envelopes import Ack, Error, Join, Members, Refused, Send, Welcome, Who, pack
 from relay.wire.frames import FrameType, header
 from relay.wire.identity import fingerprint
 from tests.support.cluster import until
+from tests.support.devices import hello, register
 from tests.support.pair import server_key
 from tests.support.workers import Cluster, LocalAgent, TestClient, Worker
 
@@ -389,8 +390,10 @@ async def test_a_record_before_hello_is_small(tmp_path: Path) -> None:
 async def test_the_largest_hello_is_taken(tmp_path: Path) -> None:
     async with one_worker(tmp_path) as worker:
         client = await TestClient.connect(worker, "127.0.0.9")
+        name, agent = "n" * 32, "a" * limits.AGENT_CHARS_MAX
         client.send_envelopes(
-            Hello("n" * 32, bytes(16), "\U0001f600" * 64, "a" * limits.AGENT_CHARS_MAX)
+            register(client.connection, client.spki, name),
+            hello(client.connection, client.spki, name, bytes(16), "\U0001f600" * 64, agent),
         )
         await client.expect(Welcome)
 

@@ -75,7 +75,7 @@ async def test_many_small_records_take_their_turn(
     flood = await TestClient.login(worker, "flood")
     honest = await TestClient.login(worker, "honest")
     session = single.session("flood")
-    cipher = flood._connection._send
+    cipher = flood.connection._send
     flood.transport.write(b"".join(cipher.seal(RecordType.PING, b"x") for _ in range(20_000)))
     await until(lambda: worker.parts.services.schedule.waiting, "the flood to wait for its turn")
     assert session._connection._reader.pending, "all of it was opened at once"
@@ -184,7 +184,7 @@ async def test_the_reason_arrives_though_the_peer_still_writes(single: Cluster, 
     if held:  # the server is not reading it when the violation is found
         for n in range(1, 200):
             client.send_envelopes(Send(LOG, n, 0, "", bytes(4096)))
-    client.transport.write(client._connection._send.seal(RecordType.TICKET, b""))
+    client.transport.write(client.connection._send.seal(RecordType.TICKET, b""))
     for _ in range(40):
         client.transport.write(client.sealed(bytes(60_000)))
     await until(lambda: not client.transport.get_write_buffer_size(), "everything to be taken")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 
 from relay import limits
-from relay.chat.ids import producer_of
 from relay.wire.envelopes import Ack, EntryMessage, Refused, Send
 from tests.support.workers import Cluster, TestClient
 
@@ -72,4 +71,4 @@ async def test_an_instance_that_comes_back_keeps_its_ids(cluster: Cluster) -> No
     assert acks[1].epoch == acked.epoch
     await again.has(LOG, 6)
     entries = [e for e in again.received if isinstance(e, EntryMessage)]
-    assert {e.producer for e in entries} == {producer_of("alice", secret)}
+    assert {e.producer for e in entries} == {first.producer} == {again.producer}

@@ -13,10 +13,11 @@ from relay.bus.messages import Batch, Claim, Claimed, Event, Evict, Message, Sub
 from relay.chat.entries import Submission
 from relay.chat.names import INBOX_PREFIX
 from relay.server.worker.connection import session
-from relay.server.worker.home.names import NameRegistry
+from relay.server.worker.home.names import NameRegistry, Verdict
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.envelopes import Error, Hello, Welcome, Who
+from relay.wire.envelopes import Error, Welcome, Who
 from tests.support.cluster import until
+from tests.support.devices import hello
 from tests.support.workers import Cluster, TestClient, Worker
 
 
@@ -57,26 +58,26 @@ async def _refused(worker: Worker, name: str) -> None:
 
 
 async def test_one_holder_on_all_workers(cluster: Cluster) -> None:
-    """A stranger is refused everywhere; once the holder is gone, anybody may have the name."""
+    """Of a guest's name: a stranger is refused everywhere, until the holder is gone."""
     for worker in cluster.workers.values():
-        holder = await TestClient.login(worker, "alice")
+        holder = await TestClient.login(worker, "~alice")
         for other in cluster.workers.values():
-            await _refused(other, "alice")
+            await _refused(other, "~alice")
         holder.disconnect()
-        await until(lambda: "alice" not in _book(cluster, "alice")._held, "the name to be free")
+        await until(lambda: "~alice" not in _book(cluster, "~alice")._held, "the name to be free")
 
 
 async def test_the_same_instance_replaces_its_ghost(cluster: Cluster) -> None:
     """From worker to worker and back: the ghost is told, and its end takes nothing away."""
     secret = secrets.token_bytes(16)
-    ghost = await TestClient.login(cluster.workers[0], "alice", secret=secret)
+    ghost = await TestClient.login(cluster.workers[0], "~alice", secret=secret)
     await ghost.join("lobby")
     for turn in range(1, 6):
         worker = cluster.workers[turn % 2]
-        fresh = await TestClient.login(worker, "alice", secret=secret)
+        fresh = await TestClient.login(worker, "~alice", secret=secret)
         await _ended_with(ghost, CloseCode.REPLACED)
         await fresh.join("lobby")
-        await _refused(worker, "alice")
+        await _refused(worker, "~alice")
         ghost = fresh
 
 
@@ -85,9 +86,9 @@ async def test_the_later_connection_stays_though_it_spoke_first(cluster: Cluster
     older = await TestClient.connect(cluster.workers[0])
     newer = await TestClient.connect(cluster.workers[1])
     secret = secrets.token_bytes(16)
-    newer.hello("alice", secret=secret)
+    newer.hello("~alice", secret=secret)
     await newer.expect(Welcome)
-    older.hello("alice", secret=secret)
+    older.hello("~alice", secret=secret)
     await _ended_with(older, CloseCode.REPLACED)
     await newer.join("lobby")
     assert newer.closed is None
@@ -95,12 +96,12 @@ async def test_the_later_connection_stays_though_it_spoke_first(cluster: Cluster
 
 async def test_the_name_outlives_its_home(cluster: Cluster) -> None:
     """A home dies; its successor hears who has the name before it answers anybody else."""
-    home = cluster.home(INBOX_PREFIX + "alice")
+    home = cluster.home(INBOX_PREFIX + "~alice")
     (other,) = [worker for worker in cluster.workers.values() if worker is not home]
-    holder = await TestClient.login(other, "alice")
+    holder = await TestClient.login(other, "~alice")
     await cluster.kill(home.index)
     thief = await TestClient.connect(other)
-    thief.hello("alice")
+    thief.hello("~alice")
     await cluster.start(home.index)
     await thief.expect(Error, lambda e: e.code == ErrorCode.NAME_TAKEN)
     await holder.join("lobby")
@@ -112,28 +113,47 @@ async def test_sessions_that_end_while_the_home_is_dead(
 ) -> None:
     """Their claims are not said again; and nobody waits for ever to be logged in."""
     monkeypatch.setattr(session, "LOGIN_S", 0.5)
-    home = cluster.home(INBOX_PREFIX + "alice")
+    home = cluster.home(INBOX_PREFIX + "~alice")
     (other,) = [worker for worker in cluster.workers.values() if worker is not home]
-    first = await TestClient.login(other, "alice")
+    first = await TestClient.login(other, "~alice")
     await cluster.kill(home.index)
     waiting = await TestClient.connect(other)
-    waiting.hello("alice")
+    waiting.hello("~alice")
     await until(lambda: len(other.parts.claims._claims) == 2, "the claim to arrive")
     first.disconnect()
     await _ended_with(waiting, CloseCode.LOGIN_TIMEOUT)
     await until(lambda: not other.parts.claims._claims, "the claims to be forgotten")
     await cluster.start(home.index)
     await cluster.linked()
-    await TestClient.login(other, "alice")
+    await TestClient.login(other, "~alice")
 
 
 async def test_names_of_a_dead_worker_are_free(cluster: Cluster) -> None:
     """A worker's sessions die with it, and their names with its link."""
-    home = cluster.home(INBOX_PREFIX + "alice")
+    home = cluster.home(INBOX_PREFIX + "~alice")
     (other,) = [worker for worker in cluster.workers.values() if worker is not home]
-    await TestClient.login(other, "alice")
+    await TestClient.login(other, "~alice")
     await cluster.kill(other.index)
-    await TestClient.login(home, "alice")
+    await TestClient.login(home, "~alice")
+
+
+KEY = bytes(32)
+
+
+def _anybody(name: str, key: bytes) -> Verdict:
+    return Verdict(0)
+
+
+def _granted(tag: int) -> Claimed:
+    return Claimed(tag, True, False, 0, "", b"", False)
+
+
+def _refused(tag: int, code: ErrorCode) -> Claimed:
+    return Claimed(tag, False, False, int(code), "", b"", False)
+
+
+def _replaced(tag: int) -> Claimed:
+    return Claimed(tag, False, True, 0, "", b"", False)
 
 
 def test_a_home_that_begins_waits_for_who_is_silent() -> None:
@@ -147,36 +167,40 @@ def test_a_home_that_begins_waits_for_who_is_silent() -> None:
         spoken.update(announced)
         return 7 not in announced
 
-    book = NameRegistry(lambda: now[0], silent)
-    stranger = Claim(1, "alice", bytes(16), False, 1)
+    book = NameRegistry(lambda: now[0], silent, _anybody)
+    stranger = Claim(1, "~alice", bytes(16), False, 1, b"")
     book.claim(port, stranger)
     book.settle()
     assert answers == []
-    book.claim(port, Claim(2, "alice", b"s" * 16, True, 2))  # it has had the name since before
-    assert answers == [Claimed(2, True, False)]
+    book.claim(
+        port, Claim(2, "~alice", b"s" * 16, True, 2, b"")
+    )  # it has had the name since before
+    assert answers == [_granted(2)]
     book.announced(port)
-    assert answers == [Claimed(2, True, False), Claimed(1, False, False)]
+    assert answers == [_granted(2), _refused(1, ErrorCode.NAME_TAKEN)]
 
-    late = NameRegistry(lambda: now[0], lambda _: True)
+    late = NameRegistry(lambda: now[0], lambda _: True, _anybody)
     answers.clear()
     late.claim(port, stranger)
     now[0] += 2.0
     late.settle()
-    assert answers == [Claimed(1, True, False)], "a silent worker is not waited for longer"
+    assert answers == [_granted(1)], "a silent worker is not waited for longer"
 
 
 def test_a_ghost_that_is_spoken_of_last_does_not_replace_the_living() -> None:
     """Its worker was stopped, or its link lost: its claim comes late, its connection is older."""
-    book = NameRegistry(lambda: 0.0, lambda _: False)
+    book = NameRegistry(lambda: 0.0, lambda _: False, _anybody)
     here, there = _Port(), _Port()
     secret = b"s" * 16
-    book.claim(there, Claim(1, "alice", secret, False, 100))
-    book.claim(here, Claim(1, "alice", secret, False, 200))
-    assert there.received == [Claimed(1, True, False), Evict(1)]
-    book.claim(there, Claim(1, "alice", secret, True, 100))  # EVICT was lost with the link
-    book.claim(there, Claim(2, "alice", secret, False, 150))  # a HELLO that lay in a stopped worker
-    assert there.received[2:] == [Claimed(1, False, True), Claimed(2, False, True)]
-    assert here.received == [Claimed(1, True, False)], "the living one stays"
+    book.claim(there, Claim(1, "~alice", secret, False, 100, KEY))
+    book.claim(here, Claim(1, "~alice", secret, False, 200, KEY))
+    assert there.received == [_granted(1), Evict(1)]
+    book.claim(there, Claim(1, "~alice", secret, True, 100, KEY))  # EVICT was lost with the link
+    book.claim(
+        there, Claim(2, "~alice", secret, False, 150, KEY)
+    )  # a HELLO that lay in a stopped worker
+    assert there.received[2:] == [_replaced(1), _replaced(2)]
+    assert here.received == [_granted(1)], "the living one stays"
 
 
 async def test_hello_refused(single: Cluster) -> None:
@@ -192,7 +216,7 @@ async def test_hello_refused(single: Cluster) -> None:
             expected = CloseCode.NAME_REFUSED
         await _ended_with(client, expected)
     client = await TestClient.login(worker, "alice")
-    client.send_envelopes(Hello("alice", client.secret, "", "client"))
+    client.send_envelopes(hello(client.connection, client.spki, "alice", client.secret))
     await _ended_with(client, CloseCode.PROTOCOL)
     await until(lambda: not worker.parts.connections.sessions, "all sessions gone")
     assert worker.parts.services.budgets.admission.members == 0
@@ -205,7 +229,7 @@ async def test_a_login_storm_for_one_name(cluster: Cluster) -> None:
         *(TestClient.connect(cluster.workers[number % 2]) for number in range(50))
     )
     for client in clients:
-        client.hello("alice")
+        client.hello("~alice")
     await until(
         lambda: all(any(isinstance(e, Welcome | Error) for e in g.received) for g in clients),
         "an answer for each",

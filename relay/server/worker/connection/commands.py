@@ -7,12 +7,27 @@ from typing import TYPE_CHECKING, Final
 from relay.chat import names
 from relay.chat.entries import Kind, Submission
 from relay.codec import Unknown
+from relay.server.worker.connection.devices import account, devices
 from relay.server.worker.connection.history import history, who
 from relay.server.worker.connection.join import join, leave
 from relay.server.worker.connection.login import hello
+from relay.server.worker.connection.registration import enrol, register
 from relay.server.worker.connection.stages import Stage
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Hello, History, Join, Leave, Refused, Send, Who, pack
+from relay.wire.envelopes import (
+    Account,
+    Devices,
+    Enrol,
+    Hello,
+    History,
+    Join,
+    Leave,
+    Refused,
+    Register,
+    Send,
+    Who,
+    pack,
+)
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Operations, Session
@@ -34,7 +49,7 @@ def send(session: Session, send: Send) -> None:
         Submission(
             log=log,
             sender=session.name,
-            key_id=b"",
+            key_id=session.key_id,
             producer=session.producer,
             counter=send.counter,
             kind=send.kind,
@@ -50,13 +65,15 @@ def unknown(session: Session, unknown: Unknown) -> None:
 
 
 OPERATIONS: Final[Operations] = {
-    Stage.HELLO: {Hello: hello},
+    Stage.HELLO: {Hello: hello, Register: register, Enrol: enrol},
     Stage.READY: {
         Join: join,
         Leave: leave,
         Send: send,
         Who: who,
         History: history,
+        Devices: devices,
+        Account: account,
         Unknown: unknown,
     },
 }

@@ -1,4 +1,4 @@
-"""HELLO: a client names itself, and the name's home decides."""
+"""HELLO: a client names itself and proves its key, and the name's home decides."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from relay import limits
 from relay.chat import names
-from relay.chat.ids import producer_of
+from relay.chat.ids import NO_ROOT, producer_of
 from relay.server.worker.connection.session import OVERLOADED_RETRY_S
 from relay.server.worker.connection.stages import Stage
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Welcome, pack
+from relay.wire.login import Operation
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
@@ -18,23 +19,37 @@ if TYPE_CHECKING:
 
 
 async def hello(session: Session, hello: Hello) -> None:
-    """Claim a name, wait for its home, and welcome the client."""
+    """Check the proof, claim the name, wait for its home, and welcome the client."""
     services = session.services
     name = names.normal(hello.name)
-    if not names.is_handle(name) or names.is_reserved(name):
+    guest = names.is_guest(name)
+    if not guest and (not names.is_handle(name) or names.is_reserved(name)):
         _refuse(session, ErrorCode.NAME_INVALID, "a-z, 0-9, _ and -, 2 to 32 characters")
         return
     if not names.is_display(hello.display):
         _refuse(session, ErrorCode.NAME_INVALID, "the display name has characters not allowed")
         return
+    if guest:
+        if not services.guests:
+            _refuse(session, ErrorCode.NO_GUESTS, "")
+            return
+        key = b""  # whatever it may have proved: a guest has no device
+    else:
+        key = hello.key
+        if not session.proves(Operation.LOGIN, key, name, hello.signature):
+            _refuse(session, ErrorCode.KEY_REFUSED, "the key or its signature is wrong")
+            return
 
     session.enter(Stage.LOGIN)
-    session.producer = producer_of(name, hello.secret)
     session.subscriptions.display = hello.display
-    claim = services.claims.claim(name, hello.secret, session.since_us, session.replaced)
+    claim = services.claims.claim(name, hello.secret, session.since_us, key, session.end_with)
     session.claim = claim  # released with the session, however it ends
-    if not await claim.reply:
-        _refuse(session, ErrorCode.NAME_TAKEN, "")
+    grant = await claim.reply
+    if grant.code == ErrorCode.UNAVAILABLE:
+        session.close(CloseCode.OVERLOADED, OVERLOADED_RETRY_S, detail=grant.text)
+        return
+    if grant.code:
+        _refuse(session, grant.code, grant.text)
         return
 
     budget = services.budgets.admission.login_refusal(session.account)
@@ -43,7 +58,9 @@ async def hello(session: Session, hello: Hello) -> None:
         session.close(CloseCode.OVERLOADED, OVERLOADED_RETRY_S, detail=budget)
         return
 
-    session.logged_in(name)
+    session.producer = producer_of(grant.root or NO_ROOT, name, hello.secret)
+    session.operator = grant.operator
+    session.logged_in(name, claim.key_id)
     session.answer(
         pack(
             Welcome(
@@ -52,11 +69,12 @@ async def hello(session: Session, hello: Hello) -> None:
                 limits.BODY_BYTES_MAX,
                 limits.SENDS_UNACKNOWLEDGED_MAX,
                 services.agent_name,
+                grant.root,
             )
         )
     )
 
 
-def _refuse(session: Session, code: ErrorCode, text: str) -> None:
+def _refuse(session: Session, code: int, text: str) -> None:
     session.refuse(0, code, 0, text)
-    session.close(CloseCode.NAME_REFUSED, detail=code.name)
+    session.close(CloseCode.NAME_REFUSED, detail=text)

@@ -69,8 +69,12 @@ class ConnectionServices:
     random_bytes: Callable[[int], bytes]
     agent: Unwrap
     spki: bytes
+    spki_hash: bytes
+    """SHA-256 of it: what logins are bound to."""
     modulus_bytes: int
     """Of the key in ``spki``."""
+    guests: bool
+    """Whether clients without an account may log in."""
     agent_name: str
     """What the server calls itself in WELCOME."""
     timing: Timing
@@ -83,6 +87,9 @@ class ConnectionServices:
     claims: Claims
     queries: PendingQueries
     reader_of: Callable[[str], Reader]
+    """By the name of a log."""
+    reader_at: Callable[[int], Reader]
+    """By the number of a partition."""
     budgets: ConnectionBudgets
     counts: Counts = field(default_factory=Counts)
 

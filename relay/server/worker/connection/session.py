@@ -25,7 +25,7 @@ from relay.server.worker.connection.spending import spending
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
 from relay.server.worker.connection.unwrapping import Unwrapping
 from relay.server.worker.member.subscriptions import Subscriptions
-from relay.wire.codes import CloseCode, ErrorCode
+from relay.wire.codes import CloseCode
 from relay.wire.connection import Connection
 from relay.wire.envelopes import ClientEnvelope, Error, pack
 from relay.wire.events import (
@@ -35,6 +35,7 @@ from relay.wire.events import (
     HandshakeCompleted,
     SecretWrapped,
 )
+from relay.wire.login import proves
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.accounts import Account
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from relay.server.worker.delivery.stream import Stream
     from relay.server.worker.member.claims import NameClaim
     from relay.server.worker.member.reply import Request
+    from relay.wire.login import Operation as Proof
 
 LOGIN_S: Final = 20.0
 """From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
@@ -58,8 +60,8 @@ class Session:
 
     __slots__ = (
         "_connection", "_deadline", "_legal", "_on_lost", "_operations", "_requests", "_stream",
-        "_unwrapping", "account", "claim", "ended", "name", "outbox", "producer", "reading",
-        "sends", "services", "since_us", "stage", "subscriptions",
+        "_unwrapping", "account", "attempts", "claim", "ended", "key_id", "name", "operator",
+        "outbox", "producer", "reading", "sends", "services", "since_us", "stage", "subscriptions",
     )  # fmt: skip
 
     def __init__(
@@ -121,8 +123,14 @@ class Session:
         self._requests = RequestRunner(self._request_ended, self.failed)
         self.claim: NameClaim | None = None
         """Of this connection's name, from HELLO on."""
+        self.attempts = 0
+        """Requests before the login."""
         self.name = ""
         """Empty until login."""
+        self.key_id = b""
+        """Of the device that logged in; empty for a guest."""
+        self.operator = False
+        """The account may do what operators may."""
         self.producer = b""
         self.sends = Sends(
             self,
@@ -284,24 +292,32 @@ class Session:
         self.reading.release(Hold.ANSWERS)
 
     # --- for operations -----------------------------------------------------------------------
-    def logged_in(self, name: str) -> None:
-        """The client has this name from now on."""
+    def proves(self, operation: Proof, key: bytes, name: str, signature: bytes) -> bool:
+        """Tell whether a signature proves a device key, on this connection, for this."""
+        binding = self._connection.login_binding
+        assert binding is not None
+        spki_hash = self.services.spki_hash
+        return proves(operation, binding, spki_hash, key, name, signature)
+
+    def logged_in(self, name: str, key_id: bytes) -> None:
+        """The client has this name, and this device, from now on."""
         self.enter(Stage.READY)
         self._deadline = None
         self.name = self.subscriptions.name = name
+        self.key_id = key_id
         self._connection.limit_records(limits.RECORD_BODY_BYTES_MAX)
         self.services.budgets.admission.log_in(self)
 
-    def replaced(self) -> None:
-        """The same client instance has connected again."""
-        self.close(CloseCode.REPLACED)
+    def end_with(self, code: CloseCode) -> None:
+        """The login does not hold any more: another connection has it, or the device has not."""
+        self.close(code)
 
     def answer(self, envelope: bytes) -> None:
         """Queue an answer of this connection's own; it leaves at the end of this turn."""
         self.outbox.answer(envelope)
 
-    def refuse(self, request: int, code: ErrorCode, arg: int = 0, text: str = "") -> None:
-        """Answer a request with ERROR."""
+    def refuse(self, request: int, code: int, arg: int = 0, text: str = "") -> None:
+        """Answer a request with ERROR. ``code`` is an ErrorCode."""
         self.outbox.answer(pack(Error(request, int(code), arg, text)))
 
     def answer_send(self, envelope: bytes) -> None:

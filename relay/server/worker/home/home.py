@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.bus.messages import ITEMS_PER_MESSAGE, Acks, NotHome, Refused, Subscribed
-from relay.chat.entries import Head, Submission
+from relay.chat.entries import Head, Kind, Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.metrics import Budget
 from relay.server.worker.home.submissions import (
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 QUEUED_BYTES_MAX: Final = 16 * 1024 * 1024
 """Submissions of a partition held for their commit; beyond it: BUSY. Credits of the workers that
 forward (``forward.CREDIT_BYTES``) keep it from being reached."""
+REVOKED_MAX: Final = 65_536
+"""Devices remembered as revoked. Each was one until a moment ago: their sessions have ended, and a
+later login is refused by the account's home. What is still on its way is what this is for."""
 COMMITS_S: Final = 0.010
 """Of the processor's time for the commits of one turn: no other partition's is begun after so long.
 Not of the clock's: else, on a machine with more to do than it can, a turn would do next to nothing,
@@ -107,9 +110,13 @@ class Home:
         """The partition whose slow submissions are the next in turn."""
         self._committing: set[int] = set()
         """Partitions whose commit has begun and is not finished."""
+        self._revoked: dict[tuple[str, bytes], None] = {}
+        """(handle, key id) of devices whose messages are not stored any more."""
         self._subscribing: dict[int, list[tuple[Port, str]]] = {}
         self.accepted = 0
         self.repeated = 0
+        self.wake: Callable[[], None] = _nothing
+        """Asks for a turn."""
 
     # --- who may ask --------------------------------------------------------------------------
     def attached(self, port: Port, log: str) -> bool:
@@ -161,6 +168,9 @@ class Home:
         index = partition_of(submission.log)
         if (port, index) not in self._attached:
             return
+        if self._revoked and (submission.sender, submission.key_id) in self._revoked:
+            port.send(Refused(tag, int(ErrorCode.KEY_REFUSED), 0, ""))
+            return
         submissions = self._submissions[index]
         if submissions.bytes + len(submission.body) > QUEUED_BYTES_MAX:
             text = "the log's home cannot keep up"
@@ -168,6 +178,35 @@ class Home:
             return
         submissions.put(Waiting(port, tag, submission))
         self._waiting[index] = None
+
+    def submit_own(self, port: Port, tag: int, submission: Submission) -> None:
+        """Take an entry that this worker itself has decided on, about a log of its own."""
+        index = partition_of(submission.log)
+        self._submissions[index].put(Waiting(port, tag, submission))
+        self._waiting[index] = None
+        self.wake()
+
+    def revoke(self, handle: str, key_ids: list[bytes], *, lifted: bool) -> None:
+        """Store nothing more of these devices, what waits included; ``lifted``: store it again."""
+        for key_id in key_ids:
+            self._revoked.pop((handle, key_id), None)
+            if not lifted:
+                self._revoked[handle, key_id] = None
+        while len(self._revoked) > REVOKED_MAX:
+            del self._revoked[next(iter(self._revoked))]
+        if lifted:
+            return
+        gone = {(handle, key_id) for key_id in key_ids}
+        for index, submissions in enumerate(self._submissions):
+            if submissions.lanes:
+                submissions.remove(
+                    lambda one: (
+                        one.submission.kind != Kind.SYSTEM
+                        and (one.submission.sender, one.submission.key_id) in gone
+                    )
+                )
+                if not submissions.lanes:
+                    self._waiting.pop(index, None)
 
     def subscribe(self, port: Port, message: Subscribe) -> None:
         """Answer the head and start the stream, in this one turn (invariant "One seam")."""
@@ -413,6 +452,10 @@ def _answer(group: list[Waiting], outcomes: list[Outcome]) -> None:
     for port, listed in acks.items():
         for start in range(0, len(listed), ITEMS_PER_MESSAGE):
             port.send(Acks(listed[start : start + ITEMS_PER_MESSAGE]))
+
+
+def _nothing() -> None:
+    """Before there is a turn."""
 
 
 def _refuse(group: list[Waiting], text: str) -> None:

@@ -1,22 +1,25 @@
-"""Who holds which name, over all workers. An instance proves itself by its secret.
+"""Who is logged in under which name, over all workers.
 
-Invariant "Presence is derived": the same instance coming back replaces its ghost at once; another
-one is refused. Which of two is the ghost is told by when their connections were accepted, not by
-whose claim comes first: a worker that was stopped, or cut off from here, may report its ghost last.
-After this home began (a restart), names stay reserved until the other workers have reported again
-which they hold.
+A login is granted here, in the turn that books its session: the account's state as of the last
+commit decides, and what is committed later ends the sessions that are booked. An account may have
+any number of sessions, each of its own client instance; a guest's name has one.
+
+Invariant "Presence is derived": the same instance, by its secret, replaces its ghost at once.
+Which of two is the ghost is told by when their connections were accepted, not by whose claim comes
+first: a worker that was stopped, or cut off from here, may report its ghost last. After this home
+began (a restart), logins wait until the other workers have reported again which they hold.
 """
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from relay.bus.link import Port
 from relay.bus.messages import Claim, Claimed, Evict, Release
-from relay.chat.names import INBOX_PREFIX
+from relay.chat.names import INBOX_PREFIX, is_guest
 from relay.chat.partition import partition_of
+from relay.wire.codes import ErrorCode
 
 SETTLE_S_MAX: Final = 2.0
 """A worker that is silent for so long holds nothing that others must wait for."""
@@ -25,32 +28,48 @@ SETTLE_S_MAX: Final = 2.0
 class Holder(NamedTuple):
     """A session somewhere that has a name."""
 
-    secret: bytes
     port: Port
     tag: int
     since_us: int
 
-    def __repr__(self) -> str:
-        return f"Holder(tag={self.tag})"
+
+class Verdict(NamedTuple):
+    """Whether the account allows a login."""
+
+    code: int
+    """An ErrorCode, or 0: it does."""
+    text: str = ""
+    root: bytes = b""
+    operator: bool = False
 
 
 class NameRegistry:
     """The names whose inbox logs have their home here."""
 
-    def __init__(self, clock: Callable[[], float], silent: Callable[[set[int]], bool]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        silent: Callable[[set[int]], bool],
+        judge: Callable[[str, bytes], Verdict],
+    ) -> None:
         """Begin, unsettled.
 
         Args:
             clock: monotonic seconds.
+            judge: given a name and the key that was proved, tells whether it may log in.
             silent: given the generations that have announced themselves, tells whether a live
                 worker has not.
         """
         self._clock = clock
         self._silent = silent
-        self._held: dict[str, Holder] = {}
+        self._judge = judge
+        self._held: dict[str, dict[bytes, Holder]] = {}
+        """Name to instance secret to session."""
+        self._places: dict[tuple[Port, int], tuple[str, bytes]] = {}
+        """(port, tag) of each of them to (name, secret)."""
         self._waiting: list[tuple[Port, Claim]] = []
-        self._unconfirmed: dict[Port, set[str]] = {}
-        """Names that a worker held and is about to report again, or has lost meanwhile."""
+        self._unconfirmed: dict[Port, set[tuple[str, bytes]]] = {}
+        """(name, secret) that a worker held and is about to report again, or has lost meanwhile."""
         self._announced: set[int] = set()
         self._settle_by = clock() + SETTLE_S_MAX
         self._settled = False
@@ -63,9 +82,10 @@ class NameRegistry:
 
     def announced(self, port: Port) -> None:
         """A worker has reported everything that it holds."""
-        for name in self._unconfirmed.pop(port, ()):
-            if name in self._held and self._held[name].port is port:
-                del self._held[name]
+        for name, secret in self._unconfirmed.pop(port, ()):
+            held = self._held.get(name, {}).get(secret)
+            if held is not None and held.port is port:
+                self._forget(name, secret)
         self._announced.add(port.generation)
         self.settle()
 
@@ -89,11 +109,13 @@ class NameRegistry:
 
     def mark_unconfirmed(self, port: Port, partition: int) -> None:
         """A worker is about to report anew which names it holds: what it leaves out is free."""
-        names = self._unconfirmed.setdefault(port, set())
-        names.update(
-            name
-            for name, held in self._held.items()
-            if held.port is port and partition_of(INBOX_PREFIX + name) == partition
+        unconfirmed = self._unconfirmed.setdefault(port, set())
+        unconfirmed.update(
+            (name, secret)
+            for name, holders in self._held.items()
+            if partition_of(INBOX_PREFIX + name) == partition
+            for secret, held in holders.items()
+            if held.port is port
         )
         self._waiting = [
             (waiting, claim)
@@ -102,23 +124,34 @@ class NameRegistry:
         ]
 
     def _answer(self, port: Port, claim: Claim) -> None:
-        self._unconfirmed.get(port, set()).discard(claim.name)
-        held = self._held.get(claim.name)
+        name, secret = claim.name, claim.secret
+        self._unconfirmed.get(port, set()).discard((name, secret))
+        verdict = self._judge(name, claim.key)
+        if verdict.code:
+            self.release(port, Release(claim.tag, name))
+            port.send(_refused(claim, verdict))
+            return
+        holders = self._held.get(name, {})
+        held = holders.get(secret)
         if held is not None and (held.port, held.tag) != (port, claim.tag):
-            same = hmac.compare_digest(held.secret, claim.secret)
-            replaced = same and claim.since_us < held.since_us  # by its own later connection
-            if not same or replaced:
-                port.send(Claimed(claim.tag, False, replaced))
+            if claim.since_us < held.since_us:  # replaced by its own later connection
+                port.send(Claimed(claim.tag, False, True, 0, "", b"", False))
                 return
             held.port.send(Evict(held.tag))
-        self._held[claim.name] = Holder(claim.secret, port, claim.tag, claim.since_us)
-        port.send(Claimed(claim.tag, True, False))
+        elif held is None and holders and is_guest(name):
+            port.send(_refused(claim, Verdict(int(ErrorCode.NAME_TAKEN))))
+            return
+        if held is not None:
+            self._forget(name, secret)
+        self._held.setdefault(name, {})[secret] = Holder(port, claim.tag, claim.since_us)
+        self._places[port, claim.tag] = name, secret
+        port.send(Claimed(claim.tag, True, False, 0, "", verdict.root, verdict.operator))
 
     def release(self, port: Port, message: Release) -> None:
-        """A session ended. Without effect when another one holds the name by now."""
-        held = self._held.get(message.name)
-        if held is not None and held.port is port and held.tag == message.tag:
-            del self._held[message.name]
+        """A session ended. Without effect when another one holds its place by now."""
+        place = self._places.get((port, message.tag))
+        if place is not None:
+            self._forget(*place)
         self._waiting = [
             (waiting, claim)
             for waiting, claim in self._waiting
@@ -127,7 +160,20 @@ class NameRegistry:
 
     def drop(self, port: Port) -> None:
         """A worker is gone, and its sessions with it."""
-        self._held = {name: held for name, held in self._held.items() if held.port is not port}
+        for (holder, _), place in list(self._places.items()):
+            if holder is port:
+                self._forget(*place)
         self._waiting = [waiting for waiting in self._waiting if waiting[0] is not port]
         self._unconfirmed.pop(port, None)
         self._announced.discard(port.generation)
+
+    def _forget(self, name: str, secret: bytes) -> None:
+        holders = self._held[name]
+        held = holders.pop(secret)
+        del self._places[held.port, held.tag]
+        if not holders:
+            del self._held[name]
+
+
+def _refused(claim: Claim, verdict: Verdict) -> Claimed:
+    return Claimed(claim.tag, False, False, verdict.code, verdict.text, b"", False)

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from relay.bus.messages import (
     Announced,
+    Ask,
     Attach,
     Claim,
     Presence,
     Release,
+    Revoked,
     Submit,
     Subscribe,
     Unsubscribe,
@@ -24,16 +26,26 @@ from relay.chat.names import INBOX_PREFIX
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
+    from relay.server.worker.home.accounts import AccountsHome
     from relay.server.worker.home.home import Home
     from relay.server.worker.home.names import NameRegistry
+    from relay.server.worker.home.revocations import Revocations
     from relay.server.worker.home.rosters import Rosters
 
 
 class FromMembers:
     """The messages of workers with members, of this one too."""
 
-    def __init__(self, home: Home, rosters: Rosters, names: NameRegistry) -> None:
+    def __init__(
+        self,
+        home: Home,
+        rosters: Rosters,
+        names: NameRegistry,
+        accounts: AccountsHome,
+        revocations: Revocations,
+    ) -> None:
         self._home = home
+        self._accounts = accounts
         self._rosters = rosters
         self._names = names
         # The values take the message type of their key; a dict cannot say that.
@@ -47,6 +59,8 @@ class FromMembers:
             Claim: self._claim,
             Release: names.release,
             Announced: lambda port, _: names.announced(port),
+            Ask: self._ask,
+            Revoked: revocations.confirmed,
         }
 
     def drop(self, port: Port) -> None:
@@ -54,6 +68,7 @@ class FromMembers:
         self._home.drop(port)
         self._rosters.drop(port)
         self._names.drop(port)
+        self._accounts.drop(port)
 
     def _attach(self, port: Port, message: Attach) -> None:
         partition = message.partition
@@ -76,3 +91,7 @@ class FromMembers:
     def _claim(self, port: Port, message: Claim) -> None:
         if self._home.attached(port, INBOX_PREFIX + message.name):
             self._names.claim(port, message)
+
+    def _ask(self, port: Port, message: Ask) -> None:
+        if self._home.attached(port, message.log):
+            self._accounts.ask(port, message)

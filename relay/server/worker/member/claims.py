@@ -1,69 +1,112 @@
-"""The names of this worker's sessions, as claimed from the names' homes."""
+"""The logins of this worker's sessions, as claimed from the names' homes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from relay.bus.messages import Claim, Claimed, Evict, Release
+from relay.chat.accounts.links import key_id
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 from relay.server.worker.member.reply import Reply
+from relay.wire.codes import CloseCode, ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.server.worker.member.routes import Routes
 
+_ENDS: Final = {
+    int(ErrorCode.KEY_REFUSED): CloseCode.REVOKED,
+    int(ErrorCode.NOT_REGISTERED): CloseCode.REVOKED,
+    int(ErrorCode.DISABLED): CloseCode.KICKED,
+    int(ErrorCode.UNAVAILABLE): CloseCode.INTERNAL,
+}
+"""How a session ends whose login another home does not confirm."""
+
+
+class Grant(NamedTuple):
+    """The answer to a claim."""
+
+    code: int
+    """An ErrorCode, or 0: granted."""
+    text: str = ""
+    root: bytes = b""
+    """Of the account; empty for a guest."""
+    operator: bool = False
+
 
 class NameClaim:
     """One session's claim of a name, from HELLO to the session's end."""
 
-    __slots__ = ("granted", "name", "on_replaced", "reply", "secret", "since_us", "tag")
+    __slots__ = (
+        "granted", "key", "key_id", "name", "on_ended", "reply", "secret", "since_us", "tag",
+    )  # fmt: skip
 
     def __init__(
-        self, tag: int, name: str, secret: bytes, since_us: int, on_replaced: Callable[[], None]
+        self,
+        tag: int,
+        name: str,
+        secret: bytes,
+        since_us: int,
+        key: bytes,
+        on_ended: Callable[[CloseCode], None],
     ) -> None:
         self.tag = tag
         self.name = name
         self.secret = secret
         self.since_us = since_us
-        self.on_replaced = on_replaced
+        self.key = key
+        self.key_id = key_id(key) if key else b""
+        self.on_ended = on_ended
         self.granted = False
-        self.reply: Reply[bool] = Reply()
+        self.reply: Reply[Grant] = Reply()
         """Whether the name is granted."""
+
+    def message(self) -> Claim:
+        """Return what the home is asked."""
+        return Claim(self.tag, self.name, self.secret, self.granted, self.since_us, self.key)
 
 
 class Claims:
-    """Claims by tag. A name has its home where its inbox would be."""
+    """Claims by tag. A name has its home where its account's log has."""
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
         self._claims: dict[int, NameClaim] = {}
+        self._by_name: dict[str, dict[int, NameClaim]] = {}
         self._count = 0
 
     def claim(
-        self, name: str, secret: bytes, since_us: int, on_replaced: Callable[[], None]
+        self,
+        name: str,
+        secret: bytes,
+        since_us: int,
+        key: bytes,
+        on_ended: Callable[[CloseCode], None],
     ) -> NameClaim:
         """Ask for a name. Await ``reply`` of what is returned; ``release`` it in the end.
 
         Args:
-            name: a legal handle.
+            name: a legal handle, or a guest's.
             secret: the instance's.
             since_us: when the session's connection was accepted, see ``bus.messages.Claim``.
-            on_replaced: called when the name was granted, and the same client instance has
-                connected again, here or on another worker.
+            key: the device key that the connection has proved; empty for a guest.
+            on_ended: called when the name was granted, and the session has to end: the same client
+                instance has connected again somewhere, or its device was revoked.
         """
         self._count += 1
-        claim = NameClaim(self._count, name, secret, since_us, on_replaced)
+        claim = NameClaim(self._count, name, secret, since_us, key, on_ended)
         self._claims[claim.tag] = claim
+        self._by_name.setdefault(name, {})[claim.tag] = claim
         port = self._routes.port_of(INBOX_PREFIX + name)
         if port is not None:
-            port.send(Claim(claim.tag, name, secret, False, since_us))
+            port.send(claim.message())
         return claim
 
     def release(self, claim: NameClaim) -> None:
         """A session has ended, whether its claim was answered or not."""
-        if self._claims.pop(claim.tag, None) is None:
+        if not self._forget(claim):
             return  # refused or replaced: the home has forgotten it already
         port = self._routes.port_of(INBOX_PREFIX + claim.name)
         if port is not None:
@@ -73,7 +116,17 @@ class Claims:
         """A home is there (again): tell what is held, and ask again for what is not answered."""
         for claim in list(self._claims.values()):
             if partition_of(INBOX_PREFIX + claim.name) == partition:
-                port.send(Claim(claim.tag, claim.name, claim.secret, claim.granted, claim.since_us))
+                port.send(claim.message())
+
+    def revoke(self, handle: str, key_ids: Collection[bytes], code: CloseCode) -> None:
+        """End the sessions of devices that are none any more."""
+        for claim in list(self._by_name.get(handle, {}).values()):
+            if claim.key_id in key_ids:
+                if claim.granted:
+                    claim.on_ended(code)  # which releases it
+                else:
+                    self.release(claim)
+                    claim.reply.resolve(Grant(int(ErrorCode.KEY_REFUSED), "the device was revoked"))
 
     def on_claimed(self, _: Port, message: Claimed) -> None:
         """Take a home's answer."""
@@ -81,18 +134,29 @@ class Claims:
         if claim is None:
             return
         if not message.granted:
-            del self._claims[message.tag]
+            self._forget(claim)
             if claim.granted or message.replaced:
-                # Another instance came first after a home's death; or this is a ghost.
-                claim.on_replaced()
+                # The account has changed, or another came first after a home's death; or this is
+                # a ghost.
+                claim.on_ended(_ENDS.get(message.code, CloseCode.REPLACED))
             else:
-                claim.reply.resolve(False)
+                claim.reply.resolve(Grant(message.code, message.text))
         elif not claim.granted:
             claim.granted = True
-            claim.reply.resolve(True)
+            claim.reply.resolve(Grant(0, "", message.root, message.operator))
 
     def on_evict(self, _: Port, message: Evict) -> None:
         """The same instance has come back elsewhere: this one is its ghost."""
-        claim = self._claims.pop(message.tag, None)
+        claim = self._claims.get(message.tag)
         if claim is not None:
-            claim.on_replaced()
+            self._forget(claim)
+            claim.on_ended(CloseCode.REPLACED)
+
+    def _forget(self, claim: NameClaim) -> bool:
+        if self._claims.pop(claim.tag, None) is None:
+            return False
+        named = self._by_name[claim.name]
+        del named[claim.tag]
+        if not named:
+            del self._by_name[claim.name]
+        return True

@@ -8,6 +8,7 @@ there are not read from.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Final, Protocol
 
 from relay import limits
@@ -90,6 +91,17 @@ class Forward:
         """A home is there (again): send everything unanswered, in order."""
         for tag, (submission, _) in list(self._unanswered[partition].items()):
             port.submit(tag, submission)
+
+    def drop(self, handle: str, key_ids: Collection[bytes]) -> None:
+        """Forget what revoked devices have sent and nobody has answered, home or no home."""
+        for unanswered in self._unanswered:
+            gone = [
+                tag
+                for tag, (submission, _) in unanswered.items()
+                if submission.sender == handle and submission.key_id in key_ids
+            ]
+            for tag in gone:
+                self._answered(tag)
 
     def on_acks(self, _: Port, message: Acks) -> None:
         """Take a home's acknowledgements."""

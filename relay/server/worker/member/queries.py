@@ -1,10 +1,10 @@
-"""Questions to homes whose answers are awaited (WHO)."""
+"""Questions to homes whose answers are awaited: WHO, and requests about accounts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from relay.bus.messages import Members, Who
+from relay.bus.messages import Answered, Ask, Members, Who
 from relay.chat.partition import partition_of
 from relay.server.worker.member.reply import Reply
 
@@ -22,6 +22,7 @@ class PendingQueries:
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
         self._pending: dict[int, tuple[str, Reply[Members]]] = {}
+        self._asked: dict[int, tuple[Ask, Reply[Answered]]] = {}
         self._count = 0
 
     def who(self, log: str) -> Reply[Members] | None:
@@ -36,6 +37,32 @@ class PendingQueries:
             port.send(Who(self._count, log))
         return reply
 
+    def ask(self, log: str, by: str, key_id: bytes, content: bytes) -> Reply[Answered] | None:
+        """Send a request about an account. Returns None when too many questions wait.
+
+        Args:
+            log: of the account or the invitation.
+            by: the handle that asks; may be empty before a login.
+            key_id: of the device that asks.
+            content: packed, see ``chat.accounts.requests``.
+        """
+        if len(self._asked) >= PENDING_MAX:
+            return None
+        self._count += 1
+        reply: Reply[Answered] = Reply()
+        message = Ask(self._count, log, by, key_id, content)
+        self._asked[self._count] = message, reply
+        port = self._routes.port_of(log)
+        if port is not None:
+            port.send(message)
+        return reply
+
+    def on_answered(self, _: Port, message: Answered) -> None:
+        """Take an answer; ignored when it came before."""
+        found = self._asked.pop(message.tag, None)
+        if found is not None:
+            found[1].resolve(message)
+
     def on_members(self, _: Port, message: Members) -> None:
         """Take an answer; ignored when it came before."""
         found = self._pending.pop(message.tag, None)
@@ -49,3 +76,8 @@ class PendingQueries:
                 del self._pending[tag]
             elif partition_of(log) == partition:
                 port.send(Who(tag, log))
+        for tag, (message, answer) in list(self._asked.items()):
+            if answer.abandoned:
+                del self._asked[tag]
+            elif partition_of(message.log) == partition:
+                port.send(message)

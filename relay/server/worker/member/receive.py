@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from relay.bus.messages import (
     Acks,
+    Answered,
     Batch,
     Claimed,
     Event,
@@ -15,9 +16,11 @@ from relay.bus.messages import (
     Members,
     NotHome,
     Refused,
+    Revoke,
     Subscribed,
 )
 from relay.chat.partition import partition_of
+from relay.wire.codes import CloseCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -41,6 +44,8 @@ class FromHomes:
     ) -> None:
         self._routes = routes
         self._feeds = feeds
+        self._forward = forward
+        self._claims = claims
         # The values take the message type of their key; a dict cannot say that.
         self.handlers: Final[dict[type, Callable[[Port, Any], None]]] = {
             Acks: forward.on_acks,
@@ -52,6 +57,7 @@ class FromHomes:
             Claimed: claims.on_claimed,
             Evict: claims.on_evict,
             Members: queries.on_members,
+            Answered: queries.on_answered,
             NotHome: routes.on_not_home,
         }
 
@@ -65,3 +71,10 @@ class FromHomes:
             assert isinstance(epoch, bytes)
             assert isinstance(seq, int)
             self._on_head(port, log, epoch, seq)
+
+    def revoke(self, message: Revoke) -> None:
+        """End the sessions of devices that are none any more, and drop what they have sent."""
+        if not message.lifted:
+            code = CloseCode.KICKED if message.by_operator else CloseCode.REVOKED
+            self._claims.revoke(message.handle, message.keys, code)
+            self._forward.drop(message.handle, message.keys)

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
+from relay.chat.accounts.decide import Policy
 from relay.server.worker.connection.accounts import Accounts
 from relay.server.worker.connection.admission import Admission
 from relay.server.worker.connection.connections import Connections
@@ -21,11 +23,14 @@ from relay.server.worker.connection.services import (
 )
 from relay.server.worker.delivery.flusher import Flusher
 from relay.server.worker.delivery.stalled import StalledConnections
+from relay.server.worker.home.account_logs import AccountLogs
+from relay.server.worker.home.accounts import AccountsHome
 from relay.server.worker.home.commits import CommitsInLoop, CommitsInThreads
 from relay.server.worker.home.home import Home
 from relay.server.worker.home.interest import Interest
 from relay.server.worker.home.names import NameRegistry
 from relay.server.worker.home.receive import FromMembers
+from relay.server.worker.home.revocations import Revocations
 from relay.server.worker.home.rosters import Rosters
 from relay.server.worker.member.attachment import Attachment
 from relay.server.worker.member.catchup import Catchup
@@ -46,12 +51,14 @@ from relay.server.worker.refusals import Refusals
 from relay.server.worker.wakeup import Wakeup
 from relay.settings import Limits
 from relay.wire.connection import DEFAULT_TIMING, Timing
+from relay.wire.envelopes import unpack_content
 from relay.wire.identity import parse_spki
 
 if TYPE_CHECKING:
     import asyncio
 
     from relay.bus.link import Link
+    from relay.chat.accounts.decide import Registration
     from relay.store.log import Partition, Reader
 
 Gauges = dict[str, Callable[[], int]]
@@ -83,6 +90,13 @@ class WorkerDependencies:
     """Given the generations that have announced themselves: has a live worker not?"""
     open_partition: Callable[[int], Partition]
     reader_of: Callable[[str], Reader]
+    reader_at: Callable[[int], Reader]
+    registration: Registration = "open"
+    guests: bool = False
+    first_invitation: bytes = b""
+    """The hash of the invitation in the data directory that makes the first operator."""
+    on_invitation_used: Callable[[str], None] | None = None
+    """Told the log of each invitation that is used up."""
     run_in_thread: Callable[[Callable[[], Any]], asyncio.Future[Any]] | None = None
     """Where commits run; None: in the loop."""
     clock: Callable[[], float] = time.monotonic
@@ -107,6 +121,7 @@ class WorkerParts:
     interest: Interest
     rosters: Rosters
     names: NameRegistry
+    accounts: AccountsHome
     feeds: Feeds
     fanout: Fanout
     repair: Repair
@@ -182,7 +197,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     # home
     interest = Interest()
     rosters = Rosters(secrets.token_bytes, clock)
-    names = NameRegistry(clock, needs.silent)
+    revocations = Revocations(lambda: [own_home.to_member, *links.values()])
+    spki_hash = sha256(needs.spki).digest()
     home = Home(
         owns=routes.owns,
         open_partition=needs.open_partition,
@@ -197,6 +213,18 @@ def build(needs: WorkerDependencies) -> WorkerParts:
             else CommitsInThreads(needs.run_in_thread, wakeup, needs.observe_commit_ns)
         ),
     )
+
+    home.wake = wakeup.request
+    accounts = AccountsHome(
+        AccountLogs(needs.reader_of, unpack_content, needs.first_invitation),
+        Policy(needs.registration, spki_hash),
+        home.submit_own,
+        revocations,
+        time.time_ns,
+    )
+    if needs.on_invitation_used is not None:
+        accounts.on_bound = needs.on_invitation_used
+    names = NameRegistry(clock, needs.silent, accounts.judge)
 
     # member
     feeds = Feeds(routes)
@@ -224,6 +252,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         random_bytes=secrets.token_bytes,
         agent=needs.agent,
         spki=needs.spki,
+        spki_hash=spki_hash,
+        guests=needs.guests,
         modulus_bytes=parse_spki(needs.spki).modulus_bytes,
         agent_name=needs.agent_name,
         timing=needs.timing,
@@ -236,12 +266,13 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         claims=claims,
         queries=queries,
         reader_of=needs.reader_of,
+        reader_at=needs.reader_at,
         budgets=budgets,
     )
 
     # process
     dispatcher = BusDispatcher(
-        FromMembers(home, rosters, names),
+        FromMembers(home, rosters, names, accounts, revocations),
         FromHomes(routes, feeds, forward, claims, queries),
         attachment,
         home,
@@ -274,6 +305,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         interest=interest,
         rosters=rosters,
         names=names,
+        accounts=accounts,
         feeds=feeds,
         fanout=fanout,
         repair=repair,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from relay.bus.messages import Revoke, Revoked
+
 if TYPE_CHECKING:
     from relay.bus.link import Link, Port
     from relay.bus.messages import Message
@@ -29,13 +31,20 @@ class BusDispatcher:
         wakeup: Wakeup,
     ) -> None:
         self._from_members = from_members
+        self._from_homes = from_homes
         self._attachment = attachment
         self._home = home
         self._interest = interest
         self._wakeup = wakeup
         self.handlers: Final[dict[type, Callable[[Port, Any], None]]] = (
-            from_members.handlers | from_homes.handlers
+            from_members.handlers | from_homes.handlers | {Revoke: self._revoke}
         )
+
+    def _revoke(self, port: Port, message: Revoke) -> None:
+        """What both roles of a worker have to do before the account's home may say "done"."""
+        self._home.revoke(message.handle, message.keys, lifted=message.lifted)
+        self._from_homes.revoke(message)
+        port.send(Revoked(message.tag))
 
     # --- LinkOwner ----------------------------------------------------------------------------
     def received(self, port: Port, message: Message) -> None:

@@ -169,6 +169,11 @@ class _Worker:
                 silent=status.silent,
                 open_partition=self._stores.open_partition,
                 reader_of=self._stores.reader_of,
+                reader_at=self._stores.reader_at,
+                registration=context.registration.mode,
+                guests=settings.accounts.guests,
+                first_invitation=context.registration.first_invitation,
+                on_invitation_used=context.registration.used,
                 run_in_thread=(
                     self._stores.run_in_thread if settings.store.durability == "power" else None
                 ),
@@ -253,6 +258,7 @@ class _Worker:
         self._own = own
         parts.home.refuse_others()
         parts.home.give_up_others()
+        parts.accounts.forget()
         parts.attachment.refresh()
 
     def _sweep(self) -> None:

@@ -60,7 +60,10 @@ class Stores:
 
     def reader_of(self, log: str) -> Reader:
         """Return the reader of a log's partition."""
-        index = partition_of(log)
+        return self.reader_at(partition_of(log))
+
+    def reader_at(self, index: int) -> Reader:
+        """Return the reader of a partition."""
         reader = self._readers.get(index)
         if reader is None:
             reader = self._readers[index] = SqliteReader(self._directory.partition_path(index))

@@ -1,0 +1,117 @@
+"""The state of one account: a fold over the events of its log ``@handle``."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from relay.chat.accounts import chain, links
+from relay.chat.accounts.chain import Chain
+from relay.chat.accounts.events import (
+    AccountEvent,
+    Created,
+    Disabled,
+    Enabled,
+    Linked,
+    Named,
+    Offered,
+    Promoted,
+    Removed,
+    Reserved,
+)
+from relay.chat.accounts.refusal import Reason, Refused
+
+
+class Reservation(NamedTuple):
+    """A name that waits for whoever has a token."""
+
+    token_hash: bytes
+    expires_ms: int
+    operator: bool
+
+    def admits(self, token_hash: bytes, now_ms: int) -> bool:
+        """Tell whether this token may begin the account now."""
+        return hmac.compare_digest(token_hash, self.token_hash) and now_ms < self.expires_ms
+
+
+class Account(NamedTuple):
+    """What is known of a name. A value: an event makes another one."""
+
+    handle: str
+    version: int = 0
+    """How many events its log has: 0: there is none, and nobody has the name."""
+    chain: Chain | None = None
+    """None: nobody has the name now."""
+    disabled: bool = False
+    removed: bool = False
+    operator: bool = False
+    reservation: Reservation | None = None
+    offer: bytes = b""
+    """An ADD that waits for the new key's signature."""
+    names: tuple[tuple[bytes, str], ...] = ()
+    """(key, what the person calls that device)."""
+
+    def refusal(self, key: bytes) -> Refused | None:
+        """Return why a device key may not log in; None: it may."""
+        if self.chain is None:
+            return Refused(Reason.NOT_REGISTERED, "nobody has registered this name")
+        if key not in self.chain.devices:
+            return Refused(Reason.KEY_REFUSED, "this key is not a device of the account")
+        if self.disabled:
+            return Refused(Reason.DISABLED, "an operator has disabled this account")
+        return None
+
+    @property
+    def root(self) -> bytes:
+        """Of its chain; it must have one."""
+        assert self.chain is not None
+        return self.chain.root
+
+
+def applied(account: Account, event: AccountEvent) -> Account:
+    """Return the account after one event of its log. Signatures were checked before it was stored.
+
+    Raises:
+        LinkError: the log is not one that this version has written.
+    """
+    after = account._replace(version=account.version + 1)
+    match event:
+        case Created(link=packed, operator=operator):
+            return after._replace(
+                chain=chain.begun(links.parse(packed), None),
+                operator=operator,
+                reservation=None,
+                offer=b"",
+                names=(),
+            )
+        case Linked(link=packed):
+            assert account.chain is not None
+            extended = account.chain.extended(links.parse(packed), None)
+            names = tuple(pair for pair in account.names if pair[0] in extended.devices)
+            return after._replace(chain=extended, offer=b"", names=names)
+        case Offered(link=packed):
+            return after._replace(offer=packed)
+        case Named(key=key, name=name):
+            others = tuple(pair for pair in account.names if pair[0] != key)
+            return after._replace(names=(*others, (key, name)))
+        case Disabled():
+            return after._replace(disabled=True)
+        case Enabled():
+            return after._replace(disabled=False)
+        case Reserved():
+            return after._replace(
+                chain=None, offer=b"", names=(), operator=False, reservation=Reservation(*event)
+            )
+        case Removed():
+            return Account(account.handle, after.version, removed=True)
+        case Promoted(operator=operator):
+            return after._replace(operator=operator)
+
+
+def folded(handle: str, events: Iterable[AccountEvent]) -> Account:
+    """Return the account that a whole log makes."""
+    account = Account(handle)
+    for event in events:
+        account = applied(account, event)
+    return account

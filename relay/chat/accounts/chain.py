@@ -1,0 +1,158 @@
+"""The signed chain of an account's devices: the same rules for the home and for every reader.
+
+A chain begins with a root link and is extended link by link, each naming the hash of the one before
+it. Its *root* is the hash of its first link: the account. What a reader keeps of a chain is a
+``Pin``; it accepts only extensions of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from relay.chat.accounts import links
+from relay.chat.accounts.links import Body, Kind, Link, LinkError, Verify
+
+LINKS_MAX: Final = 256
+"""Of one chain. An ADD leaves room for the removal of every device but one, so that nobody who has
+stolen a device can fill the chain up and stay."""
+
+
+class Pin(NamedTuple):
+    """What a reader keeps of a chain."""
+
+    root: bytes
+    number: int
+    """Of the last link; the root link has 0."""
+    head: bytes
+    """The hash of the last link."""
+
+
+class Chain(NamedTuple):
+    """A chain up to one of its links. A value: extending it makes another one."""
+
+    server_id: bytes
+    handle: str
+    nonce: bytes
+    root: bytes
+    number: int
+    head: bytes
+    devices: dict[bytes, int]
+    """Active keys, and the index of the link that added each. Not to be changed."""
+    removed: frozenset[bytes]
+    """Keys that never come back."""
+
+    @property
+    def pin(self) -> Pin:
+        """What a reader keeps of it."""
+        return Pin(self.root, self.number, self.head)
+
+    def extended(self, link: Link, verify: Verify | None) -> Chain:
+        """Return the chain with one more link.
+
+        Args:
+            link: a complete one.
+            verify: checks signatures; None: they have been checked before.
+
+        Raises:
+            LinkError: it does not continue this chain.
+        """
+        self.check_next(link.body)
+        if not link.complete:
+            raise LinkError("the new key has not signed the link")
+        if verify is not None and not link.verified(verify):
+            raise LinkError("a link with a wrong signature")
+        body = link.body
+        devices, removed = dict(self.devices), self.removed
+        if body.kind is Kind.ADD:
+            devices[body.subject] = body.number
+        else:
+            del devices[body.subject]
+            removed |= {body.subject}
+        return self._replace(number=body.number, head=link.hash, devices=devices, removed=removed)
+
+    def check_next(self, body: Body) -> None:
+        """Check all of the next link but its signatures.
+
+        Raises:
+            LinkError: it does not continue this chain.
+        """
+        same = (body.server_id, body.handle, body.nonce) == (
+            self.server_id, self.handle, self.nonce,
+        )  # fmt: skip
+        if not same or body.kind is Kind.ROOT:
+            raise LinkError("a link of another chain")
+        if body.number != self.number + 1 or body.previous != self.head:
+            raise LinkError("the device list has changed meanwhile")
+        if body.signer not in self.devices:
+            raise LinkError("signed by a key that is not a device of the account")
+        if body.kind is Kind.ADD:
+            if body.subject in self.devices or body.subject in self.removed:
+                raise LinkError("a key that the chain has, or had, already")
+            if body.number + len(self.devices) >= LINKS_MAX:
+                raise LinkError("the device list is full: an operator has to reset the account")
+        elif body.subject not in self.devices:
+            raise LinkError("this key is not a device of the account")
+        elif len(self.devices) == 1:
+            raise LinkError("the last device cannot be removed")
+        elif body.number >= LINKS_MAX:
+            raise LinkError("the device list is full: an operator has to reset the account")
+
+    def next_body(self, kind: Kind, subject: bytes, signer: bytes) -> Body:
+        """Return what the next link says, to be signed.
+
+        Raises:
+            LinkError: this chain does not allow it.
+        """
+        body = Body(
+            kind, self.server_id, self.handle, self.nonce, self.number + 1, self.head, subject,
+            signer,
+        )  # fmt: skip
+        self.check_next(body)
+        return body
+
+
+def root_body(server_id: bytes, handle: str, nonce: bytes, key: bytes) -> Body:
+    """Return what the first link of a chain says, to be signed by its key."""
+    return Body(Kind.ROOT, server_id, handle, nonce, 0, links.NO_LINK, key, key)
+
+
+def begun(link: Link, verify: Verify | None) -> Chain:
+    """Return the chain of a root link.
+
+    Raises:
+        LinkError: it is none, or its signature is wrong.
+    """
+    body = link.body
+    if (
+        body.kind is not Kind.ROOT
+        or body.number != 0
+        or body.previous != links.NO_LINK
+        or body.signer != body.subject
+    ):
+        raise LinkError("not the first link of a chain")
+    if verify is not None and not link.verified(verify):
+        raise LinkError("a link with a wrong signature")
+    root = link.hash
+    devices = {body.subject: 0}
+    return Chain(body.server_id, body.handle, body.nonce, root, 0, root, devices, frozenset())
+
+
+def read(packed: Iterable[bytes], verify: Verify) -> list[Chain]:
+    """Return the chain after each of its links, from the root on.
+
+    Raises:
+        LinkError: they are no chain.
+    """
+    chains: list[Chain] = []
+    for one in packed:
+        link = links.parse(one)
+        chains.append(chains[-1].extended(link, verify) if chains else begun(link, verify))
+        if len(chains) > LINKS_MAX:
+            raise LinkError("a chain that is too long")
+    return chains
+
+
+def extends(chains: list[Chain], pin: Pin) -> bool:
+    """Tell whether a chain that was read is the pinned one, or an extension of it."""
+    return len(chains) > pin.number and chains[pin.number].pin == pin

@@ -1,0 +1,126 @@
+"""What the logs of accounts and of invitations say: one event is the body of one system entry."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, TypeAlias, cast
+
+from relay import codec, limits
+from relay.chat.accounts import links
+from relay.chat.fields import NAME, U63
+from relay.codec import Shape
+
+CONTENT_TYPE: Final = "relay/account"
+
+
+class Created(NamedTuple):
+    """The account's chain begins, at first or after a reset."""
+
+    link: bytes
+    operator: bool
+    token_hash: bytes
+    """Of the invitation by which it was; empty: by none."""
+
+
+class Linked(NamedTuple):
+    """The chain has one more link."""
+
+    link: bytes
+
+
+class Offered(NamedTuple):
+    """A device has approved a new key, which has not signed yet."""
+
+    link: bytes
+
+
+class Named(NamedTuple):
+    """What the person calls one of the devices. No reader sees it."""
+
+    key: bytes
+    name: str
+
+
+class Disabled(NamedTuple):
+    """Nobody logs in under this name."""
+
+
+class Enabled(NamedTuple):
+    """As before it was disabled."""
+
+
+class Reserved(NamedTuple):
+    """The name waits for whoever has the token; the chain so far has ended."""
+
+    token_hash: bytes
+    expires_ms: int
+    operator: bool
+
+
+class Removed(NamedTuple):
+    """The account is gone; its name is not given out again."""
+
+
+class Promoted(NamedTuple):
+    """Whether the account is an operator's."""
+
+    operator: bool
+
+
+class Invited(NamedTuple):
+    """An invitation was made."""
+
+    token_hash: bytes
+    expires_ms: int
+    """0: it does not expire."""
+    operator: bool
+    """Whether the account that it makes is an operator's."""
+    by: str
+    """Who made it."""
+
+
+class Bound(NamedTuple):
+    """The invitation is used up: for this name and this key alone."""
+
+    handle: str
+    key: bytes
+
+
+AccountEvent: TypeAlias = (
+    Created | Linked | Offered | Named | Disabled | Enabled | Reserved | Removed | Promoted
+)
+InvitationEvent: TypeAlias = Invited | Bound
+Event: TypeAlias = AccountEvent | InvitationEvent
+
+_link = codec.binary(1, links.LINK_BYTES_MAX)
+_hash = codec.binary(links.HASH_BYTES, links.HASH_BYTES)
+_hash_or_none = codec.binary(0, links.HASH_BYTES)
+_key = codec.binary(links.KEY_BYTES, links.KEY_BYTES)
+SHAPES: Final[dict[int, Shape]] = {
+    1: Shape(Created, (_link, codec.boolean, _hash_or_none)),
+    2: Shape(Linked, (_link,)),
+    3: Shape(Offered, (_link,)),
+    4: Shape(Named, (_key, codec.text(limits.DEVICE_NAME_BYTES_MAX))),
+    5: Shape(Disabled, ()),
+    6: Shape(Enabled, ()),
+    7: Shape(Reserved, (_hash, U63, codec.boolean)),
+    8: Shape(Removed, ()),
+    9: Shape(Promoted, (codec.boolean,)),
+    16: Shape(Invited, (_hash, U63, codec.boolean, NAME)),
+    17: Shape(Bound, (NAME, _key)),
+}
+_OP_OF: Final = {shape.type: op for op, shape in SHAPES.items()}
+_SCHEMA: Final = codec.Schema(SHAPES, count_max=1, array_max=limits.ENVELOPE_FIELDS_MAX)
+
+
+def pack(event: Event) -> bytes:
+    """Return the body of an event's entry."""
+    return codec.pack((_OP_OF[type(event)], *event))
+
+
+def unpack(body: bytes) -> Event:
+    """Return the event of an entry's body.
+
+    Raises:
+        EnvelopeError: it is none.
+    """
+    return cast("Event", _SCHEMA.unpack(body)[0])

@@ -1,0 +1,239 @@
+"""``relay device``: the devices of one's own account."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+import segno
+
+from relay.cli.connecting import run_connected, target_address
+from relay.cli.exits import CommandError, Exit
+from relay.cli.names import person_name
+from relay.cli.options import Target, places, target_options
+from relay.cli.register import RECOVERY
+from relay.cli.who import Who, load_key, who_options
+from relay.client.account_calls import Devices
+from relay.client.address import Address
+from relay.client.aio import Client
+from relay.client.device_key import DeviceKey, public_text
+from relay.client.errors import KeyRefused
+from relay.client.key_files import KeyFiles
+from relay.client.known_servers import KnownServers
+from relay.client.trust import KeyPolicy
+from relay.errors import UsageError
+from relay.terminal.screens import stderr_notice
+
+POLL_S: Final = 2.0
+_who = who_options(program=False)
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def device(ctx: click.Context) -> int:
+    """The devices of your account: list, request, approve, rename, remove.
+
+    To add a device, run 'relay device request' on the new one, and on one that you have
+    'relay device approve' with the key that the new one shows.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+    return Exit.USAGE  # of no effect when a command runs
+
+
+@device.command("list")
+@places(optional=["USER"])
+@_who
+@target_options
+def list_(target: Target, who: Who, user: str | None) -> int:
+    """List your devices, or those of USER, as their signed chain proves them.
+
+    A star is this device. Compare the first line with what the other person sees: it is the same
+    for both, or somebody is between you.
+    """
+
+    async def use(client: Client) -> int:
+        _print(await client.devices(user), client)
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+def _print(found: Devices, client: Client) -> None:
+    print(f"{found.name}, account {public_text(found.account)}")
+    own = client.device_key
+    for one in found.devices:
+        mark = "*" if own is not None and public_text(own.public) == one.key else " "
+        state = "removed" if one.removed else one.label
+        print(f"{mark} {one.key} {state}".rstrip())
+
+
+@device.command()
+@places(optional=[])
+@_who
+@target_options
+def request(target: Target, who: Who) -> int:
+    """Ask to be a device of your account: run this on the new one, and leave it running.
+
+    It shows the new key, as text and as a QR code, and ends when one of your devices has approved
+    it.
+    """
+    address = target_address(target)
+    policy = KeyPolicy(KnownServers(target.known_servers))
+    server_id = policy.expected(address)
+    if server_id is None:
+        raise CommandError(
+            "the server is not known here yet: give its full address, as in"
+            " relay://FINGERPRINT@HOST",
+            Exit.USAGE,
+        )
+    name = who.name or person_name()
+    path = who.key or KeyFiles().path_of(server_id, name)
+    if path.exists():
+        key = load_key(path)
+    else:
+        waiting = path.with_name(f"{path.name}.requested")
+        key = load_key(waiting) if waiting.exists() else _new_key(waiting, name)
+    _show(address, key)
+
+    async def use(client: Client) -> int:
+        if key.path is not None and key.path != path:
+            key.path.replace(path)
+        print(f"this is a device of {client.name} now; its key is {path}")
+        return Exit.OK
+
+    told = False
+    while True:
+        try:
+            return run_connected(
+                target,
+                who._replace(name=name, key=None, claims=False),
+                use,
+                client_options={"key": key, "enrol": True, "register": False},
+            )
+        except (KeyRefused, CommandError) as error:
+            if not isinstance(error.__cause__ or error.__context__ or error, KeyRefused):
+                raise
+            if not told:
+                stderr_notice("waiting for one of your devices to approve it (Ctrl-C: later)")
+                told = True
+        asyncio.run(asyncio.sleep(POLL_S))
+
+
+def _new_key(path: Path, name: str) -> DeviceKey:
+    key = DeviceKey.generate()
+    key.name = name
+    key.save(path)
+    return key
+
+
+def _show(address: Address, key: DeviceKey) -> None:
+    text = public_text(key.public)
+    if sys.stdout.isatty():
+        segno.make(text.upper(), micro=False).terminal(compact=True)
+    said = f"On a device that you have, run:  relay device approve {address} {text}"
+    print(said, flush=True)
+
+
+@device.command()
+@places("DEVICE", optional=[])
+@_who
+@target_options
+def approve(target: Target, who: Who, device: str) -> int:
+    """Approve DEVICE, by its key: exactly the one that the new device itself shows."""
+
+    async def use(client: Client) -> int:
+        await client.approve_device(device)
+        print("approved; the new device finishes by itself")
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+@device.command()
+@places("DEVICE", "LABEL", optional=[])
+@_who
+@target_options
+def rename(target: Target, who: Who, device: str, label: str) -> int:
+    """Call DEVICE something: LABEL. Only you see it."""
+
+    async def use(client: Client) -> int:
+        await client.rename_device(await _whole(client, device), label)
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+@device.command()
+@places("DEVICE", optional=[])
+@_who
+@target_options
+def remove(target: Target, who: Who, device: str) -> int:
+    """Remove DEVICE, by its key or its label. Its connections have ended when this returns."""
+
+    async def use(client: Client) -> int:
+        await client.remove_device(await _whole(client, device))
+        print("removed")
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+@device.command("recovery-key")
+@places(optional=[])
+@_who
+@target_options
+def recovery_key(target: Target, who: Who) -> int:
+    """Print a recovery key: a device on paper, for when all others are lost."""
+
+    async def use(client: Client) -> int:
+        print(RECOVERY.format(key=await client.add_recovery_key()))
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+@device.command()
+@places(optional=[])
+@_who
+@target_options
+def restore(target: Target, who: Who) -> int:
+    """Make this a device of your account by a recovery key, which is asked for."""
+    if who.name is None:
+        raise click.UsageError("give the name of the account with --name")
+    server_id = KeyPolicy(KnownServers(target.known_servers)).expected(target_address(target))
+    if server_id is None:
+        raise UsageError("give the server's full address, as in relay://FINGERPRINT@HOST")
+    path = who.key or KeyFiles().path_of(server_id, who.name)
+    if path.exists():
+        raise UsageError(f"there is a key already: {path}")
+    typed = click.prompt("Recovery key", hide_input=sys.stdin.isatty(), err=True)
+    paper = DeviceKey.from_paper(str(typed))
+
+    async def use(client: Client) -> int:
+        own = DeviceKey.generate()
+        own.name = client.name
+        own.save(path)
+        try:
+            await client.add_device(own)
+        except BaseException:
+            path.unlink()
+            raise
+        print(f"this is a device of {client.name} now; its key is {path}")
+        return Exit.OK
+
+    options = {"key": paper, "register": False}
+    return run_connected(target, who._replace(key=None), use, client_options=options)
+
+
+async def _whole(client: Client, text: str) -> str:
+    """Return the key of one's own device that a key, its beginning, or a label stands for."""
+    devices = [one for one in (await client.devices()).devices if not one.removed]
+    found = [one.key for one in devices if one.label == text or one.key.startswith(text.lower())]
+    if len(found) != 1:
+        many = "several devices are" if found else "no device is"
+        raise CommandError(f"{many} called {text!r}; 'relay device list' shows yours")
+    return found[0]

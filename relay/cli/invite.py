@@ -1,0 +1,69 @@
+"""``relay invite``: invitations, by an operator over the network, or from the data directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from relay.chat.accounts import invitation, requests
+from relay.cli.connecting import run_connected
+from relay.cli.exits import Exit
+from relay.cli.options import Target, places, target_options, typed_path
+from relay.cli.who import Who, who_options
+from relay.client.account_calls import INVITATION_DAYS, new_token
+from relay.client.aio import Client
+
+if TYPE_CHECKING:
+    from relay.server.offline import OfflineAccounts
+
+DATA = click.option(
+    "--data",
+    callback=typed_path,
+    metavar="DIR",
+    help="Work on the data directory of a relay that does not run, instead of asking a server.",
+)
+DAYS = click.option(
+    "--days",
+    type=click.FloatRange(min=0, min_open=True, max=3650),
+    default=INVITATION_DAYS,
+    show_default=True,
+    metavar="N",
+    help="How long the invitation is valid.",
+)
+
+
+def offline(data: Path) -> OfflineAccounts:
+    """Return the accounts of a relay that does not run. Imported now: it needs Linux."""
+    from relay.server.offline import OfflineAccounts
+
+    return OfflineAccounts(data)
+
+
+@click.command()
+@places(optional=[], unless="data")
+@DAYS
+@click.option("--operator", is_flag=True, help="Whoever uses it becomes an operator.")
+@DATA
+@who_options(program=False)
+@target_options
+def invite(target: Target | None, who: Who, data: Path | None, days: float, operator: bool) -> int:
+    """Print a new invitation: whoever has it registers one name, once.
+
+    Only operators may invite. Pass it on in private, to be used by 'relay register --invitation'.
+    """
+    if data is not None:
+        text, token_hash, expires_ms = new_token(days)
+        request = requests.Invite(token_hash, expires_ms, operator)
+        with offline(data) as accounts:
+            accounts.ask(invitation.log_of(token_hash), request)
+        print(text)
+        return Exit.OK
+    assert target is not None
+
+    async def use(client: Client) -> int:
+        print(await client.invite(days=days, operator=operator))
+        return Exit.OK
+
+    return run_connected(target, who, use)

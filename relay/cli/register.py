@@ -1,0 +1,139 @@
+"""``relay register``: claim a name at a server, and make the key of this device."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from relay.cli.connecting import run_connected, target_address
+from relay.cli.exits import CommandError, Exit
+from relay.cli.names import person_name
+from relay.cli.options import Target, places, target_options, typed_path
+from relay.cli.who import Who, load_key, who_options
+from relay.client.aio import Client
+from relay.client.device_key import DeviceKey
+from relay.client.key_files import KeyFiles
+from relay.client.known_servers import KnownServers
+from relay.client.trust import KeyPolicy
+from relay.errors import UsageError
+
+
+@click.command()
+@places(optional=[])
+@who_options(program=False)
+@click.option(
+    "--invitation", metavar="TEXT", help="The invitation that you were given; -: read it."
+)
+@click.option(
+    "--invitation-file",
+    callback=typed_path,
+    metavar="FILE",
+    help="A file with the invitation.",
+)
+@click.option(
+    "--passphrase", is_flag=True, help="Encrypt the key file; the passphrase is asked for."
+)
+@click.option(
+    "--recovery-key",
+    is_flag=True,
+    help="Print a recovery key as well: a device on paper, for when this one is lost.",
+)
+@target_options
+def register(
+    target: Target,
+    who: Who,
+    invitation: str | None,
+    invitation_file: Path | None,
+    passphrase: bool,
+    recovery_key: bool,
+) -> int:
+    """Claim a name at the server, with a new key of this device.
+
+    With --key FILE the key is kept in that file, which is made if there is none: for a program.
+    Otherwise it is your own, and chat, send and tail find it by themselves. To register again with
+    the same key changes nothing, and succeeds.
+    """
+    token = _token(invitation, invitation_file)
+    name = who.name or person_name()
+    key = _key(target, who, name, passphrase)
+    made = key is not None and key.path is None
+
+    async def use(client: Client) -> int:
+        where = "" if client.server_fingerprint is None else _path(client, key)
+        print(f"registered as {client.name}; the key of this device is {where}")
+        if recovery_key:
+            print(RECOVERY.format(key=await client.add_recovery_key()))
+        elif sys.stdin.isatty() and sys.stdout.isatty() and client.registered and made:
+            print("whoever loses the only device loses the name: see 'relay device recovery-key'")
+        return Exit.OK
+
+    more: dict[str, object] = {"register": True, "invitation": token}
+    if key is not None:
+        more["key"] = key
+    return run_connected(target, who._replace(name=name, key=None), use, client_options=more)
+
+
+RECOVERY = (
+    "Recovery key, to be written on paper and kept where your devices are not:\n\n    {key}\n\n"
+    "With 'relay device restore' it makes another device yours when all others are lost."
+)
+
+
+def _token(text: str | None, file: Path | None) -> str | None:
+    if text is not None and file is not None:
+        raise click.UsageError("give --invitation or --invitation-file, not both")
+    if file is not None:
+        try:
+            return file.read_text("ascii").strip()
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "it is no text"
+            raise UsageError(f"cannot read the invitation: {file}: {why}") from None
+    if text == "-":
+        return sys.stdin.readline().strip()
+    return text
+
+
+def _key(target: Target, who: Who, name: str, passphrase: bool) -> DeviceKey | None:
+    """Return the key to register with; None: the user's own, which the library finds or makes."""
+    if who.key is not None:
+        if who.key.exists():
+            return load_key(who.key)
+        key = DeviceKey.generate()
+        key.name = name
+        key.save(who.key, _asked() if passphrase else None)
+        return key
+    if not passphrase:
+        return None
+    address = target_address(target)
+    policy = KeyPolicy(KnownServers(target.known_servers))
+    server_id = policy.expected(address)
+    if server_id is None:
+        raise CommandError(
+            "a key with a passphrase is made for a server that is known: give its fingerprint, as"
+            " in relay://FINGERPRINT@HOST",
+            Exit.USAGE,
+        )
+    path = KeyFiles().path_of(server_id, name)
+    if path.exists():
+        return load_key(path)
+    key = DeviceKey.generate()
+    key.name = name
+    key.save(path, _asked())
+    return key
+
+
+def _asked() -> str:
+    return str(
+        click.prompt(
+            "Passphrase for the new key", hide_input=True, confirmation_prompt=True, err=True
+        )
+    )
+
+
+def _path(client: Client, key: DeviceKey | None) -> Path:
+    if key is not None and key.path is not None:
+        return key.path
+    assert client.server_fingerprint is not None
+    return KeyFiles().path_of(client.server_fingerprint, client.name)

@@ -1,0 +1,164 @@
+"""``relay user``: what an operator does about accounts, over the network or offline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from relay.chat.accounts import requests
+from relay.chat.names import INBOX_PREFIX
+from relay.cli.connecting import run_connected
+from relay.cli.exits import Exit
+from relay.cli.invite import DATA, DAYS, offline
+from relay.cli.options import Target, places, target_options
+from relay.cli.who import Who, who_options
+from relay.client import account_calls
+from relay.client.account_calls import INVITATION_DAYS, Change, User, checked_name
+from relay.client.aio import Client
+
+if TYPE_CHECKING:
+    from relay.server.offline import OfflineAccounts
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def user(ctx: click.Context) -> int:
+    """Accounts, for operators: add, list, show, disable, enable, reset, rm, promote, demote.
+
+    Each asks a server, where you are an operator; or, with --data DIR, works on the data directory
+    of a relay that does not run.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+    return Exit.USAGE  # of no effect when a command runs
+
+
+def _command(name: str, *required: str) -> Callable[[Callable[..., Any]], click.Command]:
+    def make(function: Callable[..., Any]) -> click.Command:
+        wrapped = places(*required, optional=[], unless="data")(
+            DATA(who_options(program=False)(target_options(function)))
+        )
+        return user.command(name)(wrapped)
+
+    return make
+
+
+@_command("list")
+def list_(target: Target | None, who: Who, data: Path | None) -> int:
+    """List all accounts: name, state, number of devices."""
+    if data is not None:
+        with offline(data) as accounts:
+            for name in accounts.names():
+                _line(_shown(accounts, name))
+        return Exit.OK
+    assert target is not None
+
+    async def use(client: Client) -> int:
+        for name in await client.users():
+            _line(await client.user(name))
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+@_command("show", "USER")
+def show(target: Target | None, who: Who, data: Path | None, user: str) -> int:
+    """Show what is known of an account."""
+    if data is not None:
+        with offline(data) as accounts:
+            _block(_shown(accounts, checked_name(user, "")))
+        return Exit.OK
+    assert target is not None
+
+    async def use(client: Client) -> int:
+        _block(await client.user(user))
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+def _changing(name: str, change: Change, help_text: str, *, invites: bool = False) -> None:
+    def function(
+        target: Target | None,
+        who: Who,
+        data: Path | None,
+        user: str,
+        days: float = INVITATION_DAYS,
+        operator: bool = False,
+    ) -> int:
+        what: Change = "add-operator" if operator else change
+        if data is not None:
+            request, invitation = account_calls.change(what, days)
+            with offline(data) as accounts:
+                accounts.ask(INBOX_PREFIX + checked_name(user, ""), request)
+            _done(user, name, invitation)
+            return Exit.OK
+        assert target is not None
+
+        async def use(client: Client) -> int:
+            _done(user, name, await client.change_user(user, what, days=days))
+            return Exit.OK
+
+        return run_connected(target, who, use)
+
+    function.__doc__ = help_text
+    made: Callable[..., Any] = function
+    if invites:
+        made = DAYS(made)
+    if change == "add":
+        made = click.option("--operator", is_flag=True, help="The account is an operator's.")(made)
+    _command(name, "USER")(made)
+
+
+_changing("add", "add", "Keep a free name for somebody; print the invitation to it.", invites=True)
+_changing("disable", "disable", "End all sessions of an account, and allow none.")
+_changing("enable", "enable", "Allow logins again.")
+_changing(
+    "reset",
+    "reset",
+    "End all devices of an account, and print an invitation that begins it anew: for who has lost"
+    " them all. Everybody who knows the account is told.",
+    invites=True,
+)
+_changing("rm", "remove", "End an account for good. Its name is not given out again.")
+_changing("promote", "promote", "Make an account an operator's.")
+_changing("demote", "demote", "Make an operator's account an ordinary one.")
+
+_DONE: Final = {
+    "add": "is kept for whoever has this invitation:",
+    "reset": "has no device any more; this invitation begins it anew:",
+    "disable": "is disabled",
+    "enable": "is enabled",
+    "rm": "is removed",
+    "promote": "is an operator",
+    "demote": "is no operator",
+}
+
+
+def _shown(accounts: OfflineAccounts, name: str) -> User:
+    return account_calls.as_user(name, accounts.ask(INBOX_PREFIX + name, requests.Show()))
+
+
+def _done(name: str, what: str, invitation: str | None) -> None:
+    click.echo(f"{name} {_DONE[what]}", err=True)
+    if invitation is not None:
+        print(invitation)
+
+
+def _line(found: User) -> None:
+    role = " operator" if found.operator else ""
+    count = len(found.devices)
+    print(f"{found.name} {found.state}{role}, {count} device{'' if count == 1 else 's'}")
+
+
+def _block(found: User) -> None:
+    _line(found)
+    for device in found.devices:
+        print(f"  device {device.key}")
+    if found.expires_ms:
+        until = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.expires_ms / 1000))
+        print(f"  the invitation to it expires {until}")

@@ -1,0 +1,143 @@
+"""As whom a command logs in: the options about names and keys, and what stands for those left out.
+
+A person at a terminal, without ``--name`` and ``--key``, is whoever he was last time at that
+server, and at the first time gets a key and claims his login name. Nothing else claims a name by
+itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+import click
+
+from relay.cli.names import checked_name, person_name, program_name
+from relay.cli.options import typed_path
+from relay.client.credentials import REGISTER_VARIABLE
+from relay.client.device_key import DeviceKey, PassphraseNeeded
+from relay.client.key_files import KeyFiles
+
+KEY_VARIABLE: Final = "RELAY_KEY"
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Who(NamedTuple):
+    """As whom to log in."""
+
+    name: str | None
+    """As it was given; None: it was not."""
+    key: Path | None
+    """The key file that was given; None: the user's own."""
+    program: bool
+    """A script's command: without a key of the user's, it has a name that no person has."""
+    claims: bool
+    """At a terminal: claim the name, the first time."""
+
+
+class Person(NamedTuple):
+    """Who logs in at a server that is known."""
+
+    name: str
+    key: DeviceKey | None
+    """None: the user's own for that name is found, or made, by the library."""
+    register: bool | None
+    new: bool
+    """The user has no key for this name at this server yet."""
+
+
+def who_options(*, program: bool) -> Callable[[_F], _F]:
+    """Add ``--name`` and ``--key``; the command gets them as ``who``.
+
+    Args:
+        program: see ``Who``.
+    """
+
+    def add(command: _F) -> _F:
+        @functools.wraps(command)
+        def with_who(name: str | None, key: Path | None, **rest: object) -> object:
+            claims = sys.stdin.isatty() and sys.stdout.isatty()
+            given = key or _from_environment()
+            return command(who=Who(checked_name(name), given, program, claims), **rest)
+
+        wrapped: Any = with_who
+        for option in (
+            click.option(
+                "--key",
+                callback=typed_path,
+                metavar="FILE",
+                help="File of the device key to log in with.  [default: $RELAY_KEY, or your own key"
+                " for this server]",
+            ),
+            click.option(
+                "--name",
+                metavar="NAME",
+                help="Name to use.  [default: that of the key file; or the one that you used last"
+                " at this server; or your login name]",
+            ),
+        ):
+            wrapped = option(wrapped)
+        return wrapped  # type: ignore[no-any-return]
+
+    return add
+
+
+def _from_environment() -> Path | None:
+    named = os.environ.get(KEY_VARIABLE, "").strip()
+    return Path(named).expanduser() if named else None
+
+
+def person_at(who: Who, files: KeyFiles, server_id: str | None) -> Person:
+    """Return who logs in.
+
+    Args:
+        who: what was given.
+        files: the user's own keys.
+        server_id: of the server; None: it is not known yet.
+
+    Raises:
+        UsageError: the key file cannot be used.
+    """
+    if who.key is not None:
+        key = load_key(who.key)
+        return Person(who.name or key.name or person_name(), key, False, new=False)
+    own = [] if server_id is None else files.names(server_id)
+    name = who.name or (own[0] if own else None)
+    if name is None:
+        claims_all = os.environ.get(REGISTER_VARIABLE, "") == "1"
+        name = program_name() if who.program and claims_all else person_name()
+    encrypted = None
+    if server_id is not None and name in own:
+        encrypted = _with_passphrase(files, server_id, name)
+    return Person(name, encrypted, True if who.claims else None, new=name not in own)
+
+
+def _with_passphrase(files: KeyFiles, server_id: str, name: str) -> DeviceKey | None:
+    """Return the user's own key if its file has a passphrase: asked for here, not while a server
+    waits. Otherwise None.
+    """
+    path = files.path_of(server_id, name)
+    try:
+        DeviceKey.load(path)
+    except PassphraseNeeded:
+        return load_key(path)
+    return None
+
+
+def load_key(path: Path) -> DeviceKey:
+    """Return the key of a file; a passphrase is asked for at the terminal.
+
+    Raises:
+        UsageError: it cannot be used.
+    """
+    try:
+        return DeviceKey.load(path)
+    except PassphraseNeeded:
+        if not sys.stdin.isatty():
+            raise
+        passphrase = click.prompt(f"Passphrase of {path}", hide_input=True, err=True)
+        return DeviceKey.load(path, str(passphrase))

@@ -1,0 +1,186 @@
+"""What a client can ask about accounts, prepared and understood without I/O, for both faces."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from relay import limits
+from relay.chat import names
+from relay.chat.accounts import chain, invitation, links, requests
+from relay.chat.accounts.chain import Chain
+from relay.chat.accounts.links import Kind, LinkError
+from relay.client.device_key import DeviceKey, public_from_text, public_text
+from relay.client.errors import ClientError, DeviceChainError, refused
+from relay.wire.codes import ErrorCode
+from relay.wire.device_keys import verify
+
+INVITATION_DAYS: Final = 7.0
+Change: TypeAlias = Literal[
+    "add", "add-operator", "reset", "disable", "enable", "remove", "promote", "demote"
+]
+"""What an operator does to an account."""
+
+
+class Device(NamedTuple):
+    """One device of an account."""
+
+    key: str
+    """Its public key: 52 characters of a-z and 2-7."""
+    label: str
+    """What its owner calls it; empty if nothing, and for other people's devices."""
+    removed: bool
+    """It was one once."""
+
+
+class Devices(NamedTuple):
+    """The devices of an account, as its signed chain proves them."""
+
+    name: str
+    account: bytes
+    """The hash of the chain's first link: another one means another account."""
+    devices: tuple[Device, ...]
+    links: int
+    """How long the chain is; 256 at most."""
+
+
+class User(NamedTuple):
+    """What the server says of an account."""
+
+    name: str
+    state: str
+    """"none", "active", "disabled", "reserved" or "removed"."""
+    operator: bool
+    expires_ms: int
+    """When the invitation of a reserved name expires, ms since 1970; else 0."""
+    devices: tuple[Device, ...]
+    links: int
+    """How long its chain is."""
+    waiting: str
+    """The key of a device that was approved and has not finished; empty: none."""
+
+
+def checked_name(value: object, own: str) -> str:
+    """Return the canonical spelling of an account's name; None: one's own.
+
+    Raises:
+        NameInvalid, TypeError.
+    """
+    if value is None:
+        return own
+    if not isinstance(value, str):
+        raise TypeError(f"name must be a str, not {type(value).__name__}")
+    name = names.normal(value)
+    if not names.is_handle(name):
+        raise refused(ErrorCode.NAME_INVALID, 0, "2 to 32 characters of a-z, 0-9, _ and -")
+    return name
+
+
+def read_chain(packed: list[bytes], name: str, server_id: bytes) -> Chain:
+    """Return the verified chain of some links.
+
+    Raises:
+        DeviceChainError: it is false, or somebody else's.
+    """
+    try:
+        chains = chain.read(packed, verify)
+    except LinkError as error:
+        raise DeviceChainError(f"the server gave a false list of devices: {error}") from None
+    if not chains:
+        raise refused(ErrorCode.NOT_REGISTERED)
+    last = chains[-1]
+    if last.handle != name or last.server_id != server_id:
+        raise DeviceChainError("the server gave somebody else's list of devices")
+    return last
+
+
+def as_devices(last: Chain, labels: dict[bytes, str]) -> Devices:
+    """Return what a program sees of a chain."""
+    active = [Device(public_text(key), labels.get(key, ""), False) for key in last.devices]
+    gone = [Device(public_text(key), "", True) for key in sorted(last.removed)]
+    return Devices(last.handle, last.root, (*active, *gone), last.number + 1)
+
+
+def as_user(name: str, data: bytes) -> User:
+    """Return what the server says of an account."""
+    found = requests.unpack_shown(data)
+    devices = tuple(Device(public_text(key), label, False) for key, label, _ in found.devices)
+    waiting = public_text(found.offered) if found.offered else ""
+    return User(name, found.state, found.operator, found.expires_ms, devices, found.links, waiting)
+
+
+def link(last: Chain, kind: Kind, subject: bytes, key: DeviceKey | None) -> requests.Extend:
+    """Return the request for one more link, signed by this device.
+
+    Raises:
+        DeviceChainError: the chain does not allow it.
+    """
+    if key is None:
+        raise DeviceChainError("a guest has no devices")
+    try:
+        body = last.next_body(kind, subject, key.public).packed()
+    except LinkError as error:
+        raise DeviceChainError(str(error)) from None
+    return requests.Extend(body + key.sign(body))
+
+
+def paper_link(last: Chain, key: DeviceKey | None, paper: DeviceKey) -> requests.Extend:
+    """Return the request that makes a recovery key a device: both keys are here, and both sign.
+
+    Raises:
+        DeviceChainError: the chain does not allow it.
+    """
+    offer = link(last, Kind.ADD, paper.public, key).link
+    return requests.Extend(offer + paper.sign(links.parse(offer).signed))
+
+
+def public_key(text: object) -> bytes:
+    """Return the public key that was given as text.
+
+    Raises:
+        TypeError, UsageError.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"key must be a str, not {type(text).__name__}")
+    return public_from_text(text)
+
+
+def new_token(days: float) -> tuple[str, bytes, int]:
+    """Make an invitation that is valid for so many days.
+
+    Returns:
+        Its text, to be passed on; its hash, which the server is told; when it expires, ms since
+        1970.
+    """
+    if not 0 < days <= 3650:
+        raise ValueError(f"days is {days}; it must be above 0, and at most 3650")
+    token = secrets.token_bytes(limits.TOKEN_BYTES)
+    expires_ms = int((time.time() + days * 86_400) * 1000)
+    return invitation.token_text(token), invitation.hash_of(token), expires_ms
+
+
+def change(what: str, days: float) -> tuple[requests.Request, str | None]:
+    """Return the request for a change, and the invitation that it makes, if it makes one.
+
+    Raises:
+        ValueError: there is no such change.
+    """
+    simple: dict[str, requests.Request] = {
+        "disable": requests.Disable(),
+        "enable": requests.Enable(),
+        "remove": requests.Remove(),
+        "promote": requests.Promote(True),
+        "demote": requests.Promote(False),
+    }
+    if what in simple:
+        return simple[what], None
+    if what not in ("add", "add-operator", "reset"):
+        raise ValueError(f"{what!r} is no change of an account")
+    text, token_hash, expires_ms = new_token(days)
+    if what == "reset":
+        return requests.Reset(token_hash, expires_ms), text
+    return requests.Add(token_hash, expires_ms, what == "add-operator"), text
+
+
+assert issubclass(DeviceChainError, ClientError)

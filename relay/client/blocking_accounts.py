@@ -1,0 +1,248 @@
+"""What a blocking client asks about accounts: devices, invitations, users."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from relay.chat.accounts import requests
+from relay.chat.accounts.chain import LINKS_MAX, Chain
+from relay.chat.accounts.links import Kind
+from relay.chat.partition import PARTITIONS
+from relay.client import account_calls, arguments
+from relay.client.account_calls import INVITATION_DAYS, Change, Devices, User
+from relay.client.blocking_calls import BlockingCalls
+from relay.client.blocking_pump import Pending
+from relay.client.device_key import DeviceKey
+from relay.client.trust import server_id_bytes
+from relay.codec import names_of
+
+
+class BlockingAccounts(BlockingCalls):
+    """The calls of ``blocking.BlockingClient`` about accounts."""
+
+    def devices(self, name: str | None = None, *, timeout: float | None = None) -> Devices:
+        """Return the devices of an account, proved by its signed chain.
+
+        Args:
+            name: whose; None: one's own, with their labels.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            DeviceChainError: the server gave a false list.
+            Refused: NotRegistered, ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        who = account_calls.checked_name(name, self.name)
+        last = self._device_chain(who, timeout)
+        labels: dict[bytes, str] = {}
+        if name is None:
+            shown = requests.unpack_shown(self._ask_account("", requests.Show(), timeout))
+            labels = {device.key: device.name for device in shown.devices}
+        return account_calls.as_devices(last, labels)
+
+    def approve_device(self, key: str, *, timeout: float | None = None) -> None:
+        """Approve a new device of one's own account; it finishes by itself (``relay device``).
+
+        Args:
+            key: its public key, exactly as the new device shows it.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            DeviceChainError: the list of devices is false, or full, or has the key already.
+            UsageError: it is not a device key.
+            Refused: Changed, if another device changes the list at the same time; ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        self._extend(Kind.ADD, account_calls.public_key(key), timeout)
+
+    def remove_device(self, key: str, *, timeout: float | None = None) -> None:
+        """Remove a device of one's own account. Its connections have ended when this returns.
+
+        Args:
+            key: its public key.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            DeviceChainError: it is not a device, or the last one.
+            Refused: Changed, if another device changes the list at the same time; ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        self._extend(Kind.REMOVE, account_calls.public_key(key), timeout)
+
+    def rename_device(self, key: str, label: str, *, timeout: float | None = None) -> None:
+        """Say what a device of one's own account is called. Nobody else sees it.
+
+        Args:
+            key: its public key.
+            label: at most 64 bytes.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            Refused: KeyRefused, BadRequest, ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        label = arguments.short_text("label", label, 64, 64)
+        request = requests.NameDevice(account_calls.public_key(key), label)
+        self._ask_account("", request, timeout)
+
+    def add_recovery_key(self, *, timeout: float | None = None) -> str:
+        """Make one more device that exists on paper alone: for who loses all others.
+
+        Args:
+            timeout: seconds; None: no limit.
+
+        Returns:
+            Its secret: 52 characters, to be written down and kept where the devices are not.
+
+        Raises:
+            DeviceChainError, Refused, TimedOut, ClientError: as ``approve_device``.
+        """
+        paper = DeviceKey.generate()
+        self.add_device(paper, timeout=timeout)
+        label = requests.NameDevice(paper.public, "recovery key")
+        self._ask_account("", label, timeout)
+        return paper.paper()
+
+    def add_device(self, key: DeviceKey, *, timeout: float | None = None) -> None:
+        """Make a key that this program holds a device of one's own account: both sign here.
+
+        Args:
+            key: the new device's.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            DeviceChainError, Refused, TimedOut, ClientError: as ``approve_device``.
+        """
+        last = self._device_chain(self.name, timeout)
+        request = account_calls.paper_link(last, self.device_key, key)
+        self._ask_account("", request, timeout)
+
+    def invite(
+        self,
+        *,
+        days: float = INVITATION_DAYS,
+        operator: bool = False,
+        timeout: float | None = None,
+    ) -> str:
+        """Make an invitation: whoever has it registers one name. For operators.
+
+        Args:
+            days: how long it is valid.
+            operator: the account that it makes is an operator's, too.
+            timeout: seconds; None: no limit.
+
+        Returns:
+            52 characters, to be passed on in private. The server knows only their hash.
+
+        Raises:
+            Refused: NotAllowed, ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        text, token_hash, expires_ms = account_calls.new_token(days)
+        request = requests.Invite(token_hash, expires_ms, bool(operator))
+        self._ask_account("", request, timeout)
+        return text
+
+    def user(self, name: str, *, timeout: float | None = None) -> User:
+        """Return what the server says of an account. For operators.
+
+        Args:
+            name: whose.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            Refused: NotAllowed, ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        who = account_calls.checked_name(name, self.name)
+        return account_calls.as_user(who, self._ask_account(who, requests.Show(), timeout))
+
+    def users(self, *, timeout: float | None = None) -> list[str]:
+        """Return the names of all accounts that there are, or were. For operators.
+
+        Args:
+            timeout: seconds, for each of several questions; None: no limit.
+
+        Raises:
+            Refused: NotAllowed, ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        found: list[str] = []
+        for partition in range(PARTITIONS):
+            after = ""
+            while True:
+                request = requests.ListNames(partition, after)
+                some = names_of(self._ask_account("", request, timeout))
+                found += some
+                if not some:
+                    break
+                after = some[-1]
+        return sorted(found)
+
+    def change_user(
+        self,
+        name: str,
+        change: Change,
+        *,
+        days: float = INVITATION_DAYS,
+        timeout: float | None = None,
+    ) -> str | None:
+        """Change an account. For operators. Sessions that it ends have ended when this returns.
+
+        Args:
+            name: whose.
+            change: "add" or "add-operator": keep a free name for whoever has the invitation;
+                "reset": end all devices, and let the invitation begin new ones; "disable",
+                "enable"; "remove": for good; "promote" to an operator, "demote".
+            days: how long the invitation is valid.
+            timeout: seconds; None: no limit.
+
+        Returns:
+            The invitation, after "add", "add-operator" and "reset".
+
+        Raises:
+            ValueError: there is no such change.
+            Refused: NotAllowed, NotRegistered, NameTaken, ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        who = account_calls.checked_name(name, self.name)
+        request, token = account_calls.change(change, days)
+        self._ask_account(who, request, timeout)
+        return token
+
+    # --- inside ----------------------------------------------------------------------------------
+    def _extend(self, kind: Kind, subject: bytes, timeout_s: float | None) -> None:
+        last = self._device_chain(self.name, timeout_s)
+        request = account_calls.link(last, kind, subject, self.device_key)
+        self._ask_account("", request, timeout_s)
+
+    def _ask_account(self, name: str, request: requests.Request, timeout_s: float | None) -> bytes:
+        self._check_started()
+        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        answer: Pending[Any] = Pending(self._pump)
+        self._chat.ask_account(name, request, answer)
+        return cast(bytes, self._asked(answer, timeout_s, "the request"))
+
+    def _device_chain(self, name: str, timeout_s: float | None) -> Chain:
+        self._check_started()
+        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        packed: list[bytes] = []
+        end = False
+        while not end and len(packed) < LINKS_MAX:
+            answer: Pending[Any] = Pending(self._pump)
+            self._chat.ask_devices(name, len(packed), answer)
+            links, end = cast("tuple[list[bytes], bool]", self._asked(answer, timeout_s, "devices"))
+            packed += links
+            if not links:
+                break
+        server = self.server_fingerprint
+        assert server is not None
+        return account_calls.read_chain(packed, name, server_id_bytes(server))

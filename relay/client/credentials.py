@@ -1,0 +1,155 @@
+"""Which key a client logs in with, once the server is known; a name is claimed only on purpose."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from relay.chat import names
+from relay.chat.accounts import invitation
+from relay.chat.accounts.chain import Pin
+from relay.client.device_key import DeviceKey
+from relay.client.errors import NoDeviceKey
+from relay.client.key_files import KeyFiles
+from relay.errors import UsageError
+from relay.secret import Secret
+
+REGISTER_VARIABLE: Final = "RELAY_REGISTER"
+"""1: a program without a key makes one, and claims its name, at the first use: for tests."""
+
+
+log: Final = logging.getLogger(__name__)
+
+
+class Credentials(NamedTuple):
+    """What a client proves at one server, and what it knows of that server's people."""
+
+    server_id: str
+    """The fingerprint of the server's key."""
+    key: DeviceKey | None
+    """None: a guest."""
+    may_register: bool
+    """Claim the name if nobody has it."""
+    register_first: bool
+    """The key is new, or registering is what this client is for: do not try to log in before."""
+    token: bytes
+    """Of an invitation; empty: none."""
+    pins: dict[str, Pin]
+    chain: list[bytes] | None
+    """Links of one's own chain that were seen before; None: they are not kept."""
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.server_id}, {self.key!r})"
+
+
+class KeyChoice:
+    """What a program has said about its key; what that means at a server is found by ``at``."""
+
+    def __init__(
+        self,
+        name: str,
+        key: DeviceKey | str | os.PathLike[str] | None,
+        register: bool | None,
+        invitation_text: str | None,
+        files: KeyFiles,
+    ) -> None:
+        """Take what was given.
+
+        Args:
+            name: of the client.
+            key: a key, the path of its file, or None: the user's own for this server and name.
+            register: claim the name if it is free; None: if ``RELAY_REGISTER`` is 1.
+            invitation_text: an invitation as a person got it; with it a name is claimed.
+            files: the user's own keys.
+
+        Raises:
+            TypeError: a key that is none of these.
+            UsageError: the invitation.
+        """
+        if key is not None and not isinstance(key, DeviceKey | str | os.PathLike):
+            raise TypeError(f"key must be a DeviceKey or a path, not {type(key).__name__}")
+        if invitation_text is not None and not isinstance(invitation_text, str):
+            raise TypeError(f"invitation must be a str, not {type(invitation_text).__name__}")
+        self._name = names.normal(name)
+        self._key = key
+        self._register = register
+        self._files = files
+        self._kept = False
+        """True: pins are kept in the user's directory."""
+        self._token = Secret(b"")
+        if invitation_text is not None:
+            try:
+                self._token = Secret(invitation.token_of(invitation_text))
+            except ValueError:
+                raise UsageError("this is not an invitation: it has 52 characters") from None
+
+    @property
+    def needs_files(self) -> bool:
+        """False when ``at`` reads no file, so that it need not be called beside a loop."""
+        return not (isinstance(self._key, DeviceKey) or names.is_guest(self._name))
+
+    def at(self, server_id: str) -> Credentials:
+        """Return what to prove at a server.
+
+        Raises:
+            NoDeviceKey: there is no key, and the name is not to be claimed.
+            UsageError: a key file cannot be used.
+        """
+        name, files = self._name, self._files
+        if names.is_guest(name) or not names.is_handle(name):
+            return Credentials(server_id, None, False, False, b"", {}, None)
+        register = self._register
+        if register is None:
+            register = os.environ.get(REGISTER_VARIABLE, "") == "1"
+        wanted = register or bool(self._token)
+        key, new = self._found(server_id, wanted)
+        self._kept = not isinstance(self._key, DeviceKey)
+        pins = files.pins(server_id) if self._kept else {}
+        chain = files.chain(server_id, name) if self._kept else None
+        if self._key is None:
+            files.used(server_id, name)
+        first = wanted and (new or bool(self._token) or self._register is True)
+        return Credentials(server_id, key, wanted, first, self._token, pins, chain)
+
+    def _found(self, server_id: str, wanted: bool) -> tuple[DeviceKey, bool]:
+        """Return (the key, whether it was made now)."""
+        files = self._files
+        if isinstance(self._key, DeviceKey):
+            return self._key, False
+        if self._key is not None:
+            path = Path(self._key)
+            if path.exists() or not wanted:
+                return files.load(path), False
+            made = DeviceKey.generate()
+            made.name = self._name
+            made.save(path)
+            return made, True
+        found = files.find(server_id, self._name)
+        if found is not None:
+            return found, False
+        if not wanted:
+            raise NoDeviceKey(
+                f"no device key for the name {self._name!r} at this server: register the name with "
+                "'relay register', add this device with 'relay device request', or give key="
+            )
+        return files.create(server_id, self._name), True
+
+    def keep(self, server_id: str, seen: dict[str, Pin], own_links: list[bytes] | None) -> None:
+        """Keep what was seen of chains. What cannot be written is logged, and seen again.
+
+        Args:
+            server_id: of the server.
+            seen: others' chains, and one's own.
+            own_links: of one's own chain; None: as they were.
+        """
+        if not self._kept:
+            return
+        try:
+            for name, pin in seen.items():
+                self._files.pin(server_id, name, pin)
+        except UsageError as error:
+            log.warning("%s", error)
+        if own_links is not None:
+            self._files.keep_chain(server_id, self._name, own_links)

@@ -1,0 +1,249 @@
+"""A device's key: in memory, or in a file that nobody else can read."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Final, Self
+
+from relay.chat.accounts.links import key_id
+from relay.chat.names import is_handle
+from relay.errors import UsageError
+from relay.wire.device_keys import DeviceKeyError, PrivateDeviceKey, check_public_key
+from relay.wire.sealed_seed import (
+    NONCE_BYTES,
+    SALT_BYTES,
+    SealedSeed,
+    WrongPassphrase,
+    seal,
+    unseal,
+)
+
+FORMAT: Final = "relay device key, version 1"
+FILE_BYTES_MAX: Final = 4096
+
+
+class PassphraseNeeded(UsageError):
+    """The key file has a passphrase, and none was given."""
+
+
+class DeviceKey:
+    """An Ed25519 key that proves a device of an account. Its secret shows in no repr.
+
+    Give it to a client as ``key=``, or the path of its file. A key in memory alone is gone with the
+    program: good for tests.
+    """
+
+    __slots__ = ("_private", "key_id", "name", "path", "public")
+
+    def __init__(self, seed: bytes, path: Path | None = None, name: str | None = None) -> None:
+        """Make the key of a seed.
+
+        Args:
+            seed: 32 random bytes.
+            path: where it is kept; None: nowhere.
+            name: the handle that it was made for; None: not noted.
+        """
+        self.name = name
+        """The handle that it was made for, if its file says so."""
+        self._private = PrivateDeviceKey(seed)
+        self.public = self._private.public
+        """The public key: 32 bytes."""
+        self.key_id = key_id(self.public)
+        """How messages name the device: 16 bytes."""
+        self.path = path
+        """The file that it is from; None: it is in memory alone."""
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a new key, in memory."""
+        return cls(secrets.token_bytes(32))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], passphrase: str | None = None) -> Self:
+        """Read a key file.
+
+        Args:
+            path: of the file.
+            passphrase: of the file; None: it has none.
+
+        Raises:
+            PassphraseNeeded: the file has one.
+            UsageError: there is no such file, others may read it, it is no key file, or the
+                passphrase is wrong.
+        """
+        where = Path(path)
+        data = _read(where)
+        return cls(_seed(where, data, passphrase), where, _name(data))
+
+    def save(self, path: str | os.PathLike[str], passphrase: str | None = None) -> None:
+        """Write a new key file, with the mode 0600: whole and on the disk, or not at all.
+
+        Args:
+            path: of the file; it must not exist.
+            passphrase: to encrypt it with; None: it is protected by its mode alone.
+
+        Raises:
+            UsageError: it exists, or cannot be written.
+        """
+        where = Path(path)
+        content: dict[str, object] = {"format": FORMAT, "public": public_text(self.public)}
+        if self.name is not None:
+            content["name"] = self.name
+        seed = self._private.seed
+        if passphrase:
+            kept = seal(
+                seed, passphrase, secrets.token_bytes(SALT_BYTES), secrets.token_bytes(NONCE_BYTES)
+            )
+            content["scrypt_cost"] = kept.cost
+            content |= {name: getattr(kept, name).hex() for name in ("salt", "nonce", "sealed")}
+        else:
+            content["seed"] = seed.hex()
+        write_private(where, (json.dumps(content, indent=1) + "\n").encode())
+        self.path = where
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature of a message."""
+        return self._private.sign(message)
+
+    def paper(self) -> str:
+        """Return the secret itself as 52 characters, to be written on paper and kept safe."""
+        return base64.b32encode(self._private.seed).decode().rstrip("=").lower()
+
+    @classmethod
+    def from_paper(cls, text: str) -> Self:
+        """Return the key that ``paper`` wrote down; blanks and case do not matter.
+
+        Raises:
+            UsageError: it is none.
+        """
+        try:
+            seed = base64.b32decode("".join(text.split()).replace("-", "").upper() + "====")
+        except ValueError:
+            seed = b""
+        if len(seed) != 32:
+            raise UsageError("this is not a recovery key: it has 52 characters of a-z and 2-7")
+        return cls(seed)
+
+    def __repr__(self) -> str:
+        return f"<DeviceKey {public_text(self.public)}>"
+
+
+def public_text(public: bytes) -> str:
+    """Return a public key as 52 characters of a-z and 2-7."""
+    return base64.b32encode(public).decode().rstrip("=").lower()
+
+
+def public_from_text(text: str) -> bytes:
+    """Return the public key that a person typed.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        public = base64.b32decode("".join(text.split()).upper() + "====")
+        check_public_key(public)
+    except (ValueError, DeviceKeyError):
+        raise UsageError(
+            f"{text!r} is not a device key: it has 52 characters of a-z and 2-7, as "
+            "'relay device request' prints it"
+        ) from None
+    return public
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a new file that only this user can read: whole, on the disk, never over another.
+
+    Raises:
+        UsageError: it exists, or cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(partial, flags, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            _publish(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        if os.name == "posix":
+            directory = os.open(path.parent, os.O_RDONLY)
+            try:
+                with contextlib.suppress(OSError):  # some file systems cannot
+                    os.fsync(directory)
+            finally:
+                os.close(directory)
+    except FileExistsError:
+        raise UsageError(f"key file {path} exists already") from None
+    except OSError as error:
+        raise UsageError(f"key file {path} cannot be written: {error.strerror or error}") from None
+
+
+def _publish(partial: Path, path: Path) -> None:
+    """Give a complete file its name, unless a file has it."""
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise
+    except (OSError, AttributeError):  # no hard links here
+        if path.exists():
+            raise FileExistsError(str(path)) from None
+        partial.rename(path)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UsageError(f"key file {path} is not a regular file")
+            if os.name == "posix" and status.st_mode & 0o077:
+                mode = stat.S_IMODE(status.st_mode)
+                raise UsageError(
+                    f"key file {path} is open to others (mode {mode:04o}); run: chmod 600 {path}"
+                )
+            return file.read(FILE_BYTES_MAX + 1)
+    except FileNotFoundError:
+        raise UsageError(
+            f"there is no key file {path}; make one with: relay register --key {path}"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"key file {path} cannot be read: {error.strerror or error}") from None
+
+
+def _name(data: bytes) -> str | None:
+    name = json.loads(data).get("name")
+    return name if isinstance(name, str) and is_handle(name) else None
+
+
+def _seed(path: Path, data: bytes, passphrase: str | None) -> bytes:
+    try:
+        content = json.loads(data)
+        if content["format"] != FORMAT:
+            raise UsageError(f"key file {path} is of another version: {content['format']!r}")
+        if "seed" in content:
+            seed = bytes.fromhex(content["seed"])
+        else:
+            kept = SealedSeed(
+                int(content["scrypt_cost"]),
+                *(bytes.fromhex(content[name]) for name in ("salt", "nonce", "sealed")),
+            )
+            if passphrase is None:
+                raise PassphraseNeeded(f"key file {path} needs its passphrase")
+            seed = unseal(kept, passphrase)
+    except WrongPassphrase as error:
+        raise UsageError(f"key file {path}: {error}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(f"{path} is not a device key file") from None
+    if len(seed) != 32:
+        raise UsageError(f"{path} is not a device key file")
+    return seed

@@ -1,0 +1,200 @@
+"""The user's own device keys: one file for each server and name, and what is pinned of others.
+
+    DIRECTORY/SERVER-ID/NAME.key     the key of a name at a server
+    DIRECTORY/SERVER-ID/NAME.chain   the links of its device chain, in hexadecimal
+    DIRECTORY/SERVER-ID/pins         what was seen of other people's chains
+
+The server id is the fingerprint of the server's (first) key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from relay.chat import names
+from relay.chat.accounts import links
+from relay.chat.accounts.chain import Pin
+from relay.client.device_key import DeviceKey, PassphraseNeeded
+from relay.client.file_lock import locked
+from relay.errors import UsageError
+from relay.paths import expanded, user_directory
+
+VARIABLE: Final = "RELAY_KEYS"
+PINS_BYTES_MAX: Final = 64 * 1024 * 1024
+LOCK_S: Final = 10.0
+AskPassphrase = Callable[[Path], str]
+"""Called with the path of a key file that has a passphrase; returns it."""
+
+
+def default_directory() -> Path:
+    """Return where keys are: $RELAY_KEYS, or ``keys`` in the user's data directory.
+
+    Raises:
+        UsageError: there is no home directory, or the variable cannot be expanded.
+    """
+    named = os.environ.get(VARIABLE, "")
+    if named.strip():
+        try:
+            return expanded(named)
+        except UsageError as error:
+            raise UsageError(f"{VARIABLE}: {error}") from None
+    return user_directory("data", f"name a directory with {VARIABLE}") / "keys"
+
+
+class KeyFiles:
+    """Keys and pins in one directory."""
+
+    def __init__(
+        self, directory: Path | None = None, ask_passphrase: AskPassphrase | None = None
+    ) -> None:
+        """Use a directory, by default the user's own. It need not exist yet.
+
+        Args:
+            directory: None: the user's own.
+            ask_passphrase: for key files that have one; None: such a file is an error.
+        """
+        self._directory = directory
+        self.ask_passphrase = ask_passphrase
+
+    @property
+    def directory(self) -> Path:
+        """Where they are.
+
+        Raises:
+            UsageError: there is no home directory.
+        """
+        return default_directory() if self._directory is None else self._directory
+
+    def path_of(self, server_id: str, name: str) -> Path:
+        """Return where the key of a name at a server is, or would be."""
+        return self.directory / server_id / f"{name}.key"
+
+    def find(self, server_id: str, name: str) -> DeviceKey | None:
+        """Return the key of a name at a server; None: there is none.
+
+        Raises:
+            UsageError: it cannot be used.
+        """
+        path = self.path_of(server_id, name)
+        return self.load(path) if path.exists() else None
+
+    def load(self, path: Path) -> DeviceKey:
+        """Return the key of a file; its passphrase is asked for if it has one.
+
+        Raises:
+            UsageError: it cannot be used.
+        """
+        try:
+            return DeviceKey.load(path)
+        except PassphraseNeeded:
+            if self.ask_passphrase is None:
+                raise
+            return DeviceKey.load(path, self.ask_passphrase(path))
+
+    def create(self, server_id: str, name: str, passphrase: str | None = None) -> DeviceKey:
+        """Make a key and its file, on the disk before anybody hears of the key.
+
+        Two programs that do this at once get the same one.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        path = self.path_of(server_id, name)
+        key = DeviceKey.generate()
+        key.name = name
+        try:
+            key.save(path, passphrase)
+        except UsageError:
+            if not path.exists():
+                raise
+            return self.load(path)
+        return key
+
+    def names(self, server_id: str) -> list[str]:
+        """Return the names that have a key at a server, the one used last first."""
+        try:
+            found = [
+                (path.stat().st_mtime_ns, path.stem)
+                for path in (self.directory / server_id).glob("*.key")
+                if names.is_handle(path.stem)
+            ]
+        except (OSError, UsageError):
+            return []
+        return [name for _, name in sorted(found, reverse=True)]
+
+    def used(self, server_id: str, name: str) -> None:
+        """Note that a name is used now: it is the one to propose next time."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path_of(server_id, name))
+
+    # --- chains and pins ------------------------------------------------------------------------
+    def chain(self, server_id: str, name: str) -> list[bytes]:
+        """Return the links of one's own chain, as they were last seen."""
+        try:
+            text = (self.directory / server_id / f"{name}.chain").read_text("ascii")
+            return [bytes.fromhex(line) for line in text.split()]
+        except (OSError, ValueError, UsageError):
+            return []
+
+    def keep_chain(self, server_id: str, name: str, packed: Iterable[bytes]) -> None:
+        """Keep the links of one's own chain, to give back what a server may lose."""
+        path = self.directory / server_id / f"{name}.chain"
+        partial = path.with_suffix(f".{os.getpid()}.new")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            partial.write_text("".join(f"{link.hex()}\n" for link in packed), "ascii")
+            partial.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+
+    def pins(self, server_id: str) -> dict[str, Pin]:
+        """Return what is pinned of each name's chain at a server. The last line of a name counts.
+
+        Raises:
+            UsageError: the file cannot be read, or is damaged: whoever relied on it must know.
+        """
+        path = self.directory / server_id / "pins"
+        try:
+            with path.open("rb") as file:
+                data = file.read(PINS_BYTES_MAX)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+        found: dict[str, Pin] = {}
+        for number, line in enumerate(data.decode("ascii", "replace").splitlines(), 1):
+            try:
+                name, root, index, head = line.split(" ")
+                pin = Pin(bytes.fromhex(root), int(index), bytes.fromhex(head))
+            except ValueError:
+                raise UsageError(
+                    f"{path}, line {number}: not of the form 'NAME ROOT NUMBER HEAD'; correct or "
+                    "remove the line"
+                ) from None
+            if len(pin.root) == len(pin.head) == links.HASH_BYTES:
+                found[name] = pin
+        return found
+
+    def pin(self, server_id: str, name: str, pin: Pin) -> None:
+        """Add what was seen of a chain. One line is appended, under a lock: none is lost.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        path = self.directory / server_id / "pins"
+        line = f"{name} {pin.root.hex()} {pin.number} {pin.head.hex()}\n".encode()
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with (
+                os.fdopen(descriptor, "ab", buffering=0) as file,
+                locked(descriptor, shared=False, timeout_s=LOCK_S),
+            ):
+                file.write(line)
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror or error}") from None

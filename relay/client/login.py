@@ -1,0 +1,185 @@
+"""Logging in, without I/O: registering if that is wanted, then HELLO; and what the answers mean."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from relay.chat import names
+from relay.chat.accounts import chain, links
+from relay.chat.accounts.links import LinkError
+from relay.client.errors import ClientError, DeviceChainError, WrongAccount, refused
+from relay.client.trust import server_id_bytes
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import (
+    Done,
+    Enrol,
+    Error,
+    Hello,
+    Register,
+    ServerEnvelope,
+    Welcome,
+    pack,
+)
+from relay.wire.login import Operation, signed_bytes
+
+if TYPE_CHECKING:
+    from relay.client.credentials import Credentials
+    from relay.client.device_key import DeviceKey
+    from relay.client.identity import Identity
+
+REGISTER: Final = 1
+"""The request number of REGISTER: the first of a connection, and of no other request."""
+ENROL: Final = 2
+NONCE_BYTES: Final = 16
+
+
+class Login:
+    """Who the client is, for all of its connections."""
+
+    def __init__(
+        self, name: str, identity: Identity, display: str, agent: str, *, enrol: bool = False
+    ) -> None:
+        self._name = names.normal(name)
+        self._identity = identity
+        self._display = display
+        self._agent = agent
+        self.credentials: Credentials | None = None
+        """None until the server is known."""
+        self._registered = False
+        self._register_next = False
+        """True: nobody has the name, so claim it on the next connection."""
+        self._link = b""
+        """The root link, the same in each attempt."""
+        self._enrol = enrol
+        """True: the key is not a device of the account yet, but one of its devices approves it."""
+        self._binding = self._spki_hash = b""
+        """Of this connection."""
+        self._replies: list[bytes] = []
+        self.error: ClientError | None = None
+        """Why the login was refused, on this connection."""
+        self.ends = False
+        """True: it was refused, and this side has to end the connection."""
+
+    def begin(self, binding: bytes, fingerprint: str) -> list[bytes]:
+        """Return the packed envelopes that log in on a connection.
+
+        Args:
+            binding: of the connection.
+            fingerprint: of the server's key.
+        """
+        self.error = None
+        self._replies = []
+        known = self.credentials
+        assert known is not None
+        key, spki_hash = known.key, server_id_bytes(fingerprint)
+        self._binding, self._spki_hash = binding, spki_hash
+        packed: list[bytes] = []
+        if key is None:
+            return [pack(self._hello(b"", b""))]
+        if self._enrol:
+            return [pack(self._enrolling(key, b""))]
+        if not self._registered and (known.register_first or self._register_next):
+            packed.append(pack(self._register(known, key, binding, spki_hash)))
+        packed.append(self._signed_hello(key))
+        return packed
+
+    def replies(self) -> list[bytes]:
+        """Return the packed envelopes that are to leave after ``receive``, and forget them."""
+        replies, self._replies = self._replies, []
+        return replies
+
+    def _signed_hello(self, key: DeviceKey) -> bytes:
+        signature = self._sign(Operation.LOGIN, key, self._binding, self._spki_hash)
+        return pack(self._hello(key.public, signature))
+
+    def _enrolling(self, key: DeviceKey, countersignature: bytes) -> Enrol:
+        signature = self._sign(Operation.ADD_DEVICE, key, self._binding, self._spki_hash)
+        return Enrol(ENROL, self._name, key.public, signature, countersignature)
+
+    def _take_offer(self, offer: bytes) -> None:
+        """Sign the link that a device of the account has signed; or log in: it is one already."""
+        known = self.credentials
+        assert known is not None
+        assert known.key is not None
+        if not offer:
+            self._enrol = False
+            self._replies.append(self._signed_hello(known.key))
+            return
+        try:
+            link = links.parse(offer)
+            body = link.body
+            right = (links.Kind.ADD, self._name, server_id_bytes(known.server_id), known.key.public)
+            if (body.kind, body.handle, body.server_id, body.subject) != right or link.complete:
+                raise LinkError("it is for somebody else")
+        except LinkError as error:
+            self.error = DeviceChainError(f"the server gave a false approval: {error}")
+            self.ends = True
+            return
+        self._replies.append(pack(self._enrolling(known.key, known.key.sign(link.signed))))
+
+    def _hello(self, key: bytes, signature: bytes) -> Hello:
+        secret = self._identity.secret
+        return Hello(self._name, secret, self._display, self._agent, key, signature)
+
+    def _register(
+        self, known: Credentials, key: DeviceKey, binding: bytes, spki_hash: bytes
+    ) -> Register:
+        if not self._link:
+            self._link = root_link(key, server_id_bytes(known.server_id), self._name)
+        signature = self._sign(Operation.REGISTER, key, binding, spki_hash)
+        return Register(REGISTER, self._name, key.public, signature, self._link, known.token)
+
+    def _sign(
+        self, operation: Operation, key: DeviceKey, binding: bytes, spki_hash: bytes
+    ) -> bytes:
+        return key.sign(signed_bytes(operation, binding, spki_hash, key.public, self._name))
+
+    def receive(self, envelope: ServerEnvelope) -> bool:
+        """Take an envelope that comes before the end of the login. True: it is WELCOME."""
+        kind = type(envelope)
+        if kind is Welcome:
+            assert isinstance(envelope, Welcome)
+            account = self._identity.account
+            if account and account != (envelope.root or bytes(32)):
+                self.error = WrongAccount(
+                    "this identity was saved by another account, or before the account was reset: "
+                    "its messages would be stored twice; make a new one"
+                )
+                self.ends = True
+                return False
+            return True
+        if isinstance(envelope, Error) and self.error is None:
+            self.error = refused(envelope.code, envelope.arg, envelope.text)
+            self.ends = envelope.request == ENROL
+        elif isinstance(envelope, Done) and envelope.request == ENROL:
+            self._take_offer(envelope.content)
+        elif isinstance(envelope, Done) and envelope.request == REGISTER:
+            self._registered = True
+        return False
+
+    def begun_chain(self, root: bytes) -> list[bytes]:
+        """Return the links of the account, if this client has begun it; else none."""
+        return [self._link] if self._link and links.hash_of(self._link) == root else []
+
+    @property
+    def registered(self) -> bool:
+        """True once the server has confirmed that the name belongs to the key."""
+        return self._registered
+
+    def tries_again(self) -> bool:
+        """Tell whether the refusal is one that registering can mend; the next connection does."""
+        known, error = self.credentials, self.error
+        if known is None or not known.may_register or self._registered or self._register_next:
+            return False
+        if getattr(error, "code", None) != ErrorCode.NOT_REGISTERED or known.register_first:
+            return False
+        self._register_next = True
+        return True
+
+
+def root_link(key: DeviceKey, server_id: bytes, name: str) -> bytes:
+    """Return the first link of a new chain."""
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    body = chain.root_body(server_id, name, nonce, key.public).packed()
+    return body + key.sign(body)

@@ -1,0 +1,210 @@
+"""Whose devices the senders' keys are: chains are asked for, verified and pinned. No I/O.
+
+A message names its sender and the id of a device key. The first time that a pair is seen, the
+sender's chain is asked for. If it is valid, continues what is pinned and has that key, nothing is
+said; otherwise there is a warning. Every reader does this for itself, whatever the server says.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+from relay import limits
+from relay.chat import names
+from relay.chat.accounts import chain, links, requests
+from relay.chat.accounts.chain import Chain, Pin
+from relay.chat.accounts.links import LinkError, key_id
+from relay.client.events import DeviceWarning
+from relay.wire import envelopes as wire
+from relay.wire.device_keys import verify
+
+NUMBER: Final = limits.U32_MAX
+"""The request number of everything asked here: one question at a time, and no other has it."""
+ANSWER_S: Final = 30.0
+PAIRS_MAX: Final = 16_384
+"""(sender, key id) that were looked at. Beyond it all are forgotten, and asked for again."""
+QUESTIONS_MAX: Final = 1024
+"""Senders whose chain is still to be asked for."""
+
+
+class Senders:
+    """What this client knows of the devices of others, and of its own."""
+
+    def __init__(self) -> None:
+        self.known: set[tuple[str, bytes]] = set()
+        """Pairs that need no look (any more): the hot path asks this alone."""
+        self.warnings: list[DeviceWarning] = []
+        """To be put into the queue of events, and forgotten."""
+        self.seen: dict[str, Pin] = {}
+        """Pins to be kept in a file, and forgotten."""
+        self.own_links: list[bytes] | None = None
+        """One's own chain to be kept in a file; None: as it was."""
+        self.deadline: float | None = None
+        """When an answer is overdue."""
+        self._server_id = b""
+        self._own_name = ""
+        self._own_chain: list[bytes] = []
+        self._pins: dict[str, Pin] = {}
+        self._keys: dict[str, dict[bytes, str]] = {}
+        """Of the sender that is asked about: key ids, and a room where each was seen."""
+        self._work: deque[wire.Devices | wire.Account] = deque()
+        self._asked: wire.Devices | wire.Account | None = None
+        self._pages: list[bytes] = []
+        self._out: list[wire.Devices | wire.Account] = []
+
+    def begin(
+        self, server_id: bytes, name: str, pins: dict[str, Pin], own_chain: list[bytes] | None
+    ) -> None:
+        """A connection is logged in.
+
+        Args:
+            server_id: of the server.
+            name: one's own.
+            pins: what is pinned; kept up to date here.
+            own_chain: the links of one's own chain that are kept; None: none are.
+        """
+        self._server_id = server_id
+        self._own_name = name
+        self._pins = pins
+        if own_chain is not None:
+            self._own_chain = own_chain
+            if len(own_chain) != 1:  # nobody can have lost what follows a lone root link
+                self._add(wire.Devices(NUMBER, name, 0))
+
+    def offline(self) -> None:
+        """The connection is gone, and the questions with it: what is seen again is asked again."""
+        self._keys.clear()
+        self._work.clear()
+        self._out.clear()
+        self._asked = None
+        self.deadline = None
+
+    # --- what is seen ---------------------------------------------------------------------------
+    def look(self, room: str, sender: str, sender_key: bytes, now: float) -> None:
+        """A message came whose (sender, key id) is not ``known``."""
+        if len(self.known) >= PAIRS_MAX:
+            self.known.clear()
+        self.known.add((sender, sender_key))
+        if not sender_key or not names.is_handle(sender):
+            return  # a guest, or from before there were accounts
+        if sender not in self._keys:
+            if len(self._keys) >= QUESTIONS_MAX:
+                self.known.discard((sender, sender_key))
+                return
+            self._keys[sender] = {}
+            self._add(wire.Devices(NUMBER, sender, 0))
+        self._keys[sender][sender_key] = room
+        self._go_on(now)
+
+    def requests(self, now: float) -> Iterator[wire.Devices | wire.Account]:
+        """Yield what is to be sent now."""
+        self._go_on(now)
+        out, self._out = self._out, []
+        yield from out
+
+    def _add(self, request: wire.Devices | wire.Account) -> None:
+        self._work.append(request)
+
+    def _go_on(self, now: float) -> None:
+        if self._asked is None and self._work:
+            self._asked = self._work.popleft()
+            self._pages = []
+            self._out.append(self._asked)
+            self.deadline = now + ANSWER_S
+
+    # --- what is answered -----------------------------------------------------------------------
+    def received(self, answer: wire.Chain, now: float) -> None:
+        """Links of a chain came."""
+        asked = self._asked
+        if not isinstance(asked, wire.Devices) or answer.name != asked.name:
+            return
+        self._pages += answer.links
+        if not answer.end and answer.links and len(self._pages) < chain.LINKS_MAX:
+            self._asked = wire.Devices(NUMBER, asked.name, len(self._pages))
+            self._out.append(self._asked)
+            self.deadline = now + ANSWER_S
+            return
+        self._asked = self.deadline = None
+        self._check(asked.name, self._pages)
+        self._go_on(now)
+
+    def done(self, now: float) -> None:
+        """A link was given back to the server."""
+        self._asked = self.deadline = None
+        self._go_on(now)
+
+    def refused(self, text: str, now: float) -> None:
+        """The server does not answer a question."""
+        asked, self._asked, self.deadline = self._asked, None, None
+        if isinstance(asked, wire.Devices):
+            self._warn(asked.name, f"the server does not give their devices ({text})")
+        self._go_on(now)
+
+    def overdue(self, now: float) -> None:
+        """See whether the server owes an answer for too long."""
+        if self.deadline is not None and now >= self.deadline:
+            self.refused("no answer", now)
+
+    # --- checking -------------------------------------------------------------------------------
+    def _check(self, name: str, packed: list[bytes]) -> None:
+        own = name == self._own_name
+        if own and self._gives_back(packed):
+            return
+        try:
+            chains = chain.read(packed, verify)
+        except LinkError as error:
+            self._warn(name, f"the server gave a false list of their devices: {error}")
+            return
+        if not chains:
+            self._warn(name, "the server says that this account does not exist")
+            return
+        last = chains[-1]
+        if last.server_id != self._server_id or last.handle != name:
+            self._warn(name, "the server gave somebody else's list of devices")
+            return
+        pin = self._pins.get(name)
+        if pin is not None and not chain.extends(chains, pin):
+            self._warn(name, _changed(chains, pin))
+        for sender_key, room in self._keys.pop(name, {}).items():
+            if sender_key not in _ids(last):
+                detail = "a message has a key that is not one of their devices"
+                self.warnings.append(DeviceWarning(room, name, detail))
+        if pin != last.pin:
+            self._pins[name] = self.seen[name] = last.pin
+        if own and packed != self._own_chain:
+            self._own_chain = self.own_links = list(packed)
+
+    def _gives_back(self, packed: list[bytes]) -> bool:
+        """Give a server that went back the links of one's own chain that it has lost."""
+        kept = self._own_chain
+        if not packed or len(packed) >= len(kept) or kept[: len(packed)] != packed:
+            return False
+        for link in kept[len(packed) :]:
+            self._add(wire.Account(NUMBER, "", requests.pack(requests.Extend(link))))
+        self._keys.pop(self._own_name, None)
+        return True
+
+    def _warn(self, name: str, detail: str) -> None:
+        rooms = set(self._keys.pop(name, {}).values()) or {""}
+        self.warnings += [DeviceWarning(room, name, detail) for room in sorted(rooms)]
+
+
+def _ids(last: Chain) -> set[bytes]:
+    """Return the key ids that ever were of this chain: old messages stay what they are."""
+    return {key_id(key) for key in (*last.devices, *last.removed)}
+
+
+def _changed(chains: list[Chain], pin: Pin) -> str:
+    if chains[0].root != pin.root:
+        return (
+            "this account has begun anew, with other devices: an operator has reset it, or it is "
+            "somebody else. Ask them in another way before you trust it"
+        )
+    if chains[-1].number < pin.number:
+        return "the server has lost, or hides, changes of their devices that were seen before"
+    return "their list of devices contradicts what was seen before: somebody has forged it"
+
+
+assert links.HASH_BYTES == 32

@@ -1,0 +1,20 @@
+"""What tells one start of the kernel from the next."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Final
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+log = logging.getLogger("relay.supervisor")
+
+
+def boot_id() -> str:
+    """Return what tells one start of the kernel from the next; nothing where it is hidden."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not ASCII"
+        log.warning("boot_id_unknown", extra={"path": str(_BOOT_ID), "reason": reason})
+        return ""

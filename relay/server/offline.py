@@ -1,0 +1,130 @@
+"""Accounts of a relay that does not run: the same decisions, made on its data directory."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from relay.chat import names
+from relay.chat.accounts import requests
+from relay.chat.accounts.decide import Policy
+from relay.chat.accounts.refusal import Refused
+from relay.chat.partition import PARTITIONS, partition_of
+from relay.errors import StartError
+from relay.server.boot_id import boot_id
+from relay.server.worker.home.account_entries import OPERATOR, entry_of
+from relay.server.worker.home.account_logs import AccountLogs
+from relay.store.directory import DataDirectory
+from relay.store.generation import Host
+from relay.store.log import Repeated, Stored
+from relay.store.reader import SqliteReader
+from relay.store.sqlite import SqlitePartition
+from relay.wire.device_keys import verify
+from relay.wire.envelopes import pack_entry, unpack_content
+
+if TYPE_CHECKING:
+    from relay.chat.accounts.account import Account
+    from relay.chat.accounts.requests import Request
+    from relay.chat.entries import Submission
+
+_POLICY: Final = Policy("closed", bytes(32))
+"""Nobody registers here: a registration needs a connection."""
+
+
+class OfflineAccounts:
+    """The accounts in a data directory. A context manager: the directory is locked inside."""
+
+    def __init__(self, path: Path) -> None:
+        """Prepare.
+
+        Args:
+            path: of the data directory; it must exist.
+        """
+        self._path = path
+
+    def __enter__(self) -> Self:
+        """Lock the directory.
+
+        Raises:
+            StartError: it is not one, or a relay uses it.
+        """
+        if not (self._path / "format").exists():
+            raise StartError(f"{self._path} is not the data directory of a relay")
+        self._directory = DataDirectory(self._path)
+        self._lock = self._directory.lock()
+        self._readers: dict[int, SqliteReader] = {}
+        self._logs = AccountLogs(self._reader_of, unpack_content, b"")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Unlock it."""
+        for reader in self._readers.values():
+            reader.close()
+        self._lock.close()
+
+    def names(self) -> list[str]:
+        """Return the names of all accounts that there are, or were."""
+        found: list[str] = []
+        for index in range(PARTITIONS):
+            found += self._reader(index).names(names.INBOX_PREFIX)
+        return sorted(name[len(names.INBOX_PREFIX) :] for name in found)
+
+    def ask(self, log: str, request: Request) -> bytes:
+        """Do what a request says, as the operator; return what it answers.
+
+        Args:
+            log: of an account or an invitation.
+            request: about it.
+
+        Raises:
+            StartError: it is refused, or cannot be stored.
+        """
+        account: Account | None = None
+        context = requests.Context(_POLICY, verify, int(time.time() * 1000), False, OPERATOR)
+        try:
+            if log.startswith(names.INBOX_PREFIX):
+                account = self._logs.account(log[len(names.INBOX_PREFIX) :])
+                version = account.version
+                decided = requests.about_account(account, request, context)
+            else:
+                state = self._logs.invitation(log)
+                version = state.version
+                decided = requests.about_invitation(state, request, context)
+        except Refused as refusal:
+            raise StartError(str(refusal)) from None
+        if decided.event is not None:
+            self._store(log, entry_of(log, version, decided.event, OPERATOR, b""))
+            self._logs.forget()
+        return decided.data
+
+    def _store(self, log: str, entry: Submission) -> None:
+        index = partition_of(log)
+        reader = self._readers.pop(index, None)
+        if reader is not None:
+            reader.close()
+        partition = SqlitePartition(
+            self._directory.partition_path(index),
+            self._directory.lock_path(index),
+            host=Host(boot_id(), secrets.token_bytes),
+            durability="power",
+            pack=pack_entry,
+            unpack_content=unpack_content,
+        )
+        try:
+            (outcome,) = partition.append([entry], int(time.time() * 1000))
+        finally:
+            partition.close()
+        if not isinstance(outcome, Stored | Repeated):
+            raise StartError(f"it could not be stored: {outcome}")
+
+    def _reader_of(self, log: str) -> SqliteReader:
+        return self._reader(partition_of(log))
+
+    def _reader(self, index: int) -> SqliteReader:
+        reader = self._readers.get(index)
+        if reader is None:
+            path = self._directory.partition_path(index)
+            reader = self._readers[index] = SqliteReader(path)
+        return reader

@@ -1,0 +1,107 @@
+"""Who may register, as chosen at the first start and written down in the data directory.
+
+Written down, so that a later start without the flag, or from behind a proxy, does not open what was
+closed. At the same moment the first invitation is made: whoever can read the data directory, and
+redeems it, becomes the first operator. It lies in a file of its own; a log is no place for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import logging
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, cast, get_args
+
+from relay.chat.accounts import invitation
+from relay.chat.accounts.decide import Registration
+from relay.errors import StartError
+from relay.server.key_files import create_key_file, read_key_file
+
+if TYPE_CHECKING:
+    from relay.settings import Accounts
+
+RECORD: Final = "accounts.toml"
+FIRST_INVITATION: Final = "first-invitation"
+KEPT: Final[Literal["kept"]] = "kept"
+TOKEN_BYTES: Final = 32
+MODES: Final = get_args(Registration)
+log = logging.getLogger("relay.supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationRecord:
+    """What is written down, and where the first invitation lies while nobody has used it."""
+
+    mode: Registration
+    invitation_path: Path
+
+    @property
+    def waits_for_operator(self) -> bool:
+        """True while the first invitation has not been used."""
+        return self.invitation_path.exists()
+
+    @property
+    def first_invitation(self) -> bytes:
+        """The hash of the first invitation; empty once it was used. Not for the supervisor: it
+        needs OpenSSL.
+        """
+        data = read_key_file(self.invitation_path)
+        if data is None:
+            return b""
+        try:
+            return invitation.hash_of(invitation.token_of(data.decode("ascii").strip()))
+        except ValueError:
+            raise StartError(
+                f"{self.invitation_path} is no invitation (any more): remove it, and make an "
+                "operator with: relay user add NAME --operator --data DIR"
+            ) from None
+
+    def used(self, name: str) -> None:
+        """An invitation, with this log, was used up: if it is the first one, remove its file."""
+        first = self.first_invitation
+        if first and name == invitation.log_of(first):
+            with contextlib.suppress(OSError):
+                self.invitation_path.unlink()
+
+
+def prepare(data: Path, settings: Accounts) -> RegistrationRecord:
+    """Read what is written down, or write it at the first start.
+
+    Raises:
+        StartError: it cannot be read or written.
+    """
+    path, invitation_path = data / RECORD, data / FIRST_INVITATION
+    content = read_key_file(path)
+    if content is None:
+        mode: Registration = "invite" if settings.registration == KEPT else settings.registration
+        if not invitation_path.exists():
+            token = base64.b32encode(os.urandom(TOKEN_BYTES)).rstrip(b"=").lower()
+            create_key_file(invitation_path, token + b"\n")
+        create_key_file(path, _text(mode))
+        log.info("registration_chosen", extra={"registration": mode})
+        return RegistrationRecord(mode, invitation_path)
+    try:
+        found = tomllib.loads(content.decode()).get("registration")
+    except ValueError:
+        found = None
+    if found not in MODES:
+        raise StartError(f'{path}: it must say registration = "open", "invite" or "closed"')
+    wanted = settings.registration
+    if wanted != KEPT and wanted != found:
+        log.warning("registration_changed", extra={"registration": wanted, "before": found})
+        path.unlink()
+        create_key_file(path, _text(wanted))
+        found = wanted
+    return RegistrationRecord(cast("Registration", found), invitation_path)
+
+
+def _text(mode: Registration) -> bytes:
+    return (
+        "# Who may register here: open, invite or closed. Written by relay serve, which changes\n"
+        "# it when the setting accounts.registration says something else.\n"
+        f'registration = "{mode}"\n'
+    ).encode()

@@ -1,0 +1,108 @@
+"""DEVICES and ACCOUNT: the chain of anybody, and requests about accounts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from relay import codec, limits
+from relay.chat import names
+from relay.chat.accounts import events, invitation, requests
+from relay.errors import EnvelopeError
+from relay.server.worker.connection.asking import asked
+from relay.store.errors import StoreError
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Chain, Done, pack, unpack_content
+
+if TYPE_CHECKING:
+    from relay.server.worker.connection.session import Session
+    from relay.wire.envelopes import Account, Devices
+
+LINKS_PER_ANSWER: Final = 128
+"""About 43 KB at most: it fits a record."""
+PAGE_BYTES: Final = 262_144
+NAMES_PER_ANSWER: Final = 500
+
+
+def devices(session: Session, devices: Devices) -> None:
+    """Answer links of somebody's chain, as stored. Who wants to be sure verifies them."""
+    name = names.normal(devices.name)
+    if not names.is_handle(name):
+        session.refuse(devices.request, ErrorCode.NAME_INVALID)
+        return
+    try:
+        links = _chain(session, name)
+    except StoreError:
+        session.refuse(devices.request, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+        return
+    wanted = links[devices.first : devices.first + LINKS_PER_ANSWER]
+    end = devices.first + LINKS_PER_ANSWER >= len(links)
+    session.answer(pack(Chain(devices.request, name, wanted, end)))
+
+
+def _chain(session: Session, name: str) -> list[bytes]:
+    """Return the links that the account has now: those after its last beginning."""
+    log = names.INBOX_PREFIX + name
+    reader = session.services.reader_of(log)
+    links: list[bytes] = []
+    after = 0
+    while True:
+        page = reader.read(log, after, 2**40 - 1, PAGE_BYTES)
+        for seq, packed in page.rows:
+            after = seq
+            _, content_type, body = unpack_content(packed)
+            if content_type != events.CONTENT_TYPE:
+                continue
+            match events.unpack(body):
+                case events.Created(link=link):
+                    links = [link]
+                case events.Linked(link=link):
+                    links.append(link)
+                case events.Reserved() | events.Removed():
+                    links = []
+                case _:
+                    pass
+        if page.end:
+            return links
+
+
+async def account(session: Session, account: Account) -> None:
+    """Pass a request about an account to its home, if the asker may ask it."""
+    number = account.request
+    try:
+        request = requests.unpack(account.content)
+    except EnvelopeError:
+        session.refuse(number, ErrorCode.BAD_REQUEST, 0, "an unknown request about an account")
+        return
+    name = names.normal(account.name) or session.name
+    kind = type(request)
+    own = name == session.name and bool(session.key_id) and kind in requests.OF_DEVICES
+    if not own and not (session.operator and kind in requests.OF_OPERATORS):
+        session.refuse(number, ErrorCode.NOT_ALLOWED, 0, "only operators may do that")
+        return
+    if isinstance(request, requests.ListNames):
+        _list(session, number, request)
+        return
+    if isinstance(request, requests.Invite):
+        log = invitation.log_of(request.token_hash)
+    elif names.is_handle(name):
+        log = names.INBOX_PREFIX + name
+    else:
+        session.refuse(number, ErrorCode.NAME_INVALID)
+        return
+    answer = await asked(session, log, session.name, session.key_id, account.content)
+    if answer.code:
+        session.refuse(number, answer.code, 0, answer.text)
+    else:
+        session.answer(pack(Done(number, answer.content)))
+
+
+def _list(session: Session, number: int, request: requests.ListNames) -> None:
+    """Answer names of one partition. Read here: no home need be asked for what exists."""
+    prefix = names.INBOX_PREFIX
+    try:
+        reader = session.services.reader_at(request.partition)
+        found = reader.names(prefix, prefix + request.after, NAMES_PER_ANSWER)
+    except StoreError:
+        session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+        return
+    session.answer(pack(Done(number, codec.pack([name[len(prefix) :] for name in found]))))

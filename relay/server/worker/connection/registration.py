@@ -1,0 +1,118 @@
+"""REGISTER and ENROL, before the login: a key becomes the first, or another, device of a name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from relay.chat import names
+from relay.chat.accounts import invitation, requests
+from relay.chat.accounts.links import key_id
+from relay.server.worker.connection.asking import asked
+from relay.wire.codes import CloseCode, ErrorCode
+from relay.wire.envelopes import Done, pack
+from relay.wire.login import Operation
+
+if TYPE_CHECKING:
+    from relay.server.worker.connection.session import Session
+    from relay.wire.envelopes import Enrol, Register
+
+ATTEMPTS_MAX: Final = 8
+"""Requests of one connection before its login: each costs two signatures or a commit."""
+
+
+async def register(session: Session, register: Register) -> None:
+    """Begin an account, with an invitation if one is needed."""
+    number, key = register.request, register.key
+    name = names.normal(register.name)
+    if not _may_try(session) or not _is_proved(
+        session, number, Operation.REGISTER, key, name, register.signature
+    ):
+        return
+    log = names.INBOX_PREFIX + name
+    token_hash = invitation.hash_of(register.token) if register.token else b""
+    if not token_hash:
+        await _create(session, number, log, key, register.link, b"", invited=False)
+        return
+    # Bound at its own home first, and only if the name would be granted: an invitation is for one
+    # name and one key, and a mistyped name must not use it up.
+    probe = requests.Register(register.link, token_hash, True, False, True)
+    answer = await asked(session, log, name, key_id(key), requests.pack(probe))
+    if answer.code:
+        session.refuse(number, answer.code, 0, answer.text)
+        return
+    bind = requests.Bind(token_hash, name, key)
+    answer = await asked(
+        session, invitation.log_of(token_hash), name, key_id(key), requests.pack(bind)
+    )
+    bound = not answer.code
+    if answer.code not in (0, ErrorCode.INVITATION_NEEDED):
+        session.refuse(number, answer.code, 0, answer.text)
+        return
+    # Not bound: it may be the token of a reserved name, and that name's home knows.
+    await _create(
+        session,
+        number,
+        log,
+        key,
+        register.link,
+        token_hash,
+        invited=bound,
+        operator=answer.content == b"\1",
+    )
+
+
+async def _create(
+    session: Session,
+    number: int,
+    log: str,
+    key: bytes,
+    link: bytes,
+    token_hash: bytes,
+    *,
+    invited: bool,
+    operator: bool = False,
+) -> None:
+    request = requests.Register(link, token_hash, invited, operator, False)
+    name = log[len(names.INBOX_PREFIX) :]
+    answer = await asked(session, log, name, key_id(key), requests.pack(request))
+    if answer.code:
+        session.refuse(number, answer.code, 0, answer.text)
+    else:
+        session.answer(pack(Done(number, b"")))
+
+
+async def enrol(session: Session, enrol: Enrol) -> None:
+    """Give a new key what a device has approved, or make it a device."""
+    number, key = enrol.request, enrol.key
+    name = names.normal(enrol.name)
+    if not _may_try(session) or not _is_proved(
+        session, number, Operation.ADD_DEVICE, key, name, enrol.signature
+    ):
+        return
+    request = requests.Enrol(key, enrol.countersignature)
+    log = names.INBOX_PREFIX + name
+    answer = await asked(session, log, name, key_id(key), requests.pack(request))
+    if answer.code:
+        session.refuse(number, answer.code, 0, answer.text)
+    else:
+        session.answer(pack(Done(number, answer.content)))
+
+
+def _may_try(session: Session) -> bool:
+    session.attempts += 1
+    if session.attempts > ATTEMPTS_MAX:
+        session.close(CloseCode.LIMIT, detail="too many requests before the login")
+        return False
+    return True
+
+
+def _is_proved(
+    session: Session, number: int, operation: Operation, key: bytes, name: str, signature: bytes
+) -> bool:
+    if not names.is_handle(name) or names.is_reserved(name):
+        session.refuse(number, ErrorCode.NAME_INVALID, 0, "a-z, 0-9, _ and -, 2 to 32 characters")
+        return False
+    if not session.proves(operation, key, name, signature):
+        session.refuse(number, ErrorCode.KEY_REFUSED, 0, "the key or its signature is wrong")
+        return False
+    return True

@@ -1,0 +1,38 @@
+"""The entry that a decision about an account becomes."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from relay import limits
+from relay.chat.accounts import events
+from relay.chat.entries import Kind, Submission
+
+OPERATOR: Final = "operator"
+"""The sender of entries that nobody's device has asked for: no handle, for it is reserved."""
+
+
+def entry_of(log: str, version: int, event: events.Event, by: str, key_id: bytes) -> Submission:
+    """Return what is to be stored.
+
+    Its id depends on the version of the state that was decided on: no state is changed twice.
+
+    Args:
+        log: of the account or invitation.
+        version: how many events it has.
+        event: the next one.
+        by: who asked.
+        key_id: of the device that asked; empty for ``OPERATOR``.
+    """
+    place = hashlib.sha256(f"relay/1 account {log} {version}".encode()).digest()
+    return Submission(
+        log=log,
+        sender=by,
+        key_id=key_id,
+        producer=place[: limits.PRODUCER_BYTES],
+        counter=1,
+        kind=int(Kind.SYSTEM),
+        content_type=events.CONTENT_TYPE,
+        body=events.pack(event),
+    )

@@ -1,0 +1,61 @@
+"""A device key under a passphrase: scrypt (RFC 7914) makes the key of one AES-256-GCM record."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+from relay.errors import RelayError
+from relay.secret import Secret
+
+SALT_BYTES: Final = 16
+NONCE_BYTES: Final = 12
+COST: Final = 1 << 17
+"""128 MiB and about 0.4 s: OWASP's advice for scrypt (Password Storage Cheat Sheet, 2025)."""
+COST_MAX: Final = 1 << 20
+"""A file that asks for more is refused: it would only take the memory of whoever opens it."""
+_BLOCK: Final = 8
+_AAD: Final = b"relay/1 device key"
+
+
+class WrongPassphrase(RelayError):
+    """The passphrase is wrong, or the file was changed."""
+
+
+class SealedSeed(NamedTuple):
+    """What is kept."""
+
+    cost: int
+    salt: bytes
+    nonce: bytes
+    sealed: bytes
+
+
+def seal(seed: bytes, passphrase: str, salt: bytes, nonce: bytes) -> SealedSeed:
+    """Encrypt a seed. Salt and nonce are fresh random bytes."""
+    assert len(salt) == SALT_BYTES
+    assert len(nonce) == NONCE_BYTES
+    return SealedSeed(COST, salt, nonce, _cipher(passphrase, salt, COST).encrypt(nonce, seed, _AAD))
+
+
+def unseal(kept: SealedSeed, passphrase: str) -> Secret:
+    """Return the seed.
+
+    Raises:
+        WrongPassphrase: it does not open.
+    """
+    if not 2 <= kept.cost <= COST_MAX or kept.cost & (kept.cost - 1):
+        raise WrongPassphrase("the key file asks for an impossible amount of work")
+    try:
+        cipher = _cipher(passphrase, kept.salt, kept.cost)
+        return Secret(cipher.decrypt(kept.nonce, kept.sealed, _AAD))
+    except (InvalidTag, ValueError):
+        raise WrongPassphrase("the passphrase is wrong") from None
+
+
+def _cipher(passphrase: str, salt: bytes, cost: int) -> AESGCM:
+    kdf = Scrypt(salt=salt, length=32, n=cost, r=_BLOCK, p=1)
+    return AESGCM(kdf.derive(passphrase.encode()))

@@ -1,0 +1,354 @@
+"""Accounts and invitations: decisions by tables, and any mix of them against a plain model."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from relay.chat.accounts import chain, decide, events, invitation, links, requests
+from relay.chat.accounts.account import Account, applied, folded
+from relay.chat.accounts.decide import Policy
+from relay.chat.accounts.links import Kind
+from relay.chat.accounts.refusal import Reason, Refused
+from relay.wire.device_keys import PrivateDeviceKey, verify
+from tests.vectors.accounts import key, signed
+
+SERVER = bytes(range(32))
+A, B, C = (key(label) for label in "abc")
+TOKEN = invitation.hash_of(b"t" * 32)
+OTHER = invitation.hash_of(b"u" * 32)
+NOW = 1_000_000
+
+
+def context(registration: Any = "open", *, looks_alike: bool = False, now: int = NOW) -> Any:  # noqa: ANN401
+    policy = Policy(registration, SERVER)
+    return requests.Context(policy, verify, now, looks_alike, "alice")
+
+
+def root(owner: PrivateDeviceKey = A, name: str = "alice", nonce: bytes = b"n" * 16) -> bytes:
+    return signed(chain.root_body(SERVER, name, nonce, owner.public), owner)
+
+
+def register(link: bytes, token: bytes = b"", *, invited: bool = False) -> requests.Register:
+    return requests.Register(link, token, invited, False, False)
+
+
+def after(account: Account, *asked: requests.Request) -> Account:
+    for request in asked:
+        event = requests.about_account(account, request, context()).event
+        if event is not None:
+            account = applied(account, event)  # type: ignore[arg-type]
+    return account
+
+
+def link(account: Account, kind: Kind, subject: PrivateDeviceKey, *by: PrivateDeviceKey) -> bytes:
+    assert account.chain is not None
+    return signed(account.chain.next_body(kind, subject.public, by[0].public), *by)
+
+
+NOBODY = Account("alice")
+ALICE = after(NOBODY, register(root()))
+TWO = after(ALICE, requests.Extend(link(ALICE, Kind.ADD, B, A, B)))
+RESERVED = after(NOBODY, requests.Add(TOKEN, NOW + 1, False))
+REMOVED = after(ALICE, requests.Remove())
+
+REFUSED: dict[str, tuple[Account, requests.Request, Any, Reason]] = {
+    "by invitation": (NOBODY, register(root()), context("invite"), Reason.INVITATION_NEEDED),
+    "a wrong invitation": (
+        NOBODY, register(root(), TOKEN), context("invite"), Reason.INVITATION_NEEDED,
+    ),
+    "closed": (NOBODY, register(root()), context("closed"), Reason.REGISTRATION_CLOSED),
+    "a look-alike": (
+        NOBODY, register(root()), context(looks_alike=True), Reason.LOOKS_ALIKE,
+    ),
+    "a link for another name": (
+        NOBODY, register(root(name="bob")), context(), Reason.BAD_REQUEST,
+    ),
+    "a link that is none": (NOBODY, register(b"link"), context(), Reason.BAD_REQUEST),
+    "somebody else's name": (ALICE, register(root(B)), context(), Reason.NAME_TAKEN),
+    "a removed name": (REMOVED, register(root()), context(), Reason.NAME_TAKEN),
+    "a kept name without its token": (
+        RESERVED, register(root()), context(), Reason.INVITATION_NEEDED,
+    ),
+    "a kept name with another token": (
+        RESERVED, register(root(), OTHER), context(), Reason.INVITATION_NEEDED,
+    ),
+    "a kept name too late": (
+        RESERVED, register(root(), TOKEN), context(now=NOW + 1), Reason.INVITATION_NEEDED,
+    ),
+    "a kept name with somebody's invitation": (
+        RESERVED, register(root(), OTHER, invited=True), context(), Reason.INVITATION_NEEDED,
+    ),
+    "adding a name that is taken": (
+        ALICE, requests.Add(TOKEN, NOW, False), context(), Reason.NAME_TAKEN,
+    ),
+    "adding a removed name": (
+        REMOVED, requests.Add(TOKEN, NOW, False), context(), Reason.NAME_TAKEN,
+    ),
+    "disabling nobody": (NOBODY, requests.Disable(), context(), Reason.NOT_REGISTERED),
+    "resetting a removed one": (
+        REMOVED, requests.Reset(TOKEN, NOW), context(), Reason.NOT_REGISTERED,
+    ),
+    "promoting a kept name": (
+        RESERVED, requests.Promote(True), context(), Reason.NOT_REGISTERED,
+    ),
+    "enrolling unasked": (ALICE, requests.Enrol(B.public, b""), context(), Reason.KEY_REFUSED),
+    "naming a stranger's device": (
+        ALICE, requests.NameDevice(B.public, "x"), context(), Reason.KEY_REFUSED,
+    ),
+    "a name that hides": (
+        ALICE, requests.NameDevice(A.public, "x\u202e"), context(), Reason.BAD_REQUEST,
+    ),
+    "a link for an older state": (
+        TWO, requests.Extend(link(ALICE, Kind.ADD, C, A, C)), context(), Reason.CHANGED,
+    ),
+    "a link without a signature": (
+        ALICE, requests.Extend(link(ALICE, Kind.ADD, B, A, A)), context(), Reason.BAD_REQUEST,
+    ),
+    "an invitation of an account": (
+        ALICE, requests.Invite(TOKEN, NOW, False), context(), Reason.BAD_REQUEST,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_refused(why: str) -> None:
+    account, request, given, reason = REFUSED[why]
+    with pytest.raises(Refused) as caught:
+        requests.about_account(account, request, given)
+    assert caught.value.reason is reason
+
+
+AGAIN: dict[str, tuple[Account, requests.Request]] = {
+    "registering": (ALICE, register(root())),
+    "registering with another root of the same key": (ALICE, register(root(nonce=b"m" * 16))),
+    "the last link": (TWO, requests.Extend(link(ALICE, Kind.ADD, B, A, B))),
+    "enrolling": (TWO, requests.Enrol(B.public, b"")),
+    "disabling": (after(ALICE, requests.Disable()), requests.Disable()),
+    "enabling": (ALICE, requests.Enable()),
+    "adding": (RESERVED, requests.Add(TOKEN, NOW + 1, False)),
+    "removing": (REMOVED, requests.Remove()),
+    "demoting": (ALICE, requests.Promote(False)),
+}
+
+
+@pytest.mark.parametrize("what", AGAIN)
+def test_asked_again_it_is_so_already(what: str) -> None:
+    """A home may die after the commit and before the answer."""
+    account, request = AGAIN[what]
+    assert requests.about_account(account, request, context()).event is None
+
+
+def test_an_offer_becomes_a_device() -> None:
+    offered = after(ALICE, requests.Extend(link(ALICE, Kind.ADD, B, A)))
+    assert offered.refusal(B.public) is not None
+    offer = requests.about_account(offered, requests.Enrol(B.public, b""), context()).data
+    with pytest.raises(Refused):
+        requests.about_account(offered, requests.Enrol(C.public, b""), context())
+    wrong = requests.Enrol(B.public, C.sign(links.parse(offer).signed))
+    with pytest.raises(Refused):
+        requests.about_account(offered, wrong, context())
+    done = after(offered, requests.Enrol(B.public, B.sign(links.parse(offer).signed)))
+    assert done.refusal(B.public) is None
+    assert not done.offer
+
+
+def test_an_offer_for_an_older_chain_is_none() -> None:
+    offered = after(ALICE, requests.Extend(link(ALICE, Kind.ADD, B, A)))
+    moved = after(offered, requests.Extend(link(offered, Kind.ADD, C, A, C)))
+    with pytest.raises(Refused):
+        requests.about_account(moved, requests.Enrol(B.public, b""), context())
+
+
+def test_who_is_ended() -> None:
+    removal = events.Linked(link(TWO, Kind.REMOVE, A, B))
+    assert decide.ended_keys(TWO, removal) == [A.public]
+    assert decide.ended_keys(ALICE, events.Linked(link(ALICE, Kind.ADD, B, A, B))) == []
+    for event in (events.Disabled(), events.Removed(), events.Promoted(False)):
+        assert decide.ended_keys(TWO, event) is None
+    assert decide.ended_keys(TWO, events.Reserved(TOKEN, NOW, False)) is None
+    assert decide.returned_keys(TWO, events.Enabled()) == [A.public, B.public]
+
+
+def test_a_reset_begins_anew() -> None:
+    """Same name, same key perhaps: another account all the same, so other ids of messages."""
+    reset = after(TWO, requests.Reset(TOKEN, NOW + 1))
+    assert reset.refusal(A.public) is not None
+    again = after(reset, register(root(A, nonce=b"o" * 16), TOKEN))
+    assert again.refusal(A.public) is None
+    assert again.refusal(B.public) is not None
+    assert again.root != TWO.root
+
+
+def test_what_an_account_shows() -> None:
+    named = after(TWO, requests.NameDevice(B.public, "phone"))
+    shown = requests.unpack_shown(requests.shown(named))
+    assert shown.state == "active"
+    assert [(one.key, one.name) for one in shown.devices] == [(A.public, ""), (B.public, "phone")]
+    states = {requests.state_of(one) for one in (NOBODY, ALICE, RESERVED, REMOVED)}
+    assert states == {"none", "active", "reserved", "removed"}
+
+
+# --- invitations --------------------------------------------------------------------------------
+def invited(expires: int = NOW + 10) -> invitation.Invitation:
+    made = invitation.invite(invitation.Invitation(), TOKEN, expires, True, "op")
+    assert made is not None
+    return invitation.folded([made])
+
+
+def test_an_invitation_is_for_one_name_and_one_key() -> None:
+    bound = invitation.bind(invited(), TOKEN, "bob", B.public, NOW)
+    assert bound is not None
+    used = invitation.applied(invited(), bound)
+    assert invitation.bind(used, TOKEN, "bob", B.public, NOW + 99) is None, "again: done already"
+    for handle, public in (("bob", A.public), ("rob", B.public)):
+        with pytest.raises(Refused):
+            invitation.bind(used, TOKEN, handle, public, NOW)
+
+
+def test_what_is_no_invitation() -> None:
+    for state, token, now in (
+        (invitation.Invitation(), TOKEN, NOW),
+        (invited(), OTHER, NOW),
+        (invited(), TOKEN, NOW + 10),
+    ):
+        with pytest.raises(Refused) as caught:
+            invitation.bind(state, token, "bob", B.public, now)
+        assert caught.value.reason is Reason.INVITATION_NEEDED
+
+
+def test_a_token_as_text() -> None:
+    token = bytes(range(32))
+    text = invitation.token_text(token)
+    assert len(text) == 52
+    assert invitation.token_of(f" {text.upper()}\n") == token
+    assert len(invitation.log_of(invitation.hash_of(token))) == 33
+    for wrong in ("", "x", text[:-1], text + "a" * 8, "1" * 52):
+        with pytest.raises(ValueError, match="."):  # noqa: RUF043
+            invitation.token_of(wrong)
+
+
+# --- any mix of them ----------------------------------------------------------------------------
+DEVICES = [PrivateDeviceKey(hashlib.sha256(f"machine {n}".encode()).digest()) for n in range(4)]
+device = st.sampled_from(DEVICES)
+
+
+class AccountMachine(RuleBasedStateMachine):
+    """Requests in any order, right and wrong ones; a set of keys and two flags are the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.account = Account("alice")
+        self.log: list[Any] = []
+        self.active: set[bytes] = set()
+        self.gone: set[bytes] = set()
+        self.disabled = self.ended = False
+        self.nonces = 0
+
+    def ask(self, request: requests.Request) -> bool:
+        """Decide and store; False if it was refused."""
+        before = self.account
+        try:
+            decided = requests.about_account(before, request, context())
+        except Refused:
+            return False
+        if decided.event is not None:
+            self.log.append(events.unpack(events.pack(decided.event)))
+            self.account = applied(before, self.log[-1])
+            assert self.account.version == before.version + 1
+            again = requests.about_account(self.account, request, context())
+            assert again.event is None, "every request is idempotent"
+        return True
+
+    @rule(owner=device, token=st.sampled_from([b"", TOKEN]))
+    def register(self, owner: PrivateDeviceKey, token: bytes) -> None:
+        self.nonces += 1
+        held = self.account
+        done = self.ask(register(root(owner, nonce=self.nonces.to_bytes(16, "big")), token))
+        if held.chain is None and done:
+            self.active, self.gone = {owner.public}, set()
+        else:
+            assert done == (owner.public in self.active and not self.ended)
+
+    @rule(new=device, by=device, whole=st.booleans())
+    def add(self, new: PrivateDeviceKey, by: PrivateDeviceKey, whole: bool) -> None:
+        body = self._next(Kind.ADD, new, by)
+        if body is None:
+            return
+        signers = (by, new) if whole else (by,)
+        if self.ask(requests.Extend(signed(body, *signers))) and whole:
+            self.active.add(new.public)
+
+    @rule(old=device, by=device)
+    def remove_device(self, old: PrivateDeviceKey, by: PrivateDeviceKey) -> None:
+        body = self._next(Kind.REMOVE, old, by)
+        if body is not None and self.ask(requests.Extend(signed(body, by))):
+            self.active.discard(old.public)
+            self.gone.add(old.public)
+
+    def _next(
+        self, kind: Kind, subject: PrivateDeviceKey, by: PrivateDeviceKey
+    ) -> links.Body | None:
+        held = self.account.chain
+        if held is None:
+            return None
+        try:
+            body = held.next_body(kind, subject.public, by.public)
+        except links.LinkError:
+            last = kind is Kind.REMOVE and self.active == {subject.public}
+            member = subject.public in self.active | (self.gone if kind is Kind.ADD else set())
+            assert last or by.public not in self.active or member == (kind is Kind.ADD)
+            return None
+        assert by.public in self.active
+        return body
+
+    @rule(new=device)
+    def enrol(self, new: PrivateDeviceKey) -> None:
+        try:
+            offer = requests.about_account(
+                self.account, requests.Enrol(new.public, b""), context()
+            ).data
+        except Refused:
+            assert new.public not in self.active
+            return
+        if offer and self.ask(requests.Enrol(new.public, new.sign(links.parse(offer).signed))):
+            self.active.add(new.public)
+
+    @rule()
+    def disable(self) -> None:
+        self.disabled |= self.ask(requests.Disable())
+
+    @rule()
+    def enable(self) -> None:
+        if self.ask(requests.Enable()):
+            self.disabled = False
+
+    @rule()
+    def reset(self) -> None:
+        if self.ask(requests.Reset(TOKEN, NOW + 1)):
+            self.active, self.gone = set(), set()
+
+    @rule(really=st.integers(0, 9))
+    def remove(self, really: int) -> None:
+        if really == 0 and self.ask(requests.Remove()):
+            self.active, self.gone = set(), set()
+            self.ended, self.disabled = True, False
+
+    @invariant()
+    def who_may_log_in(self) -> None:
+        for one in DEVICES:
+            allowed = one.public in self.active and not self.disabled
+            assert (self.account.refusal(one.public) is None) == allowed
+
+    @invariant()
+    def the_log_says_it_all(self) -> None:
+        assert folded("alice", self.log) == self.account
+
+
+AccountMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+test_any_mix_of_requests = AccountMachine.TestCase

@@ -1,0 +1,399 @@
+"""Attacks on names and devices, over real sockets and several workers; each with its outcome."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.chat.accounts import chain, invitation, requests
+from relay.chat.accounts.links import Kind
+from relay.chat.names import INBOX_PREFIX
+from relay.client.device_key import DeviceKey
+from relay.client.login import root_link
+from relay.wire.codes import CloseCode, ErrorCode
+from relay.wire.device_keys import verify
+from relay.wire.envelopes import (
+    Account,
+    Chain,
+    ClientEnvelope,
+    Devices,
+    Done,
+    Error,
+    Hello,
+    Refused,
+    Register,
+    Send,
+    Welcome,
+)
+from relay.wire.login import Operation
+from tests.support.cluster import until
+from tests.support.devices import device, hello, register, sign
+from tests.support.workers import Cluster, TestClient, Worker
+from tests.vectors.accounts import REFUSED_KEYS
+
+LOG = "lobby"
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with Cluster(tmp_path, 2) as running:
+        yield running
+
+
+def workers(cluster: Cluster, name: str) -> tuple[Worker, Worker]:
+    """The home of an account, and another worker."""
+    home = cluster.home(INBOX_PREFIX + name)
+    return home, next(one for one in cluster.workers.values() if one is not home)
+
+
+async def ended(client: TestClient, code: CloseCode) -> None:
+    await client.ended()
+    assert client.closed is not None
+    assert client.closed.code == code
+
+
+async def refused(client: TestClient, code: ErrorCode, *said: ClientEnvelope) -> None:
+    client.send_envelopes(*said)
+    await client.expect(Error, lambda e: e.code == code)
+    assert not any(isinstance(e, Welcome) for e in client.received)
+
+
+def answered(client: TestClient, request: int) -> list[object]:
+    return [
+        e for e in client.received if isinstance(e, Done | Error | Chain) and e.request == request
+    ]
+
+
+async def ask(client: TestClient, number: int, request: requests.Request, name: str = "") -> object:
+    client.send_envelopes(Account(number, name, requests.pack(request)))
+    await client.until(lambda: answered(client, number), "an answer")
+    return answered(client, number)[0]
+
+
+async def chain_of(client: TestClient, name: str, number: int = 77) -> chain.Chain:
+    client.send_envelopes(Devices(number, name, 0))
+    await client.until(lambda: answered(client, number), "a chain")
+    (answer,) = answered(client, number)
+    assert isinstance(answer, Chain)
+    return chain.read(answer.links, verify)[-1]
+
+
+async def add_device(client: TestClient, name: str, new: DeviceKey, number: int) -> None:
+    held = await chain_of(client, name, 1000 + number)
+    old = device(name)
+    body = held.next_body(Kind.ADD, new.public, old.public)
+    link = body.packed() + old.sign(body.packed()) + new.sign(body.packed())
+    assert isinstance(await ask(client, number, requests.Extend(link)), Done)
+
+
+async def login_as(worker: Worker, name: str, key: DeviceKey) -> TestClient:
+    client = await TestClient.connect(worker)
+    client.name, client.secret = name, secrets.token_bytes(16)
+    client.send_envelopes(hello(client.connection, client.spki, name, client.secret, key=key))
+    await client.expect(Welcome)
+    return client
+
+
+# --- what a signature is good for ---------------------------------------------------------------
+async def test_a_signature_of_another_connection(cluster: Cluster) -> None:
+    """Replayed, on the same worker or another, in its own record or in a whole HELLO."""
+    alice = await TestClient.login(cluster.workers[0], "alice")
+    overheard = hello(alice.connection, alice.spki, "alice", alice.secret)
+    for worker in cluster.workers.values():
+        thief = await TestClient.connect(worker)
+        await refused(thief, ErrorCode.KEY_REFUSED, overheard)
+        await ended(thief, CloseCode.NAME_REFUSED)
+    assert alice.closed is None
+
+
+async def test_a_signature_for_another_server(cluster: Cluster) -> None:
+    """A server that a client trusts passes its login on: the server's key is in what is signed."""
+    await TestClient.login(cluster.workers[0], "alice")
+    thief = await TestClient.connect(cluster.workers[1])
+    relayed = hello(thief.connection, b"another server's key", "alice", bytes(16))
+    await refused(thief, ErrorCode.KEY_REFUSED, relayed)
+
+
+async def test_a_signature_for_another_operation_or_name(cluster: Cluster) -> None:
+    await TestClient.login(cluster.workers[0], "alice")
+    for operation, name in (
+        (Operation.REGISTER, "alice"),
+        (Operation.ADD_DEVICE, "alice"),
+        (Operation.LOGIN, "bob"),
+    ):
+        thief = await TestClient.connect(cluster.workers[1])
+        key = device("alice")
+        signature = sign(operation, thief.connection, thief.spki, name, key)
+        said = Hello("alice", bytes(16), "", "", key.public, signature)
+        await refused(thief, ErrorCode.KEY_REFUSED, said)
+
+
+async def test_a_login_signature_does_not_register(cluster: Cluster) -> None:
+    thief = await TestClient.connect(cluster.workers[0])
+    key = device("alice")
+    right = register(thief.connection, thief.spki, "alice")
+    signature = sign(Operation.LOGIN, thief.connection, thief.spki, "alice", key)
+    await refused(thief, ErrorCode.KEY_REFUSED, right._replace(signature=signature))
+
+
+@pytest.mark.parametrize("text", REFUSED_KEYS[:3])
+async def test_a_key_that_signs_everything(cluster: Cluster, text: str) -> None:
+    """Small order: neither registered nor logged in with, whatever the signature."""
+    key, constant = bytes.fromhex(text), b"\1" + bytes(63)
+    client = await TestClient.connect(cluster.workers[0])
+    link = root_link(device("alice"), bytes(32), "alice")
+    said = Register(1, "alice", key, constant, link, b"")
+    await refused(client, ErrorCode.KEY_REFUSED, said)
+    await refused(client, ErrorCode.KEY_REFUSED, Hello("alice", bytes(16), "", "", key, constant))
+
+
+# --- names --------------------------------------------------------------------------------------
+async def test_name_take_over(cluster: Cluster) -> None:
+    """By registering it, by logging in with another key, by another's root link."""
+    alice = await TestClient.login(cluster.workers[0], "alice")
+    thief = await TestClient.connect(cluster.workers[1])
+    key = DeviceKey.generate()
+    claim = register(thief.connection, thief.spki, "alice", key)
+    await refused(thief, ErrorCode.NAME_TAKEN, claim)
+    await refused(
+        thief,
+        ErrorCode.KEY_REFUSED,
+        hello(thief.connection, thief.spki, "alice", bytes(16), key=key),
+    )
+    again = await TestClient.connect(cluster.workers[1])
+    other = register(again.connection, again.spki, "mallory", key)
+    stolen = register(again.connection, again.spki, "alice")  # as it was seen
+    await refused(again, ErrorCode.BAD_REQUEST, other._replace(link=stolen.link))
+    assert alice.closed is None
+
+
+async def test_registrations_race_for_one_name(cluster: Cluster) -> None:
+    """Twenty keys, two workers, one moment: one has the name, and it is the one of the chain."""
+    clients = [await TestClient.connect(cluster.workers[n % 2]) for n in range(20)]
+    keys = [DeviceKey.generate() for _ in clients]
+    for client, key in zip(clients, keys, strict=True):
+        client.send_envelopes(register(client.connection, client.spki, "alice", key))
+    await until(lambda: all(answered(one, 1) for one in clients), "all answers")
+    won = [n for n, one in enumerate(clients) if isinstance(answered(one, 1)[0], Done)]
+    assert len(won) == 1
+    winner = await login_as(cluster.workers[0], "alice", keys[won[0]])
+    assert set((await chain_of(winner, "alice")).devices) == {keys[won[0]].public}
+
+
+@pytest.mark.parametrize("other", ["a1ice", "al-ice", "alice_", "allce"])
+async def test_look_alikes(cluster: Cluster, other: str) -> None:
+    """On any worker, also at the same moment: the home is one."""
+    await TestClient.login(cluster.workers[0], "alice")
+    for worker in cluster.workers.values():
+        client = await TestClient.connect(worker)
+        said = register(client.connection, client.spki, other)
+        await refused(client, ErrorCode.LOOKS_ALIKE, said)
+
+
+async def test_a_home_that_begins_knows_who_looks_alike(cluster: Cluster) -> None:
+    home, other = workers(cluster, "alice")
+    await TestClient.login(other, "alice")
+    await cluster.kill(home.index)
+    await cluster.start(home.index)
+    await cluster.linked()
+    client = await TestClient.connect(other)
+    await refused(client, ErrorCode.LOOKS_ALIKE, register(client.connection, client.spki, "a1ice"))
+    await TestClient.login(other, "alice")
+
+
+async def test_attempts_before_the_login_are_bounded(cluster: Cluster) -> None:
+    client = await TestClient.connect(cluster.workers[0])
+    wrong = register(client.connection, client.spki, "alice")._replace(signature=bytes(64))
+    client.send_envelopes(*[wrong] * 9)
+    await ended(client, CloseCode.LIMIT)
+
+
+# --- another's messages -------------------------------------------------------------------------
+async def test_anothers_producer_and_counters_from_the_same_room(cluster: Cluster) -> None:
+    """Whoever reads ENTRY has the producer; with it, with the secret even, nothing can be sent."""
+    alice = await TestClient.login(cluster.workers[0], "alice")
+    mallory = await TestClient.login(cluster.workers[1], "mallory")
+    await mallory.join(LOG)
+    alice.send(LOG, 1, 3)
+    await alice.acked(LOG, 3)
+    await mallory.has(LOG, 3)
+    seen = mallory.entries(LOG)[-1]
+    assert seen.key_id == device("alice").key_id
+    for secret in (seen.producer, alice.secret):  # the second one leaked
+        thief = await TestClient.login(cluster.workers[1], "mallory", secret=secret)
+        assert thief.producer != seen.producer
+        thief.send_envelopes(Send(LOG, 4, 0, "", b"approve"))
+        await thief.expect(Refused, lambda e: e.code == ErrorCode.UNKNOWN_OUTCOME)
+    alice.send(LOG, 4)
+    await alice.acked(LOG, 4)
+
+
+# --- devices ------------------------------------------------------------------------------------
+async def test_a_removed_device_with_connections_on_all_workers(cluster: Cluster) -> None:
+    """When "removed" is answered they have ended, everywhere; others of the account go on."""
+    first = await TestClient.login(cluster.workers[0], "alice")
+    phone = DeviceKey.generate()
+    await add_device(first, "alice", phone, 5)
+    phones = [await login_as(worker, "alice", phone) for worker in cluster.workers.values()]
+    for client in phones:
+        await client.join(LOG)
+    held = await chain_of(first, "alice")
+    body = held.next_body(Kind.REMOVE, phone.public, device("alice").public)
+    link = body.packed() + device("alice").sign(body.packed())
+    assert isinstance(await ask(first, 6, requests.Extend(link)), Done)
+    assert not any(
+        session.key_id == phone.key_id
+        for worker in cluster.workers.values()
+        for session in worker.parts.connections.sessions
+        if not session.ended
+    )
+    for client in phones:
+        await ended(client, CloseCode.REVOKED)
+    for worker in cluster.workers.values():
+        again = await TestClient.connect(worker)
+        said = hello(again.connection, again.spki, "alice", bytes(16), key=phone)
+        await refused(again, ErrorCode.KEY_REFUSED, said)
+    first.send(LOG, 1)
+    await first.acked(LOG, 1)
+
+
+async def test_what_a_removed_device_had_under_way_is_dropped(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sends wait for a home that is dead; the removal comes first; the home comes back."""
+    home, other = workers(cluster, "alice")
+    log = next(
+        name for name in (f"room{n}" for n in range(99)) if cluster.home(name) is not home
+    )  # its home is the other worker's
+    assert cluster.home(log) is other
+    first = await TestClient.login(home, "alice")
+    phone = DeviceKey.generate()
+    await add_device(first, "alice", phone, 5)
+    thief = await login_as(home, "alice", phone)
+    await cluster.kill(other.index)
+    thief.send(log, 1, 3)
+    await until(lambda: home.parts.forward.unanswered == 3, "the sends to wait")
+    held = await chain_of(first, "alice")
+    body = held.next_body(Kind.REMOVE, phone.public, device("alice").public)
+    link = body.packed() + device("alice").sign(body.packed())
+    assert isinstance(await ask(first, 6, requests.Extend(link)), Done)
+    assert home.parts.forward.unanswered == 0
+    await cluster.start(other.index)
+    await cluster.linked()
+    await first.join(log, last=10)
+    first.send(log, 1)
+    await first.acked(log, 1)
+    await first.has(log, 1)
+    assert first.seqs(log) == [1]
+
+
+async def test_a_disabled_user_with_connections_on_all_workers(cluster: Cluster) -> None:
+    """By an operator: all sessions end; after enabling, the same devices come back."""
+    operator = await an_operator(cluster)
+    sessions = [await TestClient.login(worker, "bob") for worker in cluster.workers.values()]
+    assert isinstance(await ask(operator, 9, requests.Disable(), "bob"), Done)
+    for client in sessions:
+        await ended(client, CloseCode.KICKED)
+    back = await TestClient.connect(cluster.workers[0])
+    await refused(back, ErrorCode.DISABLED, hello(back.connection, back.spki, "bob", bytes(16)))
+    assert isinstance(await ask(operator, 10, requests.Enable(), "bob"), Done)
+    bob = await TestClient.login(cluster.workers[1], "bob")
+    bob.send(LOG, 1)
+    await bob.acked(LOG, 1)
+
+
+async def an_operator(cluster: Cluster, name: str = "opera") -> TestClient:
+    """Somebody whom an invitation in the data directory would make one."""
+    token = secrets.token_bytes(32)
+    token_hash = invitation.hash_of(token)
+    for worker in cluster.workers.values():
+        worker.parts.accounts.logs._first = token_hash
+    client = await TestClient.connect(cluster.workers[0])
+    client.name, client.secret = name, secrets.token_bytes(16)
+    client.send_envelopes(
+        register(client.connection, client.spki, name, token=token),
+        hello(client.connection, client.spki, name, client.secret),
+    )
+    await client.expect(Welcome)
+    return client
+
+
+async def test_only_operators_change_others(cluster: Cluster) -> None:
+    """And nobody extends another's chain, whoever he is."""
+    operator = await an_operator(cluster)
+    alice = await TestClient.login(cluster.workers[0], "alice")
+    await TestClient.login(cluster.workers[1], "bob")
+    for number, request in enumerate(
+        (
+            requests.Disable(),
+            requests.Reset(bytes(32), 2**60),
+            requests.Remove(),
+            requests.Promote(True),
+            requests.Show(),
+            requests.Invite(bytes(32), 2**60, True),
+            requests.Add(bytes(32), 2**60, True),
+            requests.Register(b"x", b"", True, True, False),
+            requests.Bind(bytes(32), "alice", bytes(32)),
+            requests.Extend(b"x"),
+        ),
+        start=20,
+    ):
+        answer = await ask(alice, number, request, "bob")
+        assert isinstance(answer, Error), request
+        assert answer.code == ErrorCode.NOT_ALLOWED
+    assert isinstance(await ask(operator, 50, requests.Promote(True), "alice"), Done)
+    assert isinstance(await ask(operator, 51, requests.Promote(False), "alice"), Done)
+    await ended(alice, CloseCode.KICKED)
+
+
+async def test_the_home_dies_between_a_removal_and_its_answer(cluster: Cluster) -> None:
+    """Whoever asked asks the next home, and the sessions end all the same."""
+    home, other = workers(cluster, "alice")
+    first = await TestClient.login(other, "alice")
+    phone = DeviceKey.generate()
+    await add_device(first, "alice", phone, 5)
+    stolen = await login_as(other, "alice", phone)
+    held = await chain_of(first, "alice")
+    body = held.next_body(Kind.REMOVE, phone.public, device("alice").public)
+    link = body.packed() + device("alice").sign(body.packed())
+    home.parts.accounts._finish = lambda *_args, **_more: None  # type: ignore[method-assign]
+    first.send_envelopes(Account(6, "", requests.pack(requests.Extend(link))))
+    await until(lambda: home.parts.accounts.logs.account("alice").version == 3, "the commit")
+    await cluster.kill(home.index)
+    await cluster.start(home.index)
+    await ended(stolen, CloseCode.REVOKED)
+    await first.until(lambda: answered(first, 6), "the answer of the next home")
+    assert isinstance(answered(first, 6)[0], Done)
+
+
+async def test_two_devices_change_the_list_at_once(cluster: Cluster) -> None:
+    """One is stored; the other is told that the list has changed, and nothing is forked."""
+    first = await TestClient.login(cluster.workers[0], "alice")
+    held = await chain_of(first, "alice")
+    old = device("alice")
+    made = []
+    for new in (DeviceKey.generate(), DeviceKey.generate()):
+        body = held.next_body(Kind.ADD, new.public, old.public)
+        made.append(body.packed() + old.sign(body.packed()) + new.sign(body.packed()))
+    second = await login_as(cluster.workers[1], "alice", old)
+    answers = [
+        await ask(client, 8, requests.Extend(link))
+        for client, link in zip((first, second), made, strict=True)
+    ]
+    assert [type(one) for one in answers] == [Done, Error]
+    assert isinstance(answers[1], Error)
+    assert answers[1].code == ErrorCode.CHANGED
+    assert (await chain_of(first, "alice", 88)).number == 1
+
+
+async def test_two_terminals_of_one_device_live_side_by_side(cluster: Cluster) -> None:
+    """Only the same instance replaces a ghost."""
+    one = await TestClient.login(cluster.workers[0], "alice")
+    two = await TestClient.login(cluster.workers[1], "alice")
+    again = await TestClient.login(cluster.workers[1], "alice", secret=one.secret)
+    await ended(one, CloseCode.REPLACED)
+    assert two.closed is None
+    assert two.producer != again.producer

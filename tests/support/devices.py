@@ -1,0 +1,61 @@
+"""Device keys for clients that are made of the sans-I/O core: one for each name, for ever."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+
+from relay.chat.names import is_guest
+from relay.client.device_key import DeviceKey
+from relay.client.login import root_link
+from relay.wire.connection import Connection
+from relay.wire.envelopes import ClientEnvelope, Hello, Register
+from relay.wire.login import Operation, signed_bytes
+
+
+@cache
+def device(name: str) -> DeviceKey:
+    """The device key of a name: test material, known to everybody."""
+    return DeviceKey(hashlib.sha256(f"a test's device of {name}".encode()).digest())
+
+
+def sign(
+    operation: Operation, connection: Connection, spki: bytes, name: str, key: DeviceKey
+) -> bytes:
+    """What proves a key on a connection."""
+    assert connection.login_binding is not None
+    spki_hash = hashlib.sha256(spki).digest()
+    return key.sign(signed_bytes(operation, connection.login_binding, spki_hash, key.public, name))
+
+
+def hello(
+    connection: Connection,
+    spki: bytes,
+    name: str,
+    secret: bytes,
+    display: str = "",
+    agent: str = "test",
+    key: DeviceKey | None = None,
+) -> Hello:
+    """The HELLO of a name's device, or of a guest."""
+    if is_guest(name):
+        return Hello(name, secret, display, agent)
+    key = key or device(name)
+    signature = sign(Operation.LOGIN, connection, spki, name, key)
+    return Hello(name, secret, display, agent, key.public, signature)
+
+
+def register(
+    connection: Connection, spki: bytes, name: str, key: DeviceKey | None = None, token: bytes = b""
+) -> Register:
+    """The REGISTER of a name, which succeeds again and again with the same key."""
+    key = key or device(name)
+    signature = sign(Operation.REGISTER, connection, spki, name, key)
+    link = root_link(key, hashlib.sha256(spki).digest(), name)
+    return Register(1, name, key.public, signature, link, token)
+
+
+def login(connection: Connection, spki: bytes, name: str, secret: bytes) -> list[ClientEnvelope]:
+    """All that logs a name in at a server that is open, whether it was registered or not."""
+    said = hello(connection, spki, name, secret)
+    return [said] if is_guest(name) else [register(connection, spki, name), said]
