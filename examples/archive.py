@@ -31,7 +31,7 @@ def last_cursor(path: Path) -> Cursor:
 
 def run(address: str, room: str, path: Path, idle_s: float | None) -> None:
     """Archive until nothing has come for ``idle_s`` seconds (None: for ever)."""
-    with BlockingClient(address, agent="archive") as client, path.open("a") as file:
+    with BlockingClient(address, name="archive", register=True) as client, path.open("a") as file:
         client.join(room, cursor=last_cursor(path))
         for event in client.events(timeout=idle_s):
             if isinstance(event, Message):

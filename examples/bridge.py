@@ -15,7 +15,11 @@ async def carry(source: Room, target: Room, own_name: str) -> None:
 
 async def main(address: str, one: str, other: str) -> None:
     """Carry both ways."""
-    async with Client(address) as client, client.room(one) as a, client.room(other) as b:
+    async with (
+        Client(address, name="bridge", register=True) as client,
+        client.room(one) as a,
+        client.room(other) as b,
+    ):
         print(f"{client.name} is in {a.name} and {b.name}", flush=True)
         await asyncio.gather(carry(a, b, client.name), carry(b, a, client.name))
 

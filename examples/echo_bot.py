@@ -8,7 +8,7 @@ from relay import Client
 
 async def main(address: str, name: str) -> None:
     """Answer until the connection ends for good."""
-    async with Client(address, name="echo-bot") as client, client.room(name) as room:
+    async with Client(address, name="echo-bot", register=True) as client, client.room(name) as room:
         print(f"{client.name} is in {room.name}", flush=True)
         async for message in room:
             if message.text.startswith("!echo "):

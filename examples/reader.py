@@ -15,7 +15,10 @@ saved: dict[str, Any] = {"epoch": "00" * 8, "seq": 0, "counts": {}}
 if file.exists():
     saved = json.loads(file.read_text())
 cursor = Cursor(bytes.fromhex(saved["epoch"]), saved["seq"])
-with BlockingClient(sys.argv[1]) as client, client.room(sys.argv[2], cursor=cursor) as room:
+with (
+    BlockingClient(sys.argv[1], name="reader", register=True) as client,
+    client.room(sys.argv[2], cursor=cursor) as room,
+):
     for message in room:
         saved["counts"][message.sender] = saved["counts"].get(message.sender, 0) + 1
         saved["epoch"], saved["seq"] = message.epoch.hex(), message.seq

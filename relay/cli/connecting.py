@@ -84,7 +84,7 @@ def run_connected(
     async def use_and_remember(client: Client) -> int:
         if new:
             await remember(address, known)
-        if person.new and client.registered and "register" not in client_options:
+        if person.new and person.register and "register" not in client_options:
             tell_registered(policy.keys, client)
         return await use(client)
 

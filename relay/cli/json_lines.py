@@ -21,6 +21,7 @@ def message_object(message: Message) -> dict[str, Any]:
         "prev": message.prev,
         "time": rfc3339(message.time_ms),
         "sender": message.sender,
+        "device": message.key_id.hex(),
         "content_type": message.content_type,
     }
     if message.content_type.startswith("text/"):

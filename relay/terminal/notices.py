@@ -6,6 +6,7 @@ from typing import Final
 
 from relay.chat.entries import GapReason
 from relay.client.events import (
+    DeviceWarning,
     Event,
     Gap,
     Members,
@@ -55,6 +56,11 @@ class Narrator:
         if isinstance(event, Postponed):
             why = f": {quoted(event.detail)}" if event.detail else ""
             return f"waiting: the server cannot store messages in {harmless_name(event.room)}{why}"
+        if isinstance(event, DeviceWarning):
+            return (
+                f"WARNING about {harmless_name(event.name)}: {event.detail}. Do not trust what is"
+                " written in this name until you have asked in another way"
+            )
         if isinstance(event, Unfollowed):
             return f"no longer in {harmless_name(event.room)}: {event.detail}"
         return None

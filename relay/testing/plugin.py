@@ -6,6 +6,7 @@
 ``relay_server``   session     a running ``RelayServer``, one for all tests
 ``relay_room``     function    the name of a room that no other test uses
 ``start_relay``    function    starts a relay for this test alone: ``start_relay(workers=2)``
+``relay_keys``     session     where clients without a key find or make one; with the others
 =================  ==========  =================================================================
 
 The log of a relay that a failed test used is shown with the failure.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +29,21 @@ _rooms = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def relay_server() -> Iterator[RelayServer]:
+def relay_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory of device keys for this session alone.
+
+    Clients that are given no key make one there, and claim their name: in this process, and in
+    those that inherit its environment.
+    """
+    directory = tmp_path_factory.mktemp("relay-keys")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RELAY_KEYS", str(directory))
+        patch.setenv("RELAY_REGISTER", "1")
+        yield directory
+
+
+@pytest.fixture(scope="session")
+def relay_server(relay_keys: Path) -> Iterator[RelayServer]:
     """A running relay, one for all tests of the session: use rooms and names of your own in it."""
     with RelayServer() as server:
         yield server
@@ -55,7 +71,7 @@ class StartRelay:
 
 
 @pytest.fixture
-def start_relay() -> Iterator[Callable[..., RelayServer]]:
+def start_relay(relay_keys: Path) -> Iterator[Callable[..., RelayServer]]:
     """Start relays for this test alone; they are stopped after it."""
     with ExitStack() as stack:
         yield StartRelay(stack)

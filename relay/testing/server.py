@@ -239,6 +239,19 @@ class RelayServer:
         return str(self._known_address())
 
     @property
+    def variables(self) -> dict[str, str]:
+        """Variables for the environment of programs under test.
+
+        They find the relay by RELAY_ADDRESS; those that are given no device key make one in a
+        directory of this relay's, and claim their name.
+        """
+        return {
+            "RELAY_ADDRESS": self.address,
+            "RELAY_KEYS": str(self._scratch / "keys"),
+            "RELAY_REGISTER": "1",
+        }
+
+    @property
     def host(self) -> str:
         """The host that it listens on."""
         return self._known_address().host

@@ -225,13 +225,13 @@ WITHOUT = """
 import errno, os, sys
 from pathlib import Path
 from relay.cli.__main__ import main
-from relay.server import start
+from relay.server import boot_id
 
 def link(*_):
     raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 os.link = link
-start._BOOT_ID = Path("/proc/hidden")
+boot_id._BOOT_ID = Path("/proc/hidden")
 sys.argv[0] = "relay"
 sys.exit(main())
 """

@@ -15,7 +15,7 @@ from relay.client.aio import Client
 from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay
 from tests.support.tails import Tail
 
-FIELDS = ["room", "epoch", "seq", "prev", "time", "sender", "content_type", "body"]
+FIELDS = ["room", "epoch", "seq", "prev", "time", "sender", "device", "content_type", "body"]
 
 
 def test_the_json_schema(relay: Relay, room: str) -> None:

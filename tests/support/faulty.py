@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from relay.cli.__main__ import main
-from relay.server import start
+from relay.server import boot_id, start
 from tests.support import variants
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _boot_id(marker: Path, argument: str) -> None:
     """
     path = marker.with_suffix(".boot")
     path.write_text(f"test boot {argument}\n", encoding="ascii")
-    start._BOOT_ID = path  # type: ignore[misc]
+    boot_id._BOOT_ID = path  # type: ignore[misc]
 
 
 def _install() -> None:

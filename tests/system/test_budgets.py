@@ -18,7 +18,7 @@ from relay.wire.envelopes import pack
 from relay.wire.events import ConnectionClosed, HandshakeCompleted, ServerKeyOffered
 from relay.wire.frames import FrameType, header
 from tests.support.cluster import Relay
-from tests.support.devices import login
+from tests.support.devices import device, login
 from tests.support.raw import RawClient
 
 SLOTS = 20
@@ -121,7 +121,7 @@ async def test_idle_logins_do_not_silence_a_server(tmp_path: Path) -> None:
         assert len(events(relay, "connections")) == 1
         for client in idle[::2]:
             client.close()
-        async with Client(relay.address, name="late") as late:
+        async with Client(relay.address, name="late", key=device("late")) as late:
             await late.send("lobby", "hello")
         for client in idle:
             client.close()

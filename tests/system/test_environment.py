@@ -68,7 +68,7 @@ def serving_workers(server: psutil.Process) -> int:
 def unheard_relay(data: Path, launcher: str, output: int) -> Iterator[tuple[psutil.Process, str]]:
     """A relay whose output nobody reads: its supervisor, and its address."""
     command = relay_command("serve", "--bind", "127.0.0.1:0", "--data", data, "--workers", "2")
-    command += ["--control", "off"]
+    command += ["--control", "off", "--registration", "open"]
     become = f"import os, sys\n{launcher}\nos.execv(sys.argv[1], sys.argv[1:])"
     process = subprocess.Popen(
         [sys.executable, "-c", become, *command],

@@ -47,11 +47,15 @@ def test_a_thousand_lines_sent_are_a_thousand_lines_read(relay: Relay) -> None:
         assert [e["seq"] for e in tail.entries] == list(range(1, 1001))
 
 
-def test_a_name_in_use_is_refused(relay: Relay, tmp_path: Path) -> None:
-    """Another instance cannot take a name that somebody holds; it is told so."""
-    with Person(relay.address, "erin", "lobby", tmp_path) as erin:
-        erin.is_told("lobby")
-        other = run_relay("send", relay.address, "lobby", "hi", "--name", "erin")
-        assert other.returncode == 1
-        assert "erin" in other.stderr
-        assert "Traceback" not in other.stderr
+def test_anothers_name_is_refused(relay: Relay, tmp_path: Path) -> None:
+    """On another machine: with another key, whether the owner is there or not; it is told so."""
+    elsewhere = {"RELAY_KEYS": str(tmp_path / "elsewhere")}
+    for _ in range(2):
+        with Person(relay.address, "erin", "lobby", tmp_path) as erin:
+            erin.is_told("lobby")
+            other = run_relay("send", relay.address, "lobby", "hi", "--name", "erin", env=elsewhere)
+            assert other.returncode == 1
+            assert "erin" in other.stderr
+            assert "belongs to somebody else" in other.stderr
+            assert "Traceback" not in other.stderr
+    assert not list((tmp_path / "elsewhere").rglob("*.key")), "nothing is left of the attempt"

@@ -1,0 +1,195 @@
+"""Key files: whole, private, never over another; what is pinned is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from relay.chat.accounts.chain import Pin
+from relay.client.credentials import KeyChoice
+from relay.client.device_key import DeviceKey, PassphraseNeeded, public_from_text, public_text
+from relay.client.errors import NoDeviceKey
+from relay.client.key_files import KeyFiles
+from relay.errors import UsageError
+
+SERVER = "a" * 52
+PIN = Pin(b"r" * 32, 3, b"h" * 32)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> KeyFiles:
+    return KeyFiles(tmp_path / "keys")
+
+
+def test_a_key_there_and_back(tmp_path: Path) -> None:
+    path = tmp_path / "some" / "key"
+    key = DeviceKey.generate()
+    key.name = "bot"
+    key.save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    again = DeviceKey.load(path)
+    assert (again.public, again.name, again.path) == (key.public, "bot", path)
+    assert [one.name for one in path.parent.iterdir()] == ["key"], "nothing half made is left"
+    assert again.sign(b"m") == key.sign(b"m")
+
+
+def test_it_is_never_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    DeviceKey.generate().save(path)
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="exists already"):
+        DeviceKey.generate().save(path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o666])
+def test_too_open(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "key"
+    DeviceKey.generate().save(path)
+    path.chmod(mode)
+    with pytest.raises(UsageError, match="open to others"):
+        DeviceKey.load(path)
+
+
+def test_a_passphrase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.wire.sealed_seed.COST", 1 << 10)
+    path = tmp_path / "key"
+    key = DeviceKey.generate()
+    key.save(path, "open sesame")
+    assert key.paper() not in path.read_text()
+    with pytest.raises(PassphraseNeeded):
+        DeviceKey.load(path)
+    with pytest.raises(UsageError, match="passphrase is wrong"):
+        DeviceKey.load(path, "sesame")
+    assert DeviceKey.load(path, "open sesame").public == key.public
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"x", b"[]", b"null", b"7", b"{}", b"\xff", b'{"format": 7}',
+        b'{"format": "relay device key, version 2"}',
+        json.dumps({"format": "relay device key, version 1", "seed": "00"}).encode(),
+        json.dumps({"format": "relay device key, version 1", "seed": "zz" * 32}).encode(),
+        json.dumps({"format": "relay device key, version 1", "seed": 7}).encode(),
+        b"[" * 4000,
+    ],
+)  # fmt: skip
+def test_what_is_no_key_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "key"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    with pytest.raises(UsageError, match=str(path)):
+        DeviceKey.load(path)
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="relay register"):
+        DeviceKey.load(tmp_path / "none")
+    with pytest.raises(UsageError, match=str(tmp_path)):
+        DeviceKey.load(tmp_path)
+
+
+def test_on_paper() -> None:
+    key = DeviceKey.generate()
+    text = key.paper()
+    assert len(text) == 52
+    spaced = " ".join(text[n : n + 4] for n in range(0, 52, 4)).upper()
+    assert DeviceKey.from_paper(spaced).public == key.public
+    for wrong in ("", "x", text[:-1], text + "aaaa", "0" * 52):
+        with pytest.raises(UsageError):
+            DeviceKey.from_paper(wrong)
+
+
+def test_public_keys_as_text() -> None:
+    public = DeviceKey.generate().public
+    assert public_from_text(public_text(public)) == public
+    for wrong in ("", "x", "a" * 52, public_text(public)[:-1]):
+        with pytest.raises(UsageError):
+            public_from_text(wrong)
+
+
+def test_one_key_for_each_server_and_name(files: KeyFiles) -> None:
+    one = files.create(SERVER, "alice")
+    assert files.create(SERVER, "alice").public == one.public, "two programs at once get the same"
+    assert files.create(SERVER, "bob").public != one.public
+    assert files.create("b" * 52, "alice").public != one.public
+    found = files.find(SERVER, "alice")
+    assert found is not None
+    assert found.public == one.public
+    assert files.find(SERVER, "carol") is None
+    os.utime(files.path_of(SERVER, "bob"), (0, 0))
+    assert files.names(SERVER) == ["alice", "bob"], "the one used last first"
+    assert files.names("c" * 52) == []
+
+
+def test_pins(files: KeyFiles) -> None:
+    assert files.pins(SERVER) == {}
+    files.pin(SERVER, "alice", PIN)
+    files.pin(SERVER, "bob", PIN)
+    files.pin(SERVER, "alice", PIN._replace(number=4))
+    assert files.pins(SERVER) == {"alice": PIN._replace(number=4), "bob": PIN}
+    path = files.directory / SERVER / "pins"
+    path.write_text(path.read_text() + "alice what\n")
+    with pytest.raises(UsageError, match="line 4"):
+        files.pins(SERVER)
+
+
+def test_ones_own_chain(files: KeyFiles) -> None:
+    assert files.chain(SERVER, "alice") == []
+    files.keep_chain(SERVER, "alice", [b"one", b"two"])
+    assert files.chain(SERVER, "alice") == [b"one", b"two"]
+
+
+# --- which key, and whether a name is claimed ---------------------------------------------------
+@pytest.fixture
+def _nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RELAY_REGISTER")
+
+
+@pytest.mark.usefixtures("_nothing_is_claimed")
+def test_a_program_claims_no_name_by_itself(files: KeyFiles) -> None:
+    with pytest.raises(NoDeviceKey, match="relay register"):
+        KeyChoice("alice", None, None, None, files).at(SERVER)
+    assert files.names(SERVER) == [], "and no key was made"
+    made = files.create(SERVER, "alice")
+    found = KeyChoice("alice", None, None, None, files).at(SERVER)
+    assert found.key is not None
+    assert (found.key.public, found.may_register) == (made.public, False)
+
+
+@pytest.mark.usefixtures("_nothing_is_claimed")
+@pytest.mark.parametrize("how", ["register", "invitation", "environment"])
+def test_on_purpose_it_does(files: KeyFiles, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    if how == "environment":
+        monkeypatch.setenv("RELAY_REGISTER", "1")
+    token = "a" * 52 if how == "invitation" else None
+    choice = KeyChoice("alice", None, True if how == "register" else None, token, files)
+    found = choice.at(SERVER)
+    assert found.register_first
+    assert files.names(SERVER) == ["alice"], "on the disk before anybody hears of it"
+
+
+@pytest.mark.usefixtures("_nothing_is_claimed")
+def test_a_key_file_of_the_programs_own(files: KeyFiles, tmp_path: Path) -> None:
+    path = tmp_path / "bot.key"
+    with pytest.raises(UsageError, match="relay register"):
+        KeyChoice("bot", path, None, None, files).at(SERVER)
+    made = KeyChoice("bot", path, True, None, files).at(SERVER)
+    again = KeyChoice("bot", str(path), None, None, files).at(SERVER)
+    assert made.key is not None
+    assert again.key is not None
+    assert again.key.public == made.key.public
+    assert not again.may_register
+
+
+def test_a_guest_has_none(files: KeyFiles) -> None:
+    assert KeyChoice("~bob", None, True, None, files).at(SERVER).key is None
+    with pytest.raises(UsageError, match="invitation"):
+        KeyChoice("bob", None, None, "too short", files)
+    with pytest.raises(TypeError, match="key must be"):
+        KeyChoice("bob", 7, None, None, files)  # type: ignore[arg-type]
