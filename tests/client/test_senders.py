@@ -139,7 +139,7 @@ def test_a_long_chain_comes_in_pages() -> None:
 
 def test_what_the_server_has_lost_is_given_back() -> None:
     """Restored from a backup: the account's own device has the links that are missing."""
-    own = [one for one in THREE]
+    own = list(THREE)
     senders = Senders()
     senders.begin(SERVER, "alice", {"alice": pin_of(THREE)}, own)
     assert list(senders.requests(0.0)) == [Devices(NUMBER, "alice", 0)]
