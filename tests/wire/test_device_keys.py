@@ -17,7 +17,7 @@ P = 2**255 - 19
 def test_wycheproof() -> None:
     """All signatures of the published file, right and wrong; its keys are good ones."""
     tried = {"valid": 0, "invalid": 0}
-    for group, case in wycheproof("ed25519_test.json"):
+    for group, case in wycheproof("Signature/wycheproof/ed25519_test.json"):
         public = bytes.fromhex(group["publicKey"]["pk"])
         message, signature = unhex(case, "msg", "sig")
         assert verify(public, signature, message) == (case["result"] == "valid"), case["tcId"]

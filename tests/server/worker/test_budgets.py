@@ -449,6 +449,7 @@ async def test_a_reserve_of_disk_is_kept(
     monkeypatch.setattr(disk_reserve, "measure", lambda _: disk)
     async with one_worker(tmp_path, disk_reserve_mib=256) as worker:
         client = await talk(worker, "alice")
+        reader = await TestClient.login(worker, "reader")
         disk = disk_reserve.Disk(255 << 20, 1 << 40)
         worker._sweep()
         client.send("lobby", 2, 4)
@@ -457,7 +458,12 @@ async def test_a_reserve_of_disk_is_kept(
             (ErrorCode.UNAVAILABLE, limits.RETRY_MS)
         }
         assert count(worker, Budget.DISK_RESERVE) == 3
-        reader = await TestClient.login(worker, "reader")
+        again = await TestClient.connect(worker)
+        again.send_envelopes(hello(again.connection, again.spki, "reader", bytes(16)))
+        await again.expect(Welcome)
+        newcomer = await TestClient.connect(worker)
+        newcomer.hello("newcomer")
+        await newcomer.expect(Error, lambda e: e.code == ErrorCode.UNAVAILABLE)
         await reader.join("lobby", last=10)
         assert reader.seqs("lobby") == [1]
         reader.send_envelopes(Who(9, "lobby"))

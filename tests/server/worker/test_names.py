@@ -148,7 +148,7 @@ def _granted(tag: int) -> Claimed:
     return Claimed(tag, True, False, 0, "", b"", False)
 
 
-def _refused(tag: int, code: ErrorCode) -> Claimed:
+def _denied(tag: int, code: ErrorCode) -> Claimed:
     return Claimed(tag, False, False, int(code), "", b"", False)
 
 
@@ -177,7 +177,7 @@ def test_a_home_that_begins_waits_for_who_is_silent() -> None:
     )  # it has had the name since before
     assert answers == [_granted(2)]
     book.announced(port)
-    assert answers == [_granted(2), _refused(1, ErrorCode.NAME_TAKEN)]
+    assert answers == [_granted(2), _denied(1, ErrorCode.NAME_TAKEN)]
 
     late = NameRegistry(lambda: now[0], lambda _: True, _anybody)
     answers.clear()

@@ -1,0 +1,179 @@
+"""``relay register``, ``device``, ``invite`` and ``user``, as people use them."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay, wait_until
+from tests.support.tails import Tail
+
+pytestmark = pytest.mark.timeout(300)
+"""Each command is a process of its own, and some tests have a dozen of them."""
+TOKEN = re.compile(r"^[a-z2-7]{52}$", re.MULTILINE)
+
+
+@pytest.fixture
+def by_invitation(tmp_path: Path) -> Iterator[Relay]:
+    """A relay as ``relay serve`` begins it, and nothing that claims a name by itself."""
+    settings = {"accounts.registration": "kept", "accounts.guests": False}
+    with Relay(tmp_path / "data", workers=2, settings=settings) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _people(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RELAY_REGISTER")
+    monkeypatch.setenv("RELAY_KEYS", str(tmp_path / "keys"))
+
+
+def done(*args: str | os.PathLike[str], keys: Path | None = None, status: int = 0) -> str:
+    """Run a command; return what it printed, its errors too."""
+    env = {} if keys is None else {"RELAY_KEYS": str(keys)}
+    found = run_relay(*args, env=env)
+    said = found.stdout + found.stderr
+    assert found.returncode == status, said
+    assert "Traceback" not in said
+    return said
+
+
+def token_in(text: str) -> str:
+    found = TOKEN.search(text)
+    assert found is not None, text
+    return found.group()
+
+
+def an_operator(relay: Relay, name: str = "opera") -> None:
+    file = relay.data / "first-invitation"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert any(str(file) in line for line in relay.announced), "serve says where it is"
+    said = done("register", relay.address, "--name", name, "--invitation-file", file)
+    assert f"registered as {name}" in said
+    assert not file.exists(), "it is good for once"
+
+
+def test_the_first_invitation_and_those_that_follow(by_invitation: Relay, tmp_path: Path) -> None:
+    relay, address = by_invitation, by_invitation.address
+    said = done("register", address, "--name", "bob", status=1)
+    assert "INVITATION_NEEDED" in said
+    assert "relay invite" in said
+    an_operator(relay)
+    token = token_in(done("invite", address))
+    bob = tmp_path / "bob"
+    done("register", address, "--name", "bob", "--invitation", token, keys=bob)
+    assert "NOT_ALLOWED" in done("invite", address, keys=bob, status=1)
+    said = done("register", address, "--name", "rob", "--invitation", token, status=1)
+    assert "INVITATION_NEEDED" in said
+
+
+def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
+    """Requested, approved, used, removed while it is connected."""
+    address, name = relay.address, "bob"
+    bob, phone = tmp_path / "bob", tmp_path / "phone"
+    done("register", address, "--name", name, keys=bob)
+    with subprocess.Popen(
+        relay_command("device", "request", address, "--name", name),
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RELAY_KEYS": str(phone)},
+    ) as request:
+        assert request.stdout is not None
+        key = request.stdout.readline().split()[-1]
+        assert "approved" in done("device", "approve", address, key, keys=bob)
+        assert f"is a device of {name} now" in request.stdout.read()
+        assert request.wait(DEADLINE_S) == 0
+    done("device", "rename", address, key, "phone", keys=bob)
+    with subprocess.Popen(
+        relay_command("tail", address, "lobby"),
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RELAY_KEYS": str(phone)},
+    ) as tail:
+        listed = done("device", "list", address, keys=phone)
+        assert f"* {key} phone\n" in listed
+        assert "removed" in done("device", "remove", address, "phone", keys=bob)
+        assert tail.wait(DEADLINE_S) == 1
+        assert tail.stderr is not None
+        told = tail.stderr.read()
+        assert "REVOKED" in told or "belongs to somebody else" in told
+    said = done("send", address, "lobby", "stolen", keys=phone, status=1)
+    assert "belongs to somebody else" in said
+    assert f"  {key} removed\n" in done("device", "list", address, keys=bob)
+
+
+def test_what_an_operator_does(by_invitation: Relay, tmp_path: Path) -> None:
+    relay, address = by_invitation, by_invitation.address
+    an_operator(relay)
+    bob = tmp_path / "bob"
+    token = token_in(done("user", "add", address, "bob"))
+    assert "bob reserved, 0 devices" in done("user", "list", address)
+    done("register", address, "--name", "bob", "--invitation", token, keys=bob)
+    assert "bob active, 1 device" in done("user", "show", address, "bob")
+    done("user", "disable", address, "bob")
+    assert "DISABLED" in done("send", address, "lobby", "x", keys=bob, status=1)
+    done("user", "enable", address, "bob")
+    done("send", address, "lobby", "x", keys=bob)
+    token = token_in(done("user", "reset", address, "bob"))
+    assert "NOT_REGISTERED" in done("send", address, "lobby", "x", keys=bob, status=1)
+    done("register", address, "--name", "bob", "--invitation", token, keys=bob)
+    done("send", address, "lobby", "again", keys=bob)
+    done("user", "rm", address, "bob")
+    assert "bob removed" in done("user", "list", address)
+    assert "no such account" in done("user", "disable", address, "bob", status=1)
+
+
+def test_offline(by_invitation: Relay) -> None:
+    """On the data directory of a relay that does not run; not while it runs."""
+    relay, data = by_invitation, by_invitation.data
+    assert "in use" in done("user", "list", "--data", data, status=1)
+    relay.stop()
+    token = token_in(done("user", "add", "carol", "--operator", "--data", data))
+    assert "carol reserved operator" in done("user", "list", "--data", data)
+    other = token_in(done("invite", "--data", data))
+    relay.start()
+    done("register", relay.address, "--name", "carol", "--invitation", token)
+    assert "carol active operator" in done("user", "list", relay.address)
+    done("register", relay.address, "--name", "dave", "--invitation", other)
+    assert "not the data directory" in done("user", "list", "--data", data / "logs", status=1)
+
+
+def test_a_key_file_for_a_program(relay: Relay, tmp_path: Path) -> None:
+    key = tmp_path / "bot.key"
+    missing = done("send", relay.address, "bots", "x", "--key", key, status=2)
+    assert "relay register --key" in missing
+    done("register", relay.address, "--name", "the-bot", "--key", key)
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    done("register", relay.address, "--name", "the-bot", "--key", key)
+    done("send", relay.address, "bots", "beep", "--key", key)
+    with Tail(relay.address, "bots", "--since", "0", "--key", str(key)) as tail:
+        assert tail.has(1) == ["beep"]
+        assert tail.entries[0]["sender"] == "the-bot"
+        assert re.fullmatch("[0-9a-f]{32}", str(tail.entries[0]["device"]))
+    key.chmod(0o644)
+    assert "open to others" in done("send", relay.address, "bots", "x", "--key", key, status=2)
+
+
+def test_a_script_claims_no_name(relay: Relay, tmp_path: Path) -> None:
+    said = done("send", relay.address, "lobby", "x", status=1)
+    assert "relay register" in said
+    assert not list((tmp_path / "keys").rglob("*.key"))
+
+
+def test_a_recovery_key(relay: Relay, tmp_path: Path) -> None:
+    lost, found = tmp_path / "lost", tmp_path / "found"
+    said = done("register", relay.address, "--name", "erin", "--recovery-key", keys=lost)
+    paper = re.search(r"^ +([a-z2-7]{52})$", said, re.MULTILINE)
+    assert paper is not None
+    restored = run_relay(
+        "device", "restore", relay.address, "--name", "erin",
+        text=f"{paper.group(1)}\n", env={"RELAY_KEYS": str(found)},
+    )  # fmt: skip
+    assert restored.returncode == 0, restored.stderr
+    done("send", relay.address, "lobby", "back again", keys=found)
+    wait_until(lambda: "recovery key" in done("device", "list", relay.address, keys=found), "it")
