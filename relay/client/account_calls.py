@@ -13,6 +13,7 @@ from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.links import Kind, LinkError
 from relay.client.device_key import DeviceKey, public_from_text, public_text
 from relay.client.errors import ClientError, DeviceChainError, refused
+from relay.client.proof import Key
 from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import verify
 
@@ -110,7 +111,7 @@ def as_user(name: str, data: bytes) -> User:
     return User(name, found.state, found.operator, found.expires_ms, devices, found.links, waiting)
 
 
-def link(last: Chain, kind: Kind, subject: bytes, key: DeviceKey | None) -> requests.Extend:
+def link(last: Chain, kind: Kind, subject: bytes, key: Key | None) -> requests.Extend:
     """Return the request for one more link, signed by this device.
 
     Raises:
@@ -125,7 +126,7 @@ def link(last: Chain, kind: Kind, subject: bytes, key: DeviceKey | None) -> requ
     return requests.Extend(body + key.sign(body))
 
 
-def paper_link(last: Chain, key: DeviceKey | None, paper: DeviceKey) -> requests.Extend:
+def paper_link(last: Chain, key: Key | None, paper: DeviceKey) -> requests.Extend:
     """Return the request that makes a recovery key a device: both keys are here, and both sign.
 
     Raises:

@@ -26,6 +26,7 @@ from relay.client.aio_accounts import AsyncAccounts
 from relay.client.aio_pump import Pump
 from relay.client.aio_room import Room
 from relay.client.base import target
+from relay.client.credentials import KeyChoice
 from relay.client.device_key import DeviceKey
 from relay.client.errors import ConnectFailed
 from relay.client.events import State
@@ -84,11 +85,10 @@ class Client(AsyncAccounts):
         options = make_options(
             name=name,
             identity=identity,
-            key=key,
-            register=register,
-            invitation=invitation,
+            key_choice=lambda own: KeyChoice(
+                own, key, register, invitation, self._policy.keys, named=name is not None
+            ),
             enrol=enrol,
-            keys=self._policy.keys,
             display=display,
             agent=agent,
             expected_key=expected_key,

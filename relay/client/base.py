@@ -8,11 +8,11 @@ from relay.chat.entries import Cursor
 from relay.client import arguments
 from relay.client.address import Address, parse_address
 from relay.client.chat_state import ChatState
-from relay.client.device_key import DeviceKey
 from relay.client.errors import ClientError, MessagesMissing, NotConnected, TimedOut, refused
 from relay.client.events import Event, Gap, Message, State, Unfollowed
 from relay.client.identity import Identity
 from relay.client.options import Options
+from relay.client.proof import Key
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 from relay.wire.codes import ErrorCode
@@ -43,7 +43,7 @@ class ClientBase:
         self._chat: ChatState = self._state.chat
 
     @property
-    def device_key(self) -> DeviceKey | None:
+    def device_key(self) -> Key | None:
         """The key that this client logs in with; None: a guest's, or before the server is known."""
         known = self._state.login.credentials
         return None if known is None else known.key

@@ -30,6 +30,7 @@ from relay.client.base import target
 from relay.client.blocking_accounts import BlockingAccounts
 from relay.client.blocking_pump import Dial, Pump
 from relay.client.blocking_room import BlockingRoom
+from relay.client.credentials import KeyChoice
 from relay.client.device_key import DeviceKey
 from relay.client.errors import ClientClosed, ConnectFailed
 from relay.client.events import State
@@ -91,11 +92,10 @@ class BlockingClient(BlockingAccounts):
         options = make_options(
             name=name,
             identity=identity,
-            key=key,
-            register=register,
-            invitation=invitation,
+            key_choice=lambda own: KeyChoice(
+                own, key, register, invitation, self._policy.keys, named=name is not None
+            ),
             enrol=enrol,
-            keys=self._policy.keys,
             display=display,
             agent=agent,
             expected_key=expected_key,

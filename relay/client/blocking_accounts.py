@@ -13,7 +13,7 @@ from relay.client.account_calls import INVITATION_DAYS, Change, Devices, User
 from relay.client.blocking_calls import BlockingCalls
 from relay.client.blocking_pump import Pending
 from relay.client.device_key import DeviceKey
-from relay.client.trust import server_id_bytes
+from relay.client.proof import server_id_bytes
 from relay.codec import names_of
 
 

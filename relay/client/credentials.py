@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from relay.chat import names
 from relay.chat.accounts import invitation
@@ -13,6 +13,7 @@ from relay.chat.accounts.chain import Pin
 from relay.client.device_key import DeviceKey
 from relay.client.errors import NoDeviceKey
 from relay.client.key_files import KeyFiles
+from relay.client.proof import Credentials
 from relay.errors import UsageError
 from relay.secret import Secret
 
@@ -21,27 +22,6 @@ REGISTER_VARIABLE: Final = "RELAY_REGISTER"
 
 
 log: Final = logging.getLogger(__name__)
-
-
-class Credentials(NamedTuple):
-    """What a client proves at one server, and what it knows of that server's people."""
-
-    server_id: str
-    """The fingerprint of the server's key."""
-    key: DeviceKey | None
-    """None: a guest."""
-    may_register: bool
-    """Claim the name if nobody has it."""
-    register_first: bool
-    """The key is new, or registering is what this client is for: do not try to log in before."""
-    token: bytes
-    """Of an invitation; empty: none."""
-    pins: dict[str, Pin]
-    chain: list[bytes] | None
-    """Links of one's own chain that were seen before; None: they are not kept."""
-
-    def __repr__(self) -> str:
-        return f"Credentials({self.server_id}, {self.key!r})"
 
 
 class KeyChoice:
@@ -54,6 +34,8 @@ class KeyChoice:
         register: bool | None,
         invitation_text: str | None,
         files: KeyFiles,
+        *,
+        named: bool = True,
     ) -> None:
         """Take what was given.
 
@@ -63,13 +45,16 @@ class KeyChoice:
             register: claim the name if it is free; None: if ``RELAY_REGISTER`` is 1.
             invitation_text: an invitation as a person got it; with it a name is claimed.
             files: the user's own keys.
+            named: False when the program gave no name.
 
         Raises:
-            TypeError: a key that is none of these.
+            TypeError, ValueError: a key that is none of these, or without a name.
             UsageError: the invitation.
         """
         if key is not None and not isinstance(key, DeviceKey | str | os.PathLike):
             raise TypeError(f"key must be a DeviceKey or a path, not {type(key).__name__}")
+        if key is not None and not named:
+            raise ValueError("a key without the name that it is for")
         if invitation_text is not None and not isinstance(invitation_text, str):
             raise TypeError(f"invitation must be a str, not {type(invitation_text).__name__}")
         self._name = names.normal(name)

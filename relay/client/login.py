@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay.chat import names
 from relay.chat.accounts import chain, links
 from relay.chat.accounts.links import LinkError
 from relay.client.errors import ClientError, DeviceChainError, WrongAccount, refused
-from relay.client.trust import server_id_bytes
+from relay.client.proof import Credentials, Key, server_id_bytes
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import (
     Done,
@@ -24,8 +24,6 @@ from relay.wire.envelopes import (
 from relay.wire.login import Operation, signed_bytes
 
 if TYPE_CHECKING:
-    from relay.client.credentials import Credentials
-    from relay.client.device_key import DeviceKey
     from relay.client.identity import Identity
 
 REGISTER: Final = 1
@@ -38,12 +36,20 @@ class Login:
     """Who the client is, for all of its connections."""
 
     def __init__(
-        self, name: str, identity: Identity, display: str, agent: str, *, enrol: bool = False
+        self,
+        name: str,
+        identity: Identity,
+        display: str,
+        agent: str,
+        random_bytes: Callable[[int], bytes],
+        *,
+        enrol: bool = False,
     ) -> None:
         self._name = names.normal(name)
         self._identity = identity
         self._display = display
         self._agent = agent
+        self._random_bytes = random_bytes
         self.credentials: Credentials | None = None
         """None until the server is known."""
         self._registered = False
@@ -89,11 +95,11 @@ class Login:
         replies, self._replies = self._replies, []
         return replies
 
-    def _signed_hello(self, key: DeviceKey) -> bytes:
+    def _signed_hello(self, key: Key) -> bytes:
         signature = self._sign(Operation.LOGIN, key, self._binding, self._spki_hash)
         return pack(self._hello(key.public, signature))
 
-    def _enrolling(self, key: DeviceKey, countersignature: bytes) -> Enrol:
+    def _enrolling(self, key: Key, countersignature: bytes) -> Enrol:
         signature = self._sign(Operation.ADD_DEVICE, key, self._binding, self._spki_hash)
         return Enrol(ENROL, self._name, key.public, signature, countersignature)
 
@@ -122,17 +128,15 @@ class Login:
         secret = self._identity.secret
         return Hello(self._name, secret, self._display, self._agent, key, signature)
 
-    def _register(
-        self, known: Credentials, key: DeviceKey, binding: bytes, spki_hash: bytes
-    ) -> Register:
+    def _register(self, known: Credentials, key: Key, binding: bytes, spki_hash: bytes) -> Register:
         if not self._link:
-            self._link = root_link(key, server_id_bytes(known.server_id), self._name)
+            nonce = self._random_bytes(NONCE_BYTES)
+            server_id = server_id_bytes(known.server_id)
+            self._link = root_link(key, server_id, self._name, nonce)
         signature = self._sign(Operation.REGISTER, key, binding, spki_hash)
         return Register(REGISTER, self._name, key.public, signature, self._link, known.token)
 
-    def _sign(
-        self, operation: Operation, key: DeviceKey, binding: bytes, spki_hash: bytes
-    ) -> bytes:
+    def _sign(self, operation: Operation, key: Key, binding: bytes, spki_hash: bytes) -> bytes:
         return key.sign(signed_bytes(operation, binding, spki_hash, key.public, self._name))
 
     def receive(self, envelope: ServerEnvelope) -> bool:
@@ -178,8 +182,7 @@ class Login:
         return True
 
 
-def root_link(key: DeviceKey, server_id: bytes, name: str) -> bytes:
+def root_link(key: Key, server_id: bytes, name: str, nonce: bytes) -> bytes:
     """Return the first link of a new chain."""
-    nonce = secrets.token_bytes(NONCE_BYTES)
     body = chain.root_body(server_id, name, nonce, key.public).packed()
     return body + key.sign(body)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,10 +9,8 @@ from typing import Final
 from relay import limits
 from relay.chat.names import GUEST_PREFIX
 from relay.client import arguments
-from relay.client.credentials import KeyChoice
-from relay.client.device_key import DeviceKey
 from relay.client.identity import Identity, new_identity
-from relay.client.key_files import KeyFiles
+from relay.client.proof import KeySource
 
 CONNECT_S: Final = 20.0
 """For ``connect``: name resolution, TCP, handshake and login, tried again if need be."""
@@ -37,7 +34,7 @@ class Options:
 
     name: str
     identity: Identity
-    key_choice: KeyChoice
+    key_choice: KeySource
     enrol: bool = False
     """The key waits for one of the account's devices to approve it."""
     display: str = ""
@@ -58,11 +55,8 @@ def make_options(
     *,
     name: str | None,
     identity: Identity | None,
-    key: DeviceKey | str | os.PathLike[str] | None,
-    register: bool | None,
-    invitation: str | None,
+    key_choice: Callable[[str], KeySource],
     enrol: bool,
-    keys: KeyFiles,
     display: str,
     agent: str,
     expected_key: str | None,
@@ -74,6 +68,8 @@ def make_options(
 ) -> Options:
     """Check what the caller gave, and fill in a name and an identity where it gave none.
 
+    ``key_choice`` is called with the name.
+
     Raises:
         TypeError, ValueError: an argument that no server would take.
         UsageError: the invitation.
@@ -82,14 +78,12 @@ def make_options(
         raise TypeError(f"identity must be an Identity, not {type(identity).__name__}")
     if name is not None:
         arguments.short_text("name", name, limits.NAME_CHARS_MAX, limits.NAME_CHARS_MAX, 1)
-    elif key is not None:
-        raise ValueError("a key without the name that it is for")
     chars = limits.DISPLAY_NAME_CHARS_MAX
     own_name = f"{GUEST_PREFIX}guest-{random_bytes(4).hex()}" if name is None else name
     return Options(
         name=own_name,
         enrol=bool(enrol),
-        key_choice=KeyChoice(own_name, key, register, invitation, keys),
+        key_choice=key_choice(own_name),
         identity=new_identity(random_bytes) if identity is None else identity,
         display=arguments.short_text("display", display, chars, 4 * chars),
         agent=arguments.short_text("agent", agent, limits.AGENT_CHARS_MAX, limits.AGENT_CHARS_MAX),

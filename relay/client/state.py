@@ -39,8 +39,8 @@ from relay.client.events import State, StateChanged
 from relay.client.login import Login
 from relay.client.options import Options
 from relay.client.packing import pack_records
+from relay.client.proof import server_id_bytes
 from relay.client.sends import Sends
-from relay.client.trust import server_id_bytes
 from relay.errors import LocalProtocolError, RemoteProtocolError
 from relay.wire.codes import CloseCode, may_reconnect
 from relay.wire.connection import Connection
@@ -79,7 +79,12 @@ class ClientState:
         self._hello: list[bytes] = []
         """What logs in and is to leave; empty otherwise."""
         self.login = Login(
-            options.name, options.identity, options.display, options.agent, enrol=options.enrol
+            options.name,
+            options.identity,
+            options.display,
+            options.agent,
+            options.random_bytes,
+            enrol=options.enrol,
         )
         """Who the client is."""
         self.account: bytes | None = None

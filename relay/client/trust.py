@@ -6,7 +6,6 @@ program) who is asked. No answer is no.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -18,11 +17,6 @@ from relay.client.known_servers import KnownServers
 Ask: TypeAlias = Callable[[Address, str], "bool | Awaitable[bool]"]
 """Called with the address and the full fingerprint of an unknown key; True accepts and pins it. No
 connection is open meanwhile: a person may take their time. A blocking client takes a plain bool."""
-
-
-def server_id_bytes(fingerprint: str) -> bytes:
-    """Return the 32 bytes of a fingerprint."""
-    return base64.b32decode(fingerprint.upper() + "====")
 
 
 class KeyPolicy:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay.server.registration import RegistrationRecord
 from relay.server.scoreboard import Scoreboard
 from relay.settings import Settings
 
@@ -54,7 +53,10 @@ class WorkerContext:
     runtime: Path
     """Directory of mode 0700 for sockets; its paths are short enough for the kernel."""
     data: Path
-    registration: RegistrationRecord
+    registration: str
+    """Who may register: "open", "invite" or "closed"."""
+    invitation_path: Path
+    """Where the first invitation lies while nobody has used it."""
     boot_id: str
     """The kernel's: another one after a reboot (invariant "Epochs are segments")."""
     parent_fd: int

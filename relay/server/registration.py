@@ -44,28 +44,33 @@ class RegistrationRecord:
         """True while the first invitation has not been used."""
         return self.invitation_path.exists()
 
-    @property
-    def first_invitation(self) -> bytes:
-        """The hash of the first invitation; empty once it was used. Not for the supervisor: it
-        needs OpenSSL.
-        """
-        data = read_key_file(self.invitation_path)
-        if data is None:
-            return b""
-        try:
-            return invitation.hash_of(invitation.token_of(data.decode("ascii").strip()))
-        except ValueError:
-            raise StartError(
-                f"{self.invitation_path} is no invitation (any more): remove it, and make an "
-                "operator with: relay user add NAME --operator --data DIR"
-            ) from None
 
-    def used(self, name: str) -> None:
-        """An invitation, with this log, was used up: if it is the first one, remove its file."""
-        first = self.first_invitation
-        if first and name == invitation.log_of(first):
-            with contextlib.suppress(OSError):
-                self.invitation_path.unlink()
+def first_invitation(path: Path) -> bytes:
+    """Return the hash of the first invitation; empty once it was used.
+
+    Not for the supervisor: it needs OpenSSL.
+
+    Raises:
+        StartError: the file is none.
+    """
+    data = read_key_file(path)
+    if data is None:
+        return b""
+    try:
+        return invitation.hash_of(invitation.token_of(data.decode("ascii").strip()))
+    except ValueError:
+        raise StartError(
+            f"{path} is no invitation (any more): remove it, and make an operator with: relay user "
+            "add NAME --operator --data DIR"
+        ) from None
+
+
+def used(path: Path, name: str) -> None:
+    """An invitation, with this log, was used up: if it is the first one, remove its file."""
+    first = first_invitation(path)
+    if first and name == invitation.log_of(first):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def prepare(data: Path, settings: Accounts) -> RegistrationRecord:

@@ -27,6 +27,8 @@ class Visitor:
 
     def __init__(self, port: int, chance: random.Random) -> None:
         self.chance = chance
+        self.spki = b""
+        """The server's key, once it was offered."""
         self._port = port
         self._reading: asyncio.Task[None] | None = None
         self.counter = 0

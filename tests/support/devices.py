@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from functools import cache
 
 from relay.chat.names import is_guest
@@ -51,7 +52,7 @@ def register(
     """The REGISTER of a name, which succeeds again and again with the same key."""
     key = key or device(name)
     signature = sign(Operation.REGISTER, connection, spki, name, key)
-    link = root_link(key, hashlib.sha256(spki).digest(), name)
+    link = root_link(key, hashlib.sha256(spki).digest(), name, secrets.token_bytes(16))
     return Register(1, name, key.public, signature, link, token)
 
 

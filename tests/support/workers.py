@@ -21,7 +21,6 @@ from relay.bus.messages import Batch, Event
 from relay.chat.ids import producer_of
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.context import WorkerContext
-from relay.server.registration import RegistrationRecord
 from relay.server.scoreboard import Scoreboard
 from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed
@@ -202,7 +201,8 @@ class Cluster:
                 scoreboard=self.scoreboard,
                 runtime=self._directory / "run",
                 data=self._directory / "data",
-                registration=RegistrationRecord("open", self._directory / "no-invitation"),
+                registration="open",
+                invitation_path=self._directory / "no-invitation",
                 boot_id="boot",
                 parent_fd=-1,
                 ready_fd=-1,

@@ -8,8 +8,8 @@ from relay.wire import device_keys
 from relay.wire.device_keys import DeviceKeyError, PrivateDeviceKey, check_public_key, verify
 from relay.wire.login import Operation, proves, signed_bytes
 from relay.wire.sealed_seed import WrongPassphrase, seal, unseal
+from tests.support.published import unhex, wycheproof
 from tests.vectors.accounts import REFUSED_KEYS, key
-from tests.wire.test_published_vectors import unhex, wycheproof
 
 P = 2**255 - 19
 

@@ -144,7 +144,7 @@ async def test_a_key_that_signs_everything(cluster: Cluster, text: str) -> None:
     """Small order: neither registered nor logged in with, whatever the signature."""
     key, constant = bytes.fromhex(text), b"\1" + bytes(63)
     client = await TestClient.connect(cluster.workers[0])
-    link = root_link(device("alice"), bytes(32), "alice")
+    link = root_link(device("alice"), bytes(32), "alice", bytes(16))
     said = Register(1, "alice", key, constant, link, b"")
     await refused(client, ErrorCode.KEY_REFUSED, said)
     await refused(client, ErrorCode.KEY_REFUSED, Hello("alice", bytes(16), "", "", key, constant))
@@ -326,21 +326,19 @@ async def test_only_operators_change_others(cluster: Cluster) -> None:
     operator = await an_operator(cluster)
     alice = await TestClient.login(cluster.workers[0], "alice")
     await TestClient.login(cluster.workers[1], "bob")
-    for number, request in enumerate(
-        (
-            requests.Disable(),
-            requests.Reset(bytes(32), 2**60),
-            requests.Remove(),
-            requests.Promote(True),
-            requests.Show(),
-            requests.Invite(bytes(32), 2**60, True),
-            requests.Add(bytes(32), 2**60, True),
-            requests.Register(b"x", b"", True, True, False),
-            requests.Bind(bytes(32), "alice", bytes(32)),
-            requests.Extend(b"x"),
-        ),
-        start=20,
-    ):
+    forbidden: tuple[requests.Request, ...] = (
+        requests.Disable(),
+        requests.Reset(bytes(32), 2**60),
+        requests.Remove(),
+        requests.Promote(True),
+        requests.Show(),
+        requests.Invite(bytes(32), 2**60, True),
+        requests.Add(bytes(32), 2**60, True),
+        requests.Register(b"x", b"", True, True, False),
+        requests.Bind(bytes(32), "alice", bytes(32)),
+        requests.Extend(b"x"),
+    )
+    for number, request in enumerate(forbidden, start=20):
         answer = await ask(alice, number, request, "bob")
         assert isinstance(answer, Error), request
         assert answer.code == ErrorCode.NOT_ALLOWED

@@ -7,7 +7,6 @@ import socket
 from pathlib import Path
 
 from relay.server.context import WorkerContext
-from relay.server.registration import RegistrationRecord
 from relay.server.scoreboard import Scoreboard
 from relay.server.worker.process.stores import Stores
 from relay.settings import Settings, Store
@@ -28,7 +27,8 @@ async def test_a_checkpoint_that_has_not_begun_is_not_started_again(tmp_path: Pa
         scoreboard=Scoreboard(1),
         runtime=tmp_path,
         data=tmp_path / "data",
-        registration=RegistrationRecord("open", tmp_path / "none"),
+        registration="open",
+        invitation_path=tmp_path / "none",
         boot_id="test boot",
         parent_fd=-1,
         ready_fd=-1,

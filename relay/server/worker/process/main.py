@@ -8,7 +8,8 @@ import logging
 import signal
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
 
 import uvloop
 
@@ -16,6 +17,7 @@ from relay import __version__
 from relay.bus.mesh import Mesh
 from relay.chat.partition import PARTITIONS
 from relay.errors import RelayError
+from relay.server import registration
 from relay.server.agent.client import AgentClient
 from relay.server.context import BUS_DIRECTORY, report
 from relay.server.worker.process.acceptor import Acceptor
@@ -30,6 +32,7 @@ from relay.store.errors import NotTheWriter
 from relay.wire.connection import Timing
 
 if TYPE_CHECKING:
+    from relay.chat.accounts.decide import Registration
     from relay.server.context import WorkerContext
 
 TICK_S: Final = 0.1
@@ -170,10 +173,10 @@ class _Worker:
                 open_partition=self._stores.open_partition,
                 reader_of=self._stores.reader_of,
                 reader_at=self._stores.reader_at,
-                registration=context.registration.mode,
+                registration=cast("Registration", context.registration),
                 guests=settings.accounts.guests,
-                first_invitation=context.registration.first_invitation,
-                on_invitation_used=context.registration.used,
+                first_invitation=registration.first_invitation(context.invitation_path),
+                on_invitation_used=partial(registration.used, context.invitation_path),
                 run_in_thread=(
                     self._stores.run_in_thread if settings.store.durability == "power" else None
                 ),
