@@ -25,11 +25,12 @@ GROUPS: Final[dict[str, Sequence[str]]] = {
     "Outcomes of posts": ("Post", "BlockingPost"),
     "Events": (
         "Message", "Gap", "Live", "Behind", "RosterChanged", "StateChanged", "Postponed",
-        "Unfollowed", "Event",
+        "Unfollowed", "DeviceWarning", "Event",
     ),
     "Results": ("Stored", "Joined", "HistoryPage", "Members", "Member"),
     "Values": ("Address", "parse_address", "Cursor", "GapReason", "Identity", "State"),
     "The server's key": ("KeyPolicy", "KnownServers"),
+    "Accounts": ("DeviceKey", "KeyFiles", "Device", "Devices", "User", "Change"),
 }  # fmt: skip
 """Everything but the errors, which follow."""
 TWINS: Final = {"BlockingClient": "Client", "BlockingRoom": "Room"}
@@ -83,7 +84,7 @@ def _public(name: str) -> str:
     if not isinstance(value, type):
         if inspect.isfunction(value):
             return f"### {name}\n\n    {name}{_signature(value)}\n\n{_doc(value)}\n"
-        members = ", ".join(f"`{kind.__name__}`" for kind in value.__args__)
+        members = ", ".join(f"`{getattr(kind, '__name__', kind)}`" for kind in value.__args__)
         return f"### {name}\n\nAny of {members}.\n"
     lines = [f"### {name}\n", _doc(value), ""]
     for field, kind, doc in _fields(value):
