@@ -123,6 +123,10 @@ def small_outbox(planting: Planting) -> None:
     limits.OUTBOX_BYTES_MAX = int(planting.argument)  # type: ignore[misc]
 
 
+OBSERVED = ("bus_repairs", "pages_read")
+"""The metrics of a worker that a torture run sums up, over all workers that there were."""
+
+
 def observe(planting: Planting) -> None:
     """No fault: each worker writes what it counts to MARKER.BOOT.GENERATION.json, as it beats."""
     from relay.server.worker.process.status import WorkerStatus
@@ -134,7 +138,7 @@ def observe(planting: Planting) -> None:
 
     def observed(self: WorkerStatus) -> None:
         beat(self)
-        counted = {name: self._counters[name, ""][1]() for name in ("repairs", "pages")} | _struck
+        counted = {name: self._counters[name, ""][1]() for name in OBSERVED} | _struck
         new = path.with_suffix(".new")
         new.write_text(json.dumps(counted))
         new.replace(path)  # whole, whenever this worker is killed
