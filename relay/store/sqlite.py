@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,13 +28,15 @@ from relay.store.log import Outcome, ReadBudget
 from relay.store.opening import Check, open_again, open_first
 from relay.store.producers import ProducerExpiry
 from relay.store.schema import check_sqlite, closed_on_error, pragma, translated
-from relay.store.state import Changes
+from relay.store.state import LOGS_MAX, Changes
 from relay.store.view import UnpackContent, load
 
 __all__ = ["Durability", "Host", "SqlitePartition"]
 
 CHECK_LIMIT_S: Final = 1.0
 """In a running server, whose loop waits. Before it serves, ``recovery`` checks without a limit."""
+Write = Callable[[apsw.Connection, Changes, int], None]
+"""As ``apply.write``."""
 log = logging.getLogger("relay.store")
 
 
@@ -62,6 +65,7 @@ class SqlitePartition:
         durability: Durability,
         pack: Pack,
         unpack_content: UnpackContent,
+        write: Write = apply.write,
         index: int | None = None,
         check_limit_s: float | None = CHECK_LIMIT_S,
     ) -> None:
@@ -74,6 +78,7 @@ class SqlitePartition:
             durability: what commits survive.
             pack: makes the bytes of an entry that readers get.
             unpack_content: reads (kind, content type, body) back from them.
+            write: puts changes into the open transaction.
             index: the partition's number, for the check after doubt; None: not checked.
             check_limit_s: how long a check of the whole file after doubt may take; None: as long
                 as it takes. What is not checked then is believed.
@@ -90,6 +95,8 @@ class SqlitePartition:
         self._host = host
         self._durability: Durability = durability
         self._pack = pack
+        self._write = write
+        self.logs_max = LOGS_MAX
         self._unpack_content = unpack_content
         self._check = Check(unpack_content, check_limit_s, index)
         self._doubt: str | None = None
@@ -209,7 +216,11 @@ class SqlitePartition:
                 budget=budget,
             )
             decision = Decision(
-                view, now_ms=now_ms, pack=self._pack, random_bytes=self._host.random_bytes
+                view,
+                now_ms=now_ms,
+                pack=self._pack,
+                random_bytes=self._host.random_bytes,
+                logs_max=self.logs_max,
             )
             outcomes = decision.decide(batch)
             self._commit(opened, decision.changes)
@@ -225,7 +236,7 @@ class SqlitePartition:
         """Make changes durable."""
         if changes.entries:
             opened.connection.execute("BEGIN IMMEDIATE")
-            apply.write(opened.connection, changes, opened.expiry.day)
+            self._write(opened.connection, changes, opened.expiry.day)
             opened.connection.execute("COMMIT")
 
     def _expire(self, opened: _Opened, now_ms: int) -> None:

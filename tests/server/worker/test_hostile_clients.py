@@ -3,73 +3,79 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from pathlib import Path
 
 import msgpack
 import pytest
 
-from relay.server.worker.connection import schedule
+from relay.codec import Unknown
+from relay.server.worker.connection import commands, schedule
 from relay.server.worker.connection.holds import Hold
-from relay.server.worker.connection.reading import Reading
 from relay.server.worker.connection.schedule import UNITS, UNITS_PER_TURN
 from relay.server.worker.connection.session import Session
-from relay.store import decide
+from relay.server.worker.connection.stages import Stage
+from relay.store.sqlite import SqlitePartition
 from relay.wire.cipher import RecordType
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.envelopes import Ack, ClientEnvelope, Error, Refused, Send
+from relay.wire.envelopes import Ack, Error, Refused, Send
 from tests.support.cluster import until
-from tests.support.workers import Cluster, TestClient, Worker
+from tests.support.workers import Cluster, TestClient
 
 LOG = "lobby"
 UNKNOWN = msgpack.packb([99]) * 1023
 """A record of operations that nobody knows: 1,023 in 2 KiB."""
 
 
-@contextmanager
-def _shares(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Note how many units each visit to a session takes at once."""
-    visits: list[int] = []
-    work, run = Reading.work, Session.run
+class Shares:
+    """Notes how many units each visit to a session takes at once.
 
-    def working(self: Reading, now: float) -> None:
-        if not self._running:
-            visits.append(0)
-        work(self, now)
+    A visit begins with a look at the clock; the operations that are counted take none.
+    """
 
-    def running(self: Session, envelope: ClientEnvelope) -> None:
-        visits[-1] += UNITS.get(type(envelope), 1)
-        run(self, envelope)
+    def __init__(self) -> None:
+        self.visits = [0]
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Reading, "work", working)
-        patch.setattr(Session, "run", running)
-        yield visits
+    def clock(self) -> float:
+        if self.visits[-1]:
+            self.visits.append(0)
+        return time.monotonic()
+
+    def unknown(self, session: Session, operation: Unknown) -> None:
+        self.visits[-1] += UNITS[Unknown]
+        commands.unknown(session, operation)
 
 
-async def test_garbage_takes_its_turn(single: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_garbage_takes_its_turn(tmp_path: Path) -> None:
     """Cheap envelopes in masses (attack A16): a share at a time, and others come in between."""
+    shares = Shares()
+    ready = dict(commands.OPERATIONS[Stage.READY]) | {Unknown: shares.unknown}
+    operations = dict(commands.OPERATIONS) | {Stage.READY: ready}
+    needs: dict[str, object] = {"clock": shares.clock, "operations": operations}
+    async with Cluster(tmp_path, 1, needs=needs) as single:
+        await _garbage_takes_its_turn(single, shares.visits)
+
+
+async def _garbage_takes_its_turn(single: Cluster, visits: list[int]) -> None:
     worker = single.workers[0]
     floods = [await TestClient.login(worker, f"flood{n}") for n in range(16)]
     honest = await TestClient.login(worker, "honest")
     await honest.join(LOG)
-    with _shares(worker, monkeypatch) as visits:
-        for flood in floods:
-            flood.transport.write(b"".join(flood.sealed(UNKNOWN) for _ in range(20)))
-        await floods[-1].expect(Error)
-        honest.send(LOG, 1)
-        await honest.acked(LOG, 1)
-        answered = sum(len(flood.received) for flood in floods)
-        assert answered < 16 * 20 * 1023, "the honest one waited for all of the garbage"
-        for flood in floods:
-            await flood.expect(Error, count=20 * 1023)
+    for flood in floods:
+        flood.transport.write(b"".join(flood.sealed(UNKNOWN) for _ in range(20)))
+    await floods[-1].expect(Error)
+    honest.send(LOG, 1)
+    await honest.acked(LOG, 1)
+    answered = sum(len(flood.received) for flood in floods)
+    assert answered < 16 * 20 * 1023, "the honest one waited for all of the garbage"
+    for flood in floods:
+        await flood.expect(Error, count=20 * 1023)
+    assert sum(visits) == 16 * 20 * 1023 * UNITS[Unknown], "all of it was counted"
     assert max(visits) <= UNITS_PER_TURN + max(UNITS.values())
     assert not worker.parts.services.schedule.waiting
 
 
-async def test_many_small_records_take_their_turn(
-    single: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_many_small_records_take_their_turn(single: Cluster) -> None:
     """Records of nothing but pings are work, too: they are opened a share at a time."""
     worker = single.workers[0]
     flood = await TestClient.login(worker, "flood")
@@ -154,15 +160,15 @@ async def test_old_counters_wait_in_their_own_lane(cluster: Cluster) -> None:
     assert not any(one.lanes for one in home.parts.home._submissions)
 
 
-async def test_one_message_that_cannot_be_stored_is_refused_alone(
-    single: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_message_that_cannot_be_stored_is_refused_alone(single: Cluster) -> None:
     """No ids for new rooms are left (attack A5): rooms that exist go on, in the same commit."""
     worker = single.workers[0]
     client = await TestClient.login(worker, "client")
     client.send(LOG, 1)
     await client.acked(LOG, 1)
-    monkeypatch.setattr(decide, "LOGS_MAX", 0)
+    for partition in worker.parts.home._partitions.values():
+        assert isinstance(partition, SqlitePartition)
+        partition.logs_max = 0
     client.send_envelopes(
         Send(LOG, 2, 0, "", b"before"),
         *[Send(f"new{n}", 1, 0, "", b"x") for n in range(20)],

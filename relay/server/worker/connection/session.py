@@ -43,10 +43,6 @@ if TYPE_CHECKING:
     from relay.server.worker.member.claims import NameClaim
     from relay.server.worker.member.reply import Request
 
-LOGIN_S: Final = 20.0
-"""From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
-OVERLOADED_RETRY_S: Final = 5
-"""When a client that was closed with OVERLOADED connects again, at the earliest."""
 LINGER_S: Final = 2.0
 """How long the last bytes of a closed connection may take to leave."""
 NO_KEY_AGENT: Final = "the key agent is unavailable"
@@ -61,6 +57,8 @@ class Session:
         "_unwrapping", "account", "claim", "ended", "name", "outbox", "producer", "reading",
         "sends", "services", "since_us", "stage", "subscriptions",
     )  # fmt: skip
+
+    __deletable__ = ("_requests", "sends", "subscriptions")  # mypyc's word: see ``lost``
 
     def __init__(
         self,
@@ -200,7 +198,7 @@ class Session:
                     agent = self.services.agent
                     self._unwrapping.start(agent, ciphertext, self.peer, self._unwrapped)
                 case HandshakeCompleted():
-                    self._deadline = now + LOGIN_S
+                    self._deadline = now + self.services.login_s
                     self._connection.limit_records(limits.LOGIN_RECORD_BODY_BYTES_MAX)
                     self.services.counts.handshakes[Handshake.COMPLETED] += 1
                     self.enter(Stage.HELLO)
@@ -260,7 +258,8 @@ class Session:
         """
         now = self.services.clock()
         self.services.budgets.refusals.count(Budget.RECEIVED, self.account.source, now)
-        self._connection.shed(CloseCode.OVERLOADED, now, OVERLOADED_RETRY_S, "it held too much")
+        retry_s = self.services.overloaded_retry_s
+        self._connection.shed(CloseCode.OVERLOADED, now, retry_s, "it held too much")
         self._settle(now)
 
     def _request_ended(self) -> None:
@@ -370,7 +369,7 @@ class Session:
 
         It is silent, so no bytes are unread, and the close record leaves before the end of stream.
         """
-        self.close(CloseCode.OVERLOADED, OVERLOADED_RETRY_S, "it made room")
+        self.close(CloseCode.OVERLOADED, self.services.overloaded_retry_s, "it made room")
         self.abort()
 
     def abort(self) -> None:

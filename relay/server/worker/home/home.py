@@ -91,6 +91,7 @@ class Home:
         self._commits = commits
         self._cpu_clock = cpu_clock
         self._refusals = refusals
+        self.queued_bytes_max = QUEUED_BYTES_MAX
         self.short_of_disk: frozenset[int] = frozenset()
         """Partitions whose disk has no more than the reserve left: nothing is stored in them."""
         self._troubles: dict[int, str] = {}
@@ -162,7 +163,7 @@ class Home:
         if (port, index) not in self._attached:
             return
         submissions = self._submissions[index]
-        if submissions.bytes + len(submission.body) > QUEUED_BYTES_MAX:
+        if submissions.bytes + len(submission.body) > self.queued_bytes_max:
             text = "the log's home cannot keep up"
             port.send(Refused(tag, int(ErrorCode.BUSY), limits.RETRY_MS, text))
             return
@@ -360,7 +361,7 @@ class Home:
         return self._submissions[index].take_all()
 
     def _not_home(self, index: int) -> None:
-        ports = dict.fromkeys(waiting.port for waiting in self._take_all(index))
+        ports = dict.fromkeys([waiting.port for waiting in self._take_all(index)])
         for port in ports:
             self.refuse(port, index)
 

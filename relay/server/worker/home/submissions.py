@@ -141,7 +141,7 @@ class Submissions:
     def remove(self, unwanted: Callable[[Waiting], bool]) -> None:
         """Forget some."""
         for producer, lane in list(self.lanes.items()):
-            kept = deque(waiting for waiting in lane if not unwanted(waiting))
+            kept = deque([waiting for waiting in lane if not unwanted(waiting)])
             if kept:
                 self.lanes[producer] = kept
             else:

@@ -56,6 +56,8 @@ class Forward:
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
+        self.credit_bytes = CREDIT_BYTES
+        self.refuse_bytes = REFUSE_BYTES
         self._unanswered: list[dict[int, tuple[Submission, Sender]]] = [
             {} for _ in range(PARTITIONS)
         ]
@@ -67,7 +69,7 @@ class Forward:
         """Send a submission to its log's home, now or when there is one."""
         partition = partition_of(submission.log)
         size = len(submission.body) + OVERHEAD_BYTES
-        if self._bytes[partition] + size > REFUSE_BYTES:
+        if self._bytes[partition] + size > self.refuse_bytes:
             text = "the log's home cannot keep up"
             sender.refused(submission, int(ErrorCode.BUSY), limits.RETRY_MS, text)
             return
@@ -76,7 +78,7 @@ class Forward:
         tag = self._count * PARTITIONS + partition
         self._unanswered[partition][tag] = (submission, sender)
         if (
-            self._bytes[partition] > CREDIT_BYTES
+            self._bytes[partition] > self.credit_bytes
             and sender.unanswered_bytes > SENDER_BYTES
             and sender not in self._paused[partition]
         ):
@@ -117,7 +119,7 @@ class Forward:
             return None
         self._bytes[partition] -= len(found[0].body) + OVERHEAD_BYTES
         paused = self._paused[partition]
-        if paused and self._bytes[partition] <= CREDIT_BYTES // 2:
+        if paused and self._bytes[partition] <= self.credit_bytes // 2:
             self._paused[partition] = {}
             for waiting in paused:
                 waiting.resume_reading()
