@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, TypeAlias, cast
 
 from relay import codec, limits
 from relay.bus.claim import Claim
-from relay.chat.entries import SUBMISSION_CHECKS, Submission
+from relay.chat.entries import SUBMISSION_CHECKS, Submission, submission
 from relay.chat.fields import DISPLAY, EPOCH, INSTANCE_SECRET, LOG, NAME, POSITIVE, U63
 from relay.codec import Shape
 from relay.errors import RemoteProtocolError
@@ -240,7 +240,7 @@ _new: Final = tuple.__new__
 
 
 def _submit(tag: int, *fields: object) -> Submit:
-    return _new(Submit, (tag, _new(Submission, fields)))  # most of what is received
+    return _new(Submit, (tag, submission(*fields)))  # most of what is received
 
 
 SHAPES: Final[dict[int, Shape]] = {

@@ -7,6 +7,7 @@ its neighbours. Time and randomness are passed in, and what is chosen with them 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from relay import limits
 from relay.chat.dedup import Place, place
@@ -35,6 +36,9 @@ from relay.store.state import (
 
 Pack = Callable[[tuple[object, ...]], bytes]
 """An entry's fields -> the bytes that readers get."""
+
+_new: Final = tuple.__new__
+"""Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
 
 
 class Decision:
@@ -118,7 +122,7 @@ class Decision:
         chain, jump, end.stack = pushed(end.stack, counter, seq)
         end.counter = counter
         self._entries.append((state.id << SEQ_BITS | seq, time_ms, chain, jump, packed))
-        return Stored(epoch, seq, prev, packed)
+        return _new(Stored, (epoch, seq, prev, packed))
 
     def _begin_epoch(self, name: str, state: LogEnd, epoch: bytes) -> None:
         """Invariant "Epochs are segments"; a new log is the simplest case of it."""

@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, final
 
 import apsw
 
@@ -35,18 +35,30 @@ __all__ = ["Durability", "Host", "SqlitePartition"]
 
 CHECK_LIMIT_S: Final = 1.0
 """In a running server, whose loop waits. Before it serves, ``recovery`` checks without a limit."""
-Write = Callable[[apsw.Connection, Changes, int], None]
+Write = Callable[[apsw.Connection | apsw.Cursor, Changes, int], None]
 """As ``apply.write``."""
 log = logging.getLogger("relay.store")
 
 
-class _Opened(NamedTuple):
+@final
+class _Opened:
     """What goes with a connection, and is forgotten with it."""
 
-    connection: apsw.Connection
-    committed: Committed
-    expiry: ProducerExpiry
-    generation: int
+    __slots__ = ("committed", "connection", "cursor", "expiry", "generation")
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        committed: Committed,
+        expiry: ProducerExpiry,
+        generation: int,
+    ) -> None:
+        self.connection = connection
+        self.cursor = connection.cursor()
+        """Of commits."""
+        self.committed = committed
+        self.expiry = expiry
+        self.generation = generation
 
 
 class SqlitePartition:
@@ -235,9 +247,10 @@ class SqlitePartition:
     def _commit(self, opened: _Opened, changes: Changes) -> None:
         """Make changes durable."""
         if changes.entries:
-            opened.connection.execute("BEGIN IMMEDIATE")
-            self._write(opened.connection, changes, opened.expiry.day)
-            opened.connection.execute("COMMIT")
+            cursor = opened.cursor
+            cursor.execute("BEGIN IMMEDIATE")
+            self._write(cursor, changes, opened.expiry.day)
+            cursor.execute("COMMIT")
 
     def _expire(self, opened: _Opened, now_ms: int) -> None:
         """Drop producers that were not used for long: a commit of its own, at most one a minute."""

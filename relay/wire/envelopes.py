@@ -311,6 +311,7 @@ SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.GAP: Shape(Gap, (LOG, EPOCH, U63, EPOCH, U63, _u8)),
 }
 _ENTRY: Final = int(Op.ENTRY)  # packed faster than the enum
+_ACK: Final = int(Op.ACK)
 _OP_OF: Final = {shape.type: op for op, shape in (CLIENT_SHAPES | SERVER_SHAPES).items()}
 _CLIENT: Final = codec.Schema(
     CLIENT_SHAPES,
@@ -331,6 +332,11 @@ def pack(envelope: ClientEnvelope | ServerEnvelope) -> bytes:
         request, log, next_seq, end, entries = envelope
         return pack_page(request, log, next_seq, end, [pack_entry(entry) for entry in entries])
     return codec.pack((_OP_OF[type(envelope)], *envelope))
+
+
+def pack_ack(log: str, counter: int, epoch: bytes, seq: int) -> bytes:
+    """Return ``pack(Ack(...))``. Apart, for each send has one."""
+    return codec.pack((_ACK, log, counter, epoch, seq))
 
 
 def pack_entry(entry: tuple[object, ...]) -> bytes:

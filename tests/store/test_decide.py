@@ -86,7 +86,7 @@ def test_what_was_decided_in_one_place_can_be_applied_in_another(
     """As a replicated log will: the same changes make the same tables, whenever and wherever."""
     carried: list[tuple[Changes, int]] = []
 
-    def writing(connection: apsw.Connection, changes: Changes, day: int) -> None:
+    def writing(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int) -> None:
         apply.write(connection, changes, day)
         carried.append((changes, day))
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgpack
 import pytest
 
 from relay.codec import Unknown
-from relay.server.worker.connection import commands, schedule
+from relay.server.worker.connection import commands
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.schedule import UNITS, UNITS_PER_TURN
 from relay.server.worker.connection.session import Session
@@ -25,6 +27,17 @@ from tests.support.workers import Cluster, TestClient
 LOG = "lobby"
 UNKNOWN = msgpack.packb([99]) * 1023
 """A record of operations that nobody knows: 1,023 in 2 KiB."""
+
+
+@asynccontextmanager
+async def _shares(path: Path) -> AsyncIterator[tuple[Cluster, list[int]]]:
+    """A worker, and the units of each visit to a session of it."""
+    shares = Shares()
+    ready = dict(commands.OPERATIONS[Stage.READY]) | {Unknown: shares.unknown}
+    operations = dict(commands.OPERATIONS) | {Stage.READY: ready}
+    needs: dict[str, object] = {"clock": shares.clock, "operations": operations}
+    async with Cluster(path, 1, needs=needs) as single:
+        yield single, shares.visits
 
 
 class Shares:
@@ -48,12 +61,8 @@ class Shares:
 
 async def test_garbage_takes_its_turn(tmp_path: Path) -> None:
     """Cheap envelopes in masses (attack A16): a share at a time, and others come in between."""
-    shares = Shares()
-    ready = dict(commands.OPERATIONS[Stage.READY]) | {Unknown: shares.unknown}
-    operations = dict(commands.OPERATIONS) | {Stage.READY: ready}
-    needs: dict[str, object] = {"clock": shares.clock, "operations": operations}
-    async with Cluster(tmp_path, 1, needs=needs) as single:
-        await _garbage_takes_its_turn(single, shares.visits)
+    async with _shares(tmp_path) as (single, visits):
+        await _garbage_takes_its_turn(single, visits)
 
 
 async def _garbage_takes_its_turn(single: Cluster, visits: list[int]) -> None:
@@ -91,10 +100,13 @@ async def test_many_small_records_take_their_turn(single: Cluster) -> None:
     await flood.acked(LOG, 1)
 
 
-async def test_who_was_held_up_goes_on_in_turn(
-    single: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_was_held_up_goes_on_in_turn(tmp_path: Path) -> None:
     """Many connections that may go on at once (their answers have come) are no long turn."""
+    async with _shares(tmp_path) as (single, visits):
+        await _who_was_held_up_goes_on_in_turn(single, visits)
+
+
+async def _who_was_held_up_goes_on_in_turn(single: Cluster, visits: list[int]) -> None:
     worker = single.workers[0]
     clients = [await TestClient.login(worker, f"client{n}") for n in range(12)]
     readings = [session.reading for session in worker.parts.connections.sessions]
@@ -105,12 +117,12 @@ async def test_who_was_held_up_goes_on_in_turn(
     for reading in readings:
         reading.hold(Hold.REQUEST)
     await until(lambda: not queued.waiting, "all to be held up")
-    monkeypatch.setattr(schedule, "SLICE_S", 0.0)
-    with _shares(worker, monkeypatch) as visits:
-        for reading in readings:
-            reading.release(Hold.REQUEST)
-        assert 0 < sum(visits) <= UNITS_PER_TURN + max(UNITS.values())
-        assert len(queued.waiting) == len(readings)
+    queued.slice_s = 0.0
+    visits[:] = [0]
+    for reading in readings:
+        reading.release(Hold.REQUEST)
+    assert 0 < sum(visits) <= UNITS_PER_TURN + max(UNITS.values())
+    assert len(queued.waiting) == len(readings)
     for client in clients:
         await client.expect(Error, count=1023)
 

@@ -18,7 +18,7 @@ from relay.errors import RemoteProtocolError
 from relay.server.metrics import Budget, Closed, Handshake
 from relay.server.worker.connection.endings import count_end
 from relay.server.worker.connection.holds import Hold
-from relay.server.worker.connection.reading import Reading
+from relay.server.worker.connection.reading import Owner, Reading
 from relay.server.worker.connection.requests import RequestRunner
 from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.spending import spending
@@ -49,12 +49,12 @@ NO_KEY_AGENT: Final = "the key agent is unavailable"
 log = logging.getLogger("relay.worker")
 
 
-class Session:
+class Session(Owner):
     """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Guest``."""
 
     __slots__ = (
         "_connection", "_deadline", "_legal", "_on_lost", "_operations", "_requests", "_stream",
-        "_unwrapping", "account", "claim", "ended", "name", "outbox", "producer", "reading",
+        "_unwrapping", "account", "claim", "outbox", "producer", "reading",
         "sends", "services", "since_us", "stage", "subscriptions",
     )  # fmt: skip
 
@@ -77,6 +77,7 @@ class Session:
             operations: what may be asked in each stage, and what does it.
             on_lost: called when the socket is closed.
         """
+        super().__init__()
         self.services = services
         self._stream = stream
         self.account = account
@@ -101,8 +102,6 @@ class Session:
             partial(budgets.accounts.count_joins, account),
         )
         self.stage = Stage.HANDSHAKE
-        self.ended = False
-        """True once the connection is closing: no operation has an effect any more."""
         self._legal: Mapping[type, Operation] = {}
         """Of ``operations``, those of this stage."""
         self._deadline: float | None = None
@@ -119,8 +118,6 @@ class Session:
         self._requests = RequestRunner(self._request_ended, self.failed)
         self.claim: NameClaim | None = None
         """Of this connection's name, from HELLO on."""
-        self.name = ""
-        """Empty until login."""
         self.producer = b""
         self.sends = Sends(
             self,
