@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -35,8 +35,8 @@ OVERLOADED_RETRY_S: Final = 5
 class Unwrap(Protocol):
     """The key agent's service: a wrapped secret in, the secret out."""
 
-    async def unwrap(self, ciphertext: bytes, source: str) -> bytes:
-        """Return the 32-byte secret, real or (for a bad ciphertext) random."""
+    def unwrap(self, ciphertext: bytes, source: str) -> Awaitable[bytes]:
+        """Return, once it is awaited, the 32-byte secret: real, or random for a bad ciphertext."""
 
 
 @dataclass(frozen=True, slots=True)
