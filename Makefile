@@ -15,7 +15,7 @@ PIP  := $(PYTHON) -m pip --python $(VPY) --disable-pip-version-check
 CODE := relay tests benchmarks loadtest examples hatch_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compiled test-compiled lint format types contracts bench bench-quick bench-stalls bench-peers bench-growth bench-paired loadtest loadtest-smoke torture torture-saturated fuzz attacks check lock clean
+.PHONY: help run test compiled test-compiled torture-compiled compiled-checkout lint format types contracts bench bench-quick bench-stalls bench-peers bench-growth bench-paired loadtest loadtest-smoke torture torture-saturated fuzz attacks check lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -28,15 +28,22 @@ test: $(VENV)/.dev  ## Run the tests (ARGS="tests/wire -k name ..." selects some
 
 compiled: $(COMPILED)/.relay  ## Compile the data path into .venv-compiled (needs a C compiler; see README.md)
 
-# The tests run in a copy of the checkout without relay/: what they import is what is installed.
-# The broken variants replace methods inside of the worker, which no compiled caller would notice.
-test-compiled: $(COMPILED)/.relay  ## Run the tests against the compiled wheel (ARGS as for test)
+# Tests of the compiled build run in a copy of the checkout without relay/: what they import is what
+# is installed. The broken variants replace methods inside of the worker, which no compiled caller
+# would notice: they run on the source alone.
+test-compiled: compiled-checkout  ## Run the tests against the compiled build (ARGS as for test)
+	@cd $(COMPILED)/checkout && ../bin/python -m pytest -q -n $(JOBS) --dist loadfile \
+	  --ignore tests/torture/test_broken_variants.py $(ARGS)
+
+torture-compiled: compiled-checkout  ## As torture, with the compiled build
+	@cd $(COMPILED)/checkout && ../bin/python -m tests.torture --seconds $(or $(SECONDS),600) \
+	  $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+compiled-checkout: $(COMPILED)/.relay
 	@rm -rf $(COMPILED)/checkout && mkdir $(COMPILED)/checkout
 	@git ls-files -z --cached --others --exclude-standard | grep -zv '^relay/' \
 	  | xargs -0 cp --parents --target-directory=$(COMPILED)/checkout
 	@cd $(COMPILED)/checkout && ../bin/python -m tests.compiled
-	@cd $(COMPILED)/checkout && ../bin/python -m pytest -q -n $(JOBS) --dist loadfile \
-	  --ignore tests/torture/test_broken_variants.py $(ARGS)
 
 # Without SEED each run chooses a new one, and prints it so that the run can be repeated.
 torture: $(VENV)/.dev  ## Kill, stop and disconnect everything for SECONDS (600), by SEED; check what clients saw
@@ -130,8 +137,6 @@ $(VENV)/.dev: $(VPY) requirements/dev.txt requirements/run.txt pyproject.toml
 # Installed as a wheel, never editable. The tools are those of .venv, by a file of paths: installing
 # them twice would take minutes. (Editable installations in there are not found that way.)
 $(COMPILED)/.relay: $(VENV)/.dev hatch_build.py $(shell find relay -name '*.py')
-	@command -v $${CC:-cc} >/dev/null \
-	  || { echo "make compiled needs a C compiler; on Debian: apt install gcc python3-dev" >&2; exit 1; }
 	$(VPY) -m venv --clear --without-pip $(COMPILED)
 	@$(VPY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	  > "$$($(COMPILED)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tools.pth"

@@ -11,6 +11,7 @@ import os
 import runpy
 import shutil
 import sys
+import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +22,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 SWITCH: Final = "RELAY_COMPILE"
 GROUP: Final = "relay"
 """All modules are one library, so that they call each other directly: ``relay__mypyc``."""
-TOOLS: Final = ("mypy>=2.4", "msgpack-types>=0.5", "setuptools>=77")
+TOOLS: Final = ("msgpack-types>=0.5", "mypy>=2.4", "setuptools>=77")
+"""As in pyproject.toml, group ``compile``."""
 
 
 class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
@@ -38,12 +40,17 @@ class CompileHook(BuildHookInterface):  # type: ignore[type-arg]
         """Compile, and have the extensions put into the wheel."""
         if not _wanted() or version == "editable":
             return
+        _check_tools()
         root = Path(self.root)
         self._made = Path(tempfile.mkdtemp(prefix="relay-compile-"))
-        for extension in _compile(root, self._made):
-            build_data["force_include"][str(extension)] = str(
-                extension.relative_to(self._made / "lib")
-            )
+        try:
+            extensions = _compile(root, self._made)
+        except BaseException:
+            shutil.rmtree(self._made)
+            raise
+        for extension in extensions:
+            place = str(extension.relative_to(self._made / "lib"))
+            build_data["force_include"][str(extension)] = place
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
 
@@ -59,6 +66,18 @@ def _wanted() -> bool:
     if value not in ("", "0", "1"):
         sys.exit(f"{SWITCH} is 0 or 1, not {value!r}")
     return value == "1"
+
+
+def _check_tools() -> None:
+    """Say in one line what is missing, instead of what setuptools would."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    for found, what in (
+        (shutil.which(compiler) is not None, f"a C compiler ({compiler})"),
+        (header.is_file(), f"Python's headers ({header})"),
+    ):
+        if not found:
+            sys.exit(f"{SWITCH}=1 needs {what}; on Debian: apt install gcc python3-dev")
 
 
 def _compile(root: Path, made: Path) -> list[Path]:
