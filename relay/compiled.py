@@ -77,6 +77,7 @@ MODULES: Final = (
     "relay.server.worker.member.subscriptions",
     # A handshake and a login, besides.
     "relay.chat.ids",
+    "relay.server.agent.protocol",
     "relay.server.worker.connection.accounts",
     "relay.server.worker.connection.admission",
     "relay.server.worker.connection.login",

@@ -97,6 +97,9 @@ class Wrapped:
     def held(self) -> bool:
         return self._partition.held
 
+    def in_use(self, log: str) -> bool:
+        return self._partition.in_use(log)
+
     def head(self, log: str) -> Head:
         return self._partition.head(log)
 

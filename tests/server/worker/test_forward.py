@@ -172,6 +172,9 @@ class FailsOnce:
         self._partitions[self._index] = self._partition
         raise RuntimeError("a bug")
 
+    def in_use(self, log: str) -> bool:
+        return self._partition.in_use(log)
+
     def head(self, log: str) -> Head:
         return self._partition.head(log)
 

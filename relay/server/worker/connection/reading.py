@@ -17,7 +17,6 @@ from relay.server.worker.connection.schedule import (
     UNITS,
     UNITS_PER_TURN,
 )
-from relay.server.worker.delivery.stream import Receiver
 from relay.wire.envelopes import unpack_client
 from relay.wire.events import ApplicationData
 
@@ -33,13 +32,12 @@ ENVELOPE_BYTES: Final = 256
 """About what an unpacked envelope takes besides the bytes that it came from."""
 
 
-class Owner(Receiver):
-    """Whose connection it is: a session."""
+class Owner:
+    """Whose connection it is: a session. A base class, no Protocol: compiled, a call is direct."""
 
     __slots__ = ("ended",)
 
     def __init__(self) -> None:
-        super().__init__()
         self.ended = False
         """True once the connection is closing: no operation has an effect any more."""
 

@@ -54,7 +54,7 @@ class Session(Owner):
 
     __slots__ = (
         "_connection", "_deadline", "_legal", "_on_lost", "_operations", "_requests", "_stream",
-        "_unwrapping", "account", "claim", "outbox", "producer", "reading",
+        "_unwrapping", "account", "claim", "name", "outbox", "producer", "reading",
         "sends", "services", "since_us", "stage", "subscriptions",
     )  # fmt: skip
 
@@ -118,6 +118,8 @@ class Session(Owner):
         self._requests = RequestRunner(self._request_ended, self.failed)
         self.claim: NameClaim | None = None
         """Of this connection's name, from HELLO on."""
+        self.name = ""
+        """Empty until login."""
         self.producer = b""
         self.sends = Sends(
             self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from relay import limits
 
@@ -23,38 +23,30 @@ TCP_CLOSE_WAIT: Final = 8
 """States in TCP_INFO (linux/tcp_states.h): the peer has reset or ended the connection."""
 
 
-class Receiver:
-    """Whose stream it is: a session. A base class: compiled, its calls are direct."""
+class Receiver(Protocol):
+    """Whose stream it is: a session."""
 
-    __slots__ = ("name",)
-
-    def __init__(self) -> None:
-        self.name = ""
-        """The client's; empty before it has logged in."""
+    @property
+    def name(self) -> str:
+        """The client's name; empty before it has logged in."""
 
     def connected(self) -> None:
         """The stream may be written to."""
-        raise NotImplementedError
 
     def received(self, data: bytes) -> None:
         """Bytes came."""
-        raise NotImplementedError
 
     def ended_by_peer(self) -> None:
         """The peer sends no more; the socket is closed when this returns."""
-        raise NotImplementedError
 
     def writable(self) -> None:
         """The kernel has taken everything that waited."""
-        raise NotImplementedError
 
     def lost(self) -> None:
         """The socket is closed. The last call."""
-        raise NotImplementedError
 
     def close(self, code: int, retry_after_s: int = 0, detail: str = "") -> None:
         """End the connection with a close code."""
-        raise NotImplementedError
 
 
 class Sink:
