@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 import setproctitle
 
+from relay import __version__, compiled
 from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
 from relay.server import inherited, logs, recovery
@@ -98,6 +99,8 @@ def _start(settings: Settings, announce: Callable[[list[str]], None], new_identi
         log.info(
             "starting",
             extra={
+                "version": __version__,
+                "build": compiled.build(),
                 "pid": os.getpid(),
                 "bind": [listener.format_bound(sock) for sock in listeners],
                 "control": "off" if control is None else listener.format_bound(control),

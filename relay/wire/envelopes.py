@@ -11,7 +11,7 @@ to others is packed again from the checked fields: a sender's own bytes never re
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final, NamedTuple, Self, TypeAlias, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 
 import msgpack
 
@@ -31,9 +31,10 @@ from relay.chat.fields import (
     U63,
 )
 from relay.codec import Shape, Unknown
-from relay.secret import Secret
+from relay.wire.hello import Hello
 
-__all__ = ["EntryMessage"]  # made elsewhere, part of this: an entry travels exactly as it is stored
+# Made elsewhere, part of this: an entry travels exactly as it is stored.
+__all__ = ["EntryMessage", "Hello"]
 
 
 class Op(IntEnum):
@@ -59,26 +60,6 @@ class Op(IntEnum):
     LIVE = 43
     BEHIND = 44
     GAP = 45
-
-
-class _Hello(NamedTuple):
-    name: str
-    secret: bytes
-    display: str
-    agent: str
-
-
-class Hello(_Hello):
-    """Client: who I am. The first envelope, once.
-
-    ``secret`` proves the same instance, and makes its message ids (``chat.ids``).
-    """
-
-    __slots__ = ()
-
-    def __new__(cls, name: str, secret: bytes, display: str, agent: str) -> Self:
-        """Make one; the secret shows itself in no repr."""
-        return super().__new__(cls, name, Secret(secret), display, agent)
 
 
 class Join(NamedTuple):
@@ -330,6 +311,7 @@ SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.GAP: Shape(Gap, (LOG, EPOCH, U63, EPOCH, U63, _u8)),
 }
 _ENTRY: Final = int(Op.ENTRY)  # packed faster than the enum
+_ACK: Final = int(Op.ACK)
 _OP_OF: Final = {shape.type: op for op, shape in (CLIENT_SHAPES | SERVER_SHAPES).items()}
 _CLIENT: Final = codec.Schema(
     CLIENT_SHAPES,
@@ -350,6 +332,11 @@ def pack(envelope: ClientEnvelope | ServerEnvelope) -> bytes:
         request, log, next_seq, end, entries = envelope
         return pack_page(request, log, next_seq, end, [pack_entry(entry) for entry in entries])
     return codec.pack((_OP_OF[type(envelope)], *envelope))
+
+
+def pack_ack(log: str, counter: int, epoch: bytes, seq: int) -> bytes:
+    """Return ``pack(Ack(...))``. Apart, for each send has one."""
+    return codec.pack((_ACK, log, counter, epoch, seq))
 
 
 def pack_entry(entry: tuple[object, ...]) -> bytes:

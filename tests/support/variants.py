@@ -56,7 +56,9 @@ def deliver_before_commit(_: WorkerContext) -> None:
                 pending.append((submission.log, outcome))
         return outcomes
 
-    def publishing_then_writing(connection: apsw.Connection, changes: Changes, day: int) -> None:
+    def publishing_then_writing(
+        connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int
+    ) -> None:
         import apsw
 
         write(connection, changes, day)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from relay.chat import names
-from relay.chat.entries import Kind, Submission
+from relay.chat.entries import Kind, submission
 from relay.codec import Unknown
 from relay.server.worker.connection.history import history, who
 from relay.server.worker.connection.join import join, leave
@@ -17,6 +17,8 @@ from relay.wire.envelopes import Hello, History, Join, Leave, Refused, Send, Who
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Operations, Session
 
+MESSAGE: Final = int(Kind.MESSAGE)
+
 
 def send(session: Session, send: Send) -> None:
     """Offer a message to the log's home. A plain call: it never waits."""
@@ -25,23 +27,17 @@ def send(session: Session, send: Send) -> None:
         code = ErrorCode.NOT_SUPPORTED if names.is_inbox(log) else ErrorCode.NAME_INVALID
         session.answer(pack(Refused(log, send.counter, int(code), 0, "")))
         return
-    if send.kind != Kind.MESSAGE:
+    if send.kind != MESSAGE:
         session.answer(
             pack(Refused(log, send.counter, int(ErrorCode.NOT_SUPPORTED), send.kind, "kind"))
         )
         return
     session.sends.submit(
-        Submission(
-            log=log,
-            sender=session.name,
-            key_id=b"",
-            producer=session.producer,
-            counter=send.counter,
-            kind=send.kind,
-            content_type=send.content_type,
-            body=send.body,
+        submission(
+            log, session.name, b"", session.producer, send.counter, MESSAGE, send.content_type,
+            send.body,
         )
-    )
+    )  # fmt: skip
 
 
 def unknown(session: Session, unknown: Unknown) -> None:

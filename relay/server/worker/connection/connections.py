@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.session import Session
 from relay.server.worker.delivery.stream import Stream
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.services import ConnectionServices
+    from relay.server.worker.connection.session import Operations
 
 
 class Connections:
     """Makes sessions, and knows those that are not over. An ``acceptor.Gate``."""
 
-    def __init__(self, services: ConnectionServices) -> None:
+    def __init__(self, services: ConnectionServices, operations: Operations) -> None:
         self._services = services
+        self._operations = operations
         self._admission = services.budgets.admission
         self.sessions: set[Session] = set()
         self.on_lost: Callable[[], None] = _nothing
@@ -45,7 +46,7 @@ class Connections:
             budgets.accounts.close(account)
             return None
         stream = Stream(peer, self._services.stalled)
-        session = Session(self._services, stream, account, OPERATIONS, self._lost)
+        session = Session(self._services, stream, account, self._operations, self._lost)
         stream.attach(session, session.outbox)
         budgets.admission.enter(session)
         self.sessions.add(session)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -26,12 +26,17 @@ if TYPE_CHECKING:
     from relay.store.log import Reader
     from relay.wire.connection import Timing
 
+LOGIN_S: Final = 20.0
+"""From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
+OVERLOADED_RETRY_S: Final = 5
+"""When a client that was closed with OVERLOADED connects again, at the earliest."""
+
 
 class Unwrap(Protocol):
     """The key agent's service: a wrapped secret in, the secret out."""
 
-    async def unwrap(self, ciphertext: bytes, source: str) -> bytes:
-        """Return the 32-byte secret, real or (for a bad ciphertext) random."""
+    def unwrap(self, ciphertext: bytes, source: str) -> Awaitable[bytes]:
+        """Return, once it is awaited, the 32-byte secret: real, or random for a bad ciphertext."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,10 @@ class ConnectionServices:
     agent_name: str
     """What the server calls itself in WELCOME."""
     timing: Timing
+    login_s: float
+    """See ``LOGIN_S``."""
+    overloaded_retry_s: int
+    """See ``OVERLOADED_RETRY_S``."""
     wakeup: Wakeup
     schedule: Schedule
     flusher: Flusher

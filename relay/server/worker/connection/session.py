@@ -18,7 +18,7 @@ from relay.errors import RemoteProtocolError
 from relay.server.metrics import Budget, Closed, Handshake
 from relay.server.worker.connection.endings import count_end
 from relay.server.worker.connection.holds import Hold
-from relay.server.worker.connection.reading import Reading
+from relay.server.worker.connection.reading import Owner, Reading
 from relay.server.worker.connection.requests import RequestRunner
 from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.spending import spending
@@ -43,24 +43,22 @@ if TYPE_CHECKING:
     from relay.server.worker.member.claims import NameClaim
     from relay.server.worker.member.reply import Request
 
-LOGIN_S: Final = 20.0
-"""From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
-OVERLOADED_RETRY_S: Final = 5
-"""When a client that was closed with OVERLOADED connects again, at the earliest."""
 LINGER_S: Final = 2.0
 """How long the last bytes of a closed connection may take to leave."""
 NO_KEY_AGENT: Final = "the key agent is unavailable"
 log = logging.getLogger("relay.worker")
 
 
-class Session:
+class Session(Owner):
     """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Guest``."""
 
     __slots__ = (
         "_connection", "_deadline", "_legal", "_on_lost", "_operations", "_requests", "_stream",
-        "_unwrapping", "account", "claim", "ended", "name", "outbox", "producer", "reading",
+        "_unwrapping", "account", "claim", "name", "outbox", "producer", "reading",
         "sends", "services", "since_us", "stage", "subscriptions",
     )  # fmt: skip
+
+    __deletable__ = ("_requests", "sends", "subscriptions")  # mypyc's word: see ``lost``
 
     def __init__(
         self,
@@ -79,6 +77,7 @@ class Session:
             operations: what may be asked in each stage, and what does it.
             on_lost: called when the socket is closed.
         """
+        super().__init__()
         self.services = services
         self._stream = stream
         self.account = account
@@ -103,8 +102,6 @@ class Session:
             partial(budgets.accounts.count_joins, account),
         )
         self.stage = Stage.HANDSHAKE
-        self.ended = False
-        """True once the connection is closing: no operation has an effect any more."""
         self._legal: Mapping[type, Operation] = {}
         """Of ``operations``, those of this stage."""
         self._deadline: float | None = None
@@ -200,7 +197,7 @@ class Session:
                     agent = self.services.agent
                     self._unwrapping.start(agent, ciphertext, self.peer, self._unwrapped)
                 case HandshakeCompleted():
-                    self._deadline = now + LOGIN_S
+                    self._deadline = now + self.services.login_s
                     self._connection.limit_records(limits.LOGIN_RECORD_BODY_BYTES_MAX)
                     self.services.counts.handshakes[Handshake.COMPLETED] += 1
                     self.enter(Stage.HELLO)
@@ -260,7 +257,8 @@ class Session:
         """
         now = self.services.clock()
         self.services.budgets.refusals.count(Budget.RECEIVED, self.account.source, now)
-        self._connection.shed(CloseCode.OVERLOADED, now, OVERLOADED_RETRY_S, "it held too much")
+        retry_s = self.services.overloaded_retry_s
+        self._connection.shed(CloseCode.OVERLOADED, now, retry_s, "it held too much")
         self._settle(now)
 
     def _request_ended(self) -> None:
@@ -370,7 +368,7 @@ class Session:
 
         It is silent, so no bytes are unread, and the close record leaves before the end of stream.
         """
-        self.close(CloseCode.OVERLOADED, OVERLOADED_RETRY_S, "it made room")
+        self.close(CloseCode.OVERLOADED, self.services.overloaded_retry_s, "it made room")
         self.abort()
 
     def abort(self) -> None:

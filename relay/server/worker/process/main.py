@@ -156,31 +156,7 @@ class _Worker:
         loop = asyncio.get_running_loop()
         await self._agent.connect()
         self._stores = Stores(context, loop)
-        parts = self._parts = build(
-            WorkerDependencies(
-                index=context.index,
-                generation=context.generation,
-                loop=loop,
-                clock=time.monotonic,
-                agent=self._agent,
-                spki=self._agent.spki,
-                agent_name=f"relay/{__version__}",
-                owner_of=context.scoreboard.owner,
-                silent=status.silent,
-                open_partition=self._stores.open_partition,
-                reader_of=self._stores.reader_of,
-                run_in_thread=(
-                    self._stores.run_in_thread if settings.store.durability == "power" else None
-                ),
-                timing=Timing(
-                    ping_after_s=settings.server.keepalive_s, violation_wait_s=VIOLATION_WAIT_S
-                ),
-                slow_reader_timeout_s=settings.server.slow_reader_timeout_s,
-                connections_max=settings.server.max_connections,
-                limits=settings.limits,
-                observe_commit_ns=status.observer("commit_ns"),
-            )
-        )
+        parts = self._parts = build(self._dependencies(loop))
         lag = self._lag = Lag(parts.home, parts.links, time.monotonic_ns)
         gauges, counters = parts.measured()
         lags = {"bus_lag_ns": lambda: lag.bus_ns, "commit_lag_ns": lambda: lag.commit_ns}
@@ -212,6 +188,32 @@ class _Worker:
             counted=status.set_connections,
         )
         parts.connections.on_lost = self._acceptor.ended
+
+    def _dependencies(self, loop: asyncio.AbstractEventLoop) -> WorkerDependencies:
+        context, settings = self._context, self._context.settings
+        return WorkerDependencies(
+            index=context.index,
+            generation=context.generation,
+            loop=loop,
+            clock=time.monotonic,
+            agent=self._agent,
+            spki=self._agent.spki,
+            agent_name=f"relay/{__version__}",
+            owner_of=context.scoreboard.owner,
+            silent=self._status.silent,
+            open_partition=self._stores.open_partition,
+            reader_of=self._stores.reader_of,
+            run_in_thread=(
+                self._stores.run_in_thread if settings.store.durability == "power" else None
+            ),
+            timing=Timing(
+                ping_after_s=settings.server.keepalive_s, violation_wait_s=VIOLATION_WAIT_S
+            ),
+            slow_reader_timeout_s=settings.server.slow_reader_timeout_s,
+            connections_max=settings.server.max_connections,
+            limits=settings.limits,
+            observe_commit_ns=self._status.observer("commit_ns"),
+        )
 
     async def _open_own(self) -> None:
         """Open the partitions that are this worker's; their last home may still be dying."""
