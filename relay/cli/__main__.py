@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "tail": Entry("relay.cli.tail", "tail", "Follow a room and print its messages."),
     "alias": Entry("relay.cli.alias", "alias", "Give addresses short names."),
     "serve": Entry("relay.cli.serve", "serve", "Run a relay server (Linux)."),
+    "ctl": Entry("relay.cli.ctl", "ctl", "Look at a running server, and steer it (Linux)."),
     "config": Entry("relay.cli.config", "config", "Write, check and show a server's settings."),
 }
 

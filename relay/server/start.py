@@ -26,8 +26,10 @@ from relay.server.context import (
     ControlContext,
     WorkerContext,
 )
+from relay.server.live_settings import LiveSettings
 from relay.server.metrics import AGENT as AGENT_METRICS
 from relay.server.metrics import WORKER as WORKER_METRICS
+from relay.server.steering import Steering
 from relay.server.supervisor import listener, runtime_directory
 from relay.server.supervisor.roles import Launch, Role
 from relay.server.supervisor.runtime_directory import RuntimeDirectory
@@ -57,13 +59,18 @@ log = logging.getLogger("relay.supervisor")
 
 
 def start(
-    settings: Settings, announce: Callable[[list[str]], None], *, new_identity: bool = False
+    settings: Settings,
+    announce: Callable[[list[str]], None],
+    load: Callable[[], Settings],
+    *,
+    new_identity: bool = False,
 ) -> int:
     """Run the server until it is asked to stop. Returns the exit code.
 
     Args:
         settings: of the server.
         announce: called once, when every worker serves, with the addresses as clients write them.
+        load: reads the settings again, for a reload; raises UsageError.
         new_identity: make a key though there are messages, for a key that is lost.
 
     Raises:
@@ -72,10 +79,16 @@ def start(
     inherited.reset()
     logs.set_up(settings.log)
     with logs.stderr_to_log():
-        return _start(settings, announce, new_identity)
+        return _start(settings, announce, load, new_identity)
 
 
-def _start(settings: Settings, announce: Callable[[list[str]], None], new_identity: bool) -> int:
+def _start(
+    wanted: Settings,
+    announce: Callable[[list[str]], None],
+    load: Callable[[], Settings],
+    new_identity: bool,
+) -> int:
+    settings = wanted
     setproctitle.setproctitle("relay: supervisor")
 
     # 1. The data directory first: whoever holds its lock may clean up after a dead run.
@@ -113,12 +126,18 @@ def _start(settings: Settings, announce: Callable[[list[str]], None], new_identi
         # 4. Children share what is in memory now; the collector must not write to it.
         gc.collect()
         gc.freeze()
+        live = LiveSettings(settings)
+        paths = directory.path, runtime.path
+        steering = Steering(wanted, live, load, lambda wanted: _resolve(wanted, *paths))
         supervisor = Supervisor(
             SupervisorConfig(
-                roles=_roles(settings, listeners, control, directory.path, runtime.path, boot_id),
+                roles=_roles(live, listeners, control, directory.path, runtime.path, boot_id),
+                requests=steering.requests,
+                reload=steering.reload,
                 partitions=PARTITIONS,
-                heartbeat_timeout_s=settings.server.worker_timeout_s,
-                graceful_timeout_s=settings.server.graceful_timeout_s,
+                heartbeat_timeout_s=lambda: live.current.server.worker_timeout_s,
+                graceful_timeout_s=lambda: steering.stop_timeout_s,
+                hasten=steering.hasten,
                 on_serving=lambda texts: announce(_addresses(texts[AGENT], listeners)),
                 close_in_child=_close_all(lock.close, runtime.close),
             )
@@ -166,7 +185,7 @@ def _absolute(setting: str, text: str) -> Path:
 
 
 def _roles(
-    settings: Settings,
+    live: LiveSettings,
     listeners: tuple[socket.socket, ...],
     control: socket.socket | None,
     data: Path,
@@ -178,7 +197,7 @@ def _roles(
     def run_agent(launch: Launch) -> int:
         return _agent_main(
             AgentContext(
-                settings=settings,
+                live=live,
                 socket_path=runtime / AGENT_SOCKET,
                 key_path=data / KEY_FILE,
                 scoreboard=launch.scoreboard,
@@ -193,7 +212,7 @@ def _roles(
             WorkerContext(
                 index=launch.index,
                 generation=launch.generation,
-                settings=settings,
+                live=live,
                 listeners=listeners,
                 scoreboard=launch.scoreboard,
                 runtime=runtime,
@@ -207,11 +226,13 @@ def _roles(
     def run_control(launch: Launch) -> int:
         return _control_main(
             ControlContext(
-                settings=settings,
+                live=live,
                 boards=launch.boards,
                 scoreboard=launch.scoreboard,
                 listener=control,
+                supervisor=socket.socket(fileno=launch.line_fd),
                 data=data,
+                runtime=runtime,
                 parent_fd=launch.parent_fd,
                 ready_fd=launch.ready_fd,
             )
@@ -226,6 +247,7 @@ def _roles(
             boot_timeout_s=CONTROL_BOOT_TIMEOUT_S,
             boot_failure_code=1,
             listeners=() if control is None else (control,),
+            asks=True,
         ),
         Role(
             name=AGENT,
@@ -241,7 +263,7 @@ def _roles(
             run=run_worker,
             boot_timeout_s=WORKER_BOOT_TIMEOUT_S,
             boot_failure_code=WORKER_FAILED,
-            count=settings.server.workers,
+            count=live.current.server.workers,
             indexed=True,
             needs=(AGENT,),
             listeners=listeners,

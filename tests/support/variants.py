@@ -144,7 +144,7 @@ def silent_after_kill(context: WorkerContext) -> None:
     """A worker that replaces a killed one takes connections and joins, and delivers nothing."""
     from relay.server.worker.member.fanout import Fanout
 
-    if context.generation <= context.settings.server.workers:
+    if context.generation <= context.live.current.server.workers:
         return
 
     def distributing(self: Fanout, now: float) -> None:

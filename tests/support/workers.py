@@ -22,6 +22,7 @@ from relay.bus.messages import Batch, Event
 from relay.chat.ids import producer_of
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.context import WorkerContext
+from relay.server.live_settings import LiveSettings
 from relay.server.scoreboard import Scoreboard
 from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed
@@ -150,6 +151,7 @@ class Worker(main._Worker):
         parts = self._parts
         self._mortal_loop.dead = True
         self._mesh.close()
+        self._admin.close()
         self._acceptor.stop()
         for listener in self._context.listeners:
             listener.close()
@@ -229,7 +231,7 @@ class Cluster:
             WorkerContext(
                 index=index,
                 generation=self._generation,
-                settings=self._settings,
+                live=LiveSettings(self._settings),
                 listeners=(listener,),
                 scoreboard=self.scoreboard,
                 runtime=self._directory / "run",

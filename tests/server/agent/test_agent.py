@@ -199,11 +199,13 @@ from pathlib import Path
 from relay.server.agent.main import agent_main
 from relay.server.context import AgentContext
 from relay.server.metrics import AGENT
+from relay.server.live_settings import LiveSettings
 from relay.server.scoreboard import Scoreboard
 from relay.settings import Server, Settings
 directory = Path(sys.argv[1])
 sys.exit(agent_main(AgentContext(
-    settings=Settings(server=Server(key_bits=2048)), socket_path=directory / "agent.sock",
+    live=LiveSettings(Settings(server=Server(key_bits=2048))),
+    socket_path=directory / "agent.sock",
     key_path=directory / "server.key", scoreboard=Scoreboard(1, AGENT),
     expected_fingerprint=sys.argv[2],
     parent_fd=0, ready_fd=1,

@@ -20,6 +20,7 @@ class Connections:
         self._services = services
         self._operations = operations
         self._admission = services.budgets.admission
+        self._admitted = 0
         self.sessions: set[Session] = set()
         self.on_lost: Callable[[], None] = _nothing
         """Called when a connection is gone; the acceptor's, once there is one."""
@@ -46,7 +47,9 @@ class Connections:
             budgets.accounts.close(account)
             return None
         stream = Stream(peer, self._services.stalled)
-        session = Session(self._services, stream, account, self._operations, self._lost)
+        self._admitted += 1
+        id_ = f"{self._services.generation}-{self._admitted}"
+        session = Session(self._services, stream, account, self._operations, self._lost, id_)
         stream.attach(session, session.outbox)
         budgets.admission.enter(session)
         self.sessions.add(session)

@@ -59,6 +59,10 @@ class Sends(Sender):
         self._held = False
         """True while the window keeps the socket from being read."""
 
+    def spend_by(self, spending: Spending | None) -> None:
+        """Take another budget from now on; None: nothing is bounded."""
+        self._spending = spending
+
     def submit(self, submission: Submission) -> None:
         """Offer a message to the log's home."""
         size = len(submission.body)

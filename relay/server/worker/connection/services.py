@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from relay.server.metrics import CLOSE_CODES, GAP_REASONS, Closed, Handshake, Resume
+from relay.server.worker.connection.counts import Counts
 from relay.store.errors import StoreError
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.accounts import Accounts
     from relay.server.worker.connection.admission import Admission
+    from relay.server.worker.connection.endings import Endings
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
     from relay.server.worker.delivery.flusher import Flusher
@@ -39,21 +40,7 @@ class Unwrap(Protocol):
         """Return, once it is awaited, the 32-byte secret: real, or random for a bad ciphertext."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What the sessions of a worker count, from its begin on."""
-
-    handshakes: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(Handshake, 0))
-    """Those that ended, by outcome."""
-    closes: Final[dict[str, int]] = field(
-        default_factory=lambda: dict.fromkeys((*CLOSE_CODES, *Closed), 0)
-    )
-    """Connections that ended after it, by close code or by whom."""
-    resumes: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(Resume, 0))
-    gaps: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(GAP_REASONS, 0))
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ConnectionBudgets:
     """What the connections of a worker may cost, together and by source."""
 
@@ -62,6 +49,13 @@ class ConnectionBudgets:
     admission: Admission
     received: ReceivedBytes
     refusals: Refusals
+
+    def rebound(self, limits: Limits) -> None:
+        """Keep to other limits from now on; sessions have to be told by themselves."""
+        self.limits = limits
+        self.accounts.rebound(limits)
+        self.admission.rebound(limits)
+        self.received.bytes_max = limits.received_mib << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +87,9 @@ class ConnectionServices:
     queries: PendingQueries
     reader_of: Callable[[str], Reader]
     budgets: ConnectionBudgets
+    endings: Endings
+    generation: int
+    """Of the worker: begins the id of each connection."""
     counts: Counts = field(default_factory=Counts)
 
     def log_exists(self, log: str) -> bool:

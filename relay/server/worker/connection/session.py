@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from relay import limits
 from relay.errors import RemoteProtocolError
 from relay.server.metrics import Budget, Closed, Handshake
-from relay.server.worker.connection.endings import count_end
+from relay.server.worker.connection.counts import count_end
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.reading import Owner, Reading
 from relay.server.worker.connection.requests import RequestRunner
 from relay.server.worker.connection.sends import Sends
-from relay.server.worker.connection.spending import spending
+from relay.server.worker.connection.spending import Spending, spending
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
 from relay.server.worker.connection.unwrapping import Unwrapping
 from relay.server.worker.member.subscriptions import Subscriptions
@@ -54,7 +54,7 @@ class Session(Owner):
 
     __slots__ = (
         "_connection", "_deadline", "_legal", "_on_lost", "_operations", "_requests", "_stream",
-        "_unwrapping", "account", "claim", "name", "outbox", "producer", "reading",
+        "_unwrapping", "account", "claim", "id", "name", "outbox", "producer", "reading",
         "sends", "services", "since_us", "stage", "subscriptions",
     )  # fmt: skip
 
@@ -67,6 +67,7 @@ class Session(Owner):
         account: Account,
         operations: Operations,
         on_lost: Callable[[Session], None],
+        id_: str,
     ) -> None:
         """Begin, unconnected.
 
@@ -76,6 +77,7 @@ class Session(Owner):
             account: of the peer's source.
             operations: what may be asked in each stage, and what does it.
             on_lost: called when the socket is closed.
+            id_: names it in the log and for an operator.
         """
         super().__init__()
         self.services = services
@@ -83,6 +85,7 @@ class Session(Owner):
         self.account = account
         self._operations = operations
         self._on_lost = on_lost
+        self.id = id_
         now = services.clock()
         self.since_us = int(now * 1_000_000)
         """When it was accepted: tells a client instance from its ghost."""
@@ -125,7 +128,7 @@ class Session(Owner):
             self,
             self.reading,
             services.forward,
-            spending(account, budgets.accounts, budgets.limits, services.log_exists),
+            self._spending(),
             budgets.refusals,
             services.clock,
         )
@@ -134,6 +137,17 @@ class Session(Owner):
     def peer(self) -> str:
         """The peer's address."""
         return self._stream.peer
+
+    @property
+    def owed(self) -> int:
+        """Bytes that it has not taken: of its outbox, and in its transport."""
+        return self.outbox.size + (self._stream.buffered if self._stream.connected else 0)
+
+    @property
+    def behind(self) -> int:
+        """Logs that it follows and is not live in."""
+        subscriptions = self.subscriptions.by_log.values()
+        return sum(not subscription.live for subscription in subscriptions)
 
     @property
     def silent(self) -> bool:
@@ -202,7 +216,10 @@ class Session(Owner):
                     self.services.counts.handshakes[Handshake.COMPLETED] += 1
                     self.enter(Stage.HELLO)
                 case ConnectionClosed(code=code, remote=remote, detail=detail):
-                    log.debug("session_closed", extra={"peer": self.peer, "detail": detail})
+                    log.debug(
+                        "session_closed",
+                        extra={"connection": self.id, "peer": self.peer, "detail": detail},
+                    )
                     self._end(Closed.CLIENT if remote and code is not None else code, detail)
                     self.reading.read_to_the_end()
                 case _:
@@ -269,7 +286,9 @@ class Session(Owner):
         if isinstance(error, RemoteProtocolError):
             self.close(error.code, detail=str(error))
         else:
-            log.error("session_failed", extra={"peer": self.peer}, exc_info=error)
+            log.error(
+                "session_failed", extra={"connection": self.id, "peer": self.peer}, exc_info=error
+            )
             self.close(CloseCode.INTERNAL)
 
     def _wait_for_reader(self) -> None:
@@ -280,6 +299,14 @@ class Session(Owner):
 
     def _answers_read(self) -> None:
         self.reading.release(Hold.ANSWERS)
+
+    def rebound(self) -> None:
+        """Spend by the limits that hold now."""
+        self.sends.spend_by(self._spending())
+
+    def _spending(self) -> Spending | None:
+        budgets = self.services.budgets
+        return spending(self.account, budgets.accounts, budgets.limits, self.services.log_exists)
 
     # --- for operations -----------------------------------------------------------------------
     def logged_in(self, name: str) -> None:
@@ -318,8 +345,11 @@ class Session(Owner):
         if not self._connection.finished:  # the peer's own close may be in what was just read
             self.outbox.flush(now)
         self._connection.close(code, now, retry_after_s)
-        log.debug("session_closing", extra={"peer": self.peer, "code": code, "detail": detail})
-        self._end(code)
+        log.debug(
+            "session_closing",
+            extra={"connection": self.id, "peer": self.peer, "code": code, "detail": detail},
+        )
+        self._end(code, detail)
         self.reading.read_to_the_end()
         self.write_pending()
 
@@ -332,7 +362,14 @@ class Session(Owner):
         """
         if self.ended:
             return
-        count_end(self.services.counts, self.stage, code, no_agent=detail == NO_KEY_AGENT)
+        services = self.services
+        in_handshake = self.stage is Stage.HANDSHAKE
+        reason = count_end(
+            services.counts, code, in_handshake=in_handshake, no_agent=detail == NO_KEY_AGENT
+        )
+        if not in_handshake:
+            lasted_s = services.clock() - self.since_us / 1e6
+            services.endings.add(self.id, self.name, self.peer, reason, lasted_s, detail)
         if self.stage is Stage.READY:
             self.services.budgets.admission.log_out(self)
         self.enter(Stage.CLOSING)

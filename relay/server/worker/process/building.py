@@ -13,6 +13,7 @@ from relay.server.worker.connection.accounts import Accounts
 from relay.server.worker.connection.admission import Admission
 from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.connections import Connections
+from relay.server.worker.connection.endings import Endings
 from relay.server.worker.connection.received import ReceivedBytes
 from relay.server.worker.connection.schedule import Schedule
 from relay.server.worker.connection.services import (
@@ -246,6 +247,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         queries=queries,
         reader_of=needs.reader_of,
         budgets=budgets,
+        endings=Endings(time.time_ns),
+        generation=needs.generation,
     )
 
     # process
