@@ -8,12 +8,14 @@ ARGS   ?=
 JOBS   ?= 3
 
 VENV := .venv
+# The compiled build has an environment of its own: nothing compiled lies beside the sources.
+COMPILED := .venv-compiled
 VPY  := $(VENV)/bin/python
 PIP  := $(PYTHON) -m pip --python $(VPY) --disable-pip-version-check
-CODE := relay tests benchmarks loadtest examples
+CODE := relay tests benchmarks loadtest examples hatch_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format types contracts bench bench-quick bench-stalls bench-peers bench-growth bench-paired loadtest loadtest-smoke torture torture-saturated fuzz attacks check lock clean
+.PHONY: help run test compiled test-compiled torture-compiled compiled-checkout lint format types contracts bench bench-quick bench-stalls bench-peers bench-growth bench-paired loadtest loadtest-smoke torture torture-saturated fuzz attacks check lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -23,6 +25,25 @@ run: $(VENV)/.run  ## Run a relay with production defaults (ARGS="--workers 2 ..
 
 test: $(VENV)/.dev  ## Run the tests (ARGS="tests/wire -k name ..." selects some)
 	@$(VPY) -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
+
+compiled: $(COMPILED)/.relay  ## Compile the data path into .venv-compiled (needs a C compiler; see README.md)
+
+# Tests of the compiled build run in a copy of the checkout without relay/: what they import is what
+# is installed. The broken variants replace methods inside of the worker, which no compiled caller
+# would notice: they run on the source alone.
+test-compiled: compiled-checkout  ## Run the tests against the compiled build (ARGS as for test)
+	@cd $(COMPILED)/checkout && ../bin/python -m pytest -q -n $(JOBS) --dist loadfile \
+	  --ignore tests/torture/test_broken_variants.py $(ARGS)
+
+torture-compiled: compiled-checkout  ## As torture, with the compiled build
+	@cd $(COMPILED)/checkout && ../bin/python -m tests.torture --seconds $(or $(SECONDS),600) \
+	  $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+compiled-checkout: $(COMPILED)/.relay
+	@rm -rf $(COMPILED)/checkout && mkdir $(COMPILED)/checkout
+	@git ls-files -z --cached --others --exclude-standard | grep -zv '^relay/' \
+	  | xargs -0 cp --parents --target-directory=$(COMPILED)/checkout
+	@cd $(COMPILED)/checkout && ../bin/python -m tests.compiled
 
 # Without SEED each run chooses a new one, and prints it so that the run can be repeated.
 torture: $(VENV)/.dev  ## Kill, stop and disconnect everything for SECONDS (600), by SEED; check what clients saw
@@ -87,7 +108,7 @@ lock: $(VENV)/.dev  ## Compile requirements/*.txt (ARGS=--upgrade takes newer re
 	$(LOCK) --group peers -c requirements/dev.txt -o requirements/peers.txt
 
 clean:  ## Remove the environment and all caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	rm -rf $(VENV) $(COMPILED) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 LOCK = $(VPY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
@@ -112,6 +133,16 @@ $(VENV)/.dev: $(VPY) requirements/dev.txt requirements/run.txt pyproject.toml
 	$(PIP) install -q --require-hashes -r requirements/dev.txt
 	$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $(VENV)/.run $@
+
+# Installed as a wheel, never editable. The tools are those of .venv, by a file of paths: installing
+# them twice would take minutes. (Editable installations in there are not found that way.)
+$(COMPILED)/.relay: $(VENV)/.dev hatch_build.py $(shell find relay -name '*.py')
+	$(VPY) -m venv --clear --without-pip $(COMPILED)
+	@$(VPY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$($(COMPILED)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tools.pth"
+	RELAY_COMPILE=1 $(PYTHON) -m pip --python $(COMPILED)/bin/python --disable-pip-version-check \
+	  install -q --no-deps --no-build-isolation --force-reinstall .
+	@touch $@
 
 # The peers written in Python, and what draws the charts; the others come from the distribution.
 $(VENV)/.peers: $(VENV)/.dev requirements/peers.txt

@@ -131,6 +131,10 @@ def array_header(count: int) -> bytes:
     raise ValueError("too many items for one array")
 
 
+_new: Final = tuple.__new__
+"""Makes a NamedTuple of all its fields, without the call of Python that its own ``__new__`` is."""
+
+
 # --- unpacking --------------------------------------------------------------------------------
 class Shape(NamedTuple):
     """One row of a table: the type of an operation's message and a check for each field."""
@@ -185,10 +189,11 @@ class Schema:
             array_max: items in any array, nested ones too.
             bytes_max: of one content, and of any str or bin in it.
         """
-        self._shapes: dict[int, tuple[Shape, tuple[Check, ...], Callable[..., object]]] = {}
+        self._shapes: dict[int, tuple[Shape, tuple[Check, ...], Callable[..., object] | None]] = {}
         for op, shape in shapes.items():
             assert len(shape.checks) == len(shape.field_names), shape.type
-            self._shapes[op] = shape, shape.checks, shape.make or shape.type
+            plain = shape.type.__bases__ == (tuple,)  # others make themselves: see wire.hello
+            self._shapes[op] = shape, shape.checks, shape.make or (None if plain else shape.type)
         self._count_max = count_max
         self._fields_max = limits.ENVELOPE_FIELDS_MAX
         self._bounds = _Bounds(
@@ -259,6 +264,8 @@ class Schema:
                 raise EnvelopeError(f"{shape.type.__name__}: bad {field}")
         if len(value) > count + 1:
             _check_unread(value[count + 1 :])
+        if make is None:
+            return _new(shape.type, fields)
         return make(*fields)
 
 

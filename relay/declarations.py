@@ -14,7 +14,7 @@ from relay.environment import variable_name
 from relay.errors import UsageError
 from relay.listen_address import AUTO, OFF, parse_listen_address
 from relay.paths import expanded
-from relay.settings import Settings
+from relay.settings import LIVE, Settings
 
 SHOWN_CHARS_MAX: Final = 60
 """How much of a wrong value is shown: an error is one line."""
@@ -58,6 +58,11 @@ class Declaration(NamedTuple):
     def variable(self) -> str:
         """The environment variable that sets it."""
         return variable_name(self.section, self.key)
+
+    @property
+    def live(self) -> bool:
+        """True if a reload changes it, without a restart."""
+        return self.section == "limits" or self.path in LIVE
 
     @property
     def expected(self) -> str:

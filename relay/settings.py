@@ -12,6 +12,15 @@ from msgspec import Meta, Struct, field
 from relay.paths import user_directory
 
 WORKERS_MAX: Final = 256
+LIVE: Final = (
+    "server.graceful_timeout_s",
+    "server.drain_delay_s",
+    "server.drain_spread_s",
+    "server.worker_timeout_s",
+    "server.slow_reader_timeout_s",
+    "log.level",
+)
+"""Settings that a reload changes, besides all of ``limits``; the others need a restart."""
 
 
 class Server(Struct, frozen=True, kw_only=True):
@@ -45,6 +54,24 @@ class Server(Struct, frozen=True, kw_only=True):
             ge=0, le=3600, description="How long clients may take to leave when the server stops."
         ),
     ] = 30.0
+    drain_delay_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3600,
+            description="How long a server that was asked to stop (TERM) goes on as before, with "
+            "/readyz red, so that whoever spreads clients sends them elsewhere.",
+        ),
+    ] = 0.0
+    drain_spread_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3600,
+            description="Over how long it then sends its clients away, a few at a time, so that "
+            "they do not all connect elsewhere at once.",
+        ),
+    ] = 0.0
     worker_timeout_s: Annotated[
         float,
         Meta(

@@ -31,6 +31,8 @@ def template() -> str:
         if setting.path in PLATFORM_DEFAULTS:
             why += f" Default: {PLATFORM_DEFAULTS[setting.path]}."
         takes = f"Takes {setting.expected}. Variable: {setting.variable}."
+        if setting.live:
+            takes += " Changes with a reload."
         for text in (why, takes):
             lines += [f"# {line}" for line in textwrap.wrap(text, _WIDTH, break_on_hyphens=False)]
         value = EXAMPLES.get(setting.path, setting.default)

@@ -19,6 +19,9 @@ and an empty variable counts as unset. `~` in a path is your home directory.
     relay config show relay.toml      # each value and where it came from
 
 `relay serve --check-config` and `--print-config` do the same with the flags that are given, too.
+Where "reload" says yes, a change takes effect with a reload (HUP, `relay ctl reload`), for open
+connections as well. The others need a restart, and a reload that would change one is refused.
+
 There are no passwords among the settings: a secret is only ever named by its file.
 
 A key that does not exist is an error, never ignored. So is a variable that nearly is one of these
@@ -37,10 +40,12 @@ def markdown() -> str:
     for setting in declarations():
         if setting.section != section:
             section = setting.section
-            lines += [f"## [{section}]", "", "| key | default | variable | meaning |"]
-            lines.append("|---|---|---|---|")
+            lines += [f"## [{section}]", "", "| key | default | variable | reload | meaning |"]
+            lines.append("|---|---|---|---|---|")
+        live = "yes" if setting.live else ""
         default = PLATFORM_DEFAULTS.get(setting.path) or f"`{as_toml(setting.default)}`"
-        lines.append(f"| `{setting.key}` | {default} | `{setting.variable}` | {setting.why} |")
+        cells = (f"`{setting.key}`", default, f"`{setting.variable}`", live, setting.why)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines).replace("|\n##", "|\n\n##") + "\n"
 
 

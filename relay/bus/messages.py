@@ -11,17 +11,18 @@ one priority, is the order of sending.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final, NamedTuple, Self, TypeAlias, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 
 from relay import codec, limits
+from relay.bus.claim import Claim
 from relay.chat.accounts import links, requests
-from relay.chat.entries import SUBMISSION_CHECKS, Submission
+from relay.chat.entries import SUBMISSION_CHECKS, Submission, submission
 from relay.chat.fields import DISPLAY, EPOCH, INSTANCE_SECRET, KEY_ID, LOG, NAME, POSITIVE, U63
 from relay.codec import Shape
 from relay.errors import RemoteProtocolError
 from relay.framing import FrameSplitter
-from relay.secret import Secret
 
+__all__ = ["Claim"]  # made elsewhere, part of this
 HEADER: Final = 4
 MESSAGE_BYTES_MAX: Final = 262_144
 ITEMS_PER_MESSAGE: Final = 512
@@ -116,32 +117,6 @@ class Who(NamedTuple):
 
     tag: int
     log: str
-
-
-class _Claim(NamedTuple):
-    tag: int
-    name: str
-    secret: bytes
-    held: bool
-    since_us: int
-    key: bytes
-
-
-class Claim(_Claim):
-    """Member: a session wants a name (``held``: it has had it since before). Answer: CLAIMED.
-
-    ``since_us``: when its connection was accepted, by the clock that all workers share. Of two
-    sessions of one instance the later connection is the live one, whichever claim comes first.
-    ``key``: the device key that its connection has proved; empty for a guest.
-    """
-
-    __slots__ = ()
-
-    def __new__(
-        cls, tag: int, name: str, secret: bytes, held: bool, since_us: int, key: bytes
-    ) -> Self:
-        """Make one; the secret shows itself in no repr."""
-        return super().__new__(cls, tag, name, Secret(secret), held, since_us, key)
 
 
 class Ask(NamedTuple):
@@ -328,7 +303,7 @@ _new: Final = tuple.__new__
 
 
 def _submit(tag: int, *fields: object) -> Submit:
-    return _new(Submit, (tag, _new(Submission, fields)))  # most of what is received
+    return _new(Submit, (tag, submission(*fields)))  # most of what is received
 
 
 SHAPES: Final[dict[int, Shape]] = {

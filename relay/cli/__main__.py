@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import click
 
-from relay import __version__
+from relay import __version__, compiled
 from relay.cli import exits
 from relay.cli.streams import prepare_streams
 
@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "user": Entry("relay.cli.user", "user", "Manage accounts (operators)."),
     "alias": Entry("relay.cli.alias", "alias", "Give addresses short names."),
     "serve": Entry("relay.cli.serve", "serve", "Run a relay server (Linux)."),
+    "ctl": Entry("relay.cli.ctl", "ctl", "Look at a running server, and steer it (Linux)."),
     "config": Entry("relay.cli.config", "config", "Write, check and show a server's settings."),
 }
 
@@ -75,7 +76,9 @@ class LazyGroup(click.Group):
     " RELAY_ADDRESS is. Exit status: 0 success, 1 failure, 2"
     " wrong usage or unknown server key, 3 changed server key.",
 )
-@click.version_option(__version__, prog_name="relay", message="%(prog)s %(version)s")
+@click.version_option(
+    f"{__version__} ({compiled.build()})", prog_name="relay", message="%(prog)s %(version)s"
+)
 @click.pass_context
 def relay(ctx: click.Context) -> int:
     """A self-hosted, encrypted chat relay."""

@@ -103,7 +103,14 @@ def serve(
     # After the flags are right: --help and a typo need none of the server.
     from relay.server.start import start
 
-    return start(loaded.settings, _announce, new_identity=new_identity)
+    if config is not None:
+        config = config.absolute()  # it is read again at a reload
+    return start(
+        loaded.settings,
+        _announce,
+        lambda: configuration.load(given, os.environ, config).settings,
+        new_identity=new_identity,
+    )
 
 
 def _announce(addresses: list[str], first_invitation: Path | None, registration: str) -> None:

@@ -134,6 +134,8 @@ PANELS: Final = (
         ),
     ),
     Panel("Log lines lost", "cps", ((rate("log_lines_lost"), "{{process}}"),)),
+    Panel("Reloads", "cps", ((rate("reloads"), "{{outcome}}"),)),
+    Panel("Uptime", "s", ((f"time() - {gauge('start_time_ns')}", "since the start"),)),
     Panel("Version", "short", ((gauge("relay_build_info"), "{{version}}, Python {{python}}"),)),
 )
 

@@ -9,15 +9,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from relay.server.live_settings import LiveSettings
 from relay.server.scoreboard import Scoreboard
-from relay.settings import Settings
 
 CONTROL = "control"
 AGENT = "agent"
 WORKER = "worker"
 """The names of the roles, in the log and of their scoreboards."""
+CTL_SOCKET = "ctl.sock"
+"""Where ``relay ctl`` asks."""
+CTL_DIRECTORY = "ctl"
+"""Of the sockets on which workers answer the control process."""
+SUPERVISOR_MESSAGE_BYTES_MAX = 65_536
 AGENT_SOCKET = "agent.sock"
 BUS_DIRECTORY = "bus"
+
+
+def worker_socket(runtime: Path, index: int, generation: int) -> Path:
+    """Return the name of the socket on which a worker answers the control process."""
+    return runtime / CTL_DIRECTORY / f"{index}.{generation}.sock"
 
 
 def report(ready_fd: int, line: str) -> None:
@@ -45,8 +55,8 @@ class WorkerContext:
     """Its slot, 0 to workers - 1: which row and which partitions are its own."""
     generation: int
     """Unique in this run of the server; grows with each start of any worker."""
-    settings: Settings
-    """Resolved: no 0 or empty value stands for a default any more."""
+    live: LiveSettings
+    """Resolved: no 0 or empty value stands for a default any more. They may change."""
     listeners: tuple[socket.socket, ...]
     """Non-blocking listening sockets, shared with the other workers."""
     scoreboard: Scoreboard
@@ -80,7 +90,7 @@ class AgentContext:
     returns 3.
     """
 
-    settings: Settings
+    live: LiveSettings
     socket_path: Path
     key_path: Path
     scoreboard: Scoreboard
@@ -98,13 +108,16 @@ class ControlContext:
     It writes ``R\n`` to ``ready_fd`` when it serves, or ``E message\n`` and returns 3.
     """
 
-    settings: Settings
+    live: LiveSettings
     boards: Mapping[str, Scoreboard]
     """Of all roles by name, and of the supervisor."""
     scoreboard: Scoreboard
     """One row of its own."""
     listener: socket.socket | None
     """Where Prometheus asks; None: nowhere."""
+    supervisor: socket.socket
+    """This process's end of the line to the supervisor."""
     data: Path
+    runtime: Path
     parent_fd: int
     ready_fd: int

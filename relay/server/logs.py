@@ -183,9 +183,14 @@ def set_up(settings: Log, fd: int = 2) -> OutputHandler:
     handler.addFilter(RepeatFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(settings.level.upper())
+    set_level(settings)
     logging.raiseExceptions = False
     return handler
+
+
+def set_level(settings: Log) -> None:
+    """Log from the level of these settings on."""
+    logging.getLogger().setLevel(settings.level.upper())
 
 
 @contextmanager

@@ -167,6 +167,14 @@ PROCESS: Final = (
 )
 """Of every process that the supervisor starts."""
 SUPERVISOR: Final = (
+    Metric("start_time_ns", Kind.GAUGE, "When the server was started, since 1970.", "ns"),
+    Metric(
+        "reloads",
+        Kind.COUNTER,
+        "Reloads of the settings.",
+        labels=("applied", "refused"),
+        label="outcome",
+    ),
     Metric("stopping", Kind.GAUGE, "1 from the moment on in which the server is asked to stop."),
 )
 """Of the supervisor itself."""

@@ -147,7 +147,8 @@ class Scoreboard:
     def owner(self, partition: int) -> Owner:
         """Return the home of a partition."""
         packed: int = self._cells[self._partition(partition)]
-        return Owner(packed >> _GENERATION_BITS, packed & (1 << _GENERATION_BITS) - 1)
+        worker, generation = packed >> _GENERATION_BITS, packed & (1 << _GENERATION_BITS) - 1
+        return tuple.__new__(Owner, (worker, generation))  # looked at before each commit
 
     def assign(self, partition: int, worker: int, generation: int) -> None:
         """Make a worker's generation the home of a partition. Only the supervisor may."""

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 import msgspec
 import setproctitle
 
+from relay import __version__, compiled
 from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
 from relay.server import inherited, logs, recovery, registration
@@ -26,9 +27,11 @@ from relay.server.context import (
     ControlContext,
     WorkerContext,
 )
+from relay.server.live_settings import LiveSettings
 from relay.server.metrics import AGENT as AGENT_METRICS
 from relay.server.metrics import WORKER as WORKER_METRICS
 from relay.server.registration import RegistrationRecord
+from relay.server.steering import Steering
 from relay.server.supervisor import listener, runtime_directory
 from relay.server.supervisor.roles import Launch, Role
 from relay.server.supervisor.runtime_directory import RuntimeDirectory
@@ -59,12 +62,19 @@ used), and who may register."""
 log = logging.getLogger("relay.supervisor")
 
 
-def start(settings: Settings, announce: Announce, *, new_identity: bool = False) -> int:
+def start(
+    settings: Settings,
+    announce: Announce,
+    load: Callable[[], Settings],
+    *,
+    new_identity: bool = False,
+) -> int:
     """Run the server until it is asked to stop. Returns the exit code.
 
     Args:
         settings: of the server.
         announce: called once, when every worker serves.
+        load: reads the settings again, for a reload; raises UsageError.
         new_identity: make a key though there are messages, for a key that is lost.
 
     Raises:
@@ -73,10 +83,16 @@ def start(settings: Settings, announce: Announce, *, new_identity: bool = False)
     inherited.reset()
     logs.set_up(settings.log)
     with logs.stderr_to_log():
-        return _start(settings, announce, new_identity)
+        return _start(settings, announce, load, new_identity)
 
 
-def _start(settings: Settings, announce: Announce, new_identity: bool) -> int:
+def _start(
+    wanted: Settings,
+    announce: Announce,
+    load: Callable[[], Settings],
+    new_identity: bool,
+) -> int:
+    settings = wanted
     setproctitle.setproctitle("relay: supervisor")
 
     # 1. The data directory first: whoever holds its lock may clean up after a dead run.
@@ -101,6 +117,8 @@ def _start(settings: Settings, announce: Announce, new_identity: bool) -> int:
         log.info(
             "starting",
             extra={
+                "version": __version__,
+                "build": compiled.build(),
                 "pid": os.getpid(),
                 "bind": [listener.format_bound(sock) for sock in listeners],
                 "control": "off" if control is None else listener.format_bound(control),
@@ -113,14 +131,20 @@ def _start(settings: Settings, announce: Announce, new_identity: bool) -> int:
         # 4. Children share what is in memory now; the collector must not write to it.
         gc.collect()
         gc.freeze()
+        live = LiveSettings(settings)
+        paths = directory.path, runtime.path
+        steering = Steering(wanted, live, load, lambda wanted: _resolve(wanted, *paths))
         supervisor = Supervisor(
             SupervisorConfig(
                 roles=_roles(
-                    settings, listeners, control, directory.path, runtime.path, boot_id, record
+                    live, listeners, control, directory.path, runtime.path, boot_id, record
                 ),
+                requests=steering.requests,
+                reload=steering.reload,
                 partitions=PARTITIONS,
-                heartbeat_timeout_s=settings.server.worker_timeout_s,
-                graceful_timeout_s=settings.server.graceful_timeout_s,
+                heartbeat_timeout_s=lambda: live.current.server.worker_timeout_s,
+                graceful_timeout_s=lambda: steering.stop_timeout_s,
+                hasten=steering.hasten,
                 on_serving=lambda texts: announce(
                     _addresses(texts[AGENT], listeners),
                     record.invitation_path if record.waits_for_operator else None,
@@ -172,7 +196,7 @@ def _absolute(setting: str, text: str) -> Path:
 
 
 def _roles(
-    settings: Settings,
+    live: LiveSettings,
     listeners: tuple[socket.socket, ...],
     control: socket.socket | None,
     data: Path,
@@ -185,7 +209,7 @@ def _roles(
     def run_agent(launch: Launch) -> int:
         return _agent_main(
             AgentContext(
-                settings=settings,
+                live=live,
                 socket_path=runtime / AGENT_SOCKET,
                 key_path=data / KEY_FILE,
                 scoreboard=launch.scoreboard,
@@ -200,7 +224,7 @@ def _roles(
             WorkerContext(
                 index=launch.index,
                 generation=launch.generation,
-                settings=settings,
+                live=live,
                 listeners=listeners,
                 scoreboard=launch.scoreboard,
                 runtime=runtime,
@@ -216,11 +240,13 @@ def _roles(
     def run_control(launch: Launch) -> int:
         return _control_main(
             ControlContext(
-                settings=settings,
+                live=live,
                 boards=launch.boards,
                 scoreboard=launch.scoreboard,
                 listener=control,
+                supervisor=socket.socket(fileno=launch.line_fd),
                 data=data,
+                runtime=runtime,
                 parent_fd=launch.parent_fd,
                 ready_fd=launch.ready_fd,
             )
@@ -235,6 +261,7 @@ def _roles(
             boot_timeout_s=CONTROL_BOOT_TIMEOUT_S,
             boot_failure_code=1,
             listeners=() if control is None else (control,),
+            asks=True,
         ),
         Role(
             name=AGENT,
@@ -250,7 +277,7 @@ def _roles(
             run=run_worker,
             boot_timeout_s=WORKER_BOOT_TIMEOUT_S,
             boot_failure_code=WORKER_FAILED,
-            count=settings.server.workers,
+            count=live.current.server.workers,
             indexed=True,
             needs=(AGENT,),
             listeners=listeners,

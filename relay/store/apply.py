@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import apsw
 
 from relay.store.state import Changes
 
+ENTRY: Final = "INSERT INTO entry VALUES (?, ?, ?, ?, ?)"
+PRODUCER: Final = "INSERT OR REPLACE INTO producer VALUES (?, ?, ?, ?, ?)"
 
-def write(connection: apsw.Connection, changes: Changes, day: int) -> None:
+
+def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int) -> None:
     """Put changes into the open transaction.
 
     Args:
-        connection: of the partition's writer.
+        connection: of the partition's writer, or a cursor of it that is kept: one less to make.
         changes: all that a batch changes.
         day: the file's count of days, for the producers that were used.
 
@@ -25,12 +30,14 @@ def write(connection: apsw.Connection, changes: Changes, day: int) -> None:
         insert("INSERT INTO log (id, name, floor, floor_ms) VALUES (?, ?, 0, 0)", changes.new_logs)
     if changes.new_epochs:
         insert("INSERT INTO epoch VALUES (?, ?, ?, ?)", changes.new_epochs)
-    insert("INSERT INTO entry VALUES (?, ?, ?, ?, ?)", changes.entries)
-    insert(
-        "INSERT OR REPLACE INTO producer VALUES (?, ?, ?, ?, ?)",
-        [
-            (end.log.id, key[1], end.counter, end.stack[-1], day)
-            for key, end in changes.producers.items()
-            if end.counter
-        ],
-    )
+    producers = [
+        (end.log.id, key[1], end.counter, end.stack[-1], day)
+        for key, end in changes.producers.items()
+        if end.counter
+    ]
+    if len(changes.entries) == len(producers) == 1:  # the lone message, a fifth quicker so
+        connection.execute(ENTRY, changes.entries[0])
+        connection.execute(PRODUCER, producers[0])
+        return
+    insert(ENTRY, changes.entries)
+    insert(PRODUCER, producers)

@@ -28,6 +28,8 @@ class Committed:
         self._connection = connection
         self.reads = 0
         """How many times the file was asked, and what counts as much (``log.ReadBudget``)."""
+        self.logs_max = LOGS_REMEMBERED_MAX
+        self.producers_max = PRODUCERS_REMEMBERED_MAX
         self._next_log_id = 0
         self._logs: dict[str, LogEnd] = {}
         self._producers: dict[ProducerKey, tuple[int, Stack]] = {}
@@ -110,14 +112,14 @@ class Committed:
         logs = self._logs
         logs.pop(name, None)  # the last used is the last in order
         logs[name] = end
-        if len(logs) > LOGS_REMEMBERED_MAX:
+        if len(logs) > self.logs_max:
             del logs[next(iter(logs))]
 
     def _remember_producer(self, key: ProducerKey, end: tuple[int, Stack]) -> None:
         producers = self._producers
         producers.pop(key, None)
         producers[key] = end
-        if len(producers) > PRODUCERS_REMEMBERED_MAX:
+        if len(producers) > self.producers_max:
             del producers[next(iter(producers))]
 
     def _read_log(self, name: str) -> LogEnd | None:

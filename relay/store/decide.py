@@ -7,6 +7,7 @@ its neighbours. Time and randomness are passed in, and what is chosen with them 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from relay import limits
 from relay.chat.dedup import Place, place
@@ -36,13 +37,16 @@ from relay.store.state import (
 Pack = Callable[[tuple[object, ...]], bytes]
 """An entry's fields -> the bytes that readers get."""
 
+_new: Final = tuple.__new__
+"""Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
+
 
 class Decision:
     """Decides about one batch, each submission knowing what was accepted before it."""
 
     __slots__ = (
-        "_accepted", "_batch", "_entries", "_generation", "_indexed", "_next_log_id", "_now_ms",
-        "_outcomes", "_pack", "_random_bytes", "_view", "changes",
+        "_accepted", "_batch", "_entries", "_generation", "_indexed", "_logs_max", "_next_log_id",
+        "_now_ms", "_outcomes", "_pack", "_random_bytes", "_view", "changes",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +56,7 @@ class Decision:
         now_ms: int,
         pack: Pack,
         random_bytes: Callable[[int], bytes],
+        logs_max: int = LOGS_MAX,
     ) -> None:
         """Begin with nothing accepted.
 
@@ -60,12 +65,14 @@ class Decision:
             now_ms: the time of the entries, unless their log's last one is later.
             pack: makes the bytes of an entry that readers get.
             random_bytes: for new epochs.
+            logs_max: how many logs the partition may hold.
         """
         self._view = view
         self._generation = view.generation
         self._now_ms = now_ms
         self._pack = pack
         self._random_bytes = random_bytes
+        self._logs_max = logs_max
         self._next_log_id = view.next_log_id
         self._batch: list[Submission] = []
         self._outcomes: list[Outcome] = []
@@ -95,8 +102,8 @@ class Decision:
         epoch = state.epoch
         begins = state.generation != self._generation
         if begins:
-            if state.id == 0 and self._next_log_id > LOGS_MAX:
-                return LogRefused(f"its partition holds {LOGS_MAX} logs and takes no new one")
+            if state.id == 0 and self._next_log_id > self._logs_max:
+                return LogRefused(f"its partition holds {self._logs_max} logs and takes no new one")
             epoch = self._random_bytes(limits.EPOCH_BYTES)
         if seq > SEQ_MASK:
             return LogRefused(f"the log holds {SEQ_MASK} messages and takes no more")
@@ -115,7 +122,7 @@ class Decision:
         chain, jump, end.stack = pushed(end.stack, counter, seq)
         end.counter = counter
         self._entries.append((state.id << SEQ_BITS | seq, time_ms, chain, jump, packed))
-        return Stored(epoch, seq, prev, packed)
+        return _new(Stored, (epoch, seq, prev, packed))
 
     def _begin_epoch(self, name: str, state: LogEnd, epoch: bytes) -> None:
         """Invariant "Epochs are segments"; a new log is the simplest case of it."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, final
 
 import apsw
 
@@ -27,7 +28,7 @@ from relay.store.log import Outcome, ReadBudget
 from relay.store.opening import Check, open_again, open_first
 from relay.store.producers import ProducerExpiry
 from relay.store.schema import check_sqlite, closed_on_error, pragma, translated
-from relay.store.state import Changes
+from relay.store.state import LOGS_MAX, Changes
 from relay.store.view import UnpackContent, load
 
 __all__ = ["Durability", "Host", "SqlitePartition"]
@@ -35,16 +36,30 @@ __all__ = ["Durability", "Host", "SqlitePartition"]
 SYSTEM: Final = int(Kind.SYSTEM)
 CHECK_LIMIT_S: Final = 1.0
 """In a running server, whose loop waits. Before it serves, ``recovery`` checks without a limit."""
+Write = Callable[[apsw.Connection | apsw.Cursor, Changes, int], None]
+"""As ``apply.write``."""
 log = logging.getLogger("relay.store")
 
 
-class _Opened(NamedTuple):
+@final
+class _Opened:
     """What goes with a connection, and is forgotten with it."""
 
-    connection: apsw.Connection
-    committed: Committed
-    expiry: ProducerExpiry
-    generation: int
+    __slots__ = ("committed", "connection", "cursor", "expiry", "generation")
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        committed: Committed,
+        expiry: ProducerExpiry,
+        generation: int,
+    ) -> None:
+        self.connection = connection
+        self.cursor = connection.cursor()
+        """Of commits."""
+        self.committed = committed
+        self.expiry = expiry
+        self.generation = generation
 
 
 class SqlitePartition:
@@ -63,6 +78,7 @@ class SqlitePartition:
         durability: Durability,
         pack: Pack,
         unpack_content: UnpackContent,
+        write: Write = apply.write,
         index: int | None = None,
         check_limit_s: float | None = CHECK_LIMIT_S,
     ) -> None:
@@ -75,6 +91,7 @@ class SqlitePartition:
             durability: what commits survive.
             pack: makes the bytes of an entry that readers get.
             unpack_content: reads (kind, content type, body) back from them.
+            write: puts changes into the open transaction.
             index: the partition's number, for the check after doubt; None: not checked.
             check_limit_s: how long a check of the whole file after doubt may take; None: as long
                 as it takes. What is not checked then is believed.
@@ -91,6 +108,8 @@ class SqlitePartition:
         self._host = host
         self._durability: Durability = durability
         self._pack = pack
+        self._write = write
+        self.logs_max = LOGS_MAX
         self._unpack_content = unpack_content
         self._check = Check(unpack_content, check_limit_s, index)
         self._doubt: str | None = None
@@ -210,7 +229,11 @@ class SqlitePartition:
                 budget=budget,
             )
             decision = Decision(
-                view, now_ms=now_ms, pack=self._pack, random_bytes=self._host.random_bytes
+                view,
+                now_ms=now_ms,
+                pack=self._pack,
+                random_bytes=self._host.random_bytes,
+                logs_max=self.logs_max,
             )
             outcomes = decision.decide(batch)
             forced = self._durability == "process" and any(one.kind == SYSTEM for one in batch)
@@ -226,11 +249,12 @@ class SqlitePartition:
     def _commit(self, opened: _Opened, changes: Changes, *, forced: bool) -> None:
         """Make changes durable; ``forced``: against a power failure, too, this once."""
         if changes.entries:
+            cursor = opened.cursor
             if forced:
                 pragma(opened.connection, "synchronous=FULL")
-            opened.connection.execute("BEGIN IMMEDIATE")
-            apply.write(opened.connection, changes, opened.expiry.day)
-            opened.connection.execute("COMMIT")
+            cursor.execute("BEGIN IMMEDIATE")
+            self._write(cursor, changes, opened.expiry.day)
+            cursor.execute("COMMIT")
             if forced:
                 pragma(opened.connection, "synchronous=NORMAL")
 

@@ -7,8 +7,7 @@ epochs and times that were chosen are in them: applying them gives the same stat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, final
 
 from relay.chat.entries import NO_EPOCH, Content
 from relay.chat.repeats import Stack
@@ -30,17 +29,31 @@ def row_id(log_id: int, seq: int) -> int:
     return log_id << SEQ_BITS | seq
 
 
-@dataclass(slots=True)
+@final
 class LogEnd:
-    """The end of one log. ``id`` 0: it does not exist yet."""
+    """The end of one log."""
 
-    id: int
-    epoch: bytes
-    first_seq: int
-    """Where that epoch begins."""
-    seq: int
-    time_ms: int
-    generation: int
+    __slots__ = ("epoch", "first_seq", "generation", "id", "seq", "time_ms")
+
+    def __init__(
+        self, id: int, epoch: bytes, first_seq: int, seq: int, time_ms: int, generation: int
+    ) -> None:
+        """Make one.
+
+        Args:
+            id: 0: it does not exist yet.
+            epoch: of its last entry.
+            first_seq: where that epoch begins.
+            seq: of its last entry.
+            time_ms: likewise.
+            generation: of the file, when that epoch began.
+        """
+        self.id = id
+        self.epoch = epoch
+        self.first_seq = first_seq
+        self.seq = seq
+        self.time_ms = time_ms
+        self.generation = generation
 
     def copy(self) -> LogEnd:
         """Return one that can be changed."""
@@ -50,15 +63,25 @@ class LogEnd:
 NO_LOG: Final = LogEnd(0, NO_EPOCH, 0, 0, 0, -1)
 
 
-@dataclass(slots=True)
+@final
 class ProducerEnd:
-    """The last entry of one producer in one log. ``counter`` 0: not known."""
+    """The last entry of one producer in one log."""
 
-    log: LogEnd
-    counter: int
-    stack: Stack
-    committed: int
-    """The counter when the view was read."""
+    __slots__ = ("committed", "counter", "log", "stack")
+
+    def __init__(self, log: LogEnd, counter: int, stack: Stack, committed: int) -> None:
+        """Make one.
+
+        Args:
+            log: where.
+            counter: 0: not known.
+            stack: see ``chat.repeats``.
+            committed: the counter when the view was read.
+        """
+        self.log = log
+        self.counter = counter
+        self.stack = stack
+        self.committed = committed
 
 
 UNREADABLE: Final = ProducerEnd(NO_LOG, -1, (), -1)

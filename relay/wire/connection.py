@@ -52,6 +52,8 @@ KEEPALIVE: Final = b"keepalive"
 CLOSE_DRAIN_BYTES_MAX: Final = 16 * 1024 * 1024
 """What is read and dropped after our own close: more than kernels hold for one connection."""
 APP: Final = int(RecordType.APP)
+_new: Final = tuple.__new__
+"""Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
 NOT_RELAY: Final = "this is not a Relay server"
 _STRANGERS: Final = (
     (b"HTTP/", "HTTP"),
@@ -236,8 +238,8 @@ class Connection:
             if whole is None:
                 return False
             self._receive_frame(whole, now)
-        except AuthenticationFailed as error:
-            self._finish(None, detail=str(error))
+        except AuthenticationFailed as failed:  # mypyc wants a name of its own for each type
+            self._finish(None, detail=str(failed))
         except RemoteProtocolError as error:
             if self.phase is Phase.AWAIT_SERVER_HELLO and isinstance(error, IllegalFrame):
                 self._finish(None, detail=_stranger(reader.head()), stranger=True)
@@ -487,8 +489,8 @@ class Connection:
         if self.phase is Phase.OPEN:
             self._pings_unanswered = 0
             self._deadline = now + self._timing.ping_after_s
-            if record_type == RecordType.APP:
-                self._events.append(ApplicationData(content))
+            if record_type == APP:
+                self._events.append(_new(ApplicationData, (content,)))
                 return
         if record_type == RecordType.CLOSE:
             self._receive_close(content, now)

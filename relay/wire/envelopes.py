@@ -11,7 +11,7 @@ to others is packed again from the checked fields: a sender's own bytes never re
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final, NamedTuple, Self, TypeAlias, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 
 import msgpack
 
@@ -32,9 +32,10 @@ from relay.chat.fields import (
     U63,
 )
 from relay.codec import Shape, Unknown
-from relay.secret import Secret
+from relay.wire.hello import Hello, Register
 
-__all__ = ["EntryMessage"]  # made elsewhere, part of this: an entry travels exactly as it is stored
+# Made elsewhere, part of this: an entry travels exactly as it is stored.
+__all__ = ["EntryMessage", "Hello", "Register"]
 
 
 class Op(IntEnum):
@@ -66,38 +67,6 @@ class Op(IntEnum):
     GAP = 45
     DONE = 46
     CHAIN = 47
-
-
-class _Hello(NamedTuple):
-    name: str
-    secret: bytes
-    display: str
-    agent: str
-    key: bytes
-    signature: bytes
-
-
-class Hello(_Hello):
-    """Client: who I am. Once; the operations of a logged-in client follow it.
-
-    ``secret`` tells this instance from others of the account, and makes its message ids
-    (``chat.ids``). ``key`` and ``signature`` prove a device of the account (``wire.login``); both
-    are empty for a guest.
-    """
-
-    __slots__ = ()
-
-    def __new__(
-        cls,
-        name: str,
-        secret: bytes,
-        display: str,
-        agent: str,
-        key: bytes = b"",
-        signature: bytes = b"",
-    ) -> Self:
-        """Make one; the secret shows itself in no repr."""
-        return super().__new__(cls, name, Secret(secret), display, agent, key, signature)
 
 
 class Join(NamedTuple):
@@ -145,30 +114,6 @@ class History(NamedTuple):
     forward: bool
     seq: int
     count: int  # type: ignore[assignment]  # the field's name in the protocol; hides tuple.count
-
-
-class _Register(NamedTuple):
-    request: int
-    name: str
-    key: bytes
-    signature: bytes
-    link: bytes
-    token: bytes
-
-
-class Register(_Register):
-    """Client: begin the account of this name, by the root link of its chain. Before HELLO.
-
-    ``token``: of an invitation or reservation; empty: none.
-    """
-
-    __slots__ = ()
-
-    def __new__(
-        cls, request: int, name: str, key: bytes, signature: bytes, link: bytes, token: bytes
-    ) -> Self:
-        """Make one; the token shows itself in no repr."""
-        return super().__new__(cls, request, name, key, signature, link, Secret(token))
 
 
 class Enrol(NamedTuple):
@@ -447,6 +392,7 @@ SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.CHAIN: Shape(Chain, (_request, NAME, codec.list_of(_link, chain.LINKS_MAX), codec.boolean)),
 }
 _ENTRY: Final = int(Op.ENTRY)  # packed faster than the enum
+_ACK: Final = int(Op.ACK)
 _OP_OF: Final = {shape.type: op for op, shape in (CLIENT_SHAPES | SERVER_SHAPES).items()}
 _CLIENT: Final = codec.Schema(
     CLIENT_SHAPES,
@@ -467,6 +413,11 @@ def pack(envelope: ClientEnvelope | ServerEnvelope) -> bytes:
         request, log, next_seq, end, entries = envelope
         return pack_page(request, log, next_seq, end, [pack_entry(entry) for entry in entries])
     return codec.pack((_OP_OF[type(envelope)], *envelope))
+
+
+def pack_ack(log: str, counter: int, epoch: bytes, seq: int) -> bytes:
+    """Return ``pack(Ack(...))``. Apart, for each send has one."""
+    return codec.pack((_ACK, log, counter, epoch, seq))
 
 
 def pack_entry(entry: tuple[object, ...]) -> bytes:

@@ -33,6 +33,8 @@ class Phase(Enum):
     DRAINING = "server: close sent after a violation, or to make room"
     CLOSED = "both: over"
 
+    __hash__ = object.__hash__  # Enum's own is a call of Python
+
 
 LEGAL: Final[dict[Phase, tuple[FrameType, ...]]] = {
     Phase.AWAIT_SERVER_HELLO: (FrameType.SERVER_HELLO,),

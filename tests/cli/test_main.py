@@ -7,7 +7,7 @@ import asyncio
 import click
 import pytest
 
-from relay import __version__
+from relay import __version__, codec
 from relay.cli.__main__ import COMMANDS
 from relay.cli.exits import CommandError, Exit, guarded
 from relay.client.errors import ConnectFailed, ServerKeyMismatch, UnknownServerKey
@@ -19,7 +19,8 @@ from tests.support.programs import run_program
 def test_version() -> None:
     """As every program says it."""
     done = run_relay("--version")
-    assert (done.returncode, done.stdout) == (0, f"relay {__version__}\n")
+    build = "interpreted" if str(codec.__file__).endswith(".py") else "compiled"
+    assert (done.returncode, done.stdout) == (0, f"relay {__version__} ({build})\n")
 
 
 def test_no_command_shows_the_help() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import apsw
-import pytest
 
 from relay.chat.entries import Submission
 from relay.chat.repeats import Stack
@@ -82,21 +81,19 @@ def test_a_view_of_the_first_submissions_decides_about_these() -> None:
 
 
 def test_what_was_decided_in_one_place_can_be_applied_in_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """As a replicated log will: the same changes make the same tables, whenever and wherever."""
     carried: list[tuple[Changes, int]] = []
-    write = apply.write
 
-    def writing(connection: apsw.Connection, changes: Changes, day: int) -> None:
-        write(connection, changes, day)
+    def writing(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int) -> None:
+        apply.write(connection, changes, day)
         carried.append((changes, day))
 
-    monkeypatch.setattr(apply, "write", writing)
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()
     here.mkdir()
-    partition = open_partition(there)
+    partition = open_partition(there, write=writing)
     append(partition, *messages(1, 40), message(1, log="other"))
     partition.append([*messages(30, 45), message(9), message(1, producer=BOB)], NOW_MS + 1)
 
@@ -105,7 +102,7 @@ def test_what_was_decided_in_one_place_can_be_applied_in_another(
     assert opened is not None
     for changes, day in carried:
         opened.connection.execute("BEGIN IMMEDIATE")
-        write(opened.connection, changes, day)
+        apply.write(opened.connection, changes, day)
         opened.connection.execute("COMMIT")
         opened.committed.apply(changes)
 

@@ -420,11 +420,10 @@ def test_a_clean_close_leaves_everything_in_the_one_file(
     assert len(SqliteReader(copy).read("lobby", 0, 50, PAGE_BYTES).rows) == 50
 
 
-def test_more_logs_and_producers_than_are_remembered(
-    partition: SqlitePartition, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relay.store.committed.LOGS_REMEMBERED_MAX", 3)
-    monkeypatch.setattr("relay.store.committed.PRODUCERS_REMEMBERED_MAX", 3)
+def test_more_logs_and_producers_than_are_remembered(partition: SqlitePartition) -> None:
+    opened = partition._opened
+    assert opened is not None
+    opened.committed.logs_max = opened.committed.producers_max = 3
     for counter in range(1, 20):
         batch = [message(counter, log=f"room-{n}") for n in range(10)]
         assert [s.seq for s in append(partition, *batch)] == [counter] * 10

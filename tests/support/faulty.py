@@ -15,15 +15,18 @@ import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from relay.cli.__main__ import main
 from relay.server import boot_id, start
 from tests.support import variants
 
 if TYPE_CHECKING:
+    from relay.bus.link import Port
+    from relay.chat.entries import Head, Submission
     from relay.server.context import WorkerContext
-    from relay.server.worker.home.commits import Commit
+    from relay.server.worker.process.building import WorkerParts
+    from relay.store.log import Outcome, Partition, ReadBudget
 
 TRIGGER = b"fault"
 """A message whose body has this makes the fault strike."""
@@ -48,19 +51,60 @@ def _strikes(marker: Path) -> bool:
     return True
 
 
+def _with_parts(change: Callable[[WorkerParts], None]) -> None:
+    """Have the parts of the worker changed when they are built, before anybody comes in."""
+    from relay.server.worker.process.main import _Worker
+
+    build = _Worker._build
+
+    async def building(self: _Worker) -> None:
+        await build(self)
+        change(self._parts)
+
+    _Worker._build = building  # type: ignore[method-assign]
+
+
 def stop_before_publish(planting: Planting) -> None:
     """The home stops after COMMIT, before anybody is told."""
-    from relay.server.worker.home.home import Home
+    from relay.server.worker.process.stores import Stores
+    from relay.store.sqlite import SqlitePartition
 
-    finish = Home._finish
+    open_partition = Stores.open_partition
 
-    def stopping(self: Home, commit: Commit) -> None:
-        triggered = any(TRIGGER in waiting.submission.body for waiting in commit.group)
-        if triggered and _strikes(planting.marker):
-            os.kill(os.getpid(), signal.SIGSTOP)
-        finish(self, commit)
+    class Stopping(Wrapped):
+        def append(
+            self, batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
+        ) -> list[Outcome]:
+            outcomes = self._partition.append(batch, now_ms, budget)
+            triggered = any(TRIGGER in submission.body for submission in batch)
+            if triggered and _strikes(planting.marker):
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return outcomes
 
-    Home._finish = stopping  # type: ignore[method-assign]
+    def opening(self: Stores, index: int) -> SqlitePartition:
+        return cast("SqlitePartition", Stopping(open_partition(self, index)))
+
+    Stores.open_partition = opening  # type: ignore[method-assign]
+
+
+class Wrapped:
+    """A partition, for faults that lie around one."""
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+
+    @property
+    def held(self) -> bool:
+        return self._partition.held
+
+    def in_use(self, log: str) -> bool:
+        return self._partition.in_use(log)
+
+    def head(self, log: str) -> Head:
+        return self._partition.head(log)
+
+    def close(self) -> None:
+        self._partition.close()
 
 
 def drop_one_batch(planting: Planting) -> None:
@@ -118,9 +162,15 @@ def cut_links(planting: Planting) -> None:
 
 def small_outbox(planting: Planting) -> None:
     """No fault: readers fall behind when so many bytes wait for them, as the argument says."""
-    from relay import limits
 
-    limits.OUTBOX_BYTES_MAX = int(planting.argument)  # type: ignore[misc]
+    def small(parts: WorkerParts) -> None:
+        parts.fanout.outbox_bytes_max = int(planting.argument)
+
+    _with_parts(small)
+
+
+OBSERVED = ("bus_repairs", "pages_read")
+"""The metrics of a worker that a torture run sums up, over all workers that there were."""
 
 
 def observe(planting: Planting) -> None:
@@ -134,7 +184,7 @@ def observe(planting: Planting) -> None:
 
     def observed(self: WorkerStatus) -> None:
         beat(self)
-        counted = {name: self._counters[name, ""][1]() for name in ("repairs", "pages")} | _struck
+        counted = {name: self._counters[name, ""][1]() for name in OBSERVED} | _struck
         new = path.with_suffix(".new")
         new.write_text(json.dumps(counted))
         new.replace(path)  # whole, whenever this worker is killed
@@ -169,31 +219,38 @@ def lose_on_one_worker(planting: Planting) -> None:
     """The first worker shows some entries to nobody, and hides the hole from its members."""
     from relay.bus.messages import Batch
     from relay.chat.entries import Head
-    from relay.server.worker.member.feed import Feed
     from relay.wire.envelopes import EntryMessage, pack, unpack_server
 
     if planting.context.index != 0:
         return
-    receive = Feed.receive
     probability = float(planting.argument)
     shown: dict[str, int] = {}  # for logs with a hole: the last entry that members have
 
-    def receiving(self: Feed, batch: Batch) -> bool:
-        if not self.known or self.repair_to or batch.prev != self.received.seq:
-            return receive(self, batch)
-        if random.random() < probability:
-            shown.setdefault(self.log, batch.prev)
-            self.received = Head(batch.epoch, batch.last)
-            return False
-        prev = shown.pop(self.log, None)
-        if prev is not None:
-            first, *others = unpack_server(batch.content)
-            assert isinstance(first, EntryMessage)
-            patched = [first._replace(prev=prev), *others]
-            batch = batch._replace(content=b"".join(map(pack, patched)))
-        return receive(self, batch)
+    def losing(parts: WorkerParts) -> None:
+        handlers = parts.dispatcher.handlers
+        receive = handlers[Batch]
+        feeds = parts.feeds.by_log
 
-    Feed.receive = receiving  # type: ignore[method-assign]
+        def receiving(port: Port, batch: Batch) -> None:
+            feed = feeds.get(batch.log)
+            if feed is None or not feed.known or feed.repair_to or batch.prev != feed.received.seq:
+                receive(port, batch)
+                return
+            if random.random() < probability:
+                shown.setdefault(feed.log, batch.prev)
+                feed.received = Head(batch.epoch, batch.last)
+                return
+            prev = shown.pop(feed.log, None)
+            if prev is not None:
+                first, *others = unpack_server(batch.content)
+                assert isinstance(first, EntryMessage)
+                patched = [first._replace(prev=prev), *others]
+                batch = batch._replace(content=b"".join(map(pack, patched)))
+            receive(port, batch)
+
+        handlers[Batch] = receiving
+
+    _with_parts(losing)
 
 
 FAULTS: dict[str, Callable[[Planting], None]] = {

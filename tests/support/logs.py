@@ -6,10 +6,11 @@ import secrets
 from pathlib import Path
 
 from relay.chat.entries import Kind, Submission
+from relay.store import apply
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock
 from relay.store.log import Outcome, Page, Partition, Stored
-from relay.store.sqlite import SqlitePartition
+from relay.store.sqlite import SqlitePartition, Write
 from relay.wire.envelopes import EntryMessage, pack_entry, unpack_content, unpack_entry
 
 NOW_MS = 1_790_000_000_000
@@ -19,7 +20,11 @@ BOB = b"bob....."
 
 
 def open_partition(
-    directory: Path, *, boot_id: str = "boot 1", durability: Durability = "process"
+    directory: Path,
+    *,
+    boot_id: str = "boot 1",
+    durability: Durability = "process",
+    write: Write = apply.write,
 ) -> SqlitePartition:
     """Open the partition of a directory, as a worker does."""
     return SqlitePartition(
@@ -29,6 +34,7 @@ def open_partition(
         durability=durability,
         pack=pack_entry,
         unpack_content=unpack_content,
+        write=write,
     )
 
 

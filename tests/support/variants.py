@@ -56,7 +56,9 @@ def deliver_before_commit(_: WorkerContext) -> None:
                 pending.append((submission.log, outcome))
         return outcomes
 
-    def publishing_then_writing(connection: apsw.Connection, changes: Changes, day: int) -> None:
+    def publishing_then_writing(
+        connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int
+    ) -> None:
         import apsw
 
         write(connection, changes, day)
@@ -142,7 +144,7 @@ def silent_after_kill(context: WorkerContext) -> None:
     """A worker that replaces a killed one takes connections and joins, and delivers nothing."""
     from relay.server.worker.member.fanout import Fanout
 
-    if context.generation <= context.settings.server.workers:
+    if context.generation <= context.live.current.server.workers:
         return
 
     def distributing(self: Fanout, now: float) -> None:

@@ -11,6 +11,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Self, TypeVar, cast
 
@@ -21,11 +22,12 @@ from relay.bus.messages import Batch, Event
 from relay.chat.ids import producer_of
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.context import WorkerContext
+from relay.server.live_settings import LiveSettings
 from relay.server.scoreboard import Scoreboard
 from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed
 from relay.server.worker.process import main
-from relay.server.worker.process.building import WorkerParts
+from relay.server.worker.process.building import WorkerDependencies, WorkerParts
 from relay.settings import Accounts, Limits, Server, Settings, Store
 from relay.store.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
@@ -70,11 +72,38 @@ class LocalAgent:
         """Nothing to close."""
 
 
+class MortalLoop:
+    """What a worker asks of its loop: nothing of it comes any more once the worker is dead."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.dead = False
+
+    def call_soon(self, callback: Callable[[], None]) -> object:
+        return self._loop.call_soon(self._run, callback)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> object:
+        return self._loop.call_later(delay, self._run, callback)
+
+    def _run(self, callback: Callable[[], None]) -> None:
+        if not self.dead:
+            callback()
+
+
 class Worker(main._Worker):
     """A worker as in ``relay.server.worker.process.main``, but without signals and pipes."""
 
-    def __init__(self, context: WorkerContext) -> None:
+    def __init__(self, context: WorkerContext, needs: dict[str, object]) -> None:
+        """Make one.
+
+        Args:
+            context: its place.
+            needs: what of its ``WorkerDependencies`` is to be different.
+        """
         super().__init__(context)
+        self._needs = needs
+        self.sweeps = True
+        """False: what is due each second, heads to other workers among it, is left undone."""
         self._agent = LocalAgent()  # type: ignore[assignment]
         # Each has a listener of its own, so there is nobody to leave a connection to.
         self._status.least_loaded = lambda: None  # type: ignore[method-assign]
@@ -83,6 +112,15 @@ class Worker(main._Worker):
         """Everybody who ever connected, to be sent away at the end."""
         self.index = context.index
         self.generation = context.generation
+
+    def _dependencies(self, loop: asyncio.AbstractEventLoop) -> WorkerDependencies:
+        self._mortal_loop = MortalLoop(loop)
+        given = replace(super()._dependencies(loop), loop=self._mortal_loop)
+        return replace(given, **self._needs)  # type: ignore[arg-type]
+
+    def _sweep(self) -> None:
+        if self.sweeps:
+            super()._sweep()
 
     @property
     def parts(self) -> WorkerParts:
@@ -111,9 +149,9 @@ class Worker(main._Worker):
         for task in self._tasks:
             task.cancel()
         parts = self._parts
-        parts.wakeup.bind(_nothing)
-        parts.turn.run = _nothing  # type: ignore[method-assign]
+        self._mortal_loop.dead = True
         self._mesh.close()
+        self._admin.close()
         self._acceptor.stop()
         for listener in self._context.listeners:
             listener.close()
@@ -137,10 +175,6 @@ class Worker(main._Worker):
         await until(lambda: all(client.lost for client in self.clients), "the clients' end")
 
 
-def _nothing() -> None:
-    """What a dead process does."""
-
-
 class Cluster:
     """Several workers on one data directory, and the table of who owns what."""
 
@@ -152,9 +186,11 @@ class Cluster:
         durability: str = "process",
         max_connections: int = 1000,
         limits: Limits | None = None,
+        needs: dict[str, object] | None = None,
     ) -> None:
         self._directory = directory
         self._count = workers
+        self._needs = needs or {}
         self._generation = 0
         self._settings = Settings(
             server=Server(max_connections=max_connections, workers=workers),
@@ -196,7 +232,7 @@ class Cluster:
             WorkerContext(
                 index=index,
                 generation=self._generation,
-                settings=self._settings,
+                live=LiveSettings(self._settings),
                 listeners=(listener,),
                 scoreboard=self.scoreboard,
                 runtime=self._directory / "run",
@@ -206,7 +242,8 @@ class Cluster:
                 boot_id="boot",
                 parent_fd=-1,
                 ready_fd=-1,
-            )
+            ),
+            self._needs,
         )
         self._all.append(worker)
         await worker.start()

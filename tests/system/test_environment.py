@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from relay import Client, Message
+from relay.compiled import build
 from relay.server.inherited import IGNORED
 from relay.wire.identity import fingerprint, load_private_key
 from tests.support.cluster import ROOT, Relay, relay_command, run_relay, wait_until
@@ -162,6 +163,7 @@ def test_a_low_limit_on_open_files_is_reported_as_a_sum(tmp_path: Path) -> None:
         assert warning["reserved"] == 256 - possible
         [starting] = relay.events("starting")
         assert starting["max_connections"] == possible
+        assert starting["build"] == build()
     refused = refuse(limit(193), "--data", tmp_path / "data")
     assert "relay: the limit on open files is 193: a worker needs 21" in refused
 

@@ -126,7 +126,7 @@ class Server:
         """Add what the workers counted (``observe`` of ``tests.support.faulty``)."""
         for path in self._data.parent.glob(f"{self._data.name}.fault.*.json"):
             counted = json.loads(path.read_bytes())
-            effort.repairs += counted["repairs"]
+            effort.repairs += counted["bus_repairs"]
             effort.dropped += counted["dropped"]
             effort.links_cut += counted["links_cut"]
 

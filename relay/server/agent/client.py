@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
 
@@ -44,6 +46,12 @@ class AgentClient:
         """None when not connected."""
         self._connecting: asyncio.Task[_Link] | None = None
         """The attempt that all requests share, if one runs."""
+        self._questions: deque[_Question] = deque()
+        """In the order of their deadlines; answered ones, too, until theirs would be due."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Set while there are questions."""
+        self._asking: set[asyncio.Task[None]] = set()
+        """Those that wait for a connection."""
         self._closed = False
 
     @property
@@ -65,25 +73,69 @@ class AgentClient:
         except TimeoutError:
             raise AgentUnavailable("the key agent cannot be reached") from None
 
-    async def unwrap(self, ciphertext: bytes, source: str) -> bytes:
-        """Return the 32-byte secret in a ciphertext; ``source`` is the client's address.
+    def unwrap(self, ciphertext: bytes, source: str) -> asyncio.Future[bytes]:
+        """Return a future of the 32-byte secret in a ciphertext.
 
-        A ciphertext that is no good gives 32 random bytes, not an error (implicit rejection).
-        Connects again and asks once more when the connection is lost.
+        ``source`` is the client's address. A ciphertext that is no good gives 32 random bytes, not
+        an error (implicit rejection). Connects again and asks once more when the connection is
+        lost. With a connection, the usual case, this is one write: no task, and no timer of its
+        own.
 
-        Raises:
+        The future raises:
             AgentUnavailable: no answer within a second, or the agent sheds load.
         """
+        loop = asyncio.get_running_loop()
+        question = _Question(
+            ciphertext, source, loop.create_future(), loop.time() + REQUEST_DEADLINE_S
+        )
+        self._questions.append(question)
+        if self._timer is None:
+            self._timer = loop.call_at(question.deadline, self._expire)
+        if self._link is not None and not self._link.lost:
+            self._link.ask(question)
+        else:
+            self._ask_when_connected(question)
+        return question.answer
+
+    def _expire(self) -> None:
+        """End the questions whose deadline has passed; all have the same time, so these are first.
+
+        Called about once a second while anybody asks.
+        """
+        loop = asyncio.get_running_loop()
+        now, questions = loop.time(), self._questions
+        while questions and (questions[0].deadline <= now or questions[0].answer.done()):
+            question = questions.popleft()
+            question.fail(AgentUnavailable("the key agent did not answer in time"))
+            if self._link is not None:
+                self._link.forget(question)
+        self._timer = loop.call_at(questions[0].deadline, self._expire) if questions else None
+
+    def _lost(self, question: _Question) -> None:
+        """The connection ended before the answer."""
+        if question.asked > 1:
+            question.fail(AgentUnavailable("the key agent went away twice"))
+        else:
+            self._ask_when_connected(question)
+
+    def _ask_when_connected(self, question: _Question) -> None:
+        task = asyncio.ensure_future(self._connect_and_ask(question))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _connect_and_ask(self, question: _Question) -> None:
         try:
-            async with asyncio.timeout(REQUEST_DEADLINE_S):
-                try:
-                    return await (await self._connected()).ask(ciphertext, source)
-                except _Disconnected:
-                    return await (await self._connected()).ask(ciphertext, source)
+            async with asyncio.timeout_at(question.deadline):
+                link = await self._connected()
         except TimeoutError:
-            raise AgentUnavailable("the key agent did not answer in time") from None
-        except _Disconnected:
-            raise AgentUnavailable("the key agent went away twice") from None
+            return  # ``_expire`` says so
+        except AgentUnavailable as error:
+            question.fail(error)
+            return
+        if link.lost:
+            self._lost(question)
+        else:
+            link.ask(question)
 
     def close(self) -> None:
         """End it. Requests under way fail."""
@@ -107,7 +159,9 @@ class AgentClient:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                _, link = await loop.create_unix_connection(_Link, str(self._path))
+                _, link = await loop.create_unix_connection(
+                    lambda: _Link(self._lost), str(self._path)
+                )
             except OSError:
                 await asyncio.sleep(RETRY_S)
                 continue
@@ -127,15 +181,39 @@ class AgentClient:
             return link
 
 
+class _Question:
+    """A ciphertext on its way, and the future of its answer."""
+
+    __slots__ = ("answer", "asked", "ciphertext", "deadline", "request", "source")
+
+    def __init__(
+        self, ciphertext: bytes, source: str, answer: asyncio.Future[bytes], deadline: float
+    ) -> None:
+        self.ciphertext = ciphertext
+        self.source = source
+        self.answer = answer
+        self.deadline = deadline
+        self.asked = 0
+        """How often."""
+        self.request = 0
+        """Its number on the connection."""
+
+    def fail(self, error: AgentUnavailable) -> None:
+        """Without effect once it is answered, or not wanted any more."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
 class _Link(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, lost: Callable[[_Question], None]) -> None:
         loop = asyncio.get_running_loop()
         self.hello: asyncio.Future[bytes] = loop.create_future()
         self.lost = False
         self._reader = FrameReader()
-        self._pending: dict[int, asyncio.Future[bytes]] = {}
+        self._on_lost = lost
+        self._pending: dict[int, _Question] = {}
         self._next = 1
         self._transport: asyncio.Transport | None = None
         """None until connected."""
@@ -157,38 +235,44 @@ class _Link(asyncio.Protocol):
                 if not self.hello.done():
                     self.hello.set_result(frame.payload)
                 continue
-            waiting = self._pending.get(frame.request)
-            if waiting is None or waiting.done():
+            question = self._pending.get(frame.request)
+            if question is None:
                 continue
             if frame.kind == Kind.SECRET:
-                waiting.set_result(frame.payload)
+                self.forget(question)
+                if not question.answer.done():
+                    question.answer.set_result(frame.payload)
             elif frame.kind == Kind.BUSY:
-                waiting.set_exception(AgentUnavailable("the key agent is busy"))
+                self.forget(question)
+                question.fail(AgentUnavailable("the key agent is busy"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         if not self.hello.done():
             self.hello.set_exception(_Disconnected())
             self.hello.exception()  # nobody may be waiting for it any more
-        for waiting in self._pending.values():
-            if not waiting.done():
-                waiting.set_exception(_Disconnected())
+        pending, self._pending = self._pending, {}
+        for question in pending.values():
+            if not question.answer.done():
+                self._on_lost(question)
 
-    async def ask(self, ciphertext: bytes, source: str) -> bytes:
-        if self.lost:
-            raise _Disconnected
+    def ask(self, question: _Question) -> None:
+        """Send a question. Its future has the answer, or the owner is told that this was lost."""
+        question.asked += 1
         if len(self._pending) >= PENDING_MAX:
-            raise AgentUnavailable("too many handshakes wait for the key agent")
+            question.fail(AgentUnavailable("too many handshakes wait for the key agent"))
+            return
         assert self._transport is not None
-        request = self._next
+        question.request = request = self._next
         self._next = request % 0xFFFF_FFFF + 1
-        waiting: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._pending[request] = waiting
-        try:
-            self._transport.write(pack_unwrap(request, ciphertext, source))
-            return await waiting
-        finally:
-            del self._pending[request]
+        self._pending[request] = question
+        self._transport.write(pack_unwrap(request, question.ciphertext, question.source))
+
+    def forget(self, question: _Question) -> None:
+        """Wait for its answer no more."""
+        if self._pending.get(question.request) is question:
+            del self._pending[question.request]
+            question.ciphertext = b""
 
     def close(self) -> None:
         self.lost = True

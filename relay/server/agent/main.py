@@ -15,6 +15,7 @@ import uvloop
 
 from relay.errors import RelayError, StartError
 from relay.local_sockets import NamedListener
+from relay.server import logs
 from relay.server.agent.service import Service
 from relay.server.context import report
 from relay.server.key_files import create_key_file, read_key_file
@@ -43,7 +44,7 @@ def agent_main(context: AgentContext) -> int:
     try:
         self_test()
         first = not context.expected_fingerprint
-        bits = context.settings.server.key_bits
+        bits = context.live.current.server.key_bits
         key = load_or_create_key(context.key_path, bits, create=first)
         own = fingerprint(key.spki)
         if context.expected_fingerprint not in ("", own):
@@ -107,6 +108,8 @@ async def _serve(
     while not stop.is_set():
         if not service.stuck:
             row.set("heartbeat_ns", time.monotonic_ns())
+        if (settings := context.live.changed()) is not None:
+            logs.set_level(settings.log)
         row.set("agent_queue", service.waiting)
         row.set("agent_unwraps", unwrapped + service.unwrapped)
         row.set("agent_busy", turned_away + service.turned_away)

@@ -39,7 +39,7 @@ class BoardView:
 
     def __init__(self, boards: Mapping[str, Scoreboard], partitions: int) -> None:
         self.boards = boards
-        self._partitions = partitions
+        self.partitions = partitions
 
     def processes(self) -> Iterator[Seen]:
         """Yield those of all roles, in the order of the supervisor's table."""
@@ -71,4 +71,4 @@ class BoardView:
             for seen in self.of(WORKER)
             if seen.lives(now_ns)
         }
-        return [n for n in range(self._partitions) if tuple(board.owner(n)) not in alive]
+        return [n for n in range(self.partitions) if tuple(board.owner(n)) not in alive]

@@ -7,11 +7,8 @@ workers nothing.
 
 from __future__ import annotations
 
-import os
 import platform
-import resource
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Final
 
 from prometheus_client.core import (
@@ -27,6 +24,7 @@ from relay import __version__
 from relay.server.context import WORKER
 from relay.server.control.board_view import BoardView
 from relay.server.control.disk import DiskUse
+from relay.server.control.process_usage import usage_of
 from relay.server.metrics import ABOVE, PROCESS, SUM, Kind, Metric
 from relay.server.scoreboard import Row, Scoreboard
 
@@ -42,8 +40,6 @@ _RESIDENT: Final = (
 _CPU: Final = ("relay_process_cpu_seconds", "Processor time of each process, user and system.")
 OWN: Final = (*DISK, _RESIDENT, (f"{_CPU[0]}_total", _CPU[1]), ("relay_build_info", "Versions."))
 """What is not in the table of ``server.metrics``: measured here, by asking the kernel."""
-_PAGE_BYTES: Final = resource.getpagesize()
-_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
 class ScoreboardCollector(Collector):
@@ -82,10 +78,10 @@ class ScoreboardCollector(Collector):
         resident = GaugeMetricFamily(*_RESIDENT, labels=("process",))
         cpu = CounterMetricFamily(*_CPU, labels=("process",))
         for seen in self._view.processes():
-            if seen.pid and (found := _usage(seen.pid)) is not None:
+            if seen.pid and (usage := usage_of(seen.pid)) is not None:
                 title = [_title(seen.role, seen.number)]
-                resident.add_metric(title, found[0])
-                cpu.add_metric(title, found[1])
+                resident.add_metric(title, usage.resident_bytes)
+                cpu.add_metric(title, usage.cpu_s)
         yield resident
         yield cpu
 
@@ -131,16 +127,3 @@ def _histogram(
 
 def _title(role: str, index: int) -> str:
     return f"{role} {index}" if role == WORKER else role
-
-
-def _usage(pid: int) -> tuple[int, float] | None:
-    """Return (resident bytes, seconds of the processor) of a process; None: it has ended."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-        # The name in parentheses may hold anything; the fields that follow it do not.
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except (OSError, ValueError, IndexError):
-        return None
-    fields = stat.rpartition(")")[2].split()
-    ticks = int(fields[11]) + int(fields[12])
-    return pages * _PAGE_BYTES, ticks / _TICKS_PER_S

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import time
 from typing import TYPE_CHECKING, Final
 
 from relay.chat.partition import PARTITIONS
-from relay.server.context import report
+from relay.local_sockets import NamedListener
+from relay.server import logs
+from relay.server.context import CTL_SOCKET, report
 from relay.server.control.board_view import BoardView
 from relay.server.control.disk import DiskUse, measure
+from relay.server.control.supervisor_line import SupervisorLine
+from relay.server.line_server import BACKLOG, QUESTION_BYTES_MAX, LineServer
 from relay.store.directory import DataDirectory
 
 if TYPE_CHECKING:
@@ -36,9 +41,14 @@ class _Control:
 
     def __init__(self, context: ControlContext) -> None:
         self._context = context
+        self._supervisor_pid = os.getppid()
         self._view = BoardView(context.boards, PARTITIONS)
         directory = DataDirectory(context.data)
         self._files = [directory.partition_path(index) for index in range(PARTITIONS)]
+        self._listener = NamedListener(context.runtime / CTL_SOCKET, BACKLOG)
+        self._ctl_server: asyncio.Server | None = None
+        """None until it is open."""
+        self._lines: LineServer | None = None
         self._web: HttpServer | None = None
         """None until somebody has connected."""
 
@@ -51,6 +61,7 @@ class _Control:
             loop.add_signal_handler(number, stop.set)
         loop.add_reader(context.parent_fd, stop.set)
         servers: list[asyncio.Server] = []
+        await self._open_ctl()
         if context.listener is not None:
             servers.append(await asyncio.start_server(self._http, sock=context.listener))
         row = context.scoreboard.row(0)
@@ -58,6 +69,10 @@ class _Control:
         report(context.ready_fd, "R")
         while not stop.is_set():
             row.set("heartbeat_ns", time.monotonic_ns())
+            if (settings := context.live.changed()) is not None:
+                logs.set_level(settings.log)
+            if self._listener.missing:
+                await self._open_ctl_again()
             try:
                 async with asyncio.timeout(HEARTBEAT_S):
                     await stop.wait()
@@ -66,6 +81,34 @@ class _Control:
         loop.remove_reader(context.parent_fd)
         for server in servers:
             server.close()
+        self._listener.remove()
+
+    async def _open_ctl(self) -> None:
+        """Begin to answer ``relay ctl``. Raises OSError."""
+        sock = self._listener.open()
+        before, self._ctl_server = (
+            self._ctl_server,
+            await asyncio.start_unix_server(self._ctl, sock=sock, limit=QUESTION_BYTES_MAX),
+        )
+        if before is not None:
+            before.close()
+
+    async def _open_ctl_again(self) -> None:
+        try:
+            await self._open_ctl()
+        except OSError as error:
+            log.warning("ctl_socket_failed", extra={"reason": error.strerror})
+        else:
+            log.warning("ctl_socket_replaced", extra={"path": str(self._listener.path)})
+
+    async def _ctl(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._lines is None:
+            from relay.server.control.ctl import Ctl
+
+            line = SupervisorLine(self._context.supervisor)
+            ctl = Ctl(self._view, self._disk, self._context.runtime, line, self._supervisor_pid)
+            self._lines = LineServer(ctl.handlers)
+        await self._lines.serve(reader, writer)
 
     async def _http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._web is None:

@@ -30,6 +30,8 @@ class Launch:
     """Of all roles by name, and of the supervisor: a row for each of their processes."""
     scoreboard: Scoreboard
     """Of the role."""
+    line_fd: int
+    """The far end of a socket pair to the supervisor, in a role that ``asks``; else -1."""
     parent_fd: int
     r"""Read end of a pipe: end of file when the supervisor is gone."""
     ready_fd: int
@@ -63,6 +65,8 @@ class Role:
     """Roles whose processes must all be ready before one of this role is started."""
     listeners: tuple[Closable, ...] = ()
     """The listening sockets that it keeps; in the processes of other roles they are closed."""
+    asks: bool = False
+    """It may ask the supervisor to do something: ``SupervisorConfig.requests``."""
     owns_partitions: bool = False
     """Partition p belongs to process p mod count."""
     metrics: Sequence[Metric] = PROCESS

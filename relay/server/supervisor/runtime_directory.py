@@ -14,7 +14,7 @@ from typing import Final
 
 from relay.errors import StartError
 from relay.local_sockets import make_private_directory
-from relay.server.context import AGENT_SOCKET, BUS_DIRECTORY
+from relay.server.context import AGENT_SOCKET, BUS_DIRECTORY, CTL_DIRECTORY, CTL_SOCKET
 
 SOCKET_PATH_BYTES_MAX: Final = 100
 """The kernel's limit is 107, and some systems' 103."""
@@ -22,7 +22,7 @@ LINK: Final = "runtime"
 """In the data directory: leads to a directory elsewhere with a random name, for the next start."""
 _LONGEST_NAME: Final = "/bus/255.99999999999.sock"
 PATH_BYTES_MAX: Final = SOCKET_PATH_BYTES_MAX - len(_LONGEST_NAME)
-_BUS_NAME: Final = re.compile(r"[0-9]+\.[0-9]+\.sock")
+_NUMBERED: Final = re.compile(r"[0-9]+\.[0-9]+\.sock")
 _PROBE: Final = "0.0.sock"
 
 
@@ -50,7 +50,7 @@ class RuntimeDirectory:
         """Remove what a run has left, at its clean end. What is not ours stays."""
         with contextlib.suppress(OSError):
             _remove_sockets(self.path)
-        for directory in (self.path / BUS_DIRECTORY, self.path):
+        for directory in (*_directories(self.path), self.path):
             with contextlib.suppress(OSError):
                 directory.rmdir()
         if self._link is not None and not self.path.exists():
@@ -80,7 +80,7 @@ def prepare(wanted: str, data: Path) -> RuntimeDirectory:
         if _too_long(path):
             link = data / LINK
             path = _elsewhere(link)
-        for directory in (path, path / BUS_DIRECTORY):
+        for directory in (path, *_directories(path)):
             make_private_directory(directory)
         directory_in_use = RuntimeDirectory(path, link)
         _remove_sockets(path)
@@ -91,6 +91,21 @@ def prepare(wanted: str, data: Path) -> RuntimeDirectory:
             f"choose another directory, with a path of at most {PATH_BYTES_MAX} bytes"
         ) from None
     return directory_in_use
+
+
+def find(wanted: str, data: Path) -> Path:
+    """Return the directory that a relay with these settings uses, if it runs."""
+    if wanted:
+        return Path(wanted).absolute()
+    path = data.absolute() / "run"
+    with contextlib.suppress(OSError):
+        if _too_long(path):
+            return (data / LINK).readlink()
+    return path
+
+
+def _directories(path: Path) -> tuple[Path, Path]:
+    return path / BUS_DIRECTORY, path / CTL_DIRECTORY
 
 
 def _elsewhere(link: Path) -> Path:
@@ -136,8 +151,9 @@ def _check_sockets(directory: Path) -> None:
 
 def _remove_sockets(path: Path) -> None:
     """Remove sockets by the names that a relay gives them: others' may live in ``path``, too."""
-    for entry in (path / AGENT_SOCKET, *(path / BUS_DIRECTORY).iterdir()):
-        ours = entry.name == AGENT_SOCKET or _BUS_NAME.fullmatch(entry.name)
+    inner = [entry for directory in _directories(path) for entry in directory.iterdir()]
+    for entry in (path / AGENT_SOCKET, path / CTL_SOCKET, *inner):
+        ours = entry.name in (AGENT_SOCKET, CTL_SOCKET) or _NUMBERED.fullmatch(entry.name)
         if ours and entry.is_socket():
             entry.unlink()
 

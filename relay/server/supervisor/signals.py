@@ -9,9 +9,9 @@ from types import FrameType
 from typing import Final
 
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
-WITHOUT_EFFECT: Final = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+WITHOUT_EFFECT: Final = (signal.SIGUSR1, signal.SIGUSR2)
 """Logged and nothing else. Programs that rotate logs send them to whatever writes one."""
-HANDLED: Final = (*STOP, signal.SIGQUIT, signal.SIGCHLD, *WITHOUT_EFFECT)
+HANDLED: Final = (*STOP, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, *WITHOUT_EFFECT)
 
 
 class SignalQueue:
@@ -46,7 +46,7 @@ class SignalQueue:
         signal.set_wakeup_fd(-1)
         for number in HANDLED:
             signal.signal(number, signal.SIG_DFL)
-        for number in (signal.SIGINT, *WITHOUT_EFFECT):
+        for number in (signal.SIGINT, signal.SIGHUP, *WITHOUT_EFFECT):
             signal.signal(number, signal.SIG_IGN)
         os.close(self.fd)
         os.close(self._write_fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -9,11 +10,11 @@ import random
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from relay.errors import StartError
+from relay.errors import RelayError, StartError
 from relay.server import logs
 from relay.server.metrics import SUPERVISOR
 from relay.server.scoreboard import Row, Scoreboard
@@ -29,6 +30,7 @@ from relay.server.supervisor.plan import (
     plan,
     wake_at,
 )
+from relay.server.supervisor.request_line import RequestLine
 from relay.server.supervisor.roles import SUPERVISOR_BOARD, Launch, Role
 from relay.server.supervisor.signals import STOP, WITHOUT_EFFECT, SignalQueue
 
@@ -46,9 +48,16 @@ class SupervisorConfig:
     roles: tuple[Role, ...]
     """In the order of start."""
     partitions: int
-    heartbeat_timeout_s: float
+    heartbeat_timeout_s: Callable[[], float]
     """A child whose heartbeat is older is killed and replaced."""
-    graceful_timeout_s: float
+    graceful_timeout_s: Callable[[], float]
+    hasten: Callable[[], None]
+    """Called before a stop by INT: makes it a quicker one."""
+    reload: Callable[[], object]
+    """Reads the settings again; logs what came of it. It may raise RelayError."""
+    requests: Mapping[str, Callable[[Mapping[str, Any]], object]]
+    """What the role that ``asks`` may ask for, by name, and what does it: with the question, which
+    is all that was sent. It may raise RelayError, which is the answer then."""
     on_serving: Callable[[dict[str, str]], None]
     """Called once, when every child is ready, with the text that each role's first child sent."""
     close_in_child: Callable[[], None]
@@ -63,10 +72,12 @@ class Supervisor:
         self._boards = {role.name: Scoreboard(role.count, role.metrics) for role in config.roles}
         self._boards[SUPERVISOR_BOARD] = Scoreboard(1, SUPERVISOR)
         self._own_row = self._boards[SUPERVISOR_BOARD].row(0)
-        self._state = State(config.roles, config.heartbeat_timeout_s)
+        self._own_row.set("start_time_ns", time.time_ns())
+        self._state = State(config.roles, config.heartbeat_timeout_s())
         self._signals = SignalQueue()
         self._parent_read_fd, self._parent_write_fd = os.pipe2(os.O_CLOEXEC)
         """Nothing is written to it: children see its end when the supervisor is gone."""
+        self._line = RequestLine({**config.requests, "reload": self._reload})
         self._processes: dict[int, process.Process] = {}
         self._generation = 0
         self._texts: dict[str, str] = {}
@@ -102,6 +113,8 @@ class Supervisor:
             now = time.monotonic()
             for number in self._signals.take():
                 self._handle_signal(number, now)
+            self._line.answer_all()
+            state.heartbeat_timeout_s = self._config.heartbeat_timeout_s()
             for child in state.children:
                 if child.pid:
                     self._read_report(child, now)
@@ -113,6 +126,7 @@ class Supervisor:
         """Sleep until a signal, a child's report, or the time."""
         poll = select.poll()
         poll.register(self._signals.fd, select.POLLIN)
+        poll.register(self._line.fd, select.POLLIN)
         for running in self._processes.values():
             if running.ready_fd >= 0:
                 poll.register(running.ready_fd, select.POLLIN)
@@ -178,6 +192,7 @@ class Supervisor:
         os.close(self._parent_write_fd)
         for other in self._processes.values():
             other.close()
+        self._line.close_near_end()
         self._config.close_in_child()
 
     def _run(self, child: Child, generation: int, ready_fd: int) -> int:
@@ -190,12 +205,15 @@ class Supervisor:
             if other is not role:
                 for listener in other.listeners:
                     listener.close()
+        if not role.asks:
+            self._line.close_far_end()
         return role.run(
             Launch(
                 index=child.index,
                 generation=generation,
                 boards=self._boards,
                 scoreboard=self._boards[role.name],
+                line_fd=self._line.far_fd if role.asks else -1,
                 parent_fd=self._parent_read_fd,
                 ready_fd=ready_fd,
                 text=self._texts.get(role.name, ""),
@@ -255,17 +273,30 @@ class Supervisor:
         if number in STOP or number == signal.SIGQUIT:
             self._own_row.set("stopping", 1)
         if number in STOP:
-            timeout_s = self._config.graceful_timeout_s
+            if number == signal.SIGINT:
+                self._config.hasten()
+            timeout_s = self._config.graceful_timeout_s()
             self._state.stop(now, timeout_s)
             log.info("stopping", extra={"signal": _name(number)})
         elif number == signal.SIGQUIT:
             self._state.stop_quickly(now)
             log.info("stopping", extra={"signal": "SIGQUIT"})
         elif number == signal.SIGHUP:
-            log.warning("reload_ignored", extra={"reason": "settings are read at the start only"})
+            with contextlib.suppress(RelayError):  # it is in the log; the server goes on
+                self._reload({})
         elif number in WITHOUT_EFFECT:
             reason = "the log is stderr, there is no file to open again"
             log.warning("signal_ignored", extra={"signal": _name(number), "reason": reason})
+
+    def _reload(self, _: Mapping[str, Any]) -> object:
+        """Read the settings again. Raises RelayError: they are refused."""
+        try:
+            applied = self._config.reload()
+        except RelayError:
+            self._own_row.add("reloads", label="refused")
+            raise
+        self._own_row.add("reloads", label="applied")
+        return applied
 
     def _report_lost_lines(self, now: float) -> None:
         lost = logs.lost() + sum(

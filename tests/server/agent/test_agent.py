@@ -126,6 +126,26 @@ async def test_a_hung_agent_is_unavailable_within_the_deadline(
     assert await client.unwrap(PUBLIC.wrap(bytes(32)), "") == bytes(32)
 
 
+async def test_a_question_is_asked_again_over_the_next_connection(
+    agent: Agent, client: AgentClient
+) -> None:
+    gate = threading.Event()
+    agent.unwrap = lambda ciphertext: bytes(gate.wait(30)) or bytes(32)
+    asked = [client.unwrap(PUBLIC.wrap(b"s" * 32), "") for _ in range(3)]
+    given_up = asked.pop()
+    given_up.cancel()
+    assert client._link is not None
+    assert client._link._transport is not None
+    first = client._link
+    agent.unwrap = KEY.unwrap
+    client._link._transport.abort()
+    gate.set()
+    assert await asyncio.gather(*asked) == [b"s" * 32] * 2
+    assert client._link is not first
+    assert not client._link._pending
+    await until(lambda: not client._questions, "the questions to be forgotten")
+
+
 async def test_another_key_is_not_taken(agent: Agent, client: AgentClient) -> None:
     await _replace(agent, client, other_key().spki)
     with pytest.raises(AgentUnavailable, match="key has changed"):
@@ -179,11 +199,13 @@ from pathlib import Path
 from relay.server.agent.main import agent_main
 from relay.server.context import AgentContext
 from relay.server.metrics import AGENT
+from relay.server.live_settings import LiveSettings
 from relay.server.scoreboard import Scoreboard
 from relay.settings import Server, Settings
 directory = Path(sys.argv[1])
 sys.exit(agent_main(AgentContext(
-    settings=Settings(server=Server(key_bits=2048)), socket_path=directory / "agent.sock",
+    live=LiveSettings(Settings(server=Server(key_bits=2048))),
+    socket_path=directory / "agent.sock",
     key_path=directory / "server.key", scoreboard=Scoreboard(1, AGENT),
     expected_fingerprint=sys.argv[2],
     parent_fd=0, ready_fd=1,

@@ -9,6 +9,7 @@ it while they run.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import select
 import signal
@@ -126,9 +127,12 @@ def main() -> int:
                 metrics=WORKER,
             ),
         ),
+        requests={},
         partitions=PARTITIONS,
-        heartbeat_timeout_s=settings.worker_timeout_s,
-        graceful_timeout_s=settings.graceful_timeout_s,
+        heartbeat_timeout_s=lambda: settings.worker_timeout_s,
+        graceful_timeout_s=lambda: settings.graceful_timeout_s,
+        hasten=lambda: None,
+        reload=lambda: logging.getLogger("relay.supervisor").warning("reloaded"),
         on_serving=lambda texts: print(texts["agent"], flush=True),
         close_in_child=lambda: None,
     )

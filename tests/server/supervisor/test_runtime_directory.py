@@ -33,12 +33,13 @@ def test_beside_the_data(tmp_path: Path) -> None:
 def test_sockets_of_a_dead_run_go_and_nothing_else(tmp_path: Path) -> None:
     wanted = tmp_path / "r"
     prepare(str(wanted), tmp_path).close()
-    for path in (wanted / "agent.sock", wanted / "bus" / "0.1.sock"):
+    names = ("agent.sock", "ctl.sock", "bus/0.1.sock", "ctl/0.1.sock")
+    for path in (wanted / name for name in names):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(str(path))
     (wanted / "note").write_text("not ours")
     prepare(str(wanted), tmp_path).close()
-    assert sorted(path.name for path in wanted.rglob("*")) == ["bus", "note"]
+    assert sorted(path.name for path in wanted.rglob("*")) == ["bus", "ctl", "note"]
     assert mode(wanted) == 0o700
 
 
@@ -50,7 +51,8 @@ def test_a_clean_end_leaves_what_is_not_ours(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(theirs))
     used = prepare(str(wanted), tmp_path)
-    for path in (wanted / "agent.sock", wanted / "bus" / "0.1.sock"):
+    names = ("agent.sock", "ctl.sock", "bus/0.1.sock", "ctl/0.1.sock")
+    for path in (wanted / name for name in names):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(str(path))
     used.clean_up()

@@ -198,11 +198,11 @@ def test_nobody_outlives_the_supervisor(run: Run) -> None:
     assert alive == []
 
 
-def test_hangup_changes_nothing(run: Run) -> None:
+def test_hangup_reloads_and_ends_nobody(run: Run) -> None:
     server = run(2)
     server.wait_ready()
     os.kill(server.process.pid, signal.SIGHUP)
-    server.wait_events("reload_ignored", 1)
+    server.wait_events("reloaded", 1)
     assert server.process.poll() is None
     assert len(server.children()) == 3
 

@@ -77,7 +77,9 @@ class FakeGuest:
 
 
 def account(name: str, *, exempt: bool = False) -> Account:
-    return Account(name, exempt, None, None)
+    made = Account(name, loopback=exempt)
+    made.exempt = exempt
+    return made
 
 
 def guests(admission: Admission, *entering: FakeGuest) -> None:

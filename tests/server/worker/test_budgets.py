@@ -16,7 +16,6 @@ import pytest
 from relay import limits
 from relay.client.aio import Client
 from relay.server.metrics import Budget
-from relay.server.worker.connection import login
 from relay.server.worker.connection.session import Session
 from relay.server.worker.process import disk_reserve
 from relay.settings import Limits
@@ -35,11 +34,17 @@ HELLO_BYTES = 4096
 
 @asynccontextmanager
 async def one_worker(
-    path: Path, *, max_connections: int = 1000, **given: int | bool
+    path: Path,
+    *,
+    max_connections: int = 1000,
+    needs: dict[str, object] | None = None,
+    **given: int | bool,
 ) -> AsyncIterator[Worker]:
     """A worker with these settings of the section ``limits``."""
     settings = msgspec.convert({"loopback_exempt": False} | given, Limits)
-    async with Cluster(path, 1, max_connections=max_connections, limits=settings) as cluster:
+    async with Cluster(
+        path, 1, max_connections=max_connections, limits=settings, needs=needs
+    ) as cluster:
         yield cluster.workers[0]
 
 
@@ -229,11 +234,9 @@ async def test_one_source_has_a_share_of_the_logins(tmp_path: Path) -> None:
         await TestClient.login(worker, "late", source="127.0.0.9")
 
 
-async def test_the_client_comes_again_when_there_is_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(login, "OVERLOADED_RETRY_S", 0)
-    async with one_worker(tmp_path, max_connections=1) as worker:
+async def test_the_client_comes_again_when_there_is_room(tmp_path: Path) -> None:
+    needs: dict[str, object] = {"overloaded_retry_s": 0}
+    async with one_worker(tmp_path, max_connections=1, needs=needs) as worker:
         idle = await TestClient.login(worker, "idle")
         client = Client(address(worker), name="alice")
         connecting = asyncio.ensure_future(client.connect())

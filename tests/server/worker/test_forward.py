@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from relay import limits
+from relay.chat.entries import Head
 from relay.chat.partition import partition_of
-from relay.server.worker.home import home as home_of_logs
-from relay.server.worker.member import forward
-from relay.store.sqlite import SqlitePartition
+from relay.store.log import Outcome, Partition
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import (
     Ack,
@@ -58,13 +57,11 @@ async def test_the_home_is_replaced_under_load(cluster: Cluster) -> None:
     assert not any(other.parts.forward._bytes)
 
 
-async def test_sends_wait_while_the_home_is_dead_and_are_bounded(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_sends_wait_while_the_home_is_dead_and_are_bounded(cluster: Cluster) -> None:
     """Without a home, clients are stopped at the credit; what they had sent is not lost."""
-    monkeypatch.setattr(forward, "CREDIT_BYTES", 100_000)
-    monkeypatch.setattr(forward, "REFUSE_BYTES", 10_000_000)
     home, other = cluster.home(LOG), cluster.other(LOG)
+    other.parts.forward.credit_bytes = 100_000
+    other.parts.forward.refuse_bytes = 10_000_000
     writer = await TestClient.login(other, "writer")
     writer.send(LOG, 1)
     await writer.acked(LOG, 1)
@@ -82,22 +79,21 @@ async def test_sends_wait_while_the_home_is_dead_and_are_bounded(
     assert other.parts.forward._bytes[partition] == 0
 
 
-async def test_a_home_that_is_away_for_long_is_busy(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_home_that_is_away_for_long_is_busy(cluster: Cluster) -> None:
     """Beyond the bound a send is refused with a time to retry; sent again, it is stored, once."""
-    home = cluster.home(LOG)
-    writer = await TestClient.login(cluster.other(LOG), "writer")
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    writer = await TestClient.login(other, "writer")
     writer.send(LOG, 1)
     await writer.acked(LOG, 1)
     await cluster.kill(home.index)
-    with monkeypatch.context() as patch:
-        patch.setattr(forward, "REFUSE_BYTES", 100_000)
-        writer.send(LOG, 2, 20, size=10_000)
-        first = await writer.expect(Refused)
-        assert (first.code, first.arg) == (ErrorCode.BUSY, limits.RETRY_MS)
-        assert 2 < first.counter < 20, "what the bound allows waits for the home"
-        await writer.expect(Refused, count=21 - first.counter)
+    forward = other.parts.forward
+    forward.refuse_bytes, usual = 100_000, forward.refuse_bytes
+    writer.send(LOG, 2, 20, size=10_000)
+    first = await writer.expect(Refused)
+    assert (first.code, first.arg) == (ErrorCode.BUSY, limits.RETRY_MS)
+    assert 2 < first.counter < 20, "what the bound allows waits for the home"
+    await writer.expect(Refused, count=21 - first.counter)
+    forward.refuse_bytes = usual
     writer.received[:] = [e for e in writer.received if not isinstance(e, Refused)]
     await cluster.start(home.index)
     await writer.acked(LOG, first.counter - 1)
@@ -107,16 +103,15 @@ async def test_a_home_that_is_away_for_long_is_busy(
     assert acks == [(n, n) for n in range(1, 21)]
 
 
-async def test_a_home_that_cannot_keep_up_is_busy(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_home_that_cannot_keep_up_is_busy(cluster: Cluster) -> None:
     """It holds so much for its next commit, and answers BUSY beyond; nothing stays counted."""
     writer = await TestClient.login(cluster.other(LOG), "writer")
-    with monkeypatch.context() as patch:
-        patch.setattr(home_of_logs, "QUEUED_BYTES_MAX", 5_000)
-        writer.send(LOG, 1, size=10_000)
-        refused = await writer.expect(Refused)
-        assert (refused.code, refused.arg) == (ErrorCode.BUSY, limits.RETRY_MS)
+    home = cluster.home(LOG).parts.home
+    home.queued_bytes_max, usual = 5_000, home.queued_bytes_max
+    writer.send(LOG, 1, size=10_000)
+    refused = await writer.expect(Refused)
+    assert (refused.code, refused.arg) == (ErrorCode.BUSY, limits.RETRY_MS)
+    home.queued_bytes_max = usual
     writer.received.clear()
     writer.send(LOG, 1, size=10_000)
     assert (await writer.acked(LOG, 1)).seq == 1
@@ -164,18 +159,33 @@ async def test_a_sender_that_goes_away(cluster: Cluster) -> None:
     assert not any(other.parts.forward._paused)
 
 
-async def test_a_commit_that_fails_in_an_unforeseen_way(
-    single: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its senders are refused, and the partition goes on."""
-    writer = await TestClient.login(single.workers[0], "writer")
-    append = SqlitePartition.append
+class FailsOnce:
+    """A partition whose first append fails."""
 
-    def failing(self: SqlitePartition, *_: object) -> object:
-        monkeypatch.setattr(SqlitePartition, "append", append)
+    def __init__(self, partitions: dict[int, Partition], index: int) -> None:
+        self._partitions, self._index = partitions, index
+        self._partition = partitions[index]
+        self.held = False
+        partitions[index] = self
+
+    def append(self, *_: object) -> list[Outcome]:
+        self._partitions[self._index] = self._partition
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(SqlitePartition, "append", failing)
+    def in_use(self, log: str) -> bool:
+        return self._partition.in_use(log)
+
+    def head(self, log: str) -> Head:
+        return self._partition.head(log)
+
+    def close(self) -> None:
+        self._partition.close()
+
+
+async def test_a_commit_that_fails_in_an_unforeseen_way(single: Cluster) -> None:
+    """Its senders are refused, and the partition goes on."""
+    writer = await TestClient.login(single.workers[0], "writer")
+    FailsOnce(single.workers[0].parts.home._partitions, partition_of(LOG))
     writer.send(LOG, 1)
     assert (await writer.expect(Refused)).counter == 1
     writer.received.clear()

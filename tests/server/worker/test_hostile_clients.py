@@ -3,73 +3,88 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgpack
 import pytest
 
-from relay.server.worker.connection import schedule
+from relay.codec import Unknown
+from relay.server.worker.connection import commands
 from relay.server.worker.connection.holds import Hold
-from relay.server.worker.connection.reading import Reading
 from relay.server.worker.connection.schedule import UNITS, UNITS_PER_TURN
 from relay.server.worker.connection.session import Session
-from relay.store import decide
+from relay.server.worker.connection.stages import Stage
+from relay.store.sqlite import SqlitePartition
 from relay.wire.cipher import RecordType
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.envelopes import Ack, ClientEnvelope, Error, Refused, Send
+from relay.wire.envelopes import Ack, Error, Refused, Send
 from tests.support.cluster import until
-from tests.support.workers import Cluster, TestClient, Worker
+from tests.support.workers import Cluster, TestClient
 
 LOG = "lobby"
 UNKNOWN = msgpack.packb([99]) * 1023
 """A record of operations that nobody knows: 1,023 in 2 KiB."""
 
 
-@contextmanager
-def _shares(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Note how many units each visit to a session takes at once."""
-    visits: list[int] = []
-    work, run = Reading.work, Session.run
-
-    def working(self: Reading, now: float) -> None:
-        if not self._running:
-            visits.append(0)
-        work(self, now)
-
-    def running(self: Session, envelope: ClientEnvelope) -> None:
-        visits[-1] += UNITS.get(type(envelope), 1)
-        run(self, envelope)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Reading, "work", working)
-        patch.setattr(Session, "run", running)
-        yield visits
+@asynccontextmanager
+async def _shares(path: Path) -> AsyncIterator[tuple[Cluster, list[int]]]:
+    """A worker, and the units of each visit to a session of it."""
+    shares = Shares()
+    ready = dict(commands.OPERATIONS[Stage.READY]) | {Unknown: shares.unknown}
+    operations = dict(commands.OPERATIONS) | {Stage.READY: ready}
+    needs: dict[str, object] = {"clock": shares.clock, "operations": operations}
+    async with Cluster(path, 1, needs=needs) as single:
+        yield single, shares.visits
 
 
-async def test_garbage_takes_its_turn(single: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+class Shares:
+    """Notes how many units each visit to a session takes at once.
+
+    A visit begins with a look at the clock; the operations that are counted take none.
+    """
+
+    def __init__(self) -> None:
+        self.visits = [0]
+
+    def clock(self) -> float:
+        if self.visits[-1]:
+            self.visits.append(0)
+        return time.monotonic()
+
+    def unknown(self, session: Session, operation: Unknown) -> None:
+        self.visits[-1] += UNITS[Unknown]
+        commands.unknown(session, operation)
+
+
+async def test_garbage_takes_its_turn(tmp_path: Path) -> None:
     """Cheap envelopes in masses (attack A16): a share at a time, and others come in between."""
+    async with _shares(tmp_path) as (single, visits):
+        await _garbage_takes_its_turn(single, visits)
+
+
+async def _garbage_takes_its_turn(single: Cluster, visits: list[int]) -> None:
     worker = single.workers[0]
     floods = [await TestClient.login(worker, f"flood{n}") for n in range(16)]
     honest = await TestClient.login(worker, "honest")
     await honest.join(LOG)
-    with _shares(worker, monkeypatch) as visits:
-        for flood in floods:
-            flood.transport.write(b"".join(flood.sealed(UNKNOWN) for _ in range(20)))
-        await floods[-1].expect(Error)
-        honest.send(LOG, 1)
-        await honest.acked(LOG, 1)
-        answered = sum(len(flood.received) for flood in floods)
-        assert answered < 16 * 20 * 1023, "the honest one waited for all of the garbage"
-        for flood in floods:
-            await flood.expect(Error, count=20 * 1023)
+    for flood in floods:
+        flood.transport.write(b"".join(flood.sealed(UNKNOWN) for _ in range(20)))
+    await floods[-1].expect(Error)
+    honest.send(LOG, 1)
+    await honest.acked(LOG, 1)
+    answered = sum(len(flood.received) for flood in floods)
+    assert answered < 16 * 20 * 1023, "the honest one waited for all of the garbage"
+    for flood in floods:
+        await flood.expect(Error, count=20 * 1023)
+    assert sum(visits) == 16 * 20 * 1023 * UNITS[Unknown], "all of it was counted"
     assert max(visits) <= UNITS_PER_TURN + max(UNITS.values())
     assert not worker.parts.services.schedule.waiting
 
 
-async def test_many_small_records_take_their_turn(
-    single: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_many_small_records_take_their_turn(single: Cluster) -> None:
     """Records of nothing but pings are work, too: they are opened a share at a time."""
     worker = single.workers[0]
     flood = await TestClient.login(worker, "flood")
@@ -85,10 +100,13 @@ async def test_many_small_records_take_their_turn(
     await flood.acked(LOG, 1)
 
 
-async def test_who_was_held_up_goes_on_in_turn(
-    single: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_was_held_up_goes_on_in_turn(tmp_path: Path) -> None:
     """Many connections that may go on at once (their answers have come) are no long turn."""
+    async with _shares(tmp_path) as (single, visits):
+        await _who_was_held_up_goes_on_in_turn(single, visits)
+
+
+async def _who_was_held_up_goes_on_in_turn(single: Cluster, visits: list[int]) -> None:
     worker = single.workers[0]
     clients = [await TestClient.login(worker, f"client{n}") for n in range(12)]
     readings = [session.reading for session in worker.parts.connections.sessions]
@@ -99,12 +117,12 @@ async def test_who_was_held_up_goes_on_in_turn(
     for reading in readings:
         reading.hold(Hold.REQUEST)
     await until(lambda: not queued.waiting, "all to be held up")
-    monkeypatch.setattr(schedule, "SLICE_S", 0.0)
-    with _shares(worker, monkeypatch) as visits:
-        for reading in readings:
-            reading.release(Hold.REQUEST)
-        assert 0 < sum(visits) <= UNITS_PER_TURN + max(UNITS.values())
-        assert len(queued.waiting) == len(readings)
+    queued.slice_s = 0.0
+    visits[:] = [0]
+    for reading in readings:
+        reading.release(Hold.REQUEST)
+    assert 0 < sum(visits) <= UNITS_PER_TURN + max(UNITS.values())
+    assert len(queued.waiting) == len(readings)
     for client in clients:
         await client.expect(Error, count=1023)
 
@@ -154,15 +172,15 @@ async def test_old_counters_wait_in_their_own_lane(cluster: Cluster) -> None:
     assert not any(one.lanes for one in home.parts.home._submissions)
 
 
-async def test_one_message_that_cannot_be_stored_is_refused_alone(
-    single: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_message_that_cannot_be_stored_is_refused_alone(single: Cluster) -> None:
     """No ids for new rooms are left (attack A5): rooms that exist go on, in the same commit."""
     worker = single.workers[0]
     client = await TestClient.login(worker, "client")
     client.send(LOG, 1)
     await client.acked(LOG, 1)
-    monkeypatch.setattr(decide, "LOGS_MAX", 0)
+    for partition in worker.parts.home._partitions.values():
+        assert isinstance(partition, SqlitePartition)
+        partition.logs_max = 0
     client.send_envelopes(
         Send(LOG, 2, 0, "", b"before"),
         *[Send(f"new{n}", 1, 0, "", b"x") for n in range(20)],

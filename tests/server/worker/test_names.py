@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-
-import pytest
+from pathlib import Path
 
 from relay.bus.messages import Batch, Claim, Claimed, Event, Evict, Message, Submit
 from relay.chat.entries import Submission
 from relay.chat.names import INBOX_PREFIX
-from relay.server.worker.connection import session
 from relay.server.worker.home.names import NameRegistry, Verdict
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Error, Welcome, Who
@@ -109,10 +107,14 @@ async def test_the_name_outlives_its_home(cluster: Cluster) -> None:
 
 
 async def test_sessions_that_end_while_the_home_is_dead(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """Their claims are not said again; and nobody waits for ever to be logged in."""
-    monkeypatch.setattr(session, "LOGIN_S", 0.5)
+    async with Cluster(tmp_path, 2, needs={"login_s": 0.5}) as cluster:
+        await _end_while_the_home_is_dead(cluster)
+
+
+async def _end_while_the_home_is_dead(cluster: Cluster) -> None:
     home = cluster.home(INBOX_PREFIX + "~alice")
     (other,) = [worker for worker in cluster.workers.values() if worker is not home]
     first = await TestClient.login(other, "~alice")

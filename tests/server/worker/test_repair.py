@@ -153,22 +153,22 @@ async def test_events_are_best_effort(cluster: Cluster, monkeypatch: pytest.Monk
 
 
 async def test_a_turn_that_fails_is_made_up_for(
-    single: Cluster, monkeypatch: pytest.MonkeyPatch
+    single: Cluster,
 ) -> None:
     """A bug in one turn, then silence: what it had still to do is done all the same."""
     parts = single.workers[0].parts
     reader = await TestClient.login(single.workers[0], "reader")
     writer = await TestClient.login(single.workers[0], "writer")
     await reader.join(LOG)
-    distribute = parts.fanout.distribute
+    flush_links = parts.turn.flush_links  # after the commit, before anything is distributed
 
-    def failing(now: float) -> None:
-        monkeypatch.setattr(parts.fanout, "distribute", distribute)
+    def failing() -> None:
+        parts.turn.flush_links = flush_links
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(parts.fanout, "distribute", failing)
+    parts.turn.flush_links = failing
     parts.turn.run()
-    monkeypatch.setattr(parts.fanout, "distribute", failing)
+    parts.turn.flush_links = failing
     writer.send(LOG, 1)
     await reader.has(LOG, 1)
     assert (await writer.acked(LOG, 1)).seq == 1

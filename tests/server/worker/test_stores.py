@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 from relay.server.context import WorkerContext
+from relay.server.live_settings import LiveSettings
 from relay.server.scoreboard import Scoreboard
 from relay.server.worker.process.stores import Stores
 from relay.settings import Settings, Store
@@ -22,7 +23,7 @@ async def test_a_checkpoint_that_has_not_begun_is_not_started_again(tmp_path: Pa
     context = WorkerContext(
         index=0,
         generation=1,
-        settings=Settings(store=Store(data=str(tmp_path))),
+        live=LiveSettings(Settings(store=Store(data=str(tmp_path)))),
         listeners=listeners,
         scoreboard=Scoreboard(1),
         runtime=tmp_path,

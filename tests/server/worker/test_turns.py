@@ -79,7 +79,7 @@ async def test_a_send_to_another_home_is_one_write_each_way(
         flush(self)
 
     for worker in (home, other):  # heads, said once a second, would be counted too
-        monkeypatch.setattr(worker.parts.interest, "send_heads", lambda _: None)
+        worker.sweeps = False
     monkeypatch.setattr(Link, "flush", counting)
     records = client.records
     client.send(LOG, 1)

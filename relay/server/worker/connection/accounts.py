@@ -26,23 +26,33 @@ whoever has so many addresses gains nothing by it."""
 class Account:
     """One source: an IPv4 address, or the /64 of an IPv6 address."""
 
-    __slots__ = ("connections", "exempt", "guests", "joins", "members", "rooms", "sent", "source")
+    __slots__ = (
+        "connections",
+        "exempt",
+        "guests",
+        "joins",
+        "loopback",
+        "members",
+        "rooms",
+        "sent",
+        "source",
+    )
 
-    def __init__(
-        self, source: str, exempt: bool, sent: TokenBucket | None, rooms: TokenBucket | None
-    ) -> None:
-        """Begin with nothing in use.
+    def __init__(self, source: str, loopback: bool) -> None:
+        """Begin with nothing in use, and without bounds.
 
         Args:
             source: its name.
-            exempt: no budget by source holds for it.
-            sent: for bytes that are sent to logs; None: no bound.
-            rooms: for rooms that are begun; None: no bound.
+            loopback: True for this machine itself.
         """
         self.source = source
-        self.exempt = exempt
-        self.sent = sent
-        self.rooms = rooms
+        self.loopback = loopback
+        self.exempt = False
+        """True while no budget by source holds for it."""
+        self.sent: TokenBucket | None = None
+        """For bytes that are sent to logs; None: no bound."""
+        self.rooms: TokenBucket | None = None
+        """For rooms that are begun; None: no bound."""
         self.connections = 0
         self.members = 0
         """Connections that are logged in."""
@@ -68,17 +78,23 @@ class Accounts:
         source = source_of(peer)
         account = self._by_source.get(source)
         if account is None:
-            limits = self._limits
-            exempt = limits.loopback_exempt and is_loopback(peer)
-            account = self._by_source[source] = Account(
-                source,
-                exempt,
-                self.byte_bucket(0 if exempt else limits.send_bytes_per_s_per_source),
-                self.room_bucket(0 if exempt else limits.rooms_per_minute_per_source),
-            )
+            account = self._by_source[source] = Account(source, is_loopback(peer))
+            self._bound(account)
         account.connections += 1
         self._idle.pop(source, None)
         return account
+
+    def rebound(self, limits: Limits) -> None:
+        """Hold every source to other limits from now on; what they have spent is forgotten."""
+        self._limits = limits
+        for account in self._by_source.values():
+            self._bound(account)
+
+    def _bound(self, account: Account) -> None:
+        limits = self._limits
+        account.exempt = exempt = limits.loopback_exempt and account.loopback
+        account.sent = self.byte_bucket(0 if exempt else limits.send_bytes_per_s_per_source)
+        account.rooms = self.room_bucket(0 if exempt else limits.rooms_per_minute_per_source)
 
     def close(self, account: Account) -> None:
         """A connection of this account is gone."""

@@ -59,6 +59,10 @@ class Admission:
         """In the order in which they came."""
         self.members = 0
 
+    def rebound(self, limits: Limits) -> None:
+        """Admit by other limits from now on. Whoever is there stays."""
+        self._limits = limits
+
     @property
     def guests(self) -> int:
         """How many there are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from relay.chat import names
-from relay.chat.entries import Kind, Submission
+from relay.chat.entries import Kind, submission
 from relay.codec import Unknown
 from relay.server.worker.connection.devices import account, devices
 from relay.server.worker.connection.history import history, who
@@ -32,6 +32,8 @@ from relay.wire.envelopes import (
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Operations, Session
 
+MESSAGE: Final = int(Kind.MESSAGE)
+
 
 def send(session: Session, send: Send) -> None:
     """Offer a message to the log's home. A plain call: it never waits."""
@@ -40,23 +42,17 @@ def send(session: Session, send: Send) -> None:
         code = ErrorCode.NOT_SUPPORTED if names.is_inbox(log) else ErrorCode.NAME_INVALID
         session.answer(pack(Refused(log, send.counter, int(code), 0, "")))
         return
-    if send.kind != Kind.MESSAGE:
+    if send.kind != MESSAGE:
         session.answer(
             pack(Refused(log, send.counter, int(ErrorCode.NOT_SUPPORTED), send.kind, "kind"))
         )
         return
     session.sends.submit(
-        Submission(
-            log=log,
-            sender=session.name,
-            key_id=session.key_id,
-            producer=session.producer,
-            counter=send.counter,
-            kind=send.kind,
-            content_type=send.content_type,
-            body=send.body,
+        submission(
+            log, session.name, session.key_id, session.producer, send.counter, MESSAGE,
+            send.content_type, send.body,
         )
-    )
+    )  # fmt: skip
 
 
 def unknown(session: Session, unknown: Unknown) -> None:

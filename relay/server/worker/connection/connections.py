@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.session import Session
 from relay.server.worker.delivery.stream import Stream
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.services import ConnectionServices
+    from relay.server.worker.connection.session import Operations
 
 
 class Connections:
     """Makes sessions, and knows those that are not over. An ``acceptor.Gate``."""
 
-    def __init__(self, services: ConnectionServices) -> None:
+    def __init__(self, services: ConnectionServices, operations: Operations) -> None:
         self._services = services
+        self._operations = operations
         self._admission = services.budgets.admission
+        self._admitted = 0
         self.sessions: set[Session] = set()
         self.on_lost: Callable[[], None] = _nothing
         """Called when a connection is gone; the acceptor's, once there is one."""
@@ -45,7 +47,9 @@ class Connections:
             budgets.accounts.close(account)
             return None
         stream = Stream(peer, self._services.stalled)
-        session = Session(self._services, stream, account, OPERATIONS, self._lost)
+        self._admitted += 1
+        id_ = f"{self._services.generation}-{self._admitted}"
+        session = Session(self._services, stream, account, self._operations, self._lost, id_)
         stream.attach(session, session.outbox)
         budgets.admission.enter(session)
         self.sessions.add(session)

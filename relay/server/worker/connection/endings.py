@@ -1,40 +1,41 @@
-"""Which count the end of a connection belongs to."""
+"""The last ends of connections of a worker, for who looks into what happened."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
-from relay.server.metrics import Closed, Handshake
-from relay.server.worker.connection.stages import Stage
-from relay.wire.codes import CloseCode
-
-if TYPE_CHECKING:
-    from relay.server.worker.connection.services import Counts
-
-_CODES: Final = {int(code): code.name.lower() for code in CloseCode}
-_HANDSHAKES: Final[dict[int, Handshake]] = {
-    CloseCode.LOGIN_TIMEOUT: Handshake.TIMED_OUT,
-    CloseCode.OVERLOADED: Handshake.MADE_ROOM,
-}
+RECENT: Final = 200
+"""Ends that a worker remembers, for who looks into what happened."""
 
 
-def count_end(
-    counts: Counts, stage: Stage, code: Closed | int | None, *, no_agent: bool = False
-) -> None:
-    """Count an end: of a handshake that was not completed, or of a connection.
+class Ending(NamedTuple):
+    """How a connection ended that had completed its handshake."""
 
-    Args:
-        counts: of the worker.
-        stage: in which it ended.
-        code: our close code, or the client's end, or None without a word.
-        no_agent: True when it ended because the key agent did not answer.
-    """
-    if stage is not Stage.HANDSHAKE:
-        name = code if isinstance(code, Closed) else _CODES.get(code or 0, Closed.LOST)
-        counts.closes[name] += 1
-    elif no_agent:
-        counts.handshakes[Handshake.NO_KEY_AGENT] += 1
-    elif code is None or isinstance(code, Closed):
-        counts.handshakes[Handshake.ABANDONED] += 1
-    else:
-        counts.handshakes[_HANDSHAKES.get(code, Handshake.REFUSED)] += 1
+    time: float
+    """Seconds since 1970."""
+    id: str
+    name: str
+    """Empty: it had not logged in."""
+    peer: str
+    reason: str
+    lasted_s: float
+    detail: str
+    """In our words; may be empty."""
+
+
+class Endings:
+    """The last ends of connections of a worker."""
+
+    def __init__(self, wall_clock_ns: Callable[[], int]) -> None:
+        self._wall_clock_ns = wall_clock_ns
+        self.recent: Final[deque[Ending]] = deque(maxlen=RECENT)
+        """The last one is the latest."""
+
+    def add(
+        self, id_: str, name: str, peer: str, reason: str, lasted_s: float, detail: str
+    ) -> None:
+        """Remember an end, and forget the oldest one."""
+        now = self._wall_clock_ns() / 1e9
+        self.recent.append(Ending(now, id_, name, peer, reason, round(lasted_s, 1), detail))

@@ -8,7 +8,8 @@ from typing import Final
 class Hold:
     """Reasons, as bits. Plain integers, for each send looks at them.
 
-    Under any of them the socket is not read, and what was received before waits, as bytes.
+    Under any of them what was received waits, as bytes, and the socket is not read (but see
+    ``Reading.hold``).
     """
 
     NONE: Final = 0

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from relay import limits
 from relay.chat import names
 from relay.chat.ids import NO_ROOT, producer_of
-from relay.server.worker.connection.session import OVERLOADED_RETRY_S
 from relay.server.worker.connection.stages import Stage
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Welcome, pack
@@ -46,7 +45,7 @@ async def hello(session: Session, hello: Hello) -> None:
     session.claim = claim  # released with the session, however it ends
     grant = await claim.reply
     if grant.code == ErrorCode.UNAVAILABLE:
-        session.close(CloseCode.OVERLOADED, OVERLOADED_RETRY_S, detail=grant.text)
+        session.close(CloseCode.OVERLOADED, services.overloaded_retry_s, detail=grant.text)
         return
     if grant.code:
         _refuse(session, grant.code, grant.text)
@@ -55,7 +54,7 @@ async def hello(session: Session, hello: Hello) -> None:
     budget = services.budgets.admission.login_refusal(session.account)
     if budget is not None:  # only now: the slot may have been that of an earlier connection of its
         services.budgets.refusals.count(budget, session.account.source, services.clock())
-        session.close(CloseCode.OVERLOADED, OVERLOADED_RETRY_S, detail=budget)
+        session.close(CloseCode.OVERLOADED, services.overloaded_retry_s, detail=budget)
         return
 
     session.producer = producer_of(grant.root or NO_ROOT, name, hello.secret)

@@ -7,7 +7,7 @@ this connection's share of a turn (``schedule``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.received import HeldBytes
@@ -32,35 +32,46 @@ ENVELOPE_BYTES: Final = 256
 """About what an unpacked envelope takes besides the bytes that it came from."""
 
 
-class Owner(Protocol):
-    """Whose connection it is: a session."""
+class Owner:
+    """Whose connection it is: a session. A base class, no Protocol: compiled, a call is direct."""
 
-    @property
-    def ended(self) -> bool:
-        """True once no operation has an effect any more."""
+    __slots__ = ("ended",)
+
+    def __init__(self) -> None:
+        self.ended = False
+        """True once the connection is closing: no operation has an effect any more."""
 
     def handle_events(self, events: list[Event], now: float) -> None:
         """Take what has happened. May raise."""
+        raise NotImplementedError
 
     def run(self, envelope: ClientEnvelope) -> None:
         """Do what an envelope asks for. May raise."""
+        raise NotImplementedError
 
     def failed(self, error: Exception) -> None:
         """Either of them has raised."""
+        raise NotImplementedError
 
     def write_pending(self) -> None:
         """Write what the connection has for the peer."""
+        raise NotImplementedError
+
+    def answer_send(self, envelope: bytes) -> None:
+        """Queue an answer to a send, unless the connection has ended."""
+        raise NotImplementedError
 
     def shed(self) -> None:
         """End: of what was received and not processed, this connection holds most."""
+        raise NotImplementedError
 
 
 class Reading:
     """See the module's docstring. A ``schedule.Scheduled``."""
 
     __slots__ = (
-        "_clock", "_connection", "_finish", "_held", "_owner", "_pending", "_record_bytes",
-        "_running", "_schedule", "_stream", "_units", "holds",
+        "_clock", "_connection", "_finish", "_held", "_owner", "_paused", "_pending",
+        "_record_bytes", "_running", "_schedule", "_stream", "_units", "holds",
     )  # fmt: skip
 
     def __init__(
@@ -90,6 +101,8 @@ class Reading:
         self._schedule = schedule
         self._clock = clock
         self.holds: int = Hold.NONE
+        self._paused = False
+        """True while the socket is not read."""
         self._pending: list[ClientEnvelope] = []
         """What is left of the operations of one record, the next one last. Records behind it stay
         bytes: operations take many times the room."""
@@ -106,9 +119,10 @@ class Reading:
     def received(self, data: bytes) -> None:
         """Take bytes from the peer; process them now if there is time, or else in turn."""
         self._connection.feed(data)
-        if self.holds & Hold.TURN:
+        if self.holds:
+            self._pause()
             self._note_held()
-            return  # it is queued already
+            return  # whatever it waits for goes on with this
         now = self._clock()
         if self._schedule.has_time(now):
             self.work(now)
@@ -163,10 +177,14 @@ class Reading:
 
     # --- reading or not -----------------------------------------------------------------------
     def hold(self, reason: int) -> None:
-        """Read nothing more, for one more reason (``Hold``)."""
-        if not self.holds:
-            self._stream.pause_reading()
+        """Process nothing more, for one more reason (``Hold``).
+
+        Nor is the socket read, but for a request: its answer comes within microseconds as a rule,
+        and the client waits for it. What comes meanwhile all the same ends the reading.
+        """
         self.holds |= reason
+        if reason != Hold.REQUEST:
+            self._pause()
 
     def release(self, reason: int) -> None:
         """That reason is gone: if it was the last one, go on, now or in turn."""
@@ -178,8 +196,7 @@ class Reading:
             if self._schedule.has_time(now):
                 self._go_on(now)
             else:
-                self.holds = Hold.TURN  # still not read from
-                self._schedule.add(self, self._finish, self._units)
+                self._wait_for_turn()
 
     def take_turn(self, now: float) -> None:
         """schedule.Scheduled: go on with what was received."""
@@ -189,8 +206,14 @@ class Reading:
 
     def _go_on(self, now: float) -> None:
         self.work(now)
-        if not self.holds:
+        if self._paused and not self.holds:
+            self._paused = False
             self._stream.resume_reading()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._stream.pause_reading()
 
     def _wait_for_turn(self) -> None:
         """Read nothing more until this connection's turn has come."""

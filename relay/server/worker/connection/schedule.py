@@ -69,6 +69,7 @@ class Schedule:
     def __init__(self, clock: Callable[[], float], wakeup: Wakeup) -> None:
         self._clock = clock
         self._wakeup = wakeup
+        self.slice_s = SLICE_S
         self.until = 0.0
         """End of the slice that is being used; 0: none is. The turn sets it to 0."""
         self.waiting: list[tuple[float, int, Scheduled]] = []
@@ -80,7 +81,7 @@ class Schedule:
     def has_time(self, now: float) -> bool:
         """Tell whether what has just been received may be handled at once."""
         if self.until == 0.0:
-            self.until = now + SLICE_S
+            self.until = now + self.slice_s
             return True
         return now < self.until
 
@@ -110,7 +111,7 @@ class Schedule:
 
     def run(self, now: float) -> None:
         """Give sessions their turns, for one slice."""
-        until = now + SLICE_S
+        until = now + self.slice_s
         for _ in range(len(self.waiting)):
             heapq.heappop(self.waiting)[2].take_turn(now)
             now = self._clock()

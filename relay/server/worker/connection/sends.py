@@ -7,34 +7,27 @@ refused here, with a time.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from relay import limits
 from relay.server.worker.connection.holds import Hold
+from relay.server.worker.member.forward import Sender
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Ack, Refused, pack
+from relay.wire.envelopes import Refused, pack, pack_ack
 
 if TYPE_CHECKING:
     from relay.chat.entries import Submission
-    from relay.server.worker.connection.reading import Reading
+    from relay.server.worker.connection.reading import Owner, Reading
     from relay.server.worker.connection.spending import Spending
     from relay.server.worker.member.forward import Forward
     from relay.server.worker.refusals import Refusals
 
 
-class Owner(Protocol):
-    """Whose sends they are: a session."""
-
-    def answer_send(self, envelope: bytes) -> None:
-        """Queue an answer, unless the connection has ended."""
-
-
-class Sends:
-    """See the module's docstring. A ``forward.Sender``."""
+class Sends(Sender):
+    """See the module's docstring."""
 
     __slots__ = (
-        "_clock", "_forward", "_held", "_owner", "_reading", "_refusals", "_spending", "bytes",
-        "count",
+        "_clock", "_forward", "_held", "_owner", "_reading", "_refusals", "_spending",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +49,7 @@ class Sends:
             refusals: of the worker.
             clock: monotonic seconds.
         """
+        super().__init__()
         self._owner = owner
         self._reading = reading
         self._forward = forward
@@ -64,10 +58,10 @@ class Sends:
         self._clock = clock
         self._held = False
         """True while the window keeps the socket from being read."""
-        self.count = 0
-        """Sends that are not answered."""
-        self.bytes = 0
-        """Of their bodies."""
+
+    def spend_by(self, spending: Spending | None) -> None:
+        """Take another budget from now on; None: nothing is bounded."""
+        self._spending = spending
 
     def submit(self, submission: Submission) -> None:
         """Offer a message to the log's home."""
@@ -90,14 +84,9 @@ class Sends:
         self._forward.submit(self, submission)
 
     # --- forward.Sender -----------------------------------------------------------------------
-    @property
-    def unanswered_bytes(self) -> int:
-        """Of the bodies that have no answer."""
-        return self.bytes
-
     def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
         """Committed."""
-        self._owner.answer_send(pack(Ack(submission.log, submission.counter, epoch, seq)))
+        self._owner.answer_send(pack_ack(submission.log, submission.counter, epoch, seq))
         self._answered(submission)
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:

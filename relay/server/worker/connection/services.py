@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from relay.server.metrics import CLOSE_CODES, GAP_REASONS, Closed, Handshake, Resume
+from relay.server.worker.connection.counts import Counts
 from relay.store.errors import StoreError
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.accounts import Accounts
     from relay.server.worker.connection.admission import Admission
+    from relay.server.worker.connection.endings import Endings
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
     from relay.server.worker.delivery.flusher import Flusher
@@ -26,29 +27,20 @@ if TYPE_CHECKING:
     from relay.store.log import Reader
     from relay.wire.connection import Timing
 
+LOGIN_S: Final = 20.0
+"""From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
+OVERLOADED_RETRY_S: Final = 5
+"""When a client that was closed with OVERLOADED connects again, at the earliest."""
+
 
 class Unwrap(Protocol):
     """The key agent's service: a wrapped secret in, the secret out."""
 
-    async def unwrap(self, ciphertext: bytes, source: str) -> bytes:
-        """Return the 32-byte secret, real or (for a bad ciphertext) random."""
+    def unwrap(self, ciphertext: bytes, source: str) -> Awaitable[bytes]:
+        """Return, once it is awaited, the 32-byte secret: real, or random for a bad ciphertext."""
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What the sessions of a worker count, from its begin on."""
-
-    handshakes: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(Handshake, 0))
-    """Those that ended, by outcome."""
-    closes: Final[dict[str, int]] = field(
-        default_factory=lambda: dict.fromkeys((*CLOSE_CODES, *Closed), 0)
-    )
-    """Connections that ended after it, by close code or by whom."""
-    resumes: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(Resume, 0))
-    gaps: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(GAP_REASONS, 0))
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ConnectionBudgets:
     """What the connections of a worker may cost, together and by source."""
 
@@ -57,6 +49,13 @@ class ConnectionBudgets:
     admission: Admission
     received: ReceivedBytes
     refusals: Refusals
+
+    def rebound(self, limits: Limits) -> None:
+        """Keep to other limits from now on; sessions have to be told by themselves."""
+        self.limits = limits
+        self.accounts.rebound(limits)
+        self.admission.rebound(limits)
+        self.received.bytes_max = limits.received_mib << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +77,10 @@ class ConnectionServices:
     agent_name: str
     """What the server calls itself in WELCOME."""
     timing: Timing
+    login_s: float
+    """See ``LOGIN_S``."""
+    overloaded_retry_s: int
+    """See ``OVERLOADED_RETRY_S``."""
     wakeup: Wakeup
     schedule: Schedule
     flusher: Flusher
@@ -91,6 +94,9 @@ class ConnectionServices:
     reader_at: Callable[[int], Reader]
     """By the number of a partition."""
     budgets: ConnectionBudgets
+    endings: Endings
+    generation: int
+    """Of the worker: begins the id of each connection."""
     counts: Counts = field(default_factory=Counts)
 
     def log_exists(self, log: str) -> bool:

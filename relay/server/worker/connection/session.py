@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from relay import limits
 from relay.errors import RemoteProtocolError
 from relay.server.metrics import Budget, Closed, Handshake
-from relay.server.worker.connection.endings import count_end
+from relay.server.worker.connection.counts import count_end
 from relay.server.worker.connection.holds import Hold
-from relay.server.worker.connection.reading import Reading
+from relay.server.worker.connection.reading import Owner, Reading
 from relay.server.worker.connection.requests import RequestRunner
 from relay.server.worker.connection.sends import Sends
-from relay.server.worker.connection.spending import spending
+from relay.server.worker.connection.spending import Spending, spending
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
 from relay.server.worker.connection.unwrapping import Unwrapping
 from relay.server.worker.member.subscriptions import Subscriptions
@@ -45,24 +45,22 @@ if TYPE_CHECKING:
     from relay.server.worker.member.reply import Request
     from relay.wire.login import Operation as Proof
 
-LOGIN_S: Final = 20.0
-"""From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
-OVERLOADED_RETRY_S: Final = 5
-"""When a client that was closed with OVERLOADED connects again, at the earliest."""
 LINGER_S: Final = 2.0
 """How long the last bytes of a closed connection may take to leave."""
 NO_KEY_AGENT: Final = "the key agent is unavailable"
 log = logging.getLogger("relay.worker")
 
 
-class Session:
+class Session(Owner):
     """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Guest``."""
 
     __slots__ = (
         "_connection", "_deadline", "_legal", "_on_lost", "_operations", "_requests", "_stream",
-        "_unwrapping", "account", "attempts", "claim", "ended", "key_id", "name", "operator",
+        "_unwrapping", "account", "attempts", "claim", "ended", "id", "key_id", "name", "operator",
         "outbox", "producer", "reading", "sends", "services", "since_us", "stage", "subscriptions",
     )  # fmt: skip
+
+    __deletable__ = ("_requests", "sends", "subscriptions")  # mypyc's word: see ``lost``
 
     def __init__(
         self,
@@ -71,6 +69,7 @@ class Session:
         account: Account,
         operations: Operations,
         on_lost: Callable[[Session], None],
+        id_: str,
     ) -> None:
         """Begin, unconnected.
 
@@ -80,12 +79,15 @@ class Session:
             account: of the peer's source.
             operations: what may be asked in each stage, and what does it.
             on_lost: called when the socket is closed.
+            id_: names it in the log and for an operator.
         """
+        super().__init__()
         self.services = services
         self._stream = stream
         self.account = account
         self._operations = operations
         self._on_lost = on_lost
+        self.id = id_
         now = services.clock()
         self.since_us = int(now * 1_000_000)
         """When it was accepted: tells a client instance from its ghost."""
@@ -105,8 +107,6 @@ class Session:
             partial(budgets.accounts.count_joins, account),
         )
         self.stage = Stage.HANDSHAKE
-        self.ended = False
-        """True once the connection is closing: no operation has an effect any more."""
         self._legal: Mapping[type, Operation] = {}
         """Of ``operations``, those of this stage."""
         self._deadline: float | None = None
@@ -136,7 +136,7 @@ class Session:
             self,
             self.reading,
             services.forward,
-            spending(account, budgets.accounts, budgets.limits, services.log_exists),
+            self._spending(),
             budgets.refusals,
             services.clock,
         )
@@ -145,6 +145,17 @@ class Session:
     def peer(self) -> str:
         """The peer's address."""
         return self._stream.peer
+
+    @property
+    def owed(self) -> int:
+        """Bytes that it has not taken: of its outbox, and in its transport."""
+        return self.outbox.size + (self._stream.buffered if self._stream.connected else 0)
+
+    @property
+    def behind(self) -> int:
+        """Logs that it follows and is not live in."""
+        subscriptions = self.subscriptions.by_log.values()
+        return sum(not subscription.live for subscription in subscriptions)
 
     @property
     def silent(self) -> bool:
@@ -208,12 +219,15 @@ class Session:
                     agent = self.services.agent
                     self._unwrapping.start(agent, ciphertext, self.peer, self._unwrapped)
                 case HandshakeCompleted():
-                    self._deadline = now + LOGIN_S
+                    self._deadline = now + self.services.login_s
                     self._connection.limit_records(limits.LOGIN_RECORD_BODY_BYTES_MAX)
                     self.services.counts.handshakes[Handshake.COMPLETED] += 1
                     self.enter(Stage.HELLO)
                 case ConnectionClosed(code=code, remote=remote, detail=detail):
-                    log.debug("session_closed", extra={"peer": self.peer, "detail": detail})
+                    log.debug(
+                        "session_closed",
+                        extra={"connection": self.id, "peer": self.peer, "detail": detail},
+                    )
                     self._end(Closed.CLIENT if remote and code is not None else code, detail)
                     self.reading.read_to_the_end()
                 case _:
@@ -268,7 +282,8 @@ class Session:
         """
         now = self.services.clock()
         self.services.budgets.refusals.count(Budget.RECEIVED, self.account.source, now)
-        self._connection.shed(CloseCode.OVERLOADED, now, OVERLOADED_RETRY_S, "it held too much")
+        retry_s = self.services.overloaded_retry_s
+        self._connection.shed(CloseCode.OVERLOADED, now, retry_s, "it held too much")
         self._settle(now)
 
     def _request_ended(self) -> None:
@@ -279,7 +294,9 @@ class Session:
         if isinstance(error, RemoteProtocolError):
             self.close(error.code, detail=str(error))
         else:
-            log.error("session_failed", extra={"peer": self.peer}, exc_info=error)
+            log.error(
+                "session_failed", extra={"connection": self.id, "peer": self.peer}, exc_info=error
+            )
             self.close(CloseCode.INTERNAL)
 
     def _wait_for_reader(self) -> None:
@@ -290,6 +307,14 @@ class Session:
 
     def _answers_read(self) -> None:
         self.reading.release(Hold.ANSWERS)
+
+    def rebound(self) -> None:
+        """Spend by the limits that hold now."""
+        self.sends.spend_by(self._spending())
+
+    def _spending(self) -> Spending | None:
+        budgets = self.services.budgets
+        return spending(self.account, budgets.accounts, budgets.limits, self.services.log_exists)
 
     # --- for operations -----------------------------------------------------------------------
     def proves(self, operation: Proof, key: bytes, name: str, signature: bytes) -> bool:
@@ -336,8 +361,11 @@ class Session:
         if not self._connection.finished:  # the peer's own close may be in what was just read
             self.outbox.flush(now)
         self._connection.close(code, now, retry_after_s)
-        log.debug("session_closing", extra={"peer": self.peer, "code": code, "detail": detail})
-        self._end(code)
+        log.debug(
+            "session_closing",
+            extra={"connection": self.id, "peer": self.peer, "code": code, "detail": detail},
+        )
+        self._end(code, detail)
         self.reading.read_to_the_end()
         self.write_pending()
 
@@ -350,7 +378,14 @@ class Session:
         """
         if self.ended:
             return
-        count_end(self.services.counts, self.stage, code, no_agent=detail == NO_KEY_AGENT)
+        services = self.services
+        in_handshake = self.stage is Stage.HANDSHAKE
+        reason = count_end(
+            services.counts, code, in_handshake=in_handshake, no_agent=detail == NO_KEY_AGENT
+        )
+        if not in_handshake:
+            lasted_s = services.clock() - self.since_us / 1e6
+            services.endings.add(self.id, self.name, self.peer, reason, lasted_s, detail)
         if self.stage is Stage.READY:
             self.services.budgets.admission.log_out(self)
         self.enter(Stage.CLOSING)
@@ -386,7 +421,7 @@ class Session:
 
         It is silent, so no bytes are unread, and the close record leaves before the end of stream.
         """
-        self.close(CloseCode.OVERLOADED, OVERLOADED_RETRY_S, "it made room")
+        self.close(CloseCode.OVERLOADED, self.services.overloaded_retry_s, "it made room")
         self.abort()
 
     def abort(self) -> None:

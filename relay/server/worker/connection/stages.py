@@ -22,6 +22,8 @@ class Stage(Enum):
     LOST = "lost"
     """The socket is closed."""
 
+    __hash__ = object.__hash__  # Enum's own is a call of Python, four at each change of stage
+
 
 NEXT: Final[dict[Stage, frozenset[Stage]]] = {
     Stage.HANDSHAKE: frozenset({Stage.HELLO, Stage.CLOSING, Stage.LOST}),

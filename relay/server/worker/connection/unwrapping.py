@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from relay.errors import RelayError
@@ -18,15 +19,15 @@ log = logging.getLogger("relay.worker")
 class Unwrapping:
     """Asks, and tells the connection."""
 
-    __slots__ = ("_task",)
+    __slots__ = ("_answer",)
 
     def __init__(self) -> None:
-        self._task: asyncio.Task[None] | None = None
+        self._answer: asyncio.Future[bytes] | None = None
 
     @property
     def waits(self) -> bool:
         """True from the question to the answer."""
-        return self._task is not None
+        return self._answer is not None
 
     def start(
         self, agent: Unwrap, ciphertext: bytes, peer: str, answered: Callable[[bytes | None], None]
@@ -39,20 +40,26 @@ class Unwrapping:
             peer: its address.
             answered: called with the secret; None: the agent is unavailable.
         """
-        self._task = asyncio.ensure_future(self._run(agent, ciphertext, peer, answered))
+        self._answer = answer = asyncio.ensure_future(agent.unwrap(ciphertext, peer))
+        answer.add_done_callback(partial(self._done, answered))
 
     def cancel(self) -> None:
         """The connection is gone."""
-        if self._task is not None:
-            self._task.cancel()
+        if self._answer is not None:
+            self._answer.cancel()
 
-    async def _run(
-        self, agent: Unwrap, ciphertext: bytes, peer: str, answered: Callable[[bytes | None], None]
+    def _done(
+        self, answered: Callable[[bytes | None], None], answer: asyncio.Future[bytes]
     ) -> None:
-        secret: bytes | None = None
-        try:
-            secret = await agent.unwrap(ciphertext, peer)
-        except RelayError as error:
+        self._answer = None
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        if error is None:
+            answered(answer.result())
+            return
+        if isinstance(error, RelayError):
             log.warning("unwrap_failed", extra={"reason": type(error).__name__})
-        self._task = None
-        answered(secret)
+        else:
+            log.error("unwrap_failed", exc_info=error)
+        answered(None)

@@ -64,7 +64,8 @@ class StalledConnections:
             timeout_s: a connection that takes nothing for so long is closed with TOO_SLOW.
         """
         self._clock = clock
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        """May be changed at any time."""
         self._stuck: OrderedDict[Buffered, tuple[float, int]] = OrderedDict()
         """When it last took something, and how many bytes it had waiting then."""
         self._fell_behind: dict[str, int] = {}
@@ -99,7 +100,7 @@ class StalledConnections:
 
     def sweep(self, now: float) -> None:
         """Close who takes nothing; log who is slow. Called about once a second."""
-        timeout_s = min(self._timeout_s, CROWDED_TIMEOUT_S) if self.crowded else self._timeout_s
+        timeout_s = min(self.timeout_s, CROWDED_TIMEOUT_S) if self.crowded else self.timeout_s
         for stream, (since, size) in list(self._stuck.items()):
             left = stream.buffered
             if size - left >= PROGRESS_BYTES_MIN:

@@ -81,6 +81,7 @@ class Stream(asyncio.Protocol):
     """See the module's docstring. The protocol of one accepted connection."""
 
     __slots__ = ("_receiver", "_sink", "_stalled", "_transport", "peer")
+    __deletable__ = ("_receiver",)  # mypyc's word: see ``connection_lost``
 
     _transport: asyncio.Transport
     _receiver: Receiver

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.log import ReadBudget
@@ -26,15 +26,32 @@ READING_S_MAX: Final = 0.005
 log = logging.getLogger("relay.worker")
 
 
-class Commit(NamedTuple):
+@final
+class Commit:
     """A group commit that is over."""
 
-    partition: int
-    group: list[Waiting]
-    outcomes: list[Outcome] | StoreError
-    """Of the first submissions of the group, of one at least; the others were not looked at."""
-    reads: list[int]
-    """What each of those has cost."""
+    __slots__ = ("group", "outcomes", "partition", "reads")
+
+    def __init__(
+        self,
+        partition: int,
+        group: list[Waiting],
+        outcomes: list[Outcome] | StoreError,
+        reads: list[int],
+    ) -> None:
+        """Keep what became of a group.
+
+        Args:
+            partition: where.
+            group: what was to be committed.
+            outcomes: of the first submissions of the group, of one at least; the others were not
+                looked at.
+            reads: what each of those has cost.
+        """
+        self.partition = partition
+        self.group = group
+        self.outcomes = outcomes
+        self.reads = reads
 
 
 class Commits(Protocol):

@@ -94,6 +94,7 @@ class Home:
         self._commits = commits
         self._cpu_clock = cpu_clock
         self._refusals = refusals
+        self.queued_bytes_max = QUEUED_BYTES_MAX
         self.short_of_disk: frozenset[int] = frozenset()
         """Partitions whose disk has no more than the reserve left: nothing is stored in them."""
         self._troubles: dict[int, str] = {}
@@ -163,20 +164,21 @@ class Home:
                 self._waiting.pop(partition, None)
 
     # --- what they ask ------------------------------------------------------------------------
-    def submit(self, port: Port, tag: int, submission: Submission) -> None:
+    def submit(self, waiting: Waiting) -> None:
         """Take a submission for the commit of this turn."""
+        submission = waiting.submission
         index = partition_of(submission.log)
-        if (port, index) not in self._attached:
+        if (waiting.port, index) not in self._attached:
             return
         if self._revoked and (submission.sender, submission.key_id) in self._revoked:
-            port.send(Refused(tag, int(ErrorCode.KEY_REFUSED), 0, ""))
+            waiting.port.send(Refused(waiting.tag, int(ErrorCode.KEY_REFUSED), 0, ""))
             return
         submissions = self._submissions[index]
-        if submissions.bytes + len(submission.body) > QUEUED_BYTES_MAX:
+        if submissions.bytes + len(submission.body) > self.queued_bytes_max:
             text = "the log's home cannot keep up"
-            port.send(Refused(tag, int(ErrorCode.BUSY), limits.RETRY_MS, text))
+            waiting.port.send(Refused(waiting.tag, int(ErrorCode.BUSY), limits.RETRY_MS, text))
             return
-        submissions.put(Waiting(port, tag, submission))
+        submissions.put(waiting)
         self._waiting[index] = None
 
     def submit_own(self, port: Port, tag: int, submission: Submission) -> None:
@@ -373,7 +375,7 @@ class Home:
         return True
 
     def _finish(self, commit: Commit) -> None:
-        index, group, outcomes, reads = commit
+        index, group, outcomes = commit.partition, commit.group, commit.outcomes
         self._committing.discard(index)
         if isinstance(outcomes, StoreError):
             self._failed(index, group, outcomes)
@@ -383,7 +385,7 @@ class Home:
                 submissions.give_back(group[len(outcomes) :])
                 del group[len(outcomes) :]
                 self._waiting[index] = None
-            submissions.charge(group, reads)
+            submissions.charge(group, commit.reads)
             if index in self._troubles:
                 del self._troubles[index]
                 log.warning("partition_available", extra={"partition": index})
@@ -399,7 +401,7 @@ class Home:
         return self._submissions[index].take_all()
 
     def _not_home(self, index: int) -> None:
-        ports = dict.fromkeys(waiting.port for waiting in self._take_all(index))
+        ports = dict.fromkeys([waiting.port for waiting in self._take_all(index)])
         for port in ports:
             self.refuse(port, index)
 
@@ -424,11 +426,12 @@ class Home:
     def _publish(self, group: list[Waiting], outcomes: list[Outcome]) -> None:
         by_log: dict[str, list[Stored]] = {}
         interested = self._interest.logs
-        for (_, _, submission), outcome in zip(group, outcomes, strict=True):
+        for waiting, outcome in zip(group, outcomes, strict=True):
             if type(outcome) is Stored:
                 self.accepted += 1
-                if submission.log in interested:
-                    by_log.setdefault(submission.log, []).append(outcome)
+                log = waiting.submission.log
+                if log in interested:
+                    by_log.setdefault(log, []).append(outcome)
             elif type(outcome) is Repeated:
                 self.repeated += 1
         for name, rows in by_log.items():
@@ -437,9 +440,13 @@ class Home:
 
 def _answer(group: list[Waiting], outcomes: list[Outcome]) -> None:
     acks: dict[Port, list[list[int | bytes]]] = {}
-    for (port, tag, _), outcome in zip(group, outcomes, strict=True):
+    for waiting, outcome in zip(group, outcomes, strict=True):
+        port, tag = waiting.port, waiting.tag
+        if type(outcome) is Stored:  # nearly all
+            acks.setdefault(port, []).append([tag, outcome.epoch, outcome.seq])
+            continue
         match outcome:
-            case Stored(epoch=epoch, seq=seq) | Repeated(epoch=epoch, seq=seq):
+            case Repeated(epoch=epoch, seq=seq):
                 acks.setdefault(port, []).append([tag, epoch, seq])
             case IdConflict(seq=seq):
                 port.send(Refused(tag, int(ErrorCode.ID_CONFLICT), seq, ""))
@@ -460,8 +467,8 @@ def _nothing() -> None:
 
 def _refuse(group: list[Waiting], text: str) -> None:
     refusal = (int(ErrorCode.UNAVAILABLE), limits.RETRY_MS, text)
-    for port, tag, _ in group:
-        port.send(Refused(tag, *refusal))
+    for waiting in group:
+        waiting.port.send(Refused(waiting.tag, *refusal))
 
 
 assert limits.SENDS_UNACKNOWLEDGED_BYTES_MAX <= QUEUED_BYTES_MAX

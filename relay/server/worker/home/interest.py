@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from relay import limits
 from relay.bus.link import Link, Port
@@ -11,6 +12,8 @@ from relay.chat.partition import partition_of
 from relay.chunking import chunks
 from relay.store.log import Stored
 
+_new: Final = tuple.__new__
+"""Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
 HeadsOf = Callable[[list[str]], list[list[str | bytes | int]]]
 
 
@@ -100,4 +103,4 @@ def batches(name: str, rows: list[Stored]) -> list[Batch]:
 def _batch(name: str, rows: Sequence[Stored]) -> Batch:
     last = rows[-1]
     content = last.packed if len(rows) == 1 else b"".join([row.packed for row in rows])
-    return Batch(name, rows[0].prev, last.epoch, last.seq, len(rows), content)
+    return _new(Batch, (name, rows[0].prev, last.epoch, last.seq, len(rows), content))

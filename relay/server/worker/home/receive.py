@@ -23,6 +23,7 @@ from relay.bus.messages import (
     Who,
 )
 from relay.chat.names import INBOX_PREFIX
+from relay.server.worker.home.submissions import Waiting
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -51,7 +52,7 @@ class FromMembers:
         # The values take the message type of their key; a dict cannot say that.
         self.handlers: Final[dict[type, Callable[[Port, Any], None]]] = {
             Attach: self._attach,
-            Submit: lambda port, m: home.submit(port, m.tag, m.submission),
+            Submit: lambda port, m: home.submit(Waiting(port, m.tag, m.submission)),
             Subscribe: home.subscribe,
             Unsubscribe: self._unsubscribe,
             Presence: self._presence,

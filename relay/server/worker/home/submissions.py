@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -32,12 +32,16 @@ READS_FREE: Final = 64
 of thirty messages in order."""
 
 
-class Waiting(NamedTuple):
+@final
+class Waiting:
     """A submission that waits for its commit, and where its answer goes."""
 
-    port: Port
-    tag: int
-    submission: Submission
+    __slots__ = ("port", "submission", "tag")
+
+    def __init__(self, port: Port, tag: int, submission: Submission) -> None:
+        self.port = port
+        self.tag = tag
+        self.submission = submission
 
 
 class Submissions:
@@ -141,7 +145,7 @@ class Submissions:
     def remove(self, unwanted: Callable[[Waiting], bool]) -> None:
         """Forget some."""
         for producer, lane in list(self.lanes.items()):
-            kept = deque(waiting for waiting in lane if not unwanted(waiting))
+            kept = deque([waiting for waiting in lane if not unwanted(waiting)])
             if kept:
                 self.lanes[producer] = kept
             else:

@@ -40,6 +40,7 @@ class Fanout:
         self.distributed: list[Feed] = []
         """Feeds of the distribution that is being written."""
         self.deliveries = 0
+        self.outbox_bytes_max = limits.OUTBOX_BYTES_MAX
 
     def distribute(self, now: float) -> None:
         """Hand the running batches of all feeds that do not rest to their live outboxes."""
@@ -77,7 +78,7 @@ class Fanout:
         self.distributed.clear()
 
     def _offer(self, feed: Feed, batch: Batch) -> None:
-        size = batch.size
+        size, outbox_bytes_max = batch.size, self.outbox_bytes_max
         dirty = self._flusher.dirty
         over: list[Subscription] = []
         for subscription, outbox in feed.live.items():
@@ -86,7 +87,7 @@ class Fanout:
                 dirty.append(outbox)
             items.append(batch)
             outbox.size += size
-            if outbox.size > limits.OUTBOX_BYTES_MAX:
+            if outbox.size > outbox_bytes_max:
                 over.append(subscription)
         self.deliveries += batch.count * (len(feed.live) - len(over))
         for subscription in over:

@@ -9,23 +9,13 @@ answers "not home"; then it is attached again, and everything is sent anew (``at
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from relay.bus.link import Port
 from relay.bus.messages import NotHome
 from relay.chat.partition import PARTITIONS, partition_of
 
-
-class Owner(Protocol):
-    """Who owns a partition, by the table."""
-
-    @property
-    def worker(self) -> int:
-        """Slot of the owner."""
-
-    @property
-    def generation(self) -> int:
-        """Generation of the owner."""
+Owner = tuple[int, int]
+"""Who owns a partition, by the table: the slot, and the generation of the worker in it."""
 
 
 class Routes:
@@ -38,23 +28,21 @@ class Routes:
 
         Args:
             own: the port to this worker's own home.
-            owner_of: partition to owner.
+            owner_of: partition to (slot of the owner, its generation).
             links: ports that are up, by the slot of the worker they lead to.
         """
         self._own = own
+        self._index = own.index
+        self.generation = own.generation
+        """This worker's."""
         self._owner_of = owner_of
         self._links = links
         self._ports: list[Port | None] = [None] * PARTITIONS
 
-    @property
-    def generation(self) -> int:
-        """This worker's."""
-        return self._own.generation
-
     def owns(self, partition: int) -> bool:
         """Tell whether this worker is a partition's home."""
-        owner = self._owner_of(partition)
-        return owner.generation == self._own.generation and owner.worker == self._own.index
+        worker, generation = self._owner_of(partition)
+        return generation == self.generation and worker == self._index
 
     def port_of(self, log: str) -> Port | None:
         """Return the port to a log's home; None while there is none."""
@@ -91,10 +79,10 @@ class Routes:
         return found
 
     def _find(self, partition: int) -> Port | None:
-        owner = self._owner_of(partition)
-        if owner.generation == self._own.generation:
+        worker, generation = self._owner_of(partition)
+        if generation == self.generation:
             return self._own
-        port = self._links.get(owner.worker)
-        if port is None or port.generation != owner.generation:
+        port = self._links.get(worker)
+        if port is None or port.generation != generation:
             return None
         return port

@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from relay.chat.accounts.decide import Policy
 from relay.server.worker.connection.accounts import Accounts
 from relay.server.worker.connection.admission import Admission
+from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.connections import Connections
+from relay.server.worker.connection.endings import Endings
 from relay.server.worker.connection.received import ReceivedBytes
 from relay.server.worker.connection.schedule import Schedule
 from relay.server.worker.connection.services import (
+    LOGIN_S,
+    OVERLOADED_RETRY_S,
     ConnectionBudgets,
     ConnectionServices,
     Unwrap,
@@ -59,6 +63,7 @@ if TYPE_CHECKING:
 
     from relay.bus.link import Link
     from relay.chat.accounts.decide import Registration
+    from relay.server.worker.connection.session import Operations
     from relay.store.log import Partition, Reader
 
 Gauges = dict[str, Callable[[], int]]
@@ -105,9 +110,12 @@ class WorkerDependencies:
     slow_reader_timeout_s: float = 60.0
     connections_max: int = 1000
     """Slots for connections that are logged in."""
+    login_s: float = LOGIN_S
+    overloaded_retry_s: int = OVERLOADED_RETRY_S
     limits: Limits = field(default_factory=Limits)
     observe_commit_ns: Callable[[int], None] = lambda _: None
     """Told how long each group commit took."""
+    operations: Operations = field(default_factory=lambda: OPERATIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +265,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         modulus_bytes=parse_spki(needs.spki).modulus_bytes,
         agent_name=needs.agent_name,
         timing=needs.timing,
+        login_s=needs.login_s,
+        overloaded_retry_s=needs.overloaded_retry_s,
         wakeup=wakeup,
         schedule=schedule,
         flusher=flusher,
@@ -268,6 +278,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         reader_of=needs.reader_of,
         reader_at=needs.reader_at,
         budgets=budgets,
+        endings=Endings(time.time_ns),
+        generation=needs.generation,
     )
 
     # process
@@ -320,7 +332,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         dispatcher=dispatcher,
         turn=turn,
         services=services,
-        connections=Connections(services),
+        connections=Connections(services, needs.operations),
         refusals=refusals,
         budgets=budgets,
     )

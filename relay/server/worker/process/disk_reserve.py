@@ -52,9 +52,14 @@ class DiskReserve:
         self._reserve_bytes = reserve_bytes
         self._short: frozenset[int] = frozenset()
 
+    def keep(self, reserve_bytes: int) -> None:
+        """Keep another reserve from now on; 0: none."""
+        self._reserve_bytes = reserve_bytes
+
     def check(self, partitions: Iterable[int]) -> frozenset[int]:
         """Return those that nothing may be stored in. Called about once a second."""
         if not self._reserve_bytes:
+            self._short = frozenset()
             return self._short
         before = self._short
         least: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from relay.wire.codes import CloseCode
 
@@ -16,7 +16,22 @@ if TYPE_CHECKING:
     from relay.server.worker.process.turn import Turn
 
 CLOSES_PER_TURN: Final = 200
+STEP_S: Final = 0.02
 log = logging.getLogger("relay.worker")
+
+
+class Pace(NamedTuple):
+    """How gently a worker ends."""
+
+    delay_s: float
+    """How long it goes on as before."""
+    spread_s: float
+    """Over how long it sends its clients away."""
+    timeout_s: float
+    """How long they may then take to leave."""
+
+
+AT_ONCE: Final = Pace(0.0, 0.0, 0.0)
 
 
 async def drain(
@@ -24,28 +39,44 @@ async def drain(
     acceptor: Acceptor,
     turn: Turn,
     clock: Callable[[], float],
-    timeout_s: float,
+    pace: Callable[[], Pace],
 ) -> None:
-    """End all connections so that every client is told. The caller closes the store."""
-    # 1. Accept no more: what is in the backlog waits for another worker, or is refused at the end.
+    """End all connections so that every client is told. The caller closes the store.
+
+    ``pace`` is looked at again and again: a second signal makes it a quicker one.
+    """
+    began = clock()
+
+    # 1. Lame duck: /readyz is red, and whoever spreads clients needs time to see it.
+    while clock() - began < pace().delay_s:  # noqa: ASYNC110  # the pace may change
+        await asyncio.sleep(STEP_S)
+
+    # 2. Accept no more: what is in the backlog waits for another worker, or is refused at the end.
     acceptor.stop()
     await acceptor.adopted()  # only then can each be told
 
-    # 2. Commit and answer what has arrived.
+    # 3. Commit and answer what has arrived.
     turn.run()
 
-    # 3. Tell every client, in slices so that the loop goes on. GOING_AWAY means: connect again.
+    # 4. Tell every client, spread over the window. GOING_AWAY means: connect again.
     sessions = list(connections.sessions)
-    for start in range(0, len(sessions), CLOSES_PER_TURN):
-        for session in sessions[start : start + CLOSES_PER_TURN]:
+    began, told = clock(), 0
+    while told < len(sessions):
+        spread_s = pace().spread_s
+        share = min(1.0, (clock() - began) / spread_s) if spread_s else 1.0
+        due = min(len(sessions), int(share * len(sessions)) + 1, told + CLOSES_PER_TURN)
+        due = max(told, due)  # a slower pace takes nothing back
+        for session in sessions[told:due]:
             session.close(CloseCode.GOING_AWAY)
-        await asyncio.sleep(0)
+        waits = due == told or share < 1.0
+        told = due
+        await asyncio.sleep(STEP_S if waits else 0)
 
-    # 4. Wait until they are gone, up to the deadline; then drop who does not answer.
-    deadline = clock() + timeout_s
-    while connections.sessions and clock() < deadline:
+    # 5. Wait until they are gone, up to the deadline; then drop who does not answer.
+    began = clock()
+    while connections.sessions and clock() - began < pace().timeout_s:
         connections.check_deadlines(clock())
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(STEP_S)
     for session in list(connections.sessions):
         session.abort()
     await asyncio.sleep(0)

@@ -21,10 +21,13 @@ from relay.server import registration
 from relay.server.agent.client import AgentClient
 from relay.server.context import BUS_DIRECTORY, report
 from relay.server.worker.process.acceptor import Acceptor
+from relay.server.worker.process.admin import AdminSocket
 from relay.server.worker.process.building import WorkerDependencies, WorkerParts, build
 from relay.server.worker.process.disk_reserve import DiskReserve
-from relay.server.worker.process.drain import drain
+from relay.server.worker.process.drain import AT_ONCE, Pace, drain
+from relay.server.worker.process.inspection import Inspection
 from relay.server.worker.process.lag import Lag
+from relay.server.worker.process.reconfigure import reconfigure
 from relay.server.worker.process.status import WorkerStatus
 from relay.server.worker.process.stores import Stores
 from relay.server.worker.process.title import set_title
@@ -78,13 +81,17 @@ class _Worker:
     _acceptor: Acceptor
     _disk_reserve: DiskReserve
     _lag: Lag
+    _admin: AdminSocket
+    _reconfiguring: asyncio.Future[None]
+    """Held here: a task that nobody holds may vanish."""
 
     def __init__(self, context: WorkerContext) -> None:
         self._context = context
         self._status = WorkerStatus(context.scoreboard, context.index, context.generation)
         self._agent = AgentClient(context.agent_path)
         self._stop = asyncio.Event()
-        self._grace_s = context.settings.server.graceful_timeout_s
+        self._patience_s: float | None = None
+        """How long the end may take, in a hurry; None: as the settings say."""
         self._table_version = -1
         self._own: set[int] = set()
         """Partitions that were this worker's when the table was last looked at."""
@@ -108,10 +115,8 @@ class _Worker:
         report(self._context.ready_fd, "R")
         await self._stop.wait()
         parts = self._parts
-        if self._grace_s:
-            await drain(
-                parts.connections, self._acceptor, parts.turn, time.monotonic, self._grace_s
-            )
+        if self._pace() != AT_ONCE:
+            await drain(parts.connections, self._acceptor, parts.turn, time.monotonic, self._pace)
         for task in tasks:
             task.cancel()
         self._status.beat()  # what the end has counted
@@ -121,6 +126,7 @@ class _Worker:
         if not self._status.fenced:
             parts.home.close()
         self._mesh.close()
+        self._admin.close()
         self._stores.close()
         self._agent.close()
         return 0
@@ -137,14 +143,23 @@ class _Worker:
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+        # INT is the supervisor's to handle: a terminal sends it to all.
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGQUIT, self._stop_within, 0.0)
         loop.add_reader(self._context.parent_fd, self._parent_gone)
 
-    def _stop_within(self, grace_s: float) -> None:
-        self._grace_s = grace_s
+    def _stop_within(self, seconds: float) -> None:
+        self._patience_s = seconds
         self._stop.set()
+
+    def _pace(self) -> Pace:
+        self._context.live.changed()  # the end of a server may have become a quicker one
+        server = self._context.live.current.server
+        if self._patience_s is not None:
+            return Pace(0.0, 0.0, min(self._patience_s, server.graceful_timeout_s))
+        if not server.graceful_timeout_s:
+            return AT_ONCE
+        return Pace(server.drain_delay_s, server.drain_spread_s, server.graceful_timeout_s)
 
     def _parent_gone(self) -> None:
         """Invariant "Nobody outlives the supervisor": the supervisor died; leave so that neither
@@ -155,40 +170,11 @@ class _Worker:
 
     async def _build(self) -> None:
         context, status = self._context, self._status
-        settings = context.settings
+        settings = context.live.current
         loop = asyncio.get_running_loop()
         await self._agent.connect()
         self._stores = Stores(context, loop)
-        parts = self._parts = build(
-            WorkerDependencies(
-                index=context.index,
-                generation=context.generation,
-                loop=loop,
-                clock=time.monotonic,
-                agent=self._agent,
-                spki=self._agent.spki,
-                agent_name=f"relay/{__version__}",
-                owner_of=context.scoreboard.owner,
-                silent=status.silent,
-                open_partition=self._stores.open_partition,
-                reader_of=self._stores.reader_of,
-                reader_at=self._stores.reader_at,
-                registration=cast("Registration", context.registration),
-                guests=settings.accounts.guests,
-                first_invitation=registration.first_invitation(context.invitation_path),
-                on_invitation_used=partial(registration.used, context.invitation_path),
-                run_in_thread=(
-                    self._stores.run_in_thread if settings.store.durability == "power" else None
-                ),
-                timing=Timing(
-                    ping_after_s=settings.server.keepalive_s, violation_wait_s=VIOLATION_WAIT_S
-                ),
-                slow_reader_timeout_s=settings.server.slow_reader_timeout_s,
-                connections_max=settings.server.max_connections,
-                limits=settings.limits,
-                observe_commit_ns=status.observer("commit_ns"),
-            )
-        )
+        parts = self._parts = build(self._dependencies(loop))
         lag = self._lag = Lag(parts.home, parts.links, time.monotonic_ns)
         gauges, counters = parts.measured()
         lags = {"bus_lag_ns": lambda: lag.bus_ns, "commit_lag_ns": lambda: lag.commit_ns}
@@ -220,6 +206,44 @@ class _Worker:
             counted=status.set_connections,
         )
         parts.connections.on_lost = self._acceptor.ended
+        inspection = Inspection(
+            parts.connections, parts.feeds.by_log, parts.services.endings, time.monotonic
+        )
+        self._admin = AdminSocket(
+            context.runtime, context.index, context.generation, inspection.handlers
+        )
+        await self._admin.open()
+
+    def _dependencies(self, loop: asyncio.AbstractEventLoop) -> WorkerDependencies:
+        context, settings = self._context, self._context.live.current
+        return WorkerDependencies(
+            index=context.index,
+            generation=context.generation,
+            loop=loop,
+            clock=time.monotonic,
+            agent=self._agent,
+            spki=self._agent.spki,
+            agent_name=f"relay/{__version__}",
+            owner_of=context.scoreboard.owner,
+            silent=self._status.silent,
+            open_partition=self._stores.open_partition,
+            reader_of=self._stores.reader_of,
+            reader_at=self._stores.reader_at,
+            registration=cast("Registration", context.registration),
+            guests=settings.accounts.guests,
+            first_invitation=registration.first_invitation(context.invitation_path),
+            on_invitation_used=partial(registration.used, context.invitation_path),
+            run_in_thread=(
+                self._stores.run_in_thread if settings.store.durability == "power" else None
+            ),
+            timing=Timing(
+                ping_after_s=settings.server.keepalive_s, violation_wait_s=VIOLATION_WAIT_S
+            ),
+            slow_reader_timeout_s=settings.server.slow_reader_timeout_s,
+            connections_max=settings.server.max_connections,
+            limits=settings.limits,
+            observe_commit_ns=self._status.observer("commit_ns"),
+        )
 
     async def _open_own(self) -> None:
         """Open the partitions that are this worker's; their last home may still be dying."""
@@ -252,6 +276,10 @@ class _Worker:
             parts.attachment.refresh()
         parts.names.settle()
         self._stores.tick()
+        if (settings := self._context.live.changed()) is not None:
+            self._reconfiguring = asyncio.ensure_future(
+                reconfigure(parts, self._disk_reserve, settings)
+            )
 
     def _owners_changed(self) -> None:
         parts = self._parts
@@ -273,6 +301,7 @@ class _Worker:
         parts.budgets.accounts.sweep()
         parts.home.short_of_disk = self._disk_reserve.check(self._own)
         parts.interest.send_heads(parts.home.heads)
+        self._admin.check()
         parts.wakeup.request()  # readers who waited because too many bytes were stuck may go on
         set_title(self._context.index, len(parts.connections.sessions))
 

@@ -7,7 +7,9 @@ port. Nothing is answered in the middle of whoever asks.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from relay.server.worker.home.submissions import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,23 +23,18 @@ if TYPE_CHECKING:
     Handlers = Mapping[type, Callable[[Port, Any], None]]
 
 
-class LocalSubmit(NamedTuple):
-    """A SUBMIT that is not packed."""
-
-    tag: int
-    submission: Submission
-
-
 class LocalPort:
     """One direction: a queue that the turn empties. The first message asks for the turn."""
 
-    __slots__ = ("_wakeup", "generation", "index", "queue", "submits")
+    __slots__ = ("_wakeup", "answers", "generation", "index", "queue", "submits")
 
     def __init__(self, index: int, generation: int, wakeup: Wakeup) -> None:
+        self.answers = self
+        """The other direction."""
         self.index = index
         self.generation = generation
         self._wakeup = wakeup
-        self.queue: deque[Message | LocalSubmit] = deque()
+        self.queue: deque[Message | Waiting] = deque()
         self.submits = 0
         """How many submissions the queue holds: they need a commit."""
 
@@ -49,7 +46,7 @@ class LocalPort:
 
     def submit(self, tag: int, submission: Submission) -> None:
         """See ``Port``."""
-        self.queue.append(LocalSubmit(tag, submission))
+        self.queue.append(Waiting(self.answers, tag, submission))
         self.submits += 1
         if not self._wakeup.scheduled:
             self._wakeup.request()
@@ -69,15 +66,16 @@ class OwnHome:
         """What this worker, as one with members, sends to its own home."""
         self.to_member = LocalPort(index, generation, wakeup)
         """What the home here sends to this worker."""
+        self.to_home.answers, self.to_member.answers = self.to_member, self.to_home
 
     def deliver_to_home(self, home: Home, handlers: Handlers) -> None:
         """Hand the home what waits for it. What it answers waits for ``deliver_to_member``."""
         queue, answers = self.to_home.queue, self.to_member
         while queue:
             message = queue.popleft()
-            if type(message) is LocalSubmit:
+            if type(message) is Waiting:  # a SUBMIT that is not packed
                 self.to_home.submits -= 1
-                home.submit(answers, message.tag, message.submission)
+                home.submit(message)
             else:
                 handlers[type(message)](answers, message)
 

@@ -34,7 +34,7 @@ class Stores:
     def __init__(self, context: WorkerContext, loop: asyncio.AbstractEventLoop) -> None:
         self._directory = DataDirectory(context.data)
         self._host = Host(context.boot_id, secrets.token_bytes)
-        self._durability = context.settings.store.durability
+        self._durability = context.live.current.store.durability
         self._loop = loop
         self._threads = ThreadPoolExecutor(THREADS, "relay-store")
         self._checkpointers: dict[int, Checkpointer] = {}

@@ -1,0 +1,206 @@
+"""``relay ctl``: look at a running relay of this machine, and steer it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from relay.cli import ctl_tables
+from relay.cli.ctl_client import Server, locate
+from relay.cli.exits import Exit, report
+from relay.cli.options import typed_path
+
+TOP_INTERVAL_S: Final = 2.0
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on one line.")
+_limit = click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many."
+)
+
+
+@click.group(invoke_without_command=True)
+@click.option(
+    "--data", metavar="DIR", help="The relay's data directory.  [default: as for relay serve]"
+)
+@click.option(
+    "-c",
+    "--config",
+    callback=typed_path,
+    envvar="RELAY_CONFIG",
+    metavar="FILE",
+    help="Its settings.",
+)
+@click.option("--socket", "sock", callback=typed_path, metavar="PATH", help="Its control socket.")
+@click.pass_context
+def ctl(ctx: click.Context, data: str | None, config: Path | None, sock: Path | None) -> int:
+    """Look at a relay that runs on this machine, and steer it.
+
+    It is found by its data directory or its settings, as "relay serve" finds them. Only root and
+    the relay's own user may ask.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+    else:
+        ctx.obj = lambda: locate(sock, data, config)
+    return Exit.USAGE  # of no effect when a command runs
+
+
+_Found = Callable[[], Server]
+
+
+@ctl.command()
+@_json
+@click.pass_obj
+def status(found: _Found, as_json: bool) -> int:
+    """Whether all is well, and what each worker does. Exit code 1 when it is not ready."""
+    answer = found().ask("status")
+    _show(answer, as_json, ctl_tables.status_lines)
+    return Exit.OK if answer["ready"] else Exit.FAILED
+
+
+@ctl.command()
+@_json
+@click.option(
+    "--interval",
+    "interval_s",
+    type=click.FloatRange(0.2, 3600),
+    default=TOP_INTERVAL_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two looks.",
+)
+@click.pass_obj
+def top(found: _Found, as_json: bool, interval_s: float) -> int:
+    """The workers, the busiest rooms and the slowest readers, live.
+
+    On a terminal until q is pressed; otherwise once, of one interval.
+    """
+    server = found()
+    server.ask("top")  # what is counted from now on is the first rate
+    if sys.stdout.isatty() and not as_json:
+        from relay.cli.ctl_top import show
+
+        show(lambda: ctl_tables.top_lines(server.ask("top")), interval_s)
+        return Exit.OK
+    time.sleep(interval_s)
+    answer = server.ask("top")
+    _show(answer, as_json, ctl_tables.top_lines)
+    return _complete(answer)
+
+
+@ctl.command()
+@_json
+@_limit
+@click.option("--name", metavar="NAME", help="Only those of this name.")
+@click.option("--room", metavar="ROOM", help="Only those that follow this room.")
+@click.pass_obj
+def connections(
+    found: _Found, as_json: bool, limit: int, name: str | None, room: str | None
+) -> int:
+    """Connections: those first that are owed most."""
+    answer = found().ask("connections", limit=limit, name=name, room=room)
+    return _list(answer, as_json, ctl_tables.connection_lines)
+
+
+@ctl.command()
+@_json
+@_limit
+@click.pass_obj
+def rooms(found: _Found, as_json: bool, limit: int) -> int:
+    """Rooms that anybody follows now: those first that most connections follow."""
+    answer = found().ask("rooms", limit=limit)
+    return _list(answer, as_json, ctl_tables.room_lines)
+
+
+@ctl.command()
+@_json
+@_limit
+@click.pass_obj
+def closed(found: _Found, as_json: bool, limit: int) -> int:
+    """Connections that ended of late, and why: the last one first."""
+    answer = found().ask("closed", limit=limit)
+    return _list(answer, as_json, ctl_tables.closed_lines)
+
+
+@ctl.command()
+@_json
+@click.argument("id_", metavar="[ID]", required=False)
+@click.option("--name", metavar="NAME", help="All connections of this name, instead of an ID.")
+@click.pass_obj
+def kick(found: _Found, as_json: bool, id_: str | None, name: str | None) -> int:
+    """End the connection with an ID (of "relay ctl connections"): its client stays away.
+
+    Nothing keeps the person from connecting again.
+    """
+    if bool(id_) == bool(name):
+        raise click.UsageError("give either the ID of a connection or --name")
+    answer = found().ask("kick", id=id_, name=name)
+    _show(answer, as_json, lambda shown: [f"kicked {shown['kicked']}"])
+    if not answer["kicked"]:
+        report("no such connection")
+        return Exit.FAILED
+    return _complete(answer)
+
+
+@ctl.command()
+@_json
+@click.pass_obj
+def drain(found: _Found, as_json: bool) -> int:
+    """Stop the relay as TERM does: clients are told, and have time to leave."""
+    answer = found().ask("drain")
+    _show(answer, as_json, lambda shown: [f"relay {shown['pid']} is stopping"])
+    return Exit.OK
+
+
+@ctl.command()
+@_json
+@click.pass_obj
+def reload(found: _Found, as_json: bool) -> int:
+    """Read the settings again, as HUP does: they are applied as a whole, or refused."""
+    answer = found().ask("reload")
+    _show(answer, as_json, lambda shown: _changed(shown["changed"]))
+    return Exit.OK
+
+
+@ctl.command("log-level")
+@_json
+@click.argument("level", metavar="LEVEL", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.pass_obj
+def log_level(found: _Found, as_json: bool, level: str) -> int:
+    """Log from LEVEL on, in all processes: until the next reload or start."""
+    answer = found().ask("log-level", level=level)
+    _show(answer, as_json, lambda shown: [f"log level: {shown['level']}, was {shown['before']}"])
+    return Exit.OK
+
+
+def _changed(changed: dict[str, str]) -> list[str]:
+    return [f"{path}: {how}" for path, how in changed.items()] or ["nothing has changed"]
+
+
+def _list(
+    answer: dict[str, Any], as_json: bool, lines: Callable[[list[dict[str, Any]]], list[str]]
+) -> int:
+    _show(answer, as_json, lambda shown: lines(shown["items"]))
+    return _complete(answer)
+
+
+def _show(
+    answer: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], list[str]]
+) -> None:
+    if as_json:
+        click.echo(json.dumps(answer))
+    else:
+        for line in lines(answer):
+            click.echo(line)
+
+
+def _complete(answer: dict[str, Any]) -> int:
+    """Report workers that did not answer; return the exit code."""
+    for missing in answer["missing"]:
+        report(str(missing))
+    return Exit.FAILED if answer["missing"] else Exit.OK

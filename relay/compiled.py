@@ -1,0 +1,112 @@
+"""Which modules a compiled build compiles, and whether this installation is one.
+
+The source is the same for both (docs/performance.md, "Compiled"). ``hatch_build.py`` reads the list
+without importing the package. On it is what a message, a delivery or a login passes through, for
+that is where interpreting costs most: cold bytecode, in processes that have slept. Left out are:
+
+- what runs once or rarely: settings, start, supervisor, recovery, history, catching up, rosters;
+- the client;
+- ``bus.link`` and ``bus.mesh``, which only move bytes: tests lose batches and cut links there;
+- what mypyc compiles wrongly or not at all: ``wire.codes`` (an enum with ``__new__``),
+  ``wire.hello`` and ``bus.claim`` (see there), ``chat.fields`` and ``chat.entries`` (they read
+  their own annotations, of which a compiled class keeps only the plain types).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib.machinery import EXTENSION_SUFFIXES
+from typing import Final
+
+MODULES: Final = (
+    # Bytes to envelopes and back: each way of each message, and of a login.
+    "relay.chunking",
+    "relay.codec",
+    "relay.framing",
+    "relay.chat.names",
+    "relay.wire.cipher",
+    "relay.wire.connection",
+    "relay.wire.envelopes",
+    "relay.wire.events",
+    "relay.wire.frames",
+    "relay.wire.phases",
+    # A connection, from its socket to what it asks for.
+    "relay.server.worker.connection.commands",
+    "relay.server.worker.connection.holds",
+    "relay.server.worker.connection.reading",
+    "relay.server.worker.connection.received",
+    "relay.server.worker.connection.requests",
+    "relay.server.worker.connection.schedule",
+    "relay.server.worker.connection.sends",
+    "relay.server.worker.connection.session",
+    "relay.server.worker.connection.stages",
+    # A send on its way to its home, and through the turn.
+    "relay.bus.messages",
+    "relay.chat.partition",
+    "relay.server.worker.member.forward",
+    "relay.server.worker.member.receive",
+    "relay.server.worker.member.routes",
+    "relay.server.worker.process.bus_dispatcher",
+    "relay.server.worker.process.own_home",
+    "relay.server.worker.process.turn",
+    "relay.server.worker.wakeup",
+    # A commit.
+    "relay.chat.repeats",
+    "relay.server.scoreboard",
+    "relay.server.worker.home.commits",
+    "relay.server.worker.home.home",
+    "relay.server.worker.home.interest",
+    "relay.server.worker.home.submissions",
+    "relay.store.apply",
+    "relay.store.committed",
+    "relay.store.decide",
+    "relay.store.log",
+    "relay.store.sqlite",
+    "relay.store.state",
+    "relay.store.view",
+    # A delivery.
+    "relay.server.worker.delivery.batch",
+    "relay.server.worker.delivery.flusher",
+    "relay.server.worker.delivery.outbox",
+    "relay.server.worker.delivery.stream",
+    "relay.server.worker.member.fanout",
+    "relay.server.worker.member.feed",
+    "relay.server.worker.member.feeds",
+    "relay.server.worker.member.running",
+    "relay.server.worker.member.subscription",
+    "relay.server.worker.member.subscriptions",
+    # A handshake and a login, besides.
+    "relay.chat.ids",
+    "relay.server.agent.protocol",
+    "relay.server.worker.connection.accounts",
+    "relay.server.worker.connection.admission",
+    "relay.server.worker.connection.login",
+    "relay.server.worker.connection.spending",
+    "relay.server.worker.connection.token_bucket",
+    "relay.server.worker.home.names",
+    "relay.server.worker.home.receive",
+    "relay.server.worker.member.claims",
+    "relay.server.worker.member.reply",
+    "relay.server.worker.refusals",
+    "relay.wire.handshake",
+    "relay.wire.key_schedule",
+    "relay.wire.messages",
+    "relay.wire.transcript",
+)
+"""The modules that a compiled build compiles, in any order: they become one library."""
+
+
+def extensions() -> list[str]:
+    """Return those of ``MODULES`` that would be imported as extensions."""
+    return [name for name in MODULES if _is_extension(name)]
+
+
+def build() -> str:
+    """Return what this installation is: "compiled" or "interpreted"."""
+    return "compiled" if _is_extension(MODULES[0]) else "interpreted"
+
+
+def _is_extension(name: str) -> bool:
+    found = importlib.util.find_spec(name)
+    origin = found.origin if found is not None else None
+    return origin is not None and origin.endswith(tuple(EXTENSION_SUFFIXES))

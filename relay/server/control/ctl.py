@@ -1,0 +1,219 @@
+"""What ``relay ctl`` can ask: from the scoreboards, from the workers, of the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from relay import __version__
+from relay.server.context import WORKER, worker_socket
+from relay.server.control import health
+from relay.server.control.board_view import SUPERVISOR, BoardView, Seen
+from relay.server.control.disk import DiskUse
+from relay.server.control.process_usage import usage_of
+from relay.server.control.supervisor_line import SupervisorLine
+from relay.server.line_server import Handler, NotAnswered, Question, ask, number_of, text_of
+
+WORKER_ANSWER_S: Final = 3.0
+LIMIT: Final = 20
+LIMIT_MAX: Final = 1000
+
+
+class Ctl:
+    """The handlers, by what is asked."""
+
+    def __init__(
+        self,
+        view: BoardView,
+        disk: Callable[[], DiskUse],
+        runtime: Path,
+        supervisor: SupervisorLine,
+        supervisor_pid: int,
+    ) -> None:
+        self._view = view
+        self._disk = disk
+        self._runtime = runtime
+        self._supervisor = supervisor
+        self._supervisor_pid = supervisor_pid
+        self._before: dict[int, tuple[int, int, float]] = {}
+        """Of each worker when ``top`` was last asked: accepted, delivered, processor time."""
+        self._before_s = 0.0
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """By what is asked."""
+        return {
+            "status": self._status,
+            "top": self._top,
+            "connections": self._connections,
+            "rooms": self._rooms,
+            "kick": self._kick,
+            "closed": self._closed,
+            "drain": self._drain,
+            "log-level": self._log_level,
+            "reload": self._reload,
+        }
+
+    # --- from the scoreboards -----------------------------------------------------------------
+    async def _status(self, _: Question) -> dict[str, Any]:
+        now_ns = time.monotonic_ns()
+        ready = health.ready(self._view, now_ns)
+        workers = [self._worker(seen, now_ns) for seen in self._view.of(WORKER)]
+        started_ns = self._view.boards[SUPERVISOR].row(0).get("start_time_ns")
+        return {
+            "version": __version__,
+            "pid": self._supervisor_pid,
+            "uptime_s": round(time.time() - started_ns / 1e9, 1),
+            "ready": ready.ok,
+            "reasons": ready.document["reasons"],
+            "connections": sum(worker["connections"] for worker in workers),
+            "messages_accepted": sum(worker["accepted"] for worker in workers),
+            "deliveries": sum(worker["deliveries"] for worker in workers),
+            "workers": workers,
+            "disk": self._disk().document(),
+        }
+
+    def _worker(self, seen: Seen, now_ns: int) -> dict[str, Any]:
+        row = seen.row
+        board = self._view.boards[WORKER]
+        me = (seen.number, row.get("generation"))
+        owned = [n for n in range(self._view.partitions) if tuple(board.owner(n)) == me]
+        state = "running" if seen.lives(now_ns) else "hangs" if row.get("ready") else "down"
+        return {
+            "worker": seen.number,
+            "pid": seen.pid,
+            "state": "starting" if state == "down" and seen.pid else state,
+            "connections": row.get("connections"),
+            "logged_in": row.get("connections_logged_in"),
+            "catching_up": row.get("readers_catching_up"),
+            "partitions": owned,
+            "accepted": row.get("messages_accepted"),
+            "deliveries": row.get("deliveries"),
+        }
+
+    # --- from the workers ---------------------------------------------------------------------
+    async def _ask_all(self, question: Question) -> tuple[list[tuple[int, Any]], list[str]]:
+        """Return (number, answer) of each worker that answers, and a line for each other one.
+
+        Raises:
+            NotAnswered: a worker refuses the question itself, or there is none.
+        """
+        seen = list(self._view.of(WORKER))
+        answers = await asyncio.gather(
+            *(
+                ask(
+                    worker_socket(self._runtime, one.number, one.row.get("generation")),
+                    question,
+                    WORKER_ANSWER_S,
+                )
+                for one in seen
+            ),
+            return_exceptions=True,
+        )
+        found: list[tuple[int, Any]] = []
+        missing = []
+        for one, answer in zip(seen, answers, strict=True):
+            if isinstance(answer, NotAnswered):
+                missing.append(f"worker {one.number}: {answer}")
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                found.append((one.number, answer))
+        if not found:
+            raise NotAnswered("; ".join(missing))
+        return found, missing
+
+    async def _listed(
+        self, question: Question, key: Callable[[dict[str, Any]], Any]
+    ) -> dict[str, Any]:
+        """Return what all workers list, as one list; the last in the order of ``key`` first."""
+        most = number_of(question, "limit", LIMIT, LIMIT_MAX)
+        found, missing = await self._ask_all(question)
+        items = [{"worker": number, **item} for number, listed in found for item in listed]
+        items.sort(key=key, reverse=True)
+        return {"items": items[:most], "missing": missing}
+
+    async def _connections(self, question: Question) -> dict[str, Any]:
+        return await self._listed(question, lambda item: (item["owed_bytes"], item["age_s"]))
+
+    async def _closed(self, question: Question) -> dict[str, Any]:
+        return await self._listed(question, lambda item: item["time"])
+
+    async def _rooms(self, question: Question) -> dict[str, Any]:
+        most = number_of(question, "limit", LIMIT, LIMIT_MAX)
+        # A room's connections are on all workers: each is asked for as many as may matter.
+        found, missing = await self._ask_all({**question, "limit": LIMIT_MAX})
+        rooms: dict[str, dict[str, Any]] = {}
+        for _, listed in found:
+            for item in listed:
+                room = rooms.setdefault(item["room"], {**item, "connections": 0, "live": 0})
+                room["connections"] += item["connections"]
+                room["live"] += item["live"]
+                room["head"] = max(room["head"], item["head"])
+        items = sorted(rooms.values(), key=lambda room: (-room["connections"], room["room"]))
+        return {"items": items[:most], "missing": missing}
+
+    async def _kick(self, question: Question) -> dict[str, Any]:
+        if bool(text_of(question, "id")) == bool(text_of(question, "name")):
+            raise NotAnswered("kick takes the id of a connection or a name")
+        found, missing = await self._ask_all(question)
+        return {"kicked": sum(answer["kicked"] for _, answer in found), "missing": missing}
+
+    async def _top(self, _: Question) -> dict[str, Any]:
+        status = await self._status({})
+        found, missing = await self._ask_all({"do": "top"})
+        now = time.monotonic()
+        passed_s, self._before_s = now - self._before_s, now
+        for worker in status["workers"]:
+            usage = usage_of(worker["pid"]) if worker["pid"] else None
+            cpu_s = 0.0 if usage is None else usage.cpu_s
+            mine = (worker["accepted"], worker["deliveries"], cpu_s)
+            before = self._before.get(worker["pid"], mine)
+            self._before[worker["pid"]] = mine
+            changes = [
+                max(0.0, (new - old) / passed_s) for new, old in zip(mine, before, strict=True)
+            ]
+            worker["accepted_per_s"] = round(changes[0], 1)
+            worker["deliveries_per_s"] = round(changes[1], 1)
+            worker["cpu_percent"] = round(100 * changes[2], 1)
+            worker["resident_bytes"] = 0 if usage is None else usage.resident_bytes
+        pids = {worker["pid"] for worker in status["workers"]}
+        self._before = {pid: mine for pid, mine in self._before.items() if pid in pids}
+        return {**status, **_merged(found), "missing": missing}
+
+    # --- of the supervisor --------------------------------------------------------------------
+    async def _drain(self, _: Question) -> dict[str, Any]:
+        """Begin the end of the server, as TERM does."""
+        if os.getppid() != self._supervisor_pid:
+            raise NotAnswered("the supervisor has ended")  # and its number may be another's
+        os.kill(self._supervisor_pid, signal.SIGTERM)
+        return {"pid": self._supervisor_pid}
+
+    async def _log_level(self, question: Question) -> dict[str, Any]:
+        return await self._supervisor.ask("log-level", level=text_of(question, "level"))
+
+    async def _reload(self, _: Question) -> dict[str, Any]:
+        return await self._supervisor.ask("reload")
+
+
+def _merged(found: list[tuple[int, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the busiest rooms and the slowest readers of all workers.
+
+    Every worker that follows a room sees all of its messages, but has connections of its own.
+    """
+    rooms: dict[str, dict[str, Any]] = {}
+    readers: list[dict[str, Any]] = []
+    for number, answer in found:
+        readers += [{"worker": number, **reader} for reader in answer["readers"]]
+        for item in answer["rooms"]:
+            room = rooms.setdefault(item["room"], {**item, "connections": 0})
+            room["connections"] += item["connections"]
+            room["messages_per_s"] = max(room["messages_per_s"], item["messages_per_s"])
+    readers.sort(key=lambda reader: reader["owed_bytes"], reverse=True)
+    busiest = sorted(rooms.values(), key=lambda room: -room["messages_per_s"])
+    return {"rooms": busiest[:LIMIT], "readers": readers[:LIMIT]}

@@ -1,0 +1,33 @@
+"""What a process takes of the machine, as the kernel tells everybody."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_PAGE_BYTES: Final = resource.getpagesize()
+_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+
+
+class Usage(NamedTuple):
+    """Of one process."""
+
+    resident_bytes: int
+    """RSS: pages that it shares with others are counted, too."""
+    cpu_s: float
+    """User and system, from its begin on."""
+
+
+def usage_of(pid: int) -> Usage | None:
+    """Ask the kernel. None: it has ended."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+        # The name in parentheses may hold anything; the fields that follow it do not.
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        fields = stat.rpartition(")")[2].split()
+        ticks = int(fields[11]) + int(fields[12])
+    except (OSError, ValueError, IndexError):
+        return None
+    return Usage(pages * _PAGE_BYTES, ticks / _TICKS_PER_S)

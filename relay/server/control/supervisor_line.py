@@ -1,0 +1,49 @@
+"""What the control process asks of the supervisor: one question at a time, over a socket pair.
+
+The pair is older than this process and outlives it, so an answer may be to a question of the one
+before: each carries its question's number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import socket
+from typing import Any, Final
+
+from relay.server.context import SUPERVISOR_MESSAGE_BYTES_MAX
+from relay.server.line_server import NotAnswered
+
+ANSWER_S: Final = 10.0
+
+
+class SupervisorLine:
+    """See the module's docstring."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Take the control process's end."""
+        sock.setblocking(False)
+        self._sock = sock
+        self._one_at_a_time = asyncio.Lock()
+
+    async def ask(self, do: str, **arguments: object) -> dict[str, Any]:
+        """Ask, and return the answer. Raises NotAnswered: the supervisor refuses, or hangs."""
+        loop = asyncio.get_running_loop()
+        number = secrets.randbits(48)
+        question = json.dumps({"number": number, "do": do, **arguments}).encode()
+        async with self._one_at_a_time:
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    await loop.sock_sendall(self._sock, question)
+                    while True:
+                        data = await loop.sock_recv(self._sock, SUPERVISOR_MESSAGE_BYTES_MAX)
+                        answer = json.loads(data)
+                        if answer["number"] == number:
+                            break
+            except (OSError, TimeoutError, ValueError):
+                raise NotAnswered("the supervisor does not answer") from None
+        if "error" in answer:
+            raise NotAnswered(answer["error"])
+        found: dict[str, Any] = answer["ok"]
+        return found

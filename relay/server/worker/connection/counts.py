@@ -1,0 +1,54 @@
+"""What the connections of a worker count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from relay.server.metrics import CLOSE_CODES, GAP_REASONS, Closed, Handshake, Resume
+from relay.wire.codes import CloseCode
+
+_CODES: Final = {int(code): code.name.lower() for code in CloseCode}
+_HANDSHAKES: Final[dict[int, Handshake]] = {
+    CloseCode.LOGIN_TIMEOUT: Handshake.TIMED_OUT,
+    CloseCode.OVERLOADED: Handshake.MADE_ROOM,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the sessions of a worker count, from its begin on."""
+
+    handshakes: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(Handshake, 0))
+    """Those that ended, by outcome."""
+    closes: Final[dict[str, int]] = field(
+        default_factory=lambda: dict.fromkeys((*CLOSE_CODES, *Closed), 0)
+    )
+    """Connections that ended after it, by close code or by whom."""
+    resumes: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(Resume, 0))
+    gaps: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(GAP_REASONS, 0))
+
+
+def count_end(
+    counts: Counts, code: Closed | int | None, *, in_handshake: bool, no_agent: bool
+) -> str:
+    """Count an end: of a handshake that was not completed, or of a connection. Return its reason.
+
+    Args:
+        counts: of the worker.
+        code: our close code, or the client's end, or None without a word.
+        in_handshake: True when it was not completed.
+        no_agent: True when it ended because the key agent did not answer.
+    """
+    if not in_handshake:
+        name = code if isinstance(code, Closed) else _CODES.get(code or 0, Closed.LOST)
+        counts.closes[name] += 1
+        return str(name)
+    if no_agent:
+        outcome = Handshake.NO_KEY_AGENT
+    elif code is None or isinstance(code, Closed):
+        outcome = Handshake.ABANDONED
+    else:
+        outcome = _HANDSHAKES.get(code, Handshake.REFUSED)
+    counts.handshakes[outcome] += 1
+    return str(outcome)

@@ -1,0 +1,32 @@
+"""Other settings for a worker that runs: for what it does next, and for connections it has."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from relay.server import logs
+from relay.server.worker.connection.stages import Stage
+
+if TYPE_CHECKING:
+    from relay.server.worker.process.building import WorkerParts
+    from relay.server.worker.process.disk_reserve import DiskReserve
+    from relay.settings import Settings
+
+SESSIONS_PER_SLICE: Final = 100
+
+
+async def reconfigure(parts: WorkerParts, disk_reserve: DiskReserve, settings: Settings) -> None:
+    """Apply what may change; connections in slices, between which the loop goes on."""
+    logs.set_level(settings.log)
+    parts.stalled.timeout_s = settings.server.slow_reader_timeout_s
+    limits, budgets = settings.limits, parts.budgets
+    disk_reserve.keep(limits.disk_reserve_mib << 20)
+    if limits == budgets.limits:
+        return
+    budgets.rebound(limits)
+    for number, session in enumerate(list(parts.connections.sessions), 1):
+        if session.stage is not Stage.LOST:
+            session.rebound()
+        if number % SESSIONS_PER_SLICE == 0:
+            await asyncio.sleep(0)

@@ -1,0 +1,66 @@
+"""What an operator changes while the server runs."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from relay.declarations import declarations
+from relay.errors import UsageError
+from relay.server.live_settings import LiveSettings
+from relay.server.steering import Steering
+from relay.settings import Log, Settings, Store
+
+BEFORE = Settings(store=Store(data="/data"))
+OTHER = {float: 17.0, int: 17, bool: False, str: "debug"}
+"""By type: another value than any default."""
+
+
+def changed(path: str) -> Settings:
+    section, key = path.split(".")
+    old = BEFORE.value_of(path)
+    new = OTHER[type(old)]
+    assert new != old
+    part = msgspec.structs.replace(getattr(BEFORE, section), **{key: new})
+    return msgspec.structs.replace(BEFORE, **{section: part})
+
+
+def steering(live: LiveSettings, wanted: Settings) -> Steering:
+    return Steering(BEFORE, live, lambda: wanted, lambda settings: settings)
+
+
+@pytest.mark.parametrize("path", [setting.path for setting in declarations() if setting.live])
+def test_every_live_setting_is_applied(path: str) -> None:
+    live, after = LiveSettings(BEFORE), changed(path)
+    assert list(steering(live, after).reload()["changed"]) == [path]
+    assert live.current == after
+
+
+@pytest.mark.parametrize("path", ["server.workers", "server.keepalive_s", "store.data"])
+def test_what_needs_a_restart_is_refused(path: str) -> None:
+    live = LiveSettings(BEFORE)
+    with pytest.raises(UsageError, match=f"{path}: changes only with a restart"):
+        steering(live, changed(path)).reload()
+    assert live.current == BEFORE
+
+
+def test_a_reload_ends_another_log_level() -> None:
+    live = LiveSettings(BEFORE)
+    steered = steering(live, BEFORE)
+    assert steered.set_log_level({"level": "debug"}) == {"level": "debug", "before": "info"}
+    assert live.current.log == Log(level="debug")
+    assert steered.reload() == {"changed": {}}
+    assert live.current == BEFORE
+    with pytest.raises(UsageError, match="log level: expected debug"):
+        steered.set_log_level({"level": 3})
+
+
+def test_a_hasty_stop_leaves_delay_and_spread_out() -> None:
+    gentle = msgspec.structs.replace(
+        BEFORE, server=msgspec.structs.replace(BEFORE.server, drain_delay_s=5, drain_spread_s=7)
+    )
+    live = LiveSettings(gentle)
+    steered = steering(live, gentle)
+    assert steered.stop_timeout_s == 5 + 7 + BEFORE.server.graceful_timeout_s
+    steered.hasten()
+    assert steered.stop_timeout_s == BEFORE.server.graceful_timeout_s

@@ -1,0 +1,175 @@
+"""``relay ctl`` with a real relay: what an operator sees, and does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay import BlockingClient, RelayError
+from relay.server.supervisor.runtime_directory import find
+from tests.support.cluster import Relay, run_relay, wait_until
+from tests.support.terminals import Terminal
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[Relay]:
+    """A relay of two workers. Nobody is killed for silence."""
+    with Relay(tmp_path / "data", workers=2, settings={"server.worker_timeout_s": 600}) as running:
+        yield running
+
+
+def ctl(relay: Relay, *args: str) -> subprocess.CompletedProcess[str]:
+    return run_relay("ctl", "--data", relay.data, *args)
+
+
+def asked(relay: Relay, *args: str) -> Any:  # noqa: ANN401  # JSON
+    ended = ctl(relay, *args, "--json")
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+def test_who_is_there_and_what_they_follow(relay: Relay) -> None:
+    with (
+        BlockingClient(relay.address, name="ann") as ann,
+        BlockingClient(relay.address, name="bob") as bob,
+    ):
+        for client in (ann, bob):
+            client.join("lobby")
+        ann.join("kitchen")
+        ann.post("lobby", "hello").result()
+
+        items = asked(relay, "connections")["items"]
+        assert {item["name"]: item["rooms"] for item in items} == {"ann": 2, "bob": 1}
+        assert {item["peer"] for item in items} == {"127.0.0.1"}
+        assert len({item["id"] for item in items}) == 2
+        (only,) = asked(relay, "connections", "--room", "kitchen")["items"]
+        assert only["name"] == "ann"
+        (only,) = asked(relay, "connections", "--name", "bob", "--limit", "1")["items"]
+        assert only["name"] == "bob"
+        rooms = asked(relay, "rooms")["items"]
+        assert [(room["room"], room["connections"]) for room in rooms] == [
+            ("lobby", 2),
+            ("kitchen", 1),
+        ]
+        wait_until(
+            lambda: asked(relay, "rooms")["items"][0]["head"] == 1, "the message in the room"
+        )
+        status = asked(relay, "status")
+        assert (status["ready"], status["pid"]) == (True, relay.pid)
+        assert sorted(p for worker in status["workers"] for p in worker["partitions"]) == [
+            *range(16)
+        ]
+        text = ctl(relay, "status").stdout
+        assert "ready" in text
+        assert "WORKER" in text
+        assert "ann" in ctl(relay, "connections").stdout
+
+
+def test_a_kick_is_final_for_the_client_and_remembered(relay: Relay) -> None:
+    with BlockingClient(relay.address, name="bob") as bob:
+        bob.join("lobby")
+        (item,) = asked(relay, "connections")["items"]
+        assert asked(relay, "kick", item["id"])["kicked"] == 1
+        with pytest.raises(RelayError, match="operator"):
+            bob.post("lobby", "still here?").result()
+    assert asked(relay, "connections")["items"] == []
+    (closed,) = asked(relay, "closed")["items"]
+    assert (closed["name"], closed["reason"], closed["id"]) == ("bob", "kicked", item["id"])
+    assert "kicked" in ctl(relay, "closed").stdout
+    again = ctl(relay, "kick", item["id"])
+    assert (again.returncode, again.stderr) == (1, "relay: no such connection\n")
+    assert ctl(relay, "kick").returncode == 2
+
+
+def test_the_log_level_of_all_processes(relay: Relay) -> None:
+    def debug_lines() -> list[str]:
+        return [line for line in relay.log if '"level": "debug"' in line and "session" in line]
+
+    assert asked(relay, "log-level", "debug") == {"level": "debug", "before": "info"}
+
+    def seen() -> bool:
+        run_relay("send", relay.address, "lobby", text="hello\n")
+        return bool(debug_lines())
+
+    wait_until(seen, "a line of a worker at level debug")
+    assert asked(relay, "log-level", "error")["before"] == "debug"
+    assert ctl(relay, "log-level", "loud").returncode == 2
+
+
+def test_drain_ends_the_relay(relay: Relay) -> None:
+    assert asked(relay, "drain") == {"pid": relay.pid}
+    wait_until(lambda: not relay.running, "its end")
+    ended = ctl(relay, "status")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"relay: no relay runs there: {relay.data}/run/ctl.sock; name")
+
+
+def test_a_worker_that_hangs_is_named(relay: Relay) -> None:
+    """The others answer."""
+    stopped = relay.worker_pids()[1]
+    os.kill(stopped, signal.SIGSTOP)
+    ended = ctl(relay, "connections")
+    assert (ended.returncode, ended.stderr) == (1, "relay: worker 1: it does not answer\n")
+    wait_until(lambda: "hangs" in ctl(relay, "status").stdout, "its state")
+    assert ctl(relay, "status").returncode == 1
+    os.kill(stopped, signal.SIGCONT)
+
+
+def test_top(relay: Relay) -> None:
+    """Once where nobody looks at a terminal; live on one, until q."""
+    stop = threading.Event()
+
+    def talk() -> None:
+        with BlockingClient(relay.address, name="ann") as ann:
+            ann.join("lobby")
+            while not stop.wait(0.02):
+                ann.post("lobby", "hello").result()
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    try:
+        wait_until(lambda: asked(relay, "top", "--interval", "0.5")["rooms"], "a busy room")
+        (room,) = asked(relay, "top", "--interval", "0.5")["rooms"]
+        assert (room["room"], room["connections"]) == ("lobby", 1)
+        assert room["messages_per_s"] > 0
+        with Terminal("ctl", "--data", str(relay.data), "top", "--interval", "0.2") as terminal:
+            terminal.shows("BUSIEST ROOM")
+            terminal.shows("lobby")
+            terminal.press("q")
+            assert terminal.ends() == 0
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_garbage_costs_its_sender_alone(relay: Relay) -> None:
+    path = find("", relay.data) / "ctl.sock"
+    for garbage in (b"", b"\n", b"[]\n", b'{"do": 1}\n', b'{"do": "status"', b"\xff" * 100_000):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(30)
+            sock.connect(str(path))
+            try:
+                sock.sendall(garbage)
+                sock.shutdown(socket.SHUT_WR)
+                with sock.makefile("rb") as answers:
+                    line = answers.read()
+            except (ConnectionResetError, BrokenPipeError):
+                line = b""
+        assert not line or "error" in json.loads(line), garbage
+    assert asked(relay, "status")["ready"]
+
+
+def test_sockets_that_a_cleaner_removes_come_back(relay: Relay) -> None:
+    runtime = find("", relay.data)
+    for path in (runtime / "ctl.sock", *(runtime / "ctl").iterdir()):
+        path.unlink()
+    wait_until(lambda: ctl(relay, "connections").returncode == 0, "all sockets again")
