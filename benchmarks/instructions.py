@@ -38,7 +38,7 @@ OUT: Final = "RELAY_CALLGRIND_OUT"
 def main() -> int:
     """Run this program again under valgrind, and print what it counted."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions")
-    parser.add_argument("--members", type=int, default=0, help="that follow the log (0)")
+    parser.add_argument("--members", type=int, default=1, help="the sender is the first (1)")
     parser.add_argument("--messages", type=int, default=100, help="that are counted (100)")
     parser.add_argument("--functions", type=int, default=30, help="to name (30)")
     options = parser.parse_args()
@@ -75,7 +75,9 @@ async def _count(members: int, messages: int) -> None:
         for task in worker._tasks:
             task.cancel()  # nothing but messages from here on
         sender = await TestClient.login(worker, "sender")
-        for number in range(members):
+        if members:
+            await sender.join("lobby")
+        for number in range(1, members):
             member = await TestClient.login(worker, f"member{number}")
             await member.join("lobby")
         stream = cluster.session("sender")._stream

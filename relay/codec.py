@@ -69,9 +69,14 @@ def nil_or(inner: Check) -> Check:
     return _said(check, f"nil or {inner.__doc__}")
 
 
-def boolean(value: object) -> bool:
-    """bool"""
-    return value is True or value is False
+def _boolean() -> Check:
+    def check(value: object) -> bool:
+        return value is True or value is False
+
+    return _said(check, "bool")
+
+
+boolean: Final = _boolean()
 
 
 def list_of(inner: Check, count_max: int) -> Check:
@@ -212,15 +217,20 @@ class Schema:
         """
         if not content:
             raise EnvelopeError("a content without a message")
+        # What msgpack raises holds the peer's bytes. It is handled outside of the blocks that catch
+        # it: no other exception has it as its context. (mypyc does not know ``from None``.)
+        refused: Exception | None = None
         try:
             # The usual case, one message: three times faster than a streaming unpacker.
             value = msgpack.unpackb(content, raw=False, strict_map_key=True, **self._bounds)
         except msgpack.ExtraData:
-            pass  # several; outside of this block: the exception holds the peer's bytes
+            pass  # several
         except _REFUSED as error:
-            raise _not_allowed(error) from None
+            refused = error
         else:
             return [self._checked(value)]
+        if refused is not None:
+            raise _not_allowed(refused)
         return self._unpack_many(content)
 
     def _unpack_many(self, content: bytes) -> list[object]:
@@ -229,6 +239,7 @@ class Schema:
         )
         messages: list[object] = []
         end = 0
+        refused: Exception | None = None
         try:
             decoder.feed(content)
             for value in decoder:
@@ -238,7 +249,9 @@ class Schema:
                 if len(messages) > self._count_max:
                     raise EnvelopeError(f"more than {self._count_max} messages in one content")
         except _REFUSED as error:
-            raise _not_allowed(error) from None
+            refused = error
+        if refused is not None:
+            raise _not_allowed(refused)
         if end != len(content):
             raise EnvelopeError("a message is cut off at the end of its content")
         return messages

@@ -60,8 +60,10 @@ class FrameSplitter:
             return None
         if isinstance(buffer, bytearray):
             frame = bytes(memoryview(buffer)[start + skip : end])
+        elif start + skip == 0 and end == len(buffer):
+            frame = buffer  # not copied; compiled, a slice of all of it would be
         else:
-            frame = buffer[start + skip : end]  # the same object when it is the whole buffer
+            frame = buffer[start + skip : end]
         if end == len(buffer):
             self._buffer, self._start = b"", 0
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -49,6 +50,8 @@ async def test_a_send_to_the_own_home_is_one_turn_and_one_record(single: Cluster
     await client.join(LOG)
     await client.expect(Roster)  # the last that a join brings
     await _at_rest(worker)
+    feed = worker.feed(LOG)  # which rests after the roster, if this machine was slow to write it
+    await until(lambda: feed.rest_until <= time.monotonic(), "the room to have rested")
     records = client.records
     with _turns(worker) as turns:
         client.send(LOG, 1)
