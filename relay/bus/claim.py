@@ -1,6 +1,6 @@
 """CLAIM: the one message of the bus that carries a secret.
 
-In a module of its own, for it is not compiled (``relay.build``): mypyc does not compile a class
+In a module of its own, for it is not compiled (``relay.compiled``): mypyc does not compile a class
 that makes a tuple in a way of its own.
 """
 

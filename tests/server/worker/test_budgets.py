@@ -295,7 +295,8 @@ async def test_bytes_are_sent_at_a_rate(tmp_path: Path) -> None:
         busy = [one for one in of(clients[0], Refused) if one.code == ErrorCode.BUSY]
         assert all(0 < one.arg <= 60_000 for one in busy)
         assert count(worker, Budget.SEND_BYTES) == 6
-        assert count(worker, Budget.SEND_BYTES_PER_SOURCE) == 9
+        of_source = [one for one in of(clients[1], Refused) if one.code == ErrorCode.BUSY]
+        assert count(worker, Budget.SEND_BYTES_PER_SOURCE) == len(of_source) > 0
         await talk(worker, "other")
         # A new connection begins with nothing left of the source's.
         for client in clients:
@@ -308,11 +309,11 @@ async def test_bytes_are_sent_at_a_rate(tmp_path: Path) -> None:
 
 async def test_the_client_sends_at_the_rate_that_it_is_given(tmp_path: Path) -> None:
     """It waits as it is told, and everything is stored once and in order."""
-    async with one_worker(tmp_path, send_bytes_per_s=200_000) as worker:
+    async with one_worker(tmp_path, send_bytes_per_s=60_000) as worker:
         async with Client(address(worker), name="alice") as client:
-            posts = [await client.post("lobby", bytes([n]) * 30_000) for n in range(70)]
+            posts = [await client.post("lobby", bytes([n]) * 30_000) for n in range(30)]
             stored = await asyncio.gather(*posts)
-        assert [one.seq for one in stored] == list(range(1, 71))
+        assert [one.seq for one in stored] == list(range(1, 31))
         assert count(worker, Budget.SEND_BYTES)
 
 

@@ -67,19 +67,19 @@ async def test_garbage_takes_its_turn(tmp_path: Path) -> None:
 
 async def _garbage_takes_its_turn(single: Cluster, visits: list[int]) -> None:
     worker = single.workers[0]
-    floods = [await TestClient.login(worker, f"flood{n}") for n in range(16)]
+    floods = [await TestClient.login(worker, f"flood{n}") for n in range(8)]
     honest = await TestClient.login(worker, "honest")
     await honest.join(LOG)
     for flood in floods:
-        flood.transport.write(b"".join(flood.sealed(UNKNOWN) for _ in range(20)))
+        flood.transport.write(b"".join(flood.sealed(UNKNOWN) for _ in range(10)))
     await floods[-1].expect(Error)
     honest.send(LOG, 1)
     await honest.acked(LOG, 1)
     answered = sum(len(flood.received) for flood in floods)
-    assert answered < 16 * 20 * 1023, "the honest one waited for all of the garbage"
+    assert answered < 8 * 10 * 1023, "the honest one waited for all of the garbage"
     for flood in floods:
-        await flood.expect(Error, count=20 * 1023)
-    assert sum(visits) == 16 * 20 * 1023 * UNITS[Unknown], "all of it was counted"
+        await flood.expect(Error, count=10 * 1023)
+    assert sum(visits) == 8 * 10 * 1023 * UNITS[Unknown], "all of it was counted"
     assert max(visits) <= UNITS_PER_TURN + max(UNITS.values())
     assert not worker.parts.services.schedule.waiting
 

@@ -56,8 +56,8 @@ class Session(Owner):
 
     __slots__ = (
         "_connection", "_deadline", "_legal", "_on_lost", "_operations", "_requests", "_stream",
-        "_unwrapping", "account", "attempts", "claim", "ended", "id", "key_id", "name", "operator",
-        "outbox", "producer", "reading", "sends", "services", "since_us", "stage", "subscriptions",
+        "_unwrapping", "account", "attempts", "claim", "id", "key_id", "name", "operator", "outbox",
+        "producer", "reading", "sends", "services", "since_us", "stage", "subscriptions",
     )  # fmt: skip
 
     __deletable__ = ("_requests", "sends", "subscriptions")  # mypyc's word: see ``lost``
