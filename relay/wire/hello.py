@@ -1,7 +1,7 @@
 """HELLO and REGISTER: the envelopes that carry a secret.
 
-In a module of their own, for it is not compiled (``relay.compiled``): mypyc does not compile a class
-that makes a tuple in a way of its own.
+In a module of their own, for it is not compiled (``relay.compiled``): mypyc does not compile a
+class that makes a tuple in a way of its own.
 """
 
 from __future__ import annotations
