@@ -154,7 +154,7 @@ def silent_after_kill(context: WorkerContext) -> None:
 
 
 def seq_reused(_: WorkerContext) -> None:
-    """A partition that was not closed cleanly comes back without the last entries of its logs."""
+    """A partition that was not closed cleanly comes back without the last entries of its rooms."""
     from relay.store import generation, schema, state
 
     begin = generation.begin
@@ -162,7 +162,9 @@ def seq_reused(_: WorkerContext) -> None:
     def beginning(connection: apsw.Connection, **facts: object) -> Begun:
         meta = generation.read_meta(connection)
         if meta.get("clean") == 0:
-            for (log_id,) in schema.rows(connection, "SELECT id FROM log"):
+            for (log_id,) in schema.rows(
+                connection, "SELECT id FROM log WHERE substr(name, 1, 1) NOT IN ('@', '!')"
+            ):
                 connection.execute(
                     "DELETE FROM entry WHERE id IN (SELECT id FROM entry WHERE id BETWEEN ? AND ?"
                     " ORDER BY id DESC LIMIT 3)",
