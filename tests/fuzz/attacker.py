@@ -76,6 +76,8 @@ async def attack_until(orders: Orders, stop: asyncio.Event) -> Counter[str]:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(orders.seconds_max):
             await stop.wait()
+            while not done.keys() - {ENDED}:  # a run without any attack would prove nothing
+                await asyncio.sleep(PAUSE_S)
     for task in tasks:
         task.cancel()
     for result in await asyncio.gather(*tasks, return_exceptions=True):

@@ -64,7 +64,8 @@ class Visitor:
                 connection.receive_data(data, time.monotonic())
                 for event in connection.events():
                     match event:
-                        case ServerKeyOffered(spki=self.spki):
+                        case ServerKeyOffered(spki=spki):
+                            self.spki = spki
                             connection.accept_server_key(time.monotonic())
                         case ConnectionClosed(detail=detail):
                             raise ConnectionResetError(detail)

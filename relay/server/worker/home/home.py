@@ -50,6 +50,7 @@ forward (``forward.CREDIT_BYTES``) keep it from being reached."""
 REVOKED_MAX: Final = 65_536
 """Devices remembered as revoked. Each was one until a moment ago: their sessions have ended, and a
 later login is refused by the account's home. What is still on its way is what this is for."""
+SYSTEM: Final = int(Kind.SYSTEM)
 COMMITS_S: Final = 0.010
 """Of the processor's time for the commits of one turn: no other partition's is begun after so long.
 Not of the clock's: else, on a machine with more to do than it can, a turn would do next to nothing,
@@ -115,6 +116,7 @@ class Home:
         """(handle, key id) of devices whose messages are not stored any more."""
         self._subscribing: dict[int, list[tuple[Port, str]]] = {}
         self.accepted = 0
+        """Messages; what accounts log is counted elsewhere."""
         self.repeated = 0
         self.wake: Callable[[], None] = _nothing
         """Asks for a turn."""
@@ -428,7 +430,8 @@ class Home:
         interested = self._interest.logs
         for waiting, outcome in zip(group, outcomes, strict=True):
             if type(outcome) is Stored:
-                self.accepted += 1
+                if waiting.submission.kind != SYSTEM:
+                    self.accepted += 1
                 log = waiting.submission.log
                 if log in interested:
                     by_log.setdefault(log, []).append(outcome)
