@@ -21,6 +21,7 @@ import uvloop
 
 import relay
 from relay.chat.partition import PARTITIONS
+from tests.support.throwaway import throwaway_keys
 from tests.support.workers import Cluster, TestClient, Worker
 
 if TYPE_CHECKING:
@@ -179,4 +180,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with throwaway_keys():
+        main()

@@ -15,6 +15,7 @@ from typing import Final
 
 from tests.fuzz import client, server, texts, wire
 from tests.fuzz.target import Finding, Target, run_slice
+from tests.support.throwaway import throwaway_keys
 
 TARGETS: Final = {
     target.name: target for target in (*wire.TARGETS, *texts.TARGETS, *client.TARGETS)
@@ -81,4 +82,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with throwaway_keys():
+        sys.exit(main())

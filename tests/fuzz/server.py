@@ -30,6 +30,7 @@ from tests.fuzz.attacker import Orders
 from tests.fuzz.attacks import ATTACKS
 from tests.fuzz.honest import HonestPair
 from tests.support.cluster import ROOT, Relay
+from tests.support.throwaway import throwaway_keys
 
 MIX: Final = "mix"
 CONNECTIONS_MAX: Final = 256
@@ -385,4 +386,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with throwaway_keys():
+        sys.exit(main())

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.throwaway import throwaway_keys
 from tests.torture.effort import Effort
 from tests.torture.run import Plan, Report, torture
 
@@ -92,4 +93,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with throwaway_keys():
+        sys.exit(main())

@@ -32,6 +32,7 @@ from relay.wire.envelopes import EntryMessage, Join, Live
 from tests.support.cluster import ROOT
 from tests.support.processes import Processes, scheduled
 from tests.support.raw import RawClient
+from tests.support.throwaway import throwaway_keys
 from tests.torture import audience, flood, stored
 from tests.torture.audience import Guest
 from tests.torture.checker import Entry, Evidence, Fault, Finding, check
@@ -458,4 +459,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with throwaway_keys():
+        sys.exit(main())
