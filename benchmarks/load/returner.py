@@ -171,7 +171,8 @@ class Returner:
             match event:
                 case ApplicationData(content=content):
                     self._take(content)
-                case ServerKeyOffered(spki=self._spki):
+                case ServerKeyOffered(spki=spki):
+                    self._spki = spki
                     connection.accept_server_key(time.monotonic())
                 case HandshakeCompleted():
                     join = Join(1, self._log, self._epoch, self._seq, 0)

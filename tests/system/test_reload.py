@@ -15,6 +15,9 @@ from relay import BlockingClient
 from tests.support.cluster import Relay, run_relay, wait_until
 from tests.support.watching import ON_A_FREE_PORT, Watcher
 
+HANGUPS_HEARD = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+"""Whoever runs the tests under nohup ignores them, and then so does a relay."""
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -27,7 +30,12 @@ def file(tmp_path: Path) -> Path:
 def relay(tmp_path: Path, file: Path) -> Iterator[Relay]:
     """A relay of two workers that reads a file."""
     with Relay(
-        tmp_path / "data", "--config", str(file), workers=2, settings=ON_A_FREE_PORT
+        tmp_path / "data",
+        "--config",
+        str(file),
+        workers=2,
+        settings=ON_A_FREE_PORT,
+        launcher=HANGUPS_HEARD,
     ) as running:
         yield running
 

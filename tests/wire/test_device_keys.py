@@ -107,4 +107,4 @@ def test_a_passphrase_opens_what_it_closed(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_private_key_shows_nothing() -> None:
     device = PrivateDeviceKey(b"\7" * 32)
-    assert "07" not in repr(device)
+    assert "0707" not in repr(device)
