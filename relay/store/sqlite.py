@@ -191,6 +191,8 @@ class SqlitePartition:
             try:
                 if opened.connection.in_transaction:
                     opened.connection.execute("ROLLBACK")
+                if self._durability == "process":
+                    pragma(opened.connection, "synchronous=NORMAL")  # it may have been forced
             except apsw.Error:
                 self._drop()
         else:
