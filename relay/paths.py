@@ -28,6 +28,21 @@ def expanded(text: str) -> Path:
     return Path(path)
 
 
+def from_variable(variable: str) -> Path | None:
+    """Return the path that a variable of the environment names; None if it is empty or not set.
+
+    Raises:
+        UsageError: it cannot be expanded.
+    """
+    named = os.environ.get(variable, "")
+    if not named.strip():
+        return None
+    try:
+        return expanded(named)
+    except UsageError as error:
+        raise UsageError(f"{variable}: {error}") from None
+
+
 def followed(path: Path) -> Path:
     """Return where a path leads: symbolic links are followed, as far as they go.
 

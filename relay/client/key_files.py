@@ -21,7 +21,7 @@ from relay.chat.accounts.chain import Pin
 from relay.client.device_key import DeviceKey, PassphraseNeeded
 from relay.client.file_lock import locked
 from relay.errors import UsageError
-from relay.paths import expanded, user_directory
+from relay.paths import from_variable, user_directory
 
 VARIABLE: Final = "RELAY_KEYS"
 PINS_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -36,12 +36,9 @@ def default_directory() -> Path:
     Raises:
         UsageError: there is no home directory, or the variable cannot be expanded.
     """
-    named = os.environ.get(VARIABLE, "")
-    if named.strip():
-        try:
-            return expanded(named)
-        except UsageError as error:
-            raise UsageError(f"{VARIABLE}: {error}") from None
+    named = from_variable(VARIABLE)
+    if named is not None:
+        return named
     return user_directory("data", f"name a directory with {VARIABLE}") / "keys"
 
 

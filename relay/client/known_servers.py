@@ -21,7 +21,7 @@ from typing import Final
 from relay.client.address import is_fingerprint
 from relay.client.file_lock import locked
 from relay.errors import UsageError
-from relay.paths import expanded, user_directory
+from relay.paths import from_variable, user_directory
 
 KEY_TYPE: Final = "relay-key-v1"
 PATH_VARIABLE: Final = "RELAY_KNOWN_SERVERS"
@@ -58,12 +58,9 @@ def default_path() -> Path:
     Raises:
         UsageError: there is no home directory, or the variable cannot be expanded.
     """
-    named = os.environ.get(PATH_VARIABLE, "")
-    if named.strip():
-        try:
-            return expanded(named)
-        except UsageError as error:
-            raise UsageError(f"{PATH_VARIABLE}: {error}") from None
+    named = from_variable(PATH_VARIABLE)
+    if named is not None:
+        return named
     return user_directory("config", f"name a file with {PATH_VARIABLE}") / "known_servers"
 
 
