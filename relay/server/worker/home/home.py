@@ -205,7 +205,7 @@ class Home:
             if submissions.lanes:
                 submissions.remove(
                     lambda one: (
-                        one.submission.kind != Kind.SYSTEM
+                        one.submission.kind != SYSTEM
                         and (one.submission.sender, one.submission.key_id) in gone
                     )
                 )
