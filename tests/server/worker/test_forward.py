@@ -5,6 +5,7 @@ bus cannot deadlock"): in order, once, acknowledged, bounded.
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import pytest
@@ -251,6 +252,7 @@ async def test_ends_in_the_middle_leave_no_traceback(
     single: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A client must not be able to write to our log."""
+    caplog.set_level(logging.INFO)
     worker = single.workers[0]
 
     async def end(number: int) -> None:
@@ -261,8 +263,8 @@ async def test_ends_in_the_middle_leave_no_traceback(
 
     for numbers in (range(5), range(5, 10)):
         await asyncio.gather(*map(end, numbers), *(_end_in_hello(worker) for _ in numbers))
-    # A busy machine may make a turn long; that is not what the clients wrote.
-    assert {record.message for record in caplog.records} <= {"long_turn"}
+    # Accounts are made by the logins; a busy machine may make a turn long.
+    assert {record.message for record in caplog.records} <= {"account_changed", "long_turn"}
 
 
 async def _end_in_hello(worker: Worker) -> None:
