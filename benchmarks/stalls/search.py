@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from benchmarks.load import background, payload
 from benchmarks.load.background import Background
+from benchmarks.load.idlers import Idlers
 from benchmarks.load.swarm import Swarm
 from benchmarks.measure import machine
 from benchmarks.servers.relay import MeasuredRelay
@@ -33,6 +34,10 @@ from relay.store.directory import DataDirectory
 from tests.support.processes import Processes
 
 WORKERS: Final = 2
+IDLE_STEP: Final = 1000
+"""Idle connections that log in at once."""
+ROOM_FOR_OTHERS: Final = 1000
+"""Connections, besides idle ones and members."""
 NEAR_S: Final = 0.5
 """A checkpoint so close to a stall is named with it: it is looked for once a second."""
 LARGE_BYTES: Final = 8192
@@ -54,6 +59,9 @@ class Load:
     readers: int = 4
     """Of history, each about once a second."""
     history: int = limits.HISTORY_ON_JOIN_MAX
+    idle: int = 0
+    """Connections besides, each in a room of its own, that do nothing but stay."""
+    workers: int = WORKERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +144,7 @@ class Findings:
         causes += [
             f"checkpoint of partition {partition} about then"
             for seen_ns, partition in self.checkpoints
-            if partition % WORKERS == worker
+            if partition % len(self.probers) == worker
             and stall.began_ns - NEAR_S * 1e9 <= seen_ns <= end_ns + (1 + NEAR_S) * 1e9
         ]
         verdict = "waited for a CPU" if stall.explained else "ITS OWN"
@@ -197,22 +205,35 @@ def find_stalls(data: Path, seconds: float, load: Load, *, say: bool = False) ->
         say: note the workers' garbage collections (planted from outside).
     """
     faults = "note-collections" if say else ""
-    settings = {"server.keepalive_s": 3600}  # members that only count answer no ping
+    settings = {
+        "server.keepalive_s": 3600,  # members that only count answer no ping
+        "server.max_connections": load.idle + load.members + ROOM_FOR_OTHERS,
+    }
     with (
         MeasuredRelay(
-            data, workers=WORKERS, cores=machine.ALL_CORES, settings=settings, fault=faults
+            data, workers=load.workers, cores=machine.ALL_CORES, settings=settings, fault=faults
         ) as server,
         contextlib.ExitStack() as stack,
     ):
-        hall, library = server.log_at_home_on(0, "hall"), server.log_at_home_on(1, "library")
-        other = server.log_at_home_on(1, "files")
+        last = load.workers - 1
+        hall, library = server.log_at_home_on(0, "hall"), server.log_at_home_on(last, "library")
+        other = server.log_at_home_on(last, "files")
+        for first in range(0, load.idle, IDLE_STEP):
+            idle = min(IDLE_STEP, load.idle - first)
+            stack.enter_context(
+                Idlers(
+                    server.join(*(f"idle{n}" for n in range(load.idle)), prefix="idler"),
+                    first,
+                    first + idle,
+                )
+            )
         background.fill(server.port, library, load.history)
         swarm = stack.enter_context(
             Swarm(server.join(hall), load.members, sample=1, niceness=background.NICENESS)
         )
         swarm.begin(1)
         probers = []
-        for worker in range(WORKERS):
+        for worker in range(load.workers):
             log = server.log_at_home_on(worker, "probe")
             client = server.client_on(worker, f"prober{worker}-")
             stack.callback(client.close)
@@ -252,14 +273,14 @@ def find_stalls(data: Path, seconds: float, load: Load, *, say: bool = False) ->
             probers,
             done,
             checkpoints.seen,
-            _collections(data, began_ns) if say else [],
+            _collections(data, load.workers, began_ns) if say else [],
         )
 
 
-def _collections(data: Path, began_ns: int) -> list[list[Collection]]:
+def _collections(data: Path, workers: int, began_ns: int) -> list[list[Collection]]:
     """Return those of each worker since then: those of its start held nobody up."""
     found: list[list[Collection]] = []
-    for worker in range(WORKERS):
+    for worker in range(workers):
         path = data.with_name(f"{data.stem}.fault.gc.{worker}")
         lines = path.read_text().splitlines() if path.exists() else []
         collections = [Collection(*map(int, line.split())) for line in lines]
@@ -276,10 +297,15 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=usual.rate, help="messages per second")
     parser.add_argument("--logins", type=float, default=usual.logins, help="per second")
     parser.add_argument("--readers", type=int, default=usual.readers, help="of history")
+    parser.add_argument("--idle", type=int, default=0, help="connections besides (0)")
+    parser.add_argument("--workers", type=int, default=WORKERS, help=f"({WORKERS})")
     parser.add_argument("--say", action="store_true", help="note garbage collections, too")
     parser.add_argument("--json", type=Path, help="write the figures there")
     given = parser.parse_args()
-    load = Load(members=given.members, rate=given.rate, logins=given.logins, readers=given.readers)
+    load = Load(
+        members=given.members, rate=given.rate, logins=given.logins, readers=given.readers,
+        idle=given.idle, workers=given.workers,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="relay-stalls-") as directory:
         findings = find_stalls(Path(directory, "data"), given.seconds, load, say=given.say)
     print("\n".join(findings.lines()))

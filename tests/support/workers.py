@@ -28,6 +28,7 @@ from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed
 from relay.server.worker.process import main
 from relay.server.worker.process.building import WorkerDependencies, WorkerParts
+from relay.server.worker.process.collector import Collector
 from relay.settings import Accounts, Limits, Server, Settings, Store
 from relay.store.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
@@ -90,6 +91,13 @@ class MortalLoop:
             callback()
 
 
+class NoCollector(Collector):
+    """Leaves the collector to the process of the tests, which outlives its workers."""
+
+    def look(self, admitted: int) -> None:
+        """Freeze nothing."""
+
+
 class Worker(main._Worker):
     """A worker as in ``relay.server.worker.process.main``, but without signals and pipes."""
 
@@ -100,7 +108,7 @@ class Worker(main._Worker):
             context: its place.
             needs: what of its ``WorkerDependencies`` is to be different.
         """
-        super().__init__(context)
+        super().__init__(context, NoCollector())
         self._needs = needs
         self.sweeps = True
         """False: what is due each second, heads to other workers among it, is left undone."""

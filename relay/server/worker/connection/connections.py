@@ -20,7 +20,8 @@ class Connections:
         self._services = services
         self._operations = operations
         self._admission = services.budgets.admission
-        self._admitted = 0
+        self.admitted = 0
+        """How many there were since the start."""
         self.sessions: set[Session] = set()
         self.on_lost: Callable[[], None] = _nothing
         """Called when a connection is gone; the acceptor's, once there is one."""
@@ -47,8 +48,8 @@ class Connections:
             budgets.accounts.close(account)
             return None
         stream = Stream(peer, self._services.stalled)
-        self._admitted += 1
-        id_ = f"{self._services.generation}-{self._admitted}"
+        self.admitted += 1
+        id_ = f"{self._services.generation}-{self.admitted}"
         session = Session(self._services, stream, account, self._operations, self._lost, id_)
         stream.attach(session, session.outbox)
         budgets.admission.enter(session)

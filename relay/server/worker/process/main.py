@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import time
@@ -23,6 +22,7 @@ from relay.server.context import BUS_DIRECTORY, report
 from relay.server.worker.process.acceptor import Acceptor
 from relay.server.worker.process.admin import AdminSocket
 from relay.server.worker.process.building import WorkerDependencies, WorkerParts, build
+from relay.server.worker.process.collector import Collector
 from relay.server.worker.process.disk_reserve import DiskReserve
 from relay.server.worker.process.drain import AT_ONCE, Pace, drain
 from relay.server.worker.process.inspection import Inspection
@@ -51,23 +51,16 @@ VIOLATION_WAIT_S: Final = 2.0
 FINISH_S: Final = 1.0
 """For commits that run in threads, or wait for a checkpoint, when the worker ends."""
 BOOT_FAILED: Final = 3
-GC_THRESHOLDS: Final = (50_000, 20, 100)
-"""Allocations between collections of the three generations. Nothing on the data path makes cycles
-and ended sessions need no collector (with it off, a connection that came and went left less than
-1 KiB, most of it its producer's row in a cache), so collections only cost: the default of 700 walks
-young objects all the time, and the old ones, every live session, for tens of milliseconds."""
 log = logging.getLogger("relay.worker")
 
 
 def worker_main(context: WorkerContext) -> int:
     """Run one worker until it is told to stop. Returns its exit code."""
-    # What the imports made stays for ever: keep the collector from walking it again and again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
+    collector = Collector()
+    collector.start()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_Worker(context).run())
+            return runner.run(_Worker(context, collector).run())
     except KeyboardInterrupt:
         return 0
 
@@ -85,8 +78,9 @@ class _Worker:
     _reconfiguring: asyncio.Future[None]
     """Held here: a task that nobody holds may vanish."""
 
-    def __init__(self, context: WorkerContext) -> None:
+    def __init__(self, context: WorkerContext, collector: Collector) -> None:
         self._context = context
+        self._collector = collector
         self._status = WorkerStatus(context.scoreboard, context.index, context.generation)
         self._agent = AgentClient(context.agent_path)
         self._stop = asyncio.Event()
@@ -302,6 +296,7 @@ class _Worker:
         parts.home.short_of_disk = self._disk_reserve.check(self._own)
         parts.interest.send_heads(parts.home.heads)
         self._admin.check()
+        self._collector.look(parts.connections.admitted)
         parts.wakeup.request()  # readers who waited because too many bytes were stuck may go on
         set_title(self._context.index, len(parts.connections.sessions))
 

@@ -1,0 +1,85 @@
+"""What lives on a worker is not walked for ever, and what is garbage is not kept for ever."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from relay.server.worker.process import collector
+from relay.server.worker.process.collector import Collector
+
+
+class _Node:
+    """May refer to itself."""
+
+    def __init__(self) -> None:
+        self.other: _Node = self
+
+
+@pytest.fixture(autouse=True)
+def own_collector() -> Iterator[None]:
+    """Whatever was frozen here is thawed, and nothing is collected by chance."""
+    thresholds = gc.get_threshold()
+    gc.disable()
+    yield
+    gc.enable()
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
+
+
+def test_what_lives_is_frozen_once_connections_have_settled() -> None:
+    policy = Collector()
+    policy.start()
+    policy.look(0)
+    lives = [_Node() for _ in range(100)]
+    frozen = gc.get_freeze_count()
+    policy.look(3)  # more may come
+    assert gc.get_freeze_count() <= frozen
+    policy.look(3)
+    assert gc.get_freeze_count() >= frozen + len(lives)
+    assert not any(one is lives[0] for one in gc.get_objects())
+
+
+def test_what_lives_is_frozen_while_connections_keep_coming() -> None:
+    policy = Collector()
+    policy.start()
+    lives = [_Node() for _ in range(100)]
+    frozen = gc.get_freeze_count()
+    policy.look(collector.ADMITTED_BETWEEN - 1)
+    assert gc.get_freeze_count() <= frozen
+    policy.look(collector.ADMITTED_BETWEEN)
+    assert gc.get_freeze_count() >= frozen + len(lives)
+
+
+def test_garbage_is_not_frozen() -> None:
+    """It would never be freed: an ended connection may have left a cycle after all."""
+    policy = Collector()
+    policy.start()
+    ended = weakref.ref(_Node())
+    assert ended() is not None, "only the collector can free it"
+    policy.look(collector.ADMITTED_BETWEEN)
+    assert ended() is None
+
+
+def test_what_is_frozen_is_freed_when_its_last_reference_goes() -> None:
+    policy = Collector()
+    policy.start()
+    lives = _Node()
+    seen = weakref.ref(lives)
+    policy.look(collector.ADMITTED_BETWEEN)
+    lives.other = _Node()  # no cycle any more
+    del lives
+    assert seen() is None
+
+
+def test_nothing_is_walked_when_nobody_comes() -> None:
+    policy = Collector()
+    policy.start()
+    policy.look(7)
+    policy.look(7)
+    ended = weakref.ref(_Node())
+    policy.look(7)
+    assert ended() is not None
