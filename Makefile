@@ -91,6 +91,7 @@ loadtest-smoke: $(VENV)/.dev  ## Run simulated users for some seconds; fails if 
 	@$(VPY) -m loadtest.smoke
 
 bench-peers: $(VENV)/.peers  ## Measure Relay beside NATS, Mosquitto, Redis and others that are installed
+	@$(MAKE) --silent compiled || echo "The compiled build does not take part."
 	@$(VPY) -m benchmarks.peers $(ARGS)
 	@$(VPY) -m benchmarks.report
 

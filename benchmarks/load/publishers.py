@@ -41,6 +41,10 @@ class RoomPublisher(Publisher, Protocol):
         """Send messages into a room, with one write."""
         ...
 
+    def await_ack(self, body: bytes) -> bool:
+        """Send one message, and wait until it is acknowledged. False: nothing ever is."""
+        ...
+
 
 class RelayPublisher:
     """Sends into logs of a relay, and notes when each message was acknowledged."""
@@ -90,6 +94,12 @@ class RelayPublisher:
                 self.acknowledged += 1
             elif isinstance(envelope, Refused):
                 raise ConnectionError(f"refused: {envelope}")
+
+    def await_ack(self, body: bytes) -> bool:
+        """See ``RoomPublisher``."""
+        self.publish([body])
+        self.drain()
+        return True
 
     def drain(self) -> None:
         """Wait until everything is acknowledged."""

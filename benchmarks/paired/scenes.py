@@ -28,6 +28,7 @@ WARM_UP_LOGINS: Final = 20
 ROOM_MEMBERS: Final = 10
 ROOM_RATE: Final = 5.0
 ACK_RATE: Final = 100.0
+BUSY_RATES: Final = (30.0, 100.0, 300.0, 1000.0, 2000.0, 0.0)
 SETTINGS: Final[dict[str, object]] = {
     # The swarm answers no ping while it connects, and a busy machine may take minutes for that.
     "server.keepalive_s": 3600,
@@ -102,6 +103,31 @@ def rooms(source: Path, data: Path, scale: Scale) -> dict[str, float]:
     return {name: figures.cpu_us_per_delivery}
 
 
+def busy_room(source: Path, data: Path, scale: Scale) -> dict[str, float]:
+    """Talk in one large room at several rates, and without pauses. Targets 1, 2, 3 and 6."""
+    costs: dict[str, float] = {}
+    with (
+        serve(source, data, workers=1) as server,
+        Swarm(server.join("lobby"), scale.members, sample=SAMPLE) as swarm,
+        closing(server.publisher("lobby")) as publisher,
+    ):
+        fanout = Fanout(publisher, swarm, server.processes)
+        for rate in BUSY_RATES:
+            for seconds in (scale.fast_s / 4, scale.fast_s * 2):  # the first one warms up
+                fanout.begin()
+                figures = fanout.run(Offered(rate, 1, seconds))
+            name = f"1 → {scale.members}, {_rate(rate)}"
+            costs[f"{name}: CPU µs per delivery"] = figures.cpu_us_per_delivery
+            costs[f"{name}: p50, ms"] = figures.delays.figures()["p50_us"] / 1000
+            costs[f"{name}: p99, ms"] = figures.delays.figures()["p99_us"] / 1000
+    return costs
+
+
+def _rate(rate: float) -> str:
+    """Return how a rate is named in a figure."""
+    return f"{rate:g} msg/s" if rate else "saturated"
+
+
 def way_in(source: Path, data: Path, scale: Scale) -> dict[str, float]:
     """Have messages acknowledged: one at a time, and as many as go. Targets 5 and 7."""
     costs: dict[str, float] = {}
@@ -129,5 +155,7 @@ def way_in(source: Path, data: Path, scale: Scale) -> dict[str, float]:
 
 
 Scene: TypeAlias = Callable[[Path, Path, Scale], dict[str, float]]
-SCENES: Final[dict[str, Scene]] = {"crowd": crowd, "rooms": rooms, "way-in": way_in}
+SCENES: Final[dict[str, Scene]] = {
+    "crowd": crowd, "busy-room": busy_room, "rooms": rooms, "way-in": way_in,
+}  # fmt: skip
 """Each takes where the package ``relay`` is, a data directory to make, and how much to do."""

@@ -70,6 +70,7 @@ class PeerPublisher:
         self._dialects = dialects
         self._first, dialect = next(iter(dialects.items()))
         self._stream = dialect.connect(port, tls, "publisher")
+        dialect.prepare(self._stream, tuple(dialects))
 
     def publish(self, bodies: list[bytes]) -> None:
         """Send messages to the first topic, with one write."""
@@ -78,6 +79,22 @@ class PeerPublisher:
     def publish_to(self, log: str, bodies: list[bytes]) -> None:
         """Send messages to a topic, with one write."""
         self._stream.write(b"".join(map(self._dialects[log].message, bodies)))
+
+    def await_ack(self, body: bytes) -> bool:
+        """Send one message to the first topic, and wait until it is acknowledged.
+
+        Returns:
+            False: this protocol acknowledges nothing, and nothing was sent.
+        """
+        dialect = self._dialects[self._first]
+        message = dialect.asking(body)
+        if message is None:
+            return False
+        self._stream.write(message)
+        answer = self._stream.read()
+        while not dialect.acknowledged(answer):
+            answer += self._stream.read()
+        return True
 
     def collect(self, timeout_s: float) -> None:
         """Take answers for at most so long."""

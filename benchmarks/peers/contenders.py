@@ -15,10 +15,13 @@ from benchmarks.peers.servers import PEERS, Peer, PeerServer
 from benchmarks.peers.tls import Certificate
 from benchmarks.servers.floor import Floor
 from benchmarks.servers.relay import MeasuredRelay
+from tests.support.cluster import ROOT
 from tests.support.processes import Processes
 
 WARM_UP = 20
-RELAY, FLOOR = "Relay", "kernel floor"
+RELAY, COMPILED, FLOOR = "Relay", "Relay compiled", "kernel floor"
+COMPILED_PYTHON = ROOT / ".venv-compiled" / "bin" / "python"
+"""Made by ``make compiled``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,10 @@ class Contender:
 
 
 @contextmanager
-def _relay(directory: Path, members: int) -> Iterator[Running]:
-    with MeasuredRelay(directory / "data", workers=1, cores=machine.SERVER_CORES) as server:
+def _relay(python: Path | None, directory: Path, members: int) -> Iterator[Running]:
+    with MeasuredRelay(
+        directory / "data", workers=1, cores=machine.SERVER_CORES, python=python
+    ) as server:
         yield Running(
             server.processes,
             lambda prefix, *topics: server.join(*topics, prefix=prefix),
@@ -89,23 +94,23 @@ def contenders(certificate: Certificate, relay_version: str) -> tuple[list[Conte
             rooms=False,
             rate_max=100,
         ),
-        Contender(
-            RELAY,
-            relay_version,
-            "AES-256-GCM, padded, ML-KEM + X25519 + RSA-3072",
-            "log on disk, exactly once",
-            _relay,
-        ),
     ]
     missing: list[str] = []
+    for name, python in ((RELAY, None), (COMPILED, COMPILED_PYTHON)):
+        if python is not None and not python.exists():
+            missing.append(name)
+            continue
+        encryption = "AES-256-GCM, padded, ML-KEM + X25519 + RSA-3072"
+        start = partial(_relay, python)
+        found.append(Contender(name, relay_version, encryption, "log on disk, exactly once", start))
     for peer in PEERS:
         version = peer.version()
         if version is None:
             missing.append(peer.name)
             continue
         encryption = "TLS 1.3, AES-256-GCM, X25519, RSA-3072" if peer.tls else "none"
-        start = partial(_peer, peer, certificate)
+        begin = partial(_peer, peer, certificate)
         found.append(
-            Contender(peer.name, version, encryption, "none, at most once", start, rooms=peer.rooms)
+            Contender(peer.name, version, encryption, peer.durability, begin, rooms=peer.rooms)
         )
     return found, missing

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from benchmarks.load import payload
@@ -39,6 +40,33 @@ class Dialect(Protocol):
         """Return the bodies of the whole messages, and the rest."""
         ...
 
+    def prepare(self, stream: PlainStream, topics: Sequence[str]) -> None:
+        """Make ready to publish to topics, as a publisher's connection."""
+        ...
+
+    def asking(self, body: bytes) -> bytes | None:
+        """Return what publishes a body and is acknowledged; None: nothing is."""
+        ...
+
+    def acknowledged(self, data: bytes) -> bool:
+        """Tell whether all that came since ``asking`` is the whole acknowledgement."""
+        ...
+
+
+class _Unacknowledged:
+    """A protocol that takes messages without a word."""
+
+    def prepare(self, stream: PlainStream, topics: Sequence[str]) -> None:
+        """See ``Dialect``: there is nothing to do."""
+
+    def asking(self, body: bytes) -> bytes | None:
+        """See ``Dialect``."""
+        return None
+
+    def acknowledged(self, data: bytes) -> bool:
+        """See ``Dialect``: never asked."""
+        raise AssertionError
+
 
 def stream(port: int, tls: bool) -> PlainStream:
     """Return a stream, with TLS from its first byte or without."""
@@ -57,12 +85,15 @@ def read_until(source: PlainStream, wanted: bytes) -> bytes:
     return data
 
 
-class Nats:
+class Nats(_Unacknowledged):
     """NATS core: fire and forget."""
+
+    _reply = b""
+    """The subject of acknowledgements, and a space."""
 
     def __init__(self, topic: str = TOPIC) -> None:
         self._topic = topic.encode()
-        self._head = b"MSG %b 1 %d\r\n" % (self._topic, SIZE)
+        self._head = b"MSG %b 1 %b%d\r\n" % (self._topic, self._reply, SIZE)
 
     @property
     def unit(self) -> int:
@@ -90,7 +121,7 @@ class Nats:
 
     def message(self, body: bytes) -> bytes:
         """See ``Dialect``."""
-        return b"PUB %b %d\r\n%b\r\n" % (self._topic, len(body), body)
+        return b"PUB %b %b%d\r\n%b\r\n" % (self._topic, self._reply, len(body), body)
 
     def bodies(self, data: bytes) -> tuple[list[bytes], bytes]:
         """See ``Dialect``: a PING may stand between messages."""
@@ -109,7 +140,39 @@ class Nats:
                 at += self.unit
 
 
-class _FixedHead:
+class JetStream(Nats):
+    """NATS with its log: each message is stored in a file, and acknowledged to its publisher.
+
+    Members subscribe as without it: they get what is published, at most once.
+    """
+
+    _reply = b"_INBOX.acks "
+    _API = "$JS.API.STREAM.CREATE."
+
+    def prepare(self, stream: PlainStream, topics: Sequence[str]) -> None:
+        """See ``Dialect``: make the log."""
+        name = f"log-{topics[0]}"
+        wanted = {"name": name, "subjects": list(topics), "storage": "file", "num_replicas": 1}
+        body = json.dumps(wanted | {"retention": "limits", "discard": "old"}).encode()
+        stream.write(b"SUB %b9\r\n" % self._reply)
+        subject = f"{self._API}{name} ".encode() + self._reply
+        stream.write(b"PUB %b%d\r\n%b\r\n" % (subject, len(body), body))
+        answer = read_until(stream, b"}\r\n")
+        if b'"error"' in answer:
+            raise ConnectionError(f"no log: {answer!r}")
+
+    def asking(self, body: bytes) -> bytes | None:
+        """See ``Dialect``."""
+        return self.message(body)
+
+    def acknowledged(self, data: bytes) -> bool:
+        """See ``Dialect``."""
+        if b'"error"' in data:
+            raise ConnectionError(f"not stored: {data!r}")
+        return data.endswith(b"}\r\n")
+
+
+class _FixedHead(_Unacknowledged):
     """A protocol whose messages all begin with the same bytes."""
 
     head: bytes
@@ -138,7 +201,8 @@ class Redis(_FixedHead):
     tail = b"\r\n"
 
     def __init__(self, topic: str = TOPIC) -> None:
-        self._topic = b"$%d\r\n%b\r\n" % (len(topic), topic.encode())
+        self._name = topic.encode()
+        self._topic = b"$%d\r\n%b\r\n" % (len(topic), self._name)
         self.head = b"*3\r\n$7\r\nmessage\r\n%b$%d\r\n" % (self._topic, SIZE)
 
     def connect(self, port: int, tls: bool, name: str) -> PlainStream:
@@ -154,9 +218,35 @@ class Redis(_FixedHead):
         """See ``Dialect``."""
         return b"*3\r\n$7\r\nPUBLISH\r\n%b$%d\r\n%b\r\n" % (self._topic, len(body), body)
 
+    def asking(self, body: bytes) -> bytes | None:
+        """See ``Dialect``."""
+        return self.message(body)
+
+    def acknowledged(self, data: bytes) -> bool:
+        """See ``Dialect``: how many got it."""
+        return data.startswith(b":") and data.endswith(b"\r\n")
+
+
+class RedisLog(Redis):
+    """The same, and each message is appended to a stream first: with an AOF, a log on disk."""
+
+    _ANSWERS: Final = re.compile(rb"\$\d+\r\n\d+-\d+\r\n:\d+\r\n")
+
+    def message(self, body: bytes) -> bytes:
+        """See ``Dialect``."""
+        key = b"$%d\r\nlog-%b" % (len(self._name) + 4, self._name)
+        append = b"*5\r\n$4\r\nXADD\r\n%b\r\n$1\r\n*\r\n$1\r\nb\r\n$%d\r\n%b\r\n"
+        return append % (key, len(body), body) + super().message(body)
+
+    def acknowledged(self, data: bytes) -> bool:
+        """See ``Dialect``: the entry's id, and how many got it."""
+        return self._ANSWERS.fullmatch(data) is not None
+
 
 class Mqtt(_FixedHead):
-    """MQTT 3.1.1, QoS 0."""
+    """MQTT 3.1.1: members, and messages, at QoS 0; acknowledged ones at QoS 1."""
+
+    _PACKET: Final = b"\x00\x07"
 
     def __init__(self, topic: str = TOPIC) -> None:
         self._topic = len(topic).to_bytes(2, "big") + topic.encode()
@@ -182,6 +272,16 @@ class Mqtt(_FixedHead):
     def message(self, body: bytes) -> bytes:
         """See ``Dialect``."""
         return self.head + body
+
+    def asking(self, body: bytes) -> bytes | None:
+        """See ``Dialect``: at QoS 1, always with the same packet id."""
+        length = len(self._topic) + len(self._PACKET) + SIZE
+        head = bytes((0x32, length % 128 | 0x80, length // 128))
+        return head + self._topic + self._PACKET + body
+
+    def acknowledged(self, data: bytes) -> bool:
+        """See ``Dialect``: PUBACK."""
+        return data == b"\x40\x02" + self._PACKET
 
 
 class WebSocket(_FixedHead):

@@ -25,7 +25,8 @@ from benchmarks.load.fanout import Fanout, Figures, Offered, WrongServer
 from benchmarks.load.publishers import RoomsPublisher
 from benchmarks.load.swarm import Swarm, SwarmError
 from benchmarks.measure import machine
-from benchmarks.peers.contenders import FLOOR, RELAY, Contender, Running, contenders
+from benchmarks.peers import lone
+from benchmarks.peers.contenders import COMPILED, FLOOR, RELAY, Contender, Running, contenders
 from benchmarks.peers.tls import KeyKind, certificate, one_suite
 from benchmarks.report.page import RESULTS
 from relay import __version__
@@ -93,7 +94,7 @@ def _measure(options: argparse.Namespace, directory: Path) -> int:
                 continue
             results[one.name]["turns"].append(turn)
     for one in found:
-        if one.name not in (RELAY, FLOOR, "NATS plain") and results[one.name]["turns"]:
+        if one.name not in (RELAY, COMPILED, FLOOR, "NATS plain") and results[one.name]["turns"]:
             try:
                 cost = _connect_cost(one.name, directory, "p256")
             except FAILURES as error:
@@ -120,6 +121,8 @@ def _turn(one: Contender, directory: Path, members: int, failures: list[str]) ->
         if one.warm_up:
             with Swarm(running.join("warm", LOBBY), one.warm_up, sample=1):
                 running.processes.refresh()
+        # The floor knows no end of its members before all of them are there.
+        alone = lone.lone(running, LOBBY) if one.warm_up else {}
         memory, cpu_s = running.processes.memory(), running.processes()
         with (
             Swarm(running.join("member", LOBBY), members, sample=SAMPLE) as swarm,
@@ -157,6 +160,7 @@ def _turn(one: Contender, directory: Path, members: int, failures: list[str]) ->
     return {
         "connect_us": round(connect_us, 1),
         "memory_bytes_per_connection": round(grown / members),
+        "lone": alone,
         "loads": loads,
     }
 

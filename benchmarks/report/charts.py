@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-# Okabe and Ito's palette: told apart by colour-blind readers, on light and on dark. The first is
-# Relay's.
+# After Okabe and Ito's palette: told apart by colour-blind readers, on light and on dark. The first
+# two are Relay's; the builds of one server have shades of one colour.
 COLOURS: Final = (
-    "#D55E00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#B8A500", "#999999",
+    "#D55E00", "#8B2500", "#0072B2", "#56B4E9", "#1B3A6B", "#6A9FB5", "#009E73", "#CC79A7",
+    "#7B3F73", "#E69F00", "#B8A500", "#999999",
 )  # fmt: skip
 FIRST: Final = "Relay"
+LEGEND_ACROSS: Final = 6
 TEXT: Final = {"light": "#24292f", "dark": "#e6edf3"}
 GRID: Final = {"light": "#d0d7de", "dark": "#30363d"}
 TICKS_MAX: Final = 5
@@ -60,7 +62,7 @@ def grouped(
         axes.yaxis.set_major_formatter("{x:g}")
         axes.legend(
             frameon=False,
-            ncols=len(series),
+            ncols=min(len(series), LEGEND_ACROSS),
             fontsize=8,
             loc="upper center",
             bbox_to_anchor=(0.5, -0.13),

@@ -24,6 +24,7 @@ END: Final = "<!-- end of peers -->"
 BEGIN_HEADLINE: Final = "<!-- headline: made by python -m benchmarks.report -->"
 END_HEADLINE: Final = "<!-- end of headline -->"
 RELAY: Final = "Relay"
+COMPILED: Final = "Relay compiled"
 FLOOR: Final = "kernel floor"
 HALF: Final = "half of its own saturated rate"
 KEEPS_UP: Final = 0.9
@@ -64,8 +65,8 @@ def main() -> int:
 
 
 def _place(name: str) -> int:
-    """Relay first, the floor last, the peers between them in their order."""
-    return {RELAY: 0, FLOOR: 2}.get(name, 1)
+    """Relay first, in both builds, the floor last, the peers between them in their order."""
+    return {RELAY: 0, COMPILED: 1, FLOOR: 3}.get(name, 2)
 
 
 # --- figures ----------------------------------------------------------------------------------
@@ -144,6 +145,13 @@ def _text(facts: dict[str, Any], results: Results, source: Path) -> str:
         _delays(results),
         "### Half of the saturated rate: publish → delivery",
         _half(results),
+        "### A lone message, ms (p50 / p99)",
+        (
+            "150 messages, one every 20 ms, on a server without other connections: until a member "
+            "has it, and until its publisher is told that it was taken. Only Relay, JetStream and "
+            "the AOF have stored it by then."
+        ),
+        _lone(results),
         "### Connections",
         picture("memory", "Memory per idle connection by server"),
         _connections(results),
@@ -221,6 +229,24 @@ def _delays(results: Results) -> str:
     return table(["", *loads], rows)
 
 
+def _lone(results: Results) -> str:
+    def cell(one: dict[str, Any], what: str) -> str:
+        def of(name: str) -> Figure | None:
+            return figure(one, lambda turn: turn.get("lone", {}).get(what, {}).get(name))
+
+        median, tail = of("p50_us"), of("p99_us")
+        if median is None or tail is None:
+            return "–"
+        return f"{_number(_scaled(median))} / {_number(_scaled(tail))}"
+
+    rows = [
+        [name, cell(one, "delivery"), cell(one, "acknowledgement")]
+        for name, one in results.items()
+        if any("lone" in turn and turn["lone"] for turn in one["turns"])
+    ]
+    return table(["", "publish → delivery to one member", "publish → acknowledgement"], rows)
+
+
 def _half(results: Results) -> str:
     rows = []
     for name, one in results.items():
@@ -261,7 +287,8 @@ def _headline(facts: dict[str, Any], results: Results) -> str:
             table(["", *shown], rows),
             picture("cpu", "Server CPU per delivery by server and load", Path("docs")),
             (
-                f"Relay encrypts, stores and delivers exactly once; the others do not store. "
+                f"Relay encrypts, stores and delivers exactly once; of the others only JetStream "
+                f"and the AOF store, and none delivers exactly once. "
                 f"† does not keep up. `{facts['command']}`, {facts['date']}, {machine['cores']} "
                 f"cores of {machine['cpu']}, load included; versions, ranges, delays and where "
                 f"Relay loses: [docs/benchmarks.md](docs/benchmarks.md)."

@@ -84,6 +84,10 @@ class FloorPublisher:
         """See ``RoomPublisher``: there are no rooms."""
         self.publish(bodies)
 
+    def await_ack(self, body: bytes) -> bool:
+        """See ``RoomPublisher``: there are none."""
+        return False
+
     def collect(self, timeout_s: float) -> None:
         """See ``Publisher``: there are no answers, so this only waits."""
         self._socket.settimeout(max(timeout_s, 0.0001))

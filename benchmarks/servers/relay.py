@@ -33,6 +33,7 @@ class MeasuredRelay:
         settings: Mapping[str, object] | None = None,
         fault: str = "",
         source: Path = ROOT,
+        python: Path | None = None,
     ) -> None:
         """Start it.
 
@@ -43,8 +44,11 @@ class MeasuredRelay:
             settings: by their names, for what has no flag.
             fault: what is planted in it (``tests.support.faulty``).
             source: the directory that holds the package ``relay`` to run.
+            python: an interpreter whose environment has the package to run, instead.
         """
-        self._relay = Relay(data, workers=workers, settings=settings, fault=fault, source=source)
+        self._relay = Relay(
+            data, workers=workers, settings=settings, fault=fault, source=source, python=python
+        )
         self._cores = set(cores)
         self.workers = workers
 

@@ -91,6 +91,7 @@ class Relay(RelayServer):
         fault: str = "",
         settings: Mapping[str, object] | None = None,
         source: Path = ROOT,
+        python: Path | None = None,
         launcher: str = "",
     ) -> None:
         """Prepare; ``with`` starts it.
@@ -104,15 +105,19 @@ class Relay(RelayServer):
             launcher: Python that is run first, in the process that then becomes the server.
             fault: one of ``tests.support.faulty``; ``marker`` is written when it strikes.
             source: the directory that holds the package ``relay`` to run.
+            python: an interpreter whose environment has the package to run, instead.
         """
         self.marker = data.with_suffix(".fault")
-        environment = {"PYTHONPATH": str(source)}  # before what the environment has installed
+        # Before what the environment has installed.
+        environment = {"PYTHONPATH": "" if python is not None else str(source)}
         program = "relay.cli"
         if fault:
             program = "tests.support.faulty"
             environment["RELAY_TEST_FAULT"] = fault
             environment["RELAY_TEST_FAULT_MARKER"] = str(self.marker)
         argv = [sys.executable, "-m", program]
+        if python is not None:
+            argv = [str(python), "-P", "-m", program]  # -P: not what is in this directory
         if launcher:
             become = f"{launcher}\nimport os, sys\nos.execv(sys.argv[1], sys.argv[1:])\n"
             argv = [sys.executable, "-c", become, *argv]
