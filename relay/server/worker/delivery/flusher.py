@@ -27,10 +27,10 @@ class Flusher:
         self.answering: deque[Outbox] = deque()
         """Outboxes with answers of their own: before any others."""
         self.flushing: deque[Outbox] = deque()
-        """Outboxes of a distribution that is not written yet: no other one may begin."""
+        """Outboxes of a sweep that is not written yet: no other one may begin."""
         self._started = 0.0
         self.dirty: list[Outbox] = []
-        """Outboxes that were empty before this turn's distribution. ``fanout`` adds to it."""
+        """Outboxes for the next sweep: empty before a distribution. ``fanout`` adds to it."""
 
     def outbox(self, connection: Connection, stream: Stream) -> Outbox:
         """Return the outbox of a new connection."""
@@ -56,13 +56,13 @@ class Flusher:
                     return
 
     def begin(self, now: float) -> None:
-        """Take the outboxes of a distribution."""
+        """Begin a sweep: take the outboxes that were distributed to."""
         self.flushing.extend(self.dirty)
         self.dirty.clear()
         self._started = now
 
     def flush(self) -> tuple[float, float] | None:
-        """Write one slice of a distribution.
+        """Write one slice of a sweep.
 
         Returns:
             None while some of it is left; then (the time, how long all of it took), in seconds.

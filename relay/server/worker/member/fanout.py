@@ -1,8 +1,14 @@
 """Fan-out: from what the feeds have received to the outboxes of the live subscriptions.
 
-*Breathing*: after a distribution whose writes took T, the log rests for ``REST_FACTOR * T`` before
-the next one; the first entry after a rest leaves at once. One busy room then never takes more than
-1 / (1 + REST_FACTOR) of the worker, and its batches grow before the loop saturates.
+A *sweep* writes to all outboxes that a distribution has made dirty, in slices of time. What arrives
+during a sweep is distributed between two slices, as long as it is little: who has not been written
+to yet gets it in the same record as what came before, the others in the next sweep. So a message
+waits for one sweep at the most, not for the rest of one and the whole of the next.
+
+*Breathing*: after a sweep that took a time T, its logs rest before the next one: a multiple of T
+that grows with the messages that each record carried. The first message after a rest leaves at
+once. One busy room then never takes all of a worker, and its records fill before the loop is
+saturated. Where records carry few messages, rests save little, and are short.
 """
 
 from __future__ import annotations
@@ -21,11 +27,18 @@ if TYPE_CHECKING:
     from relay.server.worker.member.feeds import Feeds
     from relay.server.worker.member.subscription import Subscription
 
-REST_FACTOR: Final = 1.0
-"""See docs/architecture.md, "Breathing"."""
+REST_LEAST: Final = 0.35
+REST_MESSAGE: Final = 0.08
+REST_MOST: Final = 1.0
+"""Rest of a log after a sweep, in times of the sweep: so much, so much more for each message that
+the sweep brought to each member, and at most so much (docs/architecture.md, "Breathing")."""
 REST_S_MIN: Final = 0.0005
 """Shorter rests are not worth a timer: small rooms never rest."""
 REST_S_MAX: Final = 0.05
+SWEPT_BYTES_MAX: Final = 40_960
+"""Of one log in one sweep; what comes beyond it waits for the next one. Outboxes wait for their
+write meanwhile, which is not their readers' fault, so this is far below ``OUTBOX_BYTES_MAX``; and
+records that are so full already gain nothing by what joins them."""
 RUNNING_BYTES_MAX: Final = 4 * 1024 * 1024
 """Received and not distributed yet; beyond it the log does not rest."""
 
@@ -37,17 +50,29 @@ class Fanout:
         self._feeds = feeds
         self._flusher = flusher
         self._catchup = catchup
-        self.distributed: list[Feed] = []
-        """Feeds of the distribution that is being written."""
+        self.sweeping: list[Feed] = []
+        """Feeds of the sweep that is being written."""
+        self.late: list[Feed] = []
+        """Feeds distributed during a sweep, some of whose outboxes wait for the next one."""
         self.deliveries = 0
         self.outbox_bytes_max = limits.OUTBOX_BYTES_MAX
 
     def distribute(self, now: float) -> None:
-        """Hand the running batches of all feeds that do not rest to their live outboxes."""
-        waiting = self._feeds.to_distribute
-        done = self.distributed
+        """Hand the running batches of all feeds that do not rest to their live outboxes.
+
+        Begins a sweep, unless one is going on: then those who were written to already are late.
+        """
+        waiting, sweeping = self._feeds.to_distribute, bool(self.sweeping)
+        done: list[Feed] = []
         for feed in list(waiting):
-            if feed.rest_until > now and feed.running.size < RUNNING_BYTES_MAX:
+            size = feed.running.size
+            if feed.rest_until > now and size < RUNNING_BYTES_MAX:
+                continue
+            if not sweeping:
+                feed.swept_bytes = size
+            elif feed.swept_bytes + size <= SWEPT_BYTES_MAX:
+                feed.swept_bytes += size
+            else:
                 continue
             del waiting[feed]
             done.append(feed)
@@ -66,16 +91,22 @@ class Fanout:
                 ahead, feed.ahead = feed.ahead, []
                 for subscription in ahead:
                     self._catchup.add(feed, subscription)
-        self._flusher.begin(now)
+        late = self.late
+        if sweeping:
+            late.extend(done)
+        elif done or (late and min([feed.rest_until for feed in late]) <= now):
+            # The late ones go with any other: nobody's messages wait for another room's rest.
+            self.sweeping = list(dict.fromkeys(late + done)) if late else done
+            late.clear()
+            self._flusher.begin(now)
 
     def flush(self) -> None:
-        """Write a slice of what was distributed; when all of it is written, its feeds rest."""
+        """Write a slice of a sweep; when all of it is written, its feeds rest."""
         written = self._flusher.flush()
         if written is None:
             return
-        now, took_s = written
-        self._rest(self.distributed, took_s, now)
-        self.distributed.clear()
+        self._rest(*written)
+        self.sweeping = []
 
     def _offer(self, feed: Feed, batch: Batch) -> None:
         size, outbox_bytes_max = batch.size, self.outbox_bytes_max
@@ -93,12 +124,17 @@ class Fanout:
         for subscription in over:
             subscription.subscriber.fall_behind()
 
-    def _rest(self, feeds: list[Feed], took_s: float, now: float) -> None:
+    def _rest(self, now: float, took_s: float) -> None:
+        feeds = self.sweeping
         total = sum(len(feed.live) for feed in feeds)
+        for feed in self.late:
+            feed.swept_bytes = 0
         for feed in feeds:
-            rest_s = REST_FACTOR * took_s * len(feed.live) / total if total else 0.0
+            messages, feed.swept = feed.seq - feed.swept, feed.seq
+            factor = min(REST_MOST, REST_LEAST + REST_MESSAGE * messages)
+            rest_s = factor * took_s * len(feed.live) / total if total else 0.0
             if rest_s >= REST_S_MIN:
-                feed.rest_until = now + min(rest_s, REST_S_MAX)
+                feed.rest_until = max(feed.rest_until, now + min(rest_s, REST_S_MAX))
 
 
 def _whole(events: list[bytes]) -> bytes:

@@ -30,7 +30,8 @@ class Feed:
 
     __slots__ = (
         "ahead", "changed", "epoch", "events", "here", "joining", "known", "live", "log",
-        "received", "repair_to", "rest_until", "running", "seq", "subscriptions",
+        "received", "repair_to", "rest_until", "running", "seq", "subscriptions", "swept",
+        "swept_bytes",
     )  # fmt: skip
 
     def __init__(self, log: str) -> None:
@@ -56,6 +57,10 @@ class Feed:
         self.changed: set[str] = set()
         """Names of ``here`` that the home is to be told of."""
         self.rest_until = 0.0
+        self.swept_bytes = 0
+        """Bytes distributed in the sweep that is being written (``fanout``)."""
+        self.swept = 0
+        """``seq`` at the end of the last sweep (``fanout``)."""
 
     @property
     def head(self) -> Head:
@@ -78,6 +83,7 @@ class Feed:
         if not self.known:
             self.known = True
             self.epoch, self.seq = epoch, seq
+            self.swept = seq
             self.received = Head(epoch, seq)
             return True
         known = self.received

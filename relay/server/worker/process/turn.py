@@ -142,12 +142,13 @@ class Turn:
         self.flush_links()
         repairing_on = bool(self._feeds.to_repair) and self._repair.run()
         flusher, catchup = self._flusher, self._catchup
-        if self._feeds.to_distribute and not flusher.flushing:
-            self._fanout.distribute(now)
+        fanout = self._fanout
+        if self._feeds.to_distribute or fanout.late:
+            fanout.distribute(now)
         if flusher.answering:
             flusher.flush_answers(now)
-        if self._fanout.distributed:
-            self._fanout.flush()
+        if fanout.sweeping:
+            fanout.flush()
         reading = bool(catchup.queue) and not catchup.crowded
         if reading and not flusher.flushing:
             catchup.run()
@@ -158,6 +159,7 @@ class Turn:
         if (
             self._rosters.due_at < FAR
             or self._feeds.to_distribute
+            or fanout.late
             or self._home.held
             or self._feeds.to_repair
         ):
@@ -184,7 +186,7 @@ class Turn:
 
     def _wake_later(self, now: float) -> None:
         wakes_at = self._rosters.due_at
-        for feed in self._feeds.to_distribute:
+        for feed in (*self._feeds.to_distribute, *self._fanout.late):
             wakes_at = min(wakes_at, feed.rest_until)
         if self._home.held:
             wakes_at = min(wakes_at, now + HELD_S)

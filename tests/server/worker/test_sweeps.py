@@ -1,0 +1,102 @@
+"""What arrives while a distribution is being written (``member/fanout``): quickly, in order, once,
+and at no member's cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+
+from relay.limits import OUTBOX_BYTES_MAX
+from relay.server.worker.delivery.flusher import FLUSHES_PER_CLOCK
+from relay.server.worker.process.turn import FAR
+from relay.wire.envelopes import EntryMessage, Send
+from tests.support.cluster import until
+from tests.support.workers import Cluster, TestClient, Worker
+
+LOG = "lobby"
+MEMBERS = 2 * FLUSHES_PER_CLOCK + 6
+"""Three slices, if each looks at the clock only once."""
+
+
+async def _town(worker: Worker) -> tuple[list[TestClient], TestClient]:
+    """Return the members, in the order in which they are written to, and a sender.
+
+    From now on only ``worker.parts.turn.run`` runs turns, and each writes one slice of a sweep.
+    """
+    members = [await TestClient.login(worker, f"member{number}") for number in range(MEMBERS)]
+    for member in members:
+        await member.join(LOG)
+    sender = await TestClient.login(worker, "sender")
+    parts = worker.parts
+    await until(lambda: not _pending(worker) and parts.rosters.due_at == FAR, "quiet")
+    await until(lambda: worker.feed(LOG).rest_until <= time.monotonic(), "the room to have rested")
+    worker.sweeps = False
+    parts.wakeup.bind(lambda: None)
+    ticks = itertools.count()
+    flusher = parts.fanout._flusher
+    flusher._clock = lambda: time.monotonic() + next(ticks)
+    return members, sender
+
+
+def _pending(worker: Worker) -> bool:
+    parts = worker.parts
+    return bool(parts.fanout.sweeping or parts.fanout.late or parts.feeds.to_distribute)
+
+
+async def _committed(worker: Worker, sender: TestClient, counters: range, size: int = 1) -> None:
+    """Send, and let the worker have it, without a turn."""
+    before = worker.parts.forward.unanswered
+    for counter in counters:
+        sender.send_envelopes(Send(LOG, counter, 0, "", bytes(size)))
+    await until(
+        lambda: worker.parts.forward.unanswered == before + len(counters), "the sends to arrive"
+    )
+
+
+async def _swept(worker: Worker) -> None:
+    """Run turns until all is written."""
+    async with asyncio.timeout(30):
+        while _pending(worker):
+            worker.parts.turn.run()
+            await asyncio.sleep(0)
+
+
+def _seqs(member: TestClient) -> list[int]:
+    return [each.seq for each in member.received if isinstance(each, EntryMessage)]
+
+
+async def test_a_message_joins_the_sweep_that_is_being_written(single: Cluster) -> None:
+    """Who was not written to yet gets both in one record; the others the second by itself."""
+    worker = single.workers[0]
+    members, sender = await _town(worker)
+    records = [member.records for member in members]
+    await _committed(worker, sender, range(1, 2))
+    worker.parts.turn.run()
+    assert worker.parts.fanout.sweeping, "one slice of several"
+    await _committed(worker, sender, range(2, 3))
+    worker.parts.turn.run()
+    assert worker.parts.fanout.late, "those of the first slice wait"
+    await _swept(worker)
+    await until(lambda: all(_seqs(member) == [1, 2] for member in members), "both, in order")
+    grown = [member.records - before for member, before in zip(members, records, strict=True)]
+    first = FLUSHES_PER_CLOCK
+    assert grown == [2] * first + [1] * (MEMBERS - first)
+
+
+async def test_nobody_falls_behind_for_having_to_wait_for_its_turn(single: Cluster) -> None:
+    """What an outbox holds already may not have left, and more would be too much: that waits."""
+    worker = single.workers[0]
+    members, sender = await _town(worker)
+    size = 8000
+    much, more = OUTBOX_BYTES_MAX * 3 // 4 // size, OUTBOX_BYTES_MAX // 2 // size
+    await _committed(worker, sender, range(1, much + 1), size)
+    worker.parts.turn.run()
+    assert worker.parts.fanout.sweeping, "one slice of several"
+    await _committed(worker, sender, range(much + 1, much + more + 1), size)
+    worker.parts.turn.run()
+    assert len(worker.feed(LOG).live) == MEMBERS, "somebody fell behind"
+    await _swept(worker)
+    wanted = list(range(1, much + more + 1))
+    await until(lambda: all(_seqs(member) == wanted for member in members), "all, in order")
