@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "serve": Entry("relay.cli.serve", "serve", "Run a relay server (Linux)."),
     "ctl": Entry("relay.cli.ctl", "ctl", "Look at a running server, and steer it (Linux)."),
     "backup": Entry("relay.cli.backup", "backup", "Make, check and restore backups (Linux)."),
+    "data": Entry("relay.cli.data", "data", "Check, repair, export and import messages (Linux)."),
     "config": Entry("relay.cli.config", "config", "Write, check and show a server's settings."),
 }
 

@@ -34,6 +34,8 @@ REST_PAGES_MAX: Final = 64
 """When more than this cannot be copied while commits go on, somebody reads for long, such as a
 backup: then commits are not held, for the WAL could not start over anyway. A page that is being
 read leaves what was committed in the last millisecond."""
+COPIES_MAX: Final = 3
+"""How often it is tried: a reader that had lost the processor has read on."""
 log = logging.getLogger("relay.store")
 
 Result = TypeVar("Result")
@@ -45,6 +47,11 @@ class Progress(NamedTuple):
 
     wal: int
     copied: int
+
+    @property
+    def rest(self) -> int:
+        """Pages that are not copied yet."""
+        return self.wal - self.copied
 
     @property
     def complete(self) -> bool:
@@ -109,8 +116,11 @@ class Checkpointer:
         progress = NOTHING_COPIED
         try:
             partition.checkpoint_begins()
-            copied = await self._run_in_thread(lambda: copy_pages(partition.path))
-            if copied.wal - copied.copied <= REST_PAGES_MAX:
+            for _ in range(COPIES_MAX):
+                copied = await self._run_in_thread(lambda: copy_pages(partition.path))
+                if copied.rest <= REST_PAGES_MAX:
+                    break
+            if copied.rest <= REST_PAGES_MAX:
                 partition.held = True
                 progress = await self._run_in_thread(lambda: finish(partition.path))
             else:

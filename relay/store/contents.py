@@ -16,10 +16,12 @@ import apsw
 
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.integrity import damage
-from relay.store.schema import FORMAT_VERSION, check_format, rows, translated
+from relay.store.schema import FORMAT_VERSION, check_format, connect_reader, rows, translated
 from relay.store.state import SEQ_MASK, row_id
 
 DIGEST_BYTES: Final = 16
+ROWS_PER_PAGE: Final = 256
+_PAGE: Final = "SELECT id, packed FROM entry WHERE id>=? AND id<=? ORDER BY id LIMIT ?"
 
 
 class LogContents(NamedTuple):
@@ -91,6 +93,11 @@ def total(logs: Iterable[LogContents]) -> Contents:
     return Contents(count, entries, digest.hexdigest())
 
 
+def contents_of(connection: apsw.Connection) -> Contents:
+    """Return what a file holds, as a connection sees it. Raises apsw.Error."""
+    return total(_logs(connection, None))
+
+
 def connect_still(path: Path) -> apsw.Connection:
     """Open a file that nobody changes, and write nothing, not even beside it.
 
@@ -131,3 +138,35 @@ def _logs(connection: apsw.Connection, upto: Callable[[str], int] | None) -> Ite
             head, entries = row & SEQ_MASK, entries + 1
             digest.update(len(packed).to_bytes(4, "big") + packed)
         yield LogContents(name, head, entries, digest.hexdigest())
+
+
+def packed_entries(
+    path: Path, wanted: Callable[[str], bool], log: str | None, *, still: bool
+) -> Iterator[bytes]:
+    """Yield the packed entries of the logs of a file, log by log, in order; a few at a time.
+
+    Args:
+        path: of a partition.
+        wanted: tells by its name whether a log is meant.
+        log: only this one; None: all.
+        still: nobody changes the file, and nothing may be written beside it.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    connection = connect_still(path) if still else connect_reader(path)
+    if connection is None:
+        return
+    try:
+        names = rows(connection, "SELECT id, name FROM log ORDER BY name")
+        for log_id, name in names:
+            if not wanted(name) or log not in (None, name):
+                continue
+            at, end = row_id(log_id, 1), row_id(log_id, SEQ_MASK)
+            while page := rows(connection, _PAGE, (at, end, ROWS_PER_PAGE)):
+                yield from (packed for _, packed in page)
+                at = page[-1][0] + 1
+    except apsw.Error as error:
+        raise translated(error, path) from error
+    finally:
+        connection.close(True)
