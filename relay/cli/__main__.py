@@ -33,6 +33,8 @@ COMMANDS: Final = {
     "alias": Entry("relay.cli.alias", "alias", "Give addresses short names."),
     "serve": Entry("relay.cli.serve", "serve", "Run a relay server (Linux)."),
     "ctl": Entry("relay.cli.ctl", "ctl", "Look at a running server, and steer it (Linux)."),
+    "backup": Entry("relay.cli.backup", "backup", "Make, check and restore backups (Linux)."),
+    "data": Entry("relay.cli.data", "data", "Check, repair, export and import messages (Linux)."),
     "config": Entry("relay.cli.config", "config", "Write, check and show a server's settings."),
 }
 

@@ -167,6 +167,19 @@ def reload(found: _Found, as_json: bool) -> int:
     return Exit.OK
 
 
+@ctl.command()
+@_json
+@click.argument("directory", metavar="BACKUP", callback=typed_path)
+@click.pass_obj
+def backup(found: _Found, as_json: bool, directory: Path) -> int:
+    """Make a backup, as "relay backup create" does: BACKUP is a new directory."""
+    from relay.cli.backup import make
+
+    server = found()
+    make(Path(server.ask("status")["data"]), directory, lambda: server, as_json=as_json)
+    return Exit.OK
+
+
 @ctl.command("log-level")
 @_json
 @click.argument("level", metavar="LEVEL", type=click.Choice(["debug", "info", "warning", "error"]))

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from relay import configuration
 from relay.cli.exits import CommandError
+from relay.paths import expanded
 from relay.server.context import CTL_SOCKET
 from relay.server.supervisor.runtime_directory import find
 
@@ -69,3 +70,13 @@ def locate(sock: Path | None, data: str | None, config: Path | None) -> Server:
     settings = configuration.load({"store.data": data}, os.environ, config).settings
     runtime = find(settings.server.runtime, Path(settings.store.data))
     return Server(runtime / CTL_SOCKET)
+
+
+def data_directory(data: str | None, config: Path | None) -> Path:
+    """Return the data directory that is meant, as ``relay serve`` finds it.
+
+    Raises:
+        UsageError: the settings are wrong.
+    """
+    settings = configuration.load({"store.data": data}, os.environ, config).settings
+    return expanded(settings.store.data).absolute()

@@ -28,8 +28,14 @@ WAL_PAGES_MAX: Final = 8 * 1024 * 1024 // PAGE_BYTES
 file once for many commits."""
 RETRY_PAGES: Final = WAL_PAGES_MAX // 4
 """How much the WAL grows after a checkpoint that did not succeed before it is tried again."""
-READERS_WAIT_MS: Final = 50
+READERS_WAIT_MS: Final = 20
 """How long commits are held, at most, for a reader inside the WAL. Ours read for less than 1 ms."""
+REST_PAGES_MAX: Final = 64
+"""When more than this cannot be copied while commits go on, somebody reads for long, such as a
+backup: then commits are not held, for the WAL could not start over anyway. A page that is being
+read leaves what was committed in the last millisecond."""
+COPIES_MAX: Final = 3
+"""How often it is tried: a reader that had lost the processor has read on."""
 log = logging.getLogger("relay.store")
 
 Result = TypeVar("Result")
@@ -41,6 +47,11 @@ class Progress(NamedTuple):
 
     wal: int
     copied: int
+
+    @property
+    def rest(self) -> int:
+        """Pages that are not copied yet."""
+        return self.wal - self.copied
 
     @property
     def complete(self) -> bool:
@@ -105,9 +116,15 @@ class Checkpointer:
         progress = NOTHING_COPIED
         try:
             partition.checkpoint_begins()
-            await self._run_in_thread(lambda: copy_pages(partition.path))
-            partition.held = True
-            progress = await self._run_in_thread(lambda: finish(partition.path))
+            for _ in range(COPIES_MAX):
+                copied = await self._run_in_thread(lambda: copy_pages(partition.path))
+                if copied.rest <= REST_PAGES_MAX:
+                    break
+            if copied.rest <= REST_PAGES_MAX:
+                partition.held = True
+                progress = await self._run_in_thread(lambda: finish(partition.path))
+            else:
+                problem = "somebody reads for long, such as a backup"
             partition.checkpoint_ended()
         except StoreError as error:
             problem = str(error)

@@ -69,7 +69,14 @@ def open_first(
 
 
 def needs_check(path: Path, lock: PartitionLock, host: Host) -> bool:
-    """Tell whether ``open_first`` would check the whole file. Makes the WAL index anew.
+    """Tell whether ``open_first`` would check the whole file. As ``doubt_of``."""
+    return doubt_of(path, lock, host) is not None
+
+
+def doubt_of(path: Path, lock: PartitionLock, host: Host) -> str | None:
+    """Return why ``open_first`` would check the whole file; None: it would not.
+
+    Makes the WAL index anew.
 
     Raises:
         StoreCorrupt: it is torn.
@@ -79,7 +86,7 @@ def needs_check(path: Path, lock: PartitionLock, host: Host) -> bool:
     index = pairing.read_wal_index(path)
     connection = connect_writer(path, create=False)
     try:
-        return _doubt(connection, path, lock, host, index) is not None
+        return _doubt(connection, path, lock, host, index)
     except apsw.Error as error:
         raise translated(error, path) from error
     finally:

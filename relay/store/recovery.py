@@ -74,11 +74,11 @@ def recover(
 
 def _in_doubt(path: Path, lock_path: Path, host: Host) -> bool:
     with _locked(lock_path) as lock:
-        index = _index(path)
+        index = saved_index(path)
         try:
             return needs_check(path, lock, host)
         finally:
-            _put_back(path, index)
+            put_back(path, index)
 
 
 def _locked(path: Path) -> PartitionLock:
@@ -95,23 +95,24 @@ def _locked(path: Path) -> PartitionLock:
 @contextlib.contextmanager
 def _index_kept_if_refused(path: Path) -> Iterator[None]:
     """Opening makes the WAL index anew, and with it what was wrong would look right next time."""
-    index = _index(path)
+    index = saved_index(path)
     try:
         yield
     except StoreCorrupt:
-        _put_back(path, index)
+        put_back(path, index)
         raise
 
 
-def _index(path: Path) -> bytes | None:
+def saved_index(path: Path) -> bytes | None:
+    """Return the WAL index of a file that nobody has open; None: there is none."""
     try:
         return index_path(path).read_bytes()
     except OSError:
         return None
 
 
-def _put_back(path: Path, index: bytes | None) -> None:
-    """Nobody has the file open: no worker exists yet."""
+def put_back(path: Path, index: bytes | None) -> None:
+    """Put a WAL index back as it was. Nobody has the file open: no worker exists."""
     with contextlib.suppress(OSError):
         if index is None:
             index_path(path).unlink(missing_ok=True)

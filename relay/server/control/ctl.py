@@ -14,6 +14,7 @@ from relay import __version__
 from relay.server.context import WORKER, worker_socket
 from relay.server.control import health
 from relay.server.control.board_view import SUPERVISOR, BoardView, Seen
+from relay.server.control.commit_pauses import CommitPauses
 from relay.server.control.disk import DiskUse
 from relay.server.control.process_usage import usage_of
 from relay.server.control.supervisor_line import SupervisorLine
@@ -31,6 +32,7 @@ class Ctl:
         self,
         view: BoardView,
         disk: Callable[[], DiskUse],
+        data: Path,
         runtime: Path,
         supervisor: SupervisorLine,
         supervisor_pid: int,
@@ -40,6 +42,8 @@ class Ctl:
         self._runtime = runtime
         self._supervisor = supervisor
         self._supervisor_pid = supervisor_pid
+        self._data = data
+        self._pauses = CommitPauses(view, runtime)
         self._before: dict[int, tuple[int, int, float]] = {}
         """Of each worker when ``top`` was last asked: accepted, delivered, processor time."""
         self._before_s = 0.0
@@ -57,6 +61,8 @@ class Ctl:
             "drain": self._drain,
             "log-level": self._log_level,
             "reload": self._reload,
+            "pause-commits": self._pauses.begin,
+            "go-on": self._pauses.end,
         }
 
     # --- from the scoreboards -----------------------------------------------------------------
@@ -68,6 +74,7 @@ class Ctl:
         return {
             "version": __version__,
             "pid": self._supervisor_pid,
+            "data": str(self._data),
             "uptime_s": round(time.time() - started_ns / 1e9, 1),
             "ready": ready.ok,
             "reasons": ready.document["reasons"],

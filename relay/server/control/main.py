@@ -106,7 +106,10 @@ class _Control:
             from relay.server.control.ctl import Ctl
 
             line = SupervisorLine(self._context.supervisor)
-            ctl = Ctl(self._view, self._disk, self._context.runtime, line, self._supervisor_pid)
+            context = self._context
+            ctl = Ctl(
+                self._view, self._disk, context.data, context.runtime, line, self._supervisor_pid
+            )
             self._lines = LineServer(ctl.handlers)
         await self._lines.serve(reader, writer)
 

@@ -105,7 +105,10 @@ class Home:
         self._waiting: dict[int, None] = {}
         """Partitions that have submissions; the first is the next to commit."""
         self.held: set[int] = set()
-        """Of those, the ones whose commit waits for a checkpoint: look again soon."""
+        """Of those, the ones whose commit waits for a checkpoint, or until this worker is not
+        ``paused`` any more: look again soon."""
+        self.paused = False
+        """True while a backup fixes its moment: no commit is begun (``process/commit_pause``)."""
         self.more = False
         """True when ``commit`` has left something for the next turn."""
         self._slow_next = 0
@@ -310,7 +313,9 @@ class Home:
         if self._committing:
             for commit in self._commits.finished():
                 self._finish(commit)
-        if self._waiting:
+        if self.paused:
+            self.held.update(self._waiting)
+        elif self._waiting:
             self._begin_commits(self._cpu_clock() + COMMITS_S)
             self.more = any(
                 index not in self._committing and index not in self.held for index in self._waiting
@@ -332,6 +337,11 @@ class Home:
     def unavailable(self) -> int:
         """How many of its partitions cannot be written."""
         return len(self._troubles)
+
+    @property
+    def committing(self) -> bool:
+        """True while a commit that has begun is not finished."""
+        return bool(self._committing)
 
     @property
     def busy(self) -> bool:

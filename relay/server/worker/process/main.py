@@ -23,6 +23,7 @@ from relay.server.worker.process.acceptor import Acceptor
 from relay.server.worker.process.admin import AdminSocket
 from relay.server.worker.process.building import WorkerDependencies, WorkerParts, build
 from relay.server.worker.process.collector import Collector
+from relay.server.worker.process.commit_pause import CommitPause
 from relay.server.worker.process.disk_reserve import DiskReserve
 from relay.server.worker.process.drain import AT_ONCE, Pace, drain
 from relay.server.worker.process.inspection import Inspection
@@ -203,8 +204,12 @@ class _Worker:
         inspection = Inspection(
             parts.connections, parts.feeds.by_log, parts.services.endings, time.monotonic
         )
+        pause = CommitPause(parts.home, loop.call_later)
         self._admin = AdminSocket(
-            context.runtime, context.index, context.generation, inspection.handlers
+            context.runtime,
+            context.index,
+            context.generation,
+            {**inspection.handlers, **pause.handlers},
         )
         await self._admin.open()
 

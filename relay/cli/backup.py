@@ -1,0 +1,155 @@
+"""``relay backup``: copies of a relay's data that can be checked, and become a relay again."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from relay.cli.ctl_client import Server, data_directory, locate
+from relay.cli.exits import CommandError, Exit
+from relay.cli.options import typed_path
+from relay.errors import StartError
+
+if TYPE_CHECKING:
+    from relay.server.backups.manifest import Manifest
+
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on one line.")
+_data = click.option(
+    "--data", metavar="DIR", help="The relay's data directory.  [default: as for relay serve]"
+)
+_config = click.option(
+    "-c",
+    "--config",
+    callback=typed_path,
+    envvar="RELAY_CONFIG",
+    metavar="FILE",
+    help="Its settings.",
+)
+_backup = click.argument("directory", metavar="BACKUP", callback=typed_path)
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def backup(ctx: click.Context) -> int:
+    """Backups of a relay's data: all rooms and accounts as of one moment, its key, its settings.
+
+    A backup is a directory. Whoever has it can read every message and be the relay.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+    return Exit.USAGE  # of no effect when a command runs
+
+
+@backup.command()
+@_backup
+@_data
+@_config
+@_json
+def create(directory: Path, data: str | None, config: Path | None, as_json: bool) -> int:
+    """Make BACKUP, a new directory, while the relay runs or not.
+
+    Everything that was acknowledged before is in it. Commits are held for some milliseconds.
+    """
+    found = data_directory(data, config)
+    make(found, directory, lambda: locate(None, data, config), as_json=as_json)
+    return Exit.OK
+
+
+@backup.command()
+@_backup
+@_json
+def verify(directory: Path, as_json: bool) -> int:
+    """Read all of BACKUP: every file and every message is as it was made."""
+    from relay.server.backups import restore as restoring
+
+    _tell("good", directory, restoring.verify(directory), as_json)
+    return Exit.OK
+
+
+@backup.command()
+@_backup
+@_data
+@_config
+@_json
+def restore(directory: Path, data: str | None, config: Path | None, as_json: bool) -> int:
+    """Check BACKUP and make a data directory of it: empty before, or a new one.
+
+    Then start the relay as ever. Clients resume; who has messages that the backup does not have is
+    told of a gap.
+    """
+    from relay.server.backups import restore as restoring
+
+    found = data_directory(data, config)
+    _tell(f"restored to {found} from", directory, restoring.restore(directory, found), as_json)
+    return Exit.OK
+
+
+def make(data: Path, to: Path, running: Any, *, as_json: bool) -> None:  # noqa: ANN401
+    """Make a backup and tell of it. ``running`` returns the relay that uses the data, if one does.
+
+    Raises:
+        StartError, CommandError: it cannot be made.
+    """
+    from relay.server.backups.create import create as create_backup
+    from relay.store.directory import DataDirectory
+
+    progress = _progress if sys.stderr.isatty() and not as_json else lambda *_: None
+    if not (data / "format").exists():
+        raise CommandError(f"{data} is not the data directory of a relay: name it with --data")
+    directory = DataDirectory(data)
+    try:
+        lock = directory.lock()
+    except StartError:
+        made = create_backup(data, to, _Steered(running()), progress)
+    else:
+        with lock:
+            if unclean := directory.unclean_partitions():
+                raise CommandError(
+                    f"{data}: the partitions {unclean} were not closed cleanly: start the relay "
+                    "once, and make the backup while it runs or after it has stopped"
+                )
+            made = create_backup(data, to, None, progress)
+    _tell("made", to, made.manifest, as_json, held_ms=made.held_ms, attempts=made.attempts)
+
+
+class _Steered:
+    """The relay that runs, asked over its control socket."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def pause(self) -> object:
+        """See ``create.Running``."""
+        return self._server.ask("pause-commits")["held"]
+
+    def go_on(self, held: object) -> bool:
+        """See ``create.Running``."""
+        return bool(self._server.ask("go-on", held=held)["held"])
+
+
+def _progress(done: int, of: int) -> None:
+    end = "\n" if done == of else ""
+    click.echo(f"\r{done} of {of} partitions{end}", nl=False, err=True)
+
+
+def _tell(what: str, path: Path, found: Manifest, as_json: bool, **more: float) -> None:
+    made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.made_ms / 1000))
+    if as_json:
+        document = {
+            "backup": str(path), "made_ms": found.made_ms, "relay": found.relay,
+            "logs": found.logs, "entries": found.entries, "digest": found.digest,
+            "bytes": sum(file.bytes for file in found.files.values()), **more,
+        }  # fmt: skip
+        click.echo(json.dumps(document))
+        return
+    click.echo(
+        f"{what} {path}: {found.entries} entries in {found.logs} logs, as of {made}, digest "
+        f"{found.digest}"
+    )
+    if more.get("held_ms"):
+        click.echo(f"commits were held for {more['held_ms']} ms", err=True)

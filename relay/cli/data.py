@@ -1,0 +1,204 @@
+"""``relay data``: the messages on the disk, checked, mended, written out and read in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from relay.chat.names import is_handle
+from relay.cli import foreign_lines
+from relay.cli.ctl_client import data_directory
+from relay.cli.exits import CommandError, Exit, report
+from relay.cli.json_lines import dump, message_object
+from relay.cli.options import typed_path
+from relay.client.events import Message
+from relay.errors import UsageError
+from relay.wire.envelopes import unpack_entry
+
+FORMATS: Final = ("json", "irssi", "weechat")
+_data = click.option(
+    "--data", metavar="DIR", help="The relay's data directory.  [default: as for relay serve]"
+)
+_config = click.option(
+    "-c",
+    "--config",
+    callback=typed_path,
+    envvar="RELAY_CONFIG",
+    metavar="FILE",
+    help="Its settings.",
+)
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def data(ctx: click.Context) -> int:
+    """The messages on the disk. All but export want a relay that does not run."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+    return Exit.USAGE  # of no effect when a command runs
+
+
+@data.command()
+@_data
+@_config
+def check(data: str | None, config: Path | None) -> int:
+    """Read every partition whole, as a start does after doubt, and change nothing.
+
+    Exit code 1 if a start would refuse one.
+    """
+    from relay.server import repair as repairing
+
+    bad = 0
+    with repairing.stopped(data_directory(data, config)) as directory:
+        for found in repairing.check(directory):
+            if found.refused is not None:
+                bad += 1
+                click.echo(f"{found.partition:02} refused: {found.refused}")
+                continue
+            assert found.examined is not None
+            logs, entries, digest = found.examined.contents
+            doubt = f"; new epochs: {found.examined.doubt}" if found.examined.doubt else ""
+            click.echo(
+                f"{found.partition:02} good: {entries} entries in {logs} logs, digest "
+                f"{digest}{doubt}"
+            )
+    if bad:
+        report(f"{bad} partitions are refused; relay data repair keeps what can be read of them")
+    return Exit.FAILED if bad else Exit.OK
+
+
+@data.command()
+@_data
+@_config
+def repair(data: str | None, config: Path | None) -> int:
+    """Replace partitions that a start refuses by what can be read of them.
+
+    Of each log everything before the first unreadable entry is kept; what can be read behind it is
+    written as JSON lines into the directory "damaged", beside the old files. Others stay as they
+    are. A backup is better, if there is one.
+    """
+    from relay.server import repair as repairing
+
+    done = 0
+    with repairing.stopped(data_directory(data, config)) as directory:
+        for found in list(repairing.check(directory)):
+            if found.refused is None:
+                continue
+            done += 1
+            made = repairing.repair(directory, found, _json_line)
+            click.echo(f"{made.partition:02} repaired; it was refused: {made.refused}")
+            for log in made.logs:
+                name = log.name or "(a log without its beginning)"
+                lost = f", {log.aside} behind a hole are not" if log.aside else ""
+                click.echo(f"  {name}: {log.kept} entries kept{lost}")
+                if log.aside and repairing.is_account(log.name):
+                    report(
+                        f"{name}: its last changes are lost: look at its devices "
+                        "(relay user show), for one that was removed may be there again"
+                    )
+            click.echo(f"  the old files, and what was not kept: {made.kept_in}")
+    if not done:
+        click.echo("nothing to repair")
+    return Exit.OK
+
+
+@data.command()
+@click.option("--room", metavar="ROOM", help="Only this one.  [default: all]")
+@click.option("--backup", callback=typed_path, metavar="BACKUP", help="From a backup instead.")
+@_data
+@_config
+def export(room: str | None, backup: Path | None, data: str | None, config: Path | None) -> int:
+    """Write messages to stdout as JSON lines, as "relay tail --json" does; room by room.
+
+    From a relay that runs as well; then what is written meanwhile may be missing.
+    """
+    from relay.server.export import export as exported
+
+    if room is not None and not is_handle(room):
+        raise UsageError(f"{room!r} is no name of a room")
+    source = backup or data_directory(data, config)
+    if backup is None and (source / "format").exists():
+        _refuse_unclean(source)
+    for entry in exported(source, room):
+        print(dump(message_object(Message._make(entry))))
+    return Exit.OK
+
+
+def _refuse_unclean(source: Path) -> None:
+    """Reading what a crash has left would spoil what a start knows it by."""
+    from relay.errors import StartError
+    from relay.store.directory import DataDirectory
+
+    directory = DataDirectory(source)
+    try:
+        lock = directory.lock()
+    except StartError:
+        return  # a relay uses it
+    with lock:
+        if unclean := directory.unclean_partitions():
+            raise CommandError(
+                f"{source}: the partitions {unclean} were not closed cleanly: start the relay once"
+            )
+
+
+@data.command("import")
+@click.argument("file", metavar="FILE", callback=typed_path)
+@click.option(
+    "--format", "form", type=click.Choice(FORMATS), default="json", show_default=True, help="Of it."
+)
+@click.option("--room", metavar="ROOM", help="Where it goes; needed for the logs of others.")
+@_data
+@_config
+def import_(file: Path, form: str, room: str | None, data: str | None, config: Path | None) -> int:
+    """Put the messages of FILE into rooms, with the times that they have.
+
+    Their senders become guests (~alice), for nobody has proved here who wrote them. The same file
+    is put in once, however often it is given.
+    """
+    from relay.server import export as exporting
+    from relay.server import repair as repairing
+
+    if room is not None and not is_handle(room):
+        raise UsageError(f"{room!r} is no name of a room")
+    if form != "json" and room is None:
+        raise click.UsageError(f"--format {form} needs --room")
+    digest = _digest(file)
+    with repairing.stopped(data_directory(data, config)) as directory:
+        for _ in _messages(file, form, room):
+            pass  # all of it can be read, or nothing is stored
+        lines = (exporting.Line._make(read) for read in _messages(file, form, room))
+        done = exporting.put_in(directory, digest, lines)
+    again = f"; {done.repeated} were there" if done.repeated else ""
+    click.echo(f"{done.stored} messages stored{again}")
+    return Exit.OK
+
+
+def _messages(file: Path, form: str, room: str | None) -> Iterator[foreign_lines.Read]:
+    readers: dict[str, Callable[[Iterable[str], Any], Iterator[foreign_lines.Read]]] = {
+        "json": foreign_lines.json_lines,
+        "irssi": foreign_lines.irssi,
+        "weechat": foreign_lines.weechat,
+    }
+    try:
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            yield from readers[form](lines, room)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from None
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}") from None
+
+
+def _digest(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").digest()
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}") from None
+
+
+def _json_line(packed: bytes) -> str:
+    return dump(message_object(Message._make(unpack_entry(packed))))

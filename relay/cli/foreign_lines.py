@@ -1,0 +1,139 @@
+"""Messages in files: our JSON lines, and the logs of irssi and weechat. Pure."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from relay import limits
+from relay.chat.names import is_handle
+from relay.errors import UsageError
+
+TEXT: Final = "text/plain"
+_IRSSI_DAY: Final = re.compile(r"--- (?:Log opened|Day changed) (.*)")
+_IRSSI_LINE: Final = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?\s+<[ @+%&~]?([^>\s]+)> (.*)")
+_IRSSI_ACTION: Final = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?\s+\* (\S+) (.*)")
+_IRSSI_DATES: Final = ("%a %b %d %H:%M:%S %Y", "%a %b %d %Y")
+_WEECHAT_MARKS: Final = frozenset({"", "-->", "<--", "--", "=!="})
+
+
+class Read(NamedTuple):
+    """One message of a file."""
+
+    room: str
+    time_ms: int
+    sender: str
+    content_type: str
+    body: bytes
+
+
+def json_lines(lines: Iterable[str], room: str | None) -> Iterator[Read]:
+    """Read what ``relay data export`` and ``relay tail --json`` write; gaps are left out.
+
+    Args:
+        lines: of the file.
+        room: where all of it goes; None: where each line says.
+
+    Raises:
+        UsageError: a line is none of them; it says which.
+    """
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            found: dict[str, Any] = json.loads(line)
+            if "gap" in found:
+                continue
+            body = found["body"]
+            raw = (
+                base64.b64decode(body, validate=True)
+                if found.get("encoding") == "base64"
+                else body.encode()
+            )
+            read = Read(
+                room or str(found["room"]),
+                int(datetime.fromisoformat(found["time"]).timestamp() * 1000),
+                str(found["sender"]),
+                str(found.get("content_type", TEXT)),
+                raw,
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise UsageError(f"line {number}: not a message as JSON ({why})") from None
+        yield _checked(number, read)
+
+
+def irssi(lines: Iterable[str], room: str) -> Iterator[Read]:
+    """Read a log of irssi: messages and actions; joins and the like are left out.
+
+    Raises:
+        UsageError: a message comes before the first date.
+    """
+    day: datetime | None = None
+    for number, line in enumerate(lines, 1):
+        if opened := _IRSSI_DAY.match(line):
+            day = _date(opened[1].strip()) or day
+            continue
+        said, did = _IRSSI_LINE.match(line), _IRSSI_ACTION.match(line)
+        found = said or did
+        if found is None:
+            continue
+        if day is None:
+            raise UsageError(f'line {number}: no line "--- Log opened" says of which day it is')
+        hour, minute, second, sender, text = found.groups()
+        moment = day.replace(hour=int(hour), minute=int(minute), second=int(second or 0))
+        text = text if said else f"* {sender} {text}"
+        time_ms = int(moment.timestamp() * 1000)
+        yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()))
+
+
+def weechat(lines: Iterable[str], room: str) -> Iterator[Read]:
+    """Read a log of weechat: messages and actions; joins and the like are left out.
+
+    Raises:
+        UsageError: a line has no date.
+    """
+    for number, line in enumerate(lines, 1):
+        when, tab, rest = line.rstrip("\n").partition("\t")
+        sender, tab2, text = rest.partition("\t")
+        if not tab or not tab2:
+            continue
+        try:
+            time_ms = int(datetime.strptime(when, "%Y-%m-%d %H:%M:%S").timestamp() * 1000)  # noqa: DTZ007
+        except ValueError:
+            raise UsageError(f"line {number}: expected a date, not {when[:40]!r}") from None
+        sender = sender.strip()
+        if sender in _WEECHAT_MARKS:
+            continue
+        if sender == "*":
+            sender, _, _ = text.partition(" ")
+            text = f"* {text}"
+        sender = sender.lstrip("@+%&~ ")
+        yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()))
+
+
+def _date(text: str) -> datetime | None:
+    for form in _IRSSI_DATES:
+        try:
+            return datetime.strptime(text, form)  # noqa: DTZ007  # the log is in local time
+        except ValueError:
+            continue
+    return None
+
+
+def _checked(number: int, read: Read) -> Read:
+    if not is_handle(read.room):
+        raise UsageError(f"line {number}: {read.room[:40]!r} is no name of a room; give --room")
+    if not 0 <= read.time_ms <= limits.U63_MAX:
+        raise UsageError(f"line {number}: a time before 1970")
+    if len(read.body) > limits.BODY_BYTES_MAX:
+        raise UsageError(
+            f"line {number}: {len(read.body)} bytes; a message has {limits.BODY_BYTES_MAX} at most"
+        )
+    if len(read.content_type.encode()) > limits.CONTENT_TYPE_BYTES_MAX:
+        raise UsageError(f"line {number}: too long a content type")
+    return read

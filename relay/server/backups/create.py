@@ -1,0 +1,225 @@
+"""Making a backup of a data directory, while its relay runs or not.
+
+One moment for all partitions: the workers begin no commit for a few milliseconds, in which a read
+transaction is begun in each partition. Everything that was committed before is in the backup, and
+nothing that was committed later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+from relay import __version__
+from relay.chat.partition import PARTITIONS
+from relay.errors import RelayError, StartError
+from relay.fsync import sync_directory
+from relay.server.backups import manifest
+from relay.server.backups.manifest import File, Manifest
+from relay.store.contents import LogContents, checked_logs, total
+from relay.store.directory import DataDirectory
+from relay.store.errors import StoreError
+from relay.store.snapshot import Snapshot, sync_file
+from relay.wire.envelopes import unpack_entry
+
+MOMENT_S: Final = 30.0
+"""How long a moment is looked for."""
+RETRY_S: Final = 0.1
+"""Between two attempts: commits must not be held again and again."""
+FILE_BYTES_MAX: Final = 1024 * 1024
+"""Of a file beside the partitions: keys and settings, a few kilobytes each."""
+Progress = Callable[[int, int], None]
+"""Told how many partitions are copied, and of how many."""
+
+
+class Running(Protocol):
+    """The relay that uses the data directory."""
+
+    def pause(self) -> object:
+        """Hold all commits, for some milliseconds. Raises RelayError: not now."""
+
+    def go_on(self, held: Any) -> bool:  # noqa: ANN401  # what ``pause`` returned
+        """End that; return whether no commit was begun meanwhile. Raises RelayError."""
+
+
+class Made(NamedTuple):
+    """What became of it."""
+
+    manifest: Manifest
+    held_ms: float
+    """How long commits were held; 0: no relay ran."""
+    attempts: int
+
+
+def create(data: Path, to: Path, running: Running | None, progress: Progress) -> Made:
+    """Make a backup: a new directory, which is whole or not there.
+
+    Args:
+        data: the data directory.
+        to: the directory to be made; it may exist if it is empty.
+        running: the relay that uses the data; None: nobody does, and nobody must begin to.
+        progress: told how far it is.
+
+    Raises:
+        StartError: it cannot be made; nothing is left of it.
+    """
+    directory = _data_directory(data)
+    _refuse_existing(to)
+    try:
+        to.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=".part", dir=to.parent))
+    except OSError as error:
+        raise StartError(f"backup {to}: {error.strerror}: {error.filename}") from None
+    try:
+        made = _make(directory, part, running, progress)
+        with contextlib.suppress(FileNotFoundError):
+            to.rmdir()  # an empty one
+        part.rename(to)
+        sync_directory(to.parent)
+    except OSError as error:
+        raise StartError(f"backup {to}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return made
+
+
+def _data_directory(data: Path) -> DataDirectory:
+    if not (data / "format").exists():
+        raise StartError(f"{data} is not the data directory of a relay: name it with --data")
+    return DataDirectory(data)
+
+
+def _refuse_existing(to: Path) -> None:
+    try:
+        there = any(to.iterdir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StartError(f"backup {to}: {error.strerror}") from None
+    if there:
+        raise StartError(f"backup {to}: it exists and is not empty: name a new directory")
+
+
+def _make(
+    directory: DataDirectory, part: Path, running: Running | None, progress: Progress
+) -> Made:
+    logs = part / "logs"
+    logs.mkdir(mode=0o700)
+    copies: dict[int, Path] = {}
+    with _snapshots(directory) as snapshots:
+        moment = _Moment(snapshots, running)
+        for done, (index, snapshot) in enumerate(snapshots.items(), 1):
+            copies[index] = logs / directory.partition_path(index).name
+            snapshot.copy(copies[index])
+            progress(done, len(snapshots))
+    files = _copy_others(directory.path, part)
+    contents = total(_checked(copies))
+    files |= {f"logs/{copy.name}": manifest.file_of(copy) for copy in copies.values()}
+    made = Manifest(
+        format=manifest.FORMAT,
+        relay=__version__,
+        made_ms=moment.at_ms,
+        partitions=PARTITIONS,
+        files=files,
+        **contents._asdict(),
+    )
+    manifest.write(part, made)
+    return Made(made, moment.held_ms, moment.attempts)
+
+
+def _checked(copies: dict[int, Path]) -> list[LogContents]:
+    """Read the copies: a backup of damaged messages must not look like a good one."""
+    found: list[LogContents] = []
+    try:
+        for index, copy in copies.items():
+            found += checked_logs(copy, unpack=unpack_entry, partition=index)
+    except StoreError as error:
+        raise StartError(f"what was to be backed up is damaged: {error}") from None
+    return found
+
+
+@contextlib.contextmanager
+def _snapshots(directory: DataDirectory) -> Iterator[dict[int, Snapshot]]:
+    opened: dict[int, Snapshot] = {}
+    try:
+        try:
+            for index in range(PARTITIONS):
+                path = directory.partition_path(index)
+                if path.exists():
+                    opened[index] = Snapshot(path)
+            yield opened
+        except StoreError as error:
+            raise StartError(str(error)) from None
+    finally:
+        for snapshot in opened.values():
+            snapshot.close()
+
+
+class _Moment:
+    """Fixes one moment of all snapshots."""
+
+    def __init__(self, snapshots: dict[int, Snapshot], running: Running | None) -> None:
+        self.at_ms = 0
+        self.held_ms = 0.0
+        self.attempts = 0
+        deadline = time.monotonic() + MOMENT_S
+        while True:
+            self.attempts += 1
+            if running is None:
+                self._take(snapshots)
+                return
+            try:
+                if self._held(snapshots, running):
+                    return
+                why = "the machine is too busy"
+            except RelayError as error:
+                why = str(error)
+            for snapshot in snapshots.values():
+                snapshot.drop()
+            if time.monotonic() > deadline:
+                raise StartError(
+                    f"no moment for the backup within {MOMENT_S:.0f} s: {why}: try again later"
+                )
+            time.sleep(RETRY_S)
+
+    def _held(self, snapshots: dict[int, Snapshot], running: Running) -> bool:
+        began = time.monotonic()
+        held = running.pause()
+        try:
+            self._take(snapshots)
+        finally:
+            quiet = running.go_on(held)
+        self.held_ms = round((time.monotonic() - began) * 1000, 1)
+        return quiet
+
+    def _take(self, snapshots: dict[int, Snapshot]) -> None:
+        for snapshot in snapshots.values():
+            snapshot.take()
+        self.at_ms = time.time_ns() // 1_000_000
+
+
+def _copy_others(data: Path, part: Path) -> dict[str, File]:
+    """Copy the key and the other small files of the directory."""
+    files = {}
+    for path in sorted(data.iterdir()):
+        if path.name in manifest.LEFT_OUT or path.name.endswith(".new"):
+            continue
+        if not path.is_file():  # the key may be a link
+            continue
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES_MAX + 1)
+        if len(content) > FILE_BYTES_MAX:
+            raise StartError(f"{path}: too large to belong to a relay: move it away")
+        copy = part / path.name
+        new = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(new, "wb") as file:
+            file.write(content)
+        sync_file(copy)
+        files[path.name] = manifest.file_of(copy)
+    return files

@@ -1,0 +1,105 @@
+"""Checking a backup whole, and laying it out as a data directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from relay.errors import StartError
+from relay.fsync import sync_directory
+from relay.server.backups import manifest
+from relay.server.backups.manifest import Manifest
+from relay.store.contents import LogContents, checked_logs, total
+from relay.store.errors import StoreError
+from relay.store.snapshot import sync_file
+from relay.wire.envelopes import unpack_entry
+
+FORMAT_FILE: Final = "format"
+"""Laid down last: a directory with logs and without it is refused by a start."""
+
+
+def verify(backup: Path) -> Manifest:
+    """Read all of a backup, and return its manifest.
+
+    Raises:
+        StartError: it is not what was made; every file that is not is named, one a line.
+    """
+    found = manifest.read(backup)
+    problems = [problem for name in found.files if (problem := _problem(backup, found, name))]
+    if problems:
+        raise StartError("\n".join(problems))
+    held: list[LogContents] = []
+    try:
+        for name in found.files:
+            if name.startswith("logs/"):
+                path = backup / name
+                held += checked_logs(path, unpack=unpack_entry, partition=int(path.stem))
+    except (StoreError, ValueError) as error:
+        raise StartError(f"backup {backup}: {error}") from None
+    if total(held) != found.contents:
+        raise StartError(f"backup {backup}: its messages are not those that its description names")
+    return found
+
+
+def _problem(backup: Path, found: Manifest, name: str) -> str | None:
+    path = backup / name
+    try:
+        if manifest.file_of(path) == found.files[name]:
+            return None
+    except FileNotFoundError:
+        return f"{path} is missing"
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    return f"{path} is not as it was made: its SHA-256 is another one"
+
+
+def restore(backup: Path, data: Path) -> Manifest:
+    """Lay a backup out as a data directory, after a check of all of it.
+
+    Nothing there knows the files' last writer, so the logs begin new epochs (docs/operations.md,
+    "Backup").
+
+    Args:
+        backup: the backup; it stays as it is.
+        data: the directory; it must be empty or not exist.
+
+    Raises:
+        StartError: it cannot; what was written is removed.
+    """
+    found = verify(backup)
+    try:
+        made = not data.exists()
+        if not made and any(data.iterdir()):
+            raise StartError(
+                f"{data} is not empty: name a new directory, or move what is there away"
+            )
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        data.chmod(0o700)
+    except OSError as error:
+        raise StartError(f"data directory: {data}: {error.strerror}") from None
+    try:
+        (data / "logs").mkdir(mode=0o700)
+        for name in sorted(found.files, key=lambda name: name == FORMAT_FILE):
+            _lay_down(backup / name, data / name)
+        sync_directory(data.parent)
+    except BaseException as error:
+        for path in data.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        if made:
+            data.rmdir()
+        if isinstance(error, OSError):
+            raise StartError(f"data directory: {data}: {error.strerror or error}") from None
+        raise
+    return found
+
+
+def _lay_down(source: Path, to: Path) -> None:
+    fd = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file, source.open("rb") as original:
+        shutil.copyfileobj(original, file)
+    sync_file(to)

@@ -1,0 +1,71 @@
+"""One moment in all partitions: every worker holds its commits for a few milliseconds, or none.
+
+``relay backup create`` asks for it. The workers end the pause by themselves, whatever becomes of
+this process and of the one that asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from relay.server.context import WORKER, worker_socket
+from relay.server.control.board_view import BoardView
+from relay.server.line_server import NotAnswered, Question, ask
+
+ANSWER_S: Final = 0.5
+
+
+class CommitPauses:
+    """See the module's docstring."""
+
+    def __init__(self, view: BoardView, runtime: Path) -> None:
+        self._view = view
+        self._runtime = runtime
+
+    async def begin(self, _: Question) -> dict[str, list[list[Any]]]:
+        """Begin a pause of all workers; return [number, generation, token] of each.
+
+        Raises:
+            NotAnswered: not all of them hold their commits.
+        """
+        workers = [(one.number, one.row.get("generation")) for one in self._view.of(WORKER)]
+        if homeless := self._view.homeless(time.monotonic_ns()):
+            raise NotAnswered(f"no worker has the partitions {homeless} now")
+        answers = await self._ask(workers, [{"do": "pause"}] * len(workers))
+        held = [
+            [*worker, answer]
+            for worker, answer in zip(workers, answers, strict=True)
+            if isinstance(answer, str)
+        ]
+        if len(held) < len(workers):
+            await self.end({"held": held})
+            reasons = [str(answer) for answer in answers if not isinstance(answer, str)]
+            raise NotAnswered(f"not every worker holds its commits: {reasons[0]}")
+        return {"held": held}
+
+    async def end(self, question: Question) -> dict[str, bool]:
+        """End a pause. ``held``: no worker has begun a commit since it was answered."""
+        held = question.get("held")
+        try:
+            workers = [(int(number), int(generation)) for number, generation, _ in held or ()]
+            questions = [{"do": "go-on", "token": str(token)} for _, _, token in held or ()]
+        except (TypeError, ValueError):
+            raise NotAnswered("held: expected what was answered") from None
+        answers = await self._ask(workers, questions)
+        return {"held": bool(answers) and all(answer is True for answer in answers)}
+
+    async def _ask(
+        self, workers: list[tuple[int, int]], questions: list[dict[str, Any]]
+    ) -> list[object]:
+        """Return what each answers, or why it does not."""
+        answers: list[object] = await asyncio.gather(
+            *(
+                ask(worker_socket(self._runtime, *worker), question, ANSWER_S)
+                for worker, question in zip(workers, questions, strict=True)
+            ),
+            return_exceptions=True,
+        )
+        return answers

@@ -1,0 +1,164 @@
+"""Reading messages out of a data directory or a backup, and putting messages into one."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from relay import limits
+from relay.chat.entries import Kind, Submission
+from relay.chat.names import GUEST_PREFIX, is_handle
+from relay.chat.partition import PARTITIONS, partition_of
+from relay.errors import StartError
+from relay.server.backups import manifest
+from relay.server.boot_id import boot_id
+from relay.store.contents import packed_entries
+from relay.store.directory import DataDirectory
+from relay.store.errors import StoreError
+from relay.store.generation import Host
+from relay.store.log import IdConflict, Repeated, Stored
+from relay.store.sqlite import SqlitePartition
+from relay.wire.envelopes import pack_entry, unpack_content, unpack_entry
+
+if TYPE_CHECKING:
+    from relay.wire.envelopes import EntryMessage
+
+NAMELESS: Final = "unknown"
+"""The sender of a line whose name cannot be one here."""
+
+
+class Line(NamedTuple):
+    """A message to be put in."""
+
+    room: str
+    time_ms: int
+    sender: str
+    """As the source spells it."""
+    content_type: str
+    body: bytes
+
+
+class Imported(NamedTuple):
+    """What became of the lines."""
+
+    stored: int
+    repeated: int
+    """Were there already, from the same source."""
+
+
+def export(source: Path, room: str | None) -> Iterator[EntryMessage]:
+    """Yield the messages of all rooms, or of one, room by room and in order.
+
+    A few at a time: a relay that runs goes on. Then each page is of its own moment, and what is
+    written meanwhile may be missing.
+
+    Args:
+        source: a data directory or a backup.
+        room: its name; None: all.
+
+    Raises:
+        StartError: it is neither, there is no such room, or it cannot be read.
+    """
+    still = (source / manifest.NAME).exists()
+    if not still and not (source / "format").exists():
+        raise StartError(f"{source} is neither a data directory nor a backup")
+    if still:
+        manifest.read(source)
+        paths = [source / "logs" / f"{index:02}.sqlite" for index in range(PARTITIONS)]
+    else:
+        directory = DataDirectory(source)
+        paths = [directory.partition_path(index) for index in range(PARTITIONS)]
+    seen = False
+    try:
+        for path in paths if room is None else [paths[partition_of(room)]]:
+            if path.exists():
+                for packed in packed_entries(path, is_handle, room, still=still):
+                    seen = True
+                    yield unpack_entry(packed)
+    except StoreError as error:
+        raise StartError(str(error)) from None
+    if room is not None and not seen:
+        raise StartError(f"{source}: there is no room {room}")
+
+
+def put_in(directory: DataDirectory, source: bytes, lines: Iterable[Line]) -> Imported:
+    """Store messages with the times that they have, in a relay that does not run.
+
+    Their senders become guests (``~alice``): nobody has proved here who wrote them. The same source
+    is put in once, however often it is given.
+
+    Args:
+        directory: locked by the caller.
+        source: what tells this source from others, such as a hash of it.
+        lines: in the order in which they are stored.
+
+    Raises:
+        StartError: one cannot be stored; those before it are.
+    """
+    opened: dict[int, SqlitePartition] = {}
+    counters: dict[str, int] = {}
+    stored = repeated = 0
+    try:
+        for number, line in enumerate(lines, 1):
+            index = partition_of(line.room)
+            if index not in opened:
+                opened[index] = _open(directory, index)
+            counter = counters[line.room] = counters.get(line.room, 0) + 1
+            producer = sha256(b"relay import" + source + line.room.encode()).digest()
+            submission = Submission(
+                line.room,
+                _guest(line.sender),
+                b"",
+                producer[: limits.PRODUCER_BYTES],
+                counter,
+                int(Kind.MESSAGE),
+                line.content_type,
+                line.body,
+            )
+            (outcome,) = opened[index].append([submission], line.time_ms)
+            if isinstance(outcome, Stored):
+                stored += 1
+            elif isinstance(outcome, Repeated) or (
+                isinstance(outcome, IdConflict) and not outcome.seq
+            ):
+                repeated += 1
+            else:
+                raise StartError(f"message {number} cannot be stored: {outcome}")
+    except StoreError as error:
+        raise StartError(str(error)) from None
+    finally:
+        for partition in opened.values():
+            partition.close()
+    return Imported(stored, repeated)
+
+
+def _open(directory: DataDirectory, index: int) -> SqlitePartition:
+    return SqlitePartition(
+        directory.partition_path(index),
+        directory.lock_path(index),
+        host=Host(boot_id(), secrets.token_bytes),
+        durability="process",
+        pack=pack_entry,
+        unpack_content=unpack_content,
+        index=index,
+        check_limit_s=None,
+    )
+
+
+def _guest(name: str) -> str:
+    """Return a name as a guest's: what cannot be one is left out."""
+    plain = name.lower().lstrip(GUEST_PREFIX)
+    plain = "".join(
+        char if char.isascii() and (char.isalnum() or char in "_-") else "" for char in plain
+    )
+    plain = plain.lstrip("_-")[: limits.NAME_CHARS_MAX - len(GUEST_PREFIX)]
+    return GUEST_PREFIX + (plain if is_handle(plain) else NAMELESS)
+
+
+def now_ms() -> int:
+    """Return the time, for lines that have none."""
+    return time.time_ns() // 1_000_000

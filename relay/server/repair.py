@@ -1,0 +1,160 @@
+"""The partitions of a relay that does not run: what a start would say of each, and mending them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple, TextIO
+
+from relay.chat.names import is_handle
+from relay.chat.partition import PARTITIONS
+from relay.errors import StartError
+from relay.fsync import sync_directory
+from relay.paths import followed
+from relay.server.boot_id import boot_id
+from relay.store.companions import index_path, wal_path
+from relay.store.directory import DataDirectory
+from relay.store.errors import StoreError
+from relay.store.examine import Examined, examine
+from relay.store.generation import Host
+from relay.store.lock import PartitionLock
+from relay.store.salvage import SalvagedLog, salvage
+from relay.wire.envelopes import unpack_entry
+
+ASIDE: Final = "damaged"
+"""The directory in the data directory that keeps what was replaced."""
+RESCUED: Final = "rescued.jsonl"
+
+
+class Found(NamedTuple):
+    """What was found of a partition."""
+
+    partition: int
+    examined: Examined | None
+    refused: str | None
+    """Why a start refuses it; None: it does not."""
+
+
+class Repaired(NamedTuple):
+    """What was done about a partition."""
+
+    partition: int
+    refused: str
+    logs: list[SalvagedLog]
+    kept_in: Path
+    """Where the damaged files are now, and what could be read of them and was not kept."""
+
+
+@contextlib.contextmanager
+def stopped(data: Path) -> Iterator[DataDirectory]:
+    """Lock a data directory whose relay does not run.
+
+    Raises:
+        StartError: it is none, or a relay uses it.
+    """
+    if not (data / "format").exists():
+        raise StartError(f"{data} is not the data directory of a relay: name it with --data")
+    directory = DataDirectory(data)
+    with directory.lock():
+        yield directory
+
+
+def check(directory: DataDirectory) -> Iterator[Found]:
+    """Read every partition whole, and change none. The directory is locked by the caller."""
+    host = Host(boot_id(), secrets.token_bytes)
+    for index in range(PARTITIONS):
+        path = directory.partition_path(index)
+        if not os.path.lexists(path) and not directory.lock_path(index).exists():
+            continue
+        try:
+            found = examine(
+                path, directory.lock_path(index), host=host, unpack=unpack_entry, partition=index
+            )
+        except StoreError as error:
+            yield Found(index, None, str(error))
+        else:
+            refused = f"{path} is damaged ({found.damage})" if found.damage else None
+            yield Found(index, found, refused)
+
+
+def repair(directory: DataDirectory, found: Found, write_line: Callable[[bytes], str]) -> Repaired:
+    """Replace a partition that a start refuses by what can be read of it.
+
+    Args:
+        directory: locked by the caller.
+        found: what ``check`` found, with a reason.
+        write_line: a packed entry as a line, for what is not kept.
+
+    Raises:
+        StartError: it cannot be replaced; everything is where it was.
+    """
+    assert found.refused is not None
+    index = found.partition
+    real = followed(directory.partition_path(index))
+    aside = directory.path / ASIDE / time.strftime(f"{index:02}-%Y%m%d-%H%M%S")
+    new = real.with_name(f"{real.name}.repaired")
+    try:
+        aside.mkdir(mode=0o700, parents=True)
+        with PartitionLock(directory.lock_path(index)):
+            logs = _best(real, new, index, aside / RESCUED, write_line)
+            # In this order, a file that is missing is refused by a start, for the lock file knows
+            # it; and the new one is another one than the lock file knows: new epochs.
+            for path in (wal_path(real), index_path(real), real):
+                if path.exists():
+                    shutil.move(path, aside / path.name)
+            new.rename(real)
+            sync_directory(real.parent)
+    except (OSError, StoreError) as error:
+        raise StartError(f"partition {index:02} cannot be repaired: {error}") from None
+    finally:
+        new.unlink(missing_ok=True)
+    return Repaired(index, found.refused, logs, aside)
+
+
+def is_account(name: str) -> bool:
+    """Tell whether a log is an account's or an invitation's, and no room."""
+    return not is_handle(name)
+
+
+def _best(
+    real: Path, new: Path, index: int, rescued: Path, write_line: Callable[[bytes], str]
+) -> list[SalvagedLog]:
+    """Salvage the file through its write-ahead log and without it; keep what has more."""
+    best: list[SalvagedLog] = []
+    for with_wal in (True, False):
+        attempt, lines = new.with_suffix(".attempt"), rescued.with_suffix(".attempt")
+        try:
+            with lines.open("w", encoding="utf-8") as file:
+                found = salvage(
+                    real,
+                    attempt,
+                    partition=index,
+                    unpack=unpack_entry,
+                    with_wal=with_wal,
+                    aside=partial(_aside, file, write_line),
+                )
+            if with_wal or _kept(found) > _kept(best):
+                attempt.replace(new)
+                lines.replace(rescued)
+                best = found
+        finally:
+            attempt.unlink(missing_ok=True)
+            lines.unlink(missing_ok=True)
+    if not rescued.stat().st_size:
+        rescued.unlink()
+    new.chmod(0o600)
+    return best
+
+
+def _kept(logs: list[SalvagedLog]) -> int:
+    return sum(log.kept for log in logs)
+
+
+def _aside(file: TextIO, write_line: Callable[[bytes], str], packed: bytes) -> None:
+    file.write(f"{write_line(packed)}\n")

@@ -1,0 +1,76 @@
+"""For a moment no commit of this worker is begun: so a backup has one moment in all partitions.
+
+Whoever asks has so long and no longer: the pause ends by itself. Messages wait as they do for a
+checkpoint, and nothing else waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from relay.server.line_server import Handler, NotAnswered, Question, text_of
+
+if TYPE_CHECKING:
+    from relay.server.worker.home.home import Home
+
+PAUSE_S: Final = 0.04
+"""A commit is never held for more than 50 ms."""
+LOOK_S: Final = 0.001
+_TOKEN_BYTES: Final = 8
+
+
+class CommitPause:
+    """See the module's docstring."""
+
+    def __init__(
+        self, home: Home, call_later: Callable[[float, Callable[[], None]], object]
+    ) -> None:
+        """Begin without a pause.
+
+        Args:
+            home: of this worker.
+            call_later: the loop's.
+        """
+        self._home = home
+        self._call_later = call_later
+        self._token = ""
+        """Of the pause that holds; empty: none."""
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """By what is asked."""
+        return {"pause": self._pause, "go-on": self._go_on}
+
+    async def _pause(self, _: Question) -> str:
+        """Begin a pause, and answer its token once no commit is under way.
+
+        Raises:
+            NotAnswered: it ended before that, or there is one.
+        """
+        if self._token:
+            raise NotAnswered("its commits wait for another backup")
+        token = self._token = secrets.token_hex(_TOKEN_BYTES)
+        self._home.paused = True
+        self._call_later(PAUSE_S, lambda: self._end(token))
+        # In threads, with durability "power".
+        while self._home.committing:  # noqa: ASYNC110  # the turn finishes them
+            await asyncio.sleep(LOOK_S)
+        if self._token != token:
+            raise NotAnswered("a commit took too long")
+        return token
+
+    async def _go_on(self, question: Question) -> bool:
+        """End a pause. True: no commit was begun since it was answered."""
+        token = text_of(question, "token")
+        held = bool(token) and self._token == token
+        self._end(token)
+        return held
+
+    def _end(self, token: str) -> None:
+        if token and self._token == token:
+            self._token = ""
+            self._home.paused = False
+            self._home.wake()

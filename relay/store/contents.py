@@ -1,0 +1,172 @@
+"""What a partition's file holds, log by log, with a digest of each: two files can be compared.
+
+An entry's packed bytes name its log, epoch, number, time, sender and content, and never change: the
+digest of a log is that of all of them in order. Equal digests: equal histories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+import apsw
+
+from relay.store.errors import StoreCorrupt, StoreUnavailable
+from relay.store.integrity import damage
+from relay.store.schema import FORMAT_VERSION, check_format, connect_reader, rows, translated
+from relay.store.state import SEQ_MASK, row_id
+
+DIGEST_BYTES: Final = 16
+ROWS_PER_PAGE: Final = 256
+_PAGE: Final = "SELECT id, packed FROM entry WHERE id>=? AND id<=? ORDER BY id LIMIT ?"
+
+
+class LogContents(NamedTuple):
+    """One log."""
+
+    name: str
+    head: int
+    """Its last seq."""
+    entries: int
+    digest: str
+
+
+class Contents(NamedTuple):
+    """All logs of one file or of many."""
+
+    logs: int
+    entries: int
+    digest: str
+
+
+def read_logs(path: Path, upto: Callable[[str], int] | None = None) -> list[LogContents]:
+    """Return what a file holds that nobody changes; its write-ahead log is not looked at.
+
+    Args:
+        path: of a partition that was closed cleanly, or of a copy of one.
+        upto: of each log only the entries up to the seq that this returns; None: all.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    connection = connect_still(path)
+    try:
+        return list(_logs(connection, upto))
+    except apsw.Error as error:
+        raise translated(error, path) from error
+    finally:
+        connection.close(True)
+
+
+def checked_logs(
+    path: Path, *, unpack: Callable[[bytes], object], partition: int
+) -> list[LogContents]:
+    """Return what a file holds after a check of all of it; as ``read_logs``.
+
+    Raises:
+        StoreCorrupt: it is damaged.
+        StoreError: it cannot be read.
+    """
+    connection = connect_still(path)
+    try:
+        found = damage(connection, unpack=unpack, partition=partition, limit_s=None)
+        if found is not None:
+            raise StoreCorrupt(f"{path} is damaged ({found})")
+        return list(_logs(connection, None))
+    except apsw.Error as error:
+        raise translated(error, path) from error
+    finally:
+        connection.close(True)
+
+
+def total(logs: Iterable[LogContents]) -> Contents:
+    """Return many logs as one, whatever their order."""
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    count = entries = 0
+    for log in sorted(logs):
+        count += 1
+        entries += log.entries
+        digest.update(f"{log.name} {log.head} {log.entries} {log.digest}\n".encode())
+    return Contents(count, entries, digest.hexdigest())
+
+
+def contents_of(connection: apsw.Connection) -> Contents:
+    """Return what a file holds, as a connection sees it. Raises apsw.Error."""
+    return total(_logs(connection, None))
+
+
+def connect_still(path: Path) -> apsw.Connection:
+    """Open a file that nobody changes, and write nothing, not even beside it.
+
+    Raises:
+        StoreError: it cannot be opened, or is no partition.
+    """
+    if not path.is_file():
+        raise StoreUnavailable(f"{path} is missing")
+    try:
+        connection = apsw.Connection(
+            f"file:{quote(str(path))}?immutable=1",
+            flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
+        )
+    except apsw.Error as error:
+        raise translated(error, path) from error
+    try:
+        if check_format(connection, path) != FORMAT_VERSION:
+            raise StoreCorrupt(f"{path} is empty")
+    except apsw.Error as error:
+        connection.close(True)
+        raise translated(error, path) from error
+    except BaseException:
+        connection.close(True)
+        raise
+    return connection
+
+
+def _logs(connection: apsw.Connection, upto: Callable[[str], int] | None) -> Iterator[LogContents]:
+    for log_id, name, floor in rows(connection, "SELECT id, name, floor FROM log ORDER BY name"):
+        last = SEQ_MASK if upto is None else upto(name)
+        digest = blake2b(digest_size=DIGEST_BYTES)
+        head, entries = floor, 0
+        cursor = connection.execute(
+            "SELECT id, packed FROM entry WHERE id>=? AND id<=? ORDER BY id",
+            (row_id(log_id, 1), row_id(log_id, last)),
+        )
+        for row, packed in cursor:
+            head, entries = row & SEQ_MASK, entries + 1
+            digest.update(len(packed).to_bytes(4, "big") + packed)
+        yield LogContents(name, head, entries, digest.hexdigest())
+
+
+def packed_entries(
+    path: Path, wanted: Callable[[str], bool], log: str | None, *, still: bool
+) -> Iterator[bytes]:
+    """Yield the packed entries of the logs of a file, log by log, in order; a few at a time.
+
+    Args:
+        path: of a partition.
+        wanted: tells by its name whether a log is meant.
+        log: only this one; None: all.
+        still: nobody changes the file, and nothing may be written beside it.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    connection = connect_still(path) if still else connect_reader(path)
+    if connection is None:
+        return
+    try:
+        names = rows(connection, "SELECT id, name FROM log ORDER BY name")
+        for log_id, name in names:
+            if not wanted(name) or log not in (None, name):
+                continue
+            at, end = row_id(log_id, 1), row_id(log_id, SEQ_MASK)
+            while page := rows(connection, _PAGE, (at, end, ROWS_PER_PAGE)):
+                yield from (packed for _, packed in page)
+                at = page[-1][0] + 1
+    except apsw.Error as error:
+        raise translated(error, path) from error
+    finally:
+        connection.close(True)

@@ -1,0 +1,215 @@
+"""Making a whole file of what can still be read in a damaged one.
+
+A log without a hole is all that readers, senders and accounts can go on with: of each log the
+entries up to the first one that cannot be read are kept, and what can be read behind it is handed
+out. All the rest of a file follows from its entries. The new file has no past, so every log begins
+a new epoch with its next append (invariant "Epochs are segments").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+import apsw
+
+from relay.chat.entries import Entry
+from relay.chat.partition import partition_of
+from relay.store.apply import ENTRY
+from relay.store.errors import StoreUnavailable
+from relay.store.schema import connect_writer, create_tables, pragma, translated
+from relay.store.snapshot import sync_file
+from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
+
+ROW_MAX: Final = (1 << 63) - 1
+ROWS_PER_COMMIT: Final = 1000
+_ROWS: Final = "SELECT id, time_ms, chain, jump, packed FROM entry WHERE id>=? ORDER BY id"
+_DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.IOError)
+Row = tuple[int, int, int, int, bytes]
+
+
+class SalvagedLog(NamedTuple):
+    """What became of one log."""
+
+    name: str
+    kept: int
+    """Its entries 1 to this one."""
+    aside: int
+    """Entries that can be read behind a hole."""
+
+
+def salvage(
+    path: Path,
+    new: Path,
+    *,
+    partition: int,
+    unpack: Callable[[bytes], Any],
+    with_wal: bool,
+    aside: Callable[[bytes], object],
+) -> list[SalvagedLog]:
+    """Write what can be read of a file into a new one.
+
+    Args:
+        path: the damaged file. Nothing is written to it.
+        new: does not exist yet.
+        partition: whose logs it should hold; others are handed out.
+        unpack: an entry as a tuple of the fields of ``Entry``; raises anything if it is none.
+        with_wal: look at the file through its write-ahead log.
+        aside: takes the packed entries that are not kept.
+
+    Raises:
+        StoreError: the new file cannot be written.
+    """
+    target = connect_writer(new, create=True)
+    try:
+        target.execute("BEGIN")
+        create_tables(target)
+        try:
+            source = _connect(path, with_wal)
+        except _DAMAGE:
+            found = []
+        else:
+            try:
+                found = _Salvage(target, partition, unpack, aside).run(_readable(source))
+            finally:
+                source.close(True)
+        target.execute("COMMIT")
+        target.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        # One file, to be renamed: whoever opens it next uses a write-ahead log again.
+        pragma(target, "journal_mode=DELETE")
+    except apsw.Error as error:
+        raise translated(error, new) from error
+    finally:
+        target.close(True)
+    try:
+        sync_file(new)
+    except OSError as error:
+        raise StoreUnavailable(f"{new}: {error.strerror}") from error
+    return found
+
+
+def _connect(path: Path, with_wal: bool) -> apsw.Connection:
+    if with_wal:
+        return apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    return apsw.Connection(
+        f"file:{quote(str(path))}?immutable=1",
+        flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
+    )
+
+
+class _Salvage:
+    def __init__(
+        self,
+        target: apsw.Connection,
+        partition: int,
+        unpack: Callable[[bytes], Any],
+        aside: Callable[[bytes], object],
+    ) -> None:
+        self._target = target
+        self._partition = partition
+        self._unpack = unpack
+        self._aside = aside
+        self._found: list[SalvagedLog] = []
+        self._names: set[str] = set()
+
+    def run(self, readable: Iterator[Row]) -> list[SalvagedLog]:
+        log_id, name, kept, aside = -1, "", 0, 0
+        epoch = b""
+        producers: dict[bytes, tuple[int, int]] = {}
+        for number, (row, time_ms, chain, jump, packed) in enumerate(readable, 1):
+            entry = self._entry(packed, row & SEQ_MASK)
+            if row >> SEQ_BITS != log_id:
+                self._end(name, kept, aside, producers)
+                log_id, name, kept, aside, epoch, producers = row >> SEQ_BITS, "", 0, 0, b"", {}
+            whole = entry is not None and entry.seq == kept + 1 and not aside
+            if whole and not kept:
+                assert entry is not None
+                if entry.log not in self._names:
+                    name = entry.log
+                    self._names.add(name)
+            if not whole or entry is None or not name or entry.log != name:
+                aside += 1
+                if entry is not None:
+                    self._aside(packed)
+                continue
+            kept += 1
+            mine = len(self._found) + 1
+            if entry.epoch != epoch:
+                epoch = entry.epoch
+                self._target.execute("INSERT INTO epoch VALUES (?, ?, ?, 0)", (mine, kept, epoch))
+            self._target.execute(ENTRY, (row_id(mine, kept), time_ms, chain, jump, packed))
+            producers[entry.producer] = entry.counter, kept
+            if number % ROWS_PER_COMMIT == 0:
+                self._target.execute("COMMIT")
+                self._target.execute("BEGIN")
+        self._end(name, kept, aside, producers)
+        return [log for log in self._found if log.name or log.aside]
+
+    def _entry(self, packed: bytes, seq: int) -> Entry | None:
+        try:
+            entry = Entry._make(self._unpack(packed))
+            return (
+                entry if entry.seq == seq and partition_of(entry.log) == self._partition else None
+            )
+        except Exception:  # noqa: BLE001  # whatever it is, it is no entry
+            return None
+
+    def _end(
+        self, name: str, kept: int, aside: int, producers: dict[bytes, tuple[int, int]]
+    ) -> None:
+        if not kept and not aside:
+            return
+        mine = len(self._found) + 1
+        self._found.append(SalvagedLog(name, kept, aside))
+        if not kept:
+            return
+        self._target.execute(
+            "INSERT INTO log (id, name, floor, floor_ms) VALUES (?, ?, 0, 0)", (mine, name)
+        )
+        self._target.executemany(
+            "INSERT INTO producer VALUES (?, ?, ?, ?, 0)",
+            [(mine, producer, *end) for producer, end in producers.items()],
+        )
+
+
+def _readable(source: apsw.Connection) -> Iterator[Row]:
+    """Yield the rows that can be read, in order; pages that cannot are left out."""
+    at = 0
+    while at <= ROW_MAX:
+        try:
+            for row in source.execute(_ROWS, (at,)):
+                at = row[0] + 1
+                yield row
+        except _DAMAGE:
+            behind = _behind_damage(source, at)
+            if behind is None:
+                return
+            at = behind
+        else:
+            return
+
+
+def _behind_damage(source: apsw.Connection, at: int) -> int | None:
+    """Return the first row id after ``at`` from which on the next row can be read; None: none."""
+    step, bad = 1, at
+    while not _can_read(source, good := at + step):
+        bad, step = good, step * 2
+        if at + step > ROW_MAX:
+            return None
+    while good - bad > 1:
+        middle = (good + bad) // 2
+        if _can_read(source, middle):
+            good = middle
+        else:
+            bad = middle
+    return good
+
+
+def _can_read(source: apsw.Connection, at: int) -> bool:
+    try:
+        source.execute(f"{_ROWS} LIMIT 1", (at,)).fetchall()
+    except _DAMAGE:
+        return False
+    return True

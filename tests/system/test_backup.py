@@ -1,0 +1,192 @@
+"""Backups of a real relay, made while people write: of one moment, and good for a new life."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay import BlockingClient
+from relay.chat.partition import partition_of
+from relay.cli.ctl_client import Server, locate
+from relay.client.events import Gap, Message
+from relay.store.contents import LogContents, read_logs
+from tests.support.cluster import Relay, run_relay, wait_until
+
+FIRST, SECOND = "lobby", "kitchen"
+BACKUPS = 4
+
+
+def test_the_rooms_are_of_two_workers() -> None:
+    assert partition_of(FIRST) % 2 != partition_of(SECOND) % 2
+
+
+def backup(*args: str | Path) -> dict[str, Any]:
+    ended = run_relay("backup", *args, "--json")
+    assert ended.returncode == 0, ended.stderr
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def logs_of(directory: Path, upto: dict[str, int] | None = None) -> dict[str, LogContents]:
+    """What the files of a backup, or of a relay that was stopped, hold."""
+    found: dict[str, LogContents] = {}
+    for path in sorted((directory / "logs").glob("*.sqlite")):
+        for log in read_logs(
+            path, None if upto is None else lambda name: (upto or {}).get(name, 0)
+        ):
+            found[log.name] = log
+    return found
+
+
+class Writer:
+    """Sends each number to one room, waits for its acknowledgement, and sends it to the other."""
+
+    def __init__(self, address: str) -> None:
+        self.acknowledged = 0
+        self._address = address
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        wait_until(lambda: self.acknowledged > 10, "acknowledged messages")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with BlockingClient(self._address, name="writer") as client:
+            number = 0
+            while not self._done.is_set():
+                number += 1
+                client.send(FIRST, str(number))
+                client.send(SECOND, str(number))
+                self.acknowledged = number
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+def test_a_backup_is_of_one_moment_in_all_partitions(tmp_path: Path, durability: str) -> None:
+    data = tmp_path / "data"
+    made: list[tuple[int, Path]] = []
+    with Relay(data, workers=2, settings={"store.durability": durability}) as relay:
+        with Writer(relay.address) as writer:
+            for number in range(BACKUPS):
+                before, to = writer.acknowledged, tmp_path / f"backup{number}"
+                backup("create", to, "--data", data)
+                made.append((before, to))
+        assert relay.stop() == 0
+        assert not relay.events("partition_unavailable")
+    for before, to in made:
+        found = logs_of(to)
+        # What was acknowledged before is in it, and no message without what was sent before it.
+        assert found[SECOND].head >= before
+        assert 0 <= found[FIRST].head - found[SECOND].head <= 1
+        heads = {name: log.head for name, log in found.items()}
+        assert logs_of(data, heads) == found
+        assert backup("verify", to)["entries"] == sum(log.entries for log in found.values())
+
+
+def test_clients_resume_at_a_relay_that_was_restored(tmp_path: Path) -> None:
+    data, to = tmp_path / "data", tmp_path / "backup"
+    with (
+        Relay(data, workers=2) as relay,
+        BlockingClient(relay.address, name="alice") as alice,
+        BlockingClient(relay.address, name="bob") as bob,
+    ):
+        alice.send(FIRST, "kept")
+        bob.join(FIRST, since=0)
+        events = bob.events()
+        assert next(e for e in events if isinstance(e, Message)).body == b"kept"
+        ended = run_relay("ctl", "--data", data, "backup", to)
+        assert ended.returncode == 0, ended.stderr
+        assert "commits were held" in ended.stderr
+        alice.send(FIRST, "lost")
+        assert next(e for e in events if isinstance(e, Message)).body == b"lost"
+        relay.stop()
+        data.rename(tmp_path / "gone")
+        restored = backup("restore", to, "--data", data)
+        assert (restored["logs"], restored["entries"]) == (3, 3)  # a room, two accounts
+        relay.start()
+        assert alice.send(FIRST, "after").seq == 2  # the number of what is lost, in another epoch
+        gap = next(e for e in events if isinstance(e, Gap | Message))
+        assert isinstance(gap, Gap)
+        after = next(e for e in events if isinstance(e, Message))
+        assert (after.seq, after.body) == (2, b"after")
+
+
+def test_of_a_relay_that_does_not_run(tmp_path: Path) -> None:
+    data, to, again = tmp_path / "data", tmp_path / "backup", tmp_path / "again"
+    with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
+        alice.send(FIRST, "one")
+    made = backup("create", to, "--data", data)
+    assert (made["entries"], made["held_ms"]) == (2, 0)
+    backup("restore", to, "--data", again)
+    assert logs_of(again) == logs_of(data)
+    assert (again / "server.key").read_bytes() == (data / "server.key").read_bytes()
+    assert {oct(path.stat().st_mode & 0o777) for path in again.rglob("*") if path.is_file()} == {
+        "0o600"
+    }
+
+
+def test_a_pause_of_the_commits_ends_by_itself(tmp_path: Path) -> None:
+    """Whoever asked for it may be dead: nobody waits, and no backup believes in it."""
+    with Relay(tmp_path / "data", workers=2) as relay:
+        server: Server = locate(None, str(relay.data), None)
+        with BlockingClient(relay.address, name="alice") as alice:
+            alice.send(FIRST, "one")
+            held = server.ask("pause-commits")["held"]
+            assert len(held) == 2
+            alice.send(FIRST, "two")
+            alice.send(SECOND, "two")
+            assert server.ask("go-on", held=held) == {"held": False}
+            alice.send(FIRST, "three")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    data, to = tmp_path / "data", tmp_path / "backup"
+    with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
+        alice.send(FIRST, "a secret that is stored as it is")
+        backup("create", to, "--data", data)
+    return to
+
+
+def refused(*args: str | Path) -> str:
+    ended = run_relay("backup", *args)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def test_what_is_no_backup_any_more_is_refused_with_its_file(made: Path, tmp_path: Path) -> None:
+    file = made / "logs" / f"{partition_of(FIRST):02}.sqlite"
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b"a secret", b"a sekret"))
+    new = tmp_path / "new"
+    expected = f"relay: {file} is not as it was made: its SHA-256 is another one\n"
+    assert refused("verify", made) == expected
+    assert refused("restore", made, "--data", new) == expected
+    assert not new.exists()
+    file.unlink()
+    assert refused("verify", made) == f"relay: {file} is missing\n"
+    file.write_bytes(whole)
+    backup("verify", made)
+    (made / "backup.json").unlink()
+    assert "not a backup, or an unfinished one" in refused("verify", made)
+
+
+def test_nothing_is_overwritten(made: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    before = sorted(path.name for path in made.rglob("*"))
+    assert "exists and is not empty" in refused("create", made, "--data", data)
+    assert sorted(path.name for path in made.rglob("*")) == before
+    assert "is not empty" in refused("restore", made, "--data", data)
+    assert logs_of(data) == logs_of(made)
+    assert "not the data directory" in refused("create", tmp_path / "b", "--data", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "data"]

@@ -1,0 +1,196 @@
+"""``relay data`` on the files of a real relay: checked, damaged, mended, written out, read in."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import apsw
+import pytest
+
+from relay import BlockingClient
+from relay.chat.partition import partition_of
+from relay.client.events import Gap, Message
+from tests.support.cluster import Relay, run_relay
+
+MESSAGES = 3000
+ROOM = "lobby"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Of a relay that has run: a room with some megabytes, a small one, an account."""
+    data = tmp_path / "data"
+    with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
+        for number in range(MESSAGES):
+            alice.post(ROOM, f"message {number} {'x' * 200}")
+        alice.flush()
+        alice.send("kitchen", "hello")
+    return data
+
+
+def ran(*args: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    ended = run_relay("data", *args)
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr
+    return ended
+
+
+def file_of(data: Path, room: str) -> Path:
+    return data / "logs" / f"{partition_of(room):02}.sqlite"
+
+
+def damage(path: Path, text: bytes) -> None:
+    """Overwrite the page that holds a text, as a bad disk does."""
+    whole = bytearray(path.read_bytes())
+    page = whole.index(text) // 4096 * 4096
+    whole[page : page + 4096] = b"\xa5" * 4096
+    path.write_bytes(bytes(whole))
+
+
+def test_what_is_good_is_said_and_left_alone(data: Path) -> None:
+    before = {path: path.read_bytes() for path in (data / "logs").iterdir()}
+    lines = ran("check", "--data", data).stdout.splitlines()
+    assert len(lines) == 16
+    assert all(line[2:].startswith(" good: ") and "new epochs" not in line for line in lines)
+    assert f"{MESSAGES} entries" in lines[partition_of(ROOM)]
+    assert ran("repair", "--data", data).stdout == "nothing to repair\n"
+    assert {path: path.read_bytes() for path in (data / "logs").iterdir()} == before
+
+
+def test_a_damaged_room_keeps_what_is_before_the_damage(data: Path, tmp_path: Path) -> None:
+    path = file_of(data, ROOM)
+    damage(path, b"message 1500 ")
+    refused = ran("check", "--data", data, code=1)
+    assert f"{partition_of(ROOM):02} refused: {path} is damaged" in refused.stdout
+    assert run_relay("serve", "--data", data, "--bind", "127.0.0.1:0").returncode == 1
+    told = ran("repair", "--data", data).stdout
+    assert f"{partition_of(ROOM):02} repaired" in told
+    (aside,) = (data / "damaged").iterdir()
+    assert str(aside) in told
+    assert (aside / path.name).exists()
+    rescued = [json.loads(line) for line in (aside / "rescued.jsonl").read_text().splitlines()]
+    assert rescued[-1]["seq"] == MESSAGES
+    assert "new epochs" in ran("check", "--data", data).stdout
+    with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
+        kept = int(re.search(rf"{ROOM}: (\d+) entries kept", told)[1])  # type: ignore[index]
+        alice.join(ROOM, since=0)
+        events = (event for event in alice.events() if isinstance(event, Message))
+        bodies = [next(events).text.split()[1] for _ in range(kept)]
+        assert bodies == [str(number) for number in range(kept)]
+        assert 1400 < kept <= 1500
+        # Nothing is missing but what was on the page.
+        assert rescued[0]["seq"] - kept < 40
+        assert rescued[0]["seq"] + len(rescued) == MESSAGES + 1
+        assert alice.send(ROOM, "after").seq == kept + 1
+    # What was rescued can be put into a room of its own.
+    imported = ran("import", aside / "rescued.jsonl", "--room", "rescued", "--data", data).stdout
+    assert imported == f"{len(rescued)} messages stored\n"
+
+
+def test_a_file_of_which_nothing_can_be_read_begins_anew(data: Path) -> None:
+    path = file_of(data, ROOM)
+    path.write_bytes(b"\xa5" * 8192)
+    ran("check", "--data", data, code=1)
+    ran("repair", "--data", data)
+    with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
+        assert alice.send(ROOM, "the first").seq == 1
+
+
+def test_export_and_import(data: Path, tmp_path: Path) -> None:
+    exported = tmp_path / "all.jsonl"
+    exported.write_text(ran("export", "--data", data).stdout)
+    lines = [json.loads(line) for line in exported.read_text().splitlines()]
+    assert len(lines) == MESSAGES + 1
+    assert {line["room"] for line in lines} == {ROOM, "kitchen"}
+    only = ran("export", "--room", "kitchen", "--data", data).stdout
+    assert json.loads(only)["body"] == "hello"
+    assert "there is no room" in ran("export", "--room", "attic", "--data", data, code=1).stderr
+
+    other = tmp_path / "other"
+    with Relay(other) as relay, BlockingClient(relay.address, name="bob") as bob:
+        bob.send("kitchen", "first")
+        assert "in use" in ran("import", exported, "--data", other, code=1).stderr
+        while_it_runs = ran("export", "--data", other).stdout
+        assert json.loads(while_it_runs)["body"] == "first"
+    assert ran("import", exported, "--data", other).stdout == f"{MESSAGES + 1} messages stored\n"
+    again = ran("import", exported, "--data", other).stdout
+    assert again == f"0 messages stored; {MESSAGES + 1} were there\n"
+    with Relay(other) as relay, BlockingClient(relay.address, name="bob") as bob:
+        bob.join("kitchen", since=0)
+        events = (event for event in bob.events() if isinstance(event, Gap | Message))
+        first, second = next(events), next(events)
+        assert isinstance(first, Message)
+        assert isinstance(second, Message)
+        assert [(m.sender, m.body) for m in (first, second)] == [
+            ("bob", b"first"),
+            ("~alice", b"hello"),
+        ]
+
+
+IRSSI = """\
+--- Log opened Thu Nov 26 09:00:00 2026
+09:00 -!- ann [ann@host] has joined #lobby
+09:01 <@ann> good morning
+--- Day changed Fri Nov 27 2026
+00:05  * Bob_ waves
+"""
+WEECHAT = """\
+2026-11-26 09:00:00\t-->\tann (ann@host) has joined #lobby
+2026-11-26 09:01:00\t@ann\tgood morning
+2026-11-27 00:05:00\t *\tBob_ waves
+"""
+
+
+@pytest.mark.parametrize(("form", "text"), [("irssi", IRSSI), ("weechat", WEECHAT)])
+def test_logs_of_others(tmp_path: Path, form: str, text: str) -> None:
+    data, file = tmp_path / "data", tmp_path / "log"
+    file.write_text(text)
+    with Relay(data):
+        pass
+    assert ran("import", file, "--format", form, "--data", data, code=2).stderr
+    ran("import", file, "--format", form, "--room", "old", "--data", data)
+    lines = [json.loads(line) for line in ran("export", "--data", data).stdout.splitlines()]
+    assert [(line["room"], line["sender"], line["body"]) for line in lines] == [
+        ("old", "~ann", "good morning"),
+        ("old", "~bob_", "* Bob_ waves"),
+    ]
+    assert [line["time"][14:16] for line in lines] == ["01", "05"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("nonsense\n", "line 1: not a message as JSON"),
+        (
+            '{"room": "Big Room", "time": "2026-01-01T00:00:00Z", "sender": "a", "body": ""}\n',
+            "no name of a room",
+        ),
+        ('{"gap": 1}\n{"room": "lobby"}\n', "line 2: not a message"),
+        ("[" * 100_000, "line 1: not a message as JSON"),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_stored(tmp_path: Path, text: str, why: str) -> None:
+    data, file = tmp_path / "data", tmp_path / "lines"
+    good = '{"room": "lobby", "time": "2026-01-01T00:00:00Z", "sender": "a", "body": "x"}\n'
+    with Relay(data):
+        pass
+    file.write_text(text)
+    ended = ran("import", file, "--data", data, code=2)
+    assert why in ended.stderr
+    assert str(file) in ended.stderr
+    file.write_text(good + text)
+    ran("import", file, "--data", data, code=2)
+    assert ran("export", "--data", data).stdout == ""
+
+
+def test_a_row_that_is_no_entry_is_damage(data: Path) -> None:
+    """The file's structure is good; the content is not."""
+    path = file_of(data, ROOM)
+    connection = apsw.Connection(str(path))
+    connection.execute("UPDATE entry SET packed=x'00' WHERE id=(SELECT max(id) FROM entry)")
+    connection.close()
+    assert "cannot be read" in ran("check", "--data", data, code=1).stdout
+    assert f"{ROOM}: {MESSAGES - 1} entries kept, 1 behind" in ran("repair", "--data", data).stdout
