@@ -52,6 +52,9 @@ KEY_ID_BYTES_MAX: Final = 32
 KEY_ID_BYTES: Final = 16
 DEVICE_NAME_BYTES_MAX: Final = 64
 """Of what a person calls a device."""
+TICKET_KEYS_MAX: Final = 4
+"""Keys that open tickets at a time: the current one, the one before, and two more for times in
+which keys are made anew too soon."""
 TOKEN_BYTES: Final = 32
 """Of an invitation: unguessable, so that a plain hash of it may be stored."""
 U32_MAX: Final = 2**32 - 1

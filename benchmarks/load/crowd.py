@@ -34,6 +34,8 @@ class Plan:
     """One client each."""
     counting_after_live: bool = False
     """All but each 20th client only count once they are live."""
+    tickets: bool = True
+    """Those who come back resume by ticket where they can."""
     niceness: int = 0
     """Above 0 where others measure latency on the same core: the crowd must not slow them."""
 
@@ -78,6 +80,8 @@ class Arrived:
     checked: int = 0
     """Messages decrypted and checked since the crowd began, all clients together."""
     behind: int = 0
+    resumed: int = 0
+    """Handshakes that a ticket has shortened, since the crowd began."""
     elapsed_s: float = 0.0
     """From the order (or since_ns) to the last one's Live."""
     delays: bytes = b""
@@ -110,6 +114,7 @@ class _Process:
                 plan.log,
                 counts=plan.counting_after_live and index % 20 != 0,
                 changed=self._changed,
+                tickets=plan.tickets,
             )
             for index, name in enumerate(plan.names)
         ]
@@ -188,6 +193,7 @@ class _Process:
             losses=sum(one.losses for one in everybody),
             checked=sum(one.checked for one in everybody),
             behind=sum(one.behind for one in everybody),
+            resumed=sum(one.resumed for one in everybody),
             wrong=[text for one in everybody for text in one.wrong][:20],
         )
 

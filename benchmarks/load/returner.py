@@ -35,7 +35,10 @@ from relay.wire.events import (
     ConnectionClosed,
     HandshakeCompleted,
     ServerKeyOffered,
+    TicketReceived,
 )
+from relay.wire.messages import RESUMED
+from relay.wire.tickets import ClientTicket
 from tests.support.devices import login
 
 READ_BYTES: Final = 262_144
@@ -90,7 +93,7 @@ class Returner:
 
     def __init__(
         self, address: tuple[str, int], name: str, log: str, *, counts: bool,
-        changed: Callable[[Returner], None],
+        changed: Callable[[Returner], None], tickets: bool = True,
     ) -> None:  # fmt: skip
         """Prepare; ``connect`` begins.
 
@@ -101,7 +104,12 @@ class Returner:
             counts: once live it counts records and decrypts the last one only (cheap for the load;
                 such a client must not lose its connection then).
             changed: called when a connection has become live first, and when it is lost.
+            tickets: it resumes by ticket where it can, as the client library does.
         """
+        self._tickets = tickets
+        self._ticket: ClientTicket | None = None
+        self.resumed = 0
+        """Handshakes that a ticket has shortened."""
         self._address = address
         self._name = name
         self._secret = secrets.token_bytes(16)
@@ -173,8 +181,12 @@ class Returner:
                     self._take(content)
                 case ServerKeyOffered(spki=spki):
                     self._spki = spki
-                    connection.accept_server_key(time.monotonic())
-                case HandshakeCompleted():
+                    ticket, self._ticket = self._ticket, None
+                    connection.accept_server_key(time.monotonic(), ticket)
+                case TicketReceived(ticket=ticket):
+                    self._ticket = ticket if self._tickets else None
+                case HandshakeCompleted(mode=mode):
+                    self.resumed += mode == RESUMED
                     join = Join(1, self._log, self._epoch, self._seq, 0)
                     said = login(connection, self._spki, self._name, self._secret)
                     if self._registered:

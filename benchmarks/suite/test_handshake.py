@@ -1,4 +1,6 @@
-"""What a full handshake with login costs the server, against the bare RSA operation. Target 8."""
+"""What a handshake with login costs the server: a full one against the bare RSA operation, and a
+resumed one against the full one. Targets 8 and 9.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +54,50 @@ def test_login(
         "cpu_us_per_login": round(login_us, 1),
         "bare_rsa_us": round(bare_us, 1),
         "ratio_to_bare_rsa": round(login_us / bare_us, 2),
+    }
+
+
+def test_resumed_login(
+    benchmark: BenchmarkFixture, tmp_path_factory: pytest.TempPathFactory, scale: Scale,
+    watch: Watch,
+) -> None:  # fmt: skip
+    """By ticket and in full by turns, as above: each connection's ticket is the next one's."""
+    benchmark.group = "resumed handshake with login against a full one, RSA-3072: server CPU"
+    logins = scale.pick(LOGINS, 20)
+    data = tmp_path_factory.mktemp("resumed") / "data"
+    with MeasuredRelay(data, workers=1, cores=machine.SERVER_CORES) as server:
+        watch(server.processes)
+        spent: dict[bool, list[float]] = {False: [], True: []}
+        first = RawClient(HOST, server.port, "visitor")
+        first.close()
+        ticket = first.ticket
+
+        def log_in(resuming: bool) -> None:
+            nonlocal ticket
+            before = server.processes()
+            for _ in range(logins):
+                offered = ticket if resuming else None
+                one = RawClient(HOST, server.port, "visitor", registered=True, ticket=offered)
+                one.close()
+                assert one.resumed == resuming
+                ticket = one.ticket
+            spent[resuming].append(server.processes() - before)
+
+        def both() -> None:
+            log_in(resuming=False)
+            log_in(resuming=True)
+
+        benchmark.pedantic(  # type: ignore[no-untyped-call]
+            both, rounds=scale.rounds, warmup_rounds=scale.warmup_rounds
+        )
+    full_us, resumed_us = (
+        sorted(spent[kind][-scale.rounds :])[scale.rounds // 2] / logins * 1e6
+        for kind in (False, True)
+    )
+    benchmark.extra_info |= {
+        "full_us": round(full_us, 1),
+        "resumed_us": round(resumed_us, 1),
+        "ratio": round(resumed_us / full_us, 3),
     }
 
 

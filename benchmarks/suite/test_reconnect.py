@@ -34,8 +34,12 @@ OF_A_WORKER = 400
 DEADLINE_S = 120.0
 
 
+@pytest.mark.parametrize("handshakes", ["by ticket", "full"])
 def test_many_return_far_behind(
-    benchmark: BenchmarkFixture, tmp_path_factory: pytest.TempPathFactory, scale: Scale
+    benchmark: BenchmarkFixture,
+    tmp_path_factory: pytest.TempPathFactory,
+    scale: Scale,
+    handshakes: str,
 ) -> None:
     """Live members' latency before and during, memory, and the time until all have caught up."""
     returning, live = scale.pick(RETURNING, 40), scale.pick(LIVE, 20)
@@ -53,6 +57,7 @@ def test_many_return_far_behind(
                 ROOM,
                 names(returning),
                 counting_after_live=True,
+                tickets=handshakes == "by ticket",
                 niceness=10,
             )
         ) as crowd,
@@ -96,6 +101,7 @@ def test_many_return_far_behind(
         | {
             "messages_checked": end.checked,
             "refused_handshakes": returned[0].losses - came.losses,
+            "resumed_handshakes": returned[0].resumed - came.resumed,
             "fell_behind": end.behind,
             "bytes_caught_up_mb": round(returning * missed * 250 / 1e6),
         }

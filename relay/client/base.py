@@ -109,14 +109,16 @@ class ClientBase:
     def statistics(self) -> dict[str, int]:
         """Counts since the start.
 
-        ``logins``; ``resent``: messages that were sent again; ``repeats``: messages that came again
-        and were dropped; ``rejoins``: times that a room was joined again because messages were
-        missing (a fault of the server); ``suspensions``: times that all rooms were left until the
-        program had taken its events, because it awaited an answer with more of them waiting than
-        the client holds.
+        ``logins``; ``resumptions``: connections whose handshake a ticket has shortened;
+        ``resent``: messages that were sent again; ``repeats``: messages that came again and were
+        dropped; ``rejoins``: times that a room was joined again because messages were missing (a
+        fault of the server); ``suspensions``: times that all rooms were left until the program had
+        taken its events, because it awaited an answer with more of them waiting than the client
+        holds.
         """
         return {
             "logins": self._state.logins,
+            "resumptions": self._state.resumptions,
             "resent": self._chat.sends.resent,
             "repeats": self._chat.subscriptions.repeats,
             "rejoins": self._chat.rejoins,

@@ -41,6 +41,7 @@ from relay.client.options import Options
 from relay.client.packing import pack_records
 from relay.client.proof import server_id_bytes
 from relay.client.sends import Sends
+from relay.client.tickets import Tickets
 from relay.errors import LocalProtocolError, RemoteProtocolError
 from relay.wire.codes import CloseCode, may_reconnect
 from relay.wire.connection import Connection
@@ -50,8 +51,9 @@ from relay.wire.events import (
     ConnectionClosed,
     HandshakeCompleted,
     ServerKeyOffered,
+    TicketReceived,
 )
-from relay.wire.messages import Work
+from relay.wire.messages import RESUMED, Work
 from relay.wire.phases import Phase
 
 LOGIN_S: Final = 15.0
@@ -95,6 +97,7 @@ class ClientState:
         self._login_deadline: float | None = None
         """None except between handshake and WELCOME."""
         self._watch = AnswerWatch()
+        self._tickets = Tickets()
 
         self.state = State.CONNECTING
         self.error: ClientError | None = None
@@ -109,6 +112,8 @@ class ClientState:
         self.name = options.name
         """As the server spells it, after the login."""
         self.logins = 0
+        self.resumptions = 0
+        """Handshakes that a ticket has shortened."""
         self._change(State.CONNECTING)
 
     # --- connections -----------------------------------------------------------------------------
@@ -226,6 +231,7 @@ class ClientState:
         """This is a copy in a forked child: what is in here is the parent's."""
         self._connection = None
         self._hello = []
+        self._tickets.forget()
         self.fail(error)
         self.chat.queue.clear()
 
@@ -285,8 +291,12 @@ class ClientState:
                     self._receive_envelopes(connection, content, now)
                 case ServerKeyOffered(fingerprint=fingerprint):
                     self._check_key(connection, fingerprint, now)
-                case HandshakeCompleted():
+                case HandshakeCompleted(mode=mode):
+                    self.resumptions += mode == RESUMED
                     self._log_in(connection, now)
+                case TicketReceived(ticket=ticket, lifetime_s=lifetime_s):
+                    assert self.server_fingerprint is not None
+                    self._tickets.keep(self.server_fingerprint, ticket, lifetime_s, now)
                 case ConnectionClosed():
                     self._closed(event, now)
                 case _:
@@ -315,7 +325,7 @@ class ClientState:
             connection.abort("the server's key is another one")
         else:
             self.server_fingerprint = fingerprint
-            connection.accept_server_key(now)
+            connection.accept_server_key(now, self._tickets.take(fingerprint, now))
 
     def _log_in(self, connection: Connection, now: float) -> None:
         assert connection.login_binding is not None

@@ -55,6 +55,12 @@ PANELS: Final = (
     Panel("Checkpoint", "s", _quantiles("checkpoint_ns")),
     Panel("Handshakes", "cps", ((rate("handshakes"), "{{outcome}}"),)),
     Panel(
+        "Completed handshakes",
+        "cps",
+        ((rate("handshake_kinds"), "{{kind}}"),),
+        "Tickets spare the key agent its work; fell_back: one was offered, and of no use.",
+    ),
+    Panel(
         "Key agent",
         "short",
         (

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from relay.server.live_settings import LiveSettings
 from relay.server.scoreboard import Scoreboard
+from relay.server.ticket_register import TicketRegister
 
 CONTROL = "control"
 AGENT = "agent"
@@ -60,6 +61,7 @@ class WorkerContext:
     listeners: tuple[socket.socket, ...]
     """Non-blocking listening sockets, shared with the other workers."""
     scoreboard: Scoreboard
+    tickets: TicketRegister
     runtime: Path
     """Directory of mode 0700 for sockets; its paths are short enough for the kernel."""
     data: Path
@@ -95,6 +97,7 @@ class AgentContext:
     key_path: Path
     scoreboard: Scoreboard
     """One row of its own, which it stamps as a worker stamps its row."""
+    tickets: TicketRegister
     expected_fingerprint: str
     """Of the key that this server started with, or empty at the first start of the agent."""
     parent_fd: int

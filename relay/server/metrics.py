@@ -124,6 +124,17 @@ class Handshake(StrEnum):
     """The peer went away."""
 
 
+class HandshakeKind(StrEnum):
+    """What a handshake that was completed took."""
+
+    FULL = "full"
+    """No ticket was offered: the key agent was asked."""
+    RESUMED = "resumed"
+    """By a ticket."""
+    FELL_BACK = "fell_back"
+    """A full one, for the ticket that was offered was unknown, expired or used."""
+
+
 class Resume(StrEnum):
     """What a client that came back with a cursor got."""
 
@@ -214,6 +225,13 @@ WORKER: Final = (
         "Handshakes that ended.",
         labels=tuple(Handshake),
         label="outcome",
+    ),
+    Metric(
+        "handshake_kinds",
+        Kind.COUNTER,
+        "Handshakes that were completed: full ones, and by ticket.",
+        labels=tuple(HandshakeKind),
+        label="kind",
     ),
     Metric(
         "closes",

@@ -36,6 +36,7 @@ from relay.server.supervisor import listener, runtime_directory
 from relay.server.supervisor.roles import Launch, Role
 from relay.server.supervisor.runtime_directory import RuntimeDirectory
 from relay.server.supervisor.supervisor import Supervisor, SupervisorConfig
+from relay.server.ticket_register import TicketRegister
 from relay.settings import WORKERS_MAX, Settings
 from relay.store.directory import DataDirectory
 
@@ -205,6 +206,7 @@ def _roles(
     record: RegistrationRecord,
 ) -> tuple[Role, ...]:
     """Return the table of processes that a server consists of."""
+    tickets = TicketRegister()
 
     def run_agent(launch: Launch) -> int:
         return _agent_main(
@@ -213,6 +215,7 @@ def _roles(
                 socket_path=runtime / AGENT_SOCKET,
                 key_path=data / KEY_FILE,
                 scoreboard=launch.scoreboard,
+                tickets=tickets,
                 expected_fingerprint=launch.text,
                 parent_fd=launch.parent_fd,
                 ready_fd=launch.ready_fd,
@@ -227,6 +230,7 @@ def _roles(
                 live=live,
                 listeners=listeners,
                 scoreboard=launch.scoreboard,
+                tickets=tickets,
                 runtime=runtime,
                 data=data,
                 registration=record.mode,
@@ -238,6 +242,7 @@ def _roles(
         )
 
     def run_control(launch: Launch) -> int:
+        tickets.close()
         return _control_main(
             ControlContext(
                 live=live,

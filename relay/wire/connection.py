@@ -29,6 +29,7 @@ from relay.wire.events import (
     PongReceived,
     SecretWrapped,
     ServerKeyOffered,
+    TicketReceived,
 )
 from relay.wire.frames import FrameReader
 from relay.wire.handshake import (
@@ -40,8 +41,10 @@ from relay.wire.handshake import (
     ServerHandshake,
 )
 from relay.wire.identity import parse_spki
+from relay.wire.key_schedule import ticket_secret
 from relay.wire.messages import TICKET_BYTES_MAX, Work
 from relay.wire.phases import LEGAL, Phase, Side
+from relay.wire.tickets import TICKET_NONCE_BYTES, ClientTicket, TicketKeys
 
 PING_BYTES_MAX: Final = 64
 PONG_INTERVAL_S: Final = 1.0
@@ -94,7 +97,8 @@ class Connection:
     __slots__ = (
         "_close_code", "_deadline", "_drained", "_events", "_generation", "_handshake",
         "_last_pong", "_limits", "_modulus_bytes", "_out", "_pings_unanswered", "_reader",
-        "_receive", "_send", "_tickets", "_timing", "login_binding", "phase", "side", "work",
+        "_receive", "_resumption", "_send", "_tickets", "_timing", "login_binding", "phase",
+        "side", "work",
     )  # fmt: skip
 
     _send: SendCipher
@@ -129,6 +133,9 @@ class Connection:
         self._pings_unanswered = 0
         self._last_pong = float("-inf")
         self._tickets = 0
+        """Received."""
+        self._resumption: bytes = b""
+        """From which the secrets of this connection's tickets follow; empty: there are none."""
         self._close_code: int | None = None
         self._drained = 0
         """Bytes received since our own close."""
@@ -176,6 +183,7 @@ class Connection:
         timing: Timing = DEFAULT_TIMING,
         pow_bits: int = 0,
         randomised: Randomised = OPENSSL,
+        tickets: TicketKeys | None = None,
     ) -> Connection:
         """Return the server's end, with its ServerHello ready to send.
 
@@ -188,8 +196,9 @@ class Connection:
             timing: deadlines.
             pow_bits: work asked of the client, 0 in calm.
             randomised: replaced for test vectors.
+            tickets: what opens and seals them; None: there are none.
         """
-        handshake = ServerHandshake(random_bytes, spki, pow_bits, randomised)
+        handshake = ServerHandshake(random_bytes, spki, pow_bits, randomised, tickets)
         deadline = now + timing.client_key_s
         self = cls(Side.SERVER, Phase.AWAIT_CLIENT_KEY, handshake, limits, timing, deadline)
         self._modulus_bytes = modulus_bytes or parse_spki(spki).modulus_bytes
@@ -376,13 +385,16 @@ class Connection:
             self._finish(None, detail=reason)
 
     # --- decisions that the owner makes -------------------------------------------------------
-    def accept_server_key(self, now: float) -> None:
-        """Client: the offered key is the right one; send the session key, after the work."""
+    def accept_server_key(self, now: float, ticket: ClientTicket | None = None) -> None:
+        """Client: the offered key is the right one; send the session key, after the work.
+
+        ``ticket`` is of an earlier connection to the server with this key; it is used up now.
+        """
         self._check_process()
         handshake = self._handshake
         if self.phase is not Phase.PIN_DECISION or not isinstance(handshake, ClientHandshake):
             raise LocalProtocolError("there is no key to accept")
-        self.work = handshake.prepare_key()
+        self.work = handshake.prepare_key(ticket)
         if self.work is not None:
             self._enter(Phase.WORKING)
             return
@@ -413,6 +425,24 @@ class Connection:
             self._finish(None, detail=str(error))
             return
         self._enter(Phase.AWAIT_CLIENT_FINISHED)
+
+    def give_ticket(self, tickets: TicketKeys, now: float) -> bool:
+        """Server: queue the ticket for the client's next connection. False: there is none.
+
+        One for each connection, and from it follows the next one: two would only be used by a
+        client that makes two connections of one.
+        """
+        if self.phase is not Phase.OPEN or self.side is not Side.SERVER or not self._resumption:
+            raise LocalProtocolError(f"a ticket in phase {self.phase.name}, or a second one")
+        nonce = bytes(TICKET_NONCE_BYTES)
+        sealed = tickets.seal(ticket_secret(self._resumption, nonce))
+        self._resumption = b""
+        if sealed is None:
+            return False
+        ticket, lifetime_s = sealed
+        content = nonce + lifetime_s.to_bytes(4, "big") + len(ticket).to_bytes(2, "big") + ticket
+        self._put(RecordType.TICKET, content, now)
+        return True
 
     # --- time ---------------------------------------------------------------------------------
     def next_deadline(self) -> float | None:
@@ -448,12 +478,17 @@ class Connection:
         handshake = self._handshake
         if isinstance(handshake, ServerHandshake):
             if phase is Phase.AWAIT_CLIENT_KEY:
+                if self._reader.pending:  # before a ticket is used up, or RSA done, for that
+                    raise RemoteProtocolError("bytes out of turn")
                 ciphertext = handshake.receive_key(whole, self._modulus_bytes)
                 # Absolute from accept: ClientKey within 10 s, the whole handshake within 15 s.
                 if self._deadline is not None:
                     self._deadline += self._timing.handshake_s - self._timing.client_key_s
-                self._enter(Phase.UNWRAPPING)
-                if not self._reader.pending:  # otherwise the loop ends it: no RSA for that
+                if ciphertext is None:
+                    self._out += handshake.finish(None)
+                    self._enter(Phase.AWAIT_CLIENT_FINISHED)
+                else:
+                    self._enter(Phase.UNWRAPPING)
                     self._events.append(SecretWrapped(ciphertext))
             else:
                 self._established(handshake.receive_finished(whole), now)
@@ -479,10 +514,11 @@ class Connection:
         self._send = SendCipher(mine, self._limits, now)
         self._receive = ReceiveCipher(theirs, self._limits, now)
         self.login_binding = established.login_binding
+        self._resumption = established.resumption
         self._handshake = None
         self._enter(Phase.OPEN)
         self._deadline = now + self._timing.ping_after_s
-        self._events.append(HandshakeCompleted(established.mode))
+        self._events.append(HandshakeCompleted(established.mode, established.fell_back))
 
     def _receive_record(self, whole: bytes, now: float) -> None:
         record_type, content = self._receive.open(whole)
@@ -528,6 +564,10 @@ class Connection:
             or not 1 <= length <= TICKET_BYTES_MAX
         ):
             raise RemoteProtocolError("a malformed ticket, or too many")
+        psk = ticket_secret(self._resumption, content[:TICKET_NONCE_BYTES])
+        ticket = ClientTicket(content[TICKET_HEAD_BYTES + 2 :], psk)
+        lifetime_s = int.from_bytes(content[TICKET_NONCE_BYTES:TICKET_HEAD_BYTES], "big")
+        self._events.append(TicketReceived(ticket, lifetime_s))
 
     def _receive_close(self, content: bytes, now: float) -> None:
         if len(content) != 4:
@@ -582,6 +622,7 @@ class Connection:
     ) -> None:
         self._enter(Phase.CLOSED)
         self._handshake = None
+        self._resumption = b""
         self.work = None
         self._deadline = None
         self._reader = FrameReader(())

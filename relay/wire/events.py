@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from relay.wire.tickets import ClientTicket
+
 
 class ServerKeyOffered(NamedTuple):
     """Client: the server's key arrived. Accept it, or abort: nothing was sent to it yet."""
@@ -22,6 +24,15 @@ class HandshakeCompleted(NamedTuple):
     """Both sides have proved themselves; records may be sent. ``mode`` 0: full, 1: resumed."""
 
     mode: int
+    fell_back: bool = False
+    """A ticket was offered, and was of no use: it was unknown, expired, or used before."""
+
+
+class TicketReceived(NamedTuple):
+    """Client: for one later handshake with the server that has this key."""
+
+    ticket: ClientTicket
+    lifetime_s: int
 
 
 class ApplicationData(NamedTuple):
@@ -57,6 +68,7 @@ Event = (
     ServerKeyOffered
     | SecretWrapped
     | HandshakeCompleted
+    | TicketReceived
     | ApplicationData
     | PongReceived
     | ConnectionClosed

@@ -3,6 +3,7 @@
 Client: ``ClientHandshake`` -> ``receive_hello`` -> (pin decision) -> ``prepare_key`` -> (work) ->
 ``client_key`` -> ``receive_finished``.
 Server: ``ServerHandshake`` -> ``receive_key`` -> (key agent) -> ``finish`` -> ``receive_finished``.
+With a ticket that is good there is nothing to ask the key agent.
 
 Which step may follow which is ``phases``' business; deadlines and bytes are ``connection``'s.
 Secrets live in these objects only and go with them when the handshake ends.
@@ -19,14 +20,18 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from relay import limits
 from relay.errors import LocalProtocolError, RemoteProtocolError
+from relay.secret import Secret
 from relay.wire.frames import FrameType, frame
 from relay.wire.identity import IdentityError, ServerPublicKey, parse_spki
 from relay.wire.key_schedule import (
+    ZEROS,
     SessionSecrets,
+    binder,
     confirmation,
     early_secret,
     handshake_secret,
     login_binding,
+    resumption_secret,
     session_secrets,
 )
 from relay.wire.messages import (
@@ -35,6 +40,7 @@ from relay.wire.messages import (
     NONCE_BYTES,
     POW_BITS_MAX,
     RANDOM_BYTES,
+    RESUMED,
     SUITE,
     VERSION,
     ClientKey,
@@ -44,6 +50,7 @@ from relay.wire.messages import (
     parse_client_finished,
     work_is_done,
 )
+from relay.wire.tickets import ClientTicket, TicketKeys
 from relay.wire.transcript import Transcript
 
 RandomBytes = Callable[[int], bytes]
@@ -72,6 +79,10 @@ class Established(NamedTuple):
     mode: int
     secrets: SessionSecrets
     login_binding: bytes
+    resumption: Secret
+    """From which the secrets of this connection's tickets follow."""
+    fell_back: bool
+    """A ticket was offered, and was of no use: the handshake became a full one."""
 
     def __repr__(self) -> str:
         return f"Established(mode={self.mode})"
@@ -88,12 +99,13 @@ class ClientHandshake:
     """The client's side."""
 
     __slots__ = (
-        "_key", "_mlkem", "_random_bytes", "_randomised", "_secret", "_server_hello",
+        "_key", "_mlkem", "_psk", "_random_bytes", "_randomised", "_secret", "_server_hello",
         "_transcript", "_version_min", "_x25519", "server_key",
     )  # fmt: skip
 
     server_key: ServerPublicKey
     _server_hello: ServerHello
+    _psk: bytes
     _key: ClientKey
     _secret: bytes
     _x25519: X25519PrivateKey
@@ -130,12 +142,16 @@ class ClientHandshake:
         self._transcript.add(whole)
         return self.server_key
 
-    def prepare_key(self) -> Work | None:
+    def prepare_key(self, ticket: ClientTicket | None = None) -> Work | None:
         """Draw the session key, once the server's key was accepted.
+
+        Args:
+            ticket: of an earlier connection to the server with this key, to be used up.
 
         Returns:
             The work that the server asks for; None: ``client_key`` takes any nonce.
         """
+        self._psk = b"" if ticket is None else ticket.psk
         self._secret = self._random_bytes(limits.SESSION_SECRET_BYTES)
         self._x25519 = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
         self._mlkem = MLKEM768PrivateKey.from_seed_bytes(self._random_bytes(MLKEM_SEED_BYTES))
@@ -146,8 +162,8 @@ class ClientHandshake:
             self._x25519.public_key().public_bytes_raw(),
             self._mlkem.public_key().public_bytes_raw(),
             bytes(NONCE_BYTES),
-            self._randomised.wrap(self.server_key, self._secret),
-            b"",
+            self._randomised.wrap(self.server_key, self._secret),  # the server may need it
+            b"" if ticket is None else ticket.ticket,
             NO_BINDER,
         )
         hello = self._server_hello
@@ -157,7 +173,11 @@ class ClientHandshake:
 
     def client_key(self, nonce: bytes = bytes(NONCE_BYTES)) -> bytes:
         """Return the ClientKey frame with the nonce that the work has found."""
-        whole = frame(FrameType.CLIENT_KEY, self._key._replace(pow_nonce=nonce).body())
+        key = self._key._replace(pow_nonce=nonce)
+        whole = frame(FrameType.CLIENT_KEY, key.body())
+        if self._psk:
+            proof = binder(early_secret(self._psk), self._transcript.digest_with(whole))
+            whole = frame(FrameType.CLIENT_KEY, key._replace(binder=proof).body())
         self._transcript.add(whole)
         return whole
 
@@ -168,11 +188,12 @@ class ClientHandshake:
             RemoteProtocolError: the server has not proved that it holds the key, or is malformed.
         """
         finished = ServerFinished.parse(whole)
-        if finished.mode != FULL:  # no ticket was offered, so nothing can be resumed
+        resumed = finished.mode == RESUMED and bool(self._psk)
+        if finished.mode != FULL and not resumed:
             raise RemoteProtocolError("a mode that was not offered")
         hs = handshake_secret(
-            early_secret(),
-            self._secret,
+            early_secret(self._psk) if resumed else early_secret(),
+            ZEROS if resumed else self._secret,
             _exchange(self._x25519, finished.x25519_s),
             self._mlkem.decapsulate(finished.mlkem_ct),
         )
@@ -182,21 +203,28 @@ class ClientHandshake:
         self._transcript.add(whole)
         t3 = self._transcript.digest()
         reply = frame(FrameType.CLIENT_FINISHED, confirmation(hs, "c confirm", t3))
+        self._transcript.add(reply)
         secrets = session_secrets(hs, t3)
-        binding = login_binding(secrets.exporter, self.server_key.spki)
-        return reply, Established(finished.mode, secrets, binding)
+        return reply, Established(
+            finished.mode,
+            secrets,
+            login_binding(secrets.exporter, self.server_key.spki),
+            resumption_secret(hs, self._transcript.digest()),
+            bool(self._psk) and not resumed,
+        )
 
 
 class ServerHandshake:
     """The server's side."""
 
     __slots__ = (
-        "_client_key", "_confirm", "_hello", "_random_bytes", "_randomised", "_secrets", "_spki",
-        "_transcript",
+        "_client_key", "_confirm", "_hello", "_hs", "_psk", "_random_bytes", "_randomised",
+        "_secrets", "_spki", "_tickets", "_transcript",
     )  # fmt: skip
 
     _client_key: ClientKey
     _confirm: bytes
+    _hs: bytes
     _secrets: SessionSecrets
 
     def __init__(
@@ -205,9 +233,13 @@ class ServerHandshake:
         spki: bytes,
         pow_bits: int = 0,
         randomised: Randomised = OPENSSL,
+        tickets: TicketKeys | None = None,
     ) -> None:
         self._random_bytes = random_bytes
         self._randomised = randomised
+        self._tickets = tickets
+        self._psk: bytes = b""
+        """Of a ticket that is good; empty: the handshake is a full one."""
         if not 0 <= pow_bits <= POW_BITS_MAX:
             raise LocalProtocolError(f"a server asks for 0 to {POW_BITS_MAX} bits of work")
         self._spki = spki
@@ -222,40 +254,66 @@ class ServerHandshake:
         self._transcript.add(whole)
         return whole
 
-    def receive_key(self, whole: bytes, modulus_bytes: int) -> bytes:
+    def receive_key(self, whole: bytes, modulus_bytes: int) -> bytes | None:
         """Check ClientKey, cheapest first; return the ciphertext for the key agent.
 
+        None: the ticket is good, and used up now; ``finish`` needs no secret.
+
         Raises:
-            RemoteProtocolError: malformed, another version, or the work is not done.
+            RemoteProtocolError: malformed, another version, a wrong binder, or the work is not
+                done.
         """
         key = ClientKey.parse(whole, modulus_bytes)
         if key.version != VERSION or key.suite != SUITE:
             raise RemoteProtocolError("an unknown version or suite")
-        # No ticket can be opened yet: one that is offered counts as none, its binder is not read.
+        if key.ticket and self._tickets is not None:
+            self._psk = self._resumed(key, whole)
         hello = self._hello
-        if not work_is_done(hello.server_random, key.before_nonce(), key.pow_nonce, hello.pow_bits):
+        if not self._psk and not work_is_done(
+            hello.server_random, key.before_nonce(), key.pow_nonce, hello.pow_bits
+        ):
             raise RemoteProtocolError("the proof of work is wrong")
         self._transcript.add(whole)
         self._client_key = key
-        return key.rsa_ct
+        return None if self._psk else key.rsa_ct
 
-    def finish(self, secret: bytes) -> bytes:
+    def _resumed(self, key: ClientKey, whole: bytes) -> bytes:
+        """Return the secret of the ticket, which is used up by it; empty: it is of no use.
+
+        Only who knows the secret can use a ticket up, or learn that it was used.
+        """
+        assert self._tickets is not None
+        opened = self._tickets.open(key.ticket)
+        if opened is None:
+            return b""
+        expected = binder(early_secret(opened.psk), self._transcript.digest_with(whole))
+        if not hmac.compare_digest(expected, key.binder):
+            raise RemoteProtocolError("a ticket with a wrong binder")
+        return opened.psk if self._tickets.spend(opened) else b""
+
+    def finish(self, secret: bytes | None) -> bytes:
         """Return the ServerFinished frame, given what the key agent answered.
+
+        None: it was not asked, for a ticket is resumed.
 
         Raises:
             RemoteProtocolError: one of the client's ephemeral keys is not a key.
         """
-        if len(secret) != limits.SESSION_SECRET_BYTES:
-            raise LocalProtocolError("the key agent answers 32 bytes")
+        psk = self._psk
+        if secret is None and psk:
+            secret = ZEROS
+        elif secret is None or psk or len(secret) != limits.SESSION_SECRET_BYTES:
+            raise LocalProtocolError("the key agent answers 32 bytes, if it is asked")
         private = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
         x25519 = _exchange(private, self._client_key.x25519_c)
         try:
             mlkem, ciphertext = self._randomised.encapsulate(self._client_key.mlkem_ek)
         except ValueError:  # FIPS 203 section 7.2
             raise RemoteProtocolError("an ML-KEM key that is none") from None
-        hs = handshake_secret(early_secret(), secret, x25519, mlkem)
+        early = early_secret(psk) if psk else early_secret()
+        hs = handshake_secret(early, secret, x25519, mlkem)
         public = private.public_key().public_bytes_raw()
-        finished = ServerFinished(FULL, public, ciphertext, NO_BINDER)
+        finished = ServerFinished(RESUMED if psk else FULL, public, ciphertext, NO_BINDER)
         unsigned = frame(FrameType.SERVER_FINISHED, finished.body())
         confirm = confirmation(hs, "s confirm", self._transcript.digest_with(unsigned))
         whole = frame(FrameType.SERVER_FINISHED, finished._replace(server_confirm=confirm).body())
@@ -263,6 +321,7 @@ class ServerHandshake:
         t3 = self._transcript.digest()
         self._confirm = confirmation(hs, "c confirm", t3)
         self._secrets = session_secrets(hs, t3)
+        self._hs = hs
         return whole
 
     def receive_finished(self, whole: bytes) -> Established:
@@ -273,5 +332,11 @@ class ServerHandshake:
         """
         if not hmac.compare_digest(self._confirm, parse_client_finished(whole)):
             raise RemoteProtocolError("the client's confirmation is wrong")
-        binding = login_binding(self._secrets.exporter, self._spki)
-        return Established(FULL, self._secrets, binding)
+        self._transcript.add(whole)
+        return Established(
+            RESUMED if self._psk else FULL,
+            self._secrets,
+            login_binding(self._secrets.exporter, self._spki),
+            resumption_secret(self._hs, self._transcript.digest()),
+            bool(self._client_key.ticket) and not self._psk,
+        )

@@ -92,9 +92,19 @@ def session_secrets(secret: bytes, t3: bytes) -> SessionSecrets:
     )
 
 
-def resumption_secret(secret: bytes, t4: bytes) -> bytes:
-    """RMS, from which ticket keys are derived."""
-    return expand_label(secret, "resumption", t4, HASH_BYTES)
+def resumption_secret(secret: bytes, t4: bytes) -> Secret:
+    """RMS, from which the secrets of tickets are derived."""
+    return Secret(expand_label(secret, "resumption", t4, HASH_BYTES))
+
+
+def ticket_secret(resumption: bytes, ticket_nonce: bytes) -> Secret:
+    """PSK: what a ticket resumes, from RMS and the nonce that came with it."""
+    return Secret(expand_label(resumption, "ticket", ticket_nonce, HASH_BYTES))
+
+
+def binder(early: bytes, t0: bytes) -> bytes:
+    """Prove that whoever offers a ticket knows its secret, on this connection."""
+    return hmac.digest(expand_label(early, "res binder", b"", HASH_BYTES), t0, "sha256")
 
 
 def traffic_keys(traffic_secret: bytes) -> tuple[bytes, bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-from relay.wire.device_keys import verify
+from relay.wire.device_keys import KEY_BYTES, verify
 
 _PREFIX: Final = b" " * 64 + b"relay/1 client login\0"
 
@@ -50,4 +50,6 @@ def proves(
     signature: bytes,
 ) -> bool:
     """Tell whether a signature proves that whoever is on this connection holds the key."""
+    if len(key) != KEY_BYTES:
+        return False
     return verify(key, signature, signed_bytes(operation, login_binding, spki_hash, key, handle))

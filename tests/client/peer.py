@@ -24,9 +24,12 @@ from relay.wire.envelopes import (
     unpack_client,
 )
 from relay.wire.events import ApplicationData, ConnectionClosed, SecretWrapped
-from relay.wire.identity import PrivateKey
+from relay.wire.frames import FrameType
+from relay.wire.identity import PrivateKey, parse_spki
+from relay.wire.messages import ClientKey
 from tests.support.devices import device
 from tests.support.pair import server_key
+from tests.support.tickets import Desk
 
 Found = TypeVar("Found")
 
@@ -53,13 +56,34 @@ class Link:
         self.close: ConnectionClosed | None = None
         """How the server saw the connection end."""
         self.bytes_from_client = 0
+        self.desk = Desk(now=self.now)
+        self.tickets = self.desk.worker()
+        self.offered_ticket = False
+        """The client has offered one on this connection."""
+
+    def give_ticket(self) -> int:
+        """The server gives the client a ticket; return its lifetime in seconds."""
+        self.desk.now = self.now
+        assert self.server.give_ticket(self.tickets, self.now)
+        self.run()
+        return int(self.desk.maker.keys[-1].expires - self.now)
+
+    def forget_tickets(self) -> None:
+        """The server is started again: it knows no ticket any more."""
+        self.desk = Desk(now=self.now)
+        self.tickets = self.desk.worker()
 
     def dial(self, key: PrivateKey | None = None) -> None:
         """Open a connection and run the handshake as far as it goes."""
         self.key = server_key() if key is None else key
         self.server = Connection.server(
-            now=self.now, random_bytes=secrets.token_bytes, spki=self.key.spki
+            now=self.now,
+            random_bytes=secrets.token_bytes,
+            spki=self.key.spki,
+            tickets=self.tickets,
         )
+        self.desk.now = self.now
+        self.offered_ticket = False
         self.said.clear()
         self.records.clear()
         self.close = None
@@ -87,6 +111,9 @@ class Link:
             from_client = self.state.data_to_send(self.now)
             self.bytes_from_client += len(from_client)
             if from_client:
+                if from_client[0] == FrameType.CLIENT_KEY:
+                    key = ClientKey.parse(from_client, parse_spki(self.key.spki).modulus_bytes)
+                    self.offered_ticket = bool(key.ticket)
                 self.server.receive_data(from_client, self.now)
             self._serve()
             from_server = self.server.data_to_send()

@@ -372,3 +372,62 @@ def test_an_unknown_operation_of_the_server_is_ignored(op: int) -> None:
     link.say_raw(unknown + pack(Ack("lobby", 1, EPOCH, 1)) + unknown)
     assert link.results() == {"token": Stored(EPOCH, 1)}
     assert link.condition() is State.ONLINE
+
+
+# --- tickets -----------------------------------------------------------------------------------
+def test_a_ticket_shortens_the_next_handshake() -> None:
+    """The newest is used, once; without one, or with one of no use, nothing changes."""
+    link = Link()
+    link.log_in()
+    assert link.state.resumptions == 0
+    for times in (1, 2, 3):
+        link.give_ticket()
+        link.lose()
+        link.log_in()
+        assert link.condition() is State.ONLINE
+        assert link.state.resumptions == times
+    link.lose()
+    link.log_in()
+    assert link.state.resumptions == 3, "each is for one handshake"
+    link.give_ticket()
+    link.forget_tickets()
+    link.lose()
+    link.log_in()
+    assert link.condition() is State.ONLINE
+    assert link.state.resumptions == 3
+
+
+def test_a_ticket_is_kept_no_longer_than_it_is_good() -> None:
+    link = Link()
+    link.log_in()
+    lifetime_s = link.give_ticket()
+    link.lose()
+    link.now += lifetime_s
+    link.log_in()
+    assert link.state.resumptions == 0
+    assert not link.offered_ticket
+
+
+def test_a_ticket_is_not_shown_to_another_server() -> None:
+    """Nor is anything else: its key is not the one that the ticket came under."""
+    link = Link()
+    link.log_in()
+    link.give_ticket()
+    link.lose()
+    link.dial(other_key())
+    assert isinstance(link.state.error, ServerKeyMismatch)
+    assert not link.offered_ticket
+
+
+def test_a_ticket_is_used_up_when_it_is_sent() -> None:
+    """Whatever becomes of that connection, the next one does not show it again."""
+    link = Link()
+    link.log_in()
+    link.give_ticket()
+    link.lose()
+    link.now = link.state.connect_at or link.now
+    link.dial()
+    assert link.offered_ticket
+    link.lose()
+    link.log_in()
+    assert not link.offered_ticket

@@ -25,10 +25,12 @@ from relay.wire.events import (
     HandshakeCompleted,
     SecretWrapped,
     ServerKeyOffered,
+    TicketReceived,
 )
 from relay.wire.handshake import OPENSSL, RandomBytes, Randomised
 from relay.wire.identity import PrivateKey, generate_private_key
 from relay.wire.phases import Phase, Side
+from relay.wire.tickets import ClientTicket, TicketKeys
 
 KEY_FILE = Path(__file__).parent.parent / "vectors" / "server_key.json"
 
@@ -70,6 +72,8 @@ class Peer:
     """Accepts the server's key, and asks the key agent: set False to look between the steps."""
     working: bool = True
     """Does the work that the server asks for."""
+    ticket: ClientTicket | None = None
+    """What a client offers."""
     unwrapped: int = 0
     """How often the RSA key was used."""
     events: list[Event] = field(default_factory=list)
@@ -81,6 +85,11 @@ class Peer:
     @property
     def completed(self) -> bool:
         return any(isinstance(event, HandshakeCompleted) for event in self.events)
+
+    @property
+    def tickets(self) -> list[ClientTicket]:
+        """Those that were received."""
+        return [event.ticket for event in self.events if isinstance(event, TicketReceived)]
 
     @property
     def received(self) -> list[bytes]:
@@ -112,7 +121,7 @@ class Peer:
     def _decide(self, event: Event) -> None:
         connection = self.connection
         if isinstance(event, ServerKeyOffered) and connection.phase is Phase.PIN_DECISION:
-            connection.accept_server_key(self.now)
+            connection.accept_server_key(self.now, self.ticket)
             if self.working and connection.work is not None:
                 connection.provide_work(connection.work.solve(), self.now)
         elif isinstance(event, SecretWrapped):
@@ -137,6 +146,7 @@ def client(
     randomised: Randomised = OPENSSL,
     version_min: int = 1,
     seed: str = "client",
+    ticket: ClientTicket | None = None,
 ) -> Peer:
     """A client's end that has received nothing."""
     return Peer(
@@ -147,7 +157,8 @@ def client(
             timing=timing,
             version_min=version_min,
             randomised=randomised,
-        )
+        ),
+        ticket=ticket,
     )
 
 
@@ -158,6 +169,7 @@ def server(
     randomised: Randomised = OPENSSL,
     pow_bits: int = 0,
     seed: str = "server",
+    tickets: TicketKeys | None = None,
 ) -> Peer:
     """A server's end whose ServerHello waits to be sent."""
     return Peer(
@@ -169,6 +181,7 @@ def server(
             timing=timing,
             pow_bits=pow_bits,
             randomised=randomised,
+            tickets=tickets,
         )
     )
 

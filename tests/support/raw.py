@@ -29,7 +29,10 @@ from relay.wire.events import (
     ConnectionClosed,
     HandshakeCompleted,
     ServerKeyOffered,
+    TicketReceived,
 )
+from relay.wire.messages import RESUMED
+from relay.wire.tickets import ClientTicket
 from tests.support.devices import login
 
 Wanted = TypeVar("Wanted")
@@ -48,6 +51,7 @@ class RawClient:
         secret: bytes | None = None,
         *,
         registered: bool = False,
+        ticket: ClientTicket | None = None,
     ) -> None:
         """Connect, shake hands, log in.
 
@@ -57,8 +61,14 @@ class RawClient:
             name: to log in with.
             secret: of an instance that comes back; None: a new one.
             registered: the name has been registered before, by ``devices.device``'s key.
+            ticket: of an earlier connection, to be used up.
         """
         self.name = name
+        self._offered = ticket
+        self.ticket: ClientTicket | None = None
+        """For a later connection; None: none has come."""
+        self.resumed = False
+        """The handshake was shortened by the ticket."""
         self.socket = socket.create_connection((host, port), timeout=DEADLINE_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
@@ -81,8 +91,9 @@ class RawClient:
             for event in self.connection.events():
                 match event:
                     case ServerKeyOffered(spki=spki):
-                        self.connection.accept_server_key(time.monotonic())
-                    case HandshakeCompleted():
+                        self.connection.accept_server_key(time.monotonic(), self._offered)
+                    case HandshakeCompleted(mode=mode):
+                        self.resumed = mode == RESUMED
                         self.flush()
                         return spki
                     case ConnectionClosed():
@@ -133,6 +144,8 @@ class RawClient:
         for event in self.connection.events():
             if isinstance(event, ApplicationData):
                 contents.append(event.content)
+            elif isinstance(event, TicketReceived):
+                self.ticket = event.ticket
             elif isinstance(event, ConnectionClosed):
                 raise ConnectionError(f"closed with {event.code}: {event.detail}")
         return contents

@@ -21,9 +21,11 @@ from relay.bus.link import Link
 from relay.bus.messages import Batch, Event
 from relay.chat.ids import producer_of
 from relay.chat.partition import PARTITIONS, partition_of
+from relay.server.agent.ticket_keys import TicketKeyMaker
 from relay.server.context import WorkerContext
 from relay.server.live_settings import LiveSettings
 from relay.server.scoreboard import Scoreboard
+from relay.server.ticket_register import TicketRegister
 from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed
 from relay.server.worker.process import main
@@ -46,7 +48,14 @@ from relay.wire.envelopes import (
     pack,
     unpack_server,
 )
-from relay.wire.events import ApplicationData, ConnectionClosed, ServerKeyOffered
+from relay.wire.events import (
+    ApplicationData,
+    ConnectionClosed,
+    HandshakeCompleted,
+    ServerKeyOffered,
+    TicketReceived,
+)
+from relay.wire.tickets import ClientTicket, TicketKey
 from tests.support.cluster import until
 from tests.support.devices import login
 from tests.support.logs import die
@@ -59,8 +68,13 @@ Envelope = TypeVar("Envelope", bound=ServerEnvelope)
 class LocalAgent:
     """The key agent's service, without the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, ticket_keys: TicketKeyMaker) -> None:
         self.spki = server_key().spki
+        self._ticket_keys = ticket_keys
+
+    def follow_ticket_keys(self, install: Callable[[list[TicketKey]], None]) -> None:
+        """Give the keys of tickets that there are; ``Cluster.rotate`` gives later ones."""
+        install(self._ticket_keys.keys)
 
     async def connect(self) -> None:
         """Nothing to connect to."""
@@ -101,18 +115,21 @@ class NoCollector(Collector):
 class Worker(main._Worker):
     """A worker as in ``relay.server.worker.process.main``, but without signals and pipes."""
 
-    def __init__(self, context: WorkerContext, needs: dict[str, object]) -> None:
+    def __init__(
+        self, context: WorkerContext, needs: dict[str, object], ticket_keys: TicketKeyMaker
+    ) -> None:
         """Make one.
 
         Args:
             context: its place.
             needs: what of its ``WorkerDependencies`` is to be different.
+            ticket_keys: of the cluster.
         """
         super().__init__(context, NoCollector())
         self._needs = needs
         self.sweeps = True
         """False: what is due each second, heads to other workers among it, is left undone."""
-        self._agent = LocalAgent()  # type: ignore[assignment]
+        self._agent = LocalAgent(ticket_keys)  # type: ignore[assignment]
         # Each has a listener of its own, so there is nobody to leave a connection to.
         self._status.least_loaded = lambda: None  # type: ignore[method-assign]
         self._tasks: list[asyncio.Task[None]] = []
@@ -206,6 +223,9 @@ class Cluster:
             accounts=Accounts(guests=True),
             store=Store(durability=durability),  # type: ignore[arg-type]
         )
+        self.tickets = TicketRegister()
+        self.ticket_keys = TicketKeyMaker(self.tickets.begin, secrets.token_bytes, time.monotonic)
+        self.ticket_keys.rotate()
         self.scoreboard = Scoreboard(WORKERS_MAX)
         self.scoreboard.workers = workers
         self.workers: dict[int, Worker] = {}
@@ -243,6 +263,7 @@ class Cluster:
                 live=LiveSettings(self._settings),
                 listeners=(listener,),
                 scoreboard=self.scoreboard,
+                tickets=self.tickets,
                 runtime=self._directory / "run",
                 data=self._directory / "data",
                 registration="open",
@@ -252,6 +273,7 @@ class Cluster:
                 ready_fd=-1,
             ),
             self._needs,
+            self.ticket_keys,
         )
         self._all.append(worker)
         await worker.start()
@@ -312,8 +334,13 @@ class TestClient(asyncio.Protocol):
     __test__ = False  # not a class of tests, whatever its name
     """A client: the sans-I/O core on an asyncio transport. Keeps all that it is told."""
 
-    def __init__(self) -> None:
+    def __init__(self, ticket: ClientTicket | None = None) -> None:
+        """Begin; ``ticket`` is offered."""
         self.connection = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
+        self.offered = ticket
+        self.tickets: list[ClientTicket] = []
+        """Received."""
+        self.handshake: HandshakeCompleted | None = None
         self._changed = asyncio.Event()
         self.transport: asyncio.Transport
         self.received: list[ServerEnvelope] = []
@@ -336,13 +363,16 @@ class TestClient(asyncio.Protocol):
         for event in connection.events():
             if isinstance(event, ServerKeyOffered):
                 self.spki = event.spki
-                connection.accept_server_key(time.monotonic())
+                connection.accept_server_key(time.monotonic(), self.offered)
+            elif isinstance(event, TicketReceived):
+                self.tickets.append(event.ticket)
             elif isinstance(event, ApplicationData):
                 self.records += 1
                 self.received.extend(unpack_server(event.content))
             elif isinstance(event, ConnectionClosed):
                 self.closed = event
-            else:
+            elif isinstance(event, HandshakeCompleted):
+                self.handshake = event
                 self.opened = True
         self._write()
         self._changed.set()
@@ -371,19 +401,22 @@ class TestClient(asyncio.Protocol):
         *,
         secret: bytes = b"",
         source: str = "127.0.0.1",
+        ticket: ClientTicket | None = None,
     ) -> Self:
         """Connect, from an address of this machine, and log in."""
-        client = await cls.connect(worker, source)
+        client = await cls.connect(worker, source, ticket)
         client.hello(name, secret=secret)
         await client.expect(Welcome)
         return client
 
     @classmethod
-    async def connect(cls, worker: Worker, source: str = "127.0.0.1") -> Self:
+    async def connect(
+        cls, worker: Worker, source: str = "127.0.0.1", ticket: ClientTicket | None = None
+    ) -> Self:
         """Connect, up to the end of the handshake."""
         loop = asyncio.get_running_loop()
         _, client = await loop.create_connection(
-            cls, "127.0.0.1", worker.port, local_addr=(source, 0)
+            lambda: cls(ticket), "127.0.0.1", worker.port, local_addr=(source, 0)
         )
         worker.clients.append(client)
         await client.until(lambda: client.opened, "the handshake")

@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from relay.chat.accounts.requests import Disable, NameDevice
 from relay.chat.accounts.requests import pack as pack_request
 from relay.chat.ids import NO_ROOT, producer_of
+from relay.secret import Secret
+from relay.server.ticket_register import TicketRegister
 from relay.wire import envelopes as wire
 from relay.wire.cipher import RecordLimits, RecordType, SendCipher
 from relay.wire.connection import Connection
@@ -26,15 +28,19 @@ from relay.wire.events import SecretWrapped
 from relay.wire.handshake import OPENSSL, Randomised
 from relay.wire.identity import ServerPublicKey, fingerprint
 from relay.wire.key_schedule import (
+    ZEROS,
+    binder,
     early_secret,
     handshake_secret,
     login_binding,
     next_traffic_secret,
     resumption_secret,
     session_secrets,
+    ticket_secret,
     traffic_keys,
 )
-from relay.wire.messages import ServerFinished
+from relay.wire.messages import RESUMED, ServerFinished
+from relay.wire.tickets import ClientTicket, TicketKey, TicketKeys
 from tests.support.pair import server_key
 from tests.vectors.accounts import accounts
 
@@ -85,7 +91,42 @@ class Stored:
 
 
 # --- handshake ------------------------------------------------------------------------------------
-def handshake(name: str, stored: Stored, pow_bits: int = 0) -> Vector:
+TICKET_NONCE = bytes(8)
+
+
+def first_ticket(tickets: TicketKeys, full: Vector) -> ClientTicket:
+    """The ticket that a server gives on the connection of a handshake."""
+    psk = ticket_secret(bytes.fromhex(full["schedule"]["RMS"]), TICKET_NONCE)
+    sealed = tickets.seal(psk)
+    assert sealed is not None
+    return ClientTicket(sealed[0], psk)
+
+
+def ticket_keys(stock: str) -> TicketKeys:
+    """What seals and opens tickets, with fixed keys; each server that is made knows its own."""
+    register = TicketRegister()
+    generation = register.begin()
+    assert generation is not None
+    key = TicketKey(
+        generation, fixed(f"{stock} id", 8), Secret(fixed(f"{stock} key", 32)), 43_200.0
+    )
+    keys = TicketKeys(
+        hashlib.sha256(server_key().spki).digest(),
+        register,
+        lambda count: fixed(f"{stock} nonce", count),
+        lambda: 0.0,
+    )
+    keys.install([key])
+    return keys
+
+
+def handshake(
+    name: str,
+    stored: Stored,
+    pow_bits: int = 0,
+    ticket: ClientTicket | None = None,
+    tickets: TicketKeys | None = None,
+) -> Vector:
     """One whole handshake between our own two ends, and its key schedule."""
     mine = Drawn(name, "session_key", "x25519_c_private", "mlkem_seed", "client_random")
     theirs = Drawn(name, "server_random", "x25519_s_private")
@@ -93,24 +134,33 @@ def handshake(name: str, stored: Stored, pow_bits: int = 0) -> Vector:
     spki = server_key().spki
     client = Connection.client(now=0.0, random_bytes=mine, randomised=randomised)
     server = Connection.server(
-        now=0.0, random_bytes=theirs, spki=spki, pow_bits=pow_bits, randomised=randomised
+        now=0.0,
+        random_bytes=theirs,
+        spki=spki,
+        pow_bits=pow_bits,
+        randomised=randomised,
+        tickets=tickets,
     )
     client.receive_data(f1 := server.data_to_send(), 0.0)
-    client.accept_server_key(0.0)
+    client.accept_server_key(0.0, ticket)
     if client.work is not None:
         client.provide_work(client.work.solve(), 0.0)
     server.receive_data(f2 := client.data_to_send(), 0.0)
-    (wrapped,) = server.events()
-    assert isinstance(wrapped, SecretWrapped)
-    server.provide_secret(server_key().unwrap(wrapped.ciphertext), 0.0)
+    for event in server.events():
+        assert isinstance(event, SecretWrapped)
+        server.provide_secret(server_key().unwrap(event.ciphertext), 0.0)
     client.receive_data(f3 := server.data_to_send(), 0.0)
     server.receive_data(f4 := client.data_to_send(), 0.0)
     inputs = mine.values | theirs.values
+    if ticket is not None:
+        inputs |= {"psk": bytes(ticket.psk), "ticket": ticket.ticket}
+    mode = f3[4]
     values = schedule(inputs, stored, (f1, f2, f3, f4))
     assert client.login_binding == server.login_binding == values["login_binding"]
     return {
         "name": name,
         "pow_bits": pow_bits,
+        "mode": mode,
         "fingerprint": fingerprint(spki),
         "inputs": in_hex(inputs),
         "frames": in_hex({"f1": f1, "f2": f2, "f3": f3, "f4": f4}),
@@ -130,16 +180,20 @@ def schedule(
     mlkem, _ = stored.encapsulate(f2[4 + 66 : 4 + 66 + 1184])
     t3 = hashlib.sha256(f1 + f2 + f3).digest()
     t4 = hashlib.sha256(f1 + f2 + f3 + f4).digest()
-    hs = handshake_secret(early_secret(), inputs["session_key"], x25519, mlkem)
+    t0 = hashlib.sha256(f1 + f2[:-32]).digest()
+    resumed = f3[4] == RESUMED
+    es = early_secret(inputs["psk"]) if resumed else early_secret()
+    hs = handshake_secret(es, ZEROS if resumed else inputs["session_key"], x25519, mlkem)
     secrets = session_secrets(hs, t3)
-    return {
-        "T0": hashlib.sha256(f1 + f2[:-32]).digest(),
+    offered = {"binder": binder(early_secret(inputs["psk"]), t0)} if "psk" in inputs else {}
+    return offered | {
+        "T0": t0,
         "T2": hashlib.sha256(f1 + f2 + f3[:-32]).digest(),
         "T3": t3,
         "T4": t4,
         "x25519_shared": x25519,
         "mlkem_shared": mlkem,
-        "ES": early_secret(),
+        "ES": es,
         "HS": hs,
         "server_confirm": f3[-32:],
         "client_confirm": f4[-32:],
@@ -268,6 +322,14 @@ def as_json(value: object) -> object:
 def generate(stored: Stored) -> dict[str, Vector]:
     """All vectors, by the name of their file."""
     handshakes = [handshake("full", stored), handshake("full with work", stored, pow_bits=12)]
+    tickets = ticket_keys("ticket")
+    ticket = first_ticket(tickets, handshakes[0])
+    handshakes += [
+        handshake("resumed, by the ticket of the first", stored, ticket=ticket, tickets=tickets),
+        handshake(
+            "fallen back: the ticket was used before", stored, ticket=ticket, tickets=tickets
+        ),
+    ]
     values = handshakes[0]["schedule"]
     client, server = (bytes.fromhex(values[name]) for name in ("c_ap_0", "s_ap_0"))
     to_client = [content for content in EVERY_TYPE if content[0] is not RecordType.KEY_UPDATE]

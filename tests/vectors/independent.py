@@ -156,12 +156,24 @@ def check_handshake(vector: Vector, key: Vector) -> None:
         raise Disagreement("proof of work")
     secret = oaep_decode(key, client.take(256), b"relay/1 session key")
     same("R", inputs["session_key"], secret)
-    same("ticket", client.variable().hex(), b"")
-    same("binder", client.take(32).hex(), bytes(32))
+    ticket = client.variable()
+    same("ticket", inputs.get("ticket", ""), ticket)
+    psk = bytes.fromhex(inputs.get("psk", ""))
+    binder = client.take(32)
+    t0 = sha256(f1 + f2[:-32])
+    if ticket:
+        expected = extract(label(extract(bytes(32), psk), "res binder", b"", 32), t0)
+        same("binder", schedule["binder"], expected)
+    else:
+        expected = bytes(32)
+    same("binder", binder.hex(), expected)
     client.end()
 
     finished = body_of(f3, 3)
-    same("mode", finished.take(1).hex(), "00")
+    mode = finished.number(1)
+    same("mode", str(vector["mode"]), str(mode))
+    if mode > (1 if ticket else 0):
+        raise Disagreement("a mode that was not offered")
     x25519_s, mlkem_ct = finished.take(32), finished.take(1088)
     server_confirm = finished.take(32)
     finished.end()
@@ -182,12 +194,14 @@ def check_handshake(vector: Vector, key: Vector) -> None:
     same("ML-KEM shared", schedule["mlkem_shared"], m_shared)
 
     t2, t3, t4 = sha256(f1 + f2 + f3[:-32]), sha256(f1 + f2 + f3), sha256(f1 + f2 + f3 + f4)
-    same("T0", schedule["T0"], sha256(f1 + f2[:-32]))
+    same("T0", schedule["T0"], t0)
     same("T2", schedule["T2"], t2)
     same("T3", schedule["T3"], t3)
     same("T4", schedule["T4"], t4)
-    es = extract(bytes(32), bytes(32))
+    es = extract(bytes(32), psk if mode else bytes(32))
     same("ES", schedule["ES"], es)
+    if mode:
+        secret = bytes(32)
     hs = extract(label(es, "derived", sha256(b""), 32), secret + x_shared + m_shared)
     same("HS", schedule["HS"], hs)
     same("server_confirm", server_confirm.hex(), extract(label(hs, "s confirm", t2, 32), t2))
@@ -201,6 +215,12 @@ def check_handshake(vector: Vector, key: Vector) -> None:
     same("RMS", schedule["RMS"], label(hs, "resumption", t4, 32))
     binding = label(exporter, "client login", sha256(spki), 32)
     same("login binding", schedule["login_binding"], binding)
+
+
+def check_ticket(first: Vector, resumed: Vector) -> None:
+    """Section 5, "Ticket": its secret follows from the connection that it came on."""
+    rms = bytes.fromhex(first["schedule"]["RMS"])
+    same("PSK", resumed["inputs"]["psk"], label(rms, "ticket", bytes(8), 32))
 
 
 # --- section 5: records ---------------------------------------------------------------------------
@@ -435,6 +455,8 @@ def check_all() -> int:
     handshakes = load("handshake")["handshakes"]
     for handshake in handshakes:
         check_handshake(handshake, load("server_key"))
+    for handshake in handshakes[2:]:
+        check_ticket(handshakes[0], handshake)
     for name in ("records", "key_update"):
         check_records(load(name))
     check_producers(load("producers"))

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from relay.errors import LocalProtocolError
+from relay.secret import Secret
 from relay.wire.events import HandshakeCompleted, SecretWrapped, ServerKeyOffered
 from relay.wire.frames import FrameType, frame
 from relay.wire.handshake import OPENSSL, Established, Randomised
@@ -624,4 +625,9 @@ def test_secrets_are_dropped_after_the_handshake_and_shown_nowhere() -> None:
     pair.run()
     assert pair.client.connection._handshake is None
     assert pair.server.connection._handshake is None
-    assert "secret" not in repr(Established(0, None, b"secret")).lower()  # type: ignore[arg-type]
+    assert (
+        "secret"
+        not in repr(
+            Established(0, None, b"secret", Secret(b"secret"), False)  # type: ignore[arg-type]
+        ).lower()
+    )

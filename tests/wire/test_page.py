@@ -111,7 +111,12 @@ def test_shape_of_the_handshakes() -> None:
     vector = load("handshake")
     assert set(vector) == {"about", "handshakes"}
     for one in vector["handshakes"]:
-        assert set(one) == {"name", "pow_bits", "fingerprint", "inputs", "frames", "schedule"}
+        assert set(one) == {
+            "name", "pow_bits", "mode", "fingerprint", "inputs", "frames", "schedule",
+        }  # fmt: skip
+        offers = "ticket" in one["inputs"]
+        assert ("psk" in one["inputs"]) == ("binder" in one["schedule"]) == offers
+        assert one["mode"] in (0, 1)
         assert set(one["frames"]) == {"f1", "f2", "f3", "f4"}
         for part in ("inputs", "frames", "schedule"):
             assert all(map(is_hex, one[part].values()))

@@ -38,7 +38,7 @@ def test_the_independent_decoder_imports_nothing_of_relay() -> None:
 
 
 def test_the_independent_decoder_agrees() -> None:
-    assert independent.check_all() == 2
+    assert independent.check_all() == 4
 
 
 def test_the_vectors_cover_every_type_of_record_and_every_operation() -> None:
@@ -59,9 +59,10 @@ def test_the_vectors_cover_every_type_of_record_and_every_operation() -> None:
 
 @pytest.mark.parametrize("field", ["f1", "f2", "f3", "f4"])
 @pytest.mark.parametrize("at", [0, 4, 30, -1])
-def test_the_decoder_notices_a_changed_frame(field: str, at: int) -> None:
+@pytest.mark.parametrize("number", [0, 2, 3])
+def test_the_decoder_notices_a_changed_frame(field: str, at: int, number: int) -> None:
     """It can disagree: otherwise its agreement means nothing."""
-    vector = independent.load("handshake")["handshakes"][0]
+    vector = independent.load("handshake")["handshakes"][number]
     frame = bytearray.fromhex(vector["frames"][field])
     frame[at] ^= 1
     vector["frames"][field] = frame.hex()
@@ -70,9 +71,10 @@ def test_the_decoder_notices_a_changed_frame(field: str, at: int) -> None:
 
 
 @pytest.mark.parametrize("part", ["inputs", "schedule"])
-def test_the_decoder_notices_every_changed_value(part: str) -> None:
+@pytest.mark.parametrize("number", [0, 2, 3])
+def test_the_decoder_notices_every_changed_value(part: str, number: int) -> None:
     key = independent.load("server_key")
-    right = independent.load("handshake")["handshakes"][0]
+    right = independent.load("handshake")["handshakes"][number]
     for name in right[part]:
         vector = copy.deepcopy(right)
         vector[part][name] = "00" * (len(vector[part][name]) // 2)

@@ -12,17 +12,21 @@ from relay.errors import RelayError
 from relay.local_sockets import credentials
 from relay.server.agent.protocol import (
     AgentProtocolError,
+    Frame,
     FrameReader,
     Kind,
     pack_unwrap,
+    unpack_ticket_keys,
 )
+from relay.wire.tickets import TicketKey
 
 REQUEST_DEADLINE_S: Final = 1.0
 """Invariant "The key agent holds the keys". A second attempt after a lost connection shares it."""
 CONNECT_DEADLINE_S: Final = 10.0
 """At the start of a worker: an agent that is being replaced is back by then."""
 RETRY_S: Final = 0.02
-"""Between attempts to connect while the agent is being replaced."""
+RETRY_MAX_S: Final = 0.2
+"""Between attempts to connect while the agent is being replaced: doubled up to this."""
 PENDING_MAX: Final = 4096
 """Requests of one worker that wait for an answer; each has at most a deadline's life."""
 
@@ -53,6 +57,10 @@ class AgentClient:
         self._asking: set[asyncio.Task[None]] = set()
         """Those that wait for a connection."""
         self._closed = False
+        self._ticket_keys: list[TicketKey] = []
+        """As they came last."""
+        self._install: Callable[[list[TicketKey]], None] | None = None
+        """Takes them; None: nobody does yet."""
 
     @property
     def spki(self) -> bytes:
@@ -60,6 +68,16 @@ class AgentClient:
         if self._spki is None:
             raise AgentUnavailable("the key agent was never reached")
         return self._spki
+
+    def follow_ticket_keys(self, install: Callable[[list[TicketKey]], None]) -> None:
+        """Give ``install`` the keys that seal tickets, now and whenever there is a new one."""
+        self._install = install
+        install(self._ticket_keys)
+
+    def _take_ticket_keys(self, keys: list[TicketKey]) -> None:
+        self._ticket_keys = keys
+        if self._install is not None:
+            self._install(keys)
 
     async def connect(self, deadline_s: float = CONNECT_DEADLINE_S) -> None:
         """Connect, and learn the public key. Tries until the deadline.
@@ -111,6 +129,12 @@ class AgentClient:
                 self._link.forget(question)
         self._timer = loop.call_at(questions[0].deadline, self._expire) if questions else None
 
+    def _link_lost(self) -> None:
+        """Connect again at once: the next agent has new keys for tickets."""
+        if not self._closed and self._link is not None and self._link.lost:
+            again = asyncio.ensure_future(self._connected())
+            again.add_done_callback(_looked_at)
+
     def _lost(self, question: _Question) -> None:
         """The connection ended before the answer."""
         if question.asked > 1:
@@ -157,18 +181,21 @@ class AgentClient:
 
     async def _dial(self) -> _Link:
         loop = asyncio.get_running_loop()
+        pause_s = RETRY_S / 2
         while True:
+            pause_s = min(2 * pause_s, RETRY_MAX_S)
             try:
                 _, link = await loop.create_unix_connection(
-                    lambda: _Link(self._lost), str(self._path)
+                    lambda: _Link(self._lost, self._link_lost, self._take_ticket_keys),
+                    str(self._path),
                 )
             except OSError:
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(pause_s)
                 continue
             try:
                 spki = await link.hello
             except _Disconnected:
-                await asyncio.sleep(RETRY_S)
+                await asyncio.sleep(pause_s)
                 continue
             except asyncio.CancelledError:
                 link.close()
@@ -179,6 +206,12 @@ class AgentClient:
             self._spki = spki
             self._link = link
             return link
+
+
+def _looked_at(task: asyncio.Future[_Link]) -> None:
+    """Whoever asks next hears of it; nobody has to now."""
+    if not task.cancelled():
+        task.exception()
 
 
 class _Question:
@@ -207,12 +240,19 @@ class _Question:
 class _Link(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, lost: Callable[[_Question], None]) -> None:
+    def __init__(
+        self,
+        lost: Callable[[_Question], None],
+        link_lost: Callable[[], None],
+        take_ticket_keys: Callable[[list[TicketKey]], None],
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.hello: asyncio.Future[bytes] = loop.create_future()
         self.lost = False
         self._reader = FrameReader()
         self._on_lost = lost
+        self._on_link_lost = link_lost
+        self._take_ticket_keys = take_ticket_keys
         self._pending: dict[int, _Question] = {}
         self._next = 1
         self._transport: asyncio.Transport | None = None
@@ -226,18 +266,21 @@ class _Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            frames = self._reader.feed(data)
+            for frame in self._reader.feed(data):
+                self._take(frame)
         except AgentProtocolError:
             self.close()
-            return
-        for frame in frames:
-            if frame.kind == Kind.HELLO:
-                if not self.hello.done():
-                    self.hello.set_result(frame.payload)
-                continue
+
+    def _take(self, frame: Frame) -> None:
+        if frame.kind == Kind.HELLO:
+            if not self.hello.done():
+                self.hello.set_result(frame.payload)
+        elif frame.kind == Kind.TICKET_KEYS:
+            self._take_ticket_keys(unpack_ticket_keys(frame.payload))
+        else:
             question = self._pending.get(frame.request)
             if question is None:
-                continue
+                return
             if frame.kind == Kind.SECRET:
                 self.forget(question)
                 if not question.answer.done():
@@ -255,6 +298,7 @@ class _Link(asyncio.Protocol):
         for question in pending.values():
             if not question.answer.done():
                 self._on_lost(question)
+        self._on_link_lost()
 
     def ask(self, question: _Question) -> None:
         """Send a question. Its future has the answer, or the owner is told that this was lost."""

@@ -17,6 +17,7 @@ from relay.errors import RelayError, StartError
 from relay.local_sockets import NamedListener
 from relay.server import logs
 from relay.server.agent.service import Service
+from relay.server.agent.ticket_keys import TicketKeyMaker
 from relay.server.context import report
 from relay.server.key_files import create_key_file, read_key_file
 from relay.server.prctl import forbid_inspection
@@ -100,7 +101,14 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     loop.add_reader(context.parent_fd, stop.set)
     row = context.scoreboard.row(0)
-    service = Service(key.unwrap, key.spki, observe_ns=row.observer("agent_unwrap_ns"))
+    ticket_keys = TicketKeyMaker(context.tickets.begin, secrets.token_bytes, time.monotonic)
+    ticket_keys.rotate()
+    service = Service(
+        key.unwrap,
+        key.spki,
+        observe_ns=row.observer("agent_unwrap_ns"),
+        ticket_keys=ticket_keys,
+    )
     await service.listen(sock)
     unwrapped, turned_away = row.get("agent_unwraps"), row.get("agent_busy")
     row.set("heartbeat_ns", time.monotonic_ns())
@@ -110,6 +118,7 @@ async def _serve(
             row.set("heartbeat_ns", time.monotonic_ns())
         if (settings := context.live.changed()) is not None:
             logs.set_level(settings.log)
+        service.rotate_ticket_keys()
         row.set("agent_queue", service.waiting)
         row.set("agent_unwraps", unwrapped + service.unwrapped)
         row.set("agent_busy", turned_away + service.turned_away)

@@ -1,20 +1,22 @@
 """The protocol between a worker and the key agent over a Unix-domain stream socket. Sans-I/O.
 
 A frame is: u16 length of what follows, u8 kind, u32 request id, payload. The agent sends HELLO
-first. A kind that the receiver does not know is skipped, so that later versions may push more
-(ticket keys). Both ends are of one build and one uid: a malformed frame is a bug, and ends the
-connection.
+first, and pushes TICKET_KEYS now and whenever there is a new one. A kind that the receiver does not
+know is skipped, so that later versions may push more. Both ends are of one build: a malformed frame
+is a bug, and ends the connection.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final, NamedTuple
 
 from relay.errors import RelayError
 from relay.framing import FrameSplitter
 from relay.secret import Secret
+from relay.wire.tickets import KEY_ID_BYTES, TicketKey
 
 _HEAD: Final = struct.Struct("!HBI")
 _LENGTH_BYTES: Final = 2
@@ -37,6 +39,8 @@ class Kind(IntEnum):
     """Agent: 32 bytes for the request of that id; random ones where the ciphertext was no good."""
     BUSY = 4
     """Agent: the request of that id was shed; there is no secret."""
+    TICKET_KEYS = 5
+    """Agent, id 0: the keys that seal tickets, the newest last."""
 
 
 class Frame(NamedTuple):
@@ -76,6 +80,28 @@ def unpack_unwrap(payload: bytes) -> tuple[bytes, str]:
     if length > SOURCE_BYTES_MAX or not 0 < len(ciphertext) <= CIPHERTEXT_BYTES_MAX:
         raise AgentProtocolError("malformed request")
     return ciphertext, payload[1 : 1 + length].decode(errors="replace")
+
+
+_TICKET_KEY: Final = struct.Struct(f"!Q{KEY_ID_BYTES}s32sd")
+
+
+def pack_ticket_keys(keys: Iterable[TicketKey]) -> bytes:
+    """Return a TICKET_KEYS frame."""
+    return pack(Kind.TICKET_KEYS, 0, b"".join(_TICKET_KEY.pack(*key) for key in keys))
+
+
+def unpack_ticket_keys(payload: bytes) -> list[TicketKey]:
+    """Return the keys of a TICKET_KEYS frame.
+
+    Raises:
+        AgentProtocolError: malformed.
+    """
+    if len(payload) % _TICKET_KEY.size:
+        raise AgentProtocolError("malformed ticket keys")
+    return [
+        TicketKey(generation, key_id, Secret(key), expires)
+        for generation, key_id, key, expires in _TICKET_KEY.iter_unpack(payload)
+    ]
 
 
 class FrameReader(FrameSplitter):

@@ -21,9 +21,11 @@ from relay.server.agent.protocol import (
     FrameReader,
     Kind,
     pack,
+    pack_ticket_keys,
     unpack_unwrap,
 )
 from relay.server.agent.queue import LIMIT_MAX, LIMIT_MIN, FairQueue
+from relay.server.agent.ticket_keys import TicketKeyMaker
 from relay.server.sources import source_of
 
 THREADS: Final = 2
@@ -52,9 +54,20 @@ class Service:
         spki: bytes,
         clock: Callable[[], float] = time.monotonic,
         observe_ns: Callable[[int], None] = lambda _: None,
+        ticket_keys: TicketKeyMaker | None = None,
     ) -> None:
-        """Begin without a socket. ``observe_ns`` is told how long each computation took."""
+        """Begin without a socket.
+
+        Args:
+            unwrap: the private operation.
+            spki: the public key.
+            clock: monotonic seconds.
+            observe_ns: told how long each computation took.
+            ticket_keys: makes the keys of tickets; None: there are none.
+        """
         self.spki = spki
+        self._ticket_keys = ticket_keys
+        self._connections: set[_Connection] = set()
         self._unwrap = unwrap
         self._clock = clock
         self._observe_ns = observe_ns
@@ -82,6 +95,26 @@ class Service:
         if self._server is not None:
             self._server.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def rotate_ticket_keys(self) -> None:
+        """Make a new key if it is time, and let the workers have it. Called now and then."""
+        if self._ticket_keys is not None and self._ticket_keys.rotate():
+            for connection in self._connections:
+                self._push_ticket_keys(connection)
+
+    def connected(self, connection: _Connection) -> None:
+        """Begin with a worker."""
+        self._connections.add(connection)
+        connection.answer(Kind.HELLO, 0, self.spki)
+        self._push_ticket_keys(connection)
+
+    def disconnected(self, connection: _Connection) -> None:
+        """A worker is gone."""
+        self._connections.discard(connection)
+
+    def _push_ticket_keys(self, connection: _Connection) -> None:
+        if self._ticket_keys is not None and self._ticket_keys.keys:
+            connection.write(pack_ticket_keys(self._ticket_keys.keys))
 
     @property
     def waiting(self) -> int:
@@ -163,7 +196,7 @@ class _Connection(asyncio.Protocol):
         transport = cast("asyncio.Transport", transport)  # uvloop registers no subclass
         self._transport = transport
         if credentials(transport.get_extra_info("socket")).ours:
-            self.answer(Kind.HELLO, 0, self._service.spki)
+            self._service.connected(self)
         else:
             self._drop()
 
@@ -180,6 +213,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self._service.disconnected(self)
 
     def pause_writing(self) -> None:
         """A worker that does not take its answers gets no more of them."""
@@ -191,8 +225,11 @@ class _Connection(asyncio.Protocol):
         self._transport.resume_reading()
 
     def answer(self, kind: Kind, request: int, payload: bytes = b"") -> None:
+        self.write(pack(kind, request, payload))
+
+    def write(self, frame: bytes) -> None:
         if not self.lost and self._transport is not None:
-            self._transport.write(pack(kind, request, payload))
+            self._transport.write(frame)
 
     def _drop(self) -> None:
         self.lost = True

@@ -17,7 +17,10 @@ import pytest
 from relay.server.agent.client import AgentClient, AgentUnavailable
 from relay.server.agent.main import load_or_create_key
 from relay.server.agent.service import Service
+from relay.server.agent.ticket_keys import ROTATE_S, TicketKeyMaker
+from relay.server.ticket_register import TicketRegister
 from relay.wire.identity import PrivateKey, parse_spki
+from relay.wire.tickets import TicketKey
 from tests.support.cluster import until
 from tests.support.pair import other_key, server_key
 
@@ -32,12 +35,22 @@ class Agent:
         self.path = path
         self.unwrap: Callable[[bytes], bytes] = KEY.unwrap
         self.service: Service | None = None
+        self.register = TicketRegister()
+        self.now = 0.0
+
+    def clock(self) -> float:
+        """What the keys of tickets go by."""
+        return self.now
 
     async def start(self, spki: bytes = KEY.spki) -> Service:
+        self.ticket_keys = TicketKeyMaker(self.register.begin, secrets.token_bytes, self.clock)
+        self.ticket_keys.rotate()
         listener = socket.socket(socket.AF_UNIX)
         self.path.unlink(missing_ok=True)
         listener.bind(str(self.path))
-        self.service = Service(lambda ciphertext: self.unwrap(ciphertext), spki)
+        self.service = Service(
+            lambda ciphertext: self.unwrap(ciphertext), spki, ticket_keys=self.ticket_keys
+        )
         await self.service.listen(listener)
         return self.service
 
@@ -152,6 +165,25 @@ async def test_another_key_is_not_taken(agent: Agent, client: AgentClient) -> No
         await client.unwrap(b"x", "")
 
 
+async def test_ticket_keys_are_pushed_and_follow_the_agent(
+    agent: Agent, client: AgentClient
+) -> None:
+    """At the start, at each rotation, and from the next agent, without anybody asking."""
+    pushed: list[list[TicketKey]] = []
+    client.follow_ticket_keys(pushed.append)
+    await until(lambda: len(pushed[-1]) == 1, "the first key")
+    assert agent.service is not None
+    agent.service.rotate_ticket_keys()
+    agent.now = ROTATE_S
+    agent.service.rotate_ticket_keys()
+    await until(lambda: len(pushed[-1]) == 2, "the second one")
+    assert [key.generation for key in pushed[-1]] == [1, 2]
+    assert pushed[-1] == agent.ticket_keys.keys
+    await _replace(agent, client, KEY.spki)
+    await until(lambda: [key.generation for key in pushed[-1]] == [3], "the next agent's")
+    assert "secret of 32 bytes" in repr(pushed[-1])
+
+
 async def _replace(agent: Agent, client: AgentClient, spki: bytes) -> None:
     assert agent.service is not None
     assert client._link is not None
@@ -201,13 +233,14 @@ from relay.server.context import AgentContext
 from relay.server.metrics import AGENT
 from relay.server.live_settings import LiveSettings
 from relay.server.scoreboard import Scoreboard
+from relay.server.ticket_register import TicketRegister
 from relay.settings import Server, Settings
 directory = Path(sys.argv[1])
 sys.exit(agent_main(AgentContext(
     live=LiveSettings(Settings(server=Server(key_bits=2048))),
     socket_path=directory / "agent.sock",
     key_path=directory / "server.key", scoreboard=Scoreboard(1, AGENT),
-    expected_fingerprint=sys.argv[2],
+    expected_fingerprint=sys.argv[2], tickets=TicketRegister(),
     parent_fd=0, ready_fd=1,
 )))
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 from relay.server.context import WorkerContext
 from relay.server.live_settings import LiveSettings
 from relay.server.scoreboard import Scoreboard
+from relay.server.ticket_register import TicketRegister
 from relay.server.worker.process.stores import Stores
 from relay.settings import Settings, Store
 from relay.store.checkpoint import WAL_PAGES_MAX
@@ -26,6 +27,7 @@ async def test_a_checkpoint_that_has_not_begun_is_not_started_again(tmp_path: Pa
         live=LiveSettings(Settings(store=Store(data=str(tmp_path)))),
         listeners=listeners,
         scoreboard=Scoreboard(1),
+        tickets=TicketRegister(),
         runtime=tmp_path,
         data=tmp_path / "data",
         registration="open",

@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from relay.server.metrics import CLOSE_CODES, GAP_REASONS, Closed, Handshake, Resume
+from relay.server.metrics import (
+    CLOSE_CODES,
+    GAP_REASONS,
+    Closed,
+    Handshake,
+    HandshakeKind,
+    Resume,
+)
 from relay.wire.codes import CloseCode
+from relay.wire.messages import RESUMED
 
 _CODES: Final = {int(code): code.name.lower() for code in CloseCode}
 _HANDSHAKES: Final[dict[int, Handshake]] = {
@@ -21,12 +29,24 @@ class Counts:
 
     handshakes: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(Handshake, 0))
     """Those that ended, by outcome."""
+    kinds: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(HandshakeKind, 0))
+    """Those that were completed, by kind."""
     closes: Final[dict[str, int]] = field(
         default_factory=lambda: dict.fromkeys((*CLOSE_CODES, *Closed), 0)
     )
     """Connections that ended after it, by close code or by whom."""
     resumes: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(Resume, 0))
     gaps: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(GAP_REASONS, 0))
+
+
+def count_handshake(counts: Counts, mode: int, *, fell_back: bool) -> None:
+    """Count a handshake that was completed."""
+    counts.handshakes[Handshake.COMPLETED] += 1
+    if mode == RESUMED:
+        kind = HandshakeKind.RESUMED
+    else:
+        kind = HandshakeKind.FELL_BACK if fell_back else HandshakeKind.FULL
+    counts.kinds[kind] += 1
 
 
 def count_end(

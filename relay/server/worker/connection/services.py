@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from relay.settings import Limits
     from relay.store.log import Reader
     from relay.wire.connection import Timing
+    from relay.wire.tickets import TicketKeys
 
 LOGIN_S: Final = 20.0
 """From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
@@ -70,6 +71,8 @@ class ConnectionServices:
     spki: bytes
     spki_hash: bytes
     """SHA-256 of it: what logins are bound to."""
+    tickets: TicketKeys | None
+    """What opens and seals tickets; None: there are none."""
     modulus_bytes: int
     """Of the key in ``spki``."""
     guests: bool

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from relay import limits
 from relay.errors import RemoteProtocolError
-from relay.server.metrics import Budget, Closed, Handshake
-from relay.server.worker.connection.counts import count_end
+from relay.server.metrics import Budget, Closed
+from relay.server.worker.connection.counts import count_end, count_handshake
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.reading import Owner, Reading
 from relay.server.worker.connection.requests import RequestRunner
@@ -97,6 +97,7 @@ class Session(Owner):
             spki=services.spki,
             modulus_bytes=services.modulus_bytes,
             timing=services.timing,
+            tickets=services.tickets,
         )
         self.outbox = services.flusher.outbox(self._connection, stream)
         budgets = services.budgets
@@ -218,10 +219,10 @@ class Session(Owner):
                 case SecretWrapped(ciphertext=ciphertext):
                     agent = self.services.agent
                     self._unwrapping.start(agent, ciphertext, self.peer, self._unwrapped)
-                case HandshakeCompleted():
+                case HandshakeCompleted(mode=mode, fell_back=fell_back):
                     self._deadline = now + self.services.login_s
                     self._connection.limit_records(limits.LOGIN_RECORD_BODY_BYTES_MAX)
-                    self.services.counts.handshakes[Handshake.COMPLETED] += 1
+                    count_handshake(self.services.counts, mode, fell_back=fell_back)
                     self.enter(Stage.HELLO)
                 case ConnectionClosed(code=code, remote=remote, detail=detail):
                     log.debug(
@@ -332,6 +333,9 @@ class Session(Owner):
         self.key_id = key_id
         self._connection.limit_records(limits.RECORD_BODY_BYTES_MAX)
         self.services.budgets.admission.log_in(self)
+        tickets = self.services.tickets
+        if tickets is not None:  # it leaves with WELCOME, in one write
+            self._connection.give_ticket(tickets, self.services.clock())
 
     def end_with(self, code: CloseCode) -> None:
         """The login does not hold any more: another connection has it, or the device has not."""

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from relay.chat.accounts.decide import Registration
     from relay.server.worker.connection.session import Operations
     from relay.store.log import Partition, Reader
+    from relay.wire.tickets import TicketKeys
 
 Gauges = dict[str, Callable[[], int]]
 Counters = dict[tuple[str, str], Callable[[], int]]
@@ -96,6 +97,8 @@ class WorkerDependencies:
     open_partition: Callable[[int], Partition]
     reader_of: Callable[[str], Reader]
     reader_at: Callable[[int], Reader]
+    tickets: TicketKeys | None = None
+    """What opens and seals tickets; None: there are none."""
     registration: Registration = "open"
     guests: bool = False
     first_invitation: bytes = b""
@@ -164,6 +167,7 @@ class WorkerParts:
         counts = self.services.counts
         labelled: dict[str, Mapping[Any, int]] = {
             "handshakes": counts.handshakes,
+            "handshake_kinds": counts.kinds,
             "closes": counts.closes,
             "resumes": counts.resumes,
             "gaps": counts.gaps,
@@ -261,6 +265,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         agent=needs.agent,
         spki=needs.spki,
         spki_hash=spki_hash,
+        tickets=needs.tickets,
         guests=needs.guests,
         modulus_bytes=parse_spki(needs.spki).modulus_bytes,
         agent_name=needs.agent_name,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import signal
 import time
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final, cast
 
 import uvloop
@@ -34,6 +36,7 @@ from relay.server.worker.process.stores import Stores
 from relay.server.worker.process.title import set_title
 from relay.store.errors import NotTheWriter
 from relay.wire.connection import Timing
+from relay.wire.tickets import TicketKeys
 
 if TYPE_CHECKING:
     from relay.chat.accounts.decide import Registration
@@ -169,7 +172,10 @@ class _Worker:
         loop = asyncio.get_running_loop()
         await self._agent.connect()
         self._stores = Stores(context, loop)
-        parts = self._parts = build(self._dependencies(loop))
+        needs = self._dependencies(loop)
+        if needs.tickets is not None:
+            self._agent.follow_ticket_keys(needs.tickets.install)
+        parts = self._parts = build(needs)
         lag = self._lag = Lag(parts.home, parts.links, time.monotonic_ns)
         gauges, counters = parts.measured()
         lags = {"bus_lag_ns": lambda: lag.bus_ns, "commit_lag_ns": lambda: lag.commit_ns}
@@ -223,6 +229,12 @@ class _Worker:
             agent=self._agent,
             spki=self._agent.spki,
             agent_name=f"relay/{__version__}",
+            tickets=TicketKeys(
+                sha256(self._agent.spki).digest(),
+                context.tickets,
+                secrets.token_bytes,
+                time.monotonic,
+            ),
             owner_of=context.scoreboard.owner,
             silent=self._status.silent,
             open_partition=self._stores.open_partition,

@@ -1,0 +1,120 @@
+"""Which tickets were given out, and which were used: shared memory of all workers of a server.
+
+One mapping, made before the first fork: for each ticket key in use a bitmap, a bit for each ticket
+of it. A ticket is used by setting its bit. Two workers may be offered one ticket in the same
+moment, so its byte is locked meanwhile (a POSIX record lock: the kernel frees it when its holder
+dies). Whoever does not get the lock at once takes the ticket for used: then the handshake is a full
+one, and nobody ever waits.
+
+It holds no secret. What tickets make a server hold is this mapping, whatever clients do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+import weakref
+from collections.abc import Iterator
+from typing import Final
+
+from relay.limits import TICKET_KEYS_MAX as KEYS_MAX
+
+BITMAP_BYTES: Final = 1 << 20
+"""Of each key: 8.4 million tickets, 388 logins a second for the six hours of a key. When they are
+given out, there are no more tickets until the next key."""
+BLOCK: Final = 256
+"""Numbers that a worker takes at a time, so that it seldom needs the lock."""
+_CELL_BYTES: Final = 8
+_GENERATIONS, _TAKEN = 0, KEYS_MAX
+"""Cells: of each part, the key that it belongs to, and how many numbers were taken."""
+_HEADER_BYTES: Final = mmap.PAGESIZE
+assert 2 * KEYS_MAX * _CELL_BYTES <= _HEADER_BYTES
+
+
+class TicketRegister:
+    """The mapping. Make it before the first fork; implements ``wire.tickets.Register``."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _HEADER_BYTES + KEYS_MAX * BITMAP_BYTES)
+        self._cells = memoryview(self._memory)[:_HEADER_BYTES].cast("Q")
+        self._lock_fd = os.memfd_create("relay-tickets", os.MFD_CLOEXEC)
+        """Empty: only its locks count."""
+        self._close = weakref.finalize(self, os.close, self._lock_fd)
+        self._block: tuple[int, int, int] = (0, 0, 0)
+        """This process's numbers: generation, the next one, and the end."""
+
+    def begin(self) -> int | None:
+        """Begin with the next key: return its generation. The oldest key's tickets are forgotten.
+
+        Only the key agent may. None: a worker that does not run holds a lock; try again later.
+        """
+        generation = max(self._cells[_GENERATIONS + part] for part in range(KEYS_MAX)) + 1
+        part = generation % KEYS_MAX
+        start = self._start(part)
+        with self._locked(start, BITMAP_BYTES) as mine, self._locked(part, 1) as header:
+            if not (mine and header):
+                return None
+            self._memory[start : start + BITMAP_BYTES] = bytes(BITMAP_BYTES)
+            self._cells[_TAKEN + part] = 0
+            self._cells[_GENERATIONS + part] = generation
+        return generation
+
+    def allot(self, generation: int) -> int | None:
+        """Return a number for a new ticket; None: there are no more under this key."""
+        held, number, end = self._block
+        if held != generation or number == end:
+            taken = self._take(generation)
+            if taken is None:
+                return None
+            number, end = taken, taken + BLOCK
+        self._block = (generation, number + 1, end)
+        return number
+
+    def _take(self, generation: int) -> int | None:
+        part = generation % KEYS_MAX
+        with self._locked(part, 1) as mine:
+            first = self._cells[_TAKEN + part]
+            ours = self._cells[_GENERATIONS + part] == generation
+            if not (mine and ours) or first + BLOCK > 8 * BITMAP_BYTES:
+                return None
+            self._cells[_TAKEN + part] = first + BLOCK
+            return int(first)
+
+    def spend(self, generation: int, serial: int) -> bool:
+        """Use a ticket. False: it was used before, or whether it was cannot be told."""
+        part = generation % KEYS_MAX
+        if not 0 <= serial < 8 * BITMAP_BYTES:
+            return False
+        at, bit = self._start(part) + serial // 8, 1 << serial % 8
+        with self._locked(at, 1) as mine:
+            ours = self._cells[_GENERATIONS + part] == generation
+            if not (mine and ours) or self._memory[at] & bit:
+                return False
+            self._memory[at] |= bit
+            return True
+
+    def close(self) -> None:
+        """Let go of it, in a process that has nothing to do with tickets."""
+        self._close()
+        self._cells.release()
+        with contextlib.suppress(BufferError):
+            self._memory.close()
+
+    @staticmethod
+    def _start(part: int) -> int:
+        return _HEADER_BYTES + part * BITMAP_BYTES
+
+    @contextlib.contextmanager
+    def _locked(self, start: int, length: int) -> Iterator[bool]:
+        """Hold a lock, or say that somebody else does."""
+        try:
+            fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+        except OSError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            fcntl.lockf(self._lock_fd, fcntl.LOCK_UN, length, start)

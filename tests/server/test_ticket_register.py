@@ -1,0 +1,135 @@
+"""The register of used tickets: shared by processes, exact, bounded."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Callable
+
+from relay.server.ticket_register import BITMAP_BYTES, BLOCK, TicketRegister
+
+
+def in_child(work: Callable[[], bytes]) -> bytes:
+    """Run something in a forked process, as a worker is; return what it says."""
+    read_fd, write_fd = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(write_fd, work())
+        finally:
+            os._exit(0)
+    os.close(write_fd)
+    with os.fdopen(read_fd, "rb") as said:
+        answer = said.read()
+    os.waitpid(pid, 0)
+    return answer
+
+
+def test_a_ticket_is_used_once() -> None:
+    register = TicketRegister()
+    generation = register.begin()
+    assert generation == 1
+    numbers = [register.allot(generation) for _ in range(3 * BLOCK)]
+    assert numbers == list(range(3 * BLOCK))
+    for number in (0, 1, 7, 8, 3 * BLOCK - 1):
+        assert register.spend(generation, number)
+        assert not register.spend(generation, number)
+
+
+def test_what_another_process_has_used_is_used() -> None:
+    register = TicketRegister()
+    generation = register.begin()
+    assert generation is not None
+    assert in_child(lambda: bytes((register.spend(generation, 5),))) == b"\1"
+    assert not register.spend(generation, 5)
+    numbers = [in_child(lambda: str(register.allot(generation)).encode()) for _ in range(3)]
+    assert numbers == [str(n * BLOCK).encode() for n in range(3)], "none is given out twice"
+
+
+def test_one_ticket_at_many_workers_at_once() -> None:
+    """Each of four processes tries all of 20,000 tickets: every ticket was granted at most once."""
+    register = TicketRegister()
+    generation = register.begin()
+    assert generation is not None
+    count, children = 20_000, 4
+    ends: list[tuple[int, int]] = []
+    go_read, go_write = os.pipe()
+    for _ in range(children):
+        read_fd, write_fd = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(go_write)
+            os.read(go_read, 1)  # the end: all begin together
+            granted = bytes(register.spend(generation, number) for number in range(count))
+            with os.fdopen(write_fd, "wb") as out:
+                out.write(granted)
+            os._exit(0)
+        os.close(write_fd)
+        ends.append((pid, read_fd))
+    os.close(go_read)
+    os.close(go_write)
+    grants = []
+    for pid, read_fd in ends:
+        with os.fdopen(read_fd, "rb") as said:
+            grants.append(said.read())
+        os.waitpid(pid, 0)
+    assert all(len(granted) == count for granted in grants)
+    assert max(sum(one) for one in zip(*grants, strict=True)) == 1
+
+
+def test_a_worker_that_is_stopped_with_a_lock_holds_nobody_up() -> None:
+    """Its ticket counts as used meanwhile; when it dies, the lock is free."""
+    register = TicketRegister()
+    generation = register.begin()
+    assert generation is not None
+    start = register._start(generation % 4)
+    read_fd, write_fd = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        fcntl.lockf(register._lock_fd, fcntl.LOCK_EX, 1, start)
+        os.write(write_fd, b"!")
+        signal.pause()
+    assert os.read(read_fd, 1) == b"!"
+    try:
+        assert not register.spend(generation, 3)
+        assert register.spend(generation, 8)
+        for _ in range(3):
+            assert register.begin() is not None
+        assert register.begin() is None, "the part with the lock in it is not cleared under it"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(read_fd)
+        os.close(write_fd)
+    assert register.begin() == 5
+
+
+def test_an_old_key_has_no_part_in_it_any_more() -> None:
+    register = TicketRegister()
+    first = register.begin()
+    assert first is not None
+    number = register.allot(first)
+    assert number is not None
+    for _ in range(4):
+        last = register.begin()
+    assert last == 5
+    assert register.allot(first) in (1, None)
+    assert not register.spend(first, number)
+    assert register.spend(last, number), "the part is clean"
+
+
+def test_what_is_given_out_is_bounded() -> None:
+    register = TicketRegister()
+    generation = register.begin()
+    assert generation is not None
+    given = 0
+    while register.allot(generation) is not None:
+        given += BLOCK
+        register._block = (0, 0, 0)
+    assert given == 8 * BITMAP_BYTES
+    assert not register.spend(generation, 8 * BITMAP_BYTES)
+    assert not register.spend(generation, -1)
+    following = register.begin()
+    assert following is not None
+    assert register.allot(following) == 0
