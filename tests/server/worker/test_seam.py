@@ -208,3 +208,27 @@ async def test_joins_that_are_refused(single: Cluster) -> None:
     await client.expect(Error, count=5)
     assert len(worker.feed(LOG).subscriptions) == 1
     assert not [e for e in client.received if isinstance(e, Behind)]
+
+
+async def test_what_is_left_of_a_dropped_feed_takes_nothing_from_the_next(cluster: Cluster) -> None:
+    """A request that ends late speaks of a feed that was dropped; its log is followed again."""
+    worker = cluster.other(LOG)
+    first = await TestClient.login(worker, "first")
+    await first.join(LOG)
+    dropped = worker.feed(LOG)
+    first.send_envelopes(Leave(2, LOG))
+    await first.expect(Left)
+    await until(lambda: LOG not in worker.parts.feeds.by_log, "nobody to follow it")
+    second = await TestClient.login(worker, "second")
+    await second.join(LOG)
+    feed = worker.feed(LOG)
+    assert feed is not dropped
+    presence = cluster.session("second").services.following.presence
+    presence.changed(dropped)
+    await until(lambda: not presence.to_report, "the turn")
+    assert worker.feed(LOG) is feed
+    writer = await TestClient.login(cluster.home(LOG), "writer")
+    writer.send(LOG, 1)
+    await second.has(LOG, 1)
+    second.send_envelopes(Leave(3, LOG))
+    await second.expect(Left, lambda e: e.request == 3)

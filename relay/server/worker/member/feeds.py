@@ -48,12 +48,19 @@ class Feeds:
             feed.joining.append(reply)
         return reply
 
-    def forget(self, feed: Feed) -> None:
-        """Drop a feed that nobody follows any more."""
+    def forget(self, feed: Feed) -> bool:
+        """Drop a feed that nobody follows any more.
+
+        Returns:
+            False when it was dropped before: by now its log may have another one.
+        """
         assert feed.idle, "a feed that is followed must not be forgotten"
-        self.by_log.pop(feed.log, None)
+        if self.by_log.get(feed.log) is not feed:
+            return False
+        del self.by_log[feed.log]
         self.to_distribute.pop(feed, None)
         self.to_repair.pop(feed, None)
+        return True
 
     # --- from the homes -----------------------------------------------------------------------
     def on_head(self, name: str, epoch: bytes, seq: int) -> None:

@@ -36,8 +36,7 @@ class PresenceReports:
             feed, _ = self.to_report.popitem()
             port = self._routes.port_of(feed.log)
             if feed.idle:
-                self._feeds.forget(feed)
-                if port is not None:
+                if self._feeds.forget(feed) and port is not None:
                     port.send(Unsubscribe(feed.log))
                 continue
             names, feed.changed = feed.changed, set()

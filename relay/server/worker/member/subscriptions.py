@@ -70,6 +70,7 @@ class Subscriptions:
 
     def enter(self, feed: Feed, after: int) -> None:
         """Follow a log from the entry after ``after``: not live at first, catch-up gets there."""
+        assert self._following.feeds.by_log.get(feed.log) is feed, "a feed that was dropped"
         assert feed.known, "a cursor can be placed only in a log whose head is known"
         subscription = Subscription(self, after)
         feed.add(subscription, self.name, self.display)
