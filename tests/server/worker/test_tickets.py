@@ -143,7 +143,7 @@ async def test_a_disabled_user_with_a_ticket(cluster: Cluster) -> None:
     one, two = cluster.workers.values()
     boss = await operator(cluster)
     ticket = await ticket_of(one, "alice")
-    await ask(boss, 1, "alice", requests.Disable())
+    await ask(boss, 101, "alice", requests.Disable())
     back = await TestClient.connect(two, ticket=ticket)
     assert mode(back) == 1
     back.send_envelopes(hello(back.connection, back.spki, "alice", bytes(16)))
@@ -157,7 +157,7 @@ async def test_a_removed_device_with_a_ticket(cluster: Cluster) -> None:
     one, two = cluster.workers.values()
     boss = await operator(cluster)
     ticket = await ticket_of(one, "alice")
-    await ask(boss, 1, "alice", requests.Reset(secrets.token_bytes(32), 2**50))
+    await ask(boss, 101, "alice", requests.Reset(secrets.token_bytes(32), 2**50))
     back = await TestClient.connect(two, ticket=ticket)
     assert mode(back) == 1
     back.send_envelopes(hello(back.connection, back.spki, "alice", bytes(16)))

@@ -1,4 +1,4 @@
-"""Where group commits run: in the loop (durability "process") or in threads ("power").
+"""Where group commits run: in the loop, or in threads if they wait for the disk.
 
 Either way a commit is begun, and its outcome is collected by the turn: nothing runs in the middle
 of whoever submitted, and nothing before the store has returned.
@@ -10,8 +10,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, final
 
+from relay.chat.entries import Kind
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.log import ReadBudget
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 READS_MAX: Final = 256
 """Reads of one commit, about 1 ms: the rest of the group waits for the next."""
 READING_S_MAX: Final = 0.005
+SYSTEM: Final = int(Kind.SYSTEM)
 log = logging.getLogger("relay.worker")
 
 
@@ -54,8 +56,36 @@ class Commit:
         self.reads = reads
 
 
-class Commits(Protocol):
-    """Runs group commits, at most one of a partition at a time."""
+@final
+class Commits:
+    """Runs group commits, at most one of a partition at a time.
+
+    In the loop, 13 µs for one message, far below a thread's hand-over; or, where a commit waits for
+    the disk, in a thread. The loop does not wait then, and what arrives meanwhile is the next
+    group: batches grow by themselves.
+    """
+
+    def __init__(
+        self,
+        run_in_thread: Callable[[Callable[[], Commit]], asyncio.Future[Commit]],
+        wakeup: Wakeup,
+        observe_ns: Callable[[int], None],
+        *,
+        power: bool,
+    ) -> None:
+        """Begin.
+
+        Args:
+            run_in_thread: runs a commit there.
+            wakeup: asks for the turn that collects it.
+            observe_ns: is told how long each took.
+            power: all commits wait for the disk; else only those of accounts (``store.sqlite``).
+        """
+        self._run_in_thread = run_in_thread
+        self._wakeup = wakeup
+        self._observe_ns = observe_ns
+        self._power = power
+        self._finished: list[Commit] = []
 
     def begin(
         self, index: int, partition: Partition, group: list[Waiting], now_ms: int
@@ -64,54 +94,11 @@ class Commits(Protocol):
 
         Raises nothing: whatever happens, its senders must be answered.
         """
-
-    def finished(self) -> list[Commit]:
-        """Return the commits that are over and were not returned before."""
-
-
-class CommitsInLoop:
-    """Commits in the loop: 13 µs for one message, far below a thread's hand-over."""
-
-    def __init__(self, observe_ns: Callable[[int], None]) -> None:
-        """Begin. ``observe_ns`` is told how long each took."""
-        self._observe_ns = observe_ns
-
-    def begin(
-        self, index: int, partition: Partition, group: list[Waiting], now_ms: int
-    ) -> Commit | None:
-        """See ``Commits``."""
         began_ns = time.monotonic_ns()
-        commit = _append(index, partition, group, now_ms)
-        self._observe_ns(time.monotonic_ns() - began_ns)
-        return commit
-
-    def finished(self) -> list[Commit]:
-        """See ``Commits``."""
-        return []
-
-
-class CommitsInThreads:
-    """A commit waits for the disk, the loop does not.
-
-    What arrives meanwhile is the next group: batches grow by themselves.
-    """
-
-    def __init__(
-        self,
-        run_in_thread: Callable[[Callable[[], Commit]], asyncio.Future[Commit]],
-        wakeup: Wakeup,
-        observe_ns: Callable[[int], None],
-    ) -> None:
-        self._observe_ns = observe_ns
-        self._run_in_thread = run_in_thread
-        self._wakeup = wakeup
-        self._finished: list[Commit] = []
-
-    def begin(
-        self, index: int, partition: Partition, group: list[Waiting], now_ms: int
-    ) -> Commit | None:
-        """See ``Commits``."""
-        began_ns = time.monotonic_ns()
+        if not self._power and not any(one.submission.kind == SYSTEM for one in group):
+            commit = _append(index, partition, group, now_ms)
+            self._observe_ns(time.monotonic_ns() - began_ns)
+            return commit
 
         def ended(future: asyncio.Future[Commit]) -> None:
             self._observe_ns(time.monotonic_ns() - began_ns)
@@ -123,7 +110,7 @@ class CommitsInThreads:
         return None
 
     def finished(self) -> list[Commit]:
-        """See ``Commits``."""
+        """Return the commits that are over and were not returned before."""
         finished, self._finished = self._finished, []
         return finished
 

@@ -29,7 +29,7 @@ from relay.server.worker.delivery.flusher import Flusher
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.server.worker.home.accounts import AccountsHome
-from relay.server.worker.home.commits import CommitsInLoop, CommitsInThreads
+from relay.server.worker.home.commits import Commits
 from relay.server.worker.home.home import Home
 from relay.server.worker.home.interest import Interest
 from relay.server.worker.home.names import NameRegistry
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from relay.bus.link import Link
     from relay.chat.accounts.decide import Registration
     from relay.server.worker.connection.session import Operations
+    from relay.store.generation import Durability
     from relay.store.log import Partition, Reader
     from relay.wire.tickets import TicketKeys
 
@@ -97,6 +98,9 @@ class WorkerDependencies:
     open_partition: Callable[[int], Partition]
     reader_of: Callable[[str], Reader]
     reader_at: Callable[[int], Reader]
+    run_in_thread: Callable[[Callable[[], Any]], asyncio.Future[Any]]
+    """Where commits run that wait for the disk."""
+    durability: Durability = "process"
     tickets: TicketKeys | None = None
     """What opens and seals tickets; None: there are none."""
     registration: Registration = "open"
@@ -105,8 +109,6 @@ class WorkerDependencies:
     """The hash of the invitation in the data directory that makes the first operator."""
     on_invitation_used: Callable[[str], None] | None = None
     """Told the log of each invitation that is used up."""
-    run_in_thread: Callable[[Callable[[], Any]], asyncio.Future[Any]] | None = None
-    """Where commits run; None: in the loop."""
     clock: Callable[[], float] = time.monotonic
     """Monotonic seconds, moving within a turn (uvloop's own ``time`` has whole ms)."""
     timing: Timing = DEFAULT_TIMING
@@ -219,10 +221,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         interest=interest,
         cpu_clock=time.thread_time,
         refusals=refusals,
-        commits=(
-            CommitsInLoop(needs.observe_commit_ns)
-            if needs.run_in_thread is None
-            else CommitsInThreads(needs.run_in_thread, wakeup, needs.observe_commit_ns)
+        commits=Commits(
+            needs.run_in_thread, wakeup, needs.observe_commit_ns, power=needs.durability == "power"
         ),
     )
 

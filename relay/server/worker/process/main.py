@@ -244,9 +244,8 @@ class _Worker:
             guests=settings.accounts.guests,
             first_invitation=registration.first_invitation(context.invitation_path),
             on_invitation_used=partial(registration.used, context.invitation_path),
-            run_in_thread=(
-                self._stores.run_in_thread if settings.store.durability == "power" else None
-            ),
+            run_in_thread=self._stores.run_in_thread,
+            durability=settings.store.durability,
             timing=Timing(
                 ping_after_s=settings.server.keepalive_s, violation_wait_s=VIOLATION_WAIT_S
             ),

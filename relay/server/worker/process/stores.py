@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 THREADS: Final = 4
-"""For checkpoints, and for commits with durability "power"."""
+"""For checkpoints, and for commits that wait for the disk."""
 
 
 class Stores:
