@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
-from relay.server.worker.delivery.flusher import Flusher
+from relay.server.worker.delivery.flusher import FLUSHES_PER_CLOCK, SHORT_BYTES, Flusher
 from relay.server.worker.delivery.outbox import Outbox
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.delivery.stream import Stream
@@ -109,3 +112,36 @@ async def test_nothing_is_written_after_the_end(
     with pytest.raises(BlockingIOError):
         theirs.recv(1)
     stream.abort()
+
+
+def _same(stream: Stream) -> Stream:
+    return stream
+
+
+async def test_short_answers_do_not_wait_for_all_long_ones() -> None:
+    """More outboxes have answers than a slice is enough for. Every other slice, at least."""
+    ticks = itertools.count()
+    flusher = Flusher(lambda: float(next(ticks)), Wakeup(lambda _: None))
+    pair, loop = established(), asyncio.get_running_loop()
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        outboxes: list[Outbox] = []
+        for _ in range(5 * FLUSHES_PER_CLOCK + 1):
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+            ours, _ = listener.accept()
+            ours.setblocking(False)
+            stream = Stream("test", StalledConnections(loop.time, 60.0))
+            outboxes.append(flusher.outbox(pair.server.connection, stream))
+            stream.attach(Owner(), outboxes[-1])
+            await loop.create_connection(partial(_same, stream), sock=ours)
+        *many, last = outboxes
+        for outbox in many:
+            outbox.answer(bytes(SHORT_BYTES + 1))
+        last.answer(b"x")
+        flusher.flush_answers(0.0)
+        assert not last.size
+        assert sum(bool(outbox.size) for outbox in many) > 0, "a slice was enough for all"
+        last.answer(b"x")  # now it waits with the others
+        flusher.flush_answers(0.0)
+        assert last.size
+        assert sum(bool(outbox.size) for outbox in many) > 0

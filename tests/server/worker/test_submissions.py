@@ -75,3 +75,28 @@ def test_a_lane_is_as_slow_as_its_next_message() -> None:
     _put(submissions, 2, "known", 1)
     assert _taken(submissions, 0) == [(1, 1), (2, 1)]
     assert _taken(submissions, 0) == [(1, 1), (1, 1)], "alone it has the whole group"
+
+
+def test_who_sends_now_and_then_does_not_wait_for_all_who_never_stop() -> None:
+    """However many have more to commit than a commit takes: a lane that was empty comes first."""
+    submissions = Submissions()
+    for producer in range(300):
+        _put(submissions, producer, "known", 50)
+    for _ in range(60):  # each has had its turn
+        assert submissions.take(_in_use, 64, 0)
+    _put(submissions, 1000, "known", 1)
+    group = submissions.take(_in_use, 64, 0)
+    assert int.from_bytes(group[0].submission.producer) == 1000
+
+
+def test_those_who_never_stop_have_half_of_a_commit_at_least() -> None:
+    """However many send now and then."""
+    submissions = Submissions()
+    _put(submissions, 1, "known", 500)
+    for _ in range(2):  # something was taken of it: it is not empty since
+        submissions.take(_in_use, 64, 0)
+        for producer in range(1000, 1300):
+            _put(submissions, producer, "known", 1)
+    taken = [int.from_bytes(w.submission.producer) for w in submissions.take(_in_use, 64, 0)]
+    assert taken.count(1) > 0
+    assert taken.index(1) == 32, "the others had the first half"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SLICE_S: Final = 0.005
 """Writes per loop turn before the loop is let go again (docs/architecture.md, "Slices")."""
 FLUSHES_PER_CLOCK: Final = 32
+SHORT_BYTES: Final = 1024
+"""Answers of a connection that asks for little."""
 
 
 class Flusher:
@@ -28,6 +30,7 @@ class Flusher:
         """Outboxes with answers of their own: before any others."""
         self.flushing: deque[Outbox] = deque()
         """Outboxes of a sweep that is not written yet: no other one may begin."""
+        self._short_first = False
         self._started = 0.0
         self.dirty: list[Outbox] = []
         """Outboxes for the next sweep: empty before a distribution. ``fanout`` adds to it."""
@@ -42,6 +45,13 @@ class Flusher:
         One pass: operations that go on because answers have left put theirs in the next turn's.
         """
         answering = self.answering
+        self._short_first = not self._short_first
+        if self._short_first and len(answering) > FLUSHES_PER_CLOCK:
+            # Who asks for little does not wait for all who ask without end. Every other time only:
+            # many who ask for little must not keep the others waiting for ever.
+            ordered = sorted(answering, key=_long)
+            answering.clear()
+            answering.extend(ordered)
         deadline = 0.0
         left = len(answering)
         while left:
@@ -78,3 +88,7 @@ class Flusher:
             if now >= deadline and flushing:
                 return None
         return now, now - self._started
+
+
+def _long(outbox: Outbox) -> bool:
+    return outbox.answers > SHORT_BYTES
