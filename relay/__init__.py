@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from relay.client.errors import Replaced as Replaced
     from relay.client.errors import ServerBrokeProtocol as ServerBrokeProtocol
     from relay.client.errors import ServerFailed as ServerFailed
+    from relay.client.errors import ServerIdentityError as ServerIdentityError
     from relay.client.errors import ServerKeyError as ServerKeyError
     from relay.client.errors import ServerKeyMismatch as ServerKeyMismatch
     from relay.client.errors import TimedOut as TimedOut
@@ -127,7 +128,7 @@ _HOMES: Final = {
         "MessagesMissing", "NameInvalid", "NameRefused", "NameTaken", "NoDeviceKey", "NoGuests",
         "NotAMember", "NotARelayServer", "NotAllowed", "NotConnected", "NotRegistered",
         "NotSupported", "Overloaded", "ProtocolViolation", "Refused", "RegistrationClosed",
-        "Replaced", "ServerBrokeProtocol", "ServerFailed", "ServerKeyError",
+        "Replaced", "ServerBrokeProtocol", "ServerFailed", "ServerIdentityError", "ServerKeyError",
         "ServerKeyMismatch", "TimedOut", "TooSlow", "Unavailable", "UnknownOperation",
         "UnknownOutcome", "UnknownServerKey", "WrongAccount",
     ),

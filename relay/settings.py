@@ -106,6 +106,15 @@ class Server(Struct, frozen=True, kw_only=True):
             description="Size in bits of the RSA key that the first start generates.",
         ),
     ] = 3072
+    key_passphrase: Annotated[
+        str,
+        Meta(
+            description="Where the passphrase of an encrypted server.key is: the path of a file of "
+            "mode 0600, or fd:N for a descriptor that is handed over. The first start encrypts the "
+            "key that it generates with it. Empty: the key is not encrypted.",
+            extra={"path": "may be empty"},
+        ),
+    ] = ""
     runtime: Annotated[
         str,
         Meta(

@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "user": Entry("relay.cli.user", "user", "Manage accounts (operators)."),
     "alias": Entry("relay.cli.alias", "alias", "Give addresses short names."),
     "serve": Entry("relay.cli.serve", "serve", "Run a relay server (Linux)."),
+    "key": Entry("relay.cli.key", "key", "Show and change a server's key (Linux)."),
     "ctl": Entry("relay.cli.ctl", "ctl", "Look at a running server, and steer it (Linux)."),
     "backup": Entry("relay.cli.backup", "backup", "Make, check and restore backups (Linux)."),
     "data": Entry("relay.cli.data", "data", "Check, repair, export and import messages (Linux)."),

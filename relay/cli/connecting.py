@@ -79,7 +79,7 @@ def run_connected(
     known = KnownServers(target.known_servers)
     policy = KeyPolicy(known, keys=KeyFiles())
     new = is_new(address, known)
-    person = person_at(who, policy.keys, policy.expected(address))
+    person = person_at(who, policy.keys, policy.server_id(address))
 
     async def use_and_remember(client: Client) -> int:
         if new:
@@ -107,7 +107,7 @@ def run_connected(
             return attempt()
         except UnknownServerKey as error:
             accept_unknown(address, error, known, target.accept_new)
-        person = person_at(who, policy.keys, policy.expected(address))
+        person = person_at(who, policy.keys, policy.server_id(address))
         return attempt()
     except KeyboardInterrupt:
         return Exit.INTERRUPTED  # before click says anything about it
@@ -123,7 +123,7 @@ _NOT_GRANTED = (NameTaken, LooksAlike, NameInvalid, InvitationNeeded, Registrati
 
 def _forget_key(policy: KeyPolicy, address: Address, person: Person, error: Refused) -> None:
     """Remove a key that was made for a name that the server then did not grant."""
-    server_id = policy.expected(address)
+    server_id = policy.server_id(address)
     if isinstance(error, _NOT_GRANTED) and person.new and person.key is None and server_id:
         with contextlib.suppress(OSError):
             policy.keys.path_of(server_id, person.name).unlink(missing_ok=True)
@@ -152,8 +152,8 @@ def _explained(error: Refused, name: str) -> Exception:
 
 def tell_registered(files: KeyFiles, client: Client) -> None:
     """Say that the name is claimed, and where its key lies."""
-    assert client.server_fingerprint is not None
-    path = files.path_of(client.server_fingerprint, client.name)
+    assert client.server_id is not None
+    path = files.path_of(client.server_id, client.name)
     stderr_notice(f"registered as {client.name}; the key of this device is {path}")
 
 

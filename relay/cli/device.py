@@ -83,7 +83,7 @@ def request(target: Target, who: Who) -> int:
     """
     address = target_address(target)
     policy = KeyPolicy(KnownServers(target.known_servers))
-    server_id = policy.expected(address)
+    server_id = policy.server_id(address)
     if server_id is None:
         raise CommandError(
             "the server is not known here yet: give its full address, as in"
@@ -204,7 +204,7 @@ def restore(target: Target, who: Who) -> int:
     """Make this a device of your account by a recovery key, which is asked for."""
     if who.name is None:
         raise click.UsageError("give the name of the account with --name")
-    server_id = KeyPolicy(KnownServers(target.known_servers)).expected(target_address(target))
+    server_id = KeyPolicy(KnownServers(target.known_servers)).server_id(target_address(target))
     if server_id is None:
         raise UsageError("give the server's full address, as in relay://FINGERPRINT@HOST")
     path = who.key or KeyFiles().path_of(server_id, who.name)

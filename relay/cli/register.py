@@ -61,7 +61,7 @@ def register(
     made = key is not None and key.path is None
 
     async def use(client: Client) -> int:
-        where = "" if client.server_fingerprint is None else _path(client, key)
+        where = "" if client.server_id is None else _path(client, key)
         print(f"registered as {client.name}; the key of this device is {where}")
         if recovery_key:
             print(RECOVERY.format(key=await client.add_recovery_key()))
@@ -108,7 +108,7 @@ def _key(target: Target, who: Who, name: str, passphrase: bool) -> DeviceKey | N
         return None
     address = target_address(target)
     policy = KeyPolicy(KnownServers(target.known_servers))
-    server_id = policy.expected(address)
+    server_id = policy.server_id(address)
     if server_id is None:
         raise CommandError(
             "a key with a passphrase is made for a server that is known: give its fingerprint, as"
@@ -135,5 +135,5 @@ def _asked() -> str:
 def _path(client: Client, key: DeviceKey | None) -> Path:
     if key is not None and key.path is not None:
         return key.path
-    assert client.server_fingerprint is not None
-    return KeyFiles().path_of(client.server_fingerprint, client.name)
+    assert client.server_id is not None
+    return KeyFiles().path_of(client.server_id, client.name)

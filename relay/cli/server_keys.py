@@ -13,6 +13,7 @@ from relay.client.address import Address, is_fingerprint, parse_address
 from relay.client.aio_thread import in_thread
 from relay.client.errors import ServerKeyMismatch, UnknownServerKey
 from relay.client.known_servers import KnownServers
+from relay.client.lineage import FOLLOWED_TYPE
 from relay.errors import UsageError
 
 _CONSOLE_IN = "CONIN$" if sys.platform == "win32" else "/dev/tty"
@@ -130,11 +131,13 @@ def is_new(address: Address, known: KnownServers) -> bool:
         return False
     try:
         pin = known.find(address.host, address.port)
+        lineage = known.lineage()
     except UsageError:
         return False  # nothing can be remembered; the address says all that is needed
     if pin is None:
         return True
-    if pin.fingerprint == address.fingerprint:
+    # One of the two may be a key that the other has announced, or has followed.
+    if lineage.expected(pin.fingerprint).id == lineage.expected(address.fingerprint).id:
         return False
     raise CommandError(
         f"the address has another fingerprint than the one that is remembered for {address.host},"
@@ -174,7 +177,11 @@ def changed_key(address: Address, error: ServerKeyMismatch, known: KnownServers)
     else:
         line = _line(known, address)
         source = f"{known.path}, line {line}"
-        remedy = f"if the operator confirms the new key, remove line {line} of that file"
+        remedy = (
+            "if the operator confirms that the new key follows the old one, add this line to that"
+            f" file:\n* {FOLLOWED_TYPE} {error.expected} {error.fingerprint}\n"
+            f"If the server is another one now, remove line {line} instead"
+        )
     return CommandError(
         f"THE KEY OF THE SERVER AT {where} HAS CHANGED. Nothing was sent.\n"
         "Either the operator replaced the key, or someone is intercepting the connection.\n"

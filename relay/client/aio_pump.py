@@ -21,6 +21,7 @@ from relay.client.aio_thread import in_thread
 from relay.client.aio_transport import ClientProtocol
 from relay.client.errors import ClientClosed, ClientError, KeyFileError
 from relay.client.events import State, Stored
+from relay.client.lineage import ClaimedId
 from relay.client.options import DIAL_S, WORK_ATTEMPTS
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
@@ -219,6 +220,8 @@ class Pump:
         seen = state.seen()
         if seen is not None:
             state.options.key_choice.keep(*seen)
+        if state.key_changes:
+            self._policy.keep(state.take_key_changes())
         self._flush()
 
     def _give_space(self) -> None:
@@ -263,6 +266,8 @@ class Pump:
                     await self._run_connection()
                     if state.undecided_key is not None:
                         await self._decide(state.undecided_key)
+                    elif state.undecided_id is not None:
+                        await self._decide_id(state.undecided_id)
         except Exception as error:
             state.fail(ClientError(str(error)))
             raise
@@ -337,6 +342,16 @@ class Pump:
             return
         if refusal is None:
             self.state.trust_key(fingerprint)
+        else:
+            self.state.fail(refusal)
+
+    async def _decide_id(self, claimed: ClaimedId) -> None:
+        """Look whether an id that the server claims is known here: in files, so beside the loop."""
+        refusal = await in_thread(lambda: self._policy.claimed(self._address, claimed))
+        if self.closed:
+            return
+        if refusal is None:
+            self.state.trust_id(claimed)
         else:
             self.state.fail(refusal)
 

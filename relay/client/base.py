@@ -11,6 +11,7 @@ from relay.client.chat_state import ChatState
 from relay.client.errors import ClientError, MessagesMissing, NotConnected, TimedOut, refused
 from relay.client.events import Event, Gap, Message, State, Unfollowed
 from relay.client.identity import Identity
+from relay.client.lineage import Expected
 from relay.client.options import Options
 from relay.client.proof import Key
 from relay.client.state import ClientState
@@ -89,6 +90,12 @@ class ClientBase:
     def server_fingerprint(self) -> str | None:
         """The fingerprint of the server's key; None before it is known."""
         return self._state.server_fingerprint
+
+    @property
+    def server_id(self) -> str | None:
+        """The fingerprint of the server's first key, by which keys are kept; None: not known."""
+        known = self._state.login.credentials
+        return None if known is None else known.server_id
 
     @property
     def cursors(self) -> dict[str, Cursor]:
@@ -185,8 +192,8 @@ def message_of(event: Event) -> Message | None:
 
 def target(
     address: str | Address, key_policy: KeyPolicy | None
-) -> tuple[Address, KeyPolicy, str | None]:
-    """Return the address, the policy for its key, and the fingerprint that is expected there.
+) -> tuple[Address, KeyPolicy, Expected | None]:
+    """Return the address, the policy for its key, and the key that is expected there.
 
     Raises:
         UsageError: the address, or the known-servers file.

@@ -19,6 +19,7 @@ from relay.client.base import no_answer
 from relay.client.dialling import dial_tcp, disable_nagle
 from relay.client.errors import ClientError, KeyFileError
 from relay.client.events import State, Stored
+from relay.client.lineage import ClaimedId
 from relay.client.options import DIAL_S, READ_BYTES, REST_READS_MAX, WORK_ATTEMPTS
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
@@ -176,6 +177,8 @@ class Pump:
             return
         elif state.undecided_key is not None:
             self._decide(state.undecided_key)
+        elif state.undecided_id is not None:
+            self._decide_id(state.undecided_id)
         elif state.connect_at is not None and state.connect_at > now:
             pause = state.connect_at - now
             time.sleep(pause if until is None else max(0.0, min(pause, until - now)))
@@ -247,6 +250,8 @@ class Pump:
         seen = self.state.seen()
         if seen is not None:
             self.state.options.key_choice.keep(*seen)
+        if self.state.key_changes:
+            self._policy.keep(self.state.take_key_changes())
 
     def _flush(self) -> None:
         state = self.state
@@ -299,5 +304,12 @@ class Pump:
         refusal = self._policy.answer(self._address, fingerprint, yes)
         if refusal is None:
             self.state.trust_key(fingerprint)
+        else:
+            self.state.fail(refusal)
+
+    def _decide_id(self, claimed: ClaimedId) -> None:
+        refusal = self._policy.claimed(self._address, claimed)
+        if refusal is None:
+            self.state.trust_id(claimed)
         else:
             self.state.fail(refusal)

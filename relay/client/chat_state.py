@@ -18,6 +18,7 @@ from relay.client import arguments, decoding
 from relay.client.errors import ClientError, describe_refusal, refused
 from relay.client.event_queue import EventQueue
 from relay.client.events import Event, Postponed, Unfollowed
+from relay.client.next_key import NextKeyProof
 from relay.client.requests import Request, Requests
 from relay.client.senders import NUMBER as OWN_NUMBER
 from relay.client.senders import Senders
@@ -33,7 +34,8 @@ log: Final = logging.getLogger(__name__)
 class ChatState:
     """The rooms, requests and sends of a client."""
 
-    def __init__(self, sends: Sends) -> None:
+    def __init__(self, sends: Sends, next_key: NextKeyProof) -> None:
+        self.next_key = next_key
         self.queue = EventQueue()
         self.subscriptions = Subscriptions()
         self.requests = Requests()
@@ -384,8 +386,19 @@ class ChatState:
             self.senders.done(now)
             return
         request = self.requests.answered(done.request)
-        if request is not None:
-            self._answer(request, done.content)
+        if request is None:
+            return
+        if request.envelope == self.next_key.prove:
+            if not self.next_key.answered(done.content):
+                log.warning("the server announced another key, and did not prove that it is one")
+            return
+        self._answer(request, done.content)
+
+    def _next_key(self, announced: wire.NextKey) -> None:
+        if not self.requests.asks(self.next_key.prove) and self.next_key.announced(
+            announced.spki_hash
+        ):
+            self.requests.ask(Request("", self.next_key.prove, None))
 
     def _warn(self) -> None:
         """Say what is doubtful about a sender."""
@@ -458,6 +471,7 @@ class ChatState:
         wire.Live: _placed,
         wire.Behind: _placed,
         wire.Gap: _gap,
+        wire.NextKey: _next_key,
     }
 
 

@@ -13,7 +13,8 @@ The tree::
     │   └── NotARelayServer        it does not speak this protocol at all
     ├── ServerKeyError
     │   ├── UnknownServerKey       a key that is not pinned, and nobody said that it is right
-    │   └── ServerKeyMismatch      another key than the pinned one; there is no override
+    │   ├── ServerKeyMismatch      another key than the pinned one; there is no override
+    │   └── ServerIdentityError    it claims to be another server, and nothing proves it
     ├── ConnectionLost             the connection ended without a word, and reconnecting is off
     ├── ServerBrokeProtocol        the server sent what the protocol forbids
     ├── ClientClosed               this client was closed before the answer came
@@ -102,6 +103,18 @@ class ServerKeyMismatch(ServerKeyError):
         super().__init__(message, fingerprint)
         self.expected = expected
         """The fingerprint that the key should have."""
+
+
+class ServerIdentityError(ServerKeyError):
+    """The server claims the id of one that is known here, and that one has not announced its key.
+
+    What is kept under the id, device keys above all, is not used.
+    """
+
+    def __init__(self, message: str, fingerprint: str, server_id: str) -> None:
+        super().__init__(message, fingerprint)
+        self.server_id = server_id
+        """The id that the server claims."""
 
 
 class ConnectionLost(ClientError):

@@ -1,8 +1,8 @@
 """The file of pinned server keys. OpenSSH-shaped lines: ``[host]:port relay-key-v1 FINGERPRINT``.
 
-Parsing, matching and pinning are separate steps. A line that this version does not understand is
-kept as it is; a pin is added nowhere but in ``pin``, and never replaced. What a mismatch means is
-decided by ``trust``, not here.
+Lines about keys that follow one another are there, too (``lineage``). Parsing, matching and pinning
+are separate steps. A line that this version does not understand is kept as it is; lines are added,
+and none is ever replaced. What a mismatch means is decided by ``trust``, not here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Final
 
 from relay.client.address import is_fingerprint
 from relay.client.file_lock import locked
+from relay.client.lineage import FOLLOWED_TYPE, NEXT_KEY_TYPE, Expected, Lineage, lineage
 from relay.errors import UsageError
 from relay.paths import from_variable, user_directory
 
@@ -92,6 +93,26 @@ def parse(text: str, path: Path) -> list[Pin]:
     return pins
 
 
+def parse_lineage(text: str, path: Path) -> Lineage:
+    """Return what a file's text says about keys that follow one another.
+
+    Raises:
+        UsageError: a line that cannot be read: whoever relied on it must know.
+    """
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if len(words) < 2 or words[0] != "*" or words[1] not in (NEXT_KEY_TYPE, FOLLOWED_TYPE):
+            continue
+        if len(words) < 4 or not (is_fingerprint(words[2]) and is_fingerprint(words[3])):
+            raise UsageError(
+                f"{path}, line {number}: not of the form '* {words[1]} FINGERPRINT FINGERPRINT'; "
+                "correct or remove the line"
+            )
+        found.append(words[:4])
+    return lineage(found)
+
+
 def match(pins: Iterable[Pin], host: str, port: int) -> Pin | None:
     """Return the pin of a host and port. The first one counts, as in OpenSSH."""
     host = host.lower()
@@ -114,8 +135,8 @@ class KnownServers:
     def __init__(self, path: Path | None = None) -> None:
         """Use a file, by default the user's own. It need not exist yet."""
         self._path = path
-        self._kept: list[Pin] = []
-        """Pins that the null device does not keep."""
+        self._kept: list[str] = []
+        """Lines that the null device does not keep."""
 
     @property
     def path(self) -> Path:
@@ -132,15 +153,72 @@ class KnownServers:
         Raises:
             UsageError: the file cannot be read, or a line in it is damaged.
         """
+        text, path = self._read()
+        return match(parse(text, path), host, port)
+
+    def lineage(self) -> Lineage:
+        """Return what is known of keys that follow one another.
+
+        Raises:
+            UsageError: the file cannot be read, or a line in it is damaged.
+        """
+        return parse_lineage(*self._read())
+
+    def pins_key(self, fingerprint: str) -> bool:
+        """Tell whether a key is pinned for any host.
+
+        Raises:
+            UsageError: the file cannot be read, or a line in it is damaged.
+        """
+        return any(pin.fingerprint == fingerprint for pin in parse(*self._read()))
+
+    def expected(self, host: str, port: int, fingerprint: str | None = None) -> Expected | None:
+        """Return what the key of a server must be, by its pin or the given fingerprint.
+
+        None: there is neither.
+
+        Raises:
+            UsageError: the file cannot be read, or a line in it is damaged.
+        """
+        text, path = self._read()
+        if fingerprint is None:
+            pin = match(parse(text, path), host, port)
+            if pin is None:
+                return None
+            fingerprint = pin.fingerprint
+        return parse_lineage(text, path).expected(fingerprint)
+
+    def _read(self) -> tuple[str, Path]:
         path = self.path
         try:
             if self._place(path) is not Place.FILE:
-                return match(self._kept, host, port)
+                return "\n".join(self._kept), path
             with path.open("rb") as file, locked(file.fileno(), shared=True, timeout_s=READ_LOCK_S):
-                text = self._text(file)
+                return self._text(file), path
         except (OSError, ValueError) as error:
             raise self._failed("read", error) from None
-        return match(parse(text, path), host, port)
+
+    def announced(self, old: str, new: str) -> None:
+        """Keep that a key has proved which one follows it.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        self._add(
+            f"* {NEXT_KEY_TYPE} {old} {new}",
+            lambda text: parse_lineage(text, self.path).following.get(old) != new,
+        )
+
+    def followed(self, old: str, new: str) -> None:
+        """Keep that the key that was announced has taken the place of the old one.
+
+        Raises:
+            UsageError: the file cannot be written.
+        """
+        self._add(
+            f"* {FOLLOWED_TYPE} {old} {new}",
+            lambda text: parse_lineage(text, self.path).followed.get(old) != new,
+        )
 
     def pin(self, host: str, port: int, fingerprint: str) -> None:
         """Add a key, unless it is there. A file that does not exist yet gets the mode 0600.
@@ -150,11 +228,26 @@ class KnownServers:
         """
         if not is_fingerprint(fingerprint):
             raise ValueError("not a fingerprint")
-        path, new = self.path, Pin(host.lower(), port, fingerprint)
+        new = Pin(host.lower(), port, fingerprint)
+        old: Pin | None = None
+
+        def missing(text: str) -> bool:
+            nonlocal old
+            old = match(parse(text, self.path), host, port)
+            return old is None
+
+        self._add(format_pin(new), missing)
+        if old is not None and old.fingerprint != fingerprint:
+            raise UsageError(f"{self.path} holds another key for [{host}]:{port}; remove it first")
+
+    def _add(self, line: str, missing: Callable[[str], bool]) -> None:
+        """Add a line if it is ``missing`` from the text of the file, under a lock."""
+        path = self.path
         try:
             place = self._place(path)
             if place is Place.NULL_DEVICE:
-                self._kept.append(new)
+                if missing("\n".join(self._kept)):
+                    self._kept.append(line)
                 return
             if place is Place.NOTHING:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -166,14 +259,11 @@ class KnownServers:
                 locked(descriptor, shared=False, timeout_s=WRITE_LOCK_S),
             ):
                 text = self._text(file)
-                old = match(parse(text, path), host, port)
-                if old is None:
+                if missing(text):
                     newline = "" if not text or text.endswith("\n") else "\n"
-                    self._append(file, f"{newline}{format_pin(new)}\n".encode())
+                    self._append(file, f"{newline}{line}\n".encode())
         except (OSError, ValueError) as error:
             raise self._failed("write", error) from None
-        if old not in (None, new):
-            raise UsageError(f"{path} holds another key for [{host}]:{port}; remove it first")
 
     def _place(self, path: Path) -> Place:
         """Return what the path leads to. Raises OSError for what is neither of these."""

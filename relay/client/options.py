@@ -10,6 +10,7 @@ from relay import limits
 from relay.chat.names import GUEST_PREFIX
 from relay.client import arguments
 from relay.client.identity import Identity, new_identity
+from relay.client.lineage import Expected
 from relay.client.proof import KeySource
 
 CONNECT_S: Final = 20.0
@@ -39,8 +40,8 @@ class Options:
     """The key waits for one of the account's devices to approve it."""
     display: str = ""
     agent: str = ""
-    expected_key: str | None = None
-    """The fingerprint that the server's key must have; None: it is not known yet."""
+    expected_key: Expected | None = None
+    """What the server's key must be; None: it is not known yet."""
     reconnect: bool = True
     window: int = 256
     """Unacknowledged sends at most."""
@@ -59,7 +60,7 @@ def make_options(
     enrol: bool,
     display: str,
     agent: str,
-    expected_key: str | None,
+    expected_key: Expected | None,
     reconnect: bool,
     window: int,
     retry_timeout_s: float | None,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from typing import NamedTuple, Protocol
 
 from relay.chat.accounts.chain import Pin
+from relay.wire.identity import spki_hash_of
 
 
 class Key(Protocol):
@@ -58,4 +58,4 @@ class KeySource(Protocol):
 
 def server_id_bytes(fingerprint: str) -> bytes:
     """Return the 32 bytes of a fingerprint."""
-    return base64.b32decode(fingerprint.upper() + "====")
+    return spki_hash_of(fingerprint)

@@ -36,7 +36,9 @@ from relay.client.errors import (
     closed_by_server,
 )
 from relay.client.events import State, StateChanged
+from relay.client.lineage import ClaimedId, Expected, KeyChange
 from relay.client.login import Login
+from relay.client.next_key import NextKeyProof
 from relay.client.options import Options
 from relay.client.packing import pack_records
 from relay.client.proof import server_id_bytes
@@ -75,7 +77,8 @@ class ClientState:
                 window=options.window,
                 retry_timeout_s=options.retry_timeout_s,
                 retry_spread=options.jitter,
-            )
+            ),
+            NextKeyProof(options.random_bytes),
         )
         """What is said over the connections."""
         self._hello: list[bytes] = []
@@ -91,7 +94,12 @@ class ClientState:
         """Who the client is."""
         self.account: bytes | None = None
         """The root of the account, or zeros for a guest; None before the first login."""
-        self._expected_key = options.expected_key
+        self._expected = options.expected_key
+        """What the server's key must be; None: it is not known yet."""
+        self._claimed_id = ""
+        """What the server of this connection says its id is; empty: as the fingerprint."""
+        self._spki = b""
+        """Its key."""
         self._ending: ClientError | None = None
         """Why this side is ending the connection, for good; None: it is not."""
         self._login_deadline: float | None = None
@@ -108,7 +116,14 @@ class ClientState:
         """WAITING: when to dial again."""
         self.undecided_key: str | None = None
         """The fingerprint of an unknown key until ``trust_key`` or ``fail``; no connection then."""
-        self.server_fingerprint: str | None = options.expected_key
+        self.undecided_id: ClaimedId | None = None
+        """An id that the server claims and is not known to have, until ``trust_id`` or ``fail``; no
+        connection then."""
+        self.key_changes: list[KeyChange] = []
+        """What the server has proved about its keys, to be kept in files; taken by the face."""
+        self.server_fingerprint: str | None = (
+            None if options.expected_key is None else options.expected_key.fingerprint
+        )
         self.name = options.name
         """As the server spells it, after the login."""
         self.logins = 0
@@ -189,8 +204,21 @@ class ClientState:
         """The undecided key is the right one: dial again, at once."""
         if fingerprint != self.undecided_key:
             raise LocalProtocolError("this key was not in question")
-        self._expected_key = fingerprint
+        self._expected = Expected(fingerprint)
         self.undecided_key = None
+
+    def trust_id(self, claimed: ClaimedId) -> None:
+        """The server may have this id: dial again, at once, with the keys that belong to it."""
+        if claimed != self.undecided_id:
+            raise LocalProtocolError("this id was not in question")
+        self._expected = Expected(claimed.fingerprint, None, claimed.server_id)
+        self.undecided_id = None
+        self.login.credentials = None
+
+    @property
+    def undecided(self) -> bool:
+        """True while the face has to ask somebody, or to look into files, before it dials again."""
+        return self.undecided_key is not None or self.undecided_id is not None
 
     def seen(self) -> tuple[str, dict[str, Pin], list[bytes] | None] | None:
         """Return what of device chains is to be kept in files: ``KeyChoice.keep`` takes it."""
@@ -201,14 +229,20 @@ class ClientState:
         senders.seen, senders.own_links = {}, None
         return found
 
+    def take_key_changes(self) -> list[KeyChange]:
+        """Return what was proved about the server's keys, and forget it."""
+        taken, self.key_changes = self.key_changes, []
+        return taken
+
     @property
     def needs_credentials(self) -> str | None:
-        """The fingerprint of the server, when it is known and the client's key there is not yet.
+        """The id of the server, when it is known and the client's key there is not yet.
 
         The face finds them, which takes files, and gives them to ``login.credentials``.
         """
-        known = self.login.credentials
-        return None if known is not None else self._expected_key
+        if self.login.credentials is not None or self._expected is None:
+            return None
+        return self._expected.id
 
     @property
     def work(self) -> Work | None:
@@ -289,11 +323,11 @@ class ClientState:
             match event:
                 case ApplicationData(content=content):
                     self._receive_envelopes(connection, content, now)
-                case ServerKeyOffered(fingerprint=fingerprint):
-                    self._check_key(connection, fingerprint, now)
+                case ServerKeyOffered():
+                    self._check_key(connection, event, now)
                 case HandshakeCompleted(mode=mode):
                     self.resumptions += mode == RESUMED
-                    self._log_in(connection, now)
+                    self._handshaken(connection, now)
                 case TicketReceived(ticket=ticket, lifetime_s=lifetime_s):
                     assert self.server_fingerprint is not None
                     self._tickets.keep(self.server_fingerprint, ticket, lifetime_s, now)
@@ -307,25 +341,42 @@ class ClientState:
                 if isinstance(event, ConnectionClosed):
                     self._closed(event, now)
 
-    def _check_key(self, connection: Connection, fingerprint: str, now: float) -> None:
+    def _check_key(self, connection: Connection, offered: ServerKeyOffered, now: float) -> None:
         """Pin decision (section 3.2): before the client has sent one byte."""
-        expected = self._expected_key
+        expected, fingerprint = self._expected, offered.fingerprint
+        self._claimed_id, self._spki = offered.server_id, offered.spki
         if expected is None:
             self.undecided_key = fingerprint
             connection.abort("the server's key is not known")
-        elif fingerprint != expected:
+        elif fingerprint not in (expected.fingerprint, expected.following):
             self._end_with(
                 ServerKeyMismatch(
-                    f"the server's key has CHANGED: expected {expected}, got {fingerprint}; "
-                    "somebody may be listening in; nothing was sent",
+                    f"the server's key has CHANGED: expected {expected.fingerprint}, got "
+                    f"{fingerprint}; somebody may be listening in; nothing was sent",
                     fingerprint,
-                    expected,
+                    expected.fingerprint,
                 )
             )
             connection.abort("the server's key is another one")
         else:
             self.server_fingerprint = fingerprint
             connection.accept_server_key(now, self._tickets.take(fingerprint, now))
+
+    def _handshaken(self, connection: Connection, now: float) -> None:
+        """The server has proved its key, and so what its hello says is its own."""
+        expected, fingerprint = self._expected, self.server_fingerprint
+        assert expected is not None
+        assert fingerprint is not None
+        claimed = self._claimed_id or fingerprint
+        if claimed != expected.id:
+            self.undecided_id = ClaimedId(fingerprint, claimed)
+            connection.close(CloseCode.NORMAL, now)
+            return
+        if fingerprint == expected.following:
+            log.info("the server's key was changed, as it had announced: %s", fingerprint)
+            self.key_changes.append(KeyChange(expected.fingerprint, fingerprint, followed=True))
+            self._expected = Expected(fingerprint, None, expected.id)
+        self._log_in(connection, now)
 
     def _log_in(self, connection: Connection, now: float) -> None:
         assert connection.login_binding is not None
@@ -340,7 +391,7 @@ class ClientState:
         if self._ending is not None:
             self._finish(self._ending)
             return
-        if self.undecided_key is not None:
+        if self.undecided:
             return  # the face asks, and dials again or fails
         if event.code == CloseCode.NAME_REFUSED and self.login.tries_again():
             return  # the face dials again
@@ -395,7 +446,7 @@ class ClientState:
         ended = error or ClientClosed("the client was closed")
         self.chat.end(ended)
         self.connect_at = None
-        self.undecided_key = None
+        self.undecided_key = self.undecided_id = None
         self._change(State.CLOSED, "" if closed_by_us else str(error))
 
     def _change(self, state: State, detail: str = "", retry_s: float = 0.0) -> None:
@@ -416,8 +467,19 @@ class ClientState:
         if self.state is not State.ONLINE:
             envelopes = self._receive_login(connection, envelopes, now)
         self.chat.receive(envelopes, now)
+        if self.chat.next_key.proved is not None:
+            self._announced(self.chat.next_key.proved)
         if self.chat.broken:
             connection.abort(self.chat.broken)
+
+    def _announced(self, fingerprint: str) -> None:
+        """The server has proved which key will follow its own."""
+        assert self._expected is not None
+        self.chat.next_key.proved = None
+        log.info("the server has announced its next key: %s", fingerprint)
+        old = self._expected.fingerprint
+        self.key_changes.append(KeyChange(old, fingerprint, followed=False))
+        self._expected = self._expected._replace(following=fingerprint)
 
     def _know_senders(self, welcome: Welcome) -> None:
         known = self.login.credentials
@@ -442,6 +504,8 @@ class ClientState:
                 self.logins += 1
                 self.name = envelope.name
                 self._backoff.online(now)
+                assert self._expected is not None
+                self.chat.next_key.begin(self._spki, self._expected.following)
                 self.chat.online(envelope)
                 self._change(State.ONLINE)
                 return envelopes[index + 1 :]

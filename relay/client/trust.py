@@ -1,19 +1,24 @@
 """Whether a server's key is the right one: trust on first use, and never a silent change.
 
 In this order: the fingerprint in the address; the pin in the known-servers file; a person (or a
-program) who is asked. No answer is no.
+program) who is asked. No answer is no. A key that the expected one has announced, and proved to
+follow it, is as good (``lineage``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, TypeAlias
 
 from relay.client.address import Address
-from relay.client.errors import UnknownServerKey
+from relay.client.errors import ServerIdentityError, UnknownServerKey
 from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
+from relay.client.lineage import FOLLOWED_TYPE, ClaimedId, Expected, KeyChange
+from relay.errors import UsageError
 
+log: Final = logging.getLogger(__name__)
 Ask: TypeAlias = Callable[[Address, str], "bool | Awaitable[bool]"]
 """Called with the address and the full fingerprint of an unknown key; True accepts and pins it. No
 connection is open meanwhile: a person may take their time. A blocking client takes a plain bool."""
@@ -39,16 +44,68 @@ class KeyPolicy:
         self.ask = ask
         self.keys = KeyFiles() if keys is None else keys
 
-    def expected(self, address: Address) -> str | None:
-        """Return the fingerprint that the server's key must have; None: unknown.
+    def expected(self, address: Address) -> Expected | None:
+        """Return what the server's key must be; None: unknown.
 
         Raises:
             UsageError: the known-servers file cannot be read.
         """
-        if address.fingerprint is not None:
-            return address.fingerprint
-        pin = self.known.find(address.host, address.port)
-        return None if pin is None else pin.fingerprint
+        try:
+            return self.known.expected(address.host, address.port, address.fingerprint)
+        except UsageError:
+            if address.fingerprint is None:
+                raise
+            return Expected(address.fingerprint)  # it says all that is needed
+
+    def server_id(self, address: Address) -> str | None:
+        """Return the id under which keys for a server are kept; None: it is not known yet.
+
+        Raises:
+            UsageError: the known-servers file cannot be read.
+        """
+        expected = self.expected(address)
+        return None if expected is None else expected.id
+
+    def claimed(self, address: Address, claimed: ClaimedId) -> ServerIdentityError | None:
+        """Decide about an id that a server claims which is not known to have it.
+
+        Returns:
+            None: nothing is kept here under the id, so it may have it; that is remembered.
+            Otherwise the error that ends the client.
+        """
+        fingerprint, server_id = claimed
+        line = f"* {FOLLOWED_TYPE} {server_id} {fingerprint}"
+        if server_id == fingerprint or self._keeps(server_id):
+            return ServerIdentityError(
+                f"the server at {address.host}, port {address.port} says that its id is"
+                f" {server_id}, but no announced change of keys has proved that here; nothing was"
+                " sent. If its operator confirms it, add this line to"
+                f" {self.known.path}: {line}",
+                fingerprint,
+                server_id,
+            )
+        self.keep([KeyChange(server_id, fingerprint, followed=True)])
+        return None
+
+    def _keeps(self, server_id: str) -> bool:
+        """Tell whether anything is kept here under an id: keys, pins, or keys that followed."""
+        try:
+            if self.known.pins_key(server_id) or self.known.lineage().mentions(server_id):
+                return True
+            return (self.keys.directory / server_id).exists()
+        except UsageError:
+            return False
+
+    def keep(self, changes: Iterable[KeyChange]) -> None:
+        """Keep what was proved about keys of servers. What cannot be written is logged."""
+        try:
+            for old, new, followed in changes:
+                if followed:
+                    self.known.followed(old, new)
+                else:
+                    self.known.announced(old, new)
+        except UsageError as error:
+            log.warning("%s", error)
 
     def question(self, address: Address, fingerprint: str) -> bool | Awaitable[bool]:
         """Ask whether an unknown key is the right one. Nobody to ask: no."""

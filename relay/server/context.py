@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relay.server.live_settings import LiveSettings
+from relay.server.passphrase import PassphraseSource
 from relay.server.scoreboard import Scoreboard
 from relay.server.ticket_register import TicketRegister
 
@@ -98,6 +99,10 @@ class AgentContext:
     scoreboard: Scoreboard
     """One row of its own, which it stamps as a worker stamps its row."""
     tickets: TicketRegister
+    passphrase: PassphraseSource | None
+    """Of the key, if it is encrypted."""
+    new_identity: bool
+    """The key may be another one than the last: it was lost."""
     expected_fingerprint: str
     """Of the key that this server started with, or empty at the first start of the agent."""
     parent_fd: int

@@ -24,8 +24,10 @@ KEY_FILE_BYTES_MAX: Final = 65_536
 """A PEM file of 8192 bits has 6.4 KB."""
 
 
-def read_key_file(path: Path) -> bytes | None:
+def read_key_file(path: Path, what: str = "key file") -> bytes | None:
     """Return the content of a key file, or None when there is no such file.
+
+    ``what`` names it in messages: a passphrase is kept like a key.
 
     Raises:
         StartError: a link that leads nowhere, not a regular file, of another owner, open to
@@ -37,45 +39,47 @@ def read_key_file(path: Path) -> bytes | None:
     except FileNotFoundError:
         if path.is_symlink():
             raise StartError(
-                f"key file {path} is a symbolic link to {path.readlink()}, which is not there; "
+                f"{what} {path} is a symbolic link to {path.readlink()}, which is not there; "
                 "mount or restore the key, or remove the link"
             ) from None
         return None
     except OSError as error:
-        raise StartError(f"key file {path} cannot be read: {error.strerror}") from None
+        raise StartError(f"{what} {path} cannot be read: {error.strerror}") from None
     try:
-        _check_access(path, os.fstat(fd))
+        _check_access(path, os.fstat(fd), what)
         data = b""
         while chunk := os.read(fd, KEY_FILE_BYTES_MAX + 1 - len(data)):
             data += chunk
     except OSError as error:
-        raise StartError(f"key file {path} cannot be read: {error.strerror}") from None
+        raise StartError(f"{what} {path} cannot be read: {error.strerror}") from None
     finally:
         os.close(fd)
     if not data:
-        raise StartError(f"key file {path} is empty; restore it from a backup")
+        raise StartError(f"{what} {path} is empty; restore it from a backup")
     if len(data) > KEY_FILE_BYTES_MAX:
-        raise StartError(f"key file {path} is too large to be a key")
+        raise StartError(f"{what} {path} is too large to be a key")
     return data
 
 
-def _check_access(path: Path, status: os.stat_result) -> None:
+def _check_access(path: Path, status: os.stat_result, what: str) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise StartError(f"key file {path} is not a regular file")
+        raise StartError(f"{what} {path} is not a regular file")
     if status.st_uid not in (os.geteuid(), 0):
         raise StartError(
-            f"key file {path} belongs to uid {status.st_uid}, the server runs as "
+            f"{what} {path} belongs to uid {status.st_uid}, the server runs as "
             f"{os.geteuid()}; chown it"
         )
     mode = stat.S_IMODE(status.st_mode)
     if open_to_others(status) or mode & stat.S_IXGRP:
         raise StartError(
-            f"key file {path} is open to others (mode {mode:04o}); run: chmod 600 {path}"
+            f"{what} {path} is open to others (mode {mode:04o}); run: chmod 600 {path}"
         )
 
 
-def create_key_file(path: Path, data: bytes) -> None:
+def create_key_file(path: Path, data: bytes, *, owner: os.stat_result | None = None) -> None:
     """Write a new key file of mode 0600: complete, on disk, and never over an existing one.
+
+    ``owner``: of what file it gets the owner; None: it is this process's user's.
 
     Raises:
         StartError: it cannot be written, or exists by now.
@@ -89,6 +93,8 @@ def create_key_file(path: Path, data: bytes) -> None:
             with os.fdopen(fd, "wb") as file:
                 step = "write"
                 file.write(data)
+                if owner is not None:
+                    os.fchown(fd, owner.st_uid, owner.st_gid)
                 file.flush()
                 step = "fsync"
                 os.fsync(fd)

@@ -27,9 +27,11 @@ from relay.server.context import (
     ControlContext,
     WorkerContext,
 )
+from relay.server.lineage_file import NEXT_KEY_FILE
 from relay.server.live_settings import LiveSettings
 from relay.server.metrics import AGENT as AGENT_METRICS
 from relay.server.metrics import WORKER as WORKER_METRICS
+from relay.server.passphrase import PassphraseSource
 from relay.server.registration import RegistrationRecord
 from relay.server.steering import Steering
 from relay.server.supervisor import listener, runtime_directory
@@ -98,6 +100,7 @@ def _start(
 
     # 1. The data directory first: whoever holds its lock may clean up after a dead run.
     directory = DataDirectory(_absolute("store.data", settings.store.data))
+    passphrase = PassphraseSource(settings.server.key_passphrase)
     lock = directory.lock()
     listeners: tuple[socket.socket, ...] = ()
     control: socket.socket | None = None
@@ -138,7 +141,15 @@ def _start(
         supervisor = Supervisor(
             SupervisorConfig(
                 roles=_roles(
-                    live, listeners, control, directory.path, runtime.path, boot_id, record
+                    live,
+                    listeners,
+                    control,
+                    directory.path,
+                    runtime.path,
+                    boot_id,
+                    record,
+                    passphrase,
+                    new_identity,
                 ),
                 requests=steering.requests,
                 reload=steering.reload,
@@ -204,6 +215,8 @@ def _roles(
     runtime: Path,
     boot_id: str,
     record: RegistrationRecord,
+    passphrase: PassphraseSource,
+    new_identity: bool,
 ) -> tuple[Role, ...]:
     """Return the table of processes that a server consists of."""
     tickets = TicketRegister()
@@ -216,6 +229,8 @@ def _roles(
                 key_path=data / KEY_FILE,
                 scoreboard=launch.scoreboard,
                 tickets=tickets,
+                passphrase=passphrase,
+                new_identity=new_identity,
                 expected_fingerprint=launch.text,
                 parent_fd=launch.parent_fd,
                 ready_fd=launch.ready_fd,
@@ -223,6 +238,7 @@ def _roles(
         )
 
     def run_worker(launch: Launch) -> int:
+        passphrase.close()
         return _worker_main(
             WorkerContext(
                 index=launch.index,
@@ -243,6 +259,7 @@ def _roles(
 
     def run_control(launch: Launch) -> int:
         tickets.close()
+        passphrase.close()
         return _control_main(
             ControlContext(
                 live=live,
@@ -275,6 +292,7 @@ def _roles(
             boot_timeout_s=AGENT_BOOT_TIMEOUT_S,
             boot_failure_code=1,
             metrics=AGENT_METRICS,
+            outdated=_Changed(data / NEXT_KEY_FILE),
         ),
         Role(
             name=WORKER,
@@ -290,6 +308,25 @@ def _roles(
             metrics=WORKER_METRICS,
         ),
     )
+
+
+class _Changed:
+    """Tells whether a file is another one than when it was asked before."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = self._now()
+
+    def _now(self) -> tuple[int, int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def __call__(self) -> bool:
+        before, self._seen = self._seen, self._now()
+        return before != self._seen
 
 
 def _check_identity(directory: DataDirectory, new_identity: bool) -> None:

@@ -184,6 +184,7 @@ class Connection:
         pow_bits: int = 0,
         randomised: Randomised = OPENSSL,
         tickets: TicketKeys | None = None,
+        ext: bytes = b"",
     ) -> Connection:
         """Return the server's end, with its ServerHello ready to send.
 
@@ -197,8 +198,9 @@ class Connection:
             pow_bits: work asked of the client, 0 in calm.
             randomised: replaced for test vectors.
             tickets: what opens and seals them; None: there are none.
+            ext: of the hello (``messages.pack_ext``).
         """
-        handshake = ServerHandshake(random_bytes, spki, pow_bits, randomised, tickets)
+        handshake = ServerHandshake(random_bytes, spki, pow_bits, randomised, tickets, ext)
         deadline = now + timing.client_key_s
         self = cls(Side.SERVER, Phase.AWAIT_CLIENT_KEY, handshake, limits, timing, deadline)
         self._modulus_bytes = modulus_bytes or parse_spki(spki).modulus_bytes
@@ -497,7 +499,8 @@ class Connection:
                 key = handshake.receive_hello(whole)
                 self._enter(Phase.PIN_DECISION)
                 if not self._reader.pending:  # otherwise the loop ends it: bytes out of turn
-                    self._events.append(ServerKeyOffered(key.spki, key.fingerprint))
+                    offered = ServerKeyOffered(key.spki, key.fingerprint, handshake.server_id)
+                    self._events.append(offered)
             else:
                 if self._reader.pending:
                     raise RemoteProtocolError("bytes behind ServerFinished")

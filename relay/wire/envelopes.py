@@ -33,6 +33,7 @@ from relay.chat.fields import (
 )
 from relay.codec import Shape, Unknown
 from relay.wire.hello import Hello, Register
+from relay.wire.messages import SERVER_ID_BYTES
 
 # Made elsewhere, part of this: an entry travels exactly as it is stored.
 __all__ = ["EntryMessage", "Hello", "Register"]
@@ -51,6 +52,7 @@ class Op(IntEnum):
     ENROL = 8
     DEVICES = 9
     ACCOUNT = 10
+    PROVE = 31
 
     WELCOME = 33
     JOINED = 34
@@ -67,6 +69,7 @@ class Op(IntEnum):
     GAP = 45
     DONE = 46
     CHAIN = 47
+    NEXT_KEY = 63
 
 
 class Join(NamedTuple):
@@ -143,6 +146,15 @@ class Account(NamedTuple):
     request: int
     name: str
     content: bytes
+
+
+class Prove(NamedTuple):
+    """Client: prove that the key of NEXT_KEY follows the server's. ``challenge``: a fresh secret
+    under the server's key (``ServerPublicKey.challenge``); the answer is DONE with the proof.
+    """
+
+    request: int
+    challenge: bytes
 
 
 class Welcome(NamedTuple):
@@ -280,8 +292,25 @@ class Chain(NamedTuple):
     end: bool
 
 
+class NextKey(NamedTuple):
+    """Server: another key will follow the server's. ``spki_hash``: SHA-256 of its SPKI."""
+
+    spki_hash: bytes
+
+
 ClientEnvelope: TypeAlias = (
-    Hello | Join | Leave | Send | Who | History | Register | Enrol | Devices | Account | Unknown
+    Hello
+    | Join
+    | Leave
+    | Send
+    | Who
+    | History
+    | Register
+    | Enrol
+    | Devices
+    | Account
+    | Prove
+    | Unknown
 )
 ServerEnvelope: TypeAlias = (
     Welcome
@@ -299,12 +328,16 @@ ServerEnvelope: TypeAlias = (
     | Gap
     | Done
     | Chain
+    | NextKey
     | Unknown
 )
 
 LIST_ITEMS_MAX: Final = limits.PAGE_ENTRIES_MAX
 """Names or rows in one list of a server's envelope; the record's bytes bound them further. msgpack
 reserves room for what an array claims, at each level of nesting: a small bound keeps that small."""
+
+CHALLENGE_BYTES_MAX: Final = 1024
+"""An RSA ciphertext of the largest key."""
 
 # --- fields -----------------------------------------------------------------------------------
 _u8 = codec.uint(255)
@@ -349,6 +382,7 @@ CLIENT_SHAPES: Final[dict[int, Shape]] = {
             codec.binary(1, requests.REQUEST_BYTES_MAX),
         ),
     ),
+    Op.PROVE: Shape(Prove, (_request, codec.binary(1, CHALLENGE_BYTES_MAX))),
 }
 SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.WELCOME: Shape(Welcome, (NAME, U63, _u32, _u32, _agent, _key_or_none)),
@@ -389,6 +423,7 @@ SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.BEHIND: Shape(Behind, (LOG, EPOCH, U63)),
     Op.GAP: Shape(Gap, (LOG, EPOCH, U63, EPOCH, U63, _u8)),
     Op.DONE: Shape(Done, (_request, codec.binary(0, limits.BODY_BYTES_MAX))),
+    Op.NEXT_KEY: Shape(NextKey, (codec.binary(SERVER_ID_BYTES, SERVER_ID_BYTES),)),
     Op.CHAIN: Shape(Chain, (_request, NAME, codec.list_of(_link, chain.LINKS_MAX), codec.boolean)),
 }
 _ENTRY: Final = int(Op.ENTRY)  # packed faster than the enum

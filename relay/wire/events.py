@@ -12,6 +12,9 @@ class ServerKeyOffered(NamedTuple):
 
     spki: bytes
     fingerprint: str
+    server_id: str = ""
+    """That the server claims: the fingerprint of its first key. Not authentic before the handshake
+    is complete. Empty: as the fingerprint."""
 
 
 class SecretWrapped(NamedTuple):

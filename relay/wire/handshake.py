@@ -22,7 +22,7 @@ from relay import limits
 from relay.errors import LocalProtocolError, RemoteProtocolError
 from relay.secret import Secret
 from relay.wire.frames import FrameType, frame
-from relay.wire.identity import IdentityError, ServerPublicKey, parse_spki
+from relay.wire.identity import IdentityError, ServerPublicKey, fingerprint_of, parse_spki
 from relay.wire.key_schedule import (
     ZEROS,
     SessionSecrets,
@@ -48,6 +48,7 @@ from relay.wire.messages import (
     ServerHello,
     Work,
     parse_client_finished,
+    server_id_in,
     work_is_done,
 )
 from relay.wire.tickets import ClientTicket, TicketKeys
@@ -100,10 +101,12 @@ class ClientHandshake:
 
     __slots__ = (
         "_key", "_mlkem", "_psk", "_random_bytes", "_randomised", "_secret", "_server_hello",
-        "_transcript", "_version_min", "_x25519", "server_key",
+        "_transcript", "_version_min", "_x25519", "server_id", "server_key",
     )  # fmt: skip
 
     server_key: ServerPublicKey
+    server_id: str
+    """What the server claims; empty: nothing."""
     _server_hello: ServerHello
     _psk: bytes
     _key: ClientKey
@@ -138,6 +141,8 @@ class ClientHandshake:
             self.server_key = parse_spki(hello.spki)
         except IdentityError as error:
             raise RemoteProtocolError(str(error)) from None
+        server_id = server_id_in(hello.ext)
+        self.server_id = fingerprint_of(server_id) if server_id else ""
         self._server_hello = hello
         self._transcript.add(whole)
         return self.server_key
@@ -234,6 +239,7 @@ class ServerHandshake:
         pow_bits: int = 0,
         randomised: Randomised = OPENSSL,
         tickets: TicketKeys | None = None,
+        ext: bytes = b"",
     ) -> None:
         self._random_bytes = random_bytes
         self._randomised = randomised
@@ -245,7 +251,7 @@ class ServerHandshake:
         self._spki = spki
         self._transcript = Transcript()
         self._hello = ServerHello(
-            VERSION, VERSION, SUITE, pow_bits, random_bytes(RANDOM_BYTES), spki
+            VERSION, VERSION, SUITE, pow_bits, random_bytes(RANDOM_BYTES), spki, ext
         )
 
     def server_hello(self) -> bytes:

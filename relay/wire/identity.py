@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 from collections.abc import Callable
 from typing import Final
 
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from relay import limits
 from relay.errors import RelayError
-from relay.wire.transcript import RSA_LABEL
+from relay.wire.transcript import NEXT_KEY_LABEL, RSA_LABEL
 
 MODULUS_BITS_MIN: Final = 2048
 MODULUS_BITS_MAX: Final = 8192
@@ -39,11 +40,21 @@ class IdentityError(RelayError):
 
 def fingerprint(spki: bytes) -> str:
     """Return SHA-256 of an SPKI as 52 characters of lowercase base32, without padding."""
-    return base64.b32encode(hashlib.sha256(spki).digest()).decode().rstrip("=").lower()
+    return fingerprint_of(hashlib.sha256(spki).digest())
 
 
-def _oaep() -> padding.OAEP:
-    return padding.OAEP(mgf=padding.MGF1(SHA256()), algorithm=SHA256(), label=RSA_LABEL)
+def fingerprint_of(spki_hash: bytes) -> str:
+    """Return the fingerprint of the key whose SPKI has this SHA-256."""
+    return base64.b32encode(spki_hash).decode().rstrip("=").lower()
+
+
+def spki_hash_of(fingerprint: str) -> bytes:
+    """Return the SHA-256 that a well-formed fingerprint spells."""
+    return base64.b32decode(fingerprint.upper() + "====")
+
+
+def _oaep(label: bytes = RSA_LABEL) -> padding.OAEP:
+    return padding.OAEP(mgf=padding.MGF1(SHA256()), algorithm=SHA256(), label=label)
 
 
 class ServerPublicKey:
@@ -62,6 +73,14 @@ class ServerPublicKey:
         if len(secret) != limits.SESSION_SECRET_BYTES:
             raise ValueError("the secret has 32 bytes")
         return self._key.encrypt(secret, _oaep())
+
+    def challenge(self, secret: bytes) -> bytes:
+        """Return what only the holder of this key can prove another key by (``prove_next``)."""
+        return self._key.encrypt(secret, _oaep(NEXT_KEY_LABEL))
+
+    def next_key_proof(self, secret: bytes, next_hash: bytes) -> bytes:
+        """Return the proof that is right for a challenge's secret."""
+        return _next_key_proof(secret, hashlib.sha256(self.spki).digest(), next_hash)
 
 
 def parse_spki(der: bytes) -> ServerPublicKey:
@@ -127,6 +146,10 @@ def _integer(data: bytes) -> tuple[int, bytes]:
     return int.from_bytes(content, "big"), rest
 
 
+def _next_key_proof(secret: bytes, own_hash: bytes, next_hash: bytes) -> bytes:
+    return hmac.digest(secret, NEXT_KEY_LABEL + b"\0" + own_hash + next_hash, "sha256")
+
+
 class PrivateKey:
     """The server's RSA private key. Lives in the key agent only; it has no repr."""
 
@@ -146,19 +169,32 @@ class PrivateKey:
         The random bytes are drawn before the decryption, so that neither result, log line nor the
         order of work tells a valid ciphertext from an invalid one.
         """
+        return self._unwrap(ciphertext, RSA_LABEL)
+
+    def prove_next(self, challenge: bytes, next_hash: bytes) -> bytes:
+        """Return the proof that the key with this SHA-256 of its SPKI follows this one.
+
+        For a challenge that is no good it is as random as the secret that takes its place.
+        """
+        secret = self._unwrap(challenge, NEXT_KEY_LABEL)
+        return _next_key_proof(secret, hashlib.sha256(self.spki).digest(), next_hash)
+
+    def _unwrap(self, ciphertext: bytes, label: bytes) -> bytes:
         fake = self._random_bytes(limits.SESSION_SECRET_BYTES)
         try:
-            secret = self._key.decrypt(ciphertext, _oaep())
+            secret = self._key.decrypt(ciphertext, _oaep(label))
         except ValueError:
             return fake
         return secret if len(secret) == limits.SESSION_SECRET_BYTES else fake
 
-    def to_pem(self) -> bytes:
-        """Return the key as unencrypted PKCS#8 PEM, for a file of mode 0600."""
+    def to_pem(self, passphrase: bytes = b"") -> bytes:
+        """Return the key as PKCS#8 PEM, for a file of mode 0600; with a passphrase, encrypted."""
         return self._key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
+            serialization.BestAvailableEncryption(passphrase)
+            if passphrase
+            else serialization.NoEncryption(),
         )
 
 
@@ -169,17 +205,24 @@ def generate_private_key(
     return PrivateKey(rsa.generate_private_key(EXPONENT, bits), random_bytes)
 
 
-def load_private_key(pem: bytes, random_bytes: Callable[[int], bytes]) -> PrivateKey:
-    """Load a server key from PEM.
+def load_private_key(
+    pem: bytes, random_bytes: Callable[[int], bytes], passphrase: bytes = b""
+) -> PrivateKey:
+    """Load a server key from PEM. A passphrase is of no effect on a key that is not encrypted.
 
     Raises:
-        IdentityError: not an unencrypted RSA key that clients would accept.
+        IdentityError: no RSA key that clients would accept, or its passphrase is missing or wrong.
     """
+    encrypted = b"ENCRYPTED" in pem
     try:
-        key = serialization.load_pem_private_key(pem, password=None)
+        key = serialization.load_pem_private_key(pem, password=passphrase if encrypted else None)
     except TypeError:
-        raise IdentityError("the key is encrypted; Relay needs it unencrypted, mode 0600") from None
+        raise IdentityError("the key is encrypted, and there is no passphrase for it") from None
     except (ValueError, UnsupportedAlgorithm):
+        if encrypted and passphrase:
+            raise IdentityError("the passphrase is wrong, or the key is damaged") from None
+        if encrypted:
+            raise IdentityError("the key is encrypted, and there is no passphrase for it") from None
         raise IdentityError("the file is not a PEM private key") from None
     if not isinstance(key, rsa.RSAPrivateKey):
         raise IdentityError("the key is not an RSA key")

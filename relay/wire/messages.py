@@ -21,6 +21,9 @@ MLKEM_EK_BYTES: Final = 1184
 MLKEM_CT_BYTES: Final = 1088
 NONCE_BYTES: Final = 8
 EXT_BYTES_MAX: Final = 256
+EXT_SERVER_ID: Final = 1
+"""An item of ServerHello's ext: H(spki) of the server's first key, if that is another one."""
+SERVER_ID_BYTES: Final = 32
 TICKET_BYTES_MAX: Final = 256
 POW_BITS_MAX: Final = 16
 """A server asks for no more, and a client refuses more: a tenth of a second of one core, so that
@@ -111,6 +114,33 @@ class ServerHello(NamedTuple):
         )
         fields.end()
         return hello
+
+
+def pack_ext(server_id: bytes, spki_hash: bytes) -> bytes:
+    """Return ServerHello's ext: nothing, as long as the first key is the server's key."""
+    if server_id in (b"", spki_hash):
+        return b""
+    return bytes((EXT_SERVER_ID, len(server_id))) + server_id
+
+
+def server_id_in(ext: bytes) -> bytes:
+    """Return the id that an ext claims; empty: none.
+
+    Raises:
+        RemoteProtocolError: it is no sequence of (type u8, length u8, that many bytes), or the id
+            is malformed.
+    """
+    found = b""
+    while ext:
+        kind, length = ext[0], ext[1] if len(ext) > 1 else len(ext)
+        value, ext = ext[2 : 2 + length], ext[2 + length :]
+        if len(value) != length:
+            raise RemoteProtocolError("a malformed extension")
+        if kind == EXT_SERVER_ID:
+            if found or length != SERVER_ID_BYTES:
+                raise RemoteProtocolError("a malformed id of a server")
+            found = value
+    return found
 
 
 class ClientKey(NamedTuple):

@@ -6,6 +6,7 @@ import hashlib
 from typing import Final
 
 RSA_LABEL: Final = b"relay/1 session key"
+NEXT_KEY_LABEL: Final = b"relay/1 next key"
 POW_LABEL: Final = b"relay/1 pow"
 MAC_BYTES: Final = 32
 """Binder and confirmations stand at the end of their frames and are cut from what they confirm."""

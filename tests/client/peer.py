@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Callable
+from hashlib import sha256
 from typing import TypeVar
 
 from relay.chat.entries import Cursor
@@ -26,7 +27,7 @@ from relay.wire.envelopes import (
 from relay.wire.events import ApplicationData, ConnectionClosed, SecretWrapped
 from relay.wire.frames import FrameType
 from relay.wire.identity import PrivateKey, parse_spki
-from relay.wire.messages import ClientKey
+from relay.wire.messages import ClientKey, pack_ext
 from tests.support.devices import device
 from tests.support.pair import server_key
 from tests.support.tickets import Desk
@@ -55,7 +56,8 @@ class Link:
         """How many envelopes each record had."""
         self.close: ConnectionClosed | None = None
         """How the server saw the connection end."""
-        self.bytes_from_client = 0
+        self.bytes_from_client = self.bytes_from_client_now = 0
+        """In all, and on this connection until the handshake went no further."""
         self.desk = Desk(now=self.now)
         self.tickets = self.desk.worker()
         self.offered_ticket = False
@@ -73,35 +75,40 @@ class Link:
         self.desk = Desk(now=self.now)
         self.tickets = self.desk.worker()
 
-    def dial(self, key: PrivateKey | None = None) -> None:
-        """Open a connection and run the handshake as far as it goes."""
+    def dial(self, key: PrivateKey | None = None, server_id: bytes = b"") -> None:
+        """Open a connection and run the handshake as far as it goes; the server may claim an id."""
+        sent_before = self.bytes_from_client
         self.key = server_key() if key is None else key
         self.server = Connection.server(
             now=self.now,
             random_bytes=secrets.token_bytes,
             spki=self.key.spki,
             tickets=self.tickets,
+            ext=pack_ext(server_id, sha256(self.key.spki).digest()),
         )
         self.desk.now = self.now
         self.offered_ticket = False
         self.said.clear()
         self.records.clear()
         self.close = None
-        server_id = self.state.needs_credentials
-        if server_id is not None:
-            self.state.login.credentials = self.state.options.key_choice.at(server_id)
+        needed = self.state.needs_credentials
+        if needed is not None:
+            self.state.login.credentials = self.state.options.key_choice.at(needed)
         self.state.dialling()
         self.state.connection_made(self.now)
         self.run()
+        self.bytes_from_client_now = self.bytes_from_client - sent_before
 
-    def log_in(self, sends_max: int = 1024) -> None:
+    def log_in(
+        self, sends_max: int = 1024, key: PrivateKey | None = None, server_id: bytes = b""
+    ) -> None:
         """Dial, and welcome the client."""
         if self.state.connect_at is not None:
             self.now = max(self.now, self.state.connect_at)
-        self.dial()
+        self.dial(key, server_id)
         if self.state.undecided_key is not None:
             self.state.trust_key(self.state.undecided_key)
-            self.dial()
+            self.dial(key, server_id)
         self.hello = self.heard(Hello)
         self.say(Welcome(self.hello.name, 0, 32_768, sends_max, "peer"))
 

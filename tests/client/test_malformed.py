@@ -36,6 +36,7 @@ RIGHT: dict[int, list[object]] = {
     Op.GAP: ["room", EPOCH, 0, EPOCH, 1, 1],
     Op.DONE: [1, b""],
     Op.CHAIN: [1, "al", [b"link"], True],
+    Op.NEXT_KEY: [b"n" * 32],
 }
 WRONG: list[object] = [None, True, -1, 2**63, 1.5, "x" * 5000, "", b"y" * 7, b"", [], [[]], {}, [7]]
 

@@ -23,6 +23,7 @@ from relay.client.errors import (
 )
 from relay.client.events import State, StateChanged, Stored
 from relay.client.identity import new_identity
+from relay.client.lineage import Expected
 from relay.client.state import LOGIN_S
 from relay.errors import LocalProtocolError
 from relay.wire.codes import CloseCode, ErrorCode
@@ -69,7 +70,7 @@ def test_an_unknown_key_that_is_not_accepted_ends_the_client() -> None:
 def test_another_key_than_the_expected_one_is_final() -> None:
     """Both fingerprints are told, not one byte is sent, and it is never tried again."""
     expected = fingerprint(other_key().spki)
-    link = Link(expected_key=expected)
+    link = Link(expected_key=Expected(expected))
     link.dial()
     error = link.state.error
     assert isinstance(error, ServerKeyMismatch)

@@ -11,6 +11,7 @@ from relay.chat.entries import Cursor
 from relay.client.errors import ClientError, ServerBrokeProtocol
 from relay.client.event_queue import EVENTS_MAX
 from relay.client.events import State, StateChanged
+from relay.client.lineage import Expected
 from relay.errors import EnvelopeError
 from relay.limits import HISTORY_ON_JOIN_MAX, RECORD_CONTENT_BYTES_MAX
 from relay.wire import envelopes as wire
@@ -73,7 +74,7 @@ steps: Final = st.lists(
 def _check(value: tuple[bool, list[Any]]) -> None:
     """Only ClientError, where the program asks; what waits is bounded; it can always be ended."""
     welcomed, todo = value
-    link = Link(expected_key=fingerprint(server_key().spki))
+    link = Link(expected_key=Expected(fingerprint(server_key().spki)))
     link.dial()
     if welcomed:
         link.say(wire.Welcome("alice", 0, 32_768, 1024, "peer"))

@@ -349,8 +349,8 @@ bus_messages = Target(
 )
 AGENT_FRAMES: Final = [
     agent.pack(agent.Kind.HELLO, 0, bytes(294)),
-    agent.pack_unwrap(7, bytes(256), "127.0.0.1"),
-    agent.pack_unwrap(2**32 - 1, bytes(1024), "é" * 40),
+    agent.pack_question(agent.Kind.UNWRAP, 7, bytes(256), "127.0.0.1"),
+    agent.pack_question(agent.Kind.UNWRAP, 2**32 - 1, bytes(1024), "é" * 40),
     agent.pack(agent.Kind.SECRET, 7, bytes(32)),
     agent.pack(agent.Kind.BUSY, 7),
     *corpus_of("key_agent"),
@@ -376,7 +376,7 @@ def _check_agent(value: tuple[bytes, list[int]]) -> None:
     assert results[0][1] or results[0][0] == results[1][0]
     for frame in results[1][0]:
         try:
-            ciphertext, source = agent.unpack_unwrap(frame.payload)
+            ciphertext, source = agent.unpack_question(frame.payload)
         except agent.AgentProtocolError:
             continue
         assert 0 < len(ciphertext) <= agent.CIPHERTEXT_BYTES_MAX

@@ -7,6 +7,7 @@ A ``Cluster`` stands for the supervisor: it owns the scoreboard, starts workers,
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 import socket
 import time
@@ -21,6 +22,7 @@ from relay.bus.link import Link
 from relay.bus.messages import Batch, Event
 from relay.chat.ids import producer_of
 from relay.chat.partition import PARTITIONS, partition_of
+from relay.server.agent.protocol import Identity
 from relay.server.agent.ticket_keys import TicketKeyMaker
 from relay.server.context import WorkerContext
 from relay.server.live_settings import LiveSettings
@@ -62,6 +64,7 @@ from tests.support.logs import die
 from tests.support.pair import server_key
 
 WORKERS_MAX = 8
+IDENTITY = Identity(hashlib.sha256(server_key().spki).digest(), b"", server_key().spki)
 Envelope = TypeVar("Envelope", bound=ServerEnvelope)
 
 
@@ -69,7 +72,8 @@ class LocalAgent:
     """The key agent's service, without the process."""
 
     def __init__(self, ticket_keys: TicketKeyMaker) -> None:
-        self.spki = server_key().spki
+        self.identity = IDENTITY
+        self.on_next_key: Callable[[bytes], None] = lambda _: None
         self._ticket_keys = ticket_keys
 
     def follow_ticket_keys(self, install: Callable[[list[TicketKey]], None]) -> None:
@@ -82,6 +86,17 @@ class LocalAgent:
     async def unwrap(self, ciphertext: bytes, source: str) -> bytes:
         """Unwrap a secret."""
         return server_key().unwrap(ciphertext)
+
+    def announce(self, next_hash: bytes) -> None:
+        """Another key will follow: as another agent says."""
+        self.identity = self.identity._replace(next_hash=next_hash)
+        self.on_next_key(next_hash)
+
+    def prove(self, challenge: bytes, source: str) -> asyncio.Future[bytes]:
+        """Prove the next key."""
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        answer.set_result(server_key().prove_next(challenge, self.identity.next_hash))
+        return answer
 
     def close(self) -> None:
         """Nothing to close."""

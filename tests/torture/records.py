@@ -114,6 +114,8 @@ class Totals(msgspec.Struct, frozen=True, array_like=True, tag="totals"):
     """Times that the client found something missing, and joined again: it must not be needed."""
     suspensions: int = 0
     """Times that it left its rooms: its program took too little while it awaited an answer."""
+    resumptions: int = 0
+    """Connections whose handshake a ticket has shortened."""
 
 
 Record: TypeAlias = (

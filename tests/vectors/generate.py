@@ -26,7 +26,7 @@ from relay.wire.cipher import RecordLimits, RecordType, SendCipher
 from relay.wire.connection import Connection
 from relay.wire.events import SecretWrapped
 from relay.wire.handshake import OPENSSL, Randomised
-from relay.wire.identity import ServerPublicKey, fingerprint
+from relay.wire.identity import ServerPublicKey, fingerprint, parse_spki
 from relay.wire.key_schedule import (
     ZEROS,
     binder,
@@ -39,7 +39,7 @@ from relay.wire.key_schedule import (
     ticket_secret,
     traffic_keys,
 )
-from relay.wire.messages import RESUMED, ServerFinished
+from relay.wire.messages import RESUMED, ServerFinished, pack_ext
 from relay.wire.tickets import ClientTicket, TicketKey, TicketKeys
 from tests.support.pair import server_key
 from tests.vectors.accounts import accounts
@@ -84,6 +84,10 @@ class Stored:
     def wrap(self, key: ServerPublicKey, secret: bytes) -> bytes:
         return self._of(f"RSA-OAEP of {secret.hex()}", lambda: [key.wrap(secret)])[0]
 
+    def challenge(self, key: ServerPublicKey, secret: bytes) -> bytes:
+        name = f"RSA-OAEP of {secret.hex()} as a challenge"
+        return self._of(name, lambda: [key.challenge(secret)])[0]
+
     def encapsulate(self, key: bytes) -> tuple[bytes, bytes]:
         name = f"ML-KEM-768 to the key with SHA-256 {hashlib.sha256(key).hexdigest()}"
         shared, ciphertext = self._of(name, lambda: list(OPENSSL.encapsulate(key)))
@@ -126,6 +130,7 @@ def handshake(
     pow_bits: int = 0,
     ticket: ClientTicket | None = None,
     tickets: TicketKeys | None = None,
+    ext: bytes = b"",
 ) -> Vector:
     """One whole handshake between our own two ends, and its key schedule."""
     mine = Drawn(name, "session_key", "x25519_c_private", "mlkem_seed", "client_random")
@@ -140,6 +145,7 @@ def handshake(
         pow_bits=pow_bits,
         randomised=randomised,
         tickets=tickets,
+        ext=ext,
     )
     client.receive_data(f1 := server.data_to_send(), 0.0)
     client.accept_server_key(0.0, ticket)
@@ -161,6 +167,7 @@ def handshake(
         "name": name,
         "pow_bits": pow_bits,
         "mode": mode,
+        "ext": ext.hex(),
         "fingerprint": fingerprint(spki),
         "inputs": in_hex(inputs),
         "frames": in_hex({"f1": f1, "f2": f2, "f3": f3, "f4": f4}),
@@ -247,6 +254,22 @@ def direction(name: str, secret: bytes, generations: list[list[Content]]) -> Vec
     return {"name": name, "ap_0": made[0]["ap"], "generations": made}
 
 
+# --- the next key ---------------------------------------------------------------------------------
+def next_key(stored: Stored) -> Vector:
+    """The proof that a key follows the server's."""
+    public = parse_spki(server_key().spki)
+    secret, next_hash = fixed("challenge", 32), fixed("next key", 32)
+    challenge = stored.challenge(public, secret)
+    assert server_key().prove_next(challenge, next_hash) == public.next_key_proof(secret, next_hash)
+    return {
+        "secret": secret.hex(),
+        "challenge": challenge.hex(),
+        "spki_hash": hashlib.sha256(public.spki).hexdigest(),
+        "next_spki_hash": next_hash.hex(),
+        "proof": public.next_key_proof(secret, next_hash).hex(),
+    }
+
+
 # --- envelopes ------------------------------------------------------------------------------------
 EPOCH = bytes.fromhex("0011223344556677")
 PRODUCER = producer_of(NO_ROOT, "ann", bytes(range(16)))
@@ -271,6 +294,7 @@ TO_SERVER: list[wire.ClientEnvelope] = [
     wire.Devices(5, "ann", 0),
     wire.Account(6, "", pack_request(NameDevice(bytes(32), "Ann's phone"))),
     wire.Account(7, "bob", pack_request(Disable())),
+    wire.Prove(8, bytes(range(256))),
 ]
 TO_CLIENT: list[wire.ServerEnvelope] = [
     wire.Welcome("~ann", 1_767_225_600_000, 32_768, 1024, "relay/0", b""),
@@ -290,6 +314,7 @@ TO_CLIENT: list[wire.ServerEnvelope] = [
     wire.Gap("lobby", EPOCH, 7, PRODUCER[:8], 9, 1),
     wire.Done(6, b""),
     wire.Chain(5, "ann", [b"a link", b"another"], True),
+    wire.NextKey(bytes(range(32))),
 ]
 
 
@@ -329,6 +354,11 @@ def generate(stored: Stored) -> dict[str, Vector]:
         handshake(
             "fallen back: the ticket was used before", stored, ticket=ticket, tickets=tickets
         ),
+        handshake(
+            "of a server whose first key was another one",
+            stored,
+            ext=pack_ext(fixed("first key", 32), hashlib.sha256(server_key().spki).digest()),
+        ),
     ]
     values = handshakes[0]["schedule"]
     client, server = (bytes.fromhex(values[name]) for name in ("c_ap_0", "s_ap_0"))
@@ -352,6 +382,7 @@ def generate(stored: Stored) -> dict[str, Vector]:
                 direction("server to client", server, generations),
             ],
         },
+        "next_key": {"about": ABOUT, "proofs": [next_key(stored)]},
         "producers": {
             "about": ABOUT,
             "producers": [

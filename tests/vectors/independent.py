@@ -140,7 +140,10 @@ def check_handshake(vector: Vector, key: Vector) -> None:
     server_random = hello.take(32)
     same("server_random", inputs["server_random"], server_random)
     spki = hello.variable()
-    same("ext", hello.variable().hex(), b"")
+    ext = hello.variable()
+    same("ext", vector["ext"], ext)
+    if ext and (ext[:2] != b"\1\x20" or len(ext) != 34):
+        raise Disagreement("the id of a server")
     hello.end()
     fingerprint = base64.b32encode(sha256(spki)).decode().lower().rstrip("=")
     same("fingerprint", vector["fingerprint"], fingerprint)
@@ -221,6 +224,15 @@ def check_ticket(first: Vector, resumed: Vector) -> None:
     """Section 5, "Ticket": its secret follows from the connection that it came on."""
     rms = bytes.fromhex(first["schedule"]["RMS"])
     same("PSK", resumed["inputs"]["psk"], label(rms, "ticket", bytes(8), 32))
+
+
+def check_next_key(vector: Vector, key: Vector) -> None:
+    """Section 6.7."""
+    for one in vector["proofs"]:
+        secret = oaep_decode(key, bytes.fromhex(one["challenge"]), b"relay/1 next key")
+        same("the secret of a challenge", one["secret"], secret)
+        hashes = bytes.fromhex(one["spki_hash"] + one["next_spki_hash"])
+        same("a proof", one["proof"], extract(secret, b"relay/1 next key\0" + hashes))
 
 
 # --- section 5: records ---------------------------------------------------------------------------
@@ -455,10 +467,11 @@ def check_all() -> int:
     handshakes = load("handshake")["handshakes"]
     for handshake in handshakes:
         check_handshake(handshake, load("server_key"))
-    for handshake in handshakes[2:]:
+    for handshake in handshakes[2:4]:
         check_ticket(handshakes[0], handshake)
     for name in ("records", "key_update"):
         check_records(load(name))
+    check_next_key(load("next_key"), load("server_key"))
     check_producers(load("producers"))
     check_accounts(load("accounts"))
     check_envelopes(load("envelopes"))

@@ -38,8 +38,10 @@ from relay.wire.envelopes import (
     Left,
     Live,
     Members,
+    NextKey,
     Op,
     Page,
+    Prove,
     Refused,
     Register,
     Roster,
@@ -79,6 +81,7 @@ CLIENT: list[ClientEnvelope] = [
     Devices(2, "ann", 65_535),
     Account(3, "", b"r"),
     Account(3, "a" * 32, b"r" * 1024),
+    Prove(8, b"a challenge"),
 ]
 SERVER: list[ServerEnvelope] = [
     Welcome("ann", 1_700_000_000_000, 32_768, 1024, "relay/1", b"r" * 32),
@@ -97,6 +100,7 @@ SERVER: list[ServerEnvelope] = [
     Live("lobby", E, 7),
     Behind("lobby", E, 7),
     Gap("lobby", E, 7, E, 9, 1),
+    NextKey(bytes(range(32))),
 ]
 SAMPLES: list[tuple[Unpack, Any]] = [
     *((unpack_client, envelope) for envelope in CLIENT),

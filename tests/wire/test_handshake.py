@@ -15,8 +15,8 @@ from relay.secret import Secret
 from relay.wire.events import HandshakeCompleted, SecretWrapped, ServerKeyOffered
 from relay.wire.frames import FrameType, frame
 from relay.wire.handshake import OPENSSL, Established, Randomised
-from relay.wire.identity import ServerPublicKey, parse_spki
-from relay.wire.messages import ClientKey, ServerFinished, ServerHello
+from relay.wire.identity import ServerPublicKey, fingerprint_of, parse_spki
+from relay.wire.messages import ClientKey, ServerFinished, ServerHello, pack_ext
 from relay.wire.phases import Phase, Side
 from tests.support.pair import Pair, Peer, client, in_phase, server, server_key
 from tests.support.parsing import WITHHELD, receive_every_way
@@ -272,15 +272,49 @@ def test_no_downgrade_below_a_version_spoken_before() -> None:
 
 
 def test_an_extension_is_ignored_but_hashed() -> None:
-    peer = offered_by(hello(ext=b"from the future"))
+    future = b"\xc8\x0bof a future"
+    peer = offered_by(hello(ext=future))
     assert peer.phase is Phase.PIN_DECISION
 
     def change(at: int, data: bytes) -> bytes:
-        return hello(ext=b"from the future") if at == 1 else data
+        return hello(ext=future) if at == 1 else data
 
     pair = frames_to_and_fro(change)
     assert not pair.client.completed
     assert "does not hold the key" in pair.client.closed.detail
+
+
+def test_the_id_that_a_server_claims_is_passed_on() -> None:
+    claimed = b"i" * 32
+    peer = offered_by(hello(ext=b"\xc8\x00" + pack_ext(claimed, bytes(32))))
+    (offered,) = peer.events
+    assert isinstance(offered, ServerKeyOffered)
+    assert offered.server_id == fingerprint_of(claimed)
+    assert pack_ext(claimed, claimed) == b"", "its first key says it all"
+
+
+def test_an_id_that_was_put_in_on_the_way_is_never_believed() -> None:
+    """The hello is confirmed by the key's holder: nobody else can say who the server is."""
+    for ext in (pack_ext(b"i" * 32, bytes(32)), b"\xc8\x00"):
+        pair = frames_to_and_fro(lambda at, data, ext=ext: hello(ext=ext) if at == 1 else data)  # type: ignore[misc]
+        assert not pair.client.completed
+        assert "does not hold the key" in pair.client.closed.detail
+
+
+@pytest.mark.parametrize(
+    "ext",
+    [
+        b"\x01",
+        b"\x01\x20",
+        b"\x01\x1f" + bytes(31),
+        b"\x01\x21" + bytes(33),
+        b"\x01\x20" + bytes(31),
+        (b"\x01\x20" + bytes(32)) * 2,
+        b"\xc8\x05abcd",
+    ],
+)
+def test_a_malformed_extension_ends_it(ext: bytes) -> None:
+    assert "malformed" in offered_by(hello(ext=ext)).closed.detail
 
 
 def test_the_client_is_silent_until_its_owner_has_decided() -> None:

@@ -112,7 +112,7 @@ def test_shape_of_the_handshakes() -> None:
     assert set(vector) == {"about", "handshakes"}
     for one in vector["handshakes"]:
         assert set(one) == {
-            "name", "pow_bits", "mode", "fingerprint", "inputs", "frames", "schedule",
+            "name", "pow_bits", "mode", "ext", "fingerprint", "inputs", "frames", "schedule",
         }  # fmt: skip
         offers = "ticket" in one["inputs"]
         assert ("psk" in one["inputs"]) == ("binder" in one["schedule"]) == offers
@@ -122,6 +122,14 @@ def test_shape_of_the_handshakes() -> None:
             assert all(map(is_hex, one[part].values()))
         assert {"session_key", "mlkem_seed"} <= set(one["inputs"])
         assert {"x25519_shared", "mlkem_shared", "login_binding", "HS"} <= set(one["schedule"])
+
+
+def test_shape_of_the_next_key() -> None:
+    vector = load("next_key")
+    assert set(vector) == {"about", "proofs"}
+    for one in vector["proofs"]:
+        assert set(one) == {"secret", "challenge", "spki_hash", "next_spki_hash", "proof"}
+        assert all(map(is_hex, one.values()))
 
 
 def test_shape_of_the_producers() -> None:

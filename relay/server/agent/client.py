@@ -14,8 +14,10 @@ from relay.server.agent.protocol import (
     AgentProtocolError,
     Frame,
     FrameReader,
+    Identity,
     Kind,
-    pack_unwrap,
+    pack_question,
+    unpack_hello,
     unpack_ticket_keys,
 )
 from relay.wire.tickets import TicketKey
@@ -44,8 +46,11 @@ class AgentClient:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._spki: bytes | None = None
+        self._identity: Identity | None = None
         """None until the first connection."""
+        self.on_next_key: Callable[[bytes], None] = _nobody
+        """Called with SHA-256 of the next key's SPKI, or nothing, when an agent says another one
+        than the agent before."""
         self._link: _Link | None = None
         """None when not connected."""
         self._connecting: asyncio.Task[_Link] | None = None
@@ -63,11 +68,11 @@ class AgentClient:
         """Takes them; None: nobody does yet."""
 
     @property
-    def spki(self) -> bytes:
-        """The server's public key. Known once ``connect`` returned."""
-        if self._spki is None:
+    def identity(self) -> Identity:
+        """Who the server is. Known once ``connect`` returned."""
+        if self._identity is None:
             raise AgentUnavailable("the key agent was never reached")
-        return self._spki
+        return self._identity
 
     def follow_ticket_keys(self, install: Callable[[list[TicketKey]], None]) -> None:
         """Give ``install`` the keys that seal tickets, now and whenever there is a new one."""
@@ -102,9 +107,16 @@ class AgentClient:
         The future raises:
             AgentUnavailable: no answer within a second, or the agent sheds load.
         """
+        return self._ask(Kind.UNWRAP, ciphertext, source)
+
+    def prove(self, challenge: bytes, source: str) -> asyncio.Future[bytes]:
+        """Return a future of the proof that the next key follows the server's, as ``unwrap``."""
+        return self._ask(Kind.PROVE, challenge, source)
+
+    def _ask(self, kind: Kind, ciphertext: bytes, source: str) -> asyncio.Future[bytes]:
         loop = asyncio.get_running_loop()
         question = _Question(
-            ciphertext, source, loop.create_future(), loop.time() + REQUEST_DEADLINE_S
+            kind, ciphertext, source, loop.create_future(), loop.time() + REQUEST_DEADLINE_S
         )
         self._questions.append(question)
         if self._timer is None:
@@ -193,19 +205,26 @@ class AgentClient:
                 await asyncio.sleep(pause_s)
                 continue
             try:
-                spki = await link.hello
+                identity = await link.hello
             except _Disconnected:
                 await asyncio.sleep(pause_s)
                 continue
             except asyncio.CancelledError:
                 link.close()
                 raise
-            if self._spki not in (None, spki):
+            before = self._identity
+            if before is not None and before[::2] != identity[::2]:
                 link.close()
                 raise AgentUnavailable("the server's key has changed; restart the server")
-            self._spki = spki
+            self._identity = identity
             self._link = link
+            if before is not None and before.next_hash != identity.next_hash:
+                self.on_next_key(identity.next_hash)
             return link
+
+
+def _nobody(_: bytes) -> None:
+    """Nobody wants to know."""
 
 
 def _looked_at(task: asyncio.Future[_Link]) -> None:
@@ -217,11 +236,17 @@ def _looked_at(task: asyncio.Future[_Link]) -> None:
 class _Question:
     """A ciphertext on its way, and the future of its answer."""
 
-    __slots__ = ("answer", "asked", "ciphertext", "deadline", "request", "source")
+    __slots__ = ("answer", "asked", "ciphertext", "deadline", "kind", "request", "source")
 
     def __init__(
-        self, ciphertext: bytes, source: str, answer: asyncio.Future[bytes], deadline: float
+        self,
+        kind: Kind,
+        ciphertext: bytes,
+        source: str,
+        answer: asyncio.Future[bytes],
+        deadline: float,
     ) -> None:
+        self.kind = kind
         self.ciphertext = ciphertext
         self.source = source
         self.answer = answer
@@ -247,7 +272,7 @@ class _Link(asyncio.Protocol):
         take_ticket_keys: Callable[[list[TicketKey]], None],
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.hello: asyncio.Future[bytes] = loop.create_future()
+        self.hello: asyncio.Future[Identity] = loop.create_future()
         self.lost = False
         self._reader = FrameReader()
         self._on_lost = lost
@@ -274,14 +299,14 @@ class _Link(asyncio.Protocol):
     def _take(self, frame: Frame) -> None:
         if frame.kind == Kind.HELLO:
             if not self.hello.done():
-                self.hello.set_result(frame.payload)
+                self.hello.set_result(unpack_hello(frame.payload))
         elif frame.kind == Kind.TICKET_KEYS:
             self._take_ticket_keys(unpack_ticket_keys(frame.payload))
         else:
             question = self._pending.get(frame.request)
             if question is None:
                 return
-            if frame.kind == Kind.SECRET:
+            if frame.kind in (Kind.SECRET, Kind.PROOF):
                 self.forget(question)
                 if not question.answer.done():
                     question.answer.set_result(frame.payload)
@@ -310,7 +335,9 @@ class _Link(asyncio.Protocol):
         question.request = request = self._next
         self._next = request % 0xFFFF_FFFF + 1
         self._pending[request] = question
-        self._transport.write(pack_unwrap(request, question.ciphertext, question.source))
+        self._transport.write(
+            pack_question(question.kind, request, question.ciphertext, question.source)
+        )
 
     def forget(self, question: _Question) -> None:
         """Wait for its answer no more."""

@@ -8,27 +8,21 @@ import secrets
 import signal
 import socket
 import time
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from relay.errors import RelayError, StartError
+from relay.errors import RelayError
 from relay.local_sockets import NamedListener
 from relay.server import logs
+from relay.server.agent.keys import Keys, load_keys
+from relay.server.agent.protocol import Identity
 from relay.server.agent.service import Service
 from relay.server.agent.ticket_keys import TicketKeyMaker
 from relay.server.context import report
-from relay.server.key_files import create_key_file, read_key_file
 from relay.server.prctl import forbid_inspection
-from relay.wire.identity import (
-    IdentityError,
-    PrivateKey,
-    fingerprint,
-    generate_private_key,
-    load_private_key,
-    self_test,
-)
+from relay.wire.identity import fingerprint, self_test
 
 if TYPE_CHECKING:
     from relay.server.context import AgentContext
@@ -44,15 +38,7 @@ def agent_main(context: AgentContext) -> int:
     forbid_inspection()
     try:
         self_test()
-        first = not context.expected_fingerprint
-        bits = context.live.current.server.key_bits
-        key = load_or_create_key(context.key_path, bits, create=first)
-        own = fingerprint(key.spki)
-        if context.expected_fingerprint not in ("", own):
-            raise StartError(
-                f"key file {context.key_path} is not the key that this server started with; "
-                "put that one back, or restart the server"
-            )
+        keys = load_keys(context)
         listener = NamedListener(context.socket_path, BACKLOG)
         sock = listener.open()
     except RelayError as error:
@@ -63,35 +49,13 @@ def agent_main(context: AgentContext) -> int:
         report(context.ready_fd, f"E server.runtime: {context.socket_path}: {reason}")
         return BOOT_FAILED
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(context, key, own, listener, sock))
+        runner.run(_serve(context, keys, listener, sock))
     return 0
-
-
-def load_or_create_key(path: Path, bits: int, *, create: bool = True) -> PrivateKey:
-    """Load the server's key; with ``create``, generate it if there is none.
-
-    Raises:
-        StartError: the file may not or cannot be used, or is not there.
-    """
-    data = read_key_file(path)
-    if data is None and not create:
-        # A new key would be another server: no client would come back to it.
-        raise StartError(f"key file {path} has been removed while the server ran; put it back")
-    if data is None:
-        key = generate_private_key(secrets.token_bytes, bits)
-        create_key_file(path, key.to_pem())
-        log.info("server_key_generated", extra={"path": str(path), "bits": bits})
-        return key
-    try:
-        return load_private_key(data, secrets.token_bytes)
-    except IdentityError as error:
-        raise StartError(f"key file {path}: {error}") from None
 
 
 async def _serve(
     context: AgentContext,
-    key: PrivateKey,
-    name: str,
+    keys: Keys,
     listener: NamedListener,
     sock: socket.socket,
 ) -> None:
@@ -104,15 +68,16 @@ async def _serve(
     ticket_keys = TicketKeyMaker(context.tickets.begin, secrets.token_bytes, time.monotonic)
     ticket_keys.rotate()
     service = Service(
-        key.unwrap,
-        key.spki,
+        keys.key.unwrap,
+        Identity(keys.server_id, keys.next_hash, keys.key.spki),
         observe_ns=row.observer("agent_unwrap_ns"),
         ticket_keys=ticket_keys,
+        prove=partial(keys.key.prove_next, next_hash=keys.next_hash) if keys.next_hash else None,
     )
     await service.listen(sock)
     unwrapped, turned_away = row.get("agent_unwraps"), row.get("agent_busy")
     row.set("heartbeat_ns", time.monotonic_ns())
-    report(context.ready_fd, f"R {name}")
+    report(context.ready_fd, f"R {fingerprint(keys.key.spki)}")
     while not stop.is_set():
         if not service.stuck:
             row.set("heartbeat_ns", time.monotonic_ns())

@@ -24,6 +24,7 @@ _REST_BYTES_MIN: Final = _HEAD.size - _LENGTH_BYTES
 PAYLOAD_BYTES_MAX: Final = 2048
 """An SPKI of 8192 bits has 1,062 bytes, a ciphertext 1,024."""
 CIPHERTEXT_BYTES_MAX: Final = 1024
+HASH_BYTES: Final = 32
 SOURCE_BYTES_MAX: Final = 64
 """An address as text; IPv6 with a zone has at most 62."""
 
@@ -32,7 +33,7 @@ class Kind(IntEnum):
     """What a frame is."""
 
     HELLO = 1
-    """Agent, once, id 0: the SPKI."""
+    """Agent, once, id 0: what ``pack_hello`` says."""
     UNWRAP = 2
     """Worker: u8 length of the source, the source's address, the ciphertext."""
     SECRET = 3
@@ -41,6 +42,10 @@ class Kind(IntEnum):
     """Agent: the request of that id was shed; there is no secret."""
     TICKET_KEYS = 5
     """Agent, id 0: the keys that seal tickets, the newest last."""
+    PROVE = 6
+    """Worker: as UNWRAP, with a challenge in place of the ciphertext."""
+    PROOF = 7
+    """Agent: 32 bytes for the request of that id: that the next key follows the server's."""
 
 
 class Frame(NamedTuple):
@@ -61,15 +66,44 @@ def pack(kind: Kind, request: int, payload: bytes = b"") -> bytes:
     return _HEAD.pack(_REST_BYTES_MIN + len(payload), kind, request) + payload
 
 
-def pack_unwrap(request: int, ciphertext: bytes, source: str) -> bytes:
-    """Return an UNWRAP frame. The source is cut to what the frame carries."""
+class Identity(NamedTuple):
+    """Who the server is."""
+
+    server_id: bytes
+    """SHA-256 of the SPKI of its first key."""
+    next_hash: bytes
+    """SHA-256 of the SPKI of the key that will follow; empty: none."""
+    spki: bytes
+
+
+def pack_hello(identity: Identity) -> bytes:
+    """Return a HELLO frame."""
+    next_hash = identity.next_hash or bytes(HASH_BYTES)
+    return pack(Kind.HELLO, 0, identity.server_id + next_hash + identity.spki)
+
+
+def unpack_hello(payload: bytes) -> Identity:
+    """Return what a HELLO says.
+
+    Raises:
+        AgentProtocolError: malformed.
+    """
+    server_id, next_hash = payload[:HASH_BYTES], payload[HASH_BYTES : 2 * HASH_BYTES]
+    spki = payload[2 * HASH_BYTES :]
+    if not spki:
+        raise AgentProtocolError("malformed hello")
+    return Identity(server_id, b"" if next_hash == bytes(HASH_BYTES) else next_hash, spki)
+
+
+def pack_question(kind: Kind, request: int, ciphertext: bytes, source: str) -> bytes:
+    """Return an UNWRAP or PROVE frame. The source is cut to what the frame carries."""
     if len(ciphertext) > CIPHERTEXT_BYTES_MAX:
         raise ValueError("the ciphertext is too long")
     name = source.encode(errors="replace")[:SOURCE_BYTES_MAX]
-    return pack(Kind.UNWRAP, request, bytes((len(name),)) + name + ciphertext)
+    return pack(kind, request, bytes((len(name),)) + name + ciphertext)
 
 
-def unpack_unwrap(payload: bytes) -> tuple[bytes, str]:
+def unpack_question(payload: bytes) -> tuple[bytes, str]:
     """Return (ciphertext, source).
 
     Raises:

@@ -19,10 +19,12 @@ from relay.local_sockets import credentials
 from relay.server.agent.protocol import (
     AgentProtocolError,
     FrameReader,
+    Identity,
     Kind,
     pack,
+    pack_hello,
     pack_ticket_keys,
-    unpack_unwrap,
+    unpack_question,
 )
 from relay.server.agent.queue import LIMIT_MAX, LIMIT_MIN, FairQueue
 from relay.server.agent.ticket_keys import TicketKeyMaker
@@ -41,6 +43,7 @@ _SMOOTHING: Final = 0.05
 class _Job(NamedTuple):
     connection: _Connection
     request: int
+    kind: int
     ciphertext: bytes
     arrived: float
 
@@ -51,21 +54,24 @@ class Service:
     def __init__(
         self,
         unwrap: Callable[[bytes], bytes],
-        spki: bytes,
+        identity: Identity,
         clock: Callable[[], float] = time.monotonic,
         observe_ns: Callable[[int], None] = lambda _: None,
         ticket_keys: TicketKeyMaker | None = None,
+        prove: Callable[[bytes], bytes] | None = None,
     ) -> None:
         """Begin without a socket.
 
         Args:
             unwrap: the private operation.
-            spki: the public key.
+            identity: who the server is.
             clock: monotonic seconds.
             observe_ns: told how long each computation took.
             ticket_keys: makes the keys of tickets; None: there are none.
+            prove: the private operation that proves the next key; None: there is none.
         """
-        self.spki = spki
+        self._identity = identity
+        self._prove = prove
         self._ticket_keys = ticket_keys
         self._connections: set[_Connection] = set()
         self._unwrap = unwrap
@@ -105,7 +111,7 @@ class Service:
     def connected(self, connection: _Connection) -> None:
         """Begin with a worker."""
         self._connections.add(connection)
-        connection.answer(Kind.HELLO, 0, self.spki)
+        connection.write(pack_hello(self._identity))
         self._push_ticket_keys(connection)
 
     def disconnected(self, connection: _Connection) -> None:
@@ -127,13 +133,16 @@ class Service:
         began = min(self._running.values(), default=None)
         return began is not None and self._clock() - began > STUCK_S
 
-    def request(self, connection: _Connection, request: int, payload: bytes) -> None:
+    def request(self, connection: _Connection, kind: int, request: int, payload: bytes) -> None:
         """Take a worker's request. Raises AgentProtocolError."""
-        ciphertext, address = unpack_unwrap(payload)
+        ciphertext, address = unpack_question(payload)
+        if kind == Kind.PROVE and self._prove is None:
+            connection.answer(Kind.BUSY, request)
+            return
         self._queue.limit = max(
             LIMIT_MIN, min(LIMIT_MAX, int(WAIT_TARGET_S * THREADS / self._service_s))
         )
-        job = _Job(connection, request, ciphertext, self._clock())
+        job = _Job(connection, request, kind, ciphertext, self._clock())
         for shed in self._queue.push(source_of(address), job):
             self._turn_away(shed)
 
@@ -142,7 +151,7 @@ class Service:
         if len(self._queue) == 1 and not self._running:
             job = self._queue.pop()
             assert job is not None
-            self._answer(job, *self._compute(job.ciphertext))
+            self._answer(job, *self._compute(job))
             return
         # One more than there are threads, so that none waits for this loop.
         while len(self._running) <= THREADS and (job := self._queue.pop()) is not None:
@@ -155,14 +164,17 @@ class Service:
             number = self._started
             self._started += 1
             self._running[number] = now
-            future = self._loop.run_in_executor(self._threads, self._compute, job.ciphertext)
+            future = self._loop.run_in_executor(self._threads, self._compute, job)
             future.add_done_callback(
                 lambda done, job=job, number=number: self._done(job, number, done)  # type: ignore[misc]
             )
 
-    def _compute(self, ciphertext: bytes) -> tuple[bytes, float]:
+    def _compute(self, job: _Job) -> tuple[bytes, float]:
         began = self._clock()
-        return self._unwrap(ciphertext), self._clock() - began
+        if job.kind == Kind.PROVE:
+            assert self._prove is not None
+            return self._prove(job.ciphertext), self._clock() - began
+        return self._unwrap(job.ciphertext), self._clock() - began
 
     def _done(self, job: _Job, number: int, done: asyncio.Future[tuple[bytes, float]]) -> None:
         del self._running[number]
@@ -175,7 +187,8 @@ class Service:
         self._service_s += _SMOOTHING * (took_s - self._service_s)
         self.unwrapped += 1
         self._observe_ns(int(took_s * 1e9))
-        job.connection.answer(Kind.SECRET, job.request, secret)
+        kind = Kind.PROOF if job.kind == Kind.PROVE else Kind.SECRET
+        job.connection.answer(kind, job.request, secret)
 
     def _turn_away(self, job: _Job) -> None:
         self.turned_away += 1
@@ -205,8 +218,8 @@ class _Connection(asyncio.Protocol):
             return
         try:
             for frame in self._reader.feed(data):
-                if frame.kind == Kind.UNWRAP:
-                    self._service.request(self, frame.request, frame.payload)
+                if frame.kind in (Kind.UNWRAP, Kind.PROVE):
+                    self._service.request(self, frame.kind, frame.request, frame.payload)
             self._service.start()
         except AgentProtocolError:
             self._drop()

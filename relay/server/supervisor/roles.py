@@ -69,6 +69,8 @@ class Role:
     """It may ask the supervisor to do something: ``SupervisorConfig.requests``."""
     owns_partitions: bool = False
     """Partition p belongs to process p mod count."""
+    outdated: Callable[[], bool] = lambda: False
+    """Asked after the settings were read again: True: its processes are replaced by others."""
     metrics: Sequence[Metric] = PROCESS
     """What its rows of the scoreboard hold."""
 

@@ -296,7 +296,18 @@ class Supervisor:
             self._own_row.add("reloads", label="refused")
             raise
         self._own_row.add("reloads", label="applied")
+        self._replace_outdated()
         return applied
+
+    def _replace_outdated(self) -> None:
+        """Let processes end whose files have changed; others take their places."""
+        for role in self._config.roles:
+            if role.outdated():
+                for child in self._state.of(role.name):
+                    if child.phase is Phase.READY:
+                        child.sent = signal.SIGTERM
+                        log.info("child_replaced", extra=_fields(child))
+                        os.kill(child.pid, signal.SIGTERM)
 
     def _report_lost_lines(self, now: float) -> None:
         lost = logs.lost() + sum(

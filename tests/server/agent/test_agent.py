@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import secrets
 import socket
@@ -10,12 +11,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from relay.server.agent.client import AgentClient, AgentUnavailable
-from relay.server.agent.main import load_or_create_key
+from relay.server.agent.keys import load_or_create_key
+from relay.server.agent.protocol import Identity
 from relay.server.agent.service import Service
 from relay.server.agent.ticket_keys import ROTATE_S, TicketKeyMaker
 from relay.server.ticket_register import TicketRegister
@@ -36,6 +39,7 @@ class Agent:
         self.unwrap: Callable[[bytes], bytes] = KEY.unwrap
         self.service: Service | None = None
         self.register = TicketRegister()
+        self.next_hash = b""
         self.now = 0.0
 
     def clock(self) -> float:
@@ -49,7 +53,10 @@ class Agent:
         self.path.unlink(missing_ok=True)
         listener.bind(str(self.path))
         self.service = Service(
-            lambda ciphertext: self.unwrap(ciphertext), spki, ticket_keys=self.ticket_keys
+            lambda ciphertext: self.unwrap(ciphertext),
+            Identity(hashlib.sha256(spki).digest(), self.next_hash, spki),
+            ticket_keys=self.ticket_keys,
+            prove=partial(KEY.prove_next, next_hash=self.next_hash) if self.next_hash else None,
         )
         await self.service.listen(listener)
         return self.service
@@ -73,7 +80,7 @@ async def client(agent: Agent) -> AsyncIterator[AgentClient]:
 
 
 async def test_unwrap(client: AgentClient) -> None:
-    assert client.spki == KEY.spki
+    assert client.identity.spki == KEY.spki
     secrets_ = [secrets.token_bytes(32) for _ in range(50)]
     answers = await asyncio.gather(
         *(client.unwrap(PUBLIC.wrap(secret), "192.0.2.1") for secret in secrets_)
@@ -184,6 +191,28 @@ async def test_ticket_keys_are_pushed_and_follow_the_agent(
     assert "secret of 32 bytes" in repr(pushed[-1])
 
 
+async def test_the_next_key_is_proved_by_its_agent_alone(agent: Agent, client: AgentClient) -> None:
+    """Announced by the next agent, which knows it; before that there is nothing to prove."""
+    told: list[bytes] = []
+    client.on_next_key = told.append
+    with pytest.raises(AgentUnavailable, match="busy"):
+        await client.prove(PUBLIC.challenge(bytes(32)), "")
+    agent.next_hash = b"n" * 32
+    await _replace(agent, client, KEY.spki)
+    await until(lambda: told, "the announcement")
+    assert told == [agent.next_hash]
+    secret = secrets.token_bytes(32)
+    proof = await client.prove(PUBLIC.challenge(secret), "192.0.2.1")
+    assert proof == PUBLIC.next_key_proof(secret, agent.next_hash)
+    assert await client.unwrap(PUBLIC.wrap(secret), "") == secret
+    for bad in (b"x", bytes(256), PUBLIC.wrap(secret)):
+        assert await client.prove(bad, "") != await client.prove(bad, "")
+    agent.next_hash = b""
+    await _replace(agent, client, KEY.spki)
+    await until(lambda: len(told) == 2, "the withdrawal")
+    assert told[1] == b""
+
+
 async def _replace(agent: Agent, client: AgentClient, spki: bytes) -> None:
     assert agent.service is not None
     assert client._link is not None
@@ -240,7 +269,8 @@ sys.exit(agent_main(AgentContext(
     live=LiveSettings(Settings(server=Server(key_bits=2048))),
     socket_path=directory / "agent.sock",
     key_path=directory / "server.key", scoreboard=Scoreboard(1, AGENT),
-    expected_fingerprint=sys.argv[2], tickets=TicketRegister(),
+    expected_fingerprint=sys.argv[2], tickets=TicketRegister(), passphrase=None,
+    new_identity=False,
     parent_fd=0, ready_fd=1,
 )))
 """
@@ -266,7 +296,7 @@ async def test_kill_the_agent_under_a_client(tmp_path: Path) -> None:
         assert word == "R"
         client = AgentClient(tmp_path / "agent.sock")
         await client.connect()
-        public = parse_spki(client.spki)
+        public = parse_spki(client.identity.spki)
         assert public.fingerprint == fingerprint
         secret = secrets.token_bytes(32)
         assert await client.unwrap(public.wrap(secret), "") == secret

@@ -13,8 +13,8 @@ from relay.server.agent.protocol import (
     FrameReader,
     Kind,
     pack,
-    pack_unwrap,
-    unpack_unwrap,
+    pack_question,
+    unpack_question,
 )
 
 FRAMES = [
@@ -46,11 +46,13 @@ def test_a_length_that_no_frame_has(length: int) -> None:
 
 
 def test_unwrap_round_trip() -> None:
-    [frame] = FrameReader().feed(pack_unwrap(5, b"c" * CIPHERTEXT_BYTES_MAX, "2001:db8::1"))
+    [frame] = FrameReader().feed(
+        pack_question(Kind.UNWRAP, 5, b"c" * CIPHERTEXT_BYTES_MAX, "2001:db8::1")
+    )
     assert (frame.kind, frame.request) == (Kind.UNWRAP, 5)
-    assert unpack_unwrap(frame.payload) == (b"c" * CIPHERTEXT_BYTES_MAX, "2001:db8::1")
-    [frame] = FrameReader().feed(pack_unwrap(5, b"c", "é" * 100))
-    assert unpack_unwrap(frame.payload)[0] == b"c"
+    assert unpack_question(frame.payload) == (b"c" * CIPHERTEXT_BYTES_MAX, "2001:db8::1")
+    [frame] = FrameReader().feed(pack_question(Kind.UNWRAP, 5, b"c", "é" * 100))
+    assert unpack_question(frame.payload)[0] == b"c"
 
 
 @pytest.mark.parametrize(
@@ -66,9 +68,9 @@ def test_unwrap_round_trip() -> None:
 )
 def test_malformed_unwrap(payload: bytes) -> None:
     with pytest.raises(AgentProtocolError):
-        unpack_unwrap(payload)
+        unpack_question(payload)
 
 
 def test_a_ciphertext_too_long_is_our_own_mistake() -> None:
     with pytest.raises(ValueError, match="too long"):
-        pack_unwrap(1, bytes(CIPHERTEXT_BYTES_MAX + 1), "")
+        pack_question(Kind.UNWRAP, 1, bytes(CIPHERTEXT_BYTES_MAX + 1), "")

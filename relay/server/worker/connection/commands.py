@@ -11,6 +11,7 @@ from relay.server.worker.connection.devices import account, devices
 from relay.server.worker.connection.history import history, who
 from relay.server.worker.connection.join import join, leave
 from relay.server.worker.connection.login import hello
+from relay.server.worker.connection.next_key import prove
 from relay.server.worker.connection.registration import enrol, register
 from relay.server.worker.connection.stages import Stage
 from relay.wire.codes import ErrorCode
@@ -22,6 +23,7 @@ from relay.wire.envelopes import (
     History,
     Join,
     Leave,
+    Prove,
     Refused,
     Register,
     Send,
@@ -70,6 +72,7 @@ OPERATIONS: Final[Operations] = {
         History: history,
         Devices: devices,
         Account: account,
+        Prove: prove,
         Unknown: unknown,
     },
 }

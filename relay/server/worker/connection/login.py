@@ -9,7 +9,7 @@ from relay.chat import names
 from relay.chat.ids import NO_ROOT, producer_of
 from relay.server.worker.connection.stages import Stage
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.envelopes import Welcome, pack
+from relay.wire.envelopes import NextKey, Welcome, pack
 from relay.wire.login import Operation
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ async def hello(session: Session, hello: Hello) -> None:
             )
         )
     )
+    if services.announcement.next_hash:
+        session.answer(pack(NextKey(services.announcement.next_hash)))
 
 
 def _refuse(session: Session, code: int, text: str) -> None:

@@ -24,6 +24,7 @@ from relay.wire.envelopes import (
     History,
     Join,
     Leave,
+    Prove,
     Register,
     Who,
 )
@@ -45,6 +46,7 @@ UNITS: Final[dict[type, int]] = {
     Enrol: 128,
     Devices: 16,
     Account: 64,
+    Prove: 128,
     Join: 16,
     Leave: 8,
     Who: 16,

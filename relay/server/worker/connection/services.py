@@ -12,6 +12,7 @@ from relay.store.errors import StoreError
 if TYPE_CHECKING:
     from relay.server.worker.connection.accounts import Accounts
     from relay.server.worker.connection.admission import Admission
+    from relay.server.worker.connection.announcement import Announcement
     from relay.server.worker.connection.endings import Endings
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
@@ -71,6 +72,10 @@ class ConnectionServices:
     spki: bytes
     spki_hash: bytes
     """SHA-256 of it: what logins are bound to."""
+    hello_ext: bytes
+    """Of ServerHello: the server's id, if its key is not the first one."""
+    announcement: Announcement
+    """Of the key that will follow."""
     tickets: TicketKeys | None
     """What opens and seals tickets; None: there are none."""
     modulus_bytes: int

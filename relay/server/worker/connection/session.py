@@ -57,7 +57,7 @@ class Session(Owner):
     __slots__ = (
         "_connection", "_deadline", "_legal", "_on_lost", "_operations", "_requests", "_stream",
         "_unwrapping", "account", "attempts", "claim", "id", "key_id", "name", "operator", "outbox",
-        "producer", "reading", "sends", "services", "since_us", "stage", "subscriptions",
+        "producer", "proofs", "reading", "sends", "services", "since_us", "stage", "subscriptions",
     )  # fmt: skip
 
     __deletable__ = ("_requests", "sends", "subscriptions")  # mypyc's word: see ``lost``
@@ -98,6 +98,7 @@ class Session(Owner):
             modulus_bytes=services.modulus_bytes,
             timing=services.timing,
             tickets=services.tickets,
+            ext=services.hello_ext,
         )
         self.outbox = services.flusher.outbox(self._connection, stream)
         budgets = services.budgets
@@ -126,6 +127,8 @@ class Session(Owner):
         """Of this connection's name, from HELLO on."""
         self.attempts = 0
         """Requests before the login."""
+        self.proofs = 0
+        """Of the next key, that were asked for."""
         self.name = ""
         """Empty until login."""
         self.key_id = b""
@@ -340,6 +343,11 @@ class Session(Owner):
     def end_with(self, code: CloseCode) -> None:
         """The login does not hold any more: another connection has it, or the device has not."""
         self.close(code)
+
+    @property
+    def welcomed(self) -> bool:
+        """announcement.Told: between its login and its end."""
+        return self.stage is Stage.READY
 
     def answer(self, envelope: bytes) -> None:
         """Queue an answer of this connection's own; it leaves at the end of this turn."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from relay.chat.accounts.decide import Policy
 from relay.server.worker.connection.accounts import Accounts
 from relay.server.worker.connection.admission import Admission
+from relay.server.worker.connection.announcement import Announcement, ProvesNextKey
 from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.connections import Connections
 from relay.server.worker.connection.endings import Endings
@@ -57,12 +58,14 @@ from relay.settings import Limits
 from relay.wire.connection import DEFAULT_TIMING, Timing
 from relay.wire.envelopes import unpack_content
 from relay.wire.identity import parse_spki
+from relay.wire.messages import pack_ext
 
 if TYPE_CHECKING:
     import asyncio
 
     from relay.bus.link import Link
     from relay.chat.accounts.decide import Registration
+    from relay.server.agent.protocol import Identity
     from relay.server.worker.connection.session import Operations
     from relay.store.generation import Durability
     from relay.store.log import Partition, Reader
@@ -70,6 +73,10 @@ if TYPE_CHECKING:
 
 Gauges = dict[str, Callable[[], int]]
 Counters = dict[tuple[str, str], Callable[[], int]]
+
+
+class KeyAgent(Unwrap, ProvesNextKey, Protocol):
+    """What workers ask the key agent for."""
 
 
 class Loop(Protocol):
@@ -89,8 +96,8 @@ class WorkerDependencies:
     index: int
     generation: int
     loop: Loop
-    agent: Unwrap
-    spki: bytes
+    agent: KeyAgent
+    identity: Identity
     agent_name: str
     owner_of: Callable[[int], Owner]
     silent: Callable[[set[int]], bool]
@@ -212,7 +219,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     interest = Interest()
     rosters = Rosters(secrets.token_bytes, clock)
     revocations = Revocations(lambda: [own_home.to_member, *links.values()])
-    spki_hash = sha256(needs.spki).digest()
+    spki, server_id = needs.identity.spki, needs.identity.server_id
+    spki_hash = sha256(spki).digest()
     home = Home(
         owns=routes.owns,
         open_partition=needs.open_partition,
@@ -229,7 +237,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     home.wake = wakeup.request
     accounts = AccountsHome(
         AccountLogs(needs.reader_of, unpack_content, needs.first_invitation),
-        Policy(needs.registration, spki_hash),
+        Policy(needs.registration, server_id),
         home.submit_own,
         revocations,
         time.time_ns,
@@ -263,11 +271,13 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         wall_clock_ns=time.time_ns,
         random_bytes=secrets.token_bytes,
         agent=needs.agent,
-        spki=needs.spki,
+        spki=spki,
         spki_hash=spki_hash,
         tickets=needs.tickets,
         guests=needs.guests,
-        modulus_bytes=parse_spki(needs.spki).modulus_bytes,
+        hello_ext=pack_ext(server_id, spki_hash),
+        announcement=Announcement(needs.agent, needs.identity.next_hash),
+        modulus_bytes=parse_spki(spki).modulus_bytes,
         agent_name=needs.agent_name,
         timing=needs.timing,
         login_s=needs.login_s,

@@ -177,6 +177,7 @@ class _Worker:
             self._agent.follow_ticket_keys(needs.tickets.install)
         parts = self._parts = build(needs)
         lag = self._lag = Lag(parts.home, parts.links, time.monotonic_ns)
+        self._agent.on_next_key = self._next_key
         gauges, counters = parts.measured()
         lags = {"bus_lag_ns": lambda: lag.bus_ns, "commit_lag_ns": lambda: lag.commit_ns}
         status.publish(gauges | lags, counters)
@@ -219,6 +220,11 @@ class _Worker:
         )
         await self._admin.open()
 
+    def _next_key(self, next_hash: bytes) -> None:
+        """Another key will follow the server's."""
+        parts = self._parts
+        parts.services.announcement.change(next_hash, parts.connections.sessions)
+
     def _dependencies(self, loop: asyncio.AbstractEventLoop) -> WorkerDependencies:
         context, settings = self._context, self._context.live.current
         return WorkerDependencies(
@@ -227,10 +233,10 @@ class _Worker:
             loop=loop,
             clock=time.monotonic,
             agent=self._agent,
-            spki=self._agent.spki,
+            identity=self._agent.identity,
             agent_name=f"relay/{__version__}",
             tickets=TicketKeys(
-                sha256(self._agent.spki).digest(),
+                sha256(self._agent.identity.spki).digest(),
                 context.tickets,
                 secrets.token_bytes,
                 time.monotonic,
@@ -306,6 +312,7 @@ class _Worker:
         parts = self._parts
         now = time.monotonic()
         parts.connections.check_deadlines(now)
+        parts.services.announcement.sweep()
         parts.stalled.sweep(now)
         parts.refusals.sweep(now)
         parts.budgets.accounts.sweep()

@@ -1,0 +1,132 @@
+"""``relay key``: a server's key, as its operator sees and changes it, in the data directory."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from relay import configuration
+from relay.cli.ctl_client import Server
+from relay.cli.exits import CommandError, Exit
+from relay.cli.options import typed_path
+
+if TYPE_CHECKING:
+    from relay.server.server_keys import ServerKeys
+
+DAY_S: Final = 86_400.0
+_DATA: Final = click.option("--data", metavar="DIR", help="The data directory of the relay.")
+_CONFIG: Final = click.option(
+    "-c",
+    "--config",
+    callback=typed_path,
+    envvar="RELAY_CONFIG",
+    metavar="FILE",
+    help="Settings of the relay.",
+)
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def key(ctx: click.Context) -> int:
+    """The server's key: show it, announce another one, change to it.
+
+    Run these on the relay's machine, as root or as the relay's user. They work on its data
+    directory: that of --data, or of the settings, as for "relay serve".
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+    return Exit.USAGE  # of no effect when a command runs
+
+
+@key.command()
+@_DATA
+@_CONFIG
+def show(data: str | None, config: Path | None) -> int:
+    """Show the fingerprints: of the key, of the next one, and the server's id."""
+    keys, _ = _found(data, config)
+    state = keys.look()
+    print(f"key        {state.fingerprint}")
+    print(f"server id  {state.server_id}")
+    if state.next_fingerprint is not None:
+        print(f"next key   {state.next_fingerprint}  (made {_ago(state.next_since)})")
+    for fingerprint in state.earlier:
+        print(f"earlier    {fingerprint}")
+    return Exit.OK
+
+
+@key.command()
+@_DATA
+@_CONFIG
+@click.option("--replace", is_flag=True, help="Make another one than the next key that there is.")
+def new(data: str | None, config: Path | None, replace: bool) -> int:
+    """Make the next key, and announce it: to all clients, from now on, while the relay runs.
+
+    Clients keep the announcement, which the present key proves to them, and follow the change
+    without a question. Who does not connect between "new" and "rotate" will refuse the server.
+    """
+    keys, runtime = _found(data, config)
+    fingerprint = keys.make_next(replace=replace)
+    print(f"next key   {fingerprint}")
+    try:
+        runtime.ask("reload")
+    except CommandError:
+        print("it is announced from the next start of the relay on")
+    else:
+        print("it is announced now; when your users have connected, stop the relay, run")
+        print("'relay key rotate', and start it again")
+    return Exit.OK
+
+
+@key.command()
+@_DATA
+@_CONFIG
+@click.option("--yes", is_flag=True, help="Do not ask, however short the announcement was.")
+def rotate(data: str | None, config: Path | None, yes: bool) -> int:
+    """Change to the next key. The relay must not run; the server's id stays, and so does its data.
+
+    The old key is kept as server.key.old: remove it once you are sure.
+    """
+    keys, _ = _found(data, config)
+    with keys.locked():
+        state = keys.look()
+        if state.next_fingerprint is None:
+            raise CommandError(
+                "there is no next key: make and announce one with 'relay key new'; a key that was "
+                "stolen or lost is replaced without an announcement, see docs/operations.md"
+            )
+        age_s = time.time() - state.next_since
+        if age_s < DAY_S and not yes:
+            click.confirm(
+                f"The next key was made {_ago(state.next_since)}: clients that have not connected "
+                "since will refuse the server. Change now?",
+                abort=True,
+                err=True,
+            )
+        keys.rotate()
+    print(f"key        {state.next_fingerprint}")
+    print(f"server id  {state.server_id}")
+    print("start the relay; new users get the address with the new fingerprint")
+    return Exit.OK
+
+
+def _found(data: str | None, config: Path | None) -> tuple[ServerKeys, Server]:
+    """Return the keys in the data directory that is meant, and who may run on it."""
+    from relay.server.server_keys import ServerKeys
+    from relay.server.supervisor.runtime_directory import find
+
+    settings = configuration.load({"store.data": data}, os.environ, config).settings
+    path = Path(settings.store.data).expanduser().absolute()
+    from relay.server.context import CTL_SOCKET
+
+    runtime = find(settings.server.runtime, path) / CTL_SOCKET
+    keys = ServerKeys(path, settings.server.key_passphrase, settings.server.key_bits)
+    return keys, Server(runtime)
+
+
+def _ago(when: float) -> str:
+    hours = max(0.0, time.time() - when) / 3600
+    return f"{hours / 24:.0f} days ago" if hours >= 48 else f"{hours:.0f} hours ago"

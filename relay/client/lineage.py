@@ -1,0 +1,95 @@
+"""How a server's keys follow one another, as this user has seen it proved. Pure.
+
+    * relay-next-key-v1 OLD NEW          OLD has proved that NEW will follow it
+    * relay-followed-key-v1 OLD NEW      NEW has taken the place of OLD, which is accepted no more
+
+A server's *id* is the fingerprint of its first key. It is the name under which device keys and pins
+are kept, so it stays when keys change. A server says its id; what it says is believed where these
+lines say the same, and at the first contact, if nothing is kept under that id: then a line of the
+second kind is written, from the id to the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+NEXT_KEY_TYPE: Final = "relay-next-key-v1"
+FOLLOWED_TYPE: Final = "relay-followed-key-v1"
+
+
+class Expected(NamedTuple):
+    """What the key of a server must be."""
+
+    fingerprint: str
+    following: str | None = None
+    """Of the key that this one has announced: it is as good."""
+    server_id: str = ""
+    """Empty: as the fingerprint."""
+
+    @property
+    def id(self) -> str:
+        """The server's id."""
+        return self.server_id or self.fingerprint
+
+
+class ClaimedId(NamedTuple):
+    """What a server says of itself, having proved its key."""
+
+    fingerprint: str
+    """Of its key."""
+    server_id: str
+
+
+class KeyChange(NamedTuple):
+    """What was proved about a key of a server."""
+
+    old: str
+    new: str
+    followed: bool
+    """True: the new one is in use. False: it was announced."""
+
+
+class Lineage(NamedTuple):
+    """What the lines say; of two lines about the same key the last one counts."""
+
+    following: Mapping[str, str]
+    """By a key, the one that it has announced."""
+    followed: Mapping[str, str]
+    """By a key, the one that has taken its place."""
+
+    def expected(self, fingerprint: str) -> Expected:
+        """Return what is to be expected where a key was pinned, or named in an address."""
+        server_id = self.id_of(fingerprint)
+        seen = {fingerprint}
+        while (later := self.followed.get(fingerprint)) is not None and later not in seen:
+            seen.add(later)
+            fingerprint = later
+        following = self.following.get(fingerprint)
+        return Expected(
+            fingerprint,
+            None if following in seen else following,
+            "" if server_id == fingerprint else server_id,
+        )
+
+    def id_of(self, fingerprint: str) -> str:
+        """Return the id of the server that has, or had, this key."""
+        before = {new: old for old, new in (*self.following.items(), *self.followed.items())}
+        seen = {fingerprint}
+        while (old := before.get(fingerprint)) is not None and old not in seen:
+            seen.add(old)
+            fingerprint = old
+        return fingerprint
+
+    def mentions(self, server_id: str) -> bool:
+        """Tell whether anything is known of a server with this id."""
+        return server_id in self.following or server_id in self.followed
+
+
+def lineage(lines: Iterable[list[str]]) -> Lineage:
+    """Return what lines, split into words, say."""
+    following: dict[str, str] = {}
+    followed: dict[str, str] = {}
+    for _, kind, old, new in lines:
+        (following if kind == NEXT_KEY_TYPE else followed)[old] = new
+    return Lineage(following, followed)

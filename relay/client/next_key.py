@@ -1,0 +1,56 @@
+"""The key that a server announces: asked to prove it, and believed only then.
+
+The announcement alone could come from a taken-over part of the server that has not the key. So the
+client sends a fresh secret under the server's key, and only who holds that can answer
+(docs/protocol.md, "Changes of the server's key").
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+
+from relay import limits
+from relay.secret import Secret
+from relay.wire.envelopes import Prove
+from relay.wire.identity import fingerprint_of, parse_spki
+
+
+class NextKeyProof:
+    """What one connection says about the key that will follow."""
+
+    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+        self._random_bytes = random_bytes
+        self._spki = b""
+        self._known: str | None = None
+        self._secret = Secret(b"")
+        self._announced = b""
+        self.proved: str | None = None
+        """The fingerprint that was proved now; taken by the state."""
+
+    def begin(self, spki: bytes, known: str | None) -> None:
+        """A connection to the server with this key is logged in.
+
+        ``known`` is the fingerprint of the key that it has announced and proved before.
+        """
+        self._spki, self._known, self._announced = spki, known, b""
+
+    def announced(self, spki_hash: bytes) -> bool:
+        """Take an announcement. True: a proof is to be asked for, by ``prove``."""
+        if not self._spki or fingerprint_of(spki_hash) == self._known:
+            return False
+        self._announced = spki_hash
+        self._secret = Secret(self._random_bytes(limits.SESSION_SECRET_BYTES))
+        return True
+
+    def prove(self, number: int) -> Prove:
+        """Return the request for the proof."""
+        return Prove(number, parse_spki(self._spki).challenge(self._secret))
+
+    def answered(self, proof: bytes) -> bool:
+        """Take the proof. False: it is wrong."""
+        expected = parse_spki(self._spki).next_key_proof(self._secret, self._announced)
+        if not hmac.compare_digest(expected, proof):
+            return False
+        self.proved = self._known = fingerprint_of(self._announced)
+        return True

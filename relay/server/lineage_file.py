@@ -1,0 +1,74 @@
+"""The fingerprints of a server's keys, one a line: the first is its id, the last its key now.
+
+A server's id names it for ever: device chains, and what clients keep, go by it. The file lies in
+the data directory, whose accounts it belongs to. It is no secret, but whoever may write it may say
+who the server is: access is checked as for the key.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from relay.errors import StartError
+from relay.fsync import sync_directory
+from relay.server.key_files import read_key_file
+
+LINEAGE_FILE: Final = "server.id"
+NEXT_KEY_FILE: Final = "server.key.next"
+_FINGERPRINT: Final = re.compile(r"[a-z2-7]{51}[aq]")
+_HEAD: Final = (
+    "# The fingerprints of this server's keys. The first one is its id: it never changes.\n"
+)
+
+
+def read_lineage(path: Path) -> list[str]:
+    """Return the fingerprints; none if there is no such file.
+
+    Raises:
+        StartError: it cannot be used.
+    """
+    data = read_key_file(path, "file")
+    if data is None:
+        return []
+    lines = [line.strip() for line in data.decode("ascii", "replace").splitlines()]
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found or not all(_FINGERPRINT.fullmatch(line) for line in found):
+        raise StartError(
+            f"{path}: has something else than fingerprints in it; restore it from a backup"
+        )
+    return found
+
+
+def write_lineage(
+    path: Path, fingerprints: list[str], *, owner: os.stat_result | None = None
+) -> None:
+    """Write the file: complete, on the disk, in place of the one before.
+
+    Args:
+        path: of the file.
+        fingerprints: the first one is the id.
+        owner: whom it is to belong to; None: this process's user.
+
+    Raises:
+        StartError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        partial.unlink(missing_ok=True)
+        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write((_HEAD + "".join(f"{one}\n" for one in fingerprints)).encode())
+                if owner is not None:
+                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise StartError(f"{path} cannot be written: {error.strerror}") from None

@@ -1,0 +1,89 @@
+"""The passphrase of the server's key: from a file, or from a descriptor that was handed over.
+
+A descriptor may be a pipe, which can be read once, and the key agent may have to start again. So
+what is in it is kept in a file without a name, in memory, that the agent alone inherits.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from relay.errors import StartError, UsageError
+from relay.server.key_files import read_key_file
+
+BYTES_MAX: Final = 4096
+SETTING: Final = "server.key_passphrase"
+_DESCRIPTOR: Final = "fd:"
+
+
+class PassphraseSource:
+    """Where the passphrase comes from. Made before the first fork, closed in all but the agent."""
+
+    def __init__(self, setting: str) -> None:
+        """Take the setting: empty, the path of a file, or ``fd:NUMBER``.
+
+        Raises:
+            UsageError: no such descriptor.
+            StartError: it cannot be read.
+        """
+        self.path: Path | None = None
+        self._fd = -1
+        if setting.startswith(_DESCRIPTOR):
+            self._fd = _kept(setting.removeprefix(_DESCRIPTOR))
+        elif setting:
+            self.path = Path(setting).expanduser().absolute()
+
+    def read(self) -> bytes:
+        """Return the passphrase, without its line end; empty: there is none.
+
+        Raises:
+            StartError: the file may not be used, or is empty.
+        """
+        if self._fd >= 0:
+            return _first_line(os.pread(self._fd, BYTES_MAX + 1, 0), f"{SETTING}: the descriptor")
+        if self.path is None:
+            return b""
+        data = read_key_file(self.path, "passphrase file")
+        if data is None:
+            raise StartError(f"{SETTING}: there is no file {self.path}")
+        return _first_line(data, f"passphrase file {self.path}")
+
+    def close(self) -> None:
+        """Let go of it, in a process that has nothing to do with the key."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def read_passphrase(source: PassphraseSource | None) -> bytes:
+    """Return the passphrase of a source, if there is one."""
+    return b"" if source is None else source.read()
+
+
+def _kept(number: str) -> int:
+    """Copy what a descriptor has into memory, and close it; return the copy's descriptor."""
+    try:
+        given = int(number)
+        if given < 3:
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"{SETTING}: fd: and a number of 3 or more, not {number!r}") from None
+    data = b""
+    try:
+        while len(data) <= BYTES_MAX and (piece := os.read(given, BYTES_MAX + 1 - len(data))):
+            data += piece
+        os.close(given)
+    except OSError as error:
+        raise StartError(f"{SETTING}: descriptor {given}: {error.strerror}") from None
+    fd = os.memfd_create("relay-passphrase", os.MFD_CLOEXEC)
+    os.write(fd, data)
+    return fd
+
+
+def _first_line(data: bytes, where: str) -> bytes:
+    line = data.split(b"\n", 1)[0].rstrip(b"\r")
+    if not line or len(line) > BYTES_MAX:
+        raise StartError(f"{where} has no passphrase in its first line")
+    return line

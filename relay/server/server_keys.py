@@ -1,0 +1,134 @@
+"""The key files of a data directory, for who looks after a server: look, make the next, change."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from relay.errors import StartError
+from relay.fsync import sync_directory
+from relay.server.agent.keys import load_key
+from relay.server.key_files import create_key_file
+from relay.server.lineage_file import LINEAGE_FILE, NEXT_KEY_FILE, read_lineage, write_lineage
+from relay.server.passphrase import PassphraseSource
+from relay.store.directory import DataDirectory
+from relay.wire.identity import fingerprint, generate_private_key
+
+KEY_FILE: Final = "server.key"
+OLD_KEY_FILE: Final = "server.key.old"
+
+
+class KeyState(NamedTuple):
+    """What there is."""
+
+    fingerprint: str
+    server_id: str
+    next_fingerprint: str | None
+    """None: no next key."""
+    next_since: float
+    """When it was made, in seconds since 1970."""
+    earlier: list[str]
+    """Fingerprints of keys that were in use before, the first of all included."""
+
+
+class ServerKeys:
+    """Keys in one data directory. Its owner, or root, uses this; new files get the key's owner."""
+
+    def __init__(self, data: Path, passphrase: str, bits: int) -> None:
+        """Prepare.
+
+        Args:
+            data: the data directory.
+            passphrase: the setting ``server.key_passphrase``.
+            bits: of a key that is made.
+        """
+        self._data = data
+        self._passphrase = passphrase
+        self._bits = bits
+
+    def look(self) -> KeyState:
+        """Return what there is.
+
+        Raises:
+            StartError: there is no key, or it cannot be used.
+        """
+        passphrase = PassphraseSource(self._passphrase).read()
+        key = load_key(self._data / KEY_FILE, passphrase)
+        if key is None:
+            raise StartError(f"there is no key in {self._data}: it is made by the first start")
+        own = fingerprint(key.spki)
+        lineage = read_lineage(self._data / LINEAGE_FILE) or [own]
+        following = load_key(self._data / NEXT_KEY_FILE, passphrase)
+        return KeyState(
+            own,
+            lineage[0],
+            None if following is None else fingerprint(following.spki),
+            0.0 if following is None else (self._data / NEXT_KEY_FILE).stat().st_mtime,
+            [one for one in lineage if one != own],
+        )
+
+    def make_next(self, *, replace: bool) -> str:
+        """Make the next key; return its fingerprint.
+
+        Raises:
+            StartError: there is one, or it cannot be written.
+        """
+        self.look()
+        path = self._data / NEXT_KEY_FILE
+        if path.exists():
+            if not replace:
+                raise StartError(f"there is a next key already: {path}; see 'relay key new --help'")
+            path.unlink()
+        passphrase = PassphraseSource(self._passphrase).read()
+        key = generate_private_key(secrets.token_bytes, self._bits)
+        owner = (self._data / KEY_FILE).stat()
+        create_key_file(path, key.to_pem(passphrase), owner=owner)
+        return fingerprint(key.spki)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the relay from starting meanwhile.
+
+        Raises:
+            StartError: it runs.
+        """
+        if not (self._data / "format").exists():
+            raise StartError(f"{self._data} is not the data directory of a relay")
+        lock = DataDirectory(self._data).lock()
+        try:
+            yield
+        finally:
+            lock.close()
+
+    def rotate(self) -> None:
+        """Put the next key in the place of the present one. Call it with the directory locked.
+
+        Raises:
+            StartError: there is no next key, or a file cannot be written.
+        """
+        state = self.look()
+        assert state.next_fingerprint is not None
+        path = self._data / KEY_FILE
+        if path.is_symlink():
+            raise StartError(
+                f"{path} is a symbolic link to {path.readlink()}: put the content of "
+                f"{NEXT_KEY_FILE} there yourself, remove {NEXT_KEY_FILE}, and add "
+                f"{state.next_fingerprint} to {LINEAGE_FILE} as the last line"
+            )
+        owner = path.stat()
+        lineage = read_lineage(self._data / LINEAGE_FILE) or [state.fingerprint]
+        old = self._data / OLD_KEY_FILE
+        try:
+            old.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # some file systems have no hard links
+                os.link(path, old)
+            # The key first: a start that finds the lineage one key short says so, and what to do.
+            (self._data / NEXT_KEY_FILE).rename(path)
+            sync_directory(self._data)
+        except OSError as error:
+            raise StartError(f"{path} cannot be replaced: {error.strerror}") from None
+        write_lineage(self._data / LINEAGE_FILE, [*lineage, state.next_fingerprint], owner=owner)

@@ -1,0 +1,207 @@
+"""relay.client: a server's keys that follow one another, and what a client believes of it."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from relay.client.address import Address
+from relay.client.errors import ServerIdentityError, ServerKeyMismatch
+from relay.client.events import State
+from relay.client.key_files import KeyFiles
+from relay.client.known_servers import KnownServers
+from relay.client.lineage import ClaimedId, Expected, KeyChange, Lineage
+from relay.client.trust import KeyPolicy
+from relay.errors import UsageError
+from relay.wire.envelopes import Done, NextKey, Prove
+from relay.wire.identity import PrivateKey, fingerprint, generate_private_key
+from tests.client.peer import Link
+from tests.support.pair import other_key, server_key, stream
+
+OLD, NEW = fingerprint(server_key().spki), fingerprint(other_key().spki)
+HOST = Address("relay.example", 7475)
+
+
+def hash_of(key: PrivateKey) -> bytes:
+    return hashlib.sha256(key.spki).digest()
+
+
+def announced(link: Link, by: PrivateKey, following: PrivateKey) -> None:
+    """The server announces a key, and answers the client's challenge with ``by``."""
+    link.say(NextKey(hash_of(following)))
+    for asked in link.all_heard(Prove):
+        link.say(Done(asked.request, by.prove_next(asked.challenge, hash_of(following))))
+
+
+# --- the state ------------------------------------------------------------------------------------
+def test_an_announced_key_is_followed_without_a_question() -> None:
+    link = Link(expected_key=Expected(OLD))
+    link.log_in()
+    announced(link, server_key(), other_key())
+    assert link.state.take_key_changes() == [KeyChange(OLD, NEW, followed=False)]
+    link.lose()
+    link.log_in(key=other_key(), server_id=hash_of(server_key()))
+    assert link.condition() is State.ONLINE
+    assert link.state.server_fingerprint == NEW
+    assert link.state.take_key_changes() == [KeyChange(OLD, NEW, followed=True)]
+    known = link.state.login.credentials
+    assert known is not None
+    assert known.server_id == OLD, "keys and pins stay where they are"
+
+
+def test_once_followed_the_old_key_is_refused() -> None:
+    """Who has stolen it cannot take its place any more."""
+    link = Link(expected_key=Expected(OLD))
+    link.log_in()
+    announced(link, server_key(), other_key())
+    link.lose()
+    link.log_in(key=other_key(), server_id=hash_of(server_key()))
+    link.lose()
+    link.dial(server_key())
+    assert isinstance(link.state.error, ServerKeyMismatch)
+    assert link.bytes_from_client_now == 0
+
+
+def test_until_it_is_met_the_old_key_is_as_good() -> None:
+    link = Link(expected_key=Expected(OLD))
+    link.log_in()
+    announced(link, server_key(), other_key())
+    link.lose()
+    link.log_in()
+    assert link.condition() is State.ONLINE
+    assert link.state.server_fingerprint == OLD
+    announced(link, server_key(), other_key())
+    assert len(link.state.take_key_changes()) == 1, "it was proved, and is not asked for again"
+
+
+def test_an_announcement_without_the_key_is_not_believed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A taken-over worker can say it, and cannot prove it."""
+    link = Link(expected_key=Expected(OLD))
+    link.log_in()
+    announced(link, other_key(), other_key())
+    assert not link.state.take_key_changes()
+    assert "did not prove" in caplog.text
+    link.lose()
+    link.dial(other_key())
+    assert isinstance(link.state.error, ServerKeyMismatch)
+    assert link.bytes_from_client_now == 0
+
+
+def test_a_proof_for_another_key_or_another_secret_is_not_believed() -> None:
+    third = generate_private_key(stream("a third key"), 2048)
+    for proof_of in (third, server_key()):
+        link = Link(expected_key=Expected(OLD))
+        link.log_in()
+        link.say(NextKey(hash_of(other_key())))
+        asked = link.heard(Prove)
+        stale = server_key().prove_next(asked.challenge, hash_of(proof_of))
+        link.say(Done(asked.request, stale if proof_of is third else bytes(32)))
+        assert not link.state.take_key_changes()
+
+
+def test_an_unannounced_key_gets_not_one_byte() -> None:
+    link = Link(expected_key=Expected(OLD))
+    link.dial(other_key(), server_id=hash_of(server_key()))
+    assert isinstance(link.state.error, ServerKeyMismatch)
+    assert link.bytes_from_client == 0
+
+
+def test_the_last_announcement_counts() -> None:
+    third = generate_private_key(stream("a third key"), 2048)
+    link = Link(expected_key=Expected(OLD))
+    link.log_in()
+    announced(link, server_key(), other_key())
+    announced(link, server_key(), third)
+    link.lose()
+    link.dial(other_key(), server_id=hash_of(server_key()))
+    assert isinstance(link.state.error, ServerKeyMismatch)
+
+
+def test_an_id_that_nobody_has_proved_is_left_to_the_face() -> None:
+    """The connection ends before a name is on it; a claim counts after the server's proof only."""
+    link = Link(expected_key=Expected(NEW))
+    link.dial(other_key(), server_id=hash_of(server_key()))
+    assert link.state.undecided_id == ClaimedId(NEW, OLD)
+    assert not link.said
+    link.state.trust_id(ClaimedId(NEW, OLD))
+    link.log_in(key=other_key(), server_id=hash_of(server_key()))
+    assert link.condition() is State.ONLINE
+    known = link.state.login.credentials
+    assert known is not None
+    assert known.server_id == OLD
+
+
+# --- files and policy -----------------------------------------------------------------------------
+@pytest.fixture
+def policy(tmp_path: Path) -> KeyPolicy:
+    return KeyPolicy(KnownServers(tmp_path / "known"), keys=KeyFiles(tmp_path / "keys"))
+
+
+def test_what_was_proved_is_found_again(policy: KeyPolicy) -> None:
+    policy.known.pin(HOST.host, HOST.port, OLD)
+    assert policy.expected(HOST) == Expected(OLD)
+    policy.keep([KeyChange(OLD, NEW, followed=False)])
+    assert policy.expected(HOST) == Expected(OLD, NEW)
+    policy.keep([KeyChange(OLD, NEW, followed=True)] * 2)
+    assert policy.expected(HOST) == Expected(NEW, None, OLD)
+    assert policy.server_id(HOST) == OLD
+    assert policy.expected(HOST._replace(fingerprint=OLD)) == Expected(NEW, None, OLD)
+    assert policy.expected(HOST._replace(fingerprint=NEW)) == Expected(NEW, None, OLD)
+    other_host = HOST._replace(host="another.example")
+    assert policy.expected(other_host) is None
+    lines = policy.known.path.read_text().splitlines()
+    assert lines == [
+        f"[relay.example]:7475 relay-key-v1 {OLD}",
+        f"* relay-next-key-v1 {OLD} {NEW}",
+        f"* relay-followed-key-v1 {OLD} {NEW}",
+    ]
+
+
+def test_keys_over_many_years() -> None:
+    keys = [c * 51 + "a" for c in "abcdefgh"]
+    followed = dict(pairwise(keys))
+    lineage = Lineage({}, followed)
+    for key in keys:
+        assert lineage.expected(key).fingerprint == keys[-1]
+        assert lineage.id_of(key) == keys[0]
+    circle = Lineage({}, {**followed, keys[-1]: keys[0]})
+    assert circle.expected(keys[3]).fingerprint in keys, "a damaged file ends no program"
+
+
+def test_an_id_is_believed_when_nothing_is_kept_under_it(policy: KeyPolicy) -> None:
+    """Somebody who comes after a change of keys; the next time it is known."""
+    assert policy.claimed(HOST, ClaimedId(NEW, OLD)) is None
+    assert policy.expected(HOST._replace(fingerprint=NEW)) == Expected(NEW, None, OLD)
+
+
+@pytest.mark.parametrize("kept", ["pin", "keys", "lineage"])
+def test_an_id_of_a_server_that_is_known_is_not_taken_over(policy: KeyPolicy, kept: str) -> None:
+    """Another server says that it is the one for which keys are kept: they are not used there."""
+    if kept == "pin":
+        policy.known.pin("elsewhere.example", 1, OLD)
+    elif kept == "keys":
+        (policy.keys.directory / OLD).mkdir(parents=True)
+    else:
+        policy.known.announced(OLD, "b" * 51 + "a")
+    refused = policy.claimed(HOST, ClaimedId(NEW, OLD))
+    assert isinstance(refused, ServerIdentityError)
+    assert OLD in str(refused)
+    line = str(refused).partition(": * ")[2]
+    with policy.known.path.open("a") as file:
+        file.write(f"* {line}\n")
+    assert policy.server_id(HOST._replace(fingerprint=NEW)) == OLD, "what its operator confirmed"
+
+
+def test_damaged_lines_about_keys_are_an_error(tmp_path: Path) -> None:
+    for line in (f"* relay-next-key-v1 {OLD}", f"* relay-followed-key-v1 {OLD} x"):
+        path = tmp_path / "known"
+        path.write_text(f"# mine\n{line}\n")
+        with pytest.raises(UsageError, match="line 2"):
+            KnownServers(path).lineage()
+    path.write_text(f"* relay-later-key-v9 {OLD}\n")
+    assert not KnownServers(path).lineage().followed

@@ -1,0 +1,180 @@
+"""A real server whose key changes: announced, unannounced, encrypted; as its users see it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from relay import BlockingClient, Client
+from relay.client.errors import ServerKeyMismatch
+from relay.client.key_files import KeyFiles
+from relay.client.known_servers import KnownServers
+from relay.client.trust import KeyPolicy
+from relay.testing import RelayNotStarted
+from tests.support.cluster import Relay, run_relay, until, wait_until
+
+
+def policy_in(home: Path) -> KeyPolicy:
+    return KeyPolicy(KnownServers(home / "known"), keys=KeyFiles(home / "keys"))
+
+
+def key_command(command: str, data: Path, *more: str) -> str:
+    ended = run_relay("key", command, "--data", str(data), *more)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def fingerprint_in(text: str, what: str) -> str:
+    (line,) = [line for line in text.splitlines() if line.startswith(what)]
+    return line.removeprefix(what).split()[0]
+
+
+async def test_an_announced_change_is_followed_by_everybody(tmp_path: Path) -> None:
+    """Connected or not at the moment of the change, both clients, with their accounts."""
+    data, home = tmp_path / "data", tmp_path / "home"
+    with Relay(data, workers=2) as relay:
+        first = relay.address.partition("//")[2].partition("@")[0]
+        bind, plain = f"127.0.0.1:{relay.port}", f"relay://127.0.0.1:{relay.port}"
+        known = policy_in(home).known
+        known.pin("127.0.0.1", relay.port, first)
+        alice = Client(plain, name="alice", register=True, key_policy=policy_in(home))
+        await alice.connect()
+        with BlockingClient(plain, name="bob", register=True, key_policy=policy_in(home)) as bob:
+            await alice.send("lobby", "before")
+            second = fingerprint_in(key_command("new", data), "next key")
+            await until(lambda: known.lineage().following == {first: second}, "alice was told")
+            bob.send("lobby", "before, too")
+        with BlockingClient(plain, name="bob", key_policy=policy_in(home)) as bob:
+            bob.send("lobby", "told at the login")
+        assert relay.stop() == 0
+    key_command("rotate", data, "--yes")
+    shown = key_command("show", data)
+    assert fingerprint_in(shown, "key") == second
+    assert fingerprint_in(shown, "server id") == first
+    with Relay(data, workers=2, bind=bind) as relay:
+        assert relay.address == f"relay://{second}@{bind}"
+        await until(lambda: alice.statistics["logins"] == 2, "alice is back by herself")
+        assert alice.server_fingerprint == second
+        assert alice.server_id == first
+        await alice.send("lobby", "after")
+        assert known.lineage().followed == {first: second}
+        with BlockingClient(plain, name="bob", key_policy=policy_in(home)) as bob:
+            bob.send("lobby", "after, too")
+        await alice.close()
+        # Who is new meets the server with its second key, and keeps his own under its id.
+        other = policy_in(tmp_path / "other")
+        with BlockingClient(relay.address, name="carol", register=True, key_policy=other) as carol:
+            carol.send("lobby", "hello")
+        with BlockingClient(relay.address, name="carol", key_policy=other) as carol:
+            assert carol.server_id == first
+        assert relay.stop() == 0
+
+
+async def test_an_unannounced_change_is_refused(tmp_path: Path) -> None:
+    """And named as such; the data directory keeps its id, so that the operator can vouch for it."""
+    data, home = tmp_path / "data", tmp_path / "home"
+    with Relay(data) as relay:
+        first = relay.address.partition("//")[2].partition("@")[0]
+        bind, plain = f"127.0.0.1:{relay.port}", f"relay://127.0.0.1:{relay.port}"
+        policy_in(home).known.pin("127.0.0.1", relay.port, first)
+        with BlockingClient(plain, name="bob", register=True, key_policy=policy_in(home)) as bob:
+            bob.send("lobby", "before")
+    (data / "server.key").rename(data / "stolen")
+    with Relay(data, "--new-identity", bind=bind) as relay:
+        second = relay.address.partition("//")[2].partition("@")[0]
+        with pytest.raises(ServerKeyMismatch):
+            BlockingClient(plain, name="bob", key_policy=policy_in(home)).connect()
+        refused = run_relay(
+            "send", plain, "lobby", "x", "--name", "bob",
+            env={"RELAY_KNOWN_SERVERS": str(home / "known"), "RELAY_KEYS": str(home / "keys")},
+        )  # fmt: skip
+        assert refused.returncode == 3
+        line = f"* relay-followed-key-v1 {first} {second}"
+        assert line in refused.stderr
+        with (home / "known").open("a") as file:
+            file.write(f"{line}\n")
+        with BlockingClient(plain, name="bob", key_policy=policy_in(home)) as bob:
+            assert bob.server_id == first, "no account is lost"
+            bob.send("lobby", "after")
+
+
+def test_a_key_that_was_put_there_by_hand_is_refused(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with Relay(data):
+        pass
+    with Relay(tmp_path / "other"):
+        pass
+    (tmp_path / "other" / "server.key").replace(data / "server.key")
+    with pytest.raises(RelayNotStarted, match="another key"), Relay(data):
+        pass
+
+
+def test_keys_are_changed_only_where_that_is_meant(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    nothing = run_relay("key", "show", "--data", str(data))
+    assert nothing.returncode == 1
+    assert "no key" in nothing.stderr
+    with Relay(data) as relay:
+        key_command("new", data)
+        again = run_relay("key", "new", "--data", str(data))
+        assert again.returncode == 1
+        assert "already" in again.stderr
+        running = run_relay("key", "rotate", "--data", str(data), "--yes")
+        assert running.returncode == 1
+        assert "in use" in running.stderr
+        wait_until(lambda: relay.events("child_replaced"), "the agent to be replaced")
+    early = run_relay("key", "rotate", "--data", str(data), text="n\n")
+    assert early.returncode != 0
+    assert "Change now?" in early.stderr
+    assert (data / "server.key.next").exists()
+    for name in ("server.key", "server.key.next", "server.id"):
+        assert (data / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_an_encrypted_key(tmp_path: Path) -> None:
+    """By a file and by a descriptor; a missing or wrong passphrase is one line."""
+    data, secret = tmp_path / "data", tmp_path / "passphrase"
+    secret.write_text("correct horse\n")
+    secret.chmod(0o600)
+    settings: dict[str, object] = {"server.key_passphrase": str(secret)}
+    with Relay(data, settings=settings) as relay:
+        address, agent = relay.address, relay.agent()
+        assert agent is not None
+        os.kill(agent, 9)
+        wait_until(lambda: relay.agent() not in (None, agent), "another key agent")
+        sent = run_relay("send", address, "lobby", "by the next agent")
+        assert sent.returncode == 0, sent.stderr
+    assert b"ENCRYPTED" in (data / "server.key").read_bytes()
+    env = {"RELAY_SERVER__KEY_PASSPHRASE": str(secret)}
+    assert run_relay("key", "new", "--data", str(data), env=env).returncode == 0
+    assert b"ENCRYPTED" in (data / "server.key.next").read_bytes()
+    with pytest.raises(RelayNotStarted, match="there is no passphrase for it"), Relay(data):
+        pass
+    launcher = (
+        "import os, tempfile\n"
+        "read_fd, write_fd = os.pipe()\n"
+        "os.write(write_fd, b'correct horse')\nos.close(write_fd)\n"
+        "os.dup2(read_fd, 9)\nos.set_inheritable(9, True)"
+    )
+    settings = {"server.key_passphrase": "fd:9"}
+    with Relay(data, settings=settings, launcher=launcher) as relay:
+        assert relay.address.partition("@")[0] == address.partition("@")[0]
+        agent = relay.agent()
+        assert agent is not None
+        os.kill(agent, 9)
+        wait_until(lambda: relay.agent() not in (None, agent), "another key agent")
+        for pid in relay.worker_pids():
+            held = [str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+            assert not any("relay-passphrase" in one for one in held)
+    secret.write_text("wrong\n")
+    settings = {"server.key_passphrase": str(secret)}
+    with (
+        pytest.raises(RelayNotStarted, match="passphrase is wrong"),
+        Relay(data, settings=settings),
+    ):
+        pass
+    secret.chmod(0o644)
+    with pytest.raises(RelayNotStarted, match="open to others"), Relay(data, settings=settings):
+        pass
