@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 HELLO, JOIN, SEND, REGISTER = 1, 2, 4, 7
 WELCOME, ACK, REFUSED, ERROR, ENTRY, LIVE = 33, 36, 37, 38, 39, 43
+MESSAGE = 0
 APP, CLOSE, KEY_UPDATE, TICKET, PING, PONG = 1, 2, 3, 4, 5, 6
 NORMAL, PROTOCOL = 2000, 2001
 
@@ -243,9 +244,10 @@ def main(address: str, name: str, room: str, text: str = "", key: str = "") -> N
             if text:
                 relay.send(SEND, room, 1, 0, "text/plain", text.encode())  # [6.3]
         elif op == ENTRY:
-            log, _, seq, _, time_ms, sender, _, _, _, _, _, body = fields
-            clock = time.strftime("%H:%M", time.localtime(time_ms / 1000))
-            print(f"{clock} {log} {seq} {sender}| {harmless(body)}", flush=True)
+            log, _, seq, _, time_ms, sender, _, _, _, kind, _, body = fields
+            if kind == MESSAGE:  # what else there is it need not show
+                clock = time.strftime("%H:%M", time.localtime(time_ms / 1000))
+                print(f"{clock} {log} {seq} {sender}| {harmless(body)}", flush=True)
             seen = seq
         elif op == LIVE:
             live = True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from loadtest.bodies import Body, DamagedBody, unpack_body
 from relay.chat.entries import Cursor
-from relay.client.events import Gap, Message
+from relay.client.events import Gap, Message, RoomChanged
 
 
 class Violation(Exception):
@@ -50,7 +50,7 @@ class LogCheck:
         self.numbers: dict[bytes, int] = {}
         """The last number of each writer that was heard here."""
 
-    def entry(self, message: Message) -> Body | None:
+    def entry(self, message: Message | RoomChanged) -> Body | None:
         """Check an entry; return its body's head, or None for a stranger's message.
 
         Raises:
@@ -59,8 +59,10 @@ class LogCheck:
         before, self.seq = self.seq, max(self.seq, message.seq)
         if message.seq <= before:
             raise Doubled(f"{self.log}: entry {message.seq} came after {before}")
+        body: Body | None = None
         try:
-            body = unpack_body(message.body)
+            if isinstance(message, Message):
+                body = unpack_body(message.body)
         except DamagedBody as error:
             raise Damaged(f"{self.log}: entry {message.seq}: {error}") from None
         if body is not None:
@@ -71,7 +73,7 @@ class LogCheck:
             )
         return body
 
-    def _number(self, message: Message, body: Body) -> None:
+    def _number(self, message: Message | RoomChanged, body: Body) -> None:
         last = self.numbers.get(body.instance)
         self.numbers[body.instance] = max(last or 0, body.number)
         if last is None or body.number == last + 1:

@@ -22,6 +22,7 @@ from relay.client.events import (
     HistoryPage,
     Live,
     Message,
+    RoomChanged,
     State,
     StateChanged,
     Unfollowed,
@@ -139,7 +140,7 @@ class Reading:
             SWARM.request("connection", None, 0, RequestFailed(error))
 
     def _take(self, client: BlockingClient, event: Event) -> None:
-        if type(event) is Message:
+        if type(event) is Message or type(event) is RoomChanged:
             with self._checking():
                 self._delivered(event)
         elif isinstance(event, Live):
@@ -160,7 +161,7 @@ class Reading:
         elif isinstance(event, Unfollowed):
             self._violated(Lost(f"{event.room} can no longer be followed: {event.detail}"))
 
-    def _delivered(self, message: Message) -> None:
+    def _delivered(self, message: Message | RoomChanged) -> None:
         log, user = message.room, self._user
         check = self._checks.get(log)
         if check is None:  # before the greenlet that joined has its answer: see ``joined``
@@ -179,7 +180,8 @@ class Reading:
                 SWARM.delivered_us.append(late_us)
             else:
                 SWARM.delivered_untimed += 1
-        user.received(message)
+        if isinstance(message, Message):
+            user.received(message)
 
     def _changed(self, event: StateChanged) -> None:
         was_online, self._online = self._online, event.state is State.ONLINE

@@ -290,7 +290,9 @@ class RelayUser(User):
         page: HistoryPage | None = None
         with self.request("history page") as answer:
             page = self._client.history(log, before=before, count=count)
-            answer["size"] = sum(len(entry.body) for entry in page.entries)
+            answer["size"] = sum(
+                len(entry.body) for entry in page.entries if isinstance(entry, Message)
+            )
         if page is not None:
             self.reading.page(log, page)
         return page

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from relay.client.errors import AccountDisabled as AccountDisabled
     from relay.client.errors import AlreadyJoined as AlreadyJoined
     from relay.client.errors import BadRequest as BadRequest
+    from relay.client.errors import Banned as Banned
     from relay.client.errors import Busy as Busy
     from relay.client.errors import Changed as Changed
     from relay.client.errors import ClientClosed as ClientClosed
@@ -48,17 +49,21 @@ if TYPE_CHECKING:
     from relay.client.errors import KeyFileError as KeyFileError
     from relay.client.errors import KeyRefused as KeyRefused
     from relay.client.errors import Kicked as Kicked
+    from relay.client.errors import KickedOut as KickedOut
     from relay.client.errors import LimitExceeded as LimitExceeded
     from relay.client.errors import LimitReached as LimitReached
     from relay.client.errors import LoginTimeout as LoginTimeout
     from relay.client.errors import LooksAlike as LooksAlike
+    from relay.client.errors import MembersOnly as MembersOnly
     from relay.client.errors import MessagesMissing as MessagesMissing
     from relay.client.errors import MessageTooLong as MessageTooLong
+    from relay.client.errors import Muted as Muted
     from relay.client.errors import NameInvalid as NameInvalid
     from relay.client.errors import NameRefused as NameRefused
     from relay.client.errors import NameTaken as NameTaken
     from relay.client.errors import NoDeviceKey as NoDeviceKey
     from relay.client.errors import NoGuests as NoGuests
+    from relay.client.errors import NoSuchRoom as NoSuchRoom
     from relay.client.errors import NotAllowed as NotAllowed
     from relay.client.errors import NotAMember as NotAMember
     from relay.client.errors import NotARelayServer as NotARelayServer
@@ -67,9 +72,11 @@ if TYPE_CHECKING:
     from relay.client.errors import NotSupported as NotSupported
     from relay.client.errors import Overloaded as Overloaded
     from relay.client.errors import ProtocolViolation as ProtocolViolation
+    from relay.client.errors import ReadOnly as ReadOnly
     from relay.client.errors import Refused as Refused
     from relay.client.errors import RegistrationClosed as RegistrationClosed
     from relay.client.errors import Replaced as Replaced
+    from relay.client.errors import RoomExists as RoomExists
     from relay.client.errors import ServerBrokeProtocol as ServerBrokeProtocol
     from relay.client.errors import ServerFailed as ServerFailed
     from relay.client.errors import ServerIdentityError as ServerIdentityError
@@ -93,6 +100,7 @@ if TYPE_CHECKING:
     from relay.client.events import Members as Members
     from relay.client.events import Message as Message
     from relay.client.events import Postponed as Postponed
+    from relay.client.events import RoomChanged as RoomChanged
     from relay.client.events import RosterChanged as RosterChanged
     from relay.client.events import State as State
     from relay.client.events import StateChanged as StateChanged
@@ -101,6 +109,12 @@ if TYPE_CHECKING:
     from relay.client.identity import Identity as Identity
     from relay.client.key_files import KeyFiles as KeyFiles
     from relay.client.known_servers import KnownServers as KnownServers
+    from relay.client.room_calls import ListedRoom as ListedRoom
+    from relay.client.room_calls import RoomAction as RoomAction
+    from relay.client.room_calls import RoomInfo as RoomInfo
+    from relay.client.room_calls import RoomKind as RoomKind
+    from relay.client.room_calls import RoomPerson as RoomPerson
+    from relay.client.room_calls import RoomRole as RoomRole
     from relay.client.trust import KeyPolicy as KeyPolicy
     from relay.errors import RelayError as RelayError
     from relay.errors import UsageError as UsageError
@@ -130,16 +144,20 @@ _HOMES: Final = {
         "NotSupported", "Overloaded", "ProtocolViolation", "Refused", "RegistrationClosed",
         "Replaced", "ServerBrokeProtocol", "ServerFailed", "ServerIdentityError", "ServerKeyError",
         "ServerKeyMismatch", "TimedOut", "TooSlow", "Unavailable", "UnknownOperation",
-        "UnknownOutcome", "UnknownServerKey", "WrongAccount",
+        "UnknownOutcome", "UnknownServerKey", "WrongAccount", "Banned", "KickedOut", "MembersOnly",
+        "Muted", "NoSuchRoom", "ReadOnly", "RoomExists",
     ),
     "relay.client.events": (
         "Behind", "DeviceWarning", "Event", "Gap", "HistoryPage", "Joined", "Live", "Member",
-        "Members", "Message", "Postponed", "RosterChanged", "State", "StateChanged", "Stored",
-        "Unfollowed",
+        "Members", "Message", "Postponed", "RoomChanged", "RosterChanged", "State",
+        "StateChanged", "Stored", "Unfollowed",
     ),
     "relay.client.identity": ("Identity",),
     "relay.client.key_files": ("KeyFiles",),
     "relay.client.known_servers": ("KnownServers",),
+    "relay.client.room_calls": (
+        "ListedRoom", "RoomAction", "RoomInfo", "RoomKind", "RoomPerson", "RoomRole",
+    ),
     "relay.client.trust": ("KeyPolicy",),
     "relay.errors": ("RelayError", "UsageError"),
 }  # fmt: skip

@@ -50,11 +50,17 @@ SESSION_SECRET_BYTES: Final = 32
 KEY_ID_BYTES_MAX: Final = 32
 """Of a reader's check; all that exist have ``KEY_ID_BYTES``, or none."""
 KEY_ID_BYTES: Final = 16
+ROOT_BYTES: Final = 32
 DEVICE_NAME_BYTES_MAX: Final = 64
 """Of what a person calls a device."""
 TICKET_KEYS_MAX: Final = 4
 """Keys that open tickets at a time: the current one, the one before, and two more for times in
 which keys are made anew too soon."""
+ROOM_TOPIC_BYTES_MAX: Final = 400
+"""What IRC's servers allow, about."""
+ROOM_TITLE_BYTES_MAX: Final = 4 * DISPLAY_NAME_CHARS_MAX
+ROOM_REASON_BYTES_MAX: Final = 200
+"""Of why somebody was kicked, banned or muted."""
 TOKEN_BYTES: Final = 32
 """Of an invitation: unguessable, so that a plain hash of it may be stored."""
 U32_MAX: Final = 2**32 - 1

@@ -24,12 +24,15 @@ GROUPS: Final[dict[str, Sequence[str]]] = {
     "Rooms": ("Room", "BlockingRoom"),
     "Outcomes of posts": ("Post", "BlockingPost"),
     "Events": (
-        "Message", "Gap", "Live", "Behind", "RosterChanged", "StateChanged", "Postponed",
-        "Unfollowed", "DeviceWarning", "Event",
+        "Message", "RoomChanged", "Gap", "Live", "Behind", "RosterChanged", "StateChanged",
+        "Postponed", "Unfollowed", "DeviceWarning", "Event",
     ),
     "Results": ("Stored", "Joined", "HistoryPage", "Members", "Member"),
     "Values": ("Address", "parse_address", "Cursor", "GapReason", "Identity", "State"),
     "The server's key": ("KeyPolicy", "KnownServers"),
+    "Rooms and rights": (
+        "ListedRoom", "RoomInfo", "RoomPerson", "RoomAction", "RoomKind", "RoomRole",
+    ),
     "Accounts": ("DeviceKey", "KeyFiles", "Device", "Devices", "User", "Change"),
 }  # fmt: skip
 """Everything but the errors, which follow."""

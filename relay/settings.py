@@ -146,6 +146,18 @@ class Accounts(Struct, frozen=True, kw_only=True):
     ] = False
 
 
+class Rooms(Struct, frozen=True, kw_only=True):
+    """Who may begin rooms."""
+
+    create: Annotated[
+        Literal["anyone", "operators"],
+        Meta(
+            description="Who may begin a room, by its first message or on purpose, and owns it "
+            "then: everybody (anyone), or the accounts of operators (operators)."
+        ),
+    ] = "anyone"
+
+
 class Store(Struct, frozen=True, kw_only=True):
     """Where and how messages are kept."""
 
@@ -297,6 +309,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     store: Store = field(default_factory=Store)
     control: Control = field(default_factory=Control)
     accounts: Accounts = field(default_factory=Accounts)
+    rooms: Rooms = field(default_factory=Rooms)
     limits: Limits = field(default_factory=Limits)
     log: Log = field(default_factory=Log)
 

@@ -27,6 +27,8 @@ from benchmarks.measure import machine
 from benchmarks.measure.scale import Scale
 from relay.bus.messages import Batch as BusBatch
 from relay.chat.entries import Head
+from relay.chat.rooms.refusal import Refused
+from relay.chat.rooms.rights import Actor
 from relay.server.scoreboard import Owner
 from relay.server.worker.delivery.flusher import Flusher
 from relay.server.worker.delivery.outbox import Outbox
@@ -119,12 +121,16 @@ class _Subscriber:
 
     def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox
+        self.actor = Actor("reader")
 
     def fall_behind(self) -> None:
         raise AssertionError("the readers are quick")
 
     def close(self, code: int, detail: str = "") -> None:
         raise AssertionError("nothing is closed")
+
+    def remove(self, log: str, refused: Refused) -> None:
+        raise AssertionError("nobody is put out")
 
 
 class _Owner:

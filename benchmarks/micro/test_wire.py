@@ -103,7 +103,7 @@ def test_assemble_batch(benchmark: BenchmarkFixture, entries: int) -> None:
         running = RunningBatch()
         for _ in range(entries):
             seq = next(numbers)
-            running.add(seq - 1, EPOCH, seq, 1, ENTRY)
+            running.add(seq - 1, EPOCH, seq, 1, ENTRY, False)
         return sum(batch.count for batch in running.close("lobby", NO_EPOCH))
 
     assert benchmark(assemble) == entries

@@ -17,7 +17,18 @@ from relay import codec, limits
 from relay.bus.claim import Claim
 from relay.chat.accounts import links, requests
 from relay.chat.entries import SUBMISSION_CHECKS, Submission, submission
-from relay.chat.fields import DISPLAY, EPOCH, INSTANCE_SECRET, KEY_ID, LOG, NAME, POSITIVE, U63
+from relay.chat.fields import (
+    DISPLAY,
+    EPOCH,
+    INSTANCE_SECRET,
+    KEY_ID,
+    LOG,
+    NAME,
+    POSITIVE,
+    ROOT,
+    U63,
+)
+from relay.chat.rooms.state import PACKED_BYTES_MAX as STATE_BYTES_MAX
 from relay.codec import Shape
 from relay.errors import RemoteProtocolError
 from relay.framing import FrameSplitter
@@ -120,7 +131,7 @@ class Who(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """Member: a request about the account or the invitation of a log. Answer: ANSWERED.
+    """Member: a request about an account, an invitation or a room. Answer: ANSWERED.
 
     It may come twice, to the next home: all of them are idempotent.
     """
@@ -132,7 +143,13 @@ class Ask(NamedTuple):
     key_id: bytes
     """Of the device that asks."""
     content: bytes
-    """Packed: ``chat.accounts.requests``."""
+    """Packed: ``chat.accounts.requests``, ``chat.rooms.requests``."""
+    root: bytes = b""
+    """Of the account that asks."""
+    operator: bool = False
+    """It is an operator's."""
+    subject: bytes = b""
+    """The root of the account that the request names, if it does."""
 
 
 class Revoked(NamedTuple):
@@ -154,10 +171,15 @@ class Subscribed(NamedTuple):
     log: str
     epoch: bytes
     seq: int
+    state: bytes = b""
+    """What control entries have made of the log, as of its head: ``chat.rooms.state``."""
 
 
 class Batch(NamedTuple):
-    """Home: ``count`` committed entries after ``prev``, packed: the bytes that members get."""
+    """Home: ``count`` committed entries after ``prev``, packed: the bytes that members get.
+
+    A control entry is a batch of its own: who may read may be others behind it.
+    """
 
     log: str
     prev: int
@@ -165,6 +187,7 @@ class Batch(NamedTuple):
     last: int
     count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs here
     content: bytes
+    control: bool = False
 
 
 class Event(NamedTuple):
@@ -322,8 +345,8 @@ SHAPES: Final[dict[int, Shape]] = {
         (U63, NAME, INSTANCE_SECRET, codec.boolean, U63, _key_or_none),
     ),
     Op.RELEASE: Shape(Release, (U63, NAME)),
-    Op.SUBSCRIBED: Shape(Subscribed, (LOG, EPOCH, U63)),
-    Op.BATCH: Shape(Batch, (LOG, U63, EPOCH, POSITIVE, _u32, _content)),
+    Op.SUBSCRIBED: Shape(Subscribed, (LOG, EPOCH, U63, codec.binary(0, STATE_BYTES_MAX))),
+    Op.BATCH: Shape(Batch, (LOG, U63, EPOCH, POSITIVE, _u32, _content, codec.boolean)),
     Op.EVENT: Shape(Event, (LOG, _content)),
     Op.HEADS: Shape(Heads, (_listed(LOG, EPOCH, U63),)),
     Op.ACKS: Shape(Acks, (_listed(U63, EPOCH, U63),)),
@@ -343,6 +366,9 @@ SHAPES: Final[dict[int, Shape]] = {
             codec.text(limits.NAME_CHARS_MAX),
             KEY_ID,
             codec.binary(1, requests.REQUEST_BYTES_MAX),
+            ROOT,
+            codec.boolean,
+            ROOT,
         ),
     ),
     Op.REVOKED: Shape(Revoked, (U63,)),
@@ -355,10 +381,11 @@ SHAPES: Final[dict[int, Shape]] = {
 _SUBMIT: Final = int(Op.SUBMIT)
 _OP_OF: Final = {shape.type: int(op) for op, shape in SHAPES.items()}
 _SCHEMA: Final = codec.Schema(
-    SHAPES, count_max=1, array_max=ITEMS_PER_MESSAGE, bytes_max=limits.RECORD_CONTENT_BYTES_MAX
+    SHAPES, count_max=1, array_max=ITEMS_PER_MESSAGE, bytes_max=STATE_BYTES_MAX
 )
 
 assert limits.ROSTER_NAMES_MAX <= ITEMS_PER_MESSAGE
+assert limits.RECORD_CONTENT_BYTES_MAX <= STATE_BYTES_MAX <= MESSAGE_BYTES_MAX - 1024
 assert ITEMS_PER_MESSAGE * (limits.NAME_CHARS_MAX + 4 * limits.DISPLAY_NAME_CHARS_MAX + 16) < (
     MESSAGE_BYTES_MAX
 )

@@ -16,12 +16,14 @@ from relay.chat.fields import (
     ContentType,
     Counter,
     Epoch,
+    Flag,
     Handle,
     KeyId,
     KindNumber,
     LogName,
     Prev,
     Producer,
+    Root,
     Seq,
     TimeMs,
     checks_of,
@@ -62,7 +64,10 @@ class Entry(NamedTuple):
 
 
 class Submission(NamedTuple):
-    """A message offered to a log by its sender: an entry without what the log gives it."""
+    """A message offered to a log by its sender: an entry without what the log gives it.
+
+    Behind the fields of the entry: what its rights are judged by.
+    """
 
     log: LogName
     sender: Handle
@@ -72,11 +77,15 @@ class Submission(NamedTuple):
     kind: KindNumber
     content_type: ContentType
     body: Body
+    root: Root = b""
+    """Of the sender's account, for its rights; empty: a guest's, or they do not matter."""
+    operator: Flag = False
+    """The sender's account is an operator's."""
 
     @property
     def content(self) -> Content:
         """What two submissions under one id must have in common."""
-        return self[-CONTENT_FIELDS:]
+        return self.kind, self.content_type, self.body
 
 
 def submission(*fields: object) -> Submission:
@@ -94,15 +103,15 @@ CONTENT_FIELDS: Final = 3
 ENTRY_CHECKS: Final = checks_of(Entry)
 SUBMISSION_CHECKS: Final = checks_of(Submission)
 
-assert Entry._fields == ("log", *GIVEN_BY_LOG, *Submission._fields[1:])
-assert Submission._fields[-CONTENT_FIELDS:] == ("kind", "content_type", "body")
+assert Entry._fields == ("log", *GIVEN_BY_LOG, *Submission._fields[1:-2])
+assert Entry._fields[-CONTENT_FIELDS:] == ("kind", "content_type", "body")
 
 
 def committed(
     submission: Submission, epoch: bytes, seq: int, prev: int, time_ms: int
 ) -> tuple[object, ...]:
     """Return the fields of the entry that a submission becomes, ready to be packed."""
-    log, sender, key_id, producer, counter, kind, content_type, body = submission
+    log, sender, key_id, producer, counter, kind, content_type, body, _, _ = submission
     return (
         log, epoch, seq, prev, time_ms, sender, key_id, producer, counter, kind, content_type, body,
     )  # fmt: skip

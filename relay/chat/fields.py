@@ -21,6 +21,8 @@ PRODUCER: Final = codec.binary(limits.PRODUCER_BYTES_OF_0_1, limits.PRODUCER_BYT
 """Entries that a server of version 0.1 stored have shorter ones."""
 INSTANCE_SECRET: Final = codec.binary(limits.INSTANCE_SECRET_BYTES, limits.INSTANCE_SECRET_BYTES)
 KEY_ID: Final = codec.binary(0, limits.KEY_ID_BYTES_MAX)
+ROOT: Final = codec.binary(0, limits.ROOT_BYTES)
+"""Of an account: the hash of its first link. Empty: a guest's."""
 KIND: Final = codec.uint(255)
 CONTENT_TYPE: Final = codec.text(limits.CONTENT_TYPE_BYTES_MAX)
 BODY: Final = codec.binary(0, limits.BODY_BYTES_MAX)
@@ -32,6 +34,8 @@ Seq: TypeAlias = Annotated[int, POSITIVE]
 Prev: TypeAlias = Annotated[int, U63]
 TimeMs: TypeAlias = Annotated[int, U63]
 KeyId: TypeAlias = Annotated[bytes, KEY_ID]
+Root: TypeAlias = Annotated[bytes, ROOT]
+Flag: TypeAlias = Annotated[bool, codec.boolean]
 Producer: TypeAlias = Annotated[bytes, PRODUCER]
 Counter: TypeAlias = Annotated[int, POSITIVE]
 KindNumber: TypeAlias = Annotated[int, KIND]

@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "device": Entry("relay.cli.device", "device", "Add, list and remove devices of your account."),
     "invite": Entry("relay.cli.invite", "invite", "Make an invitation (operators)."),
     "user": Entry("relay.cli.user", "user", "Manage accounts (operators)."),
+    "room": Entry("relay.cli.room", "room", "List rooms, and say who may do what in them."),
     "alias": Entry("relay.cli.alias", "alias", "Give addresses short names."),
     "serve": Entry("relay.cli.serve", "serve", "Run a relay server (Linux)."),
     "key": Entry("relay.cli.key", "key", "Show and change a server's key (Linux)."),

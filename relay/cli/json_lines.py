@@ -1,4 +1,4 @@
-"""Messages and gaps as JSON, one object a line (docs/cli.md has the schema)."""
+"""Messages, changes of rooms and gaps as JSON, one object a line (docs/cli.md has the schema)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from relay.chat.entries import Cursor, GapReason
-from relay.client.events import Gap, Message
+from relay.client.events import Gap, Message, RoomChanged
+from relay.client.room_calls import RoomInfo, RoomPerson
 from relay.terminal.text import is_unseen
 from relay.terminal.view import rfc3339
 
@@ -30,6 +31,42 @@ def message_object(message: Message) -> dict[str, Any]:
         except UnicodeDecodeError:
             pass
     return fields | {"body": base64.b64encode(message.body).decode(), "encoding": "base64"}
+
+
+def change_object(event: RoomChanged) -> dict[str, Any]:
+    """Return what has changed in a room, and who has done it."""
+    fields: dict[str, Any] = {
+        "room": event.room,
+        "epoch": event.epoch.hex(),
+        "seq": event.seq,
+        "prev": event.prev,
+        "time": rfc3339(event.time_ms),
+        "sender": event.sender,
+        "device": event.key_id.hex(),
+    }
+    change: dict[str, Any] = {"what": event.change}
+    for name in ("person", "text", "role", "kind"):
+        if value := getattr(event, name):
+            change[name] = value
+    if event.kind:
+        change["listed"] = event.listed
+    if event.until_ms:
+        change["until"] = rfc3339(event.until_ms)
+    if event.message:
+        change["message"] = event.message
+    return fields | {"change": change}
+
+
+def room_object(room: RoomInfo) -> dict[str, Any]:
+    """Return the state of a room."""
+    people = [_person_object(person) for person in room.people]
+    return room._asdict() | {"people": people}
+
+
+def _person_object(person: RoomPerson) -> dict[str, Any]:
+    fields = person._asdict()
+    until_ms = fields.pop("until_ms")
+    return fields | ({"until": rfc3339(until_ms)} if until_ms else {})
 
 
 def gap_object(gap: Gap) -> dict[str, Any]:

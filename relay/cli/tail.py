@@ -12,12 +12,12 @@ from relay import limits
 from relay.chat.entries import NO_EPOCH, Cursor
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
-from relay.cli.json_lines import dump, gap_object, message_object
+from relay.cli.json_lines import change_object, dump, gap_object, message_object
 from relay.cli.names import checked_room
 from relay.cli.options import Target, places, target_options
 from relay.cli.who import Who, who_options
 from relay.client.aio import Client
-from relay.client.events import Gap, Message
+from relay.client.events import Gap, Message, RoomChanged
 from relay.terminal.notices import Narrator
 from relay.terminal.output import Output
 from relay.terminal.screens import PlainScreen
@@ -64,12 +64,19 @@ def typed_place(ctx: click.Context, param: click.Parameter, value: str | None) -
     metavar="N",
     help="Begin with the last N messages.  [default: only new ones]",
 )
+@click.option(
+    "--changes",
+    is_flag=True,
+    help="Print, too, what is changed in the room and who does it: on standard error, or with"
+    " --json as an object.",
+)
 @target_options
 def tail(
     target: Target,
     room: str,
     who: Who,
     as_json: bool,
+    changes: bool,
     since: Cursor | None,
     last: int | None,
 ) -> int:
@@ -89,28 +96,33 @@ def tail(
             await client.join(room, last=last or 0)
         else:
             await client.join(room, cursor=since)
-        await _until_reader_leaves(output, asyncio.create_task(show(client, output)))
+        await _until_reader_leaves(output, asyncio.create_task(show(client, output, changes)))
         return Exit.OK
 
     return run_connected(target, who, use, on_term=Exit.OK)
 
 
-async def _show_json(client: Client, output: Output) -> None:
+async def _show_json(client: Client, output: Output, changes: bool) -> None:
     screen, narrator = PlainScreen(output), Narrator()
     async for event in client:
         if isinstance(event, Message):
             await output.write(dump(message_object(event)) + "\n")
+        elif isinstance(event, RoomChanged):
+            if changes:
+                await output.write(dump(change_object(event)) + "\n")
         elif isinstance(event, Gap):
             await output.write(dump(gap_object(event)) + "\n")
         elif notice := narrator.notice_of(event):
             screen.notice(notice)
 
 
-async def _show_text(client: Client, output: Output) -> None:
+async def _show_text(client: Client, output: Output, changes: bool) -> None:
     screen, narrator = PlainScreen(output, day_and_clock), Narrator()
     async for event in client:
         if isinstance(event, Message):
             await screen.message(event)
+        elif isinstance(event, RoomChanged) and not changes:
+            pass
         elif notice := narrator.notice_of(event):
             screen.notice(notice)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Generic, Protocol, TypeVar
 
+from relay import limits
 from relay.chat.entries import Cursor
+from relay.chat.rooms.requests import ANYTHING_SEEN
 from relay.client import arguments
 from relay.client.address import Address, parse_address
 from relay.client.chat_state import ChatState
@@ -70,6 +72,12 @@ class ClientBase:
         failed, self._pump.failed_post = self._pump.failed_post, None
         if failed is not None:
             raise failed
+
+    def _seen(self, room: str, seen: int | None) -> int:
+        """Return what a request about a room says that its sender has seen."""
+        if seen is not None:
+            return arguments.integer("seen", seen, 0, limits.U63_MAX)
+        return self._chat.queue.changes.get(room, ANYTHING_SEEN)
 
     @property
     def name(self) -> str:

@@ -14,6 +14,9 @@ from relay import limits
 from relay.chat.accounts import requests as account_requests
 from relay.chat.accounts.requests import Request as AccountRequest
 from relay.chat.entries import Cursor
+from relay.chat.rooms import requests as room_requests
+from relay.chat.rooms.events import RELAY
+from relay.chat.rooms.requests import Request as RoomRequest
 from relay.client import arguments, decoding
 from relay.client.errors import ClientError, describe_refusal, refused
 from relay.client.event_queue import EventQueue
@@ -235,6 +238,12 @@ class ChatState:
         content = account_requests.pack(request)
         self.requests.ask(Request("", lambda number: wire.Account(number, name, content), token))
 
+    def ask_room(self, room: str, request: RoomRequest, seen: int, token: object) -> None:
+        """Ask something about a room, or change it; ``seen``: see ``chat.rooms.requests``."""
+        self._check_open()
+        content = room_requests.pack(request, seen)
+        self.requests.ask(Request("", lambda number: wire.Room(number, room, content), token))
+
     def ask_devices(self, name: str, first: int, token: object) -> None:
         """Ask for links of somebody's chain; the answer is (links, whether it is the end)."""
         self._check_open()
@@ -321,8 +330,12 @@ class ChatState:
                 entry = cast(wire.EntryMessage, envelope)
                 step = self.subscriptions.entry(entry)
                 if step is Step.DELIVER:
-                    self.queue.put(decoding.as_message(entry))
-                    if (entry.sender, entry.key_id) not in self.senders.known:
+                    self.queue.put(
+                        decoding.as_entry(entry) if entry.kind else decoding.as_message(entry)
+                    )
+                    if (entry.sender, entry.key_id) not in self.senders.known and (
+                        entry.sender != RELAY or entry.kind != decoding.SYSTEM
+                    ):
                         self.senders.look(entry.log, entry.sender, entry.key_id, now)
                 elif step is Step.REJOIN:
                     self._rejoin(entry.log)
@@ -431,6 +444,16 @@ class ChatState:
                 self.queue.forget(request.room)
         self._answer(request, reason)
 
+    def _removed(self, removed: wire.Removed) -> None:
+        """This client may not be in a room any more."""
+        subscription = self.subscriptions.remove(removed.log)
+        if subscription is None:
+            return  # it has left meanwhile
+        self.requests.forget_own(removed.log)
+        detail = describe_refusal(removed.code, removed.text)
+        log.debug("put out of %s: %s", removed.log, detail)
+        self.queue.put(Unfollowed(removed.log, detail))
+
     def _roster(self, roster: wire.Roster) -> None:
         subscription = self.subscriptions.get(roster.log)
         if subscription is not None and subscription.joined:
@@ -472,6 +495,7 @@ class ChatState:
         wire.Behind: _placed,
         wire.Gap: _gap,
         wire.NextKey: _next_key,
+        wire.Removed: _removed,
     }
 
 

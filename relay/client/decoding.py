@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
-from relay.chat.entries import Cursor, GapReason
+from relay.chat.entries import Cursor, GapReason, Kind
+from relay.chat.rooms import events
 from relay.client.events import (
     Behind,
     Gap,
@@ -14,11 +15,15 @@ from relay.client.events import (
     Member,
     Members,
     Message,
+    RoomChanged,
     RosterChanged,
 )
+from relay.client.room_calls import KIND_NAMES, ROLE_NAMES
+from relay.errors import EnvelopeError
 from relay.wire import envelopes as wire
 
 assert Message._fields[1:] == wire.EntryMessage._fields[1:]
+SYSTEM: Final = int(Kind.SYSTEM)
 _GAP_REASONS: Final = frozenset(int(reason) for reason in GapReason)
 
 
@@ -28,9 +33,61 @@ def as_message(entry: wire.EntryMessage) -> Message:
     return tuple.__new__(Message, entry)
 
 
+def as_entry(entry: wire.EntryMessage) -> Message | RoomChanged:
+    """Return an entry as what it is."""
+    return as_change(entry) if is_change(entry) else as_message(entry)
+
+
+def is_change(entry: wire.EntryMessage) -> bool:
+    """Tell whether an entry changes its room."""
+    return entry.kind == SYSTEM and entry.content_type == events.CONTENT_TYPE
+
+
+def as_change(entry: wire.EntryMessage) -> RoomChanged:
+    """Return what an entry has changed."""
+    try:
+        event = events.unpack(entry.body)
+    except EnvelopeError:
+        event = None
+    head = (*entry[:5], entry.sender, entry.key_id)
+    match event:
+        case events.Created(kind=kind, listed=listed):
+            return RoomChanged(*head, "create", kind=KIND_NAMES[kind], listed=listed)
+        case events.TopicSet(topic=text):
+            return RoomChanged(*head, "topic", text=text)
+        case events.TitleSet(title=text):
+            return RoomChanged(*head, "title", text=text)
+        case events.KindSet(kind=kind, listed=listed):
+            return RoomChanged(*head, "kind", kind=KIND_NAMES[kind], listed=listed)
+        case events.RoleSet(handle=handle, role=role):
+            return RoomChanged(*head, "role", handle, role=ROLE_NAMES[role])
+        case events.Invited(handle=handle):
+            return RoomChanged(*head, "invite", handle)
+        case events.Kicked(handle=handle, reason=text):
+            return RoomChanged(*head, "kick", handle, text)
+        case events.Banned(handle=handle, until_ms=until_ms, reason=text):
+            return RoomChanged(*head, "ban", handle, text, until_ms)
+        case events.Muted(handle=handle, until_ms=until_ms, reason=text):
+            return RoomChanged(*head, "mute", handle, text, until_ms)
+        case events.Freed(handle=handle):
+            return RoomChanged(*head, "free", handle)
+        case events.Closed(closed=closed):
+            return RoomChanged(*head, "close" if closed else "reopen")
+        case events.Entered():
+            return RoomChanged(*head, "enter", entry.sender)
+        case events.Left():
+            return RoomChanged(*head, "leave", entry.sender)
+        case events.Redacted(seq=seq, reason=text):
+            return RoomChanged(*head, "redact", text=text, message=seq)
+        case events.Deleted(reason=text):
+            return RoomChanged(*head, "delete", text=text)
+        case None:
+            return RoomChanged(*head, "")
+
+
 def as_page(page: wire.Page) -> HistoryPage:
     """Return a page of history."""
-    return HistoryPage(tuple(map(as_message, page.entries)), page.next, page.end)
+    return HistoryPage(tuple(map(as_entry, page.entries)), page.next, page.end)
 
 
 def as_joined(room: str, joined: wire.Joined) -> Joined:

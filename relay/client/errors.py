@@ -34,6 +34,8 @@ The tree::
         ├── NotRegistered (14)  KeyRefused (15)  AccountDisabled (16)  LooksAlike (17)
         │   InvitationNeeded (18)  RegistrationClosed (19)  Changed (20)
         │   NotAllowed (21)  NoGuests (22)                                      of accounts
+        ├── Banned (40)  Muted (41)  MembersOnly (42)  ReadOnly (43)  NoSuchRoom (44)
+        │   RoomExists (45)  KickedOut (46)                                     of rooms
         └── IdConflict (8)  CounterExpected (9)  UnknownOutcome (10)
             Busy (11)  Unavailable (12)                                         of a send
 """
@@ -375,6 +377,34 @@ class Unavailable(Refused):
         return self.arg / 1000
 
 
+class Banned(Refused):
+    """The account is banned from the room."""
+
+
+class Muted(Refused):
+    """The account may read the room, and not write in it."""
+
+
+class MembersOnly(Refused):
+    """The room is private, and the account is not invited."""
+
+
+class ReadOnly(Refused):
+    """The room is closed, or only its owners and moderators write in it."""
+
+
+class NoSuchRoom(Refused):
+    """There is no such room."""
+
+
+class RoomExists(Refused):
+    """There is a room of this name."""
+
+
+class KickedOut(Refused):
+    """A moderator has put the account out of the room."""
+
+
 REFUSALS: Final[dict[ErrorCode, type[Refused]]] = {
     ErrorCode.BAD_REQUEST: BadRequest,
     ErrorCode.UNKNOWN_OPERATION: UnknownOperation,
@@ -398,6 +428,13 @@ REFUSALS: Final[dict[ErrorCode, type[Refused]]] = {
     ErrorCode.CHANGED: Changed,
     ErrorCode.NOT_ALLOWED: NotAllowed,
     ErrorCode.NO_GUESTS: NoGuests,
+    ErrorCode.BANNED: Banned,
+    ErrorCode.MUTED: Muted,
+    ErrorCode.MEMBERS_ONLY: MembersOnly,
+    ErrorCode.READ_ONLY: ReadOnly,
+    ErrorCode.NO_SUCH_ROOM: NoSuchRoom,
+    ErrorCode.ROOM_EXISTS: RoomExists,
+    ErrorCode.KICKED_OUT: KickedOut,
 }
 
 

@@ -20,6 +20,7 @@ from relay.client.events import (
     Gap,
     Message,
     Postponed,
+    RoomChanged,
     RosterChanged,
     StateChanged,
     Unfollowed,
@@ -49,7 +50,9 @@ RESUME_AT: Final = 0.5
 class EventQueue:
     """Queues of events and the cursors of what was taken from them."""
 
-    __slots__ = ("_bytes", "_count", "_events", "_separate", "_states", "full", "over", "taken")
+    __slots__ = (
+        "_bytes", "_count", "_events", "_separate", "_states", "changes", "full", "over", "taken",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._events: deque[Event] = deque()
@@ -66,6 +69,8 @@ class EventQueue:
         """True above ``OVER`` times the bound, which only a hostile server reaches."""
         self.taken: dict[str, Cursor] = {}
         """For each room that is followed, the last entry that the application has taken."""
+        self.changes: dict[str, int] = {}
+        """For some of them, the number of the last change of the room that it has taken."""
 
     def __len__(self) -> int:
         return self._count
@@ -111,6 +116,11 @@ class EventQueue:
         if kind is Message:
             assert isinstance(event, Message)
             self._move(event.room, Cursor(event.epoch, event.seq))
+        elif kind is RoomChanged:
+            assert isinstance(event, RoomChanged)
+            self._move(event.room, Cursor(event.epoch, event.seq))
+            if event.room in self.taken:
+                self.changes[event.room] = event.seq
         elif kind is Gap:
             assert isinstance(event, Gap)
             self._move(event.room, event.end)
@@ -137,6 +147,7 @@ class EventQueue:
         self._separate.pop(room, None)
         self._events = deque(e for e in self._events if getattr(e, "room", None) != room)
         self._recount()
+        self.changes.pop(room, None)
         return self.taken.pop(room, None)
 
     def clear(self) -> None:
@@ -176,6 +187,9 @@ def _size(event: Event) -> int:
     if kind is Message:
         assert isinstance(event, Message)
         return EVENT_OVERHEAD_BYTES + len(event.body)
+    if kind is RoomChanged:
+        assert isinstance(event, RoomChanged)
+        return EVENT_OVERHEAD_BYTES + 4 * len(event.text)
     if kind is RosterChanged:
         assert isinstance(event, RosterChanged)
         displays = sum(4 * len(member.display) for member in event.joined)

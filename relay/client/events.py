@@ -57,6 +57,43 @@ class Message(NamedTuple):
         return Cursor(self.epoch, self.seq)
 
 
+class RoomChanged(NamedTuple):
+    """Somebody has changed the room, or what somebody may do in it: an entry of the room's log."""
+
+    room: str
+    """Its name."""
+    epoch: bytes
+    seq: int
+    """Its number in the room."""
+    prev: int
+    time_ms: int
+    """When the server stored it: milliseconds since 1970."""
+    sender: str
+    """Who has done it; "relay": the server by itself, when the time of a ban is over."""
+    key_id: bytes
+    change: str
+    """"create", "topic", "title", "kind", "role", "invite", "kick", "ban", "mute", "free" (of a ban
+    or mute), "close", "reopen", "enter", "leave", "redact", "delete"; empty: one that this version
+    does not know."""
+    person: str = ""
+    """Whom it is about; empty: nobody."""
+    text: str = ""
+    """The topic or title, or why it was done."""
+    until_ms: int = 0
+    """When a ban or mute ends, ms since 1970; 0: when it is taken back."""
+    role: str = ""
+    kind: str = ""
+    """Of the room: "public", "private" or "announce"."""
+    listed: bool = True
+    message: int = 0
+    """The number of the message that is not to be shown any more."""
+
+    @property
+    def cursor(self) -> Cursor:
+        """The place behind this entry: ``join(room, cursor=...)`` goes on after it."""
+        return Cursor(self.epoch, self.seq)
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
     """Entries after ``start`` up to and with ``end`` will not come."""
@@ -117,7 +154,10 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True)
 class Unfollowed:
-    """After a reconnect the server refused to go on with this room, for good."""
+    """This client is not in the room any more, and does not come back to it by itself.
+
+    It was put out, may not read the room any more, or the room is gone.
+    """
 
     room: str
     detail: str
@@ -150,6 +190,7 @@ class DeviceWarning:
 
 Event: TypeAlias = (
     Message
+    | RoomChanged
     | Gap
     | Live
     | Behind
@@ -190,6 +231,6 @@ class Members(NamedTuple):
 class HistoryPage(NamedTuple):
     """A page in ascending order. ``next`` asks for the page behind it; ``end``: there is none."""
 
-    entries: tuple[Message, ...]
+    entries: tuple[Message | RoomChanged, ...]
     next: int
     end: bool

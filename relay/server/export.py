@@ -78,7 +78,9 @@ def export(source: Path, room: str | None) -> Iterator[EntryMessage]:
             if path.exists():
                 for packed in packed_entries(path, is_handle, room, still=still):
                     seen = True
-                    yield unpack_entry(packed)
+                    entry = unpack_entry(packed)
+                    if entry.kind != Kind.SYSTEM:  # who may do what belongs to this relay
+                        yield entry
     except StoreError as error:
         raise StartError(str(error)) from None
     if room is not None and not seen:

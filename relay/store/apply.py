@@ -9,6 +9,7 @@ import apsw
 from relay.store.state import Changes
 
 ENTRY: Final = "INSERT INTO entry VALUES (?, ?, ?, ?, ?)"
+STATE: Final = "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?)"
 PRODUCER: Final = "INSERT OR REPLACE INTO producer VALUES (?, ?, ?, ?, ?)"
 
 
@@ -30,6 +31,8 @@ def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int)
         insert("INSERT INTO log (id, name, floor, floor_ms) VALUES (?, ?, 0, 0)", changes.new_logs)
     if changes.new_epochs:
         insert("INSERT INTO epoch VALUES (?, ?, ?, ?)", changes.new_epochs)
+    if changes.states:
+        insert(STATE, list(changes.states.values()))
     producers = [
         (end.log.id, key[1], end.counter, end.stack[-1], day)
         for key, end in changes.producers.items()

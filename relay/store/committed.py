@@ -79,6 +79,17 @@ class Committed:
         self.reads += 1
         return epoch_at(self._connection, log.id, seq)
 
+    def due(self, now_ms: int) -> list[str]:
+        """Return the logs in whose state something has an end that is over."""
+        return [
+            name
+            for (name,) in self._rows(
+                "SELECT name FROM state JOIN log ON log.id = state.log_id "
+                "WHERE due_ms > 0 AND due_ms <= ?",
+                (now_ms,),
+            )
+        ]
+
     def begin_reads(self) -> None:
         """Begin a series of reads: without it each begins and ends one, for half as much again."""
         self._connection.execute("BEGIN")
@@ -123,10 +134,14 @@ class Committed:
             del producers[next(iter(producers))]
 
     def _read_log(self, name: str) -> LogEnd | None:
-        found = self._rows("SELECT id, floor, floor_ms FROM log WHERE name=?", (name,))
+        found = self._rows(
+            "SELECT log.id, floor, floor_ms, guarded, packed FROM log "
+            "LEFT JOIN state ON state.log_id = log.id WHERE name=?",
+            (name,),
+        )
         if not found:
             return None
-        log_id, seq, time_ms = found[0]
+        log_id, seq, time_ms, guarded, state = found[0]
         epoch, first_seq, generation = self._rows(
             "SELECT epoch, first_seq, generation FROM epoch WHERE log_id=? "
             "ORDER BY first_seq DESC LIMIT 1",
@@ -138,7 +153,9 @@ class Committed:
         )
         if last:
             seq, time_ms = last[0][0] & SEQ_MASK, last[0][1]
-        return LogEnd(log_id, epoch, first_seq, seq, time_ms, generation)
+        return LogEnd(
+            log_id, epoch, first_seq, seq, time_ms, generation, bool(guarded), state or b""
+        )
 
     def _rows(self, statement: str, bindings: tuple[int | str | bytes, ...] = ()) -> list[Any]:
         self.reads += 1

@@ -16,7 +16,7 @@ import apsw
 
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.integrity import damage
-from relay.store.schema import FORMAT_VERSION, check_format, connect_reader, rows, translated
+from relay.store.schema import check_format, connect_reader, rows, translated
 from relay.store.state import SEQ_MASK, row_id
 
 DIGEST_BYTES: Final = 16
@@ -114,7 +114,7 @@ def connect_still(path: Path) -> apsw.Connection:
     except apsw.Error as error:
         raise translated(error, path) from error
     try:
-        if check_format(connection, path) != FORMAT_VERSION:
+        if check_format(connection, path) == 0:
             raise StoreCorrupt(f"{path} is empty")
     except apsw.Error as error:
         connection.close(True)

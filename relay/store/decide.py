@@ -11,9 +11,11 @@ from typing import Final
 
 from relay import limits
 from relay.chat.dedup import Place, place
-from relay.chat.entries import Submission, committed
+from relay.chat.entries import Kind, Submission, committed
 from relay.chat.repeats import pushed
 from relay.store.log import (
+    Began,
+    Denied,
     Expected,
     IdConflict,
     LogRefused,
@@ -22,6 +24,7 @@ from relay.store.log import (
     Stored,
     UnknownOutcome,
 )
+from relay.store.rules import Rules
 from relay.store.state import (
     DAMAGED,
     LOGS_MAX,
@@ -37,6 +40,7 @@ from relay.store.state import (
 Pack = Callable[[tuple[object, ...]], bytes]
 """An entry's fields -> the bytes that readers get."""
 
+SYSTEM: Final = int(Kind.SYSTEM)
 _new: Final = tuple.__new__
 """Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
 
@@ -46,7 +50,7 @@ class Decision:
 
     __slots__ = (
         "_accepted", "_batch", "_entries", "_generation", "_indexed", "_logs_max", "_next_log_id",
-        "_now_ms", "_outcomes", "_pack", "_random_bytes", "_view", "changes",
+        "_now_ms", "_outcomes", "_pack", "_random_bytes", "_rules", "_view", "changes",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +61,7 @@ class Decision:
         pack: Pack,
         random_bytes: Callable[[int], bytes],
         logs_max: int = LOGS_MAX,
+        rules: Rules | None = None,
     ) -> None:
         """Begin with nothing accepted.
 
@@ -66,6 +71,7 @@ class Decision:
             pack: makes the bytes of an entry that readers get.
             random_bytes: for new epochs.
             logs_max: how many logs the partition may hold.
+            rules: who may append; None: everybody.
         """
         self._view = view
         self._generation = view.generation
@@ -73,10 +79,11 @@ class Decision:
         self._pack = pack
         self._random_bytes = random_bytes
         self._logs_max = logs_max
+        self._rules = rules
         self._next_log_id = view.next_log_id
         self._batch: list[Submission] = []
         self._outcomes: list[Outcome] = []
-        self._accepted: dict[tuple[str, bytes, int], tuple[Stored, Submission]] = {}
+        self._accepted: dict[tuple[str, bytes, int], tuple[Stored | Began, Submission]] = {}
         """What this batch has appended, as far as somebody asked, up to ``_indexed``."""
         self._indexed = 0
         self.changes = Changes(view.logs, view.producers)
@@ -95,12 +102,50 @@ class Decision:
         """Decide about one submission, given the end of its producer."""
         counter = submission.counter
         if counter != end.counter + 1:
-            return self._not_next(end, submission)
+            return self._not_next(end, submission)  # a repeat is one, whatever the rights are now
+        if (end.log.guarded or submission.kind) and self._rules is not None:
+            return self._judged(self._rules, end, submission)
+        return self._append(end, submission, False)
+
+    def _judged(self, rules: Rules, end: ProducerEnd, submission: Submission) -> Outcome:
+        log = end.log
+        if submission.kind == SYSTEM:
+            return self._append_control(rules, end, submission)
+        first = rules.before(log, submission)
+        if first is None:
+            return self._append(end, submission, False)
+        if isinstance(first, Denied):
+            return first
+        author = ProducerEnd(log, 0, (), 0)
+        began = self._append_control(rules, author, first)
+        if type(began) is not Stored:
+            return began
+        self.changes.producers[first.log, first.producer] = author
+        stored = self._append(end, submission, False)
+        return Began(*stored, first=began) if type(stored) is Stored else stored
+
+    def _append_control(self, rules: Rules, end: ProducerEnd, submission: Submission) -> Outcome:
+        log = end.log
+        after = rules.after(log, submission)
+        if after is None:
+            return self._append(end, submission, False)
+        if isinstance(after, Denied):
+            return after
+        outcome = self._append(end, submission, after.begins)
+        if type(outcome) is Stored:
+            log.packed_state, log.state, log.guarded = after.packed, after.state, after.guarded
+            row = log.id, log.seq, int(after.guarded), after.due_ms, after.packed
+            self.changes.states[log.id] = row
+        return outcome
+
+    def _append(self, end: ProducerEnd, submission: Submission, begins: bool) -> Outcome:
+        """Store it. ``begins``: a new epoch begins with it in any case."""
+        counter = submission.counter
         state = end.log
         prev = state.seq
         seq = prev + 1
         epoch = state.epoch
-        begins = state.generation != self._generation
+        begins = begins or state.generation != self._generation
         if begins:
             if state.id == 0 and self._next_log_id > self._logs_max:
                 return LogRefused(f"its partition holds {self._logs_max} logs and takes no new one")
@@ -161,11 +206,11 @@ class Decision:
             return IdConflict(found.seq)
         return Repeated(found.epoch, found.seq)
 
-    def _accepted_now(self, key: tuple[str, bytes, int]) -> tuple[Stored, Submission]:
+    def _accepted_now(self, key: tuple[str, bytes, int]) -> tuple[Stored | Began, Submission]:
         """Return what this batch has appended under an id: an index is made when it is needed."""
         for index in range(self._indexed, len(self._outcomes)):
             outcome, one = self._outcomes[index], self._batch[index]
-            if type(outcome) is Stored:
+            if isinstance(outcome, Stored | Began):
                 self._accepted[one.log, one.producer, one.counter] = outcome, one
         self._indexed = len(self._outcomes)
         return self._accepted[key]

@@ -14,7 +14,7 @@ import apsw
 
 from relay.chat.partition import partition_of
 from relay.store.generation import number, read_meta
-from relay.store.schema import TABLES, rows
+from relay.store.schema import TABLES, has_states, rows
 from relay.store.state import SEQ_BITS, SEQ_MASK
 
 OPCODES_BETWEEN_LOOKS: Final = 10_000
@@ -92,6 +92,10 @@ def _check_logs(connection: apsw.Connection, partition: int | None) -> None:
     ):
         if rows(connection, condition):
             raise _Damaged(f"{what} is of another moment than the rest")
+    if has_states(connection) and rows(
+        connection, "SELECT 1 FROM state WHERE log_id NOT IN (SELECT id FROM log)"
+    ):
+        raise _Damaged("the state of a log is of another moment than the rest")
     if rows(connection, "SELECT 1 FROM epoch WHERE generation > ?", (newest,)):
         raise _Damaged("the file's generation is of another moment than the rest")
 
@@ -131,10 +135,13 @@ def _check_entries(
                 raise _Damaged(f"entry {seq} of log {name} cannot be read") from None
     finally:
         cursor.close(True)
-    for what, query in (
+    queries = [
         ("an epoch", "SELECT log_id, max(first_seq) FROM epoch GROUP BY log_id"),
         ("a sender", "SELECT log_id, max(seq) FROM producer GROUP BY log_id"),
-    ):
+    ]
+    if has_states(connection):
+        queries.append(("the state", "SELECT log_id, seq FROM state"))
+    for what, query in queries:
         for log_id, seq in rows(connection, query):
             if seq > ends[log_id]:
                 raise _Damaged(f"{what} of log {logs[log_id][0]} is newer than its entries")

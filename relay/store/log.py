@@ -12,6 +12,7 @@ from math import inf
 from typing import NamedTuple, Protocol
 
 from relay.chat.entries import Cursor, GapInfo, Head, Submission
+from relay.chat.rooms.refusal import Refused
 
 
 class Stored(NamedTuple):
@@ -50,6 +51,22 @@ class UnknownOutcome(NamedTuple):
     """The producer's record is gone (30 days), so whether the message was stored is not known."""
 
 
+class Began(NamedTuple):
+    """Committed now, and before it, in the same commit, the entry that its log begins with."""
+
+    epoch: bytes
+    seq: int
+    prev: int
+    packed: bytes
+    first: Stored
+
+
+class Denied(NamedTuple):
+    """Its sender may not: by the state of the log when its turn came."""
+
+    refused: Refused
+
+
 class LogRefused(NamedTuple):
     """This one cannot be stored, and sending it again does not help; those beside it are stored."""
 
@@ -57,7 +74,7 @@ class LogRefused(NamedTuple):
     """For the operator's log and the sender: what is wrong with the log or the message."""
 
 
-Outcome = Stored | Repeated | IdConflict | Expected | UnknownOutcome | LogRefused
+Outcome = Stored | Began | Repeated | IdConflict | Expected | UnknownOutcome | Denied | LogRefused
 
 
 class ReadBudget:
@@ -129,6 +146,15 @@ class Partition(Protocol):
     def head(self, log: str) -> Head:
         """Return the last committed entry of a log; (NO_EPOCH, 0) for one that does not exist."""
 
+    def state(self, log: str) -> bytes:
+        """Return the packed state of a log, as of its last committed control entry.
+
+        Empty: it has none.
+        """
+
+    def due(self, now_ms: int) -> list[str]:
+        """Return the logs in whose state something has an end that is over."""
+
     def close(self) -> None:
         """Close cleanly: the next start keeps every epoch (invariant "Epochs are segments")."""
 
@@ -152,6 +178,25 @@ class Reader(Protocol):
             prefix: ASCII, not empty.
             after: only names above it.
             count: so many at most; None: all.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
+    def state(self, log: str) -> bytes:
+        """As ``Partition.state``, at this moment.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
+    def states(self, after: str, count: int, bytes_max: int) -> list[tuple[str, bytes, int]]:
+        """Return (name, packed state, seq of the last entry) of rooms, in order of their names.
+
+        Args:
+            after: only names above it.
+            count: so many at most.
+            bytes_max: of their states, about; one at least, if there is any.
 
         Raises:
             StoreError: the partition cannot be read.

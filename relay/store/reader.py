@@ -17,10 +17,19 @@ from relay.chat.entries import NO_EPOCH, Cursor, Head
 from relay.chunking import count_fitting
 from relay.store.log import Page, ResumePoint
 from relay.store.resume import LogView, Segment, resume_point
-from relay.store.schema import connect_reader, epoch_at, rows, translated
-from relay.store.state import SEQ_MASK, row_id
+from relay.store.schema import connect_reader, epoch_at, has_states, rows, translated
+from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
 
 IDS_REMEMBERED_MAX: Final = 8192
+STATES: Final = (
+    "SELECT name, coalesce(packed, x''), coalesce((SELECT max(entry.id) FROM entry "
+    "WHERE entry.id BETWEEN log.id << ?1 AND (log.id << ?1) + ?2), floor) "
+    "FROM log LEFT JOIN state ON state.log_id = log.id "
+    "WHERE name > ?3 AND (name < ':' OR name >= 'a') ORDER BY name LIMIT ?4"
+)
+WITHOUT_STATES: Final = STATES.replace(
+    "LEFT JOIN state ON state.log_id = log.id", "LEFT JOIN (SELECT NULL AS packed)"
+)
 NO_LIMIT: Final = -1
 FORWARD: Final = "SELECT id, packed FROM entry WHERE id>? AND id<=? ORDER BY id LIMIT ?"
 BACK: Final = "SELECT id, packed FROM entry WHERE id>? AND id<=? ORDER BY id DESC LIMIT ?"
@@ -35,6 +44,8 @@ class SqliteReader:
         self._connection: apsw.Connection | None = None
         self._inode = 0
         self._ids: dict[str, int] = {}
+        self._states = False
+        """True: the file has a table of them."""
 
     def close(self) -> None:
         """Close the file. The next call would open it again."""
@@ -42,6 +53,7 @@ class SqliteReader:
         if connection is not None:
             connection.close(True)
         self._ids.clear()
+        self._states = False
 
     # --- pages ----------------------------------------------------------------------------------
     def read(
@@ -110,6 +122,50 @@ class SqliteReader:
             self.close()
             raise translated(error, self._path) from error
         return [name for (name,) in found]
+
+    def state(self, log: str) -> bytes:
+        """See ``log.Reader``."""
+        try:
+            connection = self._opened()
+            log_id = self._log_id(connection, log)
+            if connection is None or log_id is None or not self._has_states(connection):
+                return b""
+            found = rows(connection, "SELECT packed FROM state WHERE log_id=?", (log_id,))
+        except apsw.Error as error:
+            self.close()
+            raise translated(error, self._path) from error
+        return found[0][0] if found else b""
+
+    def states(self, after: str, count: int, bytes_max: int) -> list[tuple[str, bytes, int]]:
+        """See ``log.Reader``."""
+        try:
+            connection = self._opened()
+            if connection is None:
+                return []
+            joined = self._has_states(connection)
+            found: list[tuple[str, bytes, int]] = []
+            cursor = connection.execute(
+                STATES if joined else WITHOUT_STATES,
+                (SEQ_BITS, SEQ_MASK, max(after, "/"), count),
+            )
+            try:
+                for name, packed, seq in cursor:
+                    found.append((name, packed, seq & SEQ_MASK))
+                    bytes_max -= len(packed)
+                    if bytes_max <= 0:
+                        break
+            finally:
+                cursor.close(True)
+        except apsw.Error as error:
+            self.close()
+            raise translated(error, self._path) from error
+        return found
+
+    def _has_states(self, connection: apsw.Connection) -> bool:
+        """Only whoever writes adds the table to a file of an older Relay."""
+        if not self._states:
+            self._states = has_states(connection)
+        return self._states
 
     def epoch_at(self, log: str, seq: int) -> bytes:
         """See ``log.Reader``."""

@@ -15,14 +15,18 @@ from urllib.parse import quote
 
 import apsw
 
-from relay.chat.entries import Entry
+from relay.chat.entries import Entry, Kind
 from relay.chat.partition import partition_of
-from relay.store.apply import ENTRY
+from relay.chat.rooms import events
+from relay.chat.rooms import state as rooms
+from relay.chat.rooms.state import Room
+from relay.store.apply import ENTRY, STATE
 from relay.store.errors import StoreUnavailable
 from relay.store.schema import connect_writer, create_tables, pragma, translated
 from relay.store.snapshot import sync_file
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
 
+SYSTEM: Final = int(Kind.SYSTEM)
 ROW_MAX: Final = (1 << 63) - 1
 ROWS_PER_COMMIT: Final = 1000
 _ROWS: Final = "SELECT id, time_ms, chain, jump, packed FROM entry WHERE id>=? ORDER BY id"
@@ -118,11 +122,13 @@ class _Salvage:
         log_id, name, kept, aside = -1, "", 0, 0
         epoch = b""
         producers: dict[bytes, tuple[int, int]] = {}
+        room: Room | None = None
         for number, (row, time_ms, chain, jump, packed) in enumerate(readable, 1):
             entry = self._entry(packed, row & SEQ_MASK)
             if row >> SEQ_BITS != log_id:
-                self._end(name, kept, aside, producers)
+                self._end(name, kept, aside, producers, room)
                 log_id, name, kept, aside, epoch, producers = row >> SEQ_BITS, "", 0, 0, b"", {}
+                room = None
             whole = entry is not None and entry.seq == kept + 1 and not aside
             if whole and not kept:
                 assert entry is not None
@@ -141,10 +147,13 @@ class _Salvage:
                 self._target.execute("INSERT INTO epoch VALUES (?, ?, ?, 0)", (mine, kept, epoch))
             self._target.execute(ENTRY, (row_id(mine, kept), time_ms, chain, jump, packed))
             producers[entry.producer] = entry.counter, kept
+            if entry.kind == SYSTEM and entry.content_type == events.CONTENT_TYPE:
+                event = events.unpack(entry.body)
+                room = rooms.applied(room or Room(), event, entry.sender, kept)
             if number % ROWS_PER_COMMIT == 0:
                 self._target.execute("COMMIT")
                 self._target.execute("BEGIN")
-        self._end(name, kept, aside, producers)
+        self._end(name, kept, aside, producers, room)
         return [log for log in self._found if log.name or log.aside]
 
     def _entry(self, packed: bytes, seq: int) -> Entry | None:
@@ -157,7 +166,12 @@ class _Salvage:
             return None
 
     def _end(
-        self, name: str, kept: int, aside: int, producers: dict[bytes, tuple[int, int]]
+        self,
+        name: str,
+        kept: int,
+        aside: int,
+        producers: dict[bytes, tuple[int, int]],
+        room: Room | None,
     ) -> None:
         if not kept and not aside:
             return
@@ -172,6 +186,10 @@ class _Salvage:
             "INSERT INTO producer VALUES (?, ?, ?, ?, 0)",
             [(mine, producer, *end) for producer, end in producers.items()],
         )
+        if room is not None:  # who may read and write is what its entries say
+            guarded = int(not room.everybody_writes)
+            row = mine, room.version, guarded, room.due_ms, rooms.pack(room)
+            self._target.execute(STATE, row)
 
 
 def _readable(source: apsw.Connection) -> Iterator[Row]:

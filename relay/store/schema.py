@@ -13,7 +13,10 @@ from relay.chat.entries import NO_EPOCH
 from relay.store.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 
 APPLICATION_ID: Final = 0x524C5931  # "RLY1", so that file(1) and others can tell
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""2: with the table ``state``. A file of format 1 is one of format 2 without states: a writer adds
+the table, and an older Relay, which would not know what they forbid, reads the file no more."""
+FORMATS_READ: Final = (1, 2)
 SQLITE_MIN: Final = (3, 51, 3)
 """Older ones can corrupt a WAL database whose checkpoint runs in one connection while another
 connection resets the log (SQLite's change log, 3.51.3)."""
@@ -45,6 +48,15 @@ CREATE TABLE producer (
     log_id INTEGER NOT NULL, producer BLOB NOT NULL, counter INTEGER NOT NULL, seq INTEGER NOT NULL,
     used_day INTEGER NOT NULL, PRIMARY KEY (log_id, producer)
 ) WITHOUT ROWID;
+"""
+ADDED_BY_2: Final = """
+-- What control entries have made of a log, as of the last of them, seq. guarded: its messages are
+-- judged; due_ms: when something in it ends by itself, or 0.
+CREATE TABLE state (
+    log_id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, guarded INTEGER NOT NULL,
+    due_ms INTEGER NOT NULL, packed BLOB NOT NULL
+);
+CREATE INDEX state_due ON state (due_ms) WHERE due_ms > 0;
 """
 
 
@@ -141,9 +153,9 @@ def check_format(connection: apsw.Connection, path: Path) -> int:
     assert isinstance(found, int)
     if found == 0 and rows(connection, "SELECT 1 FROM sqlite_schema LIMIT 1"):
         raise StoreCorrupt(f"{path} is a SQLite file of another program: move it away")
-    if found not in (0, FORMAT_VERSION):
+    if found not in (0, *FORMATS_READ):
         raise StoreCorrupt(
-            f"{path} has format {found}; this Relay reads format {FORMAT_VERSION}: "
+            f"{path} has format {found}; this Relay reads formats 1 to {FORMAT_VERSION}: "
             "use the Relay that wrote it, or a newer one"
         )
     return found
@@ -159,12 +171,21 @@ def epoch_at(connection: apsw.Connection, log_id: int, seq: int) -> bytes:
     return found[0][0] if found else NO_EPOCH
 
 
+def has_states(connection: apsw.Connection) -> bool:
+    """Tell whether a file has the table of states: a writer has opened it since there is one."""
+    return bool(rows(connection, "SELECT 1 FROM sqlite_schema WHERE name='state'"))
+
+
 def create_tables(connection: apsw.Connection) -> None:
-    """Create the tables of an empty file, inside the caller's transaction."""
-    if pragma(connection, "user_version") == 0:
+    """Create the tables that a file lacks, inside the caller's transaction."""
+    found = pragma(connection, "user_version")
+    if found == FORMAT_VERSION:
+        return
+    if found == 0:
         connection.execute(TABLES).fetchall()
         pragma(connection, f"application_id={APPLICATION_ID}")
-        pragma(connection, f"user_version={FORMAT_VERSION}")
+    connection.execute(ADDED_BY_2).fetchall()
+    pragma(connection, f"user_version={FORMAT_VERSION}")
 
 
 def advice(path: Path) -> str:

@@ -27,8 +27,9 @@ from relay.store.lock import PartitionLock, State
 from relay.store.log import Outcome, ReadBudget
 from relay.store.opening import Check, open_again, open_first
 from relay.store.producers import ProducerExpiry
+from relay.store.rules import Rules
 from relay.store.schema import check_sqlite, closed_on_error, pragma, translated
-from relay.store.state import LOGS_MAX, Changes
+from relay.store.state import LOGS_MAX, Changes, LogEnd
 from relay.store.view import UnpackContent, load
 
 __all__ = ["Durability", "Host", "SqlitePartition"]
@@ -79,6 +80,7 @@ class SqlitePartition:
         pack: Pack,
         unpack_content: UnpackContent,
         write: Write = apply.write,
+        rules: Rules | None = None,
         index: int | None = None,
         check_limit_s: float | None = CHECK_LIMIT_S,
     ) -> None:
@@ -92,6 +94,7 @@ class SqlitePartition:
             pack: makes the bytes of an entry that readers get.
             unpack_content: reads (kind, content type, body) back from them.
             write: puts changes into the open transaction.
+            rules: who may append; None: everybody.
             index: the partition's number, for the check after doubt; None: not checked.
             check_limit_s: how long a check of the whole file after doubt may take; None: as long
                 as it takes. What is not checked then is believed.
@@ -109,6 +112,7 @@ class SqlitePartition:
         self._durability: Durability = durability
         self._pack = pack
         self._write = write
+        self._rules = rules
         self.logs_max = LOGS_MAX
         self._unpack_content = unpack_content
         self._check = Check(unpack_content, check_limit_s, index)
@@ -236,10 +240,14 @@ class SqlitePartition:
                 pack=self._pack,
                 random_bytes=self._host.random_bytes,
                 logs_max=self.logs_max,
+                rules=self._rules,
             )
             outcomes = decision.decide(batch)
-            forced = self._durability == "process" and any(one.kind == SYSTEM for one in batch)
-            self._commit(opened, decision.changes, forced=forced)
+            changes = decision.changes
+            forced = self._durability == "process" and (
+                bool(changes.states) or any(one.kind == SYSTEM for one in batch)
+            )
+            self._commit(opened, changes, forced=forced)
         except apsw.Error as error:
             raise self._failed(error) from error
         except BaseException:
@@ -279,6 +287,23 @@ class SqlitePartition:
 
     def head(self, log: str) -> Head:
         """See ``log.Partition``."""
+        end = self._end(log)
+        return Head(NO_EPOCH, 0) if end is None else Head(end.epoch, end.seq)
+
+    def state(self, log: str) -> bytes:
+        """See ``log.Partition``."""
+        end = self._end(log)
+        return b"" if end is None else end.packed_state
+
+    def due(self, now_ms: int) -> list[str]:
+        """See ``log.Partition``."""
+        with self._one_user:
+            try:
+                return self._open().committed.due(now_ms)
+            except apsw.Error as error:
+                raise self._failed(error) from error
+
+    def _end(self, log: str) -> LogEnd | None:
         opened = self._opened
         end = None if opened is None else opened.committed.remembered_log(log)
         if end is None:
@@ -287,7 +312,7 @@ class SqlitePartition:
                     end = self._open().committed.log(log)
                 except apsw.Error as error:
                     raise self._failed(error) from error
-        return Head(NO_EPOCH, 0) if end is None else Head(end.epoch, end.seq)
+        return end
 
     # --- for the checkpointer -------------------------------------------------------------------
     def checkpoint_begins(self) -> None:

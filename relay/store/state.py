@@ -24,6 +24,10 @@ EntryRow = tuple[int, int, int, int, bytes]
 """As in the table ``entry``: row id, time, chain, jump, packed."""
 
 
+StateRow = tuple[int, int, int, int, bytes]
+"""As in the table ``state``: log id, seq, guarded, due_ms, packed."""
+
+
 def row_id(log_id: int, seq: int) -> int:
     """Return the primary key of an entry."""
     return log_id << SEQ_BITS | seq
@@ -33,10 +37,22 @@ def row_id(log_id: int, seq: int) -> int:
 class LogEnd:
     """The end of one log."""
 
-    __slots__ = ("epoch", "first_seq", "generation", "id", "seq", "time_ms")
+    __slots__ = (
+        "epoch", "first_seq", "generation", "guarded", "id", "packed_state", "seq", "state",
+        "time_ms",
+    )  # fmt: skip
 
     def __init__(
-        self, id: int, epoch: bytes, first_seq: int, seq: int, time_ms: int, generation: int
+        self,
+        id: int,
+        epoch: bytes,
+        first_seq: int,
+        seq: int,
+        time_ms: int,
+        generation: int,
+        guarded: bool = False,
+        packed_state: bytes = b"",
+        state: object = None,
     ) -> None:
         """Make one.
 
@@ -47,6 +63,9 @@ class LogEnd:
             seq: of its last entry.
             time_ms: likewise.
             generation: of the file, when that epoch began.
+            guarded: each message is judged by the rules before it is stored.
+            packed_state: what control entries have made of the log; empty: there were none.
+            state: what that says, if somebody has looked.
         """
         self.id = id
         self.epoch = epoch
@@ -54,13 +73,20 @@ class LogEnd:
         self.seq = seq
         self.time_ms = time_ms
         self.generation = generation
+        self.guarded = guarded
+        self.packed_state = packed_state
+        self.state = state
 
     def copy(self) -> LogEnd:
         """Return one that can be changed."""
-        return LogEnd(self.id, self.epoch, self.first_seq, self.seq, self.time_ms, self.generation)
+        return LogEnd(
+            self.id, self.epoch, self.first_seq, self.seq, self.time_ms, self.generation,
+            self.guarded, self.packed_state, self.state,
+        )  # fmt: skip
 
 
-NO_LOG: Final = LogEnd(0, NO_EPOCH, 0, 0, 0, -1)
+NO_LOG: Final = LogEnd(0, NO_EPOCH, 0, 0, 0, -1, guarded=True)
+"""Guarded: whoever begins it may have to be asked for more than the message."""
 
 
 @final
@@ -126,7 +152,7 @@ class View:
 class Changes:
     """All that a batch changes. Applying it needs no clock, no randomness and no decision."""
 
-    __slots__ = ("entries", "logs", "new_epochs", "new_logs", "producers")
+    __slots__ = ("entries", "logs", "new_epochs", "new_logs", "producers", "states")
 
     def __init__(self, logs: dict[str, LogEnd], producers: dict[ProducerKey, ProducerEnd]) -> None:
         """Begin with none.
@@ -140,5 +166,7 @@ class Changes:
         self.new_epochs: list[tuple[int, int, bytes, int]] = []
         """(log id, first seq, epoch, generation)."""
         self.entries: list[EntryRow] = []
+        self.states: dict[int, StateRow] = {}
+        """By log id, for logs with control entries in the batch."""
         self.logs = logs
         self.producers = producers

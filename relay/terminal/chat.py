@@ -12,9 +12,11 @@ from typing import Any, NoReturn
 from relay import limits
 from relay.client.aio import Client
 from relay.client.errors import ClientError, MessageTooLong, Refused
-from relay.client.events import Message, Stored
+from relay.client.events import Message, RoomChanged, Stored
 from relay.terminal import commands
 from relay.terminal.notices import Narrator, members_notice
+from relay.terminal.room_commands import Change
+from relay.terminal.room_notices import change_notice, info_lines, list_line
 from relay.terminal.screens import Screen
 from relay.terminal.view import day
 
@@ -74,22 +76,25 @@ class Chat:
     async def _show_events(self) -> NoReturn:
         narrator = Narrator(self.client.name)
         async for event in self.client:
-            if isinstance(event, Message):
+            if isinstance(event, Message | RoomChanged):
                 await self._show(event)
             elif notice := narrator.notice_of(event):
                 self.screen.notice(notice)
         raise ClientError("the connection was closed")
 
-    async def _show(self, message: Message) -> None:
-        self._first_seq = self._first_seq or message.seq
-        await self._show_with_day(message)
+    async def _show(self, entry: Message | RoomChanged) -> None:
+        self._first_seq = self._first_seq or entry.seq
+        await self._show_with_day(entry)
 
-    async def _show_with_day(self, message: Message) -> None:
-        today = day(message.time_ms)
+    async def _show_with_day(self, entry: Message | RoomChanged) -> None:
+        today = day(entry.time_ms)
         if today != self._day:
             self.screen.notice(today)
             self._day = today
-        await self.screen.message(message)
+        if isinstance(entry, Message):
+            await self.screen.message(entry)
+        else:
+            self.screen.notice(change_notice(entry))
 
     # --- what is typed ---------------------------------------------------------------------------
     async def _talk(self, lines: AsyncIterator[str]) -> None:
@@ -111,6 +116,12 @@ class Chat:
             case commands.Help():
                 for line in commands.HELP:
                     self.screen.notice(line)
+            case commands.Room():
+                self._ask(self._room)
+            case commands.Rooms():
+                self._ask(self._rooms)
+            case Change():
+                self._ask(lambda: self._change(command))
             case commands.Who():
                 self._ask(self._who)
             case commands.History(count):
@@ -166,9 +177,35 @@ class Chat:
                 await question()
             except Refused as error:
                 self.screen.notice(f"refused: {error}")
+            except ValueError as error:
+                self.screen.notice(f"not sent: {error}")
 
     async def _who(self) -> None:
         self.screen.notice(members_notice(await self.client.who(self.room)))
+
+    async def _room(self) -> None:
+        for line in info_lines(await self.client.room_info(self.room)):
+            self.screen.notice(line)
+
+    async def _rooms(self) -> None:
+        rooms = await self.client.rooms()
+        for room in rooms:
+            self.screen.notice(list_line(room))
+        if not rooms:
+            self.screen.notice("there are no rooms yet")
+
+    async def _change(self, change: Change) -> None:
+        """Change the room; that it is done everybody sees as an entry of it."""
+        await self.client.change_room(
+            self.room,
+            change.action,
+            change.person,
+            text=change.text,
+            seconds=change.seconds,
+            kind=change.kind,
+            role=change.role,
+            seq=change.seq,
+        )
 
     async def _history(self, count: int) -> None:
         """Show the messages before the oldest one shown, between two notices."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from relay.terminal import room_commands
+from relay.terminal.room_commands import Change
+
 HISTORY_DEFAULT: Final = 20
 HISTORY_MAX: Final = 1000
 """What one request for a page may ask for."""
 
 HELP: Final = (
-    "/who          list who is here",
+    "/who, /names  list who is here",
     f"/history [N]  show N messages (default {HISTORY_DEFAULT}) before the oldest one shown",
+    *room_commands.HELP,
     "/help         show this list",
     "/quit         leave once everything is stored (also Ctrl-D); Ctrl-C leaves immediately",
     "//TEXT        send /TEXT as a message",
@@ -38,6 +42,16 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
+class Room:
+    """Show how the room is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Show which rooms there are."""
+
+
+@dataclass(frozen=True, slots=True)
 class Help:
     """Show the commands."""
 
@@ -54,7 +68,7 @@ class Mistake:
     reason: str
 
 
-Command: TypeAlias = Say | Who | History | Help | Quit | Mistake
+Command: TypeAlias = Say | Who | History | Room | Rooms | Change | Help | Quit | Mistake
 
 
 def parse(line: str) -> Command:
@@ -68,15 +82,26 @@ def parse(line: str) -> Command:
     match word:
         case "history":
             return _history(rest)
-        case "who" | "help" | "quit" if rest:
+        case "who" | "names" | "room" | "list" | "help" | "quit" if rest:
             return Mistake(f"/{word} takes no arguments; not sent")
-        case "who":
+        case "who" | "names":
             return Who()
+        case "room":
+            return Room()
+        case "topic" if not rest:
+            return Room()
+        case "list":
+            return Rooms()
         case "help":
             return Help()
         case "quit":
             return Quit()
         case _:
+            changed = room_commands.parse(word, rest)
+            if isinstance(changed, str):
+                return Mistake(changed)
+            if changed is not None:
+                return changed
             return Mistake(f"unknown command /{word}; not sent (/help lists the commands)")
 
 

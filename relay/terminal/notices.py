@@ -11,11 +11,13 @@ from relay.client.events import (
     Gap,
     Members,
     Postponed,
+    RoomChanged,
     RosterChanged,
     State,
     StateChanged,
     Unfollowed,
 )
+from relay.terminal.room_notices import change_notice
 from relay.terminal.text import harmless_name, quoted
 
 _WHY_GAP: Final[dict[int, str]] = {
@@ -51,6 +53,8 @@ class Narrator:
             return self._state(event)
         if isinstance(event, RosterChanged) and self._me is not None:
             return self._roster(event)
+        if isinstance(event, RoomChanged):
+            return change_notice(event)
         if isinstance(event, Gap):
             return _gap(event)
         if isinstance(event, Postponed):

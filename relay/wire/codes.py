@@ -76,3 +76,11 @@ class ErrorCode(IntEnum):
     CHANGED = 20, "what the request was made for has changed meanwhile; look again"
     NOT_ALLOWED = 21, "this needs rights that the account does not have"
     NO_GUESTS = 22, "this server takes no guests: log in with an account"
+
+    BANNED = 40, "banned from this room"
+    MUTED = 41, "muted in this room: reading is allowed, writing is not"
+    MEMBERS_ONLY = 42, "the room is private: somebody in it has to invite first"
+    READ_ONLY = 43, "the room is closed, or only its owners and moderators write"
+    NO_SUCH_ROOM = 44, "there is no such room (any more)"
+    ROOM_EXISTS = 45, "there is a room of this name"
+    KICKED_OUT = 46, "a moderator has put the account out of the room"

@@ -17,7 +17,7 @@ import msgpack
 
 from relay import codec, limits
 from relay.chat.accounts import chain, links, requests
-from relay.chat.entries import CONTENT_FIELDS, ENTRY_CHECKS, Content
+from relay.chat.entries import CONTENT_FIELDS, ENTRY_CHECKS, Content, Kind
 from relay.chat.entries import Entry as EntryMessage
 from relay.chat.fields import (
     BODY,
@@ -31,6 +31,8 @@ from relay.chat.fields import (
     POSITIVE,
     U63,
 )
+from relay.chat.rooms import events as room_events
+from relay.chat.rooms import requests as room_requests
 from relay.codec import Shape, Unknown
 from relay.wire.hello import Hello, Register
 from relay.wire.messages import SERVER_ID_BYTES
@@ -53,6 +55,7 @@ class Op(IntEnum):
     DEVICES = 9
     ACCOUNT = 10
     PROVE = 31
+    ROOM = 16
 
     WELCOME = 33
     JOINED = 34
@@ -70,6 +73,7 @@ class Op(IntEnum):
     DONE = 46
     CHAIN = 47
     NEXT_KEY = 63
+    REMOVED = 56
 
 
 class Join(NamedTuple):
@@ -155,6 +159,14 @@ class Prove(NamedTuple):
 
     request: int
     challenge: bytes
+
+
+class Room(NamedTuple):
+    """Client: a request about a room, packed (``chat.rooms.requests``)."""
+
+    request: int
+    log: str
+    content: bytes
 
 
 class Welcome(NamedTuple):
@@ -298,6 +310,14 @@ class NextKey(NamedTuple):
     spki_hash: bytes
 
 
+class Removed(NamedTuple):
+    """Server: you do not follow this log any more, for you may not. ``code``: an ErrorCode."""
+
+    log: str
+    code: int
+    text: str
+
+
 ClientEnvelope: TypeAlias = (
     Hello
     | Join
@@ -310,6 +330,7 @@ ClientEnvelope: TypeAlias = (
     | Devices
     | Account
     | Prove
+    | Room
     | Unknown
 )
 ServerEnvelope: TypeAlias = (
@@ -329,6 +350,7 @@ ServerEnvelope: TypeAlias = (
     | Done
     | Chain
     | NextKey
+    | Removed
     | Unknown
 )
 
@@ -383,6 +405,14 @@ CLIENT_SHAPES: Final[dict[int, Shape]] = {
         ),
     ),
     Op.PROVE: Shape(Prove, (_request, codec.binary(1, CHALLENGE_BYTES_MAX))),
+    Op.ROOM: Shape(
+        Room,
+        (
+            _request,
+            codec.text(limits.NAME_CHARS_MAX),
+            codec.binary(1, room_requests.REQUEST_BYTES_MAX),
+        ),
+    ),
 }
 SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.WELCOME: Shape(Welcome, (NAME, U63, _u32, _u32, _agent, _key_or_none)),
@@ -425,7 +455,10 @@ SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.DONE: Shape(Done, (_request, codec.binary(0, limits.BODY_BYTES_MAX))),
     Op.NEXT_KEY: Shape(NextKey, (codec.binary(SERVER_ID_BYTES, SERVER_ID_BYTES),)),
     Op.CHAIN: Shape(Chain, (_request, NAME, codec.list_of(_link, chain.LINKS_MAX), codec.boolean)),
+    Op.REMOVED: Shape(Removed, (LOG, _u16, _error_text)),
 }
+SYSTEM: Final = int(Kind.SYSTEM)
+_CONTROL: Final = room_events.CONTENT_TYPE.encode()
 _ENTRY: Final = int(Op.ENTRY)  # packed faster than the enum
 _ACK: Final = int(Op.ACK)
 _OP_OF: Final = {shape.type: op for op, shape in (CLIENT_SHAPES | SERVER_SHAPES).items()}
@@ -470,6 +503,11 @@ def unpack_content(packed: bytes) -> Content:
     """Return what a packed ENTRY of our own store says."""
     fields = cast("list[object]", msgpack.unpackb(packed))
     return cast("Content", tuple(fields[_CONTENT]))
+
+
+def is_control(packed: bytes) -> bool:
+    """Tell whether a packed ENTRY of our own store may change who may do what in its log."""
+    return _CONTROL in packed and unpack_content(packed)[:2] == (SYSTEM, room_events.CONTENT_TYPE)
 
 
 def unpack_entry(packed: bytes) -> EntryMessage:

@@ -29,7 +29,7 @@ def test_the_json_schema(relay: Relay, room: str) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first["time"])
     assert re.fullmatch(r"[0-9a-f]{16}", first["epoch"])
     assert first["epoch"] == second["epoch"]
-    assert (first["seq"], first["prev"], second["prev"]) == (1, 0, 1)
+    assert (first["seq"], first["prev"], second["prev"]) == (2, 1, 2)
     assert first["room"] == room
     assert first["sender"] == "anna"
     assert first["content_type"] == "text/plain"
@@ -69,7 +69,7 @@ def test_json_lines_are_harmless_and_exact(relay: Relay, room: str) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "seqs"),
-    [(["--since", "0"], [1, 2, 3]), (["--since", "2"], [3]), (["-n", "2"], [2, 3]), ([], [])],
+    [(["--since", "0"], [2, 3, 4]), (["--since", "3"], [4]), (["-n", "2"], [3, 4]), ([], [])],
 )
 def test_where_it_begins(relay: Relay, room: str, arguments: list[str], seqs: list[int]) -> None:
     """By default with what is new."""
@@ -138,7 +138,7 @@ def test_since_an_epoch_and_a_number(relay: Relay, room: str) -> None:
     with Tail(relay.address, room, "--since", "0") as tail:
         tail.has(3)
         epoch = tail.entries[0]["epoch"]
-    with Tail(relay.address, room, "--since", f"{epoch}:2") as tail:
+    with Tail(relay.address, room, "--since", f"{epoch}:3") as tail:
         assert tail.has(1) == ["three"]
         assert "gap" not in tail.entries[0]
     with Tail(relay.address, room, "--since", f"{'0' * 15}1:2") as tail:

@@ -37,6 +37,7 @@ RIGHT: dict[int, list[object]] = {
     Op.DONE: [1, b""],
     Op.CHAIN: [1, "al", [b"link"], True],
     Op.NEXT_KEY: [b"n" * 32],
+    Op.REMOVED: ["room", 40, ""],
 }
 WRONG: list[object] = [None, True, -1, 2**63, 1.5, "x" * 5000, "", b"y" * 7, b"", [], [[]], {}, [7]]
 

@@ -82,7 +82,10 @@ class LogContract:
         assert page.rows == [(1, outcome.packed)]
         [entry] = entries(page)
         assert entry.epoch == outcome.epoch
+        judged_by = {"root", "operator"}
         for field, value in submission._asdict().items():
+            if field in judged_by:
+                continue
             assert getattr(entry, field) == value
         assert (entry.seq, entry.prev, entry.time_ms) == (1, 0, NOW_MS)
 

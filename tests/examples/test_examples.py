@@ -49,10 +49,10 @@ def test_the_programs_of_the_guide_work(relay: Relay) -> None:
         assert done.returncode == 0, done.stderr
         printed.append(done.stdout)
     assert printed == [
-        "stored as 1\n1 alice hello\n",
-        "1 alice hello\n",
+        "stored as 2\n2 alice hello\n",
+        "2 alice hello\n",
         "paid once\n",
-        "2 pay 6\n",
+        "3 pay 6\n",
     ]
 
 
@@ -70,7 +70,7 @@ def test_archive_goes_on_where_it_stopped(relay: Relay, tmp_path: Path) -> None:
         done = run(script, relay.address, "archived", archive, "0.5")
         assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in archive.read_text().splitlines()]
-    assert [(row["seq"], row["text"]) for row in rows] == [(n + 1, f"m{n}") for n in range(4)]
+    assert [(row["seq"], row["text"]) for row in rows] == [(n + 2, f"m{n}") for n in range(4)]
 
 
 def test_a_client_written_from_the_protocol_page(relay: Relay, tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_a_client_written_from_the_protocol_page(relay: Relay, tmp_path: Path) -
     done = run(script, relay.address, "stranger", "page", "from the page \u2603", key)
     assert done.returncode == 0, done.stderr
     lines = [line.split(" ", 1)[1] for line in done.stdout.splitlines()]
-    assert lines == ["page 1 erin| from the library", "page 2 stranger| from the page \u2603"]
+    assert lines == ["page 2 erin| from the library", "page 3 stranger| from the page \u2603"]
     with BlockingClient(relay.address, name="erin") as client:
-        client.join("page", since=1)
+        client.join("page", since=2)
         (message,) = (e for e in client.events(timeout=0.5) if isinstance(e, Message))
     assert (message.sender, message.text) == ("stranger", "from the page \u2603")
 

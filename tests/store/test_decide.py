@@ -8,9 +8,17 @@ import apsw
 
 from relay.chat.entries import Submission
 from relay.chat.repeats import Stack
+from relay.chat.rooms import events
+from relay.chat.rooms import state as states
+from relay.chat.rooms.events import Kind
+from relay.chat.rooms.refusal import Reason
+from relay.chat.rooms.state import Room
+from relay.server.worker.home.room_entries import entry_of
+from relay.server.worker.home.room_rules import RoomRules
 from relay.store import apply
 from relay.store.decide import Decision
-from relay.store.log import Expected, IdConflict, Outcome, Repeated, Stored
+from relay.store.log import Began, Denied, Expected, IdConflict, Outcome, Repeated, Stored
+from relay.store.rules import Rules
 from relay.store.schema import rows
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import NO_LOG, Changes, LogEnd, Original, ProducerEnd, View
@@ -19,6 +27,7 @@ from tests.support.logs import ALICE, BOB, NOW_MS, append, message, messages, op
 
 EPOCH = b"epoch 1."
 NEW_EPOCH = b"epoch 2."
+RULES = RoomRules(anyone_creates=True)
 
 
 def view(batch: list[Submission], log: LogEnd, known: dict[bytes, tuple[int, Stack]]) -> View:
@@ -35,12 +44,16 @@ def view(batch: list[Submission], log: LogEnd, known: dict[bytes, tuple[int, Sta
     return made
 
 
-def decide(made: View, batch: list[Submission]) -> tuple[list[Outcome], Changes]:
+def decide(
+    made: View, batch: list[Submission], rules: Rules | None = None
+) -> tuple[list[Outcome], Changes]:
     def random_bytes(count: int) -> bytes:
         assert count == len(NEW_EPOCH)
         return NEW_EPOCH
 
-    decision = Decision(made, now_ms=NOW_MS, pack=pack_entry, random_bytes=random_bytes)
+    decision = Decision(
+        made, now_ms=NOW_MS, pack=pack_entry, random_bytes=random_bytes, rules=rules
+    )
     return decision.decide(batch), decision.changes
 
 
@@ -54,6 +67,46 @@ def test_a_first_message_makes_the_log_and_its_epoch() -> None:
     assert changes.new_epochs == [(5, 1, NEW_EPOCH, 2)]
     assert changes.entries == [(5 << 40 | 1, NOW_MS, 0, 0, stored.packed)]
     assert unpack_entry(stored.packed)[:5] == ("lobby", NEW_EPOCH, 1, 0, NOW_MS)
+
+
+def test_a_first_message_begins_a_room() -> None:
+    """Its create entry comes before it, in the same commit, once."""
+    batch = [message(1), message(1, producer=BOB), message(1)]
+    outcomes, changes = decide(view(batch, NO_LOG.copy(), {}), batch, RULES)
+    began, other, again = outcomes
+    assert isinstance(began, Began)
+    assert (began.first.seq, began.first.prev, began.seq, began.prev) == (1, 0, 2, 1)
+    assert isinstance(other, Stored)
+    assert (other.seq, again) == (3, Repeated(NEW_EPOCH, 2))
+    assert len(changes.entries) == 3
+    ((log_id, seq, guarded, due_ms, packed),) = changes.states.values()
+    assert (log_id, seq, guarded, due_ms) == (5, 1, 0, 0)
+    assert states.unpack(packed).created == 1
+
+
+def test_rights_are_judged_in_the_order_of_the_log() -> None:
+    """In one commit: what is before a ban is stored, what is behind it is not, and repeats are
+    repeats; a change that was decided on an older state is none.
+    """
+    room = states.applied(Room(), events.Created(Kind.PUBLIC, True, b"r" * 32), "alice", 1)
+    log = LogEnd(3, EPOCH, 1, 1, NOW_MS, 2, packed_state=states.pack(room))
+    ban = entry_of("lobby", 1, events.Banned("bob", b"", 5000, ""), "alice", b"")
+    late = entry_of("lobby", 1, events.TopicSet("late"), "alice", b"")
+    early = entry_of("lobby", 9, events.TopicSet("early"), "alice", b"")
+    free = entry_of("lobby", 3, events.Freed("bob"), "alice", b"")
+    bob = [message(n, producer=BOB)._replace(sender="bob") for n in (1, 2, 1, 2)]
+    batch = [bob[0], ban, bob[1], bob[2], message(1), late, early, free, bob[3]]
+    outcomes, changes = decide(view(batch, log, {}), batch, RULES)
+    kinds = [type(one) for one in outcomes]
+    assert kinds == [
+        Stored, Stored, Denied, Repeated, Stored, IdConflict, Denied, Stored, Stored,
+    ]  # fmt: skip
+    assert [one.refused.reason for one in outcomes if isinstance(one, Denied)] == [
+        Reason.BANNED,
+        Reason.CHANGED,
+    ]
+    assert changes.states[3][1:4] == (5, 0, 0)
+    assert len(changes.entries) == 5
 
 
 def test_the_epoch_of_another_generation_ends() -> None:
@@ -110,11 +163,11 @@ def test_what_was_decided_in_one_place_can_be_applied_in_another(
         assert of._opened is not None
         return [
             rows(of._opened.connection, f"SELECT * FROM {table}")  # noqa: S608
-            for table in ("log", "epoch", "entry", "producer")
+            for table in ("log", "epoch", "entry", "producer", "state")
         ]
 
     assert tables(replica) == tables(partition)
-    assert all(tables(replica))
+    assert all(tables(replica)[:4])
     for each in (replica, partition):
         [stored] = append(each, message(46))
         assert (stored.seq, stored.prev) == (47, 46)

@@ -15,6 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from relay.store.checkpoint import finish
 from relay.store.log import (
+    Began,
+    Denied,
     Expected,
     IdConflict,
     LogRefused,
@@ -127,7 +129,7 @@ def described(outcome: Outcome) -> tuple[type, int]:
             return type(outcome), number
         case Expected(counter=number):
             return Expected, number
-        case UnknownOutcome() | LogRefused():
+        case UnknownOutcome() | LogRefused() | Denied() | Began():
             return type(outcome), 0
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from relay.store.generation import Begun
     from relay.store.log import Outcome, ResumePoint, Stored
     from relay.store.reader import SqliteReader
-    from relay.store.state import Changes, ProducerEnd
+    from relay.store.state import Changes, LogEnd, ProducerEnd
 
 FAILING_COMMITS = 0.1
 
@@ -118,7 +118,7 @@ def cursor_is_head(_: WorkerContext) -> None:
 
     def falling(self: Subscriptions) -> None:
         self.outbox.drop_batches()
-        self._following.stalled.count_behind(self.name)
+        self._following.stalled.count_behind(self.actor.handle)
         for log, subscription in self.by_log.items():
             feed = self._following.feeds.by_log[log]
             if subscription.live:
@@ -198,6 +198,42 @@ def live_too_early(_: WorkerContext) -> None:
     Catchup._serve = serving  # type: ignore[method-assign]
 
 
+def rights_of_a_moment_ago(_: WorkerContext) -> None:
+    """Who may write is remembered for a while, instead of being a fold that moves with the log."""
+    import time
+
+    from relay.server.worker.home.room_rules import RoomRules
+
+    before = RoomRules.before
+    remembered: dict[str, tuple[float, object]] = {}
+
+    def judging(self: RoomRules, log: LogEnd, submission: Submission) -> object:
+        found = before(self, log, submission)
+        if log.id == 0:
+            return found
+        now, key = time.monotonic(), f"{submission.log} {submission.sender}"
+        since, answer = remembered.get(key, (0.0, None))
+        if now < since + 0.3:
+            return answer
+        remembered[key] = now, found
+        return found
+
+    RoomRules.before = judging  # type: ignore[method-assign, assignment]
+
+
+def nobody_is_put_out(_: WorkerContext) -> None:
+    """A ban forbids to come in; whoever is there stays."""
+    from relay.server.worker.member.feed import Feed
+
+    control = Feed.control
+
+    def controlling(self: Feed, packed: bytes) -> list[object]:
+        control(self, packed)
+        return []
+
+    Feed.control = controlling  # type: ignore[method-assign, assignment]
+
+
 VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "deliver-before-commit": deliver_before_commit,
     "no-deduplication": no_deduplication,
@@ -207,4 +243,6 @@ VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "silent-after-kill": silent_after_kill,
     "seq-reused": seq_reused,
     "live-too-early": live_too_early,
+    "rights-of-a-moment-ago": rights_of_a_moment_ago,
+    "nobody-is-put-out": nobody_is_put_out,
 }

@@ -141,7 +141,8 @@ class Worker(main._Worker):
             ticket_keys: of the cluster.
         """
         super().__init__(context, NoCollector())
-        self._needs = needs
+        self._needs = dict(needs)
+        self._rules = bool(self._needs.pop("rules_of_rooms", False))
         self.sweeps = True
         """False: what is due each second, heads to other workers among it, is left undone."""
         self._agent = LocalAgent(ticket_keys)  # type: ignore[assignment]
@@ -155,6 +156,7 @@ class Worker(main._Worker):
 
     def _dependencies(self, loop: asyncio.AbstractEventLoop) -> WorkerDependencies:
         self._mortal_loop = MortalLoop(loop)
+        self._stores.judges = self._rules
         given = replace(super()._dependencies(loop), loop=self._mortal_loop)
         return replace(given, **self._needs)  # type: ignore[arg-type]
 
@@ -227,10 +229,23 @@ class Cluster:
         max_connections: int = 1000,
         limits: Limits | None = None,
         needs: dict[str, object] | None = None,
+        rights: bool = False,
     ) -> None:
+        """Prepare.
+
+        Args:
+            directory: for data and sockets; made by the test.
+            workers: how many.
+            durability: as the setting.
+            max_connections: as the setting.
+            limits: as the setting.
+            needs: what of the workers' ``WorkerDependencies`` is to be different.
+            rights: False: rooms are as before they had an entry that begins them, so that what is
+                about the transport of messages alone counts from 1.
+        """
         self._directory = directory
         self._count = workers
-        self._needs = needs or {}
+        self._needs = (needs or {}) | {"rules_of_rooms": rights}
         self._generation = 0
         self._settings = Settings(
             server=Server(max_connections=max_connections, workers=workers),

@@ -98,4 +98,4 @@ def test_readers_of_a_backup_restored_in_place_get_a_gap(tmp_path: Path) -> None
         assert isinstance(gap, Gap)
         after = next(event for event in client.events() if isinstance(event, (Gap, Message)))
         assert isinstance(after, Message)
-        assert (after.seq, after.body) == (2, b"other")
+        assert (after.seq, after.body) == (3, b"other")

@@ -61,7 +61,7 @@ def test_who_is_there_and_what_they_follow(relay: Relay) -> None:
             ("kitchen", 1),
         ]
         wait_until(
-            lambda: asked(relay, "rooms")["items"][0]["head"] == 1, "the message in the room"
+            lambda: asked(relay, "rooms")["items"][0]["head"] == 2, "the message in the room"
         )
         status = asked(relay, "status")
         assert (status["ready"], status["pid"]) == (True, relay.pid)

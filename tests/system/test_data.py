@@ -12,6 +12,7 @@ import pytest
 
 from relay import BlockingClient
 from relay.chat.partition import partition_of
+from relay.client.errors import MembersOnly
 from relay.client.events import Gap, Message
 from tests.support.cluster import Relay, run_relay
 
@@ -55,7 +56,7 @@ def test_what_is_good_is_said_and_left_alone(data: Path) -> None:
     lines = ran("check", "--data", data).stdout.splitlines()
     assert len(lines) == 16
     assert all(line[2:].startswith(" good: ") and "new epochs" not in line for line in lines)
-    assert f"{MESSAGES} entries" in lines[partition_of(ROOM)]
+    assert f"{MESSAGES + 1} entries" in lines[partition_of(ROOM)]
     assert ran("repair", "--data", data).stdout == "nothing to repair\n"
     assert {path: path.read_bytes() for path in (data / "logs").iterdir()} == before
 
@@ -72,18 +73,18 @@ def test_a_damaged_room_keeps_what_is_before_the_damage(data: Path, tmp_path: Pa
     assert str(aside) in told
     assert (aside / path.name).exists()
     rescued = [json.loads(line) for line in (aside / "rescued.jsonl").read_text().splitlines()]
-    assert rescued[-1]["seq"] == MESSAGES
+    assert rescued[-1]["seq"] == MESSAGES + 1
     assert "new epochs" in ran("check", "--data", data).stdout
     with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
         kept = int(re.search(rf"{ROOM}: (\d+) entries kept", told)[1])  # type: ignore[index]
         alice.join(ROOM, since=0)
         events = (event for event in alice.events() if isinstance(event, Message))
-        bodies = [next(events).text.split()[1] for _ in range(kept)]
-        assert bodies == [str(number) for number in range(kept)]
-        assert 1400 < kept <= 1500
+        bodies = [next(events).text.split()[1] for _ in range(kept - 1)]
+        assert bodies == [str(number) for number in range(kept - 1)]
+        assert 1400 < kept <= 1501
         # Nothing is missing but what was on the page.
         assert rescued[0]["seq"] - kept < 40
-        assert rescued[0]["seq"] + len(rescued) == MESSAGES + 1
+        assert rescued[0]["seq"] + len(rescued) == MESSAGES + 2
         assert alice.send(ROOM, "after").seq == kept + 1
     # What was rescued can be put into a room of its own.
     imported = ran("import", aside / "rescued.jsonl", "--room", "rescued", "--data", data).stdout
@@ -96,7 +97,29 @@ def test_a_file_of_which_nothing_can_be_read_begins_anew(data: Path) -> None:
     ran("check", "--data", data, code=1)
     ran("repair", "--data", data)
     with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
-        assert alice.send(ROOM, "the first").seq == 1
+        assert alice.send(ROOM, "the first").seq == 2
+
+
+def test_a_repaired_private_room_is_private(data: Path) -> None:
+    """Who may read it follows from its entries, as everything in the file does."""
+    with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
+        alice.create_room("secret", "private")
+        alice.change_room("secret", "topic", text="not for everybody")
+        for number in range(2000):
+            alice.post("secret", f"{number} {'x' * 200}")
+        alice.flush()
+    path = file_of(data, "secret")
+    damage(path, b"1500 xxx")
+    ran("repair", "--data", data)
+    with Relay(data) as relay:
+        with BlockingClient(relay.address, name="stranger") as stranger:
+            with pytest.raises(MembersOnly):
+                stranger.join("secret", last=10)
+            with pytest.raises(MembersOnly):
+                stranger.send("secret", "hello")
+        with BlockingClient(relay.address, name="alice") as alice:
+            assert alice.room_info("secret").topic == "not for everybody"
+            alice.change_room("secret", "invite", "stranger")
 
 
 def test_export_and_import(data: Path, tmp_path: Path) -> None:
@@ -193,4 +216,4 @@ def test_a_row_that_is_no_entry_is_damage(data: Path) -> None:
     connection.execute("UPDATE entry SET packed=x'00' WHERE id=(SELECT max(id) FROM entry)")
     connection.close()
     assert "cannot be read" in ran("check", "--data", data, code=1).stdout
-    assert f"{ROOM}: {MESSAGES - 1} entries kept, 1 behind" in ran("repair", "--data", data).stdout
+    assert f"{ROOM}: {MESSAGES} entries kept, 1 behind" in ran("repair", "--data", data).stdout

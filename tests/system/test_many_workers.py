@@ -49,8 +49,8 @@ async def _send(client: Client, count: int) -> None:
 
 def _assert_one_order(messages: list[Message], senders: Iterable[str], each: int) -> None:
     """One sequence without hole or repeat, and each sender's own order."""
-    assert [m.seq for m in messages] == list(range(1, len(messages) + 1))
-    assert [m.prev for m in messages] == list(range(len(messages)))
+    assert [m.seq for m in messages] == list(range(2, len(messages) + 2))
+    assert [m.prev for m in messages] == list(range(1, len(messages) + 1))
     by_sender = defaultdict(list)
     for message in messages:
         by_sender[message.sender].append(message.text)
@@ -148,7 +148,7 @@ async def test_home_killed_between_commit_and_publish(tmp_path: Path) -> None:
             for reader in readers:
                 (message,) = await _read(reader, 1)
                 assert message.text == "one and only: fault"
-                assert message.seq == 1
+                assert message.seq == 2
             await sender.flush()
 
 
@@ -190,7 +190,7 @@ async def test_stopped_home_is_replaced(tmp_path: Path) -> None:
             await asyncio.gather(*load)
         with Tail(relay.address, ROOM, "--since", "0") as tail:
             texts = tail.has(4 * 400)
-            assert [e["seq"] for e in tail.entries] == list(range(1, 1601))
+            assert [e["seq"] for e in tail.entries] == list(range(2, 1602))
         for sender in range(4):
             own = [t for t in texts if t.startswith(f"sender{sender} ")]
             assert own == [f"sender{sender} {n}" for n in range(400)]
@@ -238,7 +238,7 @@ def test_thirty_kills_while_people_send(tmp_path: Path) -> None:
             assert sender.returncode == 0, errors
         for tail in (one, two):
             texts = tail.has(3 * 600)
-            assert [e["seq"] for e in tail.entries] == list(range(1, 1801))
+            assert [e["seq"] for e in tail.entries] == list(range(2, 1802))
             for index in range(3):
                 own = [text for text in texts if text.startswith(f"{index} ")]
                 assert own == [f"{index} {n}" for n in range(600)]

@@ -101,10 +101,10 @@ def test_a_bad_envelope_ends_the_connection_and_a_repeat_settles_the_rest(
     raw.close()
     again = RawClient("127.0.0.1", port, name, secret)
     again.say(send)
-    assert next_of(again, wire.Ack).seq == 1
-    again.say(wire.Join(1, room, None, 0, 10))
+    assert next_of(again, wire.Ack).seq == 2
+    again.say(wire.Join(1, room, None, 0, 1))
     assert next_of(again, wire.EntryMessage).body == b"once"
-    assert next_of(again, wire.Live).seq == 1
+    assert next_of(again, wire.Live).seq == 2
     again.close()
 
 
@@ -188,7 +188,7 @@ def test_a_page_of_too_many(raw: RawClient, room: str) -> None:
     raw.say(wire.History(7, room, False, 0, 65_535))
     page = next_of(raw, wire.Page)
     assert 0 < len(page.entries) <= 1000
-    assert page.entries[-1].seq == 1001
+    assert page.entries[-1].seq == 1002
     assert not page.end
     raw.say(wire.History(8, room, False, 0, 0))
     assert refusal(raw)[:2] == (8, ErrorCode.BAD_REQUEST)
@@ -212,7 +212,7 @@ def test_start_is_the_cursor_of_the_join_and_the_gap_says_the_rest(
     for cursor, to, reason in (
         ((epoch, 2), None, None),
         ((NO_EPOCH, 1), None, None),
-        ((epoch, 99), (epoch, 3), GapReason.AHEAD),
+        ((epoch, 99), (epoch, 4), GapReason.AHEAD),
         ((forged, 99), (NO_EPOCH, 0), GapReason.EPOCH),
         ((forged, 1), (NO_EPOCH, 0), GapReason.EPOCH),
     ):
@@ -225,7 +225,7 @@ def test_start_is_the_cursor_of_the_join_and_the_gap_says_the_rest(
             assert (gap.from_epoch, gap.from_seq) == cursor
             assert (gap.to_epoch, gap.to_seq) == to
             assert gap.reason == reason
-            if to[1] < 3:
+            if to[1] < 4:
                 entry = next_of(raw, wire.EntryMessage)
                 assert (entry.prev, entry.seq) == (to[1], to[1] + 1)
             next_of(raw, wire.Live)
@@ -253,4 +253,6 @@ def test_a_content_type_is_relayed_as_it_is(raw: RawClient, room: str) -> None:
     text = "\x1b[2J\0\r\n"
     raw.join(room)
     raw.say(wire.Send(room, 1, 0, text, b""))
-    assert next_of(raw, wire.EntryMessage).content_type == text
+    begun, entry = (next_of(raw, wire.EntryMessage) for _ in range(2))
+    assert (begun.kind, begun.content_type) == (3, "relay/room")
+    assert entry.content_type == text

@@ -74,15 +74,15 @@ async def test_one_that_does_not_read_gets_everything_later(tmp_path: Path) -> N
             await sender.post(ROOM, BODY)
         await sender.flush()
         seen = [e.seq for e in await reading if isinstance(e, Message)]
-        assert seen == list(range(1, count + 1))
+        assert seen == list(range(2, count + 2))
         # 16 MB went through the room. The bound is 256 KiB for the connection; the rest of the
         # allowance is for what 2,000 messages leave behind in caches (pages, producers).
         assert _worker_bytes(relay) - before < 12_000_000
         envelopes: list[ServerEnvelope] = []
-        while not (envelopes and _caught_up(envelopes, count)):
+        while not (envelopes and _caught_up(envelopes, count + 1)):
             envelopes += await asyncio.to_thread(stuck.read)
         entries = [e for e in envelopes if isinstance(e, EntryMessage)]
-        assert [e.seq for e in entries] == list(range(2, count + 1))
+        assert [e.seq for e in entries] == list(range(3, count + 2))
         assert all(e.prev == e.seq - 1 for e in entries)
         assert any(isinstance(e, Behind) for e in envelopes), "the reader was to fall behind"
         await until(
@@ -111,12 +111,12 @@ async def test_one_that_takes_nothing_is_closed_and_resumes(tmp_path: Path) -> N
         await until(lambda: relay.events("reader_too_slow"), "the end")
         entries: list[EntryMessage] = []
         with pytest.raises(ConnectionError, match=str(int(CloseCode.TOO_SLOW))):
-            await _entries_until(stuck, entries, count)
+            await _entries_until(stuck, entries, count + 1)
         last = entries[-1]
         again = stack.enter_context(_raw(relay, "other"))
         again.say(Join(1, ROOM, last.epoch, last.seq, 0))
-        await _entries_until(again, entries, count)
-        assert [entry.seq for entry in entries] == list(range(2, count + 1))
+        await _entries_until(again, entries, count + 1)
+        assert [entry.seq for entry in entries] == list(range(3, count + 2))
 
 
 async def test_many_come_back_far_behind_while_people_talk(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ async def test_many_come_back_far_behind_while_people_talk(tmp_path: Path) -> No
             for events in await asyncio.gather(*returning):
                 assert not any(isinstance(event, Gap) for event in events)
                 seqs = [event.seq for event in events if isinstance(event, Message)]
-                assert seqs == list(range(1, count + 51))
+                assert seqs == list(range(2, count + 52))
 
 
 async def test_half_open_connections_end(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_it_serves_inside_and_is_gone_afterwards() -> None:
         assert server.running
         assert len(server.worker_pids()) == 2
         with BlockingClient(server.address, name="alice") as alice:
-            assert alice.send("lobby", "hello").seq == 1
+            assert alice.send("lobby", "hello").seq == 2
         processes = processes_of(server)
         assert len(processes) == 5  # supervisor, control, key agent, two workers
     assert psutil.wait_procs(processes, timeout=10)[1] == []

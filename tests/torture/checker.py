@@ -84,6 +84,7 @@ class Entry(NamedTuple):
     prev: int
     sender: str
     number: int
+    """0: an entry that changes the room."""
     digest: int
 
 
@@ -179,9 +180,10 @@ def check_contents(
     log: Log, sent: Mapping[str, Mapping[tuple[str, int], int]]
 ) -> Iterator[Finding]:
     """Each message was sent, is there once, and behind those that its sender sent before."""
-    counts = Counter((entry.sender, entry.number) for entry in log.entries)
+    messages = [entry for entry in log.entries if entry.number]
+    counts = Counter((entry.sender, entry.number) for entry in messages)
     last: dict[str, int] = {}
-    for entry in log.entries:
+    for entry in messages:
         sender, number = entry.sender, entry.number
         text = f"{log.name} ({entry.epoch}, {entry.seq}): {sender} {number}"
         if sent.get(sender, {}).get((log.name, number)) != entry.digest:

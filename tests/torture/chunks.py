@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from relay.chat.entries import Cursor
+from relay.chat.entries import Cursor, Kind
 from relay.wire.envelopes import (
     Behind,
     EntryMessage,
@@ -85,6 +85,8 @@ def record_of(envelope: ServerEnvelope) -> Record | None:
     match envelope:
         case EntryMessage(log=log, seq=seq, prev=prev, sender=sender, counter=counter, body=body):
             epoch = envelope.epoch.hex()
+            if envelope.kind == Kind.SYSTEM:
+                return Seen(log, epoch, seq, prev, sender, 0, 0)
             return Seen(log, epoch, seq, prev, sender, counter, digest_of(body))
         case Joined(log=log, start_epoch=epoch, start_seq=seq):
             return Began(log, epoch.hex(), seq)

@@ -13,6 +13,7 @@ from relay.client.events import (
     Joined,
     Live,
     Message,
+    RoomChanged,
     StateChanged,
     Unfollowed,
 )
@@ -84,6 +85,8 @@ class Notebook:
             case Message(room=log, seq=seq, prev=prev, sender=sender, counter=counter):
                 digest = programs.digest_of(event.body)
                 write(Seen(log, event.epoch.hex(), seq, prev, sender, counter, digest))
+            case RoomChanged(room=log, seq=seq, prev=prev, sender=sender):
+                write(Seen(log, event.epoch.hex(), seq, prev, sender, 0, 0))
             case Gap(room=log, start=start, end=end, reason=reason):
                 places = (start.epoch.hex(), start.seq), (end.epoch.hex(), end.seq)
                 write(Hole(log, *places, int(reason)))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from relay.chat.entries import NO_EPOCH
+from relay.chat.entries import NO_EPOCH, Kind
 from relay.chat.partition import partition_of
 from relay.client.aio import Client
-from relay.client.events import Gap, Message
+from relay.client.events import Gap, Message, RoomChanged
 from relay.limits import U63_MAX
 from relay.store.directory import DataDirectory
 from relay.store.reader import SqliteReader
@@ -20,10 +20,12 @@ PAGE_BYTES = 1_000_000
 FETCH_S = 60.0
 
 
-def entry_of(entry: EntryMessage | Message) -> Entry:
+def entry_of(entry: EntryMessage | Message | RoomChanged) -> Entry:
     """Return an entry as the checker knows it."""
-    digest = digest_of(entry.body)
     epoch = entry.epoch.hex()
+    if isinstance(entry, RoomChanged) or entry.kind == Kind.SYSTEM:
+        return Entry(epoch, entry.seq, entry.prev, entry.sender, 0, 0)
+    digest = digest_of(entry.body)
     return Entry(epoch, entry.seq, entry.prev, entry.sender, entry.counter, digest)
 
 
@@ -65,7 +67,7 @@ async def fetch(address: str, log: str) -> list[Entry]:
             async with asyncio.timeout(FETCH_S):
                 while place.seq < joined.head.seq:
                     event = await anext(client)
-                    if isinstance(event, Message):
+                    if isinstance(event, Message | RoomChanged):
                         entries.append(entry_of(event))
                         place = event.cursor
                     elif isinstance(event, Gap):

@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from relay.chat.accounts.requests import Disable, NameDevice
 from relay.chat.accounts.requests import pack as pack_request
 from relay.chat.ids import NO_ROOT, producer_of
+from relay.chat.rooms.requests import Ban
+from relay.chat.rooms.requests import pack as pack_room_request
 from relay.secret import Secret
 from relay.server.ticket_register import TicketRegister
 from relay.wire import envelopes as wire
@@ -43,6 +45,7 @@ from relay.wire.messages import RESUMED, ServerFinished, pack_ext
 from relay.wire.tickets import ClientTicket, TicketKey, TicketKeys
 from tests.support.pair import server_key
 from tests.vectors.accounts import accounts
+from tests.vectors.rooms import rooms
 
 HERE = Path(__file__).parent
 RANDOMISED_FILE = HERE / "randomised.json"
@@ -295,6 +298,7 @@ TO_SERVER: list[wire.ClientEnvelope] = [
     wire.Account(6, "", pack_request(NameDevice(bytes(32), "Ann's phone"))),
     wire.Account(7, "bob", pack_request(Disable())),
     wire.Prove(8, bytes(range(256))),
+    wire.Room(8, "lobby", pack_room_request(Ban("bob", 600, "spam"), 41)),
 ]
 TO_CLIENT: list[wire.ServerEnvelope] = [
     wire.Welcome("~ann", 1_767_225_600_000, 32_768, 1024, "relay/0", b""),
@@ -315,6 +319,7 @@ TO_CLIENT: list[wire.ServerEnvelope] = [
     wire.Done(6, b""),
     wire.Chain(5, "ann", [b"a link", b"another"], True),
     wire.NextKey(bytes(range(32))),
+    wire.Removed("lobby", 40, "banned from this room"),
 ]
 
 
@@ -407,6 +412,7 @@ def generate(stored: Stored) -> dict[str, Vector]:
                 hashlib.sha256(server_key().spki).digest(),
             ),
         },
+        "rooms": {"about": ABOUT, **rooms()},
         "envelopes": {
             "about": ABOUT,
             "envelopes": [envelope(value) for value in (*TO_SERVER, *TO_CLIENT)],

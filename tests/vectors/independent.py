@@ -462,6 +462,58 @@ def check_chain(chain: Vector) -> None:
         same("a key id", key_id, sha256(bytes.fromhex(key))[:16])
 
 
+def check_rooms(vector: Vector) -> None:
+    """Events and requests say what they are said to say; the events make the state."""
+    version = 0
+    people: dict[str, dict[str, Any]] = {}
+    state: dict[str, Any] = {
+        "kind": 0, "listed": True, "title": "", "topic": "", "closed": False,
+    }  # fmt: skip
+    for case in (*vector["events"], *vector["requests"]):
+        packed = bytes.fromhex(case.get("body") or case["packed"])
+        value, rest = decode(packed)
+        fields = [
+            one.hex() if isinstance(one, bytes)
+            else str(one) if type(one) is int and one >= 2**53 else one
+            for one in value
+        ]  # fmt: skip
+        if rest or fields != case["fields"]:
+            raise Disagreement(f"{case['name']}: {fields}")
+    for event in vector["events"]:
+        text = f"relay/1 room {vector['log']} {version}".encode()
+        same("producer", event["producer"], sha256(text)[:16])
+        version = event["seq"]
+        number, *rest = event["fields"]
+        who = rest[0] if number in (5, 6, 7, 8, 9, 10) else event["sender"]
+        nothing = {"role": 0, "muted": False, "banned": False}
+        person = dict(people.get(who, nothing))
+        if number == 1:
+            state["kind"], state["listed"] = rest[:2]
+            person["role"] = 4
+        elif number in (2, 3):
+            state["topic" if number == 2 else "title"] = rest[0]
+        elif number == 4:
+            state["kind"], state["listed"] = rest
+        elif number == 5:
+            person["role"] = rest[2]
+        elif number in (6, 12):
+            person["role"] = 1 if number == 6 else 2
+        elif number in (7, 13):
+            person["role"] = 0
+        elif number == 8:
+            person = {"role": 0, "muted": False, "banned": True}
+        elif number == 9:
+            person["muted"] = True
+        elif number == 10:
+            person["muted"] = person["banned"] = False
+        elif number == 11:
+            state["closed"] = rest[0]
+        people[who] = person
+    state["people"] = {who: one for who, one in sorted(people.items()) if any(one.values())}
+    if state != vector["state"]:
+        raise Disagreement(f"the state of a room: {state}")
+
+
 def check_all() -> int:
     """Check every file; return the number of handshakes. Raises Disagreement."""
     handshakes = load("handshake")["handshakes"]
@@ -474,6 +526,7 @@ def check_all() -> int:
     check_next_key(load("next_key"), load("server_key"))
     check_producers(load("producers"))
     check_accounts(load("accounts"))
+    check_rooms(load("rooms"))
     check_envelopes(load("envelopes"))
     return len(handshakes)
 

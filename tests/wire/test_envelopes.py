@@ -44,6 +44,8 @@ from relay.wire.envelopes import (
     Prove,
     Refused,
     Register,
+    Removed,
+    Room,
     Roster,
     Send,
     ServerEnvelope,
@@ -82,6 +84,8 @@ CLIENT: list[ClientEnvelope] = [
     Account(3, "", b"r"),
     Account(3, "a" * 32, b"r" * 1024),
     Prove(8, b"a challenge"),
+    Room(3, "", b"r"),
+    Room(3, "a" * 32, b"r" * 1024),
 ]
 SERVER: list[ServerEnvelope] = [
     Welcome("ann", 1_700_000_000_000, 32_768, 1024, "relay/1", b"r" * 32),
@@ -101,6 +105,7 @@ SERVER: list[ServerEnvelope] = [
     Behind("lobby", E, 7),
     Gap("lobby", E, 7, E, 9, 1),
     NextKey(bytes(range(32))),
+    Removed("lobby", 40, "spam"),
 ]
 SAMPLES: list[tuple[Unpack, Any]] = [
     *((unpack_client, envelope) for envelope in CLIENT),

@@ -11,7 +11,10 @@ import pytest
 from relay.wire.envelopes import Op, unpack_client, unpack_server
 from tests.vectors import generate, independent
 
-FILES = ["handshake", "records", "key_update", "next_key", "producers", "accounts", "envelopes"]
+FILES = [
+    "handshake", "records", "key_update", "next_key", "producers", "accounts", "rooms",
+    "envelopes",
+]  # fmt: skip
 
 
 def test_made_again_they_are_the_same_bytes() -> None:

@@ -95,6 +95,8 @@ TIMED: dict[str, tuple[Any, ...]] = {
     "devices": (), "approve_device": (KEY,), "remove_device": (KEY,), "rename_device": (KEY, "x"),
     "add_device": (DeviceKey.generate(),), "add_recovery_key": (), "invite": (),
     "user": ("somebody",), "users": (), "change_user": ("somebody", "disable"),
+    "rooms": (), "room_info": ("lobby",), "create_room": ("lobby",),
+    "change_room": ("lobby", "enter"),
 }  # fmt: skip
 """Every method that waits, with what it needs besides."""
 

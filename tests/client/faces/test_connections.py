@@ -171,7 +171,7 @@ def test_killed_workers(face: Connect, tmp_path: Path) -> None:
             if n in (200, 400):
                 relay.kill_worker()
         sender.flush()
-        assert [outcome().seq for outcome in outcomes] == list(range(1, 601))
+        assert [outcome().seq for outcome in outcomes] == list(range(2, 602))
         found: list[str] = []
         seen: list[State] = []
         while len(found) < 600:

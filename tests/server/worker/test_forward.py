@@ -179,6 +179,12 @@ class FailsOnce:
     def head(self, log: str) -> Head:
         return self._partition.head(log)
 
+    def state(self, log: str) -> bytes:
+        return self._partition.state(log)
+
+    def due(self, now_ms: int) -> list[str]:
+        return self._partition.due(now_ms)
+
     def close(self) -> None:
         self._partition.close()
 

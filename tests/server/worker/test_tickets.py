@@ -129,7 +129,8 @@ async def operator(cluster: Cluster) -> TestClient:
     """Somebody who may disable others."""
     worker = cluster.workers[0]
     client = await TestClient.login(worker, "boss")
-    cluster.session("boss").operator = True
+    session = cluster.session("boss")
+    session.actor = session.actor._replace(operator=True)
     return client
 
 

@@ -13,6 +13,7 @@ from relay.server.worker.connection.join import join, leave
 from relay.server.worker.connection.login import hello
 from relay.server.worker.connection.next_key import prove
 from relay.server.worker.connection.registration import enrol, register
+from relay.server.worker.connection.rooms import room
 from relay.server.worker.connection.stages import Stage
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import (
@@ -26,6 +27,7 @@ from relay.wire.envelopes import (
     Prove,
     Refused,
     Register,
+    Room,
     Send,
     Who,
     pack,
@@ -49,10 +51,11 @@ def send(session: Session, send: Send) -> None:
             pack(Refused(log, send.counter, int(ErrorCode.NOT_SUPPORTED), send.kind, "kind"))
         )
         return
+    actor = session.actor
     session.sends.submit(
         submission(
-            log, session.name, session.key_id, session.producer, send.counter, MESSAGE,
-            send.content_type, send.body,
+            log, actor.handle, session.key_id, session.producer, send.counter, MESSAGE,
+            send.content_type, send.body, actor.root, actor.operator,
         )
     )  # fmt: skip
 
@@ -73,6 +76,7 @@ OPERATIONS: Final[Operations] = {
         Devices: devices,
         Account: account,
         Prove: prove,
+        Room: room,
         Unknown: unknown,
     },
 }

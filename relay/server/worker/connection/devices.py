@@ -30,7 +30,7 @@ def devices(session: Session, devices: Devices) -> None:
         session.refuse(devices.request, ErrorCode.NAME_INVALID)
         return
     try:
-        links = _chain(session, name)
+        links = chain_of(session, name)
     except StoreError:
         session.refuse(devices.request, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
         return
@@ -39,8 +39,12 @@ def devices(session: Session, devices: Devices) -> None:
     session.answer(pack(Chain(devices.request, name, wanted, end)))
 
 
-def _chain(session: Session, name: str) -> list[bytes]:
-    """Return the links that the account has now: those after its last beginning."""
+def chain_of(session: Session, name: str) -> list[bytes]:
+    """Return the links that an account has now: those after its last beginning.
+
+    Raises:
+        StoreError: they cannot be read.
+    """
     log = names.INBOX_PREFIX + name
     reader = session.services.reader_of(log)
     links: list[bytes] = []
@@ -73,10 +77,10 @@ async def account(session: Session, account: Account) -> None:
     except EnvelopeError:
         session.refuse(number, ErrorCode.BAD_REQUEST, 0, "an unknown request about an account")
         return
-    name = names.normal(account.name) or session.name
+    name = names.normal(account.name) or session.actor.handle
     kind = type(request)
-    own = name == session.name and bool(session.key_id) and kind in requests.OF_DEVICES
-    if not own and not (session.operator and kind in requests.OF_OPERATORS):
+    own = name == session.actor.handle and bool(session.key_id) and kind in requests.OF_DEVICES
+    if not own and not (session.actor.operator and kind in requests.OF_OPERATORS):
         session.refuse(number, ErrorCode.NOT_ALLOWED, 0, "only operators may do that")
         return
     if isinstance(request, requests.ListNames):
@@ -89,7 +93,7 @@ async def account(session: Session, account: Account) -> None:
     else:
         session.refuse(number, ErrorCode.NAME_INVALID)
         return
-    answer = await asked(session, log, session.name, session.key_id, account.content)
+    answer = await asked(session, log, session.actor, session.key_id, account.content)
     if answer.code:
         session.refuse(number, answer.code, 0, answer.text)
     else:

@@ -28,22 +28,28 @@ async def history(session: Session, history: History) -> None:
         return
 
     await session.services.following.catchup.turn()
+    if session.subscriptions.get(log) is not feed:
+        session.refuse(history.request, ErrorCode.NOT_A_MEMBER)  # put out meanwhile
+        return
+    floor = feed.room.floor
     reader = session.services.reader_of(log)
     try:
         if history.forward:
-            page = reader.read(log, history.seq, feed.seq, limits.PAGE_BYTES_MAX, count)
+            after = max(history.seq, floor)
+            page = reader.read(log, after, feed.seq, limits.PAGE_BYTES_MAX, count)
         else:
             before = min(history.seq or feed.seq + 1, feed.seq + 1)
             page = reader.read_back(log, before, count, limits.PAGE_BYTES_MAX)
     except StoreError:
         session.refuse(history.request, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
         return
-    rows = page.rows
+    rows = [row for row in page.rows if row[0] > floor]
+    end = page.end or len(rows) < len(page.rows)
     next_seq = history.seq
     if rows:
         next_seq = rows[-1][0] if history.forward else rows[0][0]
     packed = [row[1] for row in rows]
-    session.answer(pack_page(history.request, log, next_seq, page.end, packed))
+    session.answer(pack_page(history.request, log, next_seq, end, packed))
 
 
 async def who(session: Session, who: Who) -> None:
@@ -59,4 +65,7 @@ async def who(session: Session, who: Who) -> None:
         session.refuse(who.request, ErrorCode.BUSY, limits.RETRY_MS)
         return
     _, incarnation, version, total, listed = await reply
+    if log not in session.subscriptions.by_log:
+        session.refuse(who.request, ErrorCode.NOT_A_MEMBER)  # put out meanwhile
+        return
     session.answer(pack(Members(who.request, log, incarnation, version, total, listed)))

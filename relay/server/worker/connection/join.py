@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from relay import limits
 from relay.chat import names
-from relay.chat.entries import Cursor, GapReason
+from relay.chat.entries import Cursor, GapInfo, GapReason
+from relay.chat.rooms.rights import Right, refusal
 from relay.server.metrics import Budget, Resume
+from relay.server.worker.room_codes import CODES
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Gap, Joined, Left, pack
@@ -49,6 +51,10 @@ async def join(session: Session, join: Join) -> None:
     feed = following.feeds.open(log)
     try:
         await following.feeds.known(feed)  # its head, from the log's home
+        refused = refusal(feed.room, session.actor, Right.READ)
+        if refused is not None:
+            session.refuse(join.request, CODES[refused.reason], 0, refused.text)
+            return
         counts = session.services.counts
         try:
             start, gap = _start(session.services.reader_of(log), feed, join)
@@ -85,16 +91,21 @@ def _too_many(session: Session) -> bool:
 def _start(reader: Reader, feed: Feed, join: Join) -> tuple[Cursor, Gap | None]:
     """Where a join begins: (cursor, gap to report before the first entry)."""
     head = feed.head
+    floor = feed.room.floor
     if join.epoch is None:
         if join.last == 0 or head.seq == 0:
             return Cursor(*head), None
-        seq = reader.floor_of_last(feed.log, join.last, head.seq)
+        seq = max(floor, reader.floor_of_last(feed.log, join.last, head.seq))
         return Cursor(reader.epoch_at(feed.log, seq), seq), None
     cursor = Cursor(join.epoch, join.seq)
-    point = reader.resume(feed.log, cursor, head)
-    if point.gap is None:
+    gap = reader.resume(feed.log, cursor, head).gap
+    if gap is None and cursor.seq < floor:
+        gap = GapInfo(cursor, cursor, GapReason.EPOCH)  # what was before the room is another one
+    if gap is None:
         return cursor, None
-    start, end, reason = point.gap
+    start, end, reason = gap
+    if end.seq < floor:
+        end = Cursor(reader.epoch_at(feed.log, floor), floor)
     return cursor, Gap(feed.log, start.epoch, start.seq, end.epoch, end.seq, int(reason))
 
 

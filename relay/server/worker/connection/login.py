@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from relay import limits
 from relay.chat import names
 from relay.chat.ids import NO_ROOT, producer_of
+from relay.chat.rooms.rights import Actor
 from relay.server.worker.connection.stages import Stage
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import NextKey, Welcome, pack
@@ -58,8 +59,7 @@ async def hello(session: Session, hello: Hello) -> None:
         return
 
     session.producer = producer_of(grant.root or NO_ROOT, name, hello.secret)
-    session.operator = grant.operator
-    session.logged_in(name, claim.key_id)
+    session.logged_in(Actor(name, grant.root, grant.operator), claim.key_id)
     session.answer(
         pack(
             Welcome(

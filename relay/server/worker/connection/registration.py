@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from relay.chat import names
 from relay.chat.accounts import invitation, requests
 from relay.chat.accounts.links import key_id
+from relay.chat.rooms.rights import Actor
 from relay.server.worker.connection.asking import asked
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Done, pack
@@ -36,13 +37,13 @@ async def register(session: Session, register: Register) -> None:
     # Bound at its own home first, and only if the name would be granted: an invitation is for one
     # name and one key, and a mistyped name must not use it up.
     probe = requests.Register(register.link, token_hash, True, False, True)
-    answer = await asked(session, log, name, key_id(key), requests.pack(probe))
+    answer = await asked(session, log, Actor(name), key_id(key), requests.pack(probe))
     if answer.code:
         session.refuse(number, answer.code, 0, answer.text)
         return
     bind = requests.Bind(token_hash, name, key)
     answer = await asked(
-        session, invitation.log_of(token_hash), name, key_id(key), requests.pack(bind)
+        session, invitation.log_of(token_hash), Actor(name), key_id(key), requests.pack(bind)
     )
     bound = not answer.code
     if answer.code not in (0, ErrorCode.INVITATION_NEEDED):
@@ -74,7 +75,7 @@ async def _create(
 ) -> None:
     request = requests.Register(link, token_hash, invited, operator, False)
     name = log[len(names.INBOX_PREFIX) :]
-    answer = await asked(session, log, name, key_id(key), requests.pack(request))
+    answer = await asked(session, log, Actor(name), key_id(key), requests.pack(request))
     if answer.code:
         session.refuse(number, answer.code, 0, answer.text)
     else:
@@ -91,7 +92,7 @@ async def enrol(session: Session, enrol: Enrol) -> None:
         return
     request = requests.Enrol(key, enrol.countersignature)
     log = names.INBOX_PREFIX + name
-    answer = await asked(session, log, name, key_id(key), requests.pack(request))
+    answer = await asked(session, log, Actor(name), key_id(key), requests.pack(request))
     if answer.code:
         session.refuse(number, answer.code, 0, answer.text)
     else:

@@ -18,7 +18,7 @@ from relay.wire.envelopes import Refused, pack, pack_ack
 if TYPE_CHECKING:
     from relay.chat.entries import Submission
     from relay.server.worker.connection.reading import Owner, Reading
-    from relay.server.worker.connection.spending import Spending
+    from relay.server.worker.connection.spending import Refusal, Spending
     from relay.server.worker.member.forward import Forward
     from relay.server.worker.refusals import Refusals
 
@@ -63,14 +63,22 @@ class Sends(Sender):
         """Take another budget from now on; None: nothing is bounded."""
         self._spending = spending
 
+    def spend(self, log: str, size: int) -> Refusal | None:
+        """Pay for something that is stored in a log; return why it cannot be paid for now."""
+        if self._spending is None:
+            return None
+        now = self._clock()
+        refusal = self._spending.refusal(log, size, now)
+        if refusal is not None:
+            self._refusals.count(refusal.budget, self._spending.source, now)
+        return refusal
+
     def submit(self, submission: Submission) -> None:
         """Offer a message to the log's home."""
         size = len(submission.body)
         if self._spending is not None:
-            now = self._clock()
-            refusal = self._spending.refusal(submission.log, size, now)
+            refusal = self.spend(submission.log, size)
             if refusal is not None:
-                self._refusals.count(refusal.budget, self._spending.source, now)
                 self._refuse(submission, ErrorCode.BUSY, refusal.wait_ms, refusal.text)
                 return
         self.count += 1

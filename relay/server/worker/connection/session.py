@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from relay import limits
+from relay.chat.rooms.rights import Actor
 from relay.errors import RemoteProtocolError
 from relay.server.metrics import Budget, Closed
 from relay.server.worker.connection.counts import count_end, count_handshake
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 LINGER_S: Final = 2.0
 """How long the last bytes of a closed connection may take to leave."""
+NOBODY: Final = Actor("")
 NO_KEY_AGENT: Final = "the key agent is unavailable"
 log = logging.getLogger("relay.worker")
 
@@ -56,7 +58,7 @@ class Session(Owner):
 
     __slots__ = (
         "_connection", "_deadline", "_legal", "_on_lost", "_operations", "_requests", "_stream",
-        "_unwrapping", "account", "attempts", "claim", "id", "key_id", "name", "operator", "outbox",
+        "_unwrapping", "account", "actor", "attempts", "claim", "id", "key_id", "outbox",
         "producer", "proofs", "reading", "sends", "services", "since_us", "stage", "subscriptions",
     )  # fmt: skip
 
@@ -129,12 +131,10 @@ class Session(Owner):
         """Requests before the login."""
         self.proofs = 0
         """Of the next key, that were asked for."""
-        self.name = ""
-        """Empty until login."""
+        self.actor = NOBODY
+        """Who logged in."""
         self.key_id = b""
         """Of the device that logged in; empty for a guest."""
-        self.operator = False
-        """The account may do what operators may."""
         self.producer = b""
         self.sends = Sends(
             self,
@@ -328,11 +328,16 @@ class Session(Owner):
         spki_hash = self.services.spki_hash
         return proves(operation, binding, spki_hash, key, name, signature)
 
-    def logged_in(self, name: str, key_id: bytes) -> None:
-        """The client has this name, and this device, from now on."""
+    @property
+    def name(self) -> str:
+        """Of who logged in; empty until then."""
+        return self.actor.handle
+
+    def logged_in(self, actor: Actor, key_id: bytes) -> None:
+        """The client is this account, and this device, from now on."""
         self.enter(Stage.READY)
         self._deadline = None
-        self.name = self.subscriptions.name = name
+        self.actor = self.subscriptions.actor = actor
         self.key_id = key_id
         self._connection.limit_records(limits.RECORD_BODY_BYTES_MAX)
         self.services.budgets.admission.log_in(self)

@@ -11,10 +11,17 @@ EVENT: Final = 0
 class Batch:
     """Immutable once made. Members' outboxes hold references, never copies."""
 
-    __slots__ = ("content", "count", "last", "log", "prev", "prev_epoch", "size")
+    __slots__ = ("content", "control", "count", "last", "log", "prev", "prev_epoch", "size")
 
     def __init__(
-        self, log: str, prev_epoch: bytes, prev: int, last: int, count: int, content: bytes
+        self,
+        log: str,
+        prev_epoch: bytes,
+        prev: int,
+        last: int,
+        count: int,
+        content: bytes,
+        control: bool = False,
     ) -> None:
         self.log = log
         self.prev_epoch = prev_epoch
@@ -23,3 +30,5 @@ class Batch:
         self.count = count
         self.content = content
         self.size = len(content)
+        self.control = control
+        """It is one control entry: others may read what follows than what was before."""

@@ -79,7 +79,8 @@ class Commits:
             run_in_thread: runs a commit there.
             wakeup: asks for the turn that collects it.
             observe_ns: is told how long each took.
-            power: all commits wait for the disk; else only those of accounts (``store.sqlite``).
+            power: all commits wait for the disk; else only those with control entries, of accounts
+                and rooms (``store.sqlite``): the first message of a room may bring one.
         """
         self._run_in_thread = run_in_thread
         self._wakeup = wakeup
@@ -95,7 +96,11 @@ class Commits:
         Raises nothing: whatever happens, its senders must be answered.
         """
         began_ns = time.monotonic_ns()
-        if not self._power and not any(one.submission.kind == SYSTEM for one in group):
+        if not self._power and not any(
+            one.submission.kind == SYSTEM
+            or (one.submission.counter == 1 and not partition.in_use(one.submission.log))
+            for one in group
+        ):
             commit = _append(index, partition, group, now_ms)
             self._observe_ns(time.monotonic_ns() - began_ns)
             return commit

@@ -24,8 +24,11 @@ from relay.server.worker.home.submissions import (
     Submissions,
     Waiting,
 )
+from relay.server.worker.room_codes import CODES
 from relay.store.errors import NotTheWriter, StoreError, StoreFull
 from relay.store.log import (
+    Began,
+    Denied,
     Expected,
     IdConflict,
     LogRefused,
@@ -51,6 +54,7 @@ REVOKED_MAX: Final = 65_536
 """Devices remembered as revoked. Each was one until a moment ago: their sessions have ended, and a
 later login is refused by the account's home. What is still on its way is what this is for."""
 SYSTEM: Final = int(Kind.SYSTEM)
+_new: Final = tuple.__new__
 COMMITS_S: Final = 0.010
 """Of the processor's time for the commits of one turn: no other partition's is begun after so long.
 Not of the clock's: else, on a machine with more to do than it can, a turn would do next to nothing,
@@ -235,12 +239,13 @@ class Home:
     def _subscribe(self, index: int, port: Port, name: str) -> None:
         try:
             head = self._head(index, name)
+            state = self._state(index, name)
         except StoreError as error:
             self._trouble(index, error)
             self.refuse(port, index)
             return
         self._interest.add(name, port)
-        port.send(Subscribed(name, head.epoch, head.seq))
+        port.send(Subscribed(name, head.epoch, head.seq, state))
 
     def heads(self, names: list[str]) -> list[list[str | bytes | int]]:
         """Return [log, epoch, seq] of each log of an own partition.
@@ -265,6 +270,32 @@ class Home:
             return self.partition(index).head(name)
         except StoreFull:
             return self._reader_of(name).head(name)  # invariant "Disk errors": readers go on
+
+    def _state(self, index: int, name: str) -> bytes:
+        try:
+            return self.partition(index).state(name)
+        except StoreFull:
+            return self._reader_of(name).state(name)
+
+    def state(self, name: str) -> tuple[bytes, int]:
+        """Return the packed state of a log of an own partition, and the seq of its last entry.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        index = partition_of(name)
+        return self._state(index, name), self._head(index, name).seq
+
+    def due(self, index: int, now_ms: int) -> list[str]:
+        """Return the logs of a partition in whose state something has an end that is over."""
+        partition = self._partitions.get(index)
+        if partition is None or not self._owns(index) or index in self._committing:
+            return []
+        try:
+            return partition.due(now_ms)
+        except StoreError as error:
+            self._trouble(index, error)
+            return []
 
     # --- partitions ---------------------------------------------------------------------------
     def partition(self, index: int) -> Partition:
@@ -440,22 +471,36 @@ class Home:
         interested = self._interest.logs
         for waiting, outcome in zip(group, outcomes, strict=True):
             if type(outcome) is Stored:
+                log = waiting.submission.log
                 if waiting.submission.kind != SYSTEM:
                     self.accepted += 1
-                log = waiting.submission.log
-                if log in interested:
-                    by_log.setdefault(log, []).append(outcome)
+                    if log in interested:
+                        by_log.setdefault(log, []).append(outcome)
+                elif log in interested:
+                    self._publish_control(log, by_log.pop(log, None), outcome)
             elif type(outcome) is Repeated:
                 self.repeated += 1
+            elif type(outcome) is Began:
+                self.accepted += 1
+                log = waiting.submission.log
+                if log in interested:
+                    self._publish_control(log, by_log.pop(log, None), outcome.first)
+                    by_log[log] = [_new(Stored, outcome[:4])]
         for name, rows in by_log.items():
             self._interest.publish_rows(name, rows)
+
+    def _publish_control(self, log: str, before: list[Stored] | None, row: Stored) -> None:
+        """End the batch: who may read what follows may be others than those before it."""
+        if before:
+            self._interest.publish_rows(log, before)
+        self._interest.publish_control(log, row)
 
 
 def _answer(group: list[Waiting], outcomes: list[Outcome]) -> None:
     acks: dict[Port, list[list[int | bytes]]] = {}
     for waiting, outcome in zip(group, outcomes, strict=True):
         port, tag = waiting.port, waiting.tag
-        if type(outcome) is Stored:  # nearly all
+        if type(outcome) is Stored or type(outcome) is Began:  # nearly all
             acks.setdefault(port, []).append([tag, outcome.epoch, outcome.seq])
             continue
         match outcome:
@@ -467,6 +512,8 @@ def _answer(group: list[Waiting], outcomes: list[Outcome]) -> None:
                 port.send(Refused(tag, int(ErrorCode.EXPECTED), counter, ""))
             case UnknownOutcome():
                 port.send(Refused(tag, int(ErrorCode.UNKNOWN_OUTCOME), 0, ""))
+            case Denied(refused=refused):
+                port.send(Refused(tag, int(CODES[refused.reason]), 0, refused.text))
             case LogRefused(reason=reason):
                 port.send(Refused(tag, int(ErrorCode.LIMIT), 0, reason))
     for port, listed in acks.items():

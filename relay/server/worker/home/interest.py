@@ -66,6 +66,11 @@ class Interest:
             for batch in batches(log, rows):
                 self.publish(batch)
 
+    def publish_control(self, log: str, row: Stored) -> None:
+        """Send one control entry: who may read behind it may be others than before."""
+        epoch, seq, prev, packed = row
+        self.publish(Batch(log, prev, epoch, seq, 1, packed, True))
+
     def publish(self, message: Batch | Event) -> None:
         """Send to all workers that follow the log."""
         for port in self.logs.get(message.log, ()):
@@ -103,4 +108,4 @@ def batches(name: str, rows: list[Stored]) -> list[Batch]:
 def _batch(name: str, rows: Sequence[Stored]) -> Batch:
     last = rows[-1]
     content = last.packed if len(rows) == 1 else b"".join([row.packed for row in rows])
-    return _new(Batch, (name, rows[0].prev, last.epoch, last.seq, len(rows), content))
+    return _new(Batch, (name, rows[0].prev, last.epoch, last.seq, len(rows), content, False))

@@ -22,7 +22,7 @@ from relay.bus.messages import (
     Unsubscribe,
     Who,
 )
-from relay.chat.names import INBOX_PREFIX
+from relay.chat.names import INBOX_PREFIX, is_room
 from relay.server.worker.home.submissions import Waiting
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from relay.server.worker.home.home import Home
     from relay.server.worker.home.names import NameRegistry
     from relay.server.worker.home.revocations import Revocations
+    from relay.server.worker.home.rooms import RoomsHome
     from relay.server.worker.home.rosters import Rosters
 
 
@@ -43,9 +44,11 @@ class FromMembers:
         rosters: Rosters,
         names: NameRegistry,
         accounts: AccountsHome,
+        rooms: RoomsHome,
         revocations: Revocations,
     ) -> None:
         self._home = home
+        self._rooms = rooms
         self._accounts = accounts
         self._rosters = rosters
         self._names = names
@@ -70,6 +73,7 @@ class FromMembers:
         self._rosters.drop(port)
         self._names.drop(port)
         self._accounts.drop(port)
+        self._rooms.drop(port)
 
     def _attach(self, port: Port, message: Attach) -> None:
         partition = message.partition
@@ -95,4 +99,7 @@ class FromMembers:
 
     def _ask(self, port: Port, message: Ask) -> None:
         if self._home.attached(port, message.log):
-            self._accounts.ask(port, message)
+            if is_room(message.log):
+                self._rooms.ask(port, message)
+            else:
+                self._accounts.ask(port, message)

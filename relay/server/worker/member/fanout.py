@@ -87,6 +87,10 @@ class Fanout:
                 feed.epoch, feed.seq = feed.received
                 for batch in batches:
                     self._offer(feed, batch)
+                    if batch.control:
+                        # In this very turn: nothing that follows reaches whom it shuts out.
+                        for subscriber, refused in feed.control(batch.content):
+                            subscriber.remove(feed.log, refused)
             if feed.ahead:
                 ahead, feed.ahead = feed.ahead, []
                 for subscription in ahead:

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING
 
 from relay.bus.messages import Batch as BusBatch
 from relay.chat.entries import NO_EPOCH, Head
+from relay.chat.rooms import events as room_events
+from relay.chat.rooms import state as rooms
+from relay.chat.rooms.refusal import Reason, Refused
+from relay.chat.rooms.rights import Right, refusal
+from relay.chat.rooms.state import Room
 from relay.server.worker.member.running import RunningBatch
+from relay.wire.envelopes import is_control, unpack_entry
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.outbox import Outbox
@@ -30,7 +36,7 @@ class Feed:
 
     __slots__ = (
         "ahead", "changed", "epoch", "events", "here", "joining", "known", "live", "log",
-        "received", "repair_to", "rest_until", "running", "seq", "subscriptions", "swept",
+        "received", "repair_to", "rest_until", "room", "running", "seq", "subscriptions", "swept",
         "swept_bytes",
     )  # fmt: skip
 
@@ -61,6 +67,8 @@ class Feed:
         """Bytes distributed in the sweep that is being written (``fanout``)."""
         self.swept = 0
         """``seq`` at the end of the last sweep (``fanout``)."""
+        self.room = Room()
+        """Its state as of H: who may read is judged by it. Of logs that are no rooms, nothing."""
 
     @property
     def head(self) -> Head:
@@ -73,8 +81,8 @@ class Feed:
         return not self.subscriptions and all(reply.abandoned for reply in self.joining)
 
     # --- from the home ------------------------------------------------------------------------
-    def on_head(self, epoch: bytes, seq: int) -> bool:
-        """Take the head from the home.
+    def on_head(self, epoch: bytes, seq: int, state: bytes = b"") -> bool:
+        """Take the head from the home; ``state``: the packed state of the log, if this is new.
 
         Returns:
             False when it contradicts what was received: stored state was lost. The clients must
@@ -85,6 +93,7 @@ class Feed:
             self.epoch, self.seq = epoch, seq
             self.swept = seq
             self.received = Head(epoch, seq)
+            self.room = rooms.unpack(state)
             return True
         known = self.received
         if seq < known.seq or (seq == known.seq and epoch != known.epoch):
@@ -101,7 +110,7 @@ class Feed:
         if self.repair_to or batch.prev != self.received.seq:
             self.repair_to = max(self.repair_to, last)
             return False
-        self.running.add(batch.prev, batch.epoch, last, batch.count, batch.content)
+        self.running.add(batch.prev, batch.epoch, last, batch.count, batch.content, batch.control)
         self.received = Head(batch.epoch, last)
         return True
 
@@ -113,15 +122,38 @@ class Feed:
         """
         known = self.received
         page = reader.read(self.log, known.seq, self.repair_to, bytes_max)
-        if page.rows:
-            last = page.rows[-1][0]
-            content = b"".join([row[1] for row in page.rows])
+        start = 0
+        for end, (last, packed) in enumerate(page.rows, 1):
+            control = is_control(packed)
+            if end < len(page.rows) and not control and not is_control(page.rows[end][1]):
+                continue
             epoch = reader.epoch_at(self.log, last)
-            self.running.add(known.seq, epoch, last, len(page.rows), content)
+            content = b"".join([row[1] for row in page.rows[start:end]])
+            self.running.add(self.received.seq, epoch, last, end - start, content, control)
             self.received = Head(epoch, last)
+            start = end
         if page.end or self.received.seq >= self.repair_to:
             self.repair_to = 0
         return bool(page.rows)
+
+    # --- who may read it ------------------------------------------------------------------------
+    def control(self, packed: bytes) -> list[tuple[Subscriber, Refused]]:
+        """Take a control entry that was distributed; return who may not follow the log any more."""
+        entry = unpack_entry(packed)
+        event = room_events.unpack(entry.body)
+        self.room = room = rooms.applied(self.room, event, entry.sender, entry.seq)
+        if isinstance(event, room_events.Kicked):
+            kicked = Refused(Reason.KICKED_OUT, event.reason)
+            return [(one, kicked) for one in self.subscriptions if one.actor.handle == event.handle]
+        if isinstance(event, room_events.Deleted):
+            deleted = Refused(Reason.NO_SUCH_ROOM, "the room was deleted")
+            return [(one, deleted) for one in self.subscriptions]
+        found: list[tuple[Subscriber, Refused]] = []
+        for subscriber in self.subscriptions:
+            refused = refusal(room, subscriber.actor, Right.READ)
+            if refused is not None:
+                found.append((subscriber, refused))
+        return found
 
     # --- who follows it ------------------------------------------------------------------------
     def enter_live(self, subscription: Subscription) -> None:

@@ -63,12 +63,12 @@ class Feeds:
         return True
 
     # --- from the homes -----------------------------------------------------------------------
-    def on_head(self, name: str, epoch: bytes, seq: int) -> None:
-        """Take the head of a log."""
+    def on_head(self, name: str, epoch: bytes, seq: int, state: bytes = b"") -> None:
+        """Take the head of a log, and what control entries have made of it."""
         feed = self.by_log.get(name)
         if feed is None:
             return
-        if not feed.on_head(epoch, seq):
+        if not feed.on_head(epoch, seq, state):
             log.error("log_went_back", extra={"log": name})
             for subscriber in list(feed.subscriptions):
                 subscriber.close(CloseCode.INTERNAL, detail="stored state was lost")

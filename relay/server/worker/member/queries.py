@@ -1,4 +1,4 @@
-"""Questions to homes whose answers are awaited: WHO, and requests about accounts."""
+"""Questions to homes whose answers are awaited: WHO, and requests about accounts and rooms."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from relay.server.worker.member.reply import Reply
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
+    from relay.chat.rooms.rights import Actor
     from relay.server.worker.member.routes import Routes
 
 PENDING_MAX: Final = 10_000
@@ -37,20 +38,23 @@ class PendingQueries:
             port.send(Who(self._count, log))
         return reply
 
-    def ask(self, log: str, by: str, key_id: bytes, content: bytes) -> Reply[Answered] | None:
-        """Send a request about an account. Returns None when too many questions wait.
+    def ask(
+        self, log: str, by: Actor, key_id: bytes, content: bytes, subject: bytes = b""
+    ) -> Reply[Answered] | None:
+        """Send a request about a log. Returns None when too many questions wait.
 
         Args:
-            log: of the account or the invitation.
-            by: the handle that asks; may be empty before a login.
+            log: of the account, the invitation or the room.
+            by: who asks; the handle may be empty before a login.
             key_id: of the device that asks.
-            content: packed, see ``chat.accounts.requests``.
+            content: packed, see ``chat.accounts.requests`` and ``chat.rooms.requests``.
+            subject: the root of the account that the request names, if it does.
         """
         if len(self._asked) >= PENDING_MAX:
             return None
         self._count += 1
         reply: Reply[Answered] = Reply()
-        message = Ask(self._count, log, by, key_id, content)
+        message = Ask(self._count, log, by.handle, key_id, content, by.root, by.operator, subject)
         self._asked[self._count] = message, reply
         port = self._routes.port_of(log)
         if port is not None:

@@ -52,7 +52,7 @@ class FromHomes:
             Refused: forward.on_refused,
             Batch: feeds.on_batch,
             Event: feeds.on_event,
-            Subscribed: lambda port, m: self._on_head(port, m.log, m.epoch, m.seq),
+            Subscribed: lambda port, m: self._on_head(port, m.log, m.epoch, m.seq, m.state),
             Heads: self._on_heads,
             Claimed: claims.on_claimed,
             Evict: claims.on_evict,
@@ -61,9 +61,9 @@ class FromHomes:
             NotHome: routes.on_not_home,
         }
 
-    def _on_head(self, port: Port, log: str, epoch: bytes, seq: int) -> None:
+    def _on_head(self, port: Port, log: str, epoch: bytes, seq: int, state: bytes = b"") -> None:
         if self._routes.is_home(partition_of(log), port):
-            self._feeds.on_head(log, epoch, seq)
+            self._feeds.on_head(log, epoch, seq, state)
 
     def _on_heads(self, port: Port, message: Heads) -> None:
         for log, epoch, seq in message.heads:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from relay import limits
 from relay.chunking import chunks
 from relay.server.worker.delivery.batch import Batch
+
+Piece: TypeAlias = tuple[int, bytes, int, int, bytes, bool]
+"""The arguments of ``RunningBatch.add``."""
 
 
 class RunningBatch:
@@ -15,19 +19,26 @@ class RunningBatch:
     __slots__ = ("_pieces", "size")
 
     def __init__(self) -> None:
-        self._pieces: list[tuple[int, bytes, int, int, bytes]] = []
+        self._pieces: list[Piece] = []
         self.size = 0
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
 
-    def add(self, prev: int, epoch: bytes, last: int, count: int, content: bytes) -> None:
-        """Append whole entries: ``count`` of them after ``prev``, up to (``epoch``, ``last``)."""
-        self._pieces.append((prev, epoch, last, count, content))
+    def add(
+        self, prev: int, epoch: bytes, last: int, count: int, content: bytes, control: bool
+    ) -> None:
+        """Append whole entries: ``count`` of them after ``prev``, up to (``epoch``, ``last``).
+
+        ``control``: it is one control entry.
+        """
+        self._pieces.append((prev, epoch, last, count, content, control))
         self.size += len(content)
 
     def close(self, log: str, epoch: bytes) -> list[Batch]:
         """Return the entries as batches of at most one record each, and begin anew.
+
+        A control entry is a batch of its own.
 
         Args:
             log: the log's name.
@@ -37,14 +48,20 @@ class RunningBatch:
         if len(pieces) == 1:  # the lone message
             return [_join(log, epoch, pieces)]
         batches: list[Batch] = []
-        sizes = [len(piece[4]) for piece in pieces]
-        for chunk in chunks(pieces, sizes=sizes, bytes_max=limits.RECORD_CONTENT_BYTES_MAX):
-            batches.append(_join(log, epoch, chunk))
-            epoch = chunk[-1][1]
+        start = 0
+        for end in range(1, len(pieces) + 1):
+            if end < len(pieces) and not pieces[end][5] and not pieces[end - 1][5]:
+                continue
+            run = pieces[start:end]
+            start = end
+            sizes = [len(piece[4]) for piece in run]
+            for chunk in chunks(run, sizes=sizes, bytes_max=limits.RECORD_CONTENT_BYTES_MAX):
+                batches.append(_join(log, epoch, chunk))
+                epoch = chunk[-1][1]
         return batches
 
 
-def _join(log: str, epoch: bytes, pieces: Sequence[tuple[int, bytes, int, int, bytes]]) -> Batch:
+def _join(log: str, epoch: bytes, pieces: Sequence[Piece]) -> Batch:
     content = pieces[0][4] if len(pieces) == 1 else b"".join([piece[4] for piece in pieces])
     count = sum([piece[3] for piece in pieces])
-    return Batch(log, epoch, pieces[0][0], pieces[-1][2], count, content)
+    return Batch(log, epoch, pieces[0][0], pieces[-1][2], count, content, pieces[0][5])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from relay.chat.rooms.refusal import Refused
+    from relay.chat.rooms.rights import Actor
     from relay.server.worker.delivery.outbox import Outbox
 
 
@@ -14,6 +16,13 @@ class Subscriber(Protocol):
     @property
     def outbox(self) -> Outbox:
         """What it is owed."""
+
+    @property
+    def actor(self) -> Actor:
+        """Who it is."""
+
+    def remove(self, log: str, refused: Refused) -> None:
+        """Follow a log no more, and say why: it may not be read any more."""
 
     def fall_behind(self) -> None:
         """Leave live in all its logs: it takes less than they bring.

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from relay.chat.rooms.rights import Actor
 from relay.server.worker.member.subscription import Subscription
-from relay.wire.envelopes import Behind, pack
+from relay.server.worker.room_codes import CODES
+from relay.wire.envelopes import Behind, Removed, pack
 
 if TYPE_CHECKING:
+    from relay.chat.rooms.refusal import Refused
     from relay.server.worker.delivery.outbox import Outbox
     from relay.server.worker.delivery.stalled import StalledConnections
     from relay.server.worker.member.catchup import Catchup
@@ -38,7 +41,7 @@ class Following:
 class Subscriptions:
     """See the module's docstring. A ``subscription.Subscriber``."""
 
-    __slots__ = ("_close", "_count", "_following", "by_log", "display", "name", "outbox")
+    __slots__ = ("_close", "_count", "_following", "actor", "by_log", "display", "outbox")
 
     def __init__(
         self,
@@ -60,8 +63,8 @@ class Subscriptions:
         self._count = count
         self.outbox = outbox
         self.by_log: dict[str, Subscription] = {}
-        self.name = ""
-        """The client's; set before the first subscription."""
+        self.actor = Actor("")
+        """The client; set before the first subscription."""
         self.display = ""
 
     def get(self, log: str) -> Feed | None:
@@ -73,7 +76,7 @@ class Subscriptions:
         assert self._following.feeds.by_log.get(feed.log) is feed, "a feed that was dropped"
         assert feed.known, "a cursor can be placed only in a log whose head is known"
         subscription = Subscription(self, after)
-        feed.add(subscription, self.name, self.display)
+        feed.add(subscription, self.actor.handle, self.display)
         self.by_log[feed.log] = subscription
         self._count(1)
         self._following.presence.changed(feed)
@@ -84,7 +87,7 @@ class Subscriptions:
         subscription = self.by_log.pop(log)
         self._count(-1)
         feed = self._following.feeds.by_log[log]
-        feed.remove(subscription, self.name)
+        feed.remove(subscription, self.actor.handle)
         self._following.presence.changed(feed)
 
     def leave_all(self) -> None:
@@ -106,7 +109,7 @@ class Subscriptions:
         Invariant "Falling behind".
         """
         dropped = self.outbox.drop_batches()
-        self._following.stalled.count_behind(self.name)
+        self._following.stalled.count_behind(self.actor.handle)
         feeds = self._following.feeds.by_log
         for log, subscription in self.by_log.items():
             if not subscription.live:
@@ -117,6 +120,11 @@ class Subscriptions:
             feed.leave_live(subscription, seq)
             self.outbox.answer(pack(Behind(log, epoch, seq)))
             self._following.catchup.add(feed, subscription)
+
+    def remove(self, log: str, refused: Refused) -> None:
+        """Follow a log no more, for it may not be read any more."""
+        self.leave(log)
+        self.outbox.answer(pack(Removed(log, int(CODES[refused.reason]), refused.text)))
 
     def close(self, code: int, detail: str = "") -> None:
         """End the connection."""

@@ -36,7 +36,10 @@ from relay.server.worker.home.interest import Interest
 from relay.server.worker.home.names import NameRegistry
 from relay.server.worker.home.receive import FromMembers
 from relay.server.worker.home.revocations import Revocations
+from relay.server.worker.home.room_rules import RoomRules
+from relay.server.worker.home.rooms import RoomsHome
 from relay.server.worker.home.rosters import Rosters
+from relay.server.worker.home.steady_clock import SteadyClock
 from relay.server.worker.member.attachment import Attachment
 from relay.server.worker.member.catchup import Catchup
 from relay.server.worker.member.claims import Claims
@@ -105,6 +108,8 @@ class WorkerDependencies:
     open_partition: Callable[[int], Partition]
     reader_of: Callable[[str], Reader]
     reader_at: Callable[[int], Reader]
+    rules: RoomRules
+    """Those that the partitions of ``open_partition`` keep to."""
     run_in_thread: Callable[[Callable[[], Any]], asyncio.Future[Any]]
     """Where commits run that wait for the disk."""
     durability: Durability = "process"
@@ -142,6 +147,8 @@ class WorkerParts:
     rosters: Rosters
     names: NameRegistry
     accounts: AccountsHome
+    rooms: RoomsHome
+    rules: RoomRules
     feeds: Feeds
     fanout: Fanout
     repair: Repair
@@ -244,6 +251,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     )
     if needs.on_invitation_used is not None:
         accounts.on_bound = needs.on_invitation_used
+    rooms = RoomsHome(home, needs.rules, SteadyClock(time.time_ns, time.monotonic_ns).now_ms)
     names = NameRegistry(clock, needs.silent, accounts.judge)
 
     # member
@@ -299,7 +307,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     # process
     dispatcher = BusDispatcher(
-        FromMembers(home, rosters, names, accounts, revocations),
+        FromMembers(home, rosters, names, accounts, rooms, revocations),
         FromHomes(routes, feeds, forward, claims, queries),
         attachment,
         home,
@@ -333,6 +341,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         rosters=rosters,
         names=names,
         accounts=accounts,
+        rooms=rooms,
+        rules=needs.rules,
         feeds=feeds,
         fanout=fanout,
         repair=repair,

@@ -246,6 +246,7 @@ class _Worker:
             open_partition=self._stores.open_partition,
             reader_of=self._stores.reader_of,
             reader_at=self._stores.reader_at,
+            rules=self._stores.rules,
             registration=cast("Registration", context.registration),
             guests=settings.accounts.guests,
             first_invitation=registration.first_invitation(context.invitation_path),
@@ -318,6 +319,7 @@ class _Worker:
         parts.budgets.accounts.sweep()
         parts.home.short_of_disk = self._disk_reserve.check(self._own)
         parts.interest.send_heads(parts.home.heads)
+        parts.rooms.sweep()
         self._admin.check()
         self._collector.look(parts.connections.admitted)
         parts.wakeup.request()  # readers who waited because too many bytes were stuck may go on

@@ -20,6 +20,7 @@ async def reconfigure(parts: WorkerParts, disk_reserve: DiskReserve, settings: S
     """Apply what may change; connections in slices, between which the loop goes on."""
     logs.set_level(settings.log)
     parts.stalled.timeout_s = settings.server.slow_reader_timeout_s
+    parts.rules.anyone_creates = settings.rooms.create == "anyone"
     limits, budgets = settings.limits, parts.budgets
     disk_reserve.keep(limits.disk_reserve_mib << 20)
     if limits == budgets.limits:

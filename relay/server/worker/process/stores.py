@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from relay.chat.partition import partition_of
+from relay.server.worker.home.room_rules import RoomRules
 from relay.store.checkpoint import Checkpointer
 from relay.store.directory import DataDirectory
 from relay.store.generation import Host
@@ -35,6 +36,9 @@ class Stores:
         self._directory = DataDirectory(context.data)
         self._host = Host(context.boot_id, secrets.token_bytes)
         self._durability = context.live.current.store.durability
+        self.rules = RoomRules(anyone_creates=context.live.current.rooms.create == "anyone")
+        self.judges = True
+        """False: whoever appends may, and nothing begins a room but a message."""
         self._loop = loop
         self._threads = ThreadPoolExecutor(THREADS, "relay-store")
         self._checkpointers: dict[int, Checkpointer] = {}
@@ -54,6 +58,7 @@ class Stores:
             durability=self._durability,
             pack=pack_entry,
             unpack_content=unpack_content,
+            rules=self.rules if self.judges else None,
         )
         self._checkpointers[index] = Checkpointer(partition, self.run_in_thread)
         return partition

@@ -1,0 +1,264 @@
+"""Decisions about rooms: (state, actor, request, now) -> the event to store, None, or a refusal.
+
+None: it is so already, and asking again succeeds. In this order: may the actor do that, is it so
+already, has somebody else changed it since the actor looked.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from relay.chat import names
+from relay.chat.rooms import events
+from relay.chat.rooms.events import Event, Kind, Role
+from relay.chat.rooms.refusal import Reason, Refused
+from relay.chat.rooms.requests import (
+    Ban,
+    Change,
+    Close,
+    Create,
+    Delete,
+    Enter,
+    Invite,
+    Kick,
+    Leave,
+    Mute,
+    Redact,
+    Reopen,
+    SetKind,
+    SetRole,
+    SetTitle,
+    SetTopic,
+    Unban,
+    Unmute,
+    named,
+)
+from relay.chat.rooms.rights import Actor, Right, rank, rank_of, refusal, role_of
+from relay.chat.rooms.state import MEMBERS_MAX, PEOPLE_MAX, Person, Room
+
+_NEEDS: Final[dict[type[Change], Right]] = {
+    SetTopic: Right.TOPIC,
+    SetTitle: Right.TOPIC,
+    SetKind: Right.MANAGE,
+    SetRole: Right.MANAGE,
+    Invite: Right.INVITE,
+    Kick: Right.MODERATE,
+    Ban: Right.MODERATE,
+    Unban: Right.MODERATE,
+    Mute: Right.MODERATE,
+    Unmute: Right.MODERATE,
+    Close: Right.MANAGE,
+    Reopen: Right.MANAGE,
+    Enter: Right.ENTER,
+    Redact: Right.MODERATE,
+    Delete: Right.MANAGE,
+}
+"""Create and Leave need none of these."""
+
+
+class Context(NamedTuple):
+    """What a decision needs besides the state and the request."""
+
+    actor: Actor
+    seen: int
+    """The last control entry that the actor has seen."""
+    now_ms: int
+    """By a clock that does not jump."""
+    head: int = 0
+    """The last entry of the log; 0: there is none."""
+    subject: bytes = b""
+    """The root of the account that the request names; empty: a guest."""
+    anyone_creates: bool = True
+    """False: only operators begin rooms."""
+
+
+def decide(room: Room, request: Change, context: Context) -> Event | None:
+    """Decide about a change of a room.
+
+    Raises:
+        Refused: with the reason.
+    """
+    if isinstance(request, Create):
+        return _create(room, request, context)
+    if room.deleted or not context.head:
+        raise Refused(Reason.NO_SUCH_ROOM, "there is no such room")
+    needed = _NEEDS.get(type(request))
+    if needed is not None:
+        refused = refusal(room, context.actor, needed)
+        if refused is not None:
+            raise refused
+    handle = named(request)
+    if handle:
+        return _about_person(room, request, handle, context)
+    event, subject_seq = _about_room(room, request, context)
+    if event is not None:
+        _check_seen(subject_seq, context.seen)
+    return event
+
+
+def may_begin(actor: Actor, *, anyone_creates: bool) -> Refused | None:
+    """Return why somebody may not begin a room; None: they may."""
+    if anyone_creates or actor.operator:
+        return None
+    return Refused(Reason.NOT_ALLOWED, "only operators begin rooms on this server")
+
+
+def _create(room: Room, request: Create, context: Context) -> Event | None:
+    actor = context.actor
+    refused = may_begin(actor, anyone_creates=context.anyone_creates)
+    if refused is not None:
+        raise refused
+    if not room.deleted and context.head:
+        untouched = room.created == room.version and role_of(room, actor) is Role.OWNER
+        if untouched and (room.kind, room.listed) == request:
+            return None  # asked again: the answer was lost
+        raise Refused(Reason.EXISTS, "there is a room of this name")
+    if not actor.root and request.kind is not Kind.PUBLIC:
+        raise Refused(Reason.NOT_ALLOWED, "a guest owns no room")
+    return events.Created(request.kind, request.listed, actor.root)
+
+
+def _about_room(room: Room, request: Change, context: Context) -> tuple[Event | None, int]:
+    """Return the event, and the seq of the last entry about the same thing."""
+    actor = context.actor
+    match request:
+        case SetTopic(topic=topic):
+            _check_text(topic)
+            return None if topic == room.topic else events.TopicSet(topic), room.topic_seq
+        case SetTitle(title=title):
+            if not names.is_display(title):
+                raise Refused(Reason.BAD_REQUEST, "the title has characters not allowed")
+            return None if title == room.title else events.TitleSet(title), room.title_seq
+        case SetKind(kind=kind, listed=listed):
+            if (kind, listed) == (room.kind, room.listed):
+                return None, 0
+            if room.kind is Kind.PRIVATE and kind is not Kind.PRIVATE:
+                raise Refused(Reason.BAD_REQUEST, "a private room stays private")
+            return events.KindSet(kind, listed), room.kind_seq
+        case Close():
+            return None if room.closed else events.Closed(True), room.closed_seq
+        case Reopen():
+            return events.Closed(False) if room.closed else None, room.closed_seq
+        case Enter():
+            role = role_of(room, actor)
+            if role >= Role.MEMBER:
+                return None, 0
+            _check_space(room, member=True)
+            return events.Entered(actor.root), 0
+        case Leave():
+            role = role_of(room, actor)
+            if role is Role.NONE:
+                return None, 0
+            if role is Role.OWNER and room.owners == 1:
+                raise Refused(Reason.BAD_REQUEST, "the only owner: make somebody else one first")
+            return events.Left(), 0
+        case Redact(seq=seq, reason=reason):
+            _check_text(reason)
+            if not room.created <= seq <= context.head:
+                raise Refused(Reason.BAD_REQUEST, "there is no such message")
+            return events.Redacted(seq, reason), 0
+        case Delete(reason=reason):
+            _check_text(reason)
+            return events.Deleted(reason), 0
+        case _:
+            raise AssertionError(request)
+
+
+def _about_person(room: Room, request: Change, handle: str, context: Context) -> Event | None:
+    actor, subject = context.actor, context.subject
+    if not names.is_handle(handle) and not names.is_guest(handle):
+        raise Refused(Reason.BAD_REQUEST, "not the name of a person")
+    person = room.people.get(handle, Person(subject))
+    role = person.role if person.root == subject else Role.NONE
+    own = handle == actor.handle
+    if rank(room, actor) <= rank_of(role) and not (own and isinstance(request, SetRole)):
+        raise Refused(Reason.NOT_ALLOWED, "this person has as much to say here as you")
+    event = _person_event(room, request, person, role, context)
+    if event is not None:
+        _check_seen(room.seq_of(handle), context.seen)
+    return event
+
+
+def _person_event(
+    room: Room, request: Change, person: Person, role: Role, context: Context
+) -> Event | None:
+    subject = context.subject
+    match request:
+        case SetRole(handle=handle, role=wanted):
+            if wanted == role:
+                return None
+            if wanted is Role.INVITED or (wanted is not Role.NONE and not subject):
+                raise Refused(Reason.BAD_REQUEST, "that role cannot be given to this person")
+            _check_not_banned(person)
+            if role is Role.OWNER and room.owners == 1 and not context.actor.operator:
+                raise Refused(Reason.BAD_REQUEST, "the only owner: make somebody else one first")
+            if role is Role.NONE:
+                _check_space(room, member=True)
+            return events.RoleSet(handle, subject, wanted)
+        case Invite(handle=handle):
+            if role is not Role.NONE:
+                return None
+            if not subject:
+                raise Refused(Reason.BAD_REQUEST, "a guest cannot be a member")
+            _check_not_banned(person)
+            _check_space(room, member=True)
+            return events.Invited(handle, subject)
+        case Kick(handle=handle, reason=reason):
+            _check_text(reason)
+            return events.Kicked(handle, reason)
+        case Ban(handle=handle, seconds=seconds, reason=reason):
+            _check_text(reason)
+            until_ms = _until_ms(context.now_ms, seconds)
+            if person.banned and not person.until_ms and not seconds:
+                return None
+            _check_space(room, member=False)
+            return events.Banned(handle, subject, until_ms, reason)
+        case Unban(handle=handle):
+            return events.Freed(handle) if person.banned else None
+        case Mute(handle=handle, seconds=seconds, reason=reason):
+            _check_text(reason)
+            _check_not_banned(person)
+            until_ms = _until_ms(context.now_ms, seconds)
+            if person.muted and not person.until_ms and not seconds:
+                return None
+            _check_space(room, member=False)
+            return events.Muted(handle, subject, until_ms, reason)
+        case Unmute(handle=handle):
+            return events.Freed(handle) if person.muted else None
+        case _:
+            raise AssertionError(request)
+
+
+def ended(room: Room, now_ms: int) -> list[Event]:
+    """Return what ends bans and mutes whose time is over."""
+    return [
+        events.Freed(handle)
+        for handle, person in room.people.items()
+        if person.until_ms and person.until_ms <= now_ms
+    ]
+
+
+def _until_ms(now_ms: int, seconds: int) -> int:
+    return now_ms + seconds * 1000 if seconds else 0
+
+
+def _check_seen(subject_seq: int, seen: int) -> None:
+    if subject_seq > seen:
+        raise Refused(Reason.CHANGED, "somebody has changed that meanwhile: look again")
+
+
+def _check_not_banned(person: Person) -> None:
+    if person.banned:
+        raise Refused(Reason.BAD_REQUEST, "this person is banned: unban first")
+
+
+def _check_space(room: Room, *, member: bool) -> None:
+    if member and sum(one.role is not Role.NONE for one in room.people.values()) >= MEMBERS_MAX:
+        raise Refused(Reason.LIMIT, f"the room has {MEMBERS_MAX} members and takes no more")
+    if sum(one.matters for one in room.people.values()) >= PEOPLE_MAX:
+        raise Refused(Reason.LIMIT, f"the room knows {PEOPLE_MAX} people and takes no more")
+
+
+def _check_text(text: str) -> None:
+    if not all(char.isprintable() for char in text):
+        raise Refused(Reason.BAD_REQUEST, "the text has characters not allowed")

@@ -1,0 +1,218 @@
+"""What the control entries of a room say: one event is the body of one system entry of its log.
+
+The sender of the entry is who has done it; ``RELAY`` for what the server does by itself.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final, NamedTuple, TypeAlias, cast
+
+from relay import codec, limits
+from relay.chat.fields import NAME, POSITIVE, ROOT, U63
+from relay.codec import Shape
+from relay.errors import EnvelopeError
+
+CONTENT_TYPE: Final = "relay/room"
+RELAY: Final = "relay"
+"""A reserved name: nobody logs in with it."""
+
+
+class Kind(IntEnum):
+    """Who may read and write in a room."""
+
+    PUBLIC = 0
+    """Everybody."""
+    PRIVATE = 1
+    """Who was invited."""
+    ANNOUNCE = 2
+    """Everybody reads; owners and moderators write."""
+
+
+class Role(IntEnum):
+    """What somebody is in a room, lastingly."""
+
+    NONE = 0
+    INVITED = 1
+    """As a member, but the person has not said yes yet."""
+    MEMBER = 2
+    MODERATOR = 3
+    OWNER = 4
+
+
+class Created(NamedTuple):
+    """The room begins. Its sender owns it, unless ``root`` is empty: a guest owns nothing."""
+
+    kind: Kind
+    listed: bool
+    root: bytes
+    """Of the sender's account."""
+
+
+class TopicSet(NamedTuple):
+    """What the room is about."""
+
+    topic: str
+
+
+class TitleSet(NamedTuple):
+    """How the room's name is shown."""
+
+    title: str
+
+
+class KindSet(NamedTuple):
+    """Who may read and write, and whether those who may not read find it in lists."""
+
+    kind: Kind
+    listed: bool
+
+
+class RoleSet(NamedTuple):
+    """Somebody has a role."""
+
+    handle: str
+    root: bytes
+    role: Role
+
+
+class Invited(NamedTuple):
+    """Somebody may come in, and be a member."""
+
+    handle: str
+    root: bytes
+
+
+class Kicked(NamedTuple):
+    """Somebody was put out, and may come back where everybody may come."""
+
+    handle: str
+    reason: str
+
+
+class Banned(NamedTuple):
+    """Somebody may not read and not write, until ``until_ms`` (0: until it is taken back)."""
+
+    handle: str
+    root: bytes
+    until_ms: int
+    reason: str
+
+
+class Muted(NamedTuple):
+    """Somebody may not write, until ``until_ms`` (0: until it is taken back)."""
+
+    handle: str
+    root: bytes
+    until_ms: int
+    reason: str
+
+
+class Freed(NamedTuple):
+    """Somebody is not banned or muted any more."""
+
+    handle: str
+
+
+class Closed(NamedTuple):
+    """Nobody writes any more; False: again as before."""
+
+    closed: bool
+
+
+class Entered(NamedTuple):
+    """The sender is a member from now on."""
+
+    root: bytes
+
+
+class Left(NamedTuple):
+    """The sender has given up being one."""
+
+
+class Redacted(NamedTuple):
+    """What somebody wrote is not to be shown any more."""
+
+    seq: int
+    reason: str
+
+
+class Deleted(NamedTuple):
+    """The room has ended. A later one of its name is another one."""
+
+    reason: str
+
+
+Event: TypeAlias = (
+    Created
+    | TopicSet
+    | TitleSet
+    | KindSet
+    | RoleSet
+    | Invited
+    | Kicked
+    | Banned
+    | Muted
+    | Freed
+    | Closed
+    | Entered
+    | Left
+    | Redacted
+    | Deleted
+)
+
+REASON: Final = codec.text(limits.ROOM_REASON_BYTES_MAX)
+TOPIC: Final = codec.text(limits.ROOM_TOPIC_BYTES_MAX)
+TITLE: Final = codec.text(limits.ROOM_TITLE_BYTES_MAX)
+KIND: Final = codec.uint(len(Kind) - 1)
+ROLE: Final = codec.uint(len(Role) - 1)
+
+
+def _created(kind: int, listed: bool, root: bytes) -> Created:
+    return Created(Kind(kind), listed, root)
+
+
+def _kind_set(kind: int, listed: bool) -> KindSet:
+    return KindSet(Kind(kind), listed)
+
+
+def _role_set(handle: str, root: bytes, role: int) -> RoleSet:
+    return RoleSet(handle, root, Role(role))
+
+
+SHAPES: Final[dict[int, Shape]] = {
+    1: Shape(Created, (KIND, codec.boolean, ROOT), _created),
+    2: Shape(TopicSet, (TOPIC,)),
+    3: Shape(TitleSet, (TITLE,)),
+    4: Shape(KindSet, (KIND, codec.boolean), _kind_set),
+    5: Shape(RoleSet, (NAME, ROOT, ROLE), _role_set),
+    6: Shape(Invited, (NAME, ROOT)),
+    7: Shape(Kicked, (NAME, REASON)),
+    8: Shape(Banned, (NAME, ROOT, U63, REASON)),
+    9: Shape(Muted, (NAME, ROOT, U63, REASON)),
+    10: Shape(Freed, (NAME,)),
+    11: Shape(Closed, (codec.boolean,)),
+    12: Shape(Entered, (ROOT,)),
+    13: Shape(Left, ()),
+    14: Shape(Redacted, (POSITIVE, REASON)),
+    15: Shape(Deleted, (REASON,)),
+}
+_NUMBER_OF: Final = {shape.type: number for number, shape in SHAPES.items()}
+_SCHEMA: Final = codec.Schema(SHAPES, count_max=1, array_max=limits.ENVELOPE_FIELDS_MAX)
+
+
+def pack(event: Event) -> bytes:
+    """Return an event's bytes: a msgpack array ``[number, field, ...]``."""
+    return codec.pack((_NUMBER_OF[type(event)], *event))
+
+
+def unpack(body: bytes) -> Event | None:
+    """Return the event of some bytes; None for one of a later version.
+
+    Raises:
+        EnvelopeError: they are none.
+    """
+    found = _SCHEMA.unpack(body)
+    if len(found) != 1:
+        raise EnvelopeError("not one event of a room")
+    return None if isinstance(found[0], codec.Unknown) else cast("Event", found[0])

@@ -1,0 +1,109 @@
+"""Who may do what in a room: the one function that every path asks. docs/trust.md has the table."""
+
+from __future__ import annotations
+
+from enum import Flag, auto
+from typing import Final, NamedTuple
+
+from relay.chat.rooms.events import Kind, Role
+from relay.chat.rooms.refusal import Reason, Refused
+from relay.chat.rooms.state import Room
+
+
+class Right(Flag):
+    """What somebody may do."""
+
+    READ = auto()
+    """Join, resume, follow, read pages of history, see who is there."""
+    WRITE = auto()
+    """Send messages."""
+    ENTER = auto()
+    """Become a lasting member."""
+    TOPIC = auto()
+    """Say what the room is about, and how its name is shown."""
+    INVITE = auto()
+    MODERATE = auto()
+    """Kick, ban, mute, redact: those of a lower rank."""
+    MANAGE = auto()
+    """Kind, roles, closing, deleting."""
+
+
+NOTHING: Final = Right(0)
+_MODERATOR: Final = Right.TOPIC | Right.INVITE | Right.MODERATE
+_OWNER: Final = _MODERATOR | Right.MANAGE
+
+
+class Actor(NamedTuple):
+    """Who asks for something."""
+
+    handle: str
+    root: bytes = b""
+    """Of the account; empty: a guest's."""
+    operator: bool = False
+    """The account is an operator's."""
+
+
+def role_of(room: Room, actor: Actor) -> Role:
+    """Return what an account is in a room. Roles of an earlier one of that name do not count."""
+    person = room.people.get(actor.handle)
+    if person is None or not actor.root or person.root != actor.root:
+        return Role.NONE
+    return person.role
+
+
+def rights(room: Room, actor: Actor) -> Right:
+    """Return all that somebody may do in a room, as its state is."""
+    role = role_of(room, actor)
+    person = room.people.get(actor.handle)
+    found = _OWNER if actor.operator else NOTHING  # but an operator reads and writes by no right
+    if person is not None and person.banned:
+        return found
+    if room.deleted:
+        return Right.READ | Right.WRITE  # of the next room of that name, which is not there yet
+    if room.kind is not Kind.PRIVATE or role is not Role.NONE:
+        found |= Right.READ
+        if actor.root:
+            found |= Right.ENTER
+        writes = room.kind is not Kind.ANNOUNCE or role >= Role.MODERATOR
+        if writes and not room.closed and not (person is not None and person.muted):
+            found |= Right.WRITE
+    if role is Role.OWNER:
+        found |= _OWNER
+    elif role is Role.MODERATOR:
+        found |= _MODERATOR
+    return found
+
+
+def refusal(room: Room, actor: Actor, right: Right) -> Refused | None:
+    """Return why somebody may not do something; None: they may."""
+    if right in rights(room, actor):
+        return None
+    person = room.people.get(actor.handle)
+    if person is not None and person.banned and not actor.operator:
+        return Refused(Reason.BANNED, "banned from this room")
+    if Right.READ not in rights(room, actor) and right in Right.READ | Right.WRITE | Right.ENTER:
+        if person is not None and person.banned:
+            return Refused(Reason.BANNED, "banned from this room")
+        return Refused(Reason.MEMBERS_ONLY, "the room is private: somebody has to invite you")
+    if right is Right.WRITE:
+        if room.closed:
+            return Refused(Reason.READ_ONLY, "the room is closed")
+        if person is not None and person.muted:
+            return Refused(Reason.MUTED, "muted in this room")
+        return Refused(Reason.READ_ONLY, "only owners and moderators write here")
+    if right is Right.ENTER:
+        return Refused(Reason.NOT_ALLOWED, "a guest cannot be a member")
+    who = "owners" if right is Right.MANAGE else "owners and moderators"
+    return Refused(Reason.NOT_ALLOWED, f"only {who} may do that")
+
+
+def rank(room: Room, actor: Actor) -> int:
+    """Return how far somebody's power reaches: it ends at those of the same rank."""
+    if actor.operator:
+        return int(Role.OWNER) + 1
+    return rank_of(role_of(room, actor))
+
+
+def rank_of(role: Role) -> int:
+    """Return the rank of a role: those without power have none."""
+    return int(role) if role >= Role.MODERATOR else 0

@@ -1,0 +1,118 @@
+"""The answers to Show and List: what is told of a room."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, cast
+
+from relay import codec, limits
+from relay.chat.fields import NAME, ROOT, U63
+from relay.chat.rooms.events import KIND, ROLE, TITLE, TOPIC, Kind, Role
+from relay.chat.rooms.rights import Actor, Right, rights, role_of
+from relay.chat.rooms.state import Person, Room, made
+
+PEOPLE_PER_ANSWER: Final = 200
+"""About 20 KB."""
+ROOMS_PER_ANSWER: Final = 25
+"""About 20 KB, with the longest topics."""
+
+
+class Shown(NamedTuple):
+    """A part of a room's state."""
+
+    room: Room
+    """With the people of this part alone."""
+    end: bool
+    """Nobody is beyond them."""
+
+
+class Listed(NamedTuple):
+    """A room in a list."""
+
+    name: str
+    kind: Kind
+    title: str
+    topic: str
+    closed: bool
+    role: Role
+    """Of whoever asked."""
+    members: int
+    """Lasting ones."""
+    last_seq: int
+    """Of its last entry."""
+    version: int
+    """The seq of its last control entry."""
+
+
+def pack(room: Room, after: str) -> bytes:
+    """Return the packed answer to ``Show``: the people whose handles are above ``after``."""
+    people = sorted(handle for handle, one in room.people.items() if one.matters and handle > after)
+    page = [[handle, *room.people[handle]] for handle in people[:PEOPLE_PER_ANSWER]]
+    return codec.pack((*room[:-1], page, len(people) <= PEOPLE_PER_ANSWER))
+
+
+_SHOWN: Final = (
+    U63, U63, KIND, codec.boolean, TITLE, TOPIC, codec.boolean, codec.boolean,
+    U63, U63, U63, U63, U63,
+    codec.list_of(
+        codec.tuple_of(NAME, ROOT, ROLE, codec.boolean, codec.boolean, U63, U63),
+        PEOPLE_PER_ANSWER,
+    ),
+    codec.boolean,
+)  # fmt: skip
+
+
+def unpack(data: bytes) -> Shown:
+    """Return the answer to ``Show``.
+
+    Raises:
+        EnvelopeError: it is none.
+    """
+    *fields, rows, end = codec.unpack_array(data, _SHOWN, array_max=PEOPLE_PER_ANSWER)
+    people = {
+        handle: Person(root, Role(role), *rest)
+        for handle, root, role, *rest in cast("list[tuple[str, bytes, int, bool]]", rows)
+    }
+    return Shown(made(fields, people), bool(end))
+
+
+def listed(name: str, room: Room, last_seq: int, actor: Actor) -> Listed | None:
+    """Return a room as somebody sees it in a list; None: it is not for them."""
+    if room.deleted or Right.READ not in rights(room, actor):
+        return None
+    role = role_of(room, actor)
+    if not room.listed and role is Role.NONE:
+        return None
+    return Listed(
+        name, room.kind, room.title, room.topic, room.closed, role, room.members, last_seq,
+        room.version,
+    )  # fmt: skip
+
+
+def pack_list(rooms: list[Listed], after: str, end: bool) -> bytes:
+    """Return the packed answer to ``List``: where to go on, and whether anything is there."""
+    return codec.pack(([list(one) for one in rooms], after, end))
+
+
+_LIST: Final = (
+    codec.list_of(
+        codec.tuple_of(NAME, KIND, TITLE, TOPIC, codec.boolean, ROLE, U63, U63, U63),
+        ROOMS_PER_ANSWER,
+    ),
+    codec.text(limits.NAME_CHARS_MAX),
+    codec.boolean,
+)
+
+
+def unpack_list(data: bytes) -> tuple[list[Listed], str, bool]:
+    """Return the answer to ``List``.
+
+    Raises:
+        EnvelopeError: it is none.
+    """
+    found, after, end = codec.unpack_array(data, _LIST, array_max=ROOMS_PER_ANSWER)
+    rows = cast("list[tuple[str, int, str, str, bool, int, int, int, int]]", found)
+    rooms = [
+        Listed(name, Kind(kind), title, topic, closed, Role(role), members, last_seq, version)
+        for name, kind, title, topic, closed, role, members, last_seq, version in rows
+    ]
+    return rooms, cast("str", after), bool(end)

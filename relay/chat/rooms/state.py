@@ -1,0 +1,235 @@
+"""The state of a room: a fold over the control entries of its log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple, cast
+
+from relay import codec
+from relay.chat.fields import NAME, ROOT, U63
+from relay.chat.rooms.events import (
+    KIND,
+    ROLE,
+    TITLE,
+    TOPIC,
+    Banned,
+    Closed,
+    Created,
+    Deleted,
+    Entered,
+    Event,
+    Freed,
+    Invited,
+    Kicked,
+    Kind,
+    KindSet,
+    Left,
+    Muted,
+    Redacted,
+    Role,
+    RoleSet,
+    TitleSet,
+    TopicSet,
+)
+
+MEMBERS_MAX: Final = 1000
+"""Lasting members of one room, and who is invited. Anybody else may follow a public one."""
+PEOPLE_MAX: Final = 1500
+"""With those that are banned or muted. The state of a room is about 80 bytes for each."""
+REMEMBERED_MAX: Final = 64
+"""People who are nothing in the room any more, and of whom it is still known when that began."""
+
+
+class Person(NamedTuple):
+    """What a room knows of somebody."""
+
+    root: bytes
+    """Of the account; roles belong to it. Empty: a guest's."""
+    role: Role = Role.NONE
+    muted: bool = False
+    banned: bool = False
+    until_ms: int = 0
+    """When being muted or banned ends; 0: when it is taken back."""
+    seq: int = 0
+    """Of the last control entry about this person."""
+
+    @property
+    def matters(self) -> bool:
+        """False: the room knows only when that began."""
+        return self.role is not Role.NONE or self.muted or self.banned
+
+
+PERSON_BYTES: Final = 96
+"""What each takes at most, packed."""
+PACKED_BYTES_MAX: Final = (PEOPLE_MAX + REMEMBERED_MAX) * PERSON_BYTES + 2048
+NOBODY: Final[Mapping[str, Person]] = MappingProxyType({})
+
+
+class Room(NamedTuple):
+    """What is known of a room. A value: an event makes another one.
+
+    The state of a room from before rooms had any: public, without an owner.
+    """
+
+    created: int = 0
+    """The seq of its create entry; 0: there is none."""
+    version: int = 0
+    """The seq of the last control entry."""
+    kind: Kind = Kind.PUBLIC
+    listed: bool = True
+    title: str = ""
+    topic: str = ""
+    closed: bool = False
+    deleted: bool = False
+    title_seq: int = 0
+    """Of the last control entry about the title; likewise the others."""
+    topic_seq: int = 0
+    kind_seq: int = 0
+    closed_seq: int = 0
+    forgotten_seq: int = 0
+    """Of the last control entry about anybody who is not in ``people`` any more, at most."""
+    people: Mapping[str, Person] = NOBODY
+    """By handle."""
+
+    @property
+    def everybody_writes(self) -> bool:
+        """True: no message needs to be looked at for rights."""
+        return (
+            self.kind is Kind.PUBLIC
+            and not self.closed
+            and not self.deleted
+            and not any(one.muted or one.banned for one in self.people.values())
+        )
+
+    @property
+    def floor(self) -> int:
+        """The seq up to which the log belongs to earlier rooms of this name, which have ended."""
+        return self.version if self.deleted else max(self.created - 1, 0)
+
+    @property
+    def due_ms(self) -> int:
+        """When the first ban or mute ends by itself; 0: none does."""
+        return min((one.until_ms for one in self.people.values() if one.until_ms), default=0)
+
+    @property
+    def owners(self) -> int:
+        """How many there are."""
+        return sum(one.role is Role.OWNER for one in self.people.values())
+
+    @property
+    def members(self) -> int:
+        """Lasting ones, without those who are only invited."""
+        return sum(one.role >= Role.MEMBER for one in self.people.values())
+
+    def seq_of(self, handle: str) -> int:
+        """Return the seq of the last control entry about somebody, or one above it."""
+        person = self.people.get(handle)
+        return self.forgotten_seq if person is None else person.seq
+
+
+def applied(room: Room, event: Event | None, sender: str, seq: int) -> Room:
+    """Return the room after one control entry of its log. None: an event of a later version."""
+    after = room._replace(version=seq)
+    match event:
+        case Created(kind=kind, listed=listed, root=root):
+            people = {sender: Person(root, Role.OWNER, seq=seq)} if root else {}
+            return Room(
+                seq, seq, kind, listed, "", "", False, False, seq, seq, seq, seq, seq, people
+            )
+        case TopicSet(topic=topic):
+            return after._replace(topic=topic, topic_seq=seq)
+        case TitleSet(title=title):
+            return after._replace(title=title, title_seq=seq)
+        case KindSet(kind=kind, listed=listed):
+            return after._replace(kind=kind, listed=listed, kind_seq=seq)
+        case RoleSet(handle=handle, root=root, role=role):
+            known = _known(room, handle, root)
+            return _with(after, handle, known._replace(role=role, seq=seq))
+        case Invited(handle=handle, root=root):
+            known = _known(room, handle, root)
+            return _with(after, handle, known._replace(role=Role.INVITED, seq=seq))
+        case Kicked(handle=handle):
+            known = room.people.get(handle, Person(b""))
+            return _with(after, handle, known._replace(role=Role.NONE, seq=seq))
+        case Banned(handle=handle, root=root, until_ms=until_ms):
+            return _with(after, handle, Person(root, Role.NONE, False, True, until_ms, seq))
+        case Muted(handle=handle, root=root, until_ms=until_ms):
+            known = _known(room, handle, root)
+            return _with(after, handle, known._replace(muted=True, until_ms=until_ms, seq=seq))
+        case Freed(handle=handle):
+            known = room.people.get(handle, Person(b""))
+            freed = known._replace(muted=False, banned=False, until_ms=0, seq=seq)
+            return _with(after, handle, freed)
+        case Entered(root=root):
+            known = _known(room, sender, root)
+            return _with(after, sender, known._replace(role=Role.MEMBER, seq=seq))
+        case Left():
+            known = room.people.get(sender, Person(b""))
+            return _with(after, sender, known._replace(role=Role.NONE, seq=seq))
+        case Closed(closed=closed):
+            return after._replace(closed=closed, closed_seq=seq)
+        case Deleted():
+            return Room(room.created, seq, room.kind, False, deleted=True, forgotten_seq=seq)
+        case Redacted() | None:
+            return after
+
+
+def _known(room: Room, handle: str, root: bytes) -> Person:
+    """Return what the room knows of an account; of an earlier one of that name only bars count."""
+    known = room.people.get(handle)
+    if known is None:
+        return Person(root)
+    return known if known.root == root else known._replace(root=root, role=Role.NONE)
+
+
+def _with(room: Room, handle: str, person: Person) -> Room:
+    people = dict(room.people)
+    people.pop(handle, None)
+    people[handle] = person
+    forgotten_seq = room.forgotten_seq
+    if not person.matters:
+        gone = [name for name, one in people.items() if not one.matters]
+        if len(gone) > REMEMBERED_MAX:  # the first of them is the oldest
+            forgotten_seq = max(forgotten_seq, people.pop(gone[0]).seq)
+    return room._replace(people=people, forgotten_seq=forgotten_seq)
+
+
+# --- as bytes -----------------------------------------------------------------------------------
+def pack(room: Room) -> bytes:
+    """Return a room's bytes."""
+    people = [[handle, *person] for handle, person in room.people.items()]
+    return codec.pack((*room[:-1], people))
+
+
+_ROOM: Final = (
+    U63, U63, KIND, codec.boolean, TITLE, TOPIC, codec.boolean, codec.boolean,
+    U63, U63, U63, U63, U63,
+    codec.list_of(
+        codec.tuple_of(NAME, ROOT, ROLE, codec.boolean, codec.boolean, U63, U63),
+        PEOPLE_MAX + REMEMBERED_MAX,
+    ),
+)  # fmt: skip
+
+
+def unpack(data: bytes) -> Room:
+    """Return the room of some bytes; empty ones are of a log without control entries.
+
+    Raises:
+        EnvelopeError: they are none.
+    """
+    if not data:
+        return Room()
+    fields = codec.unpack_array(data, _ROOM, array_max=PEOPLE_MAX + REMEMBERED_MAX)
+    rows = cast("list[tuple[str, bytes, int, bool, bool, int, int]]", fields.pop())
+    people = {
+        handle: Person(root, Role(role), muted, banned, until_ms, seq)
+        for handle, root, role, muted, banned, until_ms, seq in rows
+    }
+    return made(fields, people)
+
+
+def made(fields: list[object], people: Mapping[str, Person]) -> Room:
+    """Return the room of fields that were checked, in their order, without the last."""
+    created, version, kind, *rest = fields
+    return Room._make((created, version, Kind(cast("int", kind)), *rest, people))

@@ -1,0 +1,240 @@
+"""``relay room``: the rooms of a server, and who may do what in them, for people and scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+from relay import limits
+from relay.cli.connecting import run_connected
+from relay.cli.exits import Exit
+from relay.cli.json_lines import dump, room_object
+from relay.cli.names import checked_room
+from relay.cli.options import Target, places, target_options
+from relay.cli.who import Who, who_options
+from relay.client.aio import Client
+from relay.client.room_calls import KINDS, ROLES, RoomAction, RoomKind, RoomRole
+from relay.terminal.room_commands import seconds_of
+from relay.terminal.room_notices import info_lines, list_line
+
+JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+UNLISTED: Final = click.option(
+    "--unlisted", is_flag=True, help="Who is no member does not find it in lists."
+)
+REASON: Final = click.option("--reason", default="", metavar="TEXT", help="Everybody sees it.")
+SEEN: Final = click.option(
+    "--seen",
+    type=click.IntRange(0, limits.U63_MAX),
+    metavar="VERSION",
+    help="Only if nobody has changed that since this version of the room (relay room show --json).",
+)
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def room(ctx: click.Context) -> int:
+    """Rooms: list, show, create, change, and say who may read and write in them."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+    return Exit.USAGE  # of no effect when a command runs
+
+
+def _command(
+    name: str, *required: str, also: tuple[Callable[..., Any], ...] = ()
+) -> Callable[[Callable[..., Any]], click.Command]:
+    def make(function: Callable[..., Any]) -> click.Command:
+        wrapped = who_options(program=False)(target_options(function))
+        for option in also:
+            wrapped = option(wrapped)
+        return room.command(name)(places(*required, optional=[])(wrapped))
+
+    return make
+
+
+@_command("list", also=(JSON,))
+def list_(target: Target, who: Who, as_json: bool) -> int:
+    """List the rooms that you may see."""
+
+    async def use(client: Client) -> int:
+        for found in await client.rooms():
+            print(dump(found._asdict()) if as_json else list_line(found))
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+@_command("show", "ROOM", also=(JSON,))
+def show(target: Target, who: Who, as_json: bool, room: str) -> int:
+    """Show a room: kind, topic, and who is what in it."""
+    name = checked_room(room)
+
+    async def use(client: Client) -> int:
+        found = await client.room_info(name)
+        if as_json:
+            print(dump(room_object(found)))
+        else:
+            print("\n  ".join(info_lines(found)))
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+@_command(
+    "create",
+    "ROOM",
+    also=(
+        UNLISTED,
+        click.option("--topic", default="", metavar="TEXT", help="What it is about."),
+        click.option("--kind", type=click.Choice(list(KINDS)), default="public", show_default=True),
+    ),
+)
+def create(target: Target, who: Who, room: str, kind: RoomKind, topic: str, unlisted: bool) -> int:
+    """Begin a room, and own it."""
+    name = checked_room(room)
+
+    async def use(client: Client) -> int:
+        await client.create_room(name, kind, listed=not unlisted)
+        if topic:
+            await client.change_room(name, "topic", text=topic)
+        click.echo(f"{name} is yours", err=True)
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
+    found = 0 if value is None else seconds_of(value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no time; write 30s, 10m, 2h or 7d", ctx, param)
+    return found
+
+
+FOR: Final = click.option(
+    "--for", "seconds", callback=_seconds, metavar="TIME", help="30s, 10m, 2h, 7d.  [default: ever]"
+)
+
+
+def _changing(
+    name: str,
+    action: RoomAction,
+    help_text: str,
+    done: str,
+    *arguments: str,
+    also: tuple[Callable[..., Any], ...] = (),
+) -> None:
+    """Add a command that changes a room."""
+
+    def function(
+        target: Target,
+        who: Who,
+        room: str,
+        seen: int | None = None,
+        person: str | None = None,
+        kind: RoomKind | None = None,
+        role: RoomRole | None = None,
+        unlisted: bool = False,
+        reason: str = "",
+        text: str = "",
+        seconds: int = 0,
+        seq: str = "0",
+    ) -> int:
+        if not seq.isascii() or not seq.isdigit():
+            raise click.UsageError(f"{seq!r} is not the number of a message")
+        checked = checked_room(room)
+        if kind is not None and kind not in KINDS:
+            raise click.UsageError(f"{kind!r} is not one of {', '.join(KINDS)}")
+        if role is not None and (role not in ROLES or role == "invited"):
+            raise click.UsageError(f"{role!r} is not one of none, member, moderator, owner")
+
+        async def use(client: Client) -> int:
+            try:
+                await client.change_room(
+                    checked,
+                    action,
+                    person,
+                    text=text or reason,
+                    seconds=seconds,
+                    kind=kind,
+                    listed=not unlisted,
+                    role=role,
+                    seq=int(seq),
+                    seen=seen,
+                )
+            except ValueError as error:
+                raise click.UsageError(str(error)) from None
+            click.echo(done.format(room=checked, person=person, role=role, kind=kind), err=True)
+            return Exit.OK
+
+        return run_connected(target, who, use)
+
+    function.__doc__ = help_text
+    _command(name, "ROOM", *arguments, also=(SEEN, *also))(function)
+
+
+_changing("topic", "topic", "Say what a room is about.", "{room} has this topic", "TEXT")
+_changing("title", "title", "Say how a room's name is shown.", "{room} has this title", "TEXT")
+_changing(
+    "kind",
+    "kind",
+    "Say who may read and write: public, private (who is invited), announce (few write). A private"
+    " room stays private.",
+    "{room} is {kind}",
+    "KIND",
+    also=(UNLISTED,),
+)
+_changing(
+    "role",
+    "role",
+    "Give somebody a role: owner, moderator, member, or none.",
+    "{person} is {role} in {room}",
+    "PERSON",
+    "ROLE",
+)
+_changing("invite", "invite", "Let somebody in.", "{person} is invited to {room}", "PERSON")
+_changing(
+    "kick", "kick", "Put somebody out.", "{person} is out of {room}", "PERSON", also=(REASON,)
+)
+_changing(
+    "ban",
+    "ban",
+    "Put somebody out and let them not come back.",
+    "{person} is banned from {room}",
+    "PERSON",
+    also=(REASON, FOR),
+)
+_changing("unban", "unban", "Take a ban back.", "{person} is not banned from {room}", "PERSON")
+_changing(
+    "mute",
+    "mute",
+    "Let somebody read, and not write.",
+    "{person} is muted in {room}",
+    "PERSON",
+    also=(REASON, FOR),
+)
+_changing("unmute", "unmute", "Take that back.", "{person} is not muted in {room}", "PERSON")
+_changing("close", "close", "Let nobody write any more.", "{room} is closed")
+_changing("open", "reopen", "Let people write again.", "{room} is open")
+_changing(
+    "enter",
+    "enter",
+    "Become a lasting member of a room, or accept an invitation to it.",
+    "you are a member of {room}",
+)
+_changing("leave", "leave", "Be no member any more.", "you are no member of {room}")
+_changing(
+    "redact",
+    "redact",
+    "Ask that a message is not shown any more.",
+    "that message of {room} is withdrawn",
+    "SEQ",
+    also=(REASON,),
+)
+_changing(
+    "delete",
+    "delete",
+    "End a room. A later one of its name is another one.",
+    "{room} is deleted",
+    also=(REASON,),
+)

@@ -1,0 +1,143 @@
+"""What an asyncio client asks about rooms: which there are, how they are, and changes of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from relay.chat.partition import PARTITIONS
+from relay.chat.rooms import requests, shown
+from relay.client import arguments, room_calls
+from relay.client.aio_accounts import AsyncAccounts
+from relay.client.room_calls import ListedRoom, RoomAction, RoomInfo, RoomKind, RoomRole
+
+
+class AsyncRooms(AsyncAccounts):
+    """The calls of ``aio.Client`` about rooms."""
+
+    async def rooms(self, *, timeout: float | None = None) -> list[ListedRoom]:  # noqa: ASYNC109
+        """Return the rooms that one may see, in order of their names.
+
+        Args:
+            timeout: seconds, for each of several questions; None: no limit.
+
+        Raises:
+            Refused: ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        found: list[shown.Listed] = []
+        for partition in range(PARTITIONS):
+            after, end = "", False
+            while not end:
+                data = await self._ask_room("", requests.List(partition, after), 0, timeout)
+                some, after, end = shown.unpack_list(data)
+                found += some
+        return [room_calls.as_listed(one) for one in sorted(found)]
+
+    async def room_info(self, room: str, *, timeout: float | None = None) -> RoomInfo:  # noqa: ASYNC109
+        """Return the state of a room.
+
+        Args:
+            room: its name; it need not be joined.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            Refused: NoSuchRoom, MembersOnly, Banned, ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        name = room_calls.checked_room(room)
+        parts: list[shown.Shown] = []
+        after = ""
+        while True:
+            data = await self._ask_room(name, requests.Show(after), 0, timeout)
+            parts.append(shown.unpack(data))
+            if parts[-1].end:
+                return room_calls.as_info(name, parts)
+            after = max(parts[-1].room.people)
+
+    async def create_room(
+        self,
+        room: str,
+        kind: RoomKind = "public",
+        *,
+        listed: bool = True,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> None:
+        """Begin a room, and own it. A public one is begun by its first message as well.
+
+        Args:
+            room: its name.
+            kind: who may read and write.
+            listed: whether those who are not members find it in lists.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            Refused: RoomExists, NotAllowed, ...
+            ValueError, NameInvalid: an argument; nothing was sent.
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        name = room_calls.checked_room(room)
+        request = requests.Create(room_calls.checked_kind(kind), bool(listed))
+        await self._ask_room(name, request, requests.ANYTHING_SEEN, timeout)
+
+    async def change_room(
+        self,
+        room: str,
+        action: RoomAction,
+        person: str | None = None,
+        *,
+        text: str = "",
+        seconds: float = 0,
+        kind: RoomKind | None = None,
+        listed: bool = True,
+        role: RoomRole | None = None,
+        seq: int = 0,
+        seen: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> None:
+        """Change a room, or what somebody may do in it.
+
+        Args:
+            room: its name; it need not be joined.
+            action: "topic", "title" (with text); "kind" (with kind, listed); "role" (with person,
+                role); "invite", "kick", "ban", "unban", "mute", "unmute" (with person; for some a
+                text that tells why, and seconds after which it ends by itself); "close", "reopen";
+                "enter": become a lasting member, or accept an invitation; "leave": be none any
+                more; "redact" (with seq, text): a message is not to be shown any more; "delete".
+            person: whom it is about.
+            text: the topic or title, or why.
+            seconds: how long a ban or mute lasts; 0: until it is taken back.
+            kind: of the room.
+            listed: whether those who are not members find it in lists.
+            role: "none", "member", "moderator" or "owner".
+            seq: the number of the message.
+            seen: the number of the last change of the room that the decision rests on. None: the
+                last one that was taken from this client, if it has joined the room; else whatever
+                the room is now.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            Refused: NotAllowed; Changed, if somebody else has changed the same thing after
+                ``seen``; NoSuchRoom, NotRegistered, ...
+            ValueError, TypeError, NameInvalid: an argument; nothing was sent.
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        name = room_calls.checked_room(room)
+        request = room_calls.change(
+            action, person=person, text=text, seconds=seconds, kind=kind, listed=listed, role=role,
+            seq=seq,
+        )  # fmt: skip
+        await self._ask_room(name, request, self._seen(name, seen), timeout)
+
+    async def _ask_room(
+        self, room: str, request: requests.Request, seen: int, timeout_s: float | None
+    ) -> bytes:
+        self._check_started()
+        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._chat.ask_room(room, request, seen, answer)
+        return cast(bytes, await self._asked(answer, timeout_s, "the request"))

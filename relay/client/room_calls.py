@@ -1,0 +1,209 @@
+"""What a client can ask about rooms, prepared and understood without I/O, for both faces."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from relay import limits
+from relay.chat import names
+from relay.chat.rooms import requests, shown
+from relay.chat.rooms import state as states
+from relay.chat.rooms.events import Kind, Role
+from relay.client import arguments
+from relay.client.errors import refused
+from relay.wire.codes import ErrorCode
+
+RoomKind: TypeAlias = Literal["public", "private", "announce"]
+"""Everybody reads and writes; who is invited; everybody reads, and owners and moderators write."""
+RoomRole: TypeAlias = Literal["none", "invited", "member", "moderator", "owner"]
+RoomAction: TypeAlias = Literal[
+    "topic", "title", "kind", "role", "invite", "kick", "ban", "unban", "mute", "unmute", "close",
+    "reopen", "enter", "leave", "redact", "delete",
+]  # fmt: skip
+"""What can be done in a room."""
+KINDS: Final[dict[RoomKind, Kind]] = {
+    "public": Kind.PUBLIC,
+    "private": Kind.PRIVATE,
+    "announce": Kind.ANNOUNCE,
+}
+ROLES: Final[dict[RoomRole, Role]] = {
+    "none": Role.NONE,
+    "invited": Role.INVITED,
+    "member": Role.MEMBER,
+    "moderator": Role.MODERATOR,
+    "owner": Role.OWNER,
+}
+KIND_NAMES: Final = {kind: name for name, kind in KINDS.items()}
+ROLE_NAMES: Final = {role: name for name, role in ROLES.items()}
+ABOUT_PERSONS: Final = frozenset({"role", "invite", "kick", "ban", "unban", "mute", "unmute"})
+
+
+class RoomPerson(NamedTuple):
+    """Somebody whom a room knows."""
+
+    name: str
+    role: RoomRole
+    muted: bool
+    banned: bool
+    until_ms: int
+    """When being muted or banned ends, ms since 1970; 0: when it is taken back."""
+
+
+class RoomInfo(NamedTuple):
+    """The state of a room."""
+
+    name: str
+    kind: RoomKind
+    listed: bool
+    """Whether those who are not members find it in lists."""
+    title: str
+    """How the name is shown; empty: as it is."""
+    topic: str
+    closed: bool
+    """Nobody writes."""
+    version: int
+    """The number of the last change: what ``seen`` of ``change_room`` is compared with."""
+    people: tuple[RoomPerson, ...]
+    """Lasting members, invited, muted and banned ones; not everybody who is there just now."""
+
+
+class ListedRoom(NamedTuple):
+    """A room in a list."""
+
+    name: str
+    kind: RoomKind
+    title: str
+    topic: str
+    closed: bool
+    role: RoomRole
+    """One's own."""
+    members: int
+    """Lasting ones."""
+    last_seq: int
+    """The number of its last entry. Less the number of the last one that was read: unread ones."""
+
+
+def checked_kind(value: object) -> Kind:
+    """Return a kind of a room. Raises ValueError."""
+    for name, kind in KINDS.items():
+        if value == name:
+            return kind
+    raise ValueError(f"kind is {value!r}; it must be one of {', '.join(KINDS)}")
+
+
+def checked_role(value: object) -> Role:
+    """Return a role that can be given. Raises ValueError."""
+    for name, role in ROLES.items():
+        if value == name and role is not Role.INVITED:
+            return role
+    given = [name for name in ROLES if name != "invited"]
+    raise ValueError(f"role is {value!r}; it must be one of {', '.join(given)}")
+
+
+def checked_room(value: object) -> str:
+    """Return the canonical spelling of a room's name. Raises NameInvalid, TypeError."""
+    room = arguments.room_name(value)
+    if not names.is_room(room):
+        raise refused(ErrorCode.NAME_INVALID, 0, "not the name of a room")
+    return room
+
+
+def checked_person(value: object) -> str:
+    """Return the canonical spelling of somebody's name. Raises NameInvalid, TypeError."""
+    if not isinstance(value, str):
+        raise TypeError(f"person must be a str, not {type(value).__name__}")
+    name = names.normal(value.removeprefix("@"))
+    if not names.is_handle(name) and not names.is_guest(name):
+        raise refused(ErrorCode.NAME_INVALID, 0, "2 to 32 characters of a-z, 0-9, _ and -")
+    return name
+
+
+def change(
+    action: RoomAction,
+    *,
+    person: str | None,
+    text: str,
+    seconds: float,
+    kind: RoomKind | None,
+    listed: bool,
+    role: RoomRole | None,
+    seq: int,
+) -> requests.Request:
+    """Return the request for an action.
+
+    Raises:
+        ValueError, TypeError, NameInvalid: an argument; nothing was sent.
+    """
+    if action in ABOUT_PERSONS and person is None:
+        raise ValueError(f"{action} needs person")
+    who = "" if person is None else checked_person(person)
+    most = limits.ROOM_TOPIC_BYTES_MAX if action == "topic" else limits.ROOM_REASON_BYTES_MAX
+    if action == "title":
+        most = limits.DISPLAY_NAME_CHARS_MAX
+    said = arguments.short_text("text", text, most, max(most, limits.ROOM_TITLE_BYTES_MAX))
+    if len(said.encode()) > most and action != "title":
+        raise ValueError(f"text has {len(said.encode())} bytes; at most {most} are allowed")
+    if not 0 <= seconds <= limits.U32_MAX:
+        raise ValueError(f"seconds is {seconds}; it must be from 0 to {limits.U32_MAX}")
+    span = int(-(-seconds // 1))
+    match action:
+        case "topic":
+            return requests.SetTopic(said)
+        case "title":
+            return requests.SetTitle(said)
+        case "kind":
+            return requests.SetKind(checked_kind(kind), bool(listed))
+        case "role":
+            return requests.SetRole(who, checked_role(role))
+        case "invite":
+            return requests.Invite(who)
+        case "kick":
+            return requests.Kick(who, said)
+        case "ban":
+            return requests.Ban(who, span, said)
+        case "unban":
+            return requests.Unban(who)
+        case "mute":
+            return requests.Mute(who, span, said)
+        case "unmute":
+            return requests.Unmute(who)
+        case "close":
+            return requests.Close()
+        case "reopen":
+            return requests.Reopen()
+        case "enter":
+            return requests.Enter()
+        case "leave":
+            return requests.Leave()
+        case "redact":
+            return requests.Redact(arguments.integer("seq", seq, 1, limits.U63_MAX), said)
+        case "delete":
+            return requests.Delete(said)
+        case _:
+            raise ValueError(f"{action!r} is nothing that can be done in a room")
+
+
+def as_info(name: str, parts: list[shown.Shown]) -> RoomInfo:
+    """Return the state of a room, of the answers that it came in."""
+    room = parts[0].room
+    people = tuple(
+        as_person(handle, person) for part in parts for handle, person in part.room.people.items()
+    )
+    return RoomInfo(
+        name, KIND_NAMES[room.kind], room.listed, room.title, room.topic, room.closed,
+        room.version, people,
+    )  # fmt: skip
+
+
+def as_person(handle: str, person: states.Person) -> RoomPerson:
+    """Return what a program sees of somebody."""
+    role = ROLE_NAMES[person.role]
+    return RoomPerson(handle, role, person.muted, person.banned, person.until_ms)
+
+
+def as_listed(found: shown.Listed) -> ListedRoom:
+    """Return what a program sees of a room in a list."""
+    name, kind, title, topic, closed, role, members, last_seq, _ = found
+    return ListedRoom(
+        name, KIND_NAMES[kind], title, topic, closed, ROLE_NAMES[role], members, last_seq
+    )

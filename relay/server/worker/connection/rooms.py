@@ -1,0 +1,85 @@
+"""ROOM: requests about rooms; what may be asked is the rooms' homes to decide."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from relay import limits
+from relay.chat import names
+from relay.chat.accounts import links
+from relay.chat.partition import PARTITIONS
+from relay.chat.rooms import requests, shown
+from relay.chat.rooms import state as rooms
+from relay.errors import EnvelopeError
+from relay.server.worker.connection.asking import asked
+from relay.server.worker.connection.devices import chain_of
+from relay.store.errors import StoreError
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Done, pack
+
+if TYPE_CHECKING:
+    from relay.server.worker.connection.session import Session
+    from relay.wire.envelopes import Room
+
+CHANGE_BYTES: Final = 16_384
+"""What a change counts as in the budget for bytes: it is a commit that waits for the disk."""
+STATES_BYTES: Final = 262_144
+"""Of the states of rooms that one answer looks at: about 3 ms."""
+
+
+async def room(session: Session, room: Room) -> None:
+    """Pass a request about a room to its home."""
+    number = room.request
+    try:
+        request, _ = requests.unpack(room.content)
+    except EnvelopeError:
+        session.refuse(number, ErrorCode.BAD_REQUEST, 0, "an unknown request about a room")
+        return
+    if isinstance(request, requests.List):
+        await _list(session, number, request)
+        return
+    log = names.normal(room.log)
+    if not names.is_room(log):
+        session.refuse(number, ErrorCode.NAME_INVALID, 0, "invalid room name")
+        return
+    if not isinstance(request, requests.Show):
+        refusal = session.sends.spend(log, CHANGE_BYTES)
+        if refusal is not None:
+            session.refuse(number, ErrorCode.BUSY, refusal.wait_ms, refusal.text)
+            return
+    subject = b""
+    handle = requests.named(request)
+    if names.is_handle(handle):
+        try:
+            chain = chain_of(session, handle)
+        except StoreError:
+            session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+            return
+        if not chain:
+            session.refuse(number, ErrorCode.NOT_REGISTERED, 0, f"nobody is called {handle}")
+            return
+        subject = links.parse(chain[0]).hash
+    answer = await asked(session, log, session.actor, session.key_id, room.content, subject)
+    if answer.code:
+        retry = answer.code in (ErrorCode.BUSY, ErrorCode.UNAVAILABLE)
+        session.refuse(number, answer.code, limits.RETRY_MS if retry else 0, answer.text)
+    else:
+        session.answer(pack(Done(number, answer.content)))
+
+
+async def _list(session: Session, number: int, request: requests.List) -> None:
+    """Answer rooms of one partition, in turn with those who read pages."""
+    await session.services.following.catchup.turn()
+    assert request.partition < PARTITIONS
+    try:
+        reader = session.services.reader_at(request.partition)
+        found = reader.states(request.after, shown.ROOMS_PER_ANSWER, STATES_BYTES)
+    except StoreError:
+        session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+        return
+    listed = [
+        shown.listed(name, rooms.unpack(packed), seq, session.actor) for name, packed, seq in found
+    ]
+    after = found[-1][0] if found else request.after
+    visible = [one for one in listed if one is not None]
+    session.answer(pack(Done(number, shown.pack_list(visible, after, not found))))

@@ -1,0 +1,60 @@
+"""What the rights in rooms are to the store: who may append, and what control entries mean."""
+
+from __future__ import annotations
+
+from relay.chat import names
+from relay.chat.entries import Submission
+from relay.chat.rooms import events
+from relay.chat.rooms import state as rooms
+from relay.chat.rooms.decide import may_begin
+from relay.chat.rooms.events import Kind
+from relay.chat.rooms.refusal import Reason, Refused
+from relay.chat.rooms.rights import Actor, Right, refusal
+from relay.chat.rooms.state import Room
+from relay.server.worker.home.room_entries import entry_of, place
+from relay.store.log import Denied
+from relay.store.rules import Kept, Rules
+from relay.store.state import LogEnd
+
+
+class RoomRules(Rules):
+    """See the module's docstring. Other logs than rooms have none."""
+
+    def __init__(self, *, anyone_creates: bool) -> None:
+        """Begin. ``anyone_creates``: False: only operators begin rooms."""
+        self.anyone_creates = anyone_creates
+
+    def before(self, log: LogEnd, submission: Submission) -> Submission | Denied | None:
+        """See ``Rules``."""
+        if not names.is_room(submission.log):
+            return None
+        actor = Actor(submission.sender, submission.root, submission.operator)
+        room = _room(log)
+        if log.id == 0 or room.deleted:
+            refused = may_begin(actor, anyone_creates=self.anyone_creates)
+            if refused is not None:
+                return Denied(refused)
+            created = events.Created(Kind.PUBLIC, True, actor.root)
+            return entry_of(submission.log, room.version, created, actor.handle, submission.key_id)
+        refused = refusal(room, actor, Right.WRITE)
+        return None if refused is None else Denied(refused)
+
+    def after(self, log: LogEnd, submission: Submission) -> Kept | Denied | None:
+        """See ``Rules``."""
+        if submission.content_type != events.CONTENT_TYPE:
+            return None
+        room = _room(log)
+        if submission.producer != place(submission.log, room.version):
+            return Denied(Refused(Reason.CHANGED))  # decided on a state that is not the last
+        event = events.unpack(submission.body)
+        after = rooms.applied(room, event, submission.sender, log.seq + 1)
+        begins = isinstance(event, events.Created) and log.id != 0
+        guarded = not after.everybody_writes
+        return Kept(rooms.pack(after), after, guarded, after.due_ms, begins)
+
+
+def _room(log: LogEnd) -> Room:
+    found = log.state
+    if not isinstance(found, Room):
+        found = log.state = rooms.unpack(log.packed_state)
+    return found

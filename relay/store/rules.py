@@ -1,0 +1,48 @@
+"""Who may append, and what control entries mean: asked by a decision for each that needs it.
+
+The store keeps the state of a log as bytes, written in the same commit as the entry that has
+changed it. What is in them is the business of ``Rules``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from relay.chat.entries import Submission
+    from relay.store.log import Denied
+    from relay.store.state import LogEnd
+
+
+class Kept(NamedTuple):
+    """The state of a log after one of its control entries."""
+
+    packed: bytes
+    state: object
+    """What the bytes say, to be kept at hand."""
+    guarded: bool
+    """True: ``Rules.before`` is to be asked about each message."""
+    due_ms: int
+    """When something in it ends by itself; 0: nothing does."""
+    begins: bool
+    """The entry is the first of a new epoch."""
+
+
+class Rules:
+    """What a partition asks. Pure: it may be asked in a thread."""
+
+    def before(self, log: LogEnd, submission: Submission) -> Submission | Denied | None:
+        """Judge a message that is next in turn.
+
+        Args:
+            log: the log as it is; ``state`` may be set from ``packed_state``, nothing else changed.
+            submission: the message.
+
+        Returns:
+            None: it is stored. Denied: it is not. A submission: this control entry is stored first.
+        """
+        raise NotImplementedError
+
+    def after(self, log: LogEnd, submission: Submission) -> Kept | Denied | None:
+        """Return what a control entry, the next of the log, makes of its state; None: nothing."""
+        raise NotImplementedError

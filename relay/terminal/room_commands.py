@@ -1,0 +1,105 @@
+"""The commands that change a room: what a typed line means, as words for ``Client.change_room``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from relay.client.room_calls import RoomAction, RoomKind, RoomRole
+
+HELP: Final = (
+    "/room         show the room: kind, topic, who has which role",
+    "/list         list the rooms that you may see",
+    "/topic TEXT   say what the room is about",
+    "/invite NAME, /kick NAME [WHY], /ban NAME [TIME] [WHY], /unban NAME,",
+    "/mute NAME [TIME] [WHY], /unmute NAME   TIME is as 30s, 10m, 2h or 7d",
+    "/op NAME, /deop NAME   make a moderator, or a member again; /owner NAME",
+    "/private, /public, /announce, /close, /open   who may read and write",
+    "/member, /nomember   be a lasting member, or none any more",
+    "/redact N [WHY]   ask everybody not to show message N any more",
+)
+_TIME: Final = re.compile(r"([0-9]{1,6})([smhd])")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_ALONE: Final[dict[str, RoomAction]] = {
+    "close": "close",
+    "open": "reopen",
+    "member": "enter",
+    "nomember": "leave",
+}
+_KINDS: Final[dict[str, RoomKind]] = {
+    "private": "private",
+    "public": "public",
+    "announce": "announce",
+}
+_ROLES: Final[dict[str, RoomRole]] = {"op": "moderator", "deop": "member", "owner": "owner"}
+_PERSONS: Final[dict[str, RoomAction]] = {
+    "invite": "invite",
+    "kick": "kick",
+    "ban": "ban",
+    "unban": "unban",
+    "mute": "mute",
+    "unmute": "unmute",
+}
+_WITH_REASON: Final = frozenset({"kick", "ban", "mute"})
+_WITH_TIME: Final = frozenset({"ban", "mute"})
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Change the room."""
+
+    action: RoomAction
+    person: str | None = None
+    text: str = ""
+    seconds: int = 0
+    kind: RoomKind | None = None
+    role: RoomRole | None = None
+    seq: int = 0
+
+
+def seconds_of(text: str) -> int | None:
+    """Return the seconds of a time as people write it (30s, 10m, 2h, 7d); None: it is none."""
+    found = _TIME.fullmatch(text)
+    return None if found is None else int(found[1]) * _UNITS[found[2]]
+
+
+def parse(word: str, rest: str) -> Change | str | None:
+    """Return what a command means; a str: what is wrong with it; None: it is no such command.
+
+    Args:
+        word: the command, without its slash.
+        rest: what follows it.
+    """
+    if word in _ALONE or word in _KINDS:
+        if rest:
+            return f"/{word} takes no arguments; not sent"
+        return Change(_ALONE[word]) if word in _ALONE else Change("kind", kind=_KINDS[word])
+    if word == "topic":
+        return Change("topic", text=rest)
+    if word == "redact":
+        number, _, why = rest.partition(" ")
+        if not (number.isascii() and number.isdigit() and len(number) < 18 and int(number)):
+            return "/redact takes the number of a message; not sent"
+        return Change("redact", text=why.strip(), seq=int(number))
+    if word not in _PERSONS and word not in _ROLES:
+        return None
+    person, _, rest = rest.partition(" ")
+    rest = rest.strip()
+    if not person:
+        return f"/{word} takes a name; not sent"
+    if word in _ROLES:
+        return _only(word, rest) or Change("role", person, role=_ROLES[word])
+    seconds = 0
+    if word in _WITH_TIME:
+        time, _, why = rest.partition(" ")
+        found = seconds_of(time)
+        if found is not None:
+            seconds, rest = found, why.strip()
+    if word not in _WITH_REASON and (wrong := _only(word, rest)):
+        return wrong
+    return Change(_PERSONS[word], person, rest, seconds)
+
+
+def _only(word: str, rest: str) -> str:
+    return f"/{word} takes only a name; not sent" if rest else ""

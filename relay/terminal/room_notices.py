@@ -1,0 +1,110 @@
+"""What rooms and their changes are to a person, in words. No I/O."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from relay.client.events import RoomChanged
+from relay.client.room_calls import ListedRoom, RoomInfo, RoomPerson
+from relay.terminal.text import harmless_name, quoted
+
+BY_ITSELF: Final = "relay"
+"""The sender of what the server does when a time is over."""
+_KINDS: Final = {
+    "public": "public",
+    "private": "private: by invitation",
+    "announce": "for announcements: owners and moderators write",
+}
+
+
+def change_notice(event: RoomChanged) -> str:
+    """Return what has happened."""
+    who, person = harmless_name(event.sender), harmless_name(event.person)
+    why = f": {quoted(event.text)}" if event.text else ""
+    until = f" until {local_time(event.until_ms)}" if event.until_ms else ""
+    kind = _KINDS.get(event.kind, harmless_name(event.kind))
+    listed = "" if event.listed or event.kind == "" else ", not in lists"
+    match event.change:
+        case "create":
+            return f"{who} has begun the room, {kind}{listed}"
+        case "topic" if not event.text:
+            return f"{who} has removed the topic"
+        case "topic" | "title":
+            return f"{who} has set the {event.change}{why}"
+        case "kind":
+            return f"{who} has made the room {kind}{listed}"
+        case "role" if event.role == "none":
+            return f"{who} has taken {person}'s role"
+        case "role":
+            return f"{who} has made {person} {_a_role(event.role)}"
+        case "invite":
+            return f"{who} has invited {person}"
+        case "kick":
+            return f"{who} has put {person} out{why}"
+        case "ban":
+            return f"{who} has banned {person}{until}{why}"
+        case "mute":
+            return f"{who} has muted {person}{until}{why}"
+        case "free" if event.sender == BY_ITSELF:
+            return f"the time is over: {person} is not banned or muted any more"
+        case "free":
+            return f"{who} has lifted what kept {person} from the room"
+        case "close":
+            return f"{who} has closed the room: nobody writes any more"
+        case "reopen":
+            return f"{who} has opened the room again"
+        case "enter":
+            return f"{who} is a member now"
+        case "leave":
+            return f"{who} is no member any more"
+        case "redact":
+            return f"{who} has withdrawn message {event.message}{why}"
+        case "delete":
+            return f"{who} has deleted the room{why}"
+        case _:
+            return f"{who} has changed something that this version does not know"
+
+
+def info_lines(room: RoomInfo) -> list[str]:
+    """Return the state of a room."""
+    closed = ", closed" if room.closed else ""
+    listed = "" if room.listed else ", not in lists"
+    lines = [f"{harmless_name(room.name)} is {_KINDS[room.kind]}{listed}{closed}"]
+    if room.title:
+        lines.append(f"title {quoted(room.title)}")
+    if room.topic:
+        lines.append(f"topic {quoted(room.topic)}")
+    lines += [person_line(person) for person in room.people]
+    return lines
+
+
+def person_line(person: RoomPerson) -> str:
+    """Return what somebody is in a room."""
+    words: list[str] = [person.role] if person.role != "none" else []
+    words += ["muted"] if person.muted else []
+    words += ["banned"] if person.banned else []
+    until = f" until {local_time(person.until_ms)}" if person.until_ms else ""
+    return f"{harmless_name(person.name)}: {', '.join(words)}{until}"
+
+
+def list_line(room: ListedRoom) -> str:
+    """Return a room in a list."""
+    role = f", you are {_a_role(room.role)}" if room.role != "none" else ""
+    closed = ", closed" if room.closed else ""
+    topic = f": {quoted(room.topic)}" if room.topic else ""
+    title = f" {quoted(room.title)}" if room.title else ""
+    count = "1 member" if room.members == 1 else f"{room.members} members"
+    return f"{harmless_name(room.name)}{title} {room.kind}{closed}, {count}{role}{topic}"
+
+
+def local_time(time_ms: int) -> str:
+    """Return a time as the clock on the wall shows it."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(min(time_ms, 253_402_214_400_000) / 1000))
+
+
+def _a_role(role: str) -> str:
+    name = harmless_name(role)
+    if role == "invited":
+        return "invited"
+    return f"an {name}" if role == "owner" else f"a {name}"

@@ -1,0 +1,396 @@
+"""Rooms: the table of rights, decisions about requests, and what a log of events makes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from relay.chat.rooms import events, requests, shown
+from relay.chat.rooms import state as states
+from relay.chat.rooms.decide import Context, decide, ended
+from relay.chat.rooms.events import Kind, Role
+from relay.chat.rooms.refusal import Reason, Refused
+from relay.chat.rooms.rights import Actor, Right, refusal, rights
+from relay.chat.rooms.state import Person, Room
+from relay.errors import EnvelopeError
+
+ROOTS = {name: name.encode().ljust(32, b".") for name in ("ann", "bob", "cat", "dan", "eve")}
+ANN, BOB, CAT, DAN, EVE = (Actor(name, root) for name, root in ROOTS.items())
+OPERATOR = Actor("ops", b"o" * 32, operator=True)
+GUEST = Actor("~bob")
+READ, WRITE = Right.READ, Right.WRITE
+MEMBER = READ | WRITE | Right.ENTER
+MODERATOR = MEMBER | Right.TOPIC | Right.INVITE | Right.MODERATE
+OWNER = MODERATOR | Right.MANAGE
+POWER = Right.TOPIC | Right.INVITE | Right.MODERATE | Right.MANAGE
+NOTHING = Right(0)
+
+
+def room(kind: Kind = Kind.PUBLIC, **fields: object) -> Room:
+    """Ann owns it, Bob moderates, Cat is a member, Dan is banned."""
+    people = {
+        "ann": Person(ROOTS["ann"], Role.OWNER, seq=1),
+        "bob": Person(ROOTS["bob"], Role.MODERATOR, seq=2),
+        "cat": Person(ROOTS["cat"], Role.MEMBER, seq=3),
+        "dan": Person(ROOTS["dan"], banned=True, seq=4),
+    }
+    return Room(1, 4, kind, people=people)._replace(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "ann", "bob", "cat", "dan", "eve", "guest", "operator"),
+    [
+        (Kind.PUBLIC, OWNER, MODERATOR, MEMBER, NOTHING, MEMBER, READ | WRITE, MEMBER | POWER),
+        (Kind.PRIVATE, OWNER, MODERATOR, MEMBER, NOTHING, NOTHING, NOTHING, POWER),
+        (
+            Kind.ANNOUNCE, OWNER, MODERATOR, READ | Right.ENTER, NOTHING, READ | Right.ENTER, READ,
+            READ | Right.ENTER | POWER,
+        ),
+    ],
+)  # fmt: skip
+def test_the_table_of_rights(
+    kind: Kind,
+    ann: Right,
+    bob: Right,
+    cat: Right,
+    dan: Right,
+    eve: Right,
+    guest: Right,
+    operator: Right,
+) -> None:
+    """As docs/trust.md has it."""
+    found = [rights(room(kind), one) for one in (ANN, BOB, CAT, DAN, EVE, GUEST, OPERATOR)]
+    assert found == [ann, bob, cat, dan, eve, guest, operator]
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_nobody_writes_in_a_closed_room(kind: Kind) -> None:
+    closed = room(kind, closed=True)
+    for actor in (ANN, BOB, CAT, DAN, EVE, GUEST, OPERATOR):
+        assert WRITE not in rights(closed, actor)
+    assert Right.MANAGE in rights(closed, ANN)
+
+
+def test_roles_belong_to_an_account_and_bans_to_a_name() -> None:
+    """Somebody who got the name by a reset has no role of the one before."""
+    other = Actor("ann", b"x" * 32)
+    assert rights(room(), other) == MEMBER
+    assert rights(room(Kind.PRIVATE), other) == NOTHING
+    assert rights(room(), Actor("dan", b"x" * 32)) == NOTHING
+
+
+def test_a_room_from_before_is_public_and_has_no_owner() -> None:
+    assert rights(Room(), EVE) == MEMBER
+    assert rights(Room(), OPERATOR) == MEMBER | POWER
+    named = decided(Room(), requests.SetRole("ann", Role.OWNER), OPERATOR, subject=ANN)
+    assert rights(states.applied(Room(), named, "ops", 9), ANN) == OWNER
+
+
+def test_each_refusal_has_its_reason() -> None:
+    muted = room()
+    muted = muted._replace(people={**muted.people, "cat": Person(ROOTS["cat"], muted=True)})
+    found = {
+        (name, right): refused.reason
+        for name, one, actor, right in (
+            ("public", room(), DAN, READ),
+            ("private", room(Kind.PRIVATE), EVE, READ),
+            ("private", room(Kind.PRIVATE), EVE, WRITE),
+            ("announce", room(Kind.ANNOUNCE), EVE, WRITE),
+            ("closed", room(closed=True), ANN, WRITE),
+            ("muted", muted, CAT, WRITE),
+            ("public", room(), EVE, Right.MODERATE),
+            ("public", room(), BOB, Right.MANAGE),
+            ("public", room(), GUEST, Right.ENTER),
+        )
+        if (refused := refusal(one, actor, right)) is not None
+    }
+    assert found == {
+        ("public", READ): Reason.BANNED,
+        ("private", READ): Reason.MEMBERS_ONLY,
+        ("private", WRITE): Reason.MEMBERS_ONLY,
+        ("announce", WRITE): Reason.READ_ONLY,
+        ("closed", WRITE): Reason.READ_ONLY,
+        ("muted", WRITE): Reason.MUTED,
+        ("public", Right.MODERATE): Reason.NOT_ALLOWED,
+        ("public", Right.MANAGE): Reason.NOT_ALLOWED,
+        ("public", Right.ENTER): Reason.NOT_ALLOWED,
+    }
+
+
+def decided(
+    one: Room,
+    request: requests.Change,
+    actor: Actor,
+    *,
+    subject: Actor = EVE,
+    seen: int = requests.ANYTHING_SEEN,
+    head: int = 100,
+    anyone: bool = True,
+) -> events.Event | None:
+    return decide(one, request, Context(actor, seen, 1000, head, subject.root, anyone))
+
+
+def refused(
+    one: Room, request: requests.Change, actor: Actor, subject: Actor = EVE, **context: int
+) -> Reason:
+    with pytest.raises(Refused) as caught:
+        decided(one, request, actor, subject=subject, **context)  # type: ignore[arg-type]
+    return caught.value.reason
+
+
+def test_a_room_is_created_once() -> None:
+    made = decided(Room(), requests.Create(Kind.PRIVATE, False), ANN, head=0)
+    assert made == events.Created(Kind.PRIVATE, False, ANN.root)
+    begun = states.applied(Room(), made, "ann", 1)
+    assert decided(begun, requests.Create(Kind.PRIVATE, False), ANN, head=1) is None
+    assert refused(begun, requests.Create(Kind.PUBLIC, True), ANN, head=1) is Reason.EXISTS
+    assert refused(begun, requests.Create(Kind.PRIVATE, False), BOB, head=1) is Reason.EXISTS
+    only = refused(Room(), requests.Create(), ANN, head=0, anyone=False)
+    assert only is Reason.NOT_ALLOWED
+
+
+def test_power_ends_at_ones_own_rank() -> None:
+    for subject, actor, reason in (
+        (ANN, BOB, Reason.NOT_ALLOWED),
+        (BOB, BOB, Reason.NOT_ALLOWED),
+        (ANN, ANN, Reason.NOT_ALLOWED),
+        (EVE, CAT, Reason.NOT_ALLOWED),
+    ):
+        for request in (
+            requests.Kick(subject.handle),
+            requests.Ban(subject.handle),
+            requests.Mute(subject.handle),
+        ):
+            assert refused(room(), request, actor, subject) is reason
+    banned = decided(room(), requests.Ban("cat", 60, "spam"), BOB, subject=CAT)
+    assert banned == events.Banned("cat", CAT.root, 61_000, "spam")
+    assert decided(room(), requests.Kick("ann"), OPERATOR, subject=ANN) is not None
+
+
+def test_the_only_owner_stays() -> None:
+    assert refused(room(), requests.Leave(), ANN) is Reason.BAD_REQUEST
+    down = requests.SetRole("ann", Role.MEMBER)
+    assert refused(room(), down, ANN, ANN) is Reason.BAD_REQUEST
+    shared = states.applied(room(), events.RoleSet("bob", BOB.root, Role.OWNER), "ann", 9)
+    assert decided(shared, requests.Leave(), ANN) == events.Left()
+    assert decided(shared, down, ANN, subject=ANN) is not None
+    assert refused(shared, requests.SetRole("bob", Role.NONE), ANN, BOB) is Reason.NOT_ALLOWED
+
+
+def test_a_private_room_stays_private() -> None:
+    for kind in (Kind.PUBLIC, Kind.ANNOUNCE):
+        for actor in (ANN, OPERATOR):
+            wanted = requests.SetKind(kind)
+            assert refused(room(Kind.PRIVATE), wanted, actor) is Reason.BAD_REQUEST
+
+
+def test_what_is_so_already_needs_no_entry() -> None:
+    for request, actor, subject in (
+        (requests.SetTopic(""), ANN, EVE),
+        (requests.SetRole("bob", Role.MODERATOR), ANN, BOB),
+        (requests.Invite("cat"), BOB, CAT),
+        (requests.Ban("dan"), BOB, DAN),
+        (requests.Unban("cat"), BOB, CAT),
+        (requests.Enter(), CAT, EVE),
+        (requests.Leave(), EVE, EVE),
+        (requests.Reopen(), ANN, EVE),
+    ):
+        assert decided(room(), request, actor, subject=subject, seen=0) is None, request
+
+
+def test_two_moderators_cannot_undo_each_other_unseen() -> None:
+    """CHANGED is per subject: of a person, of the topic."""
+    one = states.applied(room(), events.TopicSet("tea"), "bob", 10)
+    one = states.applied(one, events.Muted("eve", EVE.root, 0, ""), "bob", 11)
+    assert refused(one, requests.SetTopic("coffee"), ANN, seen=9) is Reason.CHANGED
+    assert decided(one, requests.SetTopic("coffee"), ANN, seen=10) is not None
+    assert refused(one, requests.Unmute("eve"), ANN, EVE, seen=10) is Reason.CHANGED
+    assert decided(one, requests.Ban("cat"), ANN, subject=CAT, seen=3) is not None
+    gone = states.applied(one, events.Freed("eve"), "bob", 12)
+    assert refused(gone, requests.Ban("eve"), ANN, EVE, seen=11) is Reason.CHANGED
+
+
+def test_rights_come_before_whether_it_is_so_already() -> None:
+    """Whoever may not ask is not told how it is."""
+    assert refused(room(), requests.Ban("dan"), EVE, DAN) is Reason.NOT_ALLOWED
+    assert refused(room(Kind.PRIVATE), requests.SetTopic(""), EVE) is Reason.NOT_ALLOWED
+
+
+def test_bounds() -> None:
+    people = {
+        f"u{number}": Person(number.to_bytes(32, "big"), Role.MEMBER, seq=number)
+        for number in range(states.MEMBERS_MAX - 1)
+    }
+    full = room()._replace(people={"ann": room().people["ann"], **people})
+    assert refused(full, requests.Enter(), EVE) is Reason.LIMIT
+    assert refused(full, requests.Invite("eve"), ANN) is Reason.LIMIT
+    assert decided(full, requests.Ban("eve"), ANN) is not None
+    longest = {
+        "h" * 28 + f"{n:04}": Person(b"r" * 32, Role.OWNER, True, True, 2**62, 2**62)
+        for n in range(states.PEOPLE_MAX + states.REMEMBERED_MAX)
+    }
+    most = room(topic="t" * 400, title="i" * 256)._replace(people=longest)
+    packed = states.pack(most)
+    assert len(packed) <= states.PACKED_BYTES_MAX
+    assert states.unpack(packed) == most
+
+
+def test_those_who_are_nothing_any_more_are_forgotten_at_last() -> None:
+    one = room()
+    for seq in range(10, 10 + 3 * states.REMEMBERED_MAX):
+        one = states.applied(one, events.Kicked(f"u{seq}", ""), "ann", seq)
+    assert len(one.people) == 4 + states.REMEMBERED_MAX
+    assert one.seq_of("u10") == one.forgotten_seq > 10
+
+
+def test_the_end_of_a_ban_is_an_entry() -> None:
+    one = states.applied(room(), events.Banned("eve", EVE.root, 5000, ""), "bob", 10)
+    assert one.due_ms == 5000
+    assert ended(one, 4999) == []
+    assert ended(one, 5000) == [events.Freed("eve")]
+    assert rights(one, EVE) == NOTHING, "no clock decides about rights"
+    free = states.applied(one, events.Freed("eve"), events.RELAY, 11)
+    assert rights(free, EVE) == MEMBER
+    assert free.due_ms == 0
+
+
+def test_a_deleted_room_begins_anew() -> None:
+    gone = states.applied(room(Kind.PRIVATE), events.Deleted(""), "ann", 10)
+    assert refused(gone, requests.SetTopic("tea"), ANN) is Reason.NO_SUCH_ROOM
+    assert gone.floor == 10
+    assert decided(gone, requests.Create(), EVE) is not None
+    new = states.applied(gone, events.Created(Kind.PUBLIC, True, EVE.root), "eve", 11)
+    assert rights(new, EVE) == OWNER
+    assert rights(new, ANN) == MEMBER
+    assert new.floor == 10
+
+
+@pytest.mark.parametrize("number", [0, 16, 255])
+def test_an_event_of_a_later_version_changes_nothing(number: int) -> None:
+    assert events.unpack(b"\x92" + bytes((0xCC, number)) + b"\x01") is None
+    after = states.applied(room(), None, "ann", 50)
+    assert after == room()._replace(version=50)
+
+
+@pytest.mark.parametrize("body", [b"", b"\x90", b"\x91\x02", b"\x92\x02\x01", b"\xc0", b"\x01"])
+def test_bytes_that_are_no_event(body: bytes) -> None:
+    with pytest.raises(EnvelopeError):
+        events.unpack(body)
+    with pytest.raises(EnvelopeError):
+        requests.unpack(body)
+
+
+def test_what_is_told_of_a_room() -> None:
+    part = shown.unpack(shown.pack(room(), ""))
+    assert part == (room(), True)
+    assert shown.unpack(shown.pack(room(), "bob")).room.people.keys() == {"cat", "dan"}
+    for kind, is_listed, actor, seen in (
+        (Kind.PUBLIC, True, EVE, True),
+        (Kind.PUBLIC, False, EVE, False),
+        (Kind.PUBLIC, False, CAT, True),
+        (Kind.PUBLIC, True, DAN, False),
+        (Kind.PRIVATE, True, EVE, False),
+        (Kind.PRIVATE, True, CAT, True),
+        (Kind.PRIVATE, True, OPERATOR, False),
+    ):
+        found = shown.listed("lobby", room(kind, listed=is_listed), 7, actor)
+        assert (found is not None) is seen, (kind, is_listed, actor)
+        if found is not None:
+            assert shown.unpack_list(shown.pack_list([found], "x", False)) == ([found], "x", False)
+
+
+# --- whatever people do ---------------------------------------------------------------------------
+PEOPLE = (ANN, BOB, CAT, DAN, EVE, GUEST, OPERATOR)
+HANDLES = st.sampled_from([one.handle for one in PEOPLE])
+SECONDS = st.sampled_from([0, 1, 3600])
+CHANGES = st.one_of(
+    st.builds(requests.Create, st.sampled_from(Kind), st.booleans()),
+    st.builds(requests.SetTopic, st.sampled_from(["", "tea", "coffee"])),
+    st.builds(requests.SetKind, st.sampled_from(Kind), st.booleans()),
+    st.builds(requests.SetRole, HANDLES, st.sampled_from(Role)),
+    st.builds(requests.Invite, HANDLES),
+    st.builds(requests.Kick, HANDLES),
+    st.builds(requests.Ban, HANDLES, SECONDS),
+    st.builds(requests.Unban, HANDLES),
+    st.builds(requests.Mute, HANDLES, SECONDS),
+    st.builds(requests.Unmute, HANDLES),
+    st.sampled_from(
+        [requests.Close(), requests.Reopen(), requests.Enter(), requests.Leave(), requests.Delete()]
+    ),
+)
+
+
+class People(RuleBasedStateMachine):
+    """Some people who ask for anything, in one room and its successors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = Room()
+        self.head = 0
+        self.now_ms = 0
+
+    @rule(actor=st.sampled_from(PEOPLE), change=CHANGES, behind=st.integers(0, 3))
+    def ask(self, actor: Actor, change: requests.Change, behind: int) -> None:
+        before = self.room
+        handle = requests.named(change)
+        subject = next((one.root for one in PEOPLE if one.handle == handle), b"")
+        seen = max(0, self.head - behind)
+        context = Context(actor, seen, self.now_ms, self.head, subject)
+        try:
+            event = decide(before, change, context)
+        except Refused:
+            return
+        if event is None:
+            return
+        self.append(event, actor.handle)
+        again = decide_or_none(self.room, change, context._replace(head=self.head, seen=self.head))
+        if not isinstance(change, requests.Kick | requests.Ban | requests.Mute | requests.Delete):
+            assert again is None, "the answer was lost: asking again changes nothing"
+        if not isinstance(change, requests.Create):
+            assert not before.deleted
+            power = rights(before, actor)
+            assert power or isinstance(change, requests.Leave)
+        if before.kind is Kind.PRIVATE and not before.deleted and not self.room.deleted:
+            assert self.room.kind is Kind.PRIVATE
+
+    @rule(ms=st.integers(1, 5000))
+    def wait(self, ms: int) -> None:
+        self.now_ms += ms
+        while over := ended(self.room, self.now_ms):
+            self.append(over[0], events.RELAY)
+
+    def append(self, event: events.Event, sender: str) -> None:
+        self.head += 1
+        assert events.unpack(events.pack(event)) == event
+        self.room = states.applied(self.room, event, sender, self.head)
+
+    @invariant()
+    def it_is_sound(self) -> None:
+        one = self.room
+        assert states.unpack(states.pack(one)) == one
+        assert one.version <= self.head
+        for actor in PEOPLE:
+            person, found = one.people.get(actor.handle), rights(one, actor)
+            if person is not None and person.banned:
+                assert not found & (READ | WRITE)
+                assert person.role is Role.NONE
+            if one.kind is Kind.PRIVATE and not one.deleted and READ in found:
+                assert person is not None
+                assert person.role is not Role.NONE
+            if WRITE in found:
+                assert READ in found
+            if one.everybody_writes:
+                assert WRITE in found, "whoever is not judged may write"
+
+
+def decide_or_none(one: Room, change: requests.Change, context: Context) -> events.Event | None:
+    try:
+        return decide(one, change, context)
+    except Refused:
+        return None
+
+
+TestPeople = People.TestCase
+TestPeople.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)

@@ -1,0 +1,150 @@
+"""``relay room`` and the terminal's commands about rooms, as people use them."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from tests.support.cluster import Relay, run_relay, wait_until
+from tests.support.tails import Tail
+from tests.support.terminals import Terminal
+
+pytestmark = pytest.mark.timeout(300)
+"""Each command is a process of its own, and some tests have a dozen of them."""
+
+
+@pytest.fixture
+def people(relay: Relay) -> Relay:
+    """A relay with Anna and Bert."""
+    for name in ("anna", "bert"):
+        done("register", relay.address, "--name", name)
+    return relay
+
+
+def done(*args: str | os.PathLike[str], status: int = 0) -> str:
+    """Run a command; return what it printed, its errors too."""
+    found = run_relay(*args)
+    said = found.stdout + found.stderr
+    assert found.returncode == status, said
+    assert "Traceback" not in said
+    return said
+
+
+def test_what_an_owner_does(people: Relay, room: str) -> None:
+    """Each command once, and what the other sees of it."""
+    address = people.address
+
+    def anna(command: str, *args: str, status: int = 0) -> str:
+        return done("room", command, address, room, *args, "--name", "anna", status=status)
+
+    def bert(command: str, *args: str, status: int = 0) -> str:
+        return done("room", command, address, room, *args, "--name", "bert", status=status)
+
+    assert f"{room} is yours" in anna("create", "--kind", "private", "--topic", "tea")
+    assert "ROOM_EXISTS" in bert("create", status=1)
+    assert "MEMBERS_ONLY" in bert("show", status=1)
+    assert "MEMBERS_ONLY" in done("send", address, room, "hi", "--name", "bert", status=1)
+    listed = done("room", "list", address, "--name", "bert")
+    assert room not in listed
+    anna("invite", "bert")
+    listed = done("room", "list", address, "--name", "bert")
+    assert f'{room} private, 1 member, you are invited: "tea"' in listed
+    bert("enter")
+    found = json.loads(bert("show", "--json"))
+    assert (found["kind"], found["topic"]) == ("private", "tea")
+    assert {(one["name"], one["role"]) for one in found["people"]} == {
+        ("anna", "owner"),
+        ("bert", "member"),
+    }
+    version = found["version"]
+    anna("topic", "coffee")
+    assert "CHANGED" in anna("topic", "cocoa", "--seen", str(version), status=1)
+    assert "NOT_ALLOWED" in bert("topic", "cocoa", status=1)
+    anna("role", "bert", "moderator")
+    bert("topic", "cocoa", "--seen", str(version + 2))
+    assert "NOT_ALLOWED" in bert("kick", "anna", status=1)
+    assert "a private room stays private" in anna("kind", "public", status=1)
+    anna("role", "bert", "none")
+    anna("ban", "bert", "--for", "1h")
+    assert "unban first" in anna("invite", "bert", status=1)
+    assert "BANNED" in done("send", address, room, "hi", "--name", "bert", status=1)
+    assert "banned until" in anna("show")
+    anna("unban", "bert")
+    anna("close")
+    assert "READ_ONLY" in done("send", address, room, "hi", "--name", "anna", status=1)
+    anna("open")
+    done("send", address, room, "hi", "--name", "anna")
+    anna("delete", "--reason", "over")
+    assert "NO_SUCH_ROOM" in anna("show", status=1)
+
+
+@pytest.mark.parametrize(
+    ("args", "problem"),
+    [
+        (["ban", "ROOM", "bert", "--for", "soon"], "is no time; write 30s, 10m, 2h or 7d"),
+        (["kind", "ROOM", "secret"], "is not one of public, private, announce"),
+        (["role", "ROOM", "bert", "king"], "is not one of none, member, moderator, owner"),
+        (["redact", "ROOM", "first"], "is not the number of a message"),
+        (["topic", "ROOM", "x" * 401], "allowed are at most 400"),
+        (["show", "a"], "invalid room name"),
+    ],
+)
+def test_mistakes(people: Relay, room: str, args: list[str], problem: str) -> None:
+    """One clear line, and nothing is sent."""
+    command, name, *rest = args
+    name = room if name == "ROOM" else name
+    said = done("room", command, people.address, name, *rest, "--name", "anna", status=2)
+    assert problem in " ".join(said.split())
+
+
+def test_changes_in_a_tail(people: Relay, room: str) -> None:
+    """With --changes as objects of their own; without, messages alone."""
+    address = people.address
+    done("send", address, room, "hi", "--name", "anna")
+    done("room", "ban", address, room, "bert", "--reason", "spam", "--name", "anna")
+    with Tail(address, room, "--since", "0", "--changes") as tail:
+        wait_until(lambda: len(tail.entries) == 3, "the room's entries", 60)
+        created, message, banned = tail.entries
+    assert created["change"] == {"what": "create", "kind": "public", "listed": True}
+    assert message["body"] == "hi"
+    assert banned["sender"] == "anna"
+    assert banned["change"] == {"what": "ban", "person": "bert", "text": "spam"}
+
+
+def test_two_people_at_terminals(people: Relay, room: str) -> None:
+    """The commands that IRC users know, and what the other one sees."""
+    address = people.address
+    with (
+        Terminal("chat", address, room, "--name", "anna") as anna,
+        Terminal("chat", address, room, "--name", "bert") as bert,
+    ):
+        anna.shows(f"in {room} as anna")
+        bert.shows(f"in {room} as bert")
+        anna.press("hello\r")
+        bert.shows("anna has begun the room, public")
+        bert.press("/topic mine\r")
+        bert.shows("NOT_ALLOWED")
+        anna.press("/topic tea and biscuits\r")
+        bert.shows("anna has set the topic: ")
+        anna.press("/mute bert 1h too loud\r")
+        bert.shows("anna has muted bert until ")
+        bert.press("but\r")
+        bert.shows("not stored (MUTED")
+        anna.press("/unmute bert\r")
+        bert.shows("lifted what kept bert")
+        anna.press("/op bert\r")
+        bert.shows("anna has made bert a moderator")
+        anna.press("/room\r")
+        anna.shows("bert: moderator")
+        anna.press("/list\r")
+        anna.shows(f"{room} public, 2 members, you are an owner")
+        anna.press("/deop bert\r")
+        anna.shows("anna has made bert a member")
+        anna.press("/ban bert\r")
+        bert.shows(f"no longer in {room}: BANNED")
+        anna.press("/ban\r")
+        anna.shows("/ban takes a name; not sent")
+        anna.press("/quit\r")
+        assert anna.ends() == 0

@@ -1,0 +1,569 @@
+"""Attacks on rooms, over real sockets and several workers; each with its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.chat.accounts import invitation
+from relay.chat.partition import partition_of
+from relay.chat.rooms import events, requests, shown
+from relay.chat.rooms.events import Kind, Role
+from relay.server.worker.member.reply import Reply
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import (
+    Ack,
+    Done,
+    EntryMessage,
+    Error,
+    Gap,
+    History,
+    Join,
+    Joined,
+    Live,
+    Members,
+    Page,
+    Refused,
+    Removed,
+    Room,
+    Send,
+    Welcome,
+    Who,
+    unpack_entry,
+)
+from tests.support.cluster import until
+from tests.support.devices import hello, register
+from tests.support.workers import Cluster, TestClient, Worker
+
+LOG = "lobby"
+EVERYTHING = requests.ANYTHING_SEEN
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with Cluster(tmp_path, 2, rights=True) as running:
+        yield running
+
+
+async def ask(
+    client: TestClient, request: requests.Request, seen: int = EVERYTHING, log: str = LOG
+) -> Done | Error:
+    """Ask something about a room, and return the answer."""
+    number = 1000 + len(client.received) * 7 + client.records
+    client.send_envelopes(Room(number, log, requests.pack(request, seen)))
+
+    def answers() -> list[Done | Error]:
+        return [e for e in client.received if isinstance(e, Done | Error) and e.request == number]
+
+    await client.until(answers, f"an answer to {request}")
+    return answers()[0]
+
+
+async def done(
+    client: TestClient, request: requests.Request, seen: int = EVERYTHING, log: str = LOG
+) -> bytes:
+    answer = await ask(client, request, seen, log)
+    assert isinstance(answer, Done), answer
+    return answer.content
+
+
+async def refused(
+    client: TestClient, request: requests.Request, seen: int = EVERYTHING, log: str = LOG
+) -> int:
+    answer = await ask(client, request, seen, log)
+    assert isinstance(answer, Error), answer
+    return answer.code
+
+
+async def error_of(client: TestClient, number: int) -> int:
+    return (await client.expect(Error, lambda e: e.request == number)).code
+
+
+def stored(worker: Worker, log: str = LOG) -> list[EntryMessage]:
+    """The log as it is in the store."""
+    page = worker.parts.services.reader_of(log).read(log, 0, 2**40 - 1, 10**9)
+    return [unpack_entry(packed) for _, packed in page.rows]
+
+
+def changes(client: TestClient, log: str = LOG) -> list[events.Event | None]:
+    return [
+        events.unpack(e.body) for e in client.entries(log) if e.content_type == events.CONTENT_TYPE
+    ]
+
+
+async def begun(cluster: Cluster, kind: Kind = Kind.PUBLIC) -> tuple[TestClient, TestClient]:
+    """A room of alice, and bob, who follows it (and is a member) on the other worker."""
+    alice = await TestClient.login(cluster.home(LOG), "alice")
+    bob = await TestClient.login(cluster.other(LOG), "bob")
+    await done(alice, requests.Create(kind))
+    if kind is Kind.PRIVATE:
+        await done(alice, requests.Invite("bob"))
+    await alice.join(LOG)
+    await bob.join(LOG)
+    return alice, bob
+
+
+# --- how a room begins ----------------------------------------------------------------------------
+async def test_the_first_message_begins_a_room_which_its_sender_owns(cluster: Cluster) -> None:
+    """The create entry is the first; who followed it before sees it."""
+    reader = await TestClient.login(cluster.other(LOG), "reader")
+    await reader.join(LOG)
+    alice = await TestClient.login(cluster.home(LOG), "alice")
+    bob = await TestClient.login(cluster.other(LOG), "bob")
+    alice.send(LOG, 1, 3)
+    assert (await alice.acked(LOG, 1)).seq == 2
+    bob.send(LOG, 1)
+    await bob.acked(LOG, 1)
+    await reader.has(LOG, 5)
+    assert reader.seqs(LOG) == [1, 2, 3, 4, 5]
+    first = reader.entries(LOG)[0]
+    created = events.unpack(first.body)
+    assert isinstance(created, events.Created)
+    assert (first.sender, created.kind, len(created.root)) == ("alice", Kind.PUBLIC, 32)
+    assert await refused(bob, requests.SetTopic("mine")) == ErrorCode.NOT_ALLOWED
+    await done(alice, requests.SetTopic("alice's"))
+
+
+async def test_many_begin_one_room_at_once(cluster: Cluster) -> None:
+    """One of them owns it, and every message is there."""
+    workers = [cluster.home(LOG), cluster.other(LOG)]
+    clients = [await TestClient.login(workers[n % 2], f"user{n}") for n in range(6)]
+    for client in clients:
+        client.send(LOG, 1, 2)
+    for client in clients:
+        await client.acked(LOG, 2)
+    entries = stored(workers[0])
+    assert [e.content_type == events.CONTENT_TYPE for e in entries] == [True] + [False] * 12
+    assert [e.prev for e in entries] == list(range(13))
+
+
+async def test_a_first_message_and_a_request_that_begin_one_room(cluster: Cluster) -> None:
+    """In one commit, in either order: one of them begins it, and the other finds it."""
+    clients = [await TestClient.login(cluster.home(LOG), name) for name in ("alice", "bob")]
+    for number in range(12):
+        log = f"room-{number}"
+        sender, creator = clients if number % 2 else clients[::-1]
+        asking = asyncio.ensure_future(ask(creator, requests.Create(Kind.PRIVATE), log=log))
+        await asyncio.sleep(0)
+        sender.send(log, 1)
+        answer = await asking
+        await sender.until(
+            lambda log=log, sender=sender: any(  # type: ignore[misc]
+                isinstance(e, Ack | Refused) and e.log == log for e in sender.received
+            ),
+            "an answer",
+        )
+        entries = stored(cluster.home(log), log)
+        assert len([e for e in entries if e.content_type == events.CONTENT_TYPE]) == 1
+        owner = creator if isinstance(answer, Done) else sender
+        assert entries[0].sender == owner.name
+        if isinstance(answer, Error):
+            assert answer.code == ErrorCode.ROOM_EXISTS
+
+
+async def test_a_guest_owns_nothing(cluster: Cluster) -> None:
+    guest = await TestClient.login(cluster.home(LOG), "~guest-1")
+    guest.send(LOG, 1)
+    await guest.acked(LOG, 1)
+    assert await refused(guest, requests.SetTopic("mine")) == ErrorCode.NOT_ALLOWED
+    assert await refused(guest, requests.Enter()) == ErrorCode.NOT_ALLOWED
+
+
+async def test_only_operators_begin_rooms(cluster: Cluster) -> None:
+    """rooms.create = operators, by a message and on purpose."""
+    for worker in cluster.workers.values():
+        worker.parts.rules.anyone_creates = False
+    alice = await TestClient.login(cluster.home(LOG), "alice")
+    alice.send(LOG, 1)
+    assert (await alice.expect(Refused)).code == ErrorCode.NOT_ALLOWED
+    assert await refused(alice, requests.Create()) == ErrorCode.NOT_ALLOWED
+    assert stored(cluster.home(LOG)) == []
+    opera = await operator(cluster)
+    opera.send(LOG, 1)
+    await opera.acked(LOG, 1)
+    alice.received.clear()
+    alice.send(LOG, 1)
+    await alice.acked(LOG, 1)
+
+
+async def operator(cluster: Cluster, name: str = "opera") -> TestClient:
+    """Somebody whom an invitation in the data directory would make one."""
+    token = secrets.token_bytes(32)
+    for worker in cluster.workers.values():
+        worker.parts.accounts.logs._first = invitation.hash_of(token)
+    client = await TestClient.connect(cluster.home(LOG))
+    client.name, client.secret = name, secrets.token_bytes(16)
+    client.send_envelopes(
+        register(client.connection, client.spki, name, token=token),
+        hello(client.connection, client.spki, name, client.secret),
+    )
+    await client.expect(Welcome)
+    return client
+
+
+# --- a banned user on every path ------------------------------------------------------------------
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_somebody_who_is_banned_on_every_path(cluster: Cluster, restarted: bool) -> None:
+    """Out at the entry on every worker, and refused ever after, after a new home as well."""
+    alice, bob = await begun(cluster)
+    also = await TestClient.login(cluster.home(LOG), "bob")
+    await also.join(LOG)
+    alice.send(LOG, 1)
+    await bob.has(LOG, 1)
+    cursor = bob.entries(LOG)[-1]
+    await done(alice, requests.Ban("bob", 0, "spam"))
+    for client in (bob, also):
+        removed = await client.expect(Removed)
+        assert (removed.log, removed.code) == (LOG, ErrorCode.BANNED)
+    alice.send(LOG, 2, 3)
+    await alice.acked(LOG, 3)
+    if restarted:
+        home = cluster.home(LOG).index
+        await cluster.kill(home)
+        await cluster.start(home)
+        await cluster.linked()
+    for worker in (cluster.home(LOG), cluster.other(LOG)):
+        client = await TestClient.login(worker, "bob")
+        client.send_envelopes(
+            Join(1, LOG, None, 0, 10),
+            Join(2, LOG, cursor.epoch, cursor.seq, 0),
+            History(3, LOG, True, 0, 10),
+            History(4, LOG, False, 0, 10),
+            Who(5, LOG),
+            Send(LOG, 1, 0, "", b"let me in"),
+        )
+        assert [await error_of(client, n) for n in (1, 2)] == [ErrorCode.BANNED] * 2
+        assert [await error_of(client, n) for n in (3, 4, 5)] == [ErrorCode.NOT_A_MEMBER] * 3
+        assert (await client.expect(Refused)).code == ErrorCode.BANNED
+        for request in (requests.Show(), requests.Enter(), requests.Unban("bob")):
+            assert await refused(client, request) == ErrorCode.BANNED
+        assert LOG not in await listed(client)
+        assert client.entries(LOG) == []
+    assert max(bob.seqs(LOG)) == max(also.seqs(LOG)) == 3, "the ban is the last that they see"
+
+
+async def listed(client: TestClient) -> dict[str, shown.Listed]:
+    """The rooms that somebody may see."""
+    found: dict[str, shown.Listed] = {}
+    for partition in range(16):
+        after, end = "", False
+        while not end:
+            data = await done(client, requests.List(partition, after), 0, "")
+            some, after, end = shown.unpack_list(data)
+            found |= {one.name: one for one in some}
+    return found
+
+
+async def test_a_ban_and_messages_that_race(cluster: Cluster) -> None:
+    """The order in the log decides: nothing of bob's is behind the ban; what is before is stored,
+    acknowledged, and acknowledged again whatever happened since.
+    """
+    alice, bob = await begun(cluster)
+    other = await TestClient.login(cluster.home(LOG), "bob")
+    bob.send(LOG, 1, 20)
+    other.send(LOG, 1, 20)
+    await bob.acked(LOG, 1)
+    asking = asyncio.ensure_future(done(alice, requests.Ban("bob")))
+    bob.send(LOG, 21, 200)
+    other.send(LOG, 21, 200)
+    await asking
+
+    def answers(client: TestClient) -> list[Ack | Refused]:
+        return [e for e in client.received if isinstance(e, Ack | Refused)]
+
+    await bob.until(lambda: len(answers(bob)) >= 200, "all answers")
+    await other.until(lambda: len(answers(other)) >= 200, "all answers")
+    entries = stored(cluster.home(LOG))
+    (ban,) = [e.seq for e in entries if e.body[:1] == b"\x95" and e.sender == "alice"]
+    of_bob = [e for e in entries if e.sender == "bob"]
+    assert all(e.seq < ban for e in of_bob)
+    for client in (bob, other):
+        mine = {e.counter: e.seq for e in of_bob if e.producer == client.producer}
+        acks = {e.counter: e.seq for e in answers(client) if isinstance(e, Ack)}
+        assert acks == mine
+        codes = {e.code for e in answers(client) if isinstance(e, Refused)}
+        assert codes <= {ErrorCode.BANNED, ErrorCode.EXPECTED}
+        again = await TestClient.login(cluster.other(LOG), "bob", secret=client.secret)
+        again.send(LOG, 1)
+        assert (await again.acked(LOG, 1)).seq == acks[1], "a stored id is acknowledged"
+    assert all(e.sender != "bob" or e.seq < ban for e in bob.entries(LOG) + alice.entries(LOG))
+
+
+async def test_a_batch_ends_at_an_entry_that_puts_somebody_out(cluster: Cluster) -> None:
+    """[m1, kick bob, m2] committed together never reaches bob whole, and m1 does."""
+    alice, bob = await begun(cluster)
+    for worker in cluster.workers.values():
+        worker.parts.feeds.by_log[LOG].rest_until = float("inf")  # all of it is one distribution
+    alice.send(LOG, 1)
+    await alice.acked(LOG, 1)
+    await done(alice, requests.Kick("bob", "out"))
+    alice.send(LOG, 2)
+    await alice.acked(LOG, 2)
+    for worker in cluster.workers.values():
+        worker.parts.feeds.by_log[LOG].rest_until = 0.0
+        worker.parts.wakeup.request()
+    removed = await bob.expect(Removed)
+    assert (removed.code, removed.text) == (ErrorCode.KICKED_OUT, "out")
+    await alice.ends_with(LOG, 4)
+    assert bob.seqs(LOG) == [2, 3]
+    await bob.join(LOG, last=10)  # a kick is no ban
+    assert bob.seqs(LOG)[-4:] == [1, 2, 3, 4]
+
+
+async def test_repair_ends_batches_as_well(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was lost on the bus, and is read from the store, puts out whoever it puts out."""
+    from tests.support.workers import drop_publishes
+
+    alice, bob = await begun(cluster)
+    losing = True
+    drop_publishes(monkeypatch, lambda message: losing and message.log == LOG)
+    alice.send(LOG, 1)
+    await alice.acked(LOG, 1)
+    await done(alice, requests.Ban("bob"))
+    alice.send(LOG, 2)
+    await alice.acked(LOG, 2)
+    losing = False
+    await bob.expect(Removed)
+    assert bob.seqs(LOG) == [2, 3]
+    alice.send(LOG, 3)
+    await alice.ends_with(LOG, 5)
+    assert bob.seqs(LOG) == [2, 3]
+
+
+# --- two moderators -------------------------------------------------------------------------------
+async def test_two_moderators(cluster: Cluster) -> None:
+    """Neither undoes the other unseen; what does not concern the same thing does not collide."""
+    alice, bob = await begun(cluster)
+    await TestClient.login(cluster.home(LOG), "carol")
+    await done(alice, requests.SetRole("bob", Role.MODERATOR))
+    seen = 2
+    await done(bob, requests.Mute("carol"), seen)
+    await done(bob, requests.SetTopic("bob's"), seen)
+    assert await refused(alice, requests.SetTopic("alice's"), seen) == ErrorCode.CHANGED
+    assert await refused(alice, requests.Ban("carol"), seen) == ErrorCode.CHANGED
+    await done(alice, requests.SetKind(Kind.ANNOUNCE), seen)
+    await done(alice, requests.Ban("carol"), seen + 1)
+    assert await refused(bob, requests.Kick("alice")) == ErrorCode.NOT_ALLOWED
+    assert await refused(bob, requests.SetRole("bob", Role.OWNER)) == ErrorCode.NOT_ALLOWED
+    both = [
+        asyncio.ensure_future(ask(one, requests.SetTopic(text), 5))
+        for one, text in ((alice, "one"), (bob, "two"))
+    ]
+    answers = await asyncio.gather(*both)
+    assert sorted(type(one).__name__ for one in answers) == ["Done", "Error"]
+
+
+# --- a stranger at a private room -----------------------------------------------------------------
+async def test_a_stranger_at_a_private_room_on_every_path(cluster: Cluster) -> None:
+    """Nothing of it: not live (who followed it before it began, too), not by any request."""
+    early = await TestClient.login(cluster.other(LOG), "early")
+    await early.join(LOG)
+    alice, bob = await begun(cluster, Kind.PRIVATE)
+    assert (await early.expect(Removed)).code == ErrorCode.MEMBERS_ONLY
+    alice.send(LOG, 1, 3)
+    await bob.has(LOG, 3)
+    cursor = bob.entries(LOG)[0]
+    opera = await operator(cluster)
+    strangers = [early, opera]
+    for worker in (cluster.home(LOG), cluster.other(LOG)):
+        strangers += [
+            await TestClient.login(worker, "stranger"),
+            await TestClient.login(worker, f"~guest-{worker.index}"),
+        ]
+    for client in strangers:
+        client.received.clear()
+        client.send_envelopes(
+            Join(1, LOG, None, 0, 10),
+            Join(2, LOG, None, 0, 0),
+            Join(3, LOG, cursor.epoch, cursor.seq, 0),
+            History(4, LOG, True, 0, 10),
+            Who(5, LOG),
+            Send(LOG, 1, 0, "", b"let me in"),
+        )
+        assert [await error_of(client, n) for n in (1, 2, 3)] == [ErrorCode.MEMBERS_ONLY] * 3
+        assert [await error_of(client, n) for n in (4, 5)] == [ErrorCode.NOT_A_MEMBER] * 2
+        assert (await client.expect(Refused)).code == ErrorCode.MEMBERS_ONLY
+        assert LOG not in await listed(client)
+        if client is not opera:
+            assert await refused(client, requests.Show()) == ErrorCode.MEMBERS_ONLY
+            assert await refused(client, requests.Enter()) == ErrorCode.MEMBERS_ONLY
+            assert await refused(client, requests.SetTopic("")) == ErrorCode.NOT_ALLOWED
+    alice.send(LOG, 4)
+    await bob.has(LOG, 4)
+    for client in strangers:
+        told = [e for e in client.received if not isinstance(e, Error | Refused | Done)]
+        assert told == [] or (client is early and told == [])
+    assert (await listed(bob))[LOG].role is Role.INVITED
+    # An operator acts, and reads only with an entry that says so.
+    await done(opera, requests.SetRole("opera", Role.MEMBER))
+    await opera.join(LOG, last=10)
+    assert isinstance(changes(bob)[-1], events.RoleSet)
+
+
+async def test_a_request_that_waits_is_judged_when_it_is_answered(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page and a list of members that bob asked for in time are not given to him any more."""
+    alice, bob = await begun(cluster, Kind.PRIVATE)
+    alice.send(LOG, 1)
+    await bob.has(LOG, 1)
+    worker = cluster.other(LOG)
+    turns: list[Reply[None]] = []
+
+    def turn() -> Reply[None]:
+        turns.append(Reply())
+        return turns[-1]
+
+    monkeypatch.setattr(worker.parts.catchup, "turn", turn)
+    bob.send_envelopes(History(11, LOG, True, 0, 10))
+    await until(lambda: turns, "the request for a page")
+    await done(alice, requests.Kick("bob"))
+    await bob.expect(Removed)
+    turns[0].resolve(None)
+    assert await error_of(bob, 11) == ErrorCode.NOT_A_MEMBER
+    assert not any(isinstance(e, Page | Members) for e in bob.received)
+
+
+async def test_a_room_that_becomes_private_keeps_its_members(cluster: Cluster) -> None:
+    alice, bob = await begun(cluster)
+    carol = await TestClient.login(cluster.other(LOG), "carol")
+    await carol.join(LOG)
+    await done(bob, requests.Enter())
+    await done(alice, requests.SetKind(Kind.PRIVATE))
+    assert (await carol.expect(Removed)).code == ErrorCode.MEMBERS_ONLY
+    alice.send(LOG, 1)
+    await bob.ends_with(LOG, 4)
+    assert max(carol.seqs(LOG)) == 3
+    assert await refused(alice, requests.SetKind(Kind.PUBLIC)) == ErrorCode.BAD_REQUEST
+    await done(bob, requests.Leave())
+    assert (await bob.expect(Removed)).code == ErrorCode.MEMBERS_ONLY
+
+
+# --- writing --------------------------------------------------------------------------------------
+async def test_who_may_not_write(cluster: Cluster) -> None:
+    """Muted, announced, closed: reading goes on, and each has its own word."""
+    alice, bob = await begun(cluster)
+    for request, code, back in (
+        (requests.Mute("bob"), ErrorCode.MUTED, requests.Unmute("bob")),
+        (requests.SetKind(Kind.ANNOUNCE), ErrorCode.READ_ONLY, requests.SetKind(Kind.PUBLIC)),
+        (requests.Close(), ErrorCode.READ_ONLY, requests.Reopen()),
+    ):
+        await done(alice, request)
+        bob.received.clear()
+        bob.send(LOG, 1)
+        assert (await bob.expect(Refused)).code == code
+        await done(alice, back)
+    bob.received.clear()
+    bob.send(LOG, 1)
+    assert (await bob.acked(LOG, 1)).seq == 8
+    await alice.ends_with(LOG, 8)
+
+
+async def test_the_time_of_a_ban_ends_by_an_entry(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after a new home; a clock that somebody sets does not matter."""
+    alice, bob = await begun(cluster)
+    await done(alice, requests.Ban("bob", 3600))
+    assert isinstance(changes(alice)[-1], events.Banned)
+    home = cluster.home(LOG)
+    await cluster.kill(home.index)
+    await cluster.start(home.index)
+    await cluster.linked()
+    home = cluster.home(LOG)
+    assert home.parts.home.due(partition_of(LOG), home.parts.rooms._steady_ms()) == []
+    now = home.parts.rooms._steady_ms()
+    home.parts.rooms._steady_ms = lambda: now + 3_601_000
+    bob = await TestClient.login(cluster.other(LOG), "bob")
+    reader = await TestClient.login(cluster.other(LOG), "reader")
+    await reader.join(LOG, last=10)
+    await reader.until(lambda: changes(reader)[-1:] == [events.Freed("bob")], "the end of the ban")
+    assert reader.entries(LOG)[-1].sender == events.RELAY
+    await bob.join(LOG)
+
+
+# --- the end of a room ----------------------------------------------------------------------------
+async def test_a_deleted_room_and_the_next_of_its_name(cluster: Cluster) -> None:
+    """Everybody is out; nothing of it is shown any more, not to a saved cursor either."""
+    alice, bob = await begun(cluster)
+    alice.send(LOG, 1, 3)
+    await bob.has(LOG, 3)
+    old = bob.entries(LOG)[-1]
+    await done(alice, requests.Delete("over"))
+    for client in (alice, bob):
+        assert (await client.expect(Removed)).code == ErrorCode.NO_SUCH_ROOM
+    assert await refused(alice, requests.Show()) == ErrorCode.NO_SUCH_ROOM
+    assert LOG not in await listed(alice)
+    waiting = await TestClient.login(cluster.other(LOG), "waiting")
+    await waiting.join(LOG, last=100)
+    assert waiting.entries(LOG) == []
+    bob.send(LOG, 1)
+    ack = await bob.acked(LOG, 1)
+    assert ack.epoch != old.epoch
+    await waiting.ends_with(LOG, ack.seq)
+    assert [e.seq for e in waiting.entries(LOG)] == [ack.seq - 1, ack.seq]
+    assert await refused(alice, requests.SetTopic("mine")) == ErrorCode.NOT_ALLOWED
+    await done(bob, requests.SetTopic("bob's"))
+    for worker in (cluster.home(LOG), cluster.other(LOG)):
+        carol = await TestClient.login(worker, "carol")
+        carol.send_envelopes(Join(1, LOG, old.epoch, old.seq - 1, 0))
+        gap = await carol.expect(Gap)
+        assert gap.to_seq == ack.seq - 2
+        await carol.expect(Live)
+        carol.send_envelopes(
+            History(2, LOG, False, 0, 100), History(3, LOG, True, 0, 100), Who(4, LOG)
+        )
+        pages = [await carol.expect(Page, count=n) for n in (1, 2)]
+        assert all([e.seq for e in p.entries] == [ack.seq - 1, ack.seq, ack.seq + 1] for p in pages)
+        assert pages[0].end
+
+
+async def test_a_room_from_before_has_no_owner_until_an_operator_names_one(
+    tmp_path: Path,
+) -> None:
+    async with Cluster(tmp_path, 2) as before:
+        alice = await TestClient.login(before.home(LOG), "alice")
+        alice.send(LOG, 1, 3)
+        assert (await alice.acked(LOG, 3)).seq == 3
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    async with Cluster(tmp_path, 2, rights=True) as cluster:
+        alice = await TestClient.login(cluster.home(LOG), "alice")
+        bob = await TestClient.login(cluster.other(LOG), "bob")
+        bob.send(LOG, 1)
+        assert (await bob.acked(LOG, 1)).seq == 4
+        assert await refused(alice, requests.SetTopic("mine")) == ErrorCode.NOT_ALLOWED
+        assert await refused(alice, requests.Create()) == ErrorCode.ROOM_EXISTS
+        assert (await listed(bob))[LOG].members == 0
+        opera = await operator(cluster)
+        await done(opera, requests.SetRole("alice", Role.OWNER))
+        await done(alice, requests.Ban("bob"))
+        bob.received.clear()
+        bob.send(LOG, 2)
+        assert (await bob.expect(Refused)).code == ErrorCode.BANNED
+
+
+async def test_requests_that_make_no_sense(cluster: Cluster) -> None:
+    """Each costs its sender an answer."""
+    alice, _ = await begun(cluster)
+    for request, code, log in (
+        (requests.Ban("nobody-here"), ErrorCode.NOT_REGISTERED, LOG),
+        (requests.Ban("@bob"), ErrorCode.BAD_REQUEST, LOG),
+        (requests.SetTopic("tea"), ErrorCode.NO_SUCH_ROOM, "elsewhere"),
+        (requests.SetTopic("a\nb"), ErrorCode.BAD_REQUEST, LOG),
+        (requests.SetTopic("tea"), ErrorCode.NAME_INVALID, "@bob"),
+        (requests.SetTopic("tea"), ErrorCode.NAME_INVALID, "a"),
+        (requests.Redact(10**9), ErrorCode.BAD_REQUEST, LOG),
+        (requests.SetRole("bob", Role.INVITED), ErrorCode.BAD_REQUEST, LOG),
+    ):
+        assert await refused(alice, request, log=log) == code, request
+    alice.send_envelopes(Room(5, LOG, b"\x91\x63"))
+    assert await error_of(alice, 5) == ErrorCode.BAD_REQUEST
+    assert await refused(alice, requests.Create(Kind.PRIVATE)) == ErrorCode.ROOM_EXISTS
+    assert isinstance(await alice.expect(Joined), Joined)
