@@ -15,7 +15,7 @@ PIP  := $(PYTHON) -m pip --python $(VPY) --disable-pip-version-check
 CODE := relay tests benchmarks loadtest examples hatch_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compiled test-compiled torture-compiled compiled-checkout lint format types contracts bench bench-quick bench-stalls bench-peers bench-growth bench-paired loadtest loadtest-smoke torture torture-saturated fuzz attacks check lock clean
+.PHONY: help run test compiled test-compiled torture-compiled compiled-checkout lint format types contracts bench bench-quick bench-stalls bench-peers bench-growth bench-paired loadtest loadtest-smoke torture torture-saturated drill soak fuzz attacks check lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -51,6 +51,12 @@ torture: $(VENV)/.dev  ## Kill, stop and disconnect everything for SECONDS (600)
 
 torture-saturated: $(VENV)/.dev  ## Flood a relay for SECONDS (60), and check what clients saw
 	@$(VPY) -m tests.torture.saturated --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+drill: $(VENV)/.dev  ## Restart, resize, reload, kill and stop a relay under load; a table of what clients noticed
+	@$(VPY) -m tests.drill $(ARGS)
+
+soak: $(VENV)/.dev  ## Half load with chaos for SECONDS (1800), by SEED; whether memory or descriptors grow
+	@$(VPY) -m tests.drill.soak --seconds $(or $(SECONDS),1800) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 fuzz: $(VENV)/.dev  ## Look for inputs that break a promise, for SECONDS (60), by SEED
 	@$(VPY) -m tests.fuzz --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
