@@ -10,6 +10,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from relay import BlockingClient
 from relay.client.events import Gap, Message
 from tests.support.cluster import Relay, run_relay, wait_until
@@ -120,15 +122,19 @@ def test_more_and_fewer_workers(tmp_path: Path) -> None:
         assert not relay.events("partition_new_epochs")
 
 
-def test_all_workers_are_replaced(tmp_path: Path) -> None:
-    with Relay(tmp_path / "data", workers=2) as relay, Traffic(relay) as traffic:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_workers_are_replaced(tmp_path: Path, workers: int) -> None:
+    """A single one has nobody to give anything to: its clients wait for the next."""
+    with Relay(tmp_path / "data", workers=workers) as relay, Traffic(relay) as traffic:
         before = set(relay.worker_pids())
-        assert ctl(relay, "restart") == {"workers": 2}
+        assert ctl(relay, "restart") == {"workers": workers}
         wait_until(
-            lambda: len(now := set(relay.worker_pids())) == 2 and not now & before,
-            "two other workers",
+            lambda: len(now := set(relay.worker_pids())) == workers and not now & before,
+            "other workers",
         )
-        wait_until(lambda: [len(p) for p in owners(relay).values()] == [8, 8], "two homes")
+        traffic.goes_on("with the first others")
+        shares = [16 // workers] * workers
+        wait_until(lambda: [len(p) for p in owners(relay).values()] == shares, "even shares")
         traffic.goes_on("with other workers")
         assert not relay.events("partition_new_epochs")
         assert {event["how"] for event in relay.events("child_exited")} == {"exit code 0"}
