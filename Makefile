@@ -118,6 +118,7 @@ lock: $(VENV)/.dev  ## Compile requirements/*.txt (ARGS=--upgrade takes newer re
 	$(LOCK) --group dev -o requirements/dev.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/run.txt
 	$(LOCK) --group peers -c requirements/dev.txt -o requirements/peers.txt
+	$(VPY) deploy/sbom.py
 
 clean:  ## Remove the environment and all caches
 	rm -rf $(VENV) $(COMPILED) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
