@@ -15,7 +15,7 @@ PIP  := $(PYTHON) -m pip --python $(VPY) --disable-pip-version-check
 CODE := relay tests benchmarks loadtest examples hatch_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compiled test-compiled torture-compiled compiled-checkout lint format types contracts bench bench-quick bench-stalls bench-peers bench-growth bench-paired loadtest loadtest-smoke torture torture-saturated fuzz attacks check lock clean
+.PHONY: help run test compiled test-compiled torture-compiled compiled-checkout lint format types contracts bench bench-quick bench-stalls bench-peers bench-growth bench-paired loadtest loadtest-smoke torture torture-saturated drill soak dist fuzz attacks check lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -51,6 +51,12 @@ torture: $(VENV)/.dev  ## Kill, stop and disconnect everything for SECONDS (600)
 
 torture-saturated: $(VENV)/.dev  ## Flood a relay for SECONDS (60), and check what clients saw
 	@$(VPY) -m tests.torture.saturated --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+drill: $(VENV)/.dev  ## Restart, resize, reload, kill and stop a relay under load; a table of what clients noticed
+	@$(VPY) -m tests.drill $(ARGS)
+
+soak: $(VENV)/.dev  ## Half load with chaos for SECONDS (1800), by SEED; whether memory or descriptors grow
+	@$(VPY) -m tests.drill.soak --seconds $(or $(SECONDS),1800) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 fuzz: $(VENV)/.dev  ## Look for inputs that break a promise, for SECONDS (60), by SEED
 	@$(VPY) -m tests.fuzz --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(ARGS)
@@ -101,12 +107,18 @@ bench-growth: $(VENV)/.peers  ## Measure how cost grows with members, rooms, con
 bench-paired: $(VENV)/.dev  ## Measure this checkout's server beside that of the revision BASE (ARGS="--pairs 3 ...")
 	@$(VPY) -m benchmarks.paired $(or $(BASE),$(error which revision? make bench-paired BASE=v0.1.0)) $(ARGS)
 
+dist: $(VENV)/.dev  ## Build what is given out into dist/: wheel (with manual pages and completion), sources, checksums
+	@rm -rf dist
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VPY) -m hatchling build --directory dist >/dev/null
+	@cd dist && sha256sum *.whl *.tar.gz > SHA256SUMS && cat SHA256SUMS
+
 check: lint types contracts test  ## Run lint, types, contracts and tests, as before every commit
 
 lock: $(VENV)/.dev  ## Compile requirements/*.txt (ARGS=--upgrade takes newer releases)
 	$(LOCK) --group dev -o requirements/dev.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/run.txt
 	$(LOCK) --group peers -c requirements/dev.txt -o requirements/peers.txt
+	$(VPY) deploy/sbom.py
 
 clean:  ## Remove the environment and all caches
 	rm -rf $(VENV) $(COMPILED) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build

@@ -99,6 +99,9 @@ class Declaration(NamedTuple):
         if rule := self.rules.get("address"):
             for text in converted if isinstance(converted, tuple) else (converted,):
                 _check_address(text, rule)
+        if "networks" in self.rules:
+            for text in typing.cast("tuple[str, ...]", converted):
+                _check_network(text)
         return converted
 
     @property
@@ -146,9 +149,19 @@ def _check_address(text: str, rule: str) -> None:
     if rule == "or word" and text in (AUTO, OFF):
         return
     try:
-        parse_listen_address(text, unix=rule == "or word")
+        parse_listen_address(text, unix=rule in ("or word", "or unix"), words=rule == "or word")
     except UsageError as error:
         raise UsageError(f"{error}, not {shown(text)}") from None
+
+
+def _check_network(text: str) -> None:
+    from ipaddress import ip_network  # few have any
+
+    if text not in ("unix", "none"):
+        try:
+            ip_network(text)
+        except ValueError as error:
+            raise UsageError(f"expected networks, as 10.0.0.0/8, unix or none: {error}") from None
 
 
 def _path(value: object, *, empty: bool) -> str:

@@ -15,12 +15,15 @@ OFF: Final = "off"
 _PORT_DIGITS_MAX: Final = 5
 
 
-def parse_listen_address(text: str, *, unix: bool = False) -> tuple[str, int] | Path:
+def parse_listen_address(
+    text: str, *, unix: bool = False, words: bool = False
+) -> tuple[str, int] | Path:
     """Return (host, port) of HOST:PORT or [IPV6]:PORT. An empty host or * means all IPv4 ones.
 
     Args:
         text: the address.
         unix: unix:PATH is one, too, and returned as a path.
+        words: the message says that there are ``AUTO`` and ``OFF`` as well.
 
     Raises:
         UsageError: not of that form; the message does not repeat the text.
@@ -37,6 +40,6 @@ def parse_listen_address(text: str, *, unix: bool = False) -> tuple[str, int] | 
         raise UsageError("write an IPv6 address in brackets, as in [::1]:7475")
     digits = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS_MAX
     if not colon or not digits or int(port) > 65535:
-        also = ", unix:PATH, auto or off" if unix else ""
+        also = ", unix:PATH, auto or off" if words else " or unix:PATH" if unix else ""
         raise UsageError(f"expected HOST:PORT with a port from 0 to 65535{also}")
     return "0.0.0.0" if host in ("", "*") else host, int(port)  # noqa: S104  # as asked for

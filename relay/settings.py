@@ -18,6 +18,7 @@ LIVE: Final = (
     "server.drain_spread_s",
     "server.worker_timeout_s",
     "server.slow_reader_timeout_s",
+    "server.max_worker_age_s",
     "log.level",
 )
 """Settings that a reload changes, besides all of ``limits``; the others need a restart."""
@@ -30,11 +31,22 @@ class Server(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             min_length=1,
-            description="Addresses to listen on, HOST:PORT or [IPV6]:PORT. Port 0: any free one. "
-            "Loopback by default, so that no network is served by accident.",
-            extra={"address": "required"},
+            description="Addresses to listen on, HOST:PORT or [IPV6]:PORT, or unix:PATH for a "
+            "proxy of the same user. Port 0: any free one. Loopback by default, so that no network "
+            "is served by accident. Sockets that systemd gives (relay.socket) replace them.",
+            extra={"address": "or unix"},
         ),
     ] = ("127.0.0.1:7475",)
+    proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            min_length=1,
+            description="Networks of proxies (10.0.0.0/8, ::1), unix for all Unix-domain sockets, "
+            "or none: who connects from there says by the PROXY protocol, version 2, for whom, and "
+            "is closed if it does not. From elsewhere such a header is no handshake.",
+            extra={"networks": "or word"},
+        ),
+    ] = ("none",)
     workers: Annotated[
         int, Meta(ge=0, le=WORKERS_MAX, description="Worker processes. 0: one per core.")
     ] = 0
@@ -80,6 +92,22 @@ class Server(Struct, frozen=True, kw_only=True):
             description="A worker without a heartbeat for this long is killed and replaced.",
         ),
     ] = 5.0
+    max_worker_age_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=31_536_000,
+            description="A worker that is older is replaced, one at a time, as by `relay ctl "
+            "restart`. 0: never.",
+        ),
+    ] = 0.0
+    spare_worker: Annotated[
+        bool,
+        Meta(
+            description="Keep one more process that has loaded everything and takes the place of a "
+            "worker that dies, at once. It needs the memory of an idle worker.",
+        ),
+    ] = True
     keepalive_s: Annotated[
         float,
         Meta(

@@ -267,7 +267,10 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         load({"server.workers": "x"}, environment, file)
     assert caught.value.problems == [
         f"{file}:3: server.wrokers: no such setting; did you mean server.workers?",
-        f'{file}:4: server.bind: expected HOST:PORT with a port from 0 to 65535, not "nowhere"',
+        (
+            f"{file}:4: server.bind: expected HOST:PORT with a port from 0 to 65535 or "
+            'unix:PATH, not "nowhere"'
+        ),
         f'{file}:9: log.level: expected one of debug, info, warning, error, not "loud"',
         f"{file}:10: sever: no such section; did you mean server?",
         "environment: RELAY_SERVER_WORKERS: no such setting; did you mean RELAY_SERVER__WORKERS?",

@@ -180,6 +180,30 @@ def backup(found: _Found, as_json: bool, directory: Path) -> int:
     return Exit.OK
 
 
+@ctl.command()
+@_json
+@click.pass_obj
+def restart(found: _Found, as_json: bool) -> int:
+    """Replace the workers by new ones, one after the other, while the relay goes on.
+
+    Each gives what it is the home of to others and sends its clients away; they resume at once.
+    """
+    answer = found().ask("restart")
+    _show(answer, as_json, lambda shown: [f"replacing {shown['workers']} workers"])
+    return Exit.OK
+
+
+@ctl.command()
+@_json
+@click.argument("count", metavar="N", type=click.IntRange(1))
+@click.pass_obj
+def workers(found: _Found, as_json: bool, count: int) -> int:
+    """Run with N workers from now on, until the next start."""
+    answer = found().ask("workers", count=count)
+    _show(answer, as_json, lambda shown: [f"workers: {shown['workers']}, were {shown['before']}"])
+    return Exit.OK
+
+
 @ctl.command("log-level")
 @_json
 @click.argument("level", metavar="LEVEL", type=click.Choice(["debug", "info", "warning", "error"]))

@@ -21,7 +21,11 @@ log = logging.getLogger("relay.supervisor")
 
 @click.command()
 @click.option(
-    "-b", "--bind", multiple=True, metavar="HOST:PORT", help="Address to listen on. Repeatable."
+    "-b",
+    "--bind",
+    multiple=True,
+    metavar="ADDRESS",
+    help="Where to listen: HOST:PORT or unix:PATH. Repeatable.",
 )
 @click.option(
     "-w", "--workers", metavar="N", help="Number of worker processes; auto: one per core."
@@ -120,7 +124,10 @@ def _announce(addresses: list[str], first_invitation: Path | None, registration:
     program = _own_program()
     lines = ["Relay is ready at"]
     lines += [f"  {address}" for address in addresses]
-    lines += ["To chat, run", f"  {program} chat {addresses[0]}"]
+    if addresses[0].startswith("unix:"):
+        lines += ["Clients come through a proxy that listens for them"]
+    else:
+        lines += ["To chat, run", f"  {program} chat {addresses[0]}"]
     if first_invitation is not None and registration != "open":
         path = shlex.quote(str(first_invitation))
         lines += [

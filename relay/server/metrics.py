@@ -160,6 +160,13 @@ DELAY_BUCKETS: Final = (
 PROCESS: Final = (
     Metric("pid", Kind.GAUGE, "Process id; 0 when there is none.", exposed=False),
     Metric(
+        "leaving",
+        Kind.GAUGE,
+        "The supervisor asks it to leave: it sends its clients away, and ends.",
+        exposed=False,
+    ),
+    Metric("retired", Kind.GAUGE, "There are fewer processes than were.", exposed=False),
+    Metric(
         "generation",
         Kind.IDENTITY,
         "Which start of any process of this server it is.",

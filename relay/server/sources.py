@@ -6,6 +6,8 @@ import ipaddress
 import socket
 from typing import Final
 
+UNIX: Final = "unix"
+"""Stands for the address of whoever connects to a Unix-domain socket."""
 LOOPBACK_V4_NET: Final = 127
 """The first byte of 127.0.0.0/8."""
 
@@ -26,11 +28,33 @@ def source_of(address: str) -> str:
     return f"{int(parsed) >> 64:016x}/64"
 
 
+class Proxies:
+    """Whose word counts about who has connected to them (setting ``server.proxies``)."""
+
+    def __init__(self, networks: tuple[str, ...]) -> None:
+        self._unix = UNIX in networks
+        self._networks = [
+            ipaddress.ip_network(text) for text in networks if text not in (UNIX, "none")
+        ]
+
+    def has(self, address: str) -> bool:
+        """Tell whether a peer is one; ``UNIX`` is the address of all Unix-domain sockets."""
+        if address == UNIX:
+            return self._unix
+        if not self._networks:
+            return False
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+        parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+        return any(parsed in network for network in self._networks)
+
+
 def is_loopback(address: str) -> bool:
     """Tell whether an address is of this machine's loopback: 127.0.0.0/8, ::1, or mapped so."""
     v4 = _v4(address)
     if v4 is not None:
         return v4[0] == LOOPBACK_V4_NET
+    if address == UNIX:
+        return True
     try:
         parsed = ipaddress.IPv6Address(address)
     except ValueError:

@@ -37,6 +37,7 @@ from relay.server.steering import Steering
 from relay.server.supervisor import listener, runtime_directory
 from relay.server.supervisor.roles import Launch, Role
 from relay.server.supervisor.runtime_directory import RuntimeDirectory
+from relay.server.supervisor.service_manager import ServiceManager, given_sockets
 from relay.server.supervisor.supervisor import Supervisor, SupervisorConfig
 from relay.server.ticket_register import TicketRegister
 from relay.settings import WORKERS_MAX, Settings
@@ -97,6 +98,8 @@ def _start(
 ) -> int:
     settings = wanted
     setproctitle.setproctitle("relay: supervisor")
+    manager = ServiceManager.of(os.environ)
+    given = given_sockets(os.environ)
 
     # 1. The data directory first: whoever holds its lock may clean up after a dead run.
     directory = DataDirectory(_absolute("store.data", settings.store.data))
@@ -113,8 +116,8 @@ def _start(
 
         # 2. Sockets. The port is bound here, so that it survives every worker.
         runtime = runtime_directory.prepare(_runtime(settings), directory.path)
-        listeners = listener.bind_all(settings.server.bind)
-        control = listener.bind_control(settings.control.bind)
+        listeners = given.clients or listener.bind_all(settings.server.bind)
+        control = given.control or listener.bind_control(settings.control.bind)
 
         # 3. The values that 0 in a setting stands for.
         settings = _resolve(settings, directory.path, runtime.path)
@@ -156,7 +159,10 @@ def _start(
                 partitions=PARTITIONS,
                 heartbeat_timeout_s=lambda: live.current.server.worker_timeout_s,
                 graceful_timeout_s=lambda: steering.stop_timeout_s,
+                age_max_s=lambda: live.current.server.max_worker_age_s,
+                spare=live.current.server.spare_worker,
                 hasten=steering.hasten,
+                manager=manager,
                 on_serving=lambda texts: announce(
                     _addresses(texts[AGENT], listeners),
                     record.invitation_path if record.waits_for_operator else None,
@@ -171,9 +177,9 @@ def _start(
             runtime.clean_up()
             runtime.close()
         for sock in listeners:
-            sock.close()
+            listener.close(sock, kept=sock in given.clients)
         if control is not None:
-            listener.close_control(control)
+            listener.close(control, kept=control is given.control)
         lock.close()
 
 
@@ -239,6 +245,8 @@ def _roles(
 
     def run_worker(launch: Launch) -> int:
         passphrase.close()
+        if live.changed() is not None:  # since the spare process was forked
+            logs.set_level(live.current.log)
         return _worker_main(
             WorkerContext(
                 index=launch.index,
@@ -256,6 +264,10 @@ def _roles(
                 ready_fd=launch.ready_fd,
             )
         )
+
+    def preload_worker() -> None:
+        passphrase.close()
+        import relay.server.worker.process.main  # noqa: F401
 
     def run_control(launch: Launch) -> int:
         tickets.close()
@@ -305,6 +317,8 @@ def _roles(
             needs=(AGENT,),
             listeners=listeners,
             owns_partitions=True,
+            count_max=WORKERS_MAX,
+            preload=preload_worker,
             metrics=WORKER_METRICS,
         ),
     )
@@ -407,7 +421,12 @@ def _connections_max(wanted: int, limit: int, reserved: int) -> int:
 
 def _addresses(fingerprint: str, listeners: tuple[socket.socket, ...]) -> list[str]:
     """Return what clients are given: an address of each family stands for all of them."""
-    return [f"relay://{fingerprint}@{listener.reachable_address(sock)}" for sock in listeners]
+    return [
+        listener.format_bound(sock)
+        if sock.family == socket.AF_UNIX
+        else f"relay://{fingerprint}@{listener.reachable_address(sock)}"
+        for sock in sorted(listeners, key=lambda sock: sock.family == socket.AF_UNIX)
+    ]
 
 
 def _control_main(context: ControlContext) -> int:

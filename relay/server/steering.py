@@ -100,6 +100,7 @@ def _with(holding: Settings, wanted: Settings) -> Settings:
         drain_spread_s=wanted.server.drain_spread_s,
         worker_timeout_s=wanted.server.worker_timeout_s,
         slow_reader_timeout_s=wanted.server.slow_reader_timeout_s,
+        max_worker_age_s=wanted.server.max_worker_age_s,
     )
     return msgspec.structs.replace(holding, server=server, limits=wanted.limits, log=wanted.log)
 

@@ -68,6 +68,8 @@ class Checkpointed(Protocol):
     path: Path
     held: bool
     """Set here while no commit may begin."""
+    checkpointing: bool
+    """Set here while a checkpoint runs: the partition must not be closed."""
     wal_pages: int
     """Kept up to date by the partition's commits."""
 
@@ -98,6 +100,10 @@ class Checkpointer:
         self.incomplete = 0
         """Those after which it could not: a foreign reader, or an error. Each is logged."""
 
+    def of(self, partition: object) -> bool:
+        """Tell whether it checkpoints this partition."""
+        return partition is self._partition
+
     @property
     def due(self) -> bool:
         """True when the WAL is long enough, and ``run`` not under way."""
@@ -111,7 +117,7 @@ class Checkpointer:
         """
         assert not self.running
         partition = self._partition
-        self.running = True
+        self.running = partition.checkpointing = True
         problem = "a reader stays in the WAL: another program has the file open"
         progress = NOTHING_COPIED
         try:
@@ -130,7 +136,7 @@ class Checkpointer:
             problem = str(error)
         finally:
             partition.held = False
-            self.running = False
+            self.running = partition.checkpointing = False
         if progress.complete:
             self.completed += 1
             partition.wal_pages = 0  # the next commit starts it over

@@ -125,6 +125,10 @@ class Partition(Protocol):
     def held(self) -> bool:
         """True while a checkpoint asks that no commit begins: one that does waits for it."""
 
+    @property
+    def checkpointing(self) -> bool:
+        """True while a checkpoint runs: it must not be closed."""
+
     def append(
         self, batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
     ) -> list[Outcome]:

@@ -107,6 +107,7 @@ class SqlitePartition:
         check_sqlite()
         self.path = path
         self.held = False
+        self.checkpointing = False
         self.wal_pages = 0
         self._host = host
         self._durability: Durability = durability

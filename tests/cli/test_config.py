@@ -53,7 +53,10 @@ def test_check_tells_every_mistake(tmp_path: Path) -> None:
     assert checked.returncode == 2
     assert checked.stderr.splitlines() == [
         f"relay: {file}:2: server.wrokers: no such setting; did you mean server.workers?",
-        f'relay: {file}:3: server.bind: expected HOST:PORT with a port from 0 to 65535, not "x"',
+        (
+            f"relay: {file}:3: server.bind: expected HOST:PORT with a port from 0 to 65535 or "
+            'unix:PATH, not "x"'
+        ),
         (
             "relay: RELAY_LOG__LEVEL: log.level: expected one of debug, info, warning, error,"
             ' not "loud"'

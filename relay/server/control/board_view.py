@@ -51,7 +51,9 @@ class BoardView:
         """Yield those of one role."""
         board = self.boards[role]
         for index in range(board.workers):
-            yield Seen(role, index, board.row(index))
+            row = board.row(index)
+            if not row.get("retired"):
+                yield Seen(role, index, row)
 
     @property
     def stopping(self) -> bool:

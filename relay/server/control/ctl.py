@@ -61,6 +61,8 @@ class Ctl:
             "drain": self._drain,
             "log-level": self._log_level,
             "reload": self._reload,
+            "restart": self._restart,
+            "workers": self._workers,
             "pause-commits": self._pauses.begin,
             "go-on": self._pauses.end,
         }
@@ -203,6 +205,12 @@ class Ctl:
 
     async def _log_level(self, question: Question) -> dict[str, Any]:
         return await self._supervisor.ask("log-level", level=text_of(question, "level"))
+
+    async def _restart(self, _: Question) -> dict[str, Any]:
+        return await self._supervisor.ask("restart")
+
+    async def _workers(self, question: Question) -> dict[str, Any]:
+        return await self._supervisor.ask("workers", count=question.get("count"))
 
     async def _reload(self, _: Question) -> dict[str, Any]:
         return await self._supervisor.ask("reload")

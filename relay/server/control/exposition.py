@@ -89,7 +89,7 @@ class ScoreboardCollector(Collector):
 def _of_role(metric: Metric, role: str, board: Scoreboard) -> Family:
     scale = metric.exposed_scale
     # Rows that are not in use any more still have what their processes counted.
-    rows = [board.row(index) for index in range(board.workers_max)]
+    rows = [board.row(index) for index in range(board.workers)]
     labels = (metric.label,) if metric.label else ()
     if metric.kind is Kind.GAUGE:
         own = (role,) if role == WORKER else ()

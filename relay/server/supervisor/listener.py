@@ -26,7 +26,7 @@ _PROBES: Final = {
 
 
 def bind_all(binds: tuple[str, ...]) -> tuple[socket.socket, ...]:
-    """Bind every address and listen.
+    """Bind every address and listen: on a Unix-domain socket, of which only our user may write.
 
     Raises:
         StartError: an address cannot be had; the message names it and says what to do.
@@ -34,12 +34,11 @@ def bind_all(binds: tuple[str, ...]) -> tuple[socket.socket, ...]:
     sockets: list[socket.socket] = []
     try:
         for text in binds:
-            address = parse_listen_address(text)
-            assert isinstance(address, tuple)
-            sockets.append(_bind(*address))
+            address = parse_listen_address(text, unix=True)
+            sockets.append(_bind(*address) if isinstance(address, tuple) else _bind_unix(address))
     except StartError:
         for bound in sockets:
-            bound.close()
+            close(bound)
         raise
     return tuple(sockets)
 
@@ -59,7 +58,7 @@ def bind_control(text: str) -> socket.socket | None:
             sock = _bind(CONTROL_ADDRESS[0], 0)
             log.info("control_address_in_use", extra={"instead": format_bound(sock)})
             return sock
-    address = parse_listen_address(text, unix=True)
+    address = parse_listen_address(text, unix=True, words=True)
     try:
         return _bind(*address) if isinstance(address, tuple) else _bind_unix(address)
     except StartError as error:
@@ -68,9 +67,9 @@ def bind_control(text: str) -> socket.socket | None:
         ) from None
 
 
-def close_control(sock: socket.socket) -> None:
-    """Close it, and remove the name that a Unix-domain socket has."""
-    if sock.family == socket.AF_UNIX:
+def close(sock: socket.socket, *, kept: bool = False) -> None:
+    """Close one, and remove the name that a Unix-domain socket has, unless others keep it."""
+    if sock.family == socket.AF_UNIX and not kept:
         with contextlib.suppress(OSError):
             Path(sock.getsockname()).unlink()
     sock.close()

@@ -7,6 +7,7 @@ to call it again.
 
 from __future__ import annotations
 
+import math
 import signal
 from dataclasses import dataclass, field
 from enum import Enum
@@ -25,6 +26,9 @@ BACKOFF_SERVED_MAX_S: Final = 2.0
 BACKOFF_BOOT_S: Final = 0.5
 BACKOFF_BOOT_MAX_S: Final = 30.0
 """For a child that never served: whatever is wrong takes a person to mend."""
+SPARE_AFTER_S: Final = 5.0
+"""From the start of the service, or from the use or the end of a spare process, to the next one: it
+must not take the processor from those who begin."""
 KILL_MARGIN_S: Final = 1.0
 """After the time that clients were given, for the worker to close its files."""
 QUICK_STOP_S: Final = 2.0
@@ -61,11 +65,23 @@ class Child:
     """In a row."""
     sent: int = 0
     """The strongest signal that it was sent: 0, TERM, QUIT or KILL."""
+    leave_by_s: float = 0.0
+    """It was asked to leave, and is killed if it is there then; 0: it was not asked."""
+    replace: bool = False
+    """It is to leave, when its turn comes, for a new one in its place."""
+    surplus: bool = False
+    """It is to leave for good."""
 
     @property
     def name(self) -> str:
         """For people."""
         return self.role.title_of(self.index)
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """What a line of the log says of it."""
+        number: object = self.index if self.role.indexed else True
+        return {"pid": self.pid, "generation": self.generation, self.role.name: number}
 
 
 @dataclass(slots=True)
@@ -74,6 +90,14 @@ class State:
 
     roles: tuple[Role, ...]
     heartbeat_timeout_s: float
+    age_max_s: float = 0.0
+    """A process that owns partitions and is older is replaced; 0: never."""
+    spare_wanted: bool = False
+    """A process is to be kept ready for the place of one that dies."""
+    spare_at_s: float = 0.0
+    """When there is none: not to be started before."""
+    spare_pid: int = 0
+    """0 when there is none."""
     children: list[Child] = field(init=False)
     """Of all roles, in their order."""
     serving: bool = False
@@ -97,6 +121,7 @@ class State:
         """A process was forked."""
         child.phase, child.pid, child.generation = Phase.STARTING, pid, generation
         child.since_s, child.heartbeat_s, child.sent = now, 0.0, 0
+        child.leave_by_s, child.replace = 0.0, False
 
     def became_ready(self, child: Child, now: float) -> bool:
         """A child serves. Returns True when this ends the start of the server."""
@@ -104,16 +129,73 @@ class State:
         if self.serving or any(other.phase is not Phase.READY for other in self.children):
             return False
         self.serving = True
+        self.spare_at_s = now + SPARE_AFTER_S
         return True
 
     def exited(self, child: Child, now: float, chance: float) -> None:
         """A process ended. ``chance`` is a random number in [0, 1) that spreads restarts."""
         served = child.phase is Phase.READY
+        left = served and bool(child.leave_by_s)
         child.phase, child.pid, child.since_s = Phase.DOWN, 0, now
+        if child.surplus:
+            self.children.remove(child)
+        if left and not child.sent:  # as it was asked to
+            child.start_at_s = now
+            return
         child.crashes = [when for when in child.crashes if now - when < CRASH_WINDOW_S]
         child.crashes.append(now)
         child.failed_boots = 0 if served else child.failed_boots + 1
         child.start_at_s = now + backoff_s(len(child.crashes), child.failed_boots, chance)
+
+    def spare_used(self, now: float) -> None:
+        """The spare process has taken a place, or has ended."""
+        self.spare_pid, self.spare_at_s = 0, now + SPARE_AFTER_S
+
+    def leaves(self, child: Child, now: float, patience_s: float) -> None:
+        """A process was asked to leave, and has so long for it."""
+        child.leave_by_s = now + patience_s + KILL_MARGIN_S
+        child.replace = False
+
+    def replace_all(self) -> int:
+        """Replace the processes that own partitions, one after the other. Returns how many."""
+        chosen = [child for child in self.owners if not child.surplus]
+        for child in chosen:
+            child.replace = True
+        return len(chosen)
+
+    def resize(self, count: int) -> None:
+        """Change the number of processes that own partitions, one at least."""
+        owners = self.owners
+        role = owners[0].role
+        for child in owners:
+            if child.index >= count and not child.surplus:
+                child.surplus = True
+                if not child.pid:
+                    self.children.remove(child)
+        there = {child.index for child in self.owners}
+        for index in range(count):
+            if index not in there:
+                self.children.append(Child(role, index))
+        for child in self.owners:
+            # One that is on its way out keeps its place until it is gone; a new one takes it then.
+            if child.index < count and child.surplus:
+                child.surplus, child.replace = False, not child.leave_by_s
+        order = {role.name: number for number, role in enumerate(self.roles)}
+        self.children.sort(key=lambda child: (order[child.role.name], child.index))
+
+    @property
+    def owners(self) -> list[Child]:
+        """The processes of the role that owns partitions."""
+        return [child for child in self.children if child.role.owns_partitions]
+
+    @property
+    def staying(self) -> list[int]:
+        """The numbers of those that partitions can be given to."""
+        return [
+            child.index
+            for child in self.owners
+            if child.phase is Phase.READY and not child.leave_by_s and not child.surplus
+        ]
 
     def stop(self, now: float, graceful_timeout_s: float) -> None:
         """Stop gracefully; when stopping already, stop at once."""
@@ -146,11 +228,23 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """Give what it owns to others, and ask it to leave."""
+
+    child: Child
+
+
+@dataclass(frozen=True, slots=True)
+class StartSpare:
+    """Fork a process that waits for a place."""
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Nothing is left: the supervisor ends."""
 
 
-Action = Start | Send | Finish
+Action = Start | Send | Leave | StartSpare | Finish
 
 
 def backoff_s(crashes: int, failed_boots: int, chance: float) -> float:
@@ -182,7 +276,59 @@ def plan(state: State, now: float) -> list[Action]:
         elif now >= _silent_at(state, child) and child.sent != signal.SIGKILL:
             reason = "hung" if child.phase is Phase.READY else "not ready in time"
             actions.append(Send(child, signal.SIGKILL, reason))
+        elif child.leave_by_s and now >= child.leave_by_s and not child.sent:
+            actions.append(Send(child, signal.SIGKILL, "not left in time"))
+    actions += [Leave(child) for child in _to_leave(state, now)]
+    if _spare_due(state) and now >= state.spare_at_s:
+        actions.append(StartSpare())
     return actions
+
+
+def _spare_due(state: State) -> bool:
+    return state.spare_wanted and state.serving and not state.spare_pid
+
+
+def _to_leave(state: State, now: float) -> list[Child]:
+    """Those that are too many, at once; of those to be replaced, one while all others serve."""
+    owners = state.owners
+    leaving = [c for c in owners if c.surplus and c.phase is Phase.READY and not c.leave_by_s]
+    if not state.serving or any(c.phase is not Phase.READY or c.leave_by_s for c in owners):
+        return leaving
+    due = [child for child in owners if not child.surplus and _replace_at(state, child) <= now]
+    return leaving or due[:1]
+
+
+def _replace_at(state: State, child: Child) -> float:
+    if child.replace:
+        return 0.0
+    return child.since_s + state.age_max_s if state.age_max_s else math.inf
+
+
+def rebalanced(owner_of: list[int], staying: list[int]) -> list[int]:
+    """Return who owns each partition, evenly, moving as few as can be.
+
+    Args:
+        owner_of: who owns each now; -1: nobody.
+        staying: who may own any. If that is nobody, nothing changes.
+    """
+    if not staying:
+        return owner_of
+    least, more = divmod(len(owner_of), len(staying))
+    counts = {index: owner_of.count(index) for index in staying}
+    # The ones that have most keep the one more that some must have.
+    ranked = sorted(staying, key=lambda index: (-counts[index], index))
+    share = {index: least + (rank < more) for rank, index in enumerate(ranked)}
+    found = list(owner_of)
+    free = []
+    for partition, owner in enumerate(owner_of):
+        if share.get(owner):
+            share[owner] -= 1
+        else:
+            free.append(partition)
+    for index in staying:
+        for _ in range(share[index]):
+            found[free.pop(0)] = index
+    return found
 
 
 def wake_at(state: State, now: float) -> float:
@@ -197,6 +343,12 @@ def wake_at(state: State, now: float) -> float:
                 times.append(child.start_at_s)
         elif child.sent != signal.SIGKILL:
             times.append(_silent_at(state, child))
+            if child.leave_by_s:
+                times.append(child.leave_by_s)
+            elif child.role.owns_partitions and _replace_at(state, child) > now:
+                times.append(_replace_at(state, child))  # if others are away, their return wakes
+    if _spare_due(state) and not state.stopping:
+        times.append(state.spare_at_s)
     return min(times)
 
 

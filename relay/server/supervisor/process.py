@@ -105,7 +105,7 @@ def _run_child(
         os.close(read_fd)
         restore(mask)
         die_with_parent(parent)
-        setproctitle.setproctitle(title)
+        set_title(title)
         code = main()
     except BaseException:
         log.critical("process_failed", exc_info=True)
@@ -113,6 +113,11 @@ def _run_child(
         # Not sys.exit: the stack below is the supervisor's, and so are its clean-ups and what its
         # streams may still hold. The log holds nothing back.
         os._exit(code)
+
+
+def set_title(title: str) -> None:
+    """Name this process, for those who look at lists of processes."""
+    setproctitle.setproctitle(title)
 
 
 def reap() -> list[tuple[int, Exit]]:

@@ -68,9 +68,14 @@ class Role:
     asks: bool = False
     """It may ask the supervisor to do something: ``SupervisorConfig.requests``."""
     owns_partitions: bool = False
-    """Partition p belongs to process p mod count."""
+    """Partition p belongs to process p mod count at the start. At most one role does."""
     outdated: Callable[[], bool] = lambda: False
     """Asked after the settings were read again: True: its processes are replaced by others."""
+    count_max: int = 0
+    """How many there may be later; 0: ``count``."""
+    preload: Callable[[], None] | None = None
+    """Loads what ``run`` needs, in a process that waits for the place of another one; None: there
+    is no such process."""
     metrics: Sequence[Metric] = PROCESS
     """What its rows of the scoreboard hold."""
 

@@ -11,6 +11,9 @@ from typing import Final
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
 WITHOUT_EFFECT: Final = (signal.SIGUSR1, signal.SIGUSR2)
 """Logged and nothing else. Programs that rotate logs send them to whatever writes one."""
+RESIZE: Final = {signal.SIGTTIN: 1, signal.SIGTTOU: -1}
+"""One more or one less. Only where there is no terminal: the kernel sends them to a program in the
+background that reads or writes there."""
 HANDLED: Final = (*STOP, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, *WITHOUT_EFFECT)
 
 
@@ -20,7 +23,7 @@ class SignalQueue:
     def __init__(self) -> None:
         self.fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._numbers: deque[int] = deque()
-        for number in HANDLED:
+        for number in (*HANDLED, *(() if _has_terminal() else RESIZE)):
             # A program started by nohup still ignores what nohup made it ignore.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._note)
@@ -46,10 +49,18 @@ class SignalQueue:
         signal.set_wakeup_fd(-1)
         for number in HANDLED:
             signal.signal(number, signal.SIG_DFL)
-        for number in (signal.SIGINT, signal.SIGHUP, *WITHOUT_EFFECT):
+        for number in (signal.SIGINT, signal.SIGHUP, *WITHOUT_EFFECT, *RESIZE):
             signal.signal(number, signal.SIG_IGN)
         os.close(self.fd)
         os.close(self._write_fd)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def block_all() -> set[signal.Signals]:

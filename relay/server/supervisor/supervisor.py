@@ -19,23 +19,31 @@ from relay.server import logs
 from relay.server.metrics import SUPERVISOR
 from relay.server.scoreboard import Row, Scoreboard
 from relay.server.supervisor import process
+from relay.server.supervisor.owners import Owners
 from relay.server.supervisor.plan import (
     Action,
     Child,
     Finish,
+    Leave,
     Phase,
     Send,
     Start,
+    StartSpare,
     State,
     plan,
     wake_at,
 )
 from relay.server.supervisor.request_line import RequestLine
 from relay.server.supervisor.roles import SUPERVISOR_BOARD, Launch, Role
-from relay.server.supervisor.signals import STOP, WITHOUT_EFFECT, SignalQueue
+from relay.server.supervisor.service_manager import ServiceManager
+from relay.server.supervisor.signals import RESIZE, STOP, WITHOUT_EFFECT, SignalQueue
+from relay.server.supervisor.spare import SpareKeeper
 
 LATE_S: Final = 1.0
 """The supervisor woke up so much too late: it was stopped itself, or the machine was."""
+SERVING: Final = "serving"
+STOP_MARGIN_S: Final = 10.0
+"""For a service manager, beyond what clients are given: others end after the workers."""
 LOST_LINES_RETRY_S: Final = 1.0
 """Between attempts to log how many lines were lost."""
 log = logging.getLogger("relay.supervisor")
@@ -51,6 +59,10 @@ class SupervisorConfig:
     heartbeat_timeout_s: Callable[[], float]
     """A child whose heartbeat is older is killed and replaced."""
     graceful_timeout_s: Callable[[], float]
+    age_max_s: Callable[[], float]
+    """A process that owns partitions and is older is replaced; 0: never."""
+    spare: bool
+    """Keep a process of the role with a ``preload`` ready for the place of one that dies."""
     hasten: Callable[[], None]
     """Called before a stop by INT: makes it a quicker one."""
     reload: Callable[[], object]
@@ -58,6 +70,7 @@ class SupervisorConfig:
     requests: Mapping[str, Callable[[Mapping[str, Any]], object]]
     """What the role that ``asks`` may ask for, by name, and what does it: with the question, which
     is all that was sent. It may raise RelayError, which is the answer then."""
+    manager: ServiceManager
     on_serving: Callable[[dict[str, str]], None]
     """Called once, when every child is ready, with the text that each role's first child sent."""
     close_in_child: Callable[[], None]
@@ -69,15 +82,32 @@ class Supervisor:
 
     def __init__(self, config: SupervisorConfig) -> None:
         self._config = config
-        self._boards = {role.name: Scoreboard(role.count, role.metrics) for role in config.roles}
+        self._boards = {
+            role.name: Scoreboard(max(role.count, role.count_max), role.metrics)
+            for role in config.roles
+        }
+        for role in config.roles:
+            self._boards[role.name].workers = role.count
         self._boards[SUPERVISOR_BOARD] = Scoreboard(1, SUPERVISOR)
         self._own_row = self._boards[SUPERVISOR_BOARD].row(0)
         self._own_row.set("start_time_ns", time.time_ns())
-        self._state = State(config.roles, config.heartbeat_timeout_s())
+        self._state = State(config.roles, config.heartbeat_timeout_s(), config.age_max_s())
+        self._owners = Owners(
+            self._state, self._boards, config.partitions, config.graceful_timeout_s
+        )
+        self._spares = SpareKeeper(
+            self._state, config.roles if config.spare else (), self._run, self._reset_in_child
+        )
         self._signals = SignalQueue()
         self._parent_read_fd, self._parent_write_fd = os.pipe2(os.O_CLOEXEC)
         """Nothing is written to it: children see its end when the supervisor is gone."""
-        self._line = RequestLine({**config.requests, "reload": self._reload})
+        self._line = RequestLine(
+            {
+                **config.requests,
+                "reload": self._reload,
+                **self._owners.requests,
+            }
+        )
         self._processes: dict[int, process.Process] = {}
         self._generation = 0
         self._texts: dict[str, str] = {}
@@ -109,12 +139,14 @@ class Supervisor:
                     return 0
                 self._do(action, now)
             self._report_lost_lines(now)
-            self._wait(min(wake_at(state, now), self._lost_lines_at_s))
+            alive_at_s = self._config.manager.alive(now)
+            self._wait(min(wake_at(state, now), self._lost_lines_at_s, alive_at_s))
             now = time.monotonic()
             for number in self._signals.take():
                 self._handle_signal(number, now)
             self._line.answer_all()
             state.heartbeat_timeout_s = self._config.heartbeat_timeout_s()
+            state.age_max_s = self._config.age_max_s()
             for child in state.children:
                 if child.pid:
                     self._read_report(child, now)
@@ -139,13 +171,17 @@ class Supervisor:
     def _do(self, action: Action, now: float) -> None:
         if isinstance(action, Start):
             self._start(action.child, now)
+        elif isinstance(action, Leave):
+            self._owners.leave(action.child, now)
+        elif isinstance(action, StartSpare):
+            self._spares.start(now)
         elif isinstance(action, Send):
             child = action.child
             child.sent = action.number
             if action.reason != "stop":
                 log.warning(
                     "child_killed",
-                    extra={**_fields(child), "reason": action.reason},
+                    extra={**child.fields, "reason": action.reason},
                 )
             if action.number == signal.SIGKILL:
                 self._row(child).set("ready", 0)
@@ -155,10 +191,12 @@ class Supervisor:
         self._generation += 1
         generation = self._generation
         self._prepare_row(child, generation)
+        role, index = child.role, child.index
+        running = self._spares.use(child, generation, now)
         try:
-            running = process.fork(
+            running = running or process.fork(
                 f"relay: {child.name}",
-                lambda ready_fd: self._run(child, generation, ready_fd),
+                lambda ready_fd: self._run(role, index, generation, ready_fd),
                 self._reset_in_child,
             )
         except OSError as error:
@@ -176,10 +214,10 @@ class Supervisor:
 
         An earlier process of the slot, should it still run, sees from then on that it is replaced.
         """
+        board = self._boards[child.role.name]
+        board.workers = max(board.workers, child.index + 1)
         if child.role.owns_partitions:
-            board = self._boards[child.role.name]
-            for partition in self._partitions_of(child):
-                board.assign(partition, child.index, generation)
+            self._owners.assign(child, generation)
         row = self._row(child)
         row.clear_gauges()
         row.set("generation", generation)
@@ -192,13 +230,13 @@ class Supervisor:
         os.close(self._parent_write_fd)
         for other in self._processes.values():
             other.close()
+        self._spares.close()
         self._line.close_near_end()
         self._config.close_in_child()
 
-    def _run(self, child: Child, generation: int, ready_fd: int) -> int:
+    def _run(self, role: Role, index: int, generation: int, ready_fd: int) -> int:
         """In a child: run its program."""
-        role = child.role
-        row = self._row(child)
+        row = self._boards[role.name].row(index)
         row.set("pid", os.getpid())
         logs.reset_in_child(lambda: row.add("log_lines_lost"))
         for other in self._config.roles:
@@ -209,7 +247,7 @@ class Supervisor:
             self._line.close_far_end()
         return role.run(
             Launch(
-                index=child.index,
+                index=index,
                 generation=generation,
                 boards=self._boards,
                 scoreboard=self._boards[role.name],
@@ -233,19 +271,23 @@ class Supervisor:
             return
         self._texts.setdefault(child.role.name, text)
         self._row(child).set("ready", 1)
+        served_before = self._state.serving
         serving_now = self._state.became_ready(child, now)
+        if served_before and child.role.owns_partitions:
+            self._owners.rebalance()
         if not child.role.owns_partitions:
             event = f"{child.role.name}_ready"
-            log.info(event, extra=_fields(child))
+            log.info(event, extra=child.fields)
         if serving_now or (child.role.owns_partitions and self._state.serving):
-            self._log_table()
+            self._owners.log_table()
         if serving_now:
             self._config.on_serving(self._texts)
+            self._config.manager.ready(SERVING)
 
     def _on_boot_failure(self, child: Child, reason: str, now: float) -> None:
         """A child cannot boot: at the start that is the end, later it is tried again."""
         if self._state.serving or self._state.stopping:
-            log.error("boot_failed", extra={**_fields(child), "reason": reason})
+            log.error("boot_failed", extra={**child.fields, "reason": reason})
             return
         self._failure = StartError(
             f"{child.name} cannot start: {reason}", child.role.boot_failure_code
@@ -254,24 +296,32 @@ class Supervisor:
 
     def _on_exit(self, pid: int, how: process.Exit, now: float) -> None:
         child = next((child for child in self._state.children if child.pid == pid), None)
+        if self._spares.ended(pid, how, now):
+            return
         if child is None:
             return  # as process 1 of a container we also reap orphans of others
         self._read_report(child, now)
         self._processes.pop(pid).close()
         if child.phase is Phase.STARTING and not self._state.stopping:
             self._on_boot_failure(child, f"it ended with {how} before it was ready", now)
-        expected = child.sent or self._state.stopping
+        expected = child.sent or child.leave_by_s or self._state.stopping
         level = logging.INFO if expected else logging.WARNING
-        log.log(level, "child_exited", extra={**_fields(child), "how": str(how)})
+        log.log(level, "child_exited", extra={**child.fields, "how": str(how)})
         self._row(child).clear_gauges()
         self._state.exited(child, now, _random())
-        if not self._state.stopping and child.start_at_s > now:
+        if child.surplus:
+            self._row(child).set("retired", 1)
+            self._owners.rebalance()  # if it could not give all away
+            self._owners.log_table()
+        elif not self._state.stopping and child.start_at_s > now:
             wait_s = round(child.start_at_s - now, 3)
             log.warning("restart_delayed", extra={"child": child.name, "wait_s": wait_s})
 
     def _handle_signal(self, number: int, now: float) -> None:
         if number in STOP or number == signal.SIGQUIT:
             self._own_row.set("stopping", 1)
+            self._spares.end()
+            self._config.manager.stopping(self._config.graceful_timeout_s() + STOP_MARGIN_S)
         if number in STOP:
             if number == signal.SIGINT:
                 self._config.hasten()
@@ -284,17 +334,24 @@ class Supervisor:
         elif number == signal.SIGHUP:
             with contextlib.suppress(RelayError):  # it is in the log; the server goes on
                 self._reload({})
+        elif number in RESIZE:
+            with contextlib.suppress(RelayError):  # it is in the log
+                self._owners.step(RESIZE[signal.Signals(number)])
         elif number in WITHOUT_EFFECT:
             reason = "the log is stderr, there is no file to open again"
             log.warning("signal_ignored", extra={"signal": _name(number), "reason": reason})
 
     def _reload(self, _: Mapping[str, Any]) -> object:
         """Read the settings again. Raises RelayError: they are refused."""
+        manager = self._config.manager
+        manager.reloading()
         try:
             applied = self._config.reload()
         except RelayError:
             self._own_row.add("reloads", label="refused")
+            manager.ready("serving; a reload was refused, see the log")
             raise
+        manager.ready(SERVING)
         self._own_row.add("reloads", label="applied")
         self._replace_outdated()
         return applied
@@ -306,7 +363,7 @@ class Supervisor:
                 for child in self._state.of(role.name):
                     if child.phase is Phase.READY:
                         child.sent = signal.SIGTERM
-                        log.info("child_replaced", extra=_fields(child))
+                        log.info("child_replaced", extra=child.fields)
                         os.kill(child.pid, signal.SIGTERM)
 
     def _report_lost_lines(self, now: float) -> None:
@@ -324,26 +381,6 @@ class Supervisor:
         for child in self._state.children:
             child.heartbeat_s = self._row(child).get("heartbeat_ns") / 1e9
 
-    def _partitions_of(self, child: Child) -> range:
-        return range(child.index, self._config.partitions, child.role.count)
-
-    def _log_table(self) -> None:
-        """One line for each role that owns partitions: its processes and what they own."""
-        for role in self._config.roles:
-            if role.owns_partitions:
-                table = [
-                    {
-                        role.name: child.index,
-                        "pid": child.pid,
-                        "generation": child.generation,
-                        "phase": child.phase.value,
-                        "partitions": list(self._partitions_of(child)),
-                    }
-                    for child in self._state.of(role.name)
-                ]
-                event = f"{role.name}s"
-                log.info(event, extra={event: table})
-
 
 def _name(number: int) -> str:
     return signal.Signals(number).name
@@ -351,8 +388,3 @@ def _name(number: int) -> str:
 
 def _random() -> float:
     return random.random()  # noqa: S311 - it spreads restarts, nobody gains by guessing it
-
-
-def _fields(child: Child) -> dict[str, object]:
-    number: object = child.index if child.role.indexed else True
-    return {"pid": child.pid, "generation": child.generation, child.role.name: number}

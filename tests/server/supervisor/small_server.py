@@ -24,6 +24,7 @@ from relay.errors import StartError
 from relay.server import logs
 from relay.server.metrics import WORKER
 from relay.server.supervisor.roles import Launch, Role
+from relay.server.supervisor.service_manager import ServiceManager
 from relay.server.supervisor.supervisor import Supervisor, SupervisorConfig
 from relay.settings import Log, Server
 
@@ -131,8 +132,11 @@ def main() -> int:
         partitions=PARTITIONS,
         heartbeat_timeout_s=lambda: settings.worker_timeout_s,
         graceful_timeout_s=lambda: settings.graceful_timeout_s,
+        age_max_s=lambda: settings.max_worker_age_s,
+        spare=False,
         hasten=lambda: None,
         reload=lambda: logging.getLogger("relay.supervisor").warning("reloaded"),
+        manager=ServiceManager.of(os.environ),
         on_serving=lambda texts: print(texts["agent"], flush=True),
         close_in_child=lambda: None,
     )

@@ -166,7 +166,7 @@ class FailsOnce:
     def __init__(self, partitions: dict[int, Partition], index: int) -> None:
         self._partitions, self._index = partitions, index
         self._partition = partitions[index]
-        self.held = False
+        self.held = self.checkpointing = False
         partitions[index] = self
 
     def append(self, *_: object) -> list[Outcome]:

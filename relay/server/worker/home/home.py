@@ -125,6 +125,10 @@ class Home:
         self.accepted = 0
         """Messages; what accounts log is counted elsewhere."""
         self.repeated = 0
+        self.close_partition: Callable[[Partition], None] = _close
+        """Closes one that another worker has now; it may be closed later, elsewhere."""
+        self.before_attach: Callable[[], None] = _nothing
+        """Called before a worker attaches a partition: looks whose it is."""
         self.wake: Callable[[], None] = _nothing
         """Asks for a turn."""
 
@@ -138,6 +142,7 @@ class Home:
 
     def attach(self, port: Port, partition: int) -> None:
         """A worker is about to send anew what it has in a partition, uncommitted sends too."""
+        self.before_attach()
         self._forget(port, partition)
         if self._owns(partition):
             self._attached.add((port, partition))
@@ -324,9 +329,19 @@ class Home:
 
     def give_up_others(self) -> None:
         """Close the partitions that the table has given to another worker."""
-        for index in list(self._partitions):
-            if not self._owns(index) and index not in self._committing:
-                self._partitions.pop(index).close()
+        for index, partition in list(self._partitions.items()):
+            if (
+                not self._owns(index)
+                and index not in self._committing
+                and not partition.checkpointing
+            ):
+                del self._partitions[index]
+                self.close_partition(partition)
+
+    def forget_partition(self, partition: int) -> None:
+        """Another worker is the home of a partition now: whoever follows it asks there."""
+        self._subscribing.pop(partition, None)
+        self._interest.forget_partition(partition)
 
     def close(self) -> None:
         """Close all partitions cleanly. What waits for a commit is not committed by this."""
@@ -519,6 +534,10 @@ def _answer(group: list[Waiting], outcomes: list[Outcome]) -> None:
     for port, listed in acks.items():
         for start in range(0, len(listed), ITEMS_PER_MESSAGE):
             port.send(Acks(listed[start : start + ITEMS_PER_MESSAGE]))
+
+
+def _close(partition: Partition) -> None:
+    partition.close()
 
 
 def _nothing() -> None:

@@ -58,6 +58,11 @@ class Interest:
             if partition_of(log) == partition:
                 self.remove(log, port)
 
+    def forget_partition(self, partition: int) -> None:
+        """Nobody follows anything in a partition here any more: it has another home."""
+        for port in list(self._of_port):
+            self.forget(port, partition)
+
     def publish_rows(self, log: str, rows: list[Stored]) -> None:
         """Send committed entries of one log to all workers that follow it."""
         if len(rows) == 1:  # the lone message

@@ -123,6 +123,18 @@ class NameRegistry:
             if waiting is not port or partition_of(INBOX_PREFIX + claim.name) != partition
         ]
 
+    def forget_partition(self, partition: int) -> None:
+        """Another worker is the home of these names now, and is told by those who hold them."""
+        for name, holders in list(self._held.items()):
+            if partition_of(INBOX_PREFIX + name) == partition:
+                for secret in list(holders):
+                    self._forget(name, secret)
+        self._waiting = [
+            (port, claim)
+            for port, claim in self._waiting
+            if partition_of(INBOX_PREFIX + claim.name) != partition
+        ]
+
     def _answer(self, port: Port, claim: Claim) -> None:
         name, secret = claim.name, claim.secret
         self._unconfirmed.get(port, set()).discard((name, secret))

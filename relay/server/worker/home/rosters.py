@@ -120,6 +120,15 @@ class Rosters:
             if partition_of(log) == partition:
                 self.leave(log, port)
 
+    def forget_partition(self, partition: int) -> None:
+        """Another worker is the home of these logs now: nobody is told anything from here."""
+        gone = [log for log in self._logs if partition_of(log) == partition]
+        for log in gone:
+            del self._logs[log]
+            self.changed.pop(log, None)
+        for logs in self._of_port.values():
+            logs.difference_update(gone)
+
     def leave(self, log: str, port: Port) -> None:
         """A worker follows a log no more."""
         self._of_port.get(port, set()).discard(log)

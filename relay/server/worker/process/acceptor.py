@@ -13,8 +13,11 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Final, Protocol
+
+from relay.server.sources import UNIX, Proxies
+from relay.server.worker.process import proxy_header
 
 ACCEPTS_PER_TURN: Final = 16
 """Per readiness event, so that a burst neither starves the loop nor lands on one worker."""
@@ -23,6 +26,8 @@ YIELD_S: Final = 0.002
 SURPLUS_RATIO: Final = 0.05
 EXHAUSTED_PAUSE_S: Final = 0.1
 """Out of file descriptors: stop accepting for this long instead of spinning (as nginx does)."""
+PROXY_HEADER_S: Final = 5.0
+"""A proxy sends its header at once."""
 CLOSED_PAUSE_S: Final = 0.05
 """Nobody can come in: look again after this long, if no connection has ended before."""
 log = logging.getLogger("relay.worker")
@@ -52,6 +57,7 @@ class Acceptor:
         listeners: tuple[socket.socket, ...],
         gate: Gate,
         *,
+        proxies: Proxies,
         full_at: int,
         connections_max: int,
         least_loaded: Callable[[], int | None],
@@ -64,6 +70,7 @@ class Acceptor:
             loop: this worker's.
             listeners: non-blocking, listening.
             gate: decides about each.
+            proxies: who says by a header for whom it connects.
             full_at: from this number of connections on it leaves new ones to other workers.
             connections_max: at this number it accepts nobody.
             least_loaded: the fewest connections of any *other* worker that accepts; None: alone.
@@ -73,6 +80,7 @@ class Acceptor:
         self._loop = loop
         self._listeners = listeners
         self._gate = gate
+        self._proxies = proxies
         self._full_at = full_at
         self._connections_max = connections_max
         self._least_loaded = least_loaded
@@ -156,15 +164,50 @@ class Acceptor:
                 self._accepting(False)
                 self._pause(EXHAUSTED_PAUSE_S, self.start)
                 return
-            protocol = self._gate.admit(str(address[0]))
+            peer = str(address[0]) if sock.family != socket.AF_UNIX else UNIX
+            sock.setblocking(False)
+            if self._proxies.has(peer):
+                self._count(1)
+                self._begin(self._adopt_proxied(sock, peer))
+                continue
+            protocol = self._gate.admit(peer)
             if protocol is None:
                 sock.close()
                 continue
-            sock.setblocking(False)
             self._count(1)
-            task = self._loop.create_task(self._adopt(sock, protocol))
-            self._adopting.add(task)
-            task.add_done_callback(self._adopting.discard)
+            self._begin(self._adopt(sock, protocol))
+
+    def _begin(self, adopting: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(adopting)
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+    async def _adopt_proxied(self, sock: socket.socket, proxy: str) -> None:
+        """Read for whom a proxy connects; then it is a connection like any other."""
+        try:
+            async with asyncio.timeout(PROXY_HEADER_S):
+                fixed = await self._read(sock, proxy_header.FIXED_BYTES)
+                rest = await self._read(sock, proxy_header.rest_of(fixed))
+            peer = proxy_header.source(fixed, rest) or proxy
+        except (proxy_header.BadHeader, OSError, TimeoutError) as error:
+            log.debug("proxy_header_refused", extra={"proxy": proxy, "reason": str(error)})
+            protocol = None
+        else:
+            protocol = None if self._stopped else self._gate.admit(peer)
+        if protocol is None:
+            sock.close()
+            self.ended()
+            return
+        await self._adopt(sock, protocol)
+
+    async def _read(self, sock: socket.socket, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            more = await self._loop.sock_recv(sock, count - len(data))
+            if not more:
+                raise proxy_header.BadHeader("it ended")
+            data += more
+        return data
 
     async def _adopt(self, sock: socket.socket, protocol: asyncio.Protocol) -> None:
         try:

@@ -21,6 +21,7 @@ from relay.errors import RelayError
 from relay.server import registration
 from relay.server.agent.client import AgentClient
 from relay.server.context import BUS_DIRECTORY, report
+from relay.server.sources import Proxies
 from relay.server.worker.process.acceptor import Acceptor
 from relay.server.worker.process.admin import AdminSocket
 from relay.server.worker.process.building import WorkerDependencies, WorkerParts, build
@@ -93,6 +94,8 @@ class _Worker:
         self._table_version = -1
         self._own: set[int] = set()
         """Partitions that were this worker's when the table was last looked at."""
+        self._leaving = False
+        """True once the supervisor has asked this worker to leave; others go on."""
 
     async def run(self) -> int:
         """Build, serve, drain."""
@@ -157,7 +160,9 @@ class _Worker:
             return Pace(0.0, 0.0, min(self._patience_s, server.graceful_timeout_s))
         if not server.graceful_timeout_s:
             return AT_ONCE
-        return Pace(server.drain_delay_s, server.drain_spread_s, server.graceful_timeout_s)
+        # Nobody has to be told that the server stops if it does not.
+        delay_s = 0.0 if self._leaving else server.drain_delay_s
+        return Pace(delay_s, server.drain_spread_s, server.graceful_timeout_s)
 
     def _parent_gone(self) -> None:
         """Invariant "Nobody outlives the supervisor": the supervisor died; leave so that neither
@@ -201,6 +206,7 @@ class _Worker:
             loop,
             context.listeners,
             parts.connections,
+            proxies=Proxies(settings.server.proxies),
             full_at=settings.server.max_connections,
             connections_max=parts.budgets.admission.connections_max,
             least_loaded=status.least_loaded,
@@ -208,6 +214,8 @@ class _Worker:
             counted=status.set_connections,
         )
         parts.connections.on_lost = self._acceptor.ended
+        parts.home.close_partition = self._stores.close_partition
+        parts.home.before_attach = self._look_at_table
         inspection = Inspection(
             parts.connections, parts.feeds.by_log, parts.services.endings, time.monotonic
         )
@@ -284,10 +292,11 @@ class _Worker:
             return
         self._lag.sample()
         self._status.beat()
-        version = self._context.scoreboard.table_version
-        if version != self._table_version:
-            self._table_version = version
-            self._owners_changed()
+        if self._status.asked_to_leave and not self._leaving:
+            self._leaving = True
+            self._stop.set()
+        self._look_at_table()
+        parts.home.give_up_others()
         self._mesh.dial()
         if parts.routes.incomplete:
             parts.attachment.refresh()
@@ -298,11 +307,21 @@ class _Worker:
                 reconfigure(parts, self._disk_reserve, settings)
             )
 
-    def _owners_changed(self) -> None:
+    def _look_at_table(self) -> None:
+        version = self._context.scoreboard.table_version
+        if version != self._table_version:
+            first, self._table_version = self._table_version < 0, version
+            self._owners_changed(first)
+
+    def _owners_changed(self, first: bool) -> None:
         parts = self._parts
         own = {partition for partition in range(PARTITIONS) if parts.routes.owns(partition)}
-        if self._own and own - self._own:
+        if own - self._own and not first:
             parts.names.unsettle()
+        for partition in self._own - own:
+            parts.home.forget_partition(partition)
+            parts.names.forget_partition(partition)
+            parts.rosters.forget_partition(partition)
         self._own = own
         parts.home.refuse_others()
         parts.home.give_up_others()

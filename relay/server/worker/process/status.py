@@ -75,6 +75,11 @@ class WorkerStatus:
         """
         return self._row.get("generation") != self._generation
 
+    @property
+    def asked_to_leave(self) -> bool:
+        """True when the supervisor asks this worker to leave, while the server goes on."""
+        return bool(self._row.get("leaving"))
+
     def peers(self) -> list[Peer]:
         """Return the other workers that have begun."""
         found: list[Peer] = []

@@ -16,7 +16,7 @@ from relay.server.worker.home.room_rules import RoomRules
 from relay.store.checkpoint import Checkpointer
 from relay.store.directory import DataDirectory
 from relay.store.generation import Host
-from relay.store.log import Reader
+from relay.store.log import Partition, Reader
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.envelopes import pack_entry, unpack_content
@@ -45,6 +45,7 @@ class Stores:
         self._running: dict[Checkpointer, asyncio.Task[None]] = {}
         """From ``tick`` on, though a task begins only in the loop's next iteration."""
         self._readers: dict[int, SqliteReader] = {}
+        self._closing: set[asyncio.Future[None]] = set()
         self._observe_checkpoint_ns = context.scoreboard.row(context.index).observer(
             "checkpoint_ns"
         )
@@ -62,6 +63,15 @@ class Stores:
         )
         self._checkpointers[index] = Checkpointer(partition, self.run_in_thread)
         return partition
+
+    def close_partition(self, partition: Partition) -> None:
+        """Close a partition that another worker has now, in a thread: that waits for the disk."""
+        for index, checkpointer in list(self._checkpointers.items()):
+            if checkpointer.of(partition):
+                del self._checkpointers[index]
+        closing = self.run_in_thread(partition.close)
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     def reader_of(self, log: str) -> Reader:
         """Return the reader of a log's partition."""
@@ -98,6 +108,8 @@ class Stores:
         """Wait for the checkpoints that run: partitions may be closed then."""
         while self._running:
             await asyncio.wait(self._running.values())
+        if self._closing:
+            await asyncio.wait(self._closing)
 
     def run_in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Run something that waits for the disk; the loop does not."""

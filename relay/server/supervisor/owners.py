@@ -1,0 +1,138 @@
+"""Which process owns which partition, and how the number of these processes changes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from relay.errors import StartError
+from relay.server.scoreboard import Scoreboard
+from relay.server.supervisor.plan import Child, Phase, State, rebalanced
+
+log = logging.getLogger("relay.supervisor")
+
+
+class Owners:
+    """Gives partitions to the processes of the one role that owns them."""
+
+    def __init__(
+        self,
+        state: State,
+        boards: Mapping[str, Scoreboard],
+        partitions: int,
+        patience_s: Callable[[], float],
+    ) -> None:
+        """Begin with partition p at process p mod count.
+
+        Args:
+            state: of the children.
+            boards: of all roles; who owns what is written into that of the role.
+            partitions: how many there are.
+            patience_s: how long a process that is asked to leave may take.
+        """
+        self._state = state
+        self._boards = boards
+        self._patience_s = patience_s
+        count = len(state.owners)
+        self._owner_of = [number % count for number in range(partitions)] if count else []
+        """The number of the process that owns each."""
+
+    @property
+    def requests(self) -> Mapping[str, Callable[[Mapping[str, Any]], object]]:
+        """What may be asked for, by name."""
+        return {"restart": self._restart, "workers": self._resize_as_asked}
+
+    def assign(self, child: Child, generation: int) -> None:
+        """A process is about to begin in a place: what the place owns is its own."""
+        board = self._boards[child.role.name]
+        for partition in self._partitions_of(child):
+            board.assign(partition, child.index, generation)
+
+    def step(self, change: int) -> None:
+        """Have so many more. Raises StartError: there cannot be so many, and it is in the log."""
+        self._resize(self._count + change)
+
+    def leave(self, child: Child, now: float) -> None:
+        """Ask a process to leave: others take its partitions first, so that none is missing."""
+        self._state.leaves(child, now, self._patience_s())
+        log.info("child_leaving", extra=child.fields)
+        self.rebalance()
+        self._boards[child.role.name].row(child.index).set("leaving", 1)
+
+    def rebalance(self) -> None:
+        """Give partitions evenly to those that stay; move as few as can be."""
+        state = self._state
+        # One that died and comes back in a moment keeps what it has.
+        coming_back = {
+            child.index
+            for child in state.owners
+            if child.phase is not Phase.READY
+            and not child.surplus
+            and child.index in self._owner_of
+        }
+        found = rebalanced(self._owner_of, sorted(coming_back.union(state.staying)))
+        if found == self._owner_of:
+            return
+        by_index = {child.index: child for child in state.owners}
+        for partition, index in enumerate(found):
+            if index != self._owner_of[partition]:
+                child = by_index[index]
+                self._boards[child.role.name].assign(partition, index, child.generation)
+        self._owner_of = found
+        self.log_table()
+
+    def log_table(self) -> None:
+        """Write one line: the processes and what they own."""
+        owners = self._state.owners
+        if owners:
+            name = owners[0].role.name
+            table = [
+                {
+                    name: child.index,
+                    "pid": child.pid,
+                    "generation": child.generation,
+                    "phase": child.phase.value,
+                    "partitions": self._partitions_of(child),
+                }
+                for child in owners
+            ]
+            event = f"{name}s"
+            log.info(event, extra={event: table})
+
+    def _partitions_of(self, child: Child) -> list[int]:
+        return [number for number, index in enumerate(self._owner_of) if index == child.index]
+
+    @property
+    def _count(self) -> int:
+        """How many are wanted."""
+        return sum(not child.surplus for child in self._state.owners)
+
+    def _restart(self, _: Mapping[str, Any]) -> object:
+        """Replace them one after the other. Raises StartError: the server stops."""
+        self._refuse_while_stopping()
+        count = self._state.replace_all()
+        log.info("restarting", extra={"processes": count})
+        return {"workers": count}
+
+    def _resize_as_asked(self, question: Mapping[str, Any]) -> object:
+        count = question.get("count")
+        if not isinstance(count, int) or isinstance(count, bool):
+            raise StartError("workers: expected a whole number")
+        before = self._count
+        self._resize(count)
+        return {"workers": self._count, "before": before}
+
+    def _resize(self, count: int) -> None:
+        before, role = self._count, self._state.owners[0].role
+        most = max(role.count, role.count_max)
+        if not 1 <= count <= most:
+            log.warning("resize_refused", extra={"to": count, "reason": f"from 1 to {most}"})
+            raise StartError(f"workers: from 1 to {most}, not {count}")
+        self._refuse_while_stopping()
+        self._state.resize(count)
+        log.info("resized", extra={"to": count, "was": before})
+
+    def _refuse_while_stopping(self) -> None:
+        if self._state.stopping:
+            raise StartError("the server is stopping")

@@ -1,0 +1,114 @@
+"""The service manager that started the server: what it is told, and the sockets that it gives.
+
+systemd's protocols, sd_notify(3) and sd_listen_fds(3). Without one of its variables nothing is told
+and nothing given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import MutableMapping
+from typing import Final, NamedTuple
+
+from relay.errors import StartError
+
+FIRST_FD: Final = 3
+CONTROL_NAME: Final = "control"
+"""FileDescriptorName= of the socket on which metrics are read; every other one is for clients."""
+
+
+class GivenSockets(NamedTuple):
+    """Listening sockets that the service manager opened, and keeps open when the server ends."""
+
+    clients: tuple[socket.socket, ...]
+    control: socket.socket | None
+
+
+class ServiceManager:
+    """Tells the service manager how the server is. Raises nothing: it may be gone."""
+
+    def __init__(self, address: str, watchdog_s: float) -> None:
+        """Begin.
+
+        Args:
+            address: of its socket; empty: there is none.
+            watchdog_s: how often it wants to hear that the server lives; 0: not at all.
+        """
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self._watchdog_s = watchdog_s / 2
+        self._alive_at_s = 0.0
+
+    @classmethod
+    def of(cls, environ: MutableMapping[str, str]) -> ServiceManager:
+        """Return the one that the environment names, and take it out: it is for this process."""
+        address = environ.pop("NOTIFY_SOCKET", "")
+        watchdog_us = environ.pop("WATCHDOG_USEC", "")
+        if environ.pop("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+            watchdog_us = ""
+        try:
+            return cls(address, int(watchdog_us or 0) / 1e6)
+        except ValueError:
+            return cls(address, 0.0)
+
+    def ready(self, status: str) -> None:
+        """The server serves; also the end of a reload."""
+        self._tell(f"READY=1\nSTATUS={status}")
+
+    def reloading(self) -> None:
+        """A reload begins: ``ready`` must follow."""
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self, timeout_s: float) -> None:
+        """The server stops, and may take so long."""
+        self._tell(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(timeout_s * 1e6)}")
+
+    def alive(self, now: float) -> float:
+        """Tell that the server lives, if it is time; return when it is time again."""
+        if not self._watchdog_s or not self._address:
+            return float("inf")
+        if now >= self._alive_at_s:
+            self._alive_at_s = now + self._watchdog_s
+            self._tell("WATCHDOG=1")
+        return self._alive_at_s
+
+    def _tell(self, text: str) -> None:
+        if self._address:
+            with (
+                contextlib.suppress(OSError),
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s,
+            ):
+                s.setblocking(False)
+                s.sendto(text.encode(), self._address)
+
+
+def given_sockets(environ: MutableMapping[str, str]) -> GivenSockets:
+    """Return the listening sockets that were given to this process, and take them out.
+
+    Raises:
+        StartError: one is no listening stream socket.
+    """
+    pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not count.isdigit():
+        return GivenSockets((), None)
+    clients: list[socket.socket] = []
+    control: socket.socket | None = None
+    for number in range(int(count)):
+        fd = FIRST_FD + number
+        try:
+            os.set_inheritable(fd, False)
+            sock = socket.socket(fileno=fd)
+            listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        except OSError as error:
+            raise StartError(f"the service manager's socket {fd}: {error.strerror}") from None
+        if sock.type != socket.SOCK_STREAM or not listens:
+            raise StartError(f"the service manager's socket {fd} is no listening stream socket")
+        sock.setblocking(False)
+        if number < len(names) and names[number] == CONTROL_NAME and control is None:
+            control = sock
+        else:
+            clients.append(sock)
+    return GivenSockets(tuple(clients), control)

@@ -1,0 +1,168 @@
+"""A process that has loaded a program and waits for a place: one that dies is replaced at once.
+
+Loading takes most of a worker's start. The spare owns nothing and answers nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+from relay.server.supervisor import process
+from relay.server.supervisor.plan import Child, State
+from relay.server.supervisor.roles import Role
+
+TITLE: Final = "relay: spare"
+_PLACE: Final = struct.Struct("=QQ")
+log = logging.getLogger("relay.supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """One that waits."""
+
+    process: process.Process
+    place_fd: int
+    """The place is written here."""
+
+    @classmethod
+    def fork(
+        cls,
+        preload: Callable[[], None],
+        run: Callable[[tuple[int, int], int], int],
+        reset: Callable[[], None],
+    ) -> Self:
+        """Fork it.
+
+        Args:
+            preload: loads the program.
+            run: the program, given (index, generation) and where to report.
+            reset: closes what is the supervisor's alone.
+
+        Raises:
+            OSError: there can be no process.
+        """
+        read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+
+        def main(ready_fd: int) -> int:
+            os.close(write_fd)
+            preload()
+            place = os.read(read_fd, _PLACE.size)
+            os.close(read_fd)
+            if len(place) < _PLACE.size:
+                return 0  # the supervisor is gone
+            index, generation = _PLACE.unpack(place)
+            return run((index, generation), ready_fd)
+
+        try:
+            started = process.fork(TITLE, main, reset)
+        except OSError:
+            os.close(write_fd)
+            raise
+        finally:
+            os.close(read_fd)
+        return cls(started, write_fd)
+
+    def give_place(self, index: int, generation: int) -> bool:
+        """Let it run as this process. False: it has just died."""
+        try:
+            os.write(self.place_fd, _PLACE.pack(index, generation))
+        except OSError:
+            self.process.close()
+            return False
+        finally:
+            os.close(self.place_fd)
+        return True
+
+    def kill(self) -> None:
+        """End it; the supervisor reaps it like any other."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGKILL)
+        self.close()
+
+    def close(self) -> None:
+        """Close its pipes in this process."""
+        os.close(self.place_fd)
+        self.process.close()
+
+
+class SpareKeeper:
+    """Keeps one for the role with a ``preload``, if there is such a role."""
+
+    def __init__(
+        self,
+        state: State,
+        roles: Sequence[Role],
+        run: Callable[[Role, int, int, int], int],
+        reset: Callable[[], None],
+    ) -> None:
+        """Begin without one.
+
+        Args:
+            state: of the children; it decides when one is started.
+            roles: of the server; none: there is to be no spare.
+            run: in a child, the program of a role, given index, generation and where to report.
+            reset: in a child, closes what is the supervisor's alone.
+        """
+        self._state = state
+        self._run = run
+        self._reset = reset
+        self._role = next((role for role in roles if role.preload is not None), None)
+        self._spare: Spare | None = None
+        state.spare_wanted = self._role is not None
+
+    def start(self, now: float) -> None:
+        """Fork it; if that fails, it is tried again later."""
+        role = self._role
+        assert role is not None
+        assert role.preload is not None
+        try:
+            self._spare = Spare.fork(
+                role.preload,
+                lambda place, ready_fd: self._in_place(role, *place, ready_fd),
+                self._reset,
+            )
+        except OSError as error:
+            log.warning("spare_failed", extra={"reason": error.strerror})
+            self._state.spare_used(now)
+        else:
+            self._state.spare_pid = self._spare.process.pid
+
+    def use(self, child: Child, generation: int, now: float) -> process.Process | None:
+        """Give it a place; None: there is none for that."""
+        if self._spare is None or child.role is not self._role:
+            return None
+        spare, self._spare = self._spare, None
+        self._state.spare_used(now)
+        return spare.process if spare.give_place(child.index, generation) else None
+
+    def ended(self, pid: int, how: process.Exit, now: float) -> bool:
+        """Tell whether a process that has ended was the spare."""
+        if self._spare is None or self._spare.process.pid != pid:
+            return False
+        self._spare.close()
+        self._spare = None
+        self._state.spare_used(now)
+        log.warning("spare_exited", extra={"pid": pid, "how": str(how)})
+        return True
+
+    def end(self) -> None:
+        """Kill it: the server stops."""
+        if self._spare is not None:
+            self._spare.kill()
+            self._spare = None
+
+    def close(self) -> None:
+        """In a child: close its pipes."""
+        if self._spare is not None:
+            self._spare.close()
+
+    def _in_place(self, role: Role, index: int, generation: int, ready_fd: int) -> int:
+        process.set_title(f"relay: {role.title_of(index)}")
+        return self._run(role, index, generation, ready_fd)

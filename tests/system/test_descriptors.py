@@ -1,0 +1,55 @@
+"""A worker without descriptors: it waits without spinning, and goes on when there are some."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from relay import BlockingClient
+from tests.support.cluster import DEADLINE_S, Relay, wait_until
+
+PAUSES = 5
+"""Accepting pauses for 0.1 s each time."""
+SAMPLES = 100
+"""Looks at whether it sleeps: a loop that spins never does."""
+
+
+def test_accepting_pauses_while_there_are_none_and_goes_on(tmp_path: Path) -> None:
+    with (
+        Relay(tmp_path / "data") as relay,
+        BlockingClient(relay.address, name="alice") as alice,
+    ):
+        (worker,) = relay.worker_pids()
+        before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        descriptors = psutil.Process(worker).num_fds()
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (descriptors, before[1]))
+        with socket.create_connection(("127.0.0.1", relay.port)) as waiting:
+            wait_until(lambda: relay.events("accept_exhausted"), "a pause")
+            wait_until(lambda: _pauses(relay) >= PAUSES, "more pauses")
+            for number in range(20):  # who is connected notices nothing
+                assert alice.send("lobby", "meanwhile").seq == number + 1
+            states = list(_looked_at(worker))
+            assert states.count(psutil.STATUS_SLEEPING) > SAMPLES / 2, "it spins"
+            resource.prlimit(worker, resource.RLIMIT_NOFILE, before)
+            waiting.settimeout(DEADLINE_S)
+            assert waiting.recv(1), "the server's first word, once there are descriptors"
+        with BlockingClient(relay.address, name="bob") as bob:
+            assert bob.send("lobby", "hello").seq == 21
+        assert not relay.events("child_killed")
+
+
+def _looked_at(pid: int) -> Iterator[str]:
+    """Its state, again and again: each is of another moment."""
+    for _ in range(SAMPLES):
+        time.sleep(0.01)
+        yield psutil.Process(pid).status()
+
+
+def _pauses(relay: Relay) -> int:
+    lines = relay.events("accept_exhausted")
+    return len(lines) + sum(int(line.get("suppressed", 0)) for line in lines)

@@ -1,0 +1,279 @@
+"""A relay under a service manager, and behind a proxy: what it tells, and what it is given."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay import BlockingClient
+from relay.server.worker.process.proxy_header import SIGNATURE
+from tests.support.cluster import DEADLINE_S, ROOT, Relay, run_relay, wait_until
+from tests.system.test_ctl import asked
+
+GIVE_SOCKET = """
+import os, socket
+with socket.socket(socket.AF_UNIX) as giver:
+    giver.connect({giver!r})
+    _, (fd,), _, _ = socket.recv_fds(giver, 1, 1)
+if fd != 3:
+    os.dup2(fd, 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="relay.socket")
+"""
+
+
+def test_what_the_service_manager_is_told(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(DEADLINE_S)
+        told: list[str] = []
+
+        def until(word: str) -> str:
+            while True:
+                message = manager.recv(4096).decode()
+                told.append(message)
+                if message.startswith(word):
+                    return message
+
+        launcher = (
+            "import os\n"
+            f"os.environ.update(NOTIFY_SOCKET={str(tmp_path / 'notify')!r}, WATCHDOG_USEC='200000')"
+        )
+        with Relay(tmp_path / "data", launcher=launcher) as relay:
+            assert until("READY=1") == "READY=1\nSTATUS=serving"
+            for _ in range(3):
+                until("WATCHDOG=1")
+            os.kill(relay.pid, signal.SIGHUP)
+            assert int(until("RELOADING=1").partition("MONOTONIC_USEC=")[2]) > 0
+            until("READY=1")
+            told.clear()
+            relay.stop()
+            assert "EXTEND_TIMEOUT_USEC=" in until("STOPPING=1")
+            for process in relay.log:
+                assert "NOTIFY_SOCKET" not in process
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[tuple[str, int]]:
+    """A listening socket of somebody else, who gives it to whoever asks at a path."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.socket(socket.AF_UNIX) as giver,
+    ):
+        path = str(tmp_path / "giver")
+        giver.bind(path)
+        giver.listen()
+
+        def give() -> None:
+            while True:
+                try:
+                    taker, _ = giver.accept()
+                except OSError:
+                    return
+                with taker:
+                    socket.send_fds(taker, [b"x"], [listener.fileno()])
+
+        thread = threading.Thread(target=give)
+        thread.start()
+        yield path, listener.getsockname()[1]
+        giver.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_nobody_is_refused_while_the_relay_is_restarted_on_a_given_socket(
+    tmp_path: Path, port: tuple[str, int]
+) -> None:
+    """As with relay.socket: the next version starts on the same socket, and clients wait for it."""
+    giver, number = port
+    launcher = GIVE_SOCKET.format(giver=giver)
+    relay = Relay(tmp_path / "data", launcher=launcher)
+    with relay, BlockingClient(relay.address, name="alice") as alice:
+        assert relay.port == number
+        assert alice.send("lobby", "before").seq == 1
+        assert relay.stop() == 0
+        with socket.create_connection(("127.0.0.1", number)) as early:
+            relay.start()
+            assert relay.port == number
+            assert alice.send("lobby", "after").seq == 2
+            with BlockingClient(relay.address, name="bob") as bob:
+                assert bob.send("lobby", "new").seq == 3
+            early.settimeout(DEADLINE_S)
+            assert early.recv(1), "the server's first word to who connected while none ran"
+
+
+def test_a_socket_that_cannot_be_listened_on_ends_the_start(tmp_path: Path) -> None:
+    launcher = (
+        "import os, socket\ns = socket.socket()\nos.dup2(s.fileno(), 3)\n"
+        "os.set_inheritable(3, True)\n"
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')"
+    )
+    relay = Relay(tmp_path / "data", launcher=launcher)
+    with pytest.raises(Exception, match="socket 3 is no listening stream socket"):
+        relay.start()
+    relay.close()
+
+
+def test_the_unit_files_are_legal() -> None:
+    units = [str(path) for path in sorted((ROOT / "deploy").glob("relay.*"))]
+    assert len(units) == 2
+    try:
+        ended = subprocess.run(
+            ["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        pytest.skip("no systemd here")
+    complaints = [
+        line for line in ended.stderr.splitlines() if "/usr/bin/relay" not in line and line.strip()
+    ]
+    assert complaints == []
+
+
+def test_it_runs_without_new_privileges_and_executable_memory(tmp_path: Path) -> None:
+    """As NoNewPrivileges= and MemoryDenyWriteExecute= of the unit have it."""
+    launcher = (
+        "import ctypes\nlibc = ctypes.CDLL(None)\nassert libc.prctl(38, 1, 0, 0, 0) == 0\n"
+        "libc.prctl(65, 1, 0, 0, 0)"
+    )
+    with Relay(tmp_path / "data", launcher=launcher, workers=2) as relay:
+        with BlockingClient(relay.address, name="alice") as alice:
+            alice.send("lobby", "hello")
+        relay.kill_worker()
+        status = Path(f"/proc/{relay.worker_pids()[0]}/status").read_text()
+        assert "NoNewPrivs:\t1" in status
+
+
+def header(address: str, *, command: int = 0x21) -> bytes:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    raw = socket.inet_pton(family, address)
+    rest = raw + raw + struct.pack(">HH", 40_000, 7475) + b"\x04\x00\x01x"  # and a TLV
+    kind = 0x21 if family == socket.AF_INET6 else 0x11
+    return SIGNATURE + struct.pack(">BBH", command, kind, len(rest)) + rest
+
+
+class ProxyServer:
+    """Passes each connection on to a Unix-domain socket, with some first words."""
+
+    def __init__(self, path: Path, first: bytes) -> None:
+        self._path = path
+        self._first = first
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
+
+    def _pass_on(self, client: socket.socket) -> None:
+        with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):
+            server.connect(str(self._path))
+            server.sendall(self._first)
+            back = threading.Thread(target=self._copy, args=(server, client), daemon=True)
+            back.start()
+            self._copy(client, server)
+            back.join()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65_536):
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7"])
+def test_behind_a_proxy_on_a_unix_socket(tmp_path: Path, address: str) -> None:
+    """The proxy says for whom it connects: that is the source, for budgets and in what is told."""
+    path = tmp_path / "relay.sock"
+    with Relay(
+        tmp_path / "data",
+        "--bind",
+        f"unix:{path}",
+        settings={"server.proxies": "unix,192.0.2.0/24", "limits.connections_per_source": 1},
+    ) as relay:
+        assert oct(path.stat().st_mode & 0o777) == "0o600"
+        fingerprint = relay.address.partition("@")[0]
+        proxy = ProxyServer(path, header(address))
+        try:
+            url = f"{fingerprint}@127.0.0.1:{proxy.port}"
+            with BlockingClient(url, name="alice") as alice:
+                alice.join("lobby")
+                assert alice.send("lobby", "x" * 30_000).seq == 1
+                (item,) = asked(relay, "connections")["items"]
+                assert (item["name"], item["peer"]) == ("alice", address)
+                second = BlockingClient(url, name="bob")
+                with pytest.raises(Exception, match="OVERLOADED"), second:
+                    pass
+        finally:
+            proxy.close()
+        health = ProxyServer(path, header(address, command=0x20))
+        try:
+            with BlockingClient(f"{fingerprint}@127.0.0.1:{health.port}", name="carol") as carol:
+                carol.join("lobby")
+                (item,) = asked(relay, "connections")["items"]
+                assert item["peer"] == "unix"
+        finally:
+            health.close()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [b"", b"GET / HTTP/1.1\r\n\r\n", SIGNATURE + b"\x31\x11\x00\x0c",
+     SIGNATURE + b"\x21\x11\xff\xff", SIGNATURE + b"\x21\x31\x00\x00",
+     SIGNATURE + b"\x21\x11\x00\x02xx"],
+)  # fmt: skip
+def test_who_should_say_for_whom_and_does_not_is_closed(tmp_path: Path, first: bytes) -> None:
+    path = tmp_path / "relay.sock"
+    with Relay(
+        tmp_path / "data", "--bind", f"unix:{path}", settings={"server.proxies": "unix"}
+    ) as relay:
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.settimeout(DEADLINE_S)
+            peer.connect(str(path))
+            peer.sendall(first)
+            if len(first) < 16:
+                peer.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):
+                assert peer.recv(1) == b""
+        with BlockingClient(relay.address, name="alice") as alice:  # not a proxy: as ever
+            alice.send("lobby", "hello")
+        wait_until(lambda: asked(relay, "status")["connections"] == 0, "all slots free")
+
+
+def test_a_header_of_who_is_no_proxy_is_no_handshake(tmp_path: Path) -> None:
+    with Relay(tmp_path / "data") as relay:
+        with socket.create_connection(("127.0.0.1", relay.port)) as peer:
+            peer.settimeout(DEADLINE_S)
+            peer.sendall(header("192.0.2.7"))
+            with contextlib.suppress(ConnectionResetError):
+                while peer.recv(4096):
+                    pass
+        assert run_relay("ctl", "--data", relay.data, "status").returncode == 0
+
+
+def test_all_addresses_of_both_families(tmp_path: Path) -> None:
+    with Relay(tmp_path / "data", "--bind", "[::1]:0", bind="127.0.0.1:0") as relay:
+        addresses = [line.strip() for line in relay.announced if line.strip().startswith("relay:")]
+        assert len(addresses) == 2
+        for number, address in enumerate(addresses):
+            with BlockingClient(address, name="alice") as alice:
+                assert alice.send("lobby", str(number)).seq == number + 1

@@ -1,0 +1,190 @@
+"""Workers come, go and are replaced while people write: nothing is lost, and nobody is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay import BlockingClient
+from relay.client.events import Gap, Message
+from tests.support.cluster import Relay, run_relay, wait_until
+
+ROOMS = ("lobby", "kitchen", "attic", "cellar", "garden")
+
+
+def ctl(relay: Relay, *args: str) -> Any:  # noqa: ANN401  # JSON
+    ended = run_relay("ctl", "--data", relay.data, *args, "--json")
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+class Traffic:
+    """Writes numbers to all rooms and reads them; afterwards each was read once, in order."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._address = relay.address
+        self._done, self._written = threading.Event(), threading.Event()
+        self.read: dict[str, list[int]] = {room: [] for room in ROOMS}
+        self.failures: list[BaseException] = []
+        self.sent = 0
+        self._threads = [
+            threading.Thread(target=self._guard, args=(run,), daemon=True)
+            for run in (self._write, self._read)
+        ]
+
+    def __enter__(self) -> Traffic:
+        for thread in self._threads:
+            thread.start()
+        self.goes_on("at first")
+        return self
+
+    def goes_on(self, when: str) -> None:
+        """Wait until messages that are sent from now on have been read in all rooms."""
+        sent = self.sent
+        wait_until(
+            lambda: self.failures or all(read and read[-1] > sent for read in self.read.values()),
+            f"messages in all rooms {when}",
+        )
+        assert not self.failures
+
+    def _guard(self, run: Any) -> None:  # noqa: ANN401
+        try:
+            run()
+        except BaseException as error:  # noqa: BLE001  # the test's own thread raises it
+            self.failures.append(error)
+
+    def _write(self) -> None:
+        with BlockingClient(self._address, name="writer") as client:
+            for number in itertools.count(1):
+                for room in ROOMS:
+                    client.post(room, str(number))
+                client.flush()
+                self.sent = number
+                if self._done.is_set():
+                    self._written.set()
+                    return
+
+    def _read(self) -> None:
+        with BlockingClient(self._address, name="reader") as client:
+            for room in ROOMS:
+                client.join(room, since=0)
+            while not self._written.is_set() or any(
+                not read or read[-1] != self.sent for read in self.read.values()
+            ):
+                event = client.next_event(0.1)
+                assert not isinstance(event, Gap), event
+                if isinstance(event, Message):
+                    self.read[event.room].append(int(event.body))
+
+    def __exit__(self, *exc: object) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join(60)
+            assert not thread.is_alive()
+        assert not self.failures
+        for room, read in self.read.items():
+            assert read == list(range(1, self.sent + 1)), room
+
+
+def owners(relay: Relay) -> dict[int, list[int]]:
+    return {w["worker"]: w["partitions"] for w in ctl(relay, "status")["workers"]}
+
+
+def test_more_and_fewer_workers(tmp_path: Path) -> None:
+    with Relay(tmp_path / "data", workers=2) as relay, Traffic(relay) as traffic:
+        assert ctl(relay, "workers", "4") == {"workers": 4, "before": 2}
+        wait_until(lambda: [len(p) for p in owners(relay).values()] == [4] * 4, "four homes")
+        traffic.goes_on("with four workers")
+        os.kill(relay.pid, signal.SIGTTOU)
+        wait_until(lambda: [len(p) for p in owners(relay).values()] == [6, 5, 5], "three homes")
+        wait_until(lambda: len(relay.worker_pids()) == 3, "three processes")
+        traffic.goes_on("with three workers")
+        ctl(relay, "workers", "1")
+        wait_until(lambda: len(relay.worker_pids()) == 1, "one process")
+        assert owners(relay) == {0: list(range(16))}
+        traffic.goes_on("with one worker")
+        os.kill(relay.pid, signal.SIGTTIN)
+        wait_until(lambda: [len(p) for p in owners(relay).values()] == [8, 8], "two homes again")
+        traffic.goes_on("with two workers again")
+        refused = run_relay("ctl", "--data", relay.data, "workers", "1000")
+        assert (refused.returncode, refused.stderr) == (
+            1,
+            "relay: workers: from 1 to 256, not 1000\n",
+        )
+        assert not relay.events("partition_unavailable")
+        assert not relay.events("partition_new_epochs")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_workers_are_replaced(tmp_path: Path, workers: int) -> None:
+    """A single one has nobody to give anything to: its clients wait for the next."""
+    with Relay(tmp_path / "data", workers=workers) as relay, Traffic(relay) as traffic:
+        before = set(relay.worker_pids())
+        assert ctl(relay, "restart") == {"workers": workers}
+        wait_until(
+            lambda: len(now := set(relay.worker_pids())) == workers and not now & before,
+            "other workers",
+        )
+        traffic.goes_on("with the first others")
+        shares = [16 // workers] * workers
+        wait_until(lambda: [len(p) for p in owners(relay).values()] == shares, "even shares")
+        traffic.goes_on("with other workers")
+        assert not relay.events("partition_new_epochs")
+        assert {event["how"] for event in relay.events("child_exited")} == {"exit code 0"}
+
+
+def test_an_old_worker_is_replaced(tmp_path: Path) -> None:
+    with (
+        Relay(tmp_path / "data", workers=2, settings={"server.max_worker_age_s": 1}) as relay,
+        Traffic(relay) as traffic,
+    ):
+        wait_until(lambda: len(relay.events("child_leaving")) >= 3, "workers that leave")
+        traffic.goes_on("with young workers")
+
+
+def test_presence_and_names_go_with_their_home(tmp_path: Path) -> None:
+    """Who is there is known to the new home, and a guest's name is taken there, and free later."""
+    with Relay(tmp_path / "data", workers=1) as relay:
+        with (
+            BlockingClient(relay.address, name="~ann") as ann,
+            BlockingClient(relay.address, name="~bob") as bob,
+        ):
+            for client in (ann, bob):
+                for room in ROOMS:
+                    client.join(room)
+            ctl(relay, "workers", "4")
+            wait_until(lambda: [len(p) for p in owners(relay).values()] == [4] * 4, "four homes")
+            for room in ROOMS:
+
+                def both(room: str = room) -> bool:
+                    return {m.name for m in ann.who(room).members} == {"~ann", "~bob"}
+
+                wait_until(both, f"both in {room}")
+        ctl(relay, "workers", "1")
+        wait_until(lambda: len(relay.worker_pids()) == 1, "one process")
+        with BlockingClient(relay.address, name="~ann") as ann:
+            assert ann.send("lobby", "the name is free again").seq == 1
+
+
+def test_a_spare_takes_the_place_of_a_killed_worker(tmp_path: Path) -> None:
+    with Relay(tmp_path / "data", workers=2) as relay, Traffic(relay) as traffic:
+        wait_until(lambda: relay.pids_titled("relay: spare"), "a spare process")
+        (spare,) = relay.pids_titled("relay: spare")
+        victim = relay.worker_pids()[0]
+        os.kill(victim, signal.SIGKILL)
+        wait_until(lambda: spare in relay.worker_pids(), "the spare in its place")
+        traffic.goes_on("with the spare")
+        wait_until(lambda: relay.pids_titled("relay: spare"), "the next spare")
+        os.kill(relay.pids_titled("relay: spare")[0], signal.SIGKILL)
+        wait_until(lambda: relay.events("spare_exited"), "its end")
+        os.kill(relay.worker_pids()[0], signal.SIGKILL)
+        wait_until(lambda: len(relay.worker_pids()) == 2, "two workers")
+        traffic.goes_on("without a spare")
+        wait_until(lambda: relay.pids_titled("relay: spare"), "another spare")
