@@ -100,6 +100,8 @@ def _start(
 ) -> int:
     settings = wanted
     setproctitle.setproctitle("relay: supervisor")
+    if settings.server.sandbox:
+        forbid_inspection()  # it has open what the key agent needs
     manager = ServiceManager.of(os.environ)
     given = given_sockets(os.environ)
 

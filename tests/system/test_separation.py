@@ -167,6 +167,8 @@ def test_one_user_with_landlock(home: Path) -> None:
     fault = f"taken-over={home / 'passphrase'}"
     with server(data, settings, fault=fault, launcher=launcher) as relay:
         assert set(uids_of(relay).values()) == {RELAY}
+        for pid in relay.pids_titled("relay: "):  # the kernel gives them to root: not dumpable
+            assert Path(f"/proc/{pid}/environ").stat().st_uid == 0
         found = tried(relay, home)
         key_is_closed(found)
         memory_is_closed(found)
