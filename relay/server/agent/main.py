@@ -40,10 +40,10 @@ def agent_main(context: AgentContext) -> int:
     separation = context.separation
     try:
         self_test()
+        keys = load_keys(context)
         listener = NamedListener(context.socket_path, BACKLOG)
         with separation.lowered():
             sock = listener.open()
-        keys = load_keys(context)
         separation.become_agent()
         forbid_inspection()  # another user's memory is open again
     except RelayError as error:
