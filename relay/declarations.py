@@ -77,6 +77,8 @@ class Declaration(NamedTuple):
             return f"{number} from {meta.ge} to {meta.le}"
         if self.rules.get("path"):
             return "a path"
+        if self.rules.get("user"):
+            return "the name or number of a user"
         return "a list of one or more texts" if self._is_list else "text"
 
     def convert(self, value: object) -> object:

@@ -24,6 +24,9 @@ LIVE: Final = (
 """Settings that a reload changes, besides all of ``limits``; the others need a restart."""
 
 
+SAME_USER: Final = "same"
+
+
 class Server(Struct, frozen=True, kw_only=True):
     """The processes and what they listen on."""
 
@@ -143,6 +146,33 @@ class Server(Struct, frozen=True, kw_only=True):
             extra={"path": "may be empty"},
         ),
     ] = ""
+    user: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
+            extra={"user": "required"},
+            description="Started as root: the user that the relay's processes drop to, by name or "
+            "number. The data directory must be that user's, and the key in it root's. same: they "
+            "stay what they are.",
+        ),
+    ] = SAME_USER
+    agent_user: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
+            extra={"user": "required"},
+            description="Likewise the user of the key agent alone, once it has read the key. "
+            "same: that of server.user.",
+        ),
+    ] = SAME_USER
+    sandbox: Annotated[
+        bool,
+        Meta(
+            description="Keep the relay's processes from each other: no other process of their "
+            "user may look into them, and the workers cannot open the key, where the kernel has "
+            "Landlock. Off for debuggers and profilers that run as the relay's user.",
+        ),
+    ] = True
     runtime: Annotated[
         str,
         Meta(

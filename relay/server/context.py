@@ -11,6 +11,7 @@ from pathlib import Path
 
 from relay.server.live_settings import LiveSettings
 from relay.server.passphrase import PassphraseSource
+from relay.server.privileges import Separation
 from relay.server.scoreboard import Scoreboard
 from relay.server.ticket_register import TicketRegister
 
@@ -78,6 +79,8 @@ class WorkerContext:
     Invariant "Nobody outlives the supervisor".
     """
     ready_fd: int
+    agent_uid: int | None = None
+    """As whom the key agent runs; None: as this process."""
 
     @property
     def agent_path(self) -> Path:
@@ -101,6 +104,8 @@ class AgentContext:
     tickets: TicketRegister
     passphrase: PassphraseSource | None
     """Of the key, if it is encrypted."""
+    separation: Separation
+    """As whom it runs, and who its workers are."""
     new_identity: bool
     """The key may be another one than the last: it was lost."""
     expected_fingerprint: str

@@ -1,4 +1,4 @@
-"""The two things that Linux's prctl(2) does for a child of the supervisor."""
+"""What Linux's prctl(2) does for the processes of a server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
+_PR_SET_NO_NEW_PRIVS: Final = 38
 
 
 def die_with_parent(parent: int) -> None:
@@ -26,6 +27,11 @@ def die_with_parent(parent: int) -> None:
 def forbid_inspection() -> None:
     """No core file, and no other process of this user reads the memory (ptrace, /proc/PID/mem)."""
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def no_new_privileges() -> None:
+    """Whatever this process runs has no more rights than it: no set-user-id program helps it."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def _prctl(option: int, value: int) -> None:

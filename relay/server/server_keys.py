@@ -15,6 +15,7 @@ from relay.server.agent.keys import load_key
 from relay.server.key_files import create_key_file
 from relay.server.lineage_file import LINEAGE_FILE, NEXT_KEY_FILE, read_lineage, write_lineage
 from relay.server.passphrase import PassphraseSource
+from relay.server.privileges import as_owner_of
 from relay.store.directory import DataDirectory
 from relay.wire.identity import fingerprint, generate_private_key
 
@@ -98,7 +99,8 @@ class ServerKeys:
         """
         if not (self._data / "format").exists():
             raise StartError(f"{self._data} is not the data directory of a relay")
-        lock = DataDirectory(self._data).lock()
+        with as_owner_of(self._data):
+            lock = DataDirectory(self._data).lock()
         try:
             yield
         finally:

@@ -16,7 +16,7 @@ import setproctitle
 from relay import __version__, compiled
 from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
-from relay.server import inherited, logs, recovery, registration
+from relay.server import inherited, landlock, logs, privileges, recovery, registration
 from relay.server.boot_id import boot_id as current_boot_id
 from relay.server.context import (
     AGENT,
@@ -32,6 +32,8 @@ from relay.server.live_settings import LiveSettings
 from relay.server.metrics import AGENT as AGENT_METRICS
 from relay.server.metrics import WORKER as WORKER_METRICS
 from relay.server.passphrase import PassphraseSource
+from relay.server.prctl import forbid_inspection, no_new_privileges
+from relay.server.privileges import KEY_FILES, Separation
 from relay.server.registration import RegistrationRecord
 from relay.server.steering import Steering
 from relay.server.supervisor import listener, runtime_directory
@@ -98,26 +100,34 @@ def _start(
 ) -> int:
     settings = wanted
     setproctitle.setproctitle("relay: supervisor")
+    if settings.server.sandbox:
+        forbid_inspection()  # it has open what the key agent needs
     manager = ServiceManager.of(os.environ)
     given = given_sockets(os.environ)
 
     # 1. The data directory first: whoever holds its lock may clean up after a dead run.
-    directory = DataDirectory(_absolute("store.data", settings.store.data))
+    separation = privileges.resolve(settings.server.user, settings.server.agent_user)
+    path = _absolute("store.data", settings.store.data)
+    separation.prepare(path)
+    with separation.lowered():
+        directory = DataDirectory(path)
+        lock = directory.lock()
     passphrase = PassphraseSource(settings.server.key_passphrase)
-    lock = directory.lock()
     listeners: tuple[socket.socket, ...] = ()
     control: socket.socket | None = None
     runtime: RuntimeDirectory | None = None
     try:
-        _check_identity(directory, new_identity)
-        record = registration.prepare(directory.path, settings.accounts)
         boot_id = current_boot_id()
-        recovery.recover(directory, boot_id, settings.store.durability, lock.close)
+        with separation.lowered():
+            _check_identity(directory, new_identity)
+            record = registration.prepare(directory.path, settings.accounts)
+            recovery.recover(directory, boot_id, settings.store.durability, lock.close)
+            runtime = runtime_directory.prepare(_runtime(settings), directory.path)
 
         # 2. Sockets. The port is bound here, so that it survives every worker.
-        runtime = runtime_directory.prepare(_runtime(settings), directory.path)
         listeners = given.clients or listener.bind_all(settings.server.bind)
-        control = given.control or listener.bind_control(settings.control.bind)
+        with separation.lowered():
+            control = given.control or listener.bind_control(settings.control.bind)
 
         # 3. The values that 0 in a setting stands for.
         settings = _resolve(settings, directory.path, runtime.path)
@@ -152,6 +162,7 @@ def _start(
                     boot_id,
                     record,
                     passphrase,
+                    separation,
                     new_identity,
                 ),
                 requests=steering.requests,
@@ -174,12 +185,14 @@ def _start(
         return supervisor.run()
     finally:
         if runtime is not None:
-            runtime.clean_up()
+            with separation.lowered():
+                runtime.clean_up()
             runtime.close()
         for sock in listeners:
             listener.close(sock, kept=sock in given.clients)
         if control is not None:
-            listener.close(control, kept=control is given.control)
+            with separation.lowered():
+                listener.close(control, kept=control is given.control)
         lock.close()
 
 
@@ -222,6 +235,7 @@ def _roles(
     boot_id: str,
     record: RegistrationRecord,
     passphrase: PassphraseSource,
+    separation: Separation,
     new_identity: bool,
 ) -> tuple[Role, ...]:
     """Return the table of processes that a server consists of."""
@@ -236,6 +250,7 @@ def _roles(
                 scoreboard=launch.scoreboard,
                 tickets=tickets,
                 passphrase=passphrase,
+                separation=separation,
                 new_identity=new_identity,
                 expected_fingerprint=launch.text,
                 parent_fd=launch.parent_fd,
@@ -247,6 +262,7 @@ def _roles(
         passphrase.close()
         if live.changed() is not None:  # since the spare process was forked
             logs.set_level(live.current.log)
+        _confine(separation, live, [data / name for name in KEY_FILES], passphrase)
         return _worker_main(
             WorkerContext(
                 index=launch.index,
@@ -262,6 +278,7 @@ def _roles(
                 boot_id=boot_id,
                 parent_fd=launch.parent_fd,
                 ready_fd=launch.ready_fd,
+                agent_uid=None if separation.agent is None else separation.agent.uid,
             )
         )
 
@@ -272,6 +289,7 @@ def _roles(
     def run_control(launch: Launch) -> int:
         tickets.close()
         passphrase.close()
+        _confine(separation, live, [], passphrase)
         return _control_main(
             ControlContext(
                 live=live,
@@ -322,6 +340,24 @@ def _roles(
             metrics=WORKER_METRICS,
         ),
     )
+
+
+def _confine(
+    separation: Separation, live: LiveSettings, files: list[Path], passphrase: PassphraseSource
+) -> None:
+    """In a child: give up what it does not need, for good."""
+    separation.become_server()
+    no_new_privileges()
+    if not live.current.server.sandbox:
+        return
+    forbid_inspection()
+    if files:
+        forbidden = files if passphrase.path is None else [*files, passphrase.path]
+        try:
+            if not landlock.forbid(forbidden):
+                log.info("landlock_unavailable")
+        except OSError as error:
+            log.warning("landlock_failed", extra={"reason": error.strerror})
 
 
 class _Changed:

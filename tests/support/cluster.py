@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -93,6 +94,7 @@ class Relay(RelayServer):
         source: Path = ROOT,
         python: Path | None = None,
         launcher: str = "",
+        interpreter: str = sys.executable,
     ) -> None:
         """Prepare; ``with`` starts it.
 
@@ -106,6 +108,7 @@ class Relay(RelayServer):
             fault: one of ``tests.support.faulty``; ``marker`` is written when it strikes.
             source: the directory that holds the package ``relay`` to run.
             python: an interpreter whose environment has the package to run, instead.
+            interpreter: what runs it, of this version, with the packages of this one.
         """
         self.marker = data.with_suffix(".fault")
         # Before what the environment has installed.
@@ -115,7 +118,10 @@ class Relay(RelayServer):
             program = "tests.support.faulty"
             environment["RELAY_TEST_FAULT"] = fault
             environment["RELAY_TEST_FAULT_MARKER"] = str(self.marker)
-        argv = [sys.executable, "-m", program]
+        argv = [interpreter, "-m", program]
+        if interpreter != sys.executable:
+            packages = sysconfig.get_path("purelib"), sysconfig.get_path("platlib")
+            environment["PYTHONPATH"] = os.pathsep.join((str(source), *packages))
         if python is not None:
             argv = [str(python), "-P", "-m", program]  # -P: not what is in this directory
         if launcher:
@@ -128,6 +134,8 @@ class Relay(RelayServer):
             settings={
                 "accounts.registration": "open",
                 "accounts.guests": True,
+                # Faults write files beside the data; and who is not root could not look into it.
+                "server.sandbox": not fault and os.geteuid() == 0,
                 **(settings or {}),
             },
             quick=False,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 from relay.cli.__main__ import main
 from relay.server import boot_id, start
 from tests.support import variants
+from tests.support.taken_over import attack
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -259,6 +260,11 @@ def lose_on_one_worker(planting: Planting) -> None:
     _with_parts(losing)
 
 
+def taken_over(planting: Planting) -> None:
+    """Somebody else runs this worker: he looks what he can reach, and lets it go on."""
+    attack(planting.context, planting.argument)
+
+
 FAULTS: dict[str, Callable[[Planting], None]] = {
     "stop-before-publish": stop_before_publish,
     "drop-one-batch": drop_one_batch,
@@ -267,6 +273,7 @@ FAULTS: dict[str, Callable[[Planting], None]] = {
     "lose-on-one-worker": lose_on_one_worker,
     "small-outbox": small_outbox,
     "observe": observe,
+    "taken-over": taken_over,
     "note-collections": note_collections,
 }
 

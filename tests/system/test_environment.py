@@ -225,7 +225,8 @@ async def test_a_cleaner_of_temporary_directories(tmp_path: Path, cleaned: str) 
         async with asyncio.timeout(60):
             await talk_in_every_partition(relay)
         assert runtime.stat().st_mode & 0o777 == 0o700
-        await until(lambda: len(list(runtime.rglob("*.sock"))) == 6, "all sockets to come back")
+        # One that the killed worker had made again before it died may lie beside them.
+        await until(lambda: len(list(runtime.rglob("*.sock"))) >= 6, "all sockets to come back")
         assert relay.stop() == 0
     assert not runtime.exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -44,8 +45,15 @@ class _Disconnected(Exception):
 class AgentClient:
     """One connection to the key agent, made anew when it is lost."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, agent_uid: int | None = None) -> None:
+        """Prepare.
+
+        Args:
+            path: of the agent's socket.
+            agent_uid: as whom the agent runs; None: as this process.
+        """
         self._path = path
+        self._agent_uid = os.geteuid() if agent_uid is None else agent_uid
         self._identity: Identity | None = None
         """None until the first connection."""
         self.on_next_key: Callable[[bytes], None] = _nobody
@@ -198,7 +206,9 @@ class AgentClient:
             pause_s = min(2 * pause_s, RETRY_MAX_S)
             try:
                 _, link = await loop.create_unix_connection(
-                    lambda: _Link(self._lost, self._link_lost, self._take_ticket_keys),
+                    lambda: _Link(
+                        self._agent_uid, self._lost, self._link_lost, self._take_ticket_keys
+                    ),
                     str(self._path),
                 )
             except OSError:
@@ -267,6 +277,7 @@ class _Link(asyncio.Protocol):
 
     def __init__(
         self,
+        agent_uid: int,
         lost: Callable[[_Question], None],
         link_lost: Callable[[], None],
         take_ticket_keys: Callable[[list[TicketKey]], None],
@@ -275,6 +286,7 @@ class _Link(asyncio.Protocol):
         self.hello: asyncio.Future[Identity] = loop.create_future()
         self.lost = False
         self._reader = FrameReader()
+        self._agent_uid = agent_uid
         self._on_lost = lost
         self._on_link_lost = link_lost
         self._take_ticket_keys = take_ticket_keys
@@ -286,7 +298,7 @@ class _Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop registers no subclass
         self._transport = transport
-        if not credentials(transport.get_extra_info("socket")).ours:
+        if credentials(transport.get_extra_info("socket")).uid != self._agent_uid:
             transport.abort()
 
     def data_received(self, data: bytes) -> None:

@@ -21,7 +21,7 @@ from relay.server.agent.protocol import Identity
 from relay.server.agent.service import Service
 from relay.server.agent.ticket_keys import TicketKeyMaker
 from relay.server.context import report
-from relay.server.prctl import forbid_inspection
+from relay.server.prctl import forbid_inspection, no_new_privileges
 from relay.wire.identity import fingerprint, self_test
 
 if TYPE_CHECKING:
@@ -36,11 +36,16 @@ log = logging.getLogger("relay.agent")
 def agent_main(context: AgentContext) -> int:
     """Run the key agent until it is asked to stop. Returns its exit code."""
     forbid_inspection()
+    no_new_privileges()
+    separation = context.separation
     try:
         self_test()
         keys = load_keys(context)
         listener = NamedListener(context.socket_path, BACKLOG)
-        sock = listener.open()
+        with separation.lowered():
+            sock = listener.open()
+        separation.become_agent()
+        forbid_inspection()  # another user's memory is open again
     except RelayError as error:
         report(context.ready_fd, f"E {error}")
         return BOOT_FAILED
@@ -65,6 +70,7 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     loop.add_reader(context.parent_fd, stop.set)
     row = context.scoreboard.row(0)
+    separated = context.separation.server
     ticket_keys = TicketKeyMaker(context.tickets.begin, secrets.token_bytes, time.monotonic)
     ticket_keys.rotate()
     service = Service(
@@ -72,6 +78,7 @@ async def _serve(
         Identity(keys.server_id, keys.next_hash, keys.key.spki),
         observe_ns=row.observer("agent_unwrap_ns"),
         ticket_keys=ticket_keys,
+        workers_uid=context.separation.server_uid,
         prove=partial(keys.key.prove_next, next_hash=keys.next_hash) if keys.next_hash else None,
     )
     await service.listen(sock)
@@ -87,7 +94,8 @@ async def _serve(
         row.set("agent_queue", service.waiting)
         row.set("agent_unwraps", unwrapped + service.unwrapped)
         row.set("agent_busy", turned_away + service.turned_away)
-        if listener.missing:
+        # In a directory of another user it cannot be made again; there nobody cleans up, either.
+        if separated is None and listener.missing:
             await _listen_again(service, listener)
         try:
             async with asyncio.timeout(HEARTBEAT_S):
@@ -96,7 +104,8 @@ async def _serve(
             continue
     loop.remove_reader(context.parent_fd)
     service.close()
-    listener.remove()
+    if separated is None:
+        listener.remove()
 
 
 async def _listen_again(service: Service, listener: NamedListener) -> None:

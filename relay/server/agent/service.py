@@ -9,6 +9,7 @@ a good ciphertext from a bad one.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -59,6 +60,7 @@ class Service:
         observe_ns: Callable[[int], None] = lambda _: None,
         ticket_keys: TicketKeyMaker | None = None,
         prove: Callable[[bytes], bytes] | None = None,
+        workers_uid: int | None = None,
     ) -> None:
         """Begin without a socket.
 
@@ -69,7 +71,9 @@ class Service:
             observe_ns: told how long each computation took.
             ticket_keys: makes the keys of tickets; None: there are none.
             prove: the private operation that proves the next key; None: there is none.
+            workers_uid: as whom the workers run; None: as this process.
         """
+        self.workers_uid = os.geteuid() if workers_uid is None else workers_uid
         self._identity = identity
         self._prove = prove
         self._ticket_keys = ticket_keys
@@ -208,7 +212,7 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop registers no subclass
         self._transport = transport
-        if credentials(transport.get_extra_info("socket")).ours:
+        if credentials(transport.get_extra_info("socket")).uid == self._service.workers_uid:
             self._service.connected(self)
         else:
             self._drop()

@@ -261,6 +261,7 @@ from relay.server.agent.main import agent_main
 from relay.server.context import AgentContext
 from relay.server.metrics import AGENT
 from relay.server.live_settings import LiveSettings
+from relay.server.privileges import Separation
 from relay.server.scoreboard import Scoreboard
 from relay.server.ticket_register import TicketRegister
 from relay.settings import Server, Settings
@@ -270,7 +271,7 @@ sys.exit(agent_main(AgentContext(
     socket_path=directory / "agent.sock",
     key_path=directory / "server.key", scoreboard=Scoreboard(1, AGENT),
     expected_fingerprint=sys.argv[2], tickets=TicketRegister(), passphrase=None,
-    new_identity=False,
+    new_identity=False, separation=Separation(),
     parent_fd=0, ready_fd=1,
 )))
 """

@@ -87,7 +87,7 @@ class _Worker:
         self._context = context
         self._collector = collector
         self._status = WorkerStatus(context.scoreboard, context.index, context.generation)
-        self._agent = AgentClient(context.agent_path)
+        self._agent = AgentClient(context.agent_path, context.agent_uid)
         self._stop = asyncio.Event()
         self._patience_s: float | None = None
         """How long the end may take, in a hurry; None: as the settings say."""

@@ -1,0 +1,281 @@
+"""A worker that was taken over, in a real server: what it can reach, with each way to start it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+
+from relay.server import landlock
+from relay.testing import RelayNotStarted
+from tests.support.cluster import Relay, run_relay, wait_until
+
+RELAY, AGENT = 54_321, 54_322
+"""Users without a name, as in a container."""
+
+
+def _public_python() -> str | None:
+    """A Python of this version that any user may run; None: there is none."""
+    for candidate in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
+        way = Path(candidate).resolve()
+        if way.exists() and all(parent.stat().st_mode & 0o001 for parent in way.parents):
+            return candidate
+    return None
+
+
+PYTHON = _public_python()
+ROOT_ONLY = pytest.mark.skipif(
+    os.geteuid() != 0 or PYTHON is None, reason="it changes users, who must be able to run Python"
+)
+SECRET = ("server.key", "server.key.next", "server.id", "passphrase")
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory that any user may enter; pytest's own is root's."""
+    path = Path(tempfile.mkdtemp(prefix="relay-separation-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def server(
+    data: Path, settings: Mapping[str, object], fault: str = "", launcher: str = ""
+) -> Relay:
+    """A relay of two workers that its users can run."""
+    interpreter = PYTHON or sys.executable
+    return Relay(
+        data, workers=2, settings=settings, fault=fault, launcher=launcher, interpreter=interpreter
+    )
+
+
+def settings_with(home: Path, **more: object) -> dict[str, object]:
+    secret = home / "passphrase"
+    if not secret.exists():
+        secret.write_text("correct horse\n")
+        secret.chmod(0o600)
+    return {
+        "server.key_passphrase": str(secret), "server.sandbox": True, "server.key_bits": 2048,
+        **more,
+    }  # fmt: skip
+
+
+def tried(relay: Relay, home: Path) -> dict[str, str]:
+    """What the last worker tried that has begun: by then all other processes are there."""
+    victim = relay.worker_pids()[0]
+    before = len(relay.events("taken_over"))
+    os.kill(victim, 9)
+    wait_until(lambda: len(relay.events("taken_over")) > before, "another worker")
+    found: dict[str, str] = relay.events("taken_over")[-1]["tried"]
+    assert found
+    return found
+
+
+def all_refused(found: dict[str, str], *names: str) -> None:
+    for name in names:
+        assert found[name].startswith("refused"), (name, found[name])
+
+
+def memory_is_closed(found: dict[str, str]) -> None:
+    others = [name.removeprefix("memory of ") for name in found if name.startswith("memory of ")]
+    assert {"supervisor", "key agent", "control"} < set(others)
+    assert any(name.startswith("worker") for name in others)
+    for name in others:
+        all_refused(found, f"memory of {name}", f"vm_readv {name}", f"ptrace {name}")
+
+
+def key_is_closed(found: dict[str, str]) -> None:
+    for name in SECRET:
+        all_refused(found, f"read {name}", f"write {name}", f"read the link of {name}")
+
+
+def uids_of(relay: Relay) -> dict[str, int]:
+    return {
+        " ".join(child.cmdline()).removeprefix("relay: ").partition(" (")[0].strip(): child.uids()[
+            0
+        ]
+        for child in [psutil.Process(relay.pid), *relay.children()]
+    }
+
+
+def rotated_once(data: Path, settings: dict[str, object]) -> None:
+    """Have all kinds of key files."""
+    env = {"RELAY_SERVER__KEY_PASSPHRASE": str(settings["server.key_passphrase"])}
+    made = run_relay("key", "new", "--data", str(data), env=env)
+    assert made.returncode == 0, made.stderr
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize("sandbox", [True, False], ids=["with sandbox", "users alone"])
+def test_users_of_their_own(home: Path, sandbox: bool) -> None:
+    """Started as root, with both users: nothing of the key, nor of others' memory, is reached."""
+    data = home / "data"
+    users = {"server.user": RELAY, "server.agent_user": AGENT}
+    settings = settings_with(home, **users, **{"server.sandbox": sandbox})
+    with server(data, settings):
+        pass
+    rotated_once(data, settings)
+    fault = f"taken-over={home / 'passphrase'}"
+    with server(data, settings, fault=fault) as relay:
+        assert uids_of(relay) == {
+            "supervisor": 0, "control": RELAY, "key agent": AGENT, "worker 0": RELAY,
+            "worker 1": RELAY,
+        }  # fmt: skip
+        found = tried(relay, home)
+        key_is_closed(found)
+        if sandbox:
+            memory_is_closed(found)
+        for other in ("key agent", "supervisor"):
+            all_refused(found, *(f"{what} {other}" for what in ("memory of", "ptrace", "signal")))
+        all_refused(found, "root")
+        sent = run_relay("send", relay.address, "lobby", "it serves")
+        assert sent.returncode == 0, sent.stderr
+        agent = relay.agent()
+        assert agent is not None
+        os.kill(agent, 9)
+        wait_until(lambda: relay.agent() not in (None, agent), "another key agent")
+        sent = run_relay("send", relay.address, "lobby", "by the next agent")
+        assert sent.returncode == 0, sent.stderr
+        assert relay.stop() == 0
+    owners = {path.name: path.stat().st_uid for path in data.iterdir()}
+    assert {owners[name] for name in ("server.key", "server.key.next", "server.id")} == {0}
+    assert {owners[name] for name in ("logs", "format", "lock")} == {RELAY}
+
+
+@ROOT_ONLY
+@pytest.mark.skipif(not landlock.abi(), reason="this kernel has no Landlock")
+def test_one_user_with_landlock(home: Path) -> None:
+    """Not started as root: all processes have one user, and still the same is refused."""
+    home.chmod(0o777)
+    data = home / "data"
+    settings = settings_with(home)
+    os.chown(home / "passphrase", RELAY, RELAY)
+    launcher = f"import os; os.setgroups([]); os.setgid({RELAY}); os.setuid({RELAY})"
+    with server(data, settings, launcher=launcher):
+        pass
+    for name in ("server.key", "server.id"):
+        shutil.copy2(data / name, data / "server.key.next")
+    os.chown(data / "server.key.next", RELAY, RELAY)
+    shutil.copy2(data / "server.key", data / "server.key.next")
+    fault = f"taken-over={home / 'passphrase'}"
+    with server(data, settings, fault=fault, launcher=launcher) as relay:
+        assert set(uids_of(relay).values()) == {RELAY}
+        for pid in relay.pids_titled("relay: "):  # the kernel gives them to root: not dumpable
+            assert Path(f"/proc/{pid}/environ").stat().st_uid == 0
+        found = tried(relay, home)
+        key_is_closed(found)
+        memory_is_closed(found)
+        all_refused(found, "root")
+        if landlock.abi() >= 6:
+            all_refused(found, "signal key agent", "signal supervisor")
+        sent = run_relay("send", relay.address, "lobby", "it serves")
+        assert sent.returncode == 0, sent.stderr
+
+
+@ROOT_ONLY
+def test_without_the_sandbox_the_same_worker_reaches_it(home: Path) -> None:
+    """The attempts are real: where nothing holds them, they succeed."""
+    home.chmod(0o777)
+    data = home / "data"
+    settings = settings_with(home, **{"server.sandbox": False})
+    os.chown(home / "passphrase", RELAY, RELAY)
+    launcher = f"import os; os.setgroups([]); os.setgid({RELAY}); os.setuid({RELAY})"
+    fault = f"taken-over={home / 'passphrase'}"
+    with server(data, settings, fault=fault, launcher=launcher) as relay:
+        found = tried(relay, home)
+        for name in ("read server.key", "read passphrase", "memory of control", "ptrace control"):
+            assert found[name].startswith("done"), (name, found[name])
+        all_refused(found, "memory of key agent", "ptrace key agent")
+
+
+@ROOT_ONLY
+def test_a_directory_of_an_older_owner_is_refused_with_what_mends_it(home: Path) -> None:
+    data = home / "data"
+    with server(data, {}) as relay:
+        sent = run_relay("send", relay.address, "lobby", "by root")
+        assert sent.returncode == 0, sent.stderr
+    settings = {"server.user": RELAY, "server.agent_user": AGENT}
+    with pytest.raises(RelayNotStarted) as refused, server(data, settings):
+        pass
+    command = str(refused.value).partition("run: ")[2].splitlines()[0].partition('"')[0]
+    assert command.startswith("chown -R")
+    subprocess.run(["/bin/sh", "-c", command.rstrip("}")], check=True)
+    with server(data, settings) as relay:
+        sent = run_relay("tail", relay.address, "lobby", "-n", "1", "--no-follow")
+        assert (data / "server.key").stat().st_uid == 0
+    os.chown(data / "server.key", RELAY, RELAY)
+    with pytest.raises(RelayNotStarted, match=r"server\.key belongs to uid 54321"):
+        server(data, settings).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"server.agent_user": AGENT}, "server.user is not"),
+        ({"server.user": "nobody-of-this-name"}, "there is no user"),
+        ({"server.user": "root"}, "is root"),
+        ({"server.user": RELAY, "server.agent_user": RELAY}, "separates nothing"),
+    ],
+)
+def test_users_that_separate_nothing(
+    tmp_path: Path, settings: dict[str, object], said: str
+) -> None:
+    with pytest.raises(RelayNotStarted, match=said):
+        Relay(tmp_path / "data", settings=settings).__enter__()
+    assert not (tmp_path / "data").exists()
+
+
+@ROOT_ONLY
+def test_who_is_not_root_cannot_change_users(home: Path) -> None:
+    home.chmod(0o777)
+    launcher = f"import os; os.setgroups([]); os.setgid({RELAY}); os.setuid({RELAY})"
+    with pytest.raises(RelayNotStarted, match="need a start as root"):
+        server(home / "data", {"server.user": AGENT}, launcher=launcher).__enter__()
+    with server(home / "data", {"server.user": RELAY}, launcher=launcher) as relay:
+        assert set(uids_of(relay).values()) == {RELAY}
+
+
+@pytest.mark.skipif(not landlock.abi(), reason="this kernel has no Landlock")
+def test_landlock_forbids_files_and_nothing_beside_them(tmp_path: Path) -> None:
+    """By name, by link, by a link in the way, and files that do not exist yet."""
+    (tmp_path / "deep" / "data").mkdir(parents=True)
+    key, other = tmp_path / "deep" / "data" / "key", tmp_path / "deep" / "data" / "other"
+    key.write_text("secret")
+    other.write_text("open")
+    (tmp_path / "way").symlink_to(tmp_path / "deep")
+    (tmp_path / "deep" / "data" / "logs").mkdir()
+    script = f"""
+import os
+from pathlib import Path
+from relay.server.landlock import forbid
+from relay.server.prctl import no_new_privileges
+base = Path({str(tmp_path)!r})
+no_new_privileges()
+assert forbid([base / "way/data/key", base / "deep/data/later"])
+def refused(action):
+    try:
+        action()
+    except OSError:
+        return True
+    return False
+key = base / "deep/data/key"
+assert refused(key.read_bytes) and refused((base / "way/data/key").read_bytes)
+assert refused(lambda: key.open("r+b")) and refused(lambda: key.open("ab"))
+assert refused(lambda: os.link(key, base / "deep/data/logs/link"))
+assert refused(lambda: key.rename(base / "deep/data/logs/moved"))
+os.rename(key, base / "deep/data/renamed")
+assert refused((base / "deep/data/renamed").read_bytes)
+assert refused(lambda: (base / "deep/data/later").write_bytes(b"x"))
+assert (base / "deep/data/other").read_text() == "open"
+(base / "deep/data/logs/new").write_text("here as ever")
+assert (base / "deep/data/logs/new").read_text()
+import relay.wire.identity, sqlite3
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
