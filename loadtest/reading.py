@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -61,6 +61,8 @@ class Reader(Protocol):
     """False: what it receives says nothing about the server's speed."""
     socket: WatchedSocket | None
     """Of the running connection, or of the last one."""
+    heard: deque[str]
+    """Who wrote lately."""
 
     def received(self, message: Message) -> None:
         """Take an entry, after the checks."""
@@ -181,6 +183,8 @@ class Reading:
             else:
                 SWARM.delivered_untimed += 1
         if isinstance(message, Message):
+            if message.sender != user.handle:
+                user.heard.append(message.sender)
             user.received(message)
 
     def _changed(self, event: StateChanged) -> None:

@@ -23,7 +23,7 @@ import contextlib
 import random
 import secrets
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -56,6 +56,7 @@ PATIENCE_S: Final = 60.0
 LAG_S_MAX: Final = 10.0
 """A user that is so late begins anew: the objective is long broken, and load that was too much must
 not weigh on what is measured after it."""
+HEARD_MAX: Final = 16
 CLOSE_S: Final = 2.0
 """At the very end: for the last acknowledgements."""
 
@@ -90,12 +91,15 @@ class RelayUser(User):
         """False: what this user receives says nothing about the server's speed."""
         self.due = time.monotonic()
         """When the next turn is meant to be: see ``pace``."""
+        self.heard: deque[str] = deque(maxlen=HEARD_MAX)
+        """Who wrote lately, where this user could read it: whom it may write to."""
         self.reading = Reading(self)
         """What it has read and sent, and the judge of it."""
         self._numbers: Counter[str] = Counter()
         """Of each log, the number of the last message."""
-        self._unsure: dict[str, bytes] = {}
-        """Of each log, the message without an answer: it goes again before anything new."""
+        self._unsure: dict[str, tuple[str, bytes]] = {}
+        """Of each log, the message without an answer, and where it goes: it goes again before
+        anything new."""
         self._reader: gevent.Greenlet | None = None
 
     # --- life -------------------------------------------------------------------------------------
@@ -263,10 +267,19 @@ class RelayUser(User):
             self._client.leave(log)
         self.reading.left(log)
 
-    def say(self, log: str, size: int) -> None:
+    def whisper(self, name: str, size: int) -> None:
+        """As ``say``, to one person alone. It is numbered in this user's own inbox."""
+        self.say(f"@{self.handle}", size, f"@{name}")
+
+    def say(self, log: str, size: int, to: str = "") -> None:
         """Send a message of ``size`` bytes and wait until it is stored.
 
         Its time counts from when this turn was meant to be.
+
+        Args:
+            log: where it is numbered, and comes back.
+            size: of the body.
+            to: where it goes, if that is another log.
         """
         now = time.monotonic()
         if now - self.due > LAG_S_MAX:
@@ -276,10 +289,10 @@ class RelayUser(User):
         if log not in self._unsure:
             number = self._numbers[log] = self._numbers[log] + 1
             head = Body(self.instance, number, int(meant * 1e9), CLOCK)
-            self._unsure[log] = pack_body(head, size)
-        body = self._unsure[log]
+            self._unsure[log] = to or log, pack_body(head, size)
+        target, body = self._unsure[log]
         with self.request("publish→stored", since=meant):
-            stored = self._client.send(log, body, content_type=CONTENT_TYPE)
+            stored = self._client.send(target, body, content_type=CONTENT_TYPE)
             del self._unsure[log]
             SWARM.here.counts["messages stored"] += 1
             if stored.seq:

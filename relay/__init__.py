@@ -10,12 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from relay.chat.accounts.answers import Seen as Seen
     from relay.chat.entries import Cursor as Cursor
     from relay.chat.entries import GapReason as GapReason
     from relay.client.account_calls import Change as Change
     from relay.client.account_calls import Device as Device
     from relay.client.account_calls import Devices as Devices
+    from relay.client.account_calls import Preferences as Preferences
     from relay.client.account_calls import User as User
+    from relay.client.account_calls import Writers as Writers
     from relay.client.address import Address as Address
     from relay.client.address import parse_address as parse_address
     from relay.client.aio import Client as Client
@@ -63,7 +66,9 @@ if TYPE_CHECKING:
     from relay.client.errors import NameTaken as NameTaken
     from relay.client.errors import NoDeviceKey as NoDeviceKey
     from relay.client.errors import NoGuests as NoGuests
+    from relay.client.errors import NoSuchEntry as NoSuchEntry
     from relay.client.errors import NoSuchRoom as NoSuchRoom
+    from relay.client.errors import NotAccepted as NotAccepted
     from relay.client.errors import NotAllowed as NotAllowed
     from relay.client.errors import NotAMember as NotAMember
     from relay.client.errors import NotARelayServer as NotARelayServer
@@ -90,16 +95,23 @@ if TYPE_CHECKING:
     from relay.client.errors import UnknownServerKey as UnknownServerKey
     from relay.client.errors import WrongAccount as WrongAccount
     from relay.client.events import Behind as Behind
+    from relay.client.events import Control as Control
     from relay.client.events import DeviceWarning as DeviceWarning
+    from relay.client.events import Edit as Edit
+    from relay.client.events import Erased as Erased
     from relay.client.events import Event as Event
     from relay.client.events import Gap as Gap
     from relay.client.events import HistoryPage as HistoryPage
     from relay.client.events import Joined as Joined
     from relay.client.events import Live as Live
+    from relay.client.events import LogEntry as LogEntry
     from relay.client.events import Member as Member
     from relay.client.events import Members as Members
     from relay.client.events import Message as Message
     from relay.client.events import Postponed as Postponed
+    from relay.client.events import Reaction as Reaction
+    from relay.client.events import ReadMark as ReadMark
+    from relay.client.events import Redaction as Redaction
     from relay.client.events import RoomChanged as RoomChanged
     from relay.client.events import RosterChanged as RosterChanged
     from relay.client.events import State as State
@@ -122,8 +134,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES: Final = {
+    "relay.chat.accounts.answers": ("Seen",),
     "relay.chat.entries": ("Cursor", "GapReason"),
-    "relay.client.account_calls": ("Change", "Device", "Devices", "User"),
+    "relay.client.account_calls": (
+        "Change", "Device", "Devices", "Preferences", "User", "Writers",
+    ),
     "relay.client.address": ("Address", "parse_address"),
     "relay.client.aio": ("Client",),
     "relay.client.aio_pump": ("Post",),
@@ -140,17 +155,19 @@ _HOMES: Final = {
         "IdConflict", "Idle", "InvitationNeeded", "KeyFileError", "KeyRefused", "Kicked",
         "LimitExceeded", "LimitReached", "LoginTimeout", "LooksAlike", "MessageTooLong",
         "MessagesMissing", "NameInvalid", "NameRefused", "NameTaken", "NoDeviceKey", "NoGuests",
-        "NotAMember", "NotARelayServer", "NotAllowed", "NotConnected", "NotRegistered",
-        "NotSupported", "Overloaded", "ProtocolViolation", "Refused", "RegistrationClosed",
-        "Replaced", "ServerBrokeProtocol", "ServerFailed", "ServerIdentityError", "ServerKeyError",
-        "ServerKeyMismatch", "TimedOut", "TooSlow", "Unavailable", "UnknownOperation",
+        "NoSuchEntry", "NotAMember", "NotARelayServer", "NotAccepted", "NotAllowed",
+        "NotConnected", "NotRegistered", "NotSupported", "Overloaded", "ProtocolViolation",
+        "Refused", "RegistrationClosed", "Replaced", "ServerBrokeProtocol", "ServerFailed",
+        "ServerIdentityError", "ServerKeyError", "ServerKeyMismatch", "TimedOut", "TooSlow",
+        "Unavailable", "UnknownOperation",
         "UnknownOutcome", "UnknownServerKey", "WrongAccount", "Banned", "KickedOut", "MembersOnly",
         "Muted", "NoSuchRoom", "ReadOnly", "RoomExists",
     ),
     "relay.client.events": (
-        "Behind", "DeviceWarning", "Event", "Gap", "HistoryPage", "Joined", "Live", "Member",
-        "Members", "Message", "Postponed", "RoomChanged", "RosterChanged", "State",
-        "StateChanged", "Stored", "Unfollowed",
+        "Behind", "Control", "DeviceWarning", "Edit", "Erased", "Event", "Gap", "HistoryPage",
+        "Joined", "Live", "LogEntry", "Member", "Members", "Message", "Postponed", "Reaction",
+        "ReadMark", "Redaction", "RoomChanged", "RosterChanged", "State", "StateChanged", "Stored",
+        "Unfollowed",
     ),
     "relay.client.identity": ("Identity",),
     "relay.client.key_files": ("KeyFiles",),

@@ -103,18 +103,28 @@ def tuple_of(*inner: Check) -> Check:
     return _said(check, "array [" + ", ".join(str(f.__doc__) for f in inner) + "]")
 
 
-def message(op: int, checks: tuple[Check, ...], wire_type: str) -> Check:
+def message(
+    op: int, checks: tuple[Check, ...], wire_type: str, optional: tuple[Check, ...] = ()
+) -> Check:
     """A whole message of one operation inside another; fields of a later version may follow."""
-    known = 1 + len(checks)
+    needed = 1 + len(checks)
+    known = needed + len(optional)
+    allowed = (needed, *range(known, limits.ENVELOPE_FIELDS_MAX + 1))
 
     def check(value: object) -> bool:
         return (
             type(value) is list
-            and known <= len(value) <= limits.ENVELOPE_FIELDS_MAX
+            and len(value) in allowed
             and type(value[0]) is int
             and value[0] == op
             and all(f(v) for f, v in zip(checks, value[1:], strict=False))
-            and (len(value) == known or not _unread_fault(value[known:]))
+            and (
+                len(value) == needed
+                or (
+                    all(f(v) for f, v in zip(optional, value[needed:], strict=False))
+                    and not _unread_fault(value[known:])
+                )
+            )
         )
 
     return _said(check, wire_type)
@@ -150,6 +160,10 @@ class Shape(NamedTuple):
     """Makes the message of its checked fields, where they are not simply the fields of the type."""
     names: tuple[str, ...] = ()
     """Of the fields, where they are not those of the type."""
+    optional: tuple[Check, ...] = ()
+    """Of fields that may follow, all or none of them."""
+    missing: tuple[object, ...] = ()
+    """The values of those where they do not follow."""
 
     @property
     def field_names(self) -> tuple[str, ...]:
@@ -196,7 +210,8 @@ class Schema:
         """
         self._shapes: dict[int, tuple[Shape, tuple[Check, ...], Callable[..., object] | None]] = {}
         for op, shape in shapes.items():
-            assert len(shape.checks) == len(shape.field_names), shape.type
+            assert len(shape.optional) == len(shape.missing), shape.type
+            assert len(shape.checks + shape.optional) == len(shape.field_names), shape.type
             plain = shape.type.__bases__ == (tuple,)  # others make themselves: see wire.hello
             self._shapes[op] = shape, shape.checks, shape.make or (None if plain else shape.type)
         self._count_max = count_max
@@ -275,11 +290,30 @@ class Schema:
             if not checks[index](fields[index]):
                 field = shape.field_names[index]
                 raise EnvelopeError(f"{shape.type.__name__}: bad {field}")
-        if len(value) > count + 1:
+        if shape.missing:
+            if len(value) == count + 1:
+                fields.extend(shape.missing)
+            else:
+                fields += _optional(shape, value)
+        elif len(value) > count + 1:
             _check_unread(value[count + 1 :])
         if make is None:
             return _new(shape.type, fields)
         return make(*fields)
+
+
+def _optional(shape: Shape, value: list[object]) -> list[object]:
+    """Return the fields of a message that may be missing, and are not."""
+    first = 1 + len(shape.checks)
+    end = first + len(shape.optional)
+    if len(value) < end:
+        raise EnvelopeError(f"{shape.type.__name__} has some of its last fields, but not all")
+    for index, check in enumerate(shape.optional, first):
+        if not check(value[index]):
+            raise EnvelopeError(f"{shape.type.__name__}: bad {shape.field_names[index - 1]}")
+    if len(value) > end:
+        _check_unread(value[end:])
+    return value[first:end]
 
 
 def unpack_array(data: bytes, checks: tuple[Check, ...], *, array_max: int) -> list[object]:

@@ -48,6 +48,7 @@ MODULES: Final = (
     "relay.server.worker.member.receive",
     "relay.server.worker.member.routes",
     "relay.server.worker.process.bus_dispatcher",
+    "relay.server.worker.process.copy_sender",
     "relay.server.worker.process.own_home",
     "relay.server.worker.process.turn",
     "relay.server.worker.wakeup",

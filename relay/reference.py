@@ -24,8 +24,9 @@ GROUPS: Final[dict[str, Sequence[str]]] = {
     "Rooms": ("Room", "BlockingRoom"),
     "Outcomes of posts": ("Post", "BlockingPost"),
     "Events": (
-        "Message", "RoomChanged", "Gap", "Live", "Behind", "RosterChanged", "StateChanged",
-        "Postponed", "Unfollowed", "DeviceWarning", "Event",
+        "LogEntry", "Message", "Edit", "Redaction", "Reaction", "Erased", "ReadMark", "Control",
+        "RoomChanged", "Gap", "Live", "Behind", "RosterChanged", "StateChanged", "Postponed",
+        "Unfollowed", "DeviceWarning", "Event",
     ),
     "Results": ("Stored", "Joined", "HistoryPage", "Members", "Member"),
     "Values": ("Address", "parse_address", "Cursor", "GapReason", "Identity", "State"),
@@ -33,7 +34,10 @@ GROUPS: Final[dict[str, Sequence[str]]] = {
     "Rooms and rights": (
         "ListedRoom", "RoomInfo", "RoomPerson", "RoomAction", "RoomKind", "RoomRole",
     ),
-    "Accounts": ("DeviceKey", "KeyFiles", "Device", "Devices", "User", "Change"),
+    "Accounts": (
+        "DeviceKey", "KeyFiles", "Device", "Devices", "User", "Change", "Preferences", "Writers",
+        "Seen",
+    ),
 }  # fmt: skip
 """Everything but the errors, which follow."""
 TWINS: Final = {"BlockingClient": "Client", "BlockingRoom": "Room"}

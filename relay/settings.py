@@ -285,6 +285,15 @@ class Limits(Struct, frozen=True, kw_only=True):
             description="Of those, from one source. 0: no bound.",
         ),
     ] = 64
+    inbox_messages: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000_000,
+            description="Direct messages that one inbox holds, sent ones included; a full one "
+            "takes no new message of others. 0: no bound.",
+        ),
+    ] = 1_000_000
     joins_per_source: Annotated[
         int,
         Meta(

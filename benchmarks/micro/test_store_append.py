@@ -21,7 +21,7 @@ from relay.store.checkpoint import WAL_PAGES_MAX, finish
 from relay.store.generation import Host
 from relay.store.log import ReadBudget, Repeated
 from relay.store.sqlite import SqlitePartition
-from relay.wire.envelopes import pack_entry, unpack_content
+from relay.wire.envelopes import pack_entry, unpack_entry
 
 BODY = secrets.token_bytes(200)
 ROUNDS = 300
@@ -37,7 +37,7 @@ def test_append(benchmark: BenchmarkFixture, tmp_path: Path, messages: int, prod
         host=Host("benchmark", secrets.token_bytes),
         durability="process",
         pack=pack_entry,
-        unpack_content=unpack_content,
+        unpack_entry=unpack_entry,
     )
     ids = [secrets.token_bytes(8) for _ in range(producers)]
     sent = 0
@@ -85,7 +85,7 @@ def test_repeat(benchmark: BenchmarkFixture, tmp_path: Path, which: str) -> None
         host=Host("benchmark", secrets.token_bytes),
         durability="process",
         pack=pack_entry,
-        unpack_content=unpack_content,
+        unpack_entry=unpack_entry,
     )
 
     def submission(counter: int) -> Submission:

@@ -1,4 +1,7 @@
-"""A day of chat: most people read, few write; talk comes in bursts; people come and go."""
+"""A day of chat: most people read, few write; talk comes in bursts; people come and go.
+
+Some of the talk is between two people alone.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,21 @@ MOVE: Final = 0.05
 LOOK_BACK: Final = 0.05
 RESTART: Final = 0.02
 LOSE: Final = 0.02
+WHISPER: Final = 0.15
+"""Share of the bursts that go to one person, whom the user has heard somewhere."""
 
 
 class ChatDay(Behaviour):
-    """See the module's docstring. Direct messages will join here when Relay has them."""
+    """See the module's docstring."""
 
     def begin(self) -> None:
         """Join some rooms, the popular ones more likely."""
         super().begin()
+        self.user.join(f"@{self.user.handle}")
         self.burst_left = 0
         self.room = ""
+        self.person = ""
+        """To whom the burst goes, if it goes to one person alone."""
 
     def turn(self) -> None:
         """Do one thing, and mean the next one."""
@@ -44,6 +52,8 @@ class ChatDay(Behaviour):
             user.cut()
         elif self.writes:
             self.room = chance.choice(self.rooms)
+            heard = self.user.heard
+            self.person = chance.choice(heard) if heard and chance.random() < WHISPER else ""
             self.burst_left = min(20, int(chance.expovariate(1.0 / BURST_MEAN)))
             self._speak()
             return
@@ -51,7 +61,10 @@ class ChatDay(Behaviour):
 
     def _speak(self) -> None:
         size = self.size()
-        self.user.say(self.room, size)
+        if self.person:
+            self.user.whisper(self.person, size)
+        else:
+            self.user.say(self.room, size)
         if self.burst_left:
             self.user.pace(min(size / TYPING_BYTES_PER_S, TYPING_S_MAX))
         else:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypeAlias, cast
 from relay import codec, limits
 from relay.bus.claim import Claim
 from relay.chat.accounts import links, requests
-from relay.chat.entries import SUBMISSION_CHECKS, Submission, submission
+from relay.chat.entries import SUBMISSION_CHECKS, Extra, Submission, submission
 from relay.chat.fields import (
     DISPLAY,
     EPOCH,
@@ -69,6 +69,7 @@ class Op(IntEnum):
     NOT_HOME = 41
     ANSWERED = 42
     REVOKE = 43
+    ERASED = 44
 
 
 class Introduction(NamedTuple):
@@ -197,6 +198,12 @@ class Event(NamedTuple):
     content: bytes
 
 
+class Erased(NamedTuple):
+    """Home: entries of a log were erased: what was read of it before is to be read anew."""
+
+    log: str
+
+
 class Heads(NamedTuple):
     """Home: where subscribed logs end, [log, epoch, seq] each (invariant "No silent tail")."""
 
@@ -306,6 +313,7 @@ Message: TypeAlias = (
     | Revoked
     | Answered
     | Revoke
+    | Erased
 )
 
 _u16 = codec.uint(65_535)
@@ -326,6 +334,9 @@ _new: Final = tuple.__new__
 
 
 def _submit(tag: int, *fields: object) -> Submit:
+    extra = fields[-1]
+    if extra is not None:
+        fields = (*fields[:-1], Extra._make(cast("list[object]", extra)))
     return _new(Submit, (tag, submission(*fields)))  # most of what is received
 
 
@@ -348,6 +359,7 @@ SHAPES: Final[dict[int, Shape]] = {
     Op.SUBSCRIBED: Shape(Subscribed, (LOG, EPOCH, U63, codec.binary(0, STATE_BYTES_MAX))),
     Op.BATCH: Shape(Batch, (LOG, U63, EPOCH, POSITIVE, _u32, _content, codec.boolean)),
     Op.EVENT: Shape(Event, (LOG, _content)),
+    Op.ERASED: Shape(Erased, (LOG,)),
     Op.HEADS: Shape(Heads, (_listed(LOG, EPOCH, U63),)),
     Op.ACKS: Shape(Acks, (_listed(U63, EPOCH, U63),)),
     Op.REFUSED: Shape(Refused, (U63, _u16, U63, _error_text)),

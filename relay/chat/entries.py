@@ -8,10 +8,15 @@ number of the entry before it in the log: receivers check ``prev``, never ``seq 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final, NamedTuple, TypeAlias
+from typing import Annotated, Final, NamedTuple, TypeAlias
 
-from relay import limits
+from relay import codec, limits
 from relay.chat.fields import (
+    EPOCH_OR_NONE,
+    TO,
+    U63,
+    AboutEpoch,
+    AboutSeq,
     Body,
     ContentType,
     Counter,
@@ -23,6 +28,7 @@ from relay.chat.fields import (
     LogName,
     Prev,
     Producer,
+    Recipient,
     Root,
     Seq,
     TimeMs,
@@ -37,9 +43,24 @@ class Kind(IntEnum):
     """What an entry is."""
 
     MESSAGE = 0
+    """Its ``about``, if it has one, is what it replies to."""
     EDIT = 1
+    """The body is the new one of the message that it is about."""
     REDACTION = 2
+    """What it is about is erased, its edits too. The body is a reason; may be empty."""
     SYSTEM = 3
+    """Written by the server itself: what happened to an account, and the like."""
+    REACTION = 4
+    """The body is a short text, such as an emoji, about a message."""
+    MARK = 5
+    """In one's own inbox: what one has read. The body is the name of a log, or of the inbox of whom
+    one talks with; ``about`` is the place up to which it is read."""
+    ERASED = 6
+    """What was a message, an edit or a reaction; ``about`` is the redaction that erased it."""
+
+
+UNDECIDED: Final = 2**32
+"""No ErrorCode: nobody has been asked."""
 
 
 class Entry(NamedTuple):
@@ -61,6 +82,43 @@ class Entry(NamedTuple):
     kind: KindNumber
     content_type: ContentType
     body: Body
+    to: Recipient = ""
+    """Of a direct message: whose inbox it is for. Two logs have it: the sender's and this one's."""
+    about_epoch: AboutEpoch = b""
+    about_seq: AboutSeq = 0
+    """The place in this log of the entry that this one is about (see ``Kind``); 0: of none."""
+
+    @property
+    def content(self) -> Content:
+        """What this says, and a submission must say to be a repeat of it."""
+        return self[-CONTENT_FIELDS:]
+
+
+class Extra(NamedTuple):
+    """What few submissions have: direct messages, and entries about other entries."""
+
+    to: str = ""
+    """See ``Entry``."""
+    about_epoch: bytes = b""
+    about_seq: int = 0
+    verdict: int = UNDECIDED
+    """Of a direct message: what the recipient's home says to it: 0, or the ErrorCode that refuses
+    it, if it is new."""
+    moderator: bool = False
+    """Whether the sender may erase what others wrote in this log."""
+    origin_epoch: bytes = b""
+    origin_seq: int = 0
+    """Of the copy for the recipient: its place in the sender's inbox, which is its identity.
+    0: it is no copy."""
+    origin_after: int = 0
+    """Likewise of the copy that must be there before; 0: none need be."""
+    about_in: str = ""
+    """Of a copy: in whose inbox ``about`` is a place; empty: in the one that it is for."""
+
+
+EXTRA: Final = codec.tuple_of(
+    TO, EPOCH_OR_NONE, U63, U63, codec.boolean, EPOCH_OR_NONE, U63, U63, TO
+)
 
 
 class Submission(NamedTuple):
@@ -81,11 +139,13 @@ class Submission(NamedTuple):
     """Of the sender's account, for its rights; empty: a guest's, or they do not matter."""
     operator: Flag = False
     """The sender's account is an operator's."""
+    extra: Annotated[Extra | None, codec.nil_or(EXTRA)] = None
 
     @property
     def content(self) -> Content:
         """What two submissions under one id must have in common."""
-        return self.kind, self.content_type, self.body
+        said = self.kind, self.content_type, self.body
+        return (*said, *NO_EXTRA) if self.extra is None else (*said, *self.extra[:3])
 
 
 def submission(*fields: object) -> Submission:
@@ -93,28 +153,53 @@ def submission(*fields: object) -> Submission:
     return tuple.__new__(Submission, fields)
 
 
-Content: TypeAlias = tuple[int, str, bytes]
-"""(kind, content type, body): what a message says, whoever says it and where. An entry and a
-submission end with it."""
+Content: TypeAlias = tuple[int, str, bytes, str, bytes, int]
+"""(kind, content type, body, to, about): what a message says, whoever says it and where. An entry
+ends with it."""
 
 GIVEN_BY_LOG: Final = ("epoch", "seq", "prev", "time_ms")
 """The fields that a submission gets by being stored; they follow the log's name."""
-CONTENT_FIELDS: Final = 3
-ENTRY_CHECKS: Final = checks_of(Entry)
+CONTENT_FIELDS: Final = 6
+NO_EXTRA: Final = ("", b"", 0)
+"""The last fields of an entry, where they are not packed."""
+ENTRY_CHECKS: Final = checks_of(Entry)[: -len(NO_EXTRA)]
+EXTRA_CHECKS: Final = checks_of(Entry)[-len(NO_EXTRA) :]
 SUBMISSION_CHECKS: Final = checks_of(Submission)
 
-assert Entry._fields == ("log", *GIVEN_BY_LOG, *Submission._fields[1:-2])
-assert Entry._fields[-CONTENT_FIELDS:] == ("kind", "content_type", "body")
+assert Entry._fields[: -len(NO_EXTRA)] == ("log", *GIVEN_BY_LOG, *Submission._fields[1:-3])
+assert Entry._fields[-len(NO_EXTRA) :] == Extra._fields[: len(NO_EXTRA)]
+assert Entry._fields[-CONTENT_FIELDS:-3] == ("kind", "content_type", "body")
+
+
+def is_copy(submission: Submission) -> bool:
+    """Tell whether this is the recipient's copy of a message that was accepted before."""
+    return submission.extra is not None and submission.extra.origin_seq > 0
 
 
 def committed(
     submission: Submission, epoch: bytes, seq: int, prev: int, time_ms: int
 ) -> tuple[object, ...]:
     """Return the fields of the entry that a submission becomes, ready to be packed."""
-    log, sender, key_id, producer, counter, kind, content_type, body, _, _ = submission
+    log, sender, key_id, producer, counter, kind, content_type, body, _, _, extra = submission
+    if extra is not None and (extra.to or extra.about_seq):
+        return (
+            log, epoch, seq, prev, time_ms, sender, key_id, producer, counter, kind, content_type,
+            body, extra.to, extra.about_epoch, extra.about_seq,
+        )  # fmt: skip
     return (
         log, epoch, seq, prev, time_ms, sender, key_id, producer, counter, kind, content_type, body,
     )  # fmt: skip
+
+
+def unpacked(fields: list[object]) -> Entry:
+    """Return the entry of the fields that were packed: the last ones may be missing."""
+    missing = len(Entry._fields) - len(fields)
+    return Entry._make((*fields, *NO_EXTRA[-missing:]) if missing else fields)
+
+
+def packable(entry: Entry) -> tuple[object, ...]:
+    """Return the fields of an entry that are packed."""
+    return entry if entry[-len(NO_EXTRA) :] != NO_EXTRA else entry[: -len(NO_EXTRA)]
 
 
 class Cursor(NamedTuple):

@@ -26,6 +26,9 @@ ROOT: Final = codec.binary(0, limits.ROOT_BYTES)
 KIND: Final = codec.uint(255)
 CONTENT_TYPE: Final = codec.text(limits.CONTENT_TYPE_BYTES_MAX)
 BODY: Final = codec.binary(0, limits.BODY_BYTES_MAX)
+TO: Final = codec.text(limits.NAME_CHARS_MAX)
+"""A handle; empty: none."""
+EPOCH_OR_NONE: Final = codec.binary(0, limits.EPOCH_BYTES)
 
 LogName: TypeAlias = Annotated[str, LOG]
 Handle: TypeAlias = Annotated[str, NAME]
@@ -41,6 +44,9 @@ Counter: TypeAlias = Annotated[int, POSITIVE]
 KindNumber: TypeAlias = Annotated[int, KIND]
 ContentType: TypeAlias = Annotated[str, CONTENT_TYPE]
 Body: TypeAlias = Annotated[bytes, BODY]
+Recipient: TypeAlias = Annotated[str, TO]
+AboutEpoch: TypeAlias = Annotated[bytes, EPOCH_OR_NONE]
+AboutSeq: TypeAlias = Annotated[int, U63]
 
 
 def checks_of(table: type[tuple[object, ...]]) -> tuple[Check, ...]:

@@ -13,6 +13,7 @@ from typing import Final
 from relay import limits
 
 _LABEL: Final = b"relay/1 producer"
+_COPY_LABEL: Final = b"relay/1 direct copy"
 NO_ROOT: Final = bytes(32)
 """In the place of an account's root: of a guest."""
 
@@ -33,3 +34,12 @@ def producer_of(root: bytes, handle: str, instance_secret: bytes) -> bytes:
     name = handle.encode("ascii")
     digest = sha256(_LABEL + root + bytes((len(name),)) + name + instance_secret)
     return digest.digest()[: limits.PRODUCER_BYTES]
+
+
+def copy_producer(inbox: str, epoch: bytes) -> bytes:
+    """Return the producer of the copies of what was written in an inbox, during one epoch.
+
+    In the recipient's log a copy has an id of its own: its sender's counters, over messages to
+    everybody, are nobody else's business.
+    """
+    return sha256(_COPY_LABEL + epoch + inbox.encode("ascii")).digest()[: limits.PRODUCER_BYTES]

@@ -15,7 +15,7 @@ from relay import limits
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{1,31}")
 _RESERVED: Final = frozenset(
     {
-        "admin", "administrator", "all", "channel", "everyone", "here", "mod", "moderator",
+        "admin", "administrator", "all", "channel", "everyone", "here", "me", "mod", "moderator",
         "operator", "owner", "relay", "root", "server", "staff", "sysadmin", "system",
     }
 )  # fmt: skip

@@ -63,6 +63,7 @@ async def _at_terminal(client: Client, room: str, last: int) -> bool:
     """Return whether all that was sent is stored. A mistyped command is no failure here."""
     screen = PromptScreen(room)
     chat = Chat(client, room, screen)
+    chat.reads = True
     with screen.shown():
         await chat.run(screen.typed(), last)
     return not chat.failures

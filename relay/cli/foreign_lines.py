@@ -32,7 +32,9 @@ class Read(NamedTuple):
 
 
 def json_lines(lines: Iterable[str], room: str | None) -> Iterator[Read]:
-    """Read what ``relay data export`` and ``relay tail --json`` write; gaps are left out.
+    """Read what ``relay data export`` and ``relay tail --json`` write.
+
+    Gaps, direct messages, and what is about other messages, are left out.
 
     Args:
         lines: of the file.
@@ -46,7 +48,7 @@ def json_lines(lines: Iterable[str], room: str | None) -> Iterator[Read]:
             continue
         try:
             found: dict[str, Any] = json.loads(line)
-            if "gap" in found:
+            if "gap" in found or "kind" in found or "to" in found:
                 continue
             body = found["body"]
             raw = (

@@ -6,15 +6,18 @@ import base64
 import json
 from typing import Any
 
-from relay.chat.entries import Cursor, GapReason
-from relay.client.events import Gap, Message, RoomChanged
+from relay.chat.entries import Cursor, GapReason, Kind
+from relay.client.events import Gap, LogEntry, RoomChanged
 from relay.client.room_calls import RoomInfo, RoomPerson
 from relay.terminal.text import is_unseen
 from relay.terminal.view import rfc3339
 
 
-def message_object(message: Message) -> dict[str, Any]:
-    """Return a message's fields. ``encoding`` is there only for a body that is not text."""
+def message_object(message: LogEntry) -> dict[str, Any]:
+    """Return an entry's fields. ``encoding`` is there only for a body that is not text.
+
+    So are ``kind`` for what is no plain message, ``to`` for a direct one, and ``about``.
+    """
     fields: dict[str, Any] = {
         "room": message.room,
         "epoch": message.epoch.hex(),
@@ -25,6 +28,13 @@ def message_object(message: Message) -> dict[str, Any]:
         "device": message.key_id.hex(),
         "content_type": message.content_type,
     }
+    if message.kind:
+        known = {int(kind): kind.name.lower() for kind in Kind}
+        fields["kind"] = known.get(message.kind, str(message.kind))
+    if message.to:
+        fields["to"] = message.to
+    if message.about is not None:
+        fields["about"] = _cursor(message.about)
     if message.content_type.startswith("text/"):
         try:
             return fields | {"body": message.body.decode()}

@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from relay import limits
-from relay.chat.names import is_handle, is_reserved, normal
+from relay.chat.names import INBOX_PREFIX, is_handle, is_reserved, normal
 
 _SUFFIX_CHARS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 _SUFFIX_LENGTH: Final = 6
@@ -40,6 +40,13 @@ def checked_name(name: str | None, kind: str = "name") -> str | None:
 def checked_room(room: str) -> str:
     """Return the canonical spelling of a room that was typed, or raise click.UsageError."""
     return checked_name(room, "room name") or room
+
+
+def checked_log(log: str) -> str:
+    """Return the canonical spelling of a room, or of ``@`` and a name. Raises click.UsageError."""
+    if log.startswith(INBOX_PREFIX):
+        return INBOX_PREFIX + (checked_name(log[1:], "name of a person") or "")
+    return checked_room(log)
 
 
 def person_name() -> str:

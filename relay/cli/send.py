@@ -12,7 +12,7 @@ import click
 from relay import limits
 from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
-from relay.cli.names import checked_room
+from relay.cli.names import checked_log
 from relay.cli.options import Target, places, target_options
 from relay.cli.progress_timeout import ProgressTimeout
 from relay.cli.who import Who, who_options
@@ -67,6 +67,8 @@ _DASHES_HINT: Final = (
 def send(target: Target, room: str, text: str | None, who: Who, timeout_s: float | None) -> int:
     """Send TEXT to ROOM, or each line of the input as a message if there is no TEXT.
 
+    @NAME in the place of ROOM sends it to one person alone; both need an account.
+
     Put -- before a TEXT that may begin with "-".
 
     The exit status is 0 only if the server has stored everything: each message once, in order.
@@ -77,7 +79,7 @@ def send(target: Target, room: str, text: str | None, who: Who, timeout_s: float
     message. A line that is too long (over 32,768 bytes) or not UTF-8 ends the command with status 1
     once all lines before it are stored.
     """
-    room = checked_room(room)
+    room = checked_log(room)
     body = None if text is None else text.encode("utf-8", "surrogateescape")
     if body is not None and (problem := unfit(body, len(body))):
         raise CommandError(f"TEXT {problem}")

@@ -13,13 +13,15 @@ from relay.chat.entries import NO_EPOCH, Cursor
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
 from relay.cli.json_lines import change_object, dump, gap_object, message_object
-from relay.cli.names import checked_room
+from relay.cli.names import checked_log
 from relay.cli.options import Target, places, target_options
 from relay.cli.who import Who, who_options
 from relay.client.aio import Client
-from relay.client.events import Gap, Message, RoomChanged
+from relay.client.arguments import ME
+from relay.client.events import Control, Gap, LogEntry, Message, RoomChanged
 from relay.terminal.notices import Narrator
 from relay.terminal.output import Output
+from relay.terminal.recent import Recent
 from relay.terminal.screens import PlainScreen
 from relay.terminal.view import day_and_clock
 
@@ -80,14 +82,16 @@ def tail(
     since: Cursor | None,
     last: int | None,
 ) -> int:
-    """Print the messages of ROOM until stopped.
+    """Print the messages of ROOM until stopped; of @me, the direct messages to and from you.
 
     After an interruption it continues where it was: nothing is missed or printed twice. What the
     server no longer holds is reported as a gap.
     """
     if since is not None and last is not None:
         raise click.UsageError("--since and -n (--last) cannot be used together")
-    room = checked_room(room)
+    room = checked_log(room)
+    if room.startswith("@") and room not in (ME, f"@{who.name}"):
+        raise click.UsageError("only one's own inbox can be read: @me")
     output = Output.stdout()
     show = _show_json if as_json else _show_text
 
@@ -105,7 +109,9 @@ def tail(
 async def _show_json(client: Client, output: Output, changes: bool) -> None:
     screen, narrator = PlainScreen(output), Narrator()
     async for event in client:
-        if isinstance(event, Message):
+        if isinstance(event, Control):
+            continue  # what happened to the account: no message of anybody
+        if isinstance(event, LogEntry):
             await output.write(dump(message_object(event)) + "\n")
         elif isinstance(event, RoomChanged):
             if changes:
@@ -118,9 +124,15 @@ async def _show_json(client: Client, output: Output, changes: bool) -> None:
 
 async def _show_text(client: Client, output: Output, changes: bool) -> None:
     screen, narrator = PlainScreen(output, day_and_clock), Narrator()
+    recent = Recent(client.name)
     async for event in client:
         if isinstance(event, Message):
-            await screen.message(event)
+            await screen.message(event, recent.label(event))
+            recent.note(event)
+        elif isinstance(event, LogEntry):
+            if told := recent.notice_of(event):
+                screen.notice(told)
+            recent.note(event)
         elif isinstance(event, RoomChanged) and not changes:
             pass
         elif notice := narrator.notice_of(event):

@@ -8,7 +8,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from relay import limits
 from relay.chat import names
-from relay.chat.accounts import chain, invitation, links, requests
+from relay.chat.accounts import answers, chain, invitation, links, preferences, requests
 from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.links import Kind, LinkError
 from relay.client.device_key import DeviceKey, public_from_text, public_text
@@ -62,6 +62,45 @@ class User(NamedTuple):
     """The key of a device that was approved and has not finished; empty: none."""
 
 
+Writers: TypeAlias = Literal["all", "known", "nobody"]
+"""Of whom somebody speaks: everybody; those to whom one has written; nobody."""
+_WRITERS: Final[dict[Writers, int]] = {
+    "all": preferences.Writers.ALL,
+    "known": preferences.Writers.KNOWN,
+    "nobody": preferences.Writers.NOBODY,
+}
+
+
+class Preferences(NamedTuple):
+    """What somebody has chosen about direct messages."""
+
+    writers: str
+    """Who may write: "all", "known", "nobody", or a word of a later version."""
+    seen_by: str
+    """Who is told when they were last here: likewise."""
+    blocked: tuple[str, ...]
+    """The names of those whose messages are not taken."""
+
+
+def as_preferences(data: bytes) -> Preferences:
+    """Return what somebody has chosen."""
+    found = answers.unpack_wanted(data)
+    return Preferences(found.writers.name.lower(), found.seen_by.name.lower(), found.blocked)
+
+
+def check_writers(*choices: str | None) -> None:
+    """Raise ValueError for what is no choice."""
+    for choice in choices:
+        if choice is not None and choice not in _WRITERS:
+            raise ValueError(f"{choice!r} is none of {', '.join(map(repr, _WRITERS))}")
+
+
+def prefer(writers: str, seen_by: str) -> requests.Prefer:
+    """Return the request for a choice."""
+    number = {name.lower(): one.value for name, one in preferences.Writers.__members__.items()}
+    return requests.Prefer(number[writers], number[seen_by])
+
+
 def checked_name(value: object, own: str) -> str:
     """Return the canonical spelling of an account's name; None: one's own.
 
@@ -105,7 +144,7 @@ def as_devices(last: Chain, labels: dict[bytes, str]) -> Devices:
 
 def as_user(name: str, data: bytes) -> User:
     """Return what the server says of an account."""
-    found = requests.unpack_shown(data)
+    found = answers.unpack_shown(data)
     devices = tuple(Device(public_text(key), label, False) for key, label, _ in found.devices)
     waiting = public_text(found.offered) if found.offered else ""
     return User(name, found.state, found.operator, found.expires_ms, devices, found.links, waiting)

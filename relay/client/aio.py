@@ -22,6 +22,7 @@ from typing import Self
 from relay.chat.entries import Cursor
 from relay.client import arguments, fork
 from relay.client.address import Address
+from relay.client.aio_direct import AsyncDirect
 from relay.client.aio_pump import Pump
 from relay.client.aio_room import Room
 from relay.client.aio_rooms import AsyncRooms
@@ -35,7 +36,7 @@ from relay.client.options import CLOSE_S, CONNECT_S, make_options
 from relay.client.trust import KeyPolicy
 
 
-class Client(AsyncRooms):
+class Client(AsyncDirect, AsyncRooms):
     """A client on an event loop. Use it within one loop, from any number of tasks."""
 
     def __init__(

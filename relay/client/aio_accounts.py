@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from relay.chat.accounts import requests
+from relay.chat.accounts import answers, requests
 from relay.chat.accounts.chain import LINKS_MAX, Chain
 from relay.chat.accounts.links import Kind
 from relay.chat.partition import PARTITIONS
@@ -42,7 +42,7 @@ class AsyncAccounts(AsyncCalls):
         last = await self._device_chain(who, timeout)
         labels: dict[bytes, str] = {}
         if name is None:
-            shown = requests.unpack_shown(await self._ask_account("", requests.Show(), timeout))
+            shown = answers.unpack_shown(await self._ask_account("", requests.Show(), timeout))
             labels = {device.key: device.name for device in shown.devices}
         return account_calls.as_devices(last, labels)
 

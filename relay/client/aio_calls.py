@@ -11,11 +11,12 @@ from collections.abc import AsyncIterator
 from typing import Any, Self, cast
 
 from relay.chat.entries import Cursor
-from relay.client import arguments
+from relay.client import arguments, offers
 from relay.client.aio_pump import Post, Pump, Sending
 from relay.client.base import ClientBase, no_answer, not_acknowledged, not_sent
 from relay.client.errors import TimedOut
-from relay.client.events import Event, HistoryPage, Joined, Members, Stored
+from relay.client.events import Event, HistoryPage, Joined, LogEntry, Members, Stored
+from relay.client.sends import Offer
 
 
 class AsyncCalls(ClientBase):
@@ -220,6 +221,7 @@ class AsyncCalls(ClientBase):
         body: str | bytes,
         *,
         content_type: str = "text/plain",
+        reply_to: LogEntry | Cursor | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> Stored:
         """Append a message and wait until it is stored.
@@ -229,9 +231,10 @@ class AsyncCalls(ClientBase):
         itself, ``post``, and wait for what that returns.
 
         Args:
-            room: its name; it need not be joined.
+            room: its name; it need not be joined. ``@`` and a name: a direct message to somebody.
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
+            reply_to: a message of the same room, or its cursor, that this one answers.
             timeout: seconds; None: no limit.
 
         Raises:
@@ -241,19 +244,7 @@ class AsyncCalls(ClientBase):
                 was not sent.
             ClientError: the client has ended; the message may or may not be stored.
         """
-        self._check_started()
-        timeout = arguments.seconds_or_none("timeout", timeout)
-        data = arguments.body_bytes(body)
-        answer: Sending | None = None
-        try:
-            async with asyncio.timeout(timeout):
-                if self._pump.crowded or not self._chat.sends.has_space(len(data)):
-                    await self._pump.wait_for_space(len(data))
-                answer = Sending(loop=asyncio.get_running_loop())
-                self._submit(room, content_type, data, answer)
-                return await answer
-        except TimeoutError:
-            raise (not_sent if answer is None else not_acknowledged)(timeout) from None
+        return await self._append(offers.message(room, body, content_type, reply_to), timeout)
 
     async def post(
         self,
@@ -261,14 +252,16 @@ class AsyncCalls(ClientBase):
         body: str | bytes,
         *,
         content_type: str = "text/plain",
+        reply_to: LogEntry | Cursor | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> Post:
         """Append a message; wait only for space in the window.
 
         Args:
-            room: its name; it need not be joined.
+            room: its name; it need not be joined. ``@`` and a name: a direct message to somebody.
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
+            reply_to: a message of the same room, or its cursor, that this one answers.
             timeout: seconds to wait for space; None: no limit.
 
         Returns:
@@ -281,15 +274,16 @@ class AsyncCalls(ClientBase):
         """
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
-        data = arguments.body_bytes(body)
-        if self._pump.crowded or not self._chat.sends.has_space(len(data)):
+        offer = offers.message(room, body, content_type, reply_to)
+        size = len(offer.body)
+        if self._pump.crowded or not self._chat.sends.has_space(size):
             try:
                 async with asyncio.timeout(timeout):
-                    await self._pump.wait_for_space(len(data))
+                    await self._pump.wait_for_space(size)
             except TimeoutError:
                 raise not_sent(timeout) from None
         answer = Post(loop=asyncio.get_running_loop())
-        self._submit(room, content_type, data, answer)
+        self._submit(offer, answer)
         return answer
 
     async def flush(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
@@ -311,9 +305,25 @@ class AsyncCalls(ClientBase):
                     await self._pump.change()
         self._check_flushed()
 
-    def _submit(self, room: str, content_type: str, body: bytes, answer: Sending) -> None:
+    async def _append(self, offer: Offer, timeout_s: float | None) -> Stored:
+        """Append something and wait until it is stored."""
+        self._check_started()
+        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        answer: Sending | None = None
+        size = len(offer.body)
         try:
-            self._chat.send(room, content_type, body, answer)
+            async with asyncio.timeout(timeout_s):
+                if self._pump.crowded or not self._chat.sends.has_space(size):
+                    await self._pump.wait_for_space(size)
+                answer = Sending(loop=asyncio.get_running_loop())
+                self._submit(offer, answer)
+                return await answer
+        except TimeoutError:
+            raise (not_sent if answer is None else not_acknowledged)(timeout_s) from None
+
+    def _submit(self, offer: Offer, answer: Sending) -> None:
+        try:
+            self._chat.send(offer, answer)
         finally:
             self._pump.sent()
 

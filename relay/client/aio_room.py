@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
+from relay.chat.entries import Cursor
 from relay.client.aio_calls import AsyncCalls
 from relay.client.aio_pump import Post
 from relay.client.base import RoomBase, message_of
 from relay.client.errors import ClientError
-from relay.client.events import Event, HistoryPage, Members, Message, Stored
+from relay.client.events import Event, HistoryPage, LogEntry, Members, Message, Stored
 from relay.client.options import CLOSE_S
 
 
@@ -67,20 +68,26 @@ class Room(RoomBase[AsyncCalls]):
         body: str | bytes,
         *,
         content_type: str = "text/plain",
+        reply_to: LogEntry | Cursor | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> Stored:
         """Append a message and wait until it is stored, as ``Client.send`` does."""
-        return await self._calls.send(self.name, body, content_type=content_type, timeout=timeout)
+        return await self._calls.send(
+            self.name, body, content_type=content_type, reply_to=reply_to, timeout=timeout
+        )
 
     async def post(
         self,
         body: str | bytes,
         *,
         content_type: str = "text/plain",
+        reply_to: LogEntry | Cursor | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> Post:
         """Append a message; wait only for space in the window, as ``Client.post`` does."""
-        return await self._calls.post(self.name, body, content_type=content_type, timeout=timeout)
+        return await self._calls.post(
+            self.name, body, content_type=content_type, reply_to=reply_to, timeout=timeout
+        )
 
     async def who(self, *, timeout: float | None = None) -> Members:  # noqa: ASYNC109
         """Return who is here, as ``Client.who`` does."""

@@ -53,6 +53,15 @@ def room_name(value: object) -> str:
     raise refused(ErrorCode.NAME_INVALID, 0, "2 to 32 characters of a-z, 0-9, _ and -")
 
 
+ME: Final = "@me"
+"""One's own inbox, whatever one's name is."""
+
+
+def own_inbox(name: str) -> str:
+    """Return the log of one's own inbox."""
+    return names.INBOX_PREFIX + names.normal(name)
+
+
 def message(content_type: object, body: bytes, body_bytes_max: int) -> None:
     """Check what a send carries. Raises MessageTooLong, TypeError, ValueError."""
     kind = text("content_type", content_type)
@@ -107,13 +116,16 @@ def join_start(last: object, since: object, cursor: object) -> tuple[Cursor | No
         raise ValueError("only one of last, since and cursor can be given")
     if since is not None:
         return Cursor(NO_EPOCH, integer("since", since, 0, limits.U63_MAX)), 0
-    if cursor is None:
-        return None, count
+    return (None, count) if cursor is None else (place(cursor), 0)
+
+
+def place(cursor: object) -> Cursor:
+    """Return a cursor."""
     if not isinstance(cursor, tuple) or len(cursor) != 2 or not isinstance(cursor[0], bytes):
         raise _wrong_type("cursor", cursor, "a Cursor(epoch: bytes, seq: int)")
     if len(cursor[0]) != limits.EPOCH_BYTES:
         raise ValueError(f"cursor.epoch has {len(cursor[0])} bytes; it must have 8")
-    return Cursor(cursor[0], integer("cursor.seq", cursor[1], 0, limits.U63_MAX)), 0
+    return Cursor(cursor[0], integer("cursor.seq", cursor[1], 0, limits.U63_MAX))
 
 
 def page_start(before: object, after: object, count: object) -> tuple[bool, int, int]:

@@ -148,7 +148,7 @@ class RoomBase(Generic[Calls]):
     """One room of a client, as its program sees it."""
 
     def __init__(self, calls: Calls, name: str, start: Cursor | None, last: int) -> None:
-        self.name = arguments.room_name(name)
+        self.name = calls._chat.log_name(name)
         """Of the room, in its canonical spelling."""
         self._calls = calls
         self._start = start

@@ -27,6 +27,7 @@ from relay.chat.entries import Cursor
 from relay.client import arguments, fork
 from relay.client.address import Address
 from relay.client.base import target
+from relay.client.blocking_direct import BlockingDirect
 from relay.client.blocking_pump import Dial, Pump
 from relay.client.blocking_room import BlockingRoom
 from relay.client.blocking_rooms import BlockingRooms
@@ -39,7 +40,7 @@ from relay.client.options import CLOSE_S, CONNECT_S, LINGER_S, make_options
 from relay.client.trust import KeyPolicy
 
 
-class BlockingClient(BlockingRooms):
+class BlockingClient(BlockingDirect, BlockingRooms):
     """A client on a plain socket. The same names and behaviour as ``Client``."""
 
     def __init__(

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from typing import Final, Self, TypeVar
 
 from relay.chat.entries import Cursor
-from relay.client import arguments
+from relay.client import arguments, offers
 from relay.client.base import ClientBase, no_answer, not_acknowledged, not_sent
 from relay.client.blocking_pump import BlockingPost, Pending, Pump
-from relay.client.events import Event, HistoryPage, Joined, Members, Stored
+from relay.client.events import Event, HistoryPage, Joined, LogEntry, Members, Stored
+from relay.client.sends import Offer
 
 GATHER_MAX: Final = 64
 """Posts that leave as one write."""
@@ -210,6 +211,7 @@ class BlockingCalls(ClientBase):
         body: str | bytes,
         *,
         content_type: str = "text/plain",
+        reply_to: LogEntry | Cursor | None = None,
         timeout: float | None = None,
     ) -> Stored:
         """Append a message and wait until it is stored.
@@ -219,9 +221,10 @@ class BlockingCalls(ClientBase):
         itself, ``post``, and wait for what that returns.
 
         Args:
-            room: its name; it need not be joined.
+            room: its name; it need not be joined. ``@`` and a name: a direct message to somebody.
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
+            reply_to: a message of the same room, or its cursor, that this one answers.
             timeout: seconds; None: no limit.
 
         Raises:
@@ -231,18 +234,7 @@ class BlockingCalls(ClientBase):
                 was not sent.
             ClientError: the client has ended; the message may or may not be stored.
         """
-        timeout = arguments.seconds_or_none("timeout", timeout)
-        until = None if timeout is None else self._pump.clock() + timeout
-        answer = Pending[Stored](self._pump)
-        self._submit(room, body, content_type, answer, timeout)
-        left = None if until is None else max(until - self._pump.clock(), 0.0)
-        try:
-            self._pump.wait(answer.done, left)
-        finally:
-            answer.reported = not answer.done()
-        if not answer.done():
-            raise not_acknowledged(timeout)
-        return answer.result()
+        return self._append(offers.message(room, body, content_type, reply_to), timeout)
 
     def post(
         self,
@@ -250,6 +242,7 @@ class BlockingCalls(ClientBase):
         body: str | bytes,
         *,
         content_type: str = "text/plain",
+        reply_to: LogEntry | Cursor | None = None,
         timeout: float | None = None,
     ) -> BlockingPost:
         """Append a message; wait only for space in the window.
@@ -257,9 +250,10 @@ class BlockingCalls(ClientBase):
         It leaves with the next call that waits or pumps, or once 64 have gathered.
 
         Args:
-            room: its name; it need not be joined.
+            room: its name; it need not be joined. ``@`` and a name: a direct message to somebody.
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
+            reply_to: a message of the same room, or its cursor, that this one answers.
             timeout: seconds to wait for space; None: no limit.
 
         Returns:
@@ -272,7 +266,7 @@ class BlockingCalls(ClientBase):
         """
         timeout = arguments.seconds_or_none("timeout", timeout)
         answer = BlockingPost(self._pump, reported=True)
-        self._submit(room, body, content_type, answer, timeout)
+        self._submit(offers.message(room, body, content_type, reply_to), answer, timeout)
         self._pump.gathered += 1
         if self._pump.gathered >= GATHER_MAX:
             self._pump.settle()
@@ -294,22 +288,30 @@ class BlockingCalls(ClientBase):
         self._pump.wait(lambda: not self.unacknowledged, timeout)
         self._check_flushed()
 
-    def _submit(
-        self,
-        room: str,
-        body: str | bytes,
-        content_type: str,
-        answer: Pending[Stored],
-        timeout_s: float | None,
-    ) -> None:
+    def _append(self, offer: Offer, timeout_s: float | None) -> Stored:
+        """Append something and wait until it is stored."""
+        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        until = None if timeout_s is None else self._pump.clock() + timeout_s
+        answer = Pending[Stored](self._pump)
+        self._submit(offer, answer, timeout_s)
+        left = None if until is None else max(until - self._pump.clock(), 0.0)
+        try:
+            self._pump.wait(answer.done, left)
+        finally:
+            answer.reported = not answer.done()
+        if not answer.done():
+            raise not_acknowledged(timeout_s)
+        return answer.result()
+
+    def _submit(self, offer: Offer, answer: Pending[Stored], timeout_s: float | None) -> None:
         self._check_started()
-        data = arguments.body_bytes(body)
+        size = len(offer.body)
         sends = self._chat.sends
-        if not sends.has_space(len(data)):
-            self._pump.wait(lambda: sends.has_space(len(data)), timeout_s)
-            if not sends.has_space(len(data)) and not self._chat.over:
+        if not sends.has_space(size):
+            self._pump.wait(lambda: sends.has_space(size), timeout_s)
+            if not sends.has_space(size) and not self._chat.over:
                 raise not_sent(timeout_s)
-        self._chat.send(room, content_type, data, answer)
+        self._chat.send(offer, answer)
 
     # --- answers ---------------------------------------------------------------------------------
     def _answered(self, answer: Pending[Result], timeout_s: float | None, what: str) -> Result:

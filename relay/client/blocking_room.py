@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
+from relay.chat.entries import Cursor
 from relay.client.base import RoomBase, message_of
 from relay.client.blocking_calls import BlockingCalls
 from relay.client.blocking_pump import BlockingPost
 from relay.client.errors import ClientError
-from relay.client.events import Event, HistoryPage, Members, Message, Stored
+from relay.client.events import Event, HistoryPage, LogEntry, Members, Message, Stored
 from relay.client.options import CLOSE_S
 
 
@@ -67,20 +68,26 @@ class BlockingRoom(RoomBase[BlockingCalls]):
         body: str | bytes,
         *,
         content_type: str = "text/plain",
+        reply_to: LogEntry | Cursor | None = None,
         timeout: float | None = None,
     ) -> Stored:
         """Append a message and wait until it is stored, as ``BlockingClient.send`` does."""
-        return self._calls.send(self.name, body, content_type=content_type, timeout=timeout)
+        return self._calls.send(
+            self.name, body, content_type=content_type, reply_to=reply_to, timeout=timeout
+        )
 
     def post(
         self,
         body: str | bytes,
         *,
         content_type: str = "text/plain",
+        reply_to: LogEntry | Cursor | None = None,
         timeout: float | None = None,
     ) -> BlockingPost:
         """Append a message; wait only for space in the window, as ``BlockingClient.post`` does."""
-        return self._calls.post(self.name, body, content_type=content_type, timeout=timeout)
+        return self._calls.post(
+            self.name, body, content_type=content_type, reply_to=reply_to, timeout=timeout
+        )
 
     def who(self, *, timeout: float | None = None) -> Members:
         """Return who is here, as ``BlockingClient.who`` does."""

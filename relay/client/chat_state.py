@@ -25,7 +25,7 @@ from relay.client.next_key import NextKeyProof
 from relay.client.requests import Request, Requests
 from relay.client.senders import NUMBER as OWN_NUMBER
 from relay.client.senders import Senders
-from relay.client.sends import Outcome, Sends
+from relay.client.sends import Offer, Outcome, Sends
 from relay.client.subscriptions import REJOINS_MAX, Start, Step, Subscription, Subscriptions
 from relay.codec import Unknown
 from relay.wire import envelopes as wire
@@ -37,7 +37,8 @@ log: Final = logging.getLogger(__name__)
 class ChatState:
     """The rooms, requests and sends of a client."""
 
-    def __init__(self, sends: Sends, next_key: NextKeyProof) -> None:
+    def __init__(self, sends: Sends, inbox: str, next_key: NextKeyProof) -> None:
+        self._inbox = inbox
         self.next_key = next_key
         self.queue = EventQueue()
         self.subscriptions = Subscriptions()
@@ -196,7 +197,12 @@ class ChatState:
         left = room is not None and room not in self.subscriptions
         return self.queue.has(room) or self.over or left
 
-    def send(self, room: str, content_type: str, body: bytes, token: object) -> None:
+    def log_name(self, room: str) -> str:
+        """Return the canonical name of a room, or of an inbox. Raises NameInvalid, TypeError."""
+        name = arguments.room_name(room)
+        return self._inbox if name == arguments.ME else name
+
+    def send(self, offer: Offer, token: object) -> None:
         """Queue a message; its outcome comes with ``answers``. The caller has asked ``has_space``.
 
         Raises:
@@ -205,9 +211,9 @@ class ChatState:
             ClientError: the client has ended.
         """
         self._check_open()
-        room = arguments.room_name(room)
-        arguments.message(content_type, body, self._body_bytes_max)
-        self.sends.add(room, content_type, body, token)
+        log = self.log_name(offer.log)
+        arguments.message(offer.content_type, offer.body, self._body_bytes_max)
+        self.sends.add(offer if log == offer.log else offer._replace(log=log), token)
 
     def join(
         self, room: str, cursor: Cursor | None, last: int, token: object, *, own_queue: bool = False
@@ -222,7 +228,7 @@ class ChatState:
             ClientError: the client has ended.
         """
         self._check_open()
-        room = arguments.room_name(room)
+        room = self.log_name(room)
         if room in self.subscriptions:
             raise refused(ErrorCode.ALREADY_JOINED)
         assert 0 <= last <= limits.HISTORY_ON_JOIN_MAX
@@ -251,7 +257,7 @@ class ChatState:
 
     def cancel_join(self, room: str, token: object) -> None:
         """Nobody waits for this join any more: the room is not followed, whatever the answer."""
-        room = arguments.room_name(room)
+        room = self.log_name(room)
         if self.ending is not None or self.subscriptions.remove(room) is None:
             return
         self._forget(room)
@@ -270,7 +276,7 @@ class ChatState:
             ClientError: the client has ended.
         """
         self._check_open()
-        room = arguments.room_name(room)
+        room = self.log_name(room)
         subscription = self.subscriptions.remove(room)
         cursor = self._forget(room)
         if subscription is None:
@@ -285,16 +291,17 @@ class ChatState:
     def who(self, room: str, token: object) -> None:
         """Ask for the members of a room that is followed."""
         self._check_open()
-        room = arguments.room_name(room)
+        room = self.log_name(room)
         self._ask_member(room, lambda number: wire.Who(number, room), token)
 
     def history(self, room: str, forward: bool, seq: int, count: int, token: object) -> None:
-        """Ask for a page of a room that is followed."""
+        """Ask for a page of a room that is followed; of ``@name``, what is in one's own inbox."""
         self._check_open()
-        room = arguments.room_name(room)
+        room = self.log_name(room)
         assert 0 <= seq <= limits.U63_MAX
         assert 1 <= count <= limits.PAGE_ENTRIES_MAX
-        self._ask_member(room, lambda n: wire.History(n, room, forward, seq, count), token)
+        joined = self._inbox if room.startswith("@") else room
+        self._ask_member(joined, lambda n: wire.History(n, room, forward, seq, count), token)
 
     def _forget(self, room: str) -> Cursor | None:
         """Drop what was queued and asked for a room that is followed no more; return its cursor."""
@@ -330,9 +337,7 @@ class ChatState:
                 entry = cast(wire.EntryMessage, envelope)
                 step = self.subscriptions.entry(entry)
                 if step is Step.DELIVER:
-                    self.queue.put(
-                        decoding.as_entry(entry) if entry.kind else decoding.as_message(entry)
-                    )
+                    self.queue.put(decoding.as_entry(entry))
                     if (entry.sender, entry.key_id) not in self.senders.known and (
                         entry.sender != RELAY or entry.kind != decoding.SYSTEM
                     ):

@@ -8,13 +8,20 @@ from relay.chat.entries import Cursor, GapReason, Kind
 from relay.chat.rooms import events
 from relay.client.events import (
     Behind,
+    Control,
+    Edit,
+    Erased,
     Gap,
     HistoryPage,
     Joined,
     Live,
+    LogEntry,
     Member,
     Members,
     Message,
+    Reaction,
+    ReadMark,
+    Redaction,
     RoomChanged,
     RosterChanged,
 )
@@ -22,20 +29,26 @@ from relay.client.room_calls import KIND_NAMES, ROLE_NAMES
 from relay.errors import EnvelopeError
 from relay.wire import envelopes as wire
 
-assert Message._fields[1:] == wire.EntryMessage._fields[1:]
+assert tuple(LogEntry._fields[1:]) == tuple(wire.EntryMessage._fields[1:])
 SYSTEM: Final = int(Kind.SYSTEM)
+_KINDS: Final[dict[int, type[LogEntry]]] = {
+    Kind.MESSAGE: Message,
+    Kind.EDIT: Edit,
+    Kind.REDACTION: Redaction,
+    Kind.SYSTEM: Control,
+    Kind.REACTION: Reaction,
+    Kind.MARK: ReadMark,
+    Kind.ERASED: Erased,
+}
 _GAP_REASONS: Final = frozenset(int(reason) for reason in GapReason)
 
 
-def as_message(entry: wire.EntryMessage) -> Message:
-    """Return an entry as a message."""
+def as_entry(entry: wire.EntryMessage) -> LogEntry | RoomChanged:
+    """Return an entry as what it is to a program; of a later version's kind, as itself."""
+    if entry.kind == SYSTEM and is_change(entry):
+        return as_change(entry)
     # The same fields in the same places: one call in C for each message.
-    return tuple.__new__(Message, entry)
-
-
-def as_entry(entry: wire.EntryMessage) -> Message | RoomChanged:
-    """Return an entry as what it is."""
-    return as_change(entry) if is_change(entry) else as_message(entry)
+    return tuple.__new__(_KINDS.get(entry.kind, LogEntry), entry)
 
 
 def is_change(entry: wire.EntryMessage) -> bool:

@@ -36,6 +36,7 @@ The tree::
         │   NotAllowed (21)  NoGuests (22)                                      of accounts
         ├── Banned (40)  Muted (41)  MembersOnly (42)  ReadOnly (43)  NoSuchRoom (44)
         │   RoomExists (45)  KickedOut (46)                                     of rooms
+        ├── NotAccepted (30)  NoSuchEntry (31)              of direct messages, edits, replies
         └── IdConflict (8)  CounterExpected (9)  UnknownOutcome (10)
             Busy (11)  Unavailable (12)                                         of a send
 """
@@ -342,6 +343,14 @@ class NoGuests(Refused):
     """The server takes no guests."""
 
 
+class NotAccepted(Refused):
+    """This person takes no direct messages from you, or none now; why, nobody is told."""
+
+
+class NoSuchEntry(Refused):
+    """What an edit, a redaction, a reaction or a reply is about is not there, or is erased."""
+
+
 class IdConflict(Refused):
     """The counter was used for another content before."""
 
@@ -435,6 +444,8 @@ REFUSALS: Final[dict[ErrorCode, type[Refused]]] = {
     ErrorCode.NO_SUCH_ROOM: NoSuchRoom,
     ErrorCode.ROOM_EXISTS: RoomExists,
     ErrorCode.KICKED_OUT: KickedOut,
+    ErrorCode.NOT_ACCEPTED: NotAccepted,
+    ErrorCode.NO_SUCH_ENTRY: NoSuchEntry,
 }
 
 

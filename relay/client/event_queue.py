@@ -18,7 +18,7 @@ from relay.client.events import (
     DeviceWarning,
     Event,
     Gap,
-    Message,
+    LogEntry,
     Postponed,
     RoomChanged,
     RosterChanged,
@@ -113,8 +113,7 @@ class EventQueue:
         self._count -= 1
         self._bytes -= _size(event)
         kind = type(event)
-        if kind is Message:
-            assert isinstance(event, Message)
+        if isinstance(event, LogEntry):
             self._move(event.room, Cursor(event.epoch, event.seq))
         elif kind is RoomChanged:
             assert isinstance(event, RoomChanged)
@@ -184,8 +183,7 @@ class EventQueue:
 
 def _size(event: Event) -> int:
     kind = type(event)
-    if kind is Message:
-        assert isinstance(event, Message)
+    if isinstance(event, LogEntry):
         return EVENT_OVERHEAD_BYTES + len(event.body)
     if kind is RoomChanged:
         assert isinstance(event, RoomChanged)

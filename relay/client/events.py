@@ -20,14 +20,14 @@ class State(Enum):
 
 
 # --- events ------------------------------------------------------------------------------------
-class Message(NamedTuple):
-    """A message of a room.
+class LogEntry(NamedTuple):
+    """What a room, or one's own inbox, has: a ``Message``, or one of the other kinds.
 
     The body comes from a stranger: make it harmless before it reaches a terminal.
     """
 
     room: str
-    """Its name."""
+    """Its name; of a direct message ``@`` and one's own name: one's inbox."""
     epoch: bytes
     seq: int
     """Its number in the room. Numbers increase within an epoch."""
@@ -45,6 +45,11 @@ class Message(NamedTuple):
     content_type: str
     body: bytes
     """Exactly as it was sent."""
+    to: str = ""
+    """Of a direct message: for whom it is. Empty in rooms."""
+    about_epoch: bytes = b""
+    about_seq: int = 0
+    """See ``about``."""
 
     @property
     def text(self) -> str:
@@ -55,6 +60,72 @@ class Message(NamedTuple):
     def cursor(self) -> Cursor:
         """The place behind this entry: ``join(room, cursor=...)`` goes on after it."""
         return Cursor(self.epoch, self.seq)
+
+    @property
+    def about(self) -> Cursor | None:
+        """The place, in the same room, of the entry that this one is about; None: of none.
+
+        Of a message, what it replies to.
+        """
+        return Cursor(self.about_epoch, self.about_seq) if self.about_seq else None
+
+    @property
+    def peer(self) -> str:
+        """With whom a direct message was exchanged, whoever wrote it; empty in rooms."""
+        if not self.to:
+            return ""
+        return self.to if self.room == f"@{self.sender}" else self.sender
+
+
+class Message(LogEntry):
+    """A message of a room, or a direct one."""
+
+    __slots__ = ()
+
+
+class Edit(LogEntry):
+    """The sender gives the message at ``about`` another body."""
+
+    __slots__ = ()
+
+
+class Redaction(LogEntry):
+    """The message, edit or reaction at ``about`` was erased. The body may say why."""
+
+    __slots__ = ()
+
+
+class Reaction(LogEntry):
+    """A short text, such as an emoji, about the message at ``about``."""
+
+    __slots__ = ()
+
+
+class ReadMark(LogEntry):
+    """In one's own inbox: another device, or this one, has read up to ``about``.
+
+    The body is the name of a room; or ``@`` and a name, for the messages with that person, and
+    ``about`` is a place in this inbox.
+    """
+
+    __slots__ = ()
+
+    @property
+    def of(self) -> str:
+        """The room that was read, or ``@`` and the name of a person."""
+        return self.text
+
+
+class Erased(LogEntry):
+    """What was a message, an edit or a reaction. ``about`` is the redaction that erased it."""
+
+    __slots__ = ()
+
+
+class Control(LogEntry):
+    """What the server has written: in one's own inbox, what happened to the account."""
+
+    __slots__ = ()
 
 
 class RoomChanged(NamedTuple):
@@ -189,8 +260,15 @@ class DeviceWarning:
 
 
 Event: TypeAlias = (
-    Message
+    LogEntry
+    | Message
     | RoomChanged
+    | Edit
+    | Redaction
+    | Reaction
+    | ReadMark
+    | Erased
+    | Control
     | Gap
     | Live
     | Behind
@@ -208,6 +286,14 @@ class Stored(NamedTuple):
 
     epoch: bytes
     seq: int
+    durability: str = "process"
+    """What it survives: "process", the death of any process of the server; "power", that of its
+    machine as well; or the number of a later version's."""
+
+    @property
+    def cursor(self) -> Cursor:
+        """The place of the message, as that of the ``Message`` that readers get."""
+        return Cursor(self.epoch, self.seq)
 
 
 class Joined(NamedTuple):
@@ -231,6 +317,6 @@ class Members(NamedTuple):
 class HistoryPage(NamedTuple):
     """A page in ascending order. ``next`` asks for the page behind it; ``end``: there is none."""
 
-    entries: tuple[Message | RoomChanged, ...]
+    entries: tuple[LogEntry | RoomChanged, ...]
     next: int
     end: bool

@@ -17,18 +17,28 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from relay import limits
+from relay.chat.entries import Cursor
+from relay.chat.names import INBOX_PREFIX
 from relay.client.errors import ClientError, Refused, refused
 from relay.client.events import Stored
-from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Ack, Send, pack
+from relay.wire.codes import ErrorCode, Survives
+from relay.wire.envelopes import Ack, pack_send
 from relay.wire.envelopes import Refused as RefusedEnvelope
 
+NOTHING: Final = Cursor(b"", 0)
+"""What a plain message is about."""
 RETRY_S_MIN: Final = 0.01
 RETRY_S_MAX: Final = 60.0
 """Bounds of the pause before a room's sends go again without progress, whatever the server says."""
 ENVELOPE_OVERHEAD_BYTES: Final = 128
 """A SEND besides its body: what the byte bound counts for each message."""
 _LATER: Final = frozenset({ErrorCode.EXPECTED, ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
+
+
+def durability_name(number: int) -> str:
+    """Return what is said of an acknowledgement to a program."""
+    known = {int(one): one.name.lower() for one in Survives}
+    return known.get(number, str(number))
 
 
 class Outcome(NamedTuple):
@@ -39,15 +49,29 @@ class Outcome(NamedTuple):
     """What came of it, or a ClientError."""
 
 
+class Offer(NamedTuple):
+    """What is to be appended to a log."""
+
+    log: str
+    """A room, or ``@`` and whom it is for."""
+    content_type: str
+    body: bytes
+    kind: int = 0
+    about: Cursor = NOTHING
+    """The place of the entry that it is about."""
+
+
 class PendingSend:
     """A message that is not acknowledged yet."""
 
-    __slots__ = ("body", "content_type", "counter", "maybe_stored", "refused_at", "sent", "token")
+    __slots__ = (
+        "about", "body", "content_type", "counter", "kind", "log", "maybe_stored", "refused_at",
+        "sent", "token",
+    )  # fmt: skip
 
-    def __init__(self, counter: int, content_type: str, body: bytes, token: object) -> None:
+    def __init__(self, counter: int, offer: Offer, token: object) -> None:
         self.counter = counter
-        self.content_type = content_type
-        self.body = body
+        self.log, self.content_type, self.body, self.kind, self.about = offer
         self.token = token
         self.sent = False
         """True once it has left at least once."""
@@ -63,7 +87,10 @@ class PendingSend:
 
 
 class RoomSends:
-    """The unacknowledged sends of one room, in order."""
+    """The unacknowledged sends of one room, in order; or all that go to somebody's inbox.
+
+    Those are numbered together, by one's own inbox: that is the room here.
+    """
 
     __slots__ = (
         "in_flight", "next_counter", "pauses", "pending", "postponed", "proven", "restart",
@@ -117,6 +144,7 @@ class Sends:
         self,
         counters: Mapping[str, int],
         *,
+        inbox: str,
         window: int,
         retry_timeout_s: float | None,
         retry_spread: Callable[[], float],
@@ -124,6 +152,7 @@ class Sends:
         """Begin.
 
         Args:
+            inbox: one's own: it numbers what is sent to any other.
             counters: the next counter of rooms whose numbering a program restores.
             window: unacknowledged sends at most.
             retry_timeout_s: for how long BUSY and UNAVAILABLE are tried again before they are the
@@ -131,6 +160,7 @@ class Sends:
             retry_spread: numbers over [0, 1): senders that wait do not return all at once.
         """
         self._restored = dict(counters)
+        self._inbox = inbox
         self._rooms: dict[str, RoomSends] = {}
         self._ready: dict[str, None] = {}
         """Logs with something to transmit now."""
@@ -157,13 +187,14 @@ class Sends:
             self.count < self._window and self.bytes + size <= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
         )
 
-    def add(self, room: str, content_type: str, body: bytes, token: object) -> None:
+    def add(self, offer: Offer, token: object) -> None:
         """Queue a message. The caller has asked ``has_space``."""
+        room = self._inbox if offer.log.startswith(INBOX_PREFIX) else offer.log
         sends = self._rooms.get(room)
         if sends is None:
             restored = self._restored.get(room)
             sends = self._rooms[room] = RoomSends(room, restored or 1, restored is not None)
-        send = PendingSend(sends.next_counter, content_type, body, token)
+        send = PendingSend(sends.next_counter, offer, token)
         sends.next_counter += 1
         sends.pending[send] = None
         sends.unsent.append(send)
@@ -233,7 +264,9 @@ class Sends:
                 send.sent = True
                 in_flight[counter] = send
                 self.in_flight += 1
-                yield pack(Send(room, counter, 0, send.content_type, send.body))
+                yield pack_send(
+                    send.log, counter, send.kind, send.content_type, send.body, *send.about
+                )
             if not unsent:
                 del self._ready[room]
 
@@ -246,7 +279,12 @@ class Sends:
         sends, send = answered
         sends.proven = True
         sends.postponed = False
-        self._end(sends, send, Stored(ack.epoch, ack.seq))
+        stored = (
+            Stored(ack.epoch, ack.seq)
+            if ack.durability == Survives.PROCESS
+            else Stored(ack.epoch, ack.seq, durability_name(ack.durability))
+        )
+        self._end(sends, send, stored)
         if sends.rewind and not sends.in_flight:
             self._drained(sends, now)
 

@@ -22,6 +22,7 @@ from typing import Final
 
 from relay.chat.accounts.chain import Pin
 from relay.client.answer_watch import ANSWER_PING, AnswerWatch, Due
+from relay.client.arguments import own_inbox
 from relay.client.backoff import Backoff
 from relay.client.chat_state import ChatState
 from relay.client.errors import (
@@ -74,10 +75,12 @@ class ClientState:
         self.chat = ChatState(
             Sends(
                 options.identity.counters,
+                inbox=own_inbox(options.name),
                 window=options.window,
                 retry_timeout_s=options.retry_timeout_s,
                 retry_spread=options.jitter,
             ),
+            own_inbox(options.name),
             NextKeyProof(options.random_bytes),
         )
         """What is said over the connections."""

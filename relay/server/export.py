@@ -22,7 +22,7 @@ from relay.store.errors import StoreError
 from relay.store.generation import Host
 from relay.store.log import IdConflict, Repeated, Stored
 from relay.store.sqlite import SqlitePartition
-from relay.wire.envelopes import pack_entry, unpack_content, unpack_entry
+from relay.wire.envelopes import pack_entry, unpack_entry
 
 if TYPE_CHECKING:
     from relay.wire.envelopes import EntryMessage
@@ -145,7 +145,7 @@ def _open(directory: DataDirectory, index: int) -> SqlitePartition:
         host=Host(boot_id(), secrets.token_bytes),
         durability="process",
         pack=pack_entry,
-        unpack_content=unpack_content,
+        unpack_entry=unpack_entry,
         index=index,
         check_limit_s=None,
     )

@@ -22,7 +22,7 @@ from relay.store.log import Repeated, Stored
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.device_keys import verify
-from relay.wire.envelopes import pack_entry, unpack_content
+from relay.wire.envelopes import pack_entry, unpack_entry
 
 if TYPE_CHECKING:
     from relay.chat.accounts.account import Account
@@ -55,7 +55,7 @@ class OfflineAccounts:
         self._directory = DataDirectory(self._path)
         self._lock = self._directory.lock()
         self._readers: dict[int, SqliteReader] = {}
-        self._logs = AccountLogs(self._reader_of, unpack_content, b"")
+        self._logs = AccountLogs(self._reader_of, unpack_entry, b"")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -110,7 +110,7 @@ class OfflineAccounts:
             host=Host(boot_id(), secrets.token_bytes),
             durability="power",
             pack=pack_entry,
-            unpack_content=unpack_content,
+            unpack_entry=unpack_entry,
         )
         try:
             (outcome,) = partition.append([entry], int(time.time() * 1000))

@@ -64,7 +64,7 @@ def recover(
 def _main(directory: DataDirectory, boot_id: str, durability: Durability, report_fd: int) -> int:
     # Imported in the child: the supervisor must not load SQLite.
     from relay.store import recovery
-    from relay.wire.envelopes import pack_entry, unpack_content
+    from relay.wire.envelopes import pack_entry, unpack_entry
 
     try:
         refused = recovery.recover(
@@ -72,7 +72,7 @@ def _main(directory: DataDirectory, boot_id: str, durability: Durability, report
             boot_id=boot_id,
             durability=durability,
             pack=pack_entry,
-            unpack_content=unpack_content,
+            unpack_entry=unpack_entry,
         )
     except StoreError as error:
         refused = [str(error)]

@@ -6,11 +6,20 @@ from typing import Final
 
 import apsw
 
-from relay.store.state import Changes
+from relay.store.state import Changes, More
 
 ENTRY: Final = "INSERT INTO entry VALUES (?, ?, ?, ?, ?)"
 STATE: Final = "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?)"
 PRODUCER: Final = "INSERT OR REPLACE INTO producer VALUES (?, ?, ?, ?, ?)"
+MARK: Final = (
+    "INSERT INTO mark VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET epoch=excluded.epoch, "
+    "seq=excluded.seq WHERE excluded.epoch<>epoch OR excluded.seq>seq"
+)
+SEEN: Final = (
+    "INSERT INTO mark SELECT id, '', x'', ? FROM log WHERE name=? "
+    "ON CONFLICT DO UPDATE SET seq=max(seq, excluded.seq)"
+)
+CONFIRM: Final = "DELETE FROM pending WHERE log_id=(SELECT id FROM log WHERE name=?) AND seq=?"
 
 
 def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int) -> None:
@@ -26,6 +35,8 @@ def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int)
     """
     insert = connection.executemany
     if not changes.entries:
+        if changes.more is not None:
+            write_more(connection, changes.more)
         return
     if changes.new_logs:
         insert("INSERT INTO log (id, name, floor, floor_ms) VALUES (?, ?, 0, 0)", changes.new_logs)
@@ -41,6 +52,24 @@ def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int)
     if len(changes.entries) == len(producers) == 1:  # the lone message, a fifth quicker so
         connection.execute(ENTRY, changes.entries[0])
         connection.execute(PRODUCER, producers[0])
-        return
-    insert(ENTRY, changes.entries)
-    insert(PRODUCER, producers)
+    else:
+        insert(ENTRY, changes.entries)
+        insert(PRODUCER, producers)
+    if changes.more is not None:  # what it erases may be among these entries
+        write_more(connection, changes.more)
+
+
+def write_more(connection: apsw.Connection | apsw.Cursor, more: More) -> None:
+    """What few batches have. Erased bytes are overwritten, not only freed."""
+    insert = connection.executemany
+    insert("INSERT INTO control VALUES (?, ?)", more.controls)
+    insert("INSERT INTO direct VALUES (?, ?, ?, ?, ?)", more.directs)
+    insert("INSERT INTO pending VALUES (?, ?)", more.pending)
+    insert(CONFIRM, more.confirmed)
+    insert("INSERT INTO edit VALUES (?, ?, ?)", more.edits)
+    insert(MARK, more.marks)
+    insert(SEEN, more.seen)
+    if more.erased:
+        connection.execute("PRAGMA secure_delete=ON").fetchall()
+        insert("UPDATE entry SET packed=? WHERE id=?", more.erased)
+        connection.execute("PRAGMA secure_delete=OFF").fetchall()

@@ -33,6 +33,7 @@ class Committed:
         self._next_log_id = 0
         self._logs: dict[str, LogEnd] = {}
         self._producers: dict[ProducerKey, tuple[int, Stack]] = {}
+        self._copies: dict[ProducerKey, int] = {}
 
     def remembered_log(self, name: str) -> LogEnd | None:
         """As ``log``, but without the file; None if it would be needed."""
@@ -61,6 +62,44 @@ class Committed:
             end = counter, rebuilt(counter, seq, lambda at: self.links(row_id(log_id, at)))
             self._remember_producer(key, end)
         return end
+
+    def taken(self, key: ProducerKey, log_id: int, peer: str, epoch: bytes) -> int:
+        """Return the last place of the inbox of a peer, in an epoch, whose copy is here; 0: none.
+
+        Args:
+            key: by which it is remembered.
+            log_id: of the log that takes the copies.
+            peer: whose inbox.
+            epoch: of that inbox.
+        """
+        taken = self._copies.get(key)
+        if taken is None:
+            found = self._rows(
+                "SELECT max(origin) FROM direct WHERE log_id=? AND peer=? AND epoch=?",
+                (log_id, peer, epoch),
+            )
+            taken = found[0][0] or 0
+            self._remember_copy(key, taken)
+        return taken
+
+    def copy_of(self, log_id: int, peer: str, epoch: bytes, origin: int) -> int:
+        """Return the seq of the copy of a message of a peer's inbox; 0: there is none."""
+        found = self._rows(
+            "SELECT seq FROM direct WHERE log_id=? AND peer=? AND epoch=? AND origin=?",
+            (log_id, peer, epoch, origin),
+        )
+        return found[0][0] if found else 0
+
+    def edits(self, log_id: int, seq: int) -> list[int]:
+        """Return the seqs of the edits of a message."""
+        found = self._rows("SELECT seq FROM edit WHERE log_id=? AND target=?", (log_id, seq))
+        return [edit for (edit,) in found]
+
+    def pending(self) -> list[tuple[str, int]]:
+        """See ``log.Partition``."""
+        return self._rows(
+            "SELECT name, seq FROM pending JOIN log ON log.id=log_id ORDER BY log_id, seq"
+        )
 
     def links(self, row: int) -> tuple[int, int] | None:
         """Return (chain, jump) of an entry, or None if it is no longer kept."""
@@ -114,6 +153,8 @@ class Committed:
         for key, producer in changes.producers.items():
             if producer.counter:
                 self._remember_producer(key, (producer.counter, producer.stack))
+        for key, copy in changes.copies.items():
+            self._remember_copy(key, copy.counter)
 
     def forget_producers(self) -> None:
         """Some of them were dropped from the file."""
@@ -132,6 +173,13 @@ class Committed:
         producers[key] = end
         if len(producers) > self.producers_max:
             del producers[next(iter(producers))]
+
+    def _remember_copy(self, key: ProducerKey, taken: int) -> None:
+        copies = self._copies
+        copies.pop(key, None)
+        copies[key] = taken
+        if len(copies) > self.producers_max:
+            del copies[next(iter(copies))]
 
     def _read_log(self, name: str) -> LogEnd | None:
         found = self._rows(

@@ -1,7 +1,8 @@
 """What a partition's file holds, log by log, with a digest of each: two files can be compared.
 
-An entry's packed bytes name its log, epoch, number, time, sender and content, and never change: the
-digest of a log is that of all of them in order. Equal digests: equal histories.
+An entry's packed bytes name its log, epoch, number, time, sender and content, and change only when
+its content is erased: the digest of a log is that of all of them in order. Equal digests: equal
+histories.
 """
 
 from __future__ import annotations

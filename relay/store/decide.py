@@ -10,13 +10,17 @@ from collections.abc import Callable
 from typing import Final
 
 from relay import limits
+from relay.chat.about import differs, refusal
 from relay.chat.dedup import Place, place
-from relay.chat.entries import Kind, Submission, committed
+from relay.chat.entries import Entry, Extra, Kind, Submission, committed, packable
+from relay.chat.names import INBOX_PREFIX
 from relay.chat.repeats import pushed
+from relay.store.derived import copy_links
 from relay.store.log import (
     Began,
     Denied,
     Expected,
+    Forbidden,
     IdConflict,
     LogRefused,
     Outcome,
@@ -33,12 +37,19 @@ from relay.store.state import (
     UNREADABLE,
     Changes,
     LogEnd,
+    More,
     ProducerEnd,
+    Target,
     View,
+    row_id,
 )
 
 Pack = Callable[[tuple[object, ...]], bytes]
 """An entry's fields -> the bytes that readers get."""
+EDIT: Final = int(Kind.EDIT)
+REDACTION: Final = int(Kind.REDACTION)
+MARK: Final = int(Kind.MARK)
+ERASED: Final = int(Kind.ERASED)
 
 SYSTEM: Final = int(Kind.SYSTEM)
 _new: Final = tuple.__new__
@@ -87,6 +98,7 @@ class Decision:
         """What this batch has appended, as far as somebody asked, up to ``_indexed``."""
         self._indexed = 0
         self.changes = Changes(view.logs, view.producers)
+        self.changes.copies = view.copies
         self._entries = self.changes.entries
 
     def decide(self, batch: list[Submission]) -> list[Outcome]:
@@ -101,7 +113,14 @@ class Decision:
     def offer(self, end: ProducerEnd, submission: Submission) -> Outcome:
         """Decide about one submission, given the end of its producer."""
         counter = submission.counter
-        if counter != end.counter + 1:
+        extra = submission.extra
+        if extra is not None:
+            early = self._early(end, submission, extra)
+            if early is not None:
+                return early
+            if extra.origin_seq:
+                return self._append(end, self._resolved(end, submission, extra), False)
+        elif counter != end.counter + 1:
             return self._not_next(end, submission)  # a repeat is one, whatever the rights are now
         if (end.log.guarded or submission.kind) and self._rules is not None:
             return self._judged(self._rules, end, submission)
@@ -141,6 +160,7 @@ class Decision:
     def _append(self, end: ProducerEnd, submission: Submission, begins: bool) -> Outcome:
         """Store it. ``begins``: a new epoch begins with it in any case."""
         counter = submission.counter
+        extra = submission.extra
         state = end.log
         prev = state.seq
         seq = prev + 1
@@ -164,9 +184,15 @@ class Decision:
             self._begin_epoch(submission.log, state, epoch)
         state.seq = seq
         state.time_ms = time_ms
-        chain, jump, end.stack = pushed(end.stack, counter, seq)
+        if extra is not None and extra.origin_seq:
+            chain, jump = copy_links(extra.origin_epoch, extra.origin_seq)
+            counter = extra.origin_seq
+        else:
+            chain, jump, end.stack = pushed(end.stack, counter, seq)
         end.counter = counter
         self._entries.append((state.id << SEQ_BITS | seq, time_ms, chain, jump, packed))
+        if extra is not None:
+            self._note(state, submission, extra)
         return _new(Stored, (epoch, seq, prev, packed))
 
     def _begin_epoch(self, name: str, state: LogEnd, epoch: bytes) -> None:
@@ -179,6 +205,86 @@ class Decision:
         state.first_seq = state.seq + 1
         state.generation = self._generation
         self.changes.new_epochs.append((state.id, state.first_seq, epoch, state.generation))
+
+    # --- direct messages, and entries about others ----------------------------------------------
+    def _early(self, end: ProducerEnd, submission: Submission, extra: Extra) -> Outcome | None:
+        """Return the outcome of what is not appended; None: it is. Repeats come before rights."""
+        if extra.origin_seq:
+            if end is UNREADABLE:
+                return self._not_next(end, submission)
+            if extra.origin_seq <= end.counter:
+                return Repeated(extra.origin_epoch, 0)
+            if extra.origin_after > end.counter:
+                return Expected(0)
+            return None  # it was accepted by the sender's inbox: nobody refuses it any more
+        if submission.counter != end.counter + 1:
+            return self._not_next(end, submission)
+        if extra.verdict and extra.to:
+            return Forbidden(extra.verdict)
+        if extra.about_seq and submission.kind != MARK:
+            place = submission.log, extra.about_epoch, extra.about_seq
+            found = self._view.targets.get(place)
+            code = refusal(None if found is None else found.entry, submission, extra)
+            return Forbidden(int(code)) if code else None
+        return None
+
+    def _resolved(self, end: ProducerEnd, submission: Submission, extra: Extra) -> Submission:
+        """Return what is packed: of a copy, with an id and with places of this log."""
+        if not extra.origin_seq:
+            return submission
+        place = extra.about_epoch, extra.about_seq
+        if extra.about_in:
+            place = self._view.places.get(submission, (b"", 0))
+        if (submission.log, *place) not in self._view.targets:
+            place = b"", 0  # it is not held any more
+        about = extra._replace(about_epoch=place[0], about_seq=place[1])
+        return submission._replace(counter=end.log.seq + 1, extra=about)
+
+    def _note(self, log: LogEnd, submission: Submission, extra: Extra) -> None:
+        """Note what an entry that was appended changes besides. ``submission`` is resolved."""
+        more = self.changes.more
+        if more is None:
+            more = self.changes.more = More()
+        seq, kind = log.seq, submission.kind
+        if submission.kind == MARK:
+            place = extra.about_epoch, extra.about_seq
+            more.marks.append((log.id, submission.body.decode(), *place))
+            return
+        owner = submission.log[len(INBOX_PREFIX) :]
+        if extra.origin_seq:
+            peer = submission.sender
+            more.directs.append((log.id, peer, seq, extra.origin_epoch, extra.origin_seq))
+        elif extra.to:
+            more.directs.append((log.id, extra.to, seq, b"", 0))
+            if extra.to != owner:
+                more.pending.append((log.id, seq))
+        resolved = submission.extra
+        assert resolved is not None
+        if not resolved.about_seq:
+            return
+        if kind == EDIT:
+            more.edits.append((log.id, resolved.about_seq, seq))
+            edit = Entry(
+                submission.log, log.epoch, seq, seq - 1, log.time_ms, *submission[1:8],
+                *resolved[:3],
+            )  # fmt: skip
+            edits = self._view.edits.setdefault((submission.log, resolved.about_seq), [])
+            edits.append(Target(row_id(log.id, seq), edit))
+        elif kind == REDACTION:
+            self._erase(log, submission.log, resolved, more)
+
+    def _erase(self, log: LogEnd, name: str, about: Extra, more: More) -> None:
+        """Erase what the redaction that was just appended is about."""
+        view = self._view
+        where = name, about.about_epoch, about.about_seq
+        for row, entry in (view.targets[where], *view.edits.get((name, about.about_seq), [])):
+            erased = entry._replace(
+                kind=ERASED, content_type="", body=b"", about_epoch=log.epoch, about_seq=log.seq
+            )
+            more.erased.append((self._pack(packable(erased)), row))
+            place = name, entry.epoch, entry.seq
+            if place in view.targets:  # what comes behind this in the batch is about nothing
+                view.targets[place] = Target(row, erased)
 
     # --- what is not appended -------------------------------------------------------------------
     def _not_next(self, end: ProducerEnd, submission: Submission) -> Outcome:
@@ -202,7 +308,7 @@ class Decision:
         found = self._view.originals[key]
         if found is DAMAGED:
             return LogRefused("the entry of this counter is damaged: restore it from a backup")
-        if found.seq and found.content != submission.content:
+        if found.seq and differs(found.entry, submission):
             return IdConflict(found.seq)
         return Repeated(found.epoch, found.seq)
 

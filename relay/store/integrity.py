@@ -14,7 +14,7 @@ import apsw
 
 from relay.chat.partition import partition_of
 from relay.store.generation import number, read_meta
-from relay.store.schema import TABLES, has_states, rows
+from relay.store.schema import FORMAT_VERSION, TABLES, TABLES_OF_3, has_states, rows
 from relay.store.state import SEQ_BITS, SEQ_MASK
 
 OPCODES_BETWEEN_LOOKS: Final = 10_000
@@ -73,7 +73,8 @@ def _check_structure(connection: apsw.Connection) -> None:
     if found != "ok":
         raise _Damaged(" ".join(found.split()))
     names = {name for (name,) in rows(connection, "SELECT name FROM sqlite_schema")}
-    for statement in TABLES.split("CREATE TABLE ")[1:]:
+    older = rows(connection, "PRAGMA user_version")[0][0] < FORMAT_VERSION
+    for statement in (TABLES if older else TABLES + TABLES_OF_3).split("CREATE TABLE ")[1:]:
         name = statement.split()[0]
         if name not in names:
             raise _Damaged(f"the table {name} is missing")
@@ -125,7 +126,8 @@ def _check_entries(
             if seq != ends[log_id] + 1:
                 raise _Damaged(f"entry {ends[log_id] + 1} of log {name} is missing")
             ends[log_id] = seq
-            if not 0 <= jump < seq or not 0 <= chain < seq:
+            # A negative one: a copy of a direct message (``derived.copy_links``).
+            if chain >= 0 and (not 0 <= jump < seq or not chain < seq):
                 raise _Damaged(f"entry {seq} of log {name} names a later one as earlier")
             if chain and chain in lasts[log_id]:
                 raise _Damaged(f"the record of a sender in log {name} is older than its entries")

@@ -67,6 +67,13 @@ class Denied(NamedTuple):
     refused: Refused
 
 
+class Forbidden(NamedTuple):
+    """A new one that is not stored: who sends it may not, or it is about nothing that is there."""
+
+    code: int
+    """An ErrorCode of the protocol."""
+
+
 class LogRefused(NamedTuple):
     """This one cannot be stored, and sending it again does not help; those beside it are stored."""
 
@@ -74,7 +81,17 @@ class LogRefused(NamedTuple):
     """For the operator's log and the sender: what is wrong with the log or the message."""
 
 
-Outcome = Stored | Began | Repeated | IdConflict | Expected | UnknownOutcome | Denied | LogRefused
+Outcome = (
+    Stored
+    | Began
+    | Repeated
+    | IdConflict
+    | Expected
+    | UnknownOutcome
+    | Denied
+    | Forbidden
+    | LogRefused
+)
 
 
 class ReadBudget:
@@ -159,6 +176,25 @@ class Partition(Protocol):
     def due(self, now_ms: int) -> list[str]:
         """Return the logs in whose state something has an end that is over."""
 
+    def pending(self) -> list[tuple[str, int]]:
+        """Return (log, seq) of the direct messages whose recipient's log has not confirmed them.
+
+        In the order of their logs. One is pending from its own commit to the commit after
+        ``confirm``: what is confirmed just before a crash may be returned once more.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
+    def confirm(self, delivered: list[tuple[str, int]]) -> None:
+        """Note that direct messages are in the log of their recipient: for the next commit.
+
+        Not while ``append`` runs in a thread.
+        """
+
+    def note_seen(self, seen: list[tuple[str, int]]) -> None:
+        """Note when (ms) owners of inboxes were last here, for the next commit, as ``confirm``."""
+
     def close(self) -> None:
         """Close cleanly: the next start keeps every epoch (invariant "Epochs are segments")."""
 
@@ -170,6 +206,43 @@ class Reader(Protocol):
         """Return the last committed entry of a log; (NO_EPOCH, 0) for one that does not exist.
 
         For a home that cannot open its partition for writing: it asks the partition otherwise.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
+    def controls(self, log: str) -> list[bytes]:
+        """Return the packed entries of kind *system*, all of them: they are few in any log.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
+    def read_direct(self, log: str, peer: str, before: int, count: int, bytes_max: int) -> Page:
+        """As ``read_back``, of an inbox the messages to and from one person alone."""
+
+    def place_at(self, log: str, peer: str, seq: int) -> Cursor | None:
+        """Return where the message that this entry is a copy of is in its sender's inbox.
+
+        None: it is no copy of a message of this peer.
+        """
+
+    def has_written(self, log: str, peer: str) -> bool:
+        """Tell whether an inbox has a message that its owner has sent to somebody.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
+    def marks(self, log: str) -> list[tuple[str, bytes, int]]:
+        """Return up to where the owner of an inbox has read: (log or ``@peer``, epoch, seq) each.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
+    def seen(self, log: str) -> int:
+        """Return when (ms) the owner of an inbox was last here; 0: it is not known.
 
         Raises:
             StoreError: the partition cannot be read.

@@ -17,7 +17,15 @@ from relay.chat.entries import NO_EPOCH, Cursor, Head
 from relay.chunking import count_fitting
 from relay.store.log import Page, ResumePoint
 from relay.store.resume import LogView, Segment, resume_point
-from relay.store.schema import connect_reader, epoch_at, has_states, rows, translated
+from relay.store.schema import (
+    FORMAT_OF_CONTROLS,
+    FORMAT_VERSION,
+    connect_reader,
+    epoch_at,
+    has_states,
+    rows,
+    translated,
+)
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
 
 IDS_REMEMBERED_MAX: Final = 8192
@@ -32,6 +40,19 @@ WITHOUT_STATES: Final = STATES.replace(
 )
 NO_LIMIT: Final = -1
 FORWARD: Final = "SELECT id, packed FROM entry WHERE id>? AND id<=? ORDER BY id LIMIT ?"
+CONTROLS: Final = (
+    "SELECT packed FROM control JOIN entry ON entry.id=control.log_id << 40 | control.seq "
+    "WHERE control.log_id=? ORDER BY control.seq"
+)
+CONTROLS_BEFORE_3: Final = "SELECT packed FROM entry WHERE id >> 40=? ORDER BY id"
+DIRECT: Final = (
+    "SELECT entry.id, packed FROM direct JOIN entry ON entry.id=? | direct.seq "
+    "WHERE log_id=? AND peer=? AND seq<? ORDER BY seq DESC LIMIT ?"
+)
+WRITTEN: Final = "SELECT 1 FROM direct WHERE log_id=? AND peer=? AND epoch=x'' AND origin=0 LIMIT 1"
+PLACE: Final = "SELECT epoch, origin FROM direct WHERE log_id=? AND peer=? AND seq=?"
+MARKS: Final = "SELECT about, epoch, seq FROM mark WHERE log_id=? AND about<>'' ORDER BY about"
+SEEN: Final = "SELECT seq FROM mark WHERE log_id=? AND about=''"
 BACK: Final = "SELECT id, packed FROM entry WHERE id>? AND id<=? ORDER BY id DESC LIMIT ?"
 
 
@@ -89,6 +110,65 @@ class SqliteReader:
             self.close()
             raise translated(error, self._path) from error
         return Page(found[:fitting], fitting == len(found))
+
+    def read_direct(self, log: str, peer: str, before: int, count: int, bytes_max: int) -> Page:
+        """See ``log.Reader``."""
+        found: list[tuple[int, bytes]] = []
+        try:
+            connection = self._opened()
+            log_id = self._log_id(connection, log)
+            if connection is None or log_id is None:
+                return Page(found, True)
+            bounds = log_id << SEQ_BITS, log_id, peer, before, count + 1
+            cursor = connection.execute(DIRECT, bounds)
+            try:
+                fitting = count_fitting(_read_into(found, cursor), bytes_max, count)
+            finally:
+                cursor.close(True)
+        except apsw.Error as error:
+            self.close()
+            raise translated(error, self._path) from error
+        return Page(found[:fitting][::-1], fitting == len(found))
+
+    def controls(self, log: str) -> list[bytes]:
+        """See ``log.Reader``."""
+        knows = self._format(log) >= FORMAT_OF_CONTROLS
+        found = self._rows_of(log, CONTROLS if knows else CONTROLS_BEFORE_3)
+        return [packed for (packed,) in found]
+
+    def has_written(self, log: str, peer: str) -> bool:
+        """See ``log.Reader``."""
+        return bool(self._rows_of(log, WRITTEN, peer))
+
+    def place_at(self, log: str, peer: str, seq: int) -> Cursor | None:
+        """See ``log.Reader``."""
+        found = self._rows_of(log, PLACE, peer, seq)
+        return Cursor(*found[0]) if found and found[0][1] else None
+
+    def marks(self, log: str) -> list[tuple[str, bytes, int]]:
+        """See ``log.Reader``."""
+        return self._rows_of(log, MARKS)
+
+    def seen(self, log: str) -> int:
+        """See ``log.Reader``."""
+        found = self._rows_of(log, SEEN)
+        return found[0][0] if found else 0
+
+    def _rows_of(self, log: str, query: str, *bindings: int | str) -> list[Any]:
+        try:
+            connection = self._opened()
+            log_id = self._log_id(connection, log)
+            if connection is None or log_id is None:
+                return []
+            return rows(connection, query, (log_id, *bindings))
+        except apsw.Error as error:
+            self.close()
+            raise translated(error, self._path) from error
+
+    def _format(self, log: str) -> int:
+        """Return the format of the file. Looked at anew: its writer may just have changed it."""
+        found = self._rows_of(log, "SELECT user_version FROM pragma_user_version WHERE ? > 0")
+        return found[0][0] if found else FORMAT_VERSION
 
     # --- places ---------------------------------------------------------------------------------
     def floor_of_last(self, log: str, count: int, upto: int) -> int:

@@ -22,7 +22,7 @@ from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock
 from relay.store.opening import needs_check
 from relay.store.sqlite import SqlitePartition
-from relay.store.view import UnpackContent
+from relay.store.view import UnpackEntry
 
 LOCK_S: Final = 20.0
 """How long to wait for a worker of the last run, which the kernel is ending."""
@@ -36,7 +36,7 @@ def recover(
     boot_id: str,
     durability: Durability,
     pack: Pack,
-    unpack_content: UnpackContent,
+    unpack_entry: UnpackEntry,
 ) -> list[str]:
     """Check the partitions that are in doubt. Returns why any of them are refused.
 
@@ -59,7 +59,7 @@ def recover(
                         host=host,
                         durability=durability,
                         pack=pack,
-                        unpack_content=unpack_content,
+                        unpack_entry=unpack_entry,
                         index=index,
                         check_limit_s=None,
                     ).close()

@@ -20,11 +20,12 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.state import Room
-from relay.store.apply import ENTRY, STATE
+from relay.store.apply import ENTRY, STATE, write_more
+from relay.store.derived import derive
 from relay.store.errors import StoreUnavailable
 from relay.store.schema import connect_writer, create_tables, pragma, translated
 from relay.store.snapshot import sync_file
-from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
+from relay.store.state import SEQ_BITS, SEQ_MASK, More, row_id
 
 SYSTEM: Final = int(Kind.SYSTEM)
 ROW_MAX: Final = (1 << 63) - 1
@@ -117,6 +118,7 @@ class _Salvage:
         self._aside = aside
         self._found: list[SalvagedLog] = []
         self._names: set[str] = set()
+        self._more = More()
 
     def run(self, readable: Iterator[Row]) -> list[SalvagedLog]:
         log_id, name, kept, aside = -1, "", 0, 0
@@ -146,7 +148,9 @@ class _Salvage:
                 epoch = entry.epoch
                 self._target.execute("INSERT INTO epoch VALUES (?, ?, ?, 0)", (mine, kept, epoch))
             self._target.execute(ENTRY, (row_id(mine, kept), time_ms, chain, jump, packed))
-            producers[entry.producer] = entry.counter, kept
+            derive(self._more, mine, entry, chain, jump)
+            if chain >= 0:
+                producers[entry.producer] = entry.counter, kept
             if entry.kind == SYSTEM and entry.content_type == events.CONTENT_TYPE:
                 event = events.unpack(entry.body)
                 room = rooms.applied(room or Room(), event, entry.sender, kept)
@@ -190,6 +194,8 @@ class _Salvage:
             guarded = int(not room.everybody_writes)
             row = mine, room.version, guarded, room.due_ms, rooms.pack(room)
             self._target.execute(STATE, row)
+        write_more(self._target, self._more)
+        self._more = More()
 
 
 def _readable(source: apsw.Connection) -> Iterator[Row]:

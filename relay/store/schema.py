@@ -13,10 +13,13 @@ from relay.chat.entries import NO_EPOCH
 from relay.store.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 
 APPLICATION_ID: Final = 0x524C5931  # "RLY1", so that file(1) and others can tell
-FORMAT_VERSION: Final = 2
-"""2: with the table ``state``. A file of format 1 is one of format 2 without states: a writer adds
-the table, and an older Relay, which would not know what they forbid, reads the file no more."""
-FORMATS_READ: Final = (1, 2)
+FORMAT_VERSION: Final = 3
+"""2: with the table ``state``. 3: with those of ``TABLES_OF_3``. The writer brings an older one up
+to date when it opens it (``create_tables``); a Relay that does not know what they say, such as who
+may read, reads it no more."""
+FORMATS_READ: Final = (1, 2, FORMAT_VERSION)
+FORMAT_OF_CONTROLS: Final = 3
+"""From it on a file knows which of its entries are controls."""
 SQLITE_MIN: Final = (3, 51, 3)
 """Older ones can corrupt a WAL database whose checkpoint runs in one connection while another
 connection resets the log (SQLite's change log, 3.51.3)."""
@@ -57,6 +60,39 @@ CREATE TABLE state (
     due_ms INTEGER NOT NULL, packed BLOB NOT NULL
 );
 CREATE INDEX state_due ON state (due_ms) WHERE due_ms > 0;
+"""
+TABLES_OF_3: Final = """
+-- The entries of kind "system": what a log's state is folded from.
+CREATE TABLE control (
+    log_id INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (log_id, seq)
+) WITHOUT ROWID;
+-- Direct messages, by whom they were exchanged with. epoch, origin: of a copy that came from the
+-- inbox of the peer, its place there, which is its identity; 0: one that was written here.
+CREATE TABLE direct (
+    log_id INTEGER NOT NULL, peer TEXT NOT NULL, seq INTEGER NOT NULL, epoch BLOB NOT NULL,
+    origin INTEGER NOT NULL, PRIMARY KEY (log_id, peer, seq)
+) WITHOUT ROWID;
+CREATE INDEX direct_origin ON direct (log_id, peer, epoch, origin);
+-- Direct messages that were written here and that the recipient's log has not confirmed.
+CREATE TABLE pending (
+    log_id INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (log_id, seq)
+) WITHOUT ROWID;
+-- Edits, by the message that they are of.
+CREATE TABLE edit (
+    log_id INTEGER NOT NULL, target INTEGER NOT NULL, seq INTEGER NOT NULL,
+    PRIMARY KEY (log_id, target, seq)
+) WITHOUT ROWID;
+-- Up to where the owner of an inbox has read: in a room, or ("@handle") of a person's messages.
+-- about is empty: seq is when (ms) the owner was last here.
+CREATE TABLE mark (
+    log_id INTEGER NOT NULL, about TEXT NOT NULL, epoch BLOB NOT NULL, seq INTEGER NOT NULL,
+    PRIMARY KEY (log_id, about)
+) WITHOUT ROWID;
+"""
+CONTROLS_BEFORE_3: Final = """
+-- Before format 3 these logs held nothing else.
+INSERT INTO control SELECT id >> 40, id & 0xFFFFFFFFFF FROM entry
+    WHERE id >> 40 IN (SELECT id FROM log WHERE name GLOB '[@!]*');
 """
 
 
@@ -184,7 +220,9 @@ def create_tables(connection: apsw.Connection) -> None:
     if found == 0:
         connection.execute(TABLES).fetchall()
         pragma(connection, f"application_id={APPLICATION_ID}")
-    connection.execute(ADDED_BY_2).fetchall()
+    if found in (0, 1):
+        connection.execute(ADDED_BY_2).fetchall()
+    connection.execute(TABLES_OF_3 + CONTROLS_BEFORE_3).fetchall()
     pragma(connection, f"user_version={FORMAT_VERSION}")
 
 

@@ -24,13 +24,13 @@ from relay.store.decide import Decision, Pack
 from relay.store.errors import StoreError
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock, State
-from relay.store.log import Outcome, ReadBudget
+from relay.store.log import Outcome, ReadBudget, Stored
 from relay.store.opening import Check, open_again, open_first
 from relay.store.producers import ProducerExpiry
 from relay.store.rules import Rules
 from relay.store.schema import check_sqlite, closed_on_error, pragma, translated
-from relay.store.state import LOGS_MAX, Changes, LogEnd
-from relay.store.view import UnpackContent, load
+from relay.store.state import LOGS_MAX, Changes, LogEnd, More
+from relay.store.view import UnpackEntry, load
 
 __all__ = ["Durability", "Host", "SqlitePartition"]
 
@@ -78,7 +78,7 @@ class SqlitePartition:
         host: Host,
         durability: Durability,
         pack: Pack,
-        unpack_content: UnpackContent,
+        unpack_entry: UnpackEntry,
         write: Write = apply.write,
         rules: Rules | None = None,
         index: int | None = None,
@@ -92,7 +92,7 @@ class SqlitePartition:
             host: the machine.
             durability: what commits survive.
             pack: makes the bytes of an entry that readers get.
-            unpack_content: reads (kind, content type, body) back from them.
+            unpack_entry: reads (kind, content type, body) back from them.
             write: puts changes into the open transaction.
             rules: who may append; None: everybody.
             index: the partition's number, for the check after doubt; None: not checked.
@@ -115,9 +115,13 @@ class SqlitePartition:
         self._write = write
         self._rules = rules
         self.logs_max = LOGS_MAX
-        self._unpack_content = unpack_content
-        self._check = Check(unpack_content, check_limit_s, index)
+        self._unpack_entry = unpack_entry
+        self._check = Check(unpack_entry, check_limit_s, index)
         self._doubt: str | None = None
+        self._confirmed: list[tuple[str, int]] = []
+        """Direct messages that are pending no more, for the next commit."""
+        self._seen: list[tuple[int, str]] = []
+        """When owners of inboxes were last here, likewise."""
         self._opened: _Opened | None = None
         self._opening = 0
         """How often the file has been opened: the lock's note says it, too."""
@@ -232,7 +236,7 @@ class SqlitePartition:
                 opened.committed,
                 batch,
                 generation=opened.generation,
-                unpack_content=self._unpack_content,
+                unpack_entry=self._unpack_entry,
                 budget=budget,
             )
             decision = Decision(
@@ -245,21 +249,28 @@ class SqlitePartition:
             )
             outcomes = decision.decide(batch)
             changes = decision.changes
-            forced = self._durability == "process" and (
-                bool(changes.states) or any(one.kind == SYSTEM for one in batch)
-            )
-            self._commit(opened, changes, forced=forced)
+            controls = any(one.kind == SYSTEM for one in batch) or bool(changes.states)
+            if controls:
+                _note_controls(batch, outcomes, changes)
+            if self._confirmed or self._seen:
+                changes.more = changes.more or More()
+                changes.more.confirmed += self._confirmed
+                changes.more.seen += self._seen
+            self._commit(opened, changes, forced=controls and self._durability == "process")
         except apsw.Error as error:
             raise self._failed(error) from error
         except BaseException:
             self._drop()
             raise
-        opened.committed.apply(decision.changes)
+        opened.committed.apply(changes)
+        if changes.more is not None:
+            del self._confirmed[: len(changes.more.confirmed)]
+            del self._seen[: len(changes.more.seen)]
         return outcomes
 
     def _commit(self, opened: _Opened, changes: Changes, *, forced: bool) -> None:
         """Make changes durable; ``forced``: against a power failure, too, this once."""
-        if changes.entries:
+        if changes.entries or changes.more is not None:
             cursor = opened.cursor
             if forced:
                 pragma(opened.connection, "synchronous=FULL")
@@ -315,6 +326,22 @@ class SqlitePartition:
                     raise self._failed(error) from error
         return end
 
+    def pending(self) -> list[tuple[str, int]]:
+        """See ``log.Partition``."""
+        with self._one_user:
+            try:
+                return self._open().committed.pending()
+            except apsw.Error as error:
+                raise self._failed(error) from error
+
+    def confirm(self, delivered: list[tuple[str, int]]) -> None:
+        """See ``log.Partition``."""
+        self._confirmed += delivered
+
+    def note_seen(self, seen: list[tuple[str, int]]) -> None:
+        """See ``log.Partition``."""
+        self._seen += [(time_ms, log) for log, time_ms in seen]
+
     # --- for the checkpointer -------------------------------------------------------------------
     def checkpoint_begins(self) -> None:
         """Note that the file is about to change."""
@@ -327,3 +354,11 @@ class SqlitePartition:
     def _wal_grew(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self.wal_pages = pages
         return apsw.SQLITE_OK
+
+
+def _note_controls(batch: list[Submission], outcomes: list[Outcome], changes: Changes) -> None:
+    """Note which of the entries that were decided on are of kind *system*."""
+    more = changes.more = changes.more or More()
+    for submission, outcome in zip(batch, outcomes, strict=False):
+        if submission.kind == SYSTEM and type(outcome) is Stored:
+            more.controls.append((changes.logs[submission.log].id, outcome.seq))

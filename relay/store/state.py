@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple, final
 
-from relay.chat.entries import NO_EPOCH, Content
+from relay.chat.entries import NO_EPOCH, Entry, Submission
 from relay.chat.repeats import Stack
 
 SEQ_BITS: Final = 40
@@ -120,17 +120,53 @@ class Original(NamedTuple):
     seq: int
     """0: it is no longer kept."""
     epoch: bytes
-    content: Content | None
+    entry: Entry | None
 
 
 DAMAGED: Final = Original(0, b"", None)
 """An entry that cannot be read."""
 
 
+class Target(NamedTuple):
+    """An entry that another one is about."""
+
+    row: int
+    entry: Entry
+
+
+class More:
+    """What a batch changes besides, seldom: direct messages, and entries about other entries."""
+
+    __slots__ = (
+        "confirmed", "controls", "directs", "edits", "erased", "marks", "pending", "seen",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.controls: list[tuple[int, int]] = []
+        """(log id, seq) of entries of kind *system*."""
+        self.directs: list[tuple[int, str, int, bytes, int]] = []
+        """As in the table ``direct``."""
+        self.pending: list[tuple[int, int]] = []
+        self.confirmed: list[tuple[str, int]] = []
+        """(log, seq) of what is pending no more."""
+        self.edits: list[tuple[int, int, int]] = []
+        """As in the table ``edit``."""
+        self.erased: list[tuple[bytes, int]] = []
+        """(new bytes, row id) of entries whose body is erased."""
+        self.marks: list[tuple[int, str, bytes, int]] = []
+        """As in the table ``mark``."""
+        self.seen: list[tuple[int, str]] = []
+        """(when in ms, inbox): its owner was last here."""
+
+
 class View:
     """What is committed, as far as one batch needs it. It is used up by the decision about it."""
 
-    __slots__ = ("ends", "generation", "logs", "next_log_id", "originals", "producers")
+    __slots__ = (
+        "copies", "edits", "ends", "generation", "logs", "next_log_id", "originals", "places",
+        "producers", "targets",
+    )  # fmt: skip
 
     def __init__(self, generation: int) -> None:
         """Begin with nothing.
@@ -147,12 +183,22 @@ class View:
         """By (log, producer, counter), for the counters of the batch that were used before it."""
         self.next_log_id = 0
         """Known when a log of the batch does not exist yet."""
+        self.copies: dict[ProducerKey, ProducerEnd] = {}
+        """Likewise of the inboxes that copies come from: the last place in there that was taken."""
+        self.targets: dict[tuple[str, bytes, int], Target] = {}
+        """By (log, epoch, seq): entries that submissions are about, as far as they are there."""
+        self.places: dict[Submission, tuple[bytes, int]] = {}
+        """Of copies that are about a message of the sender's: where its copy is here."""
+        self.edits: dict[tuple[str, int], list[Target]] = {}
+        """By (log, seq) of a message that is to be erased: its edits, before this batch."""
 
 
 class Changes:
     """All that a batch changes. Applying it needs no clock, no randomness and no decision."""
 
-    __slots__ = ("entries", "logs", "new_epochs", "new_logs", "producers", "states")
+    __slots__ = (
+        "copies", "entries", "logs", "more", "new_epochs", "new_logs", "producers", "states",
+    )  # fmt: skip
 
     def __init__(self, logs: dict[str, LogEnd], producers: dict[ProducerKey, ProducerEnd]) -> None:
         """Begin with none.
@@ -170,3 +216,5 @@ class Changes:
         """By log id, for logs with control entries in the batch."""
         self.logs = logs
         self.producers = producers
+        self.copies: dict[ProducerKey, ProducerEnd] = {}
+        self.more: More | None = None

@@ -14,7 +14,7 @@ from typing import Final
 import apsw
 
 from relay.chat.dedup import Place, place
-from relay.chat.entries import Content, Submission
+from relay.chat.entries import Entry, Extra, Kind, Submission
 from relay.chat.repeats import Descent
 from relay.store.committed import Committed
 from relay.store.log import ReadBudget
@@ -22,9 +22,11 @@ from relay.store.state import (
     DAMAGED,
     NO_LOG,
     UNREADABLE,
+    LogEnd,
     Original,
     ProducerEnd,
     ProducerKey,
+    Target,
     View,
     row_id,
 )
@@ -32,8 +34,10 @@ from relay.store.state import (
 NEW_LOG_READS: Final = 24
 """What beginning a log counts as: rows in four tables and two indexes, most of them on pages of
 their own."""
-UnpackContent = Callable[[bytes], Content]
-"""packed ENTRY -> what it says."""
+UnpackEntry = Callable[[bytes], Entry]
+"""packed ENTRY -> the entry."""
+EDIT_OR_REDACTION: Final = (int(Kind.EDIT), int(Kind.REDACTION))
+MARK: Final = int(Kind.MARK)
 
 
 def load(
@@ -41,7 +45,7 @@ def load(
     batch: list[Submission],
     *,
     generation: int,
-    unpack_content: UnpackContent,
+    unpack_entry: UnpackEntry,
     budget: ReadBudget | None,
 ) -> View:
     """Return a view for the first submissions of a batch: one at least, if there is any.
@@ -61,13 +65,22 @@ def load(
             if before != began and _used_up(budget, before - began):
                 break
         key = submission.log, submission.producer
+        extra = submission.extra
+        if extra is not None and extra.origin_seq:
+            ends.append(_copied(view, committed, key, submission, extra, unpack_entry))
+            if budget is not None:
+                budget.spent.append(committed.reads - before)
+            continue
         end = producers.get(key)
         if end is None:
             end = _producer(view, committed, key)
+        if extra is not None and extra.about_seq and submission.kind != MARK:
+            place = extra.about_epoch, extra.about_seq
+            _look_at(view, committed, end.log, submission, place, unpack_entry)
         if submission.counter <= end.counter:
             if originals is None:
                 committed.begin_reads()
-                originals = _Originals(view, committed, unpack_content)
+                originals = _Originals(view, committed, unpack_entry)
             originals.read(end, submission)
         ends.append(end)
         if budget is not None:
@@ -83,15 +96,8 @@ def _used_up(budget: ReadBudget, reads: int) -> bool:
 
 def _producer(view: View, committed: Committed, key: ProducerKey) -> ProducerEnd:
     """Return the end of a producer, which a decision may change, and note it in the view."""
-    name = key[0]
     try:
-        log = view.logs.get(name)
-        if log is None:
-            end = committed.log(name)
-            if end is None:
-                view.next_log_id = committed.next_log_id()
-                committed.reads += NEW_LOG_READS
-            log = view.logs[name] = NO_LOG.copy() if end is None else end.copy()
+        log = _log(view, committed, key[0])
         known = committed.producer(key, log.id) if log.id else None
     except apsw.CorruptError:
         return UNREADABLE  # the pages of one log: others may be whole
@@ -100,12 +106,85 @@ def _producer(view: View, committed: Committed, key: ProducerKey) -> ProducerEnd
     return found
 
 
+def _log(view: View, committed: Committed, name: str) -> LogEnd:
+    log = view.logs.get(name)
+    if log is None:
+        end = committed.log(name)
+        if end is None:
+            view.next_log_id = committed.next_log_id()
+            committed.reads += NEW_LOG_READS
+        log = view.logs[name] = NO_LOG.copy() if end is None else end.copy()
+    return log
+
+
+def _copied(
+    view: View,
+    committed: Committed,
+    key: ProducerKey,
+    submission: Submission,
+    extra: Extra,
+    unpack_entry: UnpackEntry,
+) -> ProducerEnd:
+    """As ``_producer``, for copies: the inbox that they come from is in a producer's place."""
+    try:
+        end = view.copies.get(key)
+        if end is None:
+            log = _log(view, committed, key[0])
+            taken = (
+                committed.taken(key, log.id, submission.sender, extra.origin_epoch) if log.id else 0
+            )
+            end = view.copies[key] = ProducerEnd(log, taken, (), taken)
+        if extra.about_seq:
+            place = extra.about_epoch, extra.about_seq
+            if extra.about_in:
+                seq = committed.copy_of(end.log.id, extra.about_in, *place) if end.log.id else 0
+                place = committed.epoch_at(end.log, seq) if seq else b"", seq
+                view.places[submission] = place
+            _look_at(view, committed, end.log, submission, place, unpack_entry)
+    except apsw.CorruptError:
+        return UNREADABLE
+    return end
+
+
+def _look_at(
+    view: View,
+    committed: Committed,
+    log: LogEnd,
+    submission: Submission,
+    place: tuple[bytes, int],
+    unpack_entry: UnpackEntry,
+) -> None:
+    """Read the entry that a submission is about, and its edits if it may be erased."""
+    epoch, seq = place
+    where = submission.log, epoch, seq
+    if log.id and 0 < seq <= log.seq and where not in view.targets:
+        found = _target(committed, log, seq, unpack_entry)
+        if found is not None and found.entry.epoch == epoch:
+            view.targets[where] = found
+    if submission.kind not in EDIT_OR_REDACTION or where not in view.targets:
+        return
+    if (submission.log, seq) not in view.edits:
+        edits = [_target(committed, log, one, unpack_entry) for one in committed.edits(log.id, seq)]
+        view.edits[submission.log, seq] = [edit for edit in edits if edit is not None]
+
+
+def _target(
+    committed: Committed, log: LogEnd, seq: int, unpack_entry: UnpackEntry
+) -> Target | None:
+    row = row_id(log.id, seq)
+    try:
+        packed = committed.packed(row)
+        return None if packed is None else Target(row, unpack_entry(packed))
+    except Exception:  # noqa: BLE001 - a damaged page, or bytes that are no entry: as if not there
+        return None
+
+
 class _Originals:
     """Finds the entries of counters that were used before."""
 
-    def __init__(self, view: View, committed: Committed, unpack_content: UnpackContent) -> None:
+    def __init__(self, view: View, committed: Committed, unpack_entry: UnpackEntry) -> None:
         self._committed = committed
-        self._unpack_content = unpack_content
+        self._unpack_entry = unpack_entry
         self._found = view.originals
         self._descents: dict[ProducerKey, Descent] = {}
         self._links: dict[int, tuple[int, int] | None] = {}
@@ -131,11 +210,11 @@ class _Originals:
             self._found[where] = Original(0, end.log.epoch, None)
             return
         try:
-            content = self._unpack_content(packed)
+            entry = self._unpack_entry(packed)
         except Exception:  # noqa: BLE001 - whatever the codec raises for bytes it did not make
             self._found[where] = DAMAGED
             return
-        self._found[where] = Original(seq, self._committed.epoch_at(end.log, seq), content)
+        self._found[where] = Original(seq, self._committed.epoch_at(end.log, seq), entry)
 
     def _descent(self, end: ProducerEnd, submission: Submission) -> Descent:
         key = submission.log, submission.producer

@@ -1,4 +1,5 @@
-"""The chat itself: one room, one person. Lines go in, messages and notices come out.
+"""The chat itself: one person in a room, with their direct messages. Lines go in, messages and
+notices come out.
 
 It knows neither pipes nor terminals: lines come from an iterator, a ``Screen`` shows everything.
 """
@@ -11,16 +12,20 @@ from typing import Any, NoReturn
 
 from relay import limits
 from relay.client.aio import Client
+from relay.client.arguments import ME
 from relay.client.errors import ClientError, MessageTooLong, Refused
-from relay.client.events import Message, RoomChanged, Stored
+from relay.client.events import HistoryPage, Live, LogEntry, Message, RoomChanged, Stored
 from relay.terminal import commands
 from relay.terminal.notices import Narrator, members_notice
+from relay.terminal.recent import Recent
 from relay.terminal.room_commands import Change
 from relay.terminal.room_notices import change_notice, info_lines, list_line
 from relay.terminal.screens import Screen
-from relay.terminal.view import day
+from relay.terminal.view import day, day_and_clock
 
 _SHOWN_CHARS_MAX = 200
+_MISSED_MAX = 50
+"""Of the newest entries of the inbox, those that were not read are shown at the start."""
 _PATIENCE_S = 2.0
 """How long leaving waits for acknowledgements before the person is told why."""
 
@@ -37,6 +42,13 @@ class Chat:
         """Lines that could not be sent or stored."""
         self.mistakes = 0
         """Lines that look like a command but are none, so were not sent."""
+        self.target = room
+        """Where what is typed goes: the room, or ``@`` and somebody's name."""
+        self.reads = False
+        """True when a person sees what is shown: their other devices are told what was read."""
+        self._recent = Recent(client.name)
+        self._unread: dict[str, LogEntry] = {}
+        """By person, the last direct message that was shown since something was typed."""
         self._unstored: set[asyncio.Future[Stored]] = set()
         self._requests: set[asyncio.Task[None]] = set()
         """Questions to the server without an answer yet: typing goes on meanwhile."""
@@ -57,6 +69,8 @@ class Chat:
         """
         await self.client.join(self.room, last=last)
         self.screen.notice(f"in {self.room} as {self.client.name}; /help lists the commands")
+        if self.client.device_key is not None:  # a guest has no inbox
+            await self._open_inbox()
         show = asyncio.create_task(self._show_events())
         talk = asyncio.create_task(self._talk(lines))
         try:
@@ -76,30 +90,64 @@ class Chat:
     async def _show_events(self) -> NoReturn:
         narrator = Narrator(self.client.name)
         async for event in self.client:
-            if isinstance(event, Message | RoomChanged):
+            if isinstance(event, LogEntry | RoomChanged):
+                if event.room == self.room:
+                    self._first_seq = self._first_seq or event.seq
                 await self._show(event)
+            elif isinstance(event, Live) and event.room != self.room:
+                pass
             elif notice := narrator.notice_of(event):
                 self.screen.notice(notice)
         raise ClientError("the connection was closed")
 
-    async def _show(self, entry: Message | RoomChanged) -> None:
-        self._first_seq = self._first_seq or entry.seq
-        await self._show_with_day(entry)
+    async def _open_inbox(self) -> None:
+        """Follow one's own inbox, and show what came since it was read, of the newest messages."""
+        await self.client.join(ME)
+        marks = await self.client.read_marks()
+        page = await self.client.history(ME, count=_MISSED_MAX)
+        missed = [
+            entry
+            for entry in page.entries
+            if isinstance(entry, Message)
+            and entry.sender == entry.peer != self.client.name
+            and entry.seq > marks.get(f"@{entry.peer}", entry.cursor._replace(seq=0)).seq
+        ]
+        if missed:
+            self.screen.notice(f"direct messages since you were last here: {len(missed)}")
+        for entry in missed:
+            await self._show(entry)
 
-    async def _show_with_day(self, entry: Message | RoomChanged) -> None:
+    async def _show(self, entry: LogEntry | RoomChanged) -> None:
         today = day(entry.time_ms)
-        if today != self._day:
+        if today != self._day and isinstance(entry, Message | RoomChanged):
             self.screen.notice(today)
             self._day = today
-        if isinstance(entry, Message):
-            await self.screen.message(entry)
-        else:
+        if isinstance(entry, RoomChanged):
             self.screen.notice(change_notice(entry))
+            return
+        if isinstance(entry, Message):
+            await self.screen.message(entry, self._recent.label(entry))
+            if entry.to and entry.sender == entry.peer:
+                self._unread[entry.peer] = entry
+        elif notice := self._recent.notice_of(entry):
+            self.screen.notice(notice)
+        self._recent.note(entry)
+
+    def _mark_read(self) -> None:
+        """Who types has seen what is shown."""
+        unread, self._unread = self._unread, {}
+        if self.reads:
+            for entry in unread.values():
+                self._ask(lambda entry=entry: self._marked(entry))  # type: ignore[misc]
+
+    async def _marked(self, entry: LogEntry) -> None:
+        await self.client.mark_read(entry)
 
     # --- what is typed ---------------------------------------------------------------------------
     async def _talk(self, lines: AsyncIterator[str]) -> None:
         async for line in lines:
             command = commands.parse(line)
+            self._mark_read()
             if isinstance(command, commands.Quit):
                 break
             await self._do(command)
@@ -109,7 +157,18 @@ class Chat:
     async def _do(self, command: commands.Command) -> None:
         match command:
             case commands.Say(text):
-                await self._say(text)
+                await self._say(text, self.target)
+            case commands.Tell(name, text):
+                await self._say(text, f"@{name}")
+            case commands.Query(name):
+                self.target = f"@{name}" if name else self.room
+                self.screen.talk_to(self.target)
+            case commands.About(what, text):
+                await self._about(what, text)
+            case commands.Seen(name):
+                self._ask(lambda: self._seen(name))
+            case commands.Block(name, blocked):
+                self._ask(lambda: self._block(name, blocked))
             case commands.Mistake(reason):
                 self.mistakes += 1
                 self.screen.notice(reason)
@@ -127,7 +186,43 @@ class Chat:
             case commands.History(count):
                 self._ask(lambda: self._history(count))
 
-    async def _say(self, text: str) -> None:
+    async def _about(self, what: str, text: str) -> None:
+        """Say something about the last message here."""
+        found = self._recent.last(self.target, own=what in ("edit", "erase"))
+        if found is None:
+            whose = "of yours" if what in ("edit", "erase") else "of somebody else"
+            self.screen.notice(f"there is no message {whose} here; not sent")
+        elif what == "reply":
+            await self._say(text, self.target, found)
+        elif what == "edit":
+            self._ask(lambda: self._done(self.client.edit(found, text)))
+        elif what == "erase":
+            self._ask(lambda: self._done(self.client.redact(found)))
+        else:
+            self._ask(lambda: self._done(self.client.react(found, text)))
+
+    async def _done(self, call: Coroutine[Any, Any, Stored]) -> None:
+        try:
+            await call
+        except (ValueError, MessageTooLong) as error:
+            self.screen.notice(f"not sent ({error})")
+
+    async def _seen(self, name: str) -> None:
+        seen = await self.client.last_seen(name)
+        when = f" since {day_and_clock(seen.time_ms)}" if seen.time_ms else ""
+        if seen.online:
+            self.screen.notice(f"{name} is here{when}")
+        elif seen.time_ms:
+            self.screen.notice(f"{name} was last here at {day_and_clock(seen.time_ms)}")
+        else:
+            self.screen.notice(f"when {name} was last here is not told")
+
+    async def _block(self, name: str, blocked: bool) -> None:
+        await (self.client.block(name) if blocked else self.client.unblock(name))
+        what = "are not taken any more" if blocked else "are taken again"
+        self.screen.notice(f"direct messages of {name} {what}")
+
+    async def _say(self, text: str, target: str, reply_to: LogEntry | None = None) -> None:
         if not text:
             return
         length = len(body := text.encode("utf-8", "replace"))
@@ -136,7 +231,7 @@ class Chat:
             self.fail(f"not sent, too long ({length:,} bytes; {most}): {_shortened(text)}")
             return
         try:
-            stored = await self.client.post(self.room, body)
+            stored = await self.client.post(target, body, reply_to=reply_to)
         except (Refused, MessageTooLong) as error:
             self.fail(f"not sent ({error}): {_shortened(text)}")
             return
@@ -209,6 +304,9 @@ class Chat:
 
     async def _history(self, count: int) -> None:
         """Show the messages before the oldest one shown, between two notices."""
+        if self.target != self.room:
+            await self._history_with(count)
+            return
         page = await self.client.history(self.room, before=self._first_seq or None, count=count)
         if not page.entries:
             self.screen.notice("there are no earlier messages")
@@ -216,8 +314,23 @@ class Chat:
         self._first_seq = page.entries[0].seq
         self.screen.notice(f"{_messages(len(page.entries))} from earlier:")
         self._day = ""
-        for message in page.entries:
-            await self._show_with_day(message)
+        await self._show_earlier(page)
+
+    async def _history_with(self, count: int) -> None:
+        """Show the last messages with the person that one talks to."""
+        page = await self.client.history(self.target, count=count)
+        if not page.entries:
+            self.screen.notice("there are no earlier messages")
+            return
+        self.screen.notice(f"{_messages(len(page.entries))} with {self.target[1:]}:")
+        self._day = ""
+        await self._show_earlier(page)
+
+    async def _show_earlier(self, page: HistoryPage) -> None:
+        unread = dict(self._unread)
+        for entry in page.entries:
+            await self._show(entry)
+        self._unread = unread
         self.screen.notice("end of earlier messages")
         self._day = ""
 

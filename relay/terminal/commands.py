@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from relay.chat import names
 from relay.terminal import room_commands
 from relay.terminal.room_commands import Change
 
@@ -13,12 +14,20 @@ HISTORY_MAX: Final = 1000
 """What one request for a page may ask for."""
 
 HELP: Final = (
-    "/who, /names  list who is here",
-    f"/history [N]  show N messages (default {HISTORY_DEFAULT}) before the oldest one shown",
+    "/who, /names     list who is here",
+    f"/history [N]     show N messages (default {HISTORY_DEFAULT}) before the oldest one shown",
+    "/msg NAME TEXT   send TEXT to one person alone",
+    "/query [NAME]    talk to NAME from now on; without a name, to the room again",
+    "/reply TEXT      answer the last message of somebody else",
+    "/edit TEXT       put TEXT in the place of your last message",
+    "/erase           erase your last message",
+    "/react EMOJI     react to the last message of somebody else",
+    "/block NAME      take no direct messages of NAME any more; /unblock NAME: again",
+    "/seen NAME       tell when NAME was last here, if NAME lets you know",
     *room_commands.HELP,
-    "/help         show this list",
-    "/quit         leave once everything is stored (also Ctrl-D); Ctrl-C leaves immediately",
-    "//TEXT        send /TEXT as a message",
+    "/help            show this list",
+    "/quit            leave once everything is stored (also Ctrl-D); Ctrl-C leaves immediately",
+    "//TEXT           send /TEXT as a message",
 )
 
 
@@ -52,6 +61,44 @@ class Rooms:
 
 
 @dataclass(frozen=True, slots=True)
+class Tell:
+    """Send this text to one person."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Talk to one person from now on; empty: to the room."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Say something about the last message: "reply", "edit", "erase" or "react"."""
+
+    what: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Take no more direct messages of somebody; or take them again."""
+
+    name: str
+    blocked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """When was this person last here?"""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Help:
     """Show the commands."""
 
@@ -68,7 +115,22 @@ class Mistake:
     reason: str
 
 
-Command: TypeAlias = Say | Who | History | Room | Rooms | Change | Help | Quit | Mistake
+Command: TypeAlias = (
+    Say
+    | Who
+    | History
+    | Room
+    | Rooms
+    | Change
+    | Tell
+    | Query
+    | About
+    | Block
+    | Seen
+    | Help
+    | Quit
+    | Mistake
+)
 
 
 def parse(line: str) -> Command:
@@ -84,6 +146,20 @@ def parse(line: str) -> Command:
             return _history(rest)
         case "who" | "names" | "room" | "list" | "help" | "quit" if rest:
             return Mistake(f"/{word} takes no arguments; not sent")
+        case "msg":
+            return _tell(line[1:])
+        case "query":
+            return Query(_name(rest)) if not rest or _name(rest) else _no_name(word)
+        case "seen":
+            return Seen(_name(rest)) if _name(rest) else _no_name(word)
+        case "block" | "unblock":
+            return Block(_name(rest), word == "block") if _name(rest) else _no_name(word)
+        case "erase" if rest:
+            return Mistake("/erase takes no arguments; not sent")
+        case "reply" | "edit" | "react" if not rest:
+            return Mistake(f"/{word} takes a text; not sent")
+        case "reply" | "edit" | "react" | "erase":
+            return About(word, rest)
         case "who" | "names":
             return Who()
         case "room":
@@ -103,6 +179,25 @@ def parse(line: str) -> Command:
             if changed is not None:
                 return changed
             return Mistake(f"unknown command /{word}; not sent (/help lists the commands)")
+
+
+def _tell(typed: str) -> Command:
+    _, _, rest = typed.partition(" ")
+    word, _, text = rest.lstrip().partition(" ")
+    name = _name(word)
+    if not name:
+        return _no_name("msg")
+    return Tell(name, text) if text else Mistake("/msg takes a name and a text; not sent")
+
+
+def _name(typed: str) -> str:
+    """Return the name of a person as it was typed, with or without @; empty: it is none."""
+    name = names.normal(typed.removeprefix(names.INBOX_PREFIX))
+    return name if names.is_handle(name) else ""
+
+
+def _no_name(word: str) -> Mistake:
+    return Mistake(f"/{word} takes the name of a person; not sent")
 
 
 def _history(rest: str) -> Command:

@@ -60,10 +60,11 @@ class PromptScreen:
         self._due: asyncio.Handle | None = None
         """The flush at the end of this loop turn; None: nothing waits."""
 
-    async def message(self, message: Message) -> None:
+    async def message(self, message: Message, label: str = "") -> None:
         """Show a message."""
         text = body_text(message.content_type, message.body)
-        lines = message_lines(clock(message.time_ms), message.sender, text, self._columns())
+        stamp = clock(message.time_ms)
+        lines = message_lines(stamp, message.sender, text, self._columns(), label)
         self._add(lines, _HEAD_STYLE, "")
         if self._lines > LINES_WAITING_MAX:
             await asyncio.sleep(0)  # they are shown, and keys are read
@@ -71,6 +72,10 @@ class PromptScreen:
     def notice(self, text: str) -> None:
         """Show a notice."""
         self._add(notice_lines(text, self._columns()), _NOTICE_STYLE, _NOTICE_STYLE)
+
+    def talk_to(self, target: str) -> None:
+        """Prompt with this from the next line on."""
+        self._session.message = f"{target}> "
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:

@@ -20,11 +20,14 @@ _COLUMNS_DEFAULT = 80
 class Screen(Protocol):
     """What a chat needs."""
 
-    async def message(self, message: Message) -> None:
-        """Show a message; wait while the reader is slow."""
+    async def message(self, message: Message, label: str = "") -> None:
+        """Show a message; wait while the reader is slow. ``label``: see ``message_lines``."""
 
     def notice(self, text: str) -> None:
         """Show a notice of our own, at once or soon."""
+
+    def talk_to(self, target: str) -> None:
+        """Show to whom the next lines go: a room, or ``@`` and a name."""
 
 
 class PlainScreen:
@@ -35,19 +38,23 @@ class PlainScreen:
         self.output = output
         self.stamp = stamp
 
-    async def message(self, message: Message) -> None:
+    async def message(self, message: Message, label: str = "") -> None:
         """Show a message."""
         lines = message_lines(
             self.stamp(message.time_ms),
             message.sender,
             body_text(message.content_type, message.body),
             terminal_columns(self.output.fd),
+            label,
         )
         await self.output.write("".join(f"{line.head}{line.text}\n" for line in lines))
 
     def notice(self, text: str) -> None:
         """Show a notice."""
         stderr_notice(text)
+
+    def talk_to(self, target: str) -> None:
+        """There is no prompt to show it."""
 
 
 def stderr_notice(text: str) -> None:

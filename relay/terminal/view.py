@@ -36,7 +36,9 @@ class Line(NamedTuple):
     text: str
 
 
-def message_lines(stamp: str, sender: str, text: str, width: int | None = None) -> list[Line]:
+def message_lines(
+    stamp: str, sender: str, text: str, width: int | None = None, label: str = ""
+) -> list[Line]:
     """Return the lines of a message.
 
     Args:
@@ -45,8 +47,9 @@ def message_lines(stamp: str, sender: str, text: str, width: int | None = None) 
         text: what they said, as it came.
         width: columns of the terminal: lines are cut to it, and to ``DISPLAY_LINES_MAX``. None:
             not for a terminal; one line for each line of the text.
+        label: instead of the sender's name alone; harmless already.
     """
-    head = f"{stamp} {harmless_name(sender)}| "
+    head = f"{stamp} {label or harmless_name(sender)}| "
     indent = " " * (len(head) - 2) + "| "
     lines = harmless(text, allow="\n\t").split("\n")
     if width is None:

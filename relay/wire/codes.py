@@ -42,6 +42,15 @@ def may_reconnect(code: int | None) -> bool:
     return code is None or 1000 <= code < 2000
 
 
+class Survives(IntEnum):
+    """What an acknowledged message survives."""
+
+    PROCESS = 0
+    """The death of any process of the server."""
+    POWER = 1
+    """That of its machine, too: it was forced to the disk before it was acknowledged."""
+
+
 class ErrorCode(IntEnum):
     """Why one request or one send was refused; the connection goes on."""
 
@@ -84,3 +93,5 @@ class ErrorCode(IntEnum):
     NO_SUCH_ROOM = 44, "there is no such room (any more)"
     ROOM_EXISTS = 45, "there is a room of this name"
     KICKED_OUT = 46, "a moderator has put the account out of the room"
+    NOT_ACCEPTED = 30, "this person takes no messages from you, or none now"
+    NO_SUCH_ENTRY = 31, "what this is about is not there, or is nothing that it can be about"

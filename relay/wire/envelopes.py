@@ -17,13 +17,14 @@ import msgpack
 
 from relay import codec, limits
 from relay.chat.accounts import chain, links, requests
-from relay.chat.entries import CONTENT_FIELDS, ENTRY_CHECKS, Content, Kind
+from relay.chat.entries import ENTRY_CHECKS, EXTRA_CHECKS, NO_EXTRA, Kind, packable, unpacked
 from relay.chat.entries import Entry as EntryMessage
 from relay.chat.fields import (
     BODY,
     CONTENT_TYPE,
     DISPLAY,
     EPOCH,
+    EPOCH_OR_NONE,
     INSTANCE_SECRET,
     KIND,
     LOG,
@@ -96,7 +97,8 @@ class Leave(NamedTuple):
 class Send(NamedTuple):
     """Client: append to a log. The id is (producer, counter), see ``chat.ids``.
 
-    Invariant "Once, in order".
+    Invariant "Once, in order". To ``@handle`` it is a direct message, and its counter is of the
+    sender's own inbox. ``about``: the place of the entry that this one is about (``Kind``).
     """
 
     log: str
@@ -104,6 +106,8 @@ class Send(NamedTuple):
     kind: int
     content_type: str
     body: bytes
+    about_epoch: bytes = b""
+    about_seq: int = 0
 
 
 class Who(NamedTuple):
@@ -202,12 +206,16 @@ class Left(NamedTuple):
 
 
 class Ack(NamedTuple):
-    """Server: committed as ``(epoch, seq)``. seq 0: stored earlier, entry no longer held."""
+    """Server: committed as ``(epoch, seq)``. seq 0: stored earlier, entry no longer held.
+
+    ``durability``: what the commit survives, a ``wire.codes.Survives``.
+    """
 
     log: str
     counter: int
     epoch: bytes
     seq: int
+    durability: int = 0
 
 
 class Refused(NamedTuple):
@@ -374,13 +382,13 @@ _signature_or_none = codec.binary(0, links.SIGNATURE_BYTES)
 _link = codec.binary(1, links.LINK_BYTES_MAX)
 _token_or_none = codec.binary(0, limits.TOKEN_BYTES)
 _error_text = codec.text(limits.ERROR_TEXT_BYTES_MAX)
-_packed_entry = codec.message(Op.ENTRY, ENTRY_CHECKS, "an ENTRY envelope")
-_ENTRY_END: Final = 1 + len(ENTRY_CHECKS)
-_CONTENT: Final = slice(_ENTRY_END - CONTENT_FIELDS, _ENTRY_END)
+_packed_entry = codec.message(Op.ENTRY, ENTRY_CHECKS, "an ENTRY envelope", EXTRA_CHECKS)
+_ENTRY_END: Final = 1 + len(ENTRY_CHECKS) + len(EXTRA_CHECKS)
+_NOT_ABOUT: Final = NO_EXTRA[1:]
 
 
 def _page(request: int, log: str, next_seq: int, end: bool, rows: list[list[object]]) -> Page:
-    entries = [EntryMessage._make(row[1:_ENTRY_END]) for row in rows]
+    entries = [unpacked(row[1:_ENTRY_END]) for row in rows]
     return Page(request, log, next_seq, end, entries)
 
 
@@ -390,7 +398,12 @@ CLIENT_SHAPES: Final[dict[int, Shape]] = {
     ),
     Op.JOIN: Shape(Join, (_request, LOG, codec.nil_or(EPOCH), U63, _u32)),
     Op.LEAVE: Shape(Leave, (_request, LOG)),
-    Op.SEND: Shape(Send, (LOG, POSITIVE, KIND, CONTENT_TYPE, BODY)),
+    Op.SEND: Shape(
+        Send,
+        (LOG, POSITIVE, KIND, CONTENT_TYPE, BODY),
+        optional=(EPOCH_OR_NONE, U63),
+        missing=_NOT_ABOUT,
+    ),
     Op.WHO: Shape(Who, (_request, LOG)),
     Op.HISTORY: Shape(History, (_request, LOG, codec.boolean, U63, _u16)),
     Op.REGISTER: Shape(Register, (_request, NAME, _key, _signature, _link, _token_or_none)),
@@ -418,10 +431,10 @@ SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.WELCOME: Shape(Welcome, (NAME, U63, _u32, _u32, _agent, _key_or_none)),
     Op.JOINED: Shape(Joined, (_request, LOG, EPOCH, U63, EPOCH, U63)),
     Op.LEFT: Shape(Left, (_request, LOG)),
-    Op.ACK: Shape(Ack, (LOG, POSITIVE, EPOCH, U63)),
+    Op.ACK: Shape(Ack, (LOG, POSITIVE, EPOCH, U63), optional=(_u8,), missing=(0,)),
     Op.REFUSED: Shape(Refused, (LOG, POSITIVE, _u16, U63, _error_text)),
     Op.ERROR: Shape(Error, (_u32, _u16, U63, _error_text)),
-    Op.ENTRY: Shape(EntryMessage, ENTRY_CHECKS),
+    Op.ENTRY: Shape(EntryMessage, ENTRY_CHECKS, optional=EXTRA_CHECKS, missing=NO_EXTRA),
     Op.ROSTER: Shape(
         Roster,
         (
@@ -461,6 +474,7 @@ SYSTEM: Final = int(Kind.SYSTEM)
 _CONTROL: Final = room_events.CONTENT_TYPE.encode()
 _ENTRY: Final = int(Op.ENTRY)  # packed faster than the enum
 _ACK: Final = int(Op.ACK)
+_SEND: Final = int(Op.SEND)
 _OP_OF: Final = {shape.type: op for op, shape in (CLIENT_SHAPES | SERVER_SHAPES).items()}
 _CLIENT: Final = codec.Schema(
     CLIENT_SHAPES,
@@ -479,17 +493,44 @@ def pack(envelope: ClientEnvelope | ServerEnvelope) -> bytes:
     """Pack one envelope. The caller has checked its fields: these are our own values."""
     if type(envelope) is Page:
         request, log, next_seq, end, entries = envelope
-        return pack_page(request, log, next_seq, end, [pack_entry(entry) for entry in entries])
+        rows = [pack_entry(packable(entry)) for entry in entries]
+        return pack_page(request, log, next_seq, end, rows)
+    if type(envelope) is Send:
+        return pack_send(*envelope)
+    if type(envelope) is EntryMessage:
+        return pack_entry(packable(envelope))
+    if type(envelope) is Ack:
+        return pack_ack(*envelope)
     return codec.pack((_OP_OF[type(envelope)], *envelope))
 
 
-def pack_ack(log: str, counter: int, epoch: bytes, seq: int) -> bytes:
+def pack_send(
+    log: str,
+    counter: int,
+    kind: int,
+    content_type: str,
+    body: bytes,
+    about_epoch: bytes = b"",
+    about_seq: int = 0,
+) -> bytes:
+    """Return ``pack(Send(...))``."""
+    if about_seq:
+        return codec.pack((_SEND, log, counter, kind, content_type, body, about_epoch, about_seq))
+    return codec.pack((_SEND, log, counter, kind, content_type, body))
+
+
+def pack_ack(log: str, counter: int, epoch: bytes, seq: int, durability: int = 0) -> bytes:
     """Return ``pack(Ack(...))``. Apart, for each send has one."""
+    if durability:
+        return codec.pack((_ACK, log, counter, epoch, seq, durability))
     return codec.pack((_ACK, log, counter, epoch, seq))
 
 
 def pack_entry(entry: tuple[object, ...]) -> bytes:
-    """Pack a ``chat.entries.Entry`` as its ENTRY envelope: the bytes that are stored and sent."""
+    """Pack the fields of an entry (``chat.entries.committed``) as its ENTRY envelope.
+
+    These are the bytes that are stored and sent.
+    """
     return codec.pack((_ENTRY, *entry))
 
 
@@ -499,21 +540,18 @@ def pack_page(request: int, log: str, next_seq: int, end: bool, rows: list[bytes
     return b"".join((b"\x96", head[1:], codec.array_header(len(rows)), *rows))
 
 
-def unpack_content(packed: bytes) -> Content:
-    """Return what a packed ENTRY of our own store says."""
-    fields = cast("list[object]", msgpack.unpackb(packed))
-    return cast("Content", tuple(fields[_CONTENT]))
-
-
 def is_control(packed: bytes) -> bool:
     """Tell whether a packed ENTRY of our own store may change who may do what in its log."""
-    return _CONTROL in packed and unpack_content(packed)[:2] == (SYSTEM, room_events.CONTENT_TYPE)
+    return _CONTROL in packed and unpack_entry(packed).content[:2] == (
+        SYSTEM,
+        room_events.CONTENT_TYPE,
+    )
 
 
 def unpack_entry(packed: bytes) -> EntryMessage:
     """Return a packed ENTRY of our own store."""
     fields = cast("list[object]", msgpack.unpackb(packed))
-    return EntryMessage._make(fields[1:_ENTRY_END])
+    return unpacked(fields[1:_ENTRY_END])
 
 
 # --- unpacking --------------------------------------------------------------------------------

@@ -40,9 +40,11 @@ def operations(shapes: dict[int, Shape]) -> str:
     lines = ["| op | name | fields after op, in order |", "|---|---|---|"]
     for number, shape in shapes.items():
         names = shape.field_names
-        fields = [
-            f"{name}: {check.__doc__}" for name, check in zip(names, shape.checks, strict=True)
-        ]
+        checks = shape.checks + shape.optional
+        fields = [f"{name}: {check.__doc__}" for name, check in zip(names, checks, strict=True)]
+        if shape.optional:
+            first = len(shape.checks)
+            fields[first] = f"*or nothing more, or* {fields[first]}"
         lines.append(f"| {int(number)} | `{Op(number).name}` | {' · '.join(fields)} |")
     return "\n".join(lines)
 

@@ -23,6 +23,7 @@ from relay.bus.messages import (
     Batch,
     Claim,
     Claimed,
+    Erased,
     Event,
     Evict,
     Heads,
@@ -44,7 +45,7 @@ from relay.bus.messages import (
     pack,
     unpack,
 )
-from relay.chat.entries import Submission
+from relay.chat.entries import Extra, Submission
 from relay.codec import Unknown
 from relay.errors import EnvelopeError, RemoteProtocolError
 
@@ -62,6 +63,7 @@ SAMPLES: list[Message] = [
     Unsubscribe(LONG),
     Submit(U63, Submission(LONG, NAME, bytes(32), b"producer", U63, 255, "t" * 64, bytes(32_768))),
     Submit(0, SUBMISSION),
+    Submit(1, SUBMISSION._replace(extra=Extra(NAME, EPOCH, U63, 30, True, EPOCH, U63, U63, NAME))),
     Presence(LONG, [[NAME, DISPLAY, limits.U32_MAX]] * ITEMS_PER_MESSAGE),
     Who(1, "lobby"),
     Claim(1, "ada", bytes(16), True, 5, bytes(32)),
@@ -74,6 +76,7 @@ SAMPLES: list[Message] = [
     Batch("lobby", 0, EPOCH, 1, 1, b"x"),
     Batch(LONG, U63 - 1, EPOCH, U63, limits.U32_MAX, bytes(limits.RECORD_CONTENT_BYTES_MAX)),
     Event("lobby", b"x"),
+    Erased("lobby"),
     Heads([["lobby", EPOCH, 5]] * ITEMS_PER_MESSAGE),
     Acks([[U63, EPOCH, U63]] * ITEMS_PER_MESSAGE),
     Refused(1, 65_535, U63, "e" * limits.ERROR_TEXT_BYTES_MAX),
@@ -104,8 +107,8 @@ def test_there_and_back(message: Message) -> None:
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 4096, 65_537, len(STREAM)])
 def test_framing_at_any_cut(step: int) -> None:
     """All at once, in pieces, byte by byte: the same messages."""
-    stream = STREAM if step > 100 else b"".join(map(pack, SAMPLES[:4] + SAMPLES[7:12]))
-    expected = SAMPLES if step > 100 else SAMPLES[:4] + SAMPLES[7:12]
+    stream = STREAM if step > 100 else b"".join(map(pack, SAMPLES[:4] + SAMPLES[8:13]))
+    expected = SAMPLES if step > 100 else SAMPLES[:4] + SAMPLES[8:13]
     reader = MessageReader()
     found: list[Message] = []
     for at in range(0, len(stream), step):

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from relay.chat.accounts import chain, decide, events, invitation, links, requests
+from relay.chat.accounts import answers, chain, decide, events, invitation, links, requests
 from relay.chat.accounts.account import Account, applied, folded
 from relay.chat.accounts.decide import Policy
 from relay.chat.accounts.links import Kind
@@ -187,10 +187,10 @@ def test_a_reset_begins_anew() -> None:
 
 def test_what_an_account_shows() -> None:
     named = after(TWO, requests.NameDevice(B.public, "phone"))
-    shown = requests.unpack_shown(requests.shown(named))
+    shown = answers.unpack_shown(answers.packed_shown(named))
     assert shown.state == "active"
     assert [(one.key, one.name) for one in shown.devices] == [(A.public, ""), (B.public, "phone")]
-    states = {requests.state_of(one) for one in (NOBODY, ALICE, RESERVED, REMOVED)}
+    states = {answers.state_of(one) for one in (NOBODY, ALICE, RESERVED, REMOVED)}
     assert states == {"none", "active", "reserved", "removed"}
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from relay.bus import messages
 from relay.chat.entries import (
     ENTRY_CHECKS,
+    EXTRA_CHECKS,
     NO_EPOCH,
     Cursor,
     Entry,
+    Extra,
     GapReason,
     Head,
     Kind,
@@ -23,13 +25,15 @@ SUBMISSION = Submission("lobby", "ada", b"k", b"producer", 1, 0, "text/plain", b
 def test_the_order_of_an_entrys_fields_is_the_protocols() -> None:
     assert Entry._fields == (
         "log", "epoch", "seq", "prev", "time_ms", "sender", "key_id", "producer", "counter",
-        "kind", "content_type", "body",
+        "kind", "content_type", "body", "to", "about_epoch", "about_seq",
     )  # fmt: skip
 
 
 def test_a_submission_has_what_the_sender_decides() -> None:
-    assert set(Entry._fields) - set(Submission._fields) == {"epoch", "seq", "prev", "time_ms"}
-    assert set(Submission._fields) - set(Entry._fields) == {"root", "operator"}
+    given = set(Submission._fields) | {"to", "about_epoch", "about_seq"}
+    assert set(Entry._fields) - given == {"epoch", "seq", "prev", "time_ms"}
+    assert set(Submission._fields) - set(Entry._fields) == {"root", "operator", "extra"}
+    assert set(Extra._fields) & set(Entry._fields) == {"to", "about_epoch", "about_seq"}
 
 
 def test_numbers_are_the_protocols() -> None:
@@ -38,6 +42,9 @@ def test_numbers_are_the_protocols() -> None:
         ("EDIT", 1),
         ("REDACTION", 2),
         ("SYSTEM", 3),
+        ("REACTION", 4),
+        ("MARK", 5),
+        ("ERASED", 6),
     ]
     assert [(reason.name, reason.value) for reason in GapReason] == [
         ("EPOCH", 1),
@@ -59,21 +66,35 @@ def test_every_field_of_an_entry_has_its_check() -> None:
     bad: dict[str, object] = {
         "log": "", "epoch": b"short", "seq": 0, "prev": -1, "time_ms": True, "sender": "n" * 33,
         "key_id": bytes(33), "producer": b"", "counter": 0, "kind": 256, "content_type": b"",
-        "body": "text",
+        "body": "text", "to": "n" * 33, "about_epoch": bytes(9), "about_seq": -1,
     }  # fmt: skip
     assert tuple(bad) == Entry._fields
-    for name, check, value in zip(Entry._fields, ENTRY_CHECKS, entry, strict=True):
+    whole = (*entry, "bob", b"epoch...", 7)
+    checks = ENTRY_CHECKS + EXTRA_CHECKS
+    for name, check, value in zip(Entry._fields, checks, whole, strict=True):
         assert check(value), name
         assert not check(bad[name]), name
 
 
 def test_what_a_message_says_is_the_end_of_it_everywhere() -> None:
     """Packed as an ENTRY, offered by a member over the bus, and given to the store."""
-    assert SUBMISSION.content == (0, "text/plain", b"hi")
+    about = Extra(to="bob", about_epoch=b"epoch...", about_seq=7)
+    for offered, rest in (
+        (SUBMISSION, ("", b"", 0)),
+        (SUBMISSION._replace(extra=about), ("bob", b"epoch...", 7)),
+    ):
+        assert offered.content == (0, "text/plain", b"hi", *rest)
+        packed = envelopes.pack_entry(committed(offered, b"epoch...", 1, 0, 5))
+        assert envelopes.unpack_entry(packed).content == offered.content
+        assert envelopes.unpack_entry(packed) == envelopes.unpack_server(packed)[0]
+        assert envelopes.pack(envelopes.unpack_entry(packed)) == packed
+        [submit] = messages.MessageReader().feed(messages.pack(messages.Submit(3, offered)))
+        assert isinstance(submit, messages.Submit)
+        assert type(submit.submission) is Submission
+        assert submit == (3, offered)
+
+
+def test_a_plain_message_is_packed_as_before_there_were_others() -> None:
+    """A room's message pays nothing for what it does not have."""
     packed = envelopes.pack_entry(committed(SUBMISSION, b"epoch...", 1, 0, 5))
-    assert envelopes.unpack_content(packed) == SUBMISSION.content
-    assert envelopes.unpack_entry(packed) == envelopes.unpack_server(packed)[0]
-    [submit] = messages.MessageReader().feed(messages.pack(messages.Submit(3, SUBMISSION)))
-    assert isinstance(submit, messages.Submit)
-    assert type(submit.submission) is Submission
-    assert submit == (3, SUBMISSION)
+    assert packed[0] == 0x9D, "an array of the operation and twelve fields"

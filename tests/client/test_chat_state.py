@@ -29,6 +29,7 @@ from relay.client.events import (
     Stored,
     Unfollowed,
 )
+from relay.client.sends import Offer
 from relay.wire import envelopes as wire
 from relay.wire.codes import ErrorCode
 from tests.client.peer import Link
@@ -227,7 +228,7 @@ def test_a_store_that_cannot_be_written_is_told_once() -> None:
     link = Link()
     link.log_in()
     link.taken()
-    link.state.chat.send("room", "text/plain", b"x", "first")
+    link.state.chat.send(Offer("room", "text/plain", b"x"), "first")
     link.run()
     for _ in range(3):
         counter = link.heard(wire.Send).counter
@@ -236,7 +237,7 @@ def test_a_store_that_cannot_be_written_is_told_once() -> None:
     assert link.taken() == [Postponed("room", "disk full")]
     counter = link.heard(wire.Send).counter
     link.say(wire.Ack("room", counter, EPOCH, 1))
-    link.state.chat.send("room", "text/plain", b"y", "second")
+    link.state.chat.send(Offer("room", "text/plain", b"y"), "second")
     link.run()
     counter = link.heard(wire.Send).counter
     link.say(wire.Refused("room", counter, int(ErrorCode.UNAVAILABLE), 500, ""))
@@ -273,7 +274,7 @@ def test_what_is_refused_before_anything_is_sent() -> None:
     state = link.state
     for name in ("", "a", "a b", "-x", "é", "x" * 33):
         with pytest.raises(NameInvalid):
-            state.chat.send(name, "", b"", "t")
+            state.chat.send(Offer(name, "", b""), "t")
         with pytest.raises(NameInvalid):
             state.chat.join(name, None, 0, "t")
     with pytest.raises(AlreadyJoined):
@@ -281,9 +282,9 @@ def test_what_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(NotAMember):
         state.chat.leave("other", "t")
     with pytest.raises(MessageTooLong, match="32769"):
-        state.chat.send("room", "", bytes(32_769), "t")
+        state.chat.send(Offer("room", "", bytes(32_769)), "t")
     with pytest.raises(MessageTooLong):
-        state.chat.send("room", "é" * 33, b"", "t")
+        state.chat.send(Offer("room", "é" * 33, b""), "t")
     link.run()
     assert link.said == []
 
@@ -320,7 +321,7 @@ def test_an_answer_is_never_stuck_behind_entries() -> None:
     """A client that awaits an answer with a full queue leaves its logs, and comes back to them."""
     link = joined()
     end = fill(link, 11)
-    link.state.chat.send("room", "", b"x", "send")
+    link.state.chat.send(Offer("room", "", b"x"), "send")
     assert link.state.reading_paused
     link.run()
     assert not link.state.reading_paused
@@ -359,7 +360,7 @@ def test_who_while_stepped_aside() -> None:
     """Joins for it, so that the answer is not "not a member"."""
     link = joined()
     fill(link, 11)
-    link.state.chat.send("room", "", b"x", "send")
+    link.state.chat.send(Offer("room", "", b"x"), "send")
     link.run()
     link.say(wire.Left(link.heard(wire.Leave).request, "room"))
     link.state.chat.who("room", "who")
@@ -371,7 +372,7 @@ def test_no_second_join_while_one_is_unanswered() -> None:
     """It would be refused with ALREADY_JOINED, and the log would be followed no more."""
     link = joined()
     fill(link, 11)
-    link.state.chat.send("room", "", b"x", "send")
+    link.state.chat.send(Offer("room", "", b"x"), "send")
     link.run()
     link.say(wire.Left(link.heard(wire.Leave).request, "room"))
     link.state.chat.who("room", "who")
@@ -388,7 +389,7 @@ def test_leaving_makes_space_too() -> None:
     link.say(wire.Joined(link.heard(wire.Join).request, "other", EPOCH, 5, EPOCH, 5))
     link.taken()
     fill(link, 11)
-    link.state.chat.send("room", "", b"x", "send")
+    link.state.chat.send(Offer("room", "", b"x"), "send")
     link.run()
     for leave in link.all_heard(wire.Leave):
         link.say(wire.Left(leave.request, leave.log))
@@ -405,7 +406,7 @@ def test_an_answer_is_read_when_no_room_is_joined() -> None:
     link.say(entry(end + 1))  # one is missing
     assert not link.state.reading_paused
     rejoin_request = link.heard(wire.Join).request
-    link.state.chat.send("room", "", b"x", "send")
+    link.state.chat.send(Offer("room", "", b"x"), "send")
     link.run()
     assert not link.state.reading_paused
     link.say(wire.Ack("room", 1, EPOCH, end))
@@ -420,7 +421,7 @@ def test_a_room_joined_while_suspended_is_left_again() -> None:
     """Its answer came with the JOINED: nothing is awaited, and its entries must not pile up."""
     link = joined()
     fill(link, 11)
-    link.state.chat.send("room", "", b"x", "send")
+    link.state.chat.send(Offer("room", "", b"x"), "send")
     link.run()
     link.say(wire.Left(link.heard(wire.Leave).request, "room"), wire.Ack("room", 1, EPOCH, 20_000))
     link.state.chat.who("room", "who")

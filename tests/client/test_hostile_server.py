@@ -14,6 +14,7 @@ from relay.client import events
 from relay.client.errors import ClientError
 from relay.client.event_queue import EVENTS_BYTES_MAX, OVER, EventQueue, _size
 from relay.client.events import State
+from relay.client.sends import Offer
 from relay.client.state import ClientState
 from relay.wire import envelopes as wire
 from relay.wire.codes import ErrorCode
@@ -95,7 +96,7 @@ def idle(link: Link) -> None:
 
 def waiting_for_an_answer(link: Link) -> None:
     """A send and a question, so that the client must read on; neither is answered."""
-    link.state.chat.send("room", "", b"x", "send")
+    link.state.chat.send(Offer("room", "", b"x"), "send")
     link.state.chat.who("room", "who")
 
 
@@ -165,7 +166,7 @@ def test_a_size_is_never_less_than_what_is_held() -> None:
 def ask_everything(state: ClientState) -> None:
     """What a program may ask; some of it is refused at once, depending on what came before."""
     for method, args in (
-        ("send", ("room", "", b"x", "send")),
+        ("send", (Offer("room", "", b"x"), "send")),
         ("join", ("other", None, 0, "join")),
         ("who", ("room", "who")),
         ("history", ("room", True, 0, 9, "history")),

@@ -14,17 +14,18 @@ from relay import codec
 from relay.chat.entries import Cursor
 from relay.client.errors import ServerBrokeProtocol
 from relay.client.events import State
+from relay.client.sends import Offer
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import SERVER_SHAPES, Hello, Op, Welcome, pack
 from tests.client.peer import Link
 
 EPOCH = b"e" * 8
-ENTRY = ["room", EPOCH, 1, 0, 0, "al", b"", b"p" * 8, 1, 0, "", b""]
+ENTRY = ["room", EPOCH, 1, 0, 0, "al", b"", b"p" * 8, 1, 0, "", b"", "", EPOCH, 7]
 RIGHT: dict[int, list[object]] = {
     Op.WELCOME: ["alice", 0, 32_768, 1024, "", b"r" * 32],
     Op.JOINED: [1, "room", EPOCH, 0, EPOCH, 0],
     Op.LEFT: [1, "room"],
-    Op.ACK: ["room", 1, EPOCH, 1],
+    Op.ACK: ["room", 1, EPOCH, 1, 1],
     Op.REFUSED: ["room", 1, 1, 0, ""],
     Op.ERROR: [1, 1, 0, ""],
     Op.ENTRY: ENTRY,
@@ -46,9 +47,10 @@ def malformed() -> Iterator[tuple[str, bytes]]:
     """Contents that no record of a server may have."""
     for op, shape in SERVER_SHAPES.items():
         right = RIGHT[op]
-        assert all(check(value) for check, value in zip(shape.checks, right, strict=True)), op
+        checks = shape.checks + shape.optional
+        assert all(check(value) for check, value in zip(checks, right, strict=True)), op
         names = shape.field_names
-        for index, (name, check) in enumerate(zip(names, shape.checks, strict=True)):
+        for index, (name, check) in enumerate(zip(names, checks, strict=True)):
             for value in WRONG:
                 if not check(value):
                     fields = [*right[:index], value, *right[index + 1 :]]
@@ -56,7 +58,10 @@ def malformed() -> Iterator[tuple[str, bytes]]:
                         f"{shape.type.__name__}.{name}={value!r:.20}",
                         msgpack.packb([op, *fields]),
                     )
-        yield f"{shape.type.__name__} short", msgpack.packb([op, *right[:-1]])
+        needed = right[: len(shape.checks)]
+        yield f"{shape.type.__name__} short", msgpack.packb([op, *needed[:-1]])
+        if len(shape.optional) > 1:
+            yield f"{shape.type.__name__} in between", msgpack.packb([op, *right[:-1]])
         yield f"{shape.type.__name__} long", msgpack.packb([op, *right, *range(30)])
         yield f"{shape.type.__name__} cut", codec.pack([op, *right])[:-1]
     yield "WELCOME as a text", msgpack.packb(["WELCOME"])
@@ -80,7 +85,7 @@ def broken(link: Link, case: str, told: bool) -> None:
     assert not link.state.connected
     assert link.state.connect_at is None
     with pytest.raises(ServerBrokeProtocol):
-        link.state.chat.send("room", "", b"x", "late")
+        link.state.chat.send(Offer("room", "", b"x"), "late")
     assert all(result is error for result in link.results().values())
     assert link.close is not None
     assert link.close.code == CloseCode.PROTOCOL or not told, case
@@ -103,7 +108,7 @@ def test_every_malformed_envelope(welcome: str) -> None:
         hello = link.heard(Hello)
         right = pack(Welcome(hello.name, 0, 32_768, 1024, ""))
         link.state.chat.join("room", Cursor(EPOCH, 0), 0, "join")
-        link.state.chat.send("room", "", b"x", "send")
+        link.state.chat.send(Offer("room", "", b"x"), "send")
         if welcome == "before":
             link.say_raw(right)
         link.server.send(content, link.now)

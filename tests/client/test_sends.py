@@ -15,7 +15,7 @@ from relay.client.errors import (
     UnknownOutcome,
 )
 from relay.client.events import Stored
-from relay.client.sends import Sends
+from relay.client.sends import Offer, Sends
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Ack, Refused
 from tests.client.model import EPOCH, ModelLog, sends_in
@@ -31,7 +31,11 @@ class Window:
         retry_timeout_s: float | None = None,
     ) -> None:
         self.sends = Sends(
-            counters or {}, window=window, retry_timeout_s=retry_timeout_s, retry_spread=lambda: 0.0
+            counters or {},
+            inbox="@me",
+            window=window,
+            retry_timeout_s=retry_timeout_s,
+            retry_spread=lambda: 0.0,
         )
         self.log = ModelLog("room")
         self.now = 100.0
@@ -42,7 +46,7 @@ class Window:
         """Queue messages; each is its own token."""
         for body in bodies:
             assert self.sends.has_space(len(body))
-            self.sends.add("room", "text/plain", body.encode(), body)
+            self.sends.add(Offer("room", "text/plain", body.encode()), body)
 
     def transmitted(self) -> list[int]:
         """Transmit, and return the counters that left."""
@@ -80,7 +84,7 @@ def test_counters_begin_at_one_for_each_log() -> None:
     """And go up by one."""
     window = Window()
     window.add("a", "b")
-    window.sends.add("other", "", b"c", "c")
+    window.sends.add(Offer("other", "", b"c"), "c")
     assert [(s.log, s.counter) for s in sends_in(window.sends.transmit())] == [
         ("room", 1),
         ("room", 2),
@@ -110,7 +114,7 @@ def test_the_window_is_bounded_by_number_and_bytes() -> None:
     wide = Window(window=5000)
     count = 0
     while wide.sends.has_space(30_000):
-        wide.sends.add("room", "", bytes(30_000), count)
+        wide.sends.add(Offer("room", "", bytes(30_000)), count)
         count += 1
     assert count == limits.SENDS_UNACKNOWLEDGED_BYTES_MAX // 30_128
 
@@ -171,7 +175,7 @@ def test_one_log_does_not_hold_up_another() -> None:
     window.add("a")
     window.transmitted()
     window.refuse(1, ErrorCode.UNAVAILABLE, 500)
-    window.sends.add("other", "", b"x", "x")
+    window.sends.add(Offer("other", "", b"x"), "x")
     assert window.transmitted() == [1]
     assert window.out[0].log == "other"
 

@@ -24,6 +24,7 @@ from relay.client.errors import (
 from relay.client.events import State, StateChanged, Stored
 from relay.client.identity import new_identity
 from relay.client.lineage import Expected
+from relay.client.sends import Offer
 from relay.client.state import LOGIN_S
 from relay.errors import LocalProtocolError
 from relay.wire.codes import CloseCode, ErrorCode
@@ -249,7 +250,7 @@ def test_silence_while_an_answer_is_awaited() -> None:
     """
     link = Link()
     link.log_in()
-    link.state.chat.send("room", "", b"x", "token")
+    link.state.chat.send(Offer("room", "", b"x"), "token")
     link.run()
     link.server.data_to_send()
     start = link.now
@@ -269,7 +270,7 @@ def test_a_server_that_is_only_slow_is_not_given_up() -> None:
     """It answers the pings, and at last the send."""
     link = Link()
     link.log_in()
-    link.state.chat.send("room", "", b"x", "token")
+    link.state.chat.send(Offer("room", "", b"x"), "token")
     link.run()
     link.pass_time(60)
     assert link.condition() is State.ONLINE
@@ -284,7 +285,7 @@ def test_a_burst_is_one_record() -> None:
     link.log_in()
     link.records.clear()
     for number in range(100):
-        link.state.chat.send("room", "", b"x", number)
+        link.state.chat.send(Offer("room", "", b"x"), number)
     link.run()
     assert link.records == [100]
 
@@ -293,7 +294,7 @@ def test_sends_before_the_login_wait_for_it() -> None:
     """And go in order, after a lost connection again."""
     link = Link()
     for number in (1, 2, 3):
-        link.state.chat.send("room", "", b"%d" % number, number)
+        link.state.chat.send(Offer("room", "", b"%d" % number), number)
     link.log_in()
     link.say(Ack("room", 1, EPOCH, 1))
     link.lose()
@@ -307,7 +308,7 @@ def test_close_says_goodbye() -> None:
     """A close record; what waits for an answer gets ClientClosed; nothing can be asked any more."""
     link = Link()
     link.log_in()
-    link.state.chat.send("room", "", b"x", "token")
+    link.state.chat.send(Offer("room", "", b"x"), "token")
     link.run()
     link.state.close(link.now)
     link.run()
@@ -318,7 +319,7 @@ def test_close_says_goodbye() -> None:
     assert link.state.error is None
     assert not link.state.connected
     with pytest.raises(ClientClosed):
-        link.state.chat.send("room", "", b"x", "token")
+        link.state.chat.send(Offer("room", "", b"x"), "token")
 
 
 def test_close_does_not_wait_for_ever() -> None:
@@ -368,7 +369,7 @@ def test_an_unknown_operation_of_the_server_is_ignored(op: int) -> None:
     link.say_raw(unknown)
     link.say_raw(unknown + pack(Welcome("alice", 0, 32_768, 1024, "peer")) + unknown)
     assert link.condition() is State.ONLINE
-    link.state.chat.send("lobby", "text/plain", b"hello", "token")
+    link.state.chat.send(Offer("lobby", "text/plain", b"hello"), "token")
     link.run()
     link.say_raw(unknown + pack(Ack("lobby", 1, EPOCH, 1)) + unknown)
     assert link.results() == {"token": Stored(EPOCH, 1)}

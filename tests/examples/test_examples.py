@@ -42,7 +42,7 @@ def run(*args: str | os.PathLike[str], text: str = "") -> subprocess.CompletedPr
 
 def test_the_programs_of_the_guide_work(relay: Relay) -> None:
     """In their order: the second reads what the first has sent."""
-    assert len(PROGRAMS) == 4
+    assert len(PROGRAMS) == 5
     printed = []
     for program in PROGRAMS:
         done = run("-c", program, relay.address)
@@ -51,6 +51,7 @@ def test_the_programs_of_the_guide_work(relay: Relay) -> None:
     assert printed == [
         "stored as 2\n2 alice hello\n",
         "2 alice hello\n",
+        "dora hello\n['hello', 'hello, Dora']\n",
         "paid once\n",
         "3 pay 6\n",
     ]

@@ -12,6 +12,7 @@ from relay.client.errors import ClientError, ServerBrokeProtocol
 from relay.client.event_queue import EVENTS_MAX
 from relay.client.events import State, StateChanged
 from relay.client.lineage import Expected
+from relay.client.sends import Offer
 from relay.errors import EnvelopeError
 from relay.limits import HISTORY_ON_JOIN_MAX, RECORD_CONTENT_BYTES_MAX
 from relay.wire import envelopes as wire
@@ -125,7 +126,7 @@ def _call(link: Link, call: Call, token: int) -> None:
     state, log, number = link.state, call.log, call.number
     if call.name == "send":
         if state.chat.sends.has_space(1):
-            state.chat.send(log, "text/plain", b"x", token)
+            state.chat.send(Offer(log, "text/plain", b"x"), token)
     elif call.name == "join":
         state.chat.join(log, None, min(number, HISTORY_ON_JOIN_MAX), token)
     elif call.name == "resume":

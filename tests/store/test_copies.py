@@ -17,7 +17,7 @@ from relay.store.errors import StoreCorrupt
 from relay.store.integrity import CheckUnfinished, damage
 from relay.store.recovery import recover
 from relay.store.sqlite import SqlitePartition
-from relay.wire.envelopes import pack_entry, unpack_content
+from relay.wire.envelopes import pack_entry, unpack_entry
 from tests.support.logs import (
     ALICE,
     BOB,
@@ -445,7 +445,7 @@ def test_a_partition_under_the_number_of_another(tmp_path: Path) -> None:
     found = {
         number
         for number in range(16)
-        if damage(connection, unpack=unpack_content, partition=number, limit_s=None) is None
+        if damage(connection, unpack=unpack_entry, partition=number, limit_s=None) is None
     }
     assert len(found) == 1
     connection.close()
@@ -457,8 +457,8 @@ def test_the_check_ends_in_time(tmp_path: Path) -> None:
     partition.close()
     connection = apsw.Connection(str(tmp_path / MAIN), flags=apsw.SQLITE_OPEN_READONLY)
     with pytest.raises(CheckUnfinished):
-        damage(connection, unpack=unpack_content, partition=None, limit_s=0)
-    assert damage(connection, unpack=unpack_content, partition=None, limit_s=None) is None
+        damage(connection, unpack=unpack_entry, partition=None, limit_s=0)
+    assert damage(connection, unpack=unpack_entry, partition=None, limit_s=None) is None
     connection.close()
 
 
@@ -495,7 +495,7 @@ def test_a_refused_partition_is_refused_again(tmp_path: Path) -> None:
             boot_id="boot 1",
             durability="process",
             pack=pack_entry,
-            unpack_content=unpack_content,
+            unpack_entry=unpack_entry,
         )
         assert "of different moments" in reason
         assert {path.name: path.read_bytes() for path in logs.iterdir()} == before
@@ -511,7 +511,7 @@ def test_a_killed_server_is_not_in_doubt(tmp_path: Path) -> None:
         boot_id="boot 1",
         durability="process",
         pack=pack_entry,
-        unpack_content=unpack_content,
+        unpack_entry=unpack_entry,
     )
     assert refused == []
     assert directory.unclean_partitions() == [0]  # left to its worker

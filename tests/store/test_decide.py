@@ -6,7 +6,7 @@ from pathlib import Path
 
 import apsw
 
-from relay.chat.entries import Submission
+from relay.chat.entries import Submission, committed, unpacked
 from relay.chat.repeats import Stack
 from relay.chat.rooms import events
 from relay.chat.rooms import state as states
@@ -113,7 +113,8 @@ def test_the_epoch_of_another_generation_ends() -> None:
     log = LogEnd(3, EPOCH, 1, 7, NOW_MS + 5, generation=1)
     batch = [message(4), message(3), message(5)]
     made = view(batch, log, {ALICE: (3, (7,))})
-    made.originals["lobby", ALICE, 3] = Original(7, EPOCH, message(3).content)
+    entry = unpacked([*committed(message(3), EPOCH, 7, 6, NOW_MS)])
+    made.originals["lobby", ALICE, 3] = Original(7, EPOCH, entry)
     outcomes, changes = decide(made, batch)
     assert [outcome[:3] for outcome in outcomes if isinstance(outcome, Stored)] == [
         (NEW_EPOCH, 8, 7),

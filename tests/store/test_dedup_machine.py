@@ -18,6 +18,7 @@ from relay.store.log import (
     Began,
     Denied,
     Expected,
+    Forbidden,
     IdConflict,
     LogRefused,
     Outcome,
@@ -129,7 +130,7 @@ def described(outcome: Outcome) -> tuple[type, int]:
             return type(outcome), number
         case Expected(counter=number):
             return Expected, number
-        case UnknownOutcome() | LogRefused() | Denied() | Began():
+        case UnknownOutcome() | LogRefused() | Denied() | Forbidden() | Began():
             return type(outcome), 0
 
 

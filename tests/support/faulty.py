@@ -110,6 +110,15 @@ class Wrapped:
     def due(self, now_ms: int) -> list[str]:
         return self._partition.due(now_ms)
 
+    def pending(self) -> list[tuple[str, int]]:
+        return self._partition.pending()
+
+    def confirm(self, delivered: list[tuple[str, int]]) -> None:
+        self._partition.confirm(delivered)
+
+    def note_seen(self, seen: list[tuple[str, int]]) -> None:
+        self._partition.note_seen(seen)
+
     def close(self) -> None:
         self._partition.close()
 

@@ -11,7 +11,7 @@ from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock
 from relay.store.log import Outcome, Page, Partition, Stored
 from relay.store.sqlite import SqlitePartition, Write
-from relay.wire.envelopes import EntryMessage, pack_entry, unpack_content, unpack_entry
+from relay.wire.envelopes import EntryMessage, pack_entry, unpack_entry
 
 NOW_MS = 1_790_000_000_000
 PAGE_BYTES = 60_000
@@ -33,7 +33,7 @@ def open_partition(
         host=Host(boot_id, secrets.token_bytes),
         durability=durability,
         pack=pack_entry,
-        unpack_content=unpack_content,
+        unpack_entry=unpack_entry,
         write=write,
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import apsw
 
-    from relay.chat.entries import Cursor, Head, Submission
+    from relay.chat.entries import Cursor, Extra, Head, Submission
     from relay.server.context import WorkerContext
     from relay.server.worker.home.home import Home
     from relay.server.worker.home.submissions import Waiting
@@ -234,6 +234,44 @@ def nobody_is_put_out(_: WorkerContext) -> None:
     Feed.control = controlling  # type: ignore[method-assign, assignment]
 
 
+def forgets_pending(_: WorkerContext) -> None:
+    """Copies of direct messages leave a while after the acceptance, and a new home sends none."""
+    from relay.server.worker.home.copies import Copies
+
+    accepted = Copies.accepted
+
+    def accepting(self: Copies, inbox: str, peer: str, seq: int) -> None:
+        self._later(0.2, lambda: accepted(self, inbox, peer, seq))
+
+    def resuming(self: Copies, pending: list[tuple[str, int]]) -> None:
+        for inbox, seq in pending:
+            self._confirm(inbox, seq)
+
+    Copies.accepted = accepting  # type: ignore[method-assign]
+    Copies.resume = resuming  # type: ignore[method-assign]
+
+
+def takes_copies_again(_: WorkerContext) -> None:
+    """A copy that comes again is another message; and what was confirmed is not noted."""
+    from relay.server.worker.home.home import Home
+    from relay.store.decide import Decision
+
+    early = Decision._early
+
+    def deciding(
+        self: Decision, end: ProducerEnd, submission: Submission, extra: Extra
+    ) -> Outcome | None:
+        if extra.origin_seq and extra.origin_seq <= end.counter:
+            return None
+        return early(self, end, submission, extra)
+
+    def confirming(self: Home, log: str, seq: int) -> None:
+        """It will be sent again by the next home."""
+
+    Decision._early = deciding  # type: ignore[method-assign]
+    Home.confirm = confirming  # type: ignore[method-assign]
+
+
 VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "deliver-before-commit": deliver_before_commit,
     "no-deduplication": no_deduplication,
@@ -245,4 +283,6 @@ VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "live-too-early": live_too_early,
     "rights-of-a-moment-ago": rights_of_a_moment_ago,
     "nobody-is-put-out": nobody_is_put_out,
+    "forgets-pending": forgets_pending,
+    "takes-copies-again": takes_copies_again,
 }

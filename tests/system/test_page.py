@@ -157,11 +157,12 @@ def test_invalid_names_of_logs(raw: RawClient, log: str) -> None:
     assert next_of(raw, wire.Refused).code == ErrorCode.NAME_INVALID
 
 
-def test_inboxes_are_reserved(raw: RawClient) -> None:
-    raw.say(wire.Join(1, "@alice", None, 0, 0))
-    assert refusal(raw)[1] == ErrorCode.NOT_SUPPORTED
-    raw.say(wire.Send("@alice", 1, 0, "", b""))
-    assert next_of(raw, wire.Refused).code == ErrorCode.NOT_SUPPORTED
+def test_inboxes_are_their_owners(raw: RawClient) -> None:
+    raw.say(wire.Join(1, "@somebody-else", None, 0, 0))
+    assert refusal(raw)[1] == ErrorCode.NOT_ALLOWED
+    raw.say(wire.Send("@nobody-has-this", 1, 0, "", b""))
+    refused = next_of(raw, wire.Refused)
+    assert (refused.log, refused.code) == (f"@{raw.name}", ErrorCode.NOT_REGISTERED)
 
 
 # --- joins, gaps, history -------------------------------------------------------------------------

@@ -8,6 +8,7 @@ what everything is held against:
 - every reader's view is a piece of it, in order, without repeats, complete from its first to its
   last entry except for reported gaps;
 - no (epoch, seq) ever meant two messages, to anybody;
+- every direct message that its sender's inbox has is in the inbox of its recipient: once, in order;
 - gaps are reported only to who stands behind the end of an ended epoch (invariants "Epochs are
   segments" and "Gaps are rare").
 """
@@ -15,12 +16,13 @@ what everything is held against:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
 from relay.chat.entries import GapReason
+from tests.torture.programs import recipient
 from tests.torture.records import (
     Acked,
     Began,
@@ -106,6 +108,8 @@ class Evidence:
     """By log, read by a fresh client from the beginning."""
     senders: Mapping[str, Iterable[Record]]
     readers: Mapping[str, Iterable[Record]]
+    people: Sequence[str] = ()
+    """To whom the senders write, in turn (``programs.recipient``)."""
 
 
 class Log:
@@ -139,8 +143,12 @@ def check(evidence: Evidence) -> list[Finding]:
     for sender, history in evidence.senders.items():
         digests = sent[sender] = {}
         findings += check_sender(sender, history, logs, digests)
+    inboxes = {f"@{name}" for name in evidence.people}
     for log in logs.values():
-        findings += check_contents(log, sent)
+        if log.name not in inboxes:
+            findings += check_contents(log, sent)
+    for person in evidence.people:
+        findings += check_copies(person, evidence.people, logs)
     for reader, history in evidence.readers.items():
         findings += check_reader(reader, history, logs)
     return findings
@@ -185,6 +193,8 @@ def check_contents(
     last: dict[str, int] = {}
     for entry in messages:
         sender, number = entry.sender, entry.number
+        if number == 0:
+            continue  # the server's own
         text = f"{log.name} ({entry.epoch}, {entry.seq}): {sender} {number}"
         if sent.get(sender, {}).get((log.name, number)) != entry.digest:
             yield Finding(Fault.INVENTED, text)
@@ -193,8 +203,34 @@ def check_contents(
             yield Finding(Fault.REORDERED, f"{text}, expected {expected}")
         last[sender] = max(number, last.get(sender, 0))
     for (sender, number), count in counts.items():
-        if count > 1:
+        if count > 1 and number:
             yield Finding(Fault.DOUBLED, f"{log.name}: {sender} {number}: {count} times")
+
+
+def check_copies(person: str, people: Sequence[str], logs: Mapping[str, Log]) -> Iterator[Finding]:
+    """What senders' inboxes have for somebody is in the inbox of that person: once, in order."""
+    inbox = logs[f"@{person}"]
+    for log in logs.values():
+        sender = log.name[1:]
+        if not log.name.startswith("@") or sender in people:
+            continue
+        wanted = {
+            entry.number: entry.digest
+            for entry in log.entries
+            if entry.number and recipient(people, entry.number) == person
+        }
+        found = [entry for entry in inbox.entries if entry.sender == sender and entry.number]
+        numbers = [entry.number for entry in found]
+        for number in wanted.keys() - set(numbers):
+            yield Finding(Fault.LOST, f"{inbox.name}: {sender} {number}: accepted, not delivered")
+        for number, count in Counter(numbers).items():
+            if count > 1:
+                yield Finding(Fault.DOUBLED, f"{inbox.name}: {sender} {number}: {count} times")
+        if numbers != sorted(numbers):
+            yield Finding(Fault.REORDERED, f"{inbox.name}: {sender}: {numbers}")
+        for entry in found:
+            if wanted.get(entry.number) != entry.digest:
+                yield Finding(Fault.INVENTED, f"{inbox.name}: {sender} {entry.number}")
 
 
 # --- senders -------------------------------------------------------------------------------------

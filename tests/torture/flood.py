@@ -108,7 +108,7 @@ class Sender:
         records: list[Record] = []
         for envelope in envelopes:
             if isinstance(envelope, Ack):
-                log, counter, epoch, seq = envelope
+                log, counter, epoch, seq, _ = envelope
                 records.append(Acked(log, counter, epoch.hex(), seq))
             elif isinstance(envelope, Refused):
                 records.append(Failed(envelope.log, envelope.counter, envelope.text))

@@ -12,7 +12,7 @@ from relay.client.events import (
     Gap,
     Joined,
     Live,
-    Message,
+    LogEntry,
     RoomChanged,
     StateChanged,
     Unfollowed,
@@ -82,9 +82,10 @@ class Notebook:
         """Write down an event."""
         write = self._recorder.write
         match event:
-            case Message(room=log, seq=seq, prev=prev, sender=sender, counter=counter):
-                digest = programs.digest_of(event.body)
-                write(Seen(log, event.epoch.hex(), seq, prev, sender, counter, digest))
+            case LogEntry(room=log, seq=seq, prev=prev, sender=sender):
+                number = programs.number_of(event)
+                digest = programs.digest_of(event.body) if number else 0
+                write(Seen(log, event.epoch.hex(), seq, prev, sender, number, digest))
             case RoomChanged(room=log, seq=seq, prev=prev, sender=sender):
                 write(Seen(log, event.epoch.hex(), seq, prev, sender, 0, 0))
             case Gap(room=log, start=start, end=end, reason=reason):

@@ -8,17 +8,20 @@ import os
 import random
 import time
 import zlib
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
 from relay import limits
+from relay.chat.entries import Kind
 from relay.client import backoff
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
 from relay.client.errors import ClientError
-from relay.client.events import State, StateChanged
+from relay.client.events import LogEntry, State, StateChanged
 from relay.client.identity import Identity
+from relay.wire.envelopes import EntryMessage
 from tests.torture.records import Connection, Lost, Recorder, Totals
 
 RETRY_S = 0.2
@@ -88,6 +91,26 @@ def body_of(name: str, log: str, number: int, seed: int) -> bytes:
     longest = LONG_BYTES if chance.randrange(LONG_IN) == 0 else SHORT_BYTES
     head = f"{name} {log} {number} ".encode()
     return head + chance.randbytes(chance.randrange(longest)).hex().encode()[:longest]
+
+
+def people_of(option: str) -> list[str]:
+    """Return to whom a sender writes direct messages, by its options."""
+    return next((part[3:].split(".") for part in option.split("+") if part[:3] == "to="), [])
+
+
+def recipient(people: Sequence[str], number: int) -> str:
+    """Return for whom the direct message with this number is."""
+    return people[number % len(people)]
+
+
+def number_of(entry: EntryMessage | LogEntry) -> int:
+    """Return a sender's own number of an entry; 0: the server has written it.
+
+    It is the counter in a room. A copy in an inbox has another one, but its body says it, too.
+    """
+    if entry.kind == Kind.SYSTEM:
+        return 0
+    return int(entry.body.split(b" ", 3)[2]) if entry.to else entry.counter
 
 
 def digest_of(body: bytes) -> int:

@@ -135,6 +135,9 @@ class Run:
         self._directory = directory
         self._say = say
         self._rooms = rooms_for(plan.rooms, plan.workers)
+        self._people = [f"reader{n}" for n in range(plan.readers)]
+        self._inboxes = [f"@{name}" for name in self._people]
+        self._inboxes += [f"@sender{n}" for n in range(plan.senders)]
         self._server = Server(self._data, plan.workers, plan.durability, plan.fault)
         self._effort = Effort()
         self._findings: list[Finding] = []
@@ -150,9 +153,16 @@ class Run:
                 await self._server.start()
                 proxy.target = self._server.relay.port
                 players += self._players(proxy.port)
-                for player in players:
-                    player.start()
-                await self._until(lambda: all(p.online for p in players), players, plan.back_s)
+                # Readers first: nobody can write to a name that nobody has.
+                for program in ("reader", "sender"):
+                    some = [player for player in players if player.part.program == program]
+                    for player in some:
+                        player.start()
+                    await self._until(
+                        lambda some=some: all(p.online for p in some),  # type: ignore[misc]
+                        players,
+                        plan.back_s,
+                    )
                 await self._torture(stage)
                 await self._settle(stage)
                 findings = await self._verdict(stage)
@@ -169,13 +179,19 @@ class Run:
         fingerprint = self._server.relay.address.removeprefix("relay://").split("@")[0]
         address = f"relay://{fingerprint}@127.0.0.1:{port}"
         options = plan.reader_options
+        to = f"+to={'.'.join(self._people)}"
         parts = [
-            Part(f"sender{n}", "sender", self._rooms, f"{plan.rate}{SENDER_OPTIONS[n % 2]}")
+            Part(
+                f"sender{n}",
+                "sender",
+                (*self._rooms, f"@sender{n}"),
+                f"{plan.rate}{SENDER_OPTIONS[n % 2]}{to}",
+            )
             for n in range(plan.senders)
         ]
         parts += [
-            Part(f"reader{n}", "reader", self._rooms, options[n % len(options)])
-            for n in range(plan.readers)
+            Part(name, "reader", (*self._rooms, f"@{name}"), options[n % len(options)])
+            for n, name in enumerate(self._people)
         ]
         return [
             Player(part, self._directory / f"{part.name}.jsonl", plan.seed, address)
@@ -228,14 +244,25 @@ class Run:
                 self._findings.append(Finding(Fault.NEVER_BACK, text))
             elif player in readers and not player.online:
                 self._findings.append(Finding(Fault.NEVER_BACK, player.part.name))
-        heads = {room: Place(*stored.read_head(self._data, room)) for room in self._rooms}
+        # Accepted is accepted: every copy gets to where it belongs, with no client's help.
+        await self._until(lambda: not stored.pending(self._data), players, plan.head_s)
+        if left := stored.pending(self._data):
+            self._findings.append(Finding(Fault.LOST, f"{left} direct messages still pending"))
+        heads = {
+            reader.part.name: {
+                log: Place(*stored.read_head(self._data, log)) for log in reader.part.logs
+            }
+            for reader in readers
+        }
         self._say("the load has stopped; waiting for every reader to reach the head")
         await self._until(
-            lambda: all(reader.places == heads for reader in readers), players, plan.head_s
+            lambda: all(reader.places == heads[reader.part.name] for reader in readers),
+            players,
+            plan.head_s,
         )
         self._say("every reader is at the head, or its time is up")
         for reader in readers:
-            for room, head in heads.items():
+            for room, head in heads[reader.part.name].items():
                 if reader.online and reader.places.get(room) != head:
                     text = f"{reader.part.name} in {room}: {reader.places.get(room)}, head {head}"
                     self._findings.append(Finding(Fault.NOT_AT_HEAD, text))
@@ -250,7 +277,10 @@ class Run:
         # Straight to the server: the proxy is part of the torture.
         address = self._server.relay.address
         fetched = {room: await stored.fetch(address, room) for room in self._rooms}
-        in_store = {room: stored.read_store(self._data, room) for room in self._rooms}
+        logs = (*self._rooms, *self._inboxes)
+        in_store = {log: stored.read_store(self._data, log) for log in logs}
+        # Nobody but its owner reads an inbox: what the readers have seen must do.
+        fetched |= {inbox: in_store[inbox] for inbox in self._inboxes}
         await self._server.stop()
         histories = {
             program: {
@@ -261,7 +291,9 @@ class Run:
             for program in ("sender", "reader")
         }
         self._say("checking")
-        evidence = Evidence(in_store, fetched, histories["sender"], histories["reader"])
+        evidence = Evidence(
+            in_store, fetched, histories["sender"], histories["reader"], self._people
+        )
         return check(evidence) + self._findings + self._server.bugs()
 
     # --- watching -----------------------------------------------------------------------------

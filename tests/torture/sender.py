@@ -1,4 +1,7 @@
-"""A sender: ``python -m tests.torture.sender ADDRESS NAME HISTORY LOGS SEED RATE[+blocking]``.
+"""A sender: ``python -m tests.torture.sender ADDRESS NAME HISTORY LOGS SEED OPTIONS``.
+
+OPTIONS is ``RATE[+blocking][+to=NAME.NAME...]``: messages per second, and to whom it writes what
+goes to its own inbox, ``@NAME`` among LOGS.
 
 Sends until TERM, then waits for its acknowledgements and ends. Killed at any moment and started
 again with the same history, it sends again what was not acknowledged, under the same ids.
@@ -46,6 +49,7 @@ class Outbox:
         # Not the same choices again after each restart.
         self._chance = random.Random(f"{role.seed} {role.name} {os.getpid()}")
         self._rate = float(role.option.partition("+")[0])
+        self._people = programs.people_of(role.option)
         self._last = dict.fromkeys(role.logs, 0)
         self.pending: dict[str, dict[int, None]] = {log: {} for log in role.logs}
         """For each log, what was sent and not acknowledged, when this was made."""
@@ -77,6 +81,10 @@ class Outbox:
         digest = programs.digest_of(self.body(log, number))
         self._recorder.write(Sent(log, number, digest))
         return number
+
+    def target(self, log: str, number: int) -> str:
+        """Return where a message goes: what one's own inbox numbers goes to one person each."""
+        return f"@{programs.recipient(self._people, number)}" if log.startswith("@") else log
 
     def body(self, log: str, number: int) -> bytes:
         """Return a message: the same one whenever it is sent again."""
@@ -135,7 +143,7 @@ class Sender:
                     await self._stopped.wait()
 
     async def _post(self, client: Client, outbox: Outbox, log: str, number: int) -> None:
-        future = await client.post(log, outbox.body(log, number))
+        future = await client.post(outbox.target(log, number), outbox.body(log, number))
         future.add_done_callback(partial(_answered, outbox, log, number))
 
 
@@ -188,7 +196,8 @@ class BlockingSender:
                 self._collect(client, outbox)
 
     def _post(self, client: BlockingClient, outbox: Outbox, log: str, number: int) -> None:
-        self._posted.append((log, number, client.post(log, outbox.body(log, number))))
+        pending = client.post(outbox.target(log, number), outbox.body(log, number))
+        self._posted.append((log, number, pending))
         self._collect(client, outbox)
 
     def _collect(self, client: BlockingClient, outbox: Outbox) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from relay.chat.entries import NO_EPOCH, Kind
-from relay.chat.partition import partition_of
+from relay.chat.entries import NO_EPOCH
+from relay.chat.partition import PARTITIONS, partition_of
 from relay.client.aio import Client
 from relay.client.events import Gap, Message, RoomChanged
 from relay.limits import U63_MAX
 from relay.store.directory import DataDirectory
 from relay.store.reader import SqliteReader
+from relay.store.schema import connect_reader, rows
 from relay.wire.envelopes import EntryMessage, unpack_entry
 from tests.torture.checker import Entry
-from tests.torture.programs import digest_of
+from tests.torture.programs import digest_of, number_of
 
 PAGE_BYTES = 1_000_000
 FETCH_S = 60.0
@@ -23,10 +24,21 @@ FETCH_S = 60.0
 def entry_of(entry: EntryMessage | Message | RoomChanged) -> Entry:
     """Return an entry as the checker knows it."""
     epoch = entry.epoch.hex()
-    if isinstance(entry, RoomChanged) or entry.kind == Kind.SYSTEM:
+    number = 0 if isinstance(entry, RoomChanged) else number_of(entry)
+    if isinstance(entry, RoomChanged) or not number:
         return Entry(epoch, entry.seq, entry.prev, entry.sender, 0, 0)
-    digest = digest_of(entry.body)
-    return Entry(epoch, entry.seq, entry.prev, entry.sender, entry.counter, digest)
+    return Entry(epoch, entry.seq, entry.prev, entry.sender, number, digest_of(entry.body))
+
+
+def pending(data: Path) -> int:
+    """Return how many direct messages are accepted and not known to be delivered."""
+    found = 0
+    for index in range(PARTITIONS):
+        connection = connect_reader(DataDirectory(data).partition_path(index))
+        if connection is not None:
+            found += rows(connection, "SELECT count(*) FROM pending")[0][0]
+            connection.close()
+    return found
 
 
 def read_store(data: Path, log: str) -> list[Entry]:

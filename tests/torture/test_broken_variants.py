@@ -49,6 +49,8 @@ CASES = (
         ((1.0, kill_all_workers), (1.0, kill_server)),
         {Fault.LOST, Fault.SEQ_REUSED},
     ),
+    Case("forgets-pending", ((1.0, kill_all_workers), (1.0, rest)), {Fault.LOST}),
+    Case("takes-copies-again", ((1.0, kill_all_workers), (1.0, rest)), {Fault.DOUBLED}),
 )
 
 

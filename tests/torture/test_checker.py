@@ -268,3 +268,58 @@ def test_a_run_that_did_too_little_proves_nothing() -> None:
     assert replace(enough, worker_kills=1).short_of(minimum) == [
         "worker_kills: 1, at least 2 expected"
     ]
+
+
+# --- direct messages -----------------------------------------------------------------------------
+PEOPLE = ("bob", "carol")
+"""Carol gets what has an odd number."""
+
+
+def direct_faults(carols: list[int], digests: dict[int, int] | None = None) -> set[Fault]:
+    """What is found when ann has sent 1 to 5, and carol's inbox has these of her."""
+    sent = {number: number * 7 for number in range(1, 6)}
+
+    def inbox(numbers: list[int]) -> list[Entry]:
+        control = Entry(OLD, 1, 0, "operator", 0, 1)
+        copies = [
+            Entry(OLD, seq, seq - 1, "ann", number, (digests or sent)[number])
+            for seq, number in enumerate(numbers, 2)
+        ]
+        return [control, *copies]
+
+    logs = {
+        "@ann": [
+            Entry(OLD, 1, 0, "ann", 0, 1),
+            *[Entry(OLD, n + 1, n, "ann", n, digest) for n, digest in sent.items()],
+        ],
+        "@bob": [
+            Entry(OLD, 1, 0, "bob", 0, 1),
+            Entry(OLD, 2, 1, "ann", 2, 14),
+            Entry(OLD, 3, 2, "ann", 4, 28),
+        ],
+        "@carol": inbox(carols),
+    }
+    history: list[Record] = [Sent("@ann", number, digest) for number, digest in sent.items()]
+    evidence = Evidence(logs, logs, {"ann": history}, {}, PEOPLE)
+    return {finding.fault for finding in check(evidence)}
+
+
+@pytest.mark.parametrize(
+    ("carols", "faults"),
+    [
+        ([1, 3, 5], set()),
+        ([1, 5], {Fault.LOST}),
+        ([], {Fault.LOST}),
+        ([1, 3, 3, 5], {Fault.DOUBLED}),
+        ([1, 5, 3], {Fault.REORDERED}),
+        ([1, 2, 3, 5], {Fault.INVENTED}),
+    ],
+)
+def test_copies_are_those_that_were_accepted(carols: list[int], faults: set[Fault]) -> None:
+    """Once each, in order, and nobody else's."""
+    assert direct_faults(carols) == faults
+
+
+def test_a_copy_says_what_was_accepted() -> None:
+    """Not something else."""
+    assert direct_faults([1, 3, 5], {1: 7, 3: 99, 5: 35}) == {Fault.INVENTED}

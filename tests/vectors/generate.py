@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 
 from relay.chat.accounts.requests import Disable, NameDevice
 from relay.chat.accounts.requests import pack as pack_request
+from relay.chat.entries import packable
 from relay.chat.ids import NO_ROOT, producer_of
 from relay.chat.rooms.requests import Ban
 from relay.chat.rooms.requests import pack as pack_room_request
@@ -288,6 +289,12 @@ TO_SERVER: list[wire.ClientEnvelope] = [
     wire.Leave(3, "lobby"),
     wire.Send("lobby", 3, 0, "text/plain", "grüß dich".encode()),
     wire.Send("lobby", 2**63 - 1, 0, "", bytes(300)),
+    wire.Send("@bob", 4, 0, "text/plain", b"hi"),
+    wire.Send("lobby", 5, 0, "text/plain", b"indeed", EPOCH, 7),
+    wire.Send("lobby", 6, 1, "text/plain", b"hello", EPOCH, 7),
+    wire.Send("lobby", 7, 2, "text/plain", b"", EPOCH, 7),
+    wire.Send("lobby", 8, 4, "text/plain", "👍".encode(), EPOCH, 7),
+    wire.Send("@ann", 9, 5, "", b"lobby", EPOCH, 7),
     wire.Who(4, "lobby"),
     wire.History(2**32 - 1, "lobby", False, 0, 1000),
     wire.Register(1, "ann", bytes(32), bytes(range(64)), b"a link", b""),
@@ -306,13 +313,18 @@ TO_CLIENT: list[wire.ServerEnvelope] = [
     wire.Joined(1, "lobby", EPOCH, 3, EPOCH, 7),
     wire.Left(3, "lobby"),
     wire.Ack("lobby", 3, EPOCH, 7),
+    wire.Ack("@ann", 4, EPOCH, 8, 1),
     wire.Refused("lobby", 4, 11, 500, "busy"),
     wire.Error(4, 6, 0, ""),
     ENTRY,
+    ENTRY._replace(log="@bob", to="bob"),
+    ENTRY._replace(about_epoch=EPOCH, about_seq=2),
+    ENTRY._replace(kind=6, content_type="", body=b"", about_epoch=EPOCH, about_seq=9),
     wire.Roster("lobby", 1, 2, 2, [["bob", "Bob ☃"]], ["ann"]),
     wire.Members(4, "lobby", 1, 2, 2, [["ann", "Ann", 1], ["bob", "", 2]]),
     wire.Page(5, "lobby", 7, False, [ENTRY, ENTRY._replace(seq=8, prev=7, counter=4)]),
     wire.Page(6, "lobby", 0, True, []),
+    wire.Page(7, "@bob", 7, False, [ENTRY._replace(log="@ann", to="bob"), ENTRY]),
     wire.Live("lobby", EPOCH, 7),
     wire.Behind("lobby", EPOCH, 7),
     wire.Gap("lobby", EPOCH, 7, PRODUCER[:8], 9, 1),
@@ -326,7 +338,7 @@ TO_CLIENT: list[wire.ServerEnvelope] = [
 def envelope(value: wire.ClientEnvelope | wire.ServerEnvelope) -> Vector:
     """One envelope's bytes and its fields."""
     if isinstance(value, wire.Page):
-        rows = [wire.pack_entry(tuple(entry)) for entry in value.entries]
+        rows = [wire.pack_entry(packable(entry)) for entry in value.entries]
         packed = wire.pack_page(*value[:4], rows)
     else:
         packed = wire.pack(value)

@@ -10,15 +10,18 @@ from relay.chat.accounts import chain, links
 from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.events import (
     AccountEvent,
+    Blocked,
     Created,
     Disabled,
     Enabled,
     Linked,
     Named,
     Offered,
+    Preferred,
     Promoted,
     Removed,
     Reserved,
+    Unblocked,
 )
 from relay.chat.accounts.refusal import Reason, Refused
 
@@ -51,6 +54,12 @@ class Account(NamedTuple):
     """An ADD that waits for the new key's signature."""
     names: tuple[tuple[bytes, str], ...] = ()
     """(key, what the person calls that device)."""
+    blocked: frozenset[tuple[str, bytes]] = frozenset()
+    """(handle, root) of those whose messages are not taken."""
+    writers: int = 0
+    """Who may write to the person: ``preferences.Writers``."""
+    seen_by: int = 1
+    """Who is told when the person was last here: likewise."""
 
     def refusal(self, key: bytes) -> Refused | None:
         """Return why a device key may not log in; None: it may."""
@@ -107,6 +116,13 @@ def applied(account: Account, event: AccountEvent) -> Account:
             return Account(account.handle, after.version, removed=True)
         case Promoted(operator=operator):
             return after._replace(operator=operator)
+        case Blocked(handle=handle, root=root):
+            return after._replace(blocked=account.blocked | {(handle, root)})
+        case Unblocked(handle=handle):
+            kept = frozenset(one for one in account.blocked if one[0] != handle)
+            return after._replace(blocked=kept)
+        case Preferred(writers=writers, seen_by=seen_by):
+            return after._replace(writers=writers, seen_by=seen_by)
 
 
 def folded(handle: str, events: Iterable[AccountEvent]) -> Account:

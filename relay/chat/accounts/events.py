@@ -66,6 +66,28 @@ class Promoted(NamedTuple):
     operator: bool
 
 
+class Blocked(NamedTuple):
+    """Somebody's messages are not taken. The root tells an account from a later one of the name."""
+
+    handle: str
+    root: bytes
+
+
+class Unblocked(NamedTuple):
+    """Likewise not any more, whatever the root."""
+
+    handle: str
+
+
+class Preferred(NamedTuple):
+    """How the person wants it."""
+
+    writers: int
+    """Who may write: ``preferences.Writers``."""
+    seen_by: int
+    """Who is told when the person was last here: likewise."""
+
+
 class Invited(NamedTuple):
     """An invitation was made."""
 
@@ -86,7 +108,18 @@ class Bound(NamedTuple):
 
 
 AccountEvent: TypeAlias = (
-    Created | Linked | Offered | Named | Disabled | Enabled | Reserved | Removed | Promoted
+    Created
+    | Linked
+    | Offered
+    | Named
+    | Disabled
+    | Enabled
+    | Reserved
+    | Removed
+    | Promoted
+    | Blocked
+    | Unblocked
+    | Preferred
 )
 InvitationEvent: TypeAlias = Invited | Bound
 Event: TypeAlias = AccountEvent | InvitationEvent
@@ -105,6 +138,9 @@ SHAPES: Final[dict[int, Shape]] = {
     7: Shape(Reserved, (_hash, U63, codec.boolean)),
     8: Shape(Removed, ()),
     9: Shape(Promoted, (codec.boolean,)),
+    10: Shape(Blocked, (NAME, _hash)),
+    11: Shape(Unblocked, (NAME,)),
+    12: Shape(Preferred, (U63, U63)),
     16: Shape(Invited, (_hash, U63, codec.boolean, NAME)),
     17: Shape(Bound, (NAME, _key)),
 }

@@ -26,6 +26,8 @@ class Reason(Enum):
     """The state is not the one that the request was made for."""
     BAD_REQUEST = auto()
     """The request itself is wrong."""
+    NOT_ACCEPTED = auto()
+    """This person takes no messages from who asks: it is not told why."""
     LIMIT = auto()
     """The account holds as much as it may."""
 

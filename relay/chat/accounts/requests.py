@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple, TypeAlias, cast
 
 from relay import codec, limits
-from relay.chat.accounts import decide, invitation, links
+from relay.chat.accounts import answers, decide, invitation, links, preferences
 from relay.chat.accounts.account import Account
 from relay.chat.accounts.decide import Policy, Registering
 from relay.chat.accounts.events import AccountEvent, InvitationEvent
@@ -72,6 +72,52 @@ class ListNames(NamedTuple):
     after: str
 
 
+class Block(NamedTuple):
+    """Take no more messages of somebody. ``root``: of the account that is meant."""
+
+    handle: str
+    root: bytes
+
+
+class Unblock(NamedTuple):
+    """Take messages of somebody again."""
+
+    handle: str
+
+
+class Prefer(NamedTuple):
+    """Choose who may write, and who sees when the person was last here."""
+
+    writers: int
+    seen_by: int
+
+
+class Preferences(NamedTuple):
+    """Tell what was chosen, and who is blocked (``Wanted``)."""
+
+
+class Marks(NamedTuple):
+    """Tell up to where the person has read, from behind the log ``after`` on."""
+
+    after: str
+
+
+class LastSeen(NamedTuple):
+    """Tell when this person was last here, if who asks may know."""
+
+
+class SeenBy(NamedTuple):
+    """``LastSeen``, with the root of who asks."""
+
+    root: bytes
+
+
+class MayWrite(NamedTuple):
+    """Would a new message of this account be taken?"""
+
+    root: bytes
+
+
 class Invite(NamedTuple):
     """Make an invitation."""
 
@@ -121,6 +167,14 @@ Request: TypeAlias = (
     | NameDevice
     | Show
     | ListNames
+    | Block
+    | Unblock
+    | Prefer
+    | Preferences
+    | Marks
+    | LastSeen
+    | SeenBy
+    | MayWrite
     | Invite
     | Add
     | Reset
@@ -139,6 +193,9 @@ SHAPES: Final[dict[int, Shape]] = {
     2: Shape(NameDevice, (_key, codec.text(limits.DEVICE_NAME_BYTES_MAX))),
     3: Shape(Show, ()),
     4: Shape(ListNames, (codec.uint(PARTITIONS - 1), codec.text(limits.NAME_CHARS_MAX))),
+    5: Shape(Block, (NAME, _hash)),
+    6: Shape(Unblock, (NAME,)),
+    7: Shape(Prefer, (codec.uint(255), codec.uint(255))),
     8: Shape(Invite, (_hash, U63, codec.boolean)),
     9: Shape(Add, (_hash, U63, codec.boolean)),
     10: Shape(Reset, (_hash, U63)),
@@ -146,12 +203,19 @@ SHAPES: Final[dict[int, Shape]] = {
     12: Shape(Enable, ()),
     13: Shape(Remove, ()),
     14: Shape(Promote, (codec.boolean,)),
+    15: Shape(Preferences, ()),
+    16: Shape(Marks, (codec.text(1 + limits.NAME_CHARS_MAX),)),
+    17: Shape(LastSeen, ()),
     # Between workers alone; from clients they are envelopes of their own, before the login.
     24: Shape(Register, (_link, _hash_or_none, codec.boolean, codec.boolean, codec.boolean)),
     25: Shape(Enrol, (_key, codec.binary(0, links.SIGNATURE_BYTES))),
     26: Shape(Bind, (_hash, NAME, _key)),
+    27: Shape(MayWrite, (_hash,)),
+    28: Shape(SeenBy, (_hash,)),
 }
-OF_DEVICES: Final = frozenset({Extend, NameDevice, Show})
+OF_DEVICES: Final = frozenset(
+    {Extend, NameDevice, Show, Block, Unblock, Prefer, Preferences, Marks}
+)
 """What a device may ask about its own account."""
 OF_OPERATORS: Final = frozenset(
     {Show, ListNames, Invite, Add, Reset, Disable, Enable, Remove, Promote}
@@ -189,6 +253,16 @@ class Context(NamedTuple):
     """Another handle that exists looks like this one; only Register asks."""
     by: str
     """Who asks: a handle, or "operator" for a tool."""
+    knows: bool = False
+    """Only for MayWrite: the person has written to who asks."""
+    shares_room: bool = False
+    """Likewise: they share a room in which the person is a lasting member."""
+    full: bool = False
+    """Likewise: the inbox takes no more."""
+    online: bool = False
+    """Only for SeenBy: the person has a session now."""
+    seen_ms: int = 0
+    """Likewise: when the person's last session began, or ended; 0: it is not known."""
 
 
 class Decided(NamedTuple):
@@ -225,7 +299,35 @@ def about_account(account: Account, request: Request, context: Context) -> Decid
         case NameDevice(key=key, name=name):
             return Decided(decide.name_device(account, key, name))
         case Show():
-            return Decided(None, shown(account))
+            return Decided(None, answers.packed_shown(account))
+        case MayWrite(root=root):
+            preferences.may_write(
+                account,
+                context.by,
+                root,
+                knows=context.knows,
+                shares_room=context.shares_room,
+                full=context.full,
+            )
+            return Decided(None)
+        case SeenBy(root=root):
+            told = preferences.sees(
+                account,
+                context.by,
+                root,
+                knows=context.knows,
+                shares_room=context.shares_room,
+            )
+            seen = answers.Seen(context.online, context.seen_ms) if told else answers.NOT_TOLD
+            return Decided(None, answers.packed_seen(seen))
+        case Block(handle=handle, root=root):
+            return Decided(preferences.block(account, handle, root))
+        case Unblock(handle=handle):
+            return Decided(preferences.unblock(account, handle))
+        case Prefer():
+            return Decided(preferences.prefer(account, *request))
+        case Preferences():
+            return Decided(None, answers.packed_wanted(account))
         case Add():
             return Decided(decide.add(account, *request))
         case Reset():
@@ -272,85 +374,3 @@ def about_invitation(state: Invitation, request: Request, context: Context) -> D
             return Decided(bound, bytes((state.invited.operator,)))
         case _:
             raise Refused(Reason.BAD_REQUEST, "not about an invitation")
-
-
-# --- the answer to Show -------------------------------------------------------------------------
-class Device(NamedTuple):
-    """One device of an account."""
-
-    key: bytes
-    name: str
-    number: int
-    """Of the link that added it."""
-
-
-class Shown(NamedTuple):
-    """What is known of an account."""
-
-    state: str
-    """"none", "active", "disabled", "reserved" or "removed"."""
-    operator: bool
-    expires_ms: int
-    """When the token of a reserved name expires; else 0."""
-    links: int
-    """How many its chain has."""
-    devices: tuple[Device, ...]
-    offered: bytes
-    """The key that waits to sign its approval; empty: none."""
-
-
-def state_of(account: Account) -> str:
-    """Say in one word how an account is."""
-    if account.removed:
-        return "removed"
-    if account.disabled:
-        return "disabled"
-    if account.chain is not None:
-        return "active"
-    return "reserved" if account.reservation is not None else "none"
-
-
-def shown(account: Account) -> bytes:
-    """Return the packed answer to ``Show``."""
-    names = dict(account.names)
-    chain, reservation = account.chain, account.reservation
-    devices = {} if chain is None else chain.devices
-    offered = links.parse(account.offer).body.subject if account.offer else b""
-    return codec.pack(
-        (
-            state_of(account),
-            account.operator or bool(reservation and reservation.operator),
-            0 if reservation is None else reservation.expires_ms,
-            0 if chain is None else chain.number + 1,
-            [[key, names.get(key, ""), index] for key, index in devices.items()],
-            offered,
-        )
-    )
-
-
-_SHOWN: Final = (
-    codec.text(16),
-    codec.boolean,
-    U63,
-    U63,
-    codec.list_of(codec.tuple_of(_key, codec.text(limits.DEVICE_NAME_BYTES_MAX), U63), 256),
-    codec.binary(0, links.KEY_BYTES),
-)
-
-
-def unpack_shown(data: bytes) -> Shown:
-    """Return the answer to ``Show``.
-
-    Raises:
-        EnvelopeError: it is none.
-    """
-    fields = codec.unpack_array(data, _SHOWN, array_max=256)
-    state, operator, expires_ms, count, devices, offered = fields
-    return Shown(
-        cast("str", state),
-        cast("bool", operator),
-        cast("int", expires_ms),
-        cast("int", count),
-        tuple(Device(*row) for row in cast("list[tuple[bytes, str, int]]", devices)),
-        cast("bytes", offered),
-    )

@@ -13,7 +13,7 @@ from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
 from relay.client.device_key import DeviceKey, public_text
 from relay.client.errors import MessageTooLong, NameInvalid, NotConnected
-from relay.client.events import State
+from relay.client.events import Message, State
 from relay.client.identity import Identity
 from tests.client.faces.adapters import Face
 
@@ -87,6 +87,7 @@ def test_calls(connect: Connect) -> None:
     assert list(face.client.cursors) == ["ok-room"]
 
 
+MESSAGE = Message("lobby", b"epoch...", 1, 0, 0, "ann", b"", b"producer", 1, 0, "", b"")
 KEY = public_text(DeviceKey.generate().public)
 TIMED: dict[str, tuple[Any, ...]] = {
     "connect": (), "close": (), "join": ("lobby",), "leave": ("lobby",), "who": ("lobby",),
@@ -97,6 +98,9 @@ TIMED: dict[str, tuple[Any, ...]] = {
     "user": ("somebody",), "users": (), "change_user": ("somebody", "disable"),
     "rooms": (), "room_info": ("lobby",), "create_room": ("lobby",),
     "change_room": ("lobby", "enter"),
+    "edit": (MESSAGE, "x"), "redact": (MESSAGE,), "react": (MESSAGE, "x"),
+    "mark_read": (MESSAGE,), "read_marks": (), "block": ("somebody",), "unblock": ("somebody",),
+    "preferences": (), "set_preferences": (), "last_seen": ("somebody",),
 }  # fmt: skip
 """Every method that waits, with what it needs besides."""
 

@@ -90,7 +90,7 @@ def test_history_on_join_and_by_pages(connect: Connect, room: str) -> None:
     stored = [alice.send(room, f"m{n}") for n in range(10)]
     bob = connect("history-b")
     joined = bob.join(room, 3)
-    assert joined.head == Cursor(*stored[-1])
+    assert joined.head == stored[-1].cursor
     assert [m.text for m in messages(bob, 3)] == ["m7", "m8", "m9"]
     newest = bob.history(room, count=4)
     assert [m.text for m in newest.entries] == ["m6", "m7", "m8", "m9"]
@@ -103,8 +103,8 @@ def test_history_on_join_and_by_pages(connect: Connect, room: str) -> None:
     forward = bob.history(room, after=stored[7].seq, count=100)
     assert [m.text for m in forward.entries] == ["m8", "m9"]
     assert forward.end
-    assert bob.leave(room) == Cursor(*stored[-1])
-    bob.join(room, cursor=Cursor(*stored[4]))
+    assert bob.leave(room) == stored[-1].cursor
+    bob.join(room, cursor=stored[4].cursor)
     assert [m.text for m in messages(bob, 5)] == [f"m{n}" for n in range(5, 10)]
     bob.leave(room)
     bob.join(room, since=0)
@@ -140,13 +140,13 @@ def test_refusals_are_typed(connect: Connect, room: str) -> None:
 
 
 def test_flush_reports_the_first_failed_post(connect: Connect, room: str) -> None:
-    """An inbox is reserved in this version: such sends are refused by the server."""
+    """Nobody has this name: such sends are refused by the server."""
     alice = connect("flush-a")
     alice.post(room, "fine")
     failed = alice.post("@somebody", "refused")
-    with pytest.raises(Exception, match="NOT_SUPPORTED"):
+    with pytest.raises(Exception, match="NOT_REGISTERED"):
         alice.flush()
-    with pytest.raises(Exception, match="NOT_SUPPORTED"):
+    with pytest.raises(Exception, match="NOT_REGISTERED"):
         failed()
     alice.flush()
     assert alice.send(room, "goes on").seq == 3

@@ -14,7 +14,7 @@ from relay import limits
 from relay.chat.entries import Head
 from relay.chat.partition import partition_of
 from relay.store.log import Outcome, Partition
-from relay.wire.codes import CloseCode, ErrorCode
+from relay.wire.codes import CloseCode, ErrorCode, Survives
 from relay.wire.envelopes import (
     Ack,
     EntryMessage,
@@ -185,6 +185,15 @@ class FailsOnce:
     def due(self, now_ms: int) -> list[str]:
         return self._partition.due(now_ms)
 
+    def pending(self) -> list[tuple[str, int]]:
+        return self._partition.pending()
+
+    def confirm(self, delivered: list[tuple[str, int]]) -> None:
+        self._partition.confirm(delivered)
+
+    def note_seen(self, seen: list[tuple[str, int]]) -> None:
+        self._partition.note_seen(seen)
+
     def close(self) -> None:
         self._partition.close()
 
@@ -212,6 +221,8 @@ async def test_entries_are_shown_only_when_committed(tmp_path: Path, durability:
         await reader.has(LOG, 20)
         shown = {e.seq: e for e in reader.entries(LOG)}
         acks = {e.seq for e in writer.received if isinstance(e, Ack)}
+        survives = {e.durability for e in writer.received if isinstance(e, Ack)}
+        assert survives <= {Survives[durability.upper()]}
         await cluster.kill(home.index)
         stored = other.parts.services.reader_of(LOG).read(LOG, 0, 10_000, 10_000_000)
         seqs = {seq for seq, _ in stored.rows}

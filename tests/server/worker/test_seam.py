@@ -198,7 +198,7 @@ async def test_joins_that_are_refused(single: Cluster) -> None:
     """A refusal leaves no trace of a membership."""
     worker = single.workers[0]
     client = await TestClient.login(worker, "client")
-    client.send_envelopes(Join(1, "No Room!", None, 0, 0), Join(2, "@client", None, 0, 0))
+    client.send_envelopes(Join(1, "No Room!", None, 0, 0), Join(2, "@other", None, 0, 0))
     client.send_envelopes(Join(3, LOG, None, 0, 10_001), Leave(4, LOG))
     await client.expect(Error, count=4)
     assert [e.request for e in client.received if isinstance(e, Error)] == [1, 2, 3, 4]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from relay.chat import names
 from relay.chat.entries import Kind, submission
 from relay.codec import Unknown
+from relay.server.worker.connection.about import send_about, send_direct
 from relay.server.worker.connection.devices import account, devices
 from relay.server.worker.connection.history import history, who
 from relay.server.worker.connection.join import join, leave
@@ -43,19 +44,20 @@ def send(session: Session, send: Send) -> None:
     """Offer a message to the log's home. A plain call: it never waits."""
     log = send.log
     if not names.is_room(log):  # the canonical form only: an id belongs to one spelling
-        code = ErrorCode.NOT_SUPPORTED if names.is_inbox(log) else ErrorCode.NAME_INVALID
-        session.answer(pack(Refused(log, send.counter, int(code), 0, "")))
+        if names.is_inbox(log):
+            send_direct(session, send)
+        else:
+            code = int(ErrorCode.NAME_INVALID)
+            session.answer(pack(Refused(log, send.counter, code, 0, "")))
         return
-    if send.kind != MESSAGE:
-        session.answer(
-            pack(Refused(log, send.counter, int(ErrorCode.NOT_SUPPORTED), send.kind, "kind"))
-        )
+    if send.kind != MESSAGE or send.about_seq:
+        send_about(session, send)
         return
     actor = session.actor
     session.sends.submit(
         submission(
             log, actor.handle, session.key_id, session.producer, send.counter, MESSAGE,
-            send.content_type, send.body, actor.root, actor.operator,
+            send.content_type, send.body, actor.root, actor.operator, None,
         )
     )  # fmt: skip
 

@@ -11,15 +11,15 @@ from relay.errors import EnvelopeError
 from relay.server.worker.connection.asking import asked
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Chain, Done, pack, unpack_content
+from relay.wire.envelopes import Chain, Done, pack, unpack_entry
 
 if TYPE_CHECKING:
+    from relay.bus.messages import Answered
     from relay.server.worker.connection.session import Session
     from relay.wire.envelopes import Account, Devices
 
 LINKS_PER_ANSWER: Final = 128
 """About 43 KB at most: it fits a record."""
-PAGE_BYTES: Final = 262_144
 NAMES_PER_ANSWER: Final = 500
 
 
@@ -46,27 +46,21 @@ def chain_of(session: Session, name: str) -> list[bytes]:
         StoreError: they cannot be read.
     """
     log = names.INBOX_PREFIX + name
-    reader = session.services.reader_of(log)
     links: list[bytes] = []
-    after = 0
-    while True:
-        page = reader.read(log, after, 2**40 - 1, PAGE_BYTES)
-        for seq, packed in page.rows:
-            after = seq
-            _, content_type, body = unpack_content(packed)
-            if content_type != events.CONTENT_TYPE:
-                continue
-            match events.unpack(body):
-                case events.Created(link=link):
-                    links = [link]
-                case events.Linked(link=link):
-                    links.append(link)
-                case events.Reserved() | events.Removed():
-                    links = []
-                case _:
-                    pass
-        if page.end:
-            return links
+    for packed in session.services.reader_of(log).controls(log):
+        entry = unpack_entry(packed)
+        if entry.content_type != events.CONTENT_TYPE:
+            continue
+        match events.unpack(entry.body):
+            case events.Created(link=link):
+                links = [link]
+            case events.Linked(link=link):
+                links.append(link)
+            case events.Reserved() | events.Removed():
+                links = []
+            case _:
+                pass
+    return links
 
 
 async def account(session: Session, account: Account) -> None:
@@ -79,12 +73,20 @@ async def account(session: Session, account: Account) -> None:
         return
     name = names.normal(account.name) or session.actor.handle
     kind = type(request)
+    if kind is requests.LastSeen and session.key_id and names.is_handle(name):
+        asking = requests.pack(requests.SeenBy(session.actor.root))
+        answer = await asked(session, names.INBOX_PREFIX + name, session.actor, b"", asking)
+        _pass_on(session, number, answer)
+        return
     own = name == session.actor.handle and bool(session.key_id) and kind in requests.OF_DEVICES
     if not own and not (session.actor.operator and kind in requests.OF_OPERATORS):
         session.refuse(number, ErrorCode.NOT_ALLOWED, 0, "only operators may do that")
         return
     if isinstance(request, requests.ListNames):
         _list(session, number, request)
+        return
+    if isinstance(request, requests.Marks):
+        _marks(session, number, request.after)
         return
     if isinstance(request, requests.Invite):
         log = invitation.log_of(request.token_hash)
@@ -94,10 +96,27 @@ async def account(session: Session, account: Account) -> None:
         session.refuse(number, ErrorCode.NAME_INVALID)
         return
     answer = await asked(session, log, session.actor, session.key_id, account.content)
+    _pass_on(session, number, answer)
+
+
+def _pass_on(session: Session, number: int, answer: Answered) -> None:
     if answer.code:
         session.refuse(number, answer.code, 0, answer.text)
     else:
         session.answer(pack(Done(number, answer.content)))
+
+
+def _marks(session: Session, number: int, after: str) -> None:
+    """Answer up to where the person has read, some logs at a time."""
+    log = names.INBOX_PREFIX + session.actor.handle
+    try:
+        found = session.services.reader_of(log).marks(log)
+    except StoreError:
+        session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+        return
+    found = [mark for mark in found if mark[0] > after]
+    end = len(found) <= NAMES_PER_ANSWER
+    session.answer(pack(Done(number, codec.pack((found[:NAMES_PER_ANSWER], end)))))
 
 
 def _list(session: Session, number: int, request: requests.ListNames) -> None:

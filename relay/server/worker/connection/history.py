@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
 async def history(session: Session, history: History) -> None:
     """Answer one page, in turn with those who catch up."""
-    log = names.normal(history.log)
+    asked = log = names.normal(history.log)
+    peer = ""
+    if names.is_inbox(log) and log[len(names.INBOX_PREFIX) :] != session.actor.handle:
+        # Of one's own inbox, what was exchanged with this person: nobody reads another's.
+        log, peer = names.INBOX_PREFIX + session.actor.handle, log[len(names.INBOX_PREFIX) :]
     feed = session.subscriptions.get(log)
     if feed is None:
         session.refuse(history.request, ErrorCode.NOT_A_MEMBER)
         return
     count = min(history.count, limits.PAGE_ENTRIES_MAX)
-    if count == 0:
+    if count == 0 or (peer and history.forward):
         session.refuse(history.request, ErrorCode.BAD_REQUEST)
         return
 
@@ -39,7 +43,10 @@ async def history(session: Session, history: History) -> None:
             page = reader.read(log, after, feed.seq, limits.PAGE_BYTES_MAX, count)
         else:
             before = min(history.seq or feed.seq + 1, feed.seq + 1)
-            page = reader.read_back(log, before, count, limits.PAGE_BYTES_MAX)
+            if peer:
+                page = reader.read_direct(log, peer, before, count, limits.PAGE_BYTES_MAX)
+            else:
+                page = reader.read_back(log, before, count, limits.PAGE_BYTES_MAX)
     except StoreError:
         session.refuse(history.request, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
         return
@@ -49,7 +56,7 @@ async def history(session: Session, history: History) -> None:
     if rows:
         next_seq = rows[-1][0] if history.forward else rows[0][0]
     packed = [row[1] for row in rows]
-    session.answer(pack_page(history.request, log, next_seq, end, packed))
+    session.answer(pack_page(history.request, asked, next_seq, end, packed))
 
 
 async def who(session: Session, who: Who) -> None:
@@ -57,6 +64,9 @@ async def who(session: Session, who: Who) -> None:
     log = names.normal(who.log)
     if log not in session.subscriptions.by_log:
         session.refuse(who.request, ErrorCode.NOT_A_MEMBER)
+        return
+    if names.is_inbox(log):
+        session.refuse(who.request, ErrorCode.NOT_SUPPORTED, 0, "an inbox has no members")
         return
     # Changes of this turn first, so that the client finds itself in the answer.
     session.services.following.presence.send()

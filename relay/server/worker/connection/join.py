@@ -26,9 +26,10 @@ async def join(session: Session, join: Join) -> None:
     log = names.normal(join.log)
     subscriptions = session.subscriptions
     if names.is_inbox(log):
-        session.refuse(join.request, ErrorCode.NOT_SUPPORTED, 0, "direct messages come later")
-        return
-    if not names.is_room(log):
+        if log[len(names.INBOX_PREFIX) :] != session.actor.handle or not session.key_id:
+            session.refuse(join.request, ErrorCode.NOT_ALLOWED, 0, "this inbox is not yours")
+            return
+    elif not names.is_room(log):
         session.refuse(join.request, ErrorCode.NAME_INVALID, 0, "invalid room name")
         return
     if log in subscriptions.by_log:

@@ -27,7 +27,8 @@ class Sends(Sender):
     """See the module's docstring."""
 
     __slots__ = (
-        "_clock", "_forward", "_held", "_owner", "_reading", "_refusals", "_spending",
+        "_clock", "_durability", "_forward", "_held", "_owner", "_reading", "_refusals",
+        "_spending",
     )  # fmt: skip
 
     def __init__(
@@ -38,6 +39,7 @@ class Sends(Sender):
         spending: Spending | None,
         refusals: Refusals,
         clock: Callable[[], float],
+        durability: int,
     ) -> None:
         """Begin with none.
 
@@ -48,6 +50,7 @@ class Sends(Sender):
             spending: what may be sent; None: nothing of it is bounded.
             refusals: of the worker.
             clock: monotonic seconds.
+            durability: what commits survive (``wire.codes.Survives``).
         """
         super().__init__()
         self._owner = owner
@@ -56,6 +59,7 @@ class Sends(Sender):
         self._spending = spending
         self._refusals = refusals
         self._clock = clock
+        self._durability = durability
         self._held = False
         """True while the window keeps the socket from being read."""
 
@@ -94,7 +98,9 @@ class Sends(Sender):
     # --- forward.Sender -----------------------------------------------------------------------
     def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
         """Committed."""
-        self._owner.answer_send(pack_ack(submission.log, submission.counter, epoch, seq))
+        self._owner.answer_send(
+            pack_ack(submission.log, submission.counter, epoch, seq, self._durability)
+        )
         self._answered(submission)
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:

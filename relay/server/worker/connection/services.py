@@ -80,6 +80,8 @@ class ConnectionServices:
     """What opens and seals tickets; None: there are none."""
     modulus_bytes: int
     """Of the key in ``spki``."""
+    durability: int
+    """What commits survive: a ``wire.codes.Survives``."""
     guests: bool
     """Whether clients without an account may log in."""
     agent_name: str

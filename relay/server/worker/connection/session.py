@@ -143,6 +143,7 @@ class Session(Owner):
             self._spending(),
             budgets.refusals,
             services.clock,
+            services.durability,
         )
 
     @property

@@ -21,14 +21,11 @@ if TYPE_CHECKING:
     from relay.chat.accounts.account import Account
     from relay.chat.accounts.events import AccountEvent, InvitationEvent
     from relay.chat.accounts.invitation import Invitation
-    from relay.chat.entries import Content
+    from relay.chat.entries import Entry
     from relay.store.log import Reader
 
 REMEMBERED_MAX: Final = 8192
 """About 1 KiB each."""
-READ_BYTES: Final = 262_144
-ALL: Final = 2**40 - 1
-"""Above every seq."""
 
 
 class AccountLogs:
@@ -37,19 +34,21 @@ class AccountLogs:
     def __init__(
         self,
         reader_of: Callable[[str], Reader],
-        unpack_content: Callable[[bytes], Content],
+        unpack_entry: Callable[[bytes], Entry],
         first_invitation: bytes,
     ) -> None:
         """Begin with nothing remembered.
 
         Args:
             reader_of: reads a log.
-            unpack_content: returns what a packed entry says.
+            unpack_entry: returns a packed entry.
             first_invitation: the hash of the one that lies in the data directory; empty: none.
         """
         self._reader_of = reader_of
-        self._unpack_content = unpack_content
+        self._unpack_entry = unpack_entry
         self._first = first_invitation
+        self.inbox_entries_max = 0
+        """Of each inbox; 0: no bound."""
         self._accounts: dict[str, Account] = {}
         self._handles: dict[int, dict[str, set[str]]] = {}
         """By partition: skeleton to the handles that have it; read once, when it is first asked."""
@@ -113,21 +112,47 @@ class AccountLogs:
                 handles.setdefault(names.skeleton(existing), set()).add(existing)
         return bool(handles.get(names.skeleton(handle), set()) - {handle})
 
+    def has_written(self, handle: str, to: str) -> bool:
+        """Tell whether somebody has written to somebody.
+
+        Raises:
+            StoreError: the inbox cannot be read.
+        """
+        log = names.INBOX_PREFIX + handle
+        return self._reader_of(log).has_written(log, to)
+
+    def seen_ms(self, handle: str) -> int:
+        """Return when somebody was last here; 0: it is not known.
+
+        Raises:
+            StoreError: the inbox cannot be read.
+        """
+        log = names.INBOX_PREFIX + handle
+        return self._reader_of(log).seen(log)
+
+    def is_full(self, handle: str) -> bool:
+        """Tell whether an inbox takes no more.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        if not self.inbox_entries_max:
+            return False
+        log = names.INBOX_PREFIX + handle
+        reader = self._reader_of(log)
+        seq = reader.head(log).seq
+        return seq - reader.floor_of_last(log, seq, seq) >= self.inbox_entries_max
+
     def forget(self) -> None:
         """Other workers may write these logs now."""
         self._accounts.clear()
         self._handles.clear()
 
     def _events(self, log: str) -> list[events.Event]:
-        reader = self._reader_of(log)
-        found: list[events.Event] = []
-        after = 0
-        while True:
-            page = reader.read(log, after, ALL, READ_BYTES)
-            for seq, packed in page.rows:
-                after = seq
-                _, content_type, body = self._unpack_content(packed)
-                if content_type == events.CONTENT_TYPE:
-                    found.append(events.unpack(body))
-            if page.end:
-                return found
+        # By their kind, which no client can choose: a message may have any content type.
+        controls = map(self._unpack_entry, self._reader_of(log).controls(log))
+        return [
+            events.unpack(entry.body)
+            for entry in controls
+            if entry.content_type == events.CONTENT_TYPE
+        ]

@@ -50,6 +50,7 @@ CODES: Final = {
     Reason.CHANGED: ErrorCode.CHANGED,
     Reason.BAD_REQUEST: ErrorCode.BAD_REQUEST,
     Reason.LIMIT: ErrorCode.LIMIT,
+    Reason.NOT_ACCEPTED: ErrorCode.NOT_ACCEPTED,
 }
 log = logging.getLogger("relay.worker")
 
@@ -102,6 +103,10 @@ class AccountsHome:
         """Tag of a submission to its log."""
         self._busy: dict[str, tuple[_Change, deque[tuple[Port, Ask]]]] = {}
         """Logs with a change that is being committed, and who waits for that."""
+        self.online: Callable[[str], bool] = _nobody
+        """Whether somebody has a session now."""
+        self.shares_room: Callable[[str, str], bool] = _no_room
+        """Whether a person is a lasting member of a room in which another one is."""
         self.on_bound: Callable[[str], None] = _nothing
         """Called with the log of an invitation that has been used up."""
 
@@ -145,7 +150,10 @@ class AccountsHome:
                 alike = isinstance(request, requests.Register) and self.logs.looks_alike(
                     before.handle
                 )
-                decided = requests.about_account(before, request, self._context(ask, alike))
+                context = self._context(ask, alike)
+                if isinstance(request, requests.MayWrite | requests.SeenBy):
+                    context = self._acquaintance(before.handle, context)
+                decided = requests.about_account(before, request, context)
             else:
                 state = self.logs.invitation(name)
                 version = state.version
@@ -176,6 +184,16 @@ class AccountsHome:
     def _context(self, ask: Ask, looks_alike: bool) -> requests.Context:
         now_ms = self._wall_clock_ns() // 1_000_000
         return requests.Context(self._policy, verify, now_ms, looks_alike, ask.by or OPERATOR)
+
+    def _acquaintance(self, handle: str, context: requests.Context) -> requests.Context:
+        """Add what is known of who asks. All of it, always: how long it takes tells nothing."""
+        return context._replace(
+            knows=self.logs.has_written(handle, context.by),
+            shares_room=self.shares_room(handle, context.by),
+            full=self.logs.is_full(handle),
+            online=self.online(handle),
+            seen_ms=self.logs.seen_ms(handle),
+        )
 
     def _again(
         self, port: Port, ask: Ask, request: Request, account: Account | None, data: bytes
@@ -303,6 +321,16 @@ def _keys(account: Account | None, ended: list[bytes] | None) -> list[bytes]:
 
 def _refuse(port: Port, ask: Ask, code: ErrorCode, text: str) -> None:
     port.send(Answered(ask.tag, int(code), text, b""))
+
+
+def _nobody(_: str) -> bool:
+    """No sessions are known."""
+    return False
+
+
+def _no_room(_person: str, _other: str) -> bool:
+    """There are no rooms with lasting members."""
+    return False
 
 
 def _nothing(_: str) -> None:

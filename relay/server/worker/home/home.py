@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.bus.messages import ITEMS_PER_MESSAGE, Acks, NotHome, Refused, Subscribed
-from relay.chat.entries import Head, Kind, Submission
+from relay.chat.entries import UNDECIDED, Extra, Head, Kind, Submission, is_copy
+from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.metrics import Budget
+from relay.server.worker.home.permissions import refused
 from relay.server.worker.home.submissions import (
     GROUP_MAX,
     GROUP_MIN,
@@ -30,6 +32,7 @@ from relay.store.log import (
     Began,
     Denied,
     Expected,
+    Forbidden,
     IdConflict,
     LogRefused,
     Outcome,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.bus.messages import Subscribe
     from relay.server.worker.home.commits import Commit, Commits
+    from relay.server.worker.home.direct import Direct
     from relay.server.worker.home.interest import Interest
     from relay.server.worker.refusals import Refusals
     from relay.store.log import Partition, Reader
@@ -55,6 +59,7 @@ REVOKED_MAX: Final = 65_536
 later login is refused by the account's home. What is still on its way is what this is for."""
 SYSTEM: Final = int(Kind.SYSTEM)
 _new: Final = tuple.__new__
+REDACTION: Final = int(Kind.REDACTION)
 COMMITS_S: Final = 0.010
 """Of the processor's time for the commits of one turn: no other partition's is begun after so long.
 Not of the clock's: else, on a machine with more to do than it can, a turn would do next to nothing,
@@ -131,6 +136,12 @@ class Home:
         """Called before a worker attaches a partition: looks whose it is."""
         self.wake: Callable[[], None] = _nothing
         """Asks for a turn."""
+        self.direct: Direct | None = None
+        """What direct messages need besides; set before anything is submitted."""
+        self._confirmed: dict[int, list[tuple[str, int]]] = {}
+        """By partition: direct messages that are pending no more, for the next commit."""
+        self._seen: dict[int, dict[str, int]] = {}
+        """Likewise when (ms) the owners of inboxes were last here."""
 
     # --- who may ask --------------------------------------------------------------------------
     def attached(self, port: Port, log: str) -> bool:
@@ -168,6 +179,10 @@ class Home:
         self._interest.drop(port)
 
     def _forget(self, port: Port, partition: int) -> None:
+        if self.direct is not None:
+            self.direct.permissions.forget(
+                lambda one: one.port is port and partition_of(one.submission.log) == partition
+            )
         waiting = self._subscribing.get(partition, [])
         waiting[:] = [each for each in waiting if each[0] is not port]
         self._interest.forget(port, partition)
@@ -184,8 +199,15 @@ class Home:
         index = partition_of(submission.log)
         if (waiting.port, index) not in self._attached:
             return
-        if self._revoked and (submission.sender, submission.key_id) in self._revoked:
+        extra = submission.extra
+        if extra is not None and extra.origin_seq:
+            pass  # it was accepted before; who sent it may be gone since
+        elif self._revoked and (submission.sender, submission.key_id) in self._revoked:
             waiting.port.send(Refused(waiting.tag, int(ErrorCode.KEY_REFUSED), 0, ""))
+            return
+        elif extra is not None and extra.to and extra.verdict == UNDECIDED:
+            assert self.direct is not None
+            self.direct.permissions.take(waiting)
             return
         submissions = self._submissions[index]
         if submissions.bytes + len(submission.body) > self.queued_bytes_max:
@@ -213,11 +235,16 @@ class Home:
         if lifted:
             return
         gone = {(handle, key_id) for key_id in key_ids}
+        if self.direct is not None:
+            self.direct.permissions.forget(
+                lambda one: (one.submission.sender, one.submission.key_id) in gone
+            )
         for index, submissions in enumerate(self._submissions):
             if submissions.lanes:
                 submissions.remove(
                     lambda one: (
                         one.submission.kind != SYSTEM
+                        and not is_copy(one.submission)
                         and (one.submission.sender, one.submission.key_id) in gone
                     )
                 )
@@ -311,7 +338,14 @@ class Home:
         """
         partition = self._partitions.get(index)
         if partition is None:
-            partition = self._partitions[index] = self._open_partition(index)
+            partition = self._open_partition(index)
+            if self.direct is not None:
+                try:
+                    self.direct.copies.resume(partition.pending())
+                except StoreError:
+                    partition.close()
+                    raise
+            self._partitions[index] = partition
         return partition
 
     def open_own(self) -> None:
@@ -335,13 +369,38 @@ class Home:
                 and index not in self._committing
                 and not partition.checkpointing
             ):
+                self._confirmed.pop(index, None)
+                self._seen.pop(index, None)
                 del self._partitions[index]
                 self.close_partition(partition)
+        if self.direct is not None:
+            self.direct.copies.forget_others(self._owns)
+            for index in range(PARTITIONS):
+                if not self._owns(index):
+                    for port in self.direct.permissions.refuse(index):
+                        self.refuse(port, index)
 
     def forget_partition(self, partition: int) -> None:
         """Another worker is the home of a partition now: whoever follows it asks there."""
         self._subscribing.pop(partition, None)
         self._interest.forget_partition(partition)
+
+    def confirm(self, log: str, seq: int) -> None:
+        """A direct message is in its recipient's log: it is pending no more."""
+        self._confirmed.setdefault(partition_of(log), []).append((log, seq))
+
+    def note_seen(self, name: str) -> None:
+        """Somebody has come or gone: it is stored with the next commit, or by ``settle``."""
+        log = INBOX_PREFIX + name
+        seen = self._seen.setdefault(partition_of(log), {})
+        seen[log] = self._wall_clock_ns() // 1_000_000
+
+    def settle(self) -> None:
+        """Store what was noted where no commit has come since. Called about once a second."""
+        for index in {*self._confirmed, *self._seen}:
+            if index not in self._waiting and index not in self._committing and self._owns(index):
+                self._waiting[index] = None
+                self.wake()
 
     def close(self) -> None:
         """Close all partitions cleanly. What waits for a commit is not committed by this."""
@@ -421,7 +480,13 @@ class Home:
         self.held.discard(index)
         submissions = self._submissions[index]
         group = submissions.take(partition.in_use, group_max, slow_max)
-        if not group:
+        confirmed = self._confirmed.pop(index, None) if self._confirmed else None
+        seen = self._seen.pop(index, None) if self._seen else None
+        if confirmed is not None:
+            partition.confirm(confirmed)
+        if seen is not None:
+            partition.note_seen(list(seen.items()))
+        if not group and confirmed is None and seen is None:
             return False
         self._committing.add(index)
         del self._waiting[index]
@@ -486,9 +551,13 @@ class Home:
         interested = self._interest.logs
         for waiting, outcome in zip(group, outcomes, strict=True):
             if type(outcome) is Stored:
-                log = waiting.submission.log
-                if waiting.submission.kind != SYSTEM:
-                    self.accepted += 1
+                submission = waiting.submission
+                log = submission.log
+                if submission.kind != SYSTEM:
+                    if submission.extra is None:
+                        self.accepted += 1
+                    else:
+                        self._stored_more(submission, submission.extra, outcome.seq)
                     if log in interested:
                         by_log.setdefault(log, []).append(outcome)
                 elif log in interested:
@@ -510,6 +579,17 @@ class Home:
             self._interest.publish_rows(log, before)
         self._interest.publish_control(log, row)
 
+    def _stored_more(self, submission: Submission, extra: Extra, seq: int) -> None:
+        """A direct message, or an entry about another one, was stored."""
+        if submission.kind == REDACTION:
+            self._interest.erased(submission.log)
+        if extra.origin_seq:
+            return  # it was counted when it was accepted
+        self.accepted += 1
+        if extra.to and extra.to != submission.sender:
+            assert self.direct is not None
+            self.direct.copies.accepted(submission.log, extra.to, seq)
+
 
 def _answer(group: list[Waiting], outcomes: list[Outcome]) -> None:
     acks: dict[Port, list[list[int | bytes]]] = {}
@@ -527,8 +607,10 @@ def _answer(group: list[Waiting], outcomes: list[Outcome]) -> None:
                 port.send(Refused(tag, int(ErrorCode.EXPECTED), counter, ""))
             case UnknownOutcome():
                 port.send(Refused(tag, int(ErrorCode.UNKNOWN_OUTCOME), 0, ""))
-            case Denied(refused=refused):
-                port.send(Refused(tag, int(CODES[refused.reason]), 0, refused.text))
+            case Denied(refused=denied):
+                port.send(Refused(tag, int(CODES[denied.reason]), 0, denied.text))
+            case Forbidden(code=code):
+                port.send(refused(tag, code, limits.RETRY_MS))
             case LogRefused(reason=reason):
                 port.send(Refused(tag, int(ErrorCode.LIMIT), 0, reason))
     for port, listed in acks.items():

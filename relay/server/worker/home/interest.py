@@ -7,7 +7,7 @@ from typing import Final
 
 from relay import limits
 from relay.bus.link import Link, Port
-from relay.bus.messages import ITEMS_PER_MESSAGE, Batch, Event, Heads
+from relay.bus.messages import ITEMS_PER_MESSAGE, Batch, Erased, Event, Heads
 from relay.chat.partition import partition_of
 from relay.chunking import chunks
 from relay.store.log import Stored
@@ -62,6 +62,11 @@ class Interest:
         """Nobody follows anything in a partition here any more: it has another home."""
         for port in list(self._of_port):
             self.forget(port, partition)
+
+    def erased(self, log: str) -> None:
+        """Tell all workers that follow a log that what they keep of its pages is not true."""
+        for port in self.logs.get(log, ()):
+            port.send(Erased(log))
 
     def publish_rows(self, log: str, rows: list[Stored]) -> None:
         """Send committed entries of one log to all workers that follow it."""

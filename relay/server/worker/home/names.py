@@ -63,6 +63,8 @@ class NameRegistry:
         self._clock = clock
         self._silent = silent
         self._judge = judge
+        self.on_change: Callable[[str], None] = _nothing
+        """Called with the name of an account when one of its sessions begins, or the last ends."""
         self._held: dict[str, dict[bytes, Holder]] = {}
         """Name to instance secret to session."""
         self._places: dict[tuple[Port, int], tuple[str, bytes]] = {}
@@ -158,6 +160,8 @@ class NameRegistry:
         self._held.setdefault(name, {})[secret] = Holder(port, claim.tag, claim.since_us)
         self._places[port, claim.tag] = name, secret
         port.send(Claimed(claim.tag, True, False, 0, "", verdict.root, verdict.operator))
+        if not claim.held and not is_guest(name):
+            self.on_change(name)
 
     def release(self, port: Port, message: Release) -> None:
         """A session ended. Without effect when another one holds its place by now."""
@@ -185,7 +189,17 @@ class NameRegistry:
         del self._places[held.port, held.tag]
         if not holders:
             del self._held[name]
+            if not is_guest(name):
+                self.on_change(name)
+
+    def online(self, name: str) -> bool:
+        """Tell whether somebody has a session now."""
+        return name in self._held
 
 
 def _refused(claim: Claim, verdict: Verdict) -> Claimed:
     return Claimed(claim.tag, False, False, verdict.code, verdict.text, b"", False)
+
+
+def _nothing(_: str) -> None:
+    """Nobody wants to know."""

@@ -10,6 +10,7 @@ from relay.server.worker.member.presence import send_presence
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
+    from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.claims import Claims
     from relay.server.worker.member.feeds import Feeds
     from relay.server.worker.member.forward import Forward
@@ -27,12 +28,14 @@ class Attachment:
         claims: Claims,
         forward: Forward,
         queries: PendingQueries,
+        catchup: Catchup,
     ) -> None:
         self._routes = routes
         self._feeds = feeds
         self._claims = claims
         self._forward = forward
         self._queries = queries
+        self._catchup = catchup
 
     def refresh(self) -> None:
         """Attach every partition whose home is there and was not."""
@@ -49,6 +52,7 @@ class Attachment:
 
     def _attach(self, partition: int, port: Port) -> None:
         port.send(Attach(partition))
+        self._catchup.forget()  # what was erased meanwhile, this worker has not been told
         for feed in list(self._feeds.by_log.values()):
             if partition_of(feed.log) == partition:
                 port.send(Subscribe(feed.log))

@@ -49,7 +49,8 @@ class Catchup:
         self._wakeup = wakeup
         self.queue: deque[tuple[Feed, Subscription] | Reply[None]] = deque()
         """Who has something to read: subscriptions that are not live, and requests for a page."""
-        self._pages: OrderedDict[tuple[str, int], tuple[int, bytes]] = OrderedDict()
+        self._pages: OrderedDict[tuple[Feed, int], tuple[int, bytes]] = OrderedDict()
+        """By feed: a page is true while this worker follows the log and hears what is erased."""
         self.pages_read = 0
         self.caught_up = 0
 
@@ -76,6 +77,11 @@ class Catchup:
         self.queue.append(reply)
         self._wakeup.request()
         return reply
+
+    def forget(self, log: str | None = None) -> None:
+        """Read pages anew: entries of a log were erased; None: of any, and nobody has said so."""
+        for key in [key for key in self._pages if log in (None, key[0].log)]:
+            del self._pages[key]
 
     def run(self) -> None:
         """Serve pages for one slice of time."""
@@ -105,7 +111,7 @@ class Catchup:
         if outbox.paused:
             return  # Subscriptions.resume adds it again
         if subscription.seq < feed.seq:
-            last, content = self._page(feed.log, subscription.seq, feed.seq)
+            last, content = self._page(feed, subscription.seq, feed.seq)
             if content:
                 outbox.put(content)
                 outbox.flush(self._clock())
@@ -119,18 +125,19 @@ class Catchup:
         else:
             self.add(feed, subscription)
 
-    def _page(self, log: str, after: int, upto: int) -> tuple[int, bytes]:
+    def _page(self, feed: Feed, after: int, upto: int) -> tuple[int, bytes]:
         """Return (last seq, bytes) of the next page. An empty page: the log has no more."""
-        cached = self._pages.get((log, after))
+        cached = self._pages.get((feed, after))
         if cached is not None and cached[0] <= upto:
-            self._pages.move_to_end((log, after))
+            self._pages.move_to_end((feed, after))
             return cached
+        log = feed.log
         page = self._reader_of(log).read(log, after, upto, limits.PAGE_BYTES_MAX)
         self.pages_read += 1
         rows = page.rows
         result = (upto if page.end else rows[-1][0], b"".join([row[1] for row in rows]))
         if not page.end:
-            self._pages[log, after] = result
+            self._pages[feed, after] = result
             if len(self._pages) > PAGES_CACHED_MAX:
                 self._pages.popitem(last=False)
         return result

@@ -174,17 +174,20 @@ class Feed:
         self.live.pop(subscription, None)
 
     def add(self, subscription: Subscription, name: str, display: str) -> None:
-        """A connection follows the log from now on."""
+        """A connection follows the log from now on. Without a name, nobody is told of it."""
         assert subscription.subscriber not in self.subscriptions, "one subscription for each"
         self.subscriptions[subscription.subscriber] = subscription
-        _, count = self.here.get(name, ("", 0))
-        self.here[name] = (display, count + 1)
-        self.changed.add(name)
+        if name:
+            _, count = self.here.get(name, ("", 0))
+            self.here[name] = (display, count + 1)
+            self.changed.add(name)
 
     def remove(self, subscription: Subscription, name: str) -> None:
         """A connection follows the log no more."""
         del self.subscriptions[subscription.subscriber]
         self.live.pop(subscription, None)
+        if not name:
+            return
         display, count = self.here[name]
         if count > 1:
             self.here[name] = (display, count - 1)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.bus.messages import Acks, Refused
-from relay.chat.entries import Submission
+from relay.chat.entries import Submission, is_copy
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.wire.codes import ErrorCode
 
@@ -108,7 +108,9 @@ class Forward:
             gone = [
                 tag
                 for tag, (submission, _) in unanswered.items()
-                if submission.sender == handle and submission.key_id in key_ids
+                if submission.sender == handle
+                and submission.key_id in key_ids
+                and not is_copy(submission)
             ]
             for tag in gone:
                 self._answered(tag)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay.bus.messages import Answered, Ask, Members, Who
 from relay.chat.partition import partition_of
+from relay.chat.rooms.rights import Actor
 from relay.server.worker.member.reply import Reply
+from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.chat.rooms.rights import Actor
     from relay.server.worker.member.routes import Routes
 
 PENDING_MAX: Final = 10_000
@@ -60,6 +62,14 @@ class PendingQueries:
         if port is not None:
             port.send(message)
         return reply
+
+    def ask_then(self, log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> None:
+        """As ``ask``, for a home that asks another one: ``then`` is called with the answer."""
+        reply = self.ask(log, Actor(by), b"", content)
+        if reply is None:
+            then(Answered(0, int(ErrorCode.BUSY), "too much is asked at once", b""))
+        else:
+            reply.then(then)
 
     def on_answered(self, _: Port, message: Answered) -> None:
         """Take an answer; ignored when it came before."""

@@ -10,6 +10,7 @@ from relay.bus.messages import (
     Answered,
     Batch,
     Claimed,
+    Erased,
     Event,
     Evict,
     Heads,
@@ -24,6 +25,7 @@ from relay.wire.codes import CloseCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
+    from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.claims import Claims
     from relay.server.worker.member.feeds import Feeds
     from relay.server.worker.member.forward import Forward
@@ -41,6 +43,7 @@ class FromHomes:
         forward: Forward,
         claims: Claims,
         queries: PendingQueries,
+        catchup: Catchup,
     ) -> None:
         self._routes = routes
         self._feeds = feeds
@@ -52,6 +55,7 @@ class FromHomes:
             Refused: forward.on_refused,
             Batch: feeds.on_batch,
             Event: feeds.on_event,
+            Erased: lambda _, m: catchup.forget(m.log),
             Subscribed: lambda port, m: self._on_head(port, m.log, m.epoch, m.seq, m.state),
             Heads: self._on_heads,
             Claimed: claims.on_claimed,

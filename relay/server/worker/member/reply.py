@@ -36,6 +36,13 @@ class Reply(Generic[T]):
         if self.on_resolved is not None:
             self.on_resolved()
 
+    def then(self, called: Callable[[T], None]) -> None:
+        """Have something called with the value, by whoever does not await it."""
+        if self._done:
+            called(self._value)
+        else:
+            self.on_resolved = lambda: called(self._value)
+
     def __await__(self) -> Generator[Reply[T], None, T]:
         if not self._done:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from relay.chat.names import is_inbox
 from relay.chat.rooms.rights import Actor
 from relay.server.worker.member.subscription import Subscription
 from relay.server.worker.room_codes import CODES
@@ -76,7 +77,8 @@ class Subscriptions:
         assert self._following.feeds.by_log.get(feed.log) is feed, "a feed that was dropped"
         assert feed.known, "a cursor can be placed only in a log whose head is known"
         subscription = Subscription(self, after)
-        feed.add(subscription, self.actor.handle, self.display)
+        # An inbox is followed by its owner alone: there is nothing to tell anybody.
+        feed.add(subscription, "" if is_inbox(feed.log) else self.actor.handle, self.display)
         self.by_log[feed.log] = subscription
         self._count(1)
         self._following.presence.changed(feed)
@@ -87,7 +89,7 @@ class Subscriptions:
         subscription = self.by_log.pop(log)
         self._count(-1)
         feed = self._following.feeds.by_log[log]
-        feed.remove(subscription, self.actor.handle)
+        feed.remove(subscription, "" if is_inbox(log) else self.actor.handle)
         self._following.presence.changed(feed)
 
     def leave_all(self) -> None:

@@ -31,9 +31,12 @@ from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.server.worker.home.accounts import AccountsHome
 from relay.server.worker.home.commits import Commits
+from relay.server.worker.home.copies import Copies
+from relay.server.worker.home.direct import Direct
 from relay.server.worker.home.home import Home
 from relay.server.worker.home.interest import Interest
 from relay.server.worker.home.names import NameRegistry
+from relay.server.worker.home.permissions import Permissions
 from relay.server.worker.home.receive import FromMembers
 from relay.server.worker.home.revocations import Revocations
 from relay.server.worker.home.room_rules import RoomRules
@@ -53,13 +56,15 @@ from relay.server.worker.member.repair import Repair
 from relay.server.worker.member.routes import Owner, Routes
 from relay.server.worker.member.subscriptions import Following
 from relay.server.worker.process.bus_dispatcher import BusDispatcher
+from relay.server.worker.process.copy_sender import CopySender
 from relay.server.worker.process.own_home import OwnHome
 from relay.server.worker.process.turn import Turn
 from relay.server.worker.refusals import Refusals
 from relay.server.worker.wakeup import Wakeup
 from relay.settings import Limits
+from relay.wire.codes import Survives
 from relay.wire.connection import DEFAULT_TIMING, Timing
-from relay.wire.envelopes import unpack_content
+from relay.wire.envelopes import unpack_entry
 from relay.wire.identity import parse_spki
 from relay.wire.messages import pack_ext
 
@@ -243,16 +248,19 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     home.wake = wakeup.request
     accounts = AccountsHome(
-        AccountLogs(needs.reader_of, unpack_content, needs.first_invitation),
+        AccountLogs(needs.reader_of, unpack_entry, needs.first_invitation),
         Policy(needs.registration, server_id),
         home.submit_own,
         revocations,
         time.time_ns,
     )
+    accounts.logs.inbox_entries_max = needs.limits.inbox_messages
     if needs.on_invitation_used is not None:
         accounts.on_bound = needs.on_invitation_used
     rooms = RoomsHome(home, needs.rules, SteadyClock(time.time_ns, time.monotonic_ns).now_ms)
     names = NameRegistry(clock, needs.silent, accounts.judge)
+    names.on_change = home.note_seen
+    accounts.online = names.online
 
     # member
     feeds = Feeds(routes)
@@ -263,7 +271,18 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     forward = Forward(routes)
     claims = Claims(routes)
     queries = PendingQueries(routes)
-    attachment = Attachment(routes, feeds, claims, forward, queries)
+    attachment = Attachment(routes, feeds, claims, forward, queries, catchup)
+
+    # home and member: a home that has something for another one is a member of it
+    copies = Copies(
+        send=lambda submission: forward.submit(copy_sender, submission),
+        reader_of=needs.reader_of,
+        unpack=unpack_entry,
+        confirm=home.confirm,
+        later=needs.loop.call_later,
+    )
+    copy_sender = CopySender(copies)
+    home.direct = Direct(Permissions(queries.ask_then, accounts.logs.account, home.submit), copies)
 
     # connection
     schedule = Schedule(clock, wakeup)
@@ -282,6 +301,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         spki=spki,
         spki_hash=spki_hash,
         tickets=needs.tickets,
+        durability=int(Survives[needs.durability.upper()]),
         guests=needs.guests,
         hello_ext=pack_ext(server_id, spki_hash),
         announcement=Announcement(needs.agent, needs.identity.next_hash),
@@ -308,7 +328,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     # process
     dispatcher = BusDispatcher(
         FromMembers(home, rosters, names, accounts, rooms, revocations),
-        FromHomes(routes, feeds, forward, claims, queries),
+        FromHomes(routes, feeds, forward, claims, queries, catchup),
         attachment,
         home,
         interest,

@@ -339,6 +339,7 @@ class _Worker:
         parts.home.short_of_disk = self._disk_reserve.check(self._own)
         parts.interest.send_heads(parts.home.heads)
         parts.rooms.sweep()
+        parts.home.settle()
         self._admin.check()
         self._collector.look(parts.connections.admitted)
         parts.wakeup.request()  # readers who waited because too many bytes were stuck may go on

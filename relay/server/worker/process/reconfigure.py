@@ -23,6 +23,7 @@ async def reconfigure(parts: WorkerParts, disk_reserve: DiskReserve, settings: S
     parts.rules.anyone_creates = settings.rooms.create == "anyone"
     limits, budgets = settings.limits, parts.budgets
     disk_reserve.keep(limits.disk_reserve_mib << 20)
+    parts.accounts.logs.inbox_entries_max = limits.inbox_messages
     if limits == budgets.limits:
         return
     budgets.rebound(limits)

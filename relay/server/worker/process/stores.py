@@ -19,7 +19,7 @@ from relay.store.generation import Host
 from relay.store.log import Partition, Reader
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
-from relay.wire.envelopes import pack_entry, unpack_content
+from relay.wire.envelopes import pack_entry, unpack_entry
 
 if TYPE_CHECKING:
     from relay.server.context import WorkerContext
@@ -58,7 +58,7 @@ class Stores:
             host=self._host,
             durability=self._durability,
             pack=pack_entry,
-            unpack_content=unpack_content,
+            unpack_entry=unpack_entry,
             rules=self.rules if self.judges else None,
         )
         self._checkpointers[index] = Checkpointer(partition, self.run_in_thread)

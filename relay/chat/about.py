@@ -1,0 +1,82 @@
+"""Entries about other entries: replies, edits, redactions and reactions. Who may write which."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from relay.chat.entries import Entry, Extra, Kind, Submission
+
+REACTION_BYTES_MAX: Final = 32
+"""An emoji with its modifiers, or a short word."""
+WHAT: Final[dict[int, frozenset[int]]] = {
+    Kind.MESSAGE: frozenset({Kind.MESSAGE, Kind.ERASED}),
+    Kind.EDIT: frozenset({Kind.MESSAGE}),
+    Kind.REACTION: frozenset({Kind.MESSAGE}),
+    Kind.REDACTION: frozenset({Kind.MESSAGE, Kind.EDIT, Kind.REACTION}),
+}
+"""Of each kind, what it may be about. A reply may come after what it replies to was erased."""
+OWN: Final = frozenset({Kind.EDIT, Kind.REDACTION})
+"""Of one's own entries alone; a moderator redacts those of others, too, and edits none."""
+
+
+class Refusal(IntEnum):
+    """Why an entry is not taken; the numbers are those of the protocol's ErrorCode."""
+
+    NONE = 0
+    NOT_ALLOWED = 21
+    NO_SUCH_ENTRY = 31
+
+
+def refusal(target: Entry | None, submission: Submission, extra: Extra) -> Refusal:
+    """Return why an entry may not be about another one.
+
+    Args:
+        target: what it is about, as it is in the log now; None: there is no such entry (any more).
+        submission: offered to the log.
+        extra: of the submission.
+    """
+    kind = submission.kind
+    if target is None or target.kind not in WHAT.get(kind, frozenset()):
+        return Refusal.NO_SUCH_ENTRY
+    if extra.to and extra.to not in (target.to, target.sender):
+        return Refusal.NO_SUCH_ENTRY  # of another conversation: nothing of it is told
+    if kind not in OWN or _is_own(target, submission):
+        return Refusal.NONE
+    if kind == Kind.REDACTION and extra.moderator:
+        return Refusal.NONE
+    return Refusal.NOT_ALLOWED
+
+
+def _is_own(target: Entry, submission: Submission) -> bool:
+    """Tell whether who offers something has written an entry, with whichever device."""
+    if target.sender != submission.sender:
+        return False
+    if submission.key_id:
+        return bool(target.key_id)  # else it is from before there were accounts, or a guest's
+    return target.producer == submission.producer  # a guest's name may have been another's before
+
+
+def well_formed(kind: int, body: bytes, about_seq: int) -> bool:
+    """Tell whether an entry of this kind can be what it says it is."""
+    if kind == Kind.MESSAGE:
+        return True
+    if kind not in WHAT or not about_seq:
+        return False
+    if kind != Kind.REACTION:
+        return True
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return False
+    return 0 < len(body) <= REACTION_BYTES_MAX and min(text) >= " "
+
+
+def differs(stored: Entry | None, again: Submission) -> bool:
+    """Tell whether a submission under an id that was used says something else.
+
+    What was erased counts as equal: its body is gone, and a resend of it must not come back.
+    """
+    if stored is None or stored.kind == Kind.ERASED:
+        return False
+    return stored.content != again.content

@@ -1,0 +1,171 @@
+"""What requests about accounts answer, packed."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple, cast
+
+from relay import codec, limits
+from relay.chat.accounts import links, preferences
+from relay.chat.accounts.account import Account
+from relay.chat.fields import EPOCH_OR_NONE, LOG, NAME, U63
+from relay.errors import EnvelopeError
+
+_key: Final = codec.binary(links.KEY_BYTES, links.KEY_BYTES)
+
+
+class Device(NamedTuple):
+    """One device of an account."""
+
+    key: bytes
+    name: str
+    number: int
+    """Of the link that added it."""
+
+
+class Shown(NamedTuple):
+    """What is known of an account."""
+
+    state: str
+    """"none", "active", "disabled", "reserved" or "removed"."""
+    operator: bool
+    expires_ms: int
+    """When the token of a reserved name expires; else 0."""
+    links: int
+    """How many its chain has."""
+    devices: tuple[Device, ...]
+    offered: bytes
+    """The key that waits to sign its approval; empty: none."""
+
+
+def state_of(account: Account) -> str:
+    """Say in one word how an account is."""
+    if account.removed:
+        return "removed"
+    if account.disabled:
+        return "disabled"
+    if account.chain is not None:
+        return "active"
+    return "reserved" if account.reservation is not None else "none"
+
+
+def packed_shown(account: Account) -> bytes:
+    """Return the packed answer to ``Show``."""
+    names = dict(account.names)
+    chain, reservation = account.chain, account.reservation
+    devices = {} if chain is None else chain.devices
+    offered = links.parse(account.offer).body.subject if account.offer else b""
+    return codec.pack(
+        (
+            state_of(account),
+            account.operator or bool(reservation and reservation.operator),
+            0 if reservation is None else reservation.expires_ms,
+            0 if chain is None else chain.number + 1,
+            [[key, names.get(key, ""), index] for key, index in devices.items()],
+            offered,
+        )
+    )
+
+
+class Wanted(NamedTuple):
+    """What a person has chosen."""
+
+    writers: preferences.Writers
+    """Who may write to them."""
+    seen_by: preferences.Writers
+    """Who is told when they were last here."""
+    blocked: tuple[str, ...]
+    """The names of those whose messages are not taken."""
+
+
+def packed_wanted(account: Account) -> bytes:
+    """Return the packed answer to ``Preferences``."""
+    blocked = sorted({handle for handle, _ in account.blocked})
+    return codec.pack((account.writers, account.seen_by, blocked))
+
+
+_WANTED: Final = (U63, U63, codec.list_of(NAME, preferences.BLOCKED_MAX))
+
+
+def unpack_wanted(data: bytes) -> Wanted:
+    """Return the answer to ``Preferences``.
+
+    Raises:
+        EnvelopeError: it is none.
+    """
+    writers, seen_by, blocked = codec.unpack_array(data, _WANTED, array_max=preferences.BLOCKED_MAX)
+    try:
+        choices = [preferences.Writers(cast("int", one)) for one in (writers, seen_by)]
+    except ValueError:
+        raise EnvelopeError("a choice of a later version") from None
+    return Wanted(choices[0], choices[1], tuple(cast("list[str]", blocked)))
+
+
+_MARKS: Final = (
+    codec.list_of(codec.tuple_of(LOG, EPOCH_OR_NONE, U63), limits.PAGE_ENTRIES_MAX),
+    codec.boolean,
+)
+
+
+def unpack_marks(data: bytes) -> tuple[list[tuple[str, bytes, int]], bool]:
+    """Return the answer to ``Marks``: (log, epoch, seq) each, and whether these are the last.
+
+    Raises:
+        EnvelopeError: it is none.
+    """
+    rows, end = codec.unpack_array(data, _MARKS, array_max=limits.PAGE_ENTRIES_MAX)
+    marks = [(row[0], row[1], row[2]) for row in cast("list[list[Any]]", rows)]
+    return marks, cast("bool", end)
+
+
+_SHOWN: Final = (
+    codec.text(16),
+    codec.boolean,
+    U63,
+    U63,
+    codec.list_of(codec.tuple_of(_key, codec.text(limits.DEVICE_NAME_BYTES_MAX), U63), 256),
+    codec.binary(0, links.KEY_BYTES),
+)
+
+
+def unpack_shown(data: bytes) -> Shown:
+    """Return the answer to ``Show``.
+
+    Raises:
+        EnvelopeError: it is none.
+    """
+    fields = codec.unpack_array(data, _SHOWN, array_max=256)
+    state, operator, expires_ms, count, devices, offered = fields
+    return Shown(
+        cast("str", state),
+        cast("bool", operator),
+        cast("int", expires_ms),
+        cast("int", count),
+        tuple(Device(*row) for row in cast("list[tuple[bytes, str, int]]", devices)),
+        cast("bytes", offered),
+    )
+
+
+class Seen(NamedTuple):
+    """When somebody was last here, as far as who asks may know."""
+
+    online: bool
+    time_ms: int
+    """When a session began or the last one ended, ms since 1970; 0: it is not told or known."""
+
+
+NOT_TOLD: Final = Seen(False, 0)
+
+
+def packed_seen(seen: Seen) -> bytes:
+    """Return the packed answer to ``LastSeen``."""
+    return codec.pack(tuple(seen))
+
+
+def unpack_seen(data: bytes) -> Seen:
+    """Return the answer to ``LastSeen``.
+
+    Raises:
+        EnvelopeError: it is none.
+    """
+    online, time_ms = codec.unpack_array(data, (codec.boolean, U63), array_max=2)
+    return Seen(cast("bool", online), cast("int", time_ms))

@@ -1,0 +1,56 @@
+"""What a program can append to a log, prepared without I/O, for both faces."""
+
+from __future__ import annotations
+
+from relay.chat.about import REACTION_BYTES_MAX
+from relay.chat.entries import Cursor, Kind
+from relay.chat.names import INBOX_PREFIX
+from relay.client import arguments
+from relay.client.events import LogEntry
+from relay.client.sends import Offer
+
+
+def message(
+    room: str, body: str | bytes, content_type: str, reply_to: LogEntry | Cursor | None
+) -> Offer:
+    """A message, perhaps an answer to another one. Raises TypeError, ValueError."""
+    data = arguments.body_bytes(body)
+    if reply_to is None:
+        return Offer(room, content_type, data)
+    about = reply_to.cursor if isinstance(reply_to, LogEntry) else arguments.place(reply_to)
+    return Offer(room, content_type, data, int(Kind.MESSAGE), about)
+
+
+def edit(entry: LogEntry, body: str | bytes, content_type: str) -> Offer:
+    """Another body for a message of one's own. Raises TypeError, ValueError."""
+    data = arguments.body_bytes(body)
+    return Offer(_log_of(entry), content_type, data, int(Kind.EDIT), entry.cursor)
+
+
+def redaction(entry: LogEntry, reason: str) -> Offer:
+    """Erase something. Raises TypeError, ValueError."""
+    why = arguments.text("reason", reason).encode()
+    return Offer(_log_of(entry), "text/plain", why, int(Kind.REDACTION), entry.cursor)
+
+
+def reaction(entry: LogEntry, text: str) -> Offer:
+    """A reaction to a message. Raises TypeError, ValueError."""
+    data = arguments.short_text("text", text, REACTION_BYTES_MAX, REACTION_BYTES_MAX, 1).encode()
+    if min(data) < 0x20:
+        raise ValueError("text has control characters: it is no reaction")
+    return Offer(_log_of(entry), "text/plain", data, int(Kind.REACTION), entry.cursor)
+
+
+def read_mark(entry: LogEntry) -> Offer:
+    """Up to where one has read a room, or the messages with somebody."""
+    if not isinstance(entry, LogEntry):
+        raise TypeError(f"entry must be a Message, not {type(entry).__name__}")
+    of = INBOX_PREFIX + entry.peer if entry.to else entry.room
+    return Offer(arguments.ME, "", of.encode(), int(Kind.MARK), entry.cursor)
+
+
+def _log_of(entry: LogEntry) -> str:
+    """Return where what is about an entry goes: of a direct message, to the other one."""
+    if not isinstance(entry, LogEntry):
+        raise TypeError(f"message must be a Message, not {type(entry).__name__}")
+    return INBOX_PREFIX + entry.peer if entry.to else entry.room

@@ -1,0 +1,138 @@
+"""Asking the recipient's home before a direct message is accepted.
+
+A message to ``@bob`` is stored in the inbox of its sender first, by the sender's home; that is its
+moment of acceptance (invariant "One moment of acceptance"). Before it, the
+home of ``@bob`` is asked whether he takes it. What one producer sends to several people keeps its
+order: a message waits here until those before it have their answers, too.
+
+The answer travels with the submission, and only a message that is *new* is refused by it: the store
+knows first what is a repeat, and a repeat is acknowledged whatever was decided since.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from relay.bus.messages import Answered, Refused
+from relay.chat.accounts.requests import MayWrite, pack
+from relay.chat.entries import UNDECIDED
+from relay.chat.names import INBOX_PREFIX
+from relay.chat.partition import partition_of
+from relay.server.worker.home.submissions import Waiting
+from relay.store.errors import StoreError
+from relay.wire.codes import ErrorCode
+
+if TYPE_CHECKING:
+    from relay.bus.link import Port
+    from relay.chat.accounts.account import Account
+
+LATER: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
+
+
+class Ask(Protocol):
+    """Asks the home of an account."""
+
+    def __call__(self, log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> None:
+        """Call ``then`` with the answer, whichever home gives it, at once or later."""
+
+
+class _Asked:
+    """One that waits."""
+
+    __slots__ = ("verdict", "waiting")
+
+    def __init__(self, waiting: Waiting) -> None:
+        self.waiting = waiting
+        self.verdict = UNDECIDED
+
+
+class Permissions:
+    """The direct messages that wait for the word of their recipients' homes."""
+
+    def __init__(
+        self,
+        ask: Ask,
+        account_of: Callable[[str], Account],
+        submit: Callable[[Waiting], None],
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            ask: asks another home, or this one.
+            account_of: returns the account of a handle whose home this is.
+            submit: takes a submission whose verdict is known.
+        """
+        self._ask = ask
+        self._account_of = account_of
+        self._submit = submit
+        self._lanes: dict[bytes, deque[_Asked]] = {}
+        """By producer, none of them empty."""
+
+    def take(self, waiting: Waiting) -> None:
+        """Take a submission, and submit it again when its verdict is known and its turn has come.
+
+        Its sender is its log's owner, and its recipient anybody, even the owner.
+        """
+        submission = waiting.submission
+        extra = submission.extra
+        assert extra is not None
+        asked = _Asked(waiting)
+        self._lanes.setdefault(submission.producer, deque()).append(asked)
+        if extra.to == submission.sender:
+            self._decided(asked, 0)
+            return
+        try:
+            chain = self._account_of(submission.sender).chain
+        except StoreError:
+            self._decided(asked, ErrorCode.UNAVAILABLE)
+            return
+        if chain is None:
+            self._decided(asked, ErrorCode.KEY_REFUSED)  # it has been removed meanwhile
+            return
+        self._ask(
+            INBOX_PREFIX + extra.to,
+            submission.sender,
+            pack(MayWrite(chain.root)),
+            lambda answer: self._decided(asked, answer.code),
+        )
+
+    def _decided(self, asked: _Asked, code: int) -> None:
+        asked.verdict = code
+        producer = asked.waiting.submission.producer
+        lane = self._lanes.get(producer)
+        while lane and lane[0].verdict != UNDECIDED:
+            first = lane.popleft()
+            submission = first.waiting.submission
+            assert submission.extra is not None
+            decided = submission.extra._replace(verdict=int(first.verdict))
+            waiting = first.waiting
+            self._submit(Waiting(waiting.port, waiting.tag, submission._replace(extra=decided)))
+        if lane is not None and not lane:
+            self._lanes.pop(producer, None)
+
+    # --- what is not wanted any more ------------------------------------------------------------
+    def forget(self, unwanted: Callable[[Waiting], bool]) -> None:
+        """Forget some; their answers change nothing then."""
+        for producer, lane in list(self._lanes.items()):
+            kept = deque([asked for asked in lane if not unwanted(asked.waiting)])
+            if kept:
+                self._lanes[producer] = kept
+            else:
+                del self._lanes[producer]
+
+    def refuse(self, partition: int) -> list[Port]:
+        """This is not the home of a partition any more. Return who must be told."""
+        ports: dict[Port, None] = {}
+        for lane in self._lanes.values():
+            for asked in lane:
+                if partition_of(asked.waiting.submission.log) == partition:
+                    ports[asked.waiting.port] = None
+        self.forget(lambda waiting: partition_of(waiting.submission.log) == partition)
+        return list(ports)
+
+
+def refused(tag: int, code: int, retry_ms: int) -> Refused:
+    """Return what is answered to a message that its recipient's home does not take."""
+    return Refused(tag, code, retry_ms if code in LATER else 0, "")

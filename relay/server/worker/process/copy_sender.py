@@ -1,0 +1,35 @@
+"""Copies of direct messages take the way of any send to the home of their log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.server.worker.member.forward import Sender
+
+if TYPE_CHECKING:
+    from relay.chat.entries import Submission
+    from relay.server.worker.home.copies import Copies
+
+
+class CopySender(Sender):
+    """To ``member.forward`` it is whoever sends; it is this worker's home, and never pauses."""
+
+    __slots__ = ("_copies",)
+
+    def __init__(self, copies: Copies) -> None:
+        super().__init__()
+        self._copies = copies
+
+    def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
+        """The recipient's log has it."""
+        self._copies.confirmed(submission)
+
+    def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
+        """Not yet."""
+        self._copies.refused(submission, code)
+
+    def pause_reading(self) -> None:
+        """Nothing is read: each lane has its window."""
+
+    def resume_reading(self) -> None:
+        """Likewise."""

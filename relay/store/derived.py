@@ -1,0 +1,44 @@
+"""What the tables beside ``entry`` say of one entry: a file can be made anew of its entries.
+
+Deciding (``decide``) knows the same from the submission. A copy of a direct message has no links to
+earlier entries of its producer; its row has in their place where it comes from.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay import limits
+from relay.chat.entries import Kind
+from relay.chat.names import INBOX_PREFIX
+
+if TYPE_CHECKING:
+    from relay.chat.entries import Entry
+    from relay.store.state import More
+
+
+def copy_links(epoch: bytes, origin: int) -> tuple[int, int]:
+    """Return (chain, jump) of a copy: the place in the sender's inbox. ``chain`` is negative."""
+    return -origin, int.from_bytes(epoch, "big", signed=True)
+
+
+def derive(more: More, log_id: int, entry: Entry, chain: int, jump: int) -> None:
+    """Add what one entry makes the tables say.
+
+    What its owner has sent is pending again: the recipient's log knows what it has.
+    """
+    seq = entry.seq
+    if entry.kind == Kind.SYSTEM:
+        more.controls.append((log_id, seq))
+    elif entry.kind == Kind.MARK:
+        place = entry.about_epoch, entry.about_seq
+        more.marks.append((log_id, entry.body.decode(), *place))
+    elif chain < 0:
+        epoch = jump.to_bytes(limits.EPOCH_BYTES, "big", signed=True)
+        more.directs.append((log_id, entry.sender, seq, epoch, -chain))
+    elif entry.to:
+        more.directs.append((log_id, entry.to, seq, b"", 0))
+        if entry.log != INBOX_PREFIX + entry.to:
+            more.pending.append((log_id, seq))
+    if entry.kind == Kind.EDIT and entry.about_seq:
+        more.edits.append((log_id, entry.about_seq, seq))

@@ -1,0 +1,87 @@
+"""The entries that a person has seen lately: what an edit, a reaction or a reply is about. No I/O.
+
+What a sender could write by themselves is no proof of anything: so what happened to a message is
+told in a notice, and whom a message answers stands before its text, beside the sender.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from relay.chat.entries import Cursor
+from relay.client.events import Edit, Erased, LogEntry, Message, Reaction, Redaction
+from relay.terminal.text import harmless_name, quoted
+from relay.terminal.view import body_text, clock
+
+REMEMBERED_MAX: Final = 2000
+SNIPPET_CHARS_MAX: Final = 40
+
+
+class Recent:
+    """See the module's docstring."""
+
+    def __init__(self, me: str) -> None:
+        self._me = me
+        self._entries: dict[tuple[str, Cursor], LogEntry] = {}
+
+    def note(self, entry: LogEntry) -> None:
+        """An entry is shown. Once it is redacted, nothing of what it said is quoted any more."""
+        entries = self._entries
+        about = entry.about
+        if isinstance(entry, Redaction) and about is not None:
+            entries.pop((entry.room, about), None)
+            for place in [
+                p for p, e in entries.items() if isinstance(e, Edit) and e.about == about
+            ]:
+                del entries[place]
+        elif isinstance(entry, Message | Edit | Reaction):
+            entries[entry.room, entry.cursor] = entry
+            if len(entries) > REMEMBERED_MAX:
+                del entries[next(iter(entries))]
+
+    def last(self, target: str, *, own: bool) -> LogEntry | None:
+        """Return the last message in a room, or with ``@name``, of one's own or of others."""
+        for entry in reversed(self._entries.values()):
+            here = f"@{entry.peer}" if entry.to else entry.room
+            if isinstance(entry, Message) and here == target and (entry.sender == self._me) is own:
+                return entry
+        return None
+
+    def label(self, message: LogEntry) -> str:
+        """Return who wrote a message, to whom, and what it answers: all before its text."""
+        who = harmless_name(message.sender)
+        if message.to:
+            mine = message.sender == self._me
+            who = f"you -> {harmless_name(message.to)}" if mine else f"{who} -> you"
+        about = message.about
+        if about is None:
+            return who
+        answered = self._entries.get((message.room, about))
+        if answered is None:
+            return f"{who} (re an earlier message)"
+        return f"{who} (re {harmless_name(answered.sender)}: {_snippet(answered)})"
+
+    def notice_of(self, entry: LogEntry) -> str | None:
+        """Return the notice for what is no message; None: there is nothing to say about it."""
+        who = harmless_name(entry.sender)
+        if entry.to:
+            who += " (direct)"
+        known = self._entries.get((entry.room, entry.about)) if entry.about else None
+        of = "an earlier message" if known is None else _snippet(known)
+        text = body_text(entry.content_type, entry.body)
+        if isinstance(entry, Edit):
+            return f"{who} edits {of}: now {quoted(text)}"
+        if isinstance(entry, Redaction):
+            when = "an earlier message" if known is None else f"a message of {clock(known.time_ms)}"
+            return f"{who} has erased {when}" + (f": {quoted(text)}" if text else "")
+        if isinstance(entry, Reaction):
+            return f"{who} reacts {quoted(text)} to {of}"
+        if isinstance(entry, Erased):
+            return f"a message of {who} of {clock(entry.time_ms)} has been erased"
+        return None
+
+
+def _snippet(entry: LogEntry) -> str:
+    text = " ".join(body_text(entry.content_type, entry.body).split())
+    cut = text if len(text) <= SNIPPET_CHARS_MAX else f"{text[:SNIPPET_CHARS_MAX]}…"
+    return quoted(cut)

@@ -1,0 +1,77 @@
+"""``relay send @NAME``, ``relay tail @me``, and direct messages in ``relay chat``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+from tests.support.cluster import Relay, relay_command, run_relay
+
+
+def chat(relay: Relay, room: str, name: str, lines: str) -> subprocess.CompletedProcess[str]:
+    """Type lines into a chat through a pipe."""
+    return subprocess.run(
+        relay_command("chat", relay.address, room, "--name", name, "--last", "0"),
+        input=lines,
+        capture_output=True,
+        timeout=60,
+        check=False,
+        text=True,
+    )
+
+
+def tail(relay: Relay, name: str, count: int) -> list[dict[str, object]]:
+    """The first entries of one's own inbox that are no controls."""
+    command = relay_command("tail", relay.address, "@me", "--name", name, "--json", "--since", "0")
+    found: list[dict[str, object]] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            found.append(json.loads(line))
+            if len(found) == count:
+                break
+        process.terminate()
+    return found
+
+
+def test_send_and_tail(relay: Relay, room: str) -> None:
+    """A script writes to a person, who reads it with another one."""
+    ann, bob = f"ann-{room}", f"bob-{room}"
+    assert run_relay("send", relay.address, f"@{bob}", "x", "--name", ann).returncode == 1
+    assert run_relay("send", relay.address, room, "x", "--name", bob).returncode == 0
+    for text in ("one", "two"):
+        done = run_relay("send", relay.address, f"@{bob}", text, "--name", ann)
+        assert (done.returncode, done.stderr) == (0, "")
+    rows = tail(relay, bob, 2)
+    assert [(row["sender"], row["to"], row["body"]) for row in rows] == [
+        (ann, bob, "one"),
+        (ann, bob, "two"),
+    ]
+    refused = run_relay("tail", relay.address, f"@{ann}", "--name", bob)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "only one's own inbox can be read: @me" in refused.stderr
+
+
+def test_in_a_chat(relay: Relay, room: str) -> None:
+    """/msg, /query, edits and erasing; who comes later is shown what was missed."""
+    ann, bob = f"ann-{room}", f"bob-{room}"
+    assert chat(relay, room, bob, "hello\n").returncode == 0
+    done = chat(
+        relay,
+        room,
+        ann,
+        f"/msg {bob} psst\n/query {bob}\nare you there?\n/query\nto all\n/msg\n/block\n",
+    )
+    assert done.returncode == 1, "two commands were mistyped"
+    assert "-!- /msg takes the name of a person; not sent" in done.stderr
+    assert "-!- /block takes the name of a person; not sent" in done.stderr
+    later = chat(relay, room, bob, f"/block {ann}\n")
+    assert "-!- direct messages since you were last here: 2" in later.stderr
+    assert [line[6:] for line in later.stdout.splitlines()] == [
+        f"{ann} -> you| psst",
+        f"{ann} -> you| are you there?",
+    ]
+    assert f"-!- direct messages of {ann} are not taken any more" in later.stderr
+    refused = chat(relay, room, ann, f"/msg {bob} still there?\n")
+    assert refused.returncode == 1
+    assert "not stored (NOT_ACCEPTED" in refused.stderr

@@ -1,0 +1,137 @@
+"""Direct messages, and what can be said about messages, over both faces."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import pytest
+
+from relay.client.errors import NoSuchEntry, NotAccepted, NotAllowed, NotRegistered
+from relay.client.events import (
+    Edit,
+    Erased,
+    HistoryPage,
+    LogEntry,
+    Message,
+    Reaction,
+    ReadMark,
+    Redaction,
+)
+from tests.client.faces.adapters import WAIT_S, Face
+from tests.client.faces.test_arguments import call
+
+Connect = Callable[..., Face]
+
+
+def entry(face: Face, kind: type[LogEntry]) -> LogEntry:
+    """Take events until one of a kind comes."""
+    while True:
+        event = face.next(WAIT_S)
+        assert event is not None, f"no {kind.__name__}"
+        if isinstance(event, kind):
+            return event
+
+
+@pytest.fixture
+def people(connect: Connect, room: str) -> tuple[Face, Face]:
+    """Two people whom no other test has met: the relay is that of all."""
+    tag = hashlib.sha256(room.encode()).hexdigest()[:8]
+    return connect(f"ann-{tag}"), connect(f"bob-{tag}")
+
+
+def test_two_exchange_messages(people: tuple[Face, Face]) -> None:
+    """Each has them in the own inbox, with the other one as the peer."""
+    ann, bob = people
+    ann_name, bob_name = ann.client.name, bob.client.name
+    for face in (ann, bob):
+        face.join("@me")
+    stored = ann.send(f"@{bob_name}", "hello")
+    for face, peer in ((ann, bob_name), (bob, ann_name)):
+        got = entry(face, Message)
+        assert (got.text, got.sender, got.to, got.peer) == (
+            "hello", ann_name, bob_name, peer,
+        )  # fmt: skip
+        if face is ann:
+            assert got.cursor == stored.cursor
+    answer = call(bob, "send", f"@{ann_name}", "hello, too", reply_to=got)
+    reply = entry(ann, Message)
+    assert reply.about == stored.cursor
+    assert entry(bob, Message).cursor == answer.cursor
+    page = call(ann, "history", f"@{bob_name}")
+    assert isinstance(page, HistoryPage)
+    assert [one.text for one in page.entries] == ["hello", "hello, too"]
+    assert ann.client.cursors[f"@{ann_name}"] == reply.cursor
+
+
+def test_who_takes_no_messages(people: tuple[Face, Face]) -> None:
+    """Blocked, or not known: the same error."""
+    ann, bob = people
+    to_ann, to_bob = (f"@{one.client.name}" for one in people)
+    ann.send(to_bob, "one")
+    call(bob, "block", to_ann[1:])
+    assert call(bob, "preferences") == ("all", "known", (to_ann[1:],))
+    with pytest.raises(NotAccepted):
+        ann.send(to_bob, "two")
+    call(bob, "unblock", to_ann[1:])
+    call(bob, "set_preferences", writers="known")
+    with pytest.raises(NotAccepted):
+        ann.send(to_bob, "two")
+    with pytest.raises(NotRegistered):
+        ann.send("@nobody-at-all", "two")
+    with pytest.raises(NotAllowed):
+        ann.join(to_bob)
+    with pytest.raises(ValueError, match="none of"):
+        call(bob, "set_preferences", writers="friends")
+    bob.send(to_ann, "hello")
+    ann.send(to_bob, "three")
+
+
+def test_edits_reactions_and_erasing(people: tuple[Face, Face], room: str) -> None:
+    """In a room: readers get them in order, and later readers what is left."""
+    ann, bob = people
+    ann.join(room)
+    bob.join(room)
+    ann.send(room, "helo")
+    said = entry(ann, Message)
+    call(ann, "edit", said, "hello")
+    call(bob, "react", said, "👍")
+    with pytest.raises(NotAllowed):
+        call(bob, "edit", said, "x")
+    with pytest.raises(NotAllowed):
+        call(bob, "redact", said)
+    edit, reaction = entry(bob, Edit), entry(bob, Reaction)
+    assert (edit.text, edit.about, reaction.text) == ("hello", said.cursor, "👍")
+    call(ann, "redact", said, "a mistake")
+    assert entry(bob, Redaction).about == said.cursor
+    with pytest.raises(NoSuchEntry):
+        call(ann, "edit", said, "again")
+    page = call(bob, "history", room)
+    assert isinstance(page, HistoryPage)
+    assert [type(one) for one in page.entries] == [Erased, Erased, Reaction, Redaction]
+    call(bob, "redact", reaction)
+    page = call(bob, "history", room)
+    assert isinstance(page, HistoryPage)
+    assert isinstance(page.entries[2], Erased)
+
+
+def test_read_marks_are_shared_between_devices(
+    people: tuple[Face, Face], connect: Connect, room: str
+) -> None:
+    ann, bob = people
+    phone = connect(bob.client.name)
+    phone.join("@me")
+    bob.join(room)
+    bob.join("@me")
+    ann.send(f"@{bob.client.name}", "hi")
+    direct = entry(bob, Message)
+    ann.send(room, "in the room")
+    spoken = entry(bob, Message)
+    call(bob, "mark_read", direct)
+    call(bob, "mark_read", spoken)
+    marks = [entry(phone, ReadMark), entry(phone, ReadMark)]
+    assert [(mark.of, mark.about) for mark in marks if isinstance(mark, ReadMark)] == [
+        (f"@{ann.client.name}", direct.cursor),
+        (room, spoken.cursor),
+    ]
+    assert call(phone, "read_marks") == {f"@{ann.client.name}": direct.cursor, room: spoken.cursor}

@@ -1,0 +1,470 @@
+"""Direct messages: accepted once, in order, also by who is away and across kills; read by nobody
+else.
+
+The homes of the two inboxes are on different workers, and both people are on the other one's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from relay.chat.accounts import answers, events, requests
+from relay.chat.entries import Kind
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import (
+    Account,
+    Ack,
+    Chain,
+    Devices,
+    Done,
+    EntryMessage,
+    Error,
+    History,
+    Join,
+    Page,
+    Refused,
+    Send,
+    Welcome,
+    Who,
+)
+from tests.support.cluster import until
+from tests.support.workers import Cluster, TestClient, Worker
+
+ALICE, BOB, CAROL = "alice", "bob", "carol"
+
+
+async def person(cluster: Cluster, name: str, *, secret: bytes = b"") -> TestClient:
+    """Log in on a worker that is not the home of one's inbox."""
+    return await TestClient.login(cluster.other(f"@{name}"), name, secret=secret)
+
+
+async def both(cluster: Cluster) -> tuple[TestClient, TestClient]:
+    """Two people whose inboxes have different homes; the second one follows the own inbox."""
+    assert cluster.home("@alice") is not cluster.home("@bob")
+    alice, bob = await person(cluster, ALICE), await person(cluster, BOB)
+    await bob.join("@bob")
+    return alice, bob
+
+
+def say(client: TestClient, to: str, first: int, last: int = 0) -> None:
+    """Send direct messages with these counters."""
+    counters = range(first, (last or first) + 1)
+    client.send_envelopes(
+        *[Send(f"@{to}", n, 0, "text/plain", f"{client.name} {n}".encode()) for n in counters]
+    )
+
+
+def got(client: TestClient) -> list[tuple[str, str]]:
+    """(sender, text) of the messages in one's own inbox, as they came."""
+    return [
+        (entry.sender, entry.body.decode())
+        for entry in client.entries(f"@{client.name}")
+        if entry.kind == Kind.MESSAGE
+    ]
+
+
+def forget_refusals(client: TestClient) -> None:
+    """``acked`` takes any for a failure."""
+    client.received = [e for e in client.received if not isinstance(e, Refused)]
+
+
+def about(number: int) -> Callable[[Error | Page | Chain], bool]:
+    """Tells whether an answer is to this request."""
+    return lambda answer: answer.request == number
+
+
+async def root_of(client: TestClient) -> bytes:
+    """The root of one's own account."""
+    return (await client.expect(Welcome)).root
+
+
+async def ask(client: TestClient, number: int, request: requests.Request) -> Done:
+    """Ask something about one's own account."""
+    client.send_envelopes(Account(number, "", requests.pack(request)))
+    return await client.expect(Done, lambda done: done.request == number)
+
+
+# --- once, in order -----------------------------------------------------------------------------
+async def test_a_message_is_in_both_inboxes(cluster: Cluster) -> None:
+    """Two people write to a third: each has an own numbering, and neither's is seen."""
+    alice, bob = await both(cluster)
+    carol = await person(cluster, CAROL)
+    say(alice, CAROL, 1)
+    say(alice, BOB, 2, 3)
+    say(carol, BOB, 1, 2)
+    await alice.acked("@alice", 3)
+    await carol.acked("@carol", 2)
+    await bob.until(lambda: len(got(bob)) == 4, "all messages")
+    assert [text for text in got(bob) if text[0] == ALICE] == [
+        (ALICE, "alice 2"),
+        (ALICE, "alice 3"),
+    ]
+    assert [text for text in got(bob) if text[0] == CAROL] == [
+        (CAROL, "carol 1"),
+        (CAROL, "carol 2"),
+    ]
+    copies = [entry for entry in bob.entries("@bob") if entry.kind == Kind.MESSAGE]
+    assert {entry.to for entry in copies} == {BOB}
+    assert {entry.counter for entry in copies} == {entry.seq for entry in copies}
+    assert alice.producer not in {entry.producer for entry in copies}
+    await alice.join("@alice", last=1000)
+    await alice.until(lambda: len(got(alice)) == 3, "what was sent")
+    sent = [entry for entry in alice.entries("@alice") if entry.kind == Kind.MESSAGE]
+    assert [(entry.to, entry.counter) for entry in sent] == [(CAROL, 1), (BOB, 2), (BOB, 3)]
+    assert {entry.producer for entry in sent} == {alice.producer}
+
+
+async def test_a_resend_is_the_message_that_was_stored(cluster: Cluster) -> None:
+    """From another connection of the same instance, on another worker."""
+    alice, bob = await both(cluster)
+    say(alice, BOB, 1, 5)
+    first = await alice.acked("@alice", 5)
+    again = await TestClient.login(cluster.home("@alice"), ALICE, secret=alice.secret)
+    say(again, BOB, 3, 6)
+    assert (await again.acked("@alice", 5)) == first
+    await again.acked("@alice", 6)
+    again.send_envelopes(
+        Send("@carol", 4, 0, "text/plain", b"alice 4"), Send("@bob", 9, 0, "", b"skipped")
+    )
+    refused = [await again.expect(Refused, count=n) for n in (1, 2)]
+    assert {(e.log, e.counter, e.code, e.arg) for e in refused} == {
+        ("@alice", 9, ErrorCode.EXPECTED, 7),
+        ("@alice", 4, ErrorCode.ID_CONFLICT, first.seq - 1),
+    }, "the recipient is part of what a message says"
+    await bob.until(lambda: len(got(bob)) >= 6, "all messages")
+    assert got(bob) == [(ALICE, f"alice {n}") for n in range(1, 7)]
+
+
+async def test_who_is_away_finds_it_later(cluster: Cluster) -> None:
+    """On any worker, from a cursor; and what was exchanged with one person, by pages."""
+    alice, bob = await both(cluster)
+    bob.disconnect()
+    await bob.gone(cluster.other("@bob"))
+    carol = await person(cluster, CAROL)
+    say(alice, BOB, 1, 3)
+    say(carol, BOB, 1)
+    await alice.acked("@alice", 3)
+    await carol.acked("@carol", 1)
+    back = await TestClient.login(cluster.home("@bob"), BOB)
+    await back.join("@bob", last=1000)
+    await back.until(lambda: len(got(back)) == 4, "what came meanwhile")
+    back.send_envelopes(Send("@alice", 1, 0, "text/plain", b"bob 1"))
+    await back.acked("@bob", 1)
+    back.send_envelopes(History(9, "@alice", False, 0, 2))
+    page = await back.expect(Page)
+    assert [entry.body for entry in page.entries] == [b"alice 3", b"bob 1"]
+    assert not page.end
+    back.send_envelopes(History(10, "@alice", False, page.next, 9))
+    page = await back.expect(Page, lambda page: page.request == 10)
+    assert [entry.body for entry in page.entries] == [b"alice 1", b"alice 2"]
+    assert page.end
+
+
+async def test_a_note_to_oneself(cluster: Cluster) -> None:
+    """It is stored once."""
+    _, bob = await both(cluster)
+    say(bob, BOB, 1, 2)
+    await bob.acked("@bob", 2)
+    await bob.until(lambda: len(got(bob)) == 2, "the notes")
+    assert got(bob) == [(BOB, "bob 1"), (BOB, "bob 2")]
+
+
+# --- kills between the inboxes --------------------------------------------------------------------
+def lost_on_the_way(worker: Worker) -> list[object]:
+    """Let the copies that a home sends get nowhere; return them."""
+    assert worker.parts.home.direct is not None
+    lost: list[object] = []
+    worker.parts.home.direct.copies._send = lost.append
+    return lost
+
+
+def never_confirmed(worker: Worker) -> list[object]:
+    """Let a home forget which copies were confirmed; return them."""
+    assert worker.parts.home.direct is not None
+    confirmed: list[object] = []
+    worker.parts.home.direct.copies._confirm = lambda *place: confirmed.append(place)
+    return confirmed
+
+
+@pytest.mark.parametrize("hold", [lost_on_the_way, never_confirmed])
+async def test_the_senders_home_dies_between_the_inboxes(
+    cluster: Cluster, hold: Callable[[Worker], list[object]]
+) -> None:
+    """After it was accepted, before or after it was delivered: it is there, once, in order."""
+    alice, bob = await both(cluster)
+    held = hold(cluster.home("@alice"))
+    say(alice, BOB, 1, 3)
+    await alice.acked("@alice", 3)
+    if hold is never_confirmed:
+        await bob.until(lambda: len(got(bob)) == 3, "the copies")
+        await until(lambda: len(held) == 3, "the confirmations")
+    else:
+        await until(lambda: len(held) == 3, "copies on their way")
+        assert got(bob) == []
+    index = cluster.home("@alice").index
+    await cluster.kill(index)
+    await cluster.start(index)
+    await cluster.linked()
+    back = await TestClient.login(cluster.other("@bob"), BOB)
+    await back.join("@bob", last=1000)
+    again = await TestClient.login(cluster.home("@alice"), ALICE, secret=alice.secret)
+    say(again, BOB, 3, 4)
+    await again.acked("@alice", 4)
+    await back.until(lambda: (ALICE, "alice 4") in got(back), "what came after the kill")
+    assert got(back) == [(ALICE, f"alice {n}") for n in range(1, 5)]
+    partition = cluster.home("@alice").parts.home
+    await until(lambda: not _pending(partition, "@alice"), "nothing is pending any more")
+
+
+def _pending(home: object, log: str) -> list[tuple[str, int]]:
+    from relay.chat.partition import partition_of
+    from relay.server.worker.home.home import Home
+
+    assert isinstance(home, Home)
+    return [one for one in home.partition(partition_of(log)).pending() if one[0] == log]
+
+
+async def test_the_recipients_home_dies_and_comes_back(cluster: Cluster) -> None:
+    """What was accepted waits for it; what is new waits for its word."""
+    alice, bob = await both(cluster)
+    say(alice, BOB, 1, 2)
+    await bob.until(lambda: len(got(bob)) == 2, "the first")
+    index = cluster.home("@bob").index
+    # Both people are on the workers that die in this test or in the one above; alice is not.
+    sender = await TestClient.login(cluster.home("@alice"), ALICE)
+    await cluster.kill(index)
+    say(sender, BOB, 1, 3)
+    await cluster.start(index)
+    await cluster.linked()
+    await sender.acked("@alice", 3)
+    back = await TestClient.login(cluster.home("@alice"), BOB)
+    await back.join("@bob", last=1000)
+    await back.until(lambda: len(got(back)) >= 5, "all")
+    assert got(back) == [(ALICE, f"alice {n}") for n in (1, 2, 1, 2, 3)]
+
+
+async def test_a_home_that_cannot_take_a_copy_gets_it_later(cluster: Cluster) -> None:
+    """Without room on its disk: accepted messages wait, in order."""
+    alice, bob = await both(cluster)
+    say(alice, BOB, 1)
+    await bob.until(lambda: len(got(bob)) == 1, "the first")
+    home = cluster.home("@bob")
+    home.sweeps = False  # it would look at the disk, and find room
+    home.parts.home.short_of_disk = frozenset(range(16))
+    say(alice, BOB, 2, 40)
+    await alice.acked("@alice", 40)
+    copies = cluster.home("@alice").parts.home.direct
+    assert copies is not None
+    await until(lambda: any(lane.retrying for lane in copies.copies._lanes.values()), "a refusal")
+    assert len(got(bob)) == 1
+    home.parts.home.short_of_disk = frozenset()
+    await bob.until(lambda: len(got(bob)) >= 40, "the others")
+    assert got(bob) == [(ALICE, f"alice {n}") for n in range(1, 41)]
+
+
+# --- who may --------------------------------------------------------------------------------------
+async def test_who_is_not_taken_learns_nothing_of_why(cluster: Cluster) -> None:
+    """Blocked, strangers refused, nobody welcome, full, disabled: one answer."""
+    alice, bob = await both(cluster)
+    root = await root_of(alice)
+    logs = cluster.home("@bob").parts.accounts.logs
+    answers = []
+
+    async def refusal() -> None:
+        alice.received = [e for e in alice.received if isinstance(e, Welcome)]
+        say(alice, BOB, 1)
+        answers.append(await alice.expect(Refused))
+
+    asked: list[requests.Request] = [
+        requests.Block(ALICE, root),
+        requests.Unblock(ALICE),
+        requests.Prefer(1, 1),
+        requests.Prefer(2, 1),
+        requests.Prefer(0, 1),
+    ]
+    for number, request in enumerate(asked, 100):
+        await ask(bob, number, request)
+        if request not in (requests.Unblock(ALICE), requests.Prefer(0, 1)):
+            await refusal()
+    logs.inbox_entries_max = 1
+    await refusal()
+    logs.inbox_entries_max = 0
+    assert len(answers) == 4
+    assert set(answers) == {Refused("@alice", 1, ErrorCode.NOT_ACCEPTED, 0, "")}
+    forget_refusals(alice)
+    say(alice, BOB, 1)
+    await alice.acked("@alice", 1)
+
+
+async def test_what_was_accepted_before_a_block_is_acknowledged_after_it(cluster: Cluster) -> None:
+    """The home decides repeats first: a resend is no message that somebody could refuse."""
+    alice, bob = await both(cluster)
+    say(alice, BOB, 1)
+    first = await alice.acked("@alice", 1)
+    await ask(bob, 7, requests.Block(ALICE, await root_of(alice)))
+    again = await TestClient.login(cluster.home("@bob"), ALICE, secret=alice.secret)
+    say(again, BOB, 1, 2)
+    assert (await again.expect(Ack)) == first
+    assert (await again.expect(Refused)).counter == 2
+    await ask(bob, 8, requests.Unblock(ALICE))
+    forget_refusals(again)
+    say(again, BOB, 2)
+    await again.acked("@alice", 2)
+
+
+async def test_known_are_those_to_whom_one_has_written(cluster: Cluster) -> None:
+    alice, bob = await both(cluster)
+    await ask(bob, 7, requests.Prefer(1, 1))
+    say(alice, BOB, 1)
+    assert (await alice.expect(Refused)).code == ErrorCode.NOT_ACCEPTED
+    say(bob, ALICE, 1)
+    await bob.acked("@bob", 1)
+    forget_refusals(alice)
+    say(alice, BOB, 1)
+    await alice.acked("@alice", 1)
+
+
+async def test_order_is_kept_between_recipients(cluster: Cluster) -> None:
+    """A message waits for those before it; a refused one has not used its counter."""
+    alice, bob = await both(cluster)
+    alice.send_envelopes(
+        Send("@nobodyhere", 1, 0, "", b"x"),
+        Send("@bob", 2, 0, "", b"y"),
+        Send("@alice", 3, 0, "", b"a note"),
+    )
+    refused = [await alice.expect(Refused, count=n) for n in (1, 2, 3)]
+    assert [(e.counter, e.code) for e in refused] == [
+        (1, ErrorCode.NOT_REGISTERED),
+        (2, ErrorCode.UNKNOWN_OUTCOME),
+        (3, ErrorCode.UNKNOWN_OUTCOME),
+    ]
+    forget_refusals(alice)
+    say(alice, BOB, 1)
+    await alice.acked("@alice", 1)
+    await bob.until(lambda: got(bob) == [(ALICE, "alice 1")], "the message")
+
+
+async def test_guests_have_no_inbox(cluster: Cluster) -> None:
+    await both(cluster)
+    guest = await TestClient.login(cluster.workers[0], "~guest-1")
+    guest.send_envelopes(
+        Send("@bob", 1, 0, "", b"x"), Join(3, "@bob", None, 0, 0), Join(4, "@~guest-1", None, 0, 0)
+    )
+    refused = await guest.expect(Refused)
+    assert (refused.log, refused.code) == ("@~guest-1", ErrorCode.NOT_ALLOWED)
+    await guest.expect(Error, count=2)
+
+
+async def test_nobody_reads_anothers_inbox(cluster: Cluster) -> None:
+    """By no operation, and whether there is one is not told."""
+    alice, bob = await both(cluster)
+    carol = await person(cluster, CAROL)
+    say(alice, BOB, 1, 3)
+    await alice.acked("@alice", 3)
+    await bob.until(lambda: len(got(bob)) == 3, "the messages")
+    await carol.join("@carol")
+    for number, log in enumerate(("@bob", "@alice", "@nobodyhere"), 1):
+        n = number * 10
+        carol.send_envelopes(
+            Join(n, log, None, 0, 100),
+            Join(n + 1, log, bytes(8), 0, 0),
+            Who(n + 2, log),
+            History(n + 3, log, True, 0, 100),
+            History(n + 4, log, False, 0, 100),
+            Devices(n + 5, log[1:], 0),
+        )
+        errors = [await carol.expect(Error, about(n + k)) for k in range(4)]
+        assert [error.code for error in errors] == [
+            ErrorCode.NOT_ALLOWED,
+            ErrorCode.NOT_ALLOWED,
+            ErrorCode.NOT_A_MEMBER,
+            ErrorCode.BAD_REQUEST,
+        ]
+        page = await carol.expect(Page, about(n + 4))
+        assert (page.entries, page.end) == ([], True), "what carol exchanged with them: nothing"
+        chain = await carol.expect(Chain, about(n + 5))
+        assert len(chain.links) == (log != "@nobodyhere")
+    assert not [e for e in carol.received if isinstance(e, EntryMessage) and e.log != "@carol"]
+
+
+async def test_a_message_is_no_event_of_an_account(cluster: Cluster) -> None:
+    """Whatever its content type says: the kind decides, and no client chooses *system*."""
+    alice, bob = await both(cluster)
+    for counter, kind in ((1, Kind.MESSAGE), (2, Kind.SYSTEM)):
+        alice.send_envelopes(
+            Send("@bob", counter, int(kind), events.CONTENT_TYPE, events.pack(events.Removed()))
+        )
+    await alice.expect(Ack)
+    assert (await alice.expect(Refused)).code == ErrorCode.NOT_SUPPORTED
+    await bob.until(lambda: len(bob.entries("@bob")) == 1, "the message")
+    for worker in cluster.workers.values():
+        worker.parts.accounts.forget()
+    again = await person(cluster, BOB)
+    again.send_envelopes(Devices(5, BOB, 0))
+    assert len((await again.expect(Chain)).links) == 1
+
+
+async def test_who_has_left_for_good_has_still_written(cluster: Cluster) -> None:
+    """An accepted message of a device that is removed meanwhile is delivered."""
+    alice, bob = await both(cluster)
+    home = cluster.home("@alice")
+    lost = lost_on_the_way(home)
+    say(alice, BOB, 1)
+    await alice.acked("@alice", 1)
+    await until(lambda: len(lost) == 1, "a copy on its way")
+    for worker in cluster.workers.values():
+        worker.parts.home.revoke(ALICE, [alice_key(alice)], lifted=False)
+        worker.parts.forward.drop(ALICE, [alice_key(alice)])
+    index = home.index
+    await cluster.kill(index)
+    await cluster.start(index)
+    await cluster.linked()
+    back = await TestClient.login(cluster.home("@alice"), BOB)
+    await back.join("@bob", last=1000)
+    await back.until(lambda: got(back) == [(ALICE, "alice 1")], "the message")
+    assert bob.lost
+
+
+def alice_key(alice: TestClient) -> bytes:
+    """The id of a person's device."""
+    from relay.chat.accounts.links import key_id
+    from tests.support.devices import device
+
+    return key_id(device(alice.name).public)
+
+
+async def test_last_seen_is_told_to_whom_it_may_be(cluster: Cluster) -> None:
+    """Kept over the home's death; nobody else can tell hidden from never."""
+    alice, bob = await both(cluster)
+    carol = await person(cluster, CAROL)
+
+    async def seen(asker: TestClient, number: int) -> tuple[bool, int]:
+        content = requests.pack(requests.LastSeen())
+        asker.send_envelopes(Account(number, BOB, content))
+        done = await asker.expect(Done, lambda done: done.request == number)
+        return answers.unpack_seen(done.content)
+
+    assert await seen(alice, 51) == (False, 0), "bob has not written to alice"
+    say(bob, ALICE, 1)
+    await bob.acked("@bob", 1)
+    online, since_ms = await seen(alice, 52)
+    assert online
+    log = cluster.home("@bob").parts.services.reader_of("@bob")
+    await until(lambda: log.seen("@bob") > 0, "it is stored")
+    bob.disconnect()
+    await bob.gone(cluster.other("@bob"))
+    online, left_ms = await seen(alice, 53)
+    assert not online
+    await until(lambda: log.seen("@bob") >= since_ms, "it is stored")
+    assert left_ms > 0
+    assert await seen(carol, 51) == (False, 0)
+    again = await person(cluster, BOB)
+    await ask(again, 9, requests.Prefer(0, 2))
+    assert await seen(alice, 54) == (False, 0)
+    await ask(again, 10, requests.Prefer(0, 0))
+    assert (await seen(carol, 52))[0]
+    guest = await TestClient.login(cluster.workers[0], "~guest-2")
+    guest.send_envelopes(Account(3, BOB, requests.pack(requests.LastSeen())))
+    assert (await guest.expect(Error)).code == ErrorCode.NOT_ALLOWED
