@@ -72,6 +72,7 @@ class Commits:
         observe_ns: Callable[[int], None],
         *,
         power: bool,
+        rooms_begin: bool = True,
     ) -> None:
         """Begin.
 
@@ -80,12 +81,14 @@ class Commits:
             wakeup: asks for the turn that collects it.
             observe_ns: is told how long each took.
             power: all commits wait for the disk; else only those with control entries, of accounts
-                and rooms (``store.sqlite``): the first message of a room may bring one.
+                and rooms (``store.sqlite``).
+            rooms_begin: the first message of a room brings one.
         """
         self._run_in_thread = run_in_thread
         self._wakeup = wakeup
         self._observe_ns = observe_ns
         self._power = power
+        self._rooms_begin = rooms_begin
         self._finished: list[Commit] = []
 
     def begin(
@@ -98,7 +101,11 @@ class Commits:
         began_ns = time.monotonic_ns()
         if not self._power and not any(
             one.submission.kind == SYSTEM
-            or (one.submission.counter == 1 and not partition.in_use(one.submission.log))
+            or (
+                one.submission.counter == 1
+                and self._rooms_begin
+                and not partition.in_use(one.submission.log)
+            )
             for one in group
         ):
             commit = _append(index, partition, group, now_ms)

@@ -118,6 +118,8 @@ class WorkerDependencies:
     run_in_thread: Callable[[Callable[[], Any]], asyncio.Future[Any]]
     """Where commits run that wait for the disk."""
     durability: Durability = "process"
+    rooms_begin: bool = True
+    """The first message of a room brings an entry of its own before it."""
     tickets: TicketKeys | None = None
     """What opens and seals tickets; None: there are none."""
     registration: Registration = "open"
@@ -242,7 +244,11 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         cpu_clock=time.thread_time,
         refusals=refusals,
         commits=Commits(
-            needs.run_in_thread, wakeup, needs.observe_commit_ns, power=needs.durability == "power"
+            needs.run_in_thread,
+            wakeup,
+            needs.observe_commit_ns,
+            power=needs.durability == "power",
+            rooms_begin=needs.rooms_begin,
         ),
     )
 
