@@ -37,12 +37,18 @@ def test_what_the_service_manager_is_told(tmp_path: Path) -> None:
         manager.settimeout(DEADLINE_S)
         told: list[str] = []
 
+        def listen() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    told.append(manager.recv(4096).decode())
+
+        threading.Thread(target=listen, daemon=True).start()
+
         def until(word: str) -> str:
-            while True:
-                message = manager.recv(4096).decode()
-                told.append(message)
-                if message.startswith(word):
-                    return message
+            wait_until(lambda: any(line.startswith(word) for line in told), word)
+            found = next(line for line in told if line.startswith(word))
+            del told[: told.index(found) + 1]
+            return found
 
         launcher = (
             "import os\n"

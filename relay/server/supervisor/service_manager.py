@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from relay.errors import StartError
 
 FIRST_FD: Final = 3
+PATIENCE_S: Final = 1.0
 CONTROL_NAME: Final = "control"
 """FileDescriptorName= of the socket on which metrics are read; every other one is for clients."""
 
@@ -71,16 +72,16 @@ class ServiceManager:
             return float("inf")
         if now >= self._alive_at_s:
             self._alive_at_s = now + self._watchdog_s
-            self._tell("WATCHDOG=1")
+            self._tell("WATCHDOG=1", patience_s=0.0)
         return self._alive_at_s
 
-    def _tell(self, text: str) -> None:
+    def _tell(self, text: str, patience_s: float = PATIENCE_S) -> None:
         if self._address:
             with (
                 contextlib.suppress(OSError),
                 socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s,
             ):
-                s.setblocking(False)
+                s.settimeout(patience_s)  # its queue may be full for a moment
                 s.sendto(text.encode(), self._address)
 
 
