@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from benchmarks.load import payload
 from benchmarks.load.tally import RELAY_FRAMES, Tally
+from relay.chat.entries import Kind
 from relay.client.backoff import Backoff
 from relay.wire.connection import Connection
 from relay.wire.envelopes import (
@@ -52,8 +53,10 @@ class Look(NamedTuple):
     messages: int = 0
     first: int = 0
     """Number of the first one, which those of the others continue."""
+    entries: int = 0
+    """Messages, and what tells of the room itself."""
     prev: int = 0
-    """Seq before the first one."""
+    """Seq before the first of them."""
     epoch: bytes = b""
     seq: int = 0
     """Of the last one; or, without any, where a Joined says that the log is picked up."""
@@ -69,14 +72,21 @@ def look(content: bytes) -> Look:
     found = Look()
     for envelope in unpack_server(content):
         if isinstance(envelope, EntryMessage):
+            if not found.entries:
+                found = found._replace(prev=envelope.prev)
+            elif envelope.prev != found.seq:
+                found = found._replace(fault=f"seq {envelope.seq} out of place")
+            found = found._replace(
+                entries=found.entries + 1, epoch=envelope.epoch, seq=envelope.seq
+            )
+            if envelope.kind == Kind.SYSTEM:  # it tells who began the room
+                continue
             number = payload.check(envelope.body).number
             if not found.messages:
-                found = found._replace(first=number, prev=envelope.prev)
-            elif (number, envelope.prev) != (found.first + found.messages, found.seq):
+                found = found._replace(first=number)
+            elif number != found.first + found.messages:
                 found = found._replace(fault=f"message {number} (seq {envelope.seq}) out of place")
-            found = found._replace(
-                messages=found.messages + 1, epoch=envelope.epoch, seq=envelope.seq
-            )
+            found = found._replace(messages=found.messages + 1)
         elif isinstance(envelope, Joined):
             found = found._replace(epoch=envelope.start_epoch, seq=envelope.start_seq)
         elif isinstance(envelope, Live):

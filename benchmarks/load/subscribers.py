@@ -9,6 +9,7 @@ from typing import Protocol
 
 from benchmarks.load.tally import RELAY_FRAMES, Framing, Tally
 from benchmarks.measure.machine import HOST
+from relay.chat.entries import Kind
 from relay.wire.envelopes import Behind, EntryMessage, Gap, unpack_server
 from relay.wire.events import ApplicationData, ConnectionClosed
 from tests.support.raw import RawClient
@@ -85,7 +86,8 @@ class RelaySubscriber:
             if isinstance(event, ApplicationData):
                 for envelope in unpack_server(event.content):
                     if isinstance(envelope, EntryMessage):
-                        bodies.append(envelope.body)
+                        if envelope.kind != Kind.SYSTEM:  # it tells who began the room
+                            bodies.append(envelope.body)
                     elif isinstance(envelope, Gap):
                         raise ValueError(f"a gap: {envelope}")
                     elif isinstance(envelope, Behind):

@@ -61,6 +61,11 @@ def test_bus_cost(
                 closing(server.member_on(member_at, log, f"member{number}-"))
             )
 
+        publishers.at_rate(sender, 0, 1, RATE, 1, lambda: 1)  # which begins the room
+        sender.drain()
+        if member is not None:
+            member.read_entries(2)
+
         def send() -> None:
             before = server.processes()
             publishers.at_rate(sender, 1, count, RATE, 1, lambda: count)
