@@ -32,14 +32,14 @@ def test_accepting_pauses_while_there_are_none_and_goes_on(tmp_path: Path) -> No
             wait_until(lambda: relay.events("accept_exhausted"), "a pause")
             wait_until(lambda: _pauses(relay) >= PAUSES, "more pauses")
             for number in range(20):  # who is connected notices nothing
-                assert alice.send("lobby", "meanwhile").seq == number + 1
+                assert alice.send("lobby", "meanwhile").seq == number + 2
             states = list(_looked_at(worker))
             assert states.count(psutil.STATUS_SLEEPING) > SAMPLES / 2, "it spins"
             resource.prlimit(worker, resource.RLIMIT_NOFILE, before)
             waiting.settimeout(DEADLINE_S)
             assert waiting.recv(1), "the server's first word, once there are descriptors"
         with BlockingClient(relay.address, name="bob") as bob:
-            assert bob.send("lobby", "hello").seq == 21
+            assert bob.send("lobby", "hello").seq == 22
         assert not relay.events("child_killed")
 
 

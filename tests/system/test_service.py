@@ -104,14 +104,14 @@ def test_nobody_is_refused_while_the_relay_is_restarted_on_a_given_socket(
     relay = Relay(tmp_path / "data", launcher=launcher)
     with relay, BlockingClient(relay.address, name="alice") as alice:
         assert relay.port == number
-        assert alice.send("lobby", "before").seq == 1
+        assert alice.send("lobby", "before").seq == 2
         assert relay.stop() == 0
         with socket.create_connection(("127.0.0.1", number)) as early:
             relay.start()
             assert relay.port == number
-            assert alice.send("lobby", "after").seq == 2
+            assert alice.send("lobby", "after").seq == 3
             with BlockingClient(relay.address, name="bob") as bob:
-                assert bob.send("lobby", "new").seq == 3
+                assert bob.send("lobby", "new").seq == 4
             early.settimeout(DEADLINE_S)
             assert early.recv(1), "the server's first word to who connected while none ran"
 
@@ -222,7 +222,7 @@ def test_behind_a_proxy_on_a_unix_socket(tmp_path: Path, address: str) -> None:
             url = f"{fingerprint}@127.0.0.1:{proxy.port}"
             with BlockingClient(url, name="alice") as alice:
                 alice.join("lobby")
-                assert alice.send("lobby", "x" * 30_000).seq == 1
+                assert alice.send("lobby", "x" * 30_000).seq == 2
                 (item,) = asked(relay, "connections")["items"]
                 assert (item["name"], item["peer"]) == ("alice", address)
                 second = BlockingClient(url, name="bob")
@@ -282,4 +282,4 @@ def test_all_addresses_of_both_families(tmp_path: Path) -> None:
         assert len(addresses) == 2
         for number, address in enumerate(addresses):
             with BlockingClient(address, name="alice") as alice:
-                assert alice.send("lobby", str(number)).seq == number + 1
+                assert alice.send("lobby", str(number)).seq == number + 2

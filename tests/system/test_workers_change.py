@@ -170,7 +170,7 @@ def test_presence_and_names_go_with_their_home(tmp_path: Path) -> None:
         ctl(relay, "workers", "1")
         wait_until(lambda: len(relay.worker_pids()) == 1, "one process")
         with BlockingClient(relay.address, name="~ann") as ann:
-            assert ann.send("lobby", "the name is free again").seq == 1
+            assert ann.send("lobby", "the name is free again").seq == 2
 
 
 def test_a_spare_takes_the_place_of_a_killed_worker(tmp_path: Path) -> None:
