@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -120,7 +119,8 @@ class Relay(RelayServer):
             environment["RELAY_TEST_FAULT_MARKER"] = str(self.marker)
         argv = [interpreter, "-m", program]
         if interpreter != sys.executable:
-            packages = sysconfig.get_path("purelib"), sysconfig.get_path("platlib")
+            # Those that a file of paths names, too, as in the compiled build's environment.
+            packages = [path for path in sys.path if path.endswith("site-packages")]
             environment["PYTHONPATH"] = os.pathsep.join((str(source), *packages))
         if python is not None:
             argv = [str(python), "-P", "-m", program]  # -P: not what is in this directory
