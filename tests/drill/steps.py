@@ -13,6 +13,7 @@ from tests.drill.server import Server
 Step = Callable[[Server, float], Awaitable[None]]
 """Given how many seconds an undisturbed step takes."""
 WORKERS: Final = 2
+RELOADED: Final = ("[limits]\nrooms_per_minute = 900\n", "[limits]\nrooms_per_minute = 901\n")
 
 
 async def calm(server: Server, seconds: float) -> None:
@@ -28,8 +29,10 @@ async def rolling_restart(server: Server, seconds: float) -> None:
 
 
 async def good_reload(server: Server, seconds: float) -> None:
-    """A reload that changes a limit."""
-    server.config.write_text("[limits]\nrooms_per_minute = 900\n")
+    """A reload that changes a limit, each time it is done."""
+    before = server.config.read_text() if server.config.exists() else ""
+    changed = RELOADED[before == RELOADED[0]]
+    server.config.write_text(changed)
     answer = await server.ctl("reload")
     assert "limits.rooms_per_minute" in answer["changed"]
     await asyncio.sleep(seconds)
@@ -37,10 +40,11 @@ async def good_reload(server: Server, seconds: float) -> None:
 
 async def bad_reload(server: Server, seconds: float) -> None:
     """A reload of a file with a mistake."""
+    before = server.config.read_text()
     server.config.write_text("[limits]\nrooms_per_minuet = 900\n")
     await server.ctl("reload", code=1)
     await asyncio.sleep(seconds)
-    server.config.write_text("[limits]\nrooms_per_minute = 900\n")
+    server.config.write_text(before)
 
 
 async def more_workers(server: Server, seconds: float) -> None:
