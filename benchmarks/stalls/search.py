@@ -218,15 +218,10 @@ def find_stalls(data: Path, seconds: float, load: Load, *, say: bool = False) ->
         last = load.workers - 1
         hall, library = server.log_at_home_on(0, "hall"), server.log_at_home_on(last, "library")
         other = server.log_at_home_on(last, "files")
+        idlers = server.join(*(f"idle{n}" for n in range(load.idle)), prefix="idler")
         for first in range(0, load.idle, IDLE_STEP):
-            idle = min(IDLE_STEP, load.idle - first)
-            stack.enter_context(
-                Idlers(
-                    server.join(*(f"idle{n}" for n in range(load.idle)), prefix="idler"),
-                    first,
-                    first + idle,
-                )
-            )
+            count = min(IDLE_STEP, load.idle - first)
+            stack.enter_context(Idlers(idlers, first, count))
         background.fill(server.port, library, load.history)
         swarm = stack.enter_context(
             Swarm(server.join(hall), load.members, sample=1, niceness=background.NICENESS)
