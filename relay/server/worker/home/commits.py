@@ -99,15 +99,7 @@ class Commits:
         Raises nothing: whatever happens, its senders must be answered.
         """
         began_ns = time.monotonic_ns()
-        if not self._power and not any(
-            one.submission.kind == SYSTEM
-            or (
-                one.submission.counter == 1
-                and self._rooms_begin
-                and not partition.in_use(one.submission.log)
-            )
-            for one in group
-        ):
+        if not (self._power or self._waits_for_disk(partition, group)):
             commit = _append(index, partition, group, now_ms)
             self._observe_ns(time.monotonic_ns() - began_ns)
             return commit
@@ -120,6 +112,17 @@ class Commits:
         future = self._run_in_thread(lambda: _append(index, partition, group, now_ms))
         future.add_done_callback(ended)
         return None
+
+    def _waits_for_disk(self, partition: Partition, group: list[Waiting]) -> bool:
+        """Tell whether a control entry is among them, or may come with one of them."""
+        for waiting in group:
+            submission = waiting.submission
+            if submission.kind == SYSTEM:
+                return True
+            first = submission.counter == 1 and self._rooms_begin
+            if first and not partition.in_use(submission.log):
+                return True
+        return False
 
     def finished(self) -> list[Commit]:
         """Return the commits that are over and were not returned before."""
