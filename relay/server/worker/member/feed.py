@@ -12,6 +12,7 @@ silent tail").
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 from relay.bus.messages import Batch as BusBatch
@@ -56,8 +57,8 @@ class Feed:
         """The outbox of each is here for the hot loop, which needs nothing else of it."""
         self.ahead: list[Subscription] = []
         """Those whose cursor is beyond H: they come from a worker that was further."""
-        self.joining: list[Reply[None]] = []
-        """Joins that wait until the head is known."""
+        self.joining: deque[Reply[None]] = deque()
+        """Joins that wait until the head is known, or for their turn then."""
         self.here: dict[str, tuple[str, int]] = {}
         """Name to (display name, connections here)."""
         self.changed: set[str] = set()
