@@ -22,7 +22,7 @@ from relay.errors import EnvelopeError
 from relay.server.worker.home.log_changes import Asked, Change, LogChanges
 from relay.server.worker.home.room_entries import entry_of
 from relay.server.worker.room_codes import CODES
-from relay.store.errors import StoreError
+from relay.store.errors import StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ class RoomsHome(LogChanges["Event"]):
         actor = Actor(ask.by, ask.root, ask.operator)
         try:
             request, seen = requests.unpack(ask.content)
-            packed, head = self._home.state(name)
-            room = rooms.unpack(packed)
+            room, head = self._room(name)
             if isinstance(request, requests.Show):
                 self._show(asked, room if head else None, actor, request)
                 return
@@ -85,6 +84,14 @@ class RoomsHome(LogChanges["Event"]):
         entry = entry_of(name, room.version, event, ask.by, ask.key_id)
         self._commit(name, asked, event, entry)
 
+    def _room(self, name: str) -> tuple[rooms.Room, int]:
+        """Return a room, and the seq of its last entry. Raises StoreError."""
+        packed, head = self._home.state(name)
+        try:
+            return rooms.unpack(packed), head
+        except EnvelopeError as error:
+            raise StoreCorrupt(f"the state of {name} is damaged: {error}") from None
+
     def _show(
         self, asked: Asked, room: rooms.Room | None, actor: Actor, request: requests.Show
     ) -> None:
@@ -105,10 +112,9 @@ class RoomsHome(LogChanges["Event"]):
 
     def _end_due(self, name: str) -> None:
         try:
-            packed, _ = self._home.state(name)
+            room, _ = self._room(name)
         except StoreError:
             return
-        room = rooms.unpack(packed)
         over = decide.ended(room, self._steady_ms())
         if over:
             entry = entry_of(name, room.version, over[0], events.RELAY, b"")
