@@ -10,9 +10,11 @@ import pytest
 from relay.chat.entries import Extra, Kind, Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import events
+from relay.server.worker.home.room_rules import RoomRules
+from relay.store.integrity import damage
 from relay.store.salvage import SalvagedLog, salvage
 from relay.wire.envelopes import unpack_entry
-from tests.support.logs import append, message, open_partition
+from tests.support.logs import NOW_MS, append, message, open_partition
 
 TOPIC = message(2, events.pack(events.TopicSet("tea")))._replace(
     kind=int(Kind.SYSTEM), content_type=events.CONTENT_TYPE
@@ -46,3 +48,28 @@ def test_an_entry_that_says_nothing_ends_its_log(tmp_path: Path, damaged: Submis
     )  # fmt: skip
     assert found == [SalvagedLog(log, 1, 2)]
     assert [unpack_entry(one).seq for one in aside] == [3]
+
+
+def test_a_damaged_state_is_found_and_made_anew(tmp_path: Path) -> None:
+    """The state of a room follows from its entries."""
+    partition = open_partition(tmp_path)
+    partition._rules = RoomRules(anyone_creates=True)
+    partition.append([message(1), message(2)], NOW_MS)
+    partition.close()
+    path, new = tmp_path / "00.sqlite", tmp_path / "new.sqlite"
+    connection = apsw.Connection(str(path))
+    states = "SELECT * FROM state"
+    before = connection.execute(states).fetchall()
+    assert len(before) == 1
+    number = partition_of("lobby")
+    assert damage(connection, unpack=unpack_entry, partition=number, limit_s=None) is None
+    connection.execute("UPDATE state SET packed=x'c1'")
+    found = damage(connection, unpack=unpack_entry, partition=number, limit_s=None)
+    assert found == "the state of log lobby cannot be read"
+    connection.close()
+    salvage(
+        path, new, partition=number, unpack=unpack_entry, with_wal=False, aside=lambda _: None
+    )  # fmt: skip
+    made = apsw.Connection(str(new))
+    assert made.execute(states).fetchall() == before
+    made.close()
