@@ -267,7 +267,7 @@ class Revoke(NamedTuple):
     tag: int
     handle: str
     keys: list[bytes]
-    """Key ids; none: all of the account."""
+    """Key ids, one at least."""
     by_operator: bool
     lifted: bool
 

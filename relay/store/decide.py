@@ -15,6 +15,7 @@ from relay.chat.dedup import Place, place
 from relay.chat.entries import Entry, Extra, Kind, Submission, committed, packable
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.repeats import pushed
+from relay.errors import EnvelopeError
 from relay.store.derived import copy_links
 from relay.store.log import (
     Began,
@@ -52,6 +53,7 @@ MARK: Final = int(Kind.MARK)
 ERASED: Final = int(Kind.ERASED)
 
 SYSTEM: Final = int(Kind.SYSTEM)
+LOG_DAMAGED: Final = LogRefused("the log is damaged: restore it from a backup")
 _new: Final = tuple.__new__
 """Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
 
@@ -123,7 +125,10 @@ class Decision:
         elif counter != end.counter + 1:
             return self._not_next(end, submission)  # a repeat is one, whatever the rights are now
         if (end.log.guarded or submission.kind) and self._rules is not None:
-            return self._judged(self._rules, end, submission)
+            try:
+                return self._judged(self._rules, end, submission)
+            except EnvelopeError:  # of what is kept of this one log: before anything has changed
+                return LOG_DAMAGED
         return self._append(end, submission, False)
 
     def _judged(self, rules: Rules, end: ProducerEnd, submission: Submission) -> Outcome:
@@ -289,7 +294,7 @@ class Decision:
     # --- what is not appended -------------------------------------------------------------------
     def _not_next(self, end: ProducerEnd, submission: Submission) -> Outcome:
         if end is UNREADABLE:
-            return LogRefused("the log is damaged: restore it from a backup")
+            return LOG_DAMAGED
         match place(submission.counter, end.counter):
             case Place.SKIPPED:
                 return Expected(end.counter + 1)

@@ -13,6 +13,8 @@ from typing import Final
 import apsw
 
 from relay.chat.partition import partition_of
+from relay.chat.rooms import state as rooms
+from relay.errors import EnvelopeError
 from relay.store.generation import number, read_meta
 from relay.store.schema import FORMAT_VERSION, TABLES, TABLES_OF_3, has_states, rows
 from relay.store.state import SEQ_BITS, SEQ_MASK
@@ -93,12 +95,24 @@ def _check_logs(connection: apsw.Connection, partition: int | None) -> None:
     ):
         if rows(connection, condition):
             raise _Damaged(f"{what} is of another moment than the rest")
-    if has_states(connection) and rows(
-        connection, "SELECT 1 FROM state WHERE log_id NOT IN (SELECT id FROM log)"
-    ):
-        raise _Damaged("the state of a log is of another moment than the rest")
+    if has_states(connection):
+        _check_states(connection)
     if rows(connection, "SELECT 1 FROM epoch WHERE generation > ?", (newest,)):
         raise _Damaged("the file's generation is of another moment than the rest")
+
+
+def _check_states(connection: apsw.Connection) -> None:
+    if rows(connection, "SELECT 1 FROM state WHERE log_id NOT IN (SELECT id FROM log)"):
+        raise _Damaged("the state of a log is of another moment than the rest")
+    cursor = connection.execute("SELECT name, packed FROM state JOIN log ON log.id=log_id")
+    try:
+        for name, packed in cursor:
+            try:
+                rooms.unpack(packed)
+            except EnvelopeError:
+                raise _Damaged(f"the state of log {name} cannot be read") from None
+    finally:
+        cursor.close(True)
 
 
 def _check_entries(

@@ -92,43 +92,33 @@ class SqliteReader:
     def _page(
         self, query: str, log: str, after: int, upto: int, bytes_max: int, count: int | None
     ) -> Page:
-        found: list[tuple[int, bytes]] = []
         try:
             connection = self._opened()
             log_id = self._log_id(connection, log)
             if connection is None or log_id is None or after >= upto:
-                return Page(found, True)
+                return Page([], True)
             # One more than asked for, to know whether anything lies beyond.
             limit = NO_LIMIT if count is None else count + 1
             bounds = row_id(log_id, after), row_id(log_id, min(upto, SEQ_MASK)), limit
-            cursor = connection.execute(query, bounds)
-            try:
-                fitting = count_fitting(_read_into(found, cursor), bytes_max, count)
-            finally:
-                cursor.close(True)
+            return _read_page(connection, query, bounds, bytes_max, count)
         except apsw.Error as error:
             self.close()
             raise translated(error, self._path) from error
-        return Page(found[:fitting], fitting == len(found))
 
     def read_direct(self, log: str, peer: str, before: int, count: int, bytes_max: int) -> Page:
         """See ``log.Reader``."""
-        found: list[tuple[int, bytes]] = []
         try:
             connection = self._opened()
             log_id = self._log_id(connection, log)
             if connection is None or log_id is None:
-                return Page(found, True)
+                return Page([], True)
             bounds = log_id << SEQ_BITS, log_id, peer, before, count + 1
-            cursor = connection.execute(DIRECT, bounds)
-            try:
-                fitting = count_fitting(_read_into(found, cursor), bytes_max, count)
-            finally:
-                cursor.close(True)
+            page = _read_page(connection, DIRECT, bounds, bytes_max, count)
         except apsw.Error as error:
             self.close()
             raise translated(error, self._path) from error
-        return Page(found[:fitting][::-1], fitting == len(found))
+        page.rows.reverse()
+        return page
 
     def controls(self, log: str) -> list[bytes]:
         """See ``log.Reader``."""
@@ -314,6 +304,23 @@ class SqliteReader:
                 self._ids.clear()
             log_id = self._ids[log] = found[0][0]
         return log_id
+
+
+def _read_page(
+    connection: apsw.Connection,
+    query: str,
+    bounds: tuple[int | str, ...],
+    bytes_max: int,
+    count: int | None,
+) -> Page:
+    """Read as many rows as fit; the query gives one more than ``count``, if there is one."""
+    found: list[tuple[int, bytes]] = []
+    cursor = connection.execute(query, bounds)
+    try:
+        fitting = count_fitting(_read_into(found, cursor), bytes_max, count)
+    finally:
+        cursor.close(True)
+    return Page(found[:fitting], fitting == len(found))
 
 
 def _read_into(found: list[tuple[int, bytes]], cursor: Iterable[tuple[Any, ...]]) -> Iterator[int]:

@@ -27,6 +27,7 @@ from relay.store.schema import connect_writer, create_tables, pragma, translated
 from relay.store.snapshot import sync_file
 from relay.store.state import SEQ_BITS, SEQ_MASK, More, row_id
 
+MARK: Final = int(Kind.MARK)
 SYSTEM: Final = int(Kind.SYSTEM)
 ROW_MAX: Final = (1 << 63) - 1
 ROWS_PER_COMMIT: Final = 1000
@@ -151,7 +152,7 @@ class _Salvage:
             derive(self._more, mine, entry, chain, jump)
             if chain >= 0:
                 producers[entry.producer] = entry.counter, kept
-            if entry.kind == SYSTEM and entry.content_type == events.CONTENT_TYPE:
+            if _is_room_event(entry):
                 event = events.unpack(entry.body)
                 room = rooms.applied(room or Room(), event, entry.sender, kept)
             if number % ROWS_PER_COMMIT == 0:
@@ -163,11 +164,16 @@ class _Salvage:
     def _entry(self, packed: bytes, seq: int) -> Entry | None:
         try:
             entry = Entry._make(self._unpack(packed))
-            return (
-                entry if entry.seq == seq and partition_of(entry.log) == self._partition else None
-            )
+            if entry.seq != seq or partition_of(entry.log) != self._partition:
+                return None
+            # What the tables and the state are made of must say something, too.
+            if _is_room_event(entry):
+                events.unpack(entry.body)
+            elif entry.kind == MARK:
+                entry.body.decode()
         except Exception:  # noqa: BLE001  # whatever it is, it is no entry
             return None
+        return entry
 
     def _end(
         self,
@@ -196,6 +202,10 @@ class _Salvage:
             self._target.execute(STATE, row)
         write_more(self._target, self._more)
         self._more = More()
+
+
+def _is_room_event(entry: Entry) -> bool:
+    return entry.kind == SYSTEM and entry.content_type == events.CONTENT_TYPE
 
 
 def _readable(source: apsw.Connection) -> Iterator[Row]:

@@ -17,7 +17,16 @@ from relay.server.worker.home.room_entries import entry_of
 from relay.server.worker.home.room_rules import RoomRules
 from relay.store import apply
 from relay.store.decide import Decision
-from relay.store.log import Began, Denied, Expected, IdConflict, Outcome, Repeated, Stored
+from relay.store.log import (
+    Began,
+    Denied,
+    Expected,
+    IdConflict,
+    LogRefused,
+    Outcome,
+    Repeated,
+    Stored,
+)
 from relay.store.rules import Rules
 from relay.store.schema import rows
 from relay.store.sqlite import SqlitePartition
@@ -107,6 +116,20 @@ def test_rights_are_judged_in_the_order_of_the_log() -> None:
     ]
     assert changes.states[3][1:4] == (5, 0, 0)
     assert len(changes.entries) == 5
+
+
+def test_a_damaged_state_costs_its_log_alone() -> None:
+    """Whoever writes elsewhere in the same commit does not notice."""
+    damaged = LogEnd(3, EPOCH, 1, 1, NOW_MS, 2, guarded=True, packed_state=b"\xc1")
+    topic = entry_of("lobby", 1, events.TopicSet("tea"), "alice", b"")
+    batch = [message(1), topic, message(1, log="other")]
+    made = view(batch, damaged, {})
+    other = LogEnd(4, EPOCH, 1, 1, NOW_MS, 2)
+    made.producers["other", ALICE] = made.ends[2] = ProducerEnd(other, 0, (), 0)
+    outcomes, changes = decide(made, batch, RULES)
+    assert [type(one) for one in outcomes] == [LogRefused, LogRefused, Stored]
+    assert damaged.seq == 1
+    assert len(changes.entries) == 1
 
 
 def test_the_epoch_of_another_generation_ends() -> None:

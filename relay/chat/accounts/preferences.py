@@ -49,12 +49,7 @@ def may_write(
     """
     if account.chain is None:
         raise Refused(Reason.NOT_REGISTERED, "nobody has this name")
-    allowed = {
-        Writers.ALL: True,
-        Writers.KNOWN: knows,
-        Writers.NOBODY: False,
-        Writers.ROOMS: knows or shares_room,
-    }[Writers(account.writers)]
+    allowed = _is_among(account.writers, knows=knows, shares_room=shares_room)
     blocked = (sender, root) in account.blocked
     if not allowed or blocked or full or account.disabled:
         raise Refused(Reason.NOT_ACCEPTED, NOT_ACCEPTED)
@@ -68,13 +63,18 @@ def sees(account: Account, asker: str, root: bytes, *, knows: bool, shares_room:
     """
     if account.chain is None:
         raise Refused(Reason.NOT_REGISTERED, "nobody has this name")
-    allowed = {
+    allowed = _is_among(account.seen_by, knows=knows, shares_room=shares_room)
+    return (allowed or asker == account.handle) and (asker, root) not in account.blocked
+
+
+def _is_among(chosen: int, *, knows: bool, shares_room: bool) -> bool:
+    """Tell whether somebody is one of those of whom a person has spoken."""
+    return {
         Writers.ALL: True,
         Writers.KNOWN: knows,
         Writers.NOBODY: False,
         Writers.ROOMS: knows or shares_room,
-    }[Writers(account.seen_by)]
-    return (allowed or asker == account.handle) and (asker, root) not in account.blocked
+    }[Writers(chosen)]
 
 
 def block(account: Account, handle: str, root: bytes) -> Blocked | None:

@@ -13,6 +13,7 @@ from relay.chat.accounts.links import Kind
 from relay.chat.names import INBOX_PREFIX
 from relay.client.device_key import DeviceKey
 from relay.client.login import root_link
+from relay.server.worker.member.reply import Reply
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.device_keys import verify
 from relay.wire.envelopes import (
@@ -365,6 +366,26 @@ async def test_the_home_dies_between_a_removal_and_its_answer(cluster: Cluster) 
     await ended(stolen, CloseCode.REVOKED)
     await first.until(lambda: answered(first, 6), "the answer of the next home")
     assert isinstance(answered(first, 6)[0], Done)
+
+
+async def test_lists_of_devices_are_read_in_turn(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is long to read holds up those who read pages, and nobody else."""
+    worker = cluster.workers[0]
+    alice = await TestClient.login(worker, "alice")
+    turns: list[Reply[None]] = []
+
+    def turn() -> Reply[None]:
+        turns.append(Reply())
+        return turns[-1]
+
+    monkeypatch.setattr(worker.parts.catchup, "turn", turn)
+    alice.send_envelopes(Devices(5, "alice", 0))
+    await until(lambda: turns, "the request for a turn")
+    assert not any(isinstance(e, Chain) for e in alice.received)
+    turns[0].resolve(None)
+    assert len((await alice.expect(Chain)).links) == 1
 
 
 async def test_two_devices_change_the_list_at_once(cluster: Cluster) -> None:

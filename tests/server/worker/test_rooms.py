@@ -15,6 +15,7 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms import events, requests, shown
 from relay.chat.rooms.events import Kind, Role
 from relay.server.worker.member.reply import Reply
+from relay.store.sqlite import SqlitePartition
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import (
     Ack,
@@ -567,3 +568,33 @@ async def test_requests_that_make_no_sense(cluster: Cluster) -> None:
     assert await error_of(alice, 5) == ErrorCode.BAD_REQUEST
     assert await refused(alice, requests.Create(Kind.PRIVATE)) == ErrorCode.ROOM_EXISTS
     assert isinstance(await alice.expect(Joined), Joined)
+
+
+# --- a damaged state ------------------------------------------------------------------------------
+async def test_a_room_whose_state_is_damaged_is_closed_to_all_and_nothing_else_is(
+    cluster: Cluster,
+) -> None:
+    """Neither its readers nor its writers cost the link between the workers."""
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    same = next(f"room{n}" for n in range(999) if partition_of(f"room{n}") == partition_of(LOG))
+    alice = await TestClient.login(home, "alice")
+    await done(alice, requests.Create(Kind.PRIVATE))
+    opened = home.parts.home.partition(partition_of(LOG))
+    assert isinstance(opened, SqlitePartition)
+    assert opened._opened is not None
+    end = opened._opened.committed.log(LOG)
+    assert end is not None
+    end.packed_state, end.state = b"\xc1", None
+    link = other.parts.links[home.index]
+    bob = await TestClient.login(other, "bob")
+    bob.send_envelopes(Join(3, LOG, None, 0, 0))
+    assert await error_of(bob, 3) == ErrorCode.MEMBERS_ONLY
+    assert await refused(bob, requests.SetTopic("tea")) == ErrorCode.UNAVAILABLE
+    bob.send(LOG, 1)
+    assert (await bob.expect(Refused, lambda e: e.log == LOG)).code == ErrorCode.LIMIT
+    carol = await TestClient.login(other, "carol")
+    await carol.join(same)
+    carol.send(same, 1)
+    await carol.acked(same, 1)
+    assert other.parts.links[home.index] is link
+    assert link.up

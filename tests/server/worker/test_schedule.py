@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from relay.server.worker.connection.schedule import SLICE_S, UNITS_PER_TURN, Schedule
+from relay.server.worker.connection.commands import OPERATIONS
+from relay.server.worker.connection.schedule import SLICE_S, UNITS, UNITS_PER_TURN, Schedule
 from relay.server.worker.wakeup import Wakeup
+from relay.wire.envelopes import Send
 
 STEP_S = SLICE_S / 4
 
@@ -81,3 +83,8 @@ def test_what_was_used_while_nobody_waited_is_no_debt() -> None:
     for _ in range(4):
         schedule.run(clock[0])
     assert busy.served
+
+
+def test_every_operation_but_a_send_has_its_price() -> None:
+    """One that is forgotten would cost whoever floods as little as a send."""
+    assert {kind for stage in OPERATIONS.values() for kind in stage} - {Send} == set(UNITS)

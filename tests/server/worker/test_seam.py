@@ -8,7 +8,18 @@ import pytest
 
 from relay.bus.messages import Batch
 from relay.wire.codes import CloseCode
-from relay.wire.envelopes import Behind, Error, Gap, Join, Joined, Leave, Left, Live
+from relay.wire.envelopes import (
+    Behind,
+    Error,
+    Gap,
+    Join,
+    Joined,
+    Leave,
+    Left,
+    Live,
+    Members,
+    Who,
+)
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, drop_publishes
 
@@ -232,3 +243,26 @@ async def test_what_is_left_of_a_dropped_feed_takes_nothing_from_the_next(cluste
     await second.has(LOG, 1)
     second.send_envelopes(Leave(3, LOG))
     await second.expect(Left, lambda e: e.request == 3)
+
+
+async def test_who_leaves_at_once_takes_the_log_from_nobody_who_joins_with_it(
+    cluster: Cluster,
+) -> None:
+    """What a client asks after its join runs before the next join that waited for the same head."""
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    elsewhere = next(f"room{n}" for n in range(99) if cluster.home(f"room{n}") is other)
+    first = await TestClient.login(other, "first")
+    second = await TestClient.login(other, "second")
+    await first.join(elsewhere)
+    await cluster.kill(home.index)
+    first.send_envelopes(Join(7, LOG, None, 0, 0), Leave(8, LOG), Who(9, elsewhere))
+    feeds = other.parts.feeds.by_log
+    await until(lambda: LOG in feeds and len(feeds[LOG].joining) == 1, "the first join")
+    second.send_envelopes(Join(7, LOG, None, 0, 0))
+    await until(lambda: len(feeds[LOG].joining) == 2, "the second join")
+    await cluster.start(home.index)
+    await first.expect(Members, lambda e: e.request == 9)
+    await second.expect(Live, lambda e: e.log == LOG)
+    writer = await TestClient.login(cluster.home(LOG), "writer")
+    writer.send(LOG, 1)
+    await second.has(LOG, 1)

@@ -23,12 +23,17 @@ LINKS_PER_ANSWER: Final = 128
 NAMES_PER_ANSWER: Final = 500
 
 
-def devices(session: Session, devices: Devices) -> None:
-    """Answer links of somebody's chain, as stored. Who wants to be sure verifies them."""
+async def devices(session: Session, devices: Devices) -> None:
+    """Answer links of somebody's chain, as stored. Who wants to be sure verifies them.
+
+    In turn with those who read pages: of an account that was changed thousands of times it takes
+    tens of milliseconds.
+    """
     name = names.normal(devices.name)
     if not names.is_handle(name):
         session.refuse(devices.request, ErrorCode.NAME_INVALID)
         return
+    await session.services.following.catchup.turn()
     try:
         links = chain_of(session, name)
     except StoreError:

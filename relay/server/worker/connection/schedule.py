@@ -26,6 +26,7 @@ from relay.wire.envelopes import (
     Leave,
     Prove,
     Register,
+    Room,
     Who,
 )
 
@@ -46,6 +47,7 @@ UNITS: Final[dict[type, int]] = {
     Enrol: 128,
     Devices: 16,
     Account: 64,
+    Room: 64,
     Prove: 128,
     Join: 16,
     Leave: 8,

@@ -1,26 +1,23 @@
 """The home of accounts: takes requests about them, decides, commits, and tells all workers.
 
-Decisions are ``chat.accounts``', at commit time and in the order of the log; while a change of one
-log is being committed, further requests about it wait. A change that ends devices is answered when
-every live worker has ended their sessions.
+Decisions are ``chat.accounts``', at commit time and in the order of the log (``log_changes``). A
+change that ends devices is answered when every live worker has ended their sessions.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from relay.bus.messages import Acks, Answered, Ask, Message, NotHome, Refused
 from relay.chat import names
 from relay.chat.accounts import account as accounts
 from relay.chat.accounts import decide, events, links, requests
 from relay.chat.accounts.refusal import Reason
 from relay.chat.accounts.refusal import Refused as AccountRefused
-from relay.chat.partition import partition_of
 from relay.errors import EnvelopeError
 from relay.server.worker.home.account_entries import OPERATOR, entry_of
+from relay.server.worker.home.log_changes import Asked, Change, LogChanges
 from relay.server.worker.home.names import Verdict
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
@@ -28,7 +25,7 @@ from relay.wire.device_keys import verify
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.bus.messages import Batch, Event
+    from relay.bus.messages import Ask
     from relay.chat.accounts.account import Account
     from relay.chat.accounts.decide import Policy
     from relay.chat.accounts.events import AccountEvent
@@ -37,8 +34,6 @@ if TYPE_CHECKING:
     from relay.server.worker.home.account_logs import AccountLogs
     from relay.server.worker.home.revocations import Revocations
 
-WAITING_MAX: Final = 64
-"""Requests about one log that wait for its commit."""
 CODES: Final = {
     Reason.NOT_REGISTERED: ErrorCode.NOT_REGISTERED,
     Reason.KEY_REFUSED: ErrorCode.KEY_REFUSED,
@@ -57,24 +52,17 @@ log = logging.getLogger("relay.worker")
 assert set(CODES) == set(Reason)
 
 
-class _Change(NamedTuple):
-    """One that is being committed."""
+class _Decided(NamedTuple):
+    """What is being committed."""
 
-    tag: int
-    port: Port
-    ask: Ask
-    request: Request
     before: Account | None
     """None: it is about an invitation."""
     event: events.Event
     data: bytes
 
 
-class AccountsHome:
-    """See the module's docstring. To the home it is the ``Port`` of its own submissions."""
-
-    index = -1
-    generation = -1
+class AccountsHome(LogChanges[_Decided]):
+    """See the module's docstring."""
 
     def __init__(
         self,
@@ -93,16 +81,11 @@ class AccountsHome:
             revocations: tells the workers.
             wall_clock_ns: nanoseconds since 1970.
         """
+        super().__init__(submit, "too many requests about this account")
         self.logs = logs
         self._policy = policy
-        self._submit = submit
         self._revocations = revocations
         self._wall_clock_ns = wall_clock_ns
-        self._count = 0
-        self._changes: dict[int, str] = {}
-        """Tag of a submission to its log."""
-        self._busy: dict[str, tuple[_Change, deque[tuple[Port, Ask]]]] = {}
-        """Logs with a change that is being committed, and who waits for that."""
         self.online: Callable[[str], bool] = _nobody
         """Whether somebody has a session now."""
         self.shares_room: Callable[[str, str], bool] = _no_room
@@ -129,17 +112,8 @@ class AccountsHome:
         return Verdict(0, "", account.root, account.operator)
 
     # --- requests -----------------------------------------------------------------------------
-    def ask(self, port: Port, ask: Ask) -> None:
-        """Take a request; its answer comes by the port, at once or later."""
-        found = self._busy.get(ask.log)
-        if found is None:
-            self._decide(port, ask)
-        elif len(found[1]) < WAITING_MAX:
-            found[1].append((port, ask))
-        else:
-            _refuse(port, ask, ErrorCode.BUSY, "too many requests about this account")
-
-    def _decide(self, port: Port, ask: Ask) -> None:
+    def _decide(self, asked: Asked) -> None:
+        ask = asked.ask
         name = ask.log
         before: Account | None = None
         try:
@@ -159,27 +133,20 @@ class AccountsHome:
                 version = state.version
                 decided = requests.about_invitation(state, request, self._context(ask, False))
         except AccountRefused as refusal:
-            _refuse(port, ask, CODES[refusal.reason], refusal.text)
+            asked.refuse(CODES[refusal.reason], refusal.text)
             return
         except EnvelopeError as error:
-            _refuse(port, ask, ErrorCode.BAD_REQUEST, str(error))
+            asked.refuse(ErrorCode.BAD_REQUEST, str(error))
             return
         except StoreError as error:
             log.error("account_unreadable", extra={"log": name, "reason": str(error)})
-            _refuse(port, ask, ErrorCode.UNAVAILABLE, "the account cannot be read now")
+            asked.refuse(ErrorCode.UNAVAILABLE, "the account cannot be read now")
             return
         if decided.event is None:
-            self._again(port, ask, request, before, decided.data)
+            self._repeated(asked, request, before, decided.data)
             return
-        self._count += 1
-        self._changes[self._count] = name
-        change = _Change(self._count, port, ask, request, before, decided.event, decided.data)
-        self._busy[name] = change, deque()
-        self._submit(
-            self,
-            self._count,
-            entry_of(name, version, decided.event, ask.by or OPERATOR, ask.key_id),
-        )
+        entry = entry_of(name, version, decided.event, ask.by or OPERATOR, ask.key_id)
+        self._commit(name, asked, _Decided(before, decided.event, decided.data), entry)
 
     def _context(self, ask: Ask, looks_alike: bool) -> requests.Context:
         now_ms = self._wall_clock_ns() // 1_000_000
@@ -195,8 +162,8 @@ class AccountsHome:
             seen_ms=self.logs.seen_ms(handle),
         )
 
-    def _again(
-        self, port: Port, ask: Ask, request: Request, account: Account | None, data: bytes
+    def _repeated(
+        self, asked: Asked, request: Request, account: Account | None, data: bytes
     ) -> None:
         """It is so already. Whoever asked first may not have got to telling the workers."""
         ended: list[bytes] | None = []
@@ -210,69 +177,38 @@ class AccountsHome:
                 pass
         assert account is not None or not ended
         keys = _keys(account, ended)
-        self._finish(port, ask, account, keys, data, by_operator=ended is None)
+        self._finish(asked, account, keys, data, by_operator=ended is None)
 
-    # --- Port: the outcome of a commit ----------------------------------------------------------
-    def send(self, message: Message) -> None:
-        """Take what the home says about a submission of this one."""
-        if isinstance(message, Acks):
-            for row in message.acks:
-                self._committed(cast("int", row[0]))
-        elif isinstance(message, Refused):
-            change, waiting = self._ended(message.tag)
-            code = ErrorCode.UNAVAILABLE
-            _refuse(change.port, change.ask, code, message.text or "it could not be stored")
-            self._go_on(waiting)
-        elif isinstance(message, NotHome):
-            # Who asked asks the next home, once it is attached there.
-            for name in [one for one in self._busy if partition_of(one) == message.partition]:
-                change, _ = self._busy.pop(name)
-                del self._changes[change.tag]
-
-    def submit(self, tag: int, submission: Submission) -> None:
-        """Nobody submits to this."""
-        raise AssertionError
-
-    def publish(self, message: Batch | Event) -> None:
-        """Nobody publishes to this."""
-        raise AssertionError
-
-    def _ended(self, tag: int) -> tuple[_Change, deque[tuple[Port, Ask]]]:
-        return self._busy.pop(self._changes.pop(tag))
-
-    def _committed(self, tag: int) -> None:
-        if tag not in self._changes:
-            return  # the partition was given away meanwhile
-        change, waiting = self._ended(tag)
-        port, ask, before, event = change.port, change.ask, change.before, change.event
+    # --- the outcome of a commit ----------------------------------------------------------------
+    def _committed(self, change: Change[_Decided]) -> None:
+        asked = change.asked
+        assert asked is not None, "no account changes by itself"
+        before, event, data = change.decided
         if before is None:
             if isinstance(event, events.Bound):
-                self.on_bound(ask.log)
-            port.send(Answered(ask.tag, 0, "", change.data))
-        else:
-            happened = cast("AccountEvent", event)
-            self.logs.remember(accounts.applied(before, happened))
-            log.info(
-                "account_changed",
-                extra={
-                    "handle": before.handle,
-                    "change": type(event).__name__.lower(),
-                    "by": ask.by or OPERATOR,
-                },
-            )
-            ended = decide.ended_keys(before, happened)
-            keys = _keys(before, ended)
-            lifted = decide.returned_keys(before, happened)
-            if lifted:
-                self._finish(port, ask, before, lifted, change.data, lifted=True)
-            else:
-                self._finish(port, ask, before, keys, change.data, by_operator=ended is None)
-        self._go_on(waiting)
+                self.on_bound(change.log)
+            asked.answer(data)
+            return
+        happened = cast("AccountEvent", event)
+        self.logs.remember(accounts.applied(before, happened))
+        log.info(
+            "account_changed",
+            extra={
+                "handle": before.handle,
+                "change": type(event).__name__.lower(),
+                "by": asked.ask.by or OPERATOR,
+            },
+        )
+        lifted = decide.returned_keys(before, happened)
+        if lifted:
+            self._finish(asked, before, lifted, data, lifted=True)
+            return
+        ended = decide.ended_keys(before, happened)
+        self._finish(asked, before, _keys(before, ended), data, by_operator=ended is None)
 
     def _finish(
         self,
-        port: Port,
-        ask: Ask,
+        asked: Asked,
         account: Account | None,
         keys: list[bytes],
         data: bytes,
@@ -281,34 +217,21 @@ class AccountsHome:
         lifted: bool = False,
     ) -> None:
         """Answer, when every worker knows what it has to know."""
-        answered = Answered(ask.tag, 0, "", data)
         if not keys or account is None:
-            port.send(answered)
+            asked.answer(data)
             return
         self._revocations.start(
             account.handle,
             [links.key_id(key) for key in keys],
             by_operator=by_operator,
             lifted=lifted,
-            done=lambda: port.send(answered),
+            done=lambda: asked.answer(data),
         )
-
-    def _go_on(self, waiting: deque[tuple[Port, Ask]]) -> None:
-        while waiting:
-            port, ask = waiting.popleft()
-            self._decide(port, ask)
-            found = self._busy.get(ask.log)
-            if found is not None:
-                found[1].extend(waiting)
-                return
 
     def drop(self, port: Port) -> None:
         """A worker is gone: nobody waits for its answers, and what it held is gone."""
         self._revocations.drop(port)
-        for _, waiting in self._busy.values():
-            kept = [one for one in waiting if one[0] is not port]
-            waiting.clear()
-            waiting.extend(kept)
+        super().drop(port)
 
 
 def _keys(account: Account | None, ended: list[bytes] | None) -> list[bytes]:
@@ -317,10 +240,6 @@ def _keys(account: Account | None, ended: list[bytes] | None) -> list[bytes]:
     if account is None or account.chain is None:
         return []
     return list(account.chain.devices)
-
-
-def _refuse(port: Port, ask: Ask, code: ErrorCode, text: str) -> None:
-    port.send(Answered(ask.tag, int(code), text, b""))
 
 
 def _nobody(_: str) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from relay.bus.messages import ITEMS_PER_MESSAGE, Revoke, Revoked
-from relay.chunking import chunks
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -34,23 +33,21 @@ class Revocations:
         lifted: bool,
         done: Callable[[], None],
     ) -> None:
-        """Tell all workers; ``done`` is called once all that live have confirmed.
+        """Tell all workers; ``done`` is called, later, once all that live have confirmed.
 
         Args:
             handle: of the account.
-            key_ids: of the devices.
+            key_ids: of the devices; one at least.
             by_operator: an operator has done it, not one of the devices.
             lifted: they are devices (again).
-            done: called later, or at once when there is nothing to tell.
+            done: what follows.
         """
-        for part in chunks(key_ids, count_max=ITEMS_PER_MESSAGE):
-            self._count += 1
-            ports = set(self._workers())
-            self._open[self._count] = ports, done
-            for port in list(ports):
-                port.send(Revoke(self._count, handle, list(part), by_operator, lifted))
-            return  # an account has fewer devices than a message takes
-        done()
+        assert 0 < len(key_ids) <= ITEMS_PER_MESSAGE, "an account has no more devices than that"
+        self._count += 1
+        ports = set(self._workers())
+        self._open[self._count] = ports, done
+        for port in list(ports):
+            port.send(Revoke(self._count, handle, key_ids, by_operator, lifted))
 
     def confirmed(self, port: Port, message: Revoked) -> None:
         """A worker has done it."""

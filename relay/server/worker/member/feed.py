@@ -12,15 +12,19 @@ silent tail").
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Final
 
 from relay.bus.messages import Batch as BusBatch
 from relay.chat.entries import NO_EPOCH, Head
 from relay.chat.rooms import events as room_events
 from relay.chat.rooms import state as rooms
+from relay.chat.rooms.events import Kind
 from relay.chat.rooms.refusal import Reason, Refused
 from relay.chat.rooms.rights import Right, refusal
 from relay.chat.rooms.state import Room
+from relay.errors import EnvelopeError
 from relay.server.worker.member.running import RunningBatch
 from relay.wire.envelopes import is_control, unpack_entry
 
@@ -29,6 +33,10 @@ if TYPE_CHECKING:
     from relay.server.worker.member.reply import Reply
     from relay.server.worker.member.subscription import Subscriber, Subscription
     from relay.store.log import Reader
+
+UNREADABLE: Final = Room(kind=Kind.PRIVATE)
+"""In the place of a state that is damaged: who may read is not known, so nobody does."""
+log = logging.getLogger("relay.worker")
 
 
 class Feed:
@@ -56,8 +64,8 @@ class Feed:
         """The outbox of each is here for the hot loop, which needs nothing else of it."""
         self.ahead: list[Subscription] = []
         """Those whose cursor is beyond H: they come from a worker that was further."""
-        self.joining: list[Reply[None]] = []
-        """Joins that wait until the head is known."""
+        self.joining: deque[Reply[None]] = deque()
+        """Joins that wait until the head is known, or for their turn then."""
         self.here: dict[str, tuple[str, int]] = {}
         """Name to (display name, connections here)."""
         self.changed: set[str] = set()
@@ -93,7 +101,11 @@ class Feed:
             self.epoch, self.seq = epoch, seq
             self.swept = seq
             self.received = Head(epoch, seq)
-            self.room = rooms.unpack(state)
+            try:
+                self.room = rooms.unpack(state)
+            except EnvelopeError as error:
+                log.error("room_unreadable", extra={"log": self.log, "reason": str(error)})
+                self.room = UNREADABLE
             return True
         known = self.received
         if seq < known.seq or (seq == known.seq and epoch != known.epoch):

@@ -75,9 +75,9 @@ class Feeds:
             return
         if feed.repair_to:
             self.to_repair[feed] = None
-        joining, feed.joining = feed.joining, []
-        for reply in joining:
-            reply.resolve(None)
+        # Each goes on with whatever its client asks next; those still in line hold the feed.
+        while feed.joining:
+            feed.joining.popleft().resolve(None)
 
     def on_batch(self, _: Port, batch: Batch) -> None:
         """Take a batch of entries."""

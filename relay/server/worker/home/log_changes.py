@@ -1,0 +1,174 @@
+"""Changes that a home decides on itself, of accounts and of rooms: one of each log at a time.
+
+While a change of a log is being committed, further requests about it wait; then they are decided
+on, in their order, by the state that it has left.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
+
+from relay.bus.messages import Acks, Answered, Ask, Message, NotHome, Refused
+from relay.chat.partition import partition_of
+from relay.wire.codes import ErrorCode
+
+if TYPE_CHECKING:
+    from relay.bus.link import Port
+    from relay.bus.messages import Batch, Event
+    from relay.chat.entries import Submission
+
+WAITING_MAX: Final = 64
+"""Requests about one log that wait for its commit."""
+Decided = TypeVar("Decided")
+"""What a change is to whoever has decided on it."""
+
+
+class Asked:
+    """A request, and the port by which its answer goes."""
+
+    __slots__ = ("ask", "port")
+
+    def __init__(self, port: Port, ask: Ask) -> None:
+        self.port = port
+        self.ask = ask
+
+    def answer(self, data: bytes = b"") -> None:
+        """Say yes."""
+        self.port.send(Answered(self.ask.tag, 0, "", data))
+
+    def refuse(self, code: ErrorCode, text: str) -> None:
+        """Say no."""
+        self.port.send(Answered(self.ask.tag, int(code), text, b""))
+
+
+class Change(Generic[Decided]):
+    """One that is being committed, and the requests about its log that wait for that."""
+
+    __slots__ = ("asked", "decided", "log", "tag", "waiting")
+
+    def __init__(self, tag: int, log: str, asked: Asked | None, decided: Decided) -> None:
+        """Begin with nobody waiting. ``asked``: None: nobody has asked for it."""
+        self.tag = tag
+        self.log = log
+        self.asked = asked
+        self.decided = decided
+        self.waiting: deque[Asked] = deque()
+
+
+class LogChanges(Generic[Decided]):
+    """See the module's docstring. To the home it is the ``Port`` of its own submissions."""
+
+    index = -1
+    generation = -1
+
+    def __init__(self, submit: Callable[[Port, int, Submission], None], crowded: str) -> None:
+        """Begin with none.
+
+        Args:
+            submit: gives a submission to the home of this worker.
+            crowded: what is said to whoever asks when too many wait.
+        """
+        self._submit = submit
+        self._crowded = crowded
+        self._count = 0
+        self._by_tag: dict[int, Change[Decided]] = {}
+        """By the tag of its submission."""
+        self._by_log: dict[str, Change[Decided]] = {}
+
+    # --- for whoever decides --------------------------------------------------------------------
+    def _decide(self, asked: Asked) -> None:
+        """Answer a request, at once or by what ``_commit`` leads to."""
+        raise NotImplementedError
+
+    def _committed(self, change: Change[Decided]) -> None:
+        """Answer whoever asked for a change that is stored."""
+        raise NotImplementedError
+
+    def _settled(self, change: Change[Decided]) -> None:
+        """Look at a log whose change is stored, when those who waited have been decided on."""
+
+    def _again(self, refused: Refused) -> bool:
+        """Tell whether a change that the store refused is to be decided on once more."""
+        return False
+
+    def _commit(
+        self, log: str, asked: Asked | None, decided: Decided, submission: Submission
+    ) -> None:
+        """Store a change; nothing else about its log is decided until that has ended."""
+        self._count += 1
+        change = Change(self._count, log, asked, decided)
+        self._by_tag[change.tag] = self._by_log[log] = change
+        self._submit(self, change.tag, submission)
+
+    # --- requests -------------------------------------------------------------------------------
+    def ask(self, port: Port, ask: Ask) -> None:
+        """Take a request; its answer comes by the port, at once or later."""
+        asked = Asked(port, ask)
+        change = self._by_log.get(ask.log)
+        if change is None:
+            self._decide(asked)
+        elif len(change.waiting) < WAITING_MAX:
+            change.waiting.append(asked)
+        else:
+            asked.refuse(ErrorCode.BUSY, self._crowded)
+
+    def drop(self, port: Port) -> None:
+        """A worker is gone: nobody waits for its answers."""
+        for change in self._by_log.values():
+            change.waiting = deque([one for one in change.waiting if one.port is not port])
+
+    # --- Port: the outcome of a commit ----------------------------------------------------------
+    def send(self, message: Message) -> None:
+        """Take what the home says about a submission of this one."""
+        if isinstance(message, Acks):
+            for row in message.acks:
+                change = self._ended(cast("int", row[0]))
+                if change is not None:
+                    self._committed(change)
+                    self._go_on(change)
+                    self._settled(change)
+        elif isinstance(message, Refused):
+            change = self._ended(message.tag)
+            if change is not None:
+                self._refused(change, message)
+                self._go_on(change)
+        elif isinstance(message, NotHome):
+            # Who asked asks the next home, once it is attached there.
+            for log in [log for log in self._by_log if partition_of(log) == message.partition]:
+                del self._by_tag[self._by_log.pop(log).tag]
+
+    def submit(self, tag: int, submission: Submission) -> None:
+        """Nobody submits to this."""
+        raise AssertionError
+
+    def publish(self, message: Batch | Event) -> None:
+        """Nobody publishes to this."""
+        raise AssertionError
+
+    def _ended(self, tag: int) -> Change[Decided] | None:
+        """Forget a change; None: its partition was given away meanwhile."""
+        change = self._by_tag.pop(tag, None)
+        if change is not None:
+            del self._by_log[change.log]
+        return change
+
+    def _refused(self, change: Change[Decided], message: Refused) -> None:
+        if change.asked is None:
+            return
+        if self._again(message):
+            change.waiting.appendleft(change.asked)
+        else:
+            text = message.text or "it could not be stored"
+            change.asked.refuse(ErrorCode.UNAVAILABLE, text)
+
+    def _go_on(self, ended: Change[Decided]) -> None:
+        """Decide on what has waited, up to the next change."""
+        waiting = ended.waiting
+        while waiting:
+            self._decide(waiting.popleft())
+            change = self._by_log.get(ended.log)
+            if change is not None:
+                change.waiting.extend(waiting)
+                return
