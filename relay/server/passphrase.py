@@ -77,6 +77,8 @@ def _kept(number: str) -> int:
         os.close(given)
     except OSError as error:
         raise StartError(f"{SETTING}: descriptor {given}: {error.strerror}") from None
+    except OverflowError:
+        raise StartError(f"{SETTING}: descriptor {number}: there is none") from None
     fd = os.memfd_create("relay-passphrase", os.MFD_CLOEXEC)
     os.write(fd, data)
     return fd

@@ -21,6 +21,8 @@ from relay.errors import StartError, UsageError
 from relay.server import prctl
 from relay.settings import SAME_USER
 
+UID_MAX: Final = 2**32 - 2
+"""The number after it stands for nobody."""
 KEY_FILES: Final = ("server.key", "server.key.next", "server.key.old", "server.id")
 
 
@@ -150,6 +152,8 @@ def as_owner_of(path: Path) -> Iterator[None]:
 
 
 def _user(setting: str, text: str) -> User:
+    if text.isdecimal() and (len(text) > len(str(UID_MAX)) or int(text) > UID_MAX):
+        raise UsageError(f"{setting}: the number of a user is at most {UID_MAX}, not {text[:20]}")
     try:
         found = pwd.getpwuid(int(text)) if text.isdecimal() else pwd.getpwnam(text)
     except KeyError:

@@ -33,10 +33,10 @@ def verify(backup: Path) -> Manifest:
     held: list[LogContents] = []
     try:
         for name in found.files:
-            if name.startswith("logs/"):
+            if name in manifest.LOG_FILES:
                 path = backup / name
                 held += checked_logs(path, unpack=unpack_entry, partition=int(path.stem))
-    except (StoreError, ValueError) as error:
+    except StoreError as error:
         raise StartError(f"backup {backup}: {error}") from None
     if total(held) != found.contents:
         raise StartError(f"backup {backup}: its messages are not those that its description names")
