@@ -258,11 +258,14 @@ def _roles(
             )
         )
 
-    def run_worker(launch: Launch) -> int:
+    def prepare_worker() -> None:
         passphrase.close()
+        _confine(separation, live, [data / name for name in KEY_FILES], passphrase)
+        import relay.server.worker.process.main  # noqa: F401
+
+    def run_worker(launch: Launch) -> int:
         if live.changed() is not None:  # since the spare process was forked
             logs.set_level(live.current.log)
-        _confine(separation, live, [data / name for name in KEY_FILES], passphrase)
         return _worker_main(
             WorkerContext(
                 index=launch.index,
@@ -281,10 +284,6 @@ def _roles(
                 agent_uid=None if separation.agent is None else separation.agent.uid,
             )
         )
-
-    def preload_worker() -> None:
-        passphrase.close()
-        import relay.server.worker.process.main  # noqa: F401
 
     def run_control(launch: Launch) -> int:
         tickets.close()
@@ -336,7 +335,7 @@ def _roles(
             listeners=listeners,
             owns_partitions=True,
             count_max=WORKERS_MAX,
-            preload=preload_worker,
+            prepare=prepare_worker,
             metrics=WORKER_METRICS,
         ),
     )
