@@ -50,10 +50,8 @@ def server(
     data: Path, settings: Mapping[str, object], fault: str = "", launcher: str = ""
 ) -> Relay:
     """A relay of two workers that its users can run."""
-    interpreter = PYTHON or sys.executable
-    return Relay(
-        data, workers=2, settings=settings, fault=fault, launcher=launcher, interpreter=interpreter
-    )
+    python = PYTHON or sys.executable
+    return Relay(data, workers=2, settings=settings, fault=fault, launcher=launcher, python=python)
 
 
 def settings_with(home: Path, **more: object) -> dict[str, object]:
