@@ -265,6 +265,21 @@ def test_who_should_say_for_whom_and_does_not_is_closed(tmp_path: Path, first: b
         wait_until(lambda: asked(relay, "status")["connections"] == 0, "all slots free")
 
 
+def test_a_proxy_that_says_nothing_holds_no_stop(tmp_path: Path) -> None:
+    path = tmp_path / "relay.sock"
+    settings = {"server.proxies": "unix", "server.graceful_timeout_s": 3}
+    with (
+        Relay(tmp_path / "data", "--bind", f"unix:{path}", settings=settings) as relay,
+        socket.socket(socket.AF_UNIX) as peer,
+    ):
+        peer.connect(str(path))
+        peer.sendall(SIGNATURE)
+        wait_until(lambda: asked(relay, "status")["connections"] == 1, "its slot is taken")
+        assert relay.stop() == 0
+        assert relay.events("drained")
+        assert not relay.events("child_killed")
+
+
 def test_a_header_of_who_is_no_proxy_is_no_handshake(tmp_path: Path) -> None:
     with Relay(tmp_path / "data") as relay:
         with socket.create_connection(("127.0.0.1", relay.port)) as peer:
