@@ -9,7 +9,6 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,18 +16,8 @@ import pytest
 from relay import BlockingClient
 from relay.server.worker.process.proxy_header import SIGNATURE
 from tests.support.cluster import DEADLINE_S, ROOT, Relay, run_relay, wait_until
+from tests.support.given_socket import GivenSocket
 from tests.system.test_ctl import asked
-
-GIVE_SOCKET = """
-import os, socket
-with socket.socket(socket.AF_UNIX) as giver:
-    giver.connect({giver!r})
-    _, (fd,), _, _ = socket.recv_fds(giver, 1, 1)
-if fd != 3:
-    os.dup2(fd, 3)
-os.set_inheritable(3, True)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="relay.socket")
-"""
 
 
 def test_what_the_service_manager_is_told(tmp_path: Path) -> None:
@@ -68,47 +57,21 @@ def test_what_the_service_manager_is_told(tmp_path: Path) -> None:
                 assert "NOTIFY_SOCKET" not in process
 
 
-@pytest.fixture
-def port(tmp_path: Path) -> Iterator[tuple[str, int]]:
-    """A listening socket of somebody else, who gives it to whoever asks at a path."""
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        socket.socket(socket.AF_UNIX) as giver,
-    ):
-        path = str(tmp_path / "giver")
-        giver.bind(path)
-        giver.listen()
-
-        def give() -> None:
-            while True:
-                try:
-                    taker, _ = giver.accept()
-                except OSError:
-                    return
-                with taker:
-                    socket.send_fds(taker, [b"x"], [listener.fileno()])
-
-        thread = threading.Thread(target=give)
-        thread.start()
-        yield path, listener.getsockname()[1]
-        giver.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
 def test_nobody_is_refused_while_the_relay_is_restarted_on_a_given_socket(
-    tmp_path: Path, port: tuple[str, int]
+    tmp_path: Path,
 ) -> None:
     """As with relay.socket: the next version starts on the same socket, and clients wait for it."""
-    giver, number = port
-    launcher = GIVE_SOCKET.format(giver=giver)
-    relay = Relay(tmp_path / "data", launcher=launcher)
-    with relay, BlockingClient(relay.address, name="alice") as alice:
-        assert relay.port == number
+    with (
+        GivenSocket(tmp_path) as given,
+        Relay(tmp_path / "data", launcher=given.launcher) as relay,
+        BlockingClient(relay.address, name="alice") as alice,
+    ):
+        assert relay.port == given.port
         assert alice.send("lobby", "before").seq == 2
         assert relay.stop() == 0
-        with socket.create_connection(("127.0.0.1", number)) as early:
+        with socket.create_connection(("127.0.0.1", given.port)) as early:
             relay.start()
-            assert relay.port == number
+            assert relay.port == given.port
             assert alice.send("lobby", "after").seq == 3
             with BlockingClient(relay.address, name="bob") as bob:
                 assert bob.send("lobby", "new").seq == 4
