@@ -21,8 +21,6 @@ class Server:
     """One relay, with what an operator does to it."""
 
     def __init__(self, directory: Path, workers: int, settings: Mapping[str, object]) -> None:
-        self._directory = directory
-        self._workers = workers
         self._given = GivenSocket(directory)
         self.config = directory / "relay.toml"
         self.config.write_text("[limits]\nrooms_per_minute = 1000\n")
