@@ -19,7 +19,9 @@ from relay.server.supervisor import process
 from relay.server.supervisor.plan import Child, State
 from relay.server.supervisor.roles import Role
 
+LOADING: Final = "relay: loading spare"
 TITLE: Final = "relay: spare"
+"""Once it has loaded everything."""
 _PLACE: Final = struct.Struct("=QQ")
 log = logging.getLogger("relay.supervisor")
 
@@ -54,6 +56,7 @@ class Spare:
         def main(ready_fd: int) -> int:
             os.close(write_fd)
             prepare()
+            process.set_title(TITLE)
             place = os.read(read_fd, _PLACE.size)
             os.close(read_fd)
             if len(place) < _PLACE.size:
@@ -62,7 +65,7 @@ class Spare:
             return run((index, generation), ready_fd)
 
         try:
-            started = process.fork(TITLE, main, reset)
+            started = process.fork(LOADING, main, reset)
         except OSError:
             os.close(write_fd)
             raise
