@@ -13,6 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,6 +171,31 @@ async def test_another_key_is_not_taken(agent: Agent, client: AgentClient) -> No
     await _replace(agent, client, other_key().spki)
     with pytest.raises(AgentUnavailable, match="key has changed"):
         await client.unwrap(b"x", "")
+
+
+async def test_another_key_is_looked_at_once_and_for_who_asks(
+    agent: Agent, client: AgentClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not again and again: every worker of a server would."""
+    await _replace(agent, client, other_key().spki)
+    assert agent.service is not None
+    connected: list[object] = []
+    take = agent.service.connected
+
+    def connect(connection: Any) -> None:  # noqa: ANN401  # private to the service
+        connected.append(connection)
+        take(connection)
+
+    monkeypatch.setattr(agent.service, "connected", connect)
+    for _ in range(3):
+        with pytest.raises(AgentUnavailable, match="key has changed"):
+            await client.unwrap(PUBLIC.wrap(bytes(32)), "")
+    other = AgentClient(agent.path)
+    await other.connect()
+    for _ in range(100):  # meanwhile the first would have come back
+        await other.unwrap(PUBLIC.wrap(bytes(32)), "")
+    other.close()
+    assert len(connected) <= 1 + 3 + 1
 
 
 async def test_ticket_keys_are_pushed_and_follow_the_agent(
