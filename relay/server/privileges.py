@@ -19,11 +19,11 @@ from typing import Final, NamedTuple
 
 from relay.errors import StartError, UsageError
 from relay.server import prctl
+from relay.server.key_files import KEY_FILES
 from relay.settings import SAME_USER
 
 UID_MAX: Final = 2**32 - 2
 """The number after it stands for nobody."""
-KEY_FILES: Final = ("server.key", "server.key.next", "server.key.old", "server.id")
 
 
 class User(NamedTuple):

@@ -27,13 +27,13 @@ from relay.server.context import (
     ControlContext,
     WorkerContext,
 )
-from relay.server.lineage_file import NEXT_KEY_FILE
+from relay.server.key_files import KEY_FILE, KEY_FILES, NEXT_KEY_FILE
 from relay.server.live_settings import LiveSettings
 from relay.server.metrics import AGENT as AGENT_METRICS
 from relay.server.metrics import WORKER as WORKER_METRICS
 from relay.server.passphrase import PassphraseSource
 from relay.server.prctl import forbid_inspection, no_new_privileges
-from relay.server.privileges import KEY_FILES, Separation
+from relay.server.privileges import Separation
 from relay.server.registration import RegistrationRecord
 from relay.server.steering import Steering
 from relay.server.supervisor import listener, runtime_directory
@@ -45,7 +45,6 @@ from relay.server.ticket_register import TicketRegister
 from relay.settings import WORKERS_MAX, Settings
 from relay.store.directory import DataDirectory
 
-KEY_FILE: Final = "server.key"
 AGENT_BOOT_TIMEOUT_S: Final = 120.0
 """The first start generates the key; 8192 bits take up to a minute."""
 CONTROL_BOOT_TIMEOUT_S: Final = 30.0

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.errors import StartError
-from relay.server.key_files import create_key_file, read_key_file
-from relay.server.lineage_file import (
+from relay.server.key_files import (
     LINEAGE_FILE,
     NEXT_KEY_FILE,
-    read_lineage,
-    write_lineage,
+    create_key_file,
+    read_key_file,
 )
+from relay.server.lineage_file import read_lineage, write_lineage
 from relay.server.passphrase import read_passphrase
 from relay.wire.identity import (
     IdentityError,
