@@ -98,10 +98,8 @@ class ServerKeys:
         Raises:
             StartError: it runs.
         """
-        if not (self._data / "format").exists():
-            raise StartError(f"{self._data} is not the data directory of a relay")
         with as_owner_of(self._data):
-            lock = DataDirectory(self._data).lock()
+            lock = DataDirectory.existing(self._data).lock()
         try:
             yield
         finally:
