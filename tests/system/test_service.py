@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -104,6 +105,33 @@ def test_the_unit_files_are_legal() -> None:
         line for line in ended.stderr.splitlines() if "/usr/bin/relay" not in line and line.strip()
     ]
     assert complaints == []
+
+
+def test_the_unit_lets_workers_keep_themselves_from_the_key() -> None:
+    """Landlock's system calls are in none of systemd's groups that a service is usually given."""
+
+    def group(name: str) -> set[str]:
+        ended = subprocess.run(
+            ["systemd-analyze", "syscall-filter", name], capture_output=True, text=True, check=True
+        )
+        lines = [line.strip() for line in ended.stdout.splitlines()[1:]]
+        return calls_of([line for line in lines if line and not line.startswith("#")])
+
+    def calls_of(words: list[str]) -> set[str]:
+        return {call for word in words for call in (group(word) if word[0] == "@" else {word})}
+
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd here")
+    allowed: set[str] = set()
+    for line in (ROOT / "deploy" / "relay.service").read_text().splitlines():
+        if line.startswith("SystemCallFilter="):
+            words = line.partition("=")[2]
+            calls = calls_of(words.lstrip("~").split())
+            allowed = allowed - calls if words.startswith("~") else allowed | calls
+    assert {
+        "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "prctl",
+        "memfd_create", "accept4", "fsync", "clone", "kill",
+    } <= allowed  # fmt: skip
 
 
 def test_it_runs_without_new_privileges_and_executable_memory(tmp_path: Path) -> None:
