@@ -14,9 +14,11 @@ import pytest
 from relay import BlockingClient
 from relay.chat.partition import partition_of
 from relay.cli.ctl_client import Server, locate
+from relay.cli.exits import CommandError
 from relay.client.events import Gap, Message
 from relay.errors import StartError
 from relay.server.backups.restore import restore
+from relay.settings import WORKERS_MAX
 from relay.store.contents import LogContents, read_logs
 from tests.support.cluster import Relay, run_relay, wait_until
 
@@ -150,6 +152,17 @@ def test_a_pause_of_the_commits_ends_by_itself(tmp_path: Path) -> None:
             alice.send(SECOND, "two")
             assert server.ask("go-on", held=held) == {"held": False}
             alice.send(FIRST, "three")
+
+
+def test_a_pause_of_as_many_workers_as_there_can_be(tmp_path: Path) -> None:
+    """The end of it names each of them, in one question."""
+    with Relay(tmp_path / "data") as relay:
+        server: Server = locate(None, str(relay.data), None)
+        held = [[number, 2**32, "f" * 16] for number in range(WORKERS_MAX)]
+        assert server.ask("go-on", held=held) == {"held": False}
+        for wrong in (5, [5], [["x", 1, ""]], [[float("inf"), 1, ""]]):
+            with pytest.raises(CommandError, match="held: expected what was answered"):
+                server.ask("go-on", held=wrong)
 
 
 @pytest.fixture
