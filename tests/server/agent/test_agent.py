@@ -287,6 +287,7 @@ from relay.server.agent.main import agent_main
 from relay.server.context import AgentContext
 from relay.server.metrics import AGENT
 from relay.server.live_settings import LiveSettings
+from relay.server.passphrase import PassphraseSource
 from relay.server.privileges import Separation
 from relay.server.scoreboard import Scoreboard
 from relay.server.ticket_register import TicketRegister
@@ -296,7 +297,7 @@ sys.exit(agent_main(AgentContext(
     live=LiveSettings(Settings(server=Server(key_bits=2048))),
     socket_path=directory / "agent.sock",
     key_path=directory / "server.key", scoreboard=Scoreboard(1, AGENT),
-    expected_fingerprint=sys.argv[2], tickets=TicketRegister(), passphrase=None,
+    expected_fingerprint=sys.argv[2], tickets=TicketRegister(), passphrase=PassphraseSource(""),
     new_identity=False, separation=Separation(),
     parent_fd=0, ready_fd=1,
 )))
