@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
@@ -47,7 +48,12 @@ class MeasuredRelay:
             python: an interpreter whose environment has the package to run, instead.
         """
         self._relay = Relay(
-            data, workers=workers, settings=settings, fault=fault, source=source, python=python
+            data,
+            workers=workers,
+            settings=settings,
+            fault=fault,
+            source=source if python is None else None,
+            python=sys.executable if python is None else str(python),
         )
         self._cores = set(cores)
         self.workers = workers

@@ -99,9 +99,7 @@ def make(data: Path, to: Path, running: Any, *, as_json: bool) -> None:  # noqa:
     from relay.store.directory import DataDirectory
 
     progress = _progress if sys.stderr.isatty() and not as_json else lambda *_: None
-    if not (data / "format").exists():
-        raise CommandError(f"{data} is not the data directory of a relay: name it with --data")
-    directory = DataDirectory(data)
+    directory = DataDirectory.existing(data)
     try:
         lock = directory.lock()
     except StartError:

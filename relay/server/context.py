@@ -102,7 +102,7 @@ class AgentContext:
     scoreboard: Scoreboard
     """One row of its own, which it stamps as a worker stamps its row."""
     tickets: TicketRegister
-    passphrase: PassphraseSource | None
+    passphrase: PassphraseSource
     """Of the key, if it is encrypted."""
     separation: Separation
     """As whom it runs, and who its workers are."""

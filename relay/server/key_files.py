@@ -20,6 +20,13 @@ from relay.errors import StartError
 from relay.file_access import open_to_others
 from relay.fsync import sync_directory
 
+KEY_FILE: Final = "server.key"
+NEXT_KEY_FILE: Final = "server.key.next"
+OLD_KEY_FILE: Final = "server.key.old"
+LINEAGE_FILE: Final = "server.id"
+"""Holds no secret, and is kept like a key: see ``lineage_file``."""
+KEY_FILES: Final = (KEY_FILE, NEXT_KEY_FILE, OLD_KEY_FILE, LINEAGE_FILE)
+"""In the data directory, for the key agent alone."""
 KEY_FILE_BYTES_MAX: Final = 65_536
 """A PEM file of 8192 bits has 6.4 KB."""
 
@@ -76,10 +83,16 @@ def _check_access(path: Path, status: os.stat_result, what: str) -> None:
         )
 
 
-def create_key_file(path: Path, data: bytes, *, owner: os.stat_result | None = None) -> None:
-    """Write a new key file of mode 0600: complete, on disk, and never over an existing one.
+def create_key_file(
+    path: Path, data: bytes, *, owner: os.stat_result | None = None, replace: bool = False
+) -> None:
+    """Write a new key file of mode 0600: complete, on disk, and not over an existing one.
 
-    ``owner``: of what file it gets the owner; None: it is this process's user's.
+    Args:
+        path: of the file.
+        data: its content.
+        owner: of what file it gets the owner; None: it is this process's user's.
+        replace: it may take the place of another one, which is whole until then.
 
     Raises:
         StartError: it cannot be written, or exists by now.
@@ -98,8 +111,11 @@ def create_key_file(path: Path, data: bytes, *, owner: os.stat_result | None = N
                 file.flush()
                 step = "fsync"
                 os.fsync(fd)
-            step = "link"
-            _publish(partial, path)
+            step = "rename" if replace else "link"
+            if replace:
+                partial.replace(path)
+            else:
+                _publish(partial, path)
         finally:
             partial.unlink(missing_ok=True)
         step = "fsync of its directory"

@@ -13,11 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from relay.errors import StartError
-from relay.fsync import sync_directory
-from relay.server.key_files import read_key_file
+from relay.server.key_files import create_key_file, read_key_file
 
-LINEAGE_FILE: Final = "server.id"
-NEXT_KEY_FILE: Final = "server.key.next"
 _FINGERPRINT: Final = re.compile(r"[a-z2-7]{51}[aq]")
 _HEAD: Final = (
     "# The fingerprints of this server's keys. The first one is its id: it never changes.\n"
@@ -55,20 +52,5 @@ def write_lineage(
     Raises:
         StartError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        partial.unlink(missing_ok=True)
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write((_HEAD + "".join(f"{one}\n" for one in fingerprints)).encode())
-                if owner is not None:
-                    os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-        sync_directory(path.parent)
-    except OSError as error:
-        raise StartError(f"{path} cannot be written: {error.strerror}") from None
+    lines = "".join(f"{one}\n" for one in fingerprints)
+    create_key_file(path, (_HEAD + lines).encode(), owner=owner, replace=True)

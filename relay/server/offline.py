@@ -50,9 +50,7 @@ class OfflineAccounts:
         Raises:
             StartError: it is not one, or a relay uses it.
         """
-        if not (self._path / "format").exists():
-            raise StartError(f"{self._path} is not the data directory of a relay")
-        self._directory = DataDirectory(self._path)
+        self._directory = DataDirectory.existing(self._path)
         self._lock = self._directory.lock()
         self._readers: dict[int, SqliteReader] = {}
         self._logs = AccountLogs(self._reader_of, unpack_entry, b"")

@@ -57,11 +57,6 @@ class PassphraseSource:
             self._fd = -1
 
 
-def read_passphrase(source: PassphraseSource | None) -> bytes:
-    """Return the passphrase of a source, if there is one."""
-    return b"" if source is None else source.read()
-
-
 def _kept(number: str) -> int:
     """Copy what a descriptor has into memory, and close it; return the copy's descriptor."""
     try:
@@ -77,6 +72,8 @@ def _kept(number: str) -> int:
         os.close(given)
     except OSError as error:
         raise StartError(f"{SETTING}: descriptor {given}: {error.strerror}") from None
+    except OverflowError:
+        raise StartError(f"{SETTING}: descriptor {number}: there is none") from None
     fd = os.memfd_create("relay-passphrase", os.MFD_CLOEXEC)
     os.write(fd, data)
     return fd

@@ -19,9 +19,11 @@ from typing import Final, NamedTuple
 
 from relay.errors import StartError, UsageError
 from relay.server import prctl
+from relay.server.key_files import KEY_FILES
 from relay.settings import SAME_USER
 
-KEY_FILES: Final = ("server.key", "server.key.next", "server.key.old", "server.id")
+UID_MAX: Final = 2**32 - 2
+"""The number after it stands for nobody."""
 
 
 class User(NamedTuple):
@@ -150,6 +152,8 @@ def as_owner_of(path: Path) -> Iterator[None]:
 
 
 def _user(setting: str, text: str) -> User:
+    if text.isdecimal() and (len(text) > len(str(UID_MAX)) or int(text) > UID_MAX):
+        raise UsageError(f"{setting}: the number of a user is at most {UID_MAX}, not {text[:20]}")
     try:
         found = pwd.getpwuid(int(text)) if text.isdecimal() else pwd.getpwnam(text)
     except KeyError:

@@ -98,8 +98,7 @@ def prepare(data: Path, settings: Accounts) -> RegistrationRecord:
     wanted = settings.registration
     if wanted != KEPT and wanted != found:
         log.warning("registration_changed", extra={"registration": wanted, "before": found})
-        path.unlink()
-        create_key_file(path, _text(wanted))
+        create_key_file(path, _text(wanted), replace=True)
         found = wanted
     return RegistrationRecord(cast("Registration", found), invitation_path)
 

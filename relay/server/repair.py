@@ -58,9 +58,7 @@ def stopped(data: Path) -> Iterator[DataDirectory]:
     Raises:
         StartError: it is none, or a relay uses it.
     """
-    if not (data / "format").exists():
-        raise StartError(f"{data} is not the data directory of a relay: name it with --data")
-    directory = DataDirectory(data)
+    directory = DataDirectory.existing(data)
     with directory.lock():
         yield directory
 

@@ -7,20 +7,23 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from relay.errors import StartError
 from relay.fsync import sync_directory
 from relay.server.agent.keys import load_key
-from relay.server.key_files import create_key_file
-from relay.server.lineage_file import LINEAGE_FILE, NEXT_KEY_FILE, read_lineage, write_lineage
+from relay.server.key_files import (
+    KEY_FILE,
+    LINEAGE_FILE,
+    NEXT_KEY_FILE,
+    OLD_KEY_FILE,
+    create_key_file,
+)
+from relay.server.lineage_file import read_lineage, write_lineage
 from relay.server.passphrase import PassphraseSource
 from relay.server.privileges import as_owner_of
 from relay.store.directory import DataDirectory
 from relay.wire.identity import fingerprint, generate_private_key
-
-KEY_FILE: Final = "server.key"
-OLD_KEY_FILE: Final = "server.key.old"
 
 
 class KeyState(NamedTuple):
@@ -80,14 +83,12 @@ class ServerKeys:
         """
         self.look()
         path = self._data / NEXT_KEY_FILE
-        if path.exists():
-            if not replace:
-                raise StartError(f"there is a next key already: {path}; see 'relay key new --help'")
-            path.unlink()
+        if path.exists() and not replace:
+            raise StartError(f"there is a next key already: {path}; see 'relay key new --help'")
         passphrase = PassphraseSource(self._passphrase).read()
         key = generate_private_key(secrets.token_bytes, self._bits)
         owner = (self._data / KEY_FILE).stat()
-        create_key_file(path, key.to_pem(passphrase), owner=owner)
+        create_key_file(path, key.to_pem(passphrase), owner=owner, replace=replace)
         return fingerprint(key.spki)
 
     @contextlib.contextmanager
@@ -97,10 +98,8 @@ class ServerKeys:
         Raises:
             StartError: it runs.
         """
-        if not (self._data / "format").exists():
-            raise StartError(f"{self._data} is not the data directory of a relay")
         with as_owner_of(self._data):
-            lock = DataDirectory(self._data).lock()
+            lock = DataDirectory.existing(self._data).lock()
         try:
             yield
         finally:

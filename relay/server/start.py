@@ -27,13 +27,13 @@ from relay.server.context import (
     ControlContext,
     WorkerContext,
 )
-from relay.server.lineage_file import NEXT_KEY_FILE
+from relay.server.key_files import KEY_FILE, KEY_FILES, NEXT_KEY_FILE
 from relay.server.live_settings import LiveSettings
 from relay.server.metrics import AGENT as AGENT_METRICS
 from relay.server.metrics import WORKER as WORKER_METRICS
 from relay.server.passphrase import PassphraseSource
 from relay.server.prctl import forbid_inspection, no_new_privileges
-from relay.server.privileges import KEY_FILES, Separation
+from relay.server.privileges import Separation
 from relay.server.registration import RegistrationRecord
 from relay.server.steering import Steering
 from relay.server.supervisor import listener, runtime_directory
@@ -45,7 +45,6 @@ from relay.server.ticket_register import TicketRegister
 from relay.settings import WORKERS_MAX, Settings
 from relay.store.directory import DataDirectory
 
-KEY_FILE: Final = "server.key"
 AGENT_BOOT_TIMEOUT_S: Final = 120.0
 """The first start generates the key; 8192 bits take up to a minute."""
 CONTROL_BOOT_TIMEOUT_S: Final = 30.0
@@ -258,11 +257,14 @@ def _roles(
             )
         )
 
-    def run_worker(launch: Launch) -> int:
+    def prepare_worker() -> None:
         passphrase.close()
+        _confine(separation, live, [data / name for name in KEY_FILES], passphrase)
+        import relay.server.worker.process.main  # noqa: F401
+
+    def run_worker(launch: Launch) -> int:
         if live.changed() is not None:  # since the spare process was forked
             logs.set_level(live.current.log)
-        _confine(separation, live, [data / name for name in KEY_FILES], passphrase)
         return _worker_main(
             WorkerContext(
                 index=launch.index,
@@ -281,10 +283,6 @@ def _roles(
                 agent_uid=None if separation.agent is None else separation.agent.uid,
             )
         )
-
-    def preload_worker() -> None:
-        passphrase.close()
-        import relay.server.worker.process.main  # noqa: F401
 
     def run_control(launch: Launch) -> int:
         tickets.close()
@@ -336,7 +334,7 @@ def _roles(
             listeners=listeners,
             owns_partitions=True,
             count_max=WORKERS_MAX,
-            preload=preload_worker,
+            prepare=prepare_worker,
             metrics=WORKER_METRICS,
         ),
     )

@@ -23,9 +23,15 @@ from relay.store.lock import closed_cleanly, read_note
 
 FORMAT: Final = f"relay data directory, format 1, partitions {PARTITIONS}\n"
 FORMAT_BYTES_MAX: Final = 1024
+FORMAT_FILE: Final = "format"
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 ADVICE: Final = "put that right, or name another directory with --data"
+
+
+def is_data_directory(path: Path) -> bool:
+    """Tell whether a relay has begun with a directory."""
+    return (path / FORMAT_FILE).exists()
 
 
 class DirectoryLock:
@@ -75,6 +81,17 @@ class DataDirectory:
             raise _unusable(path, error) from error
         if not os.access(path, os.W_OK | os.X_OK):
             raise StartError(f"data directory: {path}: not writable for this user: {ADVICE}")
+
+    @classmethod
+    def existing(cls, path: Path) -> Self:
+        """Return one that a relay has begun with.
+
+        Raises:
+            StartError: it is none, or cannot be used.
+        """
+        if not is_data_directory(path):
+            raise StartError(f"{path} is not the data directory of a relay: name it with --data")
+        return cls(path)
 
     @property
     def holds_messages(self) -> bool:
@@ -140,7 +157,7 @@ class DataDirectory:
         return DirectoryLock(fd)
 
     def _check_format(self) -> None:
-        path = self.path / "format"
+        path = self.path / FORMAT_FILE
         try:
             # NONBLOCK: a pipe in its place must not stop the start.
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

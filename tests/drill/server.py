@@ -6,40 +6,22 @@ import asyncio
 import json
 import os
 import signal
-import socket
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
 from tests.support.cluster import Relay, run_relay
+from tests.support.given_socket import GivenSocket
 
 WAIT_S: Final = 60.0
-_TAKE: Final = """
-import os, socket
-with socket.socket(socket.AF_UNIX) as giver:
-    giver.connect({giver!r})
-    _, (fd,), _, _ = socket.recv_fds(giver, 1, 1)
-if fd != 3:
-    os.dup2(fd, 3)
-os.set_inheritable(3, True)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
-"""
 
 
 class Server:
     """One relay, with what an operator does to it."""
 
     def __init__(self, directory: Path, workers: int, settings: Mapping[str, object]) -> None:
-        self._directory = directory
-        self._workers = workers
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self._giver = socket.socket(socket.AF_UNIX)
-        path = str(directory / "giver")
-        self._giver.bind(path)
-        self._giver.listen()
-        threading.Thread(target=self._give, daemon=True).start()
+        self._given = GivenSocket(directory)
         self.config = directory / "relay.toml"
         self.config.write_text("[limits]\nrooms_per_minute = 1000\n")
         self.relay = Relay(
@@ -48,17 +30,8 @@ class Server:
             str(self.config),
             workers=workers,
             settings=settings,
-            launcher=_TAKE.format(giver=path),
+            launcher=self._given.launcher,
         )
-
-    def _give(self) -> None:
-        while True:
-            try:
-                taker, _ = self._giver.accept()
-            except OSError:
-                return
-            with taker:
-                socket.send_fds(taker, [b"x"], [self._listener.fileno()])
 
     def __enter__(self) -> Self:
         """Start it."""
@@ -68,8 +41,7 @@ class Server:
     def __exit__(self, *exc: object) -> None:
         """End it."""
         self.relay.close()
-        self._giver.close()
-        self._listener.close()
+        self._given.__exit__(*exc)
 
     # --- what is done to it -----------------------------------------------------------------------
     async def ctl(self, *args: str, code: int = 0) -> Any:  # noqa: ANN401  # JSON

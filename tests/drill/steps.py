@@ -72,7 +72,6 @@ def killed(title: str, *, spare: bool = False) -> Step:
     async def step(server: Server, seconds: float) -> None:
         if spare:
             await server.until(lambda: server.relay.pids_titled("relay: spare"), "a spare process")
-            await asyncio.sleep(1.0)  # until it has loaded everything
         await server.replaced(title, server.kill(title))
 
     return step

@@ -71,6 +71,8 @@ class Swarm:
         """(reader, room, writer) to the last number that was read."""
         self._clients: list[Client] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._writers: list[asyncio.Task[None]] = []
+        """Those of them that end when there is nothing more to write."""
         self._writing = True
         self.failures: list[str] = []
 
@@ -85,7 +87,7 @@ class Swarm:
         for name in self._names:
             client = await self._connect(name)
             self._begin(self._listen(name, client))
-            self._begin(self._write(name, client))
+            self._writers.append(self._begin(self._write(name, client)))
         self._begin(self._probe())
         return self
 
@@ -103,8 +105,10 @@ class Swarm:
         self._clients.append(client)
         return client
 
-    def _begin(self, work: object) -> None:
-        self._tasks.append(asyncio.ensure_future(self._guarded(work)))
+    def _begin(self, work: object) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(self._guarded(work))
+        self._tasks.append(task)
+        return task
 
     async def _guarded(self, work: object) -> None:
         try:
@@ -135,7 +139,7 @@ class Swarm:
     async def finish(self) -> bool:
         """Write no more, and wait until everything has been read."""
         self._writing = False
-        await asyncio.sleep(2 * self._pause_s)
+        await asyncio.wait(self._writers, timeout=SETTLE_S)
         return await self.caught_up()
 
     # --- the clients ----------------------------------------------------------------------------

@@ -144,6 +144,22 @@ def test_a_file_system_without_hard_links(
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_one_that_takes_the_place_of_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one before is whole until then, whatever fails."""
+    create_key_file(path, b"first")
+    create_key_file(path, b"second", replace=True)
+    assert read_key_file(path) == b"second"
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StartError, match=r"server.key cannot be written \(fsync\): Input/output"):
+        create_key_file(path, b"third", replace=True)
+    assert read_key_file(path) == b"second"
+    assert list(path.parent.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("step", ["fsync", "link"])
 def test_what_failed_is_named(path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def fail(*_: object) -> None:

@@ -90,10 +90,9 @@ class Relay(RelayServer):
         workers: int = 1,
         fault: str = "",
         settings: Mapping[str, object] | None = None,
-        source: Path = ROOT,
-        python: Path | None = None,
+        source: Path | None = ROOT,
+        python: str = sys.executable,
         launcher: str = "",
-        interpreter: str = sys.executable,
     ) -> None:
         """Prepare; ``with`` starts it.
 
@@ -105,25 +104,23 @@ class Relay(RelayServer):
             settings: by their names, for what has no flag.
             launcher: Python that is run first, in the process that then becomes the server.
             fault: one of ``tests.support.faulty``; ``marker`` is written when it strikes.
-            source: the directory that holds the package ``relay`` to run.
-            python: an interpreter whose environment has the package to run, instead.
-            interpreter: what runs it, of this version, with the packages of this one.
+            source: the directory that holds the package ``relay`` to run, with the other packages
+                of this interpreter; None: all are those of the environment of ``python``.
+            python: what runs it; with a source, of this version.
         """
         self.marker = data.with_suffix(".fault")
-        # Before what the environment has installed.
-        environment = {"PYTHONPATH": "" if python is not None else str(source)}
+        paths = [] if source is None else [str(source)]  # before what the environment has installed
+        if source is not None and python != sys.executable:
+            # Those that a file of paths names, too, as in the compiled build's environment.
+            paths += [path for path in sys.path if path.endswith("site-packages")]
+        environment = {"PYTHONPATH": os.pathsep.join(paths)}
         program = "relay.cli"
         if fault:
             program = "tests.support.faulty"
             environment["RELAY_TEST_FAULT"] = fault
             environment["RELAY_TEST_FAULT_MARKER"] = str(self.marker)
-        argv = [interpreter, "-m", program]
-        if interpreter != sys.executable:
-            # Those that a file of paths names, too, as in the compiled build's environment.
-            packages = [path for path in sys.path if path.endswith("site-packages")]
-            environment["PYTHONPATH"] = os.pathsep.join((str(source), *packages))
-        if python is not None:
-            argv = [str(python), "-P", "-m", program]  # -P: not what is in this directory
+        isolated = ["-P"] if source is None else []  # not what is in this directory
+        argv = [python, *isolated, "-m", program]
         if launcher:
             become = f"{launcher}\nimport os, sys\nos.execv(sys.argv[1], sys.argv[1:])\n"
             argv = [sys.executable, "-c", become, *argv]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,11 @@ import pytest
 from relay import BlockingClient
 from relay.chat.partition import partition_of
 from relay.cli.ctl_client import Server, locate
+from relay.cli.exits import CommandError
 from relay.client.events import Gap, Message
+from relay.errors import StartError
+from relay.server.backups.restore import restore
+from relay.settings import WORKERS_MAX
 from relay.store.contents import LogContents, read_logs
 from tests.support.cluster import Relay, run_relay, wait_until
 
@@ -148,6 +154,17 @@ def test_a_pause_of_the_commits_ends_by_itself(tmp_path: Path) -> None:
             alice.send(FIRST, "three")
 
 
+def test_a_pause_of_as_many_workers_as_there_can_be(tmp_path: Path) -> None:
+    """The end of it names each of them, in one question."""
+    with Relay(tmp_path / "data") as relay:
+        server: Server = locate(None, str(relay.data), None)
+        held = [[number, 2**32, "f" * 16] for number in range(WORKERS_MAX)]
+        assert server.ask("go-on", held=held) == {"held": False}
+        for wrong in (5, [5], [["x", 1, ""]], [[float("inf"), 1, ""]]):
+            with pytest.raises(CommandError, match="held: expected what was answered"):
+                server.ask("go-on", held=wrong)
+
+
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
     data, to = tmp_path / "data", tmp_path / "backup"
@@ -190,3 +207,36 @@ def test_nothing_is_overwritten(made: Path, tmp_path: Path) -> None:
     assert logs_of(data) == logs_of(made)
     assert "not the data directory" in refused("create", tmp_path / "b", "--data", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "data"]
+
+
+def test_a_hostile_backup_is_refused_with_what_is_wrong(made: Path, tmp_path: Path) -> None:
+    """Nothing is laid down that no backup has, and nothing without an end is read."""
+    new, manifest = tmp_path / "new", made / "backup.json"
+    good = json.loads(manifest.read_text())
+
+    def restored_with(**changed: object) -> str:
+        manifest.write_text(json.dumps(good | changed))
+        with pytest.raises(StartError) as error:
+            restore(made, new)
+        assert not new.exists()
+        return str(error.value)
+
+    whole, log = good["files"], f"logs/{partition_of(FIRST):02}.sqlite"
+    for name in ("../out", "/out", "a/b", "..", "", "a\0", "logs/00.sqlite-wal", "lock", "runtime"):
+        outside = {**whole, name: whole["format"]}
+        assert f"a file that no backup has: {name!r}" in restored_with(files=outside)
+    for name in ("logs/99.sqlite", f"{log}.old"):  # a start would not look at its messages
+        shutil.copyfile(made / log, made / name)
+        renamed = {name if one == log else one: file for one, file in whole.items()}
+        assert "a file that no backup has" in restored_with(files=renamed)
+    for wrong in (-1, 10**18, 10**30, "now"):
+        assert "it is no backup's description" in restored_with(made_ms=wrong)
+    assert "format 2" in restored_with(format=2)
+    os.mkfifo(made / "pipe")
+    (made / "endless").symlink_to("/dev/zero")
+    for name in ("pipe", "endless"):
+        said = restored_with(files={**whole, name: whole["format"]})
+        assert said == f"{made / name}: it is not a regular file"
+    manifest.unlink()
+    os.mkfifo(manifest)
+    assert refused("verify", made) == f"relay: {manifest}: it is not a regular file\n"

@@ -50,10 +50,8 @@ def server(
     data: Path, settings: Mapping[str, object], fault: str = "", launcher: str = ""
 ) -> Relay:
     """A relay of two workers that its users can run."""
-    interpreter = PYTHON or sys.executable
-    return Relay(
-        data, workers=2, settings=settings, fault=fault, launcher=launcher, interpreter=interpreter
-    )
+    python = PYTHON or sys.executable
+    return Relay(data, workers=2, settings=settings, fault=fault, launcher=launcher, python=python)
 
 
 def settings_with(home: Path, **more: object) -> dict[str, object]:
@@ -124,9 +122,10 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
     rotated_once(data, settings)
     fault = f"taken-over={home / 'passphrase'}"
     with server(data, settings, fault=fault) as relay:
+        wait_until(lambda: uids_of(relay).get("spare") == RELAY, "a spare that is not root")
         assert uids_of(relay) == {
             "supervisor": 0, "control": RELAY, "key agent": AGENT, "worker 0": RELAY,
-            "worker 1": RELAY,
+            "worker 1": RELAY, "spare": RELAY,
         }  # fmt: skip
         found = tried(relay, home)
         key_is_closed(found)
@@ -222,6 +221,8 @@ def test_a_directory_of_an_older_owner_is_refused_with_what_mends_it(home: Path)
         ({"server.user": "nobody-of-this-name"}, "there is no user"),
         ({"server.user": "root"}, "is root"),
         ({"server.user": RELAY, "server.agent_user": RELAY}, "separates nothing"),
+        ({"server.user": 2**32 - 1}, "is at most 4294967294"),
+        ({"server.user": RELAY, "server.agent_user": "9" * 5000}, "is at most 4294967294"),
     ],
 )
 def test_users_that_separate_nothing(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,18 +17,8 @@ import pytest
 from relay import BlockingClient
 from relay.server.worker.process.proxy_header import SIGNATURE
 from tests.support.cluster import DEADLINE_S, ROOT, Relay, run_relay, wait_until
+from tests.support.given_socket import GivenSocket
 from tests.system.test_ctl import asked
-
-GIVE_SOCKET = """
-import os, socket
-with socket.socket(socket.AF_UNIX) as giver:
-    giver.connect({giver!r})
-    _, (fd,), _, _ = socket.recv_fds(giver, 1, 1)
-if fd != 3:
-    os.dup2(fd, 3)
-os.set_inheritable(3, True)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="relay.socket")
-"""
 
 
 def test_what_the_service_manager_is_told(tmp_path: Path) -> None:
@@ -68,47 +58,21 @@ def test_what_the_service_manager_is_told(tmp_path: Path) -> None:
                 assert "NOTIFY_SOCKET" not in process
 
 
-@pytest.fixture
-def port(tmp_path: Path) -> Iterator[tuple[str, int]]:
-    """A listening socket of somebody else, who gives it to whoever asks at a path."""
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        socket.socket(socket.AF_UNIX) as giver,
-    ):
-        path = str(tmp_path / "giver")
-        giver.bind(path)
-        giver.listen()
-
-        def give() -> None:
-            while True:
-                try:
-                    taker, _ = giver.accept()
-                except OSError:
-                    return
-                with taker:
-                    socket.send_fds(taker, [b"x"], [listener.fileno()])
-
-        thread = threading.Thread(target=give)
-        thread.start()
-        yield path, listener.getsockname()[1]
-        giver.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
 def test_nobody_is_refused_while_the_relay_is_restarted_on_a_given_socket(
-    tmp_path: Path, port: tuple[str, int]
+    tmp_path: Path,
 ) -> None:
     """As with relay.socket: the next version starts on the same socket, and clients wait for it."""
-    giver, number = port
-    launcher = GIVE_SOCKET.format(giver=giver)
-    relay = Relay(tmp_path / "data", launcher=launcher)
-    with relay, BlockingClient(relay.address, name="alice") as alice:
-        assert relay.port == number
+    with (
+        GivenSocket(tmp_path) as given,
+        Relay(tmp_path / "data", launcher=given.launcher) as relay,
+        BlockingClient(relay.address, name="alice") as alice,
+    ):
+        assert relay.port == given.port
         assert alice.send("lobby", "before").seq == 2
         assert relay.stop() == 0
-        with socket.create_connection(("127.0.0.1", number)) as early:
+        with socket.create_connection(("127.0.0.1", given.port)) as early:
             relay.start()
-            assert relay.port == number
+            assert relay.port == given.port
             assert alice.send("lobby", "after").seq == 3
             with BlockingClient(relay.address, name="bob") as bob:
                 assert bob.send("lobby", "new").seq == 4
@@ -141,6 +105,33 @@ def test_the_unit_files_are_legal() -> None:
         line for line in ended.stderr.splitlines() if "/usr/bin/relay" not in line and line.strip()
     ]
     assert complaints == []
+
+
+def test_the_unit_lets_workers_keep_themselves_from_the_key() -> None:
+    """Landlock's system calls are in none of systemd's groups that a service is usually given."""
+
+    def group(name: str) -> set[str]:
+        ended = subprocess.run(
+            ["systemd-analyze", "syscall-filter", name], capture_output=True, text=True, check=True
+        )
+        lines = [line.strip() for line in ended.stdout.splitlines()[1:]]
+        return calls_of([line for line in lines if line and not line.startswith("#")])
+
+    def calls_of(words: list[str]) -> set[str]:
+        return {call for word in words for call in (group(word) if word[0] == "@" else {word})}
+
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd here")
+    allowed: set[str] = set()
+    for line in (ROOT / "deploy" / "relay.service").read_text().splitlines():
+        if line.startswith("SystemCallFilter="):
+            words = line.partition("=")[2]
+            calls = calls_of(words.lstrip("~").split())
+            allowed = allowed - calls if words.startswith("~") else allowed | calls
+    assert {
+        "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "prctl",
+        "memfd_create", "accept4", "fsync", "clone", "kill",
+    } <= allowed  # fmt: skip
 
 
 def test_it_runs_without_new_privileges_and_executable_memory(tmp_path: Path) -> None:
@@ -263,6 +254,21 @@ def test_who_should_say_for_whom_and_does_not_is_closed(tmp_path: Path, first: b
         with BlockingClient(relay.address, name="alice") as alice:  # not a proxy: as ever
             alice.send("lobby", "hello")
         wait_until(lambda: asked(relay, "status")["connections"] == 0, "all slots free")
+
+
+def test_a_proxy_that_says_nothing_holds_no_stop(tmp_path: Path) -> None:
+    path = tmp_path / "relay.sock"
+    settings = {"server.proxies": "unix", "server.graceful_timeout_s": 3}
+    with (
+        Relay(tmp_path / "data", "--bind", f"unix:{path}", settings=settings) as relay,
+        socket.socket(socket.AF_UNIX) as peer,
+    ):
+        peer.connect(str(path))
+        peer.sendall(SIGNATURE)
+        wait_until(lambda: asked(relay, "status")["connections"] == 1, "its slot is taken")
+        assert relay.stop() == 0
+        assert relay.events("drained")
+        assert not relay.events("child_killed")
 
 
 def test_a_header_of_who_is_no_proxy_is_no_handshake(tmp_path: Path) -> None:

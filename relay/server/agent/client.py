@@ -149,9 +149,13 @@ class AgentClient:
                 self._link.forget(question)
         self._timer = loop.call_at(questions[0].deadline, self._expire) if questions else None
 
-    def _link_lost(self) -> None:
-        """Connect again at once: the next agent has new keys for tickets."""
-        if not self._closed and self._link is not None and self._link.lost:
+    def _link_lost(self, link: _Link) -> None:
+        """Connect again at once: the next agent has new keys for tickets.
+
+        Not if it is one that was never used: then somebody tries again already, or an agent with
+        another key is there, which is asked again for who asks.
+        """
+        if not self._closed and link is self._link:
             again = asyncio.ensure_future(self._connected())
             again.add_done_callback(_looked_at)
 
@@ -222,6 +226,8 @@ class AgentClient:
             except asyncio.CancelledError:
                 link.close()
                 raise
+            if link.lost:
+                continue  # since then
             before = self._identity
             if before is not None and before[::2] != identity[::2]:
                 link.close()
@@ -279,7 +285,7 @@ class _Link(asyncio.Protocol):
         self,
         agent_uid: int,
         lost: Callable[[_Question], None],
-        link_lost: Callable[[], None],
+        link_lost: Callable[[_Link], None],
         take_ticket_keys: Callable[[list[TicketKey]], None],
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -335,7 +341,7 @@ class _Link(asyncio.Protocol):
         for question in pending.values():
             if not question.answer.done():
                 self._on_lost(question)
-        self._on_link_lost()
+        self._on_link_lost(self)
 
     def ask(self, question: _Question) -> None:
         """Send a question. Its future has the answer, or the owner is told that this was lost."""

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.errors import StartError
-from relay.server.key_files import create_key_file, read_key_file
-from relay.server.lineage_file import (
+from relay.server.key_files import (
     LINEAGE_FILE,
     NEXT_KEY_FILE,
-    read_lineage,
-    write_lineage,
+    create_key_file,
+    read_key_file,
 )
-from relay.server.passphrase import read_passphrase
+from relay.server.lineage_file import read_lineage, write_lineage
 from relay.wire.identity import (
     IdentityError,
     PrivateKey,
@@ -48,7 +47,7 @@ def load_keys(context: AgentContext) -> Keys:
     Raises:
         StartError: a file may not or cannot be used, or is not there.
     """
-    passphrase = read_passphrase(context.passphrase)
+    passphrase = context.passphrase.read()
     first = not context.expected_fingerprint
     bits = context.live.current.server.key_bits
     key = load_or_create_key(context.key_path, bits, passphrase, create=first)

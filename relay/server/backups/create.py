@@ -69,7 +69,7 @@ def create(data: Path, to: Path, running: Running | None, progress: Progress) ->
     Raises:
         StartError: it cannot be made; nothing is left of it.
     """
-    directory = _data_directory(data)
+    directory = DataDirectory.existing(data)
     _refuse_existing(to)
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
@@ -87,12 +87,6 @@ def create(data: Path, to: Path, running: Running | None, progress: Progress) ->
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return made
-
-
-def _data_directory(data: Path) -> DataDirectory:
-    if not (data / "format").exists():
-        raise StartError(f"{data} is not the data directory of a relay: name it with --data")
-    return DataDirectory(data)
 
 
 def _refuse_existing(to: Path) -> None:

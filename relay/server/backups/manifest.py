@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Final
+from typing import Annotated, BinaryIO, Final
 
 import msgspec
 
@@ -20,13 +21,17 @@ FORMAT: Final = 1
 MANIFEST_BYTES_MAX: Final = 1024 * 1024
 LEFT_OUT: Final = frozenset({NAME, "lock", "runtime"})
 """Files of a data directory that belong to a running server alone."""
+LOG_FILES: Final = frozenset(f"logs/{index:02}.sqlite" for index in range(PARTITIONS))
 _CHUNK: Final = 1024 * 1024
+_TIME_MS_MAX: Final = 253_402_300_799_999
+"""The end of the year 9999."""
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class File(msgspec.Struct, frozen=True):
     """One file of it."""
 
-    bytes: int
+    bytes: _Count
     sha256: str
 
 
@@ -36,12 +41,12 @@ class Manifest(msgspec.Struct, frozen=True):
     format: int
     relay: str
     """The version that made it."""
-    made_ms: int
+    made_ms: Annotated[int, msgspec.Meta(ge=0, le=_TIME_MS_MAX)]
     """The moment, in milliseconds since 1970: what was committed until then is in it."""
     partitions: int
-    logs: int
+    logs: _Count
     """Rooms, accounts and invitations."""
-    entries: int
+    entries: _Count
     digest: str
     """Of all entries: equal for two backups that hold the same."""
     files: dict[str, File]
@@ -56,7 +61,7 @@ def file_of(path: Path) -> File:
     """Return what a manifest says of a file. Raises OSError."""
     digest = hashlib.sha256()
     size = 0
-    with path.open("rb") as file:
+    with _opened(path) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
             size += len(chunk)
@@ -81,7 +86,7 @@ def read(directory: Path) -> Manifest:
     """
     path = directory / NAME
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             data = file.read(MANIFEST_BYTES_MAX)
     except FileNotFoundError:
         raise StartError(f"{directory} is not a backup, or an unfinished one: no {NAME}") from None
@@ -97,13 +102,18 @@ def read(directory: Path) -> Manifest:
             f"format {FORMAT} with {PARTITIONS}: use the Relay that made it ({found.relay})"
         )
     for name in found.files:
-        if not _is_plain(name):
-            raise StartError(f"{path}: names a file outside of the backup: {name!r}")
+        if name not in LOG_FILES and not _is_plain(name):
+            raise StartError(f"{path}: names a file that no backup has: {name!r}")
     return found
 
 
 def _is_plain(name: str) -> bool:
-    parts = name.split("/")
-    return len(parts) <= 2 and all(
-        part not in ("", ".", "..") and "\0" not in part for part in parts
-    )
+    """Tell whether it can be a file beside the logs."""
+    return name not in ("", ".", "..", *LEFT_OUT) and not {"/", "\0"} & set(name)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a file of a backup: a pipe or a device in its place has no end. Raises OSError."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+    return path.open("rb")

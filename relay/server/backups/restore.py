@@ -5,19 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Final
 
 from relay.errors import StartError
 from relay.fsync import sync_directory
 from relay.server.backups import manifest
 from relay.server.backups.manifest import Manifest
 from relay.store.contents import LogContents, checked_logs, total
+from relay.store.directory import FORMAT_FILE
 from relay.store.errors import StoreError
 from relay.store.snapshot import sync_file
 from relay.wire.envelopes import unpack_entry
-
-FORMAT_FILE: Final = "format"
-"""Laid down last: a directory with logs and without it is refused by a start."""
 
 
 def verify(backup: Path) -> Manifest:
@@ -33,10 +30,10 @@ def verify(backup: Path) -> Manifest:
     held: list[LogContents] = []
     try:
         for name in found.files:
-            if name.startswith("logs/"):
+            if name in manifest.LOG_FILES:
                 path = backup / name
                 held += checked_logs(path, unpack=unpack_entry, partition=int(path.stem))
-    except (StoreError, ValueError) as error:
+    except StoreError as error:
         raise StartError(f"backup {backup}: {error}") from None
     if total(held) != found.contents:
         raise StartError(f"backup {backup}: its messages are not those that its description names")
@@ -81,6 +78,7 @@ def restore(backup: Path, data: Path) -> Manifest:
         raise StartError(f"data directory: {data}: {error.strerror}") from None
     try:
         (data / "logs").mkdir(mode=0o700)
+        # The format last: a directory with logs and without it is refused by a start.
         for name in sorted(found.files, key=lambda name: name == FORMAT_FILE):
             _lay_down(backup / name, data / name)
         sync_directory(data.parent)

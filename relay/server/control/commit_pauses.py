@@ -52,7 +52,7 @@ class CommitPauses:
         try:
             workers = [(int(number), int(generation)) for number, generation, _ in held or ()]
             questions = [{"do": "go-on", "token": str(token)} for _, _, token in held or ()]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):  # the last: of JSON's Infinity
             raise NotAnswered("held: expected what was answered") from None
         answers = await self._ask(workers, questions)
         return {"held": bool(answers) and all(answer is True for answer in answers)}

@@ -73,9 +73,10 @@ class Role:
     """Asked after the settings were read again: True: its processes are replaced by others."""
     count_max: int = 0
     """How many there may be later; 0: ``count``."""
-    preload: Callable[[], None] | None = None
-    """Loads what ``run`` needs, in a process that waits for the place of another one; None: there
-    is no such process."""
+    prepare: Callable[[], None] | None = None
+    """Gives up what ``run`` does not need, and loads what it does. It is called in each process
+    before ``run``; in one that waits for the place of another, before it waits. None: there is
+    no such process."""
     metrics: Sequence[Metric] = PROCESS
     """What its rows of the scoreboard hold."""
 

@@ -17,6 +17,8 @@ from relay.errors import StartError
 
 FIRST_FD: Final = 3
 PATIENCE_S: Final = 1.0
+DIGITS_MAX: Final = 18
+"""Of a number in the environment."""
 CONTROL_NAME: Final = "control"
 """FileDescriptorName= of the socket on which metrics are read; every other one is for clients."""
 
@@ -49,10 +51,7 @@ class ServiceManager:
         watchdog_us = environ.pop("WATCHDOG_USEC", "")
         if environ.pop("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
             watchdog_us = ""
-        try:
-            return cls(address, int(watchdog_us or 0) / 1e6)
-        except ValueError:
-            return cls(address, 0.0)
+        return cls(address, _number(watchdog_us) / 1e6)
 
     def ready(self, status: str) -> None:
         """The server serves; also the end of a reload."""
@@ -93,11 +92,11 @@ def given_sockets(environ: MutableMapping[str, str]) -> GivenSockets:
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
-    if pid != str(os.getpid()) or not count.isdigit():
+    if pid != str(os.getpid()):
         return GivenSockets((), None)
     clients: list[socket.socket] = []
     control: socket.socket | None = None
-    for number in range(int(count)):
+    for number in range(_number(count)):
         fd = FIRST_FD + number
         try:
             os.set_inheritable(fd, False)
@@ -113,3 +112,8 @@ def given_sockets(environ: MutableMapping[str, str]) -> GivenSockets:
         else:
             clients.append(sock)
     return GivenSockets(tuple(clients), control)
+
+
+def _number(text: str) -> int:
+    """Return a number that the environment has; 0: there is none, or none of this world."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= DIGITS_MAX else 0

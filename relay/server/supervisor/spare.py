@@ -1,6 +1,7 @@
 """A process that has loaded a program and waits for a place: one that dies is replaced at once.
 
-Loading takes most of a worker's start. The spare owns nothing and answers nobody.
+Loading takes most of a worker's start. The spare owns nothing and answers nobody, and has no more
+rights than a worker.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from relay.server.supervisor import process
 from relay.server.supervisor.plan import Child, State
 from relay.server.supervisor.roles import Role
 
+LOADING: Final = "relay: loading spare"
 TITLE: Final = "relay: spare"
+"""Once it has loaded everything."""
 _PLACE: Final = struct.Struct("=QQ")
 log = logging.getLogger("relay.supervisor")
 
@@ -34,14 +37,14 @@ class Spare:
     @classmethod
     def fork(
         cls,
-        preload: Callable[[], None],
+        prepare: Callable[[], None],
         run: Callable[[tuple[int, int], int], int],
         reset: Callable[[], None],
     ) -> Self:
         """Fork it.
 
         Args:
-            preload: loads the program.
+            prepare: loads the program, and gives up what it does not need.
             run: the program, given (index, generation) and where to report.
             reset: closes what is the supervisor's alone.
 
@@ -52,7 +55,8 @@ class Spare:
 
         def main(ready_fd: int) -> int:
             os.close(write_fd)
-            preload()
+            prepare()
+            process.set_title(TITLE)
             place = os.read(read_fd, _PLACE.size)
             os.close(read_fd)
             if len(place) < _PLACE.size:
@@ -61,7 +65,7 @@ class Spare:
             return run((index, generation), ready_fd)
 
         try:
-            started = process.fork(TITLE, main, reset)
+            started = process.fork(LOADING, main, reset)
         except OSError:
             os.close(write_fd)
             raise
@@ -93,7 +97,7 @@ class Spare:
 
 
 class SpareKeeper:
-    """Keeps one for the role with a ``preload``, if there is such a role."""
+    """Keeps one for the role with a ``prepare``, if there is such a role."""
 
     def __init__(
         self,
@@ -107,13 +111,14 @@ class SpareKeeper:
         Args:
             state: of the children; it decides when one is started.
             roles: of the server; none: there is to be no spare.
-            run: in a child, the program of a role, given index, generation and where to report.
+            run: in a child, the program of a role that has prepared, given index, generation and
+                where to report.
             reset: in a child, closes what is the supervisor's alone.
         """
         self._state = state
         self._run = run
         self._reset = reset
-        self._role = next((role for role in roles if role.preload is not None), None)
+        self._role = next((role for role in roles if role.prepare is not None), None)
         self._spare: Spare | None = None
         state.spare_wanted = self._role is not None
 
@@ -121,10 +126,10 @@ class SpareKeeper:
         """Fork it; if that fails, it is tried again later."""
         role = self._role
         assert role is not None
-        assert role.preload is not None
+        assert role.prepare is not None
         try:
             self._spare = Spare.fork(
-                role.preload,
+                role.prepare,
                 lambda place, ready_fd: self._in_place(role, *place, ready_fd),
                 self._reset,
             )

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from relay.errors import RelayError, StartError
@@ -62,7 +63,7 @@ class SupervisorConfig:
     age_max_s: Callable[[], float]
     """A process that owns partitions and is older is replaced; 0: never."""
     spare: bool
-    """Keep a process of the role with a ``preload`` ready for the place of one that dies."""
+    """Keep a process of the role with a ``prepare`` ready for the place of one that dies."""
     hasten: Callable[[], None]
     """Called before a stop by INT: makes it a quicker one."""
     reload: Callable[[], object]
@@ -96,7 +97,10 @@ class Supervisor:
             self._state, self._boards, config.partitions, config.graceful_timeout_s
         )
         self._spares = SpareKeeper(
-            self._state, config.roles if config.spare else (), self._run, self._reset_in_child
+            self._state,
+            config.roles if config.spare else (),
+            partial(self._run, prepared=True),
+            self._reset_in_child,
         )
         self._signals = SignalQueue()
         self._parent_read_fd, self._parent_write_fd = os.pipe2(os.O_CLOEXEC)
@@ -233,8 +237,11 @@ class Supervisor:
         self._spares.close()
         self._line.close_near_end()
         self._config.close_in_child()
+        logs.reset_in_child(lambda: None)
 
-    def _run(self, role: Role, index: int, generation: int, ready_fd: int) -> int:
+    def _run(
+        self, role: Role, index: int, generation: int, ready_fd: int, *, prepared: bool = False
+    ) -> int:
         """In a child: run its program."""
         row = self._boards[role.name].row(index)
         row.set("pid", os.getpid())
@@ -245,6 +252,8 @@ class Supervisor:
                     listener.close()
         if not role.asks:
             self._line.close_far_end()
+        if role.prepare is not None and not prepared:
+            role.prepare()
         return role.run(
             Launch(
                 index=index,

@@ -13,6 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,6 +173,31 @@ async def test_another_key_is_not_taken(agent: Agent, client: AgentClient) -> No
         await client.unwrap(b"x", "")
 
 
+async def test_another_key_is_looked_at_once_and_for_who_asks(
+    agent: Agent, client: AgentClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not again and again: every worker of a server would."""
+    await _replace(agent, client, other_key().spki)
+    assert agent.service is not None
+    connected: list[object] = []
+    take = agent.service.connected
+
+    def connect(connection: Any) -> None:  # noqa: ANN401  # private to the service
+        connected.append(connection)
+        take(connection)
+
+    monkeypatch.setattr(agent.service, "connected", connect)
+    for _ in range(3):
+        with pytest.raises(AgentUnavailable, match="key has changed"):
+            await client.unwrap(PUBLIC.wrap(bytes(32)), "")
+    other = AgentClient(agent.path)
+    await other.connect()
+    for _ in range(100):  # meanwhile the first would have come back
+        await other.unwrap(PUBLIC.wrap(bytes(32)), "")
+    other.close()
+    assert len(connected) <= 1 + 3 + 1
+
+
 async def test_ticket_keys_are_pushed_and_follow_the_agent(
     agent: Agent, client: AgentClient
 ) -> None:
@@ -261,6 +287,7 @@ from relay.server.agent.main import agent_main
 from relay.server.context import AgentContext
 from relay.server.metrics import AGENT
 from relay.server.live_settings import LiveSettings
+from relay.server.passphrase import PassphraseSource
 from relay.server.privileges import Separation
 from relay.server.scoreboard import Scoreboard
 from relay.server.ticket_register import TicketRegister
@@ -270,7 +297,7 @@ sys.exit(agent_main(AgentContext(
     live=LiveSettings(Settings(server=Server(key_bits=2048))),
     socket_path=directory / "agent.sock",
     key_path=directory / "server.key", scoreboard=Scoreboard(1, AGENT),
-    expected_fingerprint=sys.argv[2], tickets=TicketRegister(), passphrase=None,
+    expected_fingerprint=sys.argv[2], tickets=TicketRegister(), passphrase=PassphraseSource(""),
     new_identity=False, separation=Separation(),
     parent_fd=0, ready_fd=1,
 )))

@@ -10,6 +10,7 @@ full, all accept again, to say so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -87,6 +88,8 @@ class Acceptor:
         self._accepting = accepting
         self._counted = counted
         self._adopting: set[asyncio.Task[None]] = set()
+        self._unannounced: set[socket.socket] = set()
+        """Of proxies that have not said yet for whom."""
         self.count = 0
         """Connections of this worker, from accept to the end."""
         self._open = False
@@ -100,10 +103,16 @@ class Acceptor:
         self._resume()
 
     def stop(self) -> None:
-        """Accept no more. Connections wait in the backlog for whoever accepts next."""
+        """Accept no more. Connections wait in the backlog for whoever accepts next.
+
+        A proxy that has not said for whom it connects is not waited for.
+        """
         self._stopped = True
         self._accepting(False)
         self._suspend()
+        for sock in self._unannounced:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     async def adopted(self) -> None:
         """Wait until every connection that was accepted has its transport, or is gone."""
@@ -168,6 +177,7 @@ class Acceptor:
             sock.setblocking(False)
             if self._proxies.has(peer):
                 self._count(1)
+                self._unannounced.add(sock)
                 self._begin(self._adopt_proxied(sock, peer))
                 continue
             protocol = self._gate.admit(peer)
@@ -194,6 +204,8 @@ class Acceptor:
             protocol = None
         else:
             protocol = None if self._stopped else self._gate.admit(peer)
+        finally:
+            self._unannounced.discard(sock)
         if protocol is None:
             sock.close()
             self.ended()
