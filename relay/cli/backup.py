@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from relay.chunking import chunks
 from relay.cli.ctl_client import Server, data_directory, locate
 from relay.cli.exits import CommandError, Exit
 from relay.cli.options import typed_path
@@ -103,7 +105,7 @@ def make(data: Path, to: Path, running: Any, *, as_json: bool) -> None:  # noqa:
     try:
         lock = directory.lock()
     except StartError:
-        made = create_backup(data, to, _Steered(running()), progress)
+        made = create_backup(data, to, Steered(running()), progress)
     else:
         with lock:
             if unclean := directory.unclean_partitions():
@@ -115,19 +117,27 @@ def make(data: Path, to: Path, running: Any, *, as_json: bool) -> None:  # noqa:
     _tell("made", to, made.manifest, as_json, held_ms=made.held_ms, attempts=made.attempts)
 
 
-class _Steered:
+WORKERS_PER_QUESTION: Final = 64
+"""Each is named in it: more would not fit one (``line_server.QUESTION_BYTES_MAX``)."""
+
+
+class Steered:
     """The relay that runs, asked over its control socket."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
 
-    def pause(self) -> object:
+    def pause(self) -> list[object]:
         """See ``create.Running``."""
-        return self._server.ask("pause-commits")["held"]
+        held: list[object] = self._server.ask("pause-commits")["held"]
+        return held
 
-    def go_on(self, held: object) -> bool:
+    def go_on(self, held: Sequence[object]) -> bool:
         """See ``create.Running``."""
-        return bool(self._server.ask("go-on", held=held)["held"])
+        parts = [list(part) for part in chunks(held, count_max=WORKERS_PER_QUESTION)]
+        # All are asked, whatever the first ones say: their pauses end.
+        answers = [self._server.ask("go-on", held=part)["held"] for part in parts]
+        return bool(answers) and all(answers)
 
 
 def _progress(done: int, of: int) -> None:

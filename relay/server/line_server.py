@@ -18,8 +18,7 @@ from typing import Any, Final
 from relay.errors import RelayError
 from relay.local_sockets import credentials
 
-QUESTION_BYTES_MAX: Final = 16 * 1024
-"""The longest ends a pause of 256 workers: it names each, with its token."""
+QUESTION_BYTES_MAX: Final = 4096
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 QUESTION_S: Final = 5.0
 """How long a question may take to come, and its answer to be taken."""

@@ -13,6 +13,7 @@ import pytest
 
 from relay import BlockingClient
 from relay.chat.partition import partition_of
+from relay.cli.backup import Steered
 from relay.cli.ctl_client import Server, locate
 from relay.cli.exits import CommandError
 from relay.client.events import Gap, Message
@@ -150,16 +151,16 @@ def test_a_pause_of_the_commits_ends_by_itself(tmp_path: Path) -> None:
             assert len(held) == 2
             alice.send(FIRST, "two")
             alice.send(SECOND, "two")
-            assert server.ask("go-on", held=held) == {"held": False}
+            assert Steered(server).go_on(held) is False
             alice.send(FIRST, "three")
 
 
 def test_a_pause_of_as_many_workers_as_there_can_be(tmp_path: Path) -> None:
-    """The end of it names each of them, in one question."""
+    """The end of it names each of them."""
     with Relay(tmp_path / "data") as relay:
         server: Server = locate(None, str(relay.data), None)
         held = [[number, 2**32, "f" * 16] for number in range(WORKERS_MAX)]
-        assert server.ask("go-on", held=held) == {"held": False}
+        assert Steered(server).go_on(held) is False
         for wrong in (5, [5], [["x", 1, ""]], [[float("inf"), 1, ""]]):
             with pytest.raises(CommandError, match="held: expected what was answered"):
                 server.ask("go-on", held=wrong)
