@@ -12,7 +12,7 @@ from relay.chat.accounts import answers, chain, invitation, links, preferences, 
 from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.links import Kind, LinkError
 from relay.client.device_key import DeviceKey, public_from_text, public_text
-from relay.client.errors import ClientError, DeviceChainError, refused
+from relay.client.errors import DeviceChainError, refused
 from relay.client.proof import Key
 from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import verify
@@ -142,6 +142,11 @@ def as_devices(last: Chain, labels: dict[bytes, str]) -> Devices:
     return Devices(last.handle, last.root, (*active, *gone), last.number + 1)
 
 
+def labels(data: bytes) -> dict[bytes, str]:
+    """Return what the devices of an account are called, by their keys."""
+    return {device.key: device.name for device in answers.unpack_shown(data).devices}
+
+
 def as_user(name: str, data: bytes) -> User:
     """Return what the server says of an account."""
     found = answers.unpack_shown(data)
@@ -221,6 +226,3 @@ def change(what: str, days: float) -> tuple[requests.Request, str | None]:
     if what == "reset":
         return requests.Reset(token_hash, expires_ms), text
     return requests.Add(token_hash, expires_ms, what == "add-operator"), text
-
-
-assert issubclass(DeviceChainError, ClientError)
