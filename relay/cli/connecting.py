@@ -187,6 +187,23 @@ def target_address(target: Target) -> Address:
     return address._replace(fingerprint=target.fingerprint)
 
 
+def known_server_id(target: Target) -> str:
+    """Return the id of a server whose key is known: where the user's keys for it are.
+
+    Raises:
+        CommandError: it is not known yet (exit code 2).
+    """
+    policy = KeyPolicy(KnownServers(target.known_servers))
+    server_id = policy.server_id(target_address(target))
+    if server_id is None:
+        raise CommandError(
+            "the server is not known here yet: give its full address, as in"
+            " relay://FINGERPRINT@HOST",
+            Exit.USAGE,
+        )
+    return server_id
+
+
 async def _session(
     make_client: Callable[[], Client],
     use: Callable[[Client], Awaitable[int]],

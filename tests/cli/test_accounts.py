@@ -196,3 +196,19 @@ def test_a_recovery_key(relay: Relay, tmp_path: Path) -> None:
     assert restored.returncode == 0, restored.stderr
     done("send", relay.address, "lobby", "back again", keys=found)
     wait_until(lambda: "recovery key" in done("device", "list", relay.address, keys=found), "it")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("device", "request"), ("device", "restore"), ("register", "--passphrase")],
+    ids=" ".join,
+)
+def test_a_key_for_a_server_that_is_not_known(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """Keys are kept by server: the full address says which it is."""
+    said = done(*command, "127.0.0.1:1", "--name", "bob", status=2)
+    assert "not known here yet" in said
+    assert "relay://FINGERPRINT@HOST" in said
+    key = tmp_path / "bob.key"
+    if command[0] == "device":
+        done(*command, "127.0.0.1:1", "--name", "bob", "--key", key, status=2)
+        assert not list(tmp_path.rglob("bob.key*"))
