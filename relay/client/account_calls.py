@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from relay import limits
 from relay.chat import names
@@ -64,11 +64,6 @@ class User(NamedTuple):
 
 Writers: TypeAlias = Literal["all", "known", "nobody"]
 """Of whom somebody speaks: everybody; those to whom one has written; nobody."""
-_WRITERS: Final[dict[Writers, int]] = {
-    "all": preferences.Writers.ALL,
-    "known": preferences.Writers.KNOWN,
-    "nobody": preferences.Writers.NOBODY,
-}
 
 
 class Preferences(NamedTuple):
@@ -91,14 +86,14 @@ def as_preferences(data: bytes) -> Preferences:
 def check_writers(*choices: str | None) -> None:
     """Raise ValueError for what is no choice."""
     for choice in choices:
-        if choice is not None and choice not in _WRITERS:
-            raise ValueError(f"{choice!r} is none of {', '.join(map(repr, _WRITERS))}")
+        if choice is not None and choice not in get_args(Writers):
+            raise ValueError(f"{choice!r} is none of {', '.join(map(repr, get_args(Writers)))}")
 
 
 def prefer(writers: str, seen_by: str) -> requests.Prefer:
     """Return the request for a choice."""
-    number = {name.lower(): one.value for name, one in preferences.Writers.__members__.items()}
-    return requests.Prefer(number[writers], number[seen_by])
+    chosen = (preferences.Writers[word.upper()].value for word in (writers, seen_by))
+    return requests.Prefer(*chosen)
 
 
 def checked_name(value: object, own: str) -> str:
