@@ -14,24 +14,12 @@ import click
 from relay.chunking import chunks
 from relay.cli.ctl_client import Server, data_directory, locate
 from relay.cli.exits import CommandError, Exit
-from relay.cli.options import typed_path
+from relay.cli.options import config_option, data_option, document_option, typed_path
 from relay.errors import StartError
 
 if TYPE_CHECKING:
     from relay.server.backups.manifest import Manifest
 
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on one line.")
-_data = click.option(
-    "--data", metavar="DIR", help="The relay's data directory.  [default: as for relay serve]"
-)
-_config = click.option(
-    "-c",
-    "--config",
-    callback=typed_path,
-    envvar="RELAY_CONFIG",
-    metavar="FILE",
-    help="Its settings.",
-)
 _backup = click.argument("directory", metavar="BACKUP", callback=typed_path)
 
 
@@ -49,9 +37,9 @@ def backup(ctx: click.Context) -> int:
 
 @backup.command()
 @_backup
-@_data
-@_config
-@_json
+@data_option
+@config_option
+@document_option
 def create(directory: Path, data: str | None, config: Path | None, as_json: bool) -> int:
     """Make BACKUP, a new directory, while the relay runs or not.
 
@@ -64,7 +52,7 @@ def create(directory: Path, data: str | None, config: Path | None, as_json: bool
 
 @backup.command()
 @_backup
-@_json
+@document_option
 def verify(directory: Path, as_json: bool) -> int:
     """Read all of BACKUP: every file and every message is as it was made."""
     from relay.server.backups import restore as restoring
@@ -75,9 +63,9 @@ def verify(directory: Path, as_json: bool) -> int:
 
 @backup.command()
 @_backup
-@_data
-@_config
-@_json
+@data_option
+@config_option
+@document_option
 def restore(directory: Path, data: str | None, config: Path | None, as_json: bool) -> int:
     """Check BACKUP and make a data directory of it: empty before, or a new one.
 

@@ -36,6 +36,7 @@ from relay.client.errors import (
     ServerKeyMismatch,
     UnknownServerKey,
 )
+from relay.client.events import State
 from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
 from relay.client.trust import KeyPolicy
@@ -80,13 +81,23 @@ def run_connected(
     policy = KeyPolicy(known, keys=KeyFiles())
     new = is_new(address, known)
     person = person_at(who, policy.keys, policy.server_id(address))
+    granted = False
+    """The login has succeeded: whatever is refused now is no reason to give up the key."""
+    answer: Refused | None = None
+    """What was asked is refused, and the session goes on: it says nothing about the login."""
 
     async def use_and_remember(client: Client) -> int:
+        nonlocal granted, answer
+        granted = True
         if new:
             await remember(address, known)
         if person.new and person.register and "register" not in client_options:
             tell_registered(policy.keys, client)
-        return await use(client)
+        try:
+            return await use(client)
+        except Refused as error:
+            answer = None if client.state is State.CLOSED else error
+            raise
 
     def make_client() -> Client:
         given = {"register": person.register, **client_options}
@@ -114,7 +125,10 @@ def run_connected(
     except ServerKeyMismatch as error:
         raise changed_key(address, error, known) from None
     except Refused as error:
-        _forget_key(policy, address, person, error)
+        if error is answer:
+            raise
+        if not granted:
+            _forget_key(policy, address, person, error)
         raise _explained(error, person.name) from None
 
 
@@ -171,6 +185,23 @@ def target_address(target: Target) -> Address:
     if address.fingerprint not in (None, target.fingerprint):
         raise UsageError("--fingerprint and the fingerprint in the address differ")
     return address._replace(fingerprint=target.fingerprint)
+
+
+def known_server_id(target: Target) -> str:
+    """Return the id of a server whose key is known: where the user's keys for it are.
+
+    Raises:
+        CommandError: it is not known yet (exit code 2).
+    """
+    policy = KeyPolicy(KnownServers(target.known_servers))
+    server_id = policy.server_id(target_address(target))
+    if server_id is None:
+        raise CommandError(
+            "the server is not known here yet: give its full address, as in"
+            " relay://FINGERPRINT@HOST",
+            Exit.USAGE,
+        )
+    return server_id
 
 
 async def _session(

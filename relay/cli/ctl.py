@@ -14,27 +14,17 @@ import click
 from relay.cli import ctl_tables
 from relay.cli.ctl_client import Server, locate
 from relay.cli.exits import Exit, report
-from relay.cli.options import typed_path
+from relay.cli.options import config_option, data_option, document_option, typed_path
 
 TOP_INTERVAL_S: Final = 2.0
-_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on one line.")
 _limit = click.option(
     "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many."
 )
 
 
 @click.group(invoke_without_command=True)
-@click.option(
-    "--data", metavar="DIR", help="The relay's data directory.  [default: as for relay serve]"
-)
-@click.option(
-    "-c",
-    "--config",
-    callback=typed_path,
-    envvar="RELAY_CONFIG",
-    metavar="FILE",
-    help="Its settings.",
-)
+@data_option
+@config_option
 @click.option("--socket", "sock", callback=typed_path, metavar="PATH", help="Its control socket.")
 @click.pass_context
 def ctl(ctx: click.Context, data: str | None, config: Path | None, sock: Path | None) -> int:
@@ -54,7 +44,7 @@ _Found = Callable[[], Server]
 
 
 @ctl.command()
-@_json
+@document_option
 @click.pass_obj
 def status(found: _Found, as_json: bool) -> int:
     """Whether all is well, and what each worker does. Exit code 1 when it is not ready."""
@@ -64,7 +54,7 @@ def status(found: _Found, as_json: bool) -> int:
 
 
 @ctl.command()
-@_json
+@document_option
 @click.option(
     "--interval",
     "interval_s",
@@ -94,7 +84,7 @@ def top(found: _Found, as_json: bool, interval_s: float) -> int:
 
 
 @ctl.command()
-@_json
+@document_option
 @_limit
 @click.option("--name", metavar="NAME", help="Only those of this name.")
 @click.option("--room", metavar="ROOM", help="Only those that follow this room.")
@@ -108,7 +98,7 @@ def connections(
 
 
 @ctl.command()
-@_json
+@document_option
 @_limit
 @click.pass_obj
 def rooms(found: _Found, as_json: bool, limit: int) -> int:
@@ -118,7 +108,7 @@ def rooms(found: _Found, as_json: bool, limit: int) -> int:
 
 
 @ctl.command()
-@_json
+@document_option
 @_limit
 @click.pass_obj
 def closed(found: _Found, as_json: bool, limit: int) -> int:
@@ -128,7 +118,7 @@ def closed(found: _Found, as_json: bool, limit: int) -> int:
 
 
 @ctl.command()
-@_json
+@document_option
 @click.argument("id_", metavar="[ID]", required=False)
 @click.option("--name", metavar="NAME", help="All connections of this name, instead of an ID.")
 @click.pass_obj
@@ -148,7 +138,7 @@ def kick(found: _Found, as_json: bool, id_: str | None, name: str | None) -> int
 
 
 @ctl.command()
-@_json
+@document_option
 @click.pass_obj
 def drain(found: _Found, as_json: bool) -> int:
     """Stop the relay as TERM does: clients are told, and have time to leave."""
@@ -158,7 +148,7 @@ def drain(found: _Found, as_json: bool) -> int:
 
 
 @ctl.command()
-@_json
+@document_option
 @click.pass_obj
 def reload(found: _Found, as_json: bool) -> int:
     """Read the settings again, as HUP does: they are applied as a whole, or refused."""
@@ -168,7 +158,7 @@ def reload(found: _Found, as_json: bool) -> int:
 
 
 @ctl.command()
-@_json
+@document_option
 @click.argument("directory", metavar="BACKUP", callback=typed_path)
 @click.pass_obj
 def backup(found: _Found, as_json: bool, directory: Path) -> int:
@@ -181,7 +171,7 @@ def backup(found: _Found, as_json: bool, directory: Path) -> int:
 
 
 @ctl.command()
-@_json
+@document_option
 @click.pass_obj
 def restart(found: _Found, as_json: bool) -> int:
     """Replace the workers by new ones, one after the other, while the relay goes on.
@@ -194,7 +184,7 @@ def restart(found: _Found, as_json: bool) -> int:
 
 
 @ctl.command()
-@_json
+@document_option
 @click.argument("count", metavar="N", type=click.IntRange(1))
 @click.pass_obj
 def workers(found: _Found, as_json: bool, count: int) -> int:
@@ -205,7 +195,7 @@ def workers(found: _Found, as_json: bool, count: int) -> int:
 
 
 @ctl.command("log-level")
-@_json
+@document_option
 @click.argument("level", metavar="LEVEL", type=click.Choice(["debug", "info", "warning", "error"]))
 @click.pass_obj
 def log_level(found: _Found, as_json: bool, level: str) -> int:

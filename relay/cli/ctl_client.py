@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from relay import configuration
 from relay.cli.exits import CommandError
-from relay.paths import expanded
 from relay.server.context import CTL_SOCKET
 from relay.server.supervisor.runtime_directory import find
+from relay.settings import Settings
 
 ANSWER_S: Final = 30.0
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -59,17 +59,32 @@ class Server:
         return found
 
 
+def settings(data: str | None, config: Path | None) -> Settings:
+    """Return the settings of the relay that is meant, as ``relay serve`` finds them.
+
+    Raises:
+        UsageError: they are wrong.
+    """
+    return configuration.load({"store.data": data}, os.environ, config).settings
+
+
+def server_of(found: Settings) -> Server:
+    """Return the relay that runs with these settings, if it does."""
+    return Server(find(found.server.runtime, directory_of(found)) / CTL_SOCKET)
+
+
+def directory_of(found: Settings) -> Path:
+    """Return the data directory of these settings."""
+    return Path(found.store.data).absolute()
+
+
 def locate(sock: Path | None, data: str | None, config: Path | None) -> Server:
     """Return the relay that is meant: by its socket, or as ``relay serve`` finds its directories.
 
     Raises:
         UsageError: the settings are wrong.
     """
-    if sock is not None:
-        return Server(sock)
-    settings = configuration.load({"store.data": data}, os.environ, config).settings
-    runtime = find(settings.server.runtime, Path(settings.store.data))
-    return Server(runtime / CTL_SOCKET)
+    return Server(sock) if sock is not None else server_of(settings(data, config))
 
 
 def data_directory(data: str | None, config: Path | None) -> Path:
@@ -78,5 +93,4 @@ def data_directory(data: str | None, config: Path | None) -> Path:
     Raises:
         UsageError: the settings are wrong.
     """
-    settings = configuration.load({"store.data": data}, os.environ, config).settings
-    return expanded(settings.store.data).absolute()
+    return directory_of(settings(data, config))

@@ -14,23 +14,12 @@ from relay.cli import foreign_lines
 from relay.cli.ctl_client import data_directory
 from relay.cli.exits import CommandError, Exit, report
 from relay.cli.json_lines import dump, message_object
-from relay.cli.options import typed_path
+from relay.cli.options import config_option, data_option, typed_path
 from relay.client.events import Message
 from relay.errors import UsageError
 from relay.wire.envelopes import unpack_entry
 
 FORMATS: Final = ("json", "irssi", "weechat")
-_data = click.option(
-    "--data", metavar="DIR", help="The relay's data directory.  [default: as for relay serve]"
-)
-_config = click.option(
-    "-c",
-    "--config",
-    callback=typed_path,
-    envvar="RELAY_CONFIG",
-    metavar="FILE",
-    help="Its settings.",
-)
 
 
 @click.group(invoke_without_command=True)
@@ -43,8 +32,8 @@ def data(ctx: click.Context) -> int:
 
 
 @data.command()
-@_data
-@_config
+@data_option
+@config_option
 def check(data: str | None, config: Path | None) -> int:
     """Read every partition whole, as a start does after doubt, and change nothing.
 
@@ -72,8 +61,8 @@ def check(data: str | None, config: Path | None) -> int:
 
 
 @data.command()
-@_data
-@_config
+@data_option
+@config_option
 def repair(data: str | None, config: Path | None) -> int:
     """Replace partitions that a start refuses by what can be read of them.
 
@@ -109,8 +98,8 @@ def repair(data: str | None, config: Path | None) -> int:
 @data.command()
 @click.option("--room", metavar="ROOM", help="Only this one.  [default: all]")
 @click.option("--backup", callback=typed_path, metavar="BACKUP", help="From a backup instead.")
-@_data
-@_config
+@data_option
+@config_option
 def export(room: str | None, backup: Path | None, data: str | None, config: Path | None) -> int:
     """Write messages to stdout as JSON lines, as "relay tail --json" does; room by room.
 
@@ -152,8 +141,8 @@ def _refuse_unclean(source: Path) -> None:
     "--format", "form", type=click.Choice(FORMATS), default="json", show_default=True, help="Of it."
 )
 @click.option("--room", metavar="ROOM", help="Where it goes; needed for the logs of others.")
-@_data
-@_config
+@data_option
+@config_option
 def import_(file: Path, form: str, room: str | None, data: str | None, config: Path | None) -> int:
     """Put the messages of FILE into rooms, with the times that they have.
 

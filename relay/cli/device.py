@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from pathlib import Path
+import time
 from typing import Final
 
 import click
 import segno
 
-from relay.cli.connecting import run_connected, target_address
+from relay.cli.connecting import known_server_id, run_connected, target_address
 from relay.cli.exits import CommandError, Exit
 from relay.cli.names import person_name
 from relay.cli.options import Target, places, target_options
 from relay.cli.register import RECOVERY
-from relay.cli.who import Who, load_key, who_options
+from relay.cli.who import Who, load_key, new_key, who_options
 from relay.client.account_calls import Devices
 from relay.client.address import Address
 from relay.client.aio import Client
 from relay.client.device_key import DeviceKey, public_text
 from relay.client.errors import KeyRefused
 from relay.client.key_files import KeyFiles
-from relay.client.known_servers import KnownServers
-from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
 from relay.terminal.screens import stderr_notice
 
@@ -81,23 +78,15 @@ def request(target: Target, who: Who) -> int:
     It shows the new key, as text and as a QR code, and ends when one of your devices has approved
     it.
     """
-    address = target_address(target)
-    policy = KeyPolicy(KnownServers(target.known_servers))
-    server_id = policy.server_id(address)
-    if server_id is None:
-        raise CommandError(
-            "the server is not known here yet: give its full address, as in"
-            " relay://FINGERPRINT@HOST",
-            Exit.USAGE,
-        )
     name = who.name or person_name()
-    path = who.key or KeyFiles().path_of(server_id, name)
+    own = KeyFiles().path_of(known_server_id(target), name)
+    path = who.key or own
     if path.exists():
         key = load_key(path)
     else:
         waiting = path.with_name(f"{path.name}.requested")
-        key = load_key(waiting) if waiting.exists() else _new_key(waiting, name)
-    _show(address, key)
+        key = load_key(waiting) if waiting.exists() else new_key(waiting, name)
+    _show(target_address(target), key)
 
     async def use(client: Client) -> int:
         if key.path is not None and key.path != path:
@@ -114,20 +103,13 @@ def request(target: Target, who: Who) -> int:
                 use,
                 client_options={"key": key, "enrol": True, "register": False},
             )
-        except (KeyRefused, CommandError) as error:
-            if not isinstance(error.__cause__ or error.__context__ or error, KeyRefused):
+        except CommandError as error:
+            if not isinstance(error.__context__, KeyRefused):  # the login was refused
                 raise
             if not told:
                 stderr_notice("waiting for one of your devices to approve it (Ctrl-C: later)")
                 told = True
-        asyncio.run(asyncio.sleep(POLL_S))
-
-
-def _new_key(path: Path, name: str) -> DeviceKey:
-    key = DeviceKey.generate()
-    key.name = name
-    key.save(path)
-    return key
+        time.sleep(POLL_S)
 
 
 def _show(address: Address, key: DeviceKey) -> None:
@@ -204,19 +186,15 @@ def restore(target: Target, who: Who) -> int:
     """Make this a device of your account by a recovery key, which is asked for."""
     if who.name is None:
         raise click.UsageError("give the name of the account with --name")
-    server_id = KeyPolicy(KnownServers(target.known_servers)).server_id(target_address(target))
-    if server_id is None:
-        raise UsageError("give the server's full address, as in relay://FINGERPRINT@HOST")
-    path = who.key or KeyFiles().path_of(server_id, who.name)
+    kept = KeyFiles().path_of(known_server_id(target), who.name)
+    path = who.key or kept
     if path.exists():
         raise UsageError(f"there is a key already: {path}")
     typed = click.prompt("Recovery key", hide_input=sys.stdin.isatty(), err=True)
     paper = DeviceKey.from_paper(str(typed))
 
     async def use(client: Client) -> int:
-        own = DeviceKey.generate()
-        own.name = client.name
-        own.save(path)
+        own = new_key(path, client.name)
         try:
             await client.add_device(own)
         except BaseException:

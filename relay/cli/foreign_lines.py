@@ -58,11 +58,12 @@ def json_lines(lines: Iterable[str], room: str | None) -> Iterator[Read]:
             )
             read = Read(
                 room or str(found["room"]),
-                int(datetime.fromisoformat(found["time"]).timestamp() * 1000),
+                _ms(datetime.fromisoformat(found["time"])),
                 str(found["sender"]),
                 str(found.get("content_type", TEXT)),
                 raw,
             )
+            read.content_type.encode()  # half of a surrogate pair is no text
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             why = f"{type(error).__name__}: {error}"
             raise UsageError(f"line {number}: not a message as JSON ({why})") from None
@@ -73,7 +74,7 @@ def irssi(lines: Iterable[str], room: str) -> Iterator[Read]:
     """Read a log of irssi: messages and actions; joins and the like are left out.
 
     Raises:
-        UsageError: a message comes before the first date.
+        UsageError: a message comes before the first date, or at no time of a day.
     """
     day: datetime | None = None
     for number, line in enumerate(lines, 1):
@@ -87,9 +88,11 @@ def irssi(lines: Iterable[str], room: str) -> Iterator[Read]:
         if day is None:
             raise UsageError(f'line {number}: no line "--- Log opened" says of which day it is')
         hour, minute, second, sender, text = found.groups()
-        moment = day.replace(hour=int(hour), minute=int(minute), second=int(second or 0))
+        try:
+            time_ms = _ms(day.replace(hour=int(hour), minute=int(minute), second=int(second or 0)))
+        except ValueError:
+            raise UsageError(f"line {number}: expected a time, not {line[:8]!r}") from None
         text = text if said else f"* {sender} {text}"
-        time_ms = int(moment.timestamp() * 1000)
         yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()))
 
 
@@ -105,7 +108,7 @@ def weechat(lines: Iterable[str], room: str) -> Iterator[Read]:
         if not tab or not tab2:
             continue
         try:
-            time_ms = int(datetime.strptime(when, "%Y-%m-%d %H:%M:%S").timestamp() * 1000)  # noqa: DTZ007
+            time_ms = _ms(datetime.strptime(when, "%Y-%m-%d %H:%M:%S"))  # noqa: DTZ007
         except ValueError:
             raise UsageError(f"line {number}: expected a date, not {when[:40]!r}") from None
         sender = sender.strip()
@@ -116,6 +119,14 @@ def weechat(lines: Iterable[str], room: str) -> Iterator[Read]:
             text = f"* {text}"
         sender = sender.lstrip("@+%&~ ")
         yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()))
+
+
+def _ms(moment: datetime) -> int:
+    """Return a time as ms since 1970. Raises ValueError for what no clock here shows."""
+    try:
+        return int(moment.timestamp() * 1000)
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
 
 
 def _date(text: str) -> datetime | None:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from relay import configuration
-from relay.cli.ctl_client import Server
+from relay.cli.ctl_client import Server, directory_of, server_of, settings
 from relay.cli.exits import CommandError, Exit
-from relay.cli.options import typed_path
+from relay.cli.options import config_option, data_option
 
 if TYPE_CHECKING:
     from relay.server.server_keys import ServerKeys
 
 DAY_S: Final = 86_400.0
-_DATA: Final = click.option("--data", metavar="DIR", help="The data directory of the relay.")
-_CONFIG: Final = click.option(
-    "-c",
-    "--config",
-    callback=typed_path,
-    envvar="RELAY_CONFIG",
-    metavar="FILE",
-    help="Settings of the relay.",
-)
 
 
 @click.group(invoke_without_command=True)
@@ -43,8 +32,8 @@ def key(ctx: click.Context) -> int:
 
 
 @key.command()
-@_DATA
-@_CONFIG
+@data_option
+@config_option
 def show(data: str | None, config: Path | None) -> int:
     """Show the fingerprints: of the key, of the next one, and the server's id."""
     keys, _ = _found(data, config)
@@ -59,8 +48,8 @@ def show(data: str | None, config: Path | None) -> int:
 
 
 @key.command()
-@_DATA
-@_CONFIG
+@data_option
+@config_option
 @click.option("--replace", is_flag=True, help="Make another one than the next key that there is.")
 def new(data: str | None, config: Path | None, replace: bool) -> int:
     """Make the next key, and announce it: to all clients, from now on, while the relay runs.
@@ -82,8 +71,8 @@ def new(data: str | None, config: Path | None, replace: bool) -> int:
 
 
 @key.command()
-@_DATA
-@_CONFIG
+@data_option
+@config_option
 @click.option("--yes", is_flag=True, help="Do not ask, however short the announcement was.")
 def rotate(data: str | None, config: Path | None, yes: bool) -> int:
     """Change to the next key. The relay must not run; the server's id stays, and so does its data.
@@ -116,15 +105,11 @@ def rotate(data: str | None, config: Path | None, yes: bool) -> int:
 def _found(data: str | None, config: Path | None) -> tuple[ServerKeys, Server]:
     """Return the keys in the data directory that is meant, and who may run on it."""
     from relay.server.server_keys import ServerKeys
-    from relay.server.supervisor.runtime_directory import find
 
-    settings = configuration.load({"store.data": data}, os.environ, config).settings
-    path = Path(settings.store.data).expanduser().absolute()
-    from relay.server.context import CTL_SOCKET
-
-    runtime = find(settings.server.runtime, path) / CTL_SOCKET
-    keys = ServerKeys(path, settings.server.key_passphrase, settings.server.key_bits)
-    return keys, Server(runtime)
+    found = settings(data, config)
+    server = found.server
+    keys = ServerKeys(directory_of(found), server.key_passphrase, server.key_bits)
+    return keys, server_of(found)
 
 
 def _ago(when: float) -> str:

@@ -1,4 +1,4 @@
-"""Arguments and options that chat, send and tail share."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -28,6 +28,23 @@ def typed_path(ctx: click.Context, param: click.Parameter, value: str | None) ->
         return None if value is None else expanded(value)
     except UsageError as error:
         raise click.BadParameter(str(error), ctx, param) from None
+
+
+data_option = click.option(
+    "--data", metavar="DIR", help="The relay's data directory.  [default: as for relay serve]"
+)
+config_option = click.option(
+    "-c",
+    "--config",
+    callback=typed_path,
+    envvar="RELAY_CONFIG",
+    metavar="FILE",
+    help="Its settings.",
+)
+"""With ``data_option``: which relay of this machine is meant, as ``ctl_client`` finds it."""
+document_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON document on one line."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import click
 
-from relay.cli.connecting import run_connected, target_address
-from relay.cli.exits import CommandError, Exit
+from relay.cli.connecting import known_server_id, run_connected
+from relay.cli.exits import Exit
 from relay.cli.names import person_name
 from relay.cli.options import Target, places, target_options, typed_path
-from relay.cli.who import Who, load_key, who_options
+from relay.cli.who import Who, load_key, new_key, who_options
 from relay.client.aio import Client
 from relay.client.device_key import DeviceKey
 from relay.client.key_files import KeyFiles
-from relay.client.known_servers import KnownServers
-from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
 
 
@@ -97,31 +95,14 @@ def _token(text: str | None, file: Path | None) -> str | None:
 
 def _key(target: Target, who: Who, name: str, passphrase: bool) -> DeviceKey | None:
     """Return the key to register with; None: the user's own, which the library finds or makes."""
-    if who.key is not None:
-        if who.key.exists():
-            return load_key(who.key)
-        key = DeviceKey.generate()
-        key.name = name
-        key.save(who.key, _asked() if passphrase else None)
-        return key
-    if not passphrase:
-        return None
-    address = target_address(target)
-    policy = KeyPolicy(KnownServers(target.known_servers))
-    server_id = policy.server_id(address)
-    if server_id is None:
-        raise CommandError(
-            "a key with a passphrase is made for a server that is known: give its fingerprint, as"
-            " in relay://FINGERPRINT@HOST",
-            Exit.USAGE,
-        )
-    path = KeyFiles().path_of(server_id, name)
+    path = who.key
+    if path is None:
+        if not passphrase:
+            return None
+        path = KeyFiles().path_of(known_server_id(target), name)
     if path.exists():
         return load_key(path)
-    key = DeviceKey.generate()
-    key.name = name
-    key.save(path, _asked())
-    return key
+    return new_key(path, name, _asked() if passphrase else None)
 
 
 def _asked() -> str:

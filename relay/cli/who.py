@@ -21,6 +21,7 @@ from relay.cli.options import typed_path
 from relay.client.credentials import REGISTER_VARIABLE
 from relay.client.device_key import DeviceKey, PassphraseNeeded
 from relay.client.key_files import KeyFiles
+from relay.paths import from_variable
 
 KEY_VARIABLE: Final = "RELAY_KEY"
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -61,7 +62,7 @@ def who_options(*, program: bool) -> Callable[[_F], _F]:
         @functools.wraps(command)
         def with_who(name: str | None, key: Path | None, **rest: object) -> object:
             claims = sys.stdin.isatty() and sys.stdout.isatty()
-            given = key or _from_environment()
+            given = key or from_variable(KEY_VARIABLE)
             return command(who=Who(checked_name(name), given, program, claims), **rest)
 
         wrapped: Any = with_who
@@ -84,11 +85,6 @@ def who_options(*, program: bool) -> Callable[[_F], _F]:
         return wrapped  # type: ignore[no-any-return]
 
     return add
-
-
-def _from_environment() -> Path | None:
-    named = os.environ.get(KEY_VARIABLE, "").strip()
-    return Path(named).expanduser() if named else None
 
 
 def person_at(who: Who, files: KeyFiles, server_id: str | None) -> Person:
@@ -141,3 +137,15 @@ def load_key(path: Path) -> DeviceKey:
             raise
         passphrase = click.prompt(f"Passphrase of {path}", hide_input=True, err=True)
         return DeviceKey.load(path, str(passphrase))
+
+
+def new_key(path: Path, name: str, passphrase: str | None = None) -> DeviceKey:
+    """Make a device key for a name, and return it once it is in a file.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    key = DeviceKey.generate()
+    key.name = name
+    key.save(path, passphrase)
+    return key

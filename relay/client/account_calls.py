@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from relay import limits
 from relay.chat import names
@@ -12,7 +12,7 @@ from relay.chat.accounts import answers, chain, invitation, links, preferences, 
 from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.links import Kind, LinkError
 from relay.client.device_key import DeviceKey, public_from_text, public_text
-from relay.client.errors import ClientError, DeviceChainError, refused
+from relay.client.errors import DeviceChainError, refused
 from relay.client.proof import Key
 from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import verify
@@ -64,11 +64,6 @@ class User(NamedTuple):
 
 Writers: TypeAlias = Literal["all", "known", "nobody"]
 """Of whom somebody speaks: everybody; those to whom one has written; nobody."""
-_WRITERS: Final[dict[Writers, int]] = {
-    "all": preferences.Writers.ALL,
-    "known": preferences.Writers.KNOWN,
-    "nobody": preferences.Writers.NOBODY,
-}
 
 
 class Preferences(NamedTuple):
@@ -91,14 +86,14 @@ def as_preferences(data: bytes) -> Preferences:
 def check_writers(*choices: str | None) -> None:
     """Raise ValueError for what is no choice."""
     for choice in choices:
-        if choice is not None and choice not in _WRITERS:
-            raise ValueError(f"{choice!r} is none of {', '.join(map(repr, _WRITERS))}")
+        if choice is not None and choice not in get_args(Writers):
+            raise ValueError(f"{choice!r} is none of {', '.join(map(repr, get_args(Writers)))}")
 
 
 def prefer(writers: str, seen_by: str) -> requests.Prefer:
     """Return the request for a choice."""
-    number = {name.lower(): one.value for name, one in preferences.Writers.__members__.items()}
-    return requests.Prefer(number[writers], number[seen_by])
+    chosen = (preferences.Writers[word.upper()].value for word in (writers, seen_by))
+    return requests.Prefer(*chosen)
 
 
 def checked_name(value: object, own: str) -> str:
@@ -140,6 +135,11 @@ def as_devices(last: Chain, labels: dict[bytes, str]) -> Devices:
     active = [Device(public_text(key), labels.get(key, ""), False) for key in last.devices]
     gone = [Device(public_text(key), "", True) for key in sorted(last.removed)]
     return Devices(last.handle, last.root, (*active, *gone), last.number + 1)
+
+
+def labels(data: bytes) -> dict[bytes, str]:
+    """Return what the devices of an account are called, by their keys."""
+    return {device.key: device.name for device in answers.unpack_shown(data).devices}
 
 
 def as_user(name: str, data: bytes) -> User:
@@ -221,6 +221,3 @@ def change(what: str, days: float) -> tuple[requests.Request, str | None]:
     if what == "reset":
         return requests.Reset(token_hash, expires_ms), text
     return requests.Add(token_hash, expires_ms, what == "add-operator"), text
-
-
-assert issubclass(DeviceChainError, ClientError)

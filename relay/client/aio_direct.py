@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from relay.chat.accounts import answers, requests
 from relay.chat.accounts.answers import Seen
 from relay.chat.entries import Cursor
-from relay.client import account_calls, arguments, offers
+from relay.client import account_calls, arguments, lists, offers
 from relay.client.account_calls import Preferences, Writers
 from relay.client.aio_accounts import AsyncAccounts
 from relay.client.events import LogEntry, Stored
@@ -112,15 +114,7 @@ class AsyncDirect(AsyncAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        marks: dict[str, Cursor] = {}
-        after, end = "", False
-        while not end:
-            answer = await self._ask_account("", requests.Marks(after), timeout)
-            found, end = answers.unpack_marks(answer)
-            marks |= {log: Cursor(epoch, seq) for log, epoch, seq in found}
-            after = found[-1][0] if found else after
-            end = end or not found
-        return marks
+        return await self._in_parts(lists.read_marks(), timeout)
 
     # --- from whom -------------------------------------------------------------------------------
     async def block(self, name: str, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
@@ -168,8 +162,8 @@ class AsyncDirect(AsyncAccounts):
             ClientError: the client has ended.
         """
         who = account_calls.checked_name(name, "")
-        answer = await self._ask_account(who, requests.LastSeen(), timeout)
-        return answers.unpack_seen(answer)
+        request, read = requests.LastSeen(), answers.unpack_seen
+        return cast(Seen, await self._ask_account(who, request, timeout, read))
 
     async def preferences(self, *, timeout: float | None = None) -> Preferences:  # noqa: ASYNC109
         """Return who may write to one, and whom one blocks.

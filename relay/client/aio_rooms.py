@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, cast
-
-from relay.chat.partition import PARTITIONS
-from relay.chat.rooms import requests, shown
-from relay.client import arguments, room_calls
+from relay.chat.rooms import requests
+from relay.client import lists, room_calls
 from relay.client.aio_accounts import AsyncAccounts
 from relay.client.room_calls import ListedRoom, RoomAction, RoomInfo, RoomKind, RoomRole
 
@@ -26,14 +22,7 @@ class AsyncRooms(AsyncAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        found: list[shown.Listed] = []
-        for partition in range(PARTITIONS):
-            after, end = "", False
-            while not end:
-                data = await self._ask_room("", requests.List(partition, after), 0, timeout)
-                some, after, end = shown.unpack_list(data)
-                found += some
-        return [room_calls.as_listed(one) for one in sorted(found)]
+        return await self._in_parts(lists.rooms(), timeout)
 
     async def room_info(self, room: str, *, timeout: float | None = None) -> RoomInfo:  # noqa: ASYNC109
         """Return the state of a room.
@@ -47,15 +36,8 @@ class AsyncRooms(AsyncAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        name = room_calls.checked_room(room)
-        parts: list[shown.Shown] = []
-        after = ""
-        while True:
-            data = await self._ask_room(name, requests.Show(after), 0, timeout)
-            parts.append(shown.unpack(data))
-            if parts[-1].end:
-                return room_calls.as_info(name, parts)
-            after = max(parts[-1].room.people)
+        questions = lists.room_state(room_calls.checked_room(room))
+        return await self._in_parts(questions, timeout)
 
     async def create_room(
         self,
@@ -135,9 +117,5 @@ class AsyncRooms(AsyncAccounts):
 
     async def _ask_room(
         self, room: str, request: requests.Request, seen: int, timeout_s: float | None
-    ) -> bytes:
-        self._check_started()
-        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._chat.ask_room(room, request, seen, answer)
-        return cast(bytes, await self._asked(answer, timeout_s, "the request"))
+    ) -> None:
+        await self._ask(lambda chat, token: chat.ask_room(room, request, seen, token), timeout_s)

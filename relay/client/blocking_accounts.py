@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, cast
 
-from relay.chat.accounts import answers, requests
-from relay.chat.accounts.chain import LINKS_MAX, Chain
+from relay.chat.accounts import requests
+from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.links import Kind
-from relay.chat.partition import PARTITIONS
-from relay.client import account_calls, arguments
+from relay.client import account_calls, arguments, lists
 from relay.client.account_calls import INVITATION_DAYS, Change, Devices, User
 from relay.client.blocking_calls import BlockingCalls
 from relay.client.blocking_pump import Pending
+from relay.client.chat_state import Read
 from relay.client.device_key import DeviceKey
+from relay.client.lists import Question, Questions, Result
 from relay.client.proof import server_id_bytes
-from relay.codec import names_of
 
 
 class BlockingAccounts(BlockingCalls):
@@ -37,8 +38,7 @@ class BlockingAccounts(BlockingCalls):
         last = self._device_chain(who, timeout)
         labels: dict[bytes, str] = {}
         if name is None:
-            shown = answers.unpack_shown(self._ask_account("", requests.Show(), timeout))
-            labels = {device.key: device.name for device in shown.devices}
+            labels = self._ask_account("", requests.Show(), timeout, account_calls.labels)
         return account_calls.as_devices(last, labels)
 
     def approve_device(self, key: str, *, timeout: float | None = None) -> None:
@@ -161,7 +161,8 @@ class BlockingAccounts(BlockingCalls):
             ClientError: the client has ended.
         """
         who = account_calls.checked_name(name, self.name)
-        return account_calls.as_user(who, self._ask_account(who, requests.Show(), timeout))
+        read = partial(account_calls.as_user, who)
+        return cast(User, self._ask_account(who, requests.Show(), timeout, read))
 
     def users(self, *, timeout: float | None = None) -> list[str]:
         """Return the names of all accounts that there are, or were. For operators.
@@ -174,17 +175,7 @@ class BlockingAccounts(BlockingCalls):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        found: list[str] = []
-        for partition in range(PARTITIONS):
-            after = ""
-            while True:
-                request = requests.ListNames(partition, after)
-                some = names_of(self._ask_account("", request, timeout))
-                found += some
-                if not some:
-                    break
-                after = some[-1]
-        return sorted(found)
+        return self._in_parts(lists.account_names(), timeout)
 
     def change_user(
         self,
@@ -224,25 +215,31 @@ class BlockingAccounts(BlockingCalls):
         request = account_calls.link(last, kind, subject, self.device_key)
         self._ask_account("", request, timeout_s)
 
-    def _ask_account(self, name: str, request: requests.Request, timeout_s: float | None) -> bytes:
-        self._check_started()
-        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
-        answer: Pending[Any] = Pending(self._pump)
-        self._chat.ask_account(name, request, answer)
-        return cast(bytes, self._asked(answer, timeout_s, "the request"))
+    def _ask_account(
+        self, name: str, request: requests.Request, timeout_s: float | None, read: Read = bytes
+    ) -> Any:  # noqa: ANN401  # what ``read`` returns
+        return self._ask(
+            lambda chat, token: chat.ask_account(name, request, token, read), timeout_s
+        )
 
     def _device_chain(self, name: str, timeout_s: float | None) -> Chain:
-        self._check_started()
-        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
-        packed: list[bytes] = []
-        end = False
-        while not end and len(packed) < LINKS_MAX:
-            answer: Pending[Any] = Pending(self._pump)
-            self._chat.ask_devices(name, len(packed), answer)
-            links, end = cast("tuple[list[bytes], bool]", self._asked(answer, timeout_s, "devices"))
-            packed += links
-            if not links:
-                break
+        packed = self._in_parts(lists.links(name), timeout_s)
         server = self.server_fingerprint
         assert server is not None
         return account_calls.read_chain(packed, name, server_id_bytes(server))
+
+    def _in_parts(self, questions: Questions[Result], timeout_s: float | None) -> Result:
+        """Ask one question after the other; ``timeout_s`` is for each."""
+        answer: object = None
+        try:
+            while True:
+                answer = self._ask(questions.send(answer), timeout_s)
+        except StopIteration as end:
+            return cast("Result", end.value)
+
+    def _ask(self, question: Question, timeout_s: float | None) -> Any:  # noqa: ANN401
+        self._check_started()
+        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        answer: Pending[Any] = Pending(self._pump)
+        question(self._chat, answer)
+        return self._asked(answer, timeout_s, "the request")

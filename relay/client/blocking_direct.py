@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from relay.chat.accounts import answers, requests
 from relay.chat.accounts.answers import Seen
 from relay.chat.entries import Cursor
-from relay.client import account_calls, arguments, offers
+from relay.client import account_calls, arguments, lists, offers
 from relay.client.account_calls import Preferences, Writers
 from relay.client.blocking_accounts import BlockingAccounts
 from relay.client.events import LogEntry, Stored
@@ -112,15 +114,7 @@ class BlockingDirect(BlockingAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        marks: dict[str, Cursor] = {}
-        after, end = "", False
-        while not end:
-            answer = self._ask_account("", requests.Marks(after), timeout)
-            found, end = answers.unpack_marks(answer)
-            marks |= {log: Cursor(epoch, seq) for log, epoch, seq in found}
-            after = found[-1][0] if found else after
-            end = end or not found
-        return marks
+        return self._in_parts(lists.read_marks(), timeout)
 
     # --- from whom -------------------------------------------------------------------------------
     def block(self, name: str, *, timeout: float | None = None) -> None:
@@ -168,8 +162,8 @@ class BlockingDirect(BlockingAccounts):
             ClientError: the client has ended.
         """
         who = account_calls.checked_name(name, "")
-        answer = self._ask_account(who, requests.LastSeen(), timeout)
-        return answers.unpack_seen(answer)
+        request, read = requests.LastSeen(), answers.unpack_seen
+        return cast(Seen, self._ask_account(who, request, timeout, read))
 
     def preferences(self, *, timeout: float | None = None) -> Preferences:
         """Return who may write to one, and whom one blocks.

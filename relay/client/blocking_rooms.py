@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
-from relay.chat.partition import PARTITIONS
-from relay.chat.rooms import requests, shown
-from relay.client import arguments, room_calls
+from relay.chat.rooms import requests
+from relay.client import lists, room_calls
 from relay.client.blocking_accounts import BlockingAccounts
-from relay.client.blocking_pump import Pending
 from relay.client.room_calls import ListedRoom, RoomAction, RoomInfo, RoomKind, RoomRole
 
 
@@ -26,14 +22,7 @@ class BlockingRooms(BlockingAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        found: list[shown.Listed] = []
-        for partition in range(PARTITIONS):
-            after, end = "", False
-            while not end:
-                data = self._ask_room("", requests.List(partition, after), 0, timeout)
-                some, after, end = shown.unpack_list(data)
-                found += some
-        return [room_calls.as_listed(one) for one in sorted(found)]
+        return self._in_parts(lists.rooms(), timeout)
 
     def room_info(self, room: str, *, timeout: float | None = None) -> RoomInfo:
         """Return the state of a room.
@@ -47,15 +36,8 @@ class BlockingRooms(BlockingAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        name = room_calls.checked_room(room)
-        parts: list[shown.Shown] = []
-        after = ""
-        while True:
-            data = self._ask_room(name, requests.Show(after), 0, timeout)
-            parts.append(shown.unpack(data))
-            if parts[-1].end:
-                return room_calls.as_info(name, parts)
-            after = max(parts[-1].room.people)
+        questions = lists.room_state(room_calls.checked_room(room))
+        return self._in_parts(questions, timeout)
 
     def create_room(
         self,
@@ -135,9 +117,5 @@ class BlockingRooms(BlockingAccounts):
 
     def _ask_room(
         self, room: str, request: requests.Request, seen: int, timeout_s: float | None
-    ) -> bytes:
-        self._check_started()
-        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
-        answer: Pending[Any] = Pending(self._pump)
-        self._chat.ask_room(room, request, seen, answer)
-        return cast(bytes, self._asked(answer, timeout_s, "the request"))
+    ) -> None:
+        self._ask(lambda chat, token: chat.ask_room(room, request, seen, token), timeout_s)

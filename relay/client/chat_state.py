@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from relay import limits
 from relay.chat.accounts import requests as account_requests
@@ -32,6 +32,8 @@ from relay.wire import envelopes as wire
 from relay.wire.codes import ErrorCode
 
 log: Final = logging.getLogger(__name__)
+Read: TypeAlias = Callable[[bytes], object]
+"""Reads the content of an answer; raises EnvelopeError."""
 
 
 class ChatState:
@@ -238,17 +240,31 @@ class ChatState:
         self.requests.ask(Request(room, subscription.join, token))
         log.debug("joining %s", room)
 
-    def ask_account(self, name: str, request: AccountRequest, token: object) -> None:
-        """Ask something about an account. ``name``: whose; empty: one's own."""
+    def ask_account(
+        self, name: str, request: AccountRequest, token: object, read: Read = bytes
+    ) -> None:
+        """Ask something about an account. ``name``: whose; empty: one's own.
+
+        ``read`` makes the answer of its content; what it raises ends the client.
+        """
         self._check_open()
         content = account_requests.pack(request)
-        self.requests.ask(Request("", lambda number: wire.Account(number, name, content), token))
+        self.requests.ask(
+            Request("", lambda number: wire.Account(number, name, content), token, read=read)
+        )
 
-    def ask_room(self, room: str, request: RoomRequest, seen: int, token: object) -> None:
-        """Ask something about a room, or change it; ``seen``: see ``chat.rooms.requests``."""
+    def ask_room(
+        self, room: str, request: RoomRequest, seen: int, token: object, read: Read = bytes
+    ) -> None:
+        """Ask something about a room, or change it; ``seen``: see ``chat.rooms.requests``.
+
+        ``read``: see ``ask_account``.
+        """
         self._check_open()
         content = room_requests.pack(request, seen)
-        self.requests.ask(Request("", lambda number: wire.Room(number, room, content), token))
+        self.requests.ask(
+            Request("", lambda number: wire.Room(number, room, content), token, read=read)
+        )
 
     def ask_devices(self, name: str, first: int, token: object) -> None:
         """Ask for links of somebody's chain; the answer is (links, whether it is the end)."""
@@ -328,7 +344,11 @@ class ChatState:
 
     # --- what the server says --------------------------------------------------------------------
     def receive(self, envelopes: list[wire.ServerEnvelope], now: float) -> None:
-        """Take the envelopes of one record."""
+        """Take the envelopes of one record.
+
+        Raises:
+            EnvelopeError: the content of an answer is illegal.
+        """
         for envelope in envelopes:
             kind = type(envelope)
             if self.queue.over:
@@ -403,14 +423,16 @@ class ChatState:
         if done.request == OWN_NUMBER:
             self.senders.done(now)
             return
-        request = self.requests.answered(done.request)
+        request = self.requests.get(done.request)
         if request is None:
             return
+        answer = request.read(done.content)  # if that fails, the end of the client is the answer
+        self.requests.answered(done.request)
         if request.envelope == self.next_key.prove:
             if not self.next_key.answered(done.content):
                 log.warning("the server announced another key, and did not prove that it is one")
             return
-        self._answer(request, done.content)
+        self._answer(request, answer)
 
     def _next_key(self, announced: wire.NextKey) -> None:
         if not self.requests.asks(self.next_key.prove) and self.next_key.announced(

@@ -28,6 +28,8 @@ class Request(NamedTuple):
     """The caller's; None for a request that the client makes by itself."""
     over_when_lost: bool = False
     """True when a lost connection does what was asked (LEAVE)."""
+    read: Callable[[bytes], object] = bytes
+    """Reads the content of the answer (DONE); raises EnvelopeError."""
 
 
 class Requests:
@@ -48,6 +50,10 @@ class Requests:
         self.next_number = number % (limits.U32_MAX - 1) + 1  # the last one is ``senders.NUMBER``
         self._open[number] = request
         self._out.append(request.envelope(number))
+
+    def get(self, number: int) -> Request | None:
+        """Return what an answer belongs to; None: nothing (any more)."""
+        return self._open.get(number)
 
     def answered(self, number: int) -> Request | None:
         """Return and forget what an answer belongs to; None: nothing (any more)."""

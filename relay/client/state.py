@@ -463,13 +463,13 @@ class ClientState:
             return  # the first reason counts, whatever came with it
         try:
             envelopes = unpack_server(content)
+            if self.state is not State.ONLINE:
+                envelopes = self._receive_login(connection, envelopes, now)
+            self.chat.receive(envelopes, now)
         except RemoteProtocolError as error:
             self._end_with(ServerBrokeProtocol(f"the server broke the protocol: {error}"))
             connection.violated(error, now)
             return
-        if self.state is not State.ONLINE:
-            envelopes = self._receive_login(connection, envelopes, now)
-        self.chat.receive(envelopes, now)
         if self.chat.next_key.proved is not None:
             self._announced(self.chat.next_key.proved)
         if self.chat.broken:

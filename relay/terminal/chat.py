@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any, NoReturn
 
 from relay import limits
 from relay.client.aio import Client
 from relay.client.arguments import ME
-from relay.client.errors import ClientError, MessageTooLong, Refused
+from relay.client.errors import ClientError, DeviceChainError, MessageTooLong, Refused
 from relay.client.events import HistoryPage, Live, LogEntry, Message, RoomChanged, Stored
 from relay.terminal import commands
 from relay.terminal.notices import Narrator, members_notice
@@ -138,10 +139,7 @@ class Chat:
         unread, self._unread = self._unread, {}
         if self.reads:
             for entry in unread.values():
-                self._ask(lambda entry=entry: self._marked(entry))  # type: ignore[misc]
-
-    async def _marked(self, entry: LogEntry) -> None:
-        await self.client.mark_read(entry)
+                self._ask(partial(self.client.mark_read, entry))
 
     # --- what is typed ---------------------------------------------------------------------------
     async def _talk(self, lines: AsyncIterator[str]) -> None:
@@ -166,9 +164,9 @@ class Chat:
             case commands.About(what, text):
                 await self._about(what, text)
             case commands.Seen(name):
-                self._ask(lambda: self._seen(name))
+                self._ask(partial(self._seen, name))
             case commands.Block(name, blocked):
-                self._ask(lambda: self._block(name, blocked))
+                self._ask(partial(self._block, name, blocked))
             case commands.Mistake(reason):
                 self.mistakes += 1
                 self.screen.notice(reason)
@@ -180,11 +178,11 @@ class Chat:
             case commands.Rooms():
                 self._ask(self._rooms)
             case Change():
-                self._ask(lambda: self._change(command))
+                self._ask(partial(self._change, command))
             case commands.Who():
                 self._ask(self._who)
             case commands.History(count):
-                self._ask(lambda: self._history(count))
+                self._ask(partial(self._history, count, self.target))
 
     async def _about(self, what: str, text: str) -> None:
         """Say something about the last message here."""
@@ -195,17 +193,11 @@ class Chat:
         elif what == "reply":
             await self._say(text, self.target, found)
         elif what == "edit":
-            self._ask(lambda: self._done(self.client.edit(found, text)))
+            self._ask(partial(self.client.edit, found, text))
         elif what == "erase":
-            self._ask(lambda: self._done(self.client.redact(found)))
+            self._ask(partial(self.client.redact, found))
         else:
-            self._ask(lambda: self._done(self.client.react(found, text)))
-
-    async def _done(self, call: Coroutine[Any, Any, Stored]) -> None:
-        try:
-            await call
-        except (ValueError, MessageTooLong) as error:
-            self.screen.notice(f"not sent ({error})")
+            self._ask(partial(self.client.react, found, text))
 
     async def _seen(self, name: str) -> None:
         seen = await self.client.last_seen(name)
@@ -260,19 +252,21 @@ class Chat:
             self.screen.notice(f"waiting until {count} can be stored; Ctrl-C leaves immediately")
             await asyncio.wait(waiting)
 
-    def _ask(self, question: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def _ask(self, question: Callable[[], Coroutine[Any, Any, object]]) -> None:
         task = asyncio.create_task(self._answer(question))
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
 
-    async def _answer(self, question: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _answer(self, question: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Ask and show the answer; a refusal is a notice, not the end."""
         async with self._one_request:
             try:
                 await question()
             except Refused as error:
                 self.screen.notice(f"refused: {error}")
-            except ValueError as error:
+            except DeviceChainError as error:
+                self.screen.notice(str(error))
+            except (ValueError, MessageTooLong) as error:
                 self.screen.notice(f"not sent: {error}")
 
     async def _who(self) -> None:
@@ -302,27 +296,21 @@ class Chat:
             seq=change.seq,
         )
 
-    async def _history(self, count: int) -> None:
-        """Show the messages before the oldest one shown, between two notices."""
-        if self.target != self.room:
-            await self._history_with(count)
-            return
-        page = await self.client.history(self.room, before=self._first_seq or None, count=count)
-        if not page.entries:
-            self.screen.notice("there are no earlier messages")
-            return
-        self._first_seq = page.entries[0].seq
-        self.screen.notice(f"{_messages(len(page.entries))} from earlier:")
-        self._day = ""
-        await self._show_earlier(page)
+    async def _history(self, count: int, target: str) -> None:
+        """Show earlier messages between two notices.
 
-    async def _history_with(self, count: int) -> None:
-        """Show the last messages with the person that one talks to."""
-        page = await self.client.history(self.target, count=count)
+        In the room those before the oldest one shown; with one person, the last ones.
+        """
+        before = (self._first_seq or None) if target == self.room else None
+        page = await self.client.history(target, before=before, count=count)
         if not page.entries:
             self.screen.notice("there are no earlier messages")
             return
-        self.screen.notice(f"{_messages(len(page.entries))} with {self.target[1:]}:")
+        which = f"with {target[1:]}"
+        if target == self.room:
+            self._first_seq = page.entries[0].seq
+            which = "from earlier"
+        self.screen.notice(f"{_messages(len(page.entries))} {which}:")
         self._day = ""
         await self._show_earlier(page)
 

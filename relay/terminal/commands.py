@@ -142,24 +142,8 @@ def parse(line: str) -> Command:
     word, _, rest = line[1:].partition(" ")
     rest = rest.strip()
     match word:
-        case "history":
-            return _history(rest)
-        case "who" | "names" | "room" | "list" | "help" | "quit" if rest:
+        case "who" | "names" | "room" | "list" | "help" | "quit" | "erase" if rest:
             return Mistake(f"/{word} takes no arguments; not sent")
-        case "msg":
-            return _tell(line[1:])
-        case "query":
-            return Query(_name(rest)) if not rest or _name(rest) else _no_name(word)
-        case "seen":
-            return Seen(_name(rest)) if _name(rest) else _no_name(word)
-        case "block" | "unblock":
-            return Block(_name(rest), word == "block") if _name(rest) else _no_name(word)
-        case "erase" if rest:
-            return Mistake("/erase takes no arguments; not sent")
-        case "reply" | "edit" | "react" if not rest:
-            return Mistake(f"/{word} takes a text; not sent")
-        case "reply" | "edit" | "react" | "erase":
-            return About(word, rest)
         case "who" | "names":
             return Who()
         case "room":
@@ -172,6 +156,18 @@ def parse(line: str) -> Command:
             return Help()
         case "quit":
             return Quit()
+        case "history":
+            return _history(rest)
+        case "msg":
+            return _tell(line[1:])
+        case "query" if not rest:
+            return Query("")
+        case "query" | "seen" | "block" | "unblock":
+            return _about_person(word, _name(rest))
+        case "reply" | "edit" | "react" if not rest:
+            return Mistake(f"/{word} takes a text; not sent")
+        case "reply" | "edit" | "react" | "erase":
+            return About(word, rest)
         case _:
             changed = room_commands.parse(word, rest)
             if isinstance(changed, str):
@@ -179,6 +175,14 @@ def parse(line: str) -> Command:
             if changed is not None:
                 return changed
             return Mistake(f"unknown command /{word}; not sent (/help lists the commands)")
+
+
+def _about_person(word: str, name: str) -> Command:
+    if not name:
+        return _no_name(word)
+    if word == "query":
+        return Query(name)
+    return Seen(name) if word == "seen" else Block(name, word == "block")
 
 
 def _tell(typed: str) -> Command:

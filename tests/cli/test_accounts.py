@@ -165,6 +165,25 @@ def test_a_script_claims_no_name(relay: Relay, tmp_path: Path) -> None:
     assert not list((tmp_path / "keys").rglob("*.key"))
 
 
+def test_a_refusal_after_the_login_costs_no_key(
+    relay: Relay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name that was just claimed stays one's own, whatever the command then does wrong."""
+    monkeypatch.setenv("RELAY_REGISTER", "1")
+    said = done("device", "list", relay.address, "not a name", "--name", "fay", status=1)
+    assert "NAME_INVALID" in said
+    assert len(list((tmp_path / "keys").rglob("fay.key"))) == 1
+    done("send", relay.address, "lobby", "still fay", "--name", "fay")
+
+
+def test_a_refusal_tells_of_what_was_asked(by_invitation: Relay) -> None:
+    """Not of the login: nobody is sent to another name because a third one is taken."""
+    an_operator(by_invitation)
+    said = done("user", "add", by_invitation.address, "opera", status=1)
+    assert "NAME_TAKEN" in said
+    assert "--name" not in said
+
+
 def test_a_recovery_key(relay: Relay, tmp_path: Path) -> None:
     lost, found = tmp_path / "lost", tmp_path / "found"
     said = done("register", relay.address, "--name", "erin", "--recovery-key", keys=lost)
@@ -177,3 +196,19 @@ def test_a_recovery_key(relay: Relay, tmp_path: Path) -> None:
     assert restored.returncode == 0, restored.stderr
     done("send", relay.address, "lobby", "back again", keys=found)
     wait_until(lambda: "recovery key" in done("device", "list", relay.address, keys=found), "it")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("device", "request"), ("device", "restore"), ("register", "--passphrase")],
+    ids=" ".join,
+)
+def test_a_key_for_a_server_that_is_not_known(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """Keys are kept by server: the full address says which it is."""
+    said = done(*command, "127.0.0.1:1", "--name", "bob", status=2)
+    assert "not known here yet" in said
+    assert "relay://FINGERPRINT@HOST" in said
+    key = tmp_path / "bob.key"
+    if command[0] == "device":
+        done(*command, "127.0.0.1:1", "--name", "bob", "--key", key, status=2)
+        assert not list(tmp_path.rglob("bob.key*"))

@@ -114,6 +114,7 @@ def _(remedy: str) -> str:
         ((), {"XDG_CONFIG_HOME": "relative"}),
         ((), {"XDG_CONFIG_HOME": "~/.config"}),
         ((), {"RELAY_KNOWN_SERVERS": "~nobody-of-this-name/k"}),
+        ((), {"RELAY_KEY": "~nobody-of-this-name/k"}),
     ],
 )
 def test_no_path_is_invented(args: tuple[str, ...], env: dict[str, str], tmp_path: Path) -> None:

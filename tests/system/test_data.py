@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Final
 
 import apsw
 import pytest
@@ -183,6 +184,9 @@ def test_logs_of_others(tmp_path: Path, form: str, text: str) -> None:
     assert [line["time"][14:16] for line in lines] == ["01", "05"]
 
 
+GOOD: Final = {"room": "lobby", "time": "2026-01-01T00:00:00Z", "sender": "a", "body": "x"}
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -193,20 +197,40 @@ def test_logs_of_others(tmp_path: Path, form: str, text: str) -> None:
         ),
         ('{"gap": 1}\n{"room": "lobby"}\n', "line 2: not a message"),
         ("[" * 100_000, "line 1: not a message as JSON"),
+        (
+            json.dumps(GOOD | {"content_type": "\ud800"}),
+            "line 1: not a message as JSON",
+        ),
     ],
 )
 def test_a_bad_line_is_named_and_nothing_is_stored(tmp_path: Path, text: str, why: str) -> None:
     data, file = tmp_path / "data", tmp_path / "lines"
-    good = '{"room": "lobby", "time": "2026-01-01T00:00:00Z", "sender": "a", "body": "x"}\n'
     with Relay(data):
         pass
     file.write_text(text)
     ended = ran("import", file, "--data", data, code=2)
     assert why in ended.stderr
     assert str(file) in ended.stderr
-    file.write_text(good + text)
+    file.write_text(json.dumps(GOOD) + "\n" + text)
     ran("import", file, "--data", data, code=2)
     assert ran("export", "--data", data).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("opened", "line", "why"),
+    [
+        ("Thu Nov 26 09:00:00 2026", "25:00 <ann> hi", "line 2: expected a time, not '25:00 <a'"),
+        ("Mon Jan 01 00:00:00 0001", "00:00 <ann> hi", "line 2: "),
+    ],
+)
+def test_a_time_that_is_none(tmp_path: Path, opened: str, line: str, why: str) -> None:
+    data, file = tmp_path / "data", tmp_path / "log"
+    with Relay(data):
+        pass
+    file.write_text(f"--- Log opened {opened}\n{line}\n")
+    ended = ran("import", file, "--format", "irssi", "--room", "old", "--data", data, code=2)
+    assert why in ended.stderr
+    assert "internal error" not in ended.stderr
 
 
 def test_a_row_that_is_no_entry_is_damage(data: Path) -> None:

@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from relay.terminal.commands import Command, Help, History, Mistake, Quit, Say, Who, parse
+from relay.terminal.commands import (
+    About,
+    Block,
+    Command,
+    Help,
+    History,
+    Mistake,
+    Query,
+    Quit,
+    Room,
+    Rooms,
+    Say,
+    Seen,
+    Tell,
+    Who,
+    parse,
+)
+from relay.terminal.room_commands import Change
 
 
 @pytest.mark.parametrize(
@@ -22,6 +39,26 @@ from relay.terminal.commands import Command, Help, History, Mistake, Quit, Say, 
         ("/history", History(20)),
         ("/history 7", History(7)),
         ("/history  1000 ", History(1000)),
+        ("/room", Room()),
+        ("/topic", Room()),
+        ("/topic tea ", Change("topic", text="tea")),
+        ("/list", Rooms()),
+        ("/msg  @Bob  two  words", Tell("bob", " two  words")),
+        ("/query bob", Query("bob")),
+        ("/query", Query("")),
+        ("/reply yes", About("reply", "yes")),
+        ("/edit yes", About("edit", "yes")),
+        ("/react +1", About("react", "+1")),
+        ("/erase", About("erase", "")),
+        ("/block @bob", Block("bob", blocked=True)),
+        ("/unblock bob", Block("bob", blocked=False)),
+        ("/seen bob", Seen("bob")),
+        ("/ban bob 2h too loud", Change("ban", "bob", "too loud", 7200)),
+        ("/ban bob too loud", Change("ban", "bob", "too loud")),
+        ("/op bob", Change("role", "bob", role="moderator")),
+        ("/redact 7 why", Change("redact", text="why", seq=7)),
+        ("/private", Change("kind", kind="private")),
+        ("/member", Change("enter")),
     ],
 )
 def test_lines(line: str, command: Command) -> None:
@@ -32,6 +69,9 @@ def test_lines(line: str, command: Command) -> None:
 @pytest.mark.parametrize(
     "line",
     ["/", "/Who", "/quitt", "/password hunter2", "/who bob", "/quit now", "/history x"]
+    + ["/room x", "/list x", "/erase x", "/reply", "/edit", "/react", "/msg", "/msg bob", "/msg b!"]
+    + ["/query b!", "/seen", "/block", "/unblock b!", "/ban", "/op", "/op bob x", "/close x"]
+    + [f"/redact {n}" for n in ("", "x", "0", "-1", "²", "9" * 5000)]
     + [f"/history {n}" for n in ("0", "-1", "1001", "²", "9" * 5000)],
 )
 def test_a_mistake_is_never_sent(line: str) -> None:

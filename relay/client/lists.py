@@ -1,0 +1,140 @@
+"""What a server answers in several parts: what is asked next, and when that is all.
+
+Without I/O, for both faces: each function yields a question after the other, and is sent what was
+read out of its answer. A part that leads nowhere breaks the protocol, like one that cannot be read:
+a false server would keep its client asking for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from relay.chat.accounts import answers
+from relay.chat.accounts import requests as account_requests
+from relay.chat.accounts.chain import LINKS_MAX
+from relay.chat.entries import Cursor
+from relay.chat.partition import PARTITIONS
+from relay.chat.rooms import requests as room_requests
+from relay.chat.rooms import shown
+from relay.client import room_calls
+from relay.client.room_calls import ListedRoom, RoomInfo
+from relay.codec import names_of
+from relay.errors import EnvelopeError
+
+if TYPE_CHECKING:
+    from relay.client.chat_state import ChatState, Read
+
+Result = TypeVar("Result")
+
+
+Question: TypeAlias = Callable[["ChatState", object], None]
+"""Asks something; the second argument is the token that gets what was read out of the answer."""
+Questions: TypeAlias = Generator[Question, Any, Result]
+
+
+def _of_accounts(request: account_requests.Request, read: Read) -> Question:
+    return lambda chat, token: chat.ask_account("", request, token, read)
+
+
+def _of_rooms(room: str, request: room_requests.Request, read: Read) -> Question:
+    return lambda chat, token: chat.ask_room(room, request, 0, token, read)
+
+
+def account_names() -> Questions[list[str]]:
+    """Ask for the names of all accounts, and return them in order."""
+    found: list[str] = []
+    for partition in range(PARTITIONS):
+        some = [""]
+        while some:
+            after = some[-1]
+            request = account_requests.ListNames(partition, after)
+            some = yield _of_accounts(request, partial(_names, after))
+            found += some
+    return sorted(found)
+
+
+def _names(after: str, data: bytes) -> list[str]:
+    some = names_of(data)
+    _check_ahead(after, some[-1] if some else None)
+    return some
+
+
+def links(name: str) -> Questions[list[bytes]]:
+    """Ask for the links of somebody's chain of devices, and return as many as a chain can have."""
+    found: list[bytes] = []
+    end = False
+    while not end and len(found) < LINKS_MAX:
+        some, end = yield _links(name, len(found))
+        end = end or not some
+        found += some
+    return found
+
+
+def _links(name: str, first: int) -> Question:
+    return lambda chat, token: chat.ask_devices(name, first, token)
+
+
+def read_marks() -> Questions[dict[str, Cursor]]:
+    """Ask up to where one has read, and return it by room, and by ``@name``."""
+    found: dict[str, Cursor] = {}
+    after, end = "", False
+    while not end:
+        request = account_requests.Marks(after)
+        some, end = yield _of_accounts(request, partial(_marks, after))
+        found |= {log: Cursor(epoch, seq) for log, epoch, seq in some}
+        after = some[-1][0] if some else after
+    return found
+
+
+def _marks(after: str, data: bytes) -> tuple[list[tuple[str, bytes, int]], bool]:
+    some, end = answers.unpack_marks(data)
+    end = end or not some
+    _check_ahead(after, None if end else some[-1][0])
+    return some, end
+
+
+def rooms() -> Questions[list[ListedRoom]]:
+    """Ask which rooms one may see, and return them in the order of their names."""
+    found: list[shown.Listed] = []
+    for partition in range(PARTITIONS):
+        after, end = "", False
+        while not end:
+            request = room_requests.List(partition, after)
+            some, after, end = yield _of_rooms("", request, partial(_rooms, after))
+            found += some
+    return [room_calls.as_listed(one) for one in sorted(found)]
+
+
+def _rooms(after: str, data: bytes) -> tuple[list[shown.Listed], str, bool]:
+    some, last, end = shown.unpack_list(data)
+    _check_ahead(after, None if end else last)
+    return some, last, end
+
+
+def room_state(name: str) -> Questions[RoomInfo]:
+    """Ask for the state of a room, and return it."""
+    parts: list[shown.Shown] = []
+    after = ""
+    while not parts or not parts[-1].end:
+        part = yield _of_rooms(name, room_requests.Show(after), partial(_people, after))
+        parts.append(part)
+        after = max(part.room.people, default="")
+    return room_calls.as_info(name, parts)
+
+
+def _people(after: str, data: bytes) -> shown.Shown:
+    part = shown.unpack(data)
+    _check_ahead(after, None if part.end else max(part.room.people, default=""))
+    return part
+
+
+def _check_ahead(after: str, last: str | None) -> None:
+    """Check that a part, which ends with ``last``, is behind the one before. None: it is the end.
+
+    Raises:
+        EnvelopeError: it is not.
+    """
+    if last is not None and last <= after:
+        raise EnvelopeError("a part of a list that leads nowhere")

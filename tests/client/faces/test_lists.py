@@ -1,0 +1,61 @@
+"""Answers that come in several parts, from a server that lies about them, over both faces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from relay import codec
+from relay.chat.rooms import shown
+from relay.chat.rooms.events import Kind, Role
+from relay.client.errors import ServerBrokeProtocol
+from relay.client.events import State
+from relay.wire import envelopes as wire
+from tests.client.faces.adapters import Face
+from tests.client.faces.test_arguments import call
+from tests.support.fake_server import FakeConnection, FakeServer
+
+Connect = Callable[..., Face]
+LISTED = shown.Listed("room", Kind.PUBLIC, "", "", False, Role.NONE, 0, 1, 1)
+STATE = (0, 0, 0, True, "", "", False, False, 0, 0, 0, 0, 0)
+NOBODY = codec.pack((*STATE, [], False))
+SOMEBODY = codec.pack((*STATE, [["anna", b"", 1, False, False, 0, 0]], False))
+GARBAGE = b"\xc1"
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "content"),
+    [
+        ("rooms", (), shown.pack_list([], "", False)),
+        ("rooms", (), shown.pack_list([LISTED], "room", False)),
+        ("rooms", (), GARBAGE),
+        ("room_info", ("room",), NOBODY),
+        ("room_info", ("room",), SOMEBODY),
+        ("room_info", ("room",), GARBAGE),
+        ("users", (), codec.pack(["anna"])),
+        ("users", (), GARBAGE),
+        ("read_marks", (), codec.pack(([["room", b"e" * 8, 1]], False))),
+        ("read_marks", (), GARBAGE),
+        ("user", ("anna",), GARBAGE),
+        ("last_seen", ("anna",), GARBAGE),
+    ],
+)
+def test_false_answers(face: Connect, method: str, args: tuple[Any, ...], content: bytes) -> None:
+    """They end the client, as all that breaks the protocol does; nobody asks for ever."""
+
+    def script(connection: FakeConnection) -> None:
+        connection.log_in()
+        kind: Any = wire.Room if method.startswith("room") else wire.Account
+        while True:
+            connection.say(wire.Done(connection.wait_for(kind).request, content))
+
+    with FakeServer(script) as server:
+        one = face(server.address, "alice")
+        one.connect()
+        with pytest.raises(ServerBrokeProtocol):
+            call(one, method, *args)
+        assert one.client.state is State.CLOSED
+        with pytest.raises(ServerBrokeProtocol):
+            call(one, method, *args)
