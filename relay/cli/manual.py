@@ -24,7 +24,7 @@ _SEE: Final = "The settings of a server: relay config init. Everything else: the
 
 def pages() -> Iterator[tuple[str, str]]:
     """Yield (file name, text) of each page: of relay, and of each of its commands."""
-    context = click.Context(relay, info_name="relay")
+    context = click.Context(relay, info_name="relay", **relay.context_settings)
     yield f"relay.{SECTION}", _page(relay, context, "a self-hosted, encrypted chat relay")
     for name, entry in COMMANDS.items():
         command = relay.get_command(context, name)

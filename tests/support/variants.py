@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import apsw
@@ -34,26 +34,29 @@ FAILING_COMMITS = 0.1
 def deliver_before_commit(_: WorkerContext) -> None:
     """The home publishes a batch, then commits it: and some commits of rooms fail."""
     from relay.chat import names
+    from relay.server.worker.home.commits import Commits
     from relay.server.worker.home.home import Home
-    from relay.server.worker.home.interest import batches
     from relay.store import apply
     from relay.store.decide import Decision
-    from relay.store.log import Stored
+    from relay.store.log import Began, Stored
+    from relay.store.sqlite import SqlitePartition
 
     homes: list[Home] = []
-    pending: list[tuple[str, Stored]] = []
-    make, decide, write, publish = (
-        Home.__init__, Decision.decide, apply.write, Home._publish,
-    )  # fmt: skip
+    pending: list[tuple[str, Stored | Began]] = []
+    make, begin = Home.__init__, SqlitePartition.__init__
+    decide, write, publish = Decision.decide, apply.write, Home._publish
 
     def making(self: Home, **parts: object) -> None:
         make(self, **parts)  # type: ignore[arg-type]
         homes.append(self)
 
+    def beginning(self: SqlitePartition, *args: Any, **parts: Any) -> None:
+        begin(self, *args, **parts, write=publishing_then_writing)
+
     def deciding(self: Decision, batch: list[Submission]) -> list[Outcome]:
         outcomes = decide(self, batch)
         for submission, outcome in zip(batch, outcomes, strict=False):
-            if type(outcome) is Stored:
+            if type(outcome) is Stored or type(outcome) is Began:
                 pending.append((submission.log, outcome))
         return outcomes
 
@@ -65,9 +68,10 @@ def deliver_before_commit(_: WorkerContext) -> None:
         write(connection, changes, day)
         for home in homes:
             for log, stored in pending:
-                if log in home._interest.logs:
-                    for batch in batches(log, [stored]):
-                        home._interest.publish(batch)
+                if type(stored) is Began:
+                    home._interest.publish_control(log, stored.first)
+                    stored = Stored(*stored[:4])
+                home._interest.publish_rows(log, [stored])
         of_rooms = all(names.is_room(log) for log, _ in pending)
         pending.clear()
         if of_rooms and random.random() < FAILING_COMMITS:
@@ -80,9 +84,13 @@ def deliver_before_commit(_: WorkerContext) -> None:
         finally:
             self._interest.logs = logs
 
+    def never(*_: object) -> bool:
+        return False
+
+    Commits._waits_for_disk = never  # type: ignore[method-assign]  # a thread must not publish
     Home.__init__ = making  # type: ignore[method-assign]
     Decision.decide = deciding  # type: ignore[method-assign]
-    apply.write = publishing_then_writing
+    SqlitePartition.__init__ = beginning  # type: ignore[method-assign]
     Home._publish = publishing  # type: ignore[method-assign]
 
 
