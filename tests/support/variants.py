@@ -50,8 +50,8 @@ def deliver_before_commit(_: WorkerContext) -> None:
         make(self, **parts)  # type: ignore[arg-type]
         homes.append(self)
 
-    def beginning(self: SqlitePartition, *args: Any, **parts: Any) -> None:
-        begin(self, *args, **parts, write=publishing_then_writing)
+    def beginning(self: SqlitePartition, *paths: Any, **parts: Any) -> None:  # noqa: ANN401
+        begin(self, *paths, **parts, write=publishing_then_writing)
 
     def deciding(self: Decision, batch: list[Submission]) -> list[Outcome]:
         outcomes = decide(self, batch)
@@ -68,10 +68,9 @@ def deliver_before_commit(_: WorkerContext) -> None:
         write(connection, changes, day)
         for home in homes:
             for log, stored in pending:
-                if type(stored) is Began:
+                if isinstance(stored, Began):
                     home._interest.publish_control(log, stored.first)
-                    stored = Stored(*stored[:4])
-                home._interest.publish_rows(log, [stored])
+                home._interest.publish_rows(log, [Stored(*stored[:4])])
         of_rooms = all(names.is_room(log) for log, _ in pending)
         pending.clear()
         if of_rooms and random.random() < FAILING_COMMITS:
@@ -87,7 +86,8 @@ def deliver_before_commit(_: WorkerContext) -> None:
     def never(*_: object) -> bool:
         return False
 
-    Commits._waits_for_disk = never  # type: ignore[method-assign]  # a thread must not publish
+    # A thread must not publish.
+    Commits._waits_for_disk = never  # type: ignore[method-assign,assignment]
     Home.__init__ = making  # type: ignore[method-assign]
     Decision.decide = deciding  # type: ignore[method-assign]
     SqlitePartition.__init__ = beginning  # type: ignore[method-assign]
