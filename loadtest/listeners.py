@@ -15,6 +15,7 @@ _GENERAL: Final = (
     ("spawning_complete", swarm.spawned),
     ("reset_stats", swarm.forget_spawning),
     ("test_start", swarm.reset),
+    ("test_stopping", summary.dismiss_workers),
     ("report_to_master", swarm.report),
     ("worker_report", swarm.reported),
 )

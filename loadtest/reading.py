@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from relay.client.blocking import BlockingClient
     from relay.client.identity import Identity
 
-SETTLE_S: Final = 20.0
-"""At the end of a test: for what was acknowledged to arrive everywhere."""
+SETTLE_S: Final = 30.0
+"""At the end of a test: for what was acknowledged to arrive everywhere. More than the longest pause
+of a client before it connects again."""
 SILENT_S: Final = 5.0
 """A live reader that hears nothing for so long will not hear what it misses."""
 REASON_CHARS: Final = 90

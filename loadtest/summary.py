@@ -14,6 +14,7 @@ from weakref import WeakSet
 import gevent
 import psutil
 from gevent.lock import BoundedSemaphore
+from locust.rpc import Message
 from locust.runners import (
     STATE_RUNNING,
     STATE_SPAWNING,
@@ -91,6 +92,23 @@ def _await_workers(environment: Environment) -> None:
             while any(client.state in _BUSY for client in runner.clients.all):
                 gevent.sleep(0.1)
         gevent.sleep(WORKER_REPORT_INTERVAL + 0.5)  # they report at intervals, not at their end
+
+
+def dismiss_workers(environment: Environment, **_: object) -> None:
+    """Send the workers away, and take what each reports last; Locust calls it before it does so.
+
+    Locust's master listens for half a second more, and what users find when they leave comes later.
+    With a web page the workers stay: only the test ends, and Locust waits for its users.
+    """
+    runner, options = environment.runner, environment.parsed_options
+    if not isinstance(runner, MasterRunner) or not getattr(options, "headless", False):
+        return
+    message: Any = Message
+    for client in runner.clients.all:
+        runner.server.send_to_client(message("quit", None, client.id))
+    with gevent.Timeout(environment.stop_timeout + WORKERS_STOP_S, False):
+        while runner.clients.all:  # each says good-bye after its last report
+            gevent.sleep(0.05)
 
 
 def await_end(environment: Environment, **_: object) -> None:

@@ -87,6 +87,8 @@ class RelayUser(User):
         """Of the running connection, or of the last one."""
         self.network = GOOD
         """Of the next connection."""
+        self.leaving = False
+        """True once the user waits for the last that is to arrive: over a good network."""
         self.timed = True
         """False: what this user receives says nothing about the server's speed."""
         self.due = time.monotonic()
@@ -115,6 +117,7 @@ class RelayUser(User):
         if self.client.state is State.CLOSED:  # for good, and reported: it waits for nothing
             self._end_client(self.client, 0.0)
             return
+        self.leaving = True
         self.network = GOOD
         if self.socket is not None:
             self.socket.cut_after = self.socket.cut_answer_after = self.socket.bytes_per_s = None
@@ -130,7 +133,8 @@ class RelayUser(User):
     def dial(self, address: Address, timeout_s: float) -> WatchedSocket:
         """Open a connection over this user's network."""
         self.socket = dial_watched(address, timeout_s, self.network)
-        self.dialled(self.socket)
+        if not self.leaving:
+            self.dialled(self.socket)
         return self.socket
 
     def dialled(self, watched: WatchedSocket) -> None:
