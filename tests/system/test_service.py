@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from relay import BlockingClient
+from relay.client.errors import ClientError
 from relay.server.worker.process.proxy_header import SIGNATURE
 from tests.support.cluster import DEADLINE_S, ROOT, Relay, run_relay, wait_until
 from tests.support.given_socket import GivenSocket
@@ -217,8 +218,8 @@ def test_behind_a_proxy_on_a_unix_socket(tmp_path: Path, address: str) -> None:
                 (item,) = asked(relay, "connections")["items"]
                 assert (item["name"], item["peer"]) == ("alice", address)
                 second = BlockingClient(url, name="bob")
-                with pytest.raises(Exception, match="OVERLOADED"), second:
-                    pass
+                with pytest.raises(ClientError, match="OVERLOADED"):
+                    second.connect(timeout=2.0)
         finally:
             proxy.close()
         health = ProxyServer(path, header(address, command=0x20))
