@@ -17,7 +17,7 @@ WHAT: Final[dict[int, frozenset[int]]] = {
 }
 """Of each kind, what it may be about. A reply may come after what it replies to was erased."""
 OWN: Final = frozenset({Kind.EDIT, Kind.REDACTION})
-"""Of one's own entries alone; a moderator redacts those of others, too, and edits none."""
+"""Of one's own entries alone; but the rules of a room may let somebody redact those of others."""
 
 
 class Refusal(IntEnum):
@@ -28,27 +28,28 @@ class Refusal(IntEnum):
     NO_SUCH_ENTRY = 31
 
 
-def refusal(target: Entry | None, submission: Submission, extra: Extra) -> Refusal:
+def refusal(target: Entry | None, submission: Submission, extra: Extra, *, ruled: bool) -> Refusal:
     """Return why an entry may not be about another one.
 
     Args:
         target: what it is about, as it is in the log now; None: there is no such entry (any more).
         submission: offered to the log.
         extra: of the submission.
+        ruled: who redacts what others wrote is judged elsewhere (``chat.rooms.rights``).
     """
     kind = submission.kind
     if target is None or target.kind not in WHAT.get(kind, frozenset()):
         return Refusal.NO_SUCH_ENTRY
     if extra.to and extra.to not in (target.to, target.sender):
         return Refusal.NO_SUCH_ENTRY  # of another conversation: nothing of it is told
-    if kind not in OWN or _is_own(target, submission):
+    if kind not in OWN or is_own(target, submission):
         return Refusal.NONE
-    if kind == Kind.REDACTION and extra.moderator:
+    if kind == Kind.REDACTION and ruled and not extra.to:
         return Refusal.NONE
     return Refusal.NOT_ALLOWED
 
 
-def _is_own(target: Entry, submission: Submission) -> bool:
+def is_own(target: Entry, submission: Submission) -> bool:
     """Tell whether who offers something has written an entry, with whichever device."""
     if target.sender != submission.sender:
         return False

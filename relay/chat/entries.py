@@ -104,8 +104,6 @@ class Extra(NamedTuple):
     verdict: int = UNDECIDED
     """Of a direct message: what the recipient's home says to it: 0, or the ErrorCode that refuses
     it, if it is new."""
-    moderator: bool = False
-    """Whether the sender may erase what others wrote in this log."""
     origin_epoch: bytes = b""
     origin_seq: int = 0
     """Of the copy for the recipient: its place in the sender's inbox, which is its identity.
@@ -116,9 +114,7 @@ class Extra(NamedTuple):
     """Of a copy: in whose inbox ``about`` is a place; empty: in the one that it is for."""
 
 
-EXTRA: Final = codec.tuple_of(
-    TO, EPOCH_OR_NONE, U63, U63, codec.boolean, EPOCH_OR_NONE, U63, U63, TO
-)
+EXTRA: Final = codec.tuple_of(TO, EPOCH_OR_NONE, U63, U63, EPOCH_OR_NONE, U63, U63, TO)
 
 
 class Submission(NamedTuple):

@@ -62,8 +62,6 @@ def change_object(event: RoomChanged) -> dict[str, Any]:
         change["listed"] = event.listed
     if event.until_ms:
         change["until"] = rfc3339(event.until_ms)
-    if event.message:
-        change["message"] = event.message
     return fields | {"change": change}
 
 

@@ -226,8 +226,8 @@ _changing("leave", "leave", "Be no member any more.", "you are no member of {roo
 _changing(
     "redact",
     "redact",
-    "Ask that a message is not shown any more.",
-    "that message of {room} is withdrawn",
+    "Erase a message: your own, or as a moderator that of somebody else.",
+    "that message of {room} is erased",
     "SEQ",
     also=(REASON,),
 )

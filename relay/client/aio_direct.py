@@ -48,7 +48,9 @@ class AsyncDirect(AsyncAccounts):
         *,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> Stored:
-        """Erase a message, an edit or a reaction of one's own; with a message, its edits.
+        """Erase a message, an edit or a reaction; with a message, its edits.
+
+        One's own, or in a room where one moderates those of people of a lower rank.
 
         Readers get a ``Redaction``. The server forgets the body, and serves an ``Erased`` in its
         place from then on. What others have got before, they have.
@@ -59,7 +61,7 @@ class AsyncDirect(AsyncAccounts):
             timeout: seconds; None: no limit.
 
         Raises:
-            Refused: NotAllowed, for somebody else's message; NoSuchEntry, ...
+            Refused: NotAllowed, for what one may not erase; NoSuchEntry, ...
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """

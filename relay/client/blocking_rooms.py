@@ -88,7 +88,7 @@ class BlockingRooms(BlockingAccounts):
                 role); "invite", "kick", "ban", "unban", "mute", "unmute" (with person; for some a
                 text that tells why, and seconds after which it ends by itself); "close", "reopen";
                 "enter": become a lasting member, or accept an invitation; "leave": be none any
-                more; "redact" (with seq, text): a message is not to be shown any more; "delete".
+                more; "redact" (with seq, text): message number seq is erased; "delete".
             person: whom it is about.
             text: the topic or title, or why.
             seconds: how long a ban or mute lasts; 0: until it is taken back.

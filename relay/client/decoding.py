@@ -90,8 +90,6 @@ def as_change(entry: wire.EntryMessage) -> RoomChanged:
             return RoomChanged(*head, "enter", entry.sender)
         case events.Left():
             return RoomChanged(*head, "leave", entry.sender)
-        case events.Redacted(seq=seq, reason=text):
-            return RoomChanged(*head, "redact", text=text, message=seq)
         case events.Deleted(reason=text):
             return RoomChanged(*head, "delete", text=text)
         case None:

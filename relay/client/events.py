@@ -144,8 +144,8 @@ class RoomChanged(NamedTuple):
     key_id: bytes
     change: str
     """"create", "topic", "title", "kind", "role", "invite", "kick", "ban", "mute", "free" (of a ban
-    or mute), "close", "reopen", "enter", "leave", "redact", "delete"; empty: one that this version
-    does not know."""
+    or mute), "close", "reopen", "enter", "leave", "delete"; empty: one that this version does not
+    know."""
     person: str = ""
     """Whom it is about; empty: nobody."""
     text: str = ""
@@ -156,8 +156,6 @@ class RoomChanged(NamedTuple):
     kind: str = ""
     """Of the room: "public", "private" or "announce"."""
     listed: bool = True
-    message: int = 0
-    """The number of the message that is not to be shown any more."""
 
     @property
     def cursor(self) -> Cursor:

@@ -135,7 +135,11 @@ class Decision:
         log = end.log
         if submission.kind == SYSTEM:
             return self._append_control(rules, end, submission)
-        first = rules.before(log, submission)
+        extra = submission.extra
+        target = None
+        if extra is not None and extra.about_seq and submission.kind != MARK:
+            target = self._view.targets[submission.log, extra.about_epoch, extra.about_seq].entry
+        first = rules.before(log, submission, target)
         if first is None:
             return self._append(end, submission, False)
         if isinstance(first, Denied):
@@ -229,7 +233,8 @@ class Decision:
         if extra.about_seq and submission.kind != MARK:
             place = submission.log, extra.about_epoch, extra.about_seq
             found = self._view.targets.get(place)
-            code = refusal(None if found is None else found.entry, submission, extra)
+            target = None if found is None else found.entry
+            code = refusal(target, submission, extra, ruled=self._rules is not None)
             return Forbidden(int(code)) if code else None
         return None
 

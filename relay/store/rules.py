@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from relay.chat.entries import Submission
+    from relay.chat.entries import Entry, Submission
     from relay.store.log import Denied
     from relay.store.state import LogEnd
 
@@ -31,12 +31,15 @@ class Kept(NamedTuple):
 class Rules:
     """What a partition asks. Pure: it may be asked in a thread."""
 
-    def before(self, log: LogEnd, submission: Submission) -> Submission | Denied | None:
+    def before(
+        self, log: LogEnd, submission: Submission, target: Entry | None
+    ) -> Submission | Denied | None:
         """Judge a message that is next in turn.
 
         Args:
             log: the log as it is; ``state`` may be set from ``packed_state``, nothing else changed.
             submission: the message.
+            target: what it is about; None: it is about nothing.
 
         Returns:
             None: it is stored. Denied: it is not. A submission: this control entry is stored first.

@@ -73,6 +73,8 @@ class Recent:
             return f"{who} edits {of}: now {quoted(text)}"
         if isinstance(entry, Redaction):
             when = "an earlier message" if known is None else f"a message of {clock(known.time_ms)}"
+            if known is not None and known.sender != entry.sender:
+                when = f"a message of {harmless_name(known.sender)} of {clock(known.time_ms)}"
             return f"{who} has erased {when}" + (f": {quoted(text)}" if text else "")
         if isinstance(entry, Reaction):
             return f"{who} reacts {quoted(text)} to {of}"

@@ -17,7 +17,7 @@ HELP: Final = (
     "/op NAME, /deop NAME   make a moderator, or a member again; /owner NAME",
     "/private, /public, /announce, /close, /open   who may read and write",
     "/member, /nomember   be a lasting member, or none any more",
-    "/redact N [WHY]   ask everybody not to show message N any more",
+    "/redact N [WHY]   erase message N, of somebody else too if you moderate",
 )
 _TIME: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

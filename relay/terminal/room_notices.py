@@ -58,8 +58,6 @@ def change_notice(event: RoomChanged) -> str:
             return f"{who} is a member now"
         case "leave":
             return f"{who} is no member any more"
-        case "redact":
-            return f"{who} has withdrawn message {event.message}{why}"
         case "delete":
             return f"{who} has deleted the room{why}"
         case _:

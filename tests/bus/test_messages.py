@@ -63,7 +63,7 @@ SAMPLES: list[Message] = [
     Unsubscribe(LONG),
     Submit(U63, Submission(LONG, NAME, bytes(32), b"producer", U63, 255, "t" * 64, bytes(32_768))),
     Submit(0, SUBMISSION),
-    Submit(1, SUBMISSION._replace(extra=Extra(NAME, EPOCH, U63, 30, True, EPOCH, U63, U63, NAME))),
+    Submit(1, SUBMISSION._replace(extra=Extra(NAME, EPOCH, U63, 30, EPOCH, U63, U63, NAME))),
     Presence(LONG, [[NAME, DISPLAY, limits.U32_MAX]] * ITEMS_PER_MESSAGE),
     Who(1, "lobby"),
     Claim(1, "ada", bytes(16), True, 5, bytes(32)),

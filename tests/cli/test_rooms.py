@@ -66,6 +66,13 @@ def test_what_an_owner_does(people: Relay, room: str) -> None:
     bert("topic", "cocoa", "--seen", str(version + 2))
     assert "NOT_ALLOWED" in bert("kick", "anna", status=1)
     assert "a private room stays private" in anna("kind", "public", status=1)
+    done("send", address, room, "spam", "--name", "anna")
+    with Tail(address, room, "--since", "0") as tail:
+        wait_until(lambda: len(tail.entries) == 1, "the message", 60)
+    spam = str(tail.entries[0]["seq"])
+    assert "NOT_ALLOWED" in bert("redact", spam, status=1)
+    anna("redact", spam, "--reason", "spam")
+    assert "NO_SUCH_ENTRY" in anna("redact", spam, status=1)
     anna("role", "bert", "none")
     anna("ban", "bert", "--for", "1h")
     assert "unban first" in anna("invite", "bert", status=1)

@@ -43,7 +43,6 @@ def offer(
     log: str = ROOM,
     sender: str = "alice",
     to: str = "",
-    moderator: bool = False,
 ) -> Submission:
     """An entry about another one, or to somebody."""
     place = (b"", 0) if about is None else (about.epoch, about.seq)
@@ -51,7 +50,7 @@ def offer(
     producer = ALICE if sender == "alice" else BOB
     return Submission(
         log, sender, b"key of " + sender.encode(), producer, counter, int(kind), "text/plain", body,
-        extra=extra._replace(to=to, moderator=moderator),
+        extra=extra._replace(to=to),
     )  # fmt: skip
 
 
@@ -171,13 +170,11 @@ def test_what_a_copy_is_about_is_a_place_of_its_own_log(tmp_path: Path) -> None:
 
 # --- about others ---------------------------------------------------------------------------------
 def test_one_edits_and_redacts_what_is_ones_own(tmp_path: Path) -> None:
-    """And answers and reacts to everything; a moderator redacts, and edits nothing."""
+    """And answers and reacts to everything; who moderates is the business of the rules."""
     partition = open_partition(tmp_path)
     [said] = append(partition, offer(1, Kind.MESSAGE, b"hello"))
     for kind in (Kind.EDIT, Kind.REDACTION):
         assert one(partition, offer(1, kind, b"x", said, sender="bob")) == Forbidden(21)
-    moderating = offer(1, Kind.EDIT, b"x", said, sender="bob", moderator=True)
-    assert one(partition, moderating) == Forbidden(21)
     nowhere = said._replace(seq=99)
     another = said._replace(epoch=bytes(8))
     for place in (nowhere, another):
@@ -188,9 +185,9 @@ def test_one_edits_and_redacts_what_is_ones_own(tmp_path: Path) -> None:
         offer(2, Kind.REACTION, b"+1", said, sender="bob"),
     )
     assert one(partition, offer(2, Kind.EDIT, b"x", reaction)) == Forbidden(31)
-    append(partition, offer(3, Kind.REDACTION, b"", answer, sender="bob", moderator=True))
-    append(partition, offer(4, Kind.REDACTION, b"", said, sender="bob", moderator=True))
-    assert one(partition, offer(2, Kind.EDIT, b"late", said)) == Forbidden(31)
+    append(partition, offer(3, Kind.REDACTION, b"", answer, sender="bob"))
+    append(partition, offer(2, Kind.REDACTION, b"", said))
+    assert one(partition, offer(3, Kind.EDIT, b"late", said)) == Forbidden(31)
     kinds = [entry.kind for entry in read(tmp_path, ROOM)]
     assert kinds == [Kind.ERASED, Kind.ERASED, Kind.REACTION, Kind.REDACTION, Kind.REDACTION]
 

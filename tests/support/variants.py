@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import apsw
 
-    from relay.chat.entries import Cursor, Extra, Head, Submission
+    from relay.chat.entries import Cursor, Entry, Extra, Head, Submission
     from relay.server.context import WorkerContext
     from relay.server.worker.home.home import Home
     from relay.server.worker.home.submissions import Waiting
@@ -215,8 +215,10 @@ def rights_of_a_moment_ago(_: WorkerContext) -> None:
     before = RoomRules.before
     remembered: dict[str, tuple[float, object]] = {}
 
-    def judging(self: RoomRules, log: LogEnd, submission: Submission) -> object:
-        found = before(self, log, submission)
+    def judging(
+        self: RoomRules, log: LogEnd, submission: Submission, target: Entry | None
+    ) -> object:
+        found = before(self, log, submission, target)
         if log.id == 0:
             return found
         now, key = time.monotonic(), f"{submission.log} {submission.sender}"

@@ -64,6 +64,14 @@ def test_the_last_message_of_a_room_or_of_a_person() -> None:
     assert recent.last("@ann", own=True) is None
 
 
+def test_whose_message_a_moderator_has_erased() -> None:
+    recent = Recent("me")
+    recent.note(entry(Message, 1, "bob", "spam"))
+    told = recent.notice_of(entry(Redaction, 2, "ann", "no spam", about=1))
+    assert told is not None
+    assert told.startswith("ann has erased a message of bob of ")
+
+
 def test_it_forgets_what_is_long_ago() -> None:
     recent = Recent("me")
     for seq in range(1, REMEMBERED_MAX + 100):

@@ -27,7 +27,6 @@ LOG: tuple[tuple[int, str, events.Event], ...] = (
     (21, "ann", events.KindSet(Kind.ANNOUNCE, False)),
     (22, "ann", events.Closed(True)),
     (23, "cat", events.Left()),
-    (24, "bob", events.Redacted(7, "a secret")),
 )
 REQUESTS: tuple[tuple[requests.Request, int], ...] = (
     (requests.Create(Kind.PRIVATE, False), requests.ANYTHING_SEEN),

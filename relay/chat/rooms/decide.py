@@ -50,7 +50,6 @@ _NEEDS: Final[dict[type[Change], Right]] = {
     Close: Right.MANAGE,
     Reopen: Right.MANAGE,
     Enter: Right.ENTER,
-    Redact: Right.MODERATE,
     Delete: Right.MANAGE,
 }
 """Create and Leave need none of these."""
@@ -94,6 +93,19 @@ def decide(room: Room, request: Change, context: Context) -> Event | None:
     if event is not None:
         _check_seen(subject_seq, context.seen)
     return event
+
+
+def check_redact(room: Room, request: Redact, head: int) -> None:
+    """Check what can be checked of a redaction before its turn in the log comes.
+
+    Raises:
+        Refused: with the reason.
+    """
+    if room.deleted or not head:
+        raise Refused(Reason.NO_SUCH_ROOM, "there is no such room")
+    _check_text(request.reason)
+    if not room.floor < request.seq <= head:
+        raise Refused(Reason.NO_SUCH_ENTRY, "there is no such message")
 
 
 def may_begin(actor: Actor, *, anyone_creates: bool) -> Refused | None:
@@ -152,11 +164,6 @@ def _about_room(room: Room, request: Change, context: Context) -> tuple[Event | 
             if role is Role.OWNER and room.owners == 1:
                 raise Refused(Reason.BAD_REQUEST, "the only owner: make somebody else one first")
             return events.Left(), 0
-        case Redact(seq=seq, reason=reason):
-            _check_text(reason)
-            if not room.created <= seq <= context.head:
-                raise Refused(Reason.BAD_REQUEST, "there is no such message")
-            return events.Redacted(seq, reason), 0
         case Delete(reason=reason):
             _check_text(reason)
             return events.Deleted(reason), 0

@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias, cast
 
 from relay import codec, limits
-from relay.chat.fields import NAME, POSITIVE, ROOT, U63
+from relay.chat.fields import NAME, ROOT, U63
 from relay.codec import Shape
 from relay.errors import EnvelopeError
 
@@ -130,13 +130,6 @@ class Left(NamedTuple):
     """The sender has given up being one."""
 
 
-class Redacted(NamedTuple):
-    """What somebody wrote is not to be shown any more."""
-
-    seq: int
-    reason: str
-
-
 class Deleted(NamedTuple):
     """The room has ended. A later one of its name is another one."""
 
@@ -157,7 +150,6 @@ Event: TypeAlias = (
     | Closed
     | Entered
     | Left
-    | Redacted
     | Deleted
 )
 
@@ -194,7 +186,6 @@ SHAPES: Final[dict[int, Shape]] = {
     11: Shape(Closed, (codec.boolean,)),
     12: Shape(Entered, (ROOT,)),
     13: Shape(Left, ()),
-    14: Shape(Redacted, (POSITIVE, REASON)),
     15: Shape(Deleted, (REASON,)),
 }
 _NUMBER_OF: Final = {shape.type: number for number, shape in SHAPES.items()}

@@ -22,6 +22,8 @@ class Reason(Enum):
     """The person's role does not allow it."""
     NO_SUCH_ROOM = auto()
     """There is no room of this name."""
+    NO_SUCH_ENTRY = auto()
+    """What it is about is not in this room."""
     EXISTS = auto()
     """There is one already."""
     CHANGED = auto()

@@ -112,7 +112,7 @@ class Leave(NamedTuple):
 
 
 class Redact(NamedTuple):
-    """Let a message not be shown any more."""
+    """Erase an entry of the log: it becomes an entry of kind *redaction*, and no event."""
 
     seq: int
     reason: str = ""
@@ -153,10 +153,9 @@ Change: TypeAlias = (
     | Reopen
     | Enter
     | Leave
-    | Redact
     | Delete
 )
-Request: TypeAlias = Change | Show | List
+Request: TypeAlias = Change | Redact | Show | List
 
 
 class Asked(NamedTuple):

@@ -23,7 +23,7 @@ class Right(Flag):
     """Say what the room is about, and how its name is shown."""
     INVITE = auto()
     MODERATE = auto()
-    """Kick, ban, mute, redact: those of a lower rank."""
+    """Kick, ban, mute those of a lower rank, and erase what they wrote."""
     MANAGE = auto()
     """Kind, roles, closing, deleting."""
 
@@ -95,6 +95,26 @@ def refusal(room: Room, actor: Actor, right: Right) -> Refused | None:
         return Refused(Reason.NOT_ALLOWED, "a guest cannot be a member")
     who = "owners" if right is Right.MANAGE else "owners and moderators"
     return Refused(Reason.NOT_ALLOWED, f"only {who} may do that")
+
+
+def redaction_refusal(room: Room, actor: Actor, author: str, *, own: bool) -> Refused | None:
+    """Return why somebody may not erase an entry of a room; None: they may.
+
+    Args:
+        room: as it is.
+        actor: who erases.
+        author: who wrote it.
+        own: it is the actor's own.
+    """
+    refused = refusal(room, actor, Right.MODERATE)
+    if own:
+        return None if refused is None else refusal(room, actor, Right.WRITE)
+    if refused is not None:
+        return refused
+    person = room.people.get(author)
+    if person is not None and rank(room, actor) <= rank_of(person.role):
+        return Refused(Reason.NOT_ALLOWED, "this person has as much to say here as you")
+    return None
 
 
 def rank(room: Room, actor: Actor) -> int:

@@ -26,7 +26,6 @@ from relay.chat.rooms.events import (
     KindSet,
     Left,
     Muted,
-    Redacted,
     Role,
     RoleSet,
     TitleSet,
@@ -171,7 +170,7 @@ def applied(room: Room, event: Event | None, sender: str, seq: int) -> Room:
             return after._replace(closed=closed, closed_seq=seq)
         case Deleted():
             return Room(room.created, seq, room.kind, False, deleted=True, forgotten_seq=seq)
-        case Redacted() | None:
+        case None:
             return after
 
 

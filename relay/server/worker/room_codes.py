@@ -15,6 +15,7 @@ CODES: Final = {
     Reason.READ_ONLY: ErrorCode.READ_ONLY,
     Reason.NOT_ALLOWED: ErrorCode.NOT_ALLOWED,
     Reason.NO_SUCH_ROOM: ErrorCode.NO_SUCH_ROOM,
+    Reason.NO_SUCH_ENTRY: ErrorCode.NO_SUCH_ENTRY,
     Reason.EXISTS: ErrorCode.ROOM_EXISTS,
     Reason.CHANGED: ErrorCode.CHANGED,
     Reason.BAD_REQUEST: ErrorCode.BAD_REQUEST,

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from relay.chat.accounts import invitation
+from relay.chat.entries import NO_EPOCH
+from relay.chat.entries import Kind as EntryKind
 from relay.chat.partition import partition_of
 from relay.chat.rooms import events, requests, shown
 from relay.chat.rooms.events import Kind, Role
@@ -560,7 +562,7 @@ async def test_requests_that_make_no_sense(cluster: Cluster) -> None:
         (requests.SetTopic("a\nb"), ErrorCode.BAD_REQUEST, LOG),
         (requests.SetTopic("tea"), ErrorCode.NAME_INVALID, "@bob"),
         (requests.SetTopic("tea"), ErrorCode.NAME_INVALID, "a"),
-        (requests.Redact(10**9), ErrorCode.BAD_REQUEST, LOG),
+        (requests.Redact(10**9), ErrorCode.NO_SUCH_ENTRY, LOG),
         (requests.SetRole("bob", Role.INVITED), ErrorCode.BAD_REQUEST, LOG),
     ):
         assert await refused(alice, request, log=log) == code, request
@@ -568,6 +570,125 @@ async def test_requests_that_make_no_sense(cluster: Cluster) -> None:
     assert await error_of(alice, 5) == ErrorCode.BAD_REQUEST
     assert await refused(alice, requests.Create(Kind.PRIVATE)) == ErrorCode.ROOM_EXISTS
     assert isinstance(await alice.expect(Joined), Joined)
+
+
+# --- erasing --------------------------------------------------------------------------------------
+def bodies(worker: Worker) -> list[bytes]:
+    """What the log says, without its control entries."""
+    return [e.body for e in stored(worker) if e.kind != EntryKind.SYSTEM]
+
+
+def erase(client: TestClient, counter: int, what: EntryMessage, why: bytes = b"") -> None:
+    """Send a redaction."""
+    kind = int(EntryKind.REDACTION)
+    client.send_envelopes(Send(LOG, counter, kind, "text/plain", why, what.epoch, what.seq))
+
+
+async def refused_send(client: TestClient, counter: int) -> int:
+    found = await client.expect(Refused, lambda e: (e.log, e.counter) == (LOG, counter))
+    client.received.remove(found)
+    return found.code
+
+
+async def test_a_moderator_erases_what_those_below_have_written(cluster: Cluster) -> None:
+    """By SEND and by ROOM: the same entry, the same rights; edits go with the message."""
+    alice, bob = await begun(cluster)
+    carol = await TestClient.login(cluster.other(LOG), "carol")
+    home = cluster.home(LOG)
+    alice.send(LOG, 1, 1)
+    carol.send(LOG, 1, 3)
+    await alice.acked(LOG, 1)
+    await carol.acked(LOG, 3)
+    said = [e for e in stored(home) if e.kind == EntryKind.MESSAGE]
+    of_alice = next(e for e in said if e.sender == "alice")
+    first, second, third = (e for e in said if e.sender == "carol")
+    edit = int(EntryKind.EDIT)
+    carol.send_envelopes(Send(LOG, 4, edit, "text/plain", b"better", first.epoch, first.seq))
+    await carol.acked(LOG, 4)
+    # Nobody's business yet, whichever way it is asked.
+    erase(bob, 1, first)
+    assert await refused_send(bob, 1) == ErrorCode.NOT_ALLOWED
+    assert await refused(bob, requests.Redact(first.seq)) == ErrorCode.NOT_ALLOWED
+    await done(alice, requests.SetRole("bob", Role.MODERATOR))
+    erase(bob, 1, first, b"spam")
+    await bob.acked(LOG, 1)
+    await done(bob, requests.Redact(second.seq, "spam"))
+    await done(bob, requests.Redact(second.seq, "spam"))  # the answer was lost
+    assert await refused(bob, requests.Redact(second.seq, "why")) == ErrorCode.NO_SUCH_ENTRY
+    await done(carol, requests.Redact(third.seq, "mine"))
+    # A moderator edits nothing, and erases nothing of who has as much to say.
+    bob.send_envelopes(Send(LOG, 2, edit, "text/plain", b"x", of_alice.epoch, of_alice.seq))
+    assert await refused_send(bob, 2) == ErrorCode.NOT_ALLOWED
+    assert await refused(bob, requests.Redact(of_alice.seq)) == ErrorCode.NOT_ALLOWED
+    erased = [e for e in stored(home) if e.kind == EntryKind.ERASED]
+    assert [(e.sender, e.body) for e in erased] == [("carol", b"")] * 4
+    assert bodies(home) == [of_alice.body, b"", b"", b"", b"", b"spam", b"spam", b"mine"]
+
+
+async def test_who_may_erase_is_judged_in_the_order_of_the_log(cluster: Cluster) -> None:
+    """A moderator in a closed room; who is banned; who was one a moment ago."""
+    alice, bob = await begun(cluster)
+    home = cluster.home(LOG)
+    bob.send(LOG, 1, 2)
+    await bob.acked(LOG, 2)
+    first, second = (e for e in stored(home) if e.sender == "bob")
+    await done(alice, requests.Close())
+    erase(bob, 3, first)
+    assert await refused_send(bob, 3) == ErrorCode.READ_ONLY  # not even one's own
+    erase(alice, 1, first)
+    await alice.acked(LOG, 1)
+    await done(alice, requests.SetRole("bob", Role.MODERATOR))
+    await done(bob, requests.Redact(second.seq))
+    await done(alice, requests.Reopen())
+    carol = await TestClient.login(cluster.other(LOG), "carol")
+    carol.send(LOG, 1)
+    await carol.acked(LOG, 1)
+    of_carol = stored(home)[-1]
+    await done(alice, requests.Ban("bob"))
+    erase(bob, 3, of_carol)
+    assert await refused_send(bob, 3) == ErrorCode.BANNED
+    assert await refused(bob, requests.Redact(of_carol.seq)) == ErrorCode.BANNED
+    assert stored(home)[of_carol.seq - 1].body == of_carol.body
+
+
+async def test_an_operator_erases_by_number_what_they_may_not_read(cluster: Cluster) -> None:
+    alice, _ = await begun(cluster, Kind.PRIVATE)
+    alice.send(LOG, 1)
+    at = (await alice.acked(LOG, 1)).seq
+    opera = await operator(cluster)
+    await done(opera, requests.Redact(at, "the law"))
+    assert bodies(cluster.home(LOG)) == [b"", b"the law"]
+
+
+async def test_what_an_earlier_room_of_a_name_had_is_nobodys(cluster: Cluster) -> None:
+    """Not even of who owns the next one; and nothing begins a room by being about it."""
+    alice, bob = await begun(cluster)
+    alice.send(LOG, 1)
+    await alice.acked(LOG, 1)
+    said = stored(cluster.home(LOG))[-1]
+    await done(alice, requests.Delete())
+    erase(bob, 1, said)
+    assert await refused_send(bob, 1) == ErrorCode.NO_SUCH_ENTRY
+    await done(bob, requests.Create())
+    erase(bob, 1, said)
+    assert await refused_send(bob, 1) == ErrorCode.NO_SUCH_ENTRY
+    assert await refused(bob, requests.Redact(said.seq)) == ErrorCode.NO_SUCH_ENTRY
+
+
+async def test_erased_pages_are_not_served_by_other_workers(cluster: Cluster) -> None:
+    """A page that a worker keeps of a log that it follows is dropped before anybody gets it."""
+    alice, bob = await begun(cluster)
+    alice.send(LOG, 1, 3)
+    await alice.acked(LOG, 3)
+    reader = await TestClient.login(cluster.other(LOG), "reader")
+    reader.send_envelopes(Join(9, LOG, NO_EPOCH, 0, 0))
+    await reader.until(lambda: len(reader.entries(LOG)) == 4, "the log")
+    await done(alice, requests.Redact(3))
+    await bob.until(lambda: bob.entries(LOG)[-1].kind == EntryKind.REDACTION, "the redaction")
+    second = await TestClient.login(cluster.other(LOG), "second")
+    second.send_envelopes(Join(9, LOG, NO_EPOCH, 0, 0))
+    await second.until(lambda: len(second.entries(LOG)) == 5, "the log")
+    assert [e.body for e in second.entries(LOG) if e.seq == 3] == [b""]
 
 
 # --- a damaged state ------------------------------------------------------------------------------

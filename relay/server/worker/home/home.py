@@ -318,6 +318,10 @@ class Home:
         index = partition_of(name)
         return self._state(index, name), self._head(index, name).seq
 
+    def epoch_at(self, name: str, seq: int) -> bytes:
+        """Return the epoch in which a seq of a log lies. Raises StoreError."""
+        return self._reader_of(name).epoch_at(name, seq)
+
     def due(self, index: int, now_ms: int) -> list[str]:
         """Return the logs of a partition in whose state something has an end that is over."""
         partition = self._partitions.get(index)

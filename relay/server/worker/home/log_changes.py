@@ -93,6 +93,10 @@ class LogChanges(Generic[Decided]):
         """Tell whether a change that the store refused is to be decided on once more."""
         return False
 
+    def _code_of(self, refused: Refused) -> ErrorCode:
+        """Return what is said to whoever asked for a change that the store refused."""
+        return ErrorCode.UNAVAILABLE
+
     def _commit(
         self, log: str, asked: Asked | None, decided: Decided, submission: Submission
     ) -> None:
@@ -161,7 +165,7 @@ class LogChanges(Generic[Decided]):
             change.waiting.appendleft(change.asked)
         else:
             text = message.text or "it could not be stored"
-            change.asked.refuse(ErrorCode.UNAVAILABLE, text)
+            change.asked.refuse(self._code_of(message), text)
 
     def _go_on(self, ended: Change[Decided]) -> None:
         """Decide on what has waited, up to the next change."""

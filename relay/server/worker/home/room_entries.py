@@ -1,13 +1,17 @@
-"""The entry that a decision about a room becomes."""
+"""The entry that a decision about a room, or a request about an entry of it, becomes."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 from relay import limits
-from relay.chat.entries import Kind, Submission
+from relay.chat.entries import Cursor, Extra, Kind, Submission
 from relay.chat.rooms import events
 from relay.chat.rooms.events import Event
+
+if TYPE_CHECKING:
+    from relay.bus.messages import Ask
 
 
 def place(log: str, version: int) -> bytes:
@@ -17,6 +21,27 @@ def place(log: str, version: int) -> bytes:
     """
     found = hashlib.sha256(f"relay/1 room {log} {version}".encode()).digest()
     return found[: limits.PRODUCER_BYTES]
+
+
+def redaction_of(ask: Ask, target: Cursor, reason: str) -> Submission:
+    """Return what is to be stored of a redaction that was asked for by a number.
+
+    Its id is that of all such redactions: asked again, because an answer was lost, it is a repeat.
+    """
+    said = f"relay/1 redaction {ask.log} {target.seq} {ask.by} {reason}".encode()
+    return Submission(
+        log=ask.log,
+        sender=ask.by,
+        key_id=ask.key_id,
+        producer=hashlib.sha256(target.epoch + said).digest()[: limits.PRODUCER_BYTES],
+        counter=1,
+        kind=int(Kind.REDACTION),
+        content_type="text/plain",
+        body=reason.encode(),
+        root=ask.root,
+        operator=ask.operator,
+        extra=Extra(about_epoch=target.epoch, about_seq=target.seq),
+    )
 
 
 def entry_of(log: str, version: int, event: Event, by: str, key_id: bytes) -> Submission:

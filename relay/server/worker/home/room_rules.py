@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from relay.chat import names
-from relay.chat.entries import Submission
+from relay.chat.about import is_own
+from relay.chat.entries import Entry, Submission
+from relay.chat.entries import Kind as EntryKind
 from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.decide import may_begin
 from relay.chat.rooms.events import Kind
 from relay.chat.rooms.refusal import Reason, Refused
-from relay.chat.rooms.rights import Actor, Right, refusal
+from relay.chat.rooms.rights import Actor, Right, redaction_refusal, refusal
 from relay.chat.rooms.state import Room
 from relay.server.worker.home.room_entries import entry_of, place
 from relay.store.log import Denied
 from relay.store.rules import Kept, Rules
 from relay.store.state import LogEnd
+
+REDACTION: Final = int(EntryKind.REDACTION)
 
 
 class RoomRules(Rules):
@@ -24,19 +30,27 @@ class RoomRules(Rules):
         """Begin. ``anyone_creates``: False: only operators begin rooms."""
         self.anyone_creates = anyone_creates
 
-    def before(self, log: LogEnd, submission: Submission) -> Submission | Denied | None:
+    def before(
+        self, log: LogEnd, submission: Submission, target: Entry | None
+    ) -> Submission | Denied | None:
         """See ``Rules``."""
         if not names.is_room(submission.log):
             return None
         actor = Actor(submission.sender, submission.root, submission.operator)
         room = _room(log)
+        if target is not None and target.seq <= room.floor:
+            return Denied(Refused(Reason.NO_SUCH_ENTRY))  # of an earlier room of this name
         if log.id == 0 or room.deleted:
             refused = may_begin(actor, anyone_creates=self.anyone_creates)
             if refused is not None:
                 return Denied(refused)
             created = events.Created(Kind.PUBLIC, True, actor.root)
             return entry_of(submission.log, room.version, created, actor.handle, submission.key_id)
-        refused = refusal(room, actor, Right.WRITE)
+        if target is not None and submission.kind == REDACTION:
+            own = is_own(target, submission)
+            refused = redaction_refusal(room, actor, target.sender, own=own)
+        else:
+            refused = refusal(room, actor, Right.WRITE)
         return None if refused is None else Denied(refused)
 
     def after(self, log: LogEnd, submission: Submission) -> Kept | Denied | None:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from relay.chat.entries import Cursor
 from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import decide, events, requests, shown
 from relay.chat.rooms import state as rooms
@@ -20,7 +21,7 @@ from relay.chat.rooms.refusal import Refused as RoomRefused
 from relay.chat.rooms.rights import Actor, Right, refusal
 from relay.errors import EnvelopeError
 from relay.server.worker.home.log_changes import Asked, Change, LogChanges
-from relay.server.worker.home.room_entries import entry_of
+from relay.server.worker.home.room_entries import entry_of, redaction_of
 from relay.server.worker.room_codes import CODES
 from relay.store.errors import StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
 
 _OVERTAKEN: Final = frozenset({ErrorCode.CHANGED, ErrorCode.ID_CONFLICT})
 """Another entry has the place of the one that was decided on."""
+_JUDGED: Final = frozenset(CODES.values()) - _OVERTAKEN
+"""What the commit itself says of a redaction."""
 log = logging.getLogger("relay.worker")
 
 
-class RoomsHome(LogChanges["Event"]):
+class RoomsHome(LogChanges["Event | requests.Redact"]):
     """See the module's docstring."""
 
     def __init__(self, home: Home, rules: RoomRules, steady_ms: Callable[[], int]) -> None:
@@ -65,6 +68,11 @@ class RoomsHome(LogChanges["Event"]):
                 return
             if isinstance(request, requests.List):
                 raise RoomRefused(Reason.BAD_REQUEST)
+            if isinstance(request, requests.Redact):
+                decide.check_redact(room, request, head)
+                target = Cursor(self._home.epoch_at(name, request.seq), request.seq)
+                self._commit(name, asked, request, redaction_of(ask, target, request.reason))
+                return
             anyone = self._rules.anyone_creates
             context = Context(actor, seen, self._steady_ms(), head, ask.subject, anyone)
             event = decide.decide(room, request, context)
@@ -124,7 +132,13 @@ class RoomsHome(LogChanges["Event"]):
     def _again(self, refused: Refused) -> bool:
         return refused.code in _OVERTAKEN  # the room began in the same commit, by a message
 
-    def _committed(self, change: Change[Event]) -> None:
+    def _code_of(self, refused: Refused) -> ErrorCode:
+        for code in _JUDGED:
+            if code == refused.code:
+                return code
+        return super()._code_of(refused)
+
+    def _committed(self, change: Change[Event | requests.Redact]) -> None:
         asked = change.asked
         by = events.RELAY if asked is None else asked.ask.by
         what = type(change.decided).__name__.lower()
@@ -132,6 +146,6 @@ class RoomsHome(LogChanges["Event"]):
         if asked is not None:
             asked.answer()
 
-    def _settled(self, change: Change[Event]) -> None:
+    def _settled(self, change: Change[Event | requests.Redact]) -> None:
         if change.asked is None and change.log not in self._by_log:
             self._end_due(change.log)
