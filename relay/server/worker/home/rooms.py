@@ -63,7 +63,7 @@ class RoomsHome(LogChanges["Event"]):
             if isinstance(request, requests.Show):
                 self._show(asked, room if head else None, actor, request)
                 return
-            if isinstance(request, requests.List):
+            if isinstance(request, requests.List | requests.Mine):
                 raise RoomRefused(Reason.BAD_REQUEST)
             anyone = self._rules.anyone_creates
             context = Context(actor, seen, self._steady_ms(), head, ask.subject, anyone)
