@@ -53,12 +53,17 @@ def _command(
     return make
 
 
-@_command("list", also=(JSON,))
-def list_(target: Target, who: Who, as_json: bool) -> int:
-    """List the rooms that you may see."""
+MINE: Final = click.option(
+    "--mine", is_flag=True, help="Only those in which you have a role, or are invited to."
+)
+
+
+@_command("list", also=(JSON, MINE))
+def list_(target: Target, who: Who, as_json: bool, mine: bool) -> int:
+    """List the rooms that you may see, and what is unread in yours."""
 
     async def use(client: Client) -> int:
-        for found in await client.rooms():
+        for found in await client.rooms(mine=mine):
             print(dump(found._asdict()) if as_json else list_line(found))
         return Exit.OK
 

@@ -62,15 +62,16 @@ class User(NamedTuple):
     """The key of a device that was approved and has not finished; empty: none."""
 
 
-Writers: TypeAlias = Literal["all", "known", "nobody"]
-"""Of whom somebody speaks: everybody; those to whom one has written; nobody."""
+Writers: TypeAlias = Literal["all", "known", "rooms", "nobody"]
+"""Of whom somebody speaks: everybody; those to whom one has written; these, and lasting members of
+rooms in which one is such a member, too; nobody."""
 
 
 class Preferences(NamedTuple):
     """What somebody has chosen about direct messages."""
 
     writers: str
-    """Who may write: "all", "known", "nobody", or a word of a later version."""
+    """Who may write: one of ``Writers``, or a word of a later version."""
     seen_by: str
     """Who is told when they were last here: likewise."""
     blocked: tuple[str, ...]

@@ -11,10 +11,17 @@ from relay.client.room_calls import ListedRoom, RoomAction, RoomInfo, RoomKind, 
 class AsyncRooms(AsyncAccounts):
     """The calls of ``aio.Client`` about rooms."""
 
-    async def rooms(self, *, timeout: float | None = None) -> list[ListedRoom]:  # noqa: ASYNC109
+    async def rooms(
+        self,
+        *,
+        mine: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> list[ListedRoom]:
         """Return the rooms that one may see, in order of their names.
 
         Args:
+            mine: only those in which one has a role, or an invitation: with what is unread there.
+                It asks once or twice, however many rooms the server has.
             timeout: seconds, for each of several questions; None: no limit.
 
         Raises:
@@ -22,7 +29,7 @@ class AsyncRooms(AsyncAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        return await self._in_parts(lists.rooms(), timeout)
+        return await self._in_parts(lists.rooms(mine=mine), timeout)
 
     async def room_info(self, room: str, *, timeout: float | None = None) -> RoomInfo:  # noqa: ASYNC109
         """Return the state of a room.

@@ -191,7 +191,8 @@ class BlockingDirect(BlockingAccounts):
         """Choose who may write to one, and who is told when one was last here.
 
         Args:
-            writers: "all", "known" (those to whom one has written) or "nobody"; None: as it is.
+            writers: "all", "known" (those to whom one has written), "rooms" (these, and members of
+                a room in which one is a lasting member) or "nobody"; None: as it is.
             seen_by: likewise.
             timeout: seconds; None: no limit.
 

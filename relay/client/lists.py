@@ -95,8 +95,14 @@ def _marks(after: str, data: bytes) -> tuple[list[tuple[str, bytes, int]], bool]
     return some, end
 
 
-def rooms() -> Questions[list[ListedRoom]]:
-    """Ask which rooms one may see, and return them in the order of their names."""
+def rooms(*, mine: bool) -> Questions[list[ListedRoom]]:
+    """Ask which rooms one may see, and return them in the order of their names.
+
+    ``mine``: only those in which one has a role. That is one question, whatever rooms there are.
+    """
+    if mine:
+        own = yield from _own_rooms()
+        return list(own.values())
     found: list[shown.Listed] = []
     for partition in range(PARTITIONS):
         after, end = "", False
@@ -104,7 +110,24 @@ def rooms() -> Questions[list[ListedRoom]]:
             request = room_requests.List(partition, after)
             some, after, end = yield _of_rooms("", request, partial(_rooms, after))
             found += some
-    return [room_calls.as_listed(one) for one in sorted(found)]
+    own = yield from _own_rooms()
+    seen = {one.name: room_calls.as_listed(one) for one in found}
+    return [room for _, room in sorted((seen | own).items())]
+
+
+def _own_rooms() -> Questions[dict[str, ListedRoom]]:
+    found: dict[str, ListedRoom] = {}
+    after, end = "", False
+    while not end:
+        some, after, end = yield _of_rooms("", room_requests.Mine(after), partial(_own, after))
+        found |= {one.room.name: room_calls.as_listed(one.room, one.unread) for one in some}
+    return found
+
+
+def _own(after: str, data: bytes) -> tuple[list[shown.Own], str, bool]:
+    some, last, end = shown.unpack_own(data)
+    _check_ahead(after, None if end else last)
+    return some, last, end
 
 
 def _rooms(after: str, data: bytes) -> tuple[list[shown.Listed], str, bool]:

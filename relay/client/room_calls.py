@@ -80,7 +80,11 @@ class ListedRoom(NamedTuple):
     members: int
     """Lasting ones."""
     last_seq: int
-    """The number of its last entry. Less the number of the last one that was read: unread ones."""
+    """The number of its last entry."""
+    unread: int = 0
+    """Of a room in which one has a role: how many entries came after the place up to which one has
+    marked it as read (``mark_read``, of whichever device), or, with no such place, since one has
+    had that role. What one has sent counts as well, changes of the room do not."""
 
 
 def checked_kind(value: object) -> Kind:
@@ -201,9 +205,9 @@ def as_person(handle: str, person: states.Person) -> RoomPerson:
     return RoomPerson(handle, role, person.muted, person.banned, person.until_ms)
 
 
-def as_listed(found: shown.Listed) -> ListedRoom:
+def as_listed(found: shown.Listed, unread: int = 0) -> ListedRoom:
     """Return what a program sees of a room in a list."""
     name, kind, title, topic, closed, role, members, last_seq, _ = found
     return ListedRoom(
-        name, KIND_NAMES[kind], title, topic, closed, ROLE_NAMES[role], members, last_seq
+        name, KIND_NAMES[kind], title, topic, closed, ROLE_NAMES[role], members, last_seq, unread
     )

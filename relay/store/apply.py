@@ -6,6 +6,8 @@ from typing import Final
 
 import apsw
 
+from relay.chat.rooms.events import Role
+from relay.store.schema import MEMBER
 from relay.store.state import Changes, More
 
 ENTRY: Final = "INSERT INTO entry VALUES (?, ?, ?, ?, ?)"
@@ -19,6 +21,8 @@ SEEN: Final = (
     "INSERT INTO mark SELECT id, '', x'', ? FROM log WHERE name=? "
     "ON CONFLICT DO UPDATE SET seq=max(seq, excluded.seq)"
 )
+NO_MEMBER: Final = "DELETE FROM member WHERE handle=? AND lasting IN (0, 1) AND log_id=?"
+INVITED: Final = int(Role.INVITED)
 CONFIRM: Final = "DELETE FROM pending WHERE log_id=(SELECT id FROM log WHERE name=?) AND seq=?"
 
 
@@ -67,6 +71,16 @@ def write_more(connection: apsw.Connection | apsw.Cursor, more: More) -> None:
     insert("INSERT INTO pending VALUES (?, ?)", more.pending)
     insert(CONFIRM, more.confirmed)
     insert("INSERT INTO edit VALUES (?, ?, ?)", more.edits)
+    if more.members:
+        insert(NO_MEMBER, list(more.members))
+        insert(
+            MEMBER,
+            [
+                (handle, int(role > INVITED), log_id, root, role)
+                for (handle, log_id), (root, role) in more.members.items()
+                if role
+            ],
+        )
     insert(MARK, more.marks)
     insert(SEEN, more.seen)
     if more.erased:

@@ -164,6 +164,10 @@ class Decision:
             log.packed_state, log.state, log.guarded = after.packed, after.state, after.guarded
             row = log.id, log.seq, int(after.guarded), after.due_ms, after.packed
             self.changes.states[log.id] = row
+            if after.roles:
+                more = self._more()
+                for handle, root, role in after.roles:
+                    more.members[handle, log.id] = root, role
         return outcome
 
     def _append(self, end: ProducerEnd, submission: Submission, begins: bool) -> Outcome:
@@ -252,9 +256,7 @@ class Decision:
 
     def _note(self, log: LogEnd, submission: Submission, extra: Extra) -> None:
         """Note what an entry that was appended changes besides. ``submission`` is resolved."""
-        more = self.changes.more
-        if more is None:
-            more = self.changes.more = More()
+        more = self._more()
         seq, kind = log.seq, submission.kind
         if submission.kind == MARK:
             place = extra.about_epoch, extra.about_seq
@@ -282,6 +284,12 @@ class Decision:
             edits.append(Target(row_id(log.id, seq), edit))
         elif kind == REDACTION:
             self._erase(log, submission.log, resolved, more)
+
+    def _more(self) -> More:
+        more = self.changes.more
+        if more is None:
+            more = self.changes.more = More()
+        return more
 
     def _erase(self, log: LogEnd, name: str, about: Extra, more: More) -> None:
         """Erase what the redaction that was just appended is about."""

@@ -16,7 +16,7 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms import state as rooms
 from relay.errors import EnvelopeError
 from relay.store.generation import number, read_meta
-from relay.store.schema import FORMAT_VERSION, TABLES, TABLES_OF_3, has_states, rows
+from relay.store.schema import FORMAT_VERSION, TABLES, TABLES_OF_3, TABLES_OF_4, has_states, rows
 from relay.store.state import SEQ_BITS, SEQ_MASK
 
 OPCODES_BETWEEN_LOOKS: Final = 10_000
@@ -76,7 +76,8 @@ def _check_structure(connection: apsw.Connection) -> None:
         raise _Damaged(" ".join(found.split()))
     names = {name for (name,) in rows(connection, "SELECT name FROM sqlite_schema")}
     older = rows(connection, "PRAGMA user_version")[0][0] < FORMAT_VERSION
-    for statement in (TABLES if older else TABLES + TABLES_OF_3).split("CREATE TABLE ")[1:]:
+    tables = TABLES if older else TABLES + TABLES_OF_3 + TABLES_OF_4
+    for statement in tables.split("CREATE TABLE ")[1:]:
         name = statement.split()[0]
         if name not in names:
             raise _Damaged(f"the table {name} is missing")

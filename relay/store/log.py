@@ -234,8 +234,49 @@ class Reader(Protocol):
             StoreError: the partition cannot be read.
         """
 
-    def marks(self, log: str) -> list[tuple[str, bytes, int]]:
+    def marks(self, log: str, after: str, count: int) -> list[tuple[str, bytes, int]]:
         """Return up to where the owner of an inbox has read: (log or ``@peer``, epoch, seq) each.
+
+        In the order of the names above ``after``, so many at most.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
+    def mark(self, log: str, about: str) -> Cursor:
+        """Return up to where the owner of an inbox has read a room, or ("@name") somebody's words.
+
+        (NO_EPOCH, 0): it was never noted.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
+    def memberships(self, handle: str, root: bytes, after: str, count: int) -> list[str]:
+        """Return the rooms in which an account has a role, invited ones included.
+
+        In the order of the names above ``after``, so many at most.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
+    def owned(self, handle: str, root: bytes) -> int:
+        """Return how many rooms an account owns.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
+    def shares(self, handle: str, root: bytes, other: str, other_root: bytes) -> bool:
+        """Tell whether there is a room in which both accounts are lasting members.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
+    def count_controls(self, log: str, after: int, upto: int) -> int:
+        """Return how many of the entries of (after, upto] are of kind *system*.
 
         Raises:
             StoreError: the partition cannot be read.

@@ -14,15 +14,18 @@ from typing import Any, Final
 import apsw
 
 from relay.chat.entries import NO_EPOCH, Cursor, Head
+from relay.chat.rooms.events import Role
 from relay.chunking import count_fitting
 from relay.store.log import Page, ResumePoint
 from relay.store.resume import LogView, Segment, resume_point
 from relay.store.schema import (
     FORMAT_OF_CONTROLS,
+    FORMAT_OF_MEMBERS,
     FORMAT_VERSION,
     connect_reader,
     epoch_at,
     has_states,
+    pragma,
     rows,
     translated,
 )
@@ -51,7 +54,21 @@ DIRECT: Final = (
 )
 WRITTEN: Final = "SELECT 1 FROM direct WHERE log_id=? AND peer=? AND epoch=x'' AND origin=0 LIMIT 1"
 PLACE: Final = "SELECT epoch, origin FROM direct WHERE log_id=? AND peer=? AND seq=?"
-MARKS: Final = "SELECT about, epoch, seq FROM mark WHERE log_id=? AND about<>'' ORDER BY about"
+MARKS: Final = (  # '' is no mark, so only what is above it counts
+    "SELECT about, epoch, seq FROM mark WHERE log_id=? AND about>? ORDER BY about LIMIT ?"
+)
+MARK: Final = "SELECT epoch, seq FROM mark WHERE log_id=? AND about=?"
+CONTROL_COUNT: Final = "SELECT count(*) FROM control WHERE log_id=? AND seq>? AND seq<=?"
+MEMBERSHIPS: Final = (
+    "SELECT name FROM member JOIN log ON log.id=log_id "
+    "WHERE handle=? AND lasting IN (0, 1) AND root=? AND name>? ORDER BY name LIMIT ?"
+)
+OWNED: Final = "SELECT count(*) FROM member WHERE handle=? AND lasting=1 AND root=? AND role=?"
+SHARES: Final = (  # in this order: a row of the first one, and whether the other one has its like
+    "SELECT 1 FROM member AS one CROSS JOIN member AS other ON other.log_id=one.log_id "
+    "WHERE one.handle=? AND one.lasting=1 AND one.root=? "
+    "AND other.handle=? AND other.lasting=1 AND other.root=? LIMIT 1"
+)
 SEEN: Final = "SELECT seq FROM mark WHERE log_id=? AND about=''"
 BACK: Final = "SELECT id, packed FROM entry WHERE id>? AND id<=? ORDER BY id DESC LIMIT ?"
 
@@ -67,6 +84,8 @@ class SqliteReader:
         self._ids: dict[str, int] = {}
         self._states = False
         """True: the file has a table of them."""
+        self._members = False
+        """Likewise."""
 
     def close(self) -> None:
         """Close the file. The next call would open it again."""
@@ -74,7 +93,7 @@ class SqliteReader:
         if connection is not None:
             connection.close(True)
         self._ids.clear()
-        self._states = False
+        self._states = self._members = False
 
     # --- pages ----------------------------------------------------------------------------------
     def read(
@@ -135,9 +154,51 @@ class SqliteReader:
         found = self._rows_of(log, PLACE, peer, seq)
         return Cursor(*found[0]) if found and found[0][1] else None
 
-    def marks(self, log: str) -> list[tuple[str, bytes, int]]:
+    def marks(self, log: str, after: str, count: int) -> list[tuple[str, bytes, int]]:
         """See ``log.Reader``."""
-        return self._rows_of(log, MARKS)
+        return self._rows_of(log, MARKS, after, count)
+
+    def mark(self, log: str, about: str) -> Cursor:
+        """See ``log.Reader``."""
+        found = self._rows_of(log, MARK, about)
+        return Cursor(*found[0]) if found else Cursor(NO_EPOCH, 0)
+
+    def count_controls(self, log: str, after: int, upto: int) -> int:
+        """See ``log.Reader``."""
+        found = self._rows_of(log, CONTROL_COUNT, after, upto)
+        return found[0][0] if found else 0
+
+    # --- memberships ----------------------------------------------------------------------------
+    def memberships(self, handle: str, root: bytes, after: str, count: int) -> list[str]:
+        """See ``log.Reader``."""
+        return [name for (name,) in self._member_rows(MEMBERSHIPS, handle, root, after, count)]
+
+    def owned(self, handle: str, root: bytes) -> int:
+        """See ``log.Reader``."""
+        found = self._member_rows(OWNED, handle, root, int(Role.OWNER))
+        return found[0][0] if found else 0
+
+    def shares(self, handle: str, root: bytes, other: str, other_root: bytes) -> bool:
+        """See ``log.Reader``."""
+        return bool(self._member_rows(SHARES, handle, root, other, other_root))
+
+    def _member_rows(self, query: str, *bindings: int | str | bytes) -> list[Any]:
+        try:
+            connection = self._opened()
+            if connection is None or not self._has_members(connection):
+                return []
+            return rows(connection, query, bindings)
+        except apsw.Error as error:
+            self.close()
+            raise translated(error, self._path) from error
+
+    def _has_members(self, connection: apsw.Connection) -> bool:
+        """Only whoever writes adds the table to a file of an older Relay."""
+        if not self._members:
+            version = pragma(connection, "user_version")
+            assert isinstance(version, int)
+            self._members = version >= FORMAT_OF_MEMBERS
+        return self._members
 
     def seen(self, log: str) -> int:
         """See ``log.Reader``."""

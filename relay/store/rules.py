@@ -26,6 +26,8 @@ class Kept(NamedTuple):
     """When something in it ends by itself; 0: nothing does."""
     begins: bool
     """The entry is the first of a new epoch."""
+    roles: tuple[tuple[str, bytes, int], ...] = ()
+    """(handle, root, role) of those whose role it has changed; 0: they have none any more."""
 
 
 class Rules:

@@ -23,7 +23,14 @@ from relay.chat.rooms.state import Room
 from relay.store.apply import ENTRY, STATE, write_more
 from relay.store.derived import derive
 from relay.store.errors import StoreUnavailable
-from relay.store.schema import connect_writer, create_tables, pragma, translated
+from relay.store.schema import (
+    MEMBER,
+    connect_writer,
+    create_tables,
+    member_rows,
+    pragma,
+    translated,
+)
 from relay.store.snapshot import sync_file
 from relay.store.state import SEQ_BITS, SEQ_MASK, More, row_id
 
@@ -200,6 +207,7 @@ class _Salvage:
             guarded = int(not room.everybody_writes)
             row = mine, room.version, guarded, room.due_ms, rooms.pack(room)
             self._target.execute(STATE, row)
+            self._target.executemany(MEMBER, member_rows(mine, room))
         write_more(self._target, self._more)
         self._more = More()
 

@@ -10,16 +10,21 @@ from typing import Any, Final
 import apsw
 
 from relay.chat.entries import NO_EPOCH
+from relay.chat.rooms import state as rooms
+from relay.chat.rooms.events import Role
+from relay.errors import EnvelopeError
 from relay.store.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 
 APPLICATION_ID: Final = 0x524C5931  # "RLY1", so that file(1) and others can tell
-FORMAT_VERSION: Final = 3
-"""2: with the table ``state``. 3: with those of ``TABLES_OF_3``. The writer brings an older one up
-to date when it opens it (``create_tables``); a Relay that does not know what they say, such as who
-may read, reads it no more."""
-FORMATS_READ: Final = (1, 2, FORMAT_VERSION)
+FORMAT_VERSION: Final = 4
+"""2: with the table ``state``. 3: with those of ``TABLES_OF_3``. 4: with ``member``. The writer
+brings an older one up to date when it opens it (``create_tables``); a Relay that does not know what
+they say, such as who may read, reads it no more."""
+FORMATS_READ: Final = (1, 2, 3, FORMAT_VERSION)
 FORMAT_OF_CONTROLS: Final = 3
 """From it on a file knows which of its entries are controls."""
+FORMAT_OF_MEMBERS: Final = 4
+"""From it on a file knows in which of its rooms somebody is a lasting member."""
 SQLITE_MIN: Final = (3, 51, 3)
 """Older ones can corrupt a WAL database whose checkpoint runs in one connection while another
 connection resets the log (SQLite's change log, 3.51.3)."""
@@ -89,6 +94,15 @@ CREATE TABLE mark (
     PRIMARY KEY (log_id, about)
 ) WITHOUT ROWID;
 """
+TABLES_OF_4: Final = """
+-- Who has which role in which room, as the states of rooms say: to be asked by the person.
+-- lasting: 0 for somebody who is only invited.
+CREATE TABLE member (
+    handle TEXT NOT NULL, lasting INTEGER NOT NULL, log_id INTEGER NOT NULL, root BLOB NOT NULL,
+    role INTEGER NOT NULL, PRIMARY KEY (handle, lasting, log_id)
+) WITHOUT ROWID;
+"""
+MEMBER: Final = "INSERT INTO member VALUES (?, ?, ?, ?, ?)"
 CONTROLS_BEFORE_3: Final = """
 -- Before format 3 these logs held nothing else.
 INSERT INTO control SELECT id >> 40, id & 0xFFFFFFFFFF FROM entry
@@ -222,8 +236,26 @@ def create_tables(connection: apsw.Connection) -> None:
         pragma(connection, f"application_id={APPLICATION_ID}")
     if found in (0, 1):
         connection.execute(ADDED_BY_2).fetchall()
-    connection.execute(TABLES_OF_3 + CONTROLS_BEFORE_3).fetchall()
+    if found != FORMAT_OF_CONTROLS:
+        connection.execute(TABLES_OF_3 + CONTROLS_BEFORE_3).fetchall()
+    connection.execute(TABLES_OF_4).fetchall()
+    _fill_members(connection)
     pragma(connection, f"user_version={FORMAT_VERSION}")
+
+
+def _fill_members(connection: apsw.Connection) -> None:
+    for log_id, packed in rows(connection, "SELECT log_id, packed FROM state"):
+        with contextlib.suppress(EnvelopeError):  # a damaged one: a check finds it
+            connection.executemany(MEMBER, member_rows(log_id, rooms.unpack(packed)))
+
+
+def member_rows(log_id: int, room: rooms.Room) -> list[tuple[str, int, int, bytes, int]]:
+    """Return the rows of ``member`` that a room's state makes."""
+    return [
+        (handle, int(person.role > Role.INVITED), log_id, person.root, int(person.role))
+        for handle, person in room.people.items()
+        if person.role
+    ]
 
 
 def advice(path: Path) -> str:

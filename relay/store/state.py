@@ -138,7 +138,8 @@ class More:
     """What a batch changes besides, seldom: direct messages, and entries about other entries."""
 
     __slots__ = (
-        "confirmed", "controls", "directs", "edits", "erased", "marks", "pending", "seen",
+        "confirmed", "controls", "directs", "edits", "erased", "marks", "members", "pending",
+        "seen",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -156,6 +157,8 @@ class More:
         """(new bytes, row id) of entries whose body is erased."""
         self.marks: list[tuple[int, str, bytes, int]] = []
         """As in the table ``mark``."""
+        self.members: dict[tuple[str, int], tuple[bytes, int]] = {}
+        """(handle, log id) to (root, role) of whose role has changed; 0: they have none now."""
         self.seen: list[tuple[int, str]] = []
         """(when in ms, inbox): its owner was last here."""
 

@@ -7,6 +7,7 @@ It knows neither pipes nor terminals: lines come from an iterator, a ``Screen`` 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any, NoReturn
@@ -20,13 +21,15 @@ from relay.terminal import commands
 from relay.terminal.notices import Narrator, members_notice
 from relay.terminal.recent import Recent
 from relay.terminal.room_commands import Change
-from relay.terminal.room_notices import change_notice, info_lines, list_line
+from relay.terminal.room_notices import change_notice, info_lines, list_line, waiting_notices
 from relay.terminal.screens import Screen
 from relay.terminal.view import day, day_and_clock
 
 _SHOWN_CHARS_MAX = 200
 _MISSED_MAX = 50
 """Of the newest entries of the inbox, those that were not read are shown at the start."""
+_MARK_S = 30.0
+"""The room is marked as read so often at most, and when one leaves: each mark is stored."""
 _PATIENCE_S = 2.0
 """How long leaving waits for acknowledgements before the person is told why."""
 
@@ -49,7 +52,11 @@ class Chat:
         """True when a person sees what is shown: their other devices are told what was read."""
         self._recent = Recent(client.name)
         self._unread: dict[str, LogEntry] = {}
-        """By person, the last direct message that was shown since something was typed."""
+        """By person, and by room, the last message that was shown since something was typed."""
+        self._member = False
+        """A lasting member of the room: what was read of it is worth telling."""
+        self._marked_s = -_MARK_S
+        """When the room was last marked as read, by a monotonic clock."""
         self._unstored: set[asyncio.Future[Stored]] = set()
         self._requests: set[asyncio.Task[None]] = set()
         """Questions to the server without an answer yet: typing goes on meanwhile."""
@@ -117,6 +124,12 @@ class Chat:
             self.screen.notice(f"direct messages since you were last here: {len(missed)}")
         for entry in missed:
             await self._show(entry)
+        rooms = await self.client.rooms(mine=True)
+        self._member = any(
+            room.name == self.room and room.role not in ("none", "invited") for room in rooms
+        )
+        for notice in waiting_notices(rooms, self.room):
+            self.screen.notice(notice)
 
     async def _show(self, entry: LogEntry | RoomChanged) -> None:
         today = day(entry.time_ms)
@@ -125,21 +138,33 @@ class Chat:
             self._day = today
         if isinstance(entry, RoomChanged):
             self.screen.notice(change_notice(entry))
+            self._member = is_member(entry, self.client.name, self._member)
             return
         if isinstance(entry, Message):
             await self.screen.message(entry, self._recent.label(entry))
-            if entry.to and entry.sender == entry.peer:
-                self._unread[entry.peer] = entry
+            if not entry.to:
+                self._unread[self.room] = entry
+            elif entry.sender == entry.peer:
+                self._unread[f"@{entry.peer}"] = entry
         elif notice := self._recent.notice_of(entry):
             self.screen.notice(notice)
         self._recent.note(entry)
 
-    def _mark_read(self) -> None:
+    def _mark_read(self, *, leaving: bool = False) -> None:
         """Who types has seen what is shown."""
         unread, self._unread = self._unread, {}
-        if self.reads:
-            for entry in unread.values():
-                self._ask(partial(self.client.mark_read, entry))
+        here = unread.pop(self.room, None)
+        if not self.reads:
+            return
+        if here is not None and self._member:
+            now = time.monotonic()
+            if leaving or now - self._marked_s >= _MARK_S:
+                self._marked_s = now
+                unread[self.room] = here
+            else:
+                self._unread[self.room] = here
+        for entry in unread.values():
+            self._ask(partial(self.client.mark_read, entry))
 
     # --- what is typed ---------------------------------------------------------------------------
     async def _talk(self, lines: AsyncIterator[str]) -> None:
@@ -149,6 +174,7 @@ class Chat:
             if isinstance(command, commands.Quit):
                 break
             await self._do(command)
+        self._mark_read(leaving=True)
         await asyncio.gather(*self._requests)
         await self._all_stored()
 
@@ -321,6 +347,21 @@ class Chat:
         self._unread = unread
         self.screen.notice("end of earlier messages")
         self._day = ""
+
+
+def is_member(change: RoomChanged, name: str, before: bool) -> bool:
+    """Tell whether somebody is a lasting member after a change of the room."""
+    if change.change == "enter" and change.sender == name:
+        return True
+    if change.change == "create":
+        return change.sender == name
+    if change.change == "delete" or (change.change == "leave" and change.sender == name):
+        return False
+    if change.person != name:
+        return before
+    if change.change == "role":
+        return change.role not in ("none", "invited")
+    return before and change.change not in ("kick", "ban", "invite")
 
 
 def _messages(count: int) -> str:

@@ -9,6 +9,8 @@ from relay.client.events import RoomChanged
 from relay.client.room_calls import ListedRoom, RoomInfo, RoomPerson
 from relay.terminal.text import harmless_name, quoted
 
+SHOWN_MAX: Final = 10
+"""Rooms that a notice names."""
 BY_ITSELF: Final = "relay"
 """The sender of what the server does when a time is over."""
 _KINDS: Final = {
@@ -93,7 +95,27 @@ def list_line(room: ListedRoom) -> str:
     topic = f": {quoted(room.topic)}" if room.topic else ""
     title = f" {quoted(room.title)}" if room.title else ""
     count = "1 member" if room.members == 1 else f"{room.members} members"
-    return f"{harmless_name(room.name)}{title} {room.kind}{closed}, {count}{role}{topic}"
+    unread = f", {room.unread} unread" if room.unread else ""
+    return f"{harmless_name(room.name)}{title} {room.kind}{closed}, {count}{role}{unread}{topic}"
+
+
+def waiting_notices(rooms: list[ListedRoom], here: str) -> list[str]:
+    """Return what somebody who comes is told of their rooms, but the one that they come to."""
+    invited = [harmless_name(room.name) for room in rooms if room.role == "invited"]
+    unread = [
+        f"{harmless_name(room.name)} ({room.unread})"
+        for room in rooms
+        if room.unread and room.role != "invited" and room.name != here
+    ]
+    lines = [f"unread: {_some(unread)}"] if unread else []
+    if invited:
+        lines.append(f"invited to: {_some(invited)}; relay chat ADDRESS ROOM, and /member there")
+    return lines
+
+
+def _some(words: list[str]) -> str:
+    more = f" and {len(words) - SHOWN_MAX} more" if len(words) > SHOWN_MAX else ""
+    return ", ".join(words[:SHOWN_MAX]) + more
 
 
 def local_time(time_ms: int) -> str:

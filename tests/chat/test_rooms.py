@@ -330,6 +330,8 @@ class People(RuleBasedStateMachine):
         self.room = Room()
         self.head = 0
         self.now_ms = 0
+        self.roles: dict[str, tuple[bytes, int]] = {}
+        """What whoever keeps track of the changes knows."""
 
     @rule(actor=st.sampled_from(PEOPLE), change=CHANGES, behind=st.integers(0, 3))
     def ask(self, actor: Actor, change: requests.Change, behind: int) -> None:
@@ -364,13 +366,19 @@ class People(RuleBasedStateMachine):
     def append(self, event: events.Event, sender: str) -> None:
         self.head += 1
         assert events.unpack(events.pack(event)) == event
-        self.room = states.applied(self.room, event, sender, self.head)
+        before, self.room = self.room, states.applied(self.room, event, sender, self.head)
+        for handle, root, role in states.role_changes(before, self.room):
+            self.roles.pop(handle, None)
+            if role:
+                self.roles[handle] = root, role
 
     @invariant()
     def it_is_sound(self) -> None:
         one = self.room
         assert states.unpack(states.pack(one)) == one
         assert one.version <= self.head
+        roles = {name: (who.root, int(who.role)) for name, who in one.people.items() if who.role}
+        assert self.roles == roles
         for actor in PEOPLE:
             person, found = one.people.get(actor.handle), rights(one, actor)
             if person is not None and person.banned:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,11 @@ def done(*args: str | os.PathLike[str], status: int = 0) -> str:
     return said
 
 
+def json_lines(*args: str) -> list[dict[str, Any]]:
+    """What a command printed as JSON."""
+    return [json.loads(line) for line in done(*args).splitlines() if line.startswith("{")]
+
+
 def test_what_an_owner_does(people: Relay, room: str) -> None:
     """Each command once, and what the other sees of it."""
     address = people.address
@@ -51,7 +57,14 @@ def test_what_an_owner_does(people: Relay, room: str) -> None:
     anna("invite", "bert")
     listed = done("room", "list", address, "--name", "bert")
     assert f'{room} private, 1 member, you are invited: "tea"' in listed
+    (waiting,) = json_lines("room", "list", address, "--mine", "--json", "--name", "bert")
+    assert (waiting["name"], waiting["role"], waiting["unread"]) == (room, "invited", 0)
     bert("enter")
+    done("send", address, room, "hi", "--name", "anna")
+    (found,) = json_lines("room", "list", address, "--mine", "--json", "--name", "bert")
+    assert (found["role"], found["unread"]) == ("member", 1)
+    listed = done("room", "list", address, "--name", "bert")
+    assert f'{room} private, 2 members, you are a member, 1 unread: "tea"' in listed
     found = json.loads(bert("show", "--json"))
     assert (found["kind"], found["topic"]) == ("private", "tea")
     assert {(one["name"], one["role"]) for one in found["people"]} == {
@@ -155,3 +168,30 @@ def test_two_people_at_terminals(people: Relay, room: str) -> None:
         anna.shows("/ban takes a name; not sent")
         anna.press("/quit\r")
         assert anna.ends() == 0
+
+
+def test_what_is_unread_is_told_and_marked(people: Relay, room: str) -> None:
+    """Bert comes back to another room: he is told, reads, and is not told again."""
+    address, second = people.address, f"{room}-2"
+
+    def unread() -> dict[str, int]:
+        found = json_lines("room", "list", address, "--mine", "--json", "--name", "bert")
+        return {one["name"]: one["unread"] for one in found}
+
+    for each in (room, second):
+        done("room", "create", address, each, "--name", "anna")
+    done("room", "enter", address, room, "--name", "bert")
+    done("room", "invite", address, second, "bert", "--name", "anna")
+    for text in ("one", "two"):
+        done("send", address, room, text, "--name", "anna")
+    assert unread() == {room: 2, second: 0}
+    with Terminal("chat", address, f"{room}-3", "--name", "bert") as bert:
+        bert.shows(f"unread: {room} (2)")
+        bert.shows(f"invited to: {second};")
+        bert.press("/quit\r")
+        assert bert.ends() == 0
+    with Terminal("chat", address, room, "--name", "bert") as bert:
+        bert.shows("two")
+        bert.press("/quit\r")
+        assert bert.ends() == 0
+    assert unread() == {room: 0, second: 0}

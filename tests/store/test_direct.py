@@ -14,7 +14,7 @@ from relay.chat.partition import partition_of
 from relay.store.log import Expected, Forbidden, Outcome, Repeated, Stored
 from relay.store.reader import SqliteReader
 from relay.store.salvage import salvage
-from relay.store.schema import ADDED_BY_2, CONTROLS_BEFORE_3, TABLES_OF_3
+from relay.store.schema import ADDED_BY_2, CONTROLS_BEFORE_3, TABLES_OF_3, TABLES_OF_4
 from relay.store.sqlite import SqlitePartition
 from relay.wire.envelopes import unpack_entry
 from tests.support.logs import (
@@ -228,7 +228,7 @@ def test_read_marks_go_forward(tmp_path: Path) -> None:
         append(partition, mark)
         reader = SqliteReader(tmp_path / "00.sqlite")
         expected = (EPOCH, 5) if counter < 3 else (b"epoch..B", 2)
-        assert reader.marks("@alice") == [("lobby", *expected)]
+        assert reader.marks("@alice", "", 9) == [("lobby", *expected)]
 
 
 def copy_for_alice(origin: int, after: int = 0) -> Submission:
@@ -303,6 +303,8 @@ def test_a_file_of_format_1_is_brought_up_to_date(tmp_path: Path) -> None:
         connection.execute(f"DROP TABLE {table}")
     assert "CREATE TABLE state " in ADDED_BY_2
     connection.execute("DROP TABLE state")
+    assert "CREATE TABLE member " in TABLES_OF_4
+    connection.execute("DROP TABLE member")
     connection.execute("PRAGMA user_version=1")
     connection.close()
     unnoticed(partition)

@@ -48,6 +48,7 @@ REQUESTS: tuple[tuple[requests.Request, int], ...] = (
     (requests.Delete("no more"), 14),
     (requests.Show("ann"), 0),
     (requests.List(15, "lobby"), 0),
+    (requests.Mine("lobby"), 0),
 )
 
 

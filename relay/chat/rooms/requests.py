@@ -137,6 +137,14 @@ class List(NamedTuple):
     after: str
 
 
+class Mine(NamedTuple):
+    """Tell the rooms in which the asker has a role, and what of them is unread, from behind
+    ``after`` on.
+    """
+
+    after: str = ""
+
+
 Change: TypeAlias = (
     Create
     | SetTopic
@@ -155,7 +163,7 @@ Change: TypeAlias = (
     | Leave
     | Delete
 )
-Request: TypeAlias = Change | Redact | Show | List
+Request: TypeAlias = Change | Redact | Show | List | Mine
 
 
 class Asked(NamedTuple):
@@ -196,6 +204,7 @@ SHAPES: Final[dict[int, Shape]] = {
     17: _shape(Delete, REASON),
     24: _shape(Show, codec.text(limits.NAME_CHARS_MAX)),
     25: _shape(List, codec.uint(PARTITIONS - 1), codec.text(limits.NAME_CHARS_MAX)),
+    26: _shape(Mine, codec.text(limits.NAME_CHARS_MAX)),
 }
 _NUMBER_OF: Final = {shape.type: number for number, shape in SHAPES.items()}
 _SCHEMA: Final = codec.Schema(SHAPES, count_max=1, array_max=limits.ENVELOPE_FIELDS_MAX)

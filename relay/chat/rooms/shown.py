@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from relay import codec, limits
-from relay.chat.fields import NAME, ROOT, U63
+from relay.chat.fields import EPOCH, NAME, ROOT, U63
 from relay.chat.rooms.events import KIND, ROLE, TITLE, TOPIC, Kind, Role
 from relay.chat.rooms.rights import Actor, Right, rights, role_of
 from relay.chat.rooms.state import Person, Room, made
@@ -41,6 +41,17 @@ class Listed(NamedTuple):
     """Of its last entry."""
     version: int
     """The seq of its last control entry."""
+
+
+class Own(NamedTuple):
+    """A room in which whoever asked has a role."""
+
+    room: Listed
+    read_epoch: bytes
+    """With ``read_seq``: up to where it was read, as it is marked; 8 zeros and 0: it is not."""
+    read_seq: int
+    unread: int
+    """Entries after that, without those about the room itself."""
 
 
 def pack(room: Room, after: str) -> bytes:
@@ -93,11 +104,9 @@ def pack_list(rooms: list[Listed], after: str, end: bool) -> bytes:
     return codec.pack(([list(one) for one in rooms], after, end))
 
 
+_LISTED: Final = (NAME, KIND, TITLE, TOPIC, codec.boolean, ROLE, U63, U63, U63)
 _LIST: Final = (
-    codec.list_of(
-        codec.tuple_of(NAME, KIND, TITLE, TOPIC, codec.boolean, ROLE, U63, U63, U63),
-        ROOMS_PER_ANSWER,
-    ),
+    codec.list_of(codec.tuple_of(*_LISTED), ROOMS_PER_ANSWER),
     codec.text(limits.NAME_CHARS_MAX),
     codec.boolean,
 )
@@ -110,9 +119,50 @@ def unpack_list(data: bytes) -> tuple[list[Listed], str, bool]:
         EnvelopeError: it is none.
     """
     found, after, end = codec.unpack_array(data, _LIST, array_max=ROOMS_PER_ANSWER)
-    rows = cast("list[tuple[str, int, str, str, bool, int, int, int, int]]", found)
-    rooms = [
-        Listed(name, Kind(kind), title, topic, closed, Role(role), members, last_seq, version)
-        for name, kind, title, topic, closed, role, members, last_seq, version in rows
-    ]
+    rooms = [_listed_of(row) for row in cast("list[_Row]", found)]
+    return rooms, cast("str", after), bool(end)
+
+
+_Row: TypeAlias = tuple[str, int, str, str, bool, int, int, int, int]
+
+
+def _listed_of(row: _Row) -> Listed:
+    name, kind, title, topic, closed, role, members, last_seq, version = row
+    return Listed(name, Kind(kind), title, topic, closed, Role(role), members, last_seq, version)
+
+
+def unread_after(room: Room, handle: str, floor: int) -> int:
+    """Return the last entry that does not count as unread for somebody with a role.
+
+    Args:
+        room: its state.
+        handle: whose.
+        floor: where reading goes on behind what is marked.
+    """
+    person = room.people[handle]
+    begun = room.created if floor else max(room.created, person.seq)
+    return max(floor, begun)
+
+
+def pack_own(rooms: list[Own], after: str, end: bool) -> bytes:
+    """Return the packed answer to ``Mine``: as to ``List``."""
+    return codec.pack(([[*one.room, *one[1:]] for one in rooms], after, end))
+
+
+_OWN: Final = (
+    codec.list_of(codec.tuple_of(*_LISTED, EPOCH, U63, U63), ROOMS_PER_ANSWER),
+    codec.text(limits.NAME_CHARS_MAX),
+    codec.boolean,
+)
+
+
+def unpack_own(data: bytes) -> tuple[list[Own], str, bool]:
+    """Return the answer to ``Mine``.
+
+    Raises:
+        EnvelopeError: it is none.
+    """
+    found, after, end = codec.unpack_array(data, _OWN, array_max=ROOMS_PER_ANSWER)
+    rows = cast("list[tuple[Any, ...]]", found)
+    rooms = [Own(_listed_of(cast("_Row", tuple(row[:9]))), *row[9:]) for row in rows]
     return rooms, cast("str", after), bool(end)

@@ -174,6 +174,24 @@ def applied(room: Room, event: Event | None, sender: str, seq: int) -> Room:
             return after
 
 
+def role_changes(before: Room, after: Room) -> tuple[tuple[str, bytes, int], ...]:
+    """Return (handle, root, role) of those whose role is another one; 0: they have none now."""
+    if before.people is after.people:
+        return ()
+    gone = [
+        (handle, one.root, 0)
+        for handle, one in before.people.items()
+        if one.role and handle not in after.people
+    ]
+    changed = [
+        (handle, one.root, int(one.role))
+        for handle, one in after.people.items()
+        if (was := before.people.get(handle)) is not one
+        and (one.role or (was is not None and was.role))
+    ]
+    return (*gone, *changed)
+
+
 def _known(room: Room, handle: str, root: bytes) -> Person:
     """Return what the room knows of an account; of an earlier one of that name only bars count."""
     known = room.people.get(handle)

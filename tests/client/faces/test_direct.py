@@ -18,6 +18,7 @@ from relay.client.events import (
     ReadMark,
     Redaction,
 )
+from relay.client.room_calls import ListedRoom
 from tests.client.faces.adapters import WAIT_S, Face
 from tests.client.faces.test_arguments import call
 
@@ -118,6 +119,12 @@ def test_edits_reactions_and_erasing(people: tuple[Face, Face], room: str) -> No
     assert left(bob, room) == [Erased, Erased, Erased, Redaction, Redaction]
 
 
+def rooms_of(face: Face) -> list[ListedRoom]:
+    found = call(face, "rooms", mine=True)
+    assert isinstance(found, list)
+    return found
+
+
 def test_read_marks_are_shared_between_devices(
     people: tuple[Face, Face], connect: Connect, room: str
 ) -> None:
@@ -137,4 +144,8 @@ def test_read_marks_are_shared_between_devices(
         (f"@{ann.client.name}", direct.cursor),
         (room, spoken.cursor),
     ]
+    assert [one.unread for one in rooms_of(bob)] == []
+    call(bob, "change_room", room, "enter")
+    call(ann, "send", room, "again")
+    assert [(one.name, one.role, one.unread) for one in rooms_of(bob)] == [(room, "member", 1)]
     assert call(phone, "read_marks") == {f"@{ann.client.name}": direct.cursor, room: spoken.cursor}

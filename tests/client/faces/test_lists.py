@@ -31,6 +31,8 @@ GARBAGE = b"\xc1"
         ("rooms", (), shown.pack_list([], "", False)),
         ("rooms", (), shown.pack_list([LISTED], "room", False)),
         ("rooms", (), GARBAGE),
+        ("rooms_of_mine", (), shown.pack_own([], "", False)),
+        ("rooms_of_mine", (), GARBAGE),
         ("room_info", ("room",), NOBODY),
         ("room_info", ("room",), SOMEBODY),
         ("room_info", ("room",), GARBAGE),
@@ -44,6 +46,9 @@ GARBAGE = b"\xc1"
 )
 def test_false_answers(face: Connect, method: str, args: tuple[Any, ...], content: bytes) -> None:
     """They end the client, as all that breaks the protocol does; nobody asks for ever."""
+    also: dict[str, Any] = {}
+    if method == "rooms_of_mine":
+        method, also = "rooms", {"mine": True}
 
     def script(connection: FakeConnection) -> None:
         connection.log_in()
@@ -55,7 +60,7 @@ def test_false_answers(face: Connect, method: str, args: tuple[Any, ...], conten
         one = face(server.address, "alice")
         one.connect()
         with pytest.raises(ServerBrokeProtocol):
-            call(one, method, *args)
+            call(one, method, *args, **also)
         assert one.client.state is State.CLOSED
         with pytest.raises(ServerBrokeProtocol):
-            call(one, method, *args)
+            call(one, method, *args, **also)

@@ -115,11 +115,10 @@ def _marks(session: Session, number: int, after: str) -> None:
     """Answer up to where the person has read, some logs at a time."""
     log = names.INBOX_PREFIX + session.actor.handle
     try:
-        found = session.services.reader_of(log).marks(log)
+        found = session.services.reader_of(log).marks(log, after, NAMES_PER_ANSWER + 1)
     except StoreError:
         session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
         return
-    found = [mark for mark in found if mark[0] > after]
     end = len(found) <= NAMES_PER_ANSWER
     session.answer(pack(Done(number, codec.pack((found[:NAMES_PER_ANSWER], end)))))
 

@@ -10,6 +10,7 @@ from relay.chat.accounts import links
 from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import requests, shown
 from relay.chat.rooms import state as rooms
+from relay.chat.rooms.events import Role
 from relay.errors import EnvelopeError
 from relay.server.worker.connection.asking import asked
 from relay.server.worker.connection.devices import chain_of
@@ -18,6 +19,7 @@ from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done, pack
 
 if TYPE_CHECKING:
+    from relay.chat.entries import Head
     from relay.server.worker.connection.session import Session
     from relay.wire.envelopes import Room
 
@@ -37,6 +39,9 @@ async def room(session: Session, room: Room) -> None:
         return
     if isinstance(request, requests.List):
         await _list(session, number, request)
+        return
+    if isinstance(request, requests.Mine):
+        await _mine(session, number, request.after)
         return
     log = names.normal(room.log)
     if not names.is_room(log):
@@ -65,6 +70,51 @@ async def room(session: Session, room: Room) -> None:
         session.refuse(number, answer.code, limits.RETRY_MS if retry else 0, answer.text)
     else:
         session.answer(pack(Done(number, answer.content)))
+
+
+async def _mine(session: Session, number: int, after: str) -> None:
+    """Answer the rooms in which somebody has a role, whichever partitions they are in.
+
+    Nobody notes what anybody has not read: it is the end of the log less the place that was marked.
+    """
+    await session.services.following.catchup.turn()
+    actor, some = session.actor, shown.ROOMS_PER_ANSWER
+    try:
+        found = sorted(
+            name
+            for index in range(PARTITIONS if actor.root else 0)
+            for name in session.services.reader_at(index).memberships(
+                actor.handle, actor.root, after, some + 1
+            )
+        )
+        own: list[shown.Own] = []
+        bytes_left = STATES_BYTES
+        for name in found[:some]:
+            head = session.services.reader_of(name).head(name)  # first: rights are as of later
+            packed = session.services.reader_of(name).state(name)
+            own += _own(session, name, rooms.unpack(packed), head)
+            bytes_left -= len(packed)
+            after = name
+            if bytes_left <= 0:
+                break
+    except (StoreError, EnvelopeError):
+        session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+        return
+    session.answer(pack(Done(number, shown.pack_own(own, after, not found or after == found[-1]))))
+
+
+def _own(session: Session, name: str, room: rooms.Room, head: Head) -> list[shown.Own]:
+    """Return a room with what is unread in it; nothing if it is not for the asker any more."""
+    reader, actor = session.services.reader_of(name), session.actor
+    listed = shown.listed(name, room, head.seq, actor)
+    if listed is None or listed.role is Role.NONE:
+        return []
+    inbox = names.INBOX_PREFIX + actor.handle
+    mark = session.services.reader_of(inbox).mark(inbox, name)
+    floor = reader.resume(name, mark, head).after if mark.seq else 0
+    read = min(shown.unread_after(room, actor.handle, floor), head.seq)
+    unread = head.seq - read - reader.count_controls(name, read, head.seq)
+    return [shown.Own(listed, mark.epoch, mark.seq, max(unread, 0))]
 
 
 async def _list(session: Session, number: int, request: requests.List) -> None:

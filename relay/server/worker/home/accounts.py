@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from relay.chat import names
 from relay.chat.accounts import account as accounts
-from relay.chat.accounts import decide, events, links, requests
+from relay.chat.accounts import decide, events, links, preferences, requests
 from relay.chat.accounts.refusal import Reason
 from relay.chat.accounts.refusal import Refused as AccountRefused
 from relay.errors import EnvelopeError
@@ -88,8 +88,8 @@ class AccountsHome(LogChanges[_Decided]):
         self._wall_clock_ns = wall_clock_ns
         self.online: Callable[[str], bool] = _nobody
         """Whether somebody has a session now."""
-        self.shares_room: Callable[[str, str], bool] = _no_room
-        """Whether a person is a lasting member of a room in which another one is."""
+        self.shares_room: Callable[[str, bytes, str, bytes], bool] = _no_room
+        """Whether two accounts, each a handle and a root, are lasting members of one room."""
         self.on_bound: Callable[[str], None] = _nothing
         """Called with the log of an invitation that has been used up."""
 
@@ -126,7 +126,7 @@ class AccountsHome(LogChanges[_Decided]):
                 )
                 context = self._context(ask, alike)
                 if isinstance(request, requests.MayWrite | requests.SeenBy):
-                    context = self._acquaintance(before.handle, context)
+                    context = self._acquaintance(before, request.root, context)
                 decided = requests.about_account(before, request, context)
             else:
                 state = self.logs.invitation(name)
@@ -152,11 +152,21 @@ class AccountsHome(LogChanges[_Decided]):
         now_ms = self._wall_clock_ns() // 1_000_000
         return requests.Context(self._policy, verify, now_ms, looks_alike, ask.by or OPERATOR)
 
-    def _acquaintance(self, handle: str, context: requests.Context) -> requests.Context:
-        """Add what is known of who asks. All of it, always: how long it takes tells nothing."""
+    def _acquaintance(
+        self, account: Account, root: bytes, context: requests.Context
+    ) -> requests.Context:
+        """Add what is known of who asks.
+
+        How long it takes depends on what the person has chosen, and on nobody who asks: it tells
+        nothing of who is blocked.
+        """
+        handle = account.handle
+        asks = preferences.Writers.ROOMS in (account.writers, account.seen_by)
         return context._replace(
             knows=self.logs.has_written(handle, context.by),
-            shares_room=self.shares_room(handle, context.by),
+            shares_room=asks
+            and account.chain is not None
+            and self.shares_room(handle, account.root, context.by, root),
             full=self.logs.is_full(handle),
             online=self.online(handle),
             seen_ms=self.logs.seen_ms(handle),
@@ -247,7 +257,7 @@ def _nobody(_: str) -> bool:
     return False
 
 
-def _no_room(_person: str, _other: str) -> bool:
+def _no_room(_person: str, _root: bytes, _other: str, _other_root: bytes) -> bool:
     """There are no rooms with lasting members."""
     return False
 

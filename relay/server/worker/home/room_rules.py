@@ -64,7 +64,8 @@ class RoomRules(Rules):
         after = rooms.applied(room, event, submission.sender, log.seq + 1)
         begins = isinstance(event, events.Created) and log.id != 0
         guarded = not after.everybody_writes
-        return Kept(rooms.pack(after), after, guarded, after.due_ms, begins)
+        roles = rooms.role_changes(room, after)
+        return Kept(rooms.pack(after), after, guarded, after.due_ms, begins, roles)
 
 
 def _room(log: LogEnd) -> Room:

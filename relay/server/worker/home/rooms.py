@@ -66,7 +66,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             if isinstance(request, requests.Show):
                 self._show(asked, room if head else None, actor, request)
                 return
-            if isinstance(request, requests.List):
+            if isinstance(request, requests.List | requests.Mine):
                 raise RoomRefused(Reason.BAD_REQUEST)
             if isinstance(request, requests.Redact):
                 decide.check_redact(room, request, head)

@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
 from relay.chat.accounts.decide import Policy
+from relay.chat.partition import PARTITIONS
 from relay.server.worker.connection.accounts import Accounts
 from relay.server.worker.connection.admission import Admission
 from relay.server.worker.connection.announcement import Announcement, ProvesNextKey
@@ -216,6 +217,14 @@ class WorkerParts:
         )
 
 
+def _share_room(
+    reader_at: Callable[[int], Reader], handle: str, root: bytes, other: str, other_root: bytes
+) -> bool:
+    return any(
+        reader_at(index).shares(handle, root, other, other_root) for index in range(PARTITIONS)
+    )
+
+
 def build(needs: WorkerDependencies) -> WorkerParts:
     """Build the parts of a worker. Nothing runs yet, and no file is open."""
     clock = needs.clock
@@ -267,6 +276,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     names = NameRegistry(clock, needs.silent, accounts.judge)
     names.on_change = home.note_seen
     accounts.online = names.online
+    accounts.shares_room = partial(_share_room, needs.reader_at)
 
     # member
     feeds = Feeds(routes)

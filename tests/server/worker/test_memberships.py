@@ -1,0 +1,158 @@
+"""The rooms of a person, over real sockets: what is unread, invitations, and whom they let write.
+
+What is unread is what follows the place that the person has marked, in whichever room of whichever
+worker it is, and is the same on all devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.chat.accounts import requests as account_requests
+from relay.chat.accounts.preferences import Writers
+from relay.chat.entries import Kind as EntryKind
+from relay.chat.partition import partition_of
+from relay.chat.rooms import requests, shown
+from relay.chat.rooms.events import Kind, Role
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Account, Done, Refused, Send
+from tests.server.worker.test_rooms import LOG, begun, done
+from tests.support.workers import Cluster, TestClient
+
+OTHER = "another"
+"""A room of another partition."""
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with Cluster(tmp_path, 2, rights=True) as running:
+        yield running
+
+
+async def mine(client: TestClient) -> dict[str, tuple[Role, int]]:
+    """Role and unread entries, by room."""
+    found: list[shown.Own] = []
+    after, end = "", False
+    while not end:
+        some, after, end = shown.unpack_own(await done(client, requests.Mine(after), log=""))
+        found += some
+    assert [one.room.name for one in found] == sorted(one.room.name for one in found)
+    return {one.room.name: (one.room.role, one.unread) for one in found}
+
+
+async def mark(client: TestClient, counter: int, log: str, epoch: bytes, seq: int) -> None:
+    inbox = f"@{client.name}"
+    client.send_envelopes(
+        Send(inbox, counter, int(EntryKind.MARK), "", log.encode(), epoch, seq)
+    )  # fmt: skip
+    await client.acked(inbox, counter)
+
+
+async def test_unread_is_what_follows_the_mark(cluster: Cluster) -> None:
+    """Nobody who only looks in has any; changes of the room do not count."""
+    alice, bob = await begun(cluster)
+    alice.send(LOG, 1, 5)
+    await bob.has(LOG, 5)
+    assert await mine(bob) == {}
+    await done(bob, requests.Enter())
+    assert await mine(bob) == {LOG: (Role.MEMBER, 0)}, "what was there when he entered is read"
+    alice.send(LOG, 6, 8)
+    await done(alice, requests.SetTopic("tea"))
+    await done(alice, requests.SetRole("bob", Role.MODERATOR))
+    await alice.acked(LOG, 8)
+    entry = next(e for e in bob.entries(LOG) if e.counter == 4 and e.kind == EntryKind.MESSAGE)
+    await mark(bob, 1, LOG, entry.epoch, entry.seq)
+    assert await mine(bob) == {LOG: (Role.MODERATOR, 4)}
+    phone = await TestClient.login(cluster.home(LOG), "bob", secret=b"phone" * 3 + b".")
+    last = next(e for e in bob.entries(LOG) if e.counter == 7 and e.kind == EntryKind.MESSAGE)
+    await mark(phone, 1, LOG, last.epoch, last.seq)
+    await mark(bob, 2, LOG, entry.epoch, entry.seq)  # an older one changes nothing
+    for device in (bob, phone):
+        assert await mine(device) == {LOG: (Role.MODERATOR, 1)}
+    await mark(bob, 3, LOG, last.epoch, 2**50)
+    assert await mine(bob) == {LOG: (Role.MODERATOR, 0)}, "he marks what is not there"
+
+
+async def test_a_room_that_was_deleted_and_begun_again(cluster: Cluster) -> None:
+    alice, bob = await begun(cluster)
+    await done(bob, requests.Enter())
+    alice.send(LOG, 1, 9)
+    ack = await alice.acked(LOG, 9)
+    await mark(bob, 1, LOG, ack.epoch, ack.seq)
+    await done(alice, requests.Delete(""))
+    assert await mine(bob) == {}
+    await done(alice, requests.Create())
+    await done(bob, requests.Enter())
+    alice.send(LOG, 10, 11)
+    await alice.acked(LOG, 11)
+    assert await mine(bob) == {LOG: (Role.MEMBER, 2)}
+
+
+async def test_an_invitation_waits_for_who_is_away(cluster: Cluster) -> None:
+    """It is in no list of anybody else, and it is gone once it was declined."""
+    bob = await TestClient.login(cluster.home(LOG), "bob")
+    bob.transport.close()
+    await bob.gone(cluster.home(LOG))
+    alice, carol = [await TestClient.login(cluster.home(LOG), who) for who in ("alice", "carol")]
+    await done(alice, requests.Create(Kind.PRIVATE, listed=False))
+    await done(alice, requests.Invite("bob"))
+    alice.send(LOG, 1, 2)
+    await alice.acked(LOG, 2)
+    bob = await TestClient.login(cluster.other(LOG), "bob")
+    assert await mine(bob) == {LOG: (Role.INVITED, 2)}
+    assert await mine(carol) == {}
+    listed = requests.List(partition_of(LOG), "")
+    rooms, _, _ = shown.unpack_list(await done(bob, listed, log=""))
+    assert [one.name for one in rooms] == [LOG]
+    rooms, _, _ = shown.unpack_list(await done(carol, listed, log=""))
+    assert rooms == []
+    await done(bob, requests.Leave())
+    assert await mine(bob) == {}
+
+
+async def test_many_rooms_come_in_parts(cluster: Cluster) -> None:
+    alice = await TestClient.login(cluster.home(LOG), "alice")
+    count = 2 * shown.ROOMS_PER_ANSWER + 3
+    for number in range(count):
+        await done(alice, requests.Create(), log=f"room-{number:02}")
+    assert list(await mine(alice)) == [f"room-{number:02}" for number in range(count)]
+
+
+async def test_a_guest_has_no_rooms(tmp_path: Path) -> None:
+    async with Cluster(tmp_path, 1, rights=True) as cluster:
+        guest = await TestClient.login(cluster.home(LOG), "~guest")
+        await done(guest, requests.Create())
+        assert await mine(guest) == {}
+
+
+async def test_members_of_ones_rooms_may_write(cluster: Cluster) -> None:
+    """Of a room in which one is a lasting member, lasting members; not whoever looks in."""
+    alice, bob = await begun(cluster)
+    await done(alice, requests.Create(), log=OTHER)
+
+    async def choose(writers: Writers) -> None:
+        content = account_requests.pack(account_requests.Prefer(int(writers), 1))
+        bob.send_envelopes(Account(8, "", content))
+        await bob.expect(Done, lambda found: found.request == 8)
+
+    async def write(counter: int) -> int:
+        """Alice writes to bob; return the code of the refusal."""
+        alice.received.clear()
+        alice.send_envelopes(Send("@bob", counter, 0, "text/plain", b"hi"))
+        await alice.until(lambda: alice.received, "an answer")
+        (answer,) = alice.received
+        return answer.code if isinstance(answer, Refused) else 0
+
+    await choose(Writers.ROOMS)
+    assert await write(1) == ErrorCode.NOT_ACCEPTED, "bob is not a member of her room"
+    await done(bob, requests.Enter(), log=OTHER)
+    assert await write(1) == 0
+    await done(alice, requests.SetRole("bob", Role.NONE), log=OTHER)
+    assert await write(2) == ErrorCode.NOT_ACCEPTED
+    await done(alice, requests.Invite("bob"), log=OTHER)
+    assert await write(2) == ErrorCode.NOT_ACCEPTED, "who invites bob does not get at him by it"
+    await choose(Writers.ALL)
+    assert await write(2) == 0
