@@ -18,7 +18,7 @@ from relay import __version__
 from relay.bus.mesh import Mesh
 from relay.chat.partition import PARTITIONS
 from relay.errors import RelayError
-from relay.server import registration
+from relay.server import gate, registration
 from relay.server.agent.client import AgentClient
 from relay.server.context import BUS_DIRECTORY, report
 from relay.server.sources import Proxies
@@ -99,11 +99,17 @@ class _Worker:
 
     async def run(self) -> int:
         """Build, serve, drain."""
+        context = self._context
         self._listen_to_signals()
         try:
             await self._build()
+            if not await gate.passed(context.gate_fd, context.ready_fd, self._stop):
+                self._stores.close()
+                self._agent.close()
+                return 0
+            await self._open()
         except (RelayError, OSError) as error:
-            report(self._context.ready_fd, f"E {error}")
+            report(context.ready_fd, f"E {error}")
             return BOOT_FAILED
         self._acceptor.start()
         tasks = [
@@ -113,7 +119,7 @@ class _Worker:
             asyncio.ensure_future(_every(SWEEP_S, self._sweep)),
         ]
         self._tick()
-        report(self._context.ready_fd, "R")
+        report(context.ready_fd, "R")
         await self._stop.wait()
         parts = self._parts
         if self._pace() != AT_ONCE:
@@ -172,6 +178,7 @@ class _Worker:
         self._stop_within(ORPHAN_EXIT_S)
 
     async def _build(self) -> None:
+        """Make all parts that need none of the partitions, nor anybody who connects."""
         context, status = self._context, self._status
         settings = context.live.current
         loop = asyncio.get_running_loop()
@@ -189,6 +196,12 @@ class _Worker:
         self._disk_reserve = DiskReserve(
             self._stores.path_of, settings.limits.disk_reserve_mib << 20
         )
+
+    async def _open(self) -> None:
+        """Open the partitions; meet the other workers, and whoever asks."""
+        context, status, parts = self._context, self._status, self._parts
+        settings = context.live.current
+        loop = asyncio.get_running_loop()
         await self._open_own()
         self._mesh = Mesh(
             context.runtime / BUS_DIRECTORY,
@@ -198,6 +211,7 @@ class _Worker:
             parts.dispatcher,
             parts.wakeup.request,
             parts.links,
+            context.first_generation,
         )
         await self._mesh.start()
         parts.names.unsettle()  # from now on the others can report what they hold
