@@ -58,9 +58,10 @@ def _with_parts(change: Callable[[WorkerParts], None]) -> None:
 
     build = _Worker._build
 
-    async def building(self: _Worker) -> None:
-        await build(self)
+    async def building(self: _Worker) -> bool:
+        built = await build(self)
         change(self._parts)
+        return built
 
     _Worker._build = building  # type: ignore[method-assign]
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 import relay as package
-from relay import BlockingClient
+from relay import BlockingClient, Message
+from relay.testing import RelayNotStarted
 from tests.support.cluster import DEADLINE_S, Relay, run_relay, wait_until
 from tests.support.traffic import Traffic
 from tests.system.test_ctl import asked
@@ -130,7 +131,10 @@ def test_forth_and_back_while_people_write(versions: Versions) -> None:
             assert len(relay.worker_pids()) == 2
             assert not first & set(processes(relay))
             versions.install("present")
-            upgrade(relay)
+            back = run_relay("ctl", "--data", relay.data, "upgrade")
+            assert back.returncode == 0, back.stderr
+            assert f"relay {package.__version__} (" in back.stdout
+            assert ") has taken over from 99.0 (" in back.stdout
             traffic.goes_on("with the version from before")
             assert asked(relay, "status")["version"] == package.__version__
             assert len(processes(relay)) == 5, "and nothing is left of the others"
@@ -176,6 +180,10 @@ def test_a_version_that_cannot_take_over(
         with Traffic(relay) as traffic, Prober(relay.port):
             versions.install("broken", change)
             assert reason in refusal(relay)
+            ended = run_relay("ctl", "--data", relay.data, "upgrade")
+            assert ended.returncode == 1
+            assert "not upgraded, the relay goes on as before: " in ended.stderr
+            assert reason in ended.stderr
             versions.install("present")  # or a worker that is replaced would be of the broken one
             traffic.goes_on("as before")
         assert processes(relay) == before
@@ -284,3 +292,39 @@ def test_a_unix_socket_and_a_passphrase_from_a_descriptor(versions: Versions) ->
             assert alice.send("lobby", "hello").seq == 2
         assert relay.stop() == 0
         assert not path.exists()
+
+
+def test_another_format_and_back_again(versions: Versions) -> None:
+    """As "Upgrading" tells it: a backup, a stop, the next version; and back by the backup."""
+    data = versions.current.with_name("data")
+    backup, aside = data.with_name("backup"), data.with_name("aside")
+    as_it_is = '    if found == 3:\n        pragma(connection, "user_version=99")\n        return\n'
+    other_format = (
+        ("store/format.py", "FORMAT_VERSION: Final = 3", "FORMAT_VERSION: Final = 99"),
+        ("store/format.py", "= (1, 2, FORMAT_VERSION)", "= (1, 2, 3, FORMAT_VERSION)"),
+        ("store/schema.py", "    if found in (0, 1):\n", as_it_is + "    if found in (0, 1):\n"),
+    )
+    relay = Relay(data, workers=2, source=versions.current)
+    with relay:
+        with BlockingClient(relay.address, name="alice") as alice:
+            assert alice.send("lobby", "before").seq == 2
+            versions.install("next", *other_format)
+            assert "an upgrade changes no data" in refusal(relay)
+            made = run_relay("backup", "create", backup, "--data", data)
+            assert made.returncode == 0, made.stderr
+            relay.stop()
+            relay.start()
+            assert alice.send("lobby", "in the other format").seq == 3
+        relay.stop()
+        versions.install("present")
+        with pytest.raises(RelayNotStarted, match="has format 99; this Relay reads formats 1 to 3"):
+            relay.start()
+        data.rename(aside)
+        restored = run_relay("backup", "restore", backup, "--data", data)
+        assert restored.returncode == 0, restored.stderr
+        relay.start()
+        with BlockingClient(relay.address, name="bob") as bob:
+            bob.join("lobby")
+            read = [e.body for e in bob.history("lobby").entries if isinstance(e, Message)]
+            assert read == [b"before"]
+        relay.stop()

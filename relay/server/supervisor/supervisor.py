@@ -118,7 +118,10 @@ class Supervisor:
             for action in plan(state, now):
                 if isinstance(action, Finish):
                     self._lost_lines.report(now, at_once=True)
-                    log.info("stopped" if self.successor is None else "handed_over")
+                    if self.successor is None:
+                        log.info("stopped")
+                    else:
+                        log.info("handed_over")
                     if self._failure is not None:
                         raise self._failure
                     return 0

@@ -102,12 +102,8 @@ class _Worker:
         context = self._context
         self._listen_to_signals()
         try:
-            await self._build()
-            if not await gate.passed(context.gate_fd, context.ready_fd, self._stop):
-                self._stores.close()
-                self._agent.close()
+            if not await self._build():
                 return 0
-            await self._open()
         except (RelayError, OSError) as error:
             report(context.ready_fd, f"E {error}")
             return BOOT_FAILED
@@ -177,7 +173,18 @@ class _Worker:
         asyncio.get_running_loop().remove_reader(self._context.parent_fd)
         self._stop_within(ORPHAN_EXIT_S)
 
-    async def _build(self) -> None:
+    async def _build(self) -> bool:
+        """Make all parts. False: this worker was told to end before it could open anything."""
+        await self._prepare()
+        context = self._context
+        if not await gate.passed(context.gate_fd, context.ready_fd, self._stop):
+            self._stores.close()
+            self._agent.close()
+            return False
+        await self._open()
+        return True
+
+    async def _prepare(self) -> None:
         """Make all parts that need none of the partitions, nor anybody who connects."""
         context, status = self._context, self._status
         settings = context.live.current
