@@ -13,7 +13,9 @@ from collections.abc import Iterable
 from typing import Final
 
 PREFIX: Final = "RELAY_"
-OTHERS: Final = ("RELAY_ADDRESS", "RELAY_CONFIG", "RELAY_KNOWN_SERVERS", "RELAY_DEBUG")
+OTHERS: Final = (
+    "RELAY_ADDRESS", "RELAY_CONFIG", "RELAY_KNOWN_SERVERS", "RELAY_DEBUG", "RELAY_HANDOVER",
+)  # fmt: skip
 """Variables with our prefix that are no settings."""
 _INJECTED: Final = re.compile(
     r"RELAY_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_\w+)?)|RELAY_(\w+_)?ENV_\w+|RELAY_NAME"

@@ -48,6 +48,7 @@ class Mesh:
         owner: LinkOwner,
         wake: Callable[[], None],
         links: dict[int, Link],
+        first_generation: int = 0,
     ) -> None:
         """Prepare; ``start`` begins.
 
@@ -59,10 +60,12 @@ class Mesh:
             owner: receives events of links, and messages.
             wake: asks for a turn, at whose end ``flush`` is called.
             links: kept up to date with the links that are up, by the other worker's slot.
+            first_generation: lesser ones are of another server, which may still run.
         """
         self._directory = directory
         self._index = index
         self._generation = generation
+        self._first_generation = first_generation
         self._peers = peers
         self._owner = owner
         self._wake_turn = wake
@@ -87,9 +90,10 @@ class Mesh:
         Raises:
             OSError: the socket cannot be made.
         """
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             for stale in self._directory.glob(f"{self._index}.*.sock"):
-                stale.unlink()  # of workers that had this slot
+                if int(stale.name.split(".")[1]) >= self._first_generation:
+                    stale.unlink()  # of workers that had this slot
         await self._listen()
 
     async def _listen(self) -> None:

@@ -13,6 +13,7 @@ import click
 
 from relay.cli import ctl_tables
 from relay.cli.ctl_client import Server, locate
+from relay.cli.ctl_upgrade import upgrade
 from relay.cli.exits import Exit, report
 from relay.cli.options import config_option, data_option, document_option, typed_path
 
@@ -191,6 +192,20 @@ def workers(found: _Found, as_json: bool, count: int) -> int:
     """Run with N workers from now on, until the next start."""
     answer = found().ask("workers", count=count)
     _show(answer, as_json, lambda shown: [f"workers: {shown['workers']}, were {shown['before']}"])
+    return Exit.OK
+
+
+@ctl.command("upgrade")
+@document_option
+@click.pass_obj
+def upgrade_command(found: _Found, as_json: bool) -> int:
+    """Let the version that is on the disk take over, as USR2 does, and wait for it.
+
+    If it cannot, the relay goes on as before, and the exit code is 1.
+    """
+    answer = upgrade(found())
+    line = "relay {version} ({pid}) has taken over from {version_before} ({pid_before})"
+    _show(answer, as_json, lambda shown: [line.format_map(shown)])
     return Exit.OK
 
 

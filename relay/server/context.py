@@ -24,13 +24,17 @@ CTL_SOCKET = "ctl.sock"
 CTL_DIRECTORY = "ctl"
 """Of the sockets on which workers answer the control process."""
 SUPERVISOR_MESSAGE_BYTES_MAX = 65_536
-AGENT_SOCKET = "agent.sock"
 BUS_DIRECTORY = "bus"
 
 
 def worker_socket(runtime: Path, index: int, generation: int) -> Path:
     """Return the name of the socket on which a worker answers the control process."""
     return runtime / CTL_DIRECTORY / f"{index}.{generation}.sock"
+
+
+def agent_socket(runtime: Path, first_generation: int) -> Path:
+    """Return the name of the socket on which a server's key agent answers its workers."""
+    return runtime / f"agent.{first_generation}.sock"
 
 
 def report(ready_fd: int, line: str) -> None:
@@ -81,11 +85,15 @@ class WorkerContext:
     ready_fd: int
     agent_uid: int | None = None
     """As whom the key agent runs; None: as this process."""
+    first_generation: int = 0
+    """Of the server's processes: more than 0 if it took over from another version."""
+    gate_fd: int = -1
+    """Readable once this worker may open its partitions and accept; -1: it may."""
 
     @property
     def agent_path(self) -> Path:
         """Where the key agent listens."""
-        return self.runtime / AGENT_SOCKET
+        return agent_socket(self.runtime, self.first_generation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +142,5 @@ class ControlContext:
     runtime: Path
     parent_fd: int
     ready_fd: int
+    gate_fd: int = -1
+    """Readable once this process may listen; -1: it may."""

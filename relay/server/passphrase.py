@@ -21,8 +21,10 @@ _DESCRIPTOR: Final = "fd:"
 class PassphraseSource:
     """Where the passphrase comes from. Made before the first fork, closed in all but the agent."""
 
-    def __init__(self, setting: str) -> None:
+    def __init__(self, setting: str, kept_fd: int = -1) -> None:
         """Take the setting: empty, the path of a file, or ``fd:NUMBER``.
+
+        ``kept_fd`` is what ``fd`` of another server with this setting was, if it was handed over.
 
         Raises:
             UsageError: no such descriptor.
@@ -31,9 +33,14 @@ class PassphraseSource:
         self.path: Path | None = None
         self._fd = -1
         if setting.startswith(_DESCRIPTOR):
-            self._fd = _kept(setting.removeprefix(_DESCRIPTOR))
+            self._fd = kept_fd if kept_fd >= 0 else _kept(setting.removeprefix(_DESCRIPTOR))
         elif setting:
             self.path = Path(setting).expanduser().absolute()
+
+    @property
+    def kept_fd(self) -> int:
+        """Where it is kept; -1: it is not of a descriptor."""
+        return self._fd
 
     def read(self) -> bytes:
         """Return the passphrase, without its line end; empty: there is none.

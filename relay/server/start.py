@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from socket import AF_UNIX, socket
 from typing import Final, TypeAlias
 
 import msgspec
@@ -15,42 +17,41 @@ import setproctitle
 
 from relay import __version__, compiled
 from relay.chat.partition import PARTITIONS
+from relay.declarations import as_toml
 from relay.errors import StartError
-from relay.server import inherited, landlock, logs, privileges, recovery, registration
+from relay.server import inherited, logs, privileges, recovery, registration
 from relay.server.boot_id import boot_id as current_boot_id
-from relay.server.context import (
-    AGENT,
-    AGENT_SOCKET,
-    CONTROL,
-    WORKER,
-    AgentContext,
-    ControlContext,
-    WorkerContext,
-)
-from relay.server.key_files import KEY_FILE, KEY_FILES, NEXT_KEY_FILE
+from relay.server.context import AGENT
+from relay.server.key_files import KEY_FILE
 from relay.server.live_settings import LiveSettings
-from relay.server.metrics import AGENT as AGENT_METRICS
-from relay.server.metrics import WORKER as WORKER_METRICS
 from relay.server.passphrase import PassphraseSource
-from relay.server.prctl import forbid_inspection, no_new_privileges
+from relay.server.prctl import forbid_inspection
 from relay.server.privileges import Separation
-from relay.server.registration import RegistrationRecord
+from relay.server.programs import Given, roles
 from relay.server.steering import Steering
-from relay.server.supervisor import listener, runtime_directory
-from relay.server.supervisor.roles import Launch, Role
+from relay.server.supervisor import listener, parent, runtime_directory
+from relay.server.supervisor.config import SupervisorConfig
+from relay.server.supervisor.handover import FORMAT as HANDOVER_FORMAT
+from relay.server.supervisor.handover import Handover
+from relay.server.supervisor.next_program import next_environment, own_command
+from relay.server.supervisor.roles import Step
 from relay.server.supervisor.runtime_directory import RuntimeDirectory
 from relay.server.supervisor.service_manager import ServiceManager, given_sockets
-from relay.server.supervisor.supervisor import Supervisor, SupervisorConfig
-from relay.server.ticket_register import TicketRegister
+from relay.server.supervisor.sockets import Sockets
+from relay.server.supervisor.supervisor import Supervisor
+from relay.server.supervisor.takeover import Takeover
+from relay.server.supervisor.upgrade import Program
 from relay.settings import WORKERS_MAX, Settings
-from relay.store.directory import DataDirectory
+from relay.store.directory import DataDirectory, DirectoryLock
+from relay.store.format import FORMAT_VERSION
 
-AGENT_BOOT_TIMEOUT_S: Final = 120.0
-"""The first start generates the key; 8192 bits take up to a minute."""
-CONTROL_BOOT_TIMEOUT_S: Final = 30.0
-WORKER_BOOT_TIMEOUT_S: Final = 30.0
-WORKER_FAILED: Final = 3
-"""Exit code when a worker cannot boot (gunicorn's)."""
+FIXED: Final = (
+    "server.bind", "server.runtime", "server.user", "server.agent_user", "store.data",
+    "control.bind",
+)  # fmt: skip
+"""Settings that an upgrade cannot change: it takes over what they were for."""
+HANDOVER_LOCK_S: Final = 10.0
+LOCK_RETRY_S: Final = 0.02
 FILES_RESERVED: Final = 192
 """Of a worker, for what is neither a client, a listener nor a link to another worker: 10 for each
 of its 16 partitions at most (database, WAL, shared memory, for the writer and for the readers;
@@ -85,10 +86,16 @@ def start(
     Raises:
         UsageError, StartError: it cannot run; the message says what to do.
     """
+    environ = dict(os.environ)
     inherited.reset()
+    takeover = Takeover.of(os.environ)
     logs.set_up(settings.log)
-    with logs.stderr_to_log():
-        return _start(settings, announce, load, new_identity)
+    try:
+        with logs.stderr_to_log():
+            return _start(settings, announce, load, new_identity, environ, takeover)
+    finally:
+        if takeover is not None:
+            takeover.failed()
 
 
 def _start(
@@ -96,13 +103,19 @@ def _start(
     announce: Announce,
     load: Callable[[], Settings],
     new_identity: bool,
+    environ: Mapping[str, str],
+    takeover: Takeover | None,
 ) -> int:
     settings = wanted
     setproctitle.setproctitle("relay: supervisor")
     if settings.server.sandbox:
         forbid_inspection()  # it has open what the key agent needs
     manager = ServiceManager.of(os.environ)
-    given = given_sockets(os.environ)
+    fixed = {path: as_toml(wanted.value_of(path)) for path in FIXED}
+    before = None if takeover is None else takeover.handover
+    if takeover is not None:
+        takeover.check(FORMAT_VERSION, fixed)
+    sockets = Sockets(given_sockets(os.environ)) if before is None else Sockets.handed_over(before)
 
     # 1. The data directory first: whoever holds its lock may clean up after a dead run.
     separation = privileges.resolve(settings.server.user, settings.server.agent_user)
@@ -110,23 +123,31 @@ def _start(
     separation.prepare(path)
     with separation.lowered():
         directory = DataDirectory(path)
-        lock = directory.lock()
-    passphrase = PassphraseSource(settings.server.key_passphrase)
-    listeners: tuple[socket.socket, ...] = ()
-    control: socket.socket | None = None
+    lock = _Lock(directory, separation)
+    if before is None:
+        lock.take()
+    passphrase = PassphraseSource(
+        settings.server.key_passphrase, -1 if before is None else before.passphrase
+    )
     runtime: RuntimeDirectory | None = None
+    supervisor: Supervisor | None = None
     try:
         boot_id = current_boot_id()
         with separation.lowered():
-            _check_identity(directory, new_identity)
             record = registration.prepare(directory.path, settings.accounts)
-            recovery.recover(directory, boot_id, settings.store.durability, lock.close)
-            runtime = runtime_directory.prepare(_runtime(settings), directory.path)
+            if before is None:
+                _check_identity(directory, new_identity)
+                recovery.recover(directory, boot_id, settings.store.durability, lock.close)
+                runtime = runtime_directory.prepare(_runtime(settings), directory.path)
+            else:
+                runtime = runtime_directory.handed_over(
+                    Path(before.runtime), directory.path, before.runtime_lock
+                )
 
         # 2. Sockets. The port is bound here, so that it survives every worker.
-        listeners = given.clients or listener.bind_all(settings.server.bind)
-        with separation.lowered():
-            control = given.control or listener.bind_control(settings.control.bind)
+        if before is None:
+            sockets.bind(settings.server.bind, settings.control.bind, separation.lowered)
+        listeners, control = sockets.clients, sockets.control
 
         # 3. The values that 0 in a setting stands for.
         settings = _resolve(settings, directory.path, runtime.path)
@@ -150,20 +171,22 @@ def _start(
         live = LiveSettings(settings)
         paths = directory.path, runtime.path
         steering = Steering(wanted, live, load, lambda wanted: _resolve(wanted, *paths))
+        given = Given(
+            live=live,
+            listeners=listeners,
+            control=control,
+            data=directory.path,
+            runtime=runtime.path,
+            boot_id=boot_id,
+            record=record,
+            passphrase=passphrase,
+            separation=separation,
+            new_identity=new_identity and before is None,
+            first_generation=0 if before is None else before.generation,
+        )
         supervisor = Supervisor(
             SupervisorConfig(
-                roles=_roles(
-                    live,
-                    listeners,
-                    control,
-                    directory.path,
-                    runtime.path,
-                    boot_id,
-                    record,
-                    passphrase,
-                    separation,
-                    new_identity,
-                ),
+                roles=roles(given),
                 requests=steering.requests,
                 reload=steering.reload,
                 partitions=PARTITIONS,
@@ -179,20 +202,95 @@ def _start(
                     record.mode,
                 ),
                 close_in_child=_close_all(lock.close, runtime.close),
+                version=__version__,
+                key_role=AGENT,
+                program=Program(
+                    own_command(),
+                    next_environment(environ),
+                    partial(_hand_over, fixed, sockets, runtime, passphrase, takeover),
+                ),
+                takeover=takeover,
+                on_alone=partial(lock.take, HANDOVER_LOCK_S),
             )
         )
-        return supervisor.run()
+        code = supervisor.run()
     finally:
+        shared = supervisor is not None and supervisor.successor is not None
+        shared = shared or (takeover is not None and takeover.step is not Step.GONE)
         if runtime is not None:
-            with separation.lowered():
-                runtime.clean_up()
+            if not shared:
+                with separation.lowered():
+                    runtime.clean_up()
             runtime.close()
-        for sock in listeners:
-            listener.close(sock, kept=sock in given.clients)
-        if control is not None:
-            with separation.lowered():
-                listener.close(control, kept=control is given.control)
+        sockets.close(separation.lowered, shared=shared)
         lock.close()
+    successor = supervisor.successor
+    if successor is None:
+        return code
+    if successor.lost:
+        return 1
+    line = successor.gone(stays=not manager.there)
+    if manager.there:
+        return code  # it knows the new main process
+    if takeover is not None and takeover.stays:
+        takeover.main_is(successor.pid)
+        return code
+    return parent.stay(successor.pid, line)
+
+
+class _Lock:
+    """The lock of the data directory, once it is taken."""
+
+    def __init__(self, directory: DataDirectory, separation: Separation) -> None:
+        self._directory = directory
+        self._separation = separation
+        self._lock: DirectoryLock | None = None
+
+    def take(self, patience_s: float = 0.0) -> None:
+        """Take it; wait so long for who has it. Raises StartError: another server has it."""
+        deadline = time.monotonic() + patience_s
+        while self._lock is None:
+            try:
+                with self._separation.lowered():
+                    self._lock = self._directory.lock()
+            except StartError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(LOCK_RETRY_S)
+
+    def close(self) -> None:
+        """Let go of it, if it is taken."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def _hand_over(
+    fixed: dict[str, str],
+    sockets: Sockets,
+    runtime: RuntimeDirectory,
+    passphrase: PassphraseSource,
+    takeover: Takeover | None,
+    generation: int,
+    fingerprint: str,
+) -> Handover:
+    """Return what the next version gets of this server."""
+    return Handover(
+        format=HANDOVER_FORMAT,
+        data_format=FORMAT_VERSION,
+        generation=generation,
+        fingerprint=fingerprint,
+        fixed=fixed,
+        listeners=[sock.fileno() for sock in sockets.clients],
+        listeners_kept=sockets.clients_kept,
+        control=None if sockets.control is None else sockets.control.fileno(),
+        control_kept=sockets.control_kept,
+        runtime=str(runtime.path),
+        runtime_lock=runtime.lock_fd,
+        passphrase=passphrase.kept_fd,
+        parent_line=-1 if takeover is None else takeover.parent_fd,
+        stderr=os.dup(2),
+    )
 
 
 def _close_all(*closes: Callable[[], None]) -> Callable[[], None]:
@@ -225,158 +323,6 @@ def _absolute(setting: str, text: str) -> Path:
         raise StartError(f"{setting} {text}: no home directory is known for ~") from None
 
 
-def _roles(
-    live: LiveSettings,
-    listeners: tuple[socket.socket, ...],
-    control: socket.socket | None,
-    data: Path,
-    runtime: Path,
-    boot_id: str,
-    record: RegistrationRecord,
-    passphrase: PassphraseSource,
-    separation: Separation,
-    new_identity: bool,
-) -> tuple[Role, ...]:
-    """Return the table of processes that a server consists of."""
-    tickets = TicketRegister()
-
-    def run_agent(launch: Launch) -> int:
-        return _agent_main(
-            AgentContext(
-                live=live,
-                socket_path=runtime / AGENT_SOCKET,
-                key_path=data / KEY_FILE,
-                scoreboard=launch.scoreboard,
-                tickets=tickets,
-                passphrase=passphrase,
-                separation=separation,
-                new_identity=new_identity,
-                expected_fingerprint=launch.text,
-                parent_fd=launch.parent_fd,
-                ready_fd=launch.ready_fd,
-            )
-        )
-
-    def prepare_worker() -> None:
-        passphrase.close()
-        _confine(separation, live, [data / name for name in KEY_FILES], passphrase)
-        import relay.server.worker.process.main  # noqa: F401
-
-    def run_worker(launch: Launch) -> int:
-        if live.changed() is not None:  # since the spare process was forked
-            logs.set_level(live.current.log)
-        return _worker_main(
-            WorkerContext(
-                index=launch.index,
-                generation=launch.generation,
-                live=live,
-                listeners=listeners,
-                scoreboard=launch.scoreboard,
-                tickets=tickets,
-                runtime=runtime,
-                data=data,
-                registration=record.mode,
-                invitation_path=record.invitation_path,
-                boot_id=boot_id,
-                parent_fd=launch.parent_fd,
-                ready_fd=launch.ready_fd,
-                agent_uid=None if separation.agent is None else separation.agent.uid,
-            )
-        )
-
-    def run_control(launch: Launch) -> int:
-        tickets.close()
-        passphrase.close()
-        _confine(separation, live, [], passphrase)
-        return _control_main(
-            ControlContext(
-                live=live,
-                boards=launch.boards,
-                scoreboard=launch.scoreboard,
-                listener=control,
-                supervisor=socket.socket(fileno=launch.line_fd),
-                data=data,
-                runtime=runtime,
-                parent_fd=launch.parent_fd,
-                ready_fd=launch.ready_fd,
-            )
-        )
-
-    return (
-        # The first in the table is the last to stop: it tells of the others until they are gone.
-        Role(
-            name=CONTROL,
-            title="control",
-            run=run_control,
-            boot_timeout_s=CONTROL_BOOT_TIMEOUT_S,
-            boot_failure_code=1,
-            listeners=() if control is None else (control,),
-            asks=True,
-        ),
-        Role(
-            name=AGENT,
-            title="key agent",
-            run=run_agent,
-            boot_timeout_s=AGENT_BOOT_TIMEOUT_S,
-            boot_failure_code=1,
-            metrics=AGENT_METRICS,
-            outdated=_Changed(data / NEXT_KEY_FILE),
-        ),
-        Role(
-            name=WORKER,
-            title="worker {index}",
-            run=run_worker,
-            boot_timeout_s=WORKER_BOOT_TIMEOUT_S,
-            boot_failure_code=WORKER_FAILED,
-            count=live.current.server.workers,
-            indexed=True,
-            needs=(AGENT,),
-            listeners=listeners,
-            owns_partitions=True,
-            count_max=WORKERS_MAX,
-            prepare=prepare_worker,
-            metrics=WORKER_METRICS,
-        ),
-    )
-
-
-def _confine(
-    separation: Separation, live: LiveSettings, files: list[Path], passphrase: PassphraseSource
-) -> None:
-    """In a child: give up what it does not need, for good."""
-    separation.become_server()
-    no_new_privileges()
-    if not live.current.server.sandbox:
-        return
-    forbid_inspection()
-    if files:
-        forbidden = files if passphrase.path is None else [*files, passphrase.path]
-        try:
-            if not landlock.forbid(forbidden):
-                log.info("landlock_unavailable")
-        except OSError as error:
-            log.warning("landlock_failed", extra={"reason": error.strerror})
-
-
-class _Changed:
-    """Tells whether a file is another one than when it was asked before."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen = self._now()
-
-    def _now(self) -> tuple[int, int, int] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns, status.st_size
-
-    def __call__(self) -> bool:
-        before, self._seen = self._seen, self._now()
-        return before != self._seen
-
-
 def _check_identity(directory: DataDirectory, new_identity: bool) -> None:
     """Raise StartError if a key would be made that nobody asked for."""
     path = directory.path / KEY_FILE
@@ -391,19 +337,6 @@ def _check_identity(directory: DataDirectory, new_identity: bool) -> None:
             "restore it from a backup; if it is lost, start once with --new-identity, and every "
             "client will have to accept the new key"
         )
-
-
-def _worker_main(context: WorkerContext) -> int:
-    """Import the worker in the child: the supervisor must not load what it needs."""
-    from relay.server.worker.process.main import worker_main
-
-    return worker_main(context)
-
-
-def _agent_main(context: AgentContext) -> int:
-    from relay.server.agent.main import agent_main
-
-    return agent_main(context)
 
 
 def _resolve(settings: Settings, data: Path, runtime: Path) -> Settings:
@@ -453,17 +386,11 @@ def _connections_max(wanted: int, limit: int, reserved: int) -> int:
     return min(wanted or CONNECTIONS_DERIVED_MAX, possible)
 
 
-def _addresses(fingerprint: str, listeners: tuple[socket.socket, ...]) -> list[str]:
+def _addresses(fingerprint: str, listeners: tuple[socket, ...]) -> list[str]:
     """Return what clients are given: an address of each family stands for all of them."""
     return [
         listener.format_bound(sock)
-        if sock.family == socket.AF_UNIX
+        if sock.family == AF_UNIX
         else f"relay://{fingerprint}@{listener.reachable_address(sock)}"
-        for sock in sorted(listeners, key=lambda sock: sock.family == socket.AF_UNIX)
+        for sock in sorted(listeners, key=lambda sock: sock.family == AF_UNIX)
     ]
-
-
-def _control_main(context: ControlContext) -> int:
-    from relay.server.control.main import control_main
-
-    return control_main(context)

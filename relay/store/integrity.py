@@ -15,8 +15,9 @@ import apsw
 from relay.chat.partition import partition_of
 from relay.chat.rooms import state as rooms
 from relay.errors import EnvelopeError
+from relay.store.format import FORMAT_VERSION
 from relay.store.generation import number, read_meta
-from relay.store.schema import FORMAT_VERSION, TABLES, TABLES_OF_3, TABLES_OF_4, has_states, rows
+from relay.store.schema import TABLES, TABLES_OF_3, TABLES_OF_4, has_states, rows
 from relay.store.state import SEQ_BITS, SEQ_MASK
 
 OPCODES_BETWEEN_LOOKS: Final = 10_000

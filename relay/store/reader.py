@@ -16,19 +16,10 @@ import apsw
 from relay.chat.entries import NO_EPOCH, Cursor, Head
 from relay.chat.rooms.events import Role
 from relay.chunking import count_fitting
+from relay.store.format import FORMAT_OF_CONTROLS, FORMAT_OF_MEMBERS, FORMAT_VERSION
 from relay.store.log import Page, ResumePoint
 from relay.store.resume import LogView, Segment, resume_point
-from relay.store.schema import (
-    FORMAT_OF_CONTROLS,
-    FORMAT_OF_MEMBERS,
-    FORMAT_VERSION,
-    connect_reader,
-    epoch_at,
-    has_states,
-    pragma,
-    rows,
-    translated,
-)
+from relay.store.schema import connect_reader, epoch_at, has_states, pragma, rows, translated
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
 
 IDS_REMEMBERED_MAX: Final = 8192

@@ -14,17 +14,9 @@ from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Role
 from relay.errors import EnvelopeError
 from relay.store.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
+from relay.store.format import FORMAT_OF_CONTROLS, FORMAT_VERSION, FORMATS_READ
 
 APPLICATION_ID: Final = 0x524C5931  # "RLY1", so that file(1) and others can tell
-FORMAT_VERSION: Final = 4
-"""2: with the table ``state``. 3: with those of ``TABLES_OF_3``. 4: with ``member``. The writer
-brings an older one up to date when it opens it (``create_tables``); a Relay that does not know what
-they say, such as who may read, reads it no more."""
-FORMATS_READ: Final = (1, 2, 3, FORMAT_VERSION)
-FORMAT_OF_CONTROLS: Final = 3
-"""From it on a file knows which of its entries are controls."""
-FORMAT_OF_MEMBERS: Final = 4
-"""From it on a file knows in which of its rooms somebody is a lasting member."""
 SQLITE_MIN: Final = (3, 51, 3)
 """Older ones can corrupt a WAL database whose checkpoint runs in one connection while another
 connection resets the log (SQLite's change log, 3.51.3)."""

@@ -82,6 +82,11 @@ async def stopped(server: Server, seconds: float) -> None:
     await server.replaced("relay: worker 0", server.kill("relay: worker 0", signal.SIGSTOP))
 
 
+async def upgrade(server: Server, seconds: float) -> None:
+    """Another supervisor and other processes, of what is on the disk."""
+    await server.ctl("upgrade")
+
+
 async def new_version(server: Server, seconds: float) -> None:
     """Stop, and start on the same socket, as an upgrade does."""
     await asyncio.to_thread(server.relay.stop)
@@ -101,5 +106,6 @@ STEPS: Final[dict[str, Step]] = {
     "kill -9 of the key agent": killed("relay: key agent"),
     "kill -9 of the control process": killed("relay: control"),
     "SIGSTOP of a worker": stopped,
-    "new version on the given socket": new_version,
+    "`relay ctl upgrade` (USR2)": upgrade,
+    "stop and start on the given socket": new_version,
 }

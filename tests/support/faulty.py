@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from relay.cli.__main__ import main
-from relay.server import boot_id, start
+from relay.server import boot_id, programs
 from tests.support import variants
 from tests.support.taken_over import attack
 
@@ -58,9 +58,10 @@ def _with_parts(change: Callable[[WorkerParts], None]) -> None:
 
     build = _Worker._build
 
-    async def building(self: _Worker) -> None:
-        await build(self)
+    async def building(self: _Worker) -> bool:
+        built = await build(self)
         change(self._parts)
+        return built
 
     _Worker._build = building  # type: ignore[method-assign]
 
@@ -308,14 +309,14 @@ def _install() -> None:
             named.append((FAULTS[name], argument))
         else:
             named.append((_variant(name), argument))
-    run = start._worker_main
+    run = programs._worker_main
 
     def worker_main(context: WorkerContext) -> int:
         for plant, argument in named:
             plant(Planting(marker, argument, context))
         return run(context)
 
-    start._worker_main = worker_main
+    programs._worker_main = worker_main
 
 
 def _variant(name: str) -> Callable[[Planting], None]:

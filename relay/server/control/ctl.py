@@ -63,6 +63,8 @@ class Ctl:
             "reload": self._reload,
             "restart": self._restart,
             "workers": self._workers,
+            "upgrade": self._upgrade,
+            "upgrade-state": self._upgrade_state,
             "pause-commits": self._pauses.begin,
             "go-on": self._pauses.end,
         }
@@ -211,6 +213,13 @@ class Ctl:
 
     async def _workers(self, question: Question) -> dict[str, Any]:
         return await self._supervisor.ask("workers", count=question.get("count"))
+
+    async def _upgrade(self, _: Question) -> dict[str, Any]:
+        return await self._supervisor.ask("upgrade")
+
+    async def _upgrade_state(self, _: Question) -> dict[str, Any]:
+        state = await self._supervisor.ask("upgrade-state")
+        return {**state, "pid": self._supervisor_pid, "version": __version__}
 
     async def _reload(self, _: Question) -> dict[str, Any]:
         return await self._supervisor.ask("reload")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.chat.partition import PARTITIONS
 from relay.local_sockets import NamedListener
-from relay.server import logs
+from relay.server import gate, logs
 from relay.server.context import CTL_SOCKET, report
 from relay.server.control.board_view import BoardView
 from relay.server.control.disk import DiskUse, measure
@@ -61,6 +61,8 @@ class _Control:
             loop.add_signal_handler(number, stop.set)
         loop.add_reader(context.parent_fd, stop.set)
         servers: list[asyncio.Server] = []
+        if not await gate.passed(context.gate_fd, context.ready_fd, stop):
+            return
         await self._open_ctl()
         if context.listener is not None:
             servers.append(await asyncio.start_server(self._http, sock=context.listener))

@@ -82,6 +82,17 @@ class Owners:
         self._owner_of = found
         self.log_table()
 
+    def give_away(self, generation: int) -> None:
+        """Take all partitions from their owners, for good: another server has them.
+
+        ``generation`` is of no process: those who look for a home wait.
+        """
+        for board in {
+            child.role.name: self._boards[child.role.name] for child in self._state.owners
+        }.values():
+            for partition in range(len(self._owner_of)):
+                board.assign(partition, 0, generation)
+
     def log_table(self) -> None:
         """Write one line: the processes and what they own."""
         owners = self._state.owners

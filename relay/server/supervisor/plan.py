@@ -65,6 +65,8 @@ class Child:
     """In a row."""
     sent: int = 0
     """The strongest signal that it was sent: 0, TERM, QUIT or KILL."""
+    held: bool = False
+    """It has prepared everything, and waits for the server before this one."""
     leave_by_s: float = 0.0
     """It was asked to leave, and is killed if it is there then; 0: it was not asked."""
     replace: bool = False
@@ -121,7 +123,20 @@ class State:
         """A process was forked."""
         child.phase, child.pid, child.generation = Phase.STARTING, pid, generation
         child.since_s, child.heartbeat_s, child.sent = now, 0.0, 0
-        child.leave_by_s, child.replace = 0.0, False
+        child.leave_by_s, child.replace, child.held = 0.0, False, False
+
+    def prepared(self, child: Child) -> None:
+        """A child has done what it can, and waits: however long that takes, it does not hang."""
+        child.held, child.since_s = True, math.inf
+
+    def released(self, child: Child, now: float) -> None:
+        """A child waits no more."""
+        child.held, child.since_s = False, now
+
+    @property
+    def all_prepared(self) -> bool:
+        """True if every child serves, or waits for the server before this one."""
+        return all(child.held or child.phase is Phase.READY for child in self.children)
 
     def became_ready(self, child: Child, now: float) -> bool:
         """A child serves. Returns True when this ends the start of the server."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
@@ -113,6 +113,50 @@ def _run_child(
         # Not sys.exit: the stack below is the supervisor's, and so are its clean-ups and what its
         # streams may still hold. The log holds nothing back.
         os._exit(code)
+
+
+def spawn(
+    command: Sequence[str], environ: Mapping[str, str], descriptors: Sequence[int], stderr: int
+) -> int:
+    """Fork a child that becomes another program, and dies with this process; return its id.
+
+    Args:
+        command: the program, and its arguments.
+        environ: its environment.
+        descriptors: that it inherits.
+        stderr: what it has as its own; why it could not begin is printed there, too.
+
+    Raises:
+        OSError: the system has no process or memory left for it.
+    """
+    parent = os.getpid()
+    mask = block_all()  # the child never lets them through: the program does
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become(command, environ, descriptors, stderr, parent)
+    finally:
+        restore(mask)
+    return pid
+
+
+def _become(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    descriptors: Sequence[int],
+    stderr: int,
+    parent: int,
+) -> NoReturn:
+    try:
+        die_with_parent(parent)
+        os.dup2(stderr, 2)
+        for fd in descriptors:
+            os.set_inheritable(fd, True)
+        os.execve(command[0], list(command), environ)  # noqa: S606  # it needs no shell
+    except OSError as error:
+        os.write(2, f"{command[0]}: {error.strerror}\n".encode(errors="backslashreplace"))
+    finally:
+        os._exit(1)
 
 
 def set_title(title: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final, Protocol
 
 from relay.server.metrics import PROCESS, Metric
@@ -11,6 +12,17 @@ from relay.server.scoreboard import Scoreboard
 
 SUPERVISOR_BOARD: Final = "supervisor"
 """The name of the supervisor's own scoreboard, beside those of the roles."""
+
+
+class Step(IntEnum):
+    """How far an upgrade is, by what the version before has done."""
+
+    STARTED = 0
+    """It serves, and the next one gets ready."""
+    GAVE_AWAY = 1
+    """Its workers have given up their partitions and leave."""
+    GONE = 2
+    """Nothing of it is left."""
 
 
 class Closable(Protocol):
@@ -35,9 +47,12 @@ class Launch:
     parent_fd: int
     r"""Read end of a pipe: end of file when the supervisor is gone."""
     ready_fd: int
-    r"""The process writes ``R TEXT\n`` when it serves, ``E message\n`` when it cannot."""
+    r"""The process writes ``R TEXT\n`` when it serves, ``E message\n`` when it cannot. One that has
+    a gate writes ``P\n`` before, when it has prepared all that it can in front of it."""
     text: str
     """The TEXT of the first process of the role that became ready; empty before."""
+    gate_fd: int = -1
+    """Readable once what the role ``waits`` for has happened; -1: it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +82,8 @@ class Role:
     """The listening sockets that it keeps; in the processes of other roles they are closed."""
     asks: bool = False
     """It may ask the supervisor to do something: ``SupervisorConfig.requests``."""
+    waits: Step = Step.STARTED
+    """In an upgrade it serves from this step of the one before on; STARTED: it does not wait."""
     owns_partitions: bool = False
     """Partition p belongs to process p mod count at the start. At most one role does."""
     outdated: Callable[[], bool] = lambda: False

@@ -14,7 +14,7 @@ from typing import Final
 
 from relay.errors import StartError
 from relay.local_sockets import make_private_directory
-from relay.server.context import AGENT_SOCKET, BUS_DIRECTORY, CTL_DIRECTORY, CTL_SOCKET
+from relay.server.context import BUS_DIRECTORY, CTL_DIRECTORY, CTL_SOCKET
 
 SOCKET_PATH_BYTES_MAX: Final = 100
 """The kernel's limit is 107, and some systems' 103."""
@@ -22,29 +22,42 @@ LINK: Final = "runtime"
 """In the data directory: leads to a directory elsewhere with a random name, for the next start."""
 _LONGEST_NAME: Final = "/bus/255.99999999999.sock"
 PATH_BYTES_MAX: Final = SOCKET_PATH_BYTES_MAX - len(_LONGEST_NAME)
-_NUMBERED: Final = re.compile(r"[0-9]+\.[0-9]+\.sock")
+_OURS: Final = re.compile(rf"([0-9]+|agent)\.[0-9]+\.sock|agent\.sock|{re.escape(CTL_SOCKET)}")
+"""The names that a relay gives to sockets; ``agent.sock`` is of versions before 0.2."""
 _PROBE: Final = "0.0.sock"
 
 
 class RuntimeDirectory:
     """A directory in use. No other relay can use it meanwhile."""
 
-    def __init__(self, path: Path, link: Path | None) -> None:
+    def __init__(self, path: Path, link: Path | None, lock_fd: int | None = None) -> None:
+        """Take it.
+
+        Args:
+            path: of the directory.
+            link: where the data directory refers to it; None: it is not elsewhere.
+            lock_fd: the lock, if it was handed over; None: it is taken.
+
+        Raises:
+            StartError: another relay uses it.
+        """
         self.path = path
         self._link = link
-        """Where the data directory refers to it; None: it is not elsewhere."""
-        self._lock_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if lock_fd is not None:
+            self.lock_fd = lock_fd
+            return
+        self.lock_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._lock_fd)
+            os.close(self.lock_fd)
             raise StartError(
                 f"server.runtime {path} is in use by another relay; each needs one of its own"
             ) from None
 
     def close(self) -> None:
         """Let others use it. In a child: the lock stays the supervisor's."""
-        os.close(self._lock_fd)
+        os.close(self.lock_fd)
 
     def clean_up(self) -> None:
         """Remove what a run has left, at its clean end. What is not ours stays."""
@@ -91,6 +104,12 @@ def prepare(wanted: str, data: Path) -> RuntimeDirectory:
             f"choose another directory, with a path of at most {PATH_BYTES_MAX} bytes"
         ) from None
     return directory_in_use
+
+
+def handed_over(path: Path, data: Path, lock_fd: int) -> RuntimeDirectory:
+    """Return the directory of the server that this one takes over from, with its lock."""
+    link = data / LINK
+    return RuntimeDirectory(path, link if link.is_symlink() else None, lock_fd)
 
 
 def find(wanted: str, data: Path) -> Path:
@@ -151,11 +170,10 @@ def _check_sockets(directory: Path) -> None:
 
 def _remove_sockets(path: Path) -> None:
     """Remove sockets by the names that a relay gives them: others' may live in ``path``, too."""
-    inner = [entry for directory in _directories(path) for entry in directory.iterdir()]
-    for entry in (path / AGENT_SOCKET, path / CTL_SOCKET, *inner):
-        ours = entry.name in (AGENT_SOCKET, CTL_SOCKET) or _NUMBERED.fullmatch(entry.name)
-        if ours and entry.is_socket():
-            entry.unlink()
+    for directory in (path, *_directories(path)):
+        for entry in list(directory.iterdir()):
+            if _OURS.fullmatch(entry.name) and entry.is_socket():
+                entry.unlink()
 
 
 def _length(path: Path) -> int:

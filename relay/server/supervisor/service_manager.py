@@ -53,9 +53,19 @@ class ServiceManager:
             watchdog_us = ""
         return cls(address, _number(watchdog_us) / 1e6)
 
+    @property
+    def there(self) -> bool:
+        """True if there is one."""
+        return bool(self._address)
+
+    def main_is(self, pid: int) -> None:
+        """Another process serves from now on, and tells how the server is."""
+        self._tell(f"MAINPID={pid}")
+
     def ready(self, status: str) -> None:
         """The server serves; also the end of a reload."""
         self._tell(f"READY=1\nSTATUS={status}")
+        self._alive_at_s = 0.0  # of a process that was not the main one it has heard nothing
 
     def reloading(self) -> None:
         """A reload begins: ``ready`` must follow."""

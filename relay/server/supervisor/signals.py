@@ -9,12 +9,15 @@ from types import FrameType
 from typing import Final
 
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
-WITHOUT_EFFECT: Final = (signal.SIGUSR1, signal.SIGUSR2)
-"""Logged and nothing else. Programs that rotate logs send them to whatever writes one."""
+UPGRADE: Final = signal.SIGUSR2
+WITHOUT_EFFECT: Final = (signal.SIGUSR1,)
+"""Logged and nothing else. Programs that rotate logs send it to whatever writes one."""
 RESIZE: Final = {signal.SIGTTIN: 1, signal.SIGTTOU: -1}
 """One more or one less. Only where there is no terminal: the kernel sends them to a program in the
 background that reads or writes there."""
-HANDLED: Final = (*STOP, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, *WITHOUT_EFFECT)
+HANDLED: Final = (
+    *STOP, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, UPGRADE, *WITHOUT_EFFECT,
+)  # fmt: skip
 
 
 class SignalQueue:
@@ -49,7 +52,7 @@ class SignalQueue:
         signal.set_wakeup_fd(-1)
         for number in HANDLED:
             signal.signal(number, signal.SIG_DFL)
-        for number in (signal.SIGINT, signal.SIGHUP, *WITHOUT_EFFECT, *RESIZE):
+        for number in (signal.SIGINT, signal.SIGHUP, UPGRADE, *WITHOUT_EFFECT, *RESIZE):
             signal.signal(number, signal.SIG_IGN)
         os.close(self.fd)
         os.close(self._write_fd)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import random
 import select
 import signal
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -20,6 +18,8 @@ from relay.server import logs
 from relay.server.metrics import SUPERVISOR
 from relay.server.scoreboard import Row, Scoreboard
 from relay.server.supervisor import process
+from relay.server.supervisor.config import SupervisorConfig
+from relay.server.supervisor.lost_lines import LostLines
 from relay.server.supervisor.owners import Owners
 from relay.server.supervisor.plan import (
     Action,
@@ -36,46 +36,17 @@ from relay.server.supervisor.plan import (
 )
 from relay.server.supervisor.request_line import RequestLine
 from relay.server.supervisor.roles import SUPERVISOR_BOARD, Launch, Role
-from relay.server.supervisor.service_manager import ServiceManager
-from relay.server.supervisor.signals import RESIZE, STOP, WITHOUT_EFFECT, SignalQueue
+from relay.server.supervisor.signals import RESIZE, STOP, UPGRADE, WITHOUT_EFFECT, SignalQueue
 from relay.server.supervisor.spare import SpareKeeper
+from relay.server.supervisor.succession import Succession
+from relay.server.supervisor.upgrade import Upgrade
 
 LATE_S: Final = 1.0
 """The supervisor woke up so much too late: it was stopped itself, or the machine was."""
 SERVING: Final = "serving"
 STOP_MARGIN_S: Final = 10.0
 """For a service manager, beyond what clients are given: others end after the workers."""
-LOST_LINES_RETRY_S: Final = 1.0
-"""Between attempts to log how many lines were lost."""
 log = logging.getLogger("relay.supervisor")
-
-
-@dataclass(frozen=True, slots=True)
-class SupervisorConfig:
-    """What the supervisor works with: made before it starts, the same for all its life."""
-
-    roles: tuple[Role, ...]
-    """In the order of start."""
-    partitions: int
-    heartbeat_timeout_s: Callable[[], float]
-    """A child whose heartbeat is older is killed and replaced."""
-    graceful_timeout_s: Callable[[], float]
-    age_max_s: Callable[[], float]
-    """A process that owns partitions and is older is replaced; 0: never."""
-    spare: bool
-    """Keep a process of the role with a ``prepare`` ready for the place of one that dies."""
-    hasten: Callable[[], None]
-    """Called before a stop by INT: makes it a quicker one."""
-    reload: Callable[[], object]
-    """Reads the settings again; logs what came of it. It may raise RelayError."""
-    requests: Mapping[str, Callable[[Mapping[str, Any]], object]]
-    """What the role that ``asks`` may ask for, by name, and what does it: with the question, which
-    is all that was sent. It may raise RelayError, which is the answer then."""
-    manager: ServiceManager
-    on_serving: Callable[[dict[str, str]], None]
-    """Called once, when every child is ready, with the text that each role's first child sent."""
-    close_in_child: Callable[[], None]
-    """Closes what children must not hold, such as the lock of the data directory."""
 
 
 class Supervisor:
@@ -102,6 +73,10 @@ class Supervisor:
             partial(self._run, prepared=True),
             self._reset_in_child,
         )
+        self._succession = Succession(config, self._state, self._owners, self._spares)
+        self._generation = self._succession.first_generation
+        self._texts = self._succession.texts
+        """By role: the text that its first ready child sent."""
         self._signals = SignalQueue()
         self._parent_read_fd, self._parent_write_fd = os.pipe2(os.O_CLOEXEC)
         """Nothing is written to it: children see its end when the supervisor is gone."""
@@ -110,18 +85,20 @@ class Supervisor:
                 **config.requests,
                 "reload": self._reload,
                 **self._owners.requests,
+                **self._succession.requests,
             }
         )
         self._processes: dict[int, process.Process] = {}
-        self._generation = 0
-        self._texts: dict[str, str] = {}
-        """By role: the text that its first ready child sent."""
         self._failure: StartError | None = None
         """Why the start failed; None as long as it did not."""
-        self._lost_lines = 0
-        """Of the log, in all processes, that were reported."""
-        self._lost_lines_at_s = math.inf
-        """When the next report may be attempted."""
+        self._lost_lines = LostLines(
+            lambda: sum(self._row(child).get("log_lines_lost") for child in self._state.children)
+        )
+
+    @property
+    def successor(self) -> Upgrade | None:
+        """What has taken over from this server; None: nothing has."""
+        return self._succession.successor
 
     def run(self) -> int:
         """Run until everything has ended. Returns the exit code.
@@ -133,18 +110,26 @@ class Supervisor:
         state.awake_s = time.monotonic()
         while True:
             now = time.monotonic()
+            try:
+                self._succession.look(now, self._generation)
+            except StartError as error:
+                self._failure = error
+                state.stop_quickly(now)
             for action in plan(state, now):
                 if isinstance(action, Finish):
-                    self._lost_lines_at_s = now
-                    self._report_lost_lines(now)
-                    log.info("stopped")
+                    self._lost_lines.report(now, at_once=True)
+                    if self.successor is None:
+                        log.info("stopped")
+                    else:
+                        log.info("handed_over")
                     if self._failure is not None:
                         raise self._failure
                     return 0
                 self._do(action, now)
-            self._report_lost_lines(now)
+            self._lost_lines.report(now)
             alive_at_s = self._config.manager.alive(now)
-            self._wait(min(wake_at(state, now), self._lost_lines_at_s, alive_at_s))
+            others_s = min(self._lost_lines.wake_at_s, alive_at_s, self._succession.wake_at_s)
+            self._wait(min(wake_at(state, now), others_s))
             now = time.monotonic()
             for number in self._signals.take():
                 self._handle_signal(number, now)
@@ -163,6 +148,8 @@ class Supervisor:
         poll = select.poll()
         poll.register(self._signals.fd, select.POLLIN)
         poll.register(self._line.fd, select.POLLIN)
+        for fd in self._succession.descriptors:
+            poll.register(fd, select.POLLIN)
         for running in self._processes.values():
             if running.ready_fd >= 0:
                 poll.register(running.ready_fd, select.POLLIN)
@@ -236,6 +223,7 @@ class Supervisor:
             other.close()
         self._spares.close()
         self._line.close_near_end()
+        self._succession.close_in_child()
         self._config.close_in_child()
         logs.reset_in_child(lambda: None)
 
@@ -264,6 +252,7 @@ class Supervisor:
                 parent_fd=self._parent_read_fd,
                 ready_fd=ready_fd,
                 text=self._texts.get(role.name, ""),
+                gate_fd=self._succession.gate(role),
             )
         )
 
@@ -272,6 +261,9 @@ class Supervisor:
         if report is None or child.phase is not Phase.STARTING:
             return
         word, _, text = report.partition(" ")
+        if word == "P":
+            self._state.prepared(child)
+            return
         if word != "R":
             self._on_boot_failure(child, text, now)
             if self._failure is not None and not child.role.indexed:
@@ -290,12 +282,13 @@ class Supervisor:
         if serving_now or (child.role.owns_partitions and self._state.serving):
             self._owners.log_table()
         if serving_now:
-            self._config.on_serving(self._texts)
+            if not self._succession.serving():
+                self._config.on_serving(self._texts)
             self._config.manager.ready(SERVING)
 
     def _on_boot_failure(self, child: Child, reason: str, now: float) -> None:
         """A child cannot boot: at the start that is the end, later it is tried again."""
-        if self._state.serving or self._state.stopping:
+        if self._state.serving or self._state.stopping or self._succession.begun:
             log.error("boot_failed", extra={**child.fields, "reason": reason})
             return
         self._failure = StartError(
@@ -305,7 +298,7 @@ class Supervisor:
 
     def _on_exit(self, pid: int, how: process.Exit, now: float) -> None:
         child = next((child for child in self._state.children if child.pid == pid), None)
-        if self._spares.ended(pid, how, now):
+        if self._spares.ended(pid, how, now) or self._succession.ended(pid, how):
             return
         if child is None:
             return  # as process 1 of a container we also reap orphans of others
@@ -327,9 +320,12 @@ class Supervisor:
             log.warning("restart_delayed", extra={"child": child.name, "wait_s": wait_s})
 
     def _handle_signal(self, number: int, now: float) -> None:
+        if self._succession.passed_on(number):
+            return
         if number in STOP or number == signal.SIGQUIT:
             self._own_row.set("stopping", 1)
             self._spares.end()
+            self._succession.end()
             self._config.manager.stopping(self._config.graceful_timeout_s() + STOP_MARGIN_S)
         if number in STOP:
             if number == signal.SIGINT:
@@ -343,6 +339,9 @@ class Supervisor:
         elif number == signal.SIGHUP:
             with contextlib.suppress(RelayError):  # it is in the log; the server goes on
                 self._reload({})
+        elif number == UPGRADE:
+            with contextlib.suppress(RelayError):  # it is in the log
+                self._succession.begin(self._generation, now)
         elif number in RESIZE:
             with contextlib.suppress(RelayError):  # it is in the log
                 self._owners.step(RESIZE[signal.Signals(number)])
@@ -374,17 +373,6 @@ class Supervisor:
                         child.sent = signal.SIGTERM
                         log.info("child_replaced", extra=child.fields)
                         os.kill(child.pid, signal.SIGTERM)
-
-    def _report_lost_lines(self, now: float) -> None:
-        lost = logs.lost() + sum(
-            self._row(child).get("log_lines_lost") for child in self._state.children
-        )
-        if lost == self._lost_lines:
-            self._lost_lines_at_s = math.inf
-        elif now >= self._lost_lines_at_s or self._lost_lines_at_s == math.inf:
-            if logs.report_lost(lost - self._lost_lines):
-                self._lost_lines = lost
-            self._lost_lines_at_s = now + LOST_LINES_RETRY_S
 
     def _read_heartbeats(self) -> None:
         for child in self._state.children:

@@ -23,9 +23,10 @@ import msgspec
 from relay.errors import StartError
 from relay.server import logs
 from relay.server.metrics import WORKER
+from relay.server.supervisor.config import SupervisorConfig
 from relay.server.supervisor.roles import Launch, Role
 from relay.server.supervisor.service_manager import ServiceManager
-from relay.server.supervisor.supervisor import Supervisor, SupervisorConfig
+from relay.server.supervisor.supervisor import Supervisor
 from relay.settings import Log, Server
 
 PARTITIONS = 16

@@ -18,7 +18,7 @@ from relay import __version__
 from relay.bus.mesh import Mesh
 from relay.chat.partition import PARTITIONS
 from relay.errors import RelayError
-from relay.server import registration
+from relay.server import gate, registration
 from relay.server.agent.client import AgentClient
 from relay.server.context import BUS_DIRECTORY, report
 from relay.server.sources import Proxies
@@ -99,11 +99,13 @@ class _Worker:
 
     async def run(self) -> int:
         """Build, serve, drain."""
+        context = self._context
         self._listen_to_signals()
         try:
-            await self._build()
+            if not await self._build():
+                return 0
         except (RelayError, OSError) as error:
-            report(self._context.ready_fd, f"E {error}")
+            report(context.ready_fd, f"E {error}")
             return BOOT_FAILED
         self._acceptor.start()
         tasks = [
@@ -113,7 +115,7 @@ class _Worker:
             asyncio.ensure_future(_every(SWEEP_S, self._sweep)),
         ]
         self._tick()
-        report(self._context.ready_fd, "R")
+        report(context.ready_fd, "R")
         await self._stop.wait()
         parts = self._parts
         if self._pace() != AT_ONCE:
@@ -171,7 +173,19 @@ class _Worker:
         asyncio.get_running_loop().remove_reader(self._context.parent_fd)
         self._stop_within(ORPHAN_EXIT_S)
 
-    async def _build(self) -> None:
+    async def _build(self) -> bool:
+        """Make all parts. False: this worker was told to end before it could open anything."""
+        await self._prepare()
+        context = self._context
+        if not await gate.passed(context.gate_fd, context.ready_fd, self._stop):
+            self._stores.close()
+            self._agent.close()
+            return False
+        await self._open()
+        return True
+
+    async def _prepare(self) -> None:
+        """Make all parts that need none of the partitions, nor anybody who connects."""
         context, status = self._context, self._status
         settings = context.live.current
         loop = asyncio.get_running_loop()
@@ -189,6 +203,12 @@ class _Worker:
         self._disk_reserve = DiskReserve(
             self._stores.path_of, settings.limits.disk_reserve_mib << 20
         )
+
+    async def _open(self) -> None:
+        """Open the partitions; meet the other workers, and whoever asks."""
+        context, status, parts = self._context, self._status, self._parts
+        settings = context.live.current
+        loop = asyncio.get_running_loop()
         await self._open_own()
         self._mesh = Mesh(
             context.runtime / BUS_DIRECTORY,
@@ -198,6 +218,7 @@ class _Worker:
             parts.dispatcher,
             parts.wakeup.request,
             parts.links,
+            context.first_generation,
         )
         await self._mesh.start()
         parts.names.unsettle()  # from now on the others can report what they hold

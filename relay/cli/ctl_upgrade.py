@@ -1,0 +1,41 @@
+"""``relay ctl upgrade``: begin it, and wait for what becomes of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from relay.cli.ctl_client import Server
+from relay.cli.exits import CommandError
+
+PATIENCE_S: Final = 240.0
+"""More than the server has."""
+LOOK_S: Final = 0.2
+
+
+def upgrade(server: Server, sleep: Callable[[float], None] = time.sleep) -> dict[str, Any]:
+    """Let the version on the disk take over; return who serves now, and who did before.
+
+    Raises:
+        CommandError: it has not; the message says why.
+    """
+    before = server.ask("upgrade-state")
+    server.ask("upgrade")
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        sleep(LOOK_S)
+        try:
+            now = server.ask("upgrade-state")
+        except CommandError:
+            continue  # between the two nobody answers
+        if now["pid"] != before["pid"]:
+            return {
+                "pid": now["pid"],
+                "version": now["version"],
+                "pid_before": before["pid"],
+                "version_before": before["version"],
+            }
+        if not now["upgrading"]:
+            raise CommandError(f"not upgraded, the relay goes on as before: {now['failed']}")
+    raise CommandError(f"no relay answers after {PATIENCE_S:.0f} s; its log tells more")

@@ -1,0 +1,31 @@
+"""Waiting, in an upgrade, until the server before has given away what a process needs."""
+
+from __future__ import annotations
+
+import asyncio
+
+from relay.server.context import report
+
+
+async def passed(gate_fd: int, ready_fd: int, stop: asyncio.Event) -> bool:
+    """Say that all is prepared, and wait. False: the process is to end instead.
+
+    Args:
+        gate_fd: readable when the time has come; -1: it has.
+        ready_fd: where the process reports.
+        stop: set when it is to end.
+    """
+    if gate_fd < 0:
+        return True
+    loop = asyncio.get_running_loop()
+    came = asyncio.Event()
+    loop.add_reader(gate_fd, came.set)
+    report(ready_fd, "P")
+    waiting = [asyncio.ensure_future(event.wait()) for event in (came, stop)]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        loop.remove_reader(gate_fd)
+        for one in waiting:
+            one.cancel()
+    return came.is_set() and not stop.is_set()

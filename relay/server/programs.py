@@ -1,0 +1,227 @@
+"""The processes that a server consists of: the table of roles, and what each is started with.
+
+Their programs are imported in the children: the supervisor must not load what they need.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from relay.server import landlock, logs
+from relay.server.context import (
+    AGENT,
+    CONTROL,
+    WORKER,
+    AgentContext,
+    ControlContext,
+    WorkerContext,
+    agent_socket,
+)
+from relay.server.key_files import KEY_FILE, KEY_FILES, NEXT_KEY_FILE
+from relay.server.live_settings import LiveSettings
+from relay.server.metrics import AGENT as AGENT_METRICS
+from relay.server.metrics import WORKER as WORKER_METRICS
+from relay.server.passphrase import PassphraseSource
+from relay.server.prctl import forbid_inspection, no_new_privileges
+from relay.server.privileges import Separation
+from relay.server.registration import RegistrationRecord
+from relay.server.supervisor.roles import Launch, Role, Step
+from relay.server.ticket_register import TicketRegister
+from relay.settings import WORKERS_MAX
+
+AGENT_BOOT_TIMEOUT_S: Final = 120.0
+"""The first start generates the key; 8192 bits take up to a minute."""
+CONTROL_BOOT_TIMEOUT_S: Final = 30.0
+WORKER_BOOT_TIMEOUT_S: Final = 30.0
+WORKER_FAILED: Final = 3
+"""Exit code when a worker cannot boot (gunicorn's)."""
+log = logging.getLogger("relay.supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the start has prepared for all processes."""
+
+    live: LiveSettings
+    listeners: tuple[socket.socket, ...]
+    control: socket.socket | None
+    """Where metrics are read; None: nowhere."""
+    data: Path
+    runtime: Path
+    boot_id: str
+    record: RegistrationRecord
+    passphrase: PassphraseSource
+    separation: Separation
+    new_identity: bool
+    first_generation: int
+    """Of this server's processes: in its name, the key agent's socket is not that of the server
+    before, which has it still."""
+
+
+def roles(given: Given) -> tuple[Role, ...]:
+    """Return the table of processes that a server consists of."""
+    tickets = TicketRegister()
+    agent = given.separation.agent
+
+    def run_agent(launch: Launch) -> int:
+        return _agent_main(
+            AgentContext(
+                live=given.live,
+                socket_path=agent_socket(given.runtime, given.first_generation),
+                key_path=given.data / KEY_FILE,
+                scoreboard=launch.scoreboard,
+                tickets=tickets,
+                passphrase=given.passphrase,
+                separation=given.separation,
+                new_identity=given.new_identity,
+                expected_fingerprint=launch.text,
+                parent_fd=launch.parent_fd,
+                ready_fd=launch.ready_fd,
+            )
+        )
+
+    def prepare_worker() -> None:
+        given.passphrase.close()
+        _confine(given, [given.data / name for name in KEY_FILES])
+        import relay.server.worker.process.main  # noqa: F401
+
+    def run_worker(launch: Launch) -> int:
+        if given.live.changed() is not None:  # since the spare process was forked
+            logs.set_level(given.live.current.log)
+        return _worker_main(
+            WorkerContext(
+                index=launch.index,
+                generation=launch.generation,
+                live=given.live,
+                listeners=given.listeners,
+                scoreboard=launch.scoreboard,
+                tickets=tickets,
+                runtime=given.runtime,
+                data=given.data,
+                registration=given.record.mode,
+                invitation_path=given.record.invitation_path,
+                boot_id=given.boot_id,
+                parent_fd=launch.parent_fd,
+                ready_fd=launch.ready_fd,
+                agent_uid=None if agent is None else agent.uid,
+                first_generation=given.first_generation,
+                gate_fd=launch.gate_fd,
+            )
+        )
+
+    def run_control(launch: Launch) -> int:
+        tickets.close()
+        given.passphrase.close()
+        _confine(given, [])
+        return _control_main(
+            ControlContext(
+                live=given.live,
+                boards=launch.boards,
+                scoreboard=launch.scoreboard,
+                listener=given.control,
+                supervisor=socket.socket(fileno=launch.line_fd),
+                data=given.data,
+                runtime=given.runtime,
+                parent_fd=launch.parent_fd,
+                ready_fd=launch.ready_fd,
+                gate_fd=launch.gate_fd,
+            )
+        )
+
+    return (
+        # The first in the table is the last to stop: it tells of the others until they are gone.
+        Role(
+            name=CONTROL,
+            title="control",
+            run=run_control,
+            boot_timeout_s=CONTROL_BOOT_TIMEOUT_S,
+            boot_failure_code=1,
+            listeners=() if given.control is None else (given.control,),
+            asks=True,
+            waits=Step.GONE,  # the one before has the socket of ``relay ctl`` until then
+        ),
+        Role(
+            name=AGENT,
+            title="key agent",
+            run=run_agent,
+            boot_timeout_s=AGENT_BOOT_TIMEOUT_S,
+            boot_failure_code=1,
+            metrics=AGENT_METRICS,
+            outdated=_Changed(given.data / NEXT_KEY_FILE),
+        ),
+        Role(
+            name=WORKER,
+            title="worker {index}",
+            run=run_worker,
+            boot_timeout_s=WORKER_BOOT_TIMEOUT_S,
+            boot_failure_code=WORKER_FAILED,
+            count=given.live.current.server.workers,
+            indexed=True,
+            needs=(AGENT,),
+            listeners=given.listeners,
+            owns_partitions=True,
+            waits=Step.GAVE_AWAY,
+            count_max=WORKERS_MAX,
+            prepare=prepare_worker,
+            metrics=WORKER_METRICS,
+        ),
+    )
+
+
+def _confine(given: Given, files: list[Path]) -> None:
+    """In a child: give up what it does not need, for good."""
+    given.separation.become_server()
+    no_new_privileges()
+    if not given.live.current.server.sandbox:
+        return
+    forbid_inspection()
+    if files:
+        passphrase = given.passphrase
+        forbidden = files if passphrase.path is None else [*files, passphrase.path]
+        try:
+            if not landlock.forbid(forbidden):
+                log.info("landlock_unavailable")
+        except OSError as error:
+            log.warning("landlock_failed", extra={"reason": error.strerror})
+
+
+def _worker_main(context: WorkerContext) -> int:
+    """Import the worker in the child: the supervisor must not load what it needs."""
+    from relay.server.worker.process.main import worker_main
+
+    return worker_main(context)
+
+
+def _agent_main(context: AgentContext) -> int:
+    from relay.server.agent.main import agent_main
+
+    return agent_main(context)
+
+
+def _control_main(context: ControlContext) -> int:
+    from relay.server.control.main import control_main
+
+    return control_main(context)
+
+
+class _Changed:
+    """Tells whether a file is another one than when it was asked before."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen = self._now()
+
+    def _now(self) -> tuple[int, int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def __call__(self) -> bool:
+        before, self._seen = self._seen, self._now()
+        return before != self._seen

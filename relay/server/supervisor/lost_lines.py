@@ -1,0 +1,33 @@
+"""How many lines of the log were lost, in all processes: told once a line can be written again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+from relay.server import logs
+
+RETRY_S: Final = 1.0
+"""Between attempts to log how many."""
+
+
+class LostLines:
+    """Counts them, and tells of those that were not told of."""
+
+    def __init__(self, in_children: Callable[[], int]) -> None:
+        """Begin. ``in_children`` returns how many the children have lost so far."""
+        self._in_children = in_children
+        self._reported = 0
+        self.wake_at_s = math.inf
+        """When the next report may be attempted."""
+
+    def report(self, now: float, *, at_once: bool = False) -> None:
+        """Log how many more there are; if that cannot be written, it is tried again later."""
+        lost = logs.lost() + self._in_children()
+        if lost == self._reported:
+            self.wake_at_s = math.inf
+        elif at_once or now >= self.wake_at_s or self.wake_at_s == math.inf:
+            if logs.report_lost(lost - self._reported):
+                self._reported = lost
+            self.wake_at_s = now + RETRY_S

@@ -1,0 +1,29 @@
+"""How this program is started once more, from what is on the disk by then."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+NOT_INHERITED: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID")
+"""Variables that name this process; what they stand for is handed over."""
+
+
+def own_command() -> list[str]:
+    """Return the program and its arguments.
+
+    A script is run as such: its first line names the interpreter of its own environment, which is
+    another one when a link to the environment was changed.
+    """
+    script = Path(sys.argv[0])
+    if script.name == "relay" and os.access(script, os.X_OK):
+        return [str(script), *sys.argv[1:]]
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+def next_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment that this process was started with, for another one."""
+    return {name: value for name, value in environ.items() if name not in NOT_INHERITED}

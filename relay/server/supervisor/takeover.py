@@ -1,0 +1,167 @@
+"""Taking over from the supervisor that runs, as the next one sees it.
+
+Until the one before has given everything away, each process of a role that ``waits`` stands at a
+gate: a pipe that becomes readable. A failure up to there ends this server alone, and what it says
+on stderr is the reason that the one before logs.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import MutableMapping
+from typing import Final, Self
+
+import msgspec
+
+from relay.errors import StartError
+from relay.server.prctl import live_without_parent
+from relay.server.supervisor.handover import (
+    BYTES_MAX,
+    FORMAT,
+    VARIABLE,
+    Handover,
+    heard,
+    tell,
+)
+from relay.server.supervisor.roles import Step
+
+FIRST_MESSAGE_S: Final = 10.0
+STDERR: Final = 2
+
+
+class Takeover:
+    """See the module's docstring."""
+
+    def __init__(self, line: socket.socket, handover: Handover) -> None:
+        self.handover = handover
+        self.step = Step.STARTED
+        self.stays = True
+        """The process that was started first has stayed, as the parent of what serves."""
+        self._line = line
+        first = handover.parent_line
+        self._parent_line = line if first < 0 else socket.socket(fileno=first)
+        self._said_ready = False
+        self._gates = {step: os.pipe2(os.O_CLOEXEC) for step in (Step.GAVE_AWAY, Step.GONE)}
+        for fd in handover.descriptors:
+            os.set_inheritable(fd, False)
+        self._errors_fd = os.dup(STDERR)
+        os.dup2(handover.stderr, STDERR)
+        os.close(handover.stderr)
+
+    @classmethod
+    def of(cls, environ: MutableMapping[str, str]) -> Self | None:
+        """Return what the environment names, and take it out. None: this is a start like any other.
+
+        Raises:
+            StartError: the one before is of a version that this one cannot take over from.
+        """
+        number, _, parent = environ.pop(VARIABLE, "").partition(":")
+        if not number or parent != str(os.getppid()):
+            return None  # it was inherited by somebody else's child
+        line = socket.socket(fileno=int(number))
+        line.set_inheritable(False)
+        line.settimeout(FIRST_MESSAGE_S)
+        try:
+            data = line.recv(BYTES_MAX)
+            found = msgspec.json.decode(data)["format"]
+            if found != FORMAT:
+                raise StartError(
+                    f"the version that runs hands over in format {found}, and this one takes "
+                    f"{FORMAT}: stop it, and start this one"
+                )
+            handover = msgspec.json.decode(data, type=Handover)
+        except (OSError, ValueError, KeyError, msgspec.MsgspecError) as error:
+            raise StartError(f"nothing was handed over: {error}") from None
+        line.setblocking(False)
+        return cls(line, handover)
+
+    @property
+    def fd(self) -> int:
+        """Readable when the one before says something, or is gone; -1: it has said everything."""
+        return -1 if self.step is Step.GONE else self._line.fileno()
+
+    def check(self, data_format: int, fixed: dict[str, str]) -> None:
+        """Compare with what this version is like.
+
+        Args:
+            data_format: that it writes.
+            fixed: settings that must be as they were.
+
+        Raises:
+            StartError: it would have to change what only a restart changes.
+        """
+        theirs = self.handover
+        if theirs.data_format != data_format:
+            raise StartError(
+                f"this version keeps messages in format {data_format}, the one that runs in "
+                f"{theirs.data_format}, and an upgrade changes no data: make a backup, stop it, "
+                "and start this one"
+            )
+        for path, value in fixed.items():
+            if theirs.fixed.get(path, value) != value:
+                raise StartError(
+                    f"{path} changes only with a restart; it is {theirs.fixed[path]}, and {value} "
+                    "was found"
+                )
+
+    def gate(self, step: Step) -> int:
+        """Return the descriptor at which a process waits for a step; -1: it was made."""
+        return -1 if self.step >= step else self._gates[step][0]
+
+    def ready(self, version: str) -> None:
+        """All is ready: the one before may give everything away."""
+        if not self._said_ready:
+            self._said_ready = True
+            tell(self._line, ready=version)
+
+    def look(self) -> Step:
+        """Return how far it is.
+
+        Raises:
+            StartError: the one before has ended, and has given nothing away.
+        """
+        if self.step is Step.GONE:
+            return self.step
+        try:
+            for message in heard(self._line):
+                self.stays = bool(message.get("stays", self.stays))
+                self._reach(Step(message["step"]))
+        except EOFError:
+            if self.step is Step.STARTED:
+                raise StartError("the server that was to be upgraded has ended") from None
+            self.stays = False
+            self._reach(Step.GONE)
+        return self.step
+
+    def _reach(self, step: Step) -> None:
+        if self.step is Step.STARTED:
+            live_without_parent()
+            os.close(self._errors_fd)
+        self.step = step
+        for at, (_, write_fd) in self._gates.items():
+            if at <= step:
+                os.write(write_fd, b"+")
+
+    def failed(self) -> None:
+        """This server ends: what it prints on stderr is for the one before."""
+        if self.step is Step.STARTED:
+            os.dup2(self._errors_fd, STDERR)
+
+    @property
+    def parent_fd(self) -> int:
+        """The line to the process that has stayed; -1: none has."""
+        return self._parent_line.fileno() if self.stays else -1
+
+    def main_is(self, pid: int) -> None:
+        """Tell the process that has stayed that another one serves from now on."""
+        tell(self._parent_line, main=pid)
+
+    def close_in_child(self) -> None:
+        """In a child: it has its gate, and nothing else of it."""
+        self._line.close()
+        self._parent_line.close()
+        if self.step is Step.STARTED:
+            os.close(self._errors_fd)
+        for _, write_fd in self._gates.values():
+            os.close(write_fd)

@@ -1,0 +1,330 @@
+"""USR2: the version on the disk takes over while people write; or it cannot, and nothing happens.
+
+A version is a copy of the package with some changes, and what runs is reached by a link, as
+docs/operations.md, "Upgrading", tells an operator to do it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import relay as package
+from relay import BlockingClient, Message
+from relay.testing import RelayNotStarted
+from tests.support.cluster import DEADLINE_S, Relay, run_relay, wait_until
+from tests.support.traffic import Traffic
+from tests.system.test_ctl import asked
+
+VERSION = ("__init__.py", f'__version__ = "{package.__version__}"', '__version__ = "99.0"')
+
+
+class Versions:
+    """Of the package, in a directory; ``current`` leads to the one that a start takes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.current = directory / "current"
+        self.install("present")
+
+    def install(self, name: str, *changes: tuple[str, str, str]) -> None:
+        """Copy the package, with changes of (file, old text, new text); the link leads there."""
+        target = self._directory / name
+        if not target.exists():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(Path(package.__file__).parent, target / "relay", ignore=ignored)
+        for file, old, new in changes:
+            path = target / "relay" / file
+            text = path.read_text()
+            assert old in text
+            path.write_text(text.replace(old, new))
+        link = self._directory / "link"
+        link.symlink_to(name)
+        link.rename(self.current)
+
+
+class Prober:
+    """Connects all the time: nobody may be refused."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._done = threading.Event()
+        self.refused: list[OSError] = []
+        self.connected = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Prober:
+        self._thread.start()
+        return self
+
+    def _run(self) -> None:
+        while not self._done.wait(0.005):
+            try:
+                socket.create_connection(("127.0.0.1", self._port), timeout=DEADLINE_S).close()
+                self.connected += 1
+            except OSError as error:
+                self.refused.append(error)
+
+    def __exit__(self, *exc: object) -> None:
+        self._done.set()
+        self._thread.join(DEADLINE_S)
+        assert self.connected
+        assert self.refused == []
+
+
+@pytest.fixture
+def versions(tmp_path: Path) -> Versions:
+    return Versions(tmp_path)
+
+
+@contextlib.contextmanager
+def running(versions: Versions, *flags: str, **settings: object) -> Iterator[Relay]:
+    """A relay of the current version, with two workers."""
+    data = versions.current.with_name("data")
+    named = {name.replace("__", "."): value for name, value in settings.items()}
+    with Relay(data, *flags, workers=2, source=versions.current, settings=named) as relay:
+        yield relay
+
+
+def upgrade(relay: Relay) -> None:
+    """Send the signal, and wait until the next one serves."""
+    before = _ends(relay)
+    os.kill(relay.pid, signal.SIGUSR2)
+    wait_until(lambda: _ends(relay) != before, "the upgrade")
+    assert _ends(relay) == (before[0] + 1, before[1])
+
+
+def _ends(relay: Relay) -> tuple[int, int]:
+    return len(relay.events("upgraded")), len(relay.events("upgrade_failed"))
+
+
+def refusal(relay: Relay) -> str:
+    """Send the signal, and return why there was no upgrade."""
+    before = len(relay.events("upgrade_failed"))
+    os.kill(relay.pid, signal.SIGUSR2)
+    wait_until(lambda: len(relay.events("upgrade_failed")) > before, "that it failed")
+    return str(relay.events("upgrade_failed")[-1]["reason"])
+
+
+def processes(relay: Relay) -> list[int]:
+    titles = ("supervisor", "control", "key agent", "worker")
+    return [pid for title in titles for pid in relay.pids_titled(f"relay: {title}")]
+
+
+def test_forth_and_back_while_people_write(versions: Versions) -> None:
+    with running(versions) as relay:
+        first = set(processes(relay))
+        with Traffic(relay) as traffic, Prober(relay.port):
+            versions.install("next", VERSION)
+            upgrade(relay)
+            traffic.goes_on("with the next version")
+            status = asked(relay, "status")
+            assert (status["version"], status["ready"]) == ("99.0", True)
+            assert len(relay.worker_pids()) == 2
+            assert not first & set(processes(relay))
+            versions.install("present")
+            back = run_relay("ctl", "--data", relay.data, "upgrade")
+            assert back.returncode == 0, back.stderr
+            assert f"relay {package.__version__} (" in back.stdout
+            assert ") has taken over from 99.0 (" in back.stdout
+            traffic.goes_on("with the version from before")
+            assert asked(relay, "status")["version"] == package.__version__
+            assert len(processes(relay)) == 5, "and nothing is left of the others"
+            os.kill(relay.worker_pids()[0], signal.SIGKILL)
+            wait_until(lambda: len(relay.worker_pids()) == 2, "another worker")
+            traffic.goes_on("with another worker")
+        # The process that was started is the parent of what serves: signals go through it.
+        os.kill(relay.pid, signal.SIGHUP)
+        wait_until(lambda: relay.events("reloaded"), "a reload")
+        assert relay.stop() == 0
+        assert not relay.events("child_killed")
+        assert not any(line["level"] == "error" for line in _lines(relay))
+        assert not list((relay.data / "run").rglob("*.sock"))
+
+
+def _lines(relay: Relay) -> list[dict[str, object]]:
+    names = ("boot_failed", "process_failed", "upgrade_lost", "bus_socket_replaced")
+    return [line for name in names for line in relay.events(name)]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("server/start.py", "import gc\n", "import gcc\n"), "No module named 'gcc'"),
+        (("server/worker/process/main.py", "import uvloop\n", "import uvlop\n"), "worker"),
+        (("server/control/main.py", "import gc\n", "import gcc\n"), "control cannot start"),
+        (
+            ("store/format.py", "FORMAT_VERSION: Final = 3", "FORMAT_VERSION: Final = 99"),
+            "an upgrade changes no data: make a backup, stop it, and start this one",
+        ),
+        (
+            ("server/supervisor/handover.py", "FORMAT: Final = 1", "FORMAT: Final = 99"),
+            "hands over in format 1, and this one takes 99: stop it, and start this one",
+        ),
+    ],
+    ids=["start", "worker", "control", "data", "handover"],
+)
+def test_a_version_that_cannot_take_over(
+    versions: Versions, change: tuple[str, str, str], reason: str
+) -> None:
+    with running(versions) as relay:
+        before = processes(relay)
+        with Traffic(relay) as traffic, Prober(relay.port):
+            versions.install("broken", change)
+            assert reason in refusal(relay)
+            ended = run_relay("ctl", "--data", relay.data, "upgrade")
+            assert ended.returncode == 1
+            assert "not upgraded, the relay goes on as before: " in ended.stderr
+            assert reason in ended.stderr
+            versions.install("present")  # or a worker that is replaced would be of the broken one
+            traffic.goes_on("as before")
+        assert processes(relay) == before
+        assert asked(relay, "status")["ready"]
+        assert relay.stop() == 0
+
+
+def test_settings_that_it_refuses(versions: Versions) -> None:
+    config = versions.current.with_name("relay.toml")
+    config.write_text("")
+    with running(versions, "--config", str(config)) as relay:
+        before = processes(relay)
+        config.write_text("[server]\nwrokers = 3\n")
+        assert "wrokers: no such setting; did you mean server.workers?" in refusal(relay)
+        elsewhere = config.with_name("elsewhere")
+        config.write_text(f'[server]\nruntime = "{elsewhere}"\n')
+        assert "server.runtime changes only with a restart" in refusal(relay)
+        assert processes(relay) == before
+        config.write_text("[limits]\nrooms_per_minute = 77\n")
+        upgrade(relay)
+        assert not set(before) & set(processes(relay))
+
+
+def test_its_end_before_it_was_ready(versions: Versions) -> None:
+    """Somebody kills it; or the server that runs dies, and nothing of either is left."""
+    slow = ("server/worker/process/main.py", "import uvloop\n", "import time; time.sleep(600)\n")
+    with running(versions) as relay:
+        before = processes(relay)
+        versions.install("slow", slow)
+        for kill_old in (False, True):
+            os.kill(relay.pid, signal.SIGUSR2)
+            count = 1 + kill_old
+            wait_until(lambda: len(relay.events("upgrade_began")) == count, "its begin")  # noqa: B023
+            pid = int(relay.events("upgrade_began")[-1]["pid"])
+            wait_until(lambda: len(relay.events("agent_ready")) == 1 + count, "its key agent")  # noqa: B023
+            os.kill(relay.pid, signal.SIGUSR2)
+            wait_until(lambda: len(relay.events("upgrade_refused")) == count, "one at a time")  # noqa: B023
+            os.kill(relay.pid if kill_old else pid, signal.SIGKILL)
+            if not kill_old:
+                wait_until(lambda: relay.events("upgrade_failed"), "that it failed")
+                assert processes(relay) == before
+        wait_until(lambda: not relay.pids_titled("relay:"), "the end of all")
+        versions.install("present")
+        relay.kill()
+        relay.start()
+        with BlockingClient(relay.address, name="alice") as alice:
+            assert alice.send("lobby", "hello").seq == 2
+
+
+def test_a_stop_while_it_gets_ready(versions: Versions) -> None:
+    slow = ("server/worker/process/main.py", "import uvloop\n", "import time; time.sleep(600)\n")
+    with running(versions) as relay:
+        versions.install("slow", slow)
+        os.kill(relay.pid, signal.SIGUSR2)
+        wait_until(lambda: len(relay.events("agent_ready")) == 2, "its key agent")
+        assert relay.stop() == 0
+        assert not relay.pids_titled("relay:")
+
+
+def test_the_service_manager_is_told_who_serves(versions: Versions, tmp_path: Path) -> None:
+    """And then the process from before ends: systemd knows the main one."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(DEADLINE_S)
+        data = tmp_path / "data"
+        launcher = f"import os\nos.environ.update(NOTIFY_SOCKET={str(tmp_path / 'notify')!r})"
+        with Relay(data, workers=2, source=versions.current, launcher=launcher) as relay:
+            assert manager.recv(4096).decode() == "READY=1\nSTATUS=serving"
+            started = relay.pid
+            os.kill(started, signal.SIGUSR2)
+            told = manager.recv(4096).decode()
+            assert told.startswith("MAINPID=")
+            main = int(told.removeprefix("MAINPID="))
+            assert manager.recv(4096).decode() == "READY=1\nSTATUS=serving"
+            wait_until(lambda: not relay.running, "the end of the one from before")
+            status = run_relay("ctl", "--data", data, "status", "--json")
+            assert f'"pid": {main}' in status.stdout
+            with BlockingClient(relay.address, name="alice") as alice:
+                assert alice.send("lobby", "hello").seq == 2
+            os.kill(main, signal.SIGTERM)
+            wait_until(lambda: not relay.pids_titled("relay:"), "the end of all")
+            assert relay.events("stopped")
+
+
+def test_a_unix_socket_and_a_passphrase_from_a_descriptor(versions: Versions) -> None:
+    """The name of the socket stays; what was in the pipe is handed over."""
+    path = versions.current.with_name("relay.sock")
+    passphrase = (
+        "import os\nr, w = os.pipe()\nos.write(w, b'correct horse')\nos.close(w)\n"
+        "os.dup2(r, 9)\nos.set_inheritable(9, True)"
+    )
+    with Relay(
+        versions.current.with_name("data"),
+        "--bind",
+        f"unix:{path}",
+        source=versions.current,
+        settings={"server.key_passphrase": "fd:9", "server.proxies": "unix"},
+        launcher=passphrase,
+    ) as relay:
+        upgrade(relay)
+        upgrade(relay)
+        os.kill(relay.pids_titled("relay: key agent")[0], signal.SIGKILL)
+        wait_until(lambda: len(relay.events("agent_ready")) == 4, "another key agent")
+        assert path.is_socket()
+        with BlockingClient(relay.address, name="alice") as alice:
+            assert alice.send("lobby", "hello").seq == 2
+        assert relay.stop() == 0
+        assert not path.exists()
+
+
+def test_another_format_and_back_again(versions: Versions) -> None:
+    """As "Upgrading" tells it: a backup, a stop, the next version; and back by the backup."""
+    data = versions.current.with_name("data")
+    backup, aside = data.with_name("backup"), data.with_name("aside")
+    as_it_is = '    if found == 3:\n        pragma(connection, "user_version=99")\n        return\n'
+    other_format = (
+        ("store/format.py", "FORMAT_VERSION: Final = 3", "FORMAT_VERSION: Final = 99"),
+        ("store/format.py", "= (1, 2, FORMAT_VERSION)", "= (1, 2, 3, FORMAT_VERSION)"),
+        ("store/schema.py", "    if found in (0, 1):\n", as_it_is + "    if found in (0, 1):\n"),
+    )
+    relay = Relay(data, workers=2, source=versions.current)
+    with relay:
+        with BlockingClient(relay.address, name="alice") as alice:
+            assert alice.send("lobby", "before").seq == 2
+            versions.install("next", *other_format)
+            assert "an upgrade changes no data" in refusal(relay)
+            made = run_relay("backup", "create", backup, "--data", data)
+            assert made.returncode == 0, made.stderr
+            relay.stop()
+            relay.start()
+            assert alice.send("lobby", "in the other format").seq == 3
+        relay.stop()
+        versions.install("present")
+        with pytest.raises(RelayNotStarted, match="has format 99; this Relay reads formats 1 to 3"):
+            relay.start()
+        data.rename(aside)
+        restored = run_relay("backup", "restore", backup, "--data", data)
+        assert restored.returncode == 0, restored.stderr
+        relay.start()
+        with BlockingClient(relay.address, name="bob") as bob:
+            bob.join("lobby")
+            read = [e.body for e in bob.history("lobby").entries if isinstance(e, Message)]
+            assert read == [b"before"]
+        relay.stop()
