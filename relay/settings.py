@@ -256,7 +256,7 @@ class Limits(Struct, frozen=True, kw_only=True):
         bool,
         Meta(
             description="Connections from this machine (127.0.0.0/8, ::1) have no budget of their "
-            "source, and none for bytes and new rooms."
+            "source or account, and none for bytes, rooms and requests."
         ),
     ] = True
     connections_per_source: Annotated[
@@ -268,6 +268,15 @@ class Limits(Struct, frozen=True, kw_only=True):
             "worker. 0: no bound.",
         ),
     ] = 256
+    connections_per_user: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Logged-in connections of one account per worker, from wherever they come. "
+            "0: no bound.",
+        ),
+    ] = 64
     unauthenticated: Annotated[
         int,
         Meta(
@@ -319,6 +328,23 @@ class Limits(Struct, frozen=True, kw_only=True):
             description="Likewise all connections of one source, per worker. 0: no bound.",
         ),
     ] = 4_194_304
+    send_bytes_per_s_per_user: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000_000,
+            description="Likewise all connections of one account, per worker. 0: no bound.",
+        ),
+    ] = 2_097_152
+    send_mib_per_day_per_user: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="MiB that all connections of one account may send to rooms each day, per "
+            "worker. 0: no bound.",
+        ),
+    ] = 4096
     rooms_per_minute: Annotated[
         int,
         Meta(
@@ -336,6 +362,41 @@ class Limits(Struct, frozen=True, kw_only=True):
             description="Likewise all connections of one source, per worker. 0: no bound.",
         ),
     ] = 240
+    rooms_per_minute_per_user: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Likewise all connections of one account, per worker. 0: no bound.",
+        ),
+    ] = 120
+    rooms_per_user: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Rooms that one account owns, for it to begin one more. 0: no bound.",
+        ),
+    ] = 500
+    work_per_s_per_user: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="What all connections of one account may ask for each second, on average "
+            "over 10 s, per worker, in units of about 0.1 ms: a page of history is 4, a change of "
+            "a room or an account 20. 0: no bound.",
+        ),
+    ] = 200
+    work_per_s_per_source: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Likewise all connections of one source, registrations included. 0: no "
+            "bound.",
+        ),
+    ] = 1600
     received_mib: Annotated[
         int,
         Meta(

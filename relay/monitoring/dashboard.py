@@ -106,6 +106,7 @@ PANELS: Final = (
         "short",
         (
             (gauge("sources"), "sources, worker {{worker}}"),
+            (gauge("users"), "accounts, worker {{worker}}"),
             (gauge("joins"), "joins, worker {{worker}}"),
         ),
     ),

@@ -92,11 +92,18 @@ class Budget(StrEnum):
     CONNECTIONS_PER_SOURCE = "connections_per_source"
     UNAUTHENTICATED = "unauthenticated"
     UNAUTHENTICATED_PER_SOURCE = "unauthenticated_per_source"
+    CONNECTIONS_PER_USER = "connections_per_user"
     JOINS_PER_SOURCE = "joins_per_source"
     SEND_BYTES = "send_bytes"
     SEND_BYTES_PER_SOURCE = "send_bytes_per_source"
+    SEND_BYTES_PER_USER = "send_bytes_per_user"
+    SEND_DAY_PER_USER = "send_day_per_user"
     ROOMS = "rooms"
     ROOMS_PER_SOURCE = "rooms_per_source"
+    ROOMS_PER_USER = "rooms_per_user"
+    ROOMS_OWNED = "rooms_owned"
+    WORK_PER_SOURCE = "work_per_source"
+    WORK_PER_USER = "work_per_user"
     RECEIVED = "received"
     DISK_RESERVE = "disk_reserve"
 
@@ -215,6 +222,7 @@ WORKER: Final = (
     Metric("connections", Kind.GAUGE, "Open connections."),
     Metric("connections_logged_in", Kind.GAUGE, "Connections that are logged in."),
     Metric("sources", Kind.GAUGE, "Sources of connections that it keeps budgets of."),
+    Metric("users", Kind.GAUGE, "Accounts that it keeps budgets of."),
     Metric("joins", Kind.GAUGE, "Rooms that connections follow, each counted for each of them."),
     Metric("received_bytes", Kind.GAUGE, "Received and not processed yet.", "bytes"),
     Metric("stalled_bytes", Kind.GAUGE, "Written, and not taken by who reads slowly.", "bytes"),

@@ -221,6 +221,8 @@ OF_OPERATORS: Final = frozenset(
     {Show, ListNames, Invite, Add, Reset, Disable, Enable, Remove, Promote}
 )
 """What an operator may ask about any account."""
+QUESTIONS: Final = frozenset({Show, ListNames, Preferences, Marks, LastSeen})
+"""What changes nothing."""
 _NUMBER_OF: Final = {shape.type: number for number, shape in SHAPES.items()}
 _SCHEMA: Final = codec.Schema(SHAPES, count_max=1, array_max=limits.ENVELOPE_FIELDS_MAX)
 REQUEST_BYTES_MAX: Final = 1024

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.server.metrics import Budget
-from relay.server.worker.connection.accounts import IDLE_ACCOUNTS_MAX, Account, Accounts
+from relay.server.worker.connection.accounts import Account, Accounts
 from relay.server.worker.connection.admission import Admission, Verdict
+from relay.server.worker.connection.ledger import IDLE_MAX
 from relay.server.worker.connection.received import HeldBytes, ReceivedBytes
 from relay.server.worker.connection.spending import spending
 from relay.server.worker.connection.token_bucket import TokenBucket
+from relay.server.worker.connection.users import Users
 from relay.server.worker.process.disk_reserve import Disk, DiskReserve, is_short, measure
 from relay.server.worker.refusals import LOG_EVERY_S, Refusals
 from relay.settings import Limits
@@ -77,8 +79,8 @@ class FakeGuest:
 
 
 def account(name: str, *, exempt: bool = False) -> Account:
-    made = Account(name, loopback=exempt)
-    made.exempt = exempt
+    made = Account(name)
+    made.loopback = made.exempt = exempt
     return made
 
 
@@ -175,12 +177,12 @@ def test_loopback_is_exempt_if_so_set(peer: str) -> None:
 
 def test_sources_that_have_spent_are_bounded() -> None:
     accounts = Accounts(limits(), lambda: 0.0)
-    for number in range(IDLE_ACCOUNTS_MAX + 10):
+    for number in range(IDLE_MAX + 10):
         one = accounts.open(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
         assert one.rooms is not None
         one.rooms.take(1, 0.0)
         accounts.close(one)
-    assert len(accounts) == IDLE_ACCOUNTS_MAX
+    assert len(accounts) == IDLE_MAX
 
 
 # --- spending -----------------------------------------------------------------------------------
@@ -202,7 +204,7 @@ def test_what_is_refused_costs_nothing() -> None:
         looked.append(log)
         return log == "old"
 
-    one = spending(source, accounts, given, exists)
+    one = spending(source, None, given, 0.0, exists, lambda: 0)
     assert one is not None
     assert [one.refusal(log, 10, 0.0) for log in ("a", "b", "old", "a", "old")] == [None] * 5
     assert looked == ["a", "b", "old"], "each is looked up once"
@@ -228,6 +230,7 @@ def test_what_is_refused_costs_nothing() -> None:
                 "send_bytes_per_s_per_source": 0,
                 "rooms_per_minute": 0,
                 "rooms_per_minute_per_source": 0,
+                "work_per_s_per_source": 0,
             },
             False,
         ),
@@ -236,8 +239,92 @@ def test_what_is_refused_costs_nothing() -> None:
 def test_who_is_not_bounded_costs_nothing(given: dict[str, Any], bounded: bool) -> None:
     settings = limits(**given)
     accounts = Accounts(settings, lambda: 0.0)
-    found = spending(accounts.open("127.0.0.1"), accounts, settings, lambda _: True)
+    account = accounts.open("127.0.0.1")
+    found = spending(account, None, settings, 0.0, lambda _: True, lambda: 0)
     assert (found is not None) is bounded
+
+
+def test_an_account_pays_for_all_its_connections() -> None:
+    """Whatever address they come from; and what it has spent is not forgotten between them."""
+    now = [0.0]
+    given = limits(
+        send_bytes_per_s_per_user=100, send_mib_per_day_per_user=0, rooms_per_minute_per_user=2,
+        rooms_per_user=5, work_per_s_per_user=10,
+    )  # fmt: skip
+    accounts, users = Accounts(given, lambda: now[0]), Users(given, lambda: now[0])
+    owned = [3]
+    phone, desk = (
+        spending(
+            accounts.open(peer), users.open("ann"), given, 0.0, lambda _: False, lambda: owned[0]
+        )
+        for peer in ("192.0.2.7", "192.0.2.8")
+    )
+    assert phone is not None
+    assert desk is not None
+    other = spending(
+        accounts.open("192.0.2.8"), users.open("bob"), given, 0.0, lambda _: False, lambda: 0
+    )
+    assert other is not None
+
+    assert phone.work(100, 0.0) is None
+    refused = desk.work(1, 0.0)
+    assert refused is not None
+    assert (refused.budget, refused.wait_ms) == (Budget.WORK_PER_USER, 101)
+    assert other.work(1, 0.0) is None
+
+    assert phone.refusal("a", 10, 0.0) is None
+    owned[0] = 5
+    refused = desk.refusal("b", 10, 0.0)
+    assert refused is not None
+    assert (refused.budget, refused.most) == (Budget.ROOMS_OWNED, 5)
+    owned[0] = 4
+    assert desk.refusal("b", 600, 0.0) is None
+    refused = phone.refusal("c", 10, 0.0)
+    assert refused is not None
+    assert refused.budget is Budget.SEND_BYTES_PER_USER
+    refused = phone.refusal("c", 10, 10.0)
+    assert refused is not None
+    assert refused.budget is Budget.ROOMS_PER_USER
+
+    ann = users.get("ann")
+    assert ann is not None
+    users.close(ann)
+    users.close(ann)
+    users.sweep()
+    assert users.open("ann") is ann
+    users.close(ann)
+    now[0] = 120.0
+    users.sweep()
+    assert users.get("ann") is None
+
+
+def test_a_day_has_its_own_bound() -> None:
+    given = limits(send_bytes_per_s_per_user=0, send_mib_per_day_per_user=1)
+    users = Users(given, lambda: 0.0)
+    one = spending(
+        Accounts(given, lambda: 0.0).open("192.0.2.7"), users.open("ann"),
+        given, 0.0, lambda _: True, lambda: 0,
+    )  # fmt: skip
+    assert one is not None
+    sent, now = 0, 0.0
+    while one.refusal("a", 32_768, now) is None:
+        sent += 32_968
+        now += 0.1
+    assert MIB <= sent <= MIB + 40_000
+    refused = one.refusal("a", 1, now)
+    assert refused is not None
+    assert refused.budget is Budget.SEND_DAY_PER_USER
+
+
+def test_connections_of_an_account() -> None:
+    users = Users(limits(connections_per_user=2), lambda: 0.0)
+    assert not users.is_full("ann")
+    first, second = users.open("ann"), users.open("ann")
+    assert first is second
+    assert users.is_full("ann")
+    assert not users.is_full("bob")
+    users.close(first)
+    assert not users.is_full("ann")
 
 
 # --- what is held -------------------------------------------------------------------------------

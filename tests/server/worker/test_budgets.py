@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from relay import limits
+from relay.chat.rooms import requests
 from relay.client.aio import Client
 from relay.server.metrics import Budget
 from relay.server.worker.connection.session import Session
@@ -21,7 +22,19 @@ from relay.server.worker.process import disk_reserve
 from relay.settings import Limits
 from relay.wire import connection as wire
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.envelopes import Ack, Error, Join, Members, Refused, Send, Welcome, Who, pack
+from relay.wire.envelopes import (
+    Ack,
+    Done,
+    Error,
+    Join,
+    Members,
+    Refused,
+    Room,
+    Send,
+    Welcome,
+    Who,
+    pack,
+)
 from relay.wire.frames import FrameType, header
 from relay.wire.identity import fingerprint
 from tests.support.cluster import until
@@ -305,6 +318,78 @@ async def test_bytes_are_sent_at_a_rate(tmp_path: Path) -> None:
         again.send("lobby", 1, size=30_000)
         refused = await again.expect(Refused)
         assert refused.code == ErrorCode.BUSY
+
+
+async def test_an_account_has_a_share_of_the_logins(tmp_path: Path) -> None:
+    """From whatever address its devices and programs come."""
+    async with one_worker(tmp_path, connections_per_user=2) as worker:
+        own = [
+            await TestClient.login(worker, "ann", source=f"127.0.0.{n}", secret=bytes([n]) * 16)
+            for n in (7, 8)
+        ]
+        late = await TestClient.connect(worker, "127.0.0.9")
+        late.hello("ann", secret=bytes([9]) * 16)
+        await overloaded(late)
+        assert count(worker, Budget.CONNECTIONS_PER_USER) == 1
+        await talk(worker, "other")
+        own[0].transport.abort()
+        await until(lambda: len(worker.parts.connections.sessions) == 2, "one to be gone")
+        await TestClient.login(worker, "ann", source="127.0.0.9", secret=bytes([9]) * 16)
+
+
+async def test_the_client_asks_at_the_rate_that_it_is_given(tmp_path: Path) -> None:
+    """It waits as it is told, and every question is answered; other accounts do not wait."""
+    async with (
+        one_worker(tmp_path, work_per_s_per_user=50) as worker,
+        Client(address(worker), name="alice") as client,
+    ):
+        await client.send("lobby", "hello")
+        found = [await client.rooms() for _ in range(16)]
+        assert count(worker, Budget.WORK_PER_USER)
+        assert all([room.name for room in rooms] == ["lobby"] for rooms in found)
+        other = await TestClient.login(worker, "other", source="127.0.0.9")
+        await other.join("lobby")
+
+
+async def test_an_account_owns_so_many_rooms(tmp_path: Path) -> None:
+    """Counted in all partitions; by a first message and by a request. Who deletes one may again."""
+    settings = msgspec.convert({"loopback_exempt": False, "rooms_per_user": 3}, Limits)
+    async with Cluster(tmp_path, 2, limits=settings, rights=True) as cluster:
+        phone = await TestClient.login(cluster.workers[0], "ann")
+        desk = await TestClient.login(cluster.workers[1], "ann", secret=b"desk" * 4)
+        for client, room in ((phone, "one"), (desk, "two"), (phone, "three")):
+            client.send(room, 1)
+            await client.acked(room, 1)
+        desk.send("four", 1)
+        refused = await desk.expect(Refused)
+        assert (refused.code, refused.arg) == (ErrorCode.LIMIT, 3)
+        phone.send_envelopes(Room(7, "four", requests.pack(requests.Create(), 0)))
+        error = await phone.expect(Error, lambda e: e.request == 7)
+        assert (error.code, error.arg) == (ErrorCode.LIMIT, 3)
+        assert count(cluster.workers[0], Budget.ROOMS_OWNED) == 1
+        phone.send_envelopes(Room(8, "one", requests.pack(requests.Delete(""), 2**62)))
+        await phone.expect(Done, lambda e: e.request == 8)
+        phone.send("four", 1)
+        await phone.acked("four", 1)
+
+
+async def test_registrations_of_one_source(tmp_path: Path) -> None:
+    """Each is a commit: beyond the rate the client is told when to come again, and others are not
+    held up.
+    """
+    async with one_worker(tmp_path, work_per_s_per_source=6) as worker:
+        for n in range(3):
+            visitor = await TestClient.connect(worker, "127.0.0.9")
+            visitor.send_envelopes(register(visitor.connection, visitor.spki, f"user{n}"))
+            await visitor.expect(Done)
+        visitor = await TestClient.connect(worker, "127.0.0.9")
+        visitor.send_envelopes(register(visitor.connection, visitor.spki, "late"))
+        await visitor.until(lambda: visitor.closed, "the close record")
+        assert visitor.closed is not None
+        assert visitor.closed.code == CloseCode.OVERLOADED
+        assert visitor.closed.retry_after_s > 0
+        assert count(worker, Budget.WORK_PER_SOURCE) == 1
+        await talk(worker, "other")
 
 
 async def test_the_client_sends_at_the_rate_that_it_is_given(tmp_path: Path) -> None:

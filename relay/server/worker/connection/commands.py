@@ -8,6 +8,7 @@ from relay.chat import names
 from relay.chat.entries import Kind, submission
 from relay.codec import Unknown
 from relay.server.worker.connection.about import send_about, send_direct
+from relay.server.worker.connection.charges import charged
 from relay.server.worker.connection.devices import account, devices
 from relay.server.worker.connection.history import history, who
 from relay.server.worker.connection.join import join, leave
@@ -70,15 +71,15 @@ def unknown(session: Session, unknown: Unknown) -> None:
 OPERATIONS: Final[Operations] = {
     Stage.HELLO: {Hello: hello, Register: register, Enrol: enrol},
     Stage.READY: {
-        Join: join,
-        Leave: leave,
+        Join: charged(join, 1),
+        Leave: charged(leave, 1),
         Send: send,
-        Who: who,
-        History: history,
-        Devices: devices,
-        Account: account,
-        Prove: prove,
-        Room: room,
+        Who: charged(who, 2),
+        History: charged(history, 4),
+        Devices: charged(devices, 4),
+        Account: charged(account, 2),
+        Prove: charged(prove, 10),
+        Room: charged(room, 2),
         Unknown: unknown,
     },
 }

@@ -9,6 +9,7 @@ from relay.chat import names
 from relay.chat.accounts import events, invitation, requests
 from relay.errors import EnvelopeError
 from relay.server.worker.connection.asking import asked
+from relay.server.worker.connection.charges import CHANGE_UNITS, pays
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Chain, Done, pack, unpack_entry
@@ -100,13 +101,16 @@ async def account(session: Session, account: Account) -> None:
     else:
         session.refuse(number, ErrorCode.NAME_INVALID)
         return
+    if kind not in requests.QUESTIONS and not pays(session, number, CHANGE_UNITS):
+        return
     answer = await asked(session, log, session.actor, session.key_id, account.content)
     _pass_on(session, number, answer)
 
 
 def _pass_on(session: Session, number: int, answer: Answered) -> None:
     if answer.code:
-        session.refuse(number, answer.code, 0, answer.text)
+        later = answer.code in (ErrorCode.BUSY, ErrorCode.UNAVAILABLE)
+        session.refuse(number, answer.code, limits.RETRY_MS if later else 0, answer.text)
     else:
         session.answer(pack(Done(number, answer.content)))
 

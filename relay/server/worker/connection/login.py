@@ -8,6 +8,7 @@ from relay import limits
 from relay.chat import names
 from relay.chat.ids import NO_ROOT, producer_of
 from relay.chat.rooms.rights import Actor
+from relay.server.metrics import Budget
 from relay.server.worker.connection.stages import Stage
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import NextKey, Welcome, pack
@@ -52,9 +53,12 @@ async def hello(session: Session, hello: Hello) -> None:
         _refuse(session, grant.code, grant.text)
         return
 
-    budget = services.budgets.admission.login_refusal(session.account)
+    budgets = services.budgets
+    budget = budgets.admission.login_refusal(session.account)
+    if budget is None and grant.root and not session.account.exempt and budgets.users.is_full(name):
+        budget = Budget.CONNECTIONS_PER_USER
     if budget is not None:  # only now: the slot may have been that of an earlier connection of its
-        services.budgets.refusals.count(budget, session.account.source, services.clock())
+        budgets.refusals.count(budget, session.account.source, services.clock())
         session.close(CloseCode.OVERLOADED, services.overloaded_retry_s, detail=budget)
         return
 

@@ -9,6 +9,7 @@ from relay.chat.accounts import invitation, requests
 from relay.chat.accounts.links import key_id
 from relay.chat.rooms.rights import Actor
 from relay.server.worker.connection.asking import asked
+from relay.server.worker.connection.charges import CHANGE_UNITS
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Done, pack
 from relay.wire.login import Operation
@@ -100,6 +101,10 @@ async def enrol(session: Session, enrol: Enrol) -> None:
 
 
 def _may_try(session: Session) -> bool:
+    refusal = session.sends.spend_work(CHANGE_UNITS)
+    if refusal is not None:  # the client comes again by itself
+        session.close(CloseCode.OVERLOADED, -(-refusal.wait_ms // 1000), detail=refusal.text)
+        return False
     session.attempts += 1
     if session.attempts > ATTEMPTS_MAX:
         session.close(CloseCode.LIMIT, detail="too many requests before the login")

@@ -13,6 +13,7 @@ from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Role
 from relay.errors import EnvelopeError
 from relay.server.worker.connection.asking import asked
+from relay.server.worker.connection.charges import CHANGE_UNITS, pays
 from relay.server.worker.connection.devices import chain_of
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
     from relay.wire.envelopes import Room
 
-CHANGE_BYTES: Final = 16_384
-"""What a change counts as in the budget for bytes: it is a commit that waits for the disk."""
 STATES_BYTES: Final = 262_144
 """Of the states of rooms that one answer looks at: about 3 ms."""
 
@@ -47,11 +46,8 @@ async def room(session: Session, room: Room) -> None:
     if not names.is_room(log):
         session.refuse(number, ErrorCode.NAME_INVALID, 0, "invalid room name")
         return
-    if not isinstance(request, requests.Show):
-        refusal = session.sends.spend(log, CHANGE_BYTES)
-        if refusal is not None:
-            session.refuse(number, ErrorCode.BUSY, refusal.wait_ms, refusal.text)
-            return
+    if not isinstance(request, requests.Show) and not _pays(session, number, log, request):
+        return
     subject = b""
     handle = requests.named(request)
     if names.is_handle(handle):
@@ -70,6 +66,19 @@ async def room(session: Session, room: Room) -> None:
         session.refuse(number, answer.code, limits.RETRY_MS if retry else 0, answer.text)
     else:
         session.answer(pack(Done(number, answer.content)))
+
+
+def _pays(session: Session, number: int, log: str, request: requests.Request) -> bool:
+    """Charge a change; False: it was refused."""
+    if not pays(session, number, CHANGE_UNITS):
+        return False
+    size = len(requests.pack(request, 0))
+    refusal = session.sends.spend(log, size)
+    if refusal is None:
+        return True
+    code = ErrorCode.LIMIT if refusal.most else ErrorCode.BUSY
+    session.refuse(number, code, refusal.most or refusal.wait_ms, refusal.text)
+    return False
 
 
 async def _mine(session: Session, number: int, after: str) -> None:

@@ -77,13 +77,24 @@ class Sends(Sender):
             self._refusals.count(refusal.budget, self._spending.source, now)
         return refusal
 
+    def spend_work(self, units: int) -> Refusal | None:
+        """Pay for a request; return why it cannot be paid for now."""
+        if self._spending is None:
+            return None
+        now = self._clock()
+        refusal = self._spending.work(units, now)
+        if refusal is not None:
+            self._refusals.count(refusal.budget, self._spending.source, now)
+        return refusal
+
     def submit(self, submission: Submission) -> None:
         """Offer a message to the log's home."""
         size = len(submission.body)
         if self._spending is not None:
             refusal = self.spend(submission.log, size)
             if refusal is not None:
-                self._refuse(submission, ErrorCode.BUSY, refusal.wait_ms, refusal.text)
+                code = ErrorCode.LIMIT if refusal.most else ErrorCode.BUSY
+                self._refuse(submission, code, refusal.most or refusal.wait_ms, refusal.text)
                 return
         self.count += 1
         self.bytes += size

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from relay.chat.partition import PARTITIONS
 from relay.server.worker.connection.counts import Counts
 from relay.store.errors import StoreError
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.endings import Endings
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
+    from relay.server.worker.connection.users import Users
     from relay.server.worker.delivery.flusher import Flusher
     from relay.server.worker.delivery.stalled import StalledConnections
     from relay.server.worker.member.claims import Claims
@@ -48,6 +51,7 @@ class ConnectionBudgets:
 
     limits: Limits
     accounts: Accounts
+    users: Users
     admission: Admission
     received: ReceivedBytes
     refusals: Refusals
@@ -56,6 +60,7 @@ class ConnectionBudgets:
         """Keep to other limits from now on; sessions have to be told by themselves."""
         self.limits = limits
         self.accounts.rebound(limits)
+        self.users.rebound(limits)
         self.admission.rebound(limits)
         self.received.bytes_max = limits.received_mib << 20
 
@@ -108,6 +113,14 @@ class ConnectionServices:
     generation: int
     """Of the worker: begins the id of each connection."""
     counts: Counts = field(default_factory=Counts)
+
+    def rooms_owned(self, handle: str, root: bytes) -> int:
+        """Return how many rooms an account owns. What cannot be read counts as none."""
+        count = 0
+        for index in range(PARTITIONS):
+            with contextlib.suppress(StoreError):
+                count += self.reader_at(index).owned(handle, root)
+        return count
 
     def log_exists(self, log: str) -> bool:
         """Tell whether a log has been begun. One that cannot be read may have been."""

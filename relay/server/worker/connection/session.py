@@ -41,6 +41,7 @@ from relay.wire.login import proves
 if TYPE_CHECKING:
     from relay.server.worker.connection.accounts import Account
     from relay.server.worker.connection.services import ConnectionServices
+    from relay.server.worker.connection.users import User
     from relay.server.worker.delivery.stream import Stream
     from relay.server.worker.member.claims import NameClaim
     from relay.server.worker.member.reply import Request
@@ -60,6 +61,7 @@ class Session(Owner):
         "_connection", "_deadline", "_legal", "_on_lost", "_operations", "_requests", "_stream",
         "_unwrapping", "account", "actor", "attempts", "claim", "id", "key_id", "outbox",
         "producer", "proofs", "reading", "sends", "services", "since_us", "stage", "subscriptions",
+        "user",
     )  # fmt: skip
 
     __deletable__ = ("_requests", "sends", "subscriptions")  # mypyc's word: see ``lost``
@@ -136,6 +138,8 @@ class Session(Owner):
         self.key_id = b""
         """Of the device that logged in; empty for a guest."""
         self.producer = b""
+        self.user: User | None = None
+        """What the account has in use, from the login to the end; None for a guest."""
         self.sends = Sends(
             self,
             self.reading,
@@ -319,7 +323,15 @@ class Session(Owner):
 
     def _spending(self) -> Spending | None:
         budgets = self.services.budgets
-        return spending(self.account, budgets.accounts, budgets.limits, self.services.log_exists)
+        services = self.services
+        return spending(
+            self.account, self.user, budgets.limits, services.clock(), services.log_exists,
+            self._owned,
+        )  # fmt: skip
+
+    def _owned(self) -> int:
+        """Return how many rooms the account owns."""
+        return self.services.rooms_owned(self.actor.handle, self.actor.root)
 
     # --- for operations -----------------------------------------------------------------------
     def proves(self, operation: Proof, key: bytes, name: str, signature: bytes) -> bool:
@@ -342,6 +354,9 @@ class Session(Owner):
         self.key_id = key_id
         self._connection.limit_records(limits.RECORD_BODY_BYTES_MAX)
         self.services.budgets.admission.log_in(self)
+        if actor.root:
+            self.user = self.services.budgets.users.open(actor.handle)
+            self.sends.spend_by(self._spending())
         tickets = self.services.tickets
         if tickets is not None:  # it leaves with WELCOME, in one write
             self._connection.give_ticket(tickets, self.services.clock())
@@ -406,6 +421,8 @@ class Session(Owner):
             services.endings.add(self.id, self.name, self.peer, reason, lasted_s, detail)
         if self.stage is Stage.READY:
             self.services.budgets.admission.log_out(self)
+        if self.user is not None:
+            self.services.budgets.users.close(self.user)
         self.enter(Stage.CLOSING)
         self._deadline = None
         self.reading.drop_operations()

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+BURST_S: Final = 10.0
+"""What was not used for so long may be used at once."""
+MINUTE_S: Final = 60.0
+
 
 class TokenBucket:
     """Holds up to a burst of tokens and refills at a rate.
@@ -46,3 +52,23 @@ class TokenBucket:
         if now > self._at:
             self._level = min(self._burst, self._level + (now - self._at) * self._rate)
             self._at = now
+
+
+def token_bucket(rate_per_s: float, burst: float, now: float) -> TokenBucket | None:
+    """Return a full one; None for a rate of 0: no bound."""
+    return TokenBucket(rate_per_s, burst, now) if rate_per_s else None
+
+
+def of_bytes(bytes_per_s: int, now: float) -> TokenBucket | None:
+    """Return one for bytes that are sent."""
+    return token_bucket(bytes_per_s, bytes_per_s * BURST_S, now)
+
+
+def of_rooms(rooms_per_minute: int, now: float) -> TokenBucket | None:
+    """Return one for rooms that are begun."""
+    return token_bucket(rooms_per_minute / MINUTE_S, rooms_per_minute, now)
+
+
+def of_work(units_per_s: int, now: float) -> TokenBucket | None:
+    """Return one for what requests cost."""
+    return token_bucket(units_per_s, units_per_s * BURST_S, now)

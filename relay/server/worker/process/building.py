@@ -27,6 +27,7 @@ from relay.server.worker.connection.services import (
     ConnectionServices,
     Unwrap,
 )
+from relay.server.worker.connection.users import Users
 from relay.server.worker.delivery.flusher import Flusher
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.home.account_logs import AccountLogs
@@ -202,6 +203,7 @@ class WorkerParts:
                 "connections_logged_in": lambda: budgets.admission.members,
                 "readers_catching_up": lambda: catchup.waiting,
                 "sources": lambda: len(budgets.accounts),
+                "users": lambda: len(budgets.users),
                 "joins": lambda: budgets.accounts.joins,
                 "received_bytes": lambda: budgets.received.total,
                 "stalled_bytes": lambda: stalled.bytes,
@@ -305,6 +307,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     budgets = ConnectionBudgets(
         limits=needs.limits,
         accounts=Accounts(needs.limits, clock),
+        users=Users(needs.limits, clock),
         admission=Admission(needs.connections_max, needs.limits),
         received=ReceivedBytes(needs.limits.received_mib << 20),
         refusals=refusals,

@@ -357,6 +357,7 @@ class _Worker:
         parts.stalled.sweep(now)
         parts.refusals.sweep(now)
         parts.budgets.accounts.sweep()
+        parts.budgets.users.sweep()
         parts.home.short_of_disk = self._disk_reserve.check(self._own)
         parts.interest.send_heads(parts.home.heads)
         parts.rooms.sweep()

@@ -1,0 +1,42 @@
+"""What requests cost, in units of about 0.1 ms of a worker's time, and who pays for that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol
+
+from relay.wire.codes import ErrorCode
+
+if TYPE_CHECKING:
+    from relay.server.worker.connection.session import Operation, Session
+    from relay.server.worker.member.reply import Request as Awaited
+
+CHANGE_UNITS: Final = 20
+"""Of a room or an account: a commit of its own that waits for the disk."""
+PROOF_UNITS: Final = 2
+"""Of a key or a link: a signature that is verified."""
+
+
+class _Numbered(Protocol):
+    """An envelope that has an answer."""
+
+    @property
+    def request(self) -> int:
+        """Its number."""
+
+
+def charged(operation: Operation, units: int) -> Operation:
+    """Return an operation that is done only if its cost is paid for."""
+
+    def pay(session: Session, envelope: _Numbered) -> Awaited | None:
+        return operation(session, envelope) if pays(session, envelope.request, units) else None
+
+    return pay
+
+
+def pays(session: Session, number: int, units: int) -> bool:
+    """Charge a request; False: it was refused, and is told when to come again."""
+    refusal = session.sends.spend_work(units)
+    if refusal is None:
+        return True
+    session.refuse(number, ErrorCode.BUSY, refusal.wait_ms, refusal.text)
+    return False

@@ -1,0 +1,92 @@
+"""Those who have connections, or have spent something of late, by name. Pure: the clock is passed.
+
+What somebody has spent is kept until it is as if they had not: a new connection gives no new burst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final, Generic, TypeVar
+
+from relay.server.worker.connection.token_bucket import TokenBucket
+
+IDLE_MAX: Final = 65_536
+"""Without connections, whose buckets are not full again. Beyond it the oldest are forgotten:
+whoever has so many names or addresses gains nothing by it."""
+
+
+class Payer:
+    """One that pays: a source, or an account."""
+
+    __slots__ = ("connections", "name")
+
+    def __init__(self, name: str) -> None:
+        """Begin without connections."""
+        self.name = name
+        self.connections = 0
+
+    def buckets(self) -> Iterable[TokenBucket | None]:
+        """Return what it has spent; None: it is not counted."""
+        raise NotImplementedError
+
+
+Some = TypeVar("Some", bound=Payer)
+
+
+class Ledger(Generic[Some]):
+    """See the module's docstring."""
+
+    def __init__(self, make: Callable[[str], Some], clock: Callable[[], float]) -> None:
+        """Begin with nobody.
+
+        Args:
+            make: makes one that has spent nothing, by its name.
+            clock: monotonic seconds.
+        """
+        self._make = make
+        self._clock = clock
+        self._by_name: dict[str, Some] = {}
+        self._idle: dict[str, None] = {}
+
+    def open(self, name: str) -> Some:
+        """Return who pays for a new connection. ``close`` it in the end."""
+        payer = self._by_name.get(name)
+        if payer is None:
+            payer = self._by_name[name] = self._make(name)
+        payer.connections += 1
+        self._idle.pop(name, None)
+        return payer
+
+    def get(self, name: str) -> Some | None:
+        """Return who has this name, if anything is known of them."""
+        return self._by_name.get(name)
+
+    def close(self, payer: Some) -> None:
+        """A connection is gone."""
+        payer.connections -= 1
+        if payer.connections:
+            return
+        self._idle[payer.name] = None
+        if not self._forget(payer.name, self._clock()) and len(self._idle) > IDLE_MAX:
+            oldest = next(iter(self._idle))
+            del self._idle[oldest], self._by_name[oldest]
+
+    def sweep(self) -> None:
+        """Forget whose buckets are full again. Called about once a second."""
+        now = self._clock()
+        for name in list(self._idle):
+            self._forget(name, now)
+
+    def payers(self) -> Iterable[Some]:
+        """Return all of them."""
+        return self._by_name.values()
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def _forget(self, name: str, now: float) -> bool:
+        for bucket in self._by_name[name].buckets():
+            if bucket is not None and not bucket.full(now):
+                return False
+        del self._idle[name], self._by_name[name]
+        return True
