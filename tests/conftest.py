@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 import pytest
+
+LONG: Final = frozenset({"torture", "loadtest", "system", "cli"})
+"""Folders whose files take long. They are begun first: all processes are done at about one time."""
+FOLDER: Final = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long; otherwise the order stays as chance has it."""
+    items.sort(key=lambda item: item.path.relative_to(FOLDER).parts[0] not in LONG)
 
 
 @pytest.fixture(autouse=True)
