@@ -97,7 +97,7 @@ def test_what_needs_a_restart_is_refused_with_the_rest(relay: Relay, file: Path)
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == [
         (
-            "relay: server.key_bits: changes only with a restart; it is 3072, and 4096 was found: "
+            "relay: server.key_bits: changes only with a restart; it is 2048, and 4096 was found: "
             "restart, or put it back"
         ),
     ]
