@@ -33,6 +33,8 @@ USERS: Final = 20
 USERS_MAX: Final = 1000
 USERS_PER_SLICE: Final = 5
 """Accounts that are read before the loop goes on: each is a log of its own."""
+CONNECTION: Final = "ctl"
+"""In the log, where others have the id of a connection."""
 ANSWER_S: Final = 2.5
 """Less than the control process waits."""
 _NOT_FOR_NOBODY: Final = (of_rooms.Create, of_rooms.Enter, of_rooms.Leave, of_rooms.List)
@@ -137,7 +139,9 @@ class Administration:
         return AccountLogs(self._reader_of, unpack_entry, b"")
 
     async def _ask(self, log: str, content: bytes, subject: bytes) -> str:
-        reply = self._queries.ask(log, Actor(OPERATOR, b"", True), b"", content, subject)
+        reply = self._queries.ask(
+            log, Actor(OPERATOR, b"", True), b"", content, subject, CONNECTION
+        )
         if reply is None:
             raise NotAnswered("too much is asked at once")
         came: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
