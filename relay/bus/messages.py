@@ -39,6 +39,8 @@ MESSAGE_BYTES_MAX: Final = 262_144
 ITEMS_PER_MESSAGE: Final = 512
 """Entries of a list in one message; longer lists become several messages."""
 
+CONNECTION_ID_CHARS_MAX: Final = 40
+
 
 class Op(IntEnum):
     """1-15 either way; 16-31 from a member to a home; 32-47 from a home to a member."""
@@ -151,6 +153,8 @@ class Ask(NamedTuple):
     """It is an operator's."""
     subject: bytes = b""
     """The root of the account that the request names, if it does."""
+    connection: str = ""
+    """The id of the connection that asks, for the log; empty: none does."""
 
 
 class Revoked(NamedTuple):
@@ -381,6 +385,7 @@ SHAPES: Final[dict[int, Shape]] = {
             ROOT,
             codec.boolean,
             ROOT,
+            codec.text(CONNECTION_ID_CHARS_MAX),
         ),
     ),
     Op.REVOKED: Shape(Revoked, (U63,)),

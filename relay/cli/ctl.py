@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from relay.cli import ctl_tables
+from relay.cli import ctl_accounts, ctl_tables
 from relay.cli.ctl_client import Server, locate
 from relay.cli.ctl_upgrade import upgrade
 from relay.cli.exits import Exit, report
@@ -116,6 +116,21 @@ def closed(found: _Found, as_json: bool, limit: int) -> int:
     """Connections that ended of late, and why: the last one first."""
     answer = found().ask("closed", limit=limit)
     return _list(answer, as_json, ctl_tables.closed_lines)
+
+
+@ctl.command()
+@document_option
+@_limit
+@click.option("--after", metavar="NAME", help="Only those behind this name.")
+@click.pass_obj
+def users(found: _Found, as_json: bool, limit: int, after: str | None) -> int:
+    """Accounts, by name: state, devices, and how many sessions each has now."""
+    answer = found().ask("users", limit=limit, after=after)
+    return _list(answer, as_json, ctl_tables.user_lines)
+
+
+ctl.add_command(ctl_accounts.user)
+ctl.add_command(ctl_accounts.room)
 
 
 @ctl.command()

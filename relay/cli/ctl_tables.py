@@ -84,6 +84,18 @@ def room_lines(items: list[Item]) -> list[str]:
     )
 
 
+def user_lines(items: list[Item]) -> list[str]:
+    """Return what ``relay ctl users`` shows."""
+    shown = [{**item, "role": "operator" if item["operator"] else ""} for item in items]
+    return table(
+        [
+            ("name", "NAME"), ("state", "STATE"), ("role", "ROLE"), ("devices", "DEVICES"),
+            ("sessions", "SESSIONS"),
+        ],
+        shown,
+    )  # fmt: skip
+
+
 def closed_lines(items: list[Item]) -> list[str]:
     """Return what ``relay ctl closed`` shows."""
     return table(

@@ -128,7 +128,7 @@ _changing("rm", "remove", "End an account for good. Its name is not given out ag
 _changing("promote", "promote", "Make an account an operator's.")
 _changing("demote", "demote", "Make an operator's account an ordinary one.")
 
-_DONE: Final = {
+DONE: Final = {
     "add": "is kept for whoever has this invitation:",
     "reset": "has no device any more; this invitation begins it anew:",
     "disable": "is disabled",
@@ -144,7 +144,7 @@ def _shown(accounts: OfflineAccounts, name: str) -> User:
 
 
 def _done(name: str, what: str, invitation: str | None) -> None:
-    click.echo(f"{name} {_DONE[what]}", err=True)
+    click.echo(f"{name} {DONE[what]}", err=True)
     if invitation is not None:
         print(invitation)
 

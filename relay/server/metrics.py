@@ -106,6 +106,7 @@ class Budget(StrEnum):
     WORK_PER_USER = "work_per_user"
     RECEIVED = "received"
     DISK_RESERVE = "disk_reserve"
+    DESCRIPTORS = "descriptors"
 
 
 class Closed(StrEnum):

@@ -173,3 +173,26 @@ def test_sockets_that_a_cleaner_removes_come_back(relay: Relay) -> None:
     for path in (runtime / "ctl.sock", *(runtime / "ctl").iterdir()):
         path.unlink()
     wait_until(lambda: ctl(relay, "connections").returncode == 0, "all sockets again")
+
+
+def test_a_requests_connection_is_named_by_its_worker_and_by_its_home(relay: Relay) -> None:
+    ctl(relay, "log-level", "debug")
+    with BlockingClient(relay.address, name="ann") as ann:
+        for number in range(8):  # some of them have their home at the other worker
+            ann.create_room(f"room-{number}", "public")
+        (item,) = asked(relay, "connections", "--name", "ann")["items"]
+    wait_until(lambda: len(relay.events("request_answered")) >= 8, "the log")
+
+    def named(event: str) -> set[str]:
+        lines = relay.events(event)
+        return {line["log"] for line in lines if line["connection"] == item["id"]}
+
+    rooms = {f"room-{number}" for number in range(8)}
+    assert rooms <= named("request_asked")
+    assert rooms <= named("request_answered")
+    assert named("room_changed") == rooms
+    logins = relay.events("logged_in")
+    assert (item["id"], "ann") in {(line["connection"], line["handle"]) for line in logins}
+    ctl(relay, "user", "disable", "ann")
+    (changed,) = [e for e in relay.events("account_changed") if e["change"] == "disabled"]
+    assert (changed["connection"], changed["by"]) == ("ctl", "operator")

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 
-from relay import BlockingClient
+from relay import BlockingClient, RelayError
 from tests.support.cluster import DEADLINE_S, Relay, wait_until
 
 PAUSES = 5
@@ -28,7 +29,13 @@ def test_accepting_pauses_while_there_are_none_and_goes_on(tmp_path: Path) -> No
         before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
         descriptors = psutil.Process(worker).num_fds()
         resource.prlimit(worker, resource.RLIMIT_NOFILE, (descriptors, before[1]))
-        with socket.create_connection(("127.0.0.1", relay.port)) as waiting:
+        for name in ("bob", "carol"):  # there is one in reserve, again and again
+            with pytest.raises(RelayError, match="OVERLOADED"), _client(relay, name):
+                pass
+        where = ("127.0.0.1", relay.port)
+        with socket.create_connection(where) as first, socket.create_connection(where) as waiting:
+            first.settimeout(DEADLINE_S)
+            assert first.recv(1), "it has the one in reserve, and says nothing"
             wait_until(lambda: relay.events("accept_exhausted"), "a pause")
             wait_until(lambda: _pauses(relay) >= PAUSES, "more pauses")
             for number in range(20):  # who is connected notices nothing
@@ -41,6 +48,10 @@ def test_accepting_pauses_while_there_are_none_and_goes_on(tmp_path: Path) -> No
         with BlockingClient(relay.address, name="bob") as bob:
             assert bob.send("lobby", "hello").seq == 22
         assert not relay.events("child_killed")
+
+
+def _client(relay: Relay, name: str) -> BlockingClient:
+    return BlockingClient(relay.address, name=name, reconnect=False)
 
 
 def _looked_at(pid: int) -> Iterator[str]:

@@ -25,12 +25,8 @@ from tests.support.cluster import DEADLINE_S, Relay, run_relay, wait_until
 from tests.support.traffic import Traffic
 from tests.system.test_ctl import asked
 
+PRESENT_FORMAT = f"FORMAT_VERSION: Final = {FORMAT_VERSION}"
 VERSION = ("__init__.py", f'__version__ = "{package.__version__}"', '__version__ = "99.0"')
-NEXT_FORMAT = (
-    "store/format.py",
-    f"FORMAT_VERSION: Final = {FORMAT_VERSION}",
-    "FORMAT_VERSION: Final = 99",
-)
 
 
 class Versions:
@@ -168,7 +164,7 @@ def _lines(relay: Relay) -> list[dict[str, object]]:
         (("server/worker/process/main.py", "import uvloop\n", "import uvlop\n"), "worker"),
         (("server/control/main.py", "import gc\n", "import gcc\n"), "control cannot start"),
         (
-            NEXT_FORMAT,
+            ("store/format.py", PRESENT_FORMAT, "FORMAT_VERSION: Final = 99"),
             "an upgrade changes no data: make a backup, stop it, and start this one",
         ),
         (
@@ -304,14 +300,15 @@ def test_another_format_and_back_again(versions: Versions) -> None:
     """As "Upgrading" tells it: a backup, a stop, the next version; and back by the backup."""
     data = versions.current.with_name("data")
     backup, aside = data.with_name("backup"), data.with_name("aside")
+    begin = "    if found == 0:\n        connection.execute(TABLES)"
     as_it_is = (
         f"    if found == {FORMAT_VERSION}:\n"
         '        pragma(connection, "user_version=99")\n        return\n'
     )
     other_format = (
-        NEXT_FORMAT,
+        ("store/format.py", PRESENT_FORMAT, "FORMAT_VERSION: Final = 99"),
         ("store/format.py", ", FORMAT_VERSION)", f", {FORMAT_VERSION}, FORMAT_VERSION)"),
-        ("store/schema.py", "    if found in (0, 1):\n", as_it_is + "    if found in (0, 1):\n"),
+        ("store/schema.py", begin, as_it_is + begin),
     )
     relay = Relay(data, workers=2, source=versions.current)
     with relay:
@@ -326,9 +323,7 @@ def test_another_format_and_back_again(versions: Versions) -> None:
             assert alice.send("lobby", "in the other format").seq == 3
         relay.stop()
         versions.install("present")
-        with pytest.raises(
-            RelayNotStarted, match=f"has format 99; this Relay reads formats 1 to {FORMAT_VERSION}"
-        ):
+        with pytest.raises(RelayNotStarted, match="has format 99; this Relay reads"):
             relay.start()
         data.rename(aside)
         restored = run_relay("backup", "restore", backup, "--data", data)

@@ -58,6 +58,9 @@ class Ctl:
             "rooms": self._rooms,
             "kick": self._kick,
             "closed": self._closed,
+            "users": self._users,
+            "user": self._of_one_worker,
+            "room": self._of_one_worker,
             "drain": self._drain,
             "log-level": self._log_level,
             "reload": self._reload,
@@ -168,6 +171,22 @@ class Ctl:
                 room["head"] = max(room["head"], item["head"])
         items = sorted(rooms.values(), key=lambda room: (-room["connections"], room["room"]))
         return {"items": items[:most], "missing": missing}
+
+    async def _users(self, question: Question) -> dict[str, Any]:
+        most = number_of(question, "limit", LIMIT, LIMIT_MAX)
+        found, missing = await self._ask_all(question)
+        items = [item for _, listed in found for item in listed]
+        items.sort(key=lambda item: str(item["name"]))
+        return {"items": items[:most], "missing": missing}
+
+    async def _of_one_worker(self, question: Question) -> dict[str, Any]:
+        """Any worker can ask the home of an account or a room."""
+        now_ns = time.monotonic_ns()
+        one = next((seen for seen in self._view.of(WORKER) if seen.lives(now_ns)), None)
+        if one is None:
+            raise NotAnswered("no worker runs")
+        path = worker_socket(self._runtime, one.number, one.row.get("generation"))
+        return {"content": await ask(path, question, WORKER_ANSWER_S)}
 
     async def _kick(self, question: Question) -> dict[str, Any]:
         if bool(text_of(question, "id")) == bool(text_of(question, "name")):

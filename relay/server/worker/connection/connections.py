@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from relay.server.metrics import Budget
 from relay.server.worker.connection.session import Session
 from relay.server.worker.delivery.stream import Stream
 
@@ -31,10 +32,11 @@ class Connections:
         """Tell whether nobody can come in now: see ``Admission.closed``."""
         return self._admission.closed()
 
-    def admit(self, peer: str) -> Stream | None:
+    def admit(self, peer: str, *, exhausted: bool = False) -> Stream | None:
         """Return the protocol of a connection that was accepted from this address.
 
-        None: it has to be closed, without a word.
+        None: it has to be closed, without a word. ``exhausted``: there are no descriptors left, and
+        it is told so as soon as it can be.
         """
         budgets = self._services.budgets
         account = budgets.accounts.open(peer)
@@ -51,6 +53,9 @@ class Connections:
         self.admitted += 1
         id_ = f"{self._services.generation}-{self.admitted}"
         session = Session(self._services, stream, account, self._operations, self._lost, id_)
+        if exhausted:
+            session.turned_away = True
+            budgets.refusals.count(Budget.DESCRIPTORS, account.source, self._services.clock())
         stream.attach(session, session.outbox)
         budgets.admission.enter(session)
         self.sessions.add(session)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from relay import limits
@@ -17,6 +18,8 @@ from relay.wire.login import Operation
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
     from relay.wire.envelopes import Hello
+
+log = logging.getLogger("relay.worker")
 
 
 async def hello(session: Session, hello: Hello) -> None:
@@ -63,6 +66,7 @@ async def hello(session: Session, hello: Hello) -> None:
         return
 
     session.producer = producer_of(grant.root or NO_ROOT, name, hello.secret)
+    log.debug("logged_in", extra={"connection": session.id, "handle": name, "peer": session.peer})
     session.logged_in(Actor(name, grant.root, grant.operator), claim.key_id)
     session.answer(
         pack(

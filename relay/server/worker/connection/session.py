@@ -61,7 +61,7 @@ class Session(Owner):
         "_connection", "_deadline", "_legal", "_on_lost", "_operations", "_requests", "_stream",
         "_unwrapping", "account", "actor", "attempts", "claim", "id", "key_id", "outbox",
         "producer", "proofs", "reading", "sends", "services", "since_us", "stage", "subscriptions",
-        "user",
+        "turned_away", "user",
     )  # fmt: skip
 
     __deletable__ = ("_requests", "sends", "subscriptions")  # mypyc's word: see ``lost``
@@ -129,6 +129,8 @@ class Session(Owner):
         self._requests = RequestRunner(self._request_ended, self.failed)
         self.claim: NameClaim | None = None
         """Of this connection's name, from HELLO on."""
+        self.turned_away = False
+        """It only came in to be told that nobody can."""
         self.attempts = 0
         """Requests before the login."""
         self.proofs = 0
@@ -232,6 +234,10 @@ class Session(Owner):
                     self._connection.limit_records(limits.LOGIN_RECORD_BODY_BYTES_MAX)
                     count_handshake(self.services.counts, mode, fell_back=fell_back)
                     self.enter(Stage.HELLO)
+                    if self.turned_away:
+                        self.close(
+                            CloseCode.OVERLOADED, self.services.overloaded_retry_s, "no descriptors"
+                        )
                 case ConnectionClosed(code=code, remote=remote, detail=detail):
                     log.debug(
                         "session_closed",

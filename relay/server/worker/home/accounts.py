@@ -207,6 +207,7 @@ class AccountsHome(LogChanges[_Decided]):
                 "handle": before.handle,
                 "change": type(event).__name__.lower(),
                 "by": asked.ask.by or OPERATOR,
+                "connection": asked.ask.connection,
             },
         )
         lifted = decide.returned_keys(before, happened)

@@ -6,6 +6,7 @@ on, in their order, by the state that it has left.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from relay.bus.messages import Batch, Event
     from relay.chat.entries import Submission
 
+log = logging.getLogger("relay.worker")
 WAITING_MAX: Final = 64
 """Requests about one log that wait for its commit."""
 Decided = TypeVar("Decided")
@@ -36,11 +38,17 @@ class Asked:
 
     def answer(self, data: bytes = b"") -> None:
         """Say yes."""
+        self._note(0)
         self.port.send(Answered(self.ask.tag, 0, "", data))
 
     def refuse(self, code: ErrorCode, text: str) -> None:
         """Say no."""
+        self._note(int(code))
         self.port.send(Answered(self.ask.tag, int(code), text, b""))
+
+    def _note(self, code: int) -> None:
+        fields = {"connection": self.ask.connection, "log": self.ask.log, "code": code}
+        log.debug("request_answered", extra=fields)
 
 
 class Change(Generic[Decided]):

@@ -196,6 +196,10 @@ class NameRegistry:
         """Tell whether somebody has a session now."""
         return name in self._held
 
+    def sessions(self, name: str) -> int:
+        """Return how many sessions somebody has now."""
+        return len(self._held.get(name, ()))
+
 
 def _refused(claim: Claim, verdict: Verdict) -> Claimed:
     return Claimed(claim.tag, False, False, verdict.code, verdict.text, b"", False)

@@ -142,7 +142,11 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         asked = change.asked
         by = events.RELAY if asked is None else asked.ask.by
         what = type(change.decided).__name__.lower()
-        log.info("room_changed", extra={"log": change.log, "change": what, "by": by})
+        connection = "" if asked is None else asked.ask.connection
+        log.info(
+            "room_changed",
+            extra={"log": change.log, "change": what, "by": by, "connection": connection},
+        )
         if asked is not None:
             asked.answer()
 

@@ -41,7 +41,13 @@ class PendingQueries:
         return reply
 
     def ask(
-        self, log: str, by: Actor, key_id: bytes, content: bytes, subject: bytes = b""
+        self,
+        log: str,
+        by: Actor,
+        key_id: bytes,
+        content: bytes,
+        subject: bytes = b"",
+        connection: str = "",
     ) -> Reply[Answered] | None:
         """Send a request about a log. Returns None when too many questions wait.
 
@@ -51,12 +57,14 @@ class PendingQueries:
             key_id: of the device that asks.
             content: packed, see ``chat.accounts.requests`` and ``chat.rooms.requests``.
             subject: the root of the account that the request names, if it does.
+            connection: the id of the one that asks, for the log.
         """
         if len(self._asked) >= PENDING_MAX:
             return None
         self._count += 1
         reply: Reply[Answered] = Reply()
-        message = Ask(self._count, log, by.handle, key_id, content, by.root, by.operator, subject)
+        who = (by.root, by.operator, subject, connection)
+        message = Ask(self._count, log, by.handle, key_id, content, *who)
         self._asked[self._count] = message, reply
         port = self._routes.port_of(log)
         if port is not None:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import socket
 from collections.abc import Callable, Coroutine
 from typing import Final, Protocol
@@ -40,8 +41,11 @@ class Gate(Protocol):
     def closed(self) -> bool:
         """Tell whether nobody may now."""
 
-    def admit(self, peer: str) -> asyncio.Protocol | None:
-        """Return the protocol for a peer's address; None: it is closed without a word."""
+    def admit(self, peer: str, *, exhausted: bool = False) -> asyncio.Protocol | None:
+        """Return the protocol for a peer's address; None: it is closed without a word.
+
+        ``exhausted``: there are no descriptors left; this one is to be told so.
+        """
 
 
 def surplus(own: int, least: int) -> bool:
@@ -92,12 +96,17 @@ class Acceptor:
         """Of proxies that have not said yet for whom."""
         self.count = 0
         """Connections of this worker, from accept to the end."""
+        self._reserve = _Reserve()
+        self._exhausted = False
+        """There are no descriptors: the next look is when a pause is over, not before."""
         self._open = False
         self._stopped = False
         self._full = False
 
     def start(self) -> None:
         """Begin to accept."""
+        self._exhausted = False
+        self._reserve.keep()
         self._note_full()
         self._accepting(not self._full)
         self._resume()
@@ -108,6 +117,7 @@ class Acceptor:
         A proxy that has not said for whom it connects is not waited for.
         """
         self._stopped = True
+        self._reserve.give_up()
         self._accepting(False)
         self._suspend()
         for sock in self._unannounced:
@@ -122,7 +132,7 @@ class Acceptor:
     def ended(self) -> None:
         """A connection ended: go on if this worker had no slot left."""
         self._count(-1)
-        if not self._open and not self._stopped:
+        if not self._open and not self._stopped and not self._exhausted:
             self._resume()
 
     def _count(self, change: int) -> None:
@@ -171,28 +181,45 @@ class Acceptor:
                     raise
                 log.warning("accept_exhausted", extra={"errno": error.errno})
                 self._accepting(False)
+                self._exhausted = True
                 self._pause(EXHAUSTED_PAUSE_S, self.start)
+                self._turn_one_away(listener)
                 return
-            peer = str(address[0]) if sock.family != socket.AF_UNIX else UNIX
-            sock.setblocking(False)
-            if self._proxies.has(peer):
-                self._count(1)
-                self._unannounced.add(sock)
-                self._begin(self._adopt_proxied(sock, peer))
-                continue
-            protocol = self._gate.admit(peer)
-            if protocol is None:
-                sock.close()
-                continue
+            self._take(sock, address)
+
+    def _take(
+        self, sock: socket.socket, address: tuple[object, ...], *, exhausted: bool = False
+    ) -> None:
+        peer = str(address[0]) if sock.family != socket.AF_UNIX else UNIX
+        sock.setblocking(False)
+        if self._proxies.has(peer):
             self._count(1)
-            self._begin(self._adopt(sock, protocol))
+            self._unannounced.add(sock)
+            self._begin(self._adopt_proxied(sock, peer, exhausted))
+            return
+        protocol = self._gate.admit(peer, exhausted=exhausted)
+        if protocol is None:
+            sock.close()
+            return
+        self._count(1)
+        self._begin(self._adopt(sock, protocol))
+
+    def _turn_one_away(self, listener: socket.socket) -> None:
+        """Use the descriptor that was kept, to tell one client that there are none."""
+        if not self._reserve.give_up():
+            return
+        try:
+            sock, address = listener.accept()
+        except OSError:
+            return
+        self._take(sock, address, exhausted=True)
 
     def _begin(self, adopting: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(adopting)
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
 
-    async def _adopt_proxied(self, sock: socket.socket, proxy: str) -> None:
+    async def _adopt_proxied(self, sock: socket.socket, proxy: str, exhausted: bool) -> None:
         """Read for whom a proxy connects; then it is a connection like any other."""
         try:
             async with asyncio.timeout(PROXY_HEADER_S):
@@ -203,7 +230,7 @@ class Acceptor:
             log.debug("proxy_header_refused", extra={"proxy": proxy, "reason": str(error)})
             protocol = None
         else:
-            protocol = None if self._stopped else self._gate.admit(peer)
+            protocol = None if self._stopped else self._gate.admit(peer, exhausted=exhausted)
         finally:
             self._unannounced.discard(sock)
         if protocol is None:
@@ -227,3 +254,24 @@ class Acceptor:
         except OSError as error:
             sock.close()  # gone between accept and now
             protocol.connection_lost(error)
+
+
+class _Reserve:
+    """A descriptor that is kept for when there are no others."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+
+    def keep(self) -> None:
+        """Have one, if there is one."""
+        if self._fd < 0:
+            with contextlib.suppress(OSError):
+                self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def give_up(self) -> bool:
+        """Let others have it. False: there was none."""
+        if self._fd < 0:
+            return False
+        os.close(self._fd)
+        self._fd = -1
+        return True

@@ -24,6 +24,7 @@ from relay.server.context import BUS_DIRECTORY, report
 from relay.server.sources import Proxies
 from relay.server.worker.process.acceptor import Acceptor
 from relay.server.worker.process.admin import AdminSocket
+from relay.server.worker.process.administration import Administration
 from relay.server.worker.process.building import WorkerDependencies, WorkerParts, build
 from relay.server.worker.process.collector import Collector
 from relay.server.worker.process.commit_pause import CommitPause
@@ -240,12 +241,19 @@ class _Worker:
         inspection = Inspection(
             parts.connections, parts.feeds.by_log, parts.services.endings, time.monotonic
         )
+        administration = Administration(
+            parts.queries,
+            parts.names,
+            parts.routes.owns,
+            self._stores.reader_at,
+            self._stores.reader_of,
+        )
         pause = CommitPause(parts.home, loop.call_later)
         self._admin = AdminSocket(
             context.runtime,
             context.index,
             context.generation,
-            {**inspection.handlers, **pause.handlers},
+            {**inspection.handlers, **administration.handlers, **pause.handlers},
         )
         await self._admin.open()
 

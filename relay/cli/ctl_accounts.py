@@ -1,0 +1,150 @@
+"""``relay ctl users``, ``user`` and ``room``: accounts and rooms of a relay that runs here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final, get_args
+
+import click
+
+from relay.chat.accounts import requests as of_accounts
+from relay.chat.rooms import requests as of_rooms
+from relay.chat.rooms import shown
+from relay.cli.ctl_client import Server
+from relay.cli.exits import Exit
+from relay.cli.json_lines import room_object
+from relay.cli.names import checked_name, checked_room
+from relay.cli.options import document_option
+from relay.cli.user import DONE
+from relay.client import account_calls, room_calls
+from relay.client.account_calls import INVITATION_DAYS
+from relay.terminal.room_notices import info_lines
+
+ACCOUNT_ACTIONS: Final = ("show", "add", "disable", "enable", "reset", "rm", "promote", "demote")
+ROOM_ACTIONS: Final = (
+    "show",
+    *(word for word in get_args(room_calls.RoomAction) if word not in ("enter", "leave")),
+)
+_Found = Callable[[], Server]
+
+
+@click.command()
+@document_option
+@click.argument("action", metavar="ACTION", type=click.Choice(ACCOUNT_ACTIONS))
+@click.argument("name", metavar="NAME")
+@click.option("--operator", is_flag=True, help="With add: the account is an operator's.")
+@click.option(
+    "--days",
+    type=click.FloatRange(0.01, 3650),
+    default=INVITATION_DAYS,
+    show_default=True,
+    help="With add and reset: how long the invitation is valid.",
+)
+@click.pass_obj
+def user(found: _Found, as_json: bool, action: str, name: str, operator: bool, days: float) -> int:
+    """Show or change the account NAME: as "relay user" does, for who runs the relay.
+
+    ACTION is show, add, disable, enable, reset, rm, promote or demote.
+    """
+    handle = checked_name(name) or name
+    if action == "show":
+        shown_user = account_calls.as_user(
+            handle, _ask(found(), "user", handle, of_accounts.pack(of_accounts.Show()))
+        )
+        devices = [device.key for device in shown_user.devices]
+        document = {**shown_user._asdict(), "devices": devices}
+        lines = [
+            f"{handle} {shown_user.state}{' operator' if shown_user.operator else ''}",
+            *(f"  device {key}" for key in devices),
+        ]
+        _print(document, lines, as_json)
+        return Exit.OK
+    what = {"rm": "remove", "add": "add-operator" if operator else "add"}.get(action, action)
+    request, invitation = account_calls.change(what, days)
+    _ask(found(), "user", handle, of_accounts.pack(request))
+    document = {"name": handle, "done": action, "invitation": invitation}
+    lines = [f"{handle} {DONE[action]}", *([] if invitation is None else [invitation])]
+    _print(document, lines, as_json)
+    return Exit.OK
+
+
+@click.command()
+@document_option
+@click.argument("action", metavar="ACTION", type=click.Choice(ROOM_ACTIONS))
+@click.argument("room", metavar="ROOM")
+@click.argument("arguments", metavar="[PERSON] [ROLE|KIND|TEXT|SEQ]", nargs=-1)
+@click.option("--reason", default="", metavar="TEXT", help="Everybody sees it.")
+@click.option(
+    "--seconds", type=click.IntRange(0), default=0, help="Of a ban or mute; 0: without an end."
+)
+@click.option("--unlisted", is_flag=True, help="With kind: who is no member does not find it.")
+@click.pass_obj
+def room(
+    found: _Found,
+    as_json: bool,
+    action: Any,  # noqa: ANN401  # click has checked it
+    room: str,
+    arguments: tuple[str, ...],
+    reason: str,
+    seconds: int,
+    unlisted: bool,
+) -> int:
+    """Show or change ROOM, as "relay room" does; entries in it are by "operator".
+
+    ACTION is show, topic, title, kind, role, invite, kick, ban, unban, mute, unmute, close, reopen,
+    redact or delete.
+    """
+    name = checked_room(room)
+    if action == "show":
+        info = room_calls.as_info(name, _parts(found(), name))
+        _print(room_object(info), info_lines(info), as_json)
+        return Exit.OK
+    rest = list(arguments)
+    person = rest.pop(0) if action in room_calls.ABOUT_PERSONS and rest else None
+    text = rest.pop(0) if rest else ""
+    if rest or (action == "redact" and not text.isdecimal()):
+        raise click.UsageError(f"{action}: see relay ctl room --help for what it takes")
+    said: Any = text
+    try:
+        request = room_calls.change(
+            action,
+            person=person,
+            text=text if action in ("topic", "title") else reason,
+            seconds=seconds,
+            kind=said,
+            listed=not unlisted,
+            role=said,
+            seq=int(text) if action == "redact" else 0,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    _ask(found(), "room", name, of_rooms.pack(request, of_rooms.ANYTHING_SEEN))
+    document = {"room": name, "done": action, "arguments": list(arguments)}
+    _print(document, [" ".join((name, action, *arguments)) + ": done"], as_json)
+    return Exit.OK
+
+
+def _parts(server: Server, name: str) -> list[shown.Shown]:
+    """Return the state of a room, which may come in several answers."""
+    parts: list[shown.Shown] = []
+    after = ""
+    while True:
+        packed = of_rooms.pack(of_rooms.Show(after), 0)
+        parts.append(shown.unpack(_ask(server, "room", name, packed)))
+        if parts[-1].end:
+            return parts
+        after = max(parts[-1].room.people)
+
+
+def _ask(server: Server, do: str, name: str, content: bytes) -> bytes:
+    answer = server.ask(do, name=name, content=content.hex())
+    return bytes.fromhex(answer["content"])
+
+
+def _print(document: dict[str, Any], lines: list[str], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(document))
+    else:
+        for line in lines:
+            click.echo(line)

@@ -1,0 +1,173 @@
+"""What an operator of this machine does about accounts and rooms, while the relay runs.
+
+It goes the way of a client's request, to the home of the account or room; it is asked by nobody's
+device, as what ``relay user --data`` does to a relay that does not run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from relay.chat import names
+from relay.chat.accounts import answers
+from relay.chat.accounts import requests as of_accounts
+from relay.chat.partition import PARTITIONS
+from relay.chat.rooms import requests as of_rooms
+from relay.chat.rooms.rights import Actor
+from relay.errors import EnvelopeError
+from relay.server.line_server import Handler, NotAnswered, Question, number_of, text_of
+from relay.server.worker.home.account_entries import OPERATOR
+from relay.server.worker.home.account_logs import AccountLogs
+from relay.store.errors import StoreError
+from relay.wire.envelopes import unpack_entry
+
+if TYPE_CHECKING:
+    from relay.bus.messages import Answered
+    from relay.server.worker.home.names import NameRegistry
+    from relay.server.worker.member.queries import PendingQueries
+    from relay.store.log import Reader
+
+USERS: Final = 20
+USERS_MAX: Final = 1000
+USERS_PER_SLICE: Final = 5
+"""Accounts that are read before the loop goes on: each is a log of its own."""
+CONNECTION: Final = "ctl"
+"""In the log, where others have the id of a connection."""
+ANSWER_S: Final = 2.5
+"""Less than the control process waits."""
+_NOT_FOR_NOBODY: Final = (of_rooms.Create, of_rooms.Enter, of_rooms.Leave, of_rooms.List)
+"""What makes the asker something in a room."""
+
+
+class Administration:
+    """Answers for one worker."""
+
+    def __init__(
+        self,
+        queries: PendingQueries,
+        online: NameRegistry,
+        owns: Callable[[int], bool],
+        reader_at: Callable[[int], Reader],
+        reader_of: Callable[[str], Reader],
+    ) -> None:
+        """Begin.
+
+        Args:
+            queries: carry requests to homes.
+            online: who is logged in.
+            owns: whether this worker is the home of a partition.
+            reader_at: the reader of a partition.
+            reader_of: that of a log's.
+        """
+        self._queries = queries
+        self._online = online
+        self._owns = owns
+        self._reader_at = reader_at
+        self._reader_of = reader_of
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """By what is asked."""
+        return {"users": self._users, "user": self._user, "room": self._room}
+
+    async def _users(self, question: Question) -> list[dict[str, Any]]:
+        """The accounts whose home this worker is, by name, from behind one on."""
+        most = number_of(question, "limit", USERS, USERS_MAX)
+        after = names.INBOX_PREFIX + text_of(question, "after")
+        logs: list[str] = []
+        try:
+            for index in filter(self._owns, range(PARTITIONS)):
+                logs += self._reader_at(index).names(names.INBOX_PREFIX, after, most)
+                await asyncio.sleep(0)
+            accounts = self._accounts()
+            found = []
+            for number, log in enumerate(sorted(logs)[:most], 1):
+                handle = log[len(names.INBOX_PREFIX) :]
+                shown = answers.unpack_shown(answers.packed_shown(accounts.account(handle)))
+                found.append(
+                    {
+                        "name": handle,
+                        "state": shown.state,
+                        "operator": shown.operator,
+                        "devices": len(shown.devices),
+                        "sessions": self._online.sessions(handle),
+                    }
+                )
+                if number % USERS_PER_SLICE == 0:
+                    await asyncio.sleep(0)
+        except StoreError as error:
+            raise NotAnswered(f"accounts cannot be read now: {error}") from None
+        return found
+
+    async def _user(self, question: Question) -> str:
+        """A request about an account; the answer is packed, as hexadecimal digits."""
+        handle, content = _handle_of(question, "name"), _content_of(question)
+        try:
+            request = of_accounts.unpack(content)
+        except EnvelopeError as error:
+            raise NotAnswered(str(error)) from None
+        if type(request) not in of_accounts.OF_OPERATORS:
+            raise NotAnswered("no operator asks that")
+        return await self._ask(names.INBOX_PREFIX + handle, content, b"")
+
+    async def _room(self, question: Question) -> str:
+        """Likewise, about a room."""
+        room, content = names.normal(text_of(question, "name")), _content_of(question)
+        if not names.is_room(room):
+            raise NotAnswered("invalid room name")
+        try:
+            request, _ = of_rooms.unpack(content)
+        except EnvelopeError as error:
+            raise NotAnswered(str(error)) from None
+        if isinstance(request, _NOT_FOR_NOBODY):
+            raise NotAnswered("that is for somebody with an account: relay room")
+        subject, person = b"", of_rooms.named(request)
+        if names.is_handle(person):
+            try:
+                account = self._accounts().account(person)
+            except StoreError as error:
+                raise NotAnswered(f"the account cannot be read now: {error}") from None
+            if account.chain is None:
+                raise NotAnswered(f"nobody is called {person}")
+            subject = account.root
+        return await self._ask(room, content, subject)
+
+    def _accounts(self) -> AccountLogs:
+        """Read them as of now: what this remembers is not kept up to date."""
+        return AccountLogs(self._reader_of, unpack_entry, b"")
+
+    async def _ask(self, log: str, content: bytes, subject: bytes) -> str:
+        reply = self._queries.ask(
+            log, Actor(OPERATOR, b"", True), b"", content, subject, CONNECTION
+        )
+        if reply is None:
+            raise NotAnswered("too much is asked at once")
+        came: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        reply.then(lambda answer: None if came.done() else came.set_result(answer))
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                answer = await came
+        except TimeoutError:
+            reply.abandoned = True
+            raise NotAnswered(
+                "its home does not answer: whether it was done is not known"
+            ) from None
+        if answer.code:
+            raise NotAnswered(answer.text or f"refused ({answer.code})")
+        return answer.content.hex()
+
+
+def _handle_of(question: Question, field: str) -> str:
+    handle = names.normal(text_of(question, field))
+    if not names.is_handle(handle):
+        raise NotAnswered("invalid name")
+    return handle
+
+
+def _content_of(question: Question) -> bytes:
+    try:
+        return bytes.fromhex(text_of(question, "content"))
+    except ValueError:
+        raise NotAnswered("content: expected hexadecimal digits") from None

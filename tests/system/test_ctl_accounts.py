@@ -1,0 +1,140 @@
+"""``relay ctl users``, ``user`` and ``room``, with the people that they are about."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay import BlockingClient, RelayError
+from relay.server.supervisor.runtime_directory import find
+from tests.support.cluster import DEADLINE_S, Relay, run_relay, wait_until
+from tests.system.test_ctl import asked, ctl
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[Relay]:
+    """A relay of two workers."""
+    with Relay(tmp_path / "data", workers=2, settings={"accounts.guests": False}) as running:
+        yield running
+
+
+def users(relay: Relay, *args: str) -> dict[str, tuple[str, bool, int, int]]:
+    """Each account: state, whether it is an operator's, devices, sessions."""
+    return {
+        item["name"]: (item["state"], item["operator"], item["devices"], item["sessions"])
+        for item in asked(relay, "users", *args)["items"]
+    }
+
+
+def refused(relay: Relay, *args: str) -> str:
+    ended = ctl(relay, *args)
+    assert ended.returncode in (1, 2), ended.stdout
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
+
+
+def test_accounts(relay: Relay) -> None:
+    people = [BlockingClient(relay.address, name=name) for name in ("ann", "bob", "carol", "dan")]
+    for client in people:
+        client.connect()
+    with BlockingClient(relay.address, name="eve"):
+        pass
+    bob = people[1]
+    wait_until(lambda: users(relay).get("eve", ("", False, 0, 1))[3] == 0, "eve is gone")
+    found = users(relay)
+    assert found == {
+        **dict.fromkeys(("ann", "bob", "carol", "dan"), ("active", False, 1, 1)),
+        "eve": ("active", False, 1, 0),
+    }
+    assert list(users(relay, "--limit", "2")) == ["ann", "bob"]
+    assert list(users(relay, "--limit", "2", "--after", "bob")) == ["carol", "dan"]
+    assert "bob    active" in ctl(relay, "users").stdout
+
+    assert asked(relay, "user", "promote", "ann") == {
+        "name": "ann", "done": "promote", "invitation": None,
+    }  # fmt: skip
+    assert users(relay)["ann"][1]
+    assert ctl(relay, "user", "disable", "Bob").stdout == "bob is disabled\n"
+    with pytest.raises(RelayError, match="disabled"):
+        bob.send("lobby", "I am out")
+    assert users(relay)["bob"] == ("disabled", False, 1, 0)
+    assert asked(relay, "user", "show", "bob")["state"] == "disabled"
+    ctl(relay, "user", "enable", "bob")
+    assert users(relay)["bob"][0] == "active"
+
+    made = asked(relay, "user", "add", "frank", "--operator", "--days", "1")
+    token = relay.data.with_name("token")
+    token.write_text(made["invitation"])
+    token.chmod(0o600)
+    ended = run_relay(
+        "register", relay.address, "--name", "frank", "--invitation-file", token,
+        "--key", token.with_name("frank.key"),
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert users(relay)["frank"][:2] == ("active", True)
+    assert "removed" in ctl(relay, "user", "rm", "frank").stdout
+    assert "is removed" not in refused(relay, "user", "enable", "frank")
+    assert "there is no such account" in refused(relay, "user", "disable", "nobody-at-all")
+    refused(relay, "user", "disable", "x")
+    refused(relay, "user", "explode", "ann")
+    changes = {(e["handle"], e["change"], e["by"]) for e in relay.events("account_changed")}
+    assert ("bob", "disabled", "operator") in changes
+    for client in people:
+        client.close()
+
+
+def test_rooms(relay: Relay) -> None:
+    with (
+        BlockingClient(relay.address, name="ann") as ann,
+        BlockingClient(relay.address, name="bob") as bob,
+    ):
+        for client in (ann, bob):
+            client.join("lobby")
+        ann.send("lobby", "mine")
+        assert ctl(relay, "room", "topic", "Lobby", "about this").returncode == 0
+        assert ctl(relay, "room", "role", "lobby", "bob", "moderator").returncode == 0
+        shown = asked(relay, "room", "show", "lobby")
+        assert shown["topic"] == "about this"
+        roles = {person["name"]: person["role"] for person in shown["people"]}
+        assert roles == {"ann": "owner", "bob": "moderator"}
+        assert "about this" in ctl(relay, "room", "show", "lobby").stdout
+        assert ctl(relay, "room", "ban", "lobby", "ann", "--reason", "noise").returncode == 0
+        with pytest.raises(RelayError, match="banned"):
+            ann.send("lobby", "no")
+        asked(relay, "room", "close", "lobby")
+        assert asked(relay, "room", "show", "lobby")["closed"]
+        asked(relay, "room", "delete", "lobby")
+        assert "there is no such room" in refused(relay, "room", "show", "lobby")
+    assert "nobody is called zoe" in refused(relay, "room", "ban", "lobby", "zoe")
+    refused(relay, "room", "enter", "lobby")
+    refused(relay, "room", "kind", "lobby", "purple")
+    refused(relay, "room", "redact", "lobby", "first")
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"do": "user", "name": "ann", "content": "zz"},
+        {"do": "user", "name": "ann", "content": "c0"},
+        {"do": "user", "name": "ann"},
+        {"do": "user", "name": "../..", "content": "9103"},
+        {"do": "user", "content": "9103"},
+        {"do": "user", "name": "ann", "content": "931bc420" + "00" * 32},
+        {"do": "room", "name": "lobby", "content": "920e00"},
+        {"do": "room", "name": "@ann", "content": "920c00"},
+        {"do": "users", "limit": 0},
+        {"do": "users", "after": 7},
+    ],
+)
+def test_what_makes_no_sense(relay: Relay, question: dict[str, Any]) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(DEADLINE_S)
+        sock.connect(str(find("", relay.data) / "ctl.sock"))
+        sock.sendall(json.dumps(question).encode() + b"\n")
+        assert "error" in json.loads(sock.makefile("rb").readline())
+    assert users(relay) == {}
