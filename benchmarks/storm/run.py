@@ -30,7 +30,7 @@ from relay.settings import Limits
 ROOM: Final = "hall"
 SAMPLE: Final = 20
 WORKERS: Final = 2
-STRICT: Final = {"limits.loopback_exempt": False}
+STRICT: Final[dict[str, object]] = {"limits.loopback_exempt": False}
 """Addresses of this machine are sources like all others."""
 STORMS: Final = ("return", "resume", "few", "many", "spend-1", "spend-40", "spend-1000")
 DEADLINE_S: Final = 240.0
