@@ -15,7 +15,7 @@ PIP  := $(PYTHON) -m pip --python $(VPY) --disable-pip-version-check
 CODE := relay tests benchmarks loadtest examples hatch_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compiled test-compiled torture-compiled compiled-checkout lint format types contracts bench bench-quick bench-stalls bench-peers bench-growth bench-paired loadtest loadtest-smoke torture torture-saturated drill soak dist fuzz attacks check lock clean
+.PHONY: help run test compiled test-compiled torture-compiled compiled-checkout lint format types contracts bench bench-quick bench-stalls bench-storm bench-peers bench-growth bench-paired loadtest loadtest-smoke torture torture-saturated drill soak dist fuzz attacks check lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -89,6 +89,9 @@ bench-quick: $(VENV)/.dev  ## Run every benchmark once, unmeasured, to see that 
 
 bench-stalls: $(VENV)/.dev  ## Probe both workers under load for SECONDS (300): what blocks their event loops
 	@$(VPY) -m benchmarks.stalls --seconds $(or $(SECONDS),300) --say $(ARGS)
+
+bench-storm: $(VENV)/.dev  ## Thousands return at once, hostile handshakes, spent budgets: live members' delays (ARGS="--returning 5000 many")
+	@$(VPY) -m benchmarks.storm $(ARGS)
 
 loadtest: $(VENV)/.dev  ## Run a relay and simulated users, in Locust's web page (ARGS="--users 500 ...")
 	@$(VPY) -m loadtest.run $(ARGS)

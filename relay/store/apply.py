@@ -23,6 +23,7 @@ SEEN: Final = (
 )
 NO_MEMBER: Final = "DELETE FROM member WHERE handle=? AND lasting IN (0, 1) AND log_id=?"
 INVITED: Final = int(Role.INVITED)
+FOLD: Final = "INSERT OR REPLACE INTO fold SELECT id, ?, ? FROM log WHERE name=?"
 CONFIRM: Final = "DELETE FROM pending WHERE log_id=(SELECT id FROM log WHERE name=?) AND seq=?"
 
 
@@ -83,6 +84,7 @@ def write_more(connection: apsw.Connection | apsw.Cursor, more: More) -> None:
         )
     insert(MARK, more.marks)
     insert(SEEN, more.seen)
+    insert(FOLD, more.folds)
     if more.erased:
         connection.execute("PRAGMA secure_delete=ON").fetchall()
         insert("UPDATE entry SET packed=? WHERE id=?", more.erased)

@@ -195,6 +195,9 @@ class Partition(Protocol):
     def note_seen(self, seen: list[tuple[str, int]]) -> None:
         """Note when (ms) owners of inboxes were last here, for the next commit, as ``confirm``."""
 
+    def note_folds(self, folds: list[tuple[str, int, bytes]]) -> None:
+        """Note (log, seq, packed) what the control entries of a log up to seq make: likewise."""
+
     def close(self) -> None:
         """Close cleanly: the next start keeps every epoch (invariant "Epochs are segments")."""
 
@@ -211,8 +214,17 @@ class Reader(Protocol):
             StoreError: the partition cannot be read.
         """
 
-    def controls(self, log: str) -> list[bytes]:
-        """Return the packed entries of kind *system*, all of them: they are few in any log.
+    def fold(self, log: str) -> tuple[int, bytes]:
+        """Return what was noted of a log (``Partition.note_folds``): seq and bytes.
+
+        (0, b""): nothing was.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
+    def controls(self, log: str, after: int = 0) -> list[bytes]:
+        """Return the packed entries of kind *system* above a seq, all of them.
 
         Raises:
             StoreError: the partition cannot be read.

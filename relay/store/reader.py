@@ -36,9 +36,11 @@ NO_LIMIT: Final = -1
 FORWARD: Final = "SELECT id, packed FROM entry WHERE id>? AND id<=? ORDER BY id LIMIT ?"
 CONTROLS: Final = (
     "SELECT packed FROM control JOIN entry ON entry.id=control.log_id << 40 | control.seq "
-    "WHERE control.log_id=? ORDER BY control.seq"
+    "WHERE control.log_id=? AND control.seq>? ORDER BY control.seq"
 )
-CONTROLS_BEFORE_3: Final = "SELECT packed FROM entry WHERE id >> 40=? ORDER BY id"
+CONTROLS_BEFORE_3: Final = (
+    "SELECT packed FROM entry WHERE id >> 40=? AND id & 0xFFFFFFFFFF>? ORDER BY id"
+)
 DIRECT: Final = (
     "SELECT entry.id, packed FROM direct JOIN entry ON entry.id=? | direct.seq "
     "WHERE log_id=? AND peer=? AND seq<? ORDER BY seq DESC LIMIT ?"
@@ -130,10 +132,17 @@ class SqliteReader:
         page.rows.reverse()
         return page
 
-    def controls(self, log: str) -> list[bytes]:
+    def fold(self, log: str) -> tuple[int, bytes]:
+        """See ``log.Reader``."""
+        if self._format(log) < FORMAT_OF_MEMBERS:
+            return 0, b""
+        found = self._rows_of(log, "SELECT seq, packed FROM fold WHERE log_id=?")
+        return found[0] if found else (0, b"")
+
+    def controls(self, log: str, after: int = 0) -> list[bytes]:
         """See ``log.Reader``."""
         knows = self._format(log) >= FORMAT_OF_CONTROLS
-        found = self._rows_of(log, CONTROLS if knows else CONTROLS_BEFORE_3)
+        found = self._rows_of(log, CONTROLS if knows else CONTROLS_BEFORE_3, after)
         return [packed for (packed,) in found]
 
     def has_written(self, log: str, peer: str) -> bool:

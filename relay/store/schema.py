@@ -93,6 +93,8 @@ CREATE TABLE member (
     handle TEXT NOT NULL, lasting INTEGER NOT NULL, log_id INTEGER NOT NULL, root BLOB NOT NULL,
     role INTEGER NOT NULL, PRIMARY KEY (handle, lasting, log_id)
 ) WITHOUT ROWID;
+-- What the control entries of an inbox up to seq make of the account: less to fold. It may be old.
+CREATE TABLE fold (log_id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, packed BLOB NOT NULL);
 """
 MEMBER: Final = "INSERT INTO member VALUES (?, ?, ?, ?, ?)"
 CONTROLS_BEFORE_3: Final = """

@@ -121,6 +121,7 @@ class SqlitePartition:
         self._confirmed: list[tuple[str, int]] = []
         """Direct messages that are pending no more, for the next commit."""
         self._seen: list[tuple[int, str]] = []
+        self._folds: list[tuple[int, bytes, str]] = []
         """When owners of inboxes were last here, likewise."""
         self._opened: _Opened | None = None
         self._opening = 0
@@ -252,10 +253,11 @@ class SqlitePartition:
             controls = any(one.kind == SYSTEM for one in batch) or bool(changes.states)
             if controls:
                 _note_controls(batch, outcomes, changes)
-            if self._confirmed or self._seen:
+            if self._confirmed or self._seen or self._folds:
                 changes.more = changes.more or More()
                 changes.more.confirmed += self._confirmed
                 changes.more.seen += self._seen
+                changes.more.folds += self._folds
             self._commit(opened, changes, forced=controls and self._durability == "process")
         except apsw.Error as error:
             raise self._failed(error) from error
@@ -266,6 +268,7 @@ class SqlitePartition:
         if changes.more is not None:
             del self._confirmed[: len(changes.more.confirmed)]
             del self._seen[: len(changes.more.seen)]
+            del self._folds[: len(changes.more.folds)]
         return outcomes
 
     def _commit(self, opened: _Opened, changes: Changes, *, forced: bool) -> None:
@@ -341,6 +344,10 @@ class SqlitePartition:
     def note_seen(self, seen: list[tuple[str, int]]) -> None:
         """See ``log.Partition``."""
         self._seen += [(time_ms, log) for log, time_ms in seen]
+
+    def note_folds(self, folds: list[tuple[str, int, bytes]]) -> None:
+        """See ``log.Partition``."""
+        self._folds += [(seq, packed, log) for log, seq, packed in folds]
 
     # --- for the checkpointer -------------------------------------------------------------------
     def checkpoint_begins(self) -> None:

@@ -138,8 +138,8 @@ class More:
     """What a batch changes besides, seldom: direct messages, and entries about other entries."""
 
     __slots__ = (
-        "confirmed", "controls", "directs", "edits", "erased", "marks", "members", "pending",
-        "seen",
+        "confirmed", "controls", "directs", "edits", "erased", "folds", "marks", "members",
+        "pending", "seen",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -157,6 +157,8 @@ class More:
         """(new bytes, row id) of entries whose body is erased."""
         self.marks: list[tuple[int, str, bytes, int]] = []
         """As in the table ``mark``."""
+        self.folds: list[tuple[int, bytes, str]] = []
+        """(seq, packed, log): what its control entries up to seq make of it."""
         self.members: dict[tuple[str, int], tuple[bytes, int]] = {}
         """(handle, log id) to (root, role) of whose role has changed; 0: they have none now."""
         self.seen: list[tuple[int, str]] = []

@@ -10,7 +10,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from relay.chat.accounts import answers, chain, decide, events, invitation, links, requests
+from relay.chat.accounts import (
+    answers,
+    chain,
+    decide,
+    events,
+    invitation,
+    links,
+    requests,
+    snapshot,
+)
 from relay.chat.accounts.account import Account, applied, folded
 from relay.chat.accounts.decide import Policy
 from relay.chat.accounts.links import Kind
@@ -347,7 +356,11 @@ class AccountMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_log_says_it_all(self) -> None:
-        assert folded("alice", self.log) == self.account
+        assert folded(Account("alice"), self.log) == self.account
+        noted = snapshot.unpack("alice", snapshot.pack(self.account))
+        assert noted == self.account
+        if self.account.chain is not None:
+            assert snapshot.links_of(snapshot.pack(self.account)) == list(self.account.links)
 
 
 AccountMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

@@ -303,8 +303,9 @@ def test_a_file_of_format_1_is_brought_up_to_date(tmp_path: Path) -> None:
         connection.execute(f"DROP TABLE {table}")
     assert "CREATE TABLE state " in ADDED_BY_2
     connection.execute("DROP TABLE state")
-    assert "CREATE TABLE member " in TABLES_OF_4
-    connection.execute("DROP TABLE member")
+    for table in ("member", "fold"):
+        assert f"CREATE TABLE {table} " in TABLES_OF_4
+        connection.execute(f"DROP TABLE {table}")
     connection.execute("PRAGMA user_version=1")
     connection.close()
     unnoticed(partition)

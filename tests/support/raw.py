@@ -52,6 +52,7 @@ class RawClient:
         *,
         registered: bool = False,
         ticket: ClientTicket | None = None,
+        source: str = "",
     ) -> None:
         """Connect, shake hands, log in.
 
@@ -62,6 +63,7 @@ class RawClient:
             secret: of an instance that comes back; None: a new one.
             registered: the name has been registered before, by ``devices.device``'s key.
             ticket: of an earlier connection, to be used up.
+            source: the address to connect from; empty: any.
         """
         self.name = name
         self._offered = ticket
@@ -69,7 +71,9 @@ class RawClient:
         """For a later connection; None: none has come."""
         self.resumed = False
         """The handshake was shortened by the ticket."""
-        self.socket = socket.create_connection((host, port), timeout=DEADLINE_S)
+        self.socket = socket.create_connection(
+            (host, port), timeout=DEADLINE_S, source_address=(source, 0) if source else None
+        )
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
         self.envelopes: list[ServerEnvelope] = []

@@ -60,6 +60,8 @@ class Account(NamedTuple):
     """Who may write to the person: ``preferences.Writers``."""
     seen_by: int = 1
     """Who is told when the person was last here: likewise."""
+    links: tuple[bytes, ...] = ()
+    """Those of the chain, as they are stored."""
 
     def refusal(self, key: bytes) -> Refused | None:
         """Return why a device key may not log in; None: it may."""
@@ -93,12 +95,14 @@ def applied(account: Account, event: AccountEvent) -> Account:
                 reservation=None,
                 offer=b"",
                 names=(),
+                links=(packed,),
             )
         case Linked(link=packed):
             assert account.chain is not None
             extended = account.chain.extended(links.parse(packed), None)
             names = tuple(pair for pair in account.names if pair[0] in extended.devices)
-            return after._replace(chain=extended, offer=b"", names=names)
+            added = (*account.links, packed)
+            return after._replace(chain=extended, offer=b"", names=names, links=added)
         case Offered(link=packed):
             return after._replace(offer=packed)
         case Named(key=key, name=name):
@@ -110,8 +114,9 @@ def applied(account: Account, event: AccountEvent) -> Account:
             return after._replace(disabled=False)
         case Reserved():
             return after._replace(
-                chain=None, offer=b"", names=(), operator=False, reservation=Reservation(*event)
-            )
+                chain=None, offer=b"", names=(), operator=False, links=(),
+                reservation=Reservation(*event),
+            )  # fmt: skip
         case Removed():
             return Account(account.handle, after.version, removed=True)
         case Promoted(operator=operator):
@@ -125,9 +130,8 @@ def applied(account: Account, event: AccountEvent) -> Account:
             return after._replace(writers=writers, seen_by=seen_by)
 
 
-def folded(handle: str, events: Iterable[AccountEvent]) -> Account:
-    """Return the account that a whole log makes."""
-    account = Account(handle)
+def folded(account: Account, events: Iterable[AccountEvent]) -> Account:
+    """Return the account after some events of its log."""
     for event in events:
         account = applied(account, event)
     return account

@@ -194,6 +194,9 @@ class FailsOnce:
     def note_seen(self, seen: list[tuple[str, int]]) -> None:
         self._partition.note_seen(seen)
 
+    def note_folds(self, folds: list[tuple[str, int, bytes]]) -> None:
+        self._partition.note_folds(folds)
+
     def close(self) -> None:
         self._partition.close()
 

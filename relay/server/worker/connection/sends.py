@@ -1,13 +1,13 @@
 """What one connection sends to logs: offered to their homes, answered, within a window.
 
-Beyond the window the socket is not read. What the connection or its source sends beyond its rate is
-refused here, with a time.
+Beyond the window the socket is not read. What the connection, its account or its source sends
+beyond its rate is refused here, with a time; who goes on all the same is not read for a while.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.server.worker.connection.holds import Hold
@@ -23,12 +23,17 @@ if TYPE_CHECKING:
     from relay.server.worker.refusals import Refusals
 
 
+PATIENCE: Final = 64
+"""What one connection may be refused for its budgets in ``PATIENCE_S``."""
+PATIENCE_S: Final = 1.0
+
+
 class Sends(Sender):
     """See the module's docstring."""
 
     __slots__ = (
-        "_clock", "_durability", "_forward", "_held", "_owner", "_reading", "_refusals",
-        "_spending",
+        "_clock", "_durability", "_forward", "_held", "_owner", "_patience", "_patient_until",
+        "_reading", "_refusals", "_spending",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +67,9 @@ class Sends(Sender):
         self._durability = durability
         self._held = False
         """True while the window keeps the socket from being read."""
+        self._patience = 0
+        self._patient_until = 0.0
+        """Until then so many refusals are made before the socket is not read any more."""
 
     def spend_by(self, spending: Spending | None) -> None:
         """Take another budget from now on; None: nothing is bounded."""
@@ -74,7 +82,7 @@ class Sends(Sender):
         now = self._clock()
         refusal = self._spending.refusal(log, size, now)
         if refusal is not None:
-            self._refusals.count(refusal.budget, self._spending.source, now)
+            self._refused_for_budget(refusal, now)
         return refusal
 
     def spend_work(self, units: int) -> Refusal | None:
@@ -84,8 +92,27 @@ class Sends(Sender):
         now = self._clock()
         refusal = self._spending.work(units, now)
         if refusal is not None:
-            self._refusals.count(refusal.budget, self._spending.source, now)
+            self._refused_for_budget(refusal, now)
         return refusal
+
+    def _refused_for_budget(self, refusal: Refusal, now: float) -> None:
+        """Count a refusal. Who does not wait as it was told is not read for a while.
+
+        To refuse costs as much as to accept, nearly; a client that waits does not notice.
+        """
+        assert self._spending is not None
+        self._refusals.count(refusal.budget, self._spending.source, now)
+        if now >= self._patient_until:
+            self._patience = PATIENCE
+            self._patient_until = now + PATIENCE_S
+        self._patience -= 1
+        if not self._patience:
+            self._reading.hold(Hold.BUDGET)
+
+    def go_on(self, now: float) -> None:
+        """Read again from who was not read for that. Called about once a second."""
+        if self._patience <= 0 and now >= self._patient_until:
+            self._reading.release(Hold.BUDGET)
 
     def submit(self, submission: Submission) -> None:
         """Offer a message to the log's home."""

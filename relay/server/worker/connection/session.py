@@ -447,6 +447,8 @@ class Session(Owner):
             else:
                 self.close(CloseCode.LOGIN_TIMEOUT)
             return
+        if self.stage is Stage.READY:
+            self.sends.go_on(now)
         holds = self.reading.holds
         if holds:  # its pongs may be among what is not read, and so is its end
             if holds & Hold.REQUEST and self._stream.peer_is_gone():

@@ -200,7 +200,7 @@ class AccountsHome(LogChanges[_Decided]):
             asked.answer(data)
             return
         happened = cast("AccountEvent", event)
-        self.logs.remember(accounts.applied(before, happened))
+        self.logs.remember(accounts.applied(before, happened), change.seq)
         log.info(
             "account_changed",
             extra={

@@ -142,6 +142,8 @@ class Home:
         """By partition: direct messages that are pending no more, for the next commit."""
         self._seen: dict[int, dict[str, int]] = {}
         """Likewise when (ms) the owners of inboxes were last here."""
+        self._folds: dict[int, dict[str, tuple[int, bytes]]] = {}
+        """Likewise (seq, packed) what the control entries of inboxes make."""
 
     # --- who may ask --------------------------------------------------------------------------
     def attached(self, port: Port, log: str) -> bool:
@@ -375,6 +377,7 @@ class Home:
             ):
                 self._confirmed.pop(index, None)
                 self._seen.pop(index, None)
+                self._folds.pop(index, None)
                 del self._partitions[index]
                 self.close_partition(partition)
         if self.direct is not None:
@@ -399,9 +402,13 @@ class Home:
         seen = self._seen.setdefault(partition_of(log), {})
         seen[log] = self._wall_clock_ns() // 1_000_000
 
+    def note_fold(self, log: str, seq: int, packed: bytes) -> None:
+        """Note what the control entries of a log up to seq make of it: stored likewise."""
+        self._folds.setdefault(partition_of(log), {})[log] = seq, packed
+
     def settle(self) -> None:
         """Store what was noted where no commit has come since. Called about once a second."""
-        for index in {*self._confirmed, *self._seen}:
+        for index in {*self._confirmed, *self._seen, *self._folds}:
             if index not in self._waiting and index not in self._committing and self._owns(index):
                 self._waiting[index] = None
                 self.wake()
@@ -490,7 +497,10 @@ class Home:
             partition.confirm(confirmed)
         if seen is not None:
             partition.note_seen(list(seen.items()))
-        if not group and confirmed is None and seen is None:
+        folds = self._folds.pop(index, None) if self._folds else None
+        if folds is not None:
+            partition.note_folds([(log, *fold) for log, fold in folds.items()])
+        if not group and confirmed is None and seen is None and folds is None:
             return False
         self._committing.add(index)
         del self._waiting[index]

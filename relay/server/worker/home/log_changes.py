@@ -54,7 +54,7 @@ class Asked:
 class Change(Generic[Decided]):
     """One that is being committed, and the requests about its log that wait for that."""
 
-    __slots__ = ("asked", "decided", "log", "tag", "waiting")
+    __slots__ = ("asked", "decided", "log", "seq", "tag", "waiting")
 
     def __init__(self, tag: int, log: str, asked: Asked | None, decided: Decided) -> None:
         """Begin with nobody waiting. ``asked``: None: nobody has asked for it."""
@@ -62,6 +62,8 @@ class Change(Generic[Decided]):
         self.log = log
         self.asked = asked
         self.decided = decided
+        self.seq = 0
+        """Of its entry, once it is committed."""
         self.waiting: deque[Asked] = deque()
 
 
@@ -138,6 +140,7 @@ class LogChanges(Generic[Decided]):
             for row in message.acks:
                 change = self._ended(cast("int", row[0]))
                 if change is not None:
+                    change.seq = cast("int", row[2])
                     self._committed(change)
                     self._go_on(change)
                     self._settled(change)

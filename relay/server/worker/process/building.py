@@ -272,6 +272,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         time.time_ns,
     )
     accounts.logs.inbox_entries_max = needs.limits.inbox_messages
+    accounts.logs.on_long = home.note_fold
     if needs.on_invitation_used is not None:
         accounts.on_bound = needs.on_invitation_used
     rooms = RoomsHome(home, needs.rules, SteadyClock(time.time_ns, time.monotonic_ns).now_ms)

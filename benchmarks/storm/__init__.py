@@ -1,0 +1,1 @@
+"""Storms: thousands return at once, hostile handshakes, and who spends all budgets."""

@@ -1,0 +1,154 @@
+"""Who attacks: each a function that runs in a process of its own until it is ended.
+
+Addresses of 127.0.0.0/8 stand for sources: a relay counts each as one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import secrets
+import select
+import socket
+import time
+from ctypes import c_uint64
+from typing import Final
+
+from benchmarks.load.spawned import raise_open_files
+from benchmarks.measure.machine import HOST
+from relay.chat.rooms import requests
+from relay.wire.connection import Connection
+from relay.wire.envelopes import Ack, History, Join, Refused, Room, Send
+from relay.wire.events import ServerKeyOffered
+from tests.support.raw import RawClient
+
+READ_BYTES: Final = 65_536
+SENDS: Final = 16
+"""Messages of one record of a spender."""
+BODY: Final = bytes(1000)
+
+
+def source(number: int) -> str:
+    """Return an address of this machine: another one for each number up to 60,000."""
+    return f"127.1.{number // 250}.{1 + number % 250}"
+
+
+def client_key(port: int) -> bytes:
+    """Return the frame ClientKey of a whole handshake: each time it costs an RSA operation.
+
+    It is as good on another connection, up to the confirmation, which who repeats it cannot give.
+    """
+    with socket.create_connection((HOST, port)) as opened:
+        connection = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
+        while True:
+            connection.receive_data(opened.recv(READ_BYTES), time.monotonic())
+            for event in connection.events():
+                if isinstance(event, ServerKeyOffered):
+                    connection.accept_server_key(time.monotonic(), None)
+                    return connection.data_to_send()
+
+
+def shake(done: c_uint64, port: int, count: int, seconds: float, sources: int) -> None:
+    """Open so many connections in so many seconds, and complete no handshake.
+
+    In turn: silent for ever; half a ClientKey; garbage; a whole ClientKey, and nothing after it.
+    """
+    raise_open_files()
+    whole = client_key(port)
+    said = (b"", whole[: len(whole) // 2], secrets.token_bytes(1500), whole)
+    epoll = select.epoll()
+    opened: dict[int, socket.socket] = {}
+    owed: dict[int, bytes] = {}
+    began = time.monotonic()
+    number = 0
+    while True:
+        due = began + number * seconds / count
+        while number < count and due <= time.monotonic():
+            one = socket.socket()
+            one.setblocking(False)
+            with contextlib.suppress(OSError):  # ports of one source run out before slots do
+                one.bind((source(number % sources), 0))
+                one.connect_ex((HOST, port))
+                opened[one.fileno()] = one
+                owed[one.fileno()] = said[number % len(said)]
+                epoll.register(one.fileno(), select.EPOLLIN | select.EPOLLOUT)
+            number += 1
+            done.value = number
+            due = began + number * seconds / count
+        for fileno, events in epoll.poll(0.01):
+            one = opened[fileno]
+            try:
+                if events & select.EPOLLOUT:
+                    one.send(owed.pop(fileno))
+                    epoll.modify(fileno, select.EPOLLIN)
+                elif one.recv(READ_BYTES):
+                    continue
+                else:
+                    raise ConnectionError
+            except BlockingIOError:
+                continue
+            except OSError:
+                del opened[fileno]
+                one.close()
+
+
+def spend(done: c_uint64, port: int, connections: int, sources: int, name: str) -> None:
+    """Log in, and ask and send for ever, without a look at what the server says to it.
+
+    Messages into a room of one's own, new rooms, pages of history, changes of the room. What was
+    refused is sent again at once. ``done`` counts messages that were stored.
+    """
+    raise_open_files()
+    spenders: dict[int, _Spender] = {}
+    for number in range(connections):
+        spender = _Spender(port, f"{name}{number}", source(number % sources))
+        spenders[spender.client.socket.fileno()] = spender
+    epoll = select.epoll()
+    for fileno in spenders:
+        epoll.register(fileno, select.EPOLLIN | select.EPOLLOUT)
+    while spenders:
+        for fileno, events in epoll.poll(1.0):
+            spender = spenders[fileno]
+            try:
+                if events & select.EPOLLIN:
+                    done.value += spender.take()
+                if events & select.EPOLLOUT:
+                    spender.spend()
+            except BlockingIOError:
+                continue
+            except OSError:
+                del spenders[fileno]
+                spender.client.close()
+
+
+class _Spender:
+    """One connection that spends all that it may."""
+
+    def __init__(self, port: int, name: str, address: str) -> None:
+        self.client = RawClient(HOST, port, name, source=address)
+        self._room = f"of-{name}"
+        self._counter = 1
+        self._rooms = itertools.count()
+        self.client.say(Join(1, self._room, None, 0, 0))
+
+    def spend(self) -> None:
+        """Send one record."""
+        name, first = self._room, self._counter
+        rooms = [next(self._rooms) for _ in range(2)]
+        self.client.say(
+            *[Send(name, first + n, 0, "", BODY) for n in range(SENDS)],
+            *[Send(f"{name}-{room}"[:32], 1, 0, "", b"new") for room in rooms],
+            History(2, name, False, 0, 1000),
+            Room(3, name, requests.pack(requests.SetTopic(secrets.token_hex(8)), 2**62)),
+        )
+        self._counter += SENDS
+
+    def take(self) -> int:
+        """Take answers; return how many messages were stored."""
+        stored = 0
+        for envelope in self.client.read():
+            if isinstance(envelope, Ack):
+                stored += 1
+            elif isinstance(envelope, Refused) and envelope.log == self._room:
+                self._counter = min(self._counter, envelope.counter)
+        return stored

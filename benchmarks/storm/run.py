@@ -1,0 +1,273 @@
+"""Storms beside live members: their delays calm and during, and what it costs the server.
+
+Rows 8, 9 and 10 of the targets, and who spends all that he may. Measures, and passes no judgement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.load.background import Background
+from benchmarks.load.crowd import Arrive, Crowd, Leave, Plan, Settle, names
+from benchmarks.load.swarm import Swarm
+from benchmarks.load.talk import Talk
+from benchmarks.measure import machine
+from benchmarks.measure.latency import Delays
+from benchmarks.measure.machine import HOST
+from benchmarks.measure.memory_watch import MemoryWatch
+from benchmarks.servers.relay import MeasuredRelay
+from benchmarks.storm import hostile
+from relay.settings import Limits
+
+ROOM: Final = "hall"
+SAMPLE: Final = 20
+WORKERS: Final = 2
+STRICT: Final[dict[str, object]] = {"limits.loopback_exempt": False}
+"""Addresses of this machine are sources like all others."""
+STORMS: Final = ("return", "resume", "few", "many", "spend-1", "spend-40", "spend-1000")
+DEADLINE_S: Final = 240.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much of everything."""
+
+    returning: int = 1000
+    live: int = 100
+    handshakes: int = 4000
+    """Hostile ones, in ``seconds``."""
+    sources: int = 1000
+    rate: float = 20.0
+    """Messages to the live members each second."""
+    seconds: float = 10.0
+    calm_s: float = 10.0
+
+
+class Stage:
+    """A relay with live members, to whom somebody talks."""
+
+    def __init__(self, server: MeasuredRelay, swarm: Swarm, talk: Talk, data: Path) -> None:
+        self.server = server
+        self.data = data
+        self.talk = talk
+        self._swarm = swarm
+
+    def delays(self, talking: Callable[[], object]) -> dict[str, float]:
+        """Return the live members' delays while somebody talks.
+
+        Raises:
+            AssertionError: one of the sample misses a message, or got a wrong one.
+        """
+        self._swarm.begin(self.talk.next)
+        talking()
+        report = self._swarm.settle(self.talk.next - 1, everybody=False, deadline_s=DEADLINE_S)
+        assert not report.missing, report
+        assert not report.wrong, report
+        delays = Delays()
+        delays.add(report.delays)
+        return delays.figures()
+
+    def calm(self, load: Load) -> dict[str, float]:
+        """Return their delays while nothing else happens."""
+        return self.delays(lambda: self.talk.for_seconds(load.calm_s, load.rate))
+
+
+@contextmanager
+def stage(load: Load, settings: dict[str, object] | None = None) -> Iterator[Stage]:
+    """Set one up."""
+    with tempfile.TemporaryDirectory(prefix="relay-storm-") as directory:
+        data = Path(directory, "data")
+        with (
+            MeasuredRelay(
+                data, workers=WORKERS, cores=machine.ALL_CORES, settings=settings
+            ) as server,
+            Swarm(server.join(ROOM), load.live, sample=min(SAMPLE, load.live)) as swarm,
+            closing(server.publisher(ROOM, "speaker")) as publisher,
+        ):
+            on = Stage(server, swarm, Talk(publisher), data)
+            on.delays(lambda: on.talk.flood(1))  # the room begins
+            yield on
+
+
+def returning(load: Load, *, tickets: bool) -> dict[str, Any]:
+    """Everybody loses the connection and comes back at once, while people talk."""
+    with stage(load) as on:
+        plan = Plan(
+            (HOST, on.server.port), ROOM, names(load.returning), counting_after_live=True,
+            tickets=tickets, niceness=10,
+        )  # fmt: skip
+        with Crowd(plan) as crowd:
+            came = crowd.obey(Arrive())
+            assert not came.missing, came
+            crowd.obey(Leave())
+            calm = on.calm(load)
+            processes = on.server.processes
+            before_s = processes()
+
+            def storm() -> None:
+                crowd.order(Arrive(since_ns=time.monotonic_ns()))
+                on.talk.until(lambda: crowd.answered, load.rate, DEADLINE_S)
+
+            during = on.delays(storm)
+            arrived = crowd.answer()
+            cpu_s = processes() - before_s
+            assert not arrived.missing, arrived
+            answers = []
+
+            def missing(last: int) -> int:
+                answers.append(crowd.obey(Settle(last, 10.0)))
+                return answers[-1].missing
+
+            assert not on.talk.mark(missing), answers[-1]
+            assert not answers[-1].wrong, answers[-1].wrong
+    return {
+        "calm": calm,
+        "storm": during,
+        "all live again, s": round(arrived.elapsed_s, 2),
+        "resumed by ticket": arrived.resumed - came.resumed,
+        "server CPU per return, ms": round(1000 * cpu_s / load.returning, 2),
+        "refused and tried again": arrived.losses - came.losses,
+    }
+
+
+def shaking(load: Load, sources: int) -> dict[str, Any]:
+    """Hostile and half-open handshakes; then the figures of the storm are those of its seconds."""
+    with stage(load, STRICT) as on:
+        calm = on.calm(load)
+        before_s = on.server.processes()
+        with (
+            MemoryWatch(on.server.worker_pids()) as memory,
+            Background(
+                hostile.shake, on.server.port, load.handshakes, load.seconds, sources
+            ) as attack,
+        ):
+            _until(lambda: attack.done)
+            during = on.delays(lambda: on.talk.for_seconds(load.seconds, load.rate))
+            attempts = attack.done
+        cpu_s = on.server.processes() - before_s
+    slots = WORKERS * Limits().unauthenticated
+    return {
+        "calm": calm,
+        "storm": during,
+        "attempts": attempts,
+        "server CPU per attempt, ms": round(1000 * cpu_s / max(attempts, 1), 2),
+        "memory": memory.figures(),
+        "memory documented for all slots, MB": round(slots * 16_384 / 1e6, 1),
+    }
+
+
+def spending(load: Load, connections: int, sources: int) -> dict[str, Any]:
+    """Connections that spend all that they may, of so many sources."""
+    with stage(load, STRICT) as on:
+        calm = on.calm(load)
+        with (
+            MemoryWatch(on.server.worker_pids()) as memory,
+            Background(
+                hostile.spend, on.server.port, connections, sources, f"spender{connections}-"
+            ) as attack,
+        ):
+            _until(lambda: attack.done)
+            disk, stored, began = _disk(on.data), attack.done, time.monotonic()
+            during = on.delays(lambda: on.talk.for_seconds(load.seconds, load.rate))
+            grown, stored = _disk(on.data) - disk, attack.done - stored
+            elapsed_s = time.monotonic() - began
+    limits = Limits()
+    a_second = min(
+        connections * min(limits.send_bytes_per_s, limits.send_bytes_per_s_per_user),
+        sources * WORKERS * limits.send_bytes_per_s_per_source,
+    )
+    return {
+        "calm": calm,
+        "storm": during,
+        "stored": stored,
+        "memory": memory.figures(),
+        "memory documented, MB": round(
+            (connections * 262_144 + WORKERS * (limits.received_mib << 20)) / 1e6, 1
+        ),
+        "disk, MB": round(grown / 1e6, 1),
+        "bytes that may be sent in this time, burst included, MB": round(
+            a_second * (elapsed_s + 10) / 1e6, 1
+        ),
+    }
+
+
+def _until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the attack does not begin")
+        time.sleep(0.02)
+
+
+def _disk(data: Path) -> int:
+    return sum(path.stat().st_size for path in data.rglob("*") if path.is_file())
+
+
+def measure(storm: str, load: Load) -> dict[str, Any]:
+    """Run one of ``STORMS``."""
+    match storm:
+        case "return" | "resume":
+            return returning(load, tickets=storm == "resume")
+        case "few" | "many":
+            return shaking(load, 4 if storm == "few" else load.sources)
+        case _:
+            connections = int(storm.removeprefix("spend-"))
+            if connections == 1000:
+                connections = load.sources
+                return spending(load, connections, connections)
+            return spending(load, connections, 1)
+
+
+def lines(storm: str, found: dict[str, Any]) -> list[str]:
+    """Return the figures of a storm for a person."""
+    calm, during = found["calm"], found["storm"]
+    ratio = during["p99_us"] / max(calm["p99_us"], 1)
+    head = (
+        f"{storm}: live members' p99 {calm['p99_us'] / 1000:.1f} ms calm, "
+        f"{during['p99_us'] / 1000:.1f} ms in the storm ({ratio:.1f} times)"
+    )
+    rest = [f"  {key}: {value}" for key, value in found.items() if key not in ("calm", "storm")]
+    return [head, *rest]
+
+
+def main() -> int:
+    """Measure, print, and return 0."""
+    usual = Load()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.storm",
+        description="return, resume: all come back at once, by a full handshake or by ticket. few, "
+        "many: half-open and hostile handshakes, of 4 sources or of many. spend-N: N connections "
+        "that spend their budgets, of one source (1000: as many sources as --sources).",
+    )
+    parser.add_argument("storms", nargs="*", metavar="STORM", help=f"{', '.join(STORMS)} (all)")
+    parser.add_argument("--returning", type=int, default=usual.returning, help="clients")
+    parser.add_argument("--live", type=int, default=usual.live, help="members who are measured")
+    parser.add_argument("--handshakes", type=int, default=usual.handshakes, help="hostile ones")
+    parser.add_argument("--sources", type=int, default=usual.sources)
+    parser.add_argument("--rate", type=float, default=usual.rate, help="messages per second")
+    parser.add_argument("--seconds", type=float, default=usual.seconds, help="of a storm")
+    parser.add_argument("--calm", type=float, default=usual.calm_s, help="seconds before it")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    given = parser.parse_args()
+    for storm in given.storms:
+        if storm not in STORMS:
+            parser.error(f"{storm!r} is none of {', '.join(STORMS)}")
+    load = Load(
+        given.returning, given.live, given.handshakes, given.sources, given.rate, given.seconds,
+        given.calm,
+    )  # fmt: skip
+    everything: dict[str, Any] = {"machine": machine.describe()}
+    for storm in given.storms or STORMS:
+        everything[storm] = measure(storm, load)
+        print("\n".join(lines(storm, everything[storm])), flush=True)
+    if given.json is not None:
+        given.json.write_text(json.dumps(everything, indent=1) + "\n")
+    return 0

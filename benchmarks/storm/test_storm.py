@@ -1,0 +1,22 @@
+"""Each storm runs, and says what it has seen. What it found is not judged here."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.measure.scale import Scale
+from benchmarks.storm.run import STORMS, Load, lines, measure
+
+SMALL = Load(
+    returning=30, live=10, handshakes=200, sources=30, rate=20.0, seconds=1.0, calm_s=1.0
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("storm", STORMS)
+def test_a_small_storm(storm: str, scale: Scale) -> None:
+    if not scale.quick:
+        pytest.skip("a storm needs minutes: make bench-storm")
+    found = measure(storm, SMALL)
+    assert found["calm"]["n"]
+    assert found["storm"]["n"]
+    assert len(lines(storm, found)) >= 4

@@ -1,0 +1,64 @@
+"""An account that was changed often: what is folded of its log is bounded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from relay.chat.accounts import requests
+from relay.chat.entries import Entry
+from relay.chat.partition import partition_of
+from relay.server.worker.connection.devices import chain_of
+from relay.server.worker.home import account_logs
+from relay.server.worker.home.account_logs import AccountLogs
+from relay.store.sqlite import SqlitePartition
+from relay.wire.envelopes import Account, Chain, Devices, Done, unpack_entry
+from tests.support.cluster import until
+from tests.support.workers import Cluster, TestClient
+
+CHANGES = 60
+SOME = 16
+
+
+@pytest.mark.parametrize("noted", ["whole", "damaged"])
+async def test_few_entries_are_folded_again(
+    tmp_path: Path, noted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is what all of them make. What was noted is a help: the entries say everything."""
+    monkeypatch.setattr(account_logs, "FOLDED_MAX", SOME)
+    async with Cluster(tmp_path, 1) as cluster:
+        worker = cluster.workers[0]
+        alice = await TestClient.login(worker, "alice")
+        for number in range(CHANGES):
+            name = f"foe-{number // 2}"
+            change: requests.Request = requests.Block(name, bytes(32))
+            if number % 4 == 3:
+                change = requests.Unblock(name)
+            alice.send_envelopes(Account(number + 1, "", requests.pack(change)))
+        await alice.until(
+            lambda: sum(isinstance(e, Done) for e in alice.received) > CHANGES, "all answers"
+        )
+        reader = worker.parts.services.reader_of("@alice")
+        await until(lambda: reader.fold("@alice")[0], "a note")
+        kept = worker.parts.accounts.logs.account("alice")
+        if noted == "damaged":
+            partition = worker.parts.home.partition(partition_of("@alice"))
+            assert isinstance(partition, SqlitePartition)
+            assert partition._opened is not None
+            partition._opened.connection.execute("UPDATE fold SET packed=x'c1'")
+        read = 0
+
+        def counted(packed: bytes) -> Entry:
+            nonlocal read
+            read += 1
+            return unpack_entry(packed)
+
+        again = AccountLogs(lambda _: reader, counted, b"")
+        assert again.account("alice") == kept
+        assert kept.version > CHANGES // 2
+        assert (read < SOME + CHANGES // 4) if noted == "whole" else (read == kept.version)
+        session = next(iter(worker.parts.connections.sessions))
+        assert chain_of(session, "alice") == list(kept.links)
+        alice.send_envelopes(Devices(999, "alice", 0))
+        assert (await alice.expect(Chain)).links == list(kept.links)
