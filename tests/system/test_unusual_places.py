@@ -98,7 +98,7 @@ def test_as_process_1(tmp_path: Path) -> None:
         )
         os.kill(first, signal.SIGUSR2)
         wait_until(lambda: relay.events("upgraded"), "the upgrade")
-        assert relay.pids_titled("relay: parent") == [first]
+        wait_until(lambda: relay.pids_titled("relay: parent") == [first], "that it is the parent")
         with BlockingClient(relay.address, name="bob") as bob:
             assert bob.send("lobby", "after it").seq == 4
         os.kill(first, signal.SIGTERM)
