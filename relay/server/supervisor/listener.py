@@ -141,7 +141,10 @@ def _bind(host: str, port: int) -> socket.socket:
     except UnicodeError:  # of the IDNA codec, for a label that is empty or too long
         raise StartError(f"cannot listen on {where}: not a legal host name") from None
     family, kind, protocol, _, address = found[0]
-    sock = socket.socket(family, kind, protocol)
+    try:
+        sock = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise StartError(f"cannot listen on {where}: {_advice(error)}") from None
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -161,6 +164,8 @@ def _advice(error: OSError) -> str:
         return "the port is in use; stop the program that has it, or choose another with --bind"
     if error.errno == errno.EACCES:
         return "not permitted; ports below 1024 need a privilege, choose another with --bind"
+    if error.errno == errno.EAFNOSUPPORT:
+        return "this machine has no addresses of this kind (IPv6?); choose another with --bind"
     if error.errno == errno.EADDRNOTAVAIL:
         return "this machine has no such address; choose another with --bind"
     return os.strerror(error.errno or 0)

@@ -16,6 +16,7 @@ from relay.server.supervisor.config import SupervisorConfig
 from relay.server.supervisor.owners import Owners
 from relay.server.supervisor.plan import State
 from relay.server.supervisor.roles import Role, Step
+from relay.server.supervisor.signals import SignalQueue, block_all
 from relay.server.supervisor.spare import SpareKeeper
 from relay.server.supervisor.upgrade import Upgrade
 
@@ -101,6 +102,14 @@ class Succession:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._upgrade.pid, number)
         return True
+
+    def pass_on_rest(self, signals: SignalQueue) -> None:
+        """What has come until now is for the next supervisor; what comes later waits for whoever
+        stays as its parent.
+        """
+        block_all()
+        for number in signals.take():
+            self.passed_on(number)
 
     def end(self) -> None:
         """The server stops: there will be no next one."""

@@ -122,6 +122,7 @@ class Supervisor:
                         log.info("stopped")
                     else:
                         log.info("handed_over")
+                        self._succession.pass_on_rest(self._signals)
                     if self._failure is not None:
                         raise self._failure
                     return 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import os
 import socket
 
 import psutil
@@ -85,3 +87,21 @@ def test_an_illegal_host_name(host: str) -> None:
     """``getaddrinfo`` raises none of its own errors for these."""
     with pytest.raises(StartError, match=r"^cannot listen on .*: not a legal host name$"):
         bind_all((f"{host}:0",))
+
+
+def test_a_kernel_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line, for the address that cannot be had; those of IPv4 need none of it."""
+    real = socket.socket
+
+    def without_ipv6(family: int = -1, *args: int, **named: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+        return real(family, *args, **named)
+
+    monkeypatch.setattr(socket, "socket", without_ipv6)
+    for sock in bind_all(("127.0.0.1:0", "0.0.0.0:0")):
+        sock.close()
+    with pytest.raises(
+        StartError, match=r"cannot listen on \[::1\]:0: this machine has no addresses"
+    ):
+        bind_all(("127.0.0.1:0", "[::1]:0"))

@@ -1,0 +1,149 @@
+"""Where a relay has to run that is not a usual machine: docs/operations.md, "Unusual places"."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from relay import BlockingClient, Message
+from tests.support.cluster import Relay, run_relay, wait_until
+from tests.system.test_environment import limit, refuse
+
+AS_NOBODY = """
+import os, sys
+who = ['--map-user=54321', '--map-group=54321']  # whom no password file knows
+os.execvp('unshare', ['unshare', '-U', *who, *sys.argv[1:]])
+"""
+NO_HOME = (
+    "import os\n"
+    "[os.environ.pop(n, None) for n in ('HOME', 'USER', 'LOGNAME', 'XDG_RUNTIME_DIR', 'TMPDIR')]\n"
+)
+READ_ONLY_TMP = """
+import os, sys
+steps = 'mount --bind /tmp /tmp && mount --bind {0} {0} && mount -o remount,bind,ro /tmp'
+os.execvp('unshare', ['unshare', '-m', 'sh', '-c', steps + ' && exec "$@"', 'sh', *sys.argv[1:]])
+"""
+AS_PROCESS_1 = """
+import os, sys
+os.execvp('unshare', ['unshare', '--fork', '--pid', '--mount-proc', '--kill-child', *sys.argv[1:]])
+"""
+SHIFTED = """
+import time
+from pathlib import Path
+_time, _time_ns, _shift = time.time, time.time_ns, Path({shift!r})
+time.time = lambda: _time() + float(_shift.read_text())
+time.time_ns = lambda: _time_ns() + int(float(_shift.read_text()) * 1e9)
+"""
+
+
+def namespaces() -> bool:
+    """Whether this machine lets us make them: containers often do not, nor do users but root."""
+    probe = "mount --bind /tmp /tmp && mount -o remount,bind,ro /tmp"
+    command = ["unshare", "--fork", "--pid", "--mount-proc", "-m", "sh", "-c", probe]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+NAMESPACES = pytest.mark.skipif(not namespaces(), reason="no namespaces can be made here")
+
+
+def goes_on(relay: Relay) -> None:
+    """It serves, replaces a worker that dies, is steered, and ends as it should."""
+    with BlockingClient(relay.address, name="alice") as alice:
+        assert alice.send("lobby", "hello").seq == 2
+        relay.kill_worker()
+        assert alice.send("lobby", "again").seq == 3
+    status = run_relay("ctl", "--data", relay.data, "status")
+    assert status.returncode == 0, status.stderr
+
+
+@pytest.mark.parametrize(
+    ("launcher", "name"),
+    [
+        (NO_HOME, "data"),
+        pytest.param(NO_HOME + AS_NOBODY, "data", marks=NAMESPACES),
+        # Its sockets would be in the temporary directory: they go to the next one that there is.
+        pytest.param(NO_HOME + READ_ONLY_TMP, "long" * 25, marks=NAMESPACES),
+    ],
+    ids=["no home", "no passwd entry", "read-only tmp"],
+)
+def test_it_serves_as_anywhere(tmp_path: Path, launcher: str, name: str) -> None:
+    launcher = launcher.replace("{0}", str(tmp_path))
+    with Relay(tmp_path / name, workers=2, launcher=launcher) as relay:
+        goes_on(relay)
+        assert relay.stop() == 0
+
+
+@NAMESPACES
+def test_as_process_1(tmp_path: Path) -> None:
+    """As in a container: it reaps orphans, ends with TERM, and stays the first after an upgrade."""
+    with Relay(tmp_path / "data", workers=2, launcher=AS_PROCESS_1) as relay:
+        (first,) = relay.pids_titled("relay: supervisor")
+        namespace = Path(f"/proc/{first}/status").read_text()
+        assert namespace.partition("NSpid:")[2].split("\n")[0].split()[-1] == "1"
+        goes_on(relay)
+        orphan = "import os, time\nif os.fork() == 0:\n    time.sleep(0.1)\n    os._exit(0)"
+        inside = ["nsenter", "-t", str(first), "-p", sys.executable, "-c", orphan]
+        subprocess.run(inside, check=True)
+        wait_until(
+            lambda: all(p.status() != psutil.STATUS_ZOMBIE for p in relay.children()), "no zombie"
+        )
+        os.kill(first, signal.SIGUSR2)
+        wait_until(lambda: relay.events("upgraded"), "the upgrade")
+        wait_until(lambda: relay.pids_titled("relay: parent") == [first], "that it is the parent")
+        with BlockingClient(relay.address, name="bob") as bob:
+            assert bob.send("lobby", "after it").seq == 4
+        os.kill(first, signal.SIGTERM)
+        wait_until(lambda: not relay.running, "the end of all")
+        assert relay.stop() == 0
+        assert relay.events("stopped")
+
+
+def test_a_clock_that_jumps(tmp_path: Path) -> None:
+    """Back and forth, by days: order, delivery and sessions do not depend on it."""
+    shift, site = tmp_path / "shift", tmp_path / "site"
+    shift.write_text("0")
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(SHIFTED.format(shift=str(shift)))
+    launcher = (
+        "import os\n"
+        f"os.environ['PYTHONPATH'] = {str(site)!r} + os.pathsep + os.environ['PYTHONPATH']"
+    )
+    with (
+        Relay(tmp_path / "data", workers=2, launcher=launcher) as relay,
+        BlockingClient(relay.address, name="alice") as alice,
+        BlockingClient(relay.address, name="bob") as bob,
+    ):
+        bob.join("lobby")
+        for number, seconds in enumerate(("0", "-200000", "400000", "0")):
+            new = shift.with_suffix(".new")
+            new.write_text(seconds)
+            new.rename(shift)
+            assert alice.send("lobby", str(number)).seq == number + 2
+            while not isinstance(event := bob.next_event(30), Message):
+                pass
+            assert (event.seq, event.body) == (number + 2, str(number).encode())
+        relay.kill_worker()
+        assert alice.send("lobby", "with another worker").seq == 6
+        with BlockingClient(relay.address, name="carol") as carol:
+            carol.join("lobby", since=0)
+            times: list[int] = []
+            while len(times) < 5:
+                event = carol.next_event(30)
+                times += [event.time_ms] if isinstance(event, Message) else []
+            assert times == sorted(times), "what people see as the time never goes back"
+        assert [e["reason"] for e in relay.events("child_killed")] == []
+
+
+def test_64_descriptors(tmp_path: Path) -> None:
+    line = refuse(limit(64), "--data", tmp_path / "data", "--workers", "2", "--control", "off")
+    assert "relay: the limit on open files is 64: a worker needs 21" in line
+    assert "raise it (ulimit -Hn, LimitNOFILE)" in line
