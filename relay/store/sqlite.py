@@ -29,7 +29,7 @@ from relay.store.opening import Check, open_again, open_first
 from relay.store.producers import ProducerExpiry
 from relay.store.rules import Rules
 from relay.store.schema import check_sqlite, closed_on_error, pragma, translated
-from relay.store.state import LOGS_MAX, Changes, LogEnd, More
+from relay.store.state import LOGS_MAX, SEQ_BITS, Changes, LogEnd, More
 from relay.store.view import UnpackEntry, load
 
 __all__ = ["Durability", "Host", "SqlitePartition"]
@@ -115,6 +115,8 @@ class SqlitePartition:
         self._write = write
         self._rules = rules
         self.logs_max = LOGS_MAX
+        self.touched: set[int] | None = None
+        """Ids of logs that have changed, for whoever follows them (``search``); None: nobody."""
         self._unpack_entry = unpack_entry
         self._check = Check(unpack_entry, check_limit_s, index)
         self._doubt: str | None = None
@@ -265,6 +267,10 @@ class SqlitePartition:
             self._drop()
             raise
         opened.committed.apply(changes)
+        touched = self.touched
+        if touched is not None:
+            for row in changes.entries:
+                touched.add(row[0] >> SEQ_BITS)
         if changes.more is not None:
             del self._confirmed[: len(changes.more.confirmed)]
             del self._seen[: len(changes.more.seen)]
