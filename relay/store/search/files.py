@@ -109,4 +109,6 @@ def remove(path: Path) -> None:
 
 def _set_up(connection: apsw.Connection) -> None:
     connection.set_busy_timeout(BUSY_MS)
+    # Else whoever closes last waits for the disk.
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     pragma(connection, f"cache_size=-{CACHE_KIB}")

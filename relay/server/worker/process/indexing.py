@@ -45,7 +45,7 @@ class Indexing:
         self._touched: dict[int, set[int]] = {}
         self._running: asyncio.Future[None] | None = None
         self._turn = 0
-        """The partition that was the last in turn."""
+        """The partition that was the last in turn: of its follower alone files are open."""
         self.short_of_disk: Callable[[], frozenset[int]] = frozenset
         """Partitions whose disk is nearly full: nothing is added to their index."""
         self._entries = 0
@@ -121,9 +121,10 @@ class Indexing:
         short = self.short_of_disk()
         due = [index for index, one in self._followers.items() if one.behind and index not in short]
         if due:
+            before = self._followers.get(self._turn)
             self._turn = min(due, key=lambda index: (index <= self._turn, index))
             follower = self._followers[self._turn]
-            self._running = self._run(lambda: follower.run(SLICE_S))
+            self._running = self._run(lambda: _run(before, follower))
 
     def _remove(self, index: int) -> None:
         try:
@@ -142,6 +143,12 @@ class Indexing:
         self._thread.shutdown(wait=True, cancel_futures=True)
         for follower in self._followers.values():
             follower.close()
+
+
+def _run(before: Follower | None, follower: Follower) -> None:
+    if before is not None and before is not follower:
+        before.close()
+    follower.run(SLICE_S)
 
 
 def _report(future: asyncio.Future[None]) -> None:

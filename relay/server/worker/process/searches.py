@@ -15,6 +15,8 @@ from relay.server.worker.member.reply import Reply
 from relay.store.errors import StoreError
 from relay.store.search.finder import Finder, Found
 
+OPEN_MAX: Final = 4
+"""Indexes that are kept open: those that were looked into last."""
 WAITING_MAX: Final = 32
 """Searches that wait: at 25 ms each, the last one waits for less than a second."""
 log = logging.getLogger("relay.worker")
@@ -73,9 +75,10 @@ class Searches:
 
     def _find(self, log_name: str, match: str, after: int, before: int, count: int) -> Found | None:
         index = partition_of(log_name)
-        finder = self._finders.get(index)
-        if finder is None:
-            finder = self._finders[index] = Finder(self._path_of(index))
+        finder = self._finders.pop(index, None) or Finder(self._path_of(index))
+        self._finders[index] = finder  # the last one now
+        if len(self._finders) > OPEN_MAX:
+            self._finders.pop(next(iter(self._finders))).close()
         try:
             return finder.find(log_name, match, after, before, count)
         except StoreError as error:
