@@ -120,6 +120,8 @@ class SqlitePartition:
         self._unpack_entry = unpack_entry
         self._check = Check(unpack_entry, check_limit_s, index)
         self._doubt: str | None = None
+        self._suspected: str | None = None
+        """Why the file is to be opened again before the next commit; None: it is not."""
         self._confirmed: list[tuple[str, int]] = []
         """Direct messages that are pending no more, for the next commit."""
         self._seen: list[tuple[int, str]] = []
@@ -231,6 +233,9 @@ class SqlitePartition:
     def _append(
         self, batch: list[Submission], now_ms: int, budget: ReadBudget | None
     ) -> list[Outcome]:
+        if self._suspected is not None:
+            self._doubt, self._suspected = self._suspected, None
+            self._drop()
         opened = self._open()
         try:
             if opened.expiry.due(now_ms):
@@ -363,6 +368,10 @@ class SqlitePartition:
     def checkpoint_ended(self) -> None:
         """Note how the file is now."""
         self._lock.note(self.path, self._opening, "open")
+
+    def checkpoint_failed(self, reason: str) -> None:
+        """Have the file opened again before the next commit: invariant "Disk errors"."""
+        self._suspected = f"an error of the disk ({reason})"
 
     def _wal_grew(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self.wal_pages = pages

@@ -278,6 +278,39 @@ def taken_over(planting: Planting) -> None:
     attack(planting.context, planting.argument)
 
 
+def failing_disk(planting: Planting) -> None:
+    """Messages are written to a disk that is full, or broken, at a share of all writes:
+    ``full:0.01`` or ``broken:0.01``. Not while a worker opens its files, and never for long.
+    """
+    import apsw
+
+    from tests.support import disks
+
+    kind, _, share = planting.argument.partition(":")
+    error = {"full": disks.full, "broken": disks.broken}[kind]
+    chance = random.Random(os.getpid())
+    disk = disks.Disk(powered=True)
+
+    def fails(operation: disks.Operation, name: str) -> apsw.Error | None:
+        written = operation == "write" and name.endswith(".sqlite-wal")
+        if not written or chance.random() >= float(share):
+            return None
+        planting.marker.touch()
+        return error(operation, name)
+
+    using = disk.in_use()
+    using.__enter__()  # until the process ends
+
+    def begin(parts: WorkerParts) -> None:
+        _HELD.append(using)
+        disk.fails = fails
+
+    _with_parts(begin)
+
+
+_HELD: list[object] = []
+
+
 FAULTS: dict[str, Callable[[Planting], None]] = {
     "stop-before-publish": stop_before_publish,
     "drop-one-batch": drop_one_batch,
@@ -288,6 +321,7 @@ FAULTS: dict[str, Callable[[Planting], None]] = {
     "observe": observe,
     "taken-over": taken_over,
     "note-collections": note_collections,
+    "failing-disk": failing_disk,
 }
 
 
