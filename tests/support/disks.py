@@ -38,10 +38,11 @@ def broken(operation: Operation, _: str = "") -> apsw.Error:
 
 
 def _error(kind: type[apsw.Error], code: int) -> apsw.Error:
-    error = kind("planted by a test")
+    error: Any = kind("planted by a test")
     error.extendedresult = code
     error.result = code & 0xFF
-    return error
+    made: apsw.Error = error
+    return made
 
 
 class Disk:

@@ -287,7 +287,8 @@ def failing_disk(planting: Planting) -> None:
     from tests.support import disks
 
     kind, _, share = planting.argument.partition(":")
-    error = {"full": disks.full, "broken": disks.broken}[kind]
+    errors: dict[str, disks.Fails] = {"full": disks.full, "broken": disks.broken}
+    error = errors[kind]
     chance = random.Random(os.getpid())
     disk = disks.Disk(powered=True)
 
