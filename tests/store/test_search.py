@@ -199,19 +199,28 @@ def test_erased_among_many_and_while_somebody_reads(indexed: Indexed) -> None:
     assert not [n for n in range(0, 600, 7) if f"word{n} ".encode() in content]
 
 
-def test_removed_entries_are_removed_of_the_index(indexed: Indexed) -> None:
-    """What retention does: rows go, and the floor of the log is raised."""
+@pytest.mark.parametrize(
+    "removal",
+    [
+        "DELETE FROM entry WHERE id & 0xFFFFFFFFFF <= 600",
+        "UPDATE entry SET packed=x'ff00112233' WHERE id & 0xFFFFFFFFFF <= 600",
+    ],
+    ids=["gone", "without what they said"],
+)
+@pytest.mark.parametrize("followed", [True, False], ids=["before", "after"])
+def test_removed_entries_are_removed_of_the_index(
+    indexed: Indexed, removal: str, followed: bool
+) -> None:
+    """What retention does: the floor of the log is raised, and nothing below it is an entry."""
     for n in range(700):
         indexed.say(f"old{n} tea")
-    indexed.follow()
-    indexed.follower.close()
-    indexed.partition.close()
+    if followed:
+        indexed.follow()
     connection = apsw.Connection(str(indexed.partition.path))
-    connection.execute("DELETE FROM entry WHERE id & 0xFFFFFFFFFF <= 600")
+    connection.execute(removal)
     connection.execute("UPDATE log SET floor = 600")
     connection.close()
-    indexed.partition = open_partition(indexed.directory)
-    indexed._follow()
+    indexed.follower.look()
     assert indexed.found("tea")[-1] == 700 - 49
     assert indexed.found("old600") == [601]
     assert indexed.found("old599") == []

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SLICE_S: Final = 0.025
 """Of a tick, which come ten times a second: a quarter of a core at most."""
+LOOK_S: Final = 300.0
+"""How often all logs are looked at: what is removed of one in which nobody writes is noticed so."""
 log = logging.getLogger("relay.worker")
 
 
@@ -48,6 +50,7 @@ class Indexing:
         """The partition that was the last in turn: of its follower alone files are open."""
         self.short_of_disk: Callable[[], frozenset[int]] = frozenset
         """Partitions whose disk is nearly full: nothing is added to their index."""
+        self._looked = loop.time()
         self._entries = 0
         """Looked at by followers that are gone."""
 
@@ -118,6 +121,10 @@ class Indexing:
             for touched in self._touched.values():
                 touched.clear()
             return
+        if self._loop.time() >= self._looked + LOOK_S:
+            self._looked = self._loop.time()
+            for one in self._followers.values():
+                one.look()
         short = self.short_of_disk()
         due = [index for index, one in self._followers.items() if one.behind and index not in short]
         if due:
