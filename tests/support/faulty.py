@@ -15,7 +15,7 @@ import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from relay.cli.__main__ import main
 from relay.server import boot_id, programs
@@ -280,10 +280,12 @@ def taken_over(planting: Planting) -> None:
 
 def failing_disk(planting: Planting) -> None:
     """Messages are written to a disk that is full, or broken, at a share of all writes:
-    ``full:0.01`` or ``broken:0.01``. Not while a worker opens its files, and never for long.
+    ``full:0.01`` or ``broken:0.01``. Only messages: who registers just then is refused, which is
+    right, and no client of a test would try again.
     """
     import apsw
 
+    from relay.store.sqlite import SqlitePartition
     from tests.support import disks
 
     kind, _, share = planting.argument.partition(":")
@@ -291,9 +293,19 @@ def failing_disk(planting: Planting) -> None:
     error = errors[kind]
     chance = random.Random(os.getpid())
     disk = disks.Disk(powered=True)
+    commit, messages = SqlitePartition._commit, [False]
+
+    def committing(self: SqlitePartition, *args: Any, forced: bool) -> None:  # noqa: ANN401
+        messages[0] = not forced
+        try:
+            commit(self, *args, forced=forced)
+        finally:
+            messages[0] = False
+
+    SqlitePartition._commit = committing  # type: ignore[method-assign, assignment]
 
     def fails(operation: disks.Operation, name: str) -> apsw.Error | None:
-        written = operation == "write" and name.endswith(".sqlite-wal")
+        written = messages[0] and operation == "write" and name.endswith(".sqlite-wal")
         if not written or chance.random() >= float(share):
             return None
         planting.marker.touch()
