@@ -114,6 +114,7 @@ if TYPE_CHECKING:
     from relay.client.events import Redaction as Redaction
     from relay.client.events import RoomChanged as RoomChanged
     from relay.client.events import RosterChanged as RosterChanged
+    from relay.client.events import SearchPage as SearchPage
     from relay.client.events import State as State
     from relay.client.events import StateChanged as StateChanged
     from relay.client.events import Stored as Stored
@@ -166,8 +167,8 @@ _HOMES: Final = {
     "relay.client.events": (
         "Behind", "Control", "DeviceWarning", "Edit", "Erased", "Event", "Gap", "HistoryPage",
         "Joined", "Live", "LogEntry", "Member", "Members", "Message", "Postponed", "Reaction",
-        "ReadMark", "Redaction", "RoomChanged", "RosterChanged", "State", "StateChanged", "Stored",
-        "Unfollowed",
+        "ReadMark", "Redaction", "RoomChanged", "RosterChanged", "SearchPage", "State",
+        "StateChanged", "Stored", "Unfollowed",
     ),
     "relay.client.identity": ("Identity",),
     "relay.client.key_files": ("KeyFiles",),

@@ -72,6 +72,10 @@ PAGE_BYTES_MAX: Final = 60_000
 """Rows in one history page or catch-up record: fits a record with room for the envelope's head."""
 PAGE_ENTRIES_MAX: Final = 1000
 HISTORY_ON_JOIN_MAX: Final = 10_000
+SEARCH_BYTES_MAX: Final = 256
+"""Of what is searched for."""
+SEARCH_COUNT_MAX: Final = 100
+"""Messages of one answer."""
 
 # --- what one connection may make the server hold ---------------------------------------------
 OUTBOX_BYTES_MAX: Final = 129_024

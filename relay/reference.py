@@ -28,7 +28,7 @@ GROUPS: Final[dict[str, Sequence[str]]] = {
         "RoomChanged", "Gap", "Live", "Behind", "RosterChanged", "StateChanged", "Postponed",
         "Unfollowed", "DeviceWarning", "Event",
     ),
-    "Results": ("Stored", "Joined", "HistoryPage", "Members", "Member"),
+    "Results": ("Stored", "Joined", "HistoryPage", "SearchPage", "Members", "Member"),
     "Values": ("Address", "parse_address", "Cursor", "GapReason", "Identity", "State"),
     "The server's key": ("KeyPolicy", "KnownServers"),
     "Rooms and rights": (

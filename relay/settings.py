@@ -19,6 +19,7 @@ LIVE: Final = (
     "server.worker_timeout_s",
     "server.slow_reader_timeout_s",
     "server.max_worker_age_s",
+    "store.search",
     "log.level",
 )
 """Settings that a reload changes, besides all of ``limits``; the others need a restart."""
@@ -233,6 +234,14 @@ class Store(Struct, frozen=True, kw_only=True):
             "power failure (each commit then waits for the disk)."
         ),
     ] = "process"
+    search: Annotated[
+        bool,
+        Meta(
+            description="Keep an index of the words of all messages, in files of its own (search/ "
+            "in the data directory), so that people can search what they may read. Off: there is "
+            "none, and one that there was is removed."
+        ),
+    ] = True
 
 
 class Control(Struct, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "chat": Entry("relay.cli.chat", "chat", "Chat in a room."),
     "send": Entry("relay.cli.send", "send", "Send a text or each line of the input to a room."),
     "tail": Entry("relay.cli.tail", "tail", "Follow a room and print its messages."),
+    "history": Entry("relay.cli.history", "history", "Print or search what a room has had."),
     "register": Entry("relay.cli.register", "register", "Claim a name, with a key of this device."),
     "device": Entry("relay.cli.device", "device", "Add, list and remove devices of your account."),
     "invite": Entry("relay.cli.invite", "invite", "Make an invitation (operators)."),

@@ -189,6 +189,16 @@ def backup(found: _Found, as_json: bool, directory: Path) -> int:
 @ctl.command()
 @document_option
 @click.pass_obj
+def reindex(found: _Found, as_json: bool) -> int:
+    """Make the search index anew, from the messages. Until it is done, older ones are not found."""
+    answer = found().ask("reindex")
+    _show(answer, as_json, lambda shown: [f"partitions to index: {shown['partitions']}"])
+    return _complete(answer)
+
+
+@ctl.command()
+@document_option
+@click.pass_obj
 def restart(found: _Found, as_json: bool) -> int:
     """Replace the workers by new ones, one after the other, while the relay goes on.
 

@@ -12,7 +12,15 @@ from relay.client.aio_calls import AsyncCalls
 from relay.client.aio_pump import Post
 from relay.client.base import RoomBase, message_of
 from relay.client.errors import ClientError
-from relay.client.events import Event, HistoryPage, LogEntry, Members, Message, Stored
+from relay.client.events import (
+    Event,
+    HistoryPage,
+    LogEntry,
+    Members,
+    Message,
+    SearchPage,
+    Stored,
+)
 from relay.client.options import CLOSE_S
 
 
@@ -104,4 +112,17 @@ class Room(RoomBase[AsyncCalls]):
         """Return a page of the room, as ``Client.history`` does."""
         return await self._calls.history(
             self.name, before=before, after=after, count=count, timeout=timeout
+        )
+
+    async def search(
+        self,
+        text: str,
+        *,
+        before: int | None = None,
+        count: int = 50,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> SearchPage:
+        """Return messages of the room that have these words, as ``Client.search`` does."""
+        return await self._calls.search(
+            self.name, text, before=before, count=count, timeout=timeout
         )

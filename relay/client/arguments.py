@@ -139,5 +139,15 @@ def page_start(before: object, after: object, count: object) -> tuple[bool, int,
     return False, seq, checked
 
 
+def search(words: object, before: object, count: object) -> tuple[str, int, int]:
+    """Return (what is searched for, before, count) of a search."""
+    checked = text("text", words)
+    length = len(checked.encode())
+    if not 1 <= length <= limits.SEARCH_BYTES_MAX:
+        raise ValueError(f"text has {length} bytes; it must have 1 to {limits.SEARCH_BYTES_MAX}")
+    number = 0 if before is None else integer("before", before, 1, limits.U63_MAX)
+    return checked, number, integer("count", count, 1, limits.SEARCH_COUNT_MAX)
+
+
 def _wrong_type(name: str, value: object, wanted: str) -> TypeError:
     return TypeError(f"{name} must be {wanted}, not {type(value).__name__}")

@@ -12,7 +12,15 @@ from relay.chat.entries import Cursor
 from relay.client import arguments, offers
 from relay.client.base import ClientBase, no_answer, not_acknowledged, not_sent
 from relay.client.blocking_pump import BlockingPost, Pending, Pump
-from relay.client.events import Event, HistoryPage, Joined, LogEntry, Members, Stored
+from relay.client.events import (
+    Event,
+    HistoryPage,
+    Joined,
+    LogEntry,
+    Members,
+    SearchPage,
+    Stored,
+)
 from relay.client.sends import Offer
 
 GATHER_MAX: Final = 64
@@ -203,6 +211,42 @@ class BlockingCalls(ClientBase):
         answer = Pending[HistoryPage](self._pump)
         self._chat.history(room, forward, seq, count, answer)
         return self._asked(answer, timeout, "history")
+
+    def search(
+        self,
+        room: str,
+        text: str,
+        *,
+        before: int | None = None,
+        count: int = 50,
+        timeout: float | None = None,
+    ) -> SearchPage:
+        """Return messages of a joined room that have all these words, the newest first.
+
+        Words are found whole, whatever their case and accents; between quotation marks as a phrase.
+        Of direct messages, the room is ``@me``, or ``@`` and the name of whom one talked with, and
+        ``@me`` must be joined. For the next page pass the page's ``next`` as ``before``.
+
+        Args:
+            room: its name.
+            text: the words, at most 256 bytes.
+            before: only messages with a number below this.
+            count: how many messages at most, 1 to 100.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            Refused: NotAMember; NotSupported, where nothing can be searched; BadRequest, if there
+                is no word in the text; ...
+            TypeError, ValueError: an argument; nothing was sent.
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
+        words, seq, count = arguments.search(text, before, count)
+        answer = Pending[SearchPage](self._pump)
+        self._chat.search(room, words, seq, count, answer)
+        return self._asked(answer, timeout, "search")
 
     # --- sending ---------------------------------------------------------------------------------
     def send(

@@ -12,7 +12,15 @@ from relay.client.base import RoomBase, message_of
 from relay.client.blocking_calls import BlockingCalls
 from relay.client.blocking_pump import BlockingPost
 from relay.client.errors import ClientError
-from relay.client.events import Event, HistoryPage, LogEntry, Members, Message, Stored
+from relay.client.events import (
+    Event,
+    HistoryPage,
+    LogEntry,
+    Members,
+    Message,
+    SearchPage,
+    Stored,
+)
 from relay.client.options import CLOSE_S
 
 
@@ -105,3 +113,14 @@ class BlockingRoom(RoomBase[BlockingCalls]):
         return self._calls.history(
             self.name, before=before, after=after, count=count, timeout=timeout
         )
+
+    def search(
+        self,
+        text: str,
+        *,
+        before: int | None = None,
+        count: int = 50,
+        timeout: float | None = None,
+    ) -> SearchPage:
+        """Return messages of the room that have these words, as ``BlockingClient.search`` does."""
+        return self._calls.search(self.name, text, before=before, count=count, timeout=timeout)

@@ -319,6 +319,13 @@ class ChatState:
         joined = self._inbox if room.startswith("@") else room
         self._ask_member(joined, lambda n: wire.History(n, room, forward, seq, count), token)
 
+    def search(self, room: str, text: str, before: int, count: int, token: object) -> None:
+        """Search a room that is followed; of ``@name``, what is in one's own inbox."""
+        self._check_open()
+        room = self.log_name(room)
+        joined = self._inbox if room.startswith("@") else room
+        self._ask_member(joined, lambda n: wire.Search(n, room, text, before, count), token)
+
     def _forget(self, room: str) -> Cursor | None:
         """Drop what was queued and asked for a room that is followed no more; return its cursor."""
         was_full = self.queue.full
@@ -496,6 +503,11 @@ class ChatState:
         if request is not None:
             self._answer(request, decoding.as_page(page))
 
+    def _found(self, found: wire.Found) -> None:
+        request = self.requests.answered(found.request)
+        if request is not None:
+            self._answer(request, decoding.as_search_page(found))
+
     def _placed(self, place: wire.Live | wire.Behind) -> None:
         step = self.subscriptions.place(place)
         if step is Step.DELIVER:
@@ -518,6 +530,7 @@ class ChatState:
         wire.Roster: _roster,
         wire.Members: _members,
         wire.Page: _page,
+        wire.Found: _found,
         wire.Live: _placed,
         wire.Behind: _placed,
         wire.Gap: _gap,

@@ -24,6 +24,7 @@ from relay.client.events import (
     Redaction,
     RoomChanged,
     RosterChanged,
+    SearchPage,
 )
 from relay.client.room_calls import KIND_NAMES, ROLE_NAMES
 from relay.errors import EnvelopeError
@@ -99,6 +100,13 @@ def as_change(entry: wire.EntryMessage) -> RoomChanged:
 def as_page(page: wire.Page) -> HistoryPage:
     """Return a page of history."""
     return HistoryPage(tuple(map(as_entry, page.entries)), page.next, page.end)
+
+
+def as_search_page(found: wire.Found) -> SearchPage:
+    """Return what was found; entries of other kinds are not shown."""
+    entries = [as_entry(entry) for entry in found.entries]
+    shown = tuple(entry for entry in entries if isinstance(entry, Message | Edit))
+    return SearchPage(shown, found.next, found.end, found.indexed)
 
 
 def as_joined(room: str, joined: wire.Joined) -> Joined:

@@ -312,6 +312,24 @@ class Members(NamedTuple):
     version: int
 
 
+class SearchPage(NamedTuple):
+    """Messages that have the words that were searched for, the newest first.
+
+    A page may be empty and not the last: then so many messages were looked at that the next page
+    goes on with older ones.
+    """
+
+    entries: tuple[Message | Edit, ...]
+    """Of each message that was found what it says now: itself; or its last edit, whose ``about`` is
+    the place of the message."""
+    next: int
+    """The ``before`` of the next page."""
+    end: bool
+    """There is no next page."""
+    indexed: int
+    """Messages above this number are not in the index yet, and were not looked at."""
+
+
 class HistoryPage(NamedTuple):
     """A page in ascending order. ``next`` asks for the page behind it; ``end``: there is none."""
 

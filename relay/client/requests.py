@@ -1,4 +1,4 @@
-"""Requests by number: JOIN, LEAVE, WHO, HISTORY and their answers.
+"""Requests by number: JOIN, LEAVE, WHO, HISTORY, SEARCH and their answers.
 
 All of them can be asked again without harm, so a lost connection, BUSY and UNAVAILABLE only delay
 them; the caller sees the final answer.

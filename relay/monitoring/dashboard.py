@@ -89,6 +89,16 @@ PANELS: Final = (
         ),
     ),
     Panel(
+        "Searches",
+        "cps",
+        (
+            (rate("searches"), "{{outcome}}"),
+            (rate("messages_indexed"), "entries read for the index"),
+            (gauge("search_behind"), "partitions not indexed to their end, worker {{worker}}"),
+        ),
+    ),
+    Panel("One search", "s", _quantiles("search_ns")),
+    Panel(
         "Readers not live",
         "short",
         ((gauge("readers_catching_up"), "worker {{worker}}"),),

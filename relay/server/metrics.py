@@ -152,6 +152,18 @@ class Resume(StrEnum):
     """The store could not be read: it comes again."""
 
 
+class Searched(StrEnum):
+    """What a search has come to."""
+
+    FOUND = "found"
+    NOTHING = "nothing"
+    """No message has the words, or none of those that were looked at in time."""
+    REFUSED = "refused"
+    """Too many wait for the index. What budgets refuse is counted there."""
+    FAILED = "failed"
+    """The index cannot be read."""
+
+
 _MICROSECOND: Final = 1000
 _MILLISECOND: Final = 1_000_000
 _SECOND: Final = 1_000_000_000
@@ -281,6 +293,22 @@ WORKER: Final = (
         "What a budget has refused: connections, requests and messages.",
         labels=tuple(Budget),
         label="budget",
+    ),
+    Metric(
+        "searches",
+        Kind.COUNTER,
+        "Searches, and what they have come to.",
+        labels=tuple(Searched),
+        label="outcome",
+    ),
+    Metric("messages_indexed", Kind.COUNTER, "Entries that were looked at for the search index."),
+    Metric("search_behind", Kind.GAUGE, "Partitions of which not all is in the search index yet."),
+    Metric(
+        "search_ns",
+        Kind.HISTOGRAM,
+        "One look into the search index, with waiting for those before it.",
+        "ns",
+        buckets=COMMIT_BUCKETS,
     ),
     Metric(
         "commit_ns",

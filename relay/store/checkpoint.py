@@ -79,6 +79,9 @@ class Checkpointed(Protocol):
     def checkpoint_ended(self) -> None:
         """The file does not change any more."""
 
+    def checkpoint_failed(self, reason: str) -> None:
+        """The disk failed: what was written to the WAL may not be on it."""
+
 
 class Checkpointer:
     """Checkpoints one partition, whenever its owner finds it ``due`` after a commit."""
@@ -134,6 +137,8 @@ class Checkpointer:
             partition.checkpoint_ended()
         except StoreError as error:
             problem = str(error)
+            if isinstance(error.__cause__, apsw.IOError):
+                partition.checkpoint_failed(problem)
         finally:
             partition.held = False
             self.running = partition.checkpointing = False

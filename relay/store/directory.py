@@ -24,6 +24,8 @@ from relay.store.lock import closed_cleanly, read_note
 FORMAT: Final = f"relay data directory, format 1, partitions {PARTITIONS}\n"
 FORMAT_BYTES_MAX: Final = 1024
 FORMAT_FILE: Final = "format"
+SEARCH: Final = "search"
+"""The directory of the search indexes."""
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 ADVICE: Final = "put that right, or name another directory with --data"
@@ -77,6 +79,8 @@ class DataDirectory:
             _make_private(path)
             self._check_format()
             _make_private(self._logs)
+            # Here, before there are workers: they may use no directory that is made later.
+            _make_private(path / SEARCH)
         except OSError as error:
             raise _unusable(path, error) from error
         if not os.access(path, os.W_OK | os.X_OK):
@@ -102,6 +106,11 @@ class DataDirectory:
         """Return the path of a partition's SQLite file."""
         assert 0 <= partition < PARTITIONS
         return self._logs / f"{partition:02}.sqlite"
+
+    def search_path(self, partition: int) -> Path:
+        """Return the path of a partition's search index. It can be removed at any time."""
+        assert 0 <= partition < PARTITIONS
+        return self.path / SEARCH / f"{partition:02}.sqlite"
 
     def lock_path(self, partition: int) -> Path:
         """Return the path of a partition's lock file."""

@@ -230,6 +230,13 @@ class Reader(Protocol):
             StoreError: the partition cannot be read.
         """
 
+    def read_edited(self, log: str, seqs: list[int]) -> list[list[bytes]]:
+        """Return each of these entries that there is, with its edits, the last one first, packed.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
     def read_direct(self, log: str, peer: str, before: int, count: int, bytes_max: int) -> Page:
         """As ``read_back``, of an inbox the messages to and from one person alone."""
 

@@ -98,13 +98,39 @@ def open_again(
 ) -> tuple[apsw.Connection, Begun]:
     """Open a file anew that this process has had open since it took the lock.
 
+    Args:
+        path: of the file.
+        lock: of the partition.
+        host: the machine.
+        durability: what commits survive.
+        doubt: the error of the disk, after which it is opened again; None: it was another error.
+
     Raises:
         StoreError: it cannot be opened.
     """
+    failed = doubt is not None
     doubt = doubt or lock.doubt(path)
     connection = connect_writer(path, create=True)
     with closed_on_error(connection, path):
+        if failed:
+            _write_again(connection)
         return connection, _begin(connection, path, lock, host, durability, doubt)
+
+
+def _write_again(connection: apsw.Connection) -> None:
+    """Copy all of the WAL to the file, and begin another one.
+
+    After an error, what the kernel has dropped can still be read, and its next sync says that all
+    is well. A WAL with such a hole ends there after a loss of power, whatever is written behind it.
+    Pages that are written anew are written.
+    """
+    if not pragma(connection, "user_version"):
+        return
+    pragma(connection, "synchronous=FULL")
+    connection.execute("BEGIN IMMEDIATE")
+    pairing.next_step(connection)
+    connection.execute("COMMIT")
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
 def _begin(

@@ -45,6 +45,13 @@ DIRECT: Final = (
     "SELECT entry.id, packed FROM direct JOIN entry ON entry.id=? | direct.seq "
     "WHERE log_id=? AND peer=? AND seq<? ORDER BY seq DESC LIMIT ?"
 )
+ENTRY: Final = (
+    "SELECT packed FROM entry JOIN log ON log.id=?1 WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"
+)
+EDITS: Final = (
+    "SELECT packed FROM edit JOIN entry ON entry.id=?1 << 40 | edit.seq "
+    "WHERE edit.log_id=?1 AND target=?2 ORDER BY edit.seq DESC"
+)
 WRITTEN: Final = "SELECT 1 FROM direct WHERE log_id=? AND peer=? AND epoch=x'' AND origin=0 LIMIT 1"
 PLACE: Final = "SELECT epoch, origin FROM direct WHERE log_id=? AND peer=? AND seq=?"
 MARKS: Final = (  # '' is no mark, so only what is above it counts
@@ -131,6 +138,24 @@ class SqliteReader:
             raise translated(error, self._path) from error
         page.rows.reverse()
         return page
+
+    def read_edited(self, log: str, seqs: list[int]) -> list[list[bytes]]:
+        """See ``log.Reader``."""
+        try:
+            connection = self._opened()
+            log_id = self._log_id(connection, log)
+            if connection is None or log_id is None:
+                return []
+            found = []
+            for seq in seqs:
+                some = rows(connection, ENTRY, (log_id, seq))
+                if some:
+                    some += rows(connection, EDITS, (log_id, seq))
+                    found.append([packed for (packed,) in some])
+        except apsw.Error as error:
+            self.close()
+            raise translated(error, self._path) from error
+        return found
 
     def fold(self, log: str) -> tuple[int, bytes]:
         """See ``log.Reader``."""

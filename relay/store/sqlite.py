@@ -29,7 +29,7 @@ from relay.store.opening import Check, open_again, open_first
 from relay.store.producers import ProducerExpiry
 from relay.store.rules import Rules
 from relay.store.schema import check_sqlite, closed_on_error, pragma, translated
-from relay.store.state import LOGS_MAX, Changes, LogEnd, More
+from relay.store.state import LOGS_MAX, SEQ_BITS, Changes, LogEnd, More
 from relay.store.view import UnpackEntry, load
 
 __all__ = ["Durability", "Host", "SqlitePartition"]
@@ -115,9 +115,13 @@ class SqlitePartition:
         self._write = write
         self._rules = rules
         self.logs_max = LOGS_MAX
+        self.touched: set[int] | None = None
+        """Ids of logs that have changed, for whoever follows them (``search``); None: nobody."""
         self._unpack_entry = unpack_entry
         self._check = Check(unpack_entry, check_limit_s, index)
         self._doubt: str | None = None
+        self._suspected: str | None = None
+        """Why the file is to be opened again before the next commit; None: it is not."""
         self._confirmed: list[tuple[str, int]] = []
         """Direct messages that are pending no more, for the next commit."""
         self._seen: list[tuple[int, str]] = []
@@ -229,6 +233,9 @@ class SqlitePartition:
     def _append(
         self, batch: list[Submission], now_ms: int, budget: ReadBudget | None
     ) -> list[Outcome]:
+        if self._suspected is not None:
+            self._doubt, self._suspected = self._suspected, None
+            self._drop()
         opened = self._open()
         try:
             if opened.expiry.due(now_ms):
@@ -265,6 +272,10 @@ class SqlitePartition:
             self._drop()
             raise
         opened.committed.apply(changes)
+        touched = self.touched
+        if touched is not None:
+            for row in changes.entries:
+                touched.add(row[0] >> SEQ_BITS)
         if changes.more is not None:
             del self._confirmed[: len(changes.more.confirmed)]
             del self._seen[: len(changes.more.seen)]
@@ -357,6 +368,10 @@ class SqlitePartition:
     def checkpoint_ended(self) -> None:
         """Note how the file is now."""
         self._lock.note(self.path, self._opening, "open")
+
+    def checkpoint_failed(self, reason: str) -> None:
+        """Have the file opened again before the next commit: invariant "Disk errors"."""
+        self._suspected = f"an error of the disk ({reason})"
 
     def _wal_grew(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self.wal_pages = pages

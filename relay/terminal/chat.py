@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from relay import limits
 from relay.client.aio import Client
@@ -30,8 +30,20 @@ _MISSED_MAX = 50
 """Of the newest entries of the inbox, those that were not read are shown at the start."""
 _MARK_S = 30.0
 """The room is marked as read so often at most, and when one leaves: each mark is stored."""
+_FOUND_MAX = 20
+"""Messages that one /search shows."""
 _PATIENCE_S = 2.0
 """How long leaving waits for acknowledgements before the person is told why."""
+
+
+class Search(NamedTuple):
+    """What was searched for last."""
+
+    words: str
+    target: str
+    """Where: a room, or ``@`` and a name."""
+    before: int
+    """Where it goes on; 0: with the newest, or nowhere."""
 
 
 class Chat:
@@ -66,6 +78,7 @@ class Chat:
         """Of the oldest message shown; 0: none is."""
         self._day = ""
         """Of the message shown last."""
+        self._search = Search("", "", 0)
 
     async def run(self, lines: AsyncIterator[str], last: int) -> None:
         """Join, show the ``last`` messages, and talk until the lines end or /quit.
@@ -209,6 +222,8 @@ class Chat:
                 self._ask(self._who)
             case commands.History(count):
                 self._ask(partial(self._history, count, self.target))
+            case commands.Search(words):
+                self._ask(partial(self._find, words, self.target))
 
     async def _about(self, what: str, text: str) -> None:
         """Say something about the last message here."""
@@ -339,6 +354,40 @@ class Chat:
         self.screen.notice(f"{_messages(len(page.entries))} {which}:")
         self._day = ""
         await self._show_earlier(page)
+
+    async def _find(self, words: str, target: str) -> None:
+        """Show messages that have some words, oldest first; or go on with older ones."""
+        search = Search(words, target, 0) if words else self._search
+        if not search.words:
+            self.screen.notice("/search takes the words to look for")
+            return
+        if not words and not search.before:
+            self.screen.notice(f"there are no older messages with: {search.words}")
+            return
+        found: list[LogEntry] = []
+        before, end = search.before, False
+        while not end and len(found) < _FOUND_MAX:
+            count = _FOUND_MAX - len(found)
+            page = await self.client.search(
+                search.target, search.words, before=before or None, count=count
+            )
+            found += page.entries
+            end = page.end or page.next <= 1 or (before > 0 and page.next >= before)
+            before = page.next
+        self._search = search._replace(before=0 if end else before)
+        if not found:
+            older = "older " if search.before else ""
+            self.screen.notice(f"there are no {older}messages with: {search.words}")
+            return
+        self.screen.notice(f"{_messages(len(found))} with: {search.words}")
+        self._day = ""
+        for entry in reversed(found):
+            if (today := day(entry.time_ms)) != self._day:
+                self.screen.notice(today)
+                self._day = today
+            await self.screen.message(entry, self._recent.label(entry))
+        self.screen.notice("end of what was found" if end else "/search shows older ones")
+        self._day = ""
 
     async def _show_earlier(self, page: HistoryPage) -> None:
         unread = dict(self._unread)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from relay import limits
 from relay.chat import names
 from relay.terminal import room_commands
 from relay.terminal.room_commands import Change
@@ -16,6 +17,7 @@ HISTORY_MAX: Final = 1000
 HELP: Final = (
     "/who, /names     list who is here",
     f"/history [N]     show N messages (default {HISTORY_DEFAULT}) before the oldest one shown",
+    "/search WORDS    show the newest messages here that have all WORDS; then /search: older ones",
     "/msg NAME TEXT   send TEXT to one person alone",
     "/query [NAME]    talk to NAME from now on; without a name, to the room again",
     "/reply TEXT      answer the last message of somebody else",
@@ -48,6 +50,13 @@ class History:
     """Show so many earlier messages."""
 
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Show messages that have these words; empty: older ones that have the words of before."""
+
+    words: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +128,7 @@ Command: TypeAlias = (
     Say
     | Who
     | History
+    | Search
     | Room
     | Rooms
     | Change
@@ -158,6 +168,8 @@ def parse(line: str) -> Command:
             return Quit()
         case "history":
             return _history(rest)
+        case "search":
+            return _search(rest)
         case "msg":
             return _tell(line[1:])
         case "query" if not rest:
@@ -202,6 +214,12 @@ def _name(typed: str) -> str:
 
 def _no_name(word: str) -> Mistake:
     return Mistake(f"/{word} takes the name of a person; not sent")
+
+
+def _search(rest: str) -> Command:
+    if len(rest.encode("utf-8", "replace")) > limits.SEARCH_BYTES_MAX:
+        return Mistake(f"/search takes at most {limits.SEARCH_BYTES_MAX} bytes; not sent")
+    return Search(rest)
 
 
 def _history(rest: str) -> Command:

@@ -20,7 +20,7 @@ from prompt_toolkit.renderer import print_formatted_text
 from prompt_toolkit.styles import default_ui_style
 from prompt_toolkit.utils import is_dumb_terminal
 
-from relay.client.events import Message
+from relay.client.events import LogEntry
 from relay.errors import RelayError
 from relay.terminal.job_control import JobControl
 from relay.terminal.keys import chat_keys
@@ -60,7 +60,7 @@ class PromptScreen:
         self._due: asyncio.Handle | None = None
         """The flush at the end of this loop turn; None: nothing waits."""
 
-    async def message(self, message: Message, label: str = "") -> None:
+    async def message(self, message: LogEntry, label: str = "") -> None:
         """Show a message."""
         text = body_text(message.content_type, message.body)
         stamp = clock(message.time_ms)

@@ -48,11 +48,16 @@ class Recent:
         return None
 
     def label(self, message: LogEntry) -> str:
-        """Return who wrote a message, to whom, and what it answers: all before its text."""
+        """Return who wrote a message, to whom, and what it answers: all before its text.
+
+        Of an edit that stands for its message, as in what was searched for: that it is one.
+        """
         who = harmless_name(message.sender)
         if message.to:
             mine = message.sender == self._me
             who = f"you -> {harmless_name(message.to)}" if mine else f"{who} -> you"
+        if isinstance(message, Edit):
+            return f"{who} (edited)"
         about = message.about
         if about is None:
             return who

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Protocol
 
-from relay.client.events import Message
+from relay.client.events import LogEntry
 from relay.terminal.output import Output
 from relay.terminal.view import body_text, clock, message_lines, notice_lines
 
@@ -20,7 +20,7 @@ _COLUMNS_DEFAULT = 80
 class Screen(Protocol):
     """What a chat needs."""
 
-    async def message(self, message: Message, label: str = "") -> None:
+    async def message(self, message: LogEntry, label: str = "") -> None:
         """Show a message; wait while the reader is slow. ``label``: see ``message_lines``."""
 
     def notice(self, text: str) -> None:
@@ -38,7 +38,7 @@ class PlainScreen:
         self.output = output
         self.stamp = stamp
 
-    async def message(self, message: Message, label: str = "") -> None:
+    async def message(self, message: LogEntry, label: str = "") -> None:
         """Show a message."""
         lines = message_lines(
             self.stamp(message.time_ms),

@@ -57,6 +57,7 @@ class Op(IntEnum):
     ACCOUNT = 10
     PROVE = 31
     ROOM = 16
+    SEARCH = 24
 
     WELCOME = 33
     JOINED = 34
@@ -75,6 +76,7 @@ class Op(IntEnum):
     CHAIN = 47
     NEXT_KEY = 63
     REMOVED = 56
+    FOUND = 57
 
 
 class Join(NamedTuple):
@@ -125,6 +127,18 @@ class History(NamedTuple):
     forward: bool
     seq: int
     count: int  # type: ignore[assignment]  # the field's name in the protocol; hides tuple.count
+
+
+class Search(NamedTuple):
+    """Client: messages of a log that have all words of ``text``, newest first, with a seq below
+    ``before`` (0: from the head).
+    """
+
+    request: int
+    log: str
+    text: str
+    before: int
+    count: int  # type: ignore[assignment]
 
 
 class Enrol(NamedTuple):
@@ -269,6 +283,21 @@ class Page(NamedTuple):
     entries: list[EntryMessage]
 
 
+class Found(NamedTuple):
+    """Server: answer to SEARCH. ``next``: the ``before`` of the next page; ``end``: there is none.
+
+    Entries above ``indexed`` were not looked at: they are not in the index yet. ``entries``: of
+    each message that was found what it says now, itself or its last edit.
+    """
+
+    request: int
+    log: str
+    next: int
+    end: bool
+    indexed: int
+    entries: list[EntryMessage]
+
+
 class Live(NamedTuple):
     """Server: you have everything up to ``seq``; from here entries come as they are committed."""
 
@@ -339,6 +368,7 @@ ClientEnvelope: TypeAlias = (
     | Account
     | Prove
     | Room
+    | Search
     | Unknown
 )
 ServerEnvelope: TypeAlias = (
@@ -359,6 +389,7 @@ ServerEnvelope: TypeAlias = (
     | Chain
     | NextKey
     | Removed
+    | Found
     | Unknown
 )
 
@@ -385,6 +416,13 @@ _error_text = codec.text(limits.ERROR_TEXT_BYTES_MAX)
 _packed_entry = codec.message(Op.ENTRY, ENTRY_CHECKS, "an ENTRY envelope", EXTRA_CHECKS)
 _ENTRY_END: Final = 1 + len(ENTRY_CHECKS) + len(EXTRA_CHECKS)
 _NOT_ABOUT: Final = NO_EXTRA[1:]
+
+
+def _found(
+    request: int, log: str, next_seq: int, end: bool, indexed: int, rows: list[list[object]]
+) -> Found:
+    entries = [unpacked(row[1:_ENTRY_END]) for row in rows]
+    return Found(request, log, next_seq, end, indexed, entries)
 
 
 def _page(request: int, log: str, next_seq: int, end: bool, rows: list[list[object]]) -> Page:
@@ -426,6 +464,7 @@ CLIENT_SHAPES: Final[dict[int, Shape]] = {
             codec.binary(1, room_requests.REQUEST_BYTES_MAX),
         ),
     ),
+    Op.SEARCH: Shape(Search, (_request, LOG, codec.text(limits.SEARCH_BYTES_MAX, 1), U63, _u16)),
 }
 SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.WELCOME: Shape(Welcome, (NAME, U63, _u32, _u32, _agent, _key_or_none)),
@@ -469,6 +508,11 @@ SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.NEXT_KEY: Shape(NextKey, (codec.binary(SERVER_ID_BYTES, SERVER_ID_BYTES),)),
     Op.CHAIN: Shape(Chain, (_request, NAME, codec.list_of(_link, chain.LINKS_MAX), codec.boolean)),
     Op.REMOVED: Shape(Removed, (LOG, _u16, _error_text)),
+    Op.FOUND: Shape(
+        Found,
+        (_request, LOG, U63, codec.boolean, U63, codec.list_of(_packed_entry, LIST_ITEMS_MAX)),
+        _found,
+    ),
 }
 SYSTEM: Final = int(Kind.SYSTEM)
 _CONTROL: Final = room_events.CONTENT_TYPE.encode()
@@ -495,6 +539,9 @@ def pack(envelope: ClientEnvelope | ServerEnvelope) -> bytes:
         request, log, next_seq, end, entries = envelope
         rows = [pack_entry(packable(entry)) for entry in entries]
         return pack_page(request, log, next_seq, end, rows)
+    if type(envelope) is Found:
+        rows = [pack_entry(packable(entry)) for entry in envelope.entries]
+        return pack_found(*envelope[:5], rows)
     if type(envelope) is Send:
         return pack_send(*envelope)
     if type(envelope) is EntryMessage:
@@ -538,6 +585,14 @@ def pack_page(request: int, log: str, next_seq: int, end: bool, rows: list[bytes
     """Pack a PAGE around rows that are packed ENTRY envelopes already: nothing is packed twice."""
     head = codec.pack((Op.PAGE, request, log, next_seq, end))
     return b"".join((b"\x96", head[1:], codec.array_header(len(rows)), *rows))
+
+
+def pack_found(
+    request: int, log: str, next_seq: int, end: bool, indexed: int, rows: list[bytes]
+) -> bytes:
+    """Pack a FOUND around rows that are packed ENTRY envelopes already."""
+    head = codec.pack((Op.FOUND, request, log, next_seq, end, indexed))
+    return b"".join((b"\x97", head[1:], codec.array_header(len(rows)), *rows))
 
 
 def is_control(packed: bytes) -> bool:

@@ -55,4 +55,4 @@ def test_bash_completes(tmp_path: Path) -> None:
         check=True,
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
     )
-    assert ended.stdout.split() == ["reload", "restart"]
+    assert ended.stdout.split() == ["reindex", "reload", "restart"]

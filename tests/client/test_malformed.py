@@ -32,6 +32,7 @@ RIGHT: dict[int, list[object]] = {
     Op.ROSTER: ["room", 0, 0, 1, [["al", ""]], ["bo"]],
     Op.MEMBERS: [1, "room", 0, 0, 1, [["al", "", 1]]],
     Op.PAGE: [1, "room", 0, True, [[int(Op.ENTRY), *ENTRY]]],
+    Op.FOUND: [1, "room", 0, True, 1, [[int(Op.ENTRY), *ENTRY]]],
     Op.LIVE: ["room", EPOCH, 0],
     Op.BEHIND: ["room", EPOCH, 0],
     Op.GAP: ["room", EPOCH, 0, EPOCH, 1, 1],

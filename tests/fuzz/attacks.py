@@ -16,7 +16,7 @@ import msgpack
 
 from relay import limits
 from relay.wire.cipher import RecordType, padded_size
-from relay.wire.envelopes import ClientEnvelope, History, Join, Leave, Send, Who, pack
+from relay.wire.envelopes import ClientEnvelope, History, Join, Leave, Search, Send, Who, pack
 from relay.wire.frames import FrameType, header
 from tests.fuzz.visitor import Visitor
 
@@ -178,6 +178,11 @@ def _any_operation(visitor: Visitor) -> ClientEnvelope:
         case 4:
             seq = chance.choice([0, 1, 100, 2**63 - 1])
             return History(5, log, chance.random() < 0.5, seq, chance.choice([0, 1, 1000, 65_535]))
+        case 5:
+            text = chance.choice(["tea", '"', "a" * 256, 'x" OR NEAR(*', "\0"])
+            return Search(
+                6, log, text, chance.choice([0, 1, 2**63 - 1]), chance.choice([0, 1, 65_535])
+            )
         case _:
             if log == visitor.room:
                 visitor.counter += 1

@@ -15,7 +15,7 @@ import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from relay.cli.__main__ import main
 from relay.server import boot_id, programs
@@ -278,6 +278,52 @@ def taken_over(planting: Planting) -> None:
     attack(planting.context, planting.argument)
 
 
+def failing_disk(planting: Planting) -> None:
+    """Messages are written to a disk that is full, or broken, at a share of all writes:
+    ``full:0.01`` or ``broken:0.01``. Only messages: who registers just then is refused, which is
+    right, and no client of a test would try again.
+    """
+    import apsw
+
+    from relay.store.sqlite import SqlitePartition
+    from tests.support import disks
+
+    kind, _, share = planting.argument.partition(":")
+    errors: dict[str, disks.Fails] = {"full": disks.full, "broken": disks.broken}
+    error = errors[kind]
+    chance = random.Random(os.getpid())
+    disk = disks.Disk(powered=True)
+    commit, messages = SqlitePartition._commit, [False]
+
+    def committing(self: SqlitePartition, *args: Any, forced: bool) -> None:  # noqa: ANN401
+        messages[0] = not forced
+        try:
+            commit(self, *args, forced=forced)
+        finally:
+            messages[0] = False
+
+    SqlitePartition._commit = committing  # type: ignore[method-assign, assignment]
+
+    def fails(operation: disks.Operation, name: str) -> apsw.Error | None:
+        written = messages[0] and operation == "write" and name.endswith(".sqlite-wal")
+        if not written or chance.random() >= float(share):
+            return None
+        planting.marker.touch()
+        return error(operation, name)
+
+    using = disk.in_use()
+    using.__enter__()  # until the process ends
+
+    def begin(parts: WorkerParts) -> None:
+        _HELD.append(using)
+        disk.fails = fails
+
+    _with_parts(begin)
+
+
+_HELD: list[object] = []
+
+
 FAULTS: dict[str, Callable[[Planting], None]] = {
     "stop-before-publish": stop_before_publish,
     "drop-one-batch": drop_one_batch,
@@ -288,6 +334,7 @@ FAULTS: dict[str, Callable[[Planting], None]] = {
     "observe": observe,
     "taken-over": taken_over,
     "note-collections": note_collections,
+    "failing-disk": failing_disk,
 }
 
 

@@ -167,7 +167,7 @@ def test_a_low_limit_on_open_files_is_reported_as_a_sum(tmp_path: Path) -> None:
         assert starting["max_connections"] == possible
         assert starting["build"] == build()
     refused = refuse(limit(193), "--data", tmp_path / "data")
-    assert "relay: the limit on open files is 193: a worker needs 21" in refused
+    assert "relay: the limit on open files is 193: a worker needs 23" in refused
 
 
 def test_a_relative_path_in_a_directory_that_was_removed() -> None:

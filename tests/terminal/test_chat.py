@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from relay.client.aio import Client
-from relay.client.events import Message
+from relay.client.events import LogEntry
 from relay.terminal.chat import Chat
 from relay.wire import envelopes as wire
 from tests.support.fake_server import WAIT_S, FakeConnection, FakeServer
@@ -21,7 +21,7 @@ class Notices:
         self.told: list[str] = []
         self.came = asyncio.Event()
 
-    async def message(self, message: Message, label: str = "") -> None:
+    async def message(self, message: LogEntry, label: str = "") -> None:
         """None comes."""
 
     def notice(self, text: str) -> None:

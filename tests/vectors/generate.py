@@ -297,6 +297,7 @@ TO_SERVER: list[wire.ClientEnvelope] = [
     wire.Send("@ann", 9, 5, "", b"lobby", EPOCH, 7),
     wire.Who(4, "lobby"),
     wire.History(2**32 - 1, "lobby", False, 0, 1000),
+    wire.Search(9, "lobby", 'grüß "dich auch"', 0, 50),
     wire.Register(1, "ann", bytes(32), bytes(range(64)), b"a link", b""),
     wire.Register(1, "ann", bytes(32), bytes(range(64)), b"a link", bytes(range(32))),
     wire.Enrol(2, "ann", bytes(32), bytes(range(64)), b""),
@@ -325,6 +326,10 @@ TO_CLIENT: list[wire.ServerEnvelope] = [
     wire.Page(5, "lobby", 7, False, [ENTRY, ENTRY._replace(seq=8, prev=7, counter=4)]),
     wire.Page(6, "lobby", 0, True, []),
     wire.Page(7, "@bob", 7, False, [ENTRY._replace(log="@ann", to="bob"), ENTRY]),
+    wire.Found(
+        9, "lobby", 7, False, 9, [ENTRY, ENTRY._replace(kind=1, about_epoch=EPOCH, about_seq=3)]
+    ),
+    wire.Found(10, "lobby", 1, True, 9, []),
     wire.Live("lobby", EPOCH, 7),
     wire.Behind("lobby", EPOCH, 7),
     wire.Gap("lobby", EPOCH, 7, PRODUCER[:8], 9, 1),

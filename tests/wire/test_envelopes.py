@@ -30,6 +30,7 @@ from relay.wire.envelopes import (
     Enrol,
     EntryMessage,
     Error,
+    Found,
     Gap,
     Hello,
     History,
@@ -48,6 +49,7 @@ from relay.wire.envelopes import (
     Removed,
     Room,
     Roster,
+    Search,
     Send,
     ServerEnvelope,
     Welcome,
@@ -76,6 +78,8 @@ CLIENT: list[ClientEnvelope] = [
     Who(3, "lobby"),
     History(4, "lobby", True, 0, 100),
     History(4, "lobby", False, U63, 65_535),
+    Search(5, "lobby", "w" * 256, U63, 65_535),
+    Search(5, "@ann", "é", 0, 1),
     Register(1, "ann", b"k" * 32, b"s" * 64, b"l" * LINK_BYTES_MAX, b""),
     Register(U32, "ann", b"k" * 32, b"s" * 64, b"l", b"t" * 32),
     Enrol(1, "ann", b"k" * 32, b"s" * 64, b""),
@@ -101,6 +105,8 @@ SERVER: list[ServerEnvelope] = [
     Members(3, "lobby", 1, 2, 3, [["ann", "Ann", 2]]),
     Page(4, "lobby", 3, False, [ENTRY, ENTRY._replace(seq=8, prev=7)]),
     Page(4, "lobby", 0, True, []),
+    Found(5, "lobby", 3, False, U63, [ENTRY, ENTRY._replace(seq=6, prev=5)]),
+    Found(5, "lobby", 0, True, 0, []),
     Live("lobby", E, 7),
     Behind("lobby", E, 7),
     Gap("lobby", E, 7, E, 9, 1),
@@ -214,6 +220,10 @@ BOUNDS: list[tuple[ClientEnvelope, str]] = [
     (Send("lobby", 1, 0, "", bytes(32_769)), "a body one too long"),
     (History(1, "lobby", True, 0, 65_536), "a count of 17 bits"),
     (History(1, "lobby", 1, 0, 1), "1 for true"),  # type: ignore[arg-type]
+    (Search(0, "lobby", "w", 0, 1), "request 0 of SEARCH"),
+    (Search(1, "lobby", "", 0, 1), "nothing to search for"),
+    (Search(1, "lobby", "w" * 257, 0, 1), "257 bytes to search for"),
+    (Search(1, "lobby", "é" * 129, 0, 1), "258 bytes to search for"),
 ]
 
 

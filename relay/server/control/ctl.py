@@ -64,6 +64,7 @@ class Ctl:
             "drain": self._drain,
             "log-level": self._log_level,
             "reload": self._reload,
+            "reindex": self._reindex,
             "restart": self._restart,
             "workers": self._workers,
             "upgrade": self._upgrade,
@@ -193,6 +194,11 @@ class Ctl:
             raise NotAnswered("kick takes the id of a connection or a name")
         found, missing = await self._ask_all(question)
         return {"kicked": sum(answer["kicked"] for _, answer in found), "missing": missing}
+
+    async def _reindex(self, question: Question) -> dict[str, Any]:
+        found, missing = await self._ask_all(question)
+        partitions = sum(answer["partitions"] for _, answer in found)
+        return {"partitions": partitions, "missing": missing}
 
     async def _top(self, _: Question) -> dict[str, Any]:
         status = await self._status({})

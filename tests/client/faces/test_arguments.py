@@ -92,6 +92,7 @@ KEY = public_text(DeviceKey.generate().public)
 TIMED: dict[str, tuple[Any, ...]] = {
     "connect": (), "close": (), "join": ("lobby",), "leave": ("lobby",), "who": ("lobby",),
     "history": ("lobby",), "send": ("lobby", "x"), "post": ("lobby", "x"), "flush": (),
+    "search": ("arguments", "word"),
     "events": (), "next_event": (), "pump": (),
     "devices": (), "approve_device": (KEY,), "remove_device": (KEY,), "rename_device": (KEY, "x"),
     "add_device": (DeviceKey.generate(),), "add_recovery_key": (), "invite": (),

@@ -16,6 +16,7 @@ from relay.server.worker.connection.login import hello
 from relay.server.worker.connection.next_key import prove
 from relay.server.worker.connection.registration import enrol, register
 from relay.server.worker.connection.rooms import room
+from relay.server.worker.connection.search import search
 from relay.server.worker.connection.stages import Stage
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import (
@@ -30,6 +31,7 @@ from relay.wire.envelopes import (
     Refused,
     Register,
     Room,
+    Search,
     Send,
     Who,
     pack,
@@ -80,6 +82,7 @@ OPERATIONS: Final[Operations] = {
         Account: charged(account, 2),
         Prove: charged(prove, 10),
         Room: charged(room, 2),
+        Search: charged(search, 10),
         Unknown: unknown,
     },
 }

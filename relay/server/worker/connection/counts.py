@@ -12,6 +12,7 @@ from relay.server.metrics import (
     Handshake,
     HandshakeKind,
     Resume,
+    Searched,
 )
 from relay.wire.codes import CloseCode
 from relay.wire.messages import RESUMED
@@ -37,6 +38,7 @@ class Counts:
     """Connections that ended after it, by close code or by whom."""
     resumes: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(Resume, 0))
     gaps: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(GAP_REASONS, 0))
+    searches: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(Searched, 0))
 
 
 def count_handshake(counts: Counts, mode: int, *, fell_back: bool) -> None:

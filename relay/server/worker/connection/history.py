@@ -15,13 +15,22 @@ if TYPE_CHECKING:
     from relay.wire.envelopes import History, Who
 
 
+def log_and_peer(session: Session, asked: str) -> tuple[str, str]:
+    """Return the log that a request is about, and of which person's messages alone; empty: of all.
+
+    Of one's own inbox, what was exchanged with this person: nobody reads another's.
+    """
+    log = names.normal(asked)
+    own = names.INBOX_PREFIX + session.actor.handle
+    if names.is_inbox(log) and log != own:
+        return own, log[len(names.INBOX_PREFIX) :]
+    return log, ""
+
+
 async def history(session: Session, history: History) -> None:
     """Answer one page, in turn with those who catch up."""
-    asked = log = names.normal(history.log)
-    peer = ""
-    if names.is_inbox(log) and log[len(names.INBOX_PREFIX) :] != session.actor.handle:
-        # Of one's own inbox, what was exchanged with this person: nobody reads another's.
-        log, peer = names.INBOX_PREFIX + session.actor.handle, log[len(names.INBOX_PREFIX) :]
+    asked = names.normal(history.log)
+    log, peer = log_and_peer(session, asked)
     feed = session.subscriptions.get(log)
     if feed is None:
         session.refuse(history.request, ErrorCode.NOT_A_MEMBER)

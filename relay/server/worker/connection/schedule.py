@@ -27,6 +27,7 @@ from relay.wire.envelopes import (
     Prove,
     Register,
     Room,
+    Search,
     Who,
 )
 
@@ -53,6 +54,7 @@ UNITS: Final[dict[type, int]] = {
     Leave: 8,
     Who: 16,
     History: 8,
+    Search: 32,
     Unknown: 16,
 }
 """Of operations that are not one unit. What is of no use to anybody is priced above its cost.

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from relay.server.worker.member.claims import Claims
     from relay.server.worker.member.forward import Forward
     from relay.server.worker.member.queries import PendingQueries
+    from relay.server.worker.member.reply import Reply
     from relay.server.worker.member.subscriptions import Following
     from relay.server.worker.refusals import Refusals
     from relay.server.worker.wakeup import Wakeup
     from relay.settings import Limits
     from relay.store.log import Reader
+    from relay.store.search.finder import Found
     from relay.wire.connection import Timing
     from relay.wire.tickets import TicketKeys
 
@@ -36,6 +38,19 @@ LOGIN_S: Final = 20.0
 """From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
 OVERLOADED_RETRY_S: Final = 5
 """When a client that was closed with OVERLOADED connects again, at the earliest."""
+
+
+class Searching(Protocol):
+    """What finds messages by their words (``process.searches``)."""
+
+    @property
+    def on(self) -> bool:
+        """False: there is no index."""
+
+    def find(
+        self, log: str, match: str, after: int, before: int, count: int
+    ) -> Reply[Found | None] | None:
+        """See ``store.search.finder``; the reply's None: it failed. None: too much is asked."""
 
 
 class Unwrap(Protocol):
@@ -110,6 +125,8 @@ class ConnectionServices:
     """By the number of a partition."""
     budgets: ConnectionBudgets
     endings: Endings
+    searching: Searching | None
+    """None: nobody finds anything."""
     generation: int
     """Of the worker: begins the id of each connection."""
     counts: Counts = field(default_factory=Counts)

@@ -25,6 +25,7 @@ from relay.server.worker.connection.services import (
     OVERLOADED_RETRY_S,
     ConnectionBudgets,
     ConnectionServices,
+    Searching,
     Unwrap,
 )
 from relay.server.worker.connection.users import Users
@@ -142,6 +143,8 @@ class WorkerDependencies:
     observe_commit_ns: Callable[[int], None] = lambda _: None
     """Told how long each group commit took."""
     operations: Operations = field(default_factory=lambda: OPERATIONS)
+    searching: Searching | None = None
+    """What finds messages by their words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,7 @@ class WorkerParts:
             "resumes": counts.resumes,
             "gaps": counts.gaps,
             "refused": self.refusals.counts,
+            "searches": counts.searches,
         }
         return (
             {
@@ -342,6 +346,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         reader_at=needs.reader_at,
         budgets=budgets,
         endings=Endings(time.time_ns),
+        searching=needs.searching,
         generation=needs.generation,
     )
 

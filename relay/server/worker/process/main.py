@@ -43,6 +43,7 @@ from relay.wire.tickets import TicketKeys
 if TYPE_CHECKING:
     from relay.chat.accounts.decide import Registration
     from relay.server.context import WorkerContext
+    from relay.server.line_server import Question
 
 TICK_S: Final = 0.1
 """Heartbeat, redialling, routes: what need not happen at once."""
@@ -200,6 +201,10 @@ class _Worker:
         self._agent.on_next_key = self._next_key
         gauges, counters = parts.measured()
         lags = {"bus_lag_ns": lambda: lag.bus_ns, "commit_lag_ns": lambda: lag.commit_ns}
+        indexing = self._stores.indexing
+        indexing.short_of_disk = lambda: parts.home.short_of_disk
+        gauges |= {"search_behind": lambda: indexing.behind}
+        counters |= {("messages_indexed", ""): lambda: indexing.entries}
         status.publish(gauges | lags, counters)
         self._disk_reserve = DiskReserve(
             self._stores.path_of, settings.limits.disk_reserve_mib << 20
@@ -253,9 +258,18 @@ class _Worker:
             context.runtime,
             context.index,
             context.generation,
-            {**inspection.handlers, **administration.handlers, **pause.handlers},
+            {
+                **inspection.handlers,
+                **administration.handlers,
+                **pause.handlers,
+                "reindex": self._reindex,
+            },
         )
         await self._admin.open()
+
+    async def _reindex(self, _: Question) -> dict[str, int]:
+        """Make the search indexes of this worker's partitions anew."""
+        return {"partitions": self._stores.indexing.anew()}
 
     def _next_key(self, next_hash: bytes) -> None:
         """Another key will follow the server's."""
@@ -297,6 +311,7 @@ class _Worker:
             connections_max=settings.server.max_connections,
             limits=settings.limits,
             observe_commit_ns=self._status.observer("commit_ns"),
+            searching=self._stores.searches,
         )
 
     async def _open_own(self) -> None:
@@ -332,6 +347,7 @@ class _Worker:
         parts.names.settle()
         self._stores.tick()
         if (settings := self._context.live.changed()) is not None:
+            self._stores.search(on=settings.store.search)
             self._reconfiguring = asyncio.ensure_future(
                 reconfigure(parts, self._disk_reserve, settings)
             )

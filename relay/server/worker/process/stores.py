@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from relay.chat.partition import partition_of
 from relay.server.worker.home.room_rules import RoomRules
+from relay.server.worker.process.indexing import Indexing
+from relay.server.worker.process.searches import Searches
 from relay.store.checkpoint import Checkpointer
 from relay.store.directory import DataDirectory
 from relay.store.generation import Host
@@ -46,6 +48,11 @@ class Stores:
         """From ``tick`` on, though a task begins only in the loop's next iteration."""
         self._readers: dict[int, SqliteReader] = {}
         self._closing: set[asyncio.Future[None]] = set()
+        row, search = context.scoreboard.row(context.index), context.live.current.store.search
+        self.indexing = Indexing(self._directory, loop, on=search)
+        self.searches = Searches(
+            self._directory.search_path, loop, row.observer("search_ns"), on=search
+        )
         self._observe_checkpoint_ns = context.scoreboard.row(context.index).observer(
             "checkpoint_ns"
         )
@@ -62,6 +69,7 @@ class Stores:
             rules=self.rules if self.judges else None,
         )
         self._checkpointers[index] = Checkpointer(partition, self.run_in_thread)
+        partition.touched = self.indexing.follow(index)
         return partition
 
     def close_partition(self, partition: Partition) -> None:
@@ -69,6 +77,7 @@ class Stores:
         for index, checkpointer in list(self._checkpointers.items()):
             if checkpointer.of(partition):
                 del self._checkpointers[index]
+                self.indexing.forget(index)
         closing = self.run_in_thread(partition.close)
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
@@ -95,6 +104,12 @@ class Stores:
                 task = self._loop.create_task(self._checkpoint(checkpointer))
                 self._running[checkpointer] = task
                 task.add_done_callback(partial(self._ended, checkpointer))
+        self.indexing.tick()
+
+    def search(self, *, on: bool) -> None:
+        """Keep search indexes, or none."""
+        self.searches.on = on
+        self.indexing.switch(on=on)
 
     async def _checkpoint(self, checkpointer: Checkpointer) -> None:
         began_ns = time.monotonic_ns()
@@ -118,5 +133,7 @@ class Stores:
     def close(self) -> None:
         """Wait for what runs in threads, and close the readers. The home closes its partitions."""
         self._threads.shutdown(wait=True)
+        self.searches.close()
+        self.indexing.close()
         for reader in self._readers.values():
             reader.close()

@@ -1,0 +1,125 @@
+"""``relay history``: print what a room has had, or what of it has some words, and end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import click
+
+from relay import limits
+from relay.cli.connecting import run_connected
+from relay.cli.exits import Exit
+from relay.cli.json_lines import dump, message_object
+from relay.cli.names import checked_log
+from relay.cli.options import Target, places, target_options
+from relay.cli.who import Who, who_options
+from relay.client.aio import Client
+from relay.client.arguments import ME
+from relay.client.events import Control, Edit, HistoryPage, LogEntry, Message, SearchPage
+from relay.terminal.output import Output
+from relay.terminal.recent import Recent
+from relay.terminal.screens import PlainScreen
+from relay.terminal.view import day_and_clock
+
+LAST: Final = 20
+
+
+@click.command()
+@places("ROOM", optional=[])
+@who_options(program=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@click.option(
+    "-n",
+    "--last",
+    "count",
+    type=click.IntRange(1),
+    default=LAST,
+    show_default=True,
+    metavar="N",
+    help="How many messages: the newest ones.",
+)
+@click.option(
+    "--before",
+    type=click.IntRange(1, limits.U63_MAX),
+    metavar="SEQ",
+    help="Only messages before the one with this number.",
+)
+@click.option(
+    "--search",
+    "words",
+    metavar="WORDS",
+    help='Only messages that have all of these words; "between quotation marks": as a phrase.'
+    " Of an edited message the edit is printed.",
+)
+@target_options
+def history(
+    target: Target,
+    room: str,
+    who: Who,
+    as_json: bool,
+    count: int,
+    before: int | None,
+    words: str | None,
+) -> int:
+    """Print the newest messages of ROOM, the oldest of them first, and end.
+
+    ROOM may be @me, for all of your direct messages, or @NAME, for those with one person. Exit code
+    1 if there are none.
+    """
+    room = checked_log(room)
+    if words is not None and not 1 <= len(words.encode("utf-8", "replace")) <= (
+        limits.SEARCH_BYTES_MAX
+    ):
+        raise click.UsageError(f"--search takes 1 to {limits.SEARCH_BYTES_MAX} bytes of text")
+    output = Output.stdout()
+
+    async def use(client: Client) -> int:
+        await client.join(ME if room.startswith("@") else room)
+        shown: list[LogEntry] = []
+        async for some in _pages(client, room, words, before, count):
+            shown += some[: count - len(shown)]
+            if len(shown) == count:
+                break
+        shown.reverse()
+        if as_json:
+            for entry in shown:
+                await output.write(dump(message_object(entry)) + "\n")
+        else:
+            await _print(client, output, shown, found=words is not None)
+        return Exit.OK if shown else Exit.FAILED
+
+    return run_connected(target, who, use)
+
+
+async def _pages(
+    client: Client, room: str, words: str | None, before: int | None, count: int
+) -> AsyncIterator[list[LogEntry]]:
+    """Yield pages, each with the newest first."""
+    end = False
+    while not end:
+        page: HistoryPage | SearchPage
+        if words is None:
+            most = min(count, limits.PAGE_ENTRIES_MAX)
+            page = await client.history(room, before=before, count=most)
+        else:
+            most = min(count, limits.SEARCH_COUNT_MAX)
+            page = await client.search(room, words, before=before, count=most)
+        found = [one for one in page.entries if isinstance(one, LogEntry)]
+        shown = [one for one in found if not isinstance(one, Control)]
+        yield shown[::-1] if words is None else shown
+        # A false server must not keep us asking.
+        end = page.end or page.next <= 1 or (before is not None and page.next >= before)
+        before = page.next
+
+
+async def _print(client: Client, output: Output, shown: list[LogEntry], *, found: bool) -> None:
+    """Show it as ``relay tail`` does; of what was found, an edit as a message."""
+    screen = PlainScreen(output, day_and_clock)
+    recent = Recent(client.name)
+    for entry in shown:
+        if isinstance(entry, Message) or (found and isinstance(entry, Edit)):
+            await screen.message(entry, recent.label(entry))
+        elif told := recent.notice_of(entry):
+            screen.notice(told)
+        recent.note(entry)

@@ -1,0 +1,100 @@
+"""SEARCH: messages of a log that the client follows, by their words.
+
+The index (``store.search``) gives numbers alone. What is answered is read from the log, by the same
+rules as a page of history: so what was erased, or may not be read, is not found, whatever the index
+still says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from relay import limits
+from relay.chat import names
+from relay.chat.entries import Kind
+from relay.server.metrics import Searched
+from relay.server.worker.connection.history import log_and_peer
+from relay.store.errors import StoreError
+from relay.store.search.words import match_of
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import pack_found, unpack_entry
+
+if TYPE_CHECKING:
+    from relay.server.worker.connection.session import Session
+    from relay.wire.envelopes import Search
+
+EDITS_MAX: Final = 64
+"""Of one message that are looked at, should the last ones have been erased."""
+
+
+async def search(session: Session, search: Search) -> None:
+    """Answer one page, from the index, which is asked in a thread."""
+    number, counts = search.request, session.services.counts
+    searching = session.services.searching
+    if searching is None or not searching.on:
+        session.refuse(number, ErrorCode.NOT_SUPPORTED, 0, "this server has no search")
+        return
+    asked = names.normal(search.log)
+    log, peer = log_and_peer(session, asked)
+    feed = session.subscriptions.get(log)
+    if feed is None:
+        session.refuse(number, ErrorCode.NOT_A_MEMBER)
+        return
+    match = match_of(search.text)
+    count = min(search.count, limits.SEARCH_COUNT_MAX)
+    if count == 0 or not match:
+        session.refuse(number, ErrorCode.BAD_REQUEST, 0, "there is no word to search for")
+        return
+    before = min(search.before or feed.seq + 1, feed.seq + 1)
+    reply = searching.find(log, match, feed.room.floor, before, count)
+    if reply is None:
+        counts.searches[Searched.REFUSED] += 1
+        session.refuse(number, ErrorCode.BUSY, limits.RETRY_MS, "too much is searched for at once")
+        return
+    found = await reply
+
+    await session.services.following.catchup.turn()
+    if session.subscriptions.get(log) is not feed:
+        session.refuse(number, ErrorCode.NOT_A_MEMBER)  # put out meanwhile
+        return
+    rows: list[bytes] = []
+    size, next_seq, end = 0, 0, True
+    try:
+        if found is None:
+            raise StoreError("the index")
+        next_seq, end = found.next, found.end
+        floor = feed.room.floor
+        for packed in session.services.reader_of(log).read_edited(
+            log, [seq for seq in found.seqs if floor < seq <= feed.seq]
+        ):
+            row = _as_it_is_now(packed, peer)
+            if row is None:
+                continue
+            size += len(row)
+            if size > limits.PAGE_BYTES_MAX and rows:
+                next_seq, end = unpack_entry(packed[0]).seq + 1, False  # begins the next page
+                break
+            rows.append(row)
+    except StoreError:
+        counts.searches[Searched.FAILED] += 1
+        session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+        return
+    assert found is not None
+    counts.searches[Searched.FOUND if rows else Searched.NOTHING] += 1
+    session.answer(pack_found(number, asked, next_seq, end, min(found.indexed, feed.seq), rows))
+
+
+def _as_it_is_now(packed: list[bytes], peer: str) -> bytes | None:
+    """Return what has the text of a message: itself, or its last edit; None: it is not shown.
+
+    Args:
+        packed: the message, and its edits, the last one first.
+        peer: of whose messages alone; empty: of all.
+    """
+    message = unpack_entry(packed[0])
+    if message.kind != Kind.MESSAGE or (peer and peer not in (message.sender, message.to)):
+        return None
+    for edit in packed[1 : 1 + EDITS_MAX]:
+        if unpack_entry(edit).kind == Kind.EDIT:
+            return edit
+    return packed[0]

@@ -1,0 +1,350 @@
+"""Keeps the index of one partition: follows what is committed, at its own pace, in any thread.
+
+It reads the partition as any reader does, and notes in each commit of the index up to where it has
+come. So after a death it goes on there; and it finds out by itself when the partition is another
+one than it has seen (restored, repaired, a new epoch), and begins that log anew.
+
+A thread of a worker that is busy waits for the interpreter each time it comes back from SQLite. So
+many rows pass at a time: those of many entries are read as one, and written by one statement.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import apsw
+
+from relay.chat.entries import Entry, Kind
+from relay.store.errors import StoreError
+from relay.store.schema import connect_reader, rows
+from relay.store.search import files
+from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
+
+LOGS_PER_STEP: Final = 256
+ENTRIES_PER_STEP: Final = 256
+"""About 4 ms; and at most 8 MiB, if each is as large as can be."""
+REMOVED_PER_STEP: Final = 256
+RETRY_S: Final = 30.0
+"""After an error, such as a full disk: the index can wait."""
+LOGS: Final = """
+SELECT json_group_array(json_array(id, name, floor, last, hex(epoch))) FROM (
+    SELECT log.id AS id, name, floor,
+        coalesce((SELECT max(entry.id) FROM entry
+            WHERE entry.id BETWEEN log.id << 40 AND (log.id << 40) + 0xFFFFFFFFFF) & 0xFFFFFFFFFF,
+            floor) AS last,
+        coalesce((SELECT epoch FROM epoch WHERE log_id=log.id AND first_seq<=wanted.value->>1
+            ORDER BY first_seq DESC LIMIT 1), x'') AS epoch
+    FROM json_each(?1) AS wanted CROSS JOIN log ON log.id=wanted.value->>0)
+"""
+ENTRIES: Final = """
+SELECT json_group_array(json_array(id, length(packed))),
+    CAST(coalesce(group_concat(packed, ''), '') AS BLOB)
+FROM (SELECT entry.id AS id, packed FROM json_each(?1) AS wanted CROSS JOIN entry
+    ON entry.id > ((wanted.value->>0) << 40) + (wanted.value->>1)
+        AND entry.id <= ((wanted.value->>0) << 40) + (wanted.value->>2)
+    LIMIT ?2)
+"""
+POSITIONS: Final = """
+SELECT json_group_array(json_array(log_id, name, hex(epoch), seq, floor)) FROM position
+WHERE log_id IN (SELECT value FROM json_each(?))
+"""
+NOTE: Final = """
+INSERT OR REPLACE INTO position
+SELECT value->>0, value->>1, unhex(value->>2), value->>3, value->>4 FROM json_each(?)
+"""
+TEXTS: Final = "INSERT INTO text (rowid, body) SELECT value->>0, value->>1 FROM json_each(?)"
+EDITS: Final = "INSERT OR IGNORE INTO edit SELECT value->>0, value->>1 FROM json_each(?)"
+NEXT_LOGS: Final = "SELECT json_group_array(id) FROM (SELECT id FROM log WHERE id>? LIMIT ?)"
+NEXT_POSITIONS: Final = """
+SELECT json_group_array(log_id) FROM (SELECT log_id FROM position WHERE log_id>? LIMIT ?)
+"""
+EDITS_OF: Final = """
+SELECT packed FROM edit JOIN entry ON entry.id=?1 << 40 | edit.seq
+WHERE edit.log_id=?1 AND target=?2 ORDER BY edit.seq DESC
+"""
+MESSAGE: Final = (
+    "SELECT packed FROM entry JOIN log ON log.id=?1 WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"
+)
+UnpackEntry = Callable[[bytes], Entry]
+log = logging.getLogger("relay.store")
+
+
+class _Log(NamedTuple):
+    """A log, as its partition has it."""
+
+    id: int
+    name: str
+    floor: int
+    last: int
+    epoch: str
+    """In hexadecimal: at the seq up to which it is in the index."""
+
+
+class _Position(NamedTuple):
+    """Up to where a log is in the index: a row of ``position``."""
+
+    id: int
+    name: str
+    epoch: str
+    seq: int
+    floor: int
+
+
+class Follower:
+    """See the module's docstring. For one thread at a time, but ``touched``."""
+
+    def __init__(
+        self, partition: Path, index: Path, touched: set[int], unpack_entry: UnpackEntry
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            partition: its file.
+            index: the file of the index.
+            touched: ids of logs that have changed: added to by whoever commits, in any thread, and
+                emptied here, one at a time.
+            unpack_entry: reads a packed entry.
+        """
+        self._partition_path = partition
+        self.path = index
+        self._touched = touched
+        self._unpack = unpack_entry
+        self._partition: apsw.Connection | None = None
+        self._index: apsw.Connection | None = None
+        self._scanned: int | None = 0
+        """Logs up to this id were looked at, whether they have changed or not; None: all were."""
+        self._again: list[int] = []
+        """Logs that one step was too short for."""
+        self._scrub = True
+        """Something was removed, and may still be in the index's WAL."""
+        self._resting_until = 0.0
+        self.entries = 0
+        """How many entries were looked at, for statistics."""
+
+    @property
+    def behind(self) -> bool:
+        """True while there is something to do."""
+        return bool(self._touched or self._again or self._scrub) or self._scanned is not None
+
+    def close(self) -> None:
+        """Close both files."""
+        for connection in (self._index, self._partition):
+            if connection is not None:
+                connection.close(True)
+        self._index = self._partition = None
+
+    def anew(self) -> None:
+        """Remove the index; what follows makes it again."""
+        self.close()
+        files.remove(self.path)
+        self._scanned, self._again = 0, []
+        self._resting_until = 0.0
+
+    def look(self) -> None:
+        """Look at all logs again: something may have been removed of any."""
+        self._scanned = 0
+
+    def run(self, seconds: float) -> None:
+        """Follow for so long, in one commit of the index. Raises nothing: what fails is logged."""
+        now = time.monotonic()
+        if now < self._resting_until:
+            return
+        try:
+            self._run(now + seconds)
+            return
+        except files.Unusable as error:
+            reason = str(error)
+        except (apsw.CorruptError, apsw.NotADBError, apsw.ConstraintError) as error:
+            reason = str(error)
+        except apsw.BusyError:
+            self._rolled_back()  # the home before this one
+            return
+        except (apsw.Error, StoreError, OSError) as error:
+            self._rolled_back()
+            self.close()
+            self._resting_until = time.monotonic() + RETRY_S
+            extra = {"path": str(self.path), "reason": str(error), "retry_s": RETRY_S}
+            log.warning("search_index_waits", extra=extra)
+            return
+        log.warning("search_index_anew", extra={"path": str(self.path), "reason": reason})
+        with contextlib.suppress(OSError):
+            self.anew()
+
+    def _rolled_back(self) -> None:
+        if self._index is not None and self._index.in_transaction:
+            with contextlib.suppress(apsw.Error):
+                self._index.execute("ROLLBACK")
+        self._scanned, self._again = 0, []  # which logs were in it is not known any more
+
+    def _run(self, until: float) -> None:
+        if self._partition is None:
+            self._partition = connect_reader(self._partition_path)
+        if self._partition is None:
+            return
+        if self._index is None:
+            self._index = files.open_writer(self.path)
+        index, partition = self._index, self._partition
+        if self._touched or self._again or self._scanned is not None:
+            index.execute("BEGIN IMMEDIATE")
+            more = True
+            while more and time.monotonic() < until:
+                more = self._step(index, partition)
+            index.execute("COMMIT")
+        if self._scrub:
+            with contextlib.suppress(apsw.BusyError):  # somebody searches: next time
+                index.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                self._scrub = False
+
+    def _step(self, index: apsw.Connection, partition: apsw.Connection) -> bool:
+        """Do a little. Returns True when there is more."""
+        ids = self._next(index, partition)
+        if not ids:
+            return self._scanned is not None
+        positions = {row[0]: _Position(*row) for row in _json(index, POSITIONS, json.dumps(ids))}
+        wanted = [[id, positions[id].seq if id in positions else 0] for id in ids]
+        logs = {row[0]: _Log(*row) for row in _json(partition, LOGS, json.dumps(wanted))}
+        reads: list[list[int]] = []
+        now: dict[int, _Position] = {}
+        for id in ids:
+            position, found = positions.get(id), logs.get(id)
+            if position is not None and (found is None or not _continues(position, found)):
+                if not self._removed(index, id, 0, SEQ_MASK):
+                    self._again.append(id)
+                    continue
+                index.execute("DELETE FROM position WHERE log_id=?", (id,))
+                position = None
+            if found is None:
+                continue
+            if position is None:
+                position = _Position(id, found.name, "", 0, 0)
+            if found.floor > position.floor:
+                if not self._removed(index, id, position.floor, found.floor):
+                    self._again.append(id)
+                    continue
+                position = position._replace(floor=found.floor)
+                now[id] = position
+            if found.last > max(position.seq, found.floor):
+                # Rows up to the floor may still be there, with nothing of an entry in them.
+                reads.append([id, max(position.seq, found.floor), found.last])
+                now[id] = position
+        self._read(index, partition, reads, now)
+        return True
+
+    def _next(self, index: apsw.Connection, partition: apsw.Connection) -> list[int]:
+        """Return the ids of logs to look at."""
+        found, self._again = dict.fromkeys(self._again), []
+        while self._touched and len(found) < LOGS_PER_STEP:
+            found[self._touched.pop()] = None
+        if self._scanned is not None and len(found) < LOGS_PER_STEP:
+            count = LOGS_PER_STEP - len(found)
+            bounds = self._scanned, count
+            some = {*_json(partition, NEXT_LOGS, *bounds), *_json(index, NEXT_POSITIONS, *bounds)}
+            ahead = sorted(some)[:count]
+            self._scanned = ahead[-1] if ahead else None
+            found.update(dict.fromkeys(ahead))
+        return list(found)
+
+    def _read(
+        self,
+        index: apsw.Connection,
+        partition: apsw.Connection,
+        reads: list[list[int]],
+        now: dict[int, _Position],
+    ) -> None:
+        """Read entries, and put what they say into the index, and how far that is."""
+        lengths, packed = [], b""
+        if reads:
+            shape, packed = rows(partition, ENTRIES, (json.dumps(reads), ENTRIES_PER_STEP))[0]
+            lengths = json.loads(shape)
+        texts: dict[int, str] = {}
+        edits: list[list[int]] = []
+        changed: dict[int, None] = {}
+        at = 0
+        for row, length in lengths:
+            entry = self._unpack(packed[at : at + length])
+            at += length
+            id = row >> SEQ_BITS
+            now[id] = now[id]._replace(epoch=entry.epoch.hex(), seq=entry.seq)
+            match entry.kind:
+                case Kind.MESSAGE:
+                    if text := _text_of(entry):
+                        texts[row] = text
+                case Kind.EDIT:
+                    edits.append([row, entry.about_seq])
+                    changed[row_id(id, entry.about_seq)] = None
+                case Kind.REDACTION:
+                    changed[row_id(id, entry.about_seq)] = None
+        self.entries += len(lengths)
+        if edits:
+            index.execute(EDITS, (json.dumps(edits),))
+        for row in changed:
+            self._change(index, partition, row, texts)
+        if texts:
+            index.execute(TEXTS, (json.dumps(list(texts.items())),))
+        if now:
+            index.execute(NOTE, (json.dumps(list(now.values())),))
+        if len(lengths) >= ENTRIES_PER_STEP:
+            last = {id: upto for id, _, upto in reads}
+            self._again += [id for id in last if now[id].seq < last[id]]
+
+    def _change(
+        self, index: apsw.Connection, partition: apsw.Connection, row: int, texts: dict[int, str]
+    ) -> None:
+        """Something was said about a message, or about an edit of one: what does it say now?"""
+        for (target,) in rows(index, "SELECT target FROM edit WHERE id=?", (row,)):
+            row = row_id(row >> SEQ_BITS, target)
+        texts.pop(row, None)
+        if rows(index, "SELECT 1 FROM text WHERE rowid=?", (row,)):
+            index.execute("DELETE FROM text WHERE rowid=?", (row,))
+            self._scrub = True
+        for (packed,) in rows(partition, MESSAGE, (row >> SEQ_BITS, row & SEQ_MASK)):
+            message = self._unpack(packed)
+            if message.kind != Kind.MESSAGE:
+                return
+            said = message
+            for (edit,) in rows(partition, EDITS_OF, (row >> SEQ_BITS, row & SEQ_MASK)):
+                found = self._unpack(edit)
+                if found.kind == Kind.EDIT:
+                    said = found
+                    break
+            if text := _text_of(said):
+                texts[row] = text
+
+    def _removed(self, index: apsw.Connection, id: int, after: int, upto: int) -> bool:
+        """Remove what is in the index of a log; return whether that was all."""
+        bounds = row_id(id, after + 1), row_id(id, upto)
+        index.execute(
+            "DELETE FROM text WHERE rowid IN (SELECT rowid FROM text WHERE rowid BETWEEN ? AND ? "
+            "LIMIT ?)",
+            (*bounds, REMOVED_PER_STEP),
+        )
+        removed = index.changes()
+        self._scrub = self._scrub or removed > 0
+        if removed < REMOVED_PER_STEP:
+            index.execute("DELETE FROM edit WHERE id BETWEEN ? AND ?", bounds)
+        return removed < REMOVED_PER_STEP
+
+
+def _continues(position: _Position, found: _Log) -> bool:
+    """Tell whether a log is the one that is in the index."""
+    if position.name != found.name or position.seq > found.last:
+        return False
+    return position.seq == 0 or position.epoch.lower() == found.epoch.lower()
+
+
+def _text_of(entry: Entry) -> str:
+    """Return what people read in an entry; empty: nothing, it is of another content type."""
+    if entry.content_type.partition(";")[0].strip().lower() != "text/plain":
+        return ""
+    return entry.body.decode("utf-8", "replace").replace("\0", " ")
+
+
+def _json(connection: apsw.Connection, query: str, *bindings: str | int) -> list[Any]:
+    found: list[Any] = json.loads(rows(connection, query, bindings)[0][0])
+    return found
