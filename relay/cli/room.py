@@ -16,7 +16,7 @@ from relay.cli.options import Target, places, target_options
 from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.room_calls import KINDS, ROLES, RoomAction, RoomKind, RoomRole
-from relay.terminal.room_commands import seconds_of
+from relay.terminal.room_commands import seconds_of, size_of
 from relay.terminal.room_notices import info_lines, list_line
 
 JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
@@ -116,6 +116,13 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> i
     return found
 
 
+def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
+    found = 0 if value is None else size_of(value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no size; write 500K, 100M or 2G", ctx, param)
+    return found
+
+
 FOR: Final = click.option(
     "--for", "seconds", callback=_seconds, metavar="TIME", help="30s, 10m, 2h, 7d.  [default: ever]"
 )
@@ -144,6 +151,9 @@ def _changing(
         text: str = "",
         seconds: int = 0,
         seq: str = "0",
+        age: int = 0,
+        messages: int = 0,
+        size: int = 0,
     ) -> int:
         if not seq.isascii() or not seq.isdigit():
             raise click.UsageError(f"{seq!r} is not the number of a message")
@@ -165,6 +175,7 @@ def _changing(
                     listed=not unlisted,
                     role=role,
                     seq=int(seq),
+                    keep=(age, messages, size),
                     seen=seen,
                 )
             except ValueError as error:
@@ -228,6 +239,18 @@ _changing(
     "you are a member of {room}",
 )
 _changing("leave", "leave", "Be no member any more.", "you are no member of {room}")
+_changing(
+    "keep",
+    "keep",
+    "Say how long messages are kept; without bounds, as the server's settings say. Older ones are"
+    " removed for ever.",
+    "{room} keeps its messages so",
+    also=(
+        click.option("--age", callback=_seconds, metavar="TIME", help="30s, 10m, 2h, 7d."),
+        click.option("--messages", type=click.IntRange(0), default=0, help="So many, the newest."),
+        click.option("--size", callback=_bytes, metavar="SIZE", help="500K, 100M, 2G."),
+    ),
+)
 _changing(
     "redact",
     "redact",

@@ -18,7 +18,7 @@ import apsw
 
 from relay.chat.entries import NO_EPOCH, Head, Kind, Submission
 from relay.fsync import sync_directory
-from relay.store import apply, generation, pairing
+from relay.store import apply, generation, pairing, removal
 from relay.store.checkpoint import clean, wal_of
 from relay.store.committed import Committed
 from relay.store.companions import wal_bytes
@@ -26,7 +26,7 @@ from relay.store.decide import Decision, Pack
 from relay.store.errors import StoreError
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock, State
-from relay.store.log import Outcome, ReadBudget, Stored
+from relay.store.log import Outcome, ReadBudget, Removed, Stored
 from relay.store.opening import Check, open_again, open_first
 from relay.store.producers import ProducerExpiry
 from relay.store.rules import Rules
@@ -299,6 +299,23 @@ class SqlitePartition:
         expiry.apply(decided, now_ms)
         if decided.unused:
             opened.committed.forget_producers()
+
+    def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
+        """See ``log.Partition``."""
+        with self._one_user:
+            opened = self._open()
+            connection = opened.connection
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                removed = removal.remove(connection, log, upto, controls_upto, self._unpack_entry)
+                connection.execute("COMMIT")
+            except apsw.Error as error:
+                raise self._failed(error) from error
+            except BaseException:
+                self._drop()
+                raise
+            self.erased = self.erased or removed.entries > 0
+            return removed
 
     def in_use(self, log: str) -> bool:
         """See ``log.Partition``."""
