@@ -62,7 +62,7 @@ class Declaration(NamedTuple):
     @property
     def live(self) -> bool:
         """True if a reload changes it, without a restart."""
-        return self.section == "limits" or self.path in LIVE
+        return self.section in ("limits", "retention") or self.path in LIVE
 
     @property
     def expected(self) -> str:

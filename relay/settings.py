@@ -22,7 +22,8 @@ LIVE: Final = (
     "store.search",
     "log.level",
 )
-"""Settings that a reload changes, besides all of ``limits``; the others need a restart."""
+"""Settings that a reload changes, besides all of ``limits`` and ``retention``; the others need a
+restart."""
 
 
 SAME_USER: Final = "same"
@@ -215,6 +216,42 @@ class Rooms(Struct, frozen=True, kw_only=True):
             "then: everybody (anyone), or the accounts of operators (operators)."
         ),
     ] = "anyone"
+
+
+class Retention(Struct, frozen=True, kw_only=True):
+    """How long messages are kept (docs/operations.md, "Retention")."""
+
+    age_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=36_500,
+            description="Days for which a room or an inbox keeps a message. 0: no bound.",
+        ),
+    ] = 0
+    messages: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000_000_000,
+            description="Messages that a room or an inbox keeps, the newest. 0: no bound.",
+        ),
+    ] = 0
+    mib: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000_000,
+            description="MiB of messages that a room or an inbox keeps, the newest. 0: no bound.",
+        ),
+    ] = 0
+    rooms_choose: Annotated[
+        Literal["less", "any"],
+        Meta(
+            description="What the owners of a room may choose for it: to keep less than these "
+            "settings say (less), or whatever they like (any)."
+        ),
+    ] = "less"
 
 
 class Store(Struct, frozen=True, kw_only=True):
@@ -447,6 +484,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     control: Control = field(default_factory=Control)
     accounts: Accounts = field(default_factory=Accounts)
     rooms: Rooms = field(default_factory=Rooms)
+    retention: Retention = field(default_factory=Retention)
     limits: Limits = field(default_factory=Limits)
     log: Log = field(default_factory=Log)
 

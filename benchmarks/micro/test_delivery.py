@@ -69,7 +69,7 @@ class Hall:
         self.stalled = StalledConnections(time.monotonic, 60.0)
         self.flusher = Flusher(time.monotonic, wakeup)
         self.feeds = Feeds(Routes(port, lambda _: Owner(0, 1), {}))
-        catchup = Catchup(_no_reader, time.monotonic, self.stalled, wakeup)
+        catchup = Catchup(_no_reader, time.monotonic, self.stalled, wakeup, {})
         self.fanout = Fanout(self.feeds, self.flusher, catchup)
         self.feed = self.feeds.open("lobby")
         self.feed.on_head(EPOCH, 0)

@@ -16,6 +16,7 @@ from relay.cli.exits import Exit
 from relay.cli.json_lines import room_object
 from relay.cli.names import checked_name, checked_room
 from relay.cli.options import document_option
+from relay.cli.room_options import AGE, FOR, MESSAGES, SIZE
 from relay.cli.user import DONE
 from relay.client import account_calls, room_calls
 from relay.client.account_calls import INVITATION_DAYS
@@ -75,9 +76,10 @@ def user(found: _Found, as_json: bool, action: str, name: str, operator: bool, d
 @click.argument("room", metavar="ROOM")
 @click.argument("arguments", metavar="[PERSON] [ROLE|KIND|TEXT|SEQ]", nargs=-1)
 @click.option("--reason", default="", metavar="TEXT", help="Everybody sees it.")
-@click.option(
-    "--seconds", type=click.IntRange(0), default=0, help="Of a ban or mute; 0: without an end."
-)
+@FOR
+@AGE
+@MESSAGES
+@SIZE
 @click.option("--unlisted", is_flag=True, help="With kind: who is no member does not find it.")
 @click.pass_obj
 def room(
@@ -88,12 +90,15 @@ def room(
     arguments: tuple[str, ...],
     reason: str,
     seconds: int,
+    age: int,
+    messages: int,
+    size: int,
     unlisted: bool,
 ) -> int:
     """Show or change ROOM, as "relay room" does; entries in it are by "operator".
 
     ACTION is show, topic, title, kind, role, invite, kick, ban, unban, mute, unmute, close, reopen,
-    redact or delete.
+    keep, redact or delete. --for is of ban and mute; --age, --messages and --size are of keep.
     """
     name = checked_room(room)
     if action == "show":
@@ -116,6 +121,7 @@ def room(
             listed=not unlisted,
             role=said,
             seq=int(text) if action == "redact" else 0,
+            keep=(age, messages, size),
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None

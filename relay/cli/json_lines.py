@@ -60,6 +60,8 @@ def change_object(event: RoomChanged) -> dict[str, Any]:
             change[name] = value
     if event.kind:
         change["listed"] = event.listed
+    if event.change == "keep":
+        change["keep"] = list(event.keep)
     if event.until_ms:
         change["until"] = rfc3339(event.until_ms)
     return fields | {"change": change}

@@ -13,10 +13,10 @@ from relay.cli.exits import Exit
 from relay.cli.json_lines import dump, room_object
 from relay.cli.names import checked_room
 from relay.cli.options import Target, places, target_options
+from relay.cli.room_options import AGE, FOR, MESSAGES, SIZE
 from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.room_calls import KINDS, ROLES, RoomAction, RoomKind, RoomRole
-from relay.terminal.room_commands import seconds_of
 from relay.terminal.room_notices import info_lines, list_line
 
 JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
@@ -109,18 +109,6 @@ def create(target: Target, who: Who, room: str, kind: RoomKind, topic: str, unli
     return run_connected(target, who, use)
 
 
-def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> int:
-    found = 0 if value is None else seconds_of(value)
-    if found is None:
-        raise click.BadParameter(f"{value!r} is no time; write 30s, 10m, 2h or 7d", ctx, param)
-    return found
-
-
-FOR: Final = click.option(
-    "--for", "seconds", callback=_seconds, metavar="TIME", help="30s, 10m, 2h, 7d.  [default: ever]"
-)
-
-
 def _changing(
     name: str,
     action: RoomAction,
@@ -144,6 +132,9 @@ def _changing(
         text: str = "",
         seconds: int = 0,
         seq: str = "0",
+        age: int = 0,
+        messages: int = 0,
+        size: int = 0,
     ) -> int:
         if not seq.isascii() or not seq.isdigit():
             raise click.UsageError(f"{seq!r} is not the number of a message")
@@ -165,6 +156,7 @@ def _changing(
                     listed=not unlisted,
                     role=role,
                     seq=int(seq),
+                    keep=(age, messages, size),
                     seen=seen,
                 )
             except ValueError as error:
@@ -228,6 +220,14 @@ _changing(
     "you are a member of {room}",
 )
 _changing("leave", "leave", "Be no member any more.", "you are no member of {room}")
+_changing(
+    "keep",
+    "keep",
+    "Say how long messages are kept; without bounds, as the server's settings say. Older ones are"
+    " removed for ever.",
+    "{room} keeps its messages so",
+    also=(AGE, MESSAGES, SIZE),
+)
 _changing(
     "redact",
     "redact",

@@ -84,6 +84,7 @@ class BlockingRooms(BlockingAccounts):
         listed: bool = True,
         role: RoomRole | None = None,
         seq: int = 0,
+        keep: tuple[int, int, int] = (0, 0, 0),
         seen: int | None = None,
         timeout: float | None = None,
     ) -> None:
@@ -95,7 +96,8 @@ class BlockingRooms(BlockingAccounts):
                 role); "invite", "kick", "ban", "unban", "mute", "unmute" (with person; for some a
                 text that tells why, and seconds after which it ends by itself); "close", "reopen";
                 "enter": become a lasting member, or accept an invitation; "leave": be none any
-                more; "redact" (with seq, text): message number seq is erased; "delete".
+                more; "keep" (with keep); "redact" (with seq, text): message number seq is erased;
+                "delete".
             person: whom it is about.
             text: the topic or title, or why.
             seconds: how long a ban or mute lasts; 0: until it is taken back.
@@ -103,6 +105,8 @@ class BlockingRooms(BlockingAccounts):
             listed: whether those who are not members find it in lists.
             role: "none", "member", "moderator" or "owner".
             seq: the number of the message.
+            keep: how long messages are kept: seconds, messages, bytes; 0: as the server's settings
+                say, which may bound what a room can choose.
             seen: the number of the last change of the room that the decision rests on. None: the
                 last one that was taken from this client, if it has joined the room; else whatever
                 the room is now.
@@ -118,7 +122,7 @@ class BlockingRooms(BlockingAccounts):
         name = room_calls.checked_room(room)
         request = room_calls.change(
             action, person=person, text=text, seconds=seconds, kind=kind, listed=listed, role=role,
-            seq=seq,
+            seq=seq, keep=keep,
         )  # fmt: skip
         self._ask_room(name, request, self._seen(name, seen), timeout)
 

@@ -91,6 +91,8 @@ def as_change(entry: wire.EntryMessage) -> RoomChanged:
             return RoomChanged(*head, "enter", entry.sender)
         case events.Left():
             return RoomChanged(*head, "leave", entry.sender)
+        case events.KeepSet(age_s=age_s, messages=messages, bytes=size):
+            return RoomChanged(*head, "keep", keep=(age_s, messages, size))
         case events.Deleted(reason=text):
             return RoomChanged(*head, "delete", text=text)
         case None:

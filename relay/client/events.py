@@ -144,8 +144,8 @@ class RoomChanged(NamedTuple):
     key_id: bytes
     change: str
     """"create", "topic", "title", "kind", "role", "invite", "kick", "ban", "mute", "free" (of a ban
-    or mute), "close", "reopen", "enter", "leave", "delete"; empty: one that this version does not
-    know."""
+    or mute), "close", "reopen", "enter", "leave", "keep", "delete"; empty: one that this version
+    does not know."""
     person: str = ""
     """Whom it is about; empty: nobody."""
     text: str = ""
@@ -156,6 +156,8 @@ class RoomChanged(NamedTuple):
     kind: str = ""
     """Of the room: "public", "private" or "announce"."""
     listed: bool = True
+    keep: tuple[int, int, int] = (0, 0, 0)
+    """How long messages are kept: seconds, messages, bytes; 0: as the server's settings say."""
 
     @property
     def cursor(self) -> Cursor:

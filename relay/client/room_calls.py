@@ -18,7 +18,7 @@ RoomKind: TypeAlias = Literal["public", "private", "announce"]
 RoomRole: TypeAlias = Literal["none", "invited", "member", "moderator", "owner"]
 RoomAction: TypeAlias = Literal[
     "topic", "title", "kind", "role", "invite", "kick", "ban", "unban", "mute", "unmute", "close",
-    "reopen", "enter", "leave", "redact", "delete",
+    "reopen", "enter", "leave", "keep", "redact", "delete",
 ]  # fmt: skip
 """What can be done in a room."""
 KINDS: Final[dict[RoomKind, Kind]] = {
@@ -65,6 +65,8 @@ class RoomInfo(NamedTuple):
     """The number of the last change: what ``seen`` of ``change_room`` is compared with."""
     people: tuple[RoomPerson, ...]
     """Lasting members, invited, muted and banned ones; not everybody who is there just now."""
+    keep: tuple[int, int, int] = (0, 0, 0)
+    """How long messages are kept: seconds, messages, bytes; 0: as the server's settings say."""
 
 
 class ListedRoom(NamedTuple):
@@ -132,6 +134,7 @@ def change(
     listed: bool,
     role: RoomRole | None,
     seq: int,
+    keep: tuple[int, int, int],
 ) -> requests.Request:
     """Return the request for an action.
 
@@ -179,6 +182,11 @@ def change(
             return requests.Enter()
         case "leave":
             return requests.Leave()
+        case "keep":
+            if len(keep) != 3:
+                raise ValueError(f"keep is {keep!r}; it must be seconds, messages and bytes")
+            bounds = [arguments.integer("keep", one, 0, limits.U63_MAX) for one in keep]
+            return requests.SetKeep(*bounds)
         case "redact":
             return requests.Redact(arguments.integer("seq", seq, 1, limits.U63_MAX), said)
         case "delete":
@@ -195,7 +203,7 @@ def as_info(name: str, parts: list[shown.Shown]) -> RoomInfo:
     )
     return RoomInfo(
         name, KIND_NAMES[room.kind], room.listed, room.title, room.topic, room.closed,
-        room.version, people,
+        room.version, people, room.keep,
     )  # fmt: skip
 
 

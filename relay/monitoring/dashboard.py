@@ -143,6 +143,14 @@ PANELS: Final = (
         ),
     ),
     Panel(
+        "Retention",
+        "short",
+        (
+            (rate("retention_removed"), "entries removed"),
+            (rate("retention_removed_bytes"), "bytes removed"),
+        ),
+    ),
+    Panel(
         "Partitions in trouble",
         "short",
         (

@@ -282,6 +282,12 @@ WORKER: Final = (
         labels=GAP_REASONS,
         label="reason",
     ),
+    Metric(
+        "retention_removed",
+        Kind.COUNTER,
+        "Entries that were removed because they are not to be kept, or their room has ended.",
+    ),
+    Metric("retention_removed_bytes", Kind.COUNTER, "Bytes of these.", "bytes"),
     Metric("readers_caught_up", Kind.COUNTER, "Readers that reached the head of a log: live."),
     Metric("readers_fell_behind", Kind.COUNTER, "Readers that left live for being slow."),
     Metric("readers_too_slow", Kind.COUNTER, "Readers that were closed for taking nothing."),

@@ -102,7 +102,9 @@ def _with(holding: Settings, wanted: Settings) -> Settings:
         slow_reader_timeout_s=wanted.server.slow_reader_timeout_s,
         max_worker_age_s=wanted.server.max_worker_age_s,
     )
-    return msgspec.structs.replace(holding, server=server, limits=wanted.limits, log=wanted.log)
+    return msgspec.structs.replace(
+        holding, server=server, retention=wanted.retention, limits=wanted.limits, log=wanted.log
+    )
 
 
 def _changes(before: Settings, after: Settings) -> dict[str, str]:

@@ -65,7 +65,7 @@ def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int)
 
 
 def write_more(connection: apsw.Connection | apsw.Cursor, more: More) -> None:
-    """What few batches have. Erased bytes are overwritten, not only freed."""
+    """What few batches have."""
     insert = connection.executemany
     insert("INSERT INTO control VALUES (?, ?)", more.controls)
     insert("INSERT INTO direct VALUES (?, ?, ?, ?, ?)", more.directs)
@@ -86,6 +86,4 @@ def write_more(connection: apsw.Connection | apsw.Cursor, more: More) -> None:
     insert(SEEN, more.seen)
     insert(FOLD, more.folds)
     if more.erased:
-        connection.execute("PRAGMA secure_delete=ON").fetchall()
         insert("UPDATE entry SET packed=? WHERE id=?", more.erased)
-        connection.execute("PRAGMA secure_delete=OFF").fetchall()

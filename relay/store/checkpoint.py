@@ -6,21 +6,26 @@ commits go on; then hold commits (the loop runs, messages queue), copy the littl
 meanwhile, wait until no reader is inside the WAL, and release. The next commit starts it over.
 
 Nothing here knows of an event loop: ``run`` awaits only what ``run_in_thread`` returns.
+
+What was erased is still in old frames of the WAL, also after it has started over. So a while after
+something was erased there is a checkpoint that leaves no frame.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 import apsw
 
 from relay.store import pairing
-from relay.store.errors import StoreError
+from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.schema import connect_writer, pragma, rows, translated
+from relay.store.slack import Span, overwrite, read_wal, slack_of
 
 PAGE_BYTES: Final = 4096
 WAL_PAGES_MAX: Final = 8 * 1024 * 1024 // PAGE_BYTES
@@ -36,10 +41,20 @@ backup: then commits are not held, for the WAL could not start over anyway. A pa
 read leaves what was committed in the last millisecond."""
 COPIES_MAX: Final = 3
 """How often it is tried: a reader that had lost the processor has read on."""
+FORGET_S: Final = 30.0
+"""How long what was erased stays in the WAL, and until the next try if that fails."""
 log = logging.getLogger("relay.store")
 
 Result = TypeVar("Result")
-RunInThread = Callable[[Callable[[], "Progress"]], Awaitable["Progress"]]
+Slack = dict[int, list[Span]]
+"""By page: what is to be overwritten in it."""
+
+
+class RunInThread(Protocol):
+    """Runs something there."""
+
+    def __call__(self, work: Callable[[], Result], /) -> Awaitable[Result]:
+        """Return what the work returns, or raise what it raises."""
 
 
 class Progress(NamedTuple):
@@ -72,6 +87,8 @@ class Checkpointed(Protocol):
     """Set here while a checkpoint runs: the partition must not be closed."""
     wal_pages: int
     """Kept up to date by the partition's commits."""
+    erased: bool
+    """Set by them when the WAL may hold what is erased; unset here."""
 
     def checkpoint_begins(self) -> None:
         """The file is about to change."""
@@ -98,6 +115,9 @@ class Checkpointer:
         self._wal_pages_max = wal_pages_max
         self._begin_at = wal_pages_max
         self.running = False
+        self._forget_at: float | None = None
+        self._slack: Slack = {}
+        """Of pages that were copied, and are to be cleaned."""
         self.completed = 0
         """Checkpoints after which the WAL could start over."""
         self.incomplete = 0
@@ -107,10 +127,20 @@ class Checkpointer:
         """Tell whether it checkpoints this partition."""
         return partition is self._partition
 
-    @property
-    def due(self) -> bool:
-        """True when the WAL is long enough, and ``run`` not under way."""
-        return not self.running and self._partition.wal_pages >= self._begin_at
+    def due(self, now: float) -> bool:
+        """Tell whether the WAL is long enough, or holds what is erased for long enough.
+
+        Not while ``run`` is under way. ``now``: monotonic seconds.
+        """
+        if self.running:
+            return False
+        if self._partition.erased:
+            if self._forget_at is None:
+                self._forget_at = now + FORGET_S
+            elif now >= self._forget_at:
+                self._forget_at = None
+                return True
+        return self._partition.wal_pages >= self._begin_at
 
     async def run(self) -> None:
         """Do one checkpoint. When it returns, what waited for ``held`` can be committed.
@@ -120,23 +150,31 @@ class Checkpointer:
         """
         assert not self.running
         partition = self._partition
+        path = partition.path
+        erased, partition.erased = partition.erased, False  # of what is committed from now on
         self.running = partition.checkpointing = True
         problem = "a reader stays in the WAL: another program has the file open"
         progress = NOTHING_COPIED
         try:
             partition.checkpoint_begins()
             for _ in range(COPIES_MAX):
-                copied = await self._run_in_thread(lambda: copy_pages(partition.path))
+                copied, slack = await self._run_in_thread(lambda: copy_pages(path))
+                self._slack |= slack  # the next commit may start the WAL over
                 if copied.rest <= REST_PAGES_MAX:
                     break
             if copied.rest <= REST_PAGES_MAX:
                 partition.held = True
-                progress = await self._run_in_thread(lambda: finish(partition.path))
+                progress, wal = await self._run_in_thread(lambda: finish(path, truncate=erased))
+                if progress.complete:
+                    partition.wal_pages = 0  # the next commit starts it over
+                    partition.held = False
+                    slack, self._slack = self._slack, {}
+                    await self._run_in_thread(lambda: clean(path, slack, wal))
             else:
                 problem = "somebody reads for long, such as a backup"
             partition.checkpoint_ended()
         except StoreError as error:
-            problem = str(error)
+            problem, progress = str(error), NOTHING_COPIED
             if isinstance(error.__cause__, apsw.IOError):
                 partition.checkpoint_failed(problem)
         finally:
@@ -144,9 +182,9 @@ class Checkpointer:
             self.running = partition.checkpointing = False
         if progress.complete:
             self.completed += 1
-            partition.wal_pages = 0  # the next commit starts it over
             self._begin_at = self._wal_pages_max
         else:
+            partition.erased = partition.erased or erased
             self.incomplete += 1
             self._begin_at = partition.wal_pages + RETRY_PAGES
             log.warning(
@@ -159,48 +197,93 @@ class Checkpointer:
             )
 
 
-def copy_pages(path: Path) -> Progress:
+def copy_pages(path: Path) -> tuple[Progress, Slack]:
     """Copy what is in the WAL to the file, as far as readers allow; commits go on meanwhile.
+
+    Returns also what is to be overwritten when all of it is copied.
 
     Raises:
         StoreError: the file cannot be read or written.
     """
-    return _checkpoint(path, apsw.SQLITE_CHECKPOINT_PASSIVE)
+    with _connected(path) as connection:
+        connection.set_busy_timeout(READERS_WAIT_MS)
+        try:
+            progress = Progress(*connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE))
+        except apsw.BusyError:
+            return NOTHING_COPIED, {}
+        return progress, slack_of(wal_of(connection, path))
 
 
-def finish(path: Path) -> Progress:
+def finish(path: Path, *, truncate: bool = False) -> tuple[Progress, bytes]:
     """Copy the rest, wait for readers inside the WAL, and start it over. The caller holds commits.
 
     The last commit in the WAL and the first one in the next tell that they belong together
-    (``pairing``).
+    (``pairing``). Returns also what was in the WAL, for ``clean``.
+
+    Args:
+        path: of the partition.
+        truncate: leave no frame of it.
 
     Raises:
         StoreError: the file cannot be read or written.
     """
-    return _checkpoint(path, apsw.SQLITE_CHECKPOINT_RESTART)
+    mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_RESTART
+    with _connected(path) as connection:
+        # The checkpoint itself makes the first of the two commits durable; the second need not be.
+        pragma(connection, "synchronous=NORMAL")
+        row = _commit(connection, pairing.next_step)
+        wal = wal_of(connection, path)
+        connection.set_busy_timeout(READERS_WAIT_MS)
+        try:
+            progress = Progress(*connection.wal_checkpoint(mode=mode))
+        except apsw.BusyError:
+            return NOTHING_COPIED, b""
+        if progress.complete:
+            next_id = secrets.token_hex(pairing.ID_BYTES)
+            _commit(connection, lambda connection: pairing.start_wal(connection, next_id, row))
+        return progress, wal
 
 
-def _checkpoint(path: Path, mode: int) -> Progress:
+def clean(path: Path, slack: Slack, wal: bytes) -> None:
+    """Overwrite what the pages that were copied still hold of others (``slack``).
+
+    No other checkpoint of the file may run meanwhile.
+
+    Args:
+        path: of the partition.
+        slack: of pages that were copied before, as they were then.
+        wal: what was copied last.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    try:
+        spans = [span for found in (slack | slack_of(wal)).values() for span in found]
+        if spans:
+            overwrite(path, spans)
+    except apsw.Error as error:
+        raise translated(error, path) from error
+
+
+def wal_of(connection: apsw.Connection, path: Path) -> bytes:
+    """Return what is in the WAL, while nobody commits. Raises apsw.Error, OSError."""
+    frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+    page_bytes = pragma(connection, "page_size")
+    assert isinstance(page_bytes, int)
+    return read_wal(path, frames, page_bytes)
+
+
+@contextlib.contextmanager
+def _connected(path: Path) -> Iterator[apsw.Connection]:
     connection = connect_writer(path, create=False)
     try:
         # A connection that has read nothing yet does not know the WAL, and silently does nothing.
         rows(connection, "SELECT count(*) FROM meta")
-        if mode == apsw.SQLITE_CHECKPOINT_PASSIVE:
-            connection.set_busy_timeout(READERS_WAIT_MS)
-            return Progress(*connection.wal_checkpoint(mode=mode))
-        # The checkpoint itself makes the first of the two commits durable; the second need not be.
-        pragma(connection, "synchronous=NORMAL")
-        row = _commit(connection, pairing.next_step)
-        connection.set_busy_timeout(READERS_WAIT_MS)
-        progress = Progress(*connection.wal_checkpoint(mode=mode))
-        if progress.complete:
-            wal = secrets.token_hex(pairing.ID_BYTES)
-            _commit(connection, lambda connection: pairing.start_wal(connection, wal, row))
-        return progress
-    except apsw.BusyError:
-        return NOTHING_COPIED
+        yield connection
     except apsw.Error as error:
         raise translated(error, path) from error
+    except OSError as error:
+        raise StoreUnavailable(f"{path}: {error.strerror or error}") from error
     finally:
         connection.close(True)
 

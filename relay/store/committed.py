@@ -199,7 +199,7 @@ class Committed:
             "SELECT id, time_ms FROM entry WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1",
             (row_id(log_id, 1), row_id(log_id, SEQ_MASK)),
         )
-        if last:
+        if last and last[0][0] & SEQ_MASK > seq:
             seq, time_ms = last[0][0] & SEQ_MASK, last[0][1]
         return LogEnd(
             log_id, epoch, first_seq, seq, time_ms, generation, bool(guarded), state or b""

@@ -133,7 +133,7 @@ def _logs(connection: apsw.Connection, upto: Callable[[str], int] | None) -> Ite
         head, entries = floor, 0
         cursor = connection.execute(
             "SELECT id, packed FROM entry WHERE id>=? AND id<=? ORDER BY id",
-            (row_id(log_id, 1), row_id(log_id, last)),
+            (row_id(log_id, floor + 1), row_id(log_id, last)),
         )
         for row, packed in cursor:
             head, entries = row & SEQ_MASK, entries + 1
@@ -159,11 +159,11 @@ def packed_entries(
     if connection is None:
         return
     try:
-        names = rows(connection, "SELECT id, name FROM log ORDER BY name")
-        for log_id, name in names:
+        names = rows(connection, "SELECT id, name, floor FROM log ORDER BY name")
+        for log_id, name, floor in names:
             if not wanted(name) or log not in (None, name):
                 continue
-            at, end = row_id(log_id, 1), row_id(log_id, SEQ_MASK)
+            at, end = row_id(log_id, floor + 1), row_id(log_id, SEQ_MASK)
             while page := rows(connection, _PAGE, (at, end, ROWS_PER_PAGE)):
                 yield from (packed for _, packed in page)
                 at = page[-1][0] + 1

@@ -44,6 +44,7 @@ from relay.store.state import (
     View,
     row_id,
 )
+from relay.store.stub import says_else
 
 Pack = Callable[[tuple[object, ...]], bytes]
 """An entry's fields -> the bytes that readers get."""
@@ -326,7 +327,11 @@ class Decision:
         found = self._view.originals[key]
         if found is DAMAGED:
             return LogRefused("the entry of this counter is damaged: restore it from a backup")
-        if found.seq and differs(found.entry, submission):
+        if found.seq and (
+            says_else(found.stub, submission.content)
+            if found.stub
+            else differs(found.entry, submission)
+        ):
             return IdConflict(found.seq)
         return Repeated(found.epoch, found.seq)
 

@@ -19,6 +19,7 @@ from relay.store.format import FORMAT_VERSION
 from relay.store.generation import number, read_meta
 from relay.store.schema import TABLES, TABLES_OF_3, TABLES_OF_4, has_states, rows
 from relay.store.state import SEQ_BITS, SEQ_MASK
+from relay.store.stub import is_stub
 
 OPCODES_BETWEEN_LOOKS: Final = 10_000
 ENTRIES_BETWEEN_LOOKS: Final = 1000
@@ -138,7 +139,10 @@ def _check_entries(
             if log_id != current:
                 current = log_id
                 lasts = {log_id: _last_seqs(connection, log_id)}
-            name = logs[log_id][0]
+            name, floor = logs[log_id]
+            if seq <= floor:
+                _check_removed(name, seq, packed, unpack)
+                continue
             if seq != ends[log_id] + 1:
                 raise _Damaged(f"entry {ends[log_id] + 1} of log {name} is missing")
             ends[log_id] = seq
@@ -163,6 +167,16 @@ def _check_entries(
         for log_id, seq in rows(connection, query):
             if seq > ends[log_id]:
                 raise _Damaged(f"{what} of log {logs[log_id][0]} is newer than its entries")
+
+
+def _check_removed(name: str, seq: int, packed: bytes, unpack: Callable[[bytes], object]) -> None:
+    """Of what was removed a hash is kept, and control entries are whole."""
+    if is_stub(packed):
+        return
+    try:
+        unpack(packed)
+    except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
+        raise _Damaged(f"what is kept of entry {seq} of log {name} cannot be read") from None
 
 
 def _last_seqs(connection: apsw.Connection, log_id: int) -> set[int]:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from relay.chat.entries import Cursor, GapInfo, Head, Submission
 from relay.chat.rooms.refusal import Refused
+from relay.store.keeping import Excess, Keep
 
 
 class Stored(NamedTuple):
@@ -135,6 +136,15 @@ class ResumePoint(NamedTuple):
     gap: GapInfo | None
 
 
+class Removed(NamedTuple):
+    """What one step has removed."""
+
+    floor: int
+    """Where the log begins now: entries up to this one are no longer kept."""
+    entries: int
+    bytes: int
+
+
 class Partition(Protocol):
     """The one writer of a partition."""
 
@@ -197,6 +207,16 @@ class Partition(Protocol):
 
     def note_folds(self, folds: list[tuple[str, int, bytes]]) -> None:
         """Note (log, seq, packed) what the control entries of a log up to seq make: likewise."""
+
+    def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
+        """Remove some of the entries of a log up to ``upto``, in a commit of its own.
+
+        As many as one step may (``removal``): call again until it removes none. Entries of kind
+        *system* above ``controls_upto`` stay. Repeats of what was removed are still repeats.
+
+        Raises:
+            StoreError: as ``append``.
+        """
 
     def close(self) -> None:
         """Close cleanly: the next start keeps every epoch (invariant "Epochs are segments")."""
@@ -350,6 +370,20 @@ class Reader(Protocol):
 
     def read_back(self, log: str, before: int, count: int, bytes_max: int) -> Page:
         """Return the newest ``count`` entries below ``before``, ascending; at least one if any."""
+
+    def floor(self, log: str) -> int:
+        """Return the last entry of a log that was removed; 0: none was.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+
+    def removable(self, log: str, keep: Keep, now_ms: int, grace_ms: int) -> Excess:
+        """Return what is to be removed of a log (``keeping.upto``). May take long.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
 
     def floor_of_last(self, log: str, count: int, upto: int) -> int:
         """Return the seq after which the last ``count`` entries up to ``upto`` begin."""

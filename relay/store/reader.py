@@ -13,10 +13,13 @@ from typing import Any, Final
 
 import apsw
 
+from relay import limits
 from relay.chat.entries import NO_EPOCH, Cursor, Head
 from relay.chat.rooms.events import Role
 from relay.chunking import count_fitting
+from relay.store import keeping
 from relay.store.format import FORMAT_OF_CONTROLS, FORMAT_OF_MEMBERS, FORMAT_VERSION
+from relay.store.keeping import Excess, Keep, Measured
 from relay.store.log import Page, ResumePoint
 from relay.store.resume import LogView, Segment, resume_point
 from relay.store.schema import connect_reader, epoch_at, has_states, pragma, rows, translated
@@ -33,7 +36,11 @@ WITHOUT_STATES: Final = STATES.replace(
     "LEFT JOIN state ON state.log_id = log.id", "LEFT JOIN (SELECT NULL AS packed)"
 )
 NO_LIMIT: Final = -1
-FORWARD: Final = "SELECT id, packed FROM entry WHERE id>? AND id<=? ORDER BY id LIMIT ?"
+_KEPT: Final = (
+    "SELECT id, packed FROM entry WHERE id>max(?1, (SELECT id << 40 | floor FROM log "
+    "WHERE id=?1 >> 40)) AND id<=?2 ORDER BY id "
+)
+FORWARD: Final = _KEPT + "LIMIT ?3"
 CONTROLS: Final = (
     "SELECT packed FROM control JOIN entry ON entry.id=control.log_id << 40 | control.seq "
     "WHERE control.log_id=? AND control.seq>? ORDER BY control.seq"
@@ -42,8 +49,9 @@ CONTROLS_BEFORE_3: Final = (
     "SELECT packed FROM entry WHERE id >> 40=? AND id & 0xFFFFFFFFFF>? ORDER BY id"
 )
 DIRECT: Final = (
-    "SELECT entry.id, packed FROM direct JOIN entry ON entry.id=? | direct.seq "
-    "WHERE log_id=? AND peer=? AND seq<? ORDER BY seq DESC LIMIT ?"
+    "SELECT entry.id, packed FROM direct JOIN entry ON entry.id=?1 | direct.seq "
+    "WHERE log_id=?2 AND peer=?3 AND seq<?4 AND seq>(SELECT floor FROM log WHERE id=?2) "
+    "ORDER BY seq DESC LIMIT ?5"
 )
 ENTRY: Final = (
     "SELECT packed FROM entry JOIN log ON log.id=?1 WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"
@@ -70,7 +78,13 @@ SHARES: Final = (  # in this order: a row of the first one, and whether the othe
     "AND other.handle=? AND other.lasting=1 AND other.root=? LIMIT 1"
 )
 SEEN: Final = "SELECT seq FROM mark WHERE log_id=? AND about=''"
-BACK: Final = "SELECT id, packed FROM entry WHERE id>? AND id<=? ORDER BY id DESC LIMIT ?"
+BACK: Final = _KEPT + "DESC LIMIT ?3"
+TIME: Final = "SELECT time_ms FROM entry WHERE id=? << 40 | ?"
+SIZE: Final = (
+    "SELECT coalesce(sum(length(packed)), 0) FROM entry WHERE id BETWEEN ?1 << 40 | ?2 "
+    "AND ?1 << 40 | ?3"
+)
+SEQS_PER_SUM: Final = 1024
 
 
 class SqliteReader:
@@ -360,8 +374,60 @@ class SqliteReader:
         except apsw.Error as error:
             self.close()
             raise translated(error, self._path) from error
-        end = floor if last is None else last & SEQ_MASK
+        end = floor if last is None else max(floor, last & SEQ_MASK)
         return LogView(floor, end, [Segment(*row) for row in segments if row[0] <= end])
+
+    # --- what is to be removed ------------------------------------------------------------------
+    def floor(self, log: str) -> int:
+        """See ``log.Reader``."""
+        view = self._view(log)
+        return 0 if view is None else view.floor
+
+    def first_control(self, log: str) -> int:
+        """Return the first entry of kind *system* that is kept; 2^63-1: there is none."""
+        found = self._rows_of(log, "SELECT min(seq) FROM control WHERE log_id=?")
+        first: int | None = found[0][0] if found else None
+        return limits.U63_MAX if first is None else first
+
+    def removable(self, log: str, keep: Keep, now_ms: int, grace_ms: int) -> Excess:
+        """See ``log.Reader``."""
+        view = self._view(log)
+        if view is None:
+            return Excess(0)
+
+        def time_of(seq: int) -> int:
+            found = self._rows_of(log, TIME, seq)
+            return found[0][0] if found else now_ms
+
+        def end_of_excess(most: int) -> int:
+            return self._end_of_excess(log, view, most)
+
+        return keeping.upto(
+            keep,
+            Measured(view.floor, view.end),
+            now_ms=now_ms,
+            grace_ms=grace_ms,
+            time_of=time_of,
+            end_of_excess=end_of_excess,
+        )
+
+    def _end_of_excess(self, log: str, view: LogView, most: int) -> int:
+        last = view.end
+        while last > view.floor:
+            first = max(view.floor, last - SEQS_PER_SUM) + 1
+            size = self._size(log, first, last)
+            if size > most:
+                break
+            most -= size
+            last = first - 1
+        while last > view.floor and (size := self._size(log, last, last)) <= most:
+            most -= size
+            last -= 1
+        return last
+
+    def _size(self, log: str, first: int, last: int) -> int:
+        found = self._rows_of(log, SIZE, first, last)
+        return found[0][0] if found else 0
 
     # --- the file -------------------------------------------------------------------------------
     def _opened(self) -> apsw.Connection | None:

@@ -1,13 +1,15 @@
 """Making a whole file of what can still be read in a damaged one.
 
 A log without a hole is all that readers, senders and accounts can go on with: of each log the
-entries up to the first one that cannot be read are kept, and what can be read behind it is handed
-out. All the rest of a file follows from its entries. The new file has no past, so every log begins
-a new epoch with its next append (invariant "Epochs are segments").
+entries from its floor up to the first one that cannot be read are kept, and what can be read behind
+it is handed out. All the rest of a file follows from its entries. The new file has no past, so
+every log begins a new epoch with its next append (invariant "Epochs are segments").
 """
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -15,6 +17,7 @@ from urllib.parse import quote
 
 import apsw
 
+from relay import limits
 from relay.chat.entries import Entry, Kind
 from relay.chat.partition import partition_of
 from relay.chat.rooms import events
@@ -33,6 +36,7 @@ from relay.store.schema import (
 )
 from relay.store.snapshot import sync_file
 from relay.store.state import SEQ_BITS, SEQ_MASK, More, row_id
+from relay.store.stub import is_stub
 
 MARK: Final = int(Kind.MARK)
 SYSTEM: Final = int(Kind.SYSTEM)
@@ -41,6 +45,9 @@ ROWS_PER_COMMIT: Final = 1000
 _ROWS: Final = "SELECT id, time_ms, chain, jump, packed FROM entry WHERE id>=? ORDER BY id"
 _DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.IOError)
 Row = tuple[int, int, int, int, bytes]
+Floor = tuple[str, int, int]
+"""(name, floor, floor_ms) of a log."""
+NOTHING_REMOVED: Final = ("", 0, 0)
 
 
 class SalvagedLog(NamedTuple):
@@ -48,7 +55,7 @@ class SalvagedLog(NamedTuple):
 
     name: str
     kept: int
-    """Its entries 1 to this one."""
+    """Its entries up to this one."""
     aside: int
     """Entries that can be read behind a hole."""
 
@@ -85,7 +92,9 @@ def salvage(
             found = []
         else:
             try:
-                found = _Salvage(target, partition, unpack, aside).run(_readable(source))
+                found = _Salvage(target, partition, unpack, aside, _floors(source)).run(
+                    _readable(source)
+                )
             finally:
                 source.close(True)
         target.execute("COMMIT")
@@ -119,7 +128,10 @@ class _Salvage:
         partition: int,
         unpack: Callable[[bytes], Any],
         aside: Callable[[bytes], object],
+        floors: dict[int, Floor],
     ) -> None:
+        self._floors = floors
+        self._floor = NOTHING_REMOVED
         self._target = target
         self._partition = partition
         self._unpack = unpack
@@ -139,8 +151,19 @@ class _Salvage:
                 self._end(name, kept, aside, producers, room)
                 log_id, name, kept, aside, epoch, producers = row >> SEQ_BITS, "", 0, 0, b"", {}
                 room = None
+                self._floor = self._floors.get(log_id, NOTHING_REMOVED)
+                known, kept, _ = self._floor
+                if kept and known not in self._names and partition_of(known) == self._partition:
+                    name = known
+                    self._names.add(name)
+            if is_stub(packed) and row & SEQ_MASK > self._floor[1]:  # then that is not known
+                kept, aside = row & SEQ_MASK, 0
+                self._floor = name, kept, time_ms
+            if row & SEQ_MASK <= self._floor[1]:
+                room = self._removed((row, time_ms, chain, jump, packed), room)
+                continue
             whole = entry is not None and entry.seq == kept + 1 and not aside
-            if whole and not kept:
+            if whole and not name:
                 assert entry is not None
                 if entry.log not in self._names:
                     name = entry.log
@@ -168,6 +191,21 @@ class _Salvage:
         self._end(name, kept, aside, producers, room)
         return [log for log in self._found if log.name or log.aside]
 
+    def _removed(self, row: Row, room: Room | None) -> Room | None:
+        """Keep what is left of an entry that was removed; return the state of the room."""
+        where, time_ms, chain, jump, packed = row
+        mine, seq = len(self._found) + 1, where & SEQ_MASK
+        entry = None if is_stub(packed) else self._entry(packed, seq)
+        if entry is None and not is_stub(packed):
+            return room
+        self._target.execute(ENTRY, (row_id(mine, seq), time_ms, chain, jump, packed))
+        if entry is not None:
+            derive(self._more, mine, entry, chain, jump)
+            if _is_room_event(entry):
+                event = events.unpack(entry.body)
+                return rooms.applied(room or Room(), event, entry.sender, seq)
+        return room
+
     def _entry(self, packed: bytes, seq: int) -> Entry | None:
         try:
             entry = Entry._make(self._unpack(packed))
@@ -190,18 +228,25 @@ class _Salvage:
         producers: dict[bytes, tuple[int, int]],
         room: Room | None,
     ) -> None:
-        if not kept and not aside:
+        if not name and not aside:
             return
         mine = len(self._found) + 1
         self._found.append(SalvagedLog(name, kept, aside))
-        if not kept:
+        if not name:
+            self._target.execute("DELETE FROM entry WHERE id >> 40=?", (mine,))
             return
         self._target.execute(
-            "INSERT INTO log (id, name, floor, floor_ms) VALUES (?, ?, 0, 0)", (mine, name)
+            "INSERT INTO log (id, name, floor, floor_ms) VALUES (?, ?, ?, ?)",
+            (mine, name, self._floor[1], self._floor[2]),
         )
         self._target.executemany(
             "INSERT INTO producer VALUES (?, ?, ?, ?, 0)",
             [(mine, producer, *end) for producer, end in producers.items()],
+        )
+        self._target.execute(
+            "INSERT INTO epoch SELECT ?1, ?2, ?3, 0 "
+            "WHERE NOT EXISTS (SELECT 1 FROM epoch WHERE log_id=?1)",
+            (mine, kept, secrets.token_bytes(limits.EPOCH_BYTES)),
         )
         if room is not None:  # who may read and write is what its entries say
             guarded = int(not room.everybody_writes)
@@ -214,6 +259,15 @@ class _Salvage:
 
 def _is_room_event(entry: Entry) -> bool:
     return entry.kind == SYSTEM and entry.content_type == events.CONTENT_TYPE
+
+
+def _floors(source: apsw.Connection) -> dict[int, Floor]:
+    """Return where logs begin, as far as that can be read."""
+    found: dict[int, Floor] = {}
+    with contextlib.suppress(*_DAMAGE):
+        for log_id, *floor in source.execute("SELECT id, name, floor, floor_ms FROM log"):
+            found[log_id] = (floor[0], floor[1], floor[2])
+    return found
 
 
 def _readable(source: apsw.Connection) -> Iterator[Row]:

@@ -18,13 +18,15 @@ import apsw
 
 from relay.chat.entries import NO_EPOCH, Head, Kind, Submission
 from relay.fsync import sync_directory
-from relay.store import apply, generation, pairing
+from relay.store import apply, generation, pairing, removal
+from relay.store.checkpoint import clean, wal_of
 from relay.store.committed import Committed
+from relay.store.companions import wal_bytes
 from relay.store.decide import Decision, Pack
 from relay.store.errors import StoreError
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock, State
-from relay.store.log import Outcome, ReadBudget, Stored
+from relay.store.log import Outcome, ReadBudget, Removed, Stored
 from relay.store.opening import Check, open_again, open_first
 from relay.store.producers import ProducerExpiry
 from relay.store.rules import Rules
@@ -109,6 +111,7 @@ class SqlitePartition:
         self.held = False
         self.checkpointing = False
         self.wal_pages = 0
+        self.erased = False
         self._host = host
         self._durability: Durability = durability
         self._pack = pack
@@ -151,6 +154,7 @@ class SqlitePartition:
                 )
             with closed_on_error(connection, self.path):
                 self.wal_pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+                self.erased = wal_bytes(self.path) > 0  # its last writer may have died before
                 connection.set_wal_hook(self._wal_grew)
                 opened = _Opened(
                     connection, Committed(connection), ProducerExpiry(connection), begun.generation
@@ -171,7 +175,7 @@ class SqlitePartition:
         try:
             if opened is not None:
                 self._close_cleanly(opened.connection)
-        except (apsw.Error, StoreError) as error:
+        except (apsw.Error, OSError, StoreError) as error:
             # It stays unclean: the next start takes no risk.
             log.warning(
                 "partition_close_failed", extra={"path": str(self.path), "reason": str(error)}
@@ -191,7 +195,9 @@ class SqlitePartition:
         state: State = "open"
         # A reader in the middle of a page, or a checkpoint: then the WAL simply stays.
         with contextlib.suppress(apsw.BusyError):
+            wal = wal_of(connection, self.path)
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            clean(self.path, {}, wal)
             state = "closed"
         self._lock.note(self.path, self._opening, state, durable=True)
 
@@ -260,6 +266,8 @@ class SqlitePartition:
             controls = any(one.kind == SYSTEM for one in batch) or bool(changes.states)
             if controls:
                 _note_controls(batch, outcomes, changes)
+            if changes.more is not None and changes.more.erased:
+                self.erased = True
             if self._confirmed or self._seen or self._folds:
                 changes.more = changes.more or More()
                 changes.more.confirmed += self._confirmed
@@ -305,6 +313,23 @@ class SqlitePartition:
         expiry.apply(decided, now_ms)
         if decided.unused:
             opened.committed.forget_producers()
+
+    def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
+        """See ``log.Partition``."""
+        with self._one_user:
+            opened = self._open()
+            connection = opened.connection
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                removed = removal.remove(connection, log, upto, controls_upto, self._unpack_entry)
+                connection.execute("COMMIT")
+            except apsw.Error as error:
+                raise self._failed(error) from error
+            except BaseException:
+                self._drop()
+                raise
+            self.erased = self.erased or removed.entries > 0
+            return removed
 
     def in_use(self, log: str) -> bool:
         """See ``log.Partition``."""

@@ -118,9 +118,11 @@ class Original(NamedTuple):
     """The entry that a committed counter was used for."""
 
     seq: int
-    """0: it is no longer kept."""
+    """0: nothing of it is kept."""
     epoch: bytes
     entry: Entry | None
+    stub: bytes = b""
+    """What is kept of it instead, if it was removed (``stub``)."""
 
 
 DAMAGED: Final = Original(0, b"", None)

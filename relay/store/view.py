@@ -30,6 +30,7 @@ from relay.store.state import (
     View,
     row_id,
 )
+from relay.store.stub import is_stub
 
 NEW_LOG_READS: Final = 24
 """What beginning a log counts as: rows in four tables and two indexes, most of them on pages of
@@ -208,6 +209,10 @@ class _Originals:
             return
         if packed is None:
             self._found[where] = Original(0, end.log.epoch, None)
+            return
+        if is_stub(packed):
+            epoch = self._committed.epoch_at(end.log, seq)
+            self._found[where] = Original(seq, epoch, None, packed)
             return
         try:
             entry = self._unpack_entry(packed)

@@ -335,6 +335,7 @@ class Chat:
             kind=change.kind,
             role=change.role,
             seq=change.seq,
+            keep=change.keep,
         )
 
     async def _history(self, count: int, target: str) -> None:

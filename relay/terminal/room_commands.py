@@ -17,6 +17,7 @@ HELP: Final = (
     "/op NAME, /deop NAME   make a moderator, or a member again; /owner NAME",
     "/private, /public, /announce, /close, /open   who may read and write",
     "/member, /nomember   be a lasting member, or none any more",
+    "/keep 30d 1000 1G  keep messages of so many days, so many, so many bytes; /keep default",
     "/redact N [WHY]   erase message N, of somebody else too if you moderate",
 )
 _TIME: Final = re.compile(r"([0-9]{1,6})([smhd])")
@@ -41,6 +42,9 @@ _PERSONS: Final[dict[str, RoomAction]] = {
     "mute": "mute",
     "unmute": "unmute",
 }
+_SIZE: Final = re.compile(r"([0-9]{1,9})([KMGT])")
+_SHIFTS: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
+_KEEP_TAKES: Final = "/keep takes a time (30d), a number, a size (100M), or default; not sent"
 _WITH_REASON: Final = frozenset({"kick", "ban", "mute"})
 _WITH_TIME: Final = frozenset({"ban", "mute"})
 
@@ -56,6 +60,29 @@ class Change:
     kind: RoomKind | None = None
     role: RoomRole | None = None
     seq: int = 0
+    keep: tuple[int, int, int] = (0, 0, 0)
+
+
+def size_of(text: str) -> int | None:
+    """Return the bytes of a size as people write it (500K, 100M, 2G); None: it is none."""
+    found = _SIZE.fullmatch(text)
+    return None if found is None else int(found[1]) << _SHIFTS[found[2]]
+
+
+def _keep(rest: str) -> Change | str:
+    age = messages = size = 0
+    for word in rest.split():
+        if (seconds := seconds_of(word)) is not None:
+            age = seconds
+        elif (found := size_of(word)) is not None:
+            size = found
+        elif word.isascii() and word.isdigit() and len(word) < 16:
+            messages = int(word)
+        elif rest != "default":
+            return _KEEP_TAKES
+    if not rest:
+        return _KEEP_TAKES
+    return Change("keep", keep=(age, messages, size))
 
 
 def seconds_of(text: str) -> int | None:
@@ -77,6 +104,8 @@ def parse(word: str, rest: str) -> Change | str | None:
         return Change(_ALONE[word]) if word in _ALONE else Change("kind", kind=_KINDS[word])
     if word == "topic":
         return Change("topic", text=rest)
+    if word == "keep":
+        return _keep(rest)
     if word == "redact":
         number, _, why = rest.partition(" ")
         if not (number.isascii() and number.isdigit() and len(number) < 18 and int(number)):

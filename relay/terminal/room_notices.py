@@ -60,10 +60,21 @@ def change_notice(event: RoomChanged) -> str:
             return f"{who} is a member now"
         case "leave":
             return f"{who} is no member any more"
+        case "keep":
+            return f"{who} has set that {keep_words(event.keep)}"
         case "delete":
             return f"{who} has deleted the room{why}"
         case _:
             return f"{who} has changed something that this version does not know"
+
+
+def keep_words(keep: tuple[int, int, int]) -> str:
+    """Return how long messages are kept."""
+    age_s, messages, size = keep
+    words = [f"{age_s / 86_400:.4g} days"] if age_s else []
+    words += [f"{messages:,} messages"] if messages else []
+    words += [f"{size / (1 << 20):.4g} MiB"] if size else []
+    return f"{' and at most '.join(words)} are kept" if words else "messages are kept as elsewhere"
 
 
 def info_lines(room: RoomInfo) -> list[str]:
@@ -75,6 +86,8 @@ def info_lines(room: RoomInfo) -> list[str]:
         lines.append(f"title {quoted(room.title)}")
     if room.topic:
         lines.append(f"topic {quoted(room.topic)}")
+    if any(room.keep):
+        lines.append(keep_words(room.keep))
     lines += [person_line(person) for person in room.people]
     return lines
 

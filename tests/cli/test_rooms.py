@@ -91,6 +91,10 @@ def test_what_an_owner_does(people: Relay, room: str) -> None:
     anna("redact", spam, "--reason", "spam")
     assert "NO_SUCH_ENTRY" in anna("redact", spam, status=1)
     anna("role", "bert", "none")
+    anna("keep", "--age", "30d", "--messages", "1000")
+    assert "30 days and at most 1,000 messages are kept" in anna("show")
+    assert json.loads(anna("show", "--json"))["keep"] == [2592000, 1000, 0]
+    assert "NOT_ALLOWED" in bert("keep", status=1)
     anna("ban", "bert", "--for", "1h")
     assert "unban first" in anna("invite", "bert", status=1)
     assert "BANNED" in done("send", address, room, "hi", "--name", "bert", status=1)
@@ -111,6 +115,7 @@ def test_what_an_owner_does(people: Relay, room: str) -> None:
         (["kind", "ROOM", "secret"], "is not one of public, private, announce"),
         (["role", "ROOM", "bert", "king"], "is not one of none, member, moderator, owner"),
         (["redact", "ROOM", "first"], "is not the number of a message"),
+        (["keep", "ROOM", "--size", "much"], "is no size; write 500K, 100M or 2G"),
         (["topic", "ROOM", "x" * 401], "allowed are at most 400"),
         (["show", "a"], "invalid room name"),
     ],

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import apsw
 import pytest
 
 from relay.store import checkpoint
-from relay.store.checkpoint import Checkpointer, Progress
+from relay.store.checkpoint import FORGET_S, Checkpointer
 from relay.store.errors import StoreError
 from relay.store.reader import SqliteReader
 from relay.store.schema import translated
@@ -26,6 +27,7 @@ FRAME_BYTES = 4096 + 24
 READ_ON = """
 import sys
 from pathlib import Path
+from typing import TypeVar
 from relay.store.errors import StoreError
 from relay.store.reader import SqliteReader
 reader = SqliteReader(Path(sys.argv[1]))
@@ -40,7 +42,10 @@ while True:
 """
 
 
-def in_thread(work: Callable[[], Progress]) -> Awaitable[Progress]:
+T = TypeVar("T")
+
+
+def in_thread(work: Callable[[], T], /) -> Awaitable[T]:
     return asyncio.to_thread(work)
 
 
@@ -78,7 +83,7 @@ async def test_the_wal_stays_short_under_load(partition: SqlitePartition) -> Non
             counter += 20
             written += partition.wal_pages - before if partition.wal_pages > before else 0
             during += checkpointer.running
-        if checkpointer.due:
+        if checkpointer.due(0.0):
             running = asyncio.create_task(checkpointer.run())
         longest = max(longest, wal.stat().st_size)
         # A loop waits for its sockets now and then: else the thread seldom gets the interpreter.
@@ -96,19 +101,17 @@ async def test_the_wal_stays_short_under_load(partition: SqlitePartition) -> Non
 async def test_commits_are_held_only_in_the_second_phase(partition: SqlitePartition) -> None:
     held: list[bool] = []
 
-    async def watched(work: Callable[[], Progress]) -> Progress:
+    async def watched(work: Callable[[], T], /) -> T:
         held.append(partition.held)
-        progress = await asyncio.to_thread(work)
-        assert progress.complete
-        return progress
+        return await asyncio.to_thread(work)
 
     append(partition, *messages(1, 1000))
     checkpointer = Checkpointer(partition, watched, wal_pages_max=10)
-    assert checkpointer.due
+    assert checkpointer.due(0.0)
     await checkpointer.run()
-    assert held == [False, True]
+    assert held == [False, True, False]
     assert not partition.held
-    assert not checkpointer.due
+    assert not checkpointer.due(0.0)
     append(partition, *messages(1001, 1001))
     assert partition.wal_pages < 10  # started over
 
@@ -126,7 +129,7 @@ async def test_a_foreign_reader_is_reported_and_it_is_tried_again(
         counter += 500
     held: list[bool] = []
 
-    def watched(work: Callable[[], Progress]) -> Awaitable[Progress]:
+    def watched(work: Callable[[], T], /) -> Awaitable[T]:
         held.append(partition.held)
         return asyncio.to_thread(work)
 
@@ -138,10 +141,10 @@ async def test_a_foreign_reader_is_reported_and_it_is_tried_again(
     assert "such as a backup" in record.__dict__["reason"]
     assert not any(held), "commits waited for a reader that stays"
     assert (checkpointer.completed, checkpointer.incomplete) == (0, 1)
-    assert not checkpointer.due, "tried again at once, for ever"
+    assert not checkpointer.due(0.0), "tried again at once, for ever"
     assert not partition.held
     shell.close()
-    while not checkpointer.due:
+    while not checkpointer.due(0.0):
         append(partition, *messages(counter + 1, counter + 500))
         counter += 500
     await checkpointer.run()
@@ -169,7 +172,7 @@ def broken_disk(path: Path, *, create: bool) -> apsw.Connection:
 async def test_a_cancelled_one_releases_the_commits(partition: SqlitePartition) -> None:
     holding = asyncio.Event()
 
-    async def stuck(work: Callable[[], Progress]) -> Progress:
+    async def stuck(work: Callable[[], T], /) -> T:
         if partition.held:
             holding.set()
             await asyncio.Event().wait()
@@ -185,6 +188,33 @@ async def test_a_cancelled_one_releases_the_commits(partition: SqlitePartition) 
         await task
     assert not partition.held
     assert not checkpointer.running
+
+
+async def test_what_was_erased_leaves_the_wal_after_a_while(partition: SqlitePartition) -> None:
+    """Though it is short; and is tried again, as long as somebody reads."""
+    append(partition, *messages(1, 5))
+    wal = partition.path.with_name("00.sqlite-wal")
+    checkpointer = Checkpointer(partition, in_thread)
+    await checkpointer.run()
+    assert wal.stat().st_size > 0, "it starts over in place"
+    partition.erased = True
+    assert not checkpointer.due(100.0)
+    assert not checkpointer.due(100.0 + FORGET_S / 2)
+    assert checkpointer.due(100.0 + FORGET_S)
+    shell = apsw.Connection(str(partition.path), flags=apsw.SQLITE_OPEN_READONLY)
+    shell.execute("BEGIN")
+    shell.execute("SELECT count(*) FROM entry").fetchall()
+    append(partition, *messages(6, 8))
+    await checkpointer.run()
+    assert partition.erased
+    shell.close()
+    assert not checkpointer.due(200.0)
+    assert checkpointer.due(200.0 + FORGET_S)
+    before = wal.stat().st_size
+    await checkpointer.run()
+    assert not partition.erased
+    assert wal.stat().st_size < before, "the commit that starts it over is all it has"
+    assert not checkpointer.due(300.0)
 
 
 async def test_a_partition_closed_meanwhile_does_no_harm(partition: SqlitePartition) -> None:

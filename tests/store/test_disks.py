@@ -9,14 +9,14 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 import pytest
 
 from relay.chat.entries import Cursor, Kind, Submission
 from relay.store import generation, opening
-from relay.store.checkpoint import Checkpointer, Progress, copy_pages, finish
+from relay.store.checkpoint import Checkpointer, copy_pages, finish
 from relay.store.errors import StoreError, StoreFull, StoreUnavailable
 from relay.store.generation import Durability
 from relay.store.log import Repeated, Stored
@@ -32,6 +32,8 @@ from tests.support.logs import (
     open_partition,
     stored,
 )
+
+Result = TypeVar("Result")
 
 OPERATIONS_MAX = 400
 """More than any commit here has: a test that comes so far has failed at each of them."""
@@ -231,7 +233,7 @@ async def test_a_checkpoint_whose_sync_fails_is_no_loss_later(tmp_path: Path, di
     [first] = writer.write()
     writer.write(30)
 
-    async def at_once(work: Callable[[], Progress]) -> Progress:
+    async def at_once(work: Callable[[], Result], /) -> Result:
         return work()
 
     checkpointer = Checkpointer(writer.partition, at_once)

@@ -33,7 +33,7 @@ from relay.server.worker.member.feed import Feed
 from relay.server.worker.process import main
 from relay.server.worker.process.building import WorkerDependencies, WorkerParts
 from relay.server.worker.process.collector import Collector
-from relay.settings import Accounts, Limits, Server, Settings, Store
+from relay.settings import Accounts, Limits, Retention, Server, Settings, Store
 from relay.store.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
 from relay.wire.connection import Connection
@@ -232,6 +232,7 @@ class Cluster:
         limits: Limits | None = None,
         needs: dict[str, object] | None = None,
         rights: bool = False,
+        retention: Retention | None = None,
     ) -> None:
         """Prepare.
 
@@ -242,6 +243,7 @@ class Cluster:
             max_connections: as the setting.
             limits: as the setting.
             needs: what of the workers' ``WorkerDependencies`` is to be different.
+            retention: as the settings; nothing is removed until a test asks for a look at the logs.
             rights: False: rooms are as before they had an entry that begins them, so that what is
                 about the transport of messages alone counts from 1.
         """
@@ -252,6 +254,7 @@ class Cluster:
         self._settings = Settings(
             server=Server(max_connections=max_connections, workers=workers),
             limits=limits or Limits(),
+            retention=retention or Retention(),
             accounts=Accounts(guests=True),
             store=Store(durability=durability),  # type: ignore[arg-type]
         )

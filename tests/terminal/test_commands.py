@@ -57,6 +57,8 @@ from relay.terminal.room_commands import Change
         ("/ban bob too loud", Change("ban", "bob", "too loud")),
         ("/op bob", Change("role", "bob", role="moderator")),
         ("/redact 7 why", Change("redact", text="why", seq=7)),
+        ("/keep 30d 1000 2M", Change("keep", keep=(30 * 86_400, 1000, 2 << 20))),
+        ("/keep default", Change("keep")),
         ("/private", Change("kind", kind="private")),
         ("/member", Change("enter")),
     ],
@@ -71,6 +73,7 @@ def test_lines(line: str, command: Command) -> None:
     ["/", "/Who", "/quitt", "/password hunter2", "/who bob", "/quit now", "/history x"]
     + ["/room x", "/list x", "/erase x", "/reply", "/edit", "/react", "/msg", "/msg bob", "/msg b!"]
     + ["/query b!", "/seen", "/block", "/unblock b!", "/ban", "/op", "/op bob x", "/close x"]
+    + ["/keep", "/keep long", "/keep 1d x"]
     + [f"/redact {n}" for n in ("", "x", "0", "-1", "²", "9" * 5000)]
     + [f"/history {n}" for n in ("0", "-1", "1001", "²", "9" * 5000)],
 )

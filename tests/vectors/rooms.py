@@ -27,6 +27,7 @@ LOG: tuple[tuple[int, str, events.Event], ...] = (
     (21, "ann", events.KindSet(Kind.ANNOUNCE, False)),
     (22, "ann", events.Closed(True)),
     (23, "cat", events.Left()),
+    (24, "ann", events.KeepSet(2_592_000, 1000, 0)),
 )
 REQUESTS: tuple[tuple[requests.Request, int], ...] = (
     (requests.Create(Kind.PRIVATE, False), requests.ANYTHING_SEEN),
@@ -46,6 +47,7 @@ REQUESTS: tuple[tuple[requests.Request, int], ...] = (
     (requests.Leave(), 14),
     (requests.Redact(7, ""), 14),
     (requests.Delete("no more"), 14),
+    (requests.SetKeep(2_592_000, 1000, 0), 14),
     (requests.Show("ann"), 0),
     (requests.List(15, "lobby"), 0),
     (requests.Mine("lobby"), 0),

@@ -25,6 +25,7 @@ from relay.chat.rooms.requests import (
     Mute,
     Redact,
     Reopen,
+    SetKeep,
     SetKind,
     SetRole,
     SetTitle,
@@ -49,6 +50,7 @@ _NEEDS: Final[dict[type[Change], Right]] = {
     Unmute: Right.MODERATE,
     Close: Right.MANAGE,
     Reopen: Right.MANAGE,
+    SetKeep: Right.MANAGE,
     Enter: Right.ENTER,
     Delete: Right.MANAGE,
 }
@@ -151,6 +153,9 @@ def _about_room(room: Room, request: Change, context: Context) -> tuple[Event | 
             return None if room.closed else events.Closed(True), room.closed_seq
         case Reopen():
             return events.Closed(False) if room.closed else None, room.closed_seq
+        case SetKeep():
+            keep = tuple(request)
+            return None if keep == room.keep else events.KeepSet(*request), room.keep_seq
         case Enter():
             role = role_of(room, actor)
             if role >= Role.MEMBER:

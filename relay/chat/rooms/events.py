@@ -130,6 +130,14 @@ class Left(NamedTuple):
     """The sender has given up being one."""
 
 
+class KeepSet(NamedTuple):
+    """How long messages are kept; 0: as the server's settings say."""
+
+    age_s: int
+    messages: int
+    bytes: int
+
+
 class Deleted(NamedTuple):
     """The room has ended. A later one of its name is another one."""
 
@@ -150,6 +158,7 @@ Event: TypeAlias = (
     | Closed
     | Entered
     | Left
+    | KeepSet
     | Deleted
 )
 
@@ -187,6 +196,7 @@ SHAPES: Final[dict[int, Shape]] = {
     12: Shape(Entered, (ROOT,)),
     13: Shape(Left, ()),
     15: Shape(Deleted, (REASON,)),
+    16: Shape(KeepSet, (U63, U63, U63)),
 }
 _NUMBER_OF: Final = {shape.type: number for number, shape in SHAPES.items()}
 _SCHEMA: Final = codec.Schema(SHAPES, count_max=1, array_max=limits.ENVELOPE_FIELDS_MAX)

@@ -103,6 +103,14 @@ class Reopen(NamedTuple):
     """Take that back."""
 
 
+class SetKeep(NamedTuple):
+    """Say how long messages are kept; 0: as the server's settings say."""
+
+    age_s: int
+    messages: int
+    bytes: int
+
+
 class Enter(NamedTuple):
     """Become a lasting member: say yes to an invitation, or enter a room that is open to all."""
 
@@ -159,6 +167,7 @@ Change: TypeAlias = (
     | Unmute
     | Close
     | Reopen
+    | SetKeep
     | Enter
     | Leave
     | Delete
@@ -202,6 +211,7 @@ SHAPES: Final[dict[int, Shape]] = {
     15: _shape(Leave),
     16: _shape(Redact, POSITIVE, REASON),
     17: _shape(Delete, REASON),
+    18: _shape(SetKeep, U63, U63, U63),
     24: _shape(Show, codec.text(limits.NAME_CHARS_MAX)),
     25: _shape(List, codec.uint(PARTITIONS - 1), codec.text(limits.NAME_CHARS_MAX)),
     26: _shape(Mine, codec.text(limits.NAME_CHARS_MAX)),

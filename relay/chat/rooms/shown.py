@@ -8,7 +8,7 @@ from relay import codec, limits
 from relay.chat.fields import EPOCH, NAME, ROOT, U63
 from relay.chat.rooms.events import KIND, ROLE, TITLE, TOPIC, Kind, Role
 from relay.chat.rooms.rights import Actor, Right, rights, role_of
-from relay.chat.rooms.state import Person, Room, made
+from relay.chat.rooms.state import KEEP, KEEP_AT, Person, Room, made
 
 PEOPLE_PER_ANSWER: Final = 200
 """About 20 KB."""
@@ -58,7 +58,8 @@ def pack(room: Room, after: str) -> bytes:
     """Return the packed answer to ``Show``: the people whose handles are above ``after``."""
     people = sorted(handle for handle, one in room.people.items() if one.matters and handle > after)
     page = [[handle, *room.people[handle]] for handle in people[:PEOPLE_PER_ANSWER]]
-    return codec.pack((*room[:-1], page, len(people) <= PEOPLE_PER_ANSWER))
+    end = len(people) <= PEOPLE_PER_ANSWER
+    return codec.pack((*room[:KEEP_AT], page, end, *room[KEEP_AT:-1]))
 
 
 _SHOWN: Final = (
@@ -69,6 +70,7 @@ _SHOWN: Final = (
         PEOPLE_PER_ANSWER,
     ),
     codec.boolean,
+    *KEEP,
 )  # fmt: skip
 
 
@@ -78,7 +80,10 @@ def unpack(data: bytes) -> Shown:
     Raises:
         EnvelopeError: it is none.
     """
-    *fields, rows, end = codec.unpack_array(data, _SHOWN, array_max=PEOPLE_PER_ANSWER)
+    *fields, rows, end, keep_seq, keep = codec.unpack_array(
+        data, _SHOWN, array_max=PEOPLE_PER_ANSWER
+    )
+    fields += [keep_seq, keep]
     people = {
         handle: Person(root, Role(role), *rest)
         for handle, root, role, *rest in cast("list[tuple[str, bytes, int, bool]]", rows)

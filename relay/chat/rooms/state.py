@@ -21,6 +21,7 @@ from relay.chat.rooms.events import (
     Event,
     Freed,
     Invited,
+    KeepSet,
     Kicked,
     Kind,
     KindSet,
@@ -31,6 +32,7 @@ from relay.chat.rooms.events import (
     TitleSet,
     TopicSet,
 )
+from relay.errors import EnvelopeError
 
 MEMBERS_MAX: Final = 1000
 """Lasting members of one room, and who is invited. Anybody else may follow a public one."""
@@ -88,6 +90,10 @@ class Room(NamedTuple):
     closed_seq: int = 0
     forgotten_seq: int = 0
     """Of the last control entry about anybody who is not in ``people`` any more, at most."""
+    keep_seq: int = 0
+    """As ``title_seq``."""
+    keep: tuple[int, int, int] = (0, 0, 0)
+    """How long messages are kept: seconds, messages, bytes; 0: as the server's settings say."""
     people: Mapping[str, Person] = NOBODY
     """By handle."""
 
@@ -133,9 +139,8 @@ def applied(room: Room, event: Event | None, sender: str, seq: int) -> Room:
     match event:
         case Created(kind=kind, listed=listed, root=root):
             people = {sender: Person(root, Role.OWNER, seq=seq)} if root else {}
-            return Room(
-                seq, seq, kind, listed, "", "", False, False, seq, seq, seq, seq, seq, people
-            )
+            seqs = seq, seq, seq, seq, seq, seq
+            return Room(seq, seq, kind, listed, "", "", False, False, *seqs, people=people)
         case TopicSet(topic=topic):
             return after._replace(topic=topic, topic_seq=seq)
         case TitleSet(title=title):
@@ -166,6 +171,8 @@ def applied(room: Room, event: Event | None, sender: str, seq: int) -> Room:
         case Left():
             known = room.people.get(sender, Person(b""))
             return _with(after, sender, known._replace(role=Role.NONE, seq=seq))
+        case KeepSet():
+            return after._replace(keep=(*event,), keep_seq=seq)
         case Closed(closed=closed):
             return after._replace(closed=closed, closed_seq=seq)
         case Deleted():
@@ -216,9 +223,11 @@ def _with(room: Room, handle: str, person: Person) -> Room:
 def pack(room: Room) -> bytes:
     """Return a room's bytes."""
     people = [[handle, *person] for handle, person in room.people.items()]
-    return codec.pack((*room[:-1], people))
+    return codec.pack((*room[:KEEP_AT], people, *room[KEEP_AT:-1]))
 
 
+KEEP: Final = (U63, codec.tuple_of(U63, U63, U63))
+KEEP_AT: Final = Room._fields.index("keep_seq")
 _ROOM: Final = (
     U63, U63, KIND, codec.boolean, TITLE, TOPIC, codec.boolean, codec.boolean,
     U63, U63, U63, U63, U63,
@@ -226,6 +235,7 @@ _ROOM: Final = (
         codec.tuple_of(NAME, ROOT, ROLE, codec.boolean, codec.boolean, U63, U63),
         PEOPLE_MAX + REMEMBERED_MAX,
     ),
+    *KEEP,
 )  # fmt: skip
 
 
@@ -237,8 +247,14 @@ def unpack(data: bytes) -> Room:
     """
     if not data:
         return Room()
-    fields = codec.unpack_array(data, _ROOM, array_max=PEOPLE_MAX + REMEMBERED_MAX)
-    rows = cast("list[tuple[str, bytes, int, bool, bool, int, int]]", fields.pop())
+    try:
+        fields = codec.unpack_array(data, _ROOM, array_max=PEOPLE_MAX + REMEMBERED_MAX)
+        people_at = -len(KEEP) - 1
+    except EnvelopeError:  # from before rooms had bounds of what they keep
+        before = _ROOM[: -len(KEEP)]
+        fields = codec.unpack_array(data, before, array_max=PEOPLE_MAX + REMEMBERED_MAX)
+        people_at = -1
+    rows = cast("list[tuple[str, bytes, int, bool, bool, int, int]]", fields.pop(people_at))
     people = {
         handle: Person(root, Role(role), muted, banned, until_ms, seq)
         for handle, root, role, muted, banned, until_ms, seq in rows
@@ -249,4 +265,8 @@ def unpack(data: bytes) -> Room:
 def made(fields: list[object], people: Mapping[str, Person]) -> Room:
     """Return the room of fields that were checked, in their order, without the last."""
     created, version, kind, *rest = fields
+    if len(rest) > KEEP_AT - 3:
+        rest[-1] = tuple(cast("list[int]", rest[-1]))
+    else:
+        rest += [0, (0, 0, 0)]
     return Room._make((created, version, Kind(cast("int", kind)), *rest, people))

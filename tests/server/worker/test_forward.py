@@ -13,7 +13,7 @@ import pytest
 from relay import limits
 from relay.chat.entries import Head
 from relay.chat.partition import partition_of
-from relay.store.log import Outcome, Partition
+from relay.store.log import Outcome, Partition, Removed
 from relay.wire.codes import CloseCode, ErrorCode, Survives
 from relay.wire.envelopes import (
     Ack,
@@ -196,6 +196,9 @@ class FailsOnce:
 
     def note_folds(self, folds: list[tuple[str, int, bytes]]) -> None:
         self._partition.note_folds(folds)
+
+    def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
+        return self._partition.remove(log, upto, controls_upto)
 
     def close(self) -> None:
         self._partition.close()

@@ -387,6 +387,27 @@ class Home:
                     for port in self.direct.permissions.refuse(index):
                         self.refuse(port, index)
 
+    def owned(self, index: int) -> bool:
+        """Tell whether a partition is this worker's, and open."""
+        return self._owns(index) and index in self._partitions
+
+    def begin_removal(self, index: int) -> Partition | None:
+        """Return an own partition for one short commit; None: it is in use now.
+
+        Until ``end_removal`` nothing else is committed in it.
+        """
+        partition = self._partitions.get(index)
+        busy = index in self._committing or self.paused
+        if partition is None or busy or partition.held or not self._owns(index):
+            return None
+        self._committing.add(index)
+        return partition
+
+    def end_removal(self, index: int) -> None:
+        """What waited for it can be committed."""
+        self._committing.discard(index)
+        self.wake()
+
     def forget_partition(self, partition: int) -> None:
         """Another worker is the home of a partition now: whoever follows it asks there."""
         self._subscribing.pop(partition, None)

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
+from relay.chat.entries import GapReason
 from relay.server.worker.member.reply import Reply
 from relay.store.errors import StoreError
 from relay.wire.codes import CloseCode
-from relay.wire.envelopes import Live, pack
+from relay.wire.envelopes import Gap, Live, pack, unpack_entry
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.stalled import StalledConnections
@@ -42,14 +43,17 @@ class Catchup:
         clock: Callable[[], float],
         stalled: StalledConnections,
         wakeup: Wakeup,
+        gaps: dict[str, int],
     ) -> None:
         self._reader_of = reader_of
         self._clock = clock
         self._stalled = stalled
         self._wakeup = wakeup
+        self.gaps = gaps
+        """Of which readers were told, by reason: joins count here, too."""
         self.queue: deque[tuple[Feed, Subscription] | Reply[None]] = deque()
         """Who has something to read: subscriptions that are not live, and requests for a page."""
-        self._pages: OrderedDict[tuple[Feed, int], tuple[int, bytes]] = OrderedDict()
+        self._pages: OrderedDict[tuple[Feed, int], tuple[int, int, bytes]] = OrderedDict()
         """By feed: a page is true while this worker follows the log and hears what is erased."""
         self.pages_read = 0
         self.caught_up = 0
@@ -111,7 +115,9 @@ class Catchup:
         if outbox.paused:
             return  # Subscriptions.resume adds it again
         if subscription.seq < feed.seq:
-            last, content = self._page(feed, subscription.seq, feed.seq)
+            prev, last, content = self._page(feed, subscription.seq, feed.seq)
+            if prev > subscription.seq:
+                outbox.answer(pack(self._gap(feed, subscription.seq, prev)))
             if content:
                 outbox.put(content)
                 outbox.flush(self._clock())
@@ -125,17 +131,32 @@ class Catchup:
         else:
             self.add(feed, subscription)
 
-    def _page(self, feed: Feed, after: int, upto: int) -> tuple[int, bytes]:
-        """Return (last seq, bytes) of the next page. An empty page: the log has no more."""
+    def _gap(self, feed: Feed, after: int, upto: int) -> Gap:
+        """Return what a reader is told of entries that were removed before it had them."""
+        self.gaps[GapReason.RETENTION.name.lower()] += 1
+        reader = self._reader_of(feed.log)
+        places = (reader.epoch_at(feed.log, after), after, reader.epoch_at(feed.log, upto), upto)
+        return Gap(feed.log, *places, int(GapReason.RETENTION))
+
+    def _page(self, feed: Feed, after: int, upto: int) -> tuple[int, int, bytes]:
+        """Return (seq before it, last seq, bytes) of the next page.
+
+        An empty page: the log has no more. The seq before it is above ``after`` if what was between
+        is not kept any more.
+        """
         cached = self._pages.get((feed, after))
-        if cached is not None and cached[0] <= upto:
+        if cached is not None and cached[1] <= upto:
             self._pages.move_to_end((feed, after))
             return cached
         log = feed.log
         page = self._reader_of(log).read(log, after, upto, limits.PAGE_BYTES_MAX)
         self.pages_read += 1
         rows = page.rows
-        result = (upto if page.end else rows[-1][0], b"".join([row[1] for row in rows]))
+        if not rows:
+            return min(upto, max(after, self._reader_of(log).floor(log))), upto, b""
+        first = rows[0][0]
+        prev = after if first == after + 1 else unpack_entry(rows[0][1]).prev
+        result = (prev, upto if page.end else rows[-1][0], b"".join([row[1] for row in rows]))
         if not page.end:
             self._pages[feed, after] = result
             if len(self._pages) > PAGES_CACHED_MAX:

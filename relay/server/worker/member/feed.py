@@ -45,7 +45,7 @@ class Feed:
     __slots__ = (
         "ahead", "changed", "epoch", "events", "here", "joining", "known", "live", "log",
         "received", "repair_to", "rest_until", "room", "running", "seq", "subscriptions", "swept",
-        "swept_bytes",
+        "swept_bytes", "torn",
     )  # fmt: skip
 
     def __init__(self, log: str) -> None:
@@ -75,6 +75,8 @@ class Feed:
         """Bytes distributed in the sweep that is being written (``fanout``)."""
         self.swept = 0
         """``seq`` at the end of the last sweep (``fanout``)."""
+        self.torn = False
+        """True: what it misses was removed from the store, control entries among it perhaps."""
         self.room = Room()
         """Its state as of H: who may read is judged by it. Of logs that are no rooms, nothing."""
 
@@ -134,6 +136,11 @@ class Feed:
         """
         known = self.received
         page = reader.read(self.log, known.seq, self.repair_to, bytes_max)
+        first = page.rows[0] if page.rows else None
+        if first is not None and first[0] != known.seq + 1:
+            self.torn = unpack_entry(first[1]).prev != known.seq
+        if self.torn:
+            return False
         start = 0
         for end, (last, packed) in enumerate(page.rows, 1):
             control = is_control(packed)

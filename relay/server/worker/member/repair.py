@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.store.errors import StoreError
+from relay.wire.codes import CloseCode
 
 if TYPE_CHECKING:
     from relay.server.worker.member.feeds import Feeds
@@ -49,6 +50,12 @@ class Repair:
             try:
                 if feed.repair(self._reader_of(feed.log), limits.PAGE_BYTES_MAX):
                     feeds.to_distribute[feed] = None
+                if feed.torn:
+                    feed.repair_to = 0
+                    log.warning("feed_torn", extra={"log": feed.log})
+                    for subscriber in list(feed.subscriptions):
+                        subscriber.close(CloseCode.INTERNAL, "its log was removed meanwhile")
+                    continue
             except StoreError as error:
                 feeds.to_repair[feed] = None
                 log.warning("repair_failed", extra={"log": feed.log, "reason": str(error)})

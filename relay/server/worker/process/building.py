@@ -17,6 +17,7 @@ from relay.server.worker.connection.admission import Admission
 from relay.server.worker.connection.announcement import Announcement, ProvesNextKey
 from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.connections import Connections
+from relay.server.worker.connection.counts import Counts
 from relay.server.worker.connection.endings import Endings
 from relay.server.worker.connection.received import ReceivedBytes
 from relay.server.worker.connection.schedule import Schedule
@@ -288,7 +289,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     # member
     feeds = Feeds(routes)
     presence = PresenceReports(feeds, routes, wakeup)
-    catchup = Catchup(needs.reader_of, clock, stalled, wakeup)
+    counts = Counts()
+    catchup = Catchup(needs.reader_of, clock, stalled, wakeup, counts.gaps)
     fanout = Fanout(feeds, flusher, catchup)
     repair = Repair(feeds, needs.reader_of, clock)
     forward = Forward(routes)
@@ -318,6 +320,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         refusals=refusals,
     )
     services = ConnectionServices(
+        counts=counts,
         clock=clock,
         wall_clock_ns=time.time_ns,
         random_bytes=secrets.token_bytes,

@@ -22,6 +22,7 @@ from relay.server import gate, registration
 from relay.server.agent.client import AgentClient
 from relay.server.context import BUS_DIRECTORY, report
 from relay.server.sources import Proxies
+from relay.server.worker.home.retention import Retention
 from relay.server.worker.process.acceptor import Acceptor
 from relay.server.worker.process.admin import AdminSocket
 from relay.server.worker.process.administration import Administration
@@ -37,6 +38,7 @@ from relay.server.worker.process.status import WorkerStatus
 from relay.server.worker.process.stores import Stores
 from relay.server.worker.process.title import set_title
 from relay.store.errors import NotTheWriter
+from relay.store.reader import SqliteReader
 from relay.wire.connection import Timing
 from relay.wire.tickets import TicketKeys
 
@@ -115,6 +117,7 @@ class _Worker:
                 _every(TICK_S, self._tick, late_ns=self._status.observer("loop_delay_ns"))
             ),
             asyncio.ensure_future(_every(SWEEP_S, self._sweep)),
+            asyncio.ensure_future(self.retention.run()),
         ]
         self._tick()
         report(context.ready_fd, "R")
@@ -215,6 +218,15 @@ class _Worker:
         context, status, parts = self._context, self._status, self._parts
         settings = context.live.current
         loop = asyncio.get_running_loop()
+        self.retention = Retention(
+            parts.home,
+            parts.interest,
+            run_in_thread=self._stores.run_in_thread,
+            new_reader=lambda index: SqliteReader(self._stores.path_of(index)),
+            settings=lambda: context.live.current.retention,
+            wall_clock_ns=time.time_ns,
+        )
+        status.publish({}, self.retention.counters)
         await self._open_own()
         self._mesh = Mesh(
             context.runtime / BUS_DIRECTORY,
@@ -351,6 +363,7 @@ class _Worker:
             self._reconfiguring = asyncio.ensure_future(
                 reconfigure(parts, self._disk_reserve, settings)
             )
+            self.retention.ask()
 
     def _look_at_table(self) -> None:
         version = self._context.scoreboard.table_version

@@ -99,8 +99,9 @@ class Stores:
 
     def tick(self) -> None:
         """Start the checkpoints that are due. Called every fraction of a second."""
+        now = time.monotonic()
         for checkpointer in self._checkpointers.values():
-            if checkpointer.due and checkpointer not in self._running:
+            if checkpointer.due(now) and checkpointer not in self._running:
                 task = self._loop.create_task(self._checkpoint(checkpointer))
                 self._running[checkpointer] = task
                 task.add_done_callback(partial(self._ended, checkpointer))

@@ -1,0 +1,237 @@
+"""Removes what the logs of this worker's partitions are not to keep, in the background.
+
+What is to be removed is found out in a thread, some logs at a time. It is removed in a thread as
+well, in steps of one short commit each, between which others commit; so the loop never waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
+
+from relay.chat.names import INBOX_PREFIX
+from relay.chat.partition import PARTITIONS
+from relay.chat.rooms import state as rooms
+from relay.chat.rooms.state import Room
+from relay.errors import EnvelopeError
+from relay.store.errors import StoreError
+from relay.store.keeping import FOREVER, Keep, stricter
+
+if TYPE_CHECKING:
+    from relay.server.worker.home.home import Home
+    from relay.server.worker.home.interest import Interest
+    from relay.settings import Retention as Settings
+    from relay.store.log import Removed
+    from relay.store.reader import SqliteReader
+
+PASS_S: Final = 60.0
+"""From the end of one look at all logs to the begin of the next."""
+LOGS_PER_LOOK: Final = 64
+STATES_BYTES_MAX: Final = 256 * 1024
+SLOWED_NS: Final = 3600 * 1_000_000_000
+"""How long a log with much that is too old waits until more of it is removed (``Excess.more``)."""
+SLOWED_MAX: Final = 65_536
+STEP_S: Final = 0.005
+"""From one step to the next: others commit meanwhile, and clients are served."""
+BUSY_S: Final = 0.01
+GRACE_MS: Final = 5000
+"""Younger entries stay, whatever the bounds: they are on their way to readers."""
+T = TypeVar("T")
+
+
+class RunInThread(Protocol):
+    """Runs something there."""
+
+    def __call__(self, work: Callable[[], T], /) -> asyncio.Future[T]:
+        """Return what the work returns, or raise what it raises."""
+
+
+log = logging.getLogger("relay.worker")
+
+
+class Wanted(NamedTuple):
+    """What is to be removed of one log."""
+
+    log: str
+    upto: int
+    controls_upto: int
+
+
+class Retention:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        home: Home,
+        interest: Interest,
+        *,
+        run_in_thread: RunInThread,
+        new_reader: Callable[[int], SqliteReader],
+        settings: Callable[[], Settings],
+        wall_clock_ns: Callable[[], int],
+    ) -> None:
+        """Begin with nothing removed.
+
+        Args:
+            home: of the worker.
+            interest: who keeps pages of a log is told.
+            run_in_thread: runs something there.
+            new_reader: makes a reader of a partition, for the thread alone.
+            settings: as they are now.
+            wall_clock_ns: nanoseconds since 1970.
+        """
+        self._home = home
+        self._interest = interest
+        self._run_in_thread = run_in_thread
+        self._new_reader = new_reader
+        self._settings = settings
+        self._wall_clock_ns = wall_clock_ns
+        self._asked = asyncio.Event()
+        self._slowed: dict[str, int] = {}
+        """By log, until when (monotonic nanoseconds) nothing is removed of it for its age."""
+        self.grace_ms = GRACE_MS
+        self.entries = 0
+        self.bytes = 0
+        """Removed."""
+
+    @property
+    def counters(self) -> dict[tuple[str, str], Callable[[], int]]:
+        """Those of ``server.metrics``."""
+        return {
+            ("retention_removed", ""): lambda: self.entries,
+            ("retention_removed_bytes", ""): lambda: self.bytes,
+        }
+
+    async def run(self) -> None:
+        """Look at all logs, again and again."""
+        while True:
+            self._asked.clear()
+            await self.once()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), PASS_S)
+
+    def ask(self) -> None:
+        """Look at all logs soon: other settings hold."""
+        self._asked.set()
+
+    async def once(self) -> None:
+        """Look at all logs once, and remove what is to be removed."""
+        for index in range(PARTITIONS):
+            if not self._home.owned(index):
+                continue
+            try:
+                await self._look_at(index)
+            except StoreError as error:
+                extra = {"partition": index, "reason": str(error)}
+                log.warning("retention_failed", extra=extra)
+            except Exception:
+                log.exception("retention_failed")
+
+    async def _look_at(self, index: int) -> None:
+        reader = self._new_reader(index)
+        try:
+            for prefix in ("", INBOX_PREFIX):
+                after: str | None = ""
+                while after is not None:
+                    looked = self._looking(reader, prefix, after)
+                    wanted, after = await self._in_thread(looked)
+                    for one in wanted:
+                        if not await self._remove(index, one):
+                            return
+        finally:
+            reader.close()
+
+    def _looking(
+        self, reader: SqliteReader, prefix: str, after: str
+    ) -> Callable[[], tuple[list[Wanted], str | None]]:
+        settings, now_ms = self._settings(), self._wall_clock_ns() // 1_000_000
+        slowed, now_ns = self._slowed, time.monotonic_ns()
+        if len(slowed) > SLOWED_MAX:
+            slowed.clear()
+        default = Keep(settings.age_days * 86_400, settings.messages, settings.mib << 20)
+
+        def look() -> tuple[list[Wanted], str | None]:
+            logs: list[tuple[str, bytes]]
+            if prefix:
+                logs = [(name, b"") for name in reader.names(prefix, after, LOGS_PER_LOOK)]
+            else:
+                states = reader.states(after, LOGS_PER_LOOK, STATES_BYTES_MAX)
+                logs = [(name, state) for name, state, _ in states]
+            found = []
+            for name, state in logs:
+                room = _room(name, state)
+                if room is None:
+                    continue
+                keep = default
+                chosen = Keep(*room.keep)
+                if chosen != FOREVER:
+                    less = settings.rooms_choose == "less"
+                    keep = stricter(default, chosen) if less else chosen
+                if slowed.get(name, 0) > now_ns:
+                    keep = keep._replace(age_s=0)
+                one, more = _wanted(reader, name, room, keep, now_ms, self.grace_ms)
+                if more:
+                    slowed[name] = now_ns + SLOWED_NS
+                if one is not None:
+                    found.append(one)
+            return found, logs[-1][0] if logs else None
+
+        return look
+
+    async def _remove(self, index: int, wanted: Wanted) -> bool:
+        """Remove it, step by step; return False if the partition is another worker's now."""
+        while self._home.owned(index):
+            partition = self._home.begin_removal(index)
+            if partition is None:
+                await asyncio.sleep(BUSY_S)  # a commit or a checkpoint, or a backup's moment
+                continue
+            step: Callable[[], Removed] = partial(partition.remove, *wanted)
+            removed = await self._in_thread(step, lambda: self._home.end_removal(index))
+            if not removed.entries:
+                return True
+            self.entries += removed.entries
+            self.bytes += removed.bytes
+            self._interest.erased(wanted.log)
+            await asyncio.sleep(STEP_S)
+        return False
+
+    async def _in_thread(self, work: Callable[[], T], ended: Callable[[], None] | None = None) -> T:
+        """Run something in a thread; if this is cancelled, it goes on, and ``ended`` waits for it.
+
+        A reader that a cancelled look has open is closed by whoever collects it.
+        """
+        future = self._run_in_thread(work)
+        if ended is not None:
+            future.add_done_callback(lambda _: ended())
+        return await asyncio.shield(future)
+
+
+def _room(name: str, state: bytes) -> Room | None:
+    """Return the state of a room; of an inbox nothing; None: it is damaged, so nothing is done."""
+    try:
+        return rooms.unpack(state)
+    except EnvelopeError:
+        log.warning("retention_failed", extra={"log": name, "reason": "its state is damaged"})
+        return None
+
+
+def _wanted(
+    reader: SqliteReader, name: str, room: Room, keep: Keep, now_ms: int, grace_ms: int
+) -> tuple[Wanted | None, bool]:
+    """Return what is to be removed, None: nothing; and whether more of it is too old.
+
+    What was before a room has ended goes whole.
+    """
+    if keep == FOREVER and not room.floor:
+        return None, False
+    floor, controls_upto = reader.floor(name), 0
+    upto, more = reader.removable(name, keep, now_ms, grace_ms)
+    if room.floor:
+        upto, controls_upto = max(upto, room.floor - room.deleted), room.floor - room.deleted
+    has_controls = controls_upto and reader.first_control(name) <= controls_upto
+    return (Wanted(name, upto, controls_upto) if upto > floor or has_controls else None), more

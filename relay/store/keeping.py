@@ -1,0 +1,97 @@
+"""How much of a log is kept, and up to which entry it is therefore to be removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+TENTH: Final = 10
+AT_ONCE: Final = 100
+"""Age alone removes a tenth of what a log holds in one pass, or so many entries: a clock that jumps
+must not empty it (invariant "A clock jump expires nothing")."""
+
+
+class Keep(NamedTuple):
+    """Bounds of a log; 0: none."""
+
+    age_s: int = 0
+    messages: int = 0
+    bytes: int = 0
+
+
+FOREVER: Final = Keep()
+
+
+def stricter(one: Keep, other: Keep) -> Keep:
+    """Return the bounds that hold where both do."""
+    return Keep(*(min(a or b, b or a) for a, b in zip(one, other, strict=True)))
+
+
+class Excess(NamedTuple):
+    """What is to be removed of a log."""
+
+    upto: int
+    """The last entry of it."""
+    more: bool = False
+    """There is more that is too old, which has to wait."""
+
+
+class Measured(NamedTuple):
+    """What is known of a log without reading it."""
+
+    floor: int
+    head: int
+
+
+def end_of_old(time_of: Callable[[int], int], log: Measured, before_ms: int) -> int:
+    """Return the last entry that is older than a time; times in a log never go back.
+
+    Args:
+        time_of: seq to the time of that entry, for those above the floor.
+        log: its bounds.
+        before_ms: older than this.
+    """
+    low, high = log.floor, log.head  # low is old or removed; above high nothing is
+    while low < high:
+        middle = (low + high + 1) // 2
+        if time_of(middle) < before_ms:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def upto(
+    keep: Keep,
+    log: Measured,
+    *,
+    now_ms: int,
+    grace_ms: int,
+    time_of: Callable[[int], int],
+    end_of_excess: Callable[[int], int],
+) -> Excess:
+    """Return what is to be removed. The last entry of a log always stays.
+
+    Args:
+        keep: the bounds.
+        log: what it holds.
+        now_ms: the time.
+        grace_ms: nothing younger than this is removed, for it may be on its way to readers.
+        time_of: see ``end_of_old``.
+        end_of_excess: bytes to the last entry with which what is behind it takes more than so many.
+    """
+    most = min(log.head - 1, end_of_old(time_of, log, now_ms - grace_ms))
+    found = log.floor
+    more = False
+    if most <= found:
+        return Excess(found)
+    if keep.messages:
+        found = max(found, log.head - keep.messages)
+    if keep.age_s:
+        old = end_of_old(time_of, log, now_ms - keep.age_s * 1000)
+        at_once = max(AT_ONCE, (log.head - log.floor) // TENTH)
+        more = old > log.floor + at_once
+        found = max(found, min(old, log.floor + at_once))
+    if keep.bytes:
+        found = max(found, end_of_excess(keep.bytes))
+    return Excess(min(found, most), more)

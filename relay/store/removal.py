@@ -1,0 +1,81 @@
+"""Removing entries from the beginning of a log: what they say goes, what tells repeats stays.
+
+The log's ``floor`` is the last removed entry. The rows up to it stay, each with a hash in the place
+of what it said: so a resend is still known, and told from another content under the same id.
+Entries of kind *system* stay whole, for the states of accounts and rooms are made of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import apsw
+
+from relay.chat.entries import Kind
+from relay.store.log import Removed
+from relay.store.schema import rows
+from relay.store.state import SEQ_MASK, row_id
+from relay.store.stub import stub_of
+
+if TYPE_CHECKING:
+    from relay.store.view import UnpackEntry
+
+ROWS_PER_STEP: Final = 128
+BYTES_PER_STEP: Final = 512 * 1024
+"""One at least. A step is one commit, of about a millisecond."""
+_CONTROLS: Final = (
+    "SELECT id, packed FROM control JOIN entry ON entry.id=control.log_id << 40 | control.seq "
+    "WHERE log_id=? AND seq<=? ORDER BY seq LIMIT ?"
+)
+_NEXT: Final = "SELECT id, time_ms, packed FROM entry WHERE id>? AND id<=? ORDER BY id LIMIT ?"
+
+
+def remove(
+    connection: apsw.Connection, name: str, upto: int, controls_upto: int, unpack: UnpackEntry
+) -> Removed:
+    """Remove the next entries of a log, inside the caller's transaction.
+
+    Args:
+        connection: of the partition's writer.
+        name: of the log.
+        upto: the last one to remove; what is still to be delivered to another inbox, and all behind
+            it, stays.
+        controls_upto: up to here those of kind *system* are removed, too: they are of a room that
+            has ended.
+        unpack: returns a packed entry.
+
+    Raises:
+        apsw.Error: it cannot be read or written.
+    """
+    found = rows(connection, "SELECT id, floor FROM log WHERE name=?", (name,))
+    if not found:
+        return Removed(0, 0, 0)
+    log_id, floor = found[0]
+    pending = rows(connection, "SELECT min(seq) FROM pending WHERE log_id=?", (log_id,))[0][0]
+    if pending is not None:
+        upto = min(upto, pending - 1)
+    stubs: list[tuple[bytes, int]] = []
+    size, floor_ms, before = 0, 0, floor
+    for row, time_ms, packed in rows(
+        connection, _NEXT, (row_id(log_id, floor), row_id(log_id, upto), ROWS_PER_STEP)
+    ):
+        entry = unpack(packed)
+        if entry.kind != Kind.SYSTEM:
+            stubs.append((stub_of(entry), row))
+            size += len(packed)
+        floor, floor_ms = row & SEQ_MASK, time_ms
+        if size >= BYTES_PER_STEP:
+            break
+    ended = rows(connection, _CONTROLS, (log_id, min(controls_upto, floor), ROWS_PER_STEP))
+    for row, packed in ended:
+        stubs.append((stub_of(unpack(packed)), row))
+        size += len(packed)
+    connection.executemany("UPDATE entry SET packed=? WHERE id=?", stubs)
+    if ended:
+        last = ended[-1][0] & SEQ_MASK
+        connection.execute("DELETE FROM control WHERE log_id=? AND seq<=?", (log_id, last))
+    if floor != before:
+        connection.execute(
+            "UPDATE log SET floor=?, floor_ms=? WHERE id=?", (floor, floor_ms, log_id)
+        )
+    return Removed(floor, floor - before + len(ended), size)

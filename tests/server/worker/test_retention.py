@@ -1,0 +1,190 @@
+"""What is not to be kept goes, on every path and for every worker, and readers are told once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from relay.chat.entries import NO_EPOCH, GapReason
+from relay.chat.entries import Kind as EntryKind
+from relay.chat.partition import partition_of
+from relay.chat.rooms import requests
+from relay.settings import Retention as Settings
+from relay.store.checkpoint import Checkpointer
+from relay.store.log import Partition
+from relay.store.sqlite import SqlitePartition
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Gap, History, Join, Live, Page
+from tests.server.worker.test_rooms import LOG, done, operator, refused, stored
+from tests.support.cluster import until
+from tests.support.scanning import leftovers
+from tests.support.workers import Cluster, TestClient, Worker
+
+
+async def look(worker: Worker) -> None:
+    """Remove what is to be removed, as the worker does each minute."""
+    worker.retention.grace_ms = 0
+    await worker.retention.once()
+
+
+def seqs(client: TestClient, log: str = LOG) -> list[int]:
+    return [entry.seq for entry in client.entries(log)]
+
+
+async def written(cluster: Cluster, count: int, log: str = LOG) -> TestClient:
+    """Alice, who has written to her room from the other worker: entries 2 to count + 1."""
+    alice = await TestClient.login(cluster.other(log), "alice")
+    alice.send(log, 1, count)
+    await alice.acked(log, count)
+    return alice
+
+
+async def test_readers_behind_get_one_gap_and_the_rest(tmp_path: Path) -> None:
+    """With a cursor from before; from the beginning; live ones notice nothing."""
+    async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=20)) as cluster:
+        alice = await written(cluster, 60)
+        await alice.join(LOG)
+        first = stored(cluster.home(LOG))[0]
+        await look(cluster.home(LOG))
+        for name, epoch, seq in (("bob", first.epoch, 5), ("carol", NO_EPOCH, 0)):
+            reader = await TestClient.login(cluster.other(LOG), name)
+            reader.send_envelopes(Join(1, LOG, epoch, seq, 0))
+            await reader.expect(Live, lambda e: e.log == LOG)
+            [gap] = [e for e in reader.received if isinstance(e, Gap)]
+            assert (gap.from_seq, gap.to_epoch, gap.to_seq) == (seq, first.epoch, 41)
+            assert gap.reason == GapReason.RETENTION
+            assert seqs(reader) == list(range(42, 62))
+            reader.send_envelopes(History(2, LOG, False, 0, 100))
+            page = await reader.expect(Page)
+            assert [one.seq for one in page.entries] == list(range(42, 62))
+            assert page.end
+        alice.send(LOG, 61)
+        await alice.until(lambda: seqs(alice) == [62], "the next message")
+        assert not [e for e in alice.received if isinstance(e, Gap)]
+
+
+async def test_a_reader_that_catches_up_while_its_place_is_removed(tmp_path: Path) -> None:
+    """The gap comes between two pages; pages that a worker keeps are not served any more."""
+    async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=100)) as cluster:
+        alice = await TestClient.login(cluster.other(LOG), "alice")
+        alice.send(LOG, 1, 300, size=2000)
+        await alice.acked(LOG, 300)
+        other = cluster.other(LOG)
+        catchup = other.parts.catchup
+        reader = await TestClient.login(other, "reader")
+        serve = catchup._serve_subscription
+        pages = 0
+
+        def serving(*args: object) -> None:
+            nonlocal pages
+            pages += 1
+            serve(*args) if pages <= 2 else held.append(args)  # type: ignore[arg-type]
+
+        held: list[tuple[object, ...]] = []
+        catchup._serve_subscription = serving  # type: ignore[method-assign, assignment]
+        reader.send_envelopes(Join(1, LOG, NO_EPOCH, 0, 0))
+        await until(lambda: bool(held), "a reader between two pages")
+        await look(cluster.home(LOG))
+        await until(lambda: not catchup._pages, "the news that entries were removed")
+        catchup._serve_subscription = serve  # type: ignore[method-assign]
+        for args in held:
+            serve(*args)  # type: ignore[arg-type]
+        await reader.expect(Live, lambda e: e.log == LOG)
+        [gap] = [e for e in reader.received if isinstance(e, Gap)]
+        got = seqs(reader)
+        assert got == [*range(1, gap.from_seq + 1), *range(gap.to_seq + 1, 302)]
+        assert (gap.to_seq, gap.reason) == (201, GapReason.RETENTION)
+        assert other.parts.services.counts.gaps["retention"] == 1
+
+
+async def test_an_owner_chooses_for_a_room(tmp_path: Path) -> None:
+    """Less than the settings say, or whatever the settings allow; it is an entry of the room."""
+    async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=40)) as cluster:
+        alice = await written(cluster, 60)
+        bob = await TestClient.login(cluster.other(LOG), "bob")
+        home = cluster.home(LOG)
+        wish = requests.SetKeep(0, 10, 0)
+        assert await refused(bob, wish) == ErrorCode.NOT_ALLOWED
+        await done(alice, wish)
+        assert await refused(alice, requests.SetKeep(0, 11, 0), seen=1) == ErrorCode.CHANGED
+        await look(home)
+        assert len(stored(home)) == 10
+        assert stored(home)[-1].kind == EntryKind.SYSTEM
+        await done(alice, requests.SetKeep(0, 1000, 0))
+        alice.send(LOG, 61, 160)
+        await alice.acked(LOG, 160)
+        await look(home)
+        assert len(stored(home)) == 40, "more than the settings say"
+        assert alice.received  # and nobody was put out by it
+        await done(alice, requests.SetKeep(0, 0, 0))
+        await done(await operator(cluster), requests.SetKeep(1, 0, 0))
+
+
+async def test_inboxes_too(tmp_path: Path) -> None:
+    """Accounts, whose states are in the same logs, go on."""
+    async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=5)) as cluster:
+        ann = await TestClient.login(cluster.workers[0], "ann")
+        await TestClient.login(cluster.workers[1], "bert")
+        ann.send("@bert", 1, 30)
+        await ann.acked("@ann", 30)
+        home = cluster.home("@bert")
+        await until(lambda: len(stored(home, "@bert")) > 30, "the copies")
+        for worker in cluster.workers.values():
+            await look(worker)
+        await until(lambda: len(stored(home, "@bert")) == 5, "fewer")
+        again = await TestClient.login(cluster.workers[0], "bert")
+        ann.send("@bert", 31)
+        await ann.acked("@ann", 31)
+        await again.join("@bert")
+
+
+async def test_a_deleted_room_leaves_no_word(tmp_path: Path) -> None:
+    """Neither messages nor topics, in any file of the data directory; and the next one begins."""
+    async with Cluster(tmp_path, 2, rights=True) as cluster:
+        alice = await TestClient.login(cluster.other(LOG), "alice")
+        await done(alice, requests.Create())
+        await done(alice, requests.SetTopic("secret topic"))
+        alice.send(LOG, 1, 300)
+        await alice.acked(LOG, 300)
+        await done(alice, requests.Delete())
+        home = cluster.home(LOG)
+        await look(home)
+        partition = home.parts.home.partition(partition_of(LOG))
+        assert isinstance(partition, SqlitePartition)
+        assert partition.erased
+        await Checkpointer(partition, asyncio.to_thread).run()
+        assert not leftovers(tmp_path / "data", rb"secret topic|alice \d+")
+        bob = await TestClient.login(cluster.other(LOG), "bob")
+        bob.send(LOG, 1)
+        await bob.acked(LOG, 1)
+        await look(home)
+        assert [e.sender for e in stored(home)][-2:] == ["bob", "bob"]
+
+
+@pytest.mark.parametrize("kind", ["commits", "backup"])
+async def test_it_waits_for_others(tmp_path: Path, kind: str) -> None:
+    """And what comes while it removes is stored."""
+    async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=10)) as cluster:
+        alice = await written(cluster, 500)
+        home = cluster.home(LOG)
+        home.parts.home.paused = kind == "backup"
+        looking = asyncio.ensure_future(look(home))
+        if kind == "backup":
+            begin = home.parts.home.begin_removal
+            tries: list[int] = []
+
+            def trying(index: int) -> Partition | None:
+                tries.append(index)
+                return begin(index)
+
+            home.parts.home.begin_removal = trying  # type: ignore[method-assign]
+            await until(lambda: len(tries) > 2, "tries")
+            assert len(stored(home)) == 501
+            home.parts.home.paused = False
+        alice.send(LOG, 501, 700)
+        await alice.acked(LOG, 700)
+        await looking
+        await look(home)
+        assert [e.seq for e in stored(home)] == list(range(692, 702))

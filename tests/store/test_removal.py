@@ -1,0 +1,253 @@
+"""Logs that begin above 1: what was removed, what is known of it, and what readers are told."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import apsw
+import pytest
+
+from relay.chat.entries import NO_EPOCH, Cursor, GapReason, Kind
+from relay.store import contents
+from relay.store.checkpoint import Checkpointer
+from relay.store.examine import examine
+from relay.store.generation import Host
+from relay.store.keeping import AT_ONCE, Excess, Keep, Measured, stricter, upto
+from relay.store.log import Forbidden, IdConflict, Repeated
+from relay.store.reader import SqliteReader
+from relay.store.removal import ROWS_PER_STEP
+from relay.store.salvage import salvage
+from relay.store.sqlite import SqlitePartition
+from relay.wire.envelopes import unpack_entry
+from tests.store.test_direct import copy, offer, one
+from tests.support.logs import (
+    BOB,
+    NOW_MS,
+    PAGE_BYTES,
+    append,
+    die,
+    message,
+    messages,
+    open_partition,
+)
+from tests.support.scanning import leftovers
+
+LOG = "lobby"
+
+
+def removed(partition: SqlitePartition, last: int, log: str = LOG, controls: int = 0) -> int:
+    """Remove up to an entry, in as many steps as it takes; return how many."""
+    steps = 0
+    while partition.remove(log, last, controls).entries:
+        steps += 1
+    return steps
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> SqliteReader:
+    return SqliteReader(tmp_path / "00.sqlite")
+
+
+def seqs(reader: SqliteReader, log: str = LOG, after: int = 0) -> list[int]:
+    return [seq for seq, _ in reader.read(log, after, 10**6, 10**9).rows]
+
+
+def test_readers_get_what_is_kept(tmp_path: Path, reader: SqliteReader) -> None:
+    """In steps; forward, back, and by count; those behind are told of one gap."""
+    partition = open_partition(tmp_path)
+    *_, last = append(partition, *messages(1, 500))
+    assert removed(partition, 300) == -(-300 // ROWS_PER_STEP)
+    assert seqs(reader) == list(range(301, 501))
+    assert seqs(reader, after=400) == list(range(401, 501))
+    assert [seq for seq, _ in reader.read_back(LOG, 303, 10, PAGE_BYTES).rows] == [301, 302]
+    assert reader.floor(LOG) == reader.floor_of_last(LOG, 1000, 500) == 300
+    head = reader.head(LOG)
+    assert head == partition.head(LOG) == (last.epoch, 500)
+    for cursor in (Cursor(NO_EPOCH, 0), Cursor(last.epoch, 299)):
+        after, gap = reader.resume(LOG, cursor, head)
+        assert (after, gap and gap.end) == (300, (last.epoch, 300))
+        assert gap is not None
+        assert gap.reason == GapReason.RETENTION
+    assert reader.resume(LOG, Cursor(last.epoch, 300), head) == (300, None)
+
+
+def test_a_resend_of_what_was_removed_is_a_repeat(tmp_path: Path) -> None:
+    """With its number; another content under its id is a conflict; also after a restart."""
+    partition = open_partition(tmp_path)
+    stored = append(partition, *messages(1, 50))
+    append(partition, message(1, b"bob's", producer=BOB))
+    removed(partition, 49)
+    for again in (False, True):
+        if again:
+            die(partition)
+            partition = open_partition(tmp_path)
+        assert one(partition, message(7)) == Repeated(stored[6].epoch, 7)
+        assert one(partition, message(7, b"else")) == IdConflict(7)
+    assert append(partition, message(51))[0].seq == 52
+
+
+def test_what_is_removed_can_be_no_target_and_its_edits_can(tmp_path: Path) -> None:
+    partition = open_partition(tmp_path)
+    [said] = append(partition, offer(1, Kind.MESSAGE, b"hello"))
+    [edit] = append(partition, offer(2, Kind.EDIT, b"hallo", said))
+    removed(partition, 1)
+    for kind in (Kind.REACTION, Kind.REDACTION, Kind.EDIT, Kind.MESSAGE):
+        assert one(partition, offer(3, kind, b"x", said)) == Forbidden(31)
+    append(partition, offer(3, Kind.REDACTION, b"", edit))
+
+
+def test_what_must_stay(tmp_path: Path, reader: SqliteReader) -> None:
+    """Control entries, which states are made of; what another inbox has not got; copies' places."""
+    partition = open_partition(tmp_path)
+    append(
+        partition,
+        message(1, log="@bob")._replace(kind=int(Kind.SYSTEM)),
+        copy(3),
+        offer(2, Kind.MESSAGE, b"to carol", log="@bob", to="carol"),
+        copy(9, after=3),
+    )
+    removed(partition, 3, "@bob")
+    assert seqs(reader, "@bob") == [3, 4], "carol has not got it"
+    partition.confirm([("@bob", 3)])
+    partition.append([], NOW_MS)
+    removed(partition, 3, "@bob")
+    assert seqs(reader, "@bob") == [4]
+    assert [unpack_entry(packed).seq for packed in reader.controls("@bob")] == [1]
+    assert reader.has_written("@bob", "carol")
+    page = reader.read_direct("@bob", "alice", 10**6, 10, PAGE_BYTES)
+    assert [seq for seq, _ in page.rows] == [4]
+    die(partition)
+    partition = open_partition(tmp_path)
+    assert type(one(partition, copy(3))) is Repeated
+    removed(partition, 4, "@bob", controls=1)
+    assert reader.controls("@bob") == []
+
+
+async def test_bodies_are_nowhere_in_the_files(tmp_path: Path) -> None:
+    """After the checkpoint that is due then: main file, free pages, WAL."""
+    partition = open_partition(tmp_path)
+    for first in range(1, 1500, 100):
+        for log in ("lobby", "tea", "cake"):
+            bodies = [
+                b"secret %s %05d;" % (log.encode(), n) * (n % 500)
+                for n in range(first, first + 100)
+            ]
+            append(partition, *(message(first + i, body, log=log) for i, body in enumerate(bodies)))
+    assert removed(partition, 1200) > 1200 // ROWS_PER_STEP, "large ones take more steps"
+    removed(partition, 900, "tea")
+    checkpointer = Checkpointer(partition, asyncio.to_thread)
+    await checkpointer.run()
+    found = set().union(*leftovers(tmp_path, rb"secret [a-z]+ \d{5};").values())
+    for name, last in ((b"lobby", 1200), (b"tea", 900)):
+        left = sorted(one for one in found if name in one)
+        assert left[0] == b"secret %s %05d;" % (name, last + 1)
+    assert b"secret cake 00001;" in found
+
+
+def examined(tmp_path: Path) -> str | None:
+    return examine(
+        tmp_path / "00.sqlite",
+        tmp_path / "00.lock",
+        host=Host("boot 1", bytes),
+        unpack=unpack_entry,
+        partition=3,
+    ).damage
+
+
+def test_a_file_is_checked_compared_and_made_anew(tmp_path: Path) -> None:
+    """What was removed is no damage; a hole is; a new file of it begins where it began."""
+    partition = open_partition(tmp_path)
+    epoch = append(partition, *messages(1, 300))[0].epoch
+    append(partition, message(1, log="tea"))
+    removed(partition, 200)
+    partition.close()
+    path = tmp_path / "00.sqlite"
+    [lobby, _] = contents.read_logs(path)
+    assert (lobby.head, lobby.entries) == (300, 100)
+    packed = contents.packed_entries(path, lambda name: True, "lobby", still=True)
+    assert [unpack_entry(one).seq for one in packed] == list(range(201, 301))
+    assert "partition" in (examined(tmp_path) or "")  # the logs belong to others; nothing else
+    aside: list[bytes] = []
+    for number, broken in enumerate((False, True)):
+        if broken:
+            connection = apsw.Connection(str(path))
+            connection.execute("DELETE FROM log")
+            connection.close()
+        new = tmp_path / f"new-{number}"
+        new.mkdir()
+        monkey = pytest.MonkeyPatch()
+        monkey.setattr("relay.store.salvage.partition_of", lambda _: 3)
+        found = salvage(
+            path, new / "00.sqlite", partition=3, unpack=unpack_entry, with_wal=False,
+            aside=aside.append,
+        )  # fmt: skip
+        monkey.undo()
+        assert found == [("lobby", 300, 0), ("tea", 1, 0)]
+        again = open_partition(new)
+        reader = SqliteReader(new / "00.sqlite")
+        assert seqs(reader) == list(range(201, 301))
+        assert type(one(again, message(7))) is Repeated
+        assert one(again, message(7, b"else")) == IdConflict(7)
+        assert append(again, message(301))[0].seq == 301
+        gap = reader.resume(LOG, Cursor(epoch, 100), reader.head(LOG)).gap
+        assert gap is not None
+        assert gap.reason == GapReason.RETENTION
+        again.close()
+    assert not aside
+
+
+# --- how much is kept -----------------------------------------------------------------------------
+def bound(keep: Keep, *, head: int = 1000, now_ms: int = 10**9) -> Excess:
+    """A log with an entry each second, of a byte each."""
+    return upto(
+        keep,
+        Measured(0, head),
+        now_ms=now_ms,
+        grace_ms=5000,
+        time_of=lambda seq: 10**9 - (1000 - seq) * 1000,
+        end_of_excess=lambda most: max(0, head - most),
+    )
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        (Keep(), 0),
+        (Keep(messages=400), 600),
+        (Keep(messages=2000), 0),
+        (Keep(bytes=300), 700),
+        (Keep(messages=400, bytes=300), 700),
+        (Keep(messages=1), 994),  # those of the last five seconds are on their way to readers
+        (Keep(age_s=950), 49),
+        (Keep(age_s=500), AT_ONCE),  # a tenth in one pass
+    ],
+)
+def test_how_much_is_kept(keep: Keep, expected: int) -> None:
+    assert bound(keep) == (expected, expected == AT_ONCE)
+
+
+def test_a_clock_that_jumps_removes_a_tenth_in_one_pass() -> None:
+    year_ms = 365 * 86_400_000
+    assert bound(Keep(age_s=86_400), now_ms=10**9 + year_ms) == (AT_ONCE, True)
+    assert bound(Keep(age_s=86_400), head=100_000, now_ms=10**9 + year_ms) == (10_000, True)
+    assert bound(Keep(age_s=1), head=1, now_ms=10**9 + year_ms) == (0, False), "the last one stays"
+
+
+def test_the_stricter_of_two() -> None:
+    assert stricter(Keep(0, 5, 7), Keep(3, 4, 0)) == (3, 4, 7)
+
+
+def test_what_a_log_is_measured_by(tmp_path: Path, reader: SqliteReader) -> None:
+    """By the store's own times and sizes."""
+    partition = open_partition(tmp_path)
+    for n in range(1, 2001):
+        partition.append([message(n, b"x" * 1000)], NOW_MS + n * 1000)
+    now_ms = NOW_MS + 2_001_000
+    assert reader.removable(LOG, Keep(messages=500), now_ms, 0).upto == 1500
+    assert reader.removable(LOG, Keep(age_s=1950), now_ms, 0).upto == 50
+    size = len(reader.read_back(LOG, 2001, 1, PAGE_BYTES).rows[0][1])
+    assert reader.removable(LOG, Keep(bytes=size * 300 + 5), now_ms, 0).upto == pytest.approx(
+        1700, abs=2
+    )
+    assert reader.removable("elsewhere", Keep(messages=1), now_ms, 0).upto == 0
