@@ -213,7 +213,7 @@ def test_a_checkpoint_that_fails_loses_nothing(tmp_path: Path, disk: Disk, error
         disk.fails = nth(number, error, "write", "sync", "truncate")
         try:
             copy_pages(writer.partition.path)
-            done = finish(writer.partition.path).complete
+            done = finish(writer.partition.path)[0].complete
         except StoreError:
             done = False
         disk.fails = healthy
@@ -223,7 +223,7 @@ def test_a_checkpoint_that_fails_loses_nothing(tmp_path: Path, disk: Disk, error
     assert number > 1
     assert writer.lost() == []
     copy_pages(writer.partition.path)
-    assert finish(writer.partition.path).complete
+    assert finish(writer.partition.path)[0].complete
     writer.partition.close()
 
 
