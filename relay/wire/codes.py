@@ -67,7 +67,7 @@ class ErrorCode(IntEnum):
     UNKNOWN_OPERATION = 2, "no operation of a client that this server knows; arg is its number"
     NAME_INVALID = 3, "a name of a person or a room, or a display name, is invalid or reserved"
     NAME_TAKEN = 4, "the name belongs to somebody else, or to another guest now"
-    LIMIT = 5, "a limit of this connection, or of its address, is reached; arg is the limit"
+    LIMIT = 5, "a limit of this connection, its account or its address is reached; arg is the limit"
     NOT_A_MEMBER = 6, "the connection has not joined this log"
     NOT_SUPPORTED = 7, "this version of the server does not offer that"
     ID_CONFLICT = 8, "this counter was used for another content; arg is the sequence number of it"

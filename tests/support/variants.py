@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from relay.chat.entries import Cursor, Entry, Extra, Head, Submission
     from relay.server.context import WorkerContext
+    from relay.server.worker.connection.session import Session
     from relay.server.worker.home.home import Home
     from relay.server.worker.home.submissions import Waiting
     from relay.server.worker.member.fanout import Fanout
@@ -231,6 +232,29 @@ def rights_of_a_moment_ago(_: WorkerContext) -> None:
     RoomRules.before = judging  # type: ignore[method-assign, assignment]
 
 
+def tickets_twice(_: WorkerContext) -> None:
+    """Whether a ticket was used is looked up, and not noted."""
+    from relay.server.ticket_register import TicketRegister
+
+    def good(self: TicketRegister, generation: int, serial: int) -> bool:
+        return True
+
+    TicketRegister.spend = good  # type: ignore[method-assign]
+
+
+def hides_devices(_: WorkerContext) -> None:
+    """A list of devices is read from a copy that is not always the latest."""
+    from relay.server.worker.connection import devices
+
+    chain_of = devices.chain_of
+
+    def behind(session: Session, name: str) -> list[bytes]:
+        links = chain_of(session, name)
+        return links[:-1] if len(links) > 1 and random.random() < 0.3 else links
+
+    devices.chain_of = behind
+
+
 def nobody_is_put_out(_: WorkerContext) -> None:
     """A ban forbids to come in; whoever is there stays."""
     from relay.server.worker.member.feed import Feed
@@ -292,6 +316,8 @@ VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "seq-reused": seq_reused,
     "live-too-early": live_too_early,
     "rights-of-a-moment-ago": rights_of_a_moment_ago,
+    "tickets-twice": tickets_twice,
+    "hides-devices": hides_devices,
     "nobody-is-put-out": nobody_is_put_out,
     "forgets-pending": forgets_pending,
     "takes-copies-again": takes_copies_again,

@@ -14,8 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.throwaway import throwaway_keys
+from tests.torture import moderated
 from tests.torture.effort import Effort
 from tests.torture.run import Plan, Report, torture
+
+MODERATED_TURNS_PER_S = 0.1
+"""Of the seconds of a run; a turn takes about one."""
 
 
 def minimum_for(seconds: float) -> Effort:
@@ -80,16 +84,25 @@ def main() -> int:
         print(f"{time.monotonic() - began:7.1f} s  {line}", flush=True)
 
     say(f"seed {plan.seed}; data, histories and record in {directory}")
+    turns = max(1, int(given.seconds * MODERATED_TURNS_PER_S))
+    say(f"a moderated room: {turns} turns")
     try:
+        moderated_room = asyncio.run(
+            moderated.run(directory / "moderated", turns=turns, kills_every=3)
+        )
+        say(f"{moderated_room}")
         report = asyncio.run(_run(plan, directory, say))
     except asyncio.CancelledError:
         say("stopped")
         return 130
     (directory / "record").write_text("\n".join(report.record) + "\n")
     say("\n" + str(report))
-    if report.passed:
+    for finding in moderated_room.findings:
+        say(f"in the moderated room: {finding}")
+    passed = report.passed and not moderated_room.findings
+    if passed:
         shutil.rmtree(directory)
-    return 0 if report.passed else 1
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ class Finding(NamedTuple):
     """One broken promise."""
 
     fault: str
-    """"wrote" or "read"."""
+    """"wrote" or "read"; "chain": a list of devices is not one that was acknowledged;
+    "ticket": one was good twice."""
     who: str
     seq: int
 

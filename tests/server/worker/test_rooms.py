@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.bus.messages import Heads
 from relay.chat.accounts import invitation
 from relay.chat.entries import NO_EPOCH
 from relay.chat.entries import Kind as EntryKind
@@ -432,6 +433,26 @@ async def test_a_request_that_waits_is_judged_when_it_is_answered(
     turns[0].resolve(None)
     assert await error_of(bob, 11) == ErrorCode.NOT_A_MEMBER
     assert not any(isinstance(e, Page | Members) for e in bob.received)
+
+
+async def test_a_head_that_was_under_way_opens_no_private_room(cluster: Cluster) -> None:
+    """Heads that a home tells of once a second say nothing of rights.
+
+    One that was sent for an earlier feed of this worker comes before the answer to SUBSCRIBE.
+    """
+    alice = await TestClient.login(cluster.home(LOG), "alice")
+    await done(alice, requests.Create(Kind.PRIVATE))
+    alice.send(LOG, 1)
+    ack = await alice.acked(LOG, 1)
+    worker = cluster.other(LOG)
+    eve = await TestClient.login(worker, "eve")
+    home = worker.parts.routes.port_of(LOG)
+    assert home is not None
+    feed = worker.parts.feeds.open(LOG)
+    worker.parts.dispatcher.handlers[Heads](home, Heads([[LOG, ack.epoch, ack.seq]]))
+    assert not feed.known
+    eve.send_envelopes(Join(7, LOG, None, 0, 10))
+    assert await error_of(eve, 7) == ErrorCode.MEMBERS_ONLY
 
 
 async def test_a_room_that_becomes_private_keeps_its_members(cluster: Cluster) -> None:

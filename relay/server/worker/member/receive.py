@@ -66,6 +66,7 @@ class FromHomes:
         }
 
     def _on_head(self, port: Port, log: str, epoch: bytes, seq: int, state: bytes = b"") -> None:
+        """Take a head; ``state``: what the log's rights are, if it answers a SUBSCRIBE."""
         if self._routes.is_home(partition_of(log), port):
             self._feeds.on_head(log, epoch, seq, state)
 
@@ -74,7 +75,9 @@ class FromHomes:
             assert isinstance(log, str)
             assert isinstance(epoch, bytes)
             assert isinstance(seq, int)
-            self._on_head(port, log, epoch, seq)
+            feed = self._feeds.by_log.get(log)
+            if feed is not None and feed.known:  # else it was sent before this feed subscribed
+                self._on_head(port, log, epoch, seq)
 
     def revoke(self, message: Revoke) -> None:
         """End the sessions of devices that are none any more, and drop what they have sent."""
