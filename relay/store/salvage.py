@@ -156,7 +156,7 @@ class _Salvage:
                 if kept and known not in self._names and partition_of(known) == self._partition:
                     name = known
                     self._names.add(name)
-            if is_stub(packed) and row & SEQ_MASK > self._floor[1]:  # then that is not known
+            if is_stub(packed) and log_id not in self._floors:  # then that is not known
                 kept, aside = row & SEQ_MASK, 0
                 self._floor = name, kept, time_ms
             if row & SEQ_MASK <= self._floor[1]:
