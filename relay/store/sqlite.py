@@ -329,6 +329,9 @@ class SqlitePartition:
                 self._drop()
                 raise
             self.erased = self.erased or removed.entries > 0
+            end = opened.committed.remembered_log(log)
+            if self.touched is not None and end is not None:
+                self.touched.add(end.id)  # of others the search index finds out a little later
             return removed
 
     def in_use(self, log: str) -> bool:
