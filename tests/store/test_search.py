@@ -247,12 +247,32 @@ def test_a_commit_that_is_lost_is_made_again(indexed: Indexed, tmp_path: Path) -
     partition = apsw.Connection(str(indexed.partition.path))
     index.execute("BEGIN IMMEDIATE")
     indexed.follower._step(index, partition)
-    assert index.execute("SELECT count(*) FROM text").fetchall() == [(256,)]
+    first = follower.ENTRIES_PER_STEP_MIN
+    assert index.execute("SELECT count(*) FROM text").fetchall() == [(first,)]
     index.close(True)  # no COMMIT
     partition.close()
     indexed.reopen()
     assert len(indexed.found("tea")) == 50
     assert indexed.look("tea", before=6).seqs == [5, 4, 3, 2, 1]
+
+
+@pytest.mark.parametrize(("size", "entries"), [(10, 256), (8000, 16)])
+def test_a_step_is_bounded_by_bytes(indexed: Indexed, size: int, entries: int) -> None:
+    """Many short messages at a time, and few long ones: what is read at once is in memory."""
+    for _ in range(2 * follower.ENTRIES_PER_STEP):
+        indexed.say("tea " + "z" * size)
+    index = files.open_writer(indexed.path)
+    partition = apsw.Connection(str(indexed.partition.path))
+    index.execute("BEGIN IMMEDIATE")
+    counts = [0]
+    for _ in range(3):
+        indexed.follower._step(index, partition)
+        [(count,)] = index.execute("SELECT count(*) FROM text").fetchall()
+        assert isinstance(count, int)
+        counts.append(count)
+    assert counts[3] - counts[2] == min(entries, 2 * follower.ENTRIES_PER_STEP - counts[2])
+    index.close(True)
+    partition.close()
 
 
 def test_two_homes_at_once_do_no_harm(indexed: Indexed) -> None:

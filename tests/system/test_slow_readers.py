@@ -76,8 +76,9 @@ async def test_one_that_does_not_read_gets_everything_later(tmp_path: Path) -> N
         seen = [e.seq for e in await reading if isinstance(e, Message)]
         assert seen == list(range(2, count + 2))
         # 16 MB went through the room. The bound is 256 KiB for the connection; the rest of the
-        # allowance is for what 2,000 messages leave behind in caches (pages, producers).
-        assert _worker_bytes(relay) - before < 12_000_000
+        # allowance is for what 2,000 messages leave behind in caches (pages of the partition and of
+        # its search index, producers).
+        assert _worker_bytes(relay) - before < 15_000_000
         envelopes: list[ServerEnvelope] = []
         while not (envelopes and _caught_up(envelopes, count + 1)):
             envelopes += await asyncio.to_thread(stuck.read)

@@ -22,13 +22,19 @@ import apsw
 
 from relay.chat.entries import Entry, Kind
 from relay.store.errors import StoreError
-from relay.store.schema import connect_reader, rows
+from relay.store.schema import connect_reader, pragma, rows
 from relay.store.search import files
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
 
 LOGS_PER_STEP: Final = 256
 ENTRIES_PER_STEP: Final = 256
-"""About 4 ms; and at most 8 MiB, if each is as large as can be."""
+"""About 4 ms."""
+ENTRIES_PER_STEP_MIN: Final = 16
+READ_CACHE_KIB: Final = 256
+"""Of the partition's pages: they are read once, from front to end."""
+BYTES_PER_STEP: Final = 131_072
+"""Of entries, about: as many are read at a time as would have so many bytes if they were like the
+last ones. What is in a step is in memory some times over."""
 REMOVED_PER_STEP: Final = 256
 RETRY_S: Final = 30.0
 """After an error, such as a full disk: the index can wait."""
@@ -124,6 +130,7 @@ class Follower:
         self._scrub = True
         """Something was removed, and may still be in the index's WAL."""
         self._resting_until = 0.0
+        self._entries_per_step = ENTRIES_PER_STEP_MIN
         self.entries = 0
         """How many entries were looked at, for statistics."""
 
@@ -185,8 +192,9 @@ class Follower:
     def _run(self, until: float) -> None:
         if self._partition is None:
             self._partition = connect_reader(self._partition_path)
-        if self._partition is None:
-            return
+            if self._partition is None:
+                return
+            pragma(self._partition, f"cache_size=-{READ_CACHE_KIB}")
         if self._index is None:
             self._index = files.open_writer(self.path)
         index, partition = self._index, self._partition
@@ -259,9 +267,13 @@ class Follower:
     ) -> None:
         """Read entries, and put what they say into the index, and how far that is."""
         lengths, packed = [], b""
+        count_max = self._entries_per_step
         if reads:
-            shape, packed = rows(partition, ENTRIES, (json.dumps(reads), ENTRIES_PER_STEP))[0]
+            shape, packed = rows(partition, ENTRIES, (json.dumps(reads), count_max))[0]
             lengths = json.loads(shape)
+        if lengths:
+            fitting = BYTES_PER_STEP * len(lengths) // max(1, len(packed))
+            self._entries_per_step = max(ENTRIES_PER_STEP_MIN, min(ENTRIES_PER_STEP, fitting))
         texts: dict[int, str] = {}
         edits: list[list[int]] = []
         changed: dict[int, None] = {}
@@ -289,7 +301,7 @@ class Follower:
             index.execute(TEXTS, (json.dumps(list(texts.items())),))
         if now:
             index.execute(NOTE, (json.dumps(list(now.values())),))
-        if len(lengths) >= ENTRIES_PER_STEP:
+        if len(lengths) >= count_max:
             last = {id: upto for id, _, upto in reads}
             self._again += [id for id in last if now[id].seq < last[id]]
 
