@@ -10,9 +10,10 @@ import argparse
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -44,11 +45,20 @@ def locust_command(address: str, flags: Sequence[str]) -> list[str]:
     command = [sys.executable, "-m", "locust"]
     if address:
         command += ["--host", address]
-    for name, value in DEFAULTS:
+    for name, value in (*DEFAULTS, *_port_of_the_master(flags)):
         names = (name, SHORT.get(name, name))
         if not any(flag.partition("=")[0] in names for flag in flags):
             command += [name, value]
     return [*command, *flags]
+
+
+def _port_of_the_master(flags: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Let runs of several processes on one machine not meet: Locust always takes the same port."""
+    names = {flag.partition("=")[0] for flag in flags}
+    if "--processes" in names and not names & {"--worker", "--master-port", "--master-bind-port"}:
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            port = str(sock.getsockname()[1])
+        yield from (("--master-bind-port", port), ("--master-port", port))
 
 
 def run_locust(address: str, flags: Sequence[str], timeout_s: float | None = None) -> int:

@@ -93,18 +93,16 @@ class Steering:
 
 def _with(holding: Settings, wanted: Settings) -> Settings:
     """Return the settings that hold, with those of others that a reload changes."""
-    server = msgspec.structs.replace(
-        holding.server,
-        graceful_timeout_s=wanted.server.graceful_timeout_s,
-        drain_delay_s=wanted.server.drain_delay_s,
-        drain_spread_s=wanted.server.drain_spread_s,
-        worker_timeout_s=wanted.server.worker_timeout_s,
-        slow_reader_timeout_s=wanted.server.slow_reader_timeout_s,
-        max_worker_age_s=wanted.server.max_worker_age_s,
-    )
-    return msgspec.structs.replace(
-        holding, server=server, retention=wanted.retention, limits=wanted.limits, log=wanted.log
-    )
+    live: dict[str, dict[str, Any]] = {}
+    for setting in declarations():
+        if setting.live:
+            section, key = setting.path.split(".")
+            live.setdefault(section, {})[key] = wanted.value_of(setting.path)
+    sections = {
+        name: msgspec.structs.replace(getattr(holding, name), **values)
+        for name, values in live.items()
+    }
+    return msgspec.structs.replace(holding, **sections)
 
 
 def _changes(before: Settings, after: Settings) -> dict[str, str]:

@@ -92,13 +92,13 @@ def test_a_bad_file_changes_nothing(relay: Relay, file: Path) -> None:
 
 
 def test_what_needs_a_restart_is_refused_with_the_rest(relay: Relay, file: Path) -> None:
-    file.write_text("[server]\nkey_bits = 4096\n[log]\nlevel = 'error'\n")
+    file.write_text("[server]\nkeepalive_s = 40\n[log]\nlevel = 'error'\n")
     ended = run_relay("ctl", "--data", relay.data, "reload")
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == [
         (
-            "relay: server.key_bits: changes only with a restart; it is 2048, and 4096 was found: "
-            "restart, or put it back"
+            "relay: server.keepalive_s: changes only with a restart; it is 30.0, and 40.0 was "
+            "found: restart, or put it back"
         ),
     ]
     assert not events(relay, "reloaded")
