@@ -21,8 +21,9 @@ SAMPLES = 100
 
 
 def test_accepting_pauses_while_there_are_none_and_goes_on(tmp_path: Path) -> None:
+    """Without a search index: it opens and closes files by itself, and so leaves descriptors."""
     with (
-        Relay(tmp_path / "data") as relay,
+        Relay(tmp_path / "data", settings={"store.search": False}) as relay,
         BlockingClient(relay.address, name="alice") as alice,
     ):
         (worker,) = relay.worker_pids()
