@@ -561,7 +561,7 @@ def pack_send(
     about_seq: int = 0,
 ) -> bytes:
     """Return ``pack(Send(...))``."""
-    if about_seq:
+    if about_seq or about_epoch:
         return codec.pack((_SEND, log, counter, kind, content_type, body, about_epoch, about_seq))
     return codec.pack((_SEND, log, counter, kind, content_type, body))
 
