@@ -275,7 +275,7 @@ def forgets_pending(_: WorkerContext) -> None:
     accepted = Copies.accepted
 
     def accepting(self: Copies, inbox: str, peer: str, seq: int) -> None:
-        self._later(0.2, lambda: accepted(self, inbox, peer, seq))
+        self._later(0.7, lambda: accepted(self, inbox, peer, seq))
 
     def resuming(self: Copies, pending: list[tuple[str, int]]) -> None:
         for inbox, seq in pending:
