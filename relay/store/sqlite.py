@@ -19,7 +19,7 @@ import apsw
 from relay.chat.entries import NO_EPOCH, Head, Kind, Submission
 from relay.fsync import sync_directory
 from relay.store import apply, generation, pairing, removal
-from relay.store.checkpoint import clean, wal_of
+from relay.store.checkpoint import clean, pages_in_wal
 from relay.store.committed import Committed
 from relay.store.companions import wal_bytes
 from relay.store.decide import Decision, Pack
@@ -195,9 +195,9 @@ class SqlitePartition:
         state: State = "open"
         # A reader in the middle of a page, or a checkpoint: then the WAL simply stays.
         with contextlib.suppress(apsw.BusyError):
-            wal = wal_of(connection, self.path)
+            pages = pages_in_wal(connection, self.path)
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            clean(self.path, {}, wal)
+            clean(self.path, pages)
             state = "closed"
         self._lock.note(self.path, self._opening, state, durable=True)
 
