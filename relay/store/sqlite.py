@@ -144,6 +144,7 @@ class SqlitePartition:
     # --- opening and closing --------------------------------------------------------------------
     def _open(self) -> _Opened:
         if self._opened is None:
+            erased = wal_bytes(self.path) > 0  # its last writer may have died before it forgot that
             if self._opening == 0:
                 connection, begun = open_first(
                     self.path, self._lock, self._host, self._durability, self._check
@@ -154,7 +155,7 @@ class SqlitePartition:
                 )
             with closed_on_error(connection, self.path):
                 self.wal_pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-                self.erased = wal_bytes(self.path) > 0  # its last writer may have died before
+                self.erased = erased
                 connection.set_wal_hook(self._wal_grew)
                 opened = _Opened(
                     connection, Committed(connection), ProducerExpiry(connection), begun.generation
