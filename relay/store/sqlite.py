@@ -166,6 +166,12 @@ class SqlitePartition:
             self._opened, self._opening, self._doubt = opened, begun.opening, None
         return self._opened
 
+    def _open_to_commit(self) -> _Opened:
+        if self._suspected is not None:
+            self._doubt, self._suspected = self._suspected, None
+            self._drop()
+        return self._open()
+
     def close(self) -> None:
         """Mark the partition clean, empty its WAL into the file, and release the lock."""
         with self._one_user:
@@ -240,10 +246,7 @@ class SqlitePartition:
     def _append(
         self, batch: list[Submission], now_ms: int, budget: ReadBudget | None
     ) -> list[Outcome]:
-        if self._suspected is not None:
-            self._doubt, self._suspected = self._suspected, None
-            self._drop()
-        opened = self._open()
+        opened = self._open_to_commit()
         try:
             if opened.expiry.due(now_ms):
                 self._expire(opened, now_ms)
@@ -318,7 +321,7 @@ class SqlitePartition:
     def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
         """See ``log.Partition``."""
         with self._one_user:
-            opened = self._open()
+            opened = self._open_to_commit()
             connection = opened.connection
             try:
                 connection.execute("BEGIN IMMEDIATE")
