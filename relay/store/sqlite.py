@@ -23,7 +23,7 @@ from relay.store.checkpoint import clean, pages_in_wal
 from relay.store.committed import Committed
 from relay.store.companions import wal_bytes
 from relay.store.decide import Decision, Pack
-from relay.store.errors import StoreError
+from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock, State
 from relay.store.log import Outcome, ReadBudget, Removed, Stored
@@ -150,6 +150,10 @@ class SqlitePartition:
                     self.path, self._lock, self._host, self._durability, self._check
                 )
             else:
+                if self._doubt is not None and self.checkpointing:
+                    # It may be overwriting unused parts of pages (``checkpoint.clean``), and this
+                    # would write whole ones.
+                    raise StoreUnavailable(f"{self.path}: {self._doubt}; a checkpoint goes on")
                 connection, begun = open_again(
                     self.path, self._lock, self._host, self._durability, self._doubt
                 )
