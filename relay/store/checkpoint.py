@@ -25,7 +25,7 @@ import apsw
 from relay.store import pairing
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.schema import connect_writer, pragma, rows, translated
-from relay.store.slack import Span, overwrite, read_wal, slack_of
+from relay.store.slack import overwrite, pages_of_wal
 
 PAGE_BYTES: Final = 4096
 WAL_PAGES_MAX: Final = 8 * 1024 * 1024 // PAGE_BYTES
@@ -46,8 +46,6 @@ FORGET_S: Final = 30.0
 log = logging.getLogger("relay.store")
 
 Result = TypeVar("Result")
-Slack = dict[int, list[Span]]
-"""By page: what is to be overwritten in it."""
 
 
 class RunInThread(Protocol):
@@ -116,8 +114,8 @@ class Checkpointer:
         self._begin_at = wal_pages_max
         self.running = False
         self._forget_at: float | None = None
-        self._slack: Slack = {}
-        """Of pages that were copied, and are to be cleaned."""
+        self._copied: set[int] = set()
+        """Pages that were copied, or are about to be, and are to be cleaned then."""
         self.completed = 0
         """Checkpoints after which the WAL could start over."""
         self.incomplete = 0
@@ -158,18 +156,19 @@ class Checkpointer:
         try:
             partition.checkpoint_begins()
             for _ in range(COPIES_MAX):
-                copied, slack = await self._run_in_thread(lambda: copy_pages(path))
-                self._slack |= slack  # the next commit may start the WAL over
+                copied, pages = await self._run_in_thread(lambda: copy_pages(path))
+                self._copied |= pages  # the next commit may start the WAL over
                 if copied.rest <= REST_PAGES_MAX:
                     break
             if copied.rest <= REST_PAGES_MAX:
                 partition.held = True
-                progress, wal = await self._run_in_thread(lambda: finish(path, truncate=erased))
+                progress, pages = await self._run_in_thread(lambda: finish(path, truncate=erased))
+                self._copied |= pages
                 if progress.complete:
                     partition.wal_pages = 0  # the next commit starts it over
                     partition.held = False
-                    slack, self._slack = self._slack, {}
-                    await self._run_in_thread(lambda: clean(path, slack, wal))
+                    pages, self._copied = self._copied, set()
+                    await self._run_in_thread(lambda: clean(path, pages))
             else:
                 problem = "somebody reads for long, such as a backup"
             partition.checkpoint_ended()
@@ -197,10 +196,10 @@ class Checkpointer:
             )
 
 
-def copy_pages(path: Path) -> tuple[Progress, Slack]:
+def copy_pages(path: Path) -> tuple[Progress, set[int]]:
     """Copy what is in the WAL to the file, as far as readers allow; commits go on meanwhile.
 
-    Returns also what is to be overwritten when all of it is copied.
+    Returns also which pages are to be cleaned when all of it is copied.
 
     Raises:
         StoreError: the file cannot be read or written.
@@ -210,15 +209,15 @@ def copy_pages(path: Path) -> tuple[Progress, Slack]:
         try:
             progress = Progress(*connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE))
         except apsw.BusyError:
-            return NOTHING_COPIED, {}
-        return progress, slack_of(wal_of(connection, path))
+            return NOTHING_COPIED, set()
+        return progress, pages_in_wal(connection, path)
 
 
-def finish(path: Path, *, truncate: bool = False) -> tuple[Progress, bytes]:
+def finish(path: Path, *, truncate: bool = False) -> tuple[Progress, set[int]]:
     """Copy the rest, wait for readers inside the WAL, and start it over. The caller holds commits.
 
     The last commit in the WAL and the first one in the next tell that they belong together
-    (``pairing``). Returns also what was in the WAL, for ``clean``.
+    (``pairing``). Returns also which pages were in the WAL, for ``clean``.
 
     Args:
         path: of the partition.
@@ -232,45 +231,37 @@ def finish(path: Path, *, truncate: bool = False) -> tuple[Progress, bytes]:
         # The checkpoint itself makes the first of the two commits durable; the second need not be.
         pragma(connection, "synchronous=NORMAL")
         row = _commit(connection, pairing.next_step)
-        wal = wal_of(connection, path)
+        pages = pages_in_wal(connection, path)
         connection.set_busy_timeout(READERS_WAIT_MS)
         try:
             progress = Progress(*connection.wal_checkpoint(mode=mode))
         except apsw.BusyError:
-            return NOTHING_COPIED, b""
+            return NOTHING_COPIED, pages
         if progress.complete:
             next_id = secrets.token_hex(pairing.ID_BYTES)
             _commit(connection, lambda connection: pairing.start_wal(connection, next_id, row))
-        return progress, wal
+        return progress, pages
 
 
-def clean(path: Path, slack: Slack, wal: bytes) -> None:
-    """Overwrite what the pages that were copied still hold of others (``slack``).
+def clean(path: Path, pages: set[int]) -> None:
+    """Overwrite what pages that were copied still hold of others (``slack``).
 
     No other checkpoint of the file may run meanwhile.
 
-    Args:
-        path: of the partition.
-        slack: of pages that were copied before, as they were then.
-        wal: what was copied last.
-
     Raises:
-        StoreError: the file cannot be written.
+        StoreError: the file cannot be read or written.
     """
     try:
-        spans = [span for found in (slack | slack_of(wal)).values() for span in found]
-        if spans:
-            overwrite(path, spans)
+        if pages:
+            overwrite(path, pages)
     except apsw.Error as error:
         raise translated(error, path) from error
 
 
-def wal_of(connection: apsw.Connection, path: Path) -> bytes:
-    """Return what is in the WAL, while nobody commits. Raises apsw.Error, OSError."""
+def pages_in_wal(connection: apsw.Connection, path: Path) -> set[int]:
+    """Return which pages are in the WAL, while nobody commits. Raises apsw.Error, OSError."""
     frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-    page_bytes = pragma(connection, "page_size")
-    assert isinstance(page_bytes, int)
-    return read_wal(path, frames, page_bytes)
+    return pages_of_wal(path, frames)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,11 @@ of the file that it continues. A mark is the id of the last WAL that was copied 
 step that grows with each checkpoint (``next_step``). The row travels with the pages around it: the
 file alone tells which WAL is in it, the file seen through the WAL tells which file that one needs.
 
+A WAL without a commit belongs to any file, for nothing of it is seen: it is one that was being
+started over. SQLite writes its header, waits for the disk, and only then writes frames; until then
+the file alone has all. A copy of just that moment is not told from an older file without a WAL: a
+whole one is opened, with new epochs.
+
 After the death of a process, SQLite's own index of the WAL (``-shm``) still tells how long the WAL
 was: a shorter one has lost commits.
 """

@@ -8,6 +8,7 @@ No reader ever looks at them (https://www.sqlite.org/fileformat2.html#b_tree_pag
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from struct import Struct
@@ -18,54 +19,50 @@ import apsw
 from relay.paths import followed
 from relay.store.companions import wal_path
 
-_WAL_HEADER: Final = Struct(">8xI20x")
-"""Of the header of a WAL: the size of a page (https://www.sqlite.org/walformat.html)."""
-_FRAME: Final = Struct(">I20x")
-"""Of the header of a frame: the number of its page."""
-_LEAF_OF_TABLE: Final = 13
+# Of a WAL (https://www.sqlite.org/walformat.html): of its header the size of a page, and of the
+# header of a frame the number of its page.
+_WAL_HEADER_BYTES: Final = 32
+_FRAME_HEADER_BYTES: Final = 24
+_WAL_PAGE_SIZE_AT: Final = 8
+_NUMBER_BYTES: Final = 4
+_PAGE_SIZE_AT: Final = 16
+"""Of the header of a file: two bytes. 1 means ``ALL_OF_PAGE``."""
+_LEAF_OF_TABLE: Final = b"\x0d"
 _LEAF: Final = Struct(">BHHHB")
 """The header of a leaf: type, first free block, cells, where their contents begin, fragments."""
 _TWO: Final = Struct(">HH")
 ALL_OF_PAGE: Final = 65_536
-"""What 0 means as the place where contents begin."""
+"""The largest page: what 0 means as the place where contents begin."""
 
 
 class Span(NamedTuple):
-    """Bytes of the file that are not used and not zero."""
+    """Bytes of a page that are not used and not zero."""
 
     offset: int
     length: int
 
 
-def read_wal(path: Path, frames: int, page_bytes: int) -> bytes:
-    """Return the first frames of a file's WAL, with its header. Raises OSError."""
+def pages_of_wal(path: Path, frames: int) -> set[int]:
+    """Return the numbers of the pages in the first frames of a file's WAL. Raises OSError."""
+    found: set[int] = set()
     if not frames:
-        return b""
-    with wal_path(path).open("rb") as file:
-        return file.read(_WAL_HEADER.size + frames * (_FRAME.size + page_bytes))
+        return found
+    with wal_path(path).open("rb", buffering=0) as file:
 
+        def number_at(offset: int) -> int:
+            return int.from_bytes(os.pread(file.fileno(), _NUMBER_BYTES, offset), "big")
 
-def slack_of(wal: bytes) -> dict[int, list[Span]]:
-    """Return, by page, what is to be overwritten in a file into which all of a WAL was copied."""
-    if not wal:
-        return {}
-    (page_bytes,) = _WAL_HEADER.unpack_from(wal)
-    step = _FRAME.size + page_bytes
-    last: dict[int, int] = {}
-    for at in range(_WAL_HEADER.size, len(wal) - step + 1, step):
-        last[_FRAME.unpack_from(wal, at)[0]] = at + _FRAME.size
-    found: dict[int, list[Span]] = {}
-    for number, at in last.items():
-        found[number] = []
-        if wal[at] == _LEAF_OF_TABLE:  # the first page begins otherwise: it is the schema's
-            start = (number - 1) * page_bytes
-            page = wal[at : at + page_bytes]
-            found[number] = [Span(start + first, end - first) for first, end in _unused(page)]
+        step = _FRAME_HEADER_BYTES + number_at(_WAL_PAGE_SIZE_AT)
+        for frame in range(frames):
+            found.add(number_at(_WAL_HEADER_BYTES + frame * step))
+    found.discard(0)  # none: somebody has cut the WAL off meanwhile
     return found
 
 
-def _unused(page: bytes) -> list[tuple[int, int]]:
-    """Return (first, end) of the parts of a leaf that are not used and not zero."""
+def unused(page: bytes) -> list[Span]:
+    """Return the parts of a leaf that are not used and not zero; of any other page nothing."""
+    if page[:1] != _LEAF_OF_TABLE:  # the first page begins otherwise: it is the schema's
+        return []
     _, block, cells, contents, _ = _LEAF.unpack_from(page)
     contents = contents or ALL_OF_PAGE
     first = _LEAF.size + 2 * cells
@@ -76,30 +73,36 @@ def _unused(page: bytes) -> list[tuple[int, int]]:
         return []
     found = []
     if page.count(0, first, contents) != contents - first:
-        found.append((first, contents))
+        found.append(Span(first, contents - first))
     while contents <= block <= len(page) - _TWO.size:
         following, size = _TWO.unpack_from(page, block)
         start, end = block + _TWO.size, block + size
         if start < end <= len(page) and page.count(0, start, end) != end - start:
-            found.append((start, end))
+            found.append(Span(start, end - start))
         if following <= block:
             break
         block = following
     return found
 
 
-def overwrite(path: Path, spans: Iterable[Span]) -> None:
-    """Overwrite what is not used, while nobody else writes the file: only checkpoints do.
+def overwrite(path: Path, pages: Iterable[int]) -> None:
+    """Overwrite what is not used in pages, while nobody else writes the file: only checkpoints do.
 
+    The file itself says what that is: what was in a WAL may be older than it by now.
     By SQLite's own file: closing one of another kind would end the locks that this process has.
 
     Raises:
-        apsw.Error: it cannot be written.
+        apsw.Error: it cannot be read or written.
     """
     flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
     file = apsw.VFSFile("", str(followed(path)), [flags, 0])
     try:
-        for span in spans:
-            file.xWrite(bytes(span.length), span.offset)
+        size = int.from_bytes(file.xRead(2, _PAGE_SIZE_AT), "big")
+        page_bytes = ALL_OF_PAGE if size == 1 else size
+        for number in sorted(pages):
+            start = (number - 1) * page_bytes
+            page = file.xRead(page_bytes, start)
+            for span in unused(page) if len(page) == page_bytes else ():
+                file.xWrite(bytes(span.length), start + span.offset)
     finally:
         file.xClose()

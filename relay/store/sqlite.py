@@ -19,11 +19,11 @@ import apsw
 from relay.chat.entries import NO_EPOCH, Head, Kind, Submission
 from relay.fsync import sync_directory
 from relay.store import apply, generation, pairing, removal
-from relay.store.checkpoint import clean, wal_of
+from relay.store.checkpoint import clean, pages_in_wal
 from relay.store.committed import Committed
 from relay.store.companions import wal_bytes
 from relay.store.decide import Decision, Pack
-from relay.store.errors import StoreError
+from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock, State
 from relay.store.log import Outcome, ReadBudget, Removed, Stored
@@ -144,17 +144,22 @@ class SqlitePartition:
     # --- opening and closing --------------------------------------------------------------------
     def _open(self) -> _Opened:
         if self._opened is None:
+            erased = wal_bytes(self.path) > 0  # its last writer may have died before it forgot that
             if self._opening == 0:
                 connection, begun = open_first(
                     self.path, self._lock, self._host, self._durability, self._check
                 )
             else:
+                if self._doubt is not None and self.checkpointing:
+                    # It may be overwriting unused parts of pages (``checkpoint.clean``), and this
+                    # would write whole ones.
+                    raise StoreUnavailable(f"{self.path}: {self._doubt}; a checkpoint goes on")
                 connection, begun = open_again(
                     self.path, self._lock, self._host, self._durability, self._doubt
                 )
             with closed_on_error(connection, self.path):
                 self.wal_pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-                self.erased = wal_bytes(self.path) > 0  # its last writer may have died before
+                self.erased = erased
                 connection.set_wal_hook(self._wal_grew)
                 opened = _Opened(
                     connection, Committed(connection), ProducerExpiry(connection), begun.generation
@@ -164,6 +169,12 @@ class SqlitePartition:
                 self._lock.note(self.path, begun.opening, "open")
             self._opened, self._opening, self._doubt = opened, begun.opening, None
         return self._opened
+
+    def _open_to_commit(self) -> _Opened:
+        if self._suspected is not None:
+            self._doubt, self._suspected = self._suspected, None
+            self._drop()
+        return self._open()
 
     def close(self) -> None:
         """Mark the partition clean, empty its WAL into the file, and release the lock."""
@@ -195,9 +206,9 @@ class SqlitePartition:
         state: State = "open"
         # A reader in the middle of a page, or a checkpoint: then the WAL simply stays.
         with contextlib.suppress(apsw.BusyError):
-            wal = wal_of(connection, self.path)
+            pages = pages_in_wal(connection, self.path)
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            clean(self.path, {}, wal)
+            clean(self.path, pages)
             state = "closed"
         self._lock.note(self.path, self._opening, state, durable=True)
 
@@ -239,10 +250,7 @@ class SqlitePartition:
     def _append(
         self, batch: list[Submission], now_ms: int, budget: ReadBudget | None
     ) -> list[Outcome]:
-        if self._suspected is not None:
-            self._doubt, self._suspected = self._suspected, None
-            self._drop()
-        opened = self._open()
+        opened = self._open_to_commit()
         try:
             if opened.expiry.due(now_ms):
                 self._expire(opened, now_ms)
@@ -317,7 +325,7 @@ class SqlitePartition:
     def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
         """See ``log.Partition``."""
         with self._one_user:
-            opened = self._open()
+            opened = self._open_to_commit()
             connection = opened.connection
             try:
                 connection.execute("BEGIN IMMEDIATE")

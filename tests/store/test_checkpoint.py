@@ -19,7 +19,7 @@ from relay.store.errors import StoreError
 from relay.store.reader import SqliteReader
 from relay.store.schema import translated
 from relay.store.sqlite import SqlitePartition
-from tests.support.logs import PAGE_BYTES, append, messages
+from tests.support.logs import PAGE_BYTES, append, die, messages, open_partition
 
 WAL_PAGES_MAX = 256
 FRAME_BYTES = 4096 + 24
@@ -215,6 +215,19 @@ async def test_what_was_erased_leaves_the_wal_after_a_while(partition: SqlitePar
     assert not partition.erased
     assert wal.stat().st_size < before, "the commit that starts it over is all it has"
     assert not checkpointer.due(300.0)
+
+
+def test_only_a_wal_that_was_left_may_hold_what_was_erased(tmp_path: Path) -> None:
+    """A start after a clean end leaves the disk alone, however many partitions there are."""
+    for first, state in ((1, "new"), (6, "closed")):
+        partition = open_partition(tmp_path)
+        assert not partition.erased, state
+        append(partition, *messages(first, first + 4))
+        partition.close()
+    die(open_partition(tmp_path))
+    partition = open_partition(tmp_path)
+    assert partition.erased
+    partition.close()
 
 
 async def test_a_partition_closed_meanwhile_does_no_harm(partition: SqlitePartition) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import struct
@@ -15,6 +16,7 @@ from relay.store.checkpoint import copy_pages, finish
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreCorrupt
 from relay.store.integrity import CheckUnfinished, damage
+from relay.store.reader import SqliteReader
 from relay.store.recovery import recover
 from relay.store.sqlite import SqlitePartition
 from relay.wire.envelopes import pack_entry, unpack_entry
@@ -170,6 +172,25 @@ def test_a_wal_shorter_than_what_is_copied_to_the_file(data: Path) -> None:
     wal = data / WAL
     wal.write_bytes(wal.read_bytes()[: wal.stat().st_size // 2])
     assert_refused(data, "of different moments")
+
+
+def test_a_wal_that_is_being_started_over_leaves_the_file_as_it_is(data: Path, copy: Path) -> None:
+    """Its new header is there, behind it frames of the one before: a process may die just then."""
+    partition = open_partition(data)
+    fill(partition, 1, 10)
+    checkpoint(partition)
+    take([MAIN], data, copy)
+    fill(partition, 11, 20)
+    checkpoint(partition)
+    fill(partition, 21, 30)
+    wal = (data / WAL).read_bytes()
+    (copy / WAL).write_bytes(wal)
+    partition.close()
+    assert_refused(copy, "of different moments")
+    (copy / WAL).write_bytes(wal[:16] + os.urandom(8) + wal[24:])
+    assert reopened(copy) is False
+    with contextlib.closing(SqliteReader(copy / MAIN)) as reader:
+        assert reader.head("lobby").seq == 10 + 1
 
 
 # --- lost ---------------------------------------------------------------------------------------

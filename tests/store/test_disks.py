@@ -252,6 +252,60 @@ async def test_a_checkpoint_whose_sync_fails_is_no_loss_later(tmp_path: Path, di
     writer.partition.close()
 
 
+async def test_a_removal_after_such_a_checkpoint_opens_the_file_again(
+    tmp_path: Path, disk: Disk
+) -> None:
+    """It is a commit like any other: none may build on what the disk may have lost."""
+    writer = Writer(tmp_path, "process")
+    [first] = writer.write()
+    writer.write(30)
+
+    async def at_once(work: Callable[[], Result], /) -> Result:
+        return work()
+
+    disk.fails = nth(0, broken, "sync")
+    checkpointer = Checkpointer(writer.partition, at_once)
+    await checkpointer.run()
+    assert checkpointer.incomplete == 1
+    disk.fails = healthy
+    opened = writer.partition._opened
+    assert writer.partition.remove("lobby", 5, 0).floor == 5
+    assert writer.partition._opened is not opened
+    [more] = writer.write()
+    assert more.epoch != first.epoch
+    writer.partition.close()
+
+
+async def test_the_file_is_not_opened_again_while_a_checkpoint_goes_on(
+    tmp_path: Path, disk: Disk
+) -> None:
+    """Both would write to the file: what one has found unused in a page may be the other's."""
+    writer = Writer(tmp_path, "process")
+    [first] = writer.write()
+    writer.write(30)
+    phases = 0
+
+    async def at_once(work: Callable[[], Result], /) -> Result:
+        nonlocal phases
+        phases += 1
+        if phases == 3:
+            disk.fails = broken
+            with pytest.raises(StoreUnavailable, match="planted by a test"):
+                writer.write()
+            disk.fails = healthy
+            with pytest.raises(StoreUnavailable, match="a checkpoint goes on"):
+                writer.write()
+        return work()
+
+    checkpointer = Checkpointer(writer.partition, at_once)
+    await checkpointer.run()
+    assert (phases, checkpointer.completed) == (3, 1)
+    [more] = writer.write()
+    assert more.epoch != first.epoch
+    assert writer.lost() == []
+    writer.partition.close()
+
+
 # --- no power -------------------------------------------------------------------------------------
 def lose_power(
     directory: Path, disk: Disk, durability: Durability, seed: int

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from relay.chat.entries import Extra, Kind
 from relay.store.log import Stored
+from relay.store.schema import rows
 from relay.store.search import files, finder, follower
 from relay.store.search.finder import Finder, Found
 from relay.store.search.follower import Follower
@@ -386,6 +387,29 @@ def test_pages_newest_first_have_everything_once(
         seen += page.seqs
         before, end = page.next, page.end
     assert seen == [n + 1 for n in reversed(range(100)) if n % 3]
+
+
+def test_the_index_waits_for_an_entry_that_is_damaged(
+    indexed: Indexed, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Until it is repaired; what was in the index is found meanwhile."""
+    indexed.say("tea")
+    assert indexed.found("tea") == [1]
+    indexed.say("tea")
+    other = apsw.Connection(str(indexed.partition.path))
+    try:
+        [[row, packed]] = rows(other, "SELECT max(id), packed FROM entry")
+        change = "UPDATE entry SET packed=? WHERE id=?"
+        other.execute(change, (packed[:9], row))
+        indexed.follower.run(1.0)
+        assert "search_index_waits" in caplog.text
+        assert indexed.finder.find("lobby", match_of("tea"), 0, 9, 9).seqs == [1]
+        other.execute(change, (packed, row))
+    finally:
+        other.close()
+    indexed.follower.close()
+    indexed._follow()
+    assert indexed.found("tea") == [2, 1]
 
 
 def test_a_search_that_takes_long_says_how_far_it_came(

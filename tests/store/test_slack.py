@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+import apsw
 import pytest
 
 from relay.chat.entries import Extra, Kind, Submission
 from relay.store import checkpoint, slack
 from relay.store.checkpoint import Checkpointer
+from relay.store.schema import translated
 from relay.store.sqlite import SqlitePartition
 from tests.support.logs import BOB, append, message, open_partition
 from tests.support.scanning import leftovers
 
+T = TypeVar("T")
 SECRET = rb"secret \d+ of room-\d+;"
 
 
@@ -82,14 +87,69 @@ async def test_pages_keep_copies_if_nobody_overwrites_them(
         await test_nothing_is_left_of_what_was_redacted(tmp_path)
 
 
-def test_what_is_no_leaf_is_left_alone() -> None:
+def test_what_is_no_leaf_is_left_alone(tmp_path: Path) -> None:
     """Pages of other kinds, and those whose header does not fit what is behind it."""
-    header = bytes(8) + (512).to_bytes(4, "big") + bytes(20)
     used = b"\x0d\0\0\0\x01\x01\xf8\0\x01\xf8".ljust(504, b"x") + b"contents"
-    frame = (3).to_bytes(4, "big") + bytes(20)
-    assert slack.slack_of(header + frame + used) == {3: [(2 * 512 + 10, 494)]}
+    assert slack.unused(used) == [(10, 494)]
     clean = used[:10] + bytes(494) + used[504:]
-    for page in (clean, b"\x05" + used[1:], used[:8] + b"\0\x20" + used[10:], bytes(512)):
-        assert slack.slack_of(header + frame + page) == {3: []}
-    assert slack.slack_of(header + frame + used + frame + clean) == {3: []}  # the last one counts
-    assert slack.slack_of(b"") == {}
+    others = clean, b"\x05" + used[1:], used[:8] + b"\0\x20" + used[10:], bytes(512), b""
+    for page in others:
+        assert slack.unused(page) == []
+    path = tmp_path / "00.sqlite"
+    header = (bytes(16) + (512).to_bytes(2, "big")).ljust(512, b"h")
+    path.write_bytes(header + used + b"".join(others[1:]) + used + used[:100])
+    slack.overwrite(path, {1, 2, 3, 4, 5, 7, 99})  # the last ones are cut off, and not there
+    whole = header + clean + b"".join(others[1:])
+    assert path.read_bytes() == whole + used + used[:100], "the sixth was not asked for"
+
+
+def test_pages_are_known_by_the_frames_of_the_wal(tmp_path: Path) -> None:
+    path = tmp_path / "00.sqlite"
+    header = (bytes(8) + (512).to_bytes(4, "big")).ljust(32, b"h")
+    frames = [number.to_bytes(4, "big").ljust(24, b"f") + bytes(512) for number in (3, 7, 3, 9)]
+    path.with_name("00.sqlite-wal").write_bytes(header + b"".join(frames))
+    assert slack.pages_of_wal(path, 3) == {3, 7}
+    assert slack.pages_of_wal(path, 6) == {3, 7, 9}, "cut off"
+    assert slack.pages_of_wal(tmp_path / "none", 0) == set()
+
+
+async def test_pages_that_have_changed_since_a_checkpoint_failed_stay_whole(tmp_path: Path) -> None:
+    """The WAL that the next one sees has not all that was committed: the file was opened again."""
+    partition = open_partition(tmp_path)
+    rng = random.Random(7)
+    counters: dict[str, int] = {}
+
+    def talk(commits: int) -> None:
+        for _ in range(commits):
+            batch = []
+            for _ in range(20):
+                log = f"room-{rng.choice([0, 0, 0, rng.randrange(60)])}"
+                counter = counters[log] = counters.get(log, 0) + 1
+                batch.append(message(counter, b"." * rng.randrange(1000), log=log))
+            append(partition, *batch)
+
+    async def failing(work: Callable[[], T], /) -> T:
+        if broken and partition.held:
+            error = apsw.IOError("the disk")
+            raise translated(error, partition.path) from error
+        done = await asyncio.to_thread(work)
+        if broken:
+            talk(2)  # between the two phases
+        return done
+
+    checkpointer = Checkpointer(partition, failing)
+    for number in range(1, 4):
+        talk(20)
+        broken = True
+        await checkpointer.run()
+        assert checkpointer.incomplete == number
+        talk(20)  # opens it again first, and copies the whole WAL
+        broken = False
+        await checkpointer.run()
+        assert checkpointer.completed == number
+        other = apsw.Connection(str(partition.path), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            assert other.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        finally:
+            other.close()
+    partition.close()

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from relay.chat.entries import Entry, Kind
-from relay.store.errors import StoreError
+from relay.store.errors import StoreCorrupt, StoreError
 from relay.store.schema import connect_reader, pragma, rows
 from relay.store.search import files
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
@@ -37,7 +37,7 @@ BYTES_PER_STEP: Final = 131_072
 last ones. What is in a step is in memory some times over."""
 REMOVED_PER_STEP: Final = 256
 RETRY_S: Final = 30.0
-"""After an error, such as a full disk: the index can wait."""
+"""After an error, such as a full disk or an entry that is damaged: the index can wait."""
 LOGS: Final = """
 SELECT json_group_array(json_array(id, name, floor, last, hex(epoch))) FROM (
     SELECT log.id AS id, name, floor,
@@ -279,7 +279,7 @@ class Follower:
         changed: dict[int, None] = {}
         at = 0
         for row, length in lengths:
-            entry = self._unpack(packed[at : at + length])
+            entry = self._entry(packed[at : at + length])
             at += length
             id = row >> SEQ_BITS
             now[id] = now[id]._replace(epoch=entry.epoch.hex(), seq=entry.seq)
@@ -316,17 +316,23 @@ class Follower:
             index.execute("DELETE FROM text WHERE rowid=?", (row,))
             self._scrub = True
         for (packed,) in rows(partition, MESSAGE, (row >> SEQ_BITS, row & SEQ_MASK)):
-            message = self._unpack(packed)
+            message = self._entry(packed)
             if message.kind != Kind.MESSAGE:
                 return
             said = message
             for (edit,) in rows(partition, EDITS_OF, (row >> SEQ_BITS, row & SEQ_MASK)):
-                found = self._unpack(edit)
+                found = self._entry(edit)
                 if found.kind == Kind.EDIT:
                     said = found
                     break
             if text := _text_of(said):
                 texts[row] = text
+
+    def _entry(self, packed: bytes) -> Entry:
+        try:
+            return self._unpack(packed)
+        except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
+            raise StoreCorrupt(f"an entry in {self._partition_path} cannot be read") from None
 
     def _removed(self, index: apsw.Connection, id: int, after: int, upto: int) -> bool:
         """Remove what is in the index of a log; return whether that was all."""

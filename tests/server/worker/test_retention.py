@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.settings import Retention as Settings
 from relay.store.checkpoint import Checkpointer
+from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Gap, History, Join, Live, Page
@@ -190,3 +192,40 @@ async def test_it_waits_for_others(tmp_path: Path, kind: str) -> None:
         await looking
         await look(home)
         assert [e.seq for e in stored(home)] == list(range(692, 702))
+
+
+async def test_it_ends_with_its_worker_though_a_thread_reads(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Cluster(tmp_path, 1, rights=True) as cluster:
+        home = cluster.home(LOG)
+        alice = await TestClient.login(home, "alice")
+        alice.send(LOG, 1, 5)
+        await alice.acked(LOG, 5)
+        partition = home.parts.home.partition(partition_of(LOG))
+        assert isinstance(partition, SqlitePartition)
+        path = partition.path
+        reading, read_on = threading.Event(), threading.Event()
+
+        def wait(*_: object) -> bool:
+            reading.set()
+            return read_on.wait()
+
+        class Slow(SqliteReader):
+            def states(self, *_: object) -> list[tuple[str, bytes, int]]:
+                connection = self._opened()
+                assert connection is not None
+                connection.create_scalar_function("wait", wait)
+                connection.execute("SELECT wait()").fetchall()
+                return []
+
+        home.retention._new_reader = lambda _: Slow(path)
+        task = asyncio.create_task(home.retention.run())
+        try:
+            await until(reading.is_set, "a look")
+            task.cancel()
+            await until(task.cancelled, "its end")
+        finally:
+            task.cancel()
+            read_on.set()
+    assert "retention_failed" not in caplog.text

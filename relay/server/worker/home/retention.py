@@ -81,7 +81,7 @@ class Retention:
             home: of the worker.
             interest: who keeps pages of a log is told.
             run_in_thread: runs something there.
-            new_reader: makes a reader of a partition, for the thread alone.
+            new_reader: makes a reader of a partition, in the thread.
             settings: as they are now.
             wall_clock_ns: nanoseconds since 1970.
         """
@@ -133,21 +133,16 @@ class Retention:
                 log.exception("retention_failed")
 
     async def _look_at(self, index: int) -> None:
-        reader = self._new_reader(index)
-        try:
-            for prefix in ("", INBOX_PREFIX):
-                after: str | None = ""
-                while after is not None:
-                    looked = self._looking(reader, prefix, after)
-                    wanted, after = await self._in_thread(looked)
-                    for one in wanted:
-                        if not await self._remove(index, one):
-                            return
-        finally:
-            reader.close()
+        for prefix in ("", INBOX_PREFIX):
+            after: str | None = ""
+            while after is not None:
+                wanted, after = await self._in_thread(self._looking(index, prefix, after))
+                for one in wanted:
+                    if not await self._remove(index, one):
+                        return
 
     def _looking(
-        self, reader: SqliteReader, prefix: str, after: str
+        self, index: int, prefix: str, after: str
     ) -> Callable[[], tuple[list[Wanted], str | None]]:
         settings, now_ms = self._settings(), self._wall_clock_ns() // 1_000_000
         slowed, now_ns = self._slowed, time.monotonic_ns()
@@ -156,6 +151,11 @@ class Retention:
         default = Keep(settings.age_days * 86_400, settings.messages, settings.mib << 20)
 
         def look() -> tuple[list[Wanted], str | None]:
+            # A reader of this thread alone: whoever is cancelled meanwhile must not close it.
+            with contextlib.closing(self._new_reader(index)) as reader:
+                return looked(reader)
+
+        def looked(reader: SqliteReader) -> tuple[list[Wanted], str | None]:
             logs: list[tuple[str, bytes]]
             if prefix:
                 logs = [(name, b"") for name in reader.names(prefix, after, LOGS_PER_LOOK)]
@@ -201,10 +201,7 @@ class Retention:
         return False
 
     async def _in_thread(self, work: Callable[[], T], ended: Callable[[], None] | None = None) -> T:
-        """Run something in a thread; if this is cancelled, it goes on, and ``ended`` waits for it.
-
-        A reader that a cancelled look has open is closed by whoever collects it.
-        """
+        """Run something in a thread; if this is cancelled, it goes on; ``ended`` waits for it."""
         future = self._run_in_thread(work)
         if ended is not None:
             future.add_done_callback(lambda _: ended())
