@@ -245,6 +245,26 @@ def test_a_stop_while_it_gets_ready(versions: Versions) -> None:
         assert not relay.pids_titled("relay:")
 
 
+def test_its_end_after_it_got_everything(versions: Versions) -> None:
+    """Nobody serves any more: the one from before says so, and it can still be told to hurry."""
+    told = "        if takeover.step is Step.GONE:\n"
+    dies = ("server/supervisor/succession.py", told, "        os._exit(9)\n" + told)
+    with running(versions, server__worker_timeout_s=60) as relay:
+        versions.install("dies", dies)
+        stopped = relay.worker_pids()[0]
+        os.kill(stopped, signal.SIGSTOP)  # so that this one does not end by itself
+        os.kill(relay.pid, signal.SIGUSR2)
+        wait_until(lambda: relay.events("upgrade_lost"), "the end of the next one")
+        assert relay.events("upgrade_lost")[0]["how"] == "exit code 9"
+        os.kill(relay.pid, signal.SIGTERM)
+        wait_until(lambda: relay.events("stopping"), "that it has heard")
+        assert relay.stop() == 1
+        versions.install("present")
+        relay.start()
+        with BlockingClient(relay.address, name="alice") as alice:
+            assert alice.send("lobby", "hello").seq == 2
+
+
 def test_the_service_manager_is_told_who_serves(versions: Versions, tmp_path: Path) -> None:
     """And then the process from before ends: systemd knows the main one."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
