@@ -209,6 +209,23 @@ def test_settings_that_it_refuses(versions: Versions) -> None:
         assert not set(before) & set(processes(relay))
 
 
+def test_who_may_register_changes_with_the_upgrade_alone(versions: Versions) -> None:
+    """It is written down in the data directory, which a version that cannot take over leaves."""
+    closed = ("server/registration.py", "wanted = settings.registration", 'wanted = "closed"')
+    broken = ("server/worker/process/main.py", "import uvloop\n", "import uvlop\n")
+    with running(versions) as relay:
+        record = relay.data / "accounts.toml"
+        before = record.read_text()
+        versions.install("broken", closed, broken)
+        assert "worker" in refusal(relay)
+        assert record.read_text() == before
+        assert 'registration = "open"' in before
+        versions.install("closed", closed)
+        upgrade(relay)
+        assert 'registration = "closed"' in record.read_text()
+        assert [line["registration"] for line in relay.events("registration_changed")] == ["closed"]
+
+
 def test_its_end_before_it_was_ready(versions: Versions) -> None:
     """Somebody kills it; or the server that runs dies, and nothing of either is left."""
     slow = ("server/worker/process/main.py", "import uvloop\n", "import time; time.sleep(600)\n")
