@@ -111,7 +111,7 @@ class Sends(Sender):
 
     def go_on(self, now: float) -> None:
         """Read again from who was not read for that. Called about once a second."""
-        if self._patience <= 0 and now >= self._patient_until:
+        if now >= self._patient_until:
             self._reading.release(Hold.BUDGET)
 
     def submit(self, submission: Submission) -> None:
