@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 CHANGE_UNITS: Final = 20
 """Of a room or an account: a commit of its own that waits for the disk."""
-PROOF_UNITS: Final = 2
-"""Of a key or a link: a signature that is verified."""
+ROOM_UNITS: Final = 1
+"""Of each room that is looked at for a list."""
 
 
 class _Numbered(Protocol):

@@ -13,7 +13,7 @@ from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Role
 from relay.errors import EnvelopeError
 from relay.server.worker.connection.asking import asked, pass_on
-from relay.server.worker.connection.charges import CHANGE_UNITS, accepted, pays
+from relay.server.worker.connection.charges import CHANGE_UNITS, ROOM_UNITS, accepted, pays
 from relay.server.worker.connection.devices import chain_of
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
@@ -94,6 +94,7 @@ async def _mine(session: Session, number: int, after: str) -> None:
             packed = session.services.reader_of(name).state(name)
             own += _own(session, name, rooms.unpack(packed), head)
             bytes_left -= len(packed)
+            session.sends.owe_work(ROOM_UNITS)
             after = name
             if bytes_left <= 0:
                 break
@@ -127,6 +128,7 @@ async def _list(session: Session, number: int, request: requests.List) -> None:
     except StoreError:
         session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
         return
+    session.sends.owe_work(ROOM_UNITS * len(found))
     listed = [
         shown.listed(name, rooms.unpack(packed), seq, session.actor) for name, packed, seq in found
     ]

@@ -95,6 +95,11 @@ class Sends(Sender):
             self._refused_for_budget(refusal, now)
         return refusal
 
+    def owe_work(self, units: int) -> None:
+        """Pay for what a request has turned out to cost besides."""
+        if self._spending is not None:
+            self._spending.owe(units, self._clock())
+
     def _refused_for_budget(self, refusal: Refusal, now: float) -> None:
         """Count a refusal. Who does not wait as it was told is not read for a while.
 
