@@ -73,8 +73,13 @@ def used(path: Path, name: str) -> None:
             path.unlink()
 
 
-def prepare(data: Path, settings: Accounts) -> RegistrationRecord:
+def prepare(data: Path, settings: Accounts, *, change: bool = True) -> RegistrationRecord:
     """Read what is written down, or write it at the first start.
+
+    Args:
+        data: the data directory.
+        settings: they may say something else than what is written down.
+        change: write that down. False: it does not hold yet.
 
     Raises:
         StartError: it cannot be read or written.
@@ -97,8 +102,9 @@ def prepare(data: Path, settings: Accounts) -> RegistrationRecord:
         raise StartError(f'{path}: it must say registration = "open", "invite" or "closed"')
     wanted = settings.registration
     if wanted != KEPT and wanted != found:
-        log.warning("registration_changed", extra={"registration": wanted, "before": found})
-        create_key_file(path, _text(wanted), replace=True)
+        if change:
+            create_key_file(path, _text(wanted), replace=True)
+            log.warning("registration_changed", extra={"registration": wanted, "before": found})
         found = wanted
     return RegistrationRecord(cast("Registration", found), invitation_path)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from relay.errors import StartError
 from relay.server import inherited, logs, privileges, recovery, registration
 from relay.server.boot_id import boot_id as current_boot_id
 from relay.server.context import AGENT
+from relay.server.data_lock import DataLock
 from relay.server.key_files import KEY_FILE
 from relay.server.live_settings import LiveSettings
 from relay.server.passphrase import PassphraseSource
@@ -41,8 +41,8 @@ from relay.server.supervisor.sockets import Sockets
 from relay.server.supervisor.supervisor import Supervisor
 from relay.server.supervisor.takeover import Takeover
 from relay.server.supervisor.upgrade import Program
-from relay.settings import WORKERS_MAX, Settings
-from relay.store.directory import DataDirectory, DirectoryLock
+from relay.settings import WORKERS_MAX, Accounts, Settings
+from relay.store.directory import DataDirectory
 from relay.store.format import FORMAT_VERSION
 
 FIXED: Final = (
@@ -51,7 +51,6 @@ FIXED: Final = (
 )  # fmt: skip
 """Settings that an upgrade cannot change: it takes over what they were for."""
 HANDOVER_LOCK_S: Final = 10.0
-LOCK_RETRY_S: Final = 0.02
 FILES_RESERVED: Final = 216
 """Of a worker, for what is neither a client, a listener nor a link to another worker: 10 for each
 of its 16 partitions at most (database, WAL, shared memory, for the writer and for the readers;
@@ -123,7 +122,7 @@ def _start(
     separation.prepare(path)
     with separation.lowered():
         directory = DataDirectory(path)
-    lock = _Lock(directory, separation)
+    lock = DataLock(directory, separation)
     if before is None:
         lock.take()
     passphrase = PassphraseSource(
@@ -134,7 +133,7 @@ def _start(
     try:
         boot_id = current_boot_id()
         with separation.lowered():
-            record = registration.prepare(directory.path, settings.accounts)
+            record = registration.prepare(directory.path, settings.accounts, change=before is None)
             if before is None:
                 _check_identity(directory, new_identity)
                 recovery.recover(directory, boot_id, settings.store.durability, lock.close)
@@ -210,7 +209,7 @@ def _start(
                     partial(_hand_over, fixed, sockets, runtime, passphrase, takeover),
                 ),
                 takeover=takeover,
-                on_alone=partial(lock.take, HANDOVER_LOCK_S),
+                on_alone=partial(_begin_alone, lock, separation, directory, settings.accounts),
             )
         )
         code = supervisor.run()
@@ -238,31 +237,20 @@ def _start(
     return parent.stay(successor.pid, line)
 
 
-class _Lock:
-    """The lock of the data directory, once it is taken."""
+def _begin_alone(
+    lock: DataLock, separation: Separation, directory: DataDirectory, accounts: Accounts
+) -> None:
+    """Nothing is left of the server before: take its lock, and write down what holds from now on.
 
-    def __init__(self, directory: DataDirectory, separation: Separation) -> None:
-        self._directory = directory
-        self._separation = separation
-        self._lock: DirectoryLock | None = None
-
-    def take(self, patience_s: float = 0.0) -> None:
-        """Take it; wait so long for who has it. Raises StartError: another server has it."""
-        deadline = time.monotonic() + patience_s
-        while self._lock is None:
-            try:
-                with self._separation.lowered():
-                    self._lock = self._directory.lock()
-            except StartError:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(LOCK_RETRY_S)
-
-    def close(self) -> None:
-        """Let go of it, if it is taken."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+    Raises:
+        StartError: it has not let go of the lock.
+    """
+    lock.take(HANDOVER_LOCK_S)
+    try:
+        with separation.lowered():
+            registration.prepare(directory.path, accounts)
+    except StartError as error:  # it holds all the same; the next start writes it down
+        log.warning("registration_not_written", extra={"reason": str(error)})
 
 
 def _hand_over(

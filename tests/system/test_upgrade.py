@@ -209,6 +209,23 @@ def test_settings_that_it_refuses(versions: Versions) -> None:
         assert not set(before) & set(processes(relay))
 
 
+def test_who_may_register_changes_with_the_upgrade_alone(versions: Versions) -> None:
+    """It is written down in the data directory, which a version that cannot take over leaves."""
+    closed = ("server/registration.py", "wanted = settings.registration", 'wanted = "closed"')
+    broken = ("server/worker/process/main.py", "import uvloop\n", "import uvlop\n")
+    with running(versions) as relay:
+        record = relay.data / "accounts.toml"
+        before = record.read_text()
+        versions.install("broken", closed, broken)
+        assert "worker" in refusal(relay)
+        assert record.read_text() == before
+        assert 'registration = "open"' in before
+        versions.install("closed", closed)
+        upgrade(relay)
+        assert 'registration = "closed"' in record.read_text()
+        assert [line["registration"] for line in relay.events("registration_changed")] == ["closed"]
+
+
 def test_its_end_before_it_was_ready(versions: Versions) -> None:
     """Somebody kills it; or the server that runs dies, and nothing of either is left."""
     slow = ("server/worker/process/main.py", "import uvloop\n", "import time; time.sleep(600)\n")
@@ -243,6 +260,26 @@ def test_a_stop_while_it_gets_ready(versions: Versions) -> None:
         wait_until(lambda: len(relay.events("agent_ready")) == 2, "its key agent")
         assert relay.stop() == 0
         assert not relay.pids_titled("relay:")
+
+
+def test_its_end_after_it_got_everything(versions: Versions) -> None:
+    """Nobody serves any more: the one from before says so, and it can still be told to hurry."""
+    told = "        if takeover.step is Step.GONE:\n"
+    dies = ("server/supervisor/succession.py", told, "        os._exit(9)\n" + told)
+    with running(versions, server__worker_timeout_s=60) as relay:
+        versions.install("dies", dies)
+        stopped = relay.worker_pids()[0]
+        os.kill(stopped, signal.SIGSTOP)  # so that this one does not end by itself
+        os.kill(relay.pid, signal.SIGUSR2)
+        wait_until(lambda: relay.events("upgrade_lost"), "the end of the next one")
+        assert relay.events("upgrade_lost")[0]["how"] == "exit code 9"
+        os.kill(relay.pid, signal.SIGTERM)
+        wait_until(lambda: relay.events("stopping"), "that it has heard")
+        assert relay.stop() == 1
+        versions.install("present")
+        relay.start()
+        with BlockingClient(relay.address, name="alice") as alice:
+            assert alice.send("lobby", "hello").seq == 2
 
 
 def test_the_service_manager_is_told_who_serves(versions: Versions, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ ready, and is told of each ``Step``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from typing import Any, Final
@@ -64,7 +65,7 @@ def tell(line: socket.socket, **message: object) -> None:
 
 
 def heard(line: socket.socket) -> list[dict[str, Any]]:
-    """Return the messages that have come to a non-blocking end; the end of it all as None in one.
+    """Return the messages that have come to a non-blocking end; what is none is left out.
 
     Raises:
         EOFError: the other end is closed, and there was nothing more.
@@ -81,4 +82,7 @@ def heard(line: socket.socket) -> list[dict[str, Any]]:
             if messages:
                 return messages  # the end is seen by the next call
             raise EOFError
-        messages.append(json.loads(data))
+        with contextlib.suppress(ValueError, RecursionError):
+            message = json.loads(data)
+            if isinstance(message, dict):
+                messages.append(message)

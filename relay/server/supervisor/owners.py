@@ -87,9 +87,9 @@ class Owners:
 
         ``generation`` is of no process: those who look for a home wait.
         """
-        for board in {
-            child.role.name: self._boards[child.role.name] for child in self._state.owners
-        }.values():
+        owners = self._state.owners
+        if owners:
+            board = self._boards[owners[0].role.name]
             for partition in range(len(self._owner_of)):
                 board.assign(partition, 0, generation)
 

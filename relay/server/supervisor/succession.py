@@ -97,10 +97,11 @@ class Succession:
 
     def passed_on(self, number: int) -> bool:
         """Give a signal to the next supervisor, if that has taken over; tell whether it has."""
-        if self.successor is None or number == signal.SIGCHLD:
+        upgrade = self._upgrade
+        if not upgrade.given_away or upgrade.lost or number == signal.SIGCHLD:
             return False
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self._upgrade.pid, number)
+            os.kill(upgrade.pid, number)
         return True
 
     def pass_on_rest(self, signals: SignalQueue) -> None:

@@ -7,6 +7,7 @@ on stderr is the reason that the one before logs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import MutableMapping
@@ -59,20 +60,23 @@ class Takeover:
         number, _, parent = environ.pop(VARIABLE, "").partition(":")
         if not number or parent != str(os.getppid()):
             return None  # it was inherited by somebody else's child
-        line = socket.socket(fileno=int(number))
-        line.set_inheritable(False)
-        line.settimeout(FIRST_MESSAGE_S)
-        try:
-            data = line.recv(BYTES_MAX)
-            found = msgspec.json.decode(data)["format"]
-            if found != FORMAT:
-                raise StartError(
-                    f"the version that runs hands over in format {found}, and this one takes "
-                    f"{FORMAT}: stop it, and start this one"
-                )
-            handover = msgspec.json.decode(data, type=Handover)
-        except (OSError, ValueError, KeyError, msgspec.MsgspecError) as error:
-            raise StartError(f"nothing was handed over: {error}") from None
+        with contextlib.ExitStack() as undo:
+            try:
+                line = socket.socket(fileno=int(number))
+                undo.callback(line.close)
+                line.set_inheritable(False)
+                line.settimeout(FIRST_MESSAGE_S)
+                data = line.recv(BYTES_MAX)
+                found = msgspec.json.decode(data)["format"]
+                if found != FORMAT:
+                    raise StartError(
+                        f"the version that runs hands over in format {found}, and this one takes "
+                        f"{FORMAT}: stop it, and start this one"
+                    )
+                handover = msgspec.json.decode(data, type=Handover)
+            except (OSError, ValueError, OverflowError, TypeError, LookupError) as error:
+                raise StartError(f"nothing was handed over: {error}") from None
+            undo.pop_all()
         line.setblocking(False)
         return cls(line, handover)
 

@@ -85,29 +85,33 @@ class Upgrade:
         program = self._program
         if program is None or self.pid:
             raise StartError("an upgrade is under way" if self.pid else "it cannot be upgraded")
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        near.setblocking(False)
-        read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.set_blocking(write_fd, True)
-        least = (generation // GENERATIONS + 1) * GENERATIONS
-        handover = program.hand_over(least, fingerprint)
-        environ = {**program.environ, VARIABLE: f"{far.fileno()}:{os.getpid()}"}
         try:
+            self._spawn(program, (generation // GENERATIONS + 1) * GENERATIONS, fingerprint)
+        except OSError as error:
+            raise StartError(f"it cannot be forked: {error.strerror}") from None
+        self._ready_by_s, self._failed, self.version = now + READY_S, "", ""
+        log.warning("upgrade_began", extra={"pid": self.pid, "command": list(program.command)})
+
+    def _spawn(self, program: Program, least: int, fingerprint: str) -> None:
+        """Start it. Raises OSError: no process, memory or descriptor is left for it."""
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.callback(near.close)
+            theirs.callback(far.close)
+            near.setblocking(False)
+            read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            ours.callback(os.close, read_fd)
+            theirs.callback(os.close, write_fd)
+            os.set_blocking(write_fd, True)
+            handover = program.hand_over(least, fingerprint)
+            theirs.callback(os.close, handover.stderr)  # a copy, made for the next one
+            environ = {**program.environ, VARIABLE: f"{far.fileno()}:{os.getpid()}"}
             self.pid = process.spawn(
                 program.command, environ, [*handover.descriptors, far.fileno()], write_fd
             )
-        except OSError as error:
-            near.close()
-            os.close(read_fd)
-            raise StartError(f"it cannot be forked: {error.strerror}") from None
-        finally:
-            os.close(handover.stderr)  # a copy, made for the next one
-            os.close(write_fd)
-            far.close()
-        tell(near, **msgspec.to_builtins(handover))
+            ours.pop_all()
         self._line, self._errors_fd = near, read_fd
-        self._ready_by_s, self._failed, self.version = now + READY_S, "", ""
-        log.warning("upgrade_began", extra={"pid": self.pid, "command": list(program.command)})
+        tell(near, **msgspec.to_builtins(handover))
 
     def look(self, now: float) -> bool:
         """Return True once: the next supervisor is ready to be given everything."""

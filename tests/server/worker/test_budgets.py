@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 
 from relay import limits
+from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.client.aio import Client
 from relay.server.metrics import Budget
@@ -352,6 +354,25 @@ async def test_the_client_asks_at_the_rate_that_it_is_given(tmp_path: Path) -> N
         assert all([room.name for room in rooms] == ["lobby"] for rooms in found)
         other = await TestClient.login(worker, "other", source="127.0.0.9")
         await other.join("lobby")
+
+
+@pytest.mark.parametrize("request_of", [requests.Mine(""), requests.List(3, "")])
+async def test_a_list_costs_by_the_rooms_that_were_looked_at(
+    tmp_path: Path, request_of: requests.Mine | requests.List
+) -> None:
+    """The next request waits for what the one before has turned out to cost."""
+    settings = msgspec.convert({"loopback_exempt": False, "work_per_s_per_user": 1}, Limits)
+    async with Cluster(tmp_path, 1, limits=settings, rights=True) as cluster:
+        ann = await TestClient.login(cluster.workers[0], "ann")
+        every = (f"room-{n}" for n in itertools.count())
+        for room in itertools.islice((one for one in every if partition_of(one) == 3), 25):
+            ann.send(room, 1)
+            await ann.acked(room, 1)
+        for number in (7, 8):
+            ann.send_envelopes(Room(number, "", requests.pack(request_of, 0)))
+        await ann.expect(Done, lambda e: e.request == 7)
+        error = await ann.expect(Error, lambda e: e.request == 8)
+        assert (error.code, error.arg > 0) == (ErrorCode.BUSY, True)
 
 
 async def test_an_account_owns_so_many_rooms(tmp_path: Path) -> None:

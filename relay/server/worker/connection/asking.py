@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from relay import limits
 from relay.bus.messages import Answered
 from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Done, pack
 
 if TYPE_CHECKING:
     from relay.chat.rooms.rights import Actor
@@ -33,3 +35,12 @@ async def asked(
     if reply is None:
         return Answered(0, int(ErrorCode.BUSY), "too much is asked at once", b"")
     return await reply
+
+
+def pass_on(session: Session, number: int, answer: Answered) -> None:
+    """Tell the client what the home has decided about its request."""
+    if answer.code:
+        later = answer.code in (ErrorCode.BUSY, ErrorCode.UNAVAILABLE)
+        session.refuse(number, answer.code, limits.RETRY_MS if later else 0, answer.text)
+    else:
+        session.answer(pack(Done(number, answer.content)))

@@ -8,12 +8,13 @@ from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Operation, Session
+    from relay.server.worker.connection.spending import Refusal
     from relay.server.worker.member.reply import Request as Awaited
 
 CHANGE_UNITS: Final = 20
 """Of a room or an account: a commit of its own that waits for the disk."""
-PROOF_UNITS: Final = 2
-"""Of a key or a link: a signature that is verified."""
+ROOM_UNITS: Final = 1
+"""Of each room that is looked at for a list."""
 
 
 class _Numbered(Protocol):
@@ -35,8 +36,13 @@ def charged(operation: Operation, units: int) -> Operation:
 
 def pays(session: Session, number: int, units: int) -> bool:
     """Charge a request; False: it was refused, and is told when to come again."""
-    refusal = session.sends.spend_work(units)
+    return accepted(session, number, session.sends.spend_work(units))
+
+
+def accepted(session: Session, number: int, refusal: Refusal | None) -> bool:
+    """Tell whether a request is within its budgets; if not, refuse it."""
     if refusal is None:
         return True
-    session.refuse(number, ErrorCode.BUSY, refusal.wait_ms, refusal.text)
+    code = ErrorCode.LIMIT if refusal.most else ErrorCode.BUSY
+    session.refuse(number, code, refusal.most or refusal.wait_ms, refusal.text)
     return False

@@ -8,14 +8,13 @@ from relay import codec, limits
 from relay.chat import names
 from relay.chat.accounts import events, invitation, requests, snapshot
 from relay.errors import EnvelopeError
-from relay.server.worker.connection.asking import asked
+from relay.server.worker.connection.asking import asked, pass_on
 from relay.server.worker.connection.charges import CHANGE_UNITS, pays
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Chain, Done, pack, unpack_entry
 
 if TYPE_CHECKING:
-    from relay.bus.messages import Answered
     from relay.server.worker.connection.session import Session
     from relay.wire.envelopes import Account, Devices
 
@@ -85,7 +84,7 @@ async def account(session: Session, account: Account) -> None:
     if kind is requests.LastSeen and session.key_id and names.is_handle(name):
         asking = requests.pack(requests.SeenBy(session.actor.root))
         answer = await asked(session, names.INBOX_PREFIX + name, session.actor, b"", asking)
-        _pass_on(session, number, answer)
+        pass_on(session, number, answer)
         return
     own = name == session.actor.handle and bool(session.key_id) and kind in requests.OF_DEVICES
     if not own and not (session.actor.operator and kind in requests.OF_OPERATORS):
@@ -107,15 +106,7 @@ async def account(session: Session, account: Account) -> None:
     if kind not in requests.QUESTIONS and not pays(session, number, CHANGE_UNITS):
         return
     answer = await asked(session, log, session.actor, session.key_id, account.content)
-    _pass_on(session, number, answer)
-
-
-def _pass_on(session: Session, number: int, answer: Answered) -> None:
-    if answer.code:
-        later = answer.code in (ErrorCode.BUSY, ErrorCode.UNAVAILABLE)
-        session.refuse(number, answer.code, limits.RETRY_MS if later else 0, answer.text)
-    else:
-        session.answer(pack(Done(number, answer.content)))
+    pass_on(session, number, answer)
 
 
 def _marks(session: Session, number: int, after: str) -> None:

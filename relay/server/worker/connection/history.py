@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from relay.wire.envelopes import History, Who
 
 
-def log_and_peer(session: Session, asked: str) -> tuple[str, str]:
+def log_and_peer(session: Session, log: str) -> tuple[str, str]:
     """Return the log that a request is about, and of which person's messages alone; empty: of all.
 
     Of one's own inbox, what was exchanged with this person: nobody reads another's.
     """
-    log = names.normal(asked)
     own = names.INBOX_PREFIX + session.actor.handle
     if names.is_inbox(log) and log != own:
         return own, log[len(names.INBOX_PREFIX) :]

@@ -12,8 +12,8 @@ from relay.chat.rooms import requests, shown
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Role
 from relay.errors import EnvelopeError
-from relay.server.worker.connection.asking import asked
-from relay.server.worker.connection.charges import CHANGE_UNITS, pays
+from relay.server.worker.connection.asking import asked, pass_on
+from relay.server.worker.connection.charges import CHANGE_UNITS, ROOM_UNITS, accepted, pays
 from relay.server.worker.connection.devices import chain_of
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
@@ -61,11 +61,7 @@ async def room(session: Session, room: Room) -> None:
             return
         subject = links.parse(chain[0]).hash
     answer = await asked(session, log, session.actor, session.key_id, room.content, subject)
-    if answer.code:
-        retry = answer.code in (ErrorCode.BUSY, ErrorCode.UNAVAILABLE)
-        session.refuse(number, answer.code, limits.RETRY_MS if retry else 0, answer.text)
-    else:
-        session.answer(pack(Done(number, answer.content)))
+    pass_on(session, number, answer)
 
 
 def _pays(session: Session, number: int, log: str, request: requests.Request) -> bool:
@@ -73,12 +69,7 @@ def _pays(session: Session, number: int, log: str, request: requests.Request) ->
     if not pays(session, number, CHANGE_UNITS):
         return False
     size = len(requests.pack(request, 0))
-    refusal = session.sends.spend(log, size)
-    if refusal is None:
-        return True
-    code = ErrorCode.LIMIT if refusal.most else ErrorCode.BUSY
-    session.refuse(number, code, refusal.most or refusal.wait_ms, refusal.text)
-    return False
+    return accepted(session, number, session.sends.spend(log, size))
 
 
 async def _mine(session: Session, number: int, after: str) -> None:
@@ -103,6 +94,7 @@ async def _mine(session: Session, number: int, after: str) -> None:
             packed = session.services.reader_of(name).state(name)
             own += _own(session, name, rooms.unpack(packed), head)
             bytes_left -= len(packed)
+            session.sends.owe_work(ROOM_UNITS)
             after = name
             if bytes_left <= 0:
                 break
@@ -136,6 +128,7 @@ async def _list(session: Session, number: int, request: requests.List) -> None:
     except StoreError:
         session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
         return
+    session.sends.owe_work(ROOM_UNITS * len(found))
     listed = [
         shown.listed(name, rooms.unpack(packed), seq, session.actor) for name, packed, seq in found
     ]

@@ -95,6 +95,11 @@ class Sends(Sender):
             self._refused_for_budget(refusal, now)
         return refusal
 
+    def owe_work(self, units: int) -> None:
+        """Pay for what a request has turned out to cost besides."""
+        if self._spending is not None:
+            self._spending.owe(units, self._clock())
+
     def _refused_for_budget(self, refusal: Refusal, now: float) -> None:
         """Count a refusal. Who does not wait as it was told is not read for a while.
 
@@ -111,7 +116,7 @@ class Sends(Sender):
 
     def go_on(self, now: float) -> None:
         """Read again from who was not read for that. Called about once a second."""
-        if self._patience <= 0 and now >= self._patient_until:
+        if now >= self._patient_until:
             self._reading.release(Hold.BUDGET)
 
     def submit(self, submission: Submission) -> None:

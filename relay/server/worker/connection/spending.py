@@ -103,6 +103,10 @@ class Spending:
             _take(self._work, units, now)
         return refused
 
+    def owe(self, units: int, now: float) -> None:
+        """Charge what a request has turned out to cost: whoever asks next waits for it."""
+        _take(self._work, units, now)
+
     def _too_many(self) -> Refusal | None:
         most = self._owned_max
         if not most or self._owned() < most:

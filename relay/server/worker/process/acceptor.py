@@ -104,7 +104,9 @@ class Acceptor:
         self._full = False
 
     def start(self) -> None:
-        """Begin to accept."""
+        """Begin to accept; begin again, when a pause without descriptors is over."""
+        if self._stopped:
+            return
         self._exhausted = False
         self._reserve.keep()
         self._note_full()

@@ -1,0 +1,40 @@
+"""The lock of the data directory, for a supervisor that may have to wait for the one before."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from relay.errors import StartError
+from relay.server.privileges import Separation
+from relay.store.directory import DataDirectory, DirectoryLock
+
+RETRY_S: Final = 0.02
+
+
+class DataLock:
+    """See the module's docstring."""
+
+    def __init__(self, directory: DataDirectory, separation: Separation) -> None:
+        """Take nothing yet."""
+        self._directory = directory
+        self._separation = separation
+        self._lock: DirectoryLock | None = None
+
+    def take(self, patience_s: float = 0.0) -> None:
+        """Take it; wait so long for who has it. Raises StartError: another server has it."""
+        deadline = time.monotonic() + patience_s
+        while self._lock is None:
+            try:
+                with self._separation.lowered():
+                    self._lock = self._directory.lock()
+            except StartError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(RETRY_S)
+
+    def close(self) -> None:
+        """Let go of it, if it is taken."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None

@@ -1,0 +1,102 @@
+"""Between two versions, on bad days: no descriptors, and what is no message."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import resource
+import socket
+from pathlib import Path
+
+import pytest
+
+from relay.errors import StartError
+from relay.server.supervisor.handover import FORMAT, VARIABLE, Handover, heard
+from relay.server.supervisor.takeover import Takeover
+from relay.server.supervisor.upgrade import Program, Upgrade
+
+DESCRIPTORS = 5
+"""That a next version takes of the supervisor: two pairs, and a copy of stderr."""
+
+
+def _hand_over(generation: int, fingerprint: str) -> Handover:
+    return Handover(
+        format=FORMAT,
+        data_format=1,
+        generation=generation,
+        fingerprint=fingerprint,
+        fixed={},
+        listeners=[],
+        listeners_kept=False,
+        control=None,
+        control_kept=False,
+        runtime="",
+        runtime_lock=-1,
+        passphrase=-1,
+        parent_line=-1,
+        stderr=os.dup(2),
+    )
+
+
+def _open() -> set[int]:
+    listed = list(Path("/proc/self/fd").iterdir())  # and the list's own one, closed by now
+    return {int(path.name) for path in listed if path.is_symlink()}
+
+
+@pytest.mark.parametrize("left", range(DESCRIPTORS))
+def test_without_descriptors_there_is_no_upgrade_and_nothing_else_happens(left: int) -> None:
+    upgrade = Upgrade(Program(["/bin/true"], {}, _hand_over))
+    before, limits = _open(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = next(number for number in itertools.count() if number not in before)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + left, limits[1]))
+    try:
+        with pytest.raises(StartError, match="it cannot be forked: Too many open files"):
+            upgrade.begin(7, "", 0.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert _open() == before
+    assert (upgrade.document(), upgrade.fd) == ({"upgrading": False, "failed": ""}, -1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\xff", b"{", b"7", b"[]", b"null", b"[" * 60_000],
+    ids=["bytes", "cut", "number", "list", "null", "deep"],
+)
+def test_what_is_no_message_is_left_out(data: bytes) -> None:
+    """Whatever the program on the disk sends, the server that runs goes on."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far:
+        near.setblocking(False)
+        for sent in (data, json.dumps({"ready": "99.0"}).encode(), data):
+            far.send(sent)
+        assert heard(near) == [{"ready": "99.0"}]
+        assert heard(near) == []
+        far.close()
+        with pytest.raises(EOFError):
+            heard(near)
+
+
+@pytest.mark.parametrize("number", ["x", "-1", "999999", "9" * 30, "9" * 5000])
+def test_a_variable_that_names_no_line_ends_the_start_with_a_reason(number: str) -> None:
+    with pytest.raises(StartError, match="nothing was handed over"):
+        Takeover.of({VARIABLE: f"{number}:{os.getppid()}"})
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"{}", b"[]", b"7", json.dumps({"format": 1}).encode()]
+)
+def test_a_line_that_hands_nothing_over_ends_the_start_with_a_reason(data: bytes) -> None:
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near:
+        near.send(data)
+        near.shutdown(socket.SHUT_WR)
+        with pytest.raises(StartError, match="nothing was handed over"):
+            Takeover.of({VARIABLE: f"{far.detach()}:{os.getppid()}"})
+
+
+def test_a_variable_of_another_process_is_taken_out_and_means_nothing() -> None:
+    environ = {VARIABLE: f"0:{os.getpid()}"}
+    assert Takeover.of(environ) is None
+    assert environ == {}
