@@ -114,6 +114,8 @@ class Chat:
             if isinstance(event, LogEntry | RoomChanged):
                 if event.room == self.room:
                     self._first_seq = self._first_seq or event.seq
+                if isinstance(event, RoomChanged):  # here: what history shows is long ago
+                    self._member = is_member(event, self.client.name, self._member)
                 await self._show(event)
             elif isinstance(event, Live) and event.room != self.room:
                 pass
@@ -151,7 +153,6 @@ class Chat:
             self._day = today
         if isinstance(entry, RoomChanged):
             self.screen.notice(change_notice(entry))
-            self._member = is_member(entry, self.client.name, self._member)
             return
         if isinstance(entry, Message):
             await self.screen.message(entry, self._recent.label(entry))
