@@ -17,6 +17,7 @@ from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.events import Control, Edit, HistoryPage, LogEntry, Message, SearchPage
+from relay.client.lists import is_last_page
 from relay.terminal.output import Output
 from relay.terminal.recent import Recent
 from relay.terminal.screens import PlainScreen
@@ -108,9 +109,7 @@ async def _pages(
         found = [one for one in page.entries if isinstance(one, LogEntry)]
         shown = [one for one in found if not isinstance(one, Control)]
         yield shown[::-1] if words is None else shown
-        # A false server must not keep us asking.
-        end = page.end or page.next <= 1 or (before is not None and page.next >= before)
-        before = page.next
+        end, before = is_last_page(page, before), page.next
 
 
 async def _print(client: Client, output: Output, shown: list[LogEntry], *, found: bool) -> None:
