@@ -69,10 +69,8 @@ def history(
     1 if there are none.
     """
     room = checked_log(room)
-    if words is not None and not 1 <= len(words.encode("utf-8", "replace")) <= (
-        limits.SEARCH_BYTES_MAX
-    ):
-        raise click.UsageError(f"--search takes 1 to {limits.SEARCH_BYTES_MAX} bytes of text")
+    if words is not None:
+        _check_words(words)
     output = Output.stdout()
 
     async def use(client: Client) -> int:
@@ -91,6 +89,15 @@ def history(
         return Exit.OK if shown else Exit.FAILED
 
     return run_connected(target, who, use)
+
+
+def _check_words(words: str) -> None:
+    try:
+        size = len(words.encode())
+    except UnicodeEncodeError:
+        raise click.UsageError("--search is not UTF-8 text") from None
+    if not 1 <= size <= limits.SEARCH_BYTES_MAX:
+        raise click.UsageError(f"--search takes 1 to {limits.SEARCH_BYTES_MAX} bytes of text")
 
 
 async def _pages(
