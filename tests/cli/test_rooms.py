@@ -115,8 +115,11 @@ def test_what_an_owner_does(people: Relay, room: str) -> None:
         (["kind", "ROOM", "secret"], "is not one of public, private, announce"),
         (["role", "ROOM", "bert", "king"], "is not one of none, member, moderator, owner"),
         (["redact", "ROOM", "first"], "is not the number of a message"),
+        (["redact", "ROOM", "9" * 5000], "is not the number of a message"),
         (["keep", "ROOM", "--size", "much"], "is no size; write 500K, 100M or 2G"),
         (["topic", "ROOM", "x" * 401], "allowed are at most 400"),
+        (["create", "ROOM", "--topic", "x" * 401], "allowed are at most 400"),
+        (["create", "ROOM", "--topic", "tea \udcff"], "it is not text"),
         (["show", "a"], "invalid room name"),
     ],
 )
