@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["growth", "paired", "peers", "stalls", "storm"])
+@pytest.mark.parametrize("name", ["growth", "paired", "peers", "search", "stalls", "storm"])
 def test_outside_the_environment_it_says_what_to_do(name: str) -> None:
     command = [sys.executable, "-S", "-m", f"benchmarks.{name}", "--help"]  # -S: nothing installed
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

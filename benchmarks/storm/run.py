@@ -218,12 +218,10 @@ def measure(storm: str, load: Load) -> dict[str, Any]:
             return returning(load, tickets=storm == "resume")
         case "few" | "many":
             return shaking(load, 4 if storm == "few" else load.sources)
+        case "spend-1000":
+            return spending(load, load.sources, load.sources)
         case _:
-            connections = int(storm.removeprefix("spend-"))
-            if connections == 1000:
-                connections = load.sources
-                return spending(load, connections, connections)
-            return spending(load, connections, 1)
+            return spending(load, int(storm.removeprefix("spend-")), 1)
 
 
 def lines(storm: str, found: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.events import Control, Edit, HistoryPage, LogEntry, Message, SearchPage
+from relay.client.lists import is_last_page
 from relay.terminal.output import Output
 from relay.terminal.recent import Recent
 from relay.terminal.screens import PlainScreen
@@ -68,10 +69,8 @@ def history(
     1 if there are none.
     """
     room = checked_log(room)
-    if words is not None and not 1 <= len(words.encode("utf-8", "replace")) <= (
-        limits.SEARCH_BYTES_MAX
-    ):
-        raise click.UsageError(f"--search takes 1 to {limits.SEARCH_BYTES_MAX} bytes of text")
+    if words is not None:
+        _check_words(words)
     output = Output.stdout()
 
     async def use(client: Client) -> int:
@@ -92,6 +91,15 @@ def history(
     return run_connected(target, who, use)
 
 
+def _check_words(words: str) -> None:
+    try:
+        size = len(words.encode())
+    except UnicodeEncodeError:
+        raise click.UsageError("--search is not UTF-8 text") from None
+    if not 1 <= size <= limits.SEARCH_BYTES_MAX:
+        raise click.UsageError(f"--search takes 1 to {limits.SEARCH_BYTES_MAX} bytes of text")
+
+
 async def _pages(
     client: Client, room: str, words: str | None, before: int | None, count: int
 ) -> AsyncIterator[list[LogEntry]]:
@@ -108,9 +116,7 @@ async def _pages(
         found = [one for one in page.entries if isinstance(one, LogEntry)]
         shown = [one for one in found if not isinstance(one, Control)]
         yield shown[::-1] if words is None else shown
-        # A false server must not keep us asking.
-        end = page.end or page.next <= 1 or (before is not None and page.next >= before)
-        before = page.next
+        end, before = is_last_page(page, before), page.next
 
 
 async def _print(client: Client, output: Output, shown: list[LogEntry], *, found: bool) -> None:

@@ -15,6 +15,7 @@ from relay.cli.names import checked_room
 from relay.cli.options import Target, places, target_options
 from relay.cli.room_options import AGE, FOR, MESSAGES, SIZE
 from relay.cli.who import Who, who_options
+from relay.client import arguments
 from relay.client.aio import Client
 from relay.client.room_calls import KINDS, ROLES, RoomAction, RoomKind, RoomRole
 from relay.terminal.room_notices import info_lines, list_line
@@ -97,7 +98,11 @@ def show(target: Target, who: Who, as_json: bool, room: str) -> int:
 )
 def create(target: Target, who: Who, room: str, kind: RoomKind, topic: str, unlisted: bool) -> int:
     """Begin a room, and own it."""
-    name = checked_room(room)
+    name, most = checked_room(room), limits.ROOM_TOPIC_BYTES_MAX
+    try:
+        arguments.short_text("topic", topic, most, most)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
     async def use(client: Client) -> int:
         await client.create_room(name, kind, listed=not unlisted)
@@ -136,7 +141,7 @@ def _changing(
         messages: int = 0,
         size: int = 0,
     ) -> int:
-        if not seq.isascii() or not seq.isdigit():
+        if not (seq.isascii() and seq.isdigit() and len(seq) < 20):
             raise click.UsageError(f"{seq!r} is not the number of a message")
         checked = checked_room(room)
         if kind is not None and kind not in KINDS:

@@ -26,8 +26,12 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
 FOR: Final = click.option(
     "--for", "seconds", callback=_seconds, metavar="TIME", help="30s, 10m, 2h, 7d.  [default: ever]"
 )
-AGE: Final = click.option("--age", callback=_seconds, metavar="TIME", help="30s, 10m, 2h, 7d.")
-MESSAGES: Final = click.option(
-    "--messages", type=click.IntRange(0), default=0, help="So many, the newest."
+AGE: Final = click.option(
+    "--age", callback=_seconds, metavar="TIME", help="Those of the last 30s, 10m, 2h or 7d."
 )
-SIZE: Final = click.option("--size", callback=_bytes, metavar="SIZE", help="500K, 100M, 2G.")
+MESSAGES: Final = click.option(
+    "--messages", type=click.IntRange(0), default=0, help="The newest ones, so many."
+)
+SIZE: Final = click.option(
+    "--size", callback=_bytes, metavar="SIZE", help="The newest ones, of 500K, 100M or 2G together."
+)

@@ -21,7 +21,7 @@ class BlockingRooms(BlockingAccounts):
 
         Args:
             mine: only those in which one has a role, or an invitation: with what is unread there.
-                It asks once or twice, however many rooms the server has.
+                It asks for some of them at a time, however many rooms the server has.
             timeout: seconds, for each of several questions; None: no limit.
 
         Raises:

@@ -19,6 +19,7 @@ from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import requests as room_requests
 from relay.chat.rooms import shown
 from relay.client import room_calls
+from relay.client.events import HistoryPage, SearchPage
 from relay.client.room_calls import ListedRoom, RoomInfo
 from relay.codec import names_of
 from relay.errors import EnvelopeError
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from relay.client.chat_state import ChatState, Read
 
 Result = TypeVar("Result")
-
-
 Question: TypeAlias = Callable[["ChatState", object], None]
 """Asks something; the second argument is the token that gets what was read out of the answer."""
 Questions: TypeAlias = Generator[Question, Any, Result]
@@ -98,7 +97,8 @@ def _marks(after: str, data: bytes) -> tuple[list[tuple[str, bytes, int]], bool]
 def rooms(*, mine: bool) -> Questions[list[ListedRoom]]:
     """Ask which rooms one may see, and return them in the order of their names.
 
-    ``mine``: only those in which one has a role. That is one question, whatever rooms there are.
+    ``mine``: only those in which one has a role: a question for some of them each, whatever other
+    rooms there are.
     """
     if mine:
         own = yield from _own_rooms()
@@ -161,3 +161,11 @@ def _check_ahead(after: str, last: str | None) -> None:
     """
     if last is not None and last <= after:
         raise EnvelopeError("a part of a list that leads nowhere")
+
+
+def is_last_page(page: HistoryPage | SearchPage, before: int | None) -> bool:
+    """Tell whether no page follows this one, which was asked for below ``before`` (None: newest).
+
+    A false server, whose pages lead nowhere, must not keep us asking.
+    """
+    return page.end or page.next <= 1 or (before is not None and page.next >= before)

@@ -17,6 +17,7 @@ from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.errors import ClientError, DeviceChainError, MessageTooLong, Refused
 from relay.client.events import HistoryPage, Live, LogEntry, Message, RoomChanged, Stored
+from relay.client.lists import is_last_page
 from relay.terminal import commands
 from relay.terminal.notices import Narrator, members_notice
 from relay.terminal.recent import Recent
@@ -42,8 +43,8 @@ class Search(NamedTuple):
     words: str
     target: str
     """Where: a room, or ``@`` and a name."""
-    before: int
-    """Where it goes on; 0: with the newest, or nowhere."""
+    before: int | None
+    """Where it goes on; None: with the newest, or nowhere."""
 
 
 class Chat:
@@ -78,7 +79,7 @@ class Chat:
         """Of the oldest message shown; 0: none is."""
         self._day = ""
         """Of the message shown last."""
-        self._search = Search("", "", 0)
+        self._search = Search("", "", None)
 
     async def run(self, lines: AsyncIterator[str], last: int) -> None:
         """Join, show the ``last`` messages, and talk until the lines end or /quit.
@@ -114,6 +115,8 @@ class Chat:
             if isinstance(event, LogEntry | RoomChanged):
                 if event.room == self.room:
                     self._first_seq = self._first_seq or event.seq
+                if isinstance(event, RoomChanged):  # here: what history shows is long ago
+                    self._member = is_member(event, self.client.name, self._member)
                 await self._show(event)
             elif isinstance(event, Live) and event.room != self.room:
                 pass
@@ -145,13 +148,10 @@ class Chat:
             self.screen.notice(notice)
 
     async def _show(self, entry: LogEntry | RoomChanged) -> None:
-        today = day(entry.time_ms)
-        if today != self._day and isinstance(entry, Message | RoomChanged):
-            self.screen.notice(today)
-            self._day = today
+        if isinstance(entry, Message | RoomChanged):
+            self._show_day(entry)
         if isinstance(entry, RoomChanged):
             self.screen.notice(change_notice(entry))
-            self._member = is_member(entry, self.client.name, self._member)
             return
         if isinstance(entry, Message):
             await self.screen.message(entry, self._recent.label(entry))
@@ -162,6 +162,12 @@ class Chat:
         elif notice := self._recent.notice_of(entry):
             self.screen.notice(notice)
         self._recent.note(entry)
+
+    def _show_day(self, entry: LogEntry | RoomChanged) -> None:
+        today = day(entry.time_ms)
+        if today != self._day:
+            self.screen.notice(today)
+            self._day = today
 
     def _mark_read(self, *, leaving: bool = False) -> None:
         """Who types has seen what is shown."""
@@ -358,7 +364,7 @@ class Chat:
 
     async def _find(self, words: str, target: str) -> None:
         """Show messages that have some words, oldest first; or go on with older ones."""
-        search = Search(words, target, 0) if words else self._search
+        search = Search(words, target, None) if words else self._search
         if not search.words:
             self.screen.notice("/search takes the words to look for")
             return
@@ -369,13 +375,10 @@ class Chat:
         before, end = search.before, False
         while not end and len(found) < _FOUND_MAX:
             count = _FOUND_MAX - len(found)
-            page = await self.client.search(
-                search.target, search.words, before=before or None, count=count
-            )
+            page = await self.client.search(search.target, search.words, before=before, count=count)
             found += page.entries
-            end = page.end or page.next <= 1 or (before > 0 and page.next >= before)
-            before = page.next
-        self._search = search._replace(before=0 if end else before)
+            end, before = is_last_page(page, before), page.next
+        self._search = search._replace(before=None if end else before)
         if not found:
             older = "older " if search.before else ""
             self.screen.notice(f"there are no {older}messages with: {search.words}")
@@ -383,9 +386,7 @@ class Chat:
         self.screen.notice(f"{_messages(len(found))} with: {search.words}")
         self._day = ""
         for entry in reversed(found):
-            if (today := day(entry.time_ms)) != self._day:
-                self.screen.notice(today)
-                self._day = today
+            self._show_day(entry)
             await self.screen.message(entry, self._recent.label(entry))
         self.screen.notice("end of what was found" if end else "/search shows older ones")
         self._day = ""

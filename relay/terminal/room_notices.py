@@ -13,6 +13,7 @@ SHOWN_MAX: Final = 10
 """Rooms that a notice names."""
 BY_ITSELF: Final = "relay"
 """The sender of what the server does when a time is over."""
+_SPANS: Final = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 _KINDS: Final = {
     "public": "public",
     "private": "private: by invitation",
@@ -71,10 +72,16 @@ def change_notice(event: RoomChanged) -> str:
 def keep_words(keep: tuple[int, int, int]) -> str:
     """Return how long messages are kept."""
     age_s, messages, size = keep
-    words = [f"{age_s / 86_400:.4g} days"] if age_s else []
+    words = [_span(age_s)] if age_s else []
     words += [f"{messages:,} messages"] if messages else []
     words += [f"{size / (1 << 20):.4g} MiB"] if size else []
     return f"{' and at most '.join(words)} are kept" if words else "messages are kept as elsewhere"
+
+
+def _span(seconds: int) -> str:
+    length, unit = next((length, unit) for length, unit in _SPANS if not seconds % length)
+    count = seconds // length
+    return f"{count:,} {unit}" if count == 1 else f"{count:,} {unit}s"
 
 
 def info_lines(room: RoomInfo) -> list[str]:

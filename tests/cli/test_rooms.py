@@ -115,8 +115,11 @@ def test_what_an_owner_does(people: Relay, room: str) -> None:
         (["kind", "ROOM", "secret"], "is not one of public, private, announce"),
         (["role", "ROOM", "bert", "king"], "is not one of none, member, moderator, owner"),
         (["redact", "ROOM", "first"], "is not the number of a message"),
+        (["redact", "ROOM", "9" * 5000], "is not the number of a message"),
         (["keep", "ROOM", "--size", "much"], "is no size; write 500K, 100M or 2G"),
         (["topic", "ROOM", "x" * 401], "allowed are at most 400"),
+        (["create", "ROOM", "--topic", "x" * 401], "allowed are at most 400"),
+        (["create", "ROOM", "--topic", "tea \udcff"], "it is not text"),
         (["show", "a"], "invalid room name"),
     ],
 )
@@ -206,3 +209,24 @@ def test_what_is_unread_is_told_and_marked(relay: Relay, room: str) -> None:
         dora.press("/quit\r")
         assert dora.ends() == 0
     assert unread() == {room: 0, second: 0}
+
+
+def test_old_changes_that_are_shown_change_nothing(relay: Relay, room: str) -> None:
+    """Who looks at the time when they had left is a member still, and marks what they read."""
+    address = relay.address
+    for name in ("erna", "fred"):
+        done("register", address, "--name", name)
+    done("room", "create", address, room, "--name", "erna")
+    for command in ("enter", "leave", "enter"):
+        done("room", command, address, room, "--name", "fred")
+    done("send", address, room, "one", "--name", "erna")
+    with Terminal("chat", address, room, "--name", "fred", "--last", "2") as fred:
+        fred.shows("one")
+        fred.press("/history 1\r")
+        fred.shows("fred is no member any more")
+        done("send", address, room, "two", "--name", "erna")
+        fred.shows("two")
+        fred.press("/quit\r")
+        assert fred.ends() == 0
+    (found,) = json_lines("room", "list", address, "--mine", "--json", "--name", "fred")
+    assert (found["name"], found["unread"]) == (room, 0)

@@ -16,6 +16,7 @@ from relay.terminal.commands import (
     Room,
     Rooms,
     Say,
+    Search,
     Seen,
     Tell,
     Who,
@@ -39,6 +40,9 @@ from relay.terminal.room_commands import Change
         ("/history", History(20)),
         ("/history 7", History(7)),
         ("/history  1000 ", History(1000)),
+        ("/search  two words ", Search("two words")),
+        ("/search", Search("")),
+        ("/search " + "x" * 256, Search("x" * 256)),
         ("/room", Room()),
         ("/topic", Room()),
         ("/topic tea ", Change("topic", text="tea")),
@@ -73,7 +77,7 @@ def test_lines(line: str, command: Command) -> None:
     ["/", "/Who", "/quitt", "/password hunter2", "/who bob", "/quit now", "/history x"]
     + ["/room x", "/list x", "/erase x", "/reply", "/edit", "/react", "/msg", "/msg bob", "/msg b!"]
     + ["/query b!", "/seen", "/block", "/unblock b!", "/ban", "/op", "/op bob x", "/close x"]
-    + ["/keep", "/keep long", "/keep 1d x"]
+    + ["/keep", "/keep long", "/keep 1d x", "/search " + "é" * 129]
     + [f"/redact {n}" for n in ("", "x", "0", "-1", "²", "9" * 5000)]
     + [f"/history {n}" for n in ("0", "-1", "1001", "²", "9" * 5000)],
 )

@@ -10,13 +10,16 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tests.support.throwaway import throwaway_keys
 from tests.torture import moderated
 from tests.torture.effort import Effort
-from tests.torture.run import Plan, Report, torture
+from tests.torture.run import Plan, torture
+
+T = TypeVar("T")
 
 MODERATED_TURNS_PER_S = 0.1
 """Of the seconds of a run; a turn takes about one."""
@@ -45,13 +48,13 @@ def minimum_for(seconds: float) -> Effort:
     )
 
 
-async def _run(plan: Plan, directory: Path, say: Callable[[str], None]) -> Report:
-    """Run a plan; TERM and INT end it, with all that it started."""
+async def _stoppable(run: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; TERM and INT end it before, with all that it started."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    return await torture(plan, directory, say)
+    return await run
 
 
 def main() -> int:
@@ -88,10 +91,10 @@ def main() -> int:
     say(f"a moderated room: {turns} turns")
     try:
         moderated_room = asyncio.run(
-            moderated.run(directory / "moderated", turns=turns, kills_every=3)
+            _stoppable(moderated.run(directory / "moderated", turns=turns, kills_every=3))
         )
         say(f"{moderated_room}")
-        report = asyncio.run(_run(plan, directory, say))
+        report = asyncio.run(_stoppable(torture(plan, directory, say)))
     except asyncio.CancelledError:
         say("stopped")
         return 130
