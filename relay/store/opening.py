@@ -33,6 +33,7 @@ from relay.store.schema import (
     rows,
     translated,
 )
+from relay.store.wal_index import WalIndex, read_wal_index
 
 SYNCHRONOUS: Final[dict[Durability, str]] = {"process": "NORMAL", "power": "FULL"}
 log = logging.getLogger("relay.store")
@@ -59,7 +60,7 @@ def open_first(
         StoreError: it cannot be opened.
     """
     _refuse_missing(path, lock)
-    index = pairing.read_wal_index(path)  # before SQLite makes it anew
+    index = read_wal_index(path)  # before SQLite makes it anew
     connection = connect_writer(path, create=True)
     with closed_on_error(connection, path):
         doubt = _doubt(connection, path, lock, host, index)
@@ -83,7 +84,7 @@ def doubt_of(path: Path, lock: PartitionLock, host: Host) -> str | None:
         StoreError: it cannot be opened.
     """
     _refuse_missing(path, lock)
-    index = pairing.read_wal_index(path)
+    index = read_wal_index(path)
     connection = connect_writer(path, create=False)
     try:
         return _doubt(connection, path, lock, host, index)
@@ -189,7 +190,7 @@ def _doubt(
     path: Path,
     lock: PartitionLock,
     host: Host,
-    index: pairing.WalIndex | None,
+    index: WalIndex | None,
 ) -> str | None:
     """Return why this may not be what the last writer left; raise StoreCorrupt if it is torn."""
     return (
@@ -199,9 +200,7 @@ def _doubt(
     )
 
 
-def _refuse_torn(
-    connection: apsw.Connection, path: Path, index: pairing.WalIndex | None
-) -> str | None:
+def _refuse_torn(connection: apsw.Connection, path: Path, index: WalIndex | None) -> str | None:
     """Returns a doubt, should the answer not be known."""
     if not rows(connection, "SELECT 1 FROM sqlite_schema WHERE name='meta'"):
         return None
@@ -230,7 +229,7 @@ def _torn(path: Path) -> StoreCorrupt:
 
 
 def _cut_off(
-    connection: apsw.Connection, path: Path, index: pairing.WalIndex | None, host: Host
+    connection: apsw.Connection, path: Path, index: WalIndex | None, host: Host
 ) -> str | None:
     """Return why commits of a process that died may be missing at the end of the WAL."""
     if not rows(connection, "SELECT 1 FROM sqlite_schema WHERE name='meta'"):

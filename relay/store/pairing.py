@@ -14,27 +14,23 @@ started over. SQLite writes its header, waits for the disk, and only then writes
 the file alone has all. A copy of just that moment is not told from an older file without a WAL: a
 whole one is opened, with new epochs.
 
-After the death of a process, SQLite's own index of the WAL (``-shm``) still tells how long the WAL
-was: a shorter one has lost commits.
+After the death of a process, SQLite's own index of the WAL still tells how long the WAL was
+(``wal_index``): a shorter one has lost commits.
 """
 
 from __future__ import annotations
 
-import struct
-import sys
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 from urllib.parse import quote
 
 import apsw
 
-from relay.store.companions import index_path, wal_path
+from relay.store.companions import wal_path
 from relay.store.generation import read_meta, write_meta
 
 KEY: Final = "wal"
 ID_BYTES: Final = 8
-_INDEX_HEADER: Final = struct.Struct("=IIIBBHII8s8s8s")
-_INDEX_VERSION: Final = 3_007_000
 _WAL_HEADER_BYTES: Final = 32
 
 
@@ -132,35 +128,6 @@ def next_step(connection: apsw.Connection) -> WalRow | None:
     row = WalRow(Mark(row.mark.wal, row.mark.step + 1), row.continues)
     write_meta(connection, **{KEY: str(row)})
     return row
-
-
-class WalIndex(NamedTuple):
-    """What the last process with the file open knew of its WAL."""
-
-    frames: int
-    """Committed ones."""
-    copied: int
-    """Of these, how many a checkpoint has copied to the file."""
-    salts: bytes
-
-
-def read_wal_index(path: Path) -> WalIndex | None:
-    """Return the WAL index of a file that nobody has open; None if there is none to believe.
-
-    The format: https://www.sqlite.org/walformat.html#the_wal_index_file_format.
-    """
-    size = _INDEX_HEADER.size
-    try:
-        with index_path(path).open("rb") as file:
-            data = file.read(2 * size + 4)
-    except OSError:
-        return None
-    if len(data) < 2 * size + 4 or data[:size] != data[size : 2 * size]:
-        return None
-    version, _, _, initialised, _, _, frames, _, _, salts, _ = _INDEX_HEADER.unpack(data[:size])
-    if version != _INDEX_VERSION or not initialised:
-        return None
-    return WalIndex(frames, int.from_bytes(data[2 * size :], sys.byteorder), salts)
 
 
 def wal_salts(path: Path) -> bytes:
