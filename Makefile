@@ -113,16 +113,24 @@ bench-search: $(VENV)/.dev  ## Search a room of a million messages beside chat, 
 bench-paired: $(VENV)/.dev  ## Measure this checkout's server beside that of the revision BASE (ARGS="--pairs 3 ...")
 	@$(VPY) -m benchmarks.paired $(or $(BASE),$(error which revision? make bench-paired BASE=v0.1.0)) $(ARGS)
 
-dist: $(VENV)/.dev  ## Build what is given out into dist/: wheel (with manual pages and completion), sources, checksums
+# What a machine cannot build is left out, and said. The image takes minutes and all of Debian's archive.
+dist: $(VENV)/.dev  ## Build what is given out into dist/: wheel, sources, Debian package, OCI image, checksums
 	@rm -rf dist
 	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VPY) -m hatchling build --directory dist >/dev/null
-	@cd dist && sha256sum *.whl *.tar.gz > SHA256SUMS && cat SHA256SUMS
+	@if command -v dpkg-deb >/dev/null && /usr/bin/python3 -m pip --version >/dev/null 2>&1; \
+	  then deploy/debian/build dist/*.whl dist && deploy/debian/try dist/*.deb; \
+	  else echo "Without the Debian package: it needs dpkg-deb, and Debian's python3-pip."; fi
+	@if [ -e dist/*.deb ] && [ "$$(id -u)" = 0 ] && command -v mmdebstrap >/dev/null && command -v umoci >/dev/null; \
+	  then deploy/image/build dist/*.deb dist && deploy/image/try dist/*.oci.tar $(VENV)/bin/relay; \
+	  else echo "Without the image: it needs root, mmdebstrap and umoci."; fi
+	@cd dist && sha256sum * > ../SHA256SUMS.new && mv ../SHA256SUMS.new SHA256SUMS && cat SHA256SUMS
 
 check: lint types contracts test  ## Run lint, types, contracts and tests, as before every commit
 
 lock: $(VENV)/.dev  ## Compile requirements/*.txt (ARGS=--upgrade takes newer releases)
 	$(LOCK) --group dev -o requirements/dev.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/run.txt
+	$(LOCK) -c requirements/dev.txt -o requirements/server.txt
 	$(LOCK) --group peers -c requirements/dev.txt -o requirements/peers.txt
 	$(VPY) deploy/sbom.py
 
