@@ -15,7 +15,7 @@ PIP  := $(PYTHON) -m pip --python $(VPY) --disable-pip-version-check
 CODE := relay tests benchmarks loadtest examples hatch_build.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compiled test-compiled torture-compiled compiled-checkout lint format types contracts bench bench-quick bench-stalls bench-storm bench-peers bench-growth bench-search bench-paired loadtest loadtest-smoke torture torture-saturated drill soak dist fuzz attacks check lock clean
+.PHONY: help run test compiled test-compiled torture-compiled compiled-checkout lint format types contracts bench bench-quick bench-stalls bench-storm bench-peers bench-growth bench-search bench-paired dashboard-picture loadtest loadtest-smoke torture torture-saturated drill soak dist fuzz attacks check lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 26
@@ -109,6 +109,9 @@ bench-growth: $(VENV)/.peers  ## Measure how cost grows with members, rooms, con
 
 bench-search: $(VENV)/.dev  ## Search a room of a million messages beside chat, for SECONDS (60)
 	@$(VPY) -m benchmarks.search --seconds $(or $(SECONDS),60) $(ARGS)
+
+dashboard-picture: $(VENV)/.peers  ## Draw the dashboard's panels from a drill that a real Prometheus watches (needs prometheus)
+	@$(VPY) -m tests.drill.dashboard docs/dashboard.png $(ARGS)
 
 bench-paired: $(VENV)/.dev  ## Measure this checkout's server beside that of the revision BASE (ARGS="--pairs 3 ...")
 	@$(VPY) -m benchmarks.paired $(or $(BASE),$(error which revision? make bench-paired BASE=v0.1.0)) $(ARGS)
