@@ -31,8 +31,9 @@ from relay.server.ticket_register import TicketRegister
 from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed
 from relay.server.worker.process import main
-from relay.server.worker.process.building import WorkerDependencies, WorkerParts
 from relay.server.worker.process.collector import Collector
+from relay.server.worker.process.dependencies import WorkerDependencies
+from relay.server.worker.process.parts import WorkerParts
 from relay.settings import Accounts, Limits, Retention, Server, Settings, Store
 from relay.store.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition

@@ -26,13 +26,15 @@ from relay.server.worker.home.retention import Retention
 from relay.server.worker.process.acceptor import Acceptor
 from relay.server.worker.process.admin import AdminSocket
 from relay.server.worker.process.administration import Administration
-from relay.server.worker.process.building import WorkerDependencies, WorkerParts, build
+from relay.server.worker.process.building import build
 from relay.server.worker.process.collector import Collector
 from relay.server.worker.process.commit_pause import CommitPause
+from relay.server.worker.process.dependencies import WorkerDependencies
 from relay.server.worker.process.disk_reserve import DiskReserve
 from relay.server.worker.process.drain import AT_ONCE, Pace, drain
 from relay.server.worker.process.inspection import Inspection
 from relay.server.worker.process.lag import Lag
+from relay.server.worker.process.parts import WorkerParts
 from relay.server.worker.process.reconfigure import reconfigure
 from relay.server.worker.process.status import WorkerStatus
 from relay.server.worker.process.stores import Stores
