@@ -87,7 +87,7 @@ async def _run(operation: str) -> list[str]:
         async with Cluster(Path(directory), 1) as cluster:
             worker = cluster.workers[0]
             for index in range(PARTITIONS):
-                worker.parts.home.partition(index)
+                worker.parts.partitions.partition(index)
             client = ClientProcess(worker.port)
             files = Files()
             try:

@@ -202,7 +202,7 @@ class Worker(main._Worker):
             listener.close()
         await self._stores.settle()
         self._stores._threads.shutdown(wait=True)  # a commit in a thread: it came before the end
-        for partition in parts.home._partitions.values():
+        for partition in parts.partitions.opened.values():
             assert isinstance(partition, SqlitePartition)
             if partition._opened is not None:
                 die(partition)

@@ -31,9 +31,12 @@ from relay.server.worker.home.accounts import AccountsHome
 from relay.server.worker.home.commits import Commits
 from relay.server.worker.home.copies import Copies
 from relay.server.worker.home.direct import Direct
+from relay.server.worker.home.followers import Followers
 from relay.server.worker.home.home import Home
 from relay.server.worker.home.interest import Interest
 from relay.server.worker.home.names import NameRegistry
+from relay.server.worker.home.notes import CommitNotes
+from relay.server.worker.home.partitions import OwnPartitions
 from relay.server.worker.home.permissions import Permissions
 from relay.server.worker.home.receive import FromMembers
 from relay.server.worker.home.revocations import Revocations
@@ -97,10 +100,19 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     revocations = Revocations(lambda: [own_home.to_member, *links.values()])
     spki, server_id = needs.identity.spki, needs.identity.server_id
     spki_hash = sha256(spki).digest()
-    home = Home(
+    partitions = OwnPartitions(
         owns=routes.owns,
         open_partition=needs.open_partition,
         reader_of=needs.reader_of,
+        wake=wakeup.request,
+    )
+    followers = Followers(partitions, interest)
+    notes = CommitNotes(time.time_ns)
+    home = Home(
+        partitions,
+        followers,
+        notes,
+        wake=wakeup.request,
         wall_clock_ns=time.time_ns,
         interest=interest,
         cpu_clock=time.thread_time,
@@ -113,8 +125,6 @@ def build(needs: WorkerDependencies) -> WorkerParts:
             rooms_begin=needs.rooms_begin,
         ),
     )
-
-    home.wake = wakeup.request
     accounts = AccountsHome(
         AccountLogs(needs.reader_of, unpack_entry, needs.first_invitation),
         Policy(needs.registration, server_id),
@@ -123,12 +133,13 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         time.time_ns,
     )
     accounts.logs.inbox_entries_max = needs.limits.inbox_messages
-    accounts.logs.on_long = home.note_fold
+    accounts.logs.on_long = notes.note_fold
     if needs.on_invitation_used is not None:
         accounts.on_bound = needs.on_invitation_used
-    rooms = RoomsHome(home, needs.rules, SteadyClock(time.time_ns, time.monotonic_ns).now_ms)
+    steady_ms = SteadyClock(time.time_ns, time.monotonic_ns).now_ms
+    rooms = RoomsHome(partitions, home.submit_own, needs.rules, steady_ms)
     names = NameRegistry(clock, needs.silent, accounts.judge)
-    names.on_change = home.note_seen
+    names.on_change = notes.note_seen
     accounts.online = names.online
     accounts.shares_room = partial(_share_room, needs.reader_at)
 
@@ -149,10 +160,11 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         send=lambda submission: forward.submit(copy_sender, submission),
         reader_of=needs.reader_of,
         unpack=unpack_entry,
-        confirm=home.confirm,
+        confirm=notes.confirm,
         later=needs.loop.call_later,
     )
     copy_sender = CopySender(copies)
+    partitions.on_opened = lambda partition: copies.resume(partition.pending())
     home.direct = Direct(Permissions(queries.ask_then, accounts.logs.account, home.submit), copies)
 
     # connection
@@ -201,10 +213,11 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     # process
     dispatcher = BusDispatcher(
-        FromMembers(home, rosters, names, accounts, rooms, revocations),
+        FromMembers(home, followers, rosters, names, accounts, rooms, revocations),
         FromHomes(routes, feeds, forward, claims, queries, catchup),
         attachment,
         home,
+        partitions,
         interest,
         wakeup,
     )
@@ -230,6 +243,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         wakeup=wakeup,
         links=links,
         routes=routes,
+        partitions=partitions,
+        followers=followers,
         home=home,
         interest=interest,
         rosters=rosters,

@@ -134,7 +134,7 @@ class _Worker:
             await self._finish_commits()
         await self._stores.settle()
         if not self._status.fenced:
-            parts.home.close()
+            parts.partitions.close()
         self._mesh.close()
         self._admin.close()
         self._stores.close()
@@ -221,7 +221,7 @@ class _Worker:
         settings = context.live.current
         loop = asyncio.get_running_loop()
         self.retention = Retention(
-            parts.home,
+            parts.partitions,
             parts.interest,
             run_in_thread=self._stores.run_in_thread,
             new_reader=lambda index: SqliteReader(self._stores.path_of(index)),
@@ -255,8 +255,8 @@ class _Worker:
             counted=status.set_connections,
         )
         parts.connections.on_lost = self._acceptor.ended
-        parts.home.close_partition = self._stores.close_partition
-        parts.home.before_attach = self._look_at_table
+        parts.partitions.close_partition = self._stores.close_partition
+        parts.followers.before_attach = self._look_at_table
         inspection = Inspection(
             parts.connections, parts.feeds.by_log, parts.services.endings, time.monotonic
         )
@@ -267,7 +267,7 @@ class _Worker:
             self._stores.reader_at,
             self._stores.reader_of,
         )
-        pause = CommitPause(parts.home, loop.call_later)
+        pause = CommitPause(parts.partitions, parts.wakeup.request, loop.call_later)
         self._admin = AdminSocket(
             context.runtime,
             context.index,
@@ -333,7 +333,7 @@ class _Worker:
         deadline = time.monotonic() + BOOT_LOCK_S
         while True:
             try:
-                self._parts.home.open_own()
+                self._parts.partitions.open_own()
                 return
             except NotTheWriter:
                 if time.monotonic() > deadline:
@@ -379,11 +379,11 @@ class _Worker:
         if own - self._own and not first:
             parts.names.unsettle()
         for partition in self._own - own:
-            parts.home.forget_partition(partition)
+            parts.followers.forget_partition(partition)
             parts.names.forget_partition(partition)
             parts.rosters.forget_partition(partition)
         self._own = own
-        parts.home.refuse_others()
+        parts.followers.refuse_others()
         parts.home.give_up_others()
         parts.accounts.forget()
         parts.attachment.refresh()
@@ -398,7 +398,7 @@ class _Worker:
         parts.budgets.accounts.sweep()
         parts.budgets.users.sweep()
         parts.home.short_of_disk = self._disk_reserve.check(self._own)
-        parts.interest.send_heads(parts.home.heads)
+        parts.interest.send_heads(parts.partitions.heads)
         parts.rooms.sweep()
         parts.home.settle()
         self._admin.check()

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from relay.server.worker.delivery.flusher import Flusher
     from relay.server.worker.delivery.stalled import StalledConnections
     from relay.server.worker.home.accounts import AccountsHome
+    from relay.server.worker.home.followers import Followers
     from relay.server.worker.home.home import Home
     from relay.server.worker.home.interest import Interest
     from relay.server.worker.home.names import NameRegistry
+    from relay.server.worker.home.partitions import OwnPartitions
     from relay.server.worker.home.room_rules import RoomRules
     from relay.server.worker.home.rooms import RoomsHome
     from relay.server.worker.home.rosters import Rosters
@@ -46,6 +48,8 @@ class WorkerParts:
     wakeup: Wakeup
     links: dict[int, Link]
     routes: Routes
+    partitions: OwnPartitions
+    followers: Followers
     home: Home
     interest: Interest
     rosters: Rosters
@@ -73,7 +77,8 @@ class WorkerParts:
 
     def measured(self) -> tuple[Gauges, Counters]:
         """Return the gauges and the counters of ``server.metrics`` that these parts hold."""
-        budgets, home, stalled, catchup = self.budgets, self.home, self.stalled, self.catchup
+        budgets, stalled, catchup = self.budgets, self.stalled, self.catchup
+        home, partitions = self.home, self.partitions
         counters: dict[str, Callable[[], int]] = {
             "messages_accepted": lambda: home.accepted,
             "messages_repeated": lambda: home.repeated,
@@ -103,7 +108,7 @@ class WorkerParts:
                 "joins": lambda: budgets.accounts.joins,
                 "received_bytes": lambda: budgets.received.total,
                 "stalled_bytes": lambda: stalled.bytes,
-                "partitions_unavailable": lambda: home.unavailable,
+                "partitions_unavailable": lambda: len(partitions.troubles),
                 "partitions_short_of_disk": lambda: len(home.short_of_disk),
             },
             {(name, ""): read for name, read in counters.items()}
