@@ -32,6 +32,7 @@ MODULES: Final = (
     "relay.wire.frames",
     "relay.wire.phases",
     # A connection, from its socket to what it asks for.
+    "relay.server.worker.connection.channel",
     "relay.server.worker.connection.commands",
     "relay.server.worker.connection.holds",
     "relay.server.worker.connection.reading",
