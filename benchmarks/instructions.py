@@ -80,7 +80,7 @@ async def _count(members: int, messages: int) -> None:
         for number in range(1, members):
             member = await TestClient.login(worker, f"member{number}")
             await member.join("lobby")
-        stream = cluster.session("sender")._stream
+        stream = cluster.session("sender").stream
         records = [
             sender.sealed(pack(Send("lobby", counter, 0, "", bytes(200))))
             for counter in range(1, WARMING + messages + 1)

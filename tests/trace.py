@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(relay.__file__).parent
-PERIODIC = {"process/main.py", "process/status.py", "process/stores.py", "process/title.py"}
+PERIODIC = {
+    "process/main.py",
+    "process/ownership.py",
+    "process/status.py",
+    "process/stores.py",
+    "process/title.py",
+}
 """Of the worker; what they do from time to time has nothing to do with the operation."""
 
 
@@ -87,7 +93,7 @@ async def _run(operation: str) -> list[str]:
         async with Cluster(Path(directory), 1) as cluster:
             worker = cluster.workers[0]
             for index in range(PARTITIONS):
-                worker.parts.home.partition(index)
+                worker.parts.partitions.partition(index)
             client = ClientProcess(worker.port)
             files = Files()
             try:

@@ -49,7 +49,7 @@ class OneWorker:
 
     @property
     def stream(self) -> Stream:
-        return self._cluster.session("sender")._stream
+        return self._cluster.session("sender").stream
 
     def record(self) -> bytes:
         """The next message, as it comes from the socket."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.chat.entries import Head, Submission
     from relay.server.context import WorkerContext
-    from relay.server.worker.process.building import WorkerParts
+    from relay.server.worker.process.parts import WorkerParts
     from relay.store.log import Outcome, Partition, ReadBudget
 
 TRIGGER = b"fault"

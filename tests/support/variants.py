@@ -47,8 +47,8 @@ def deliver_before_commit(_: WorkerContext) -> None:
     make, begin = Home.__init__, SqlitePartition.__init__
     decide, write, publish = Decision.decide, apply.write, Home._publish
 
-    def making(self: Home, **parts: object) -> None:
-        make(self, **parts)  # type: ignore[arg-type]
+    def making(self: Home, *rooms: Any, **parts: Any) -> None:  # noqa: ANN401
+        make(self, *rooms, **parts)
         homes.append(self)
 
     def beginning(self: SqlitePartition, *paths: Any, **parts: Any) -> None:  # noqa: ANN401
@@ -287,7 +287,7 @@ def forgets_pending(_: WorkerContext) -> None:
 
 def takes_copies_again(_: WorkerContext) -> None:
     """A copy that comes again is another message; and what was confirmed is not noted."""
-    from relay.server.worker.home.home import Home
+    from relay.server.worker.home.notes import CommitNotes
     from relay.store.decide import Decision
 
     early = Decision._early
@@ -299,11 +299,11 @@ def takes_copies_again(_: WorkerContext) -> None:
             return None
         return early(self, end, submission, extra)
 
-    def confirming(self: Home, log: str, seq: int) -> None:
+    def confirming(self: CommitNotes, log: str, seq: int) -> None:
         """It will be sent again by the next home."""
 
     Decision._early = deciding  # type: ignore[method-assign]
-    Home.confirm = confirming  # type: ignore[method-assign]
+    CommitNotes.confirm = confirming  # type: ignore[method-assign]
 
 
 VARIANTS: dict[str, Callable[[WorkerContext], None]] = {

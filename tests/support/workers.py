@@ -31,8 +31,9 @@ from relay.server.ticket_register import TicketRegister
 from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed
 from relay.server.worker.process import main
-from relay.server.worker.process.building import WorkerDependencies, WorkerParts
 from relay.server.worker.process.collector import Collector
+from relay.server.worker.process.dependencies import WorkerDependencies
+from relay.server.worker.process.parts import WorkerParts
 from relay.settings import Accounts, Limits, Retention, Server, Settings, Store
 from relay.store.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
@@ -201,7 +202,7 @@ class Worker(main._Worker):
             listener.close()
         await self._stores.settle()
         self._stores._threads.shutdown(wait=True)  # a commit in a thread: it came before the end
-        for partition in parts.home._partitions.values():
+        for partition in parts.partitions.opened.values():
             assert isinstance(partition, SqlitePartition)
             if partition._opened is not None:
                 die(partition)

@@ -13,9 +13,9 @@ ROOM = "lobby"
 
 def _refuse(home: Worker, other: Worker, log: str) -> None:
     """The home says to the other worker that it is none (as after an error of its store)."""
-    attached = home.parts.home
-    port = next(p for p, _ in attached._attached if p.generation == other.generation)
-    attached.refuse(port, partition_of(log))
+    followers = home.parts.followers
+    port = next(p for p, _ in followers.attached if p.generation == other.generation)
+    followers.refuse(port, partition_of(log))
 
 
 async def test_who_leaves_meanwhile_is_gone(cluster: Cluster) -> None:

@@ -68,7 +68,7 @@ async def test_a_stalled_reader_falls_behind_and_loses_nothing(cluster: Cluster)
     await quick.has(LOG, 300)
     await quick.has(OTHER, 300)
     session = cluster.session("slow")
-    held = session.outbox.size + session._stream.buffered
+    held = session.outbox.size + session.stream.buffered
     assert held <= limits.CONNECTION_BYTES_MAX, "what a reader that takes nothing makes us hold"
     assert not worker.feed(LOG).subscriptions[session.subscriptions].live
     assert not worker.feed(OTHER).subscriptions[session.subscriptions].live
@@ -160,7 +160,7 @@ async def test_history_is_rationed(single: Cluster) -> None:
     await until(lambda: session.outbox.paused, "the flood to be stuck")
     writer.send(LOG, 101, 110)
     await writer.acked(LOG, 110)
-    assert session.outbox.size + session._stream.buffered <= limits.CONNECTION_BYTES_MAX
+    assert session.outbox.size + session.stream.buffered <= limits.CONNECTION_BYTES_MAX
     greedy.transport.resume_reading()
     await greedy.expect(Page, count=1000)
     assert [e.request for e in greedy.received if isinstance(e, Page)] == list(range(1, 1001))
@@ -175,7 +175,7 @@ async def test_operations_that_wait_are_held_as_bytes(single: Cluster) -> None:
     session.reading.hold(Hold.REQUEST)
     for _ in range(10):
         client.send_envelopes(*[Who(n, LOG) for n in range(1, 1001)])
-    session._stream.resume_reading()  # as if all of it had been in one read
+    session.stream.resume_reading()  # as if all of it had been in one read
     reader = session._connection._reader
     await until(lambda: reader.pending > 10 * 2000, "all records")
     assert not session.reading._pending

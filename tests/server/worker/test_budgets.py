@@ -194,7 +194,7 @@ async def test_who_waits_for_the_server_makes_no_room(
         sessions = worker.parts.connections.sessions
 
         def waiting_for_the_agent() -> set[str]:
-            return {session.peer for session in sessions if session._unwrapping.waits}
+            return {session.peer for session in sessions if session.channel.unwrapping}
 
         coming = [
             asyncio.ensure_future(TestClient.connect(worker, f"127.0.1.{n}")) for n in range(1, 31)

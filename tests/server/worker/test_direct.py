@@ -12,6 +12,8 @@ import pytest
 
 from relay.chat.accounts import answers, events, requests
 from relay.chat.entries import Kind
+from relay.chat.partition import partition_of
+from relay.server.worker.home.partitions import OwnPartitions
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import (
     Account,
@@ -214,16 +216,13 @@ async def test_the_senders_home_dies_between_the_inboxes(
     await again.acked("@alice", 4)
     await back.until(lambda: (ALICE, "alice 4") in got(back), "what came after the kill")
     assert got(back) == [(ALICE, f"alice {n}") for n in range(1, 5)]
-    partition = cluster.home("@alice").parts.home
-    await until(lambda: not _pending(partition, "@alice"), "nothing is pending any more")
+    partitions = cluster.home("@alice").parts.partitions
+    await until(lambda: not _pending(partitions, "@alice"), "nothing is pending any more")
 
 
-def _pending(home: object, log: str) -> list[tuple[str, int]]:
-    from relay.chat.partition import partition_of
-    from relay.server.worker.home.home import Home
-
-    assert isinstance(home, Home)
-    return [one for one in home.partition(partition_of(log)).pending() if one[0] == log]
+def _pending(partitions: OwnPartitions, log: str) -> list[tuple[str, int]]:
+    pending = partitions.partition(partition_of(log)).pending()
+    return [one for one in pending if one[0] == log]
 
 
 async def test_the_recipients_home_dies_and_comes_back(cluster: Cluster) -> None:

@@ -207,7 +207,7 @@ class FailsOnce:
 async def test_a_commit_that_fails_in_an_unforeseen_way(single: Cluster) -> None:
     """Its senders are refused, and the partition goes on."""
     writer = await TestClient.login(single.workers[0], "writer")
-    FailsOnce(single.workers[0].parts.home._partitions, partition_of(LOG))
+    FailsOnce(single.workers[0].parts.partitions.opened, partition_of(LOG))
     writer.send(LOG, 1)
     assert (await writer.expect(Refused)).counter == 1
     writer.received.clear()

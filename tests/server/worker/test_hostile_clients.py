@@ -178,7 +178,7 @@ async def test_one_message_that_cannot_be_stored_is_refused_alone(single: Cluste
     client = await TestClient.login(worker, "client")
     client.send(LOG, 1)
     await client.acked(LOG, 1)
-    for partition in worker.parts.home._partitions.values():
+    for partition in worker.parts.partitions.opened.values():
         assert isinstance(partition, SqlitePartition)
         partition.logs_max = 0
     client.send_envelopes(

@@ -128,12 +128,10 @@ async def test_heads_are_said_while_a_commit_runs_in_a_thread(
         drop_publishes(monkeypatch, lambda message: isinstance(message, Batch))
         writer.send(LOG, 1)
         await writer.acked(LOG, 1)
-        index = next(iter(home.parts.home._partitions))
-        committing = home.parts.home._committing
-        monkeypatch.setattr(home.parts.home, "_committing", {*range(16)})
-        assert index in home.parts.home._committing
-        home.parts.interest.send_heads(home.parts.home.heads)
-        monkeypatch.setattr(home.parts.home, "_committing", committing)
+        partitions = home.parts.partitions
+        partitions.committing.update(range(16))
+        home.parts.interest.send_heads(partitions.heads)
+        partitions.committing.clear()
         await reader.has(LOG, 1)
         assert reader.seqs(LOG) == [1]
 

@@ -152,7 +152,7 @@ async def test_a_deleted_room_leaves_no_word(tmp_path: Path) -> None:
         await done(alice, requests.Delete())
         home = cluster.home(LOG)
         await look(home)
-        partition = home.parts.home.partition(partition_of(LOG))
+        partition = home.parts.partitions.partition(partition_of(LOG))
         assert isinstance(partition, SqlitePartition)
         assert partition.erased
         await Checkpointer(partition, asyncio.to_thread).run()
@@ -170,23 +170,23 @@ async def test_it_waits_for_others(tmp_path: Path, kind: str) -> None:
     async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=10)) as cluster:
         alice = await written(cluster, 500)
         home = cluster.home(LOG)
-        home.parts.home.paused = kind == "backup"
+        home.parts.partitions.paused = kind == "backup"
         tries: list[int] = []
 
         class Tried:
-            """The home, which counts how often something is about to be removed."""
+            """The partitions, which count how often something is about to be removed."""
 
             def __getattr__(self, name: str) -> object:
                 if name == "begin_removal":
                     tries.append(0)
-                return getattr(home.parts.home, name)
+                return getattr(home.parts.partitions, name)
 
-        home.retention._home = Tried()  # type: ignore[assignment]
+        home.retention._partitions = Tried()  # type: ignore[assignment]
         looking = asyncio.ensure_future(look(home))
         if kind == "backup":
             await until(lambda: len(tries) > 2, "tries")
             assert len(stored(home)) == 501
-            home.parts.home.paused = False
+            home.parts.partitions.paused = False
         alice.send(LOG, 501, 700)
         await alice.acked(LOG, 700)
         await looking
@@ -202,7 +202,7 @@ async def test_it_ends_with_its_worker_though_a_thread_reads(
         alice = await TestClient.login(home, "alice")
         alice.send(LOG, 1, 5)
         await alice.acked(LOG, 5)
-        partition = home.parts.home.partition(partition_of(LOG))
+        partition = home.parts.partitions.partition(partition_of(LOG))
         assert isinstance(partition, SqlitePartition)
         path = partition.path
         reading, read_on = threading.Event(), threading.Event()

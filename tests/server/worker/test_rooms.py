@@ -502,7 +502,7 @@ async def test_the_time_of_a_ban_ends_by_an_entry(
     await cluster.start(home.index)
     await cluster.linked()
     home = cluster.home(LOG)
-    assert home.parts.home.due(partition_of(LOG), home.parts.rooms._steady_ms()) == []
+    assert home.parts.partitions.due(partition_of(LOG), home.parts.rooms._steady_ms()) == []
     now = home.parts.rooms._steady_ms()
     home.parts.rooms._steady_ms = lambda: now + 3_601_000
     bob = await TestClient.login(cluster.other(LOG), "bob")
@@ -721,7 +721,7 @@ async def test_a_room_whose_state_is_damaged_is_closed_to_all_and_nothing_else_i
     same = next(f"room{n}" for n in range(999) if partition_of(f"room{n}") == partition_of(LOG))
     alice = await TestClient.login(home, "alice")
     await done(alice, requests.Create(Kind.PRIVATE))
-    opened = home.parts.home.partition(partition_of(LOG))
+    opened = home.parts.partitions.partition(partition_of(LOG))
     assert isinstance(opened, SqlitePartition)
     assert opened._opened is not None
     end = opened._opened.committed.log(LOG)

@@ -40,7 +40,7 @@ async def hello(session: Session, hello: Hello) -> None:
         key = b""  # whatever it may have proved: a guest has no device
     else:
         key = hello.key
-        if not session.proves(Operation.LOGIN, key, name, hello.signature):
+        if not session.channel.proves(Operation.LOGIN, key, name, hello.signature):
             _refuse(session, ErrorCode.KEY_REFUSED, "the key or its signature is wrong")
             return
 

@@ -118,7 +118,7 @@ def _is_proved(
     if not names.is_handle(name) or names.is_reserved(name):
         session.refuse(number, ErrorCode.NAME_INVALID, 0, "a-z, 0-9, _ and -, 2 to 32 characters")
         return False
-    if not session.proves(operation, key, name, signature):
+    if not session.channel.proves(operation, key, name, signature):
         session.refuse(number, ErrorCode.KEY_REFUSED, 0, "the key or its signature is wrong")
         return False
     return True

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.chat.partition import PARTITIONS
 from relay.server.worker.connection.counts import Counts
+from relay.server.worker.connection.spending import Spending, spending
 from relay.store.errors import StoreError
 
 if TYPE_CHECKING:
-    from relay.server.worker.connection.accounts import Accounts
+    from relay.server.worker.connection.accounts import Account, Accounts
     from relay.server.worker.connection.admission import Admission
     from relay.server.worker.connection.announcement import Announcement
     from relay.server.worker.connection.endings import Endings
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
-    from relay.server.worker.connection.users import Users
+    from relay.server.worker.connection.users import User, Users
     from relay.server.worker.delivery.flusher import Flusher
     from relay.server.worker.delivery.stalled import StalledConnections
     from relay.server.worker.member.claims import Claims
@@ -130,6 +131,13 @@ class ConnectionServices:
     generation: int
     """Of the worker: begins the id of each connection."""
     counts: Counts = field(default_factory=Counts)
+
+    def spending(
+        self, account: Account, user: User | None, owned: Callable[[], int]
+    ) -> Spending | None:
+        """Return what a connection may spend by the limits of now: see ``spending``."""
+        bounds = self.budgets.limits
+        return spending(account, user, bounds, self.clock(), self.log_exists, owned)
 
     def rooms_owned(self, handle: str, root: bytes) -> int:
         """Return how many rooms an account owns. What cannot be read counts as none."""

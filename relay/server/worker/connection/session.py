@@ -1,7 +1,7 @@
 """One connection's life on the server: handshake, login, operations, end.
 
-Joins a sans-I/O ``wire.Connection`` to a stream. What an operation does is in ``commands``; what
-the connection is owed is in its ``Outbox``, what it follows in its ``Subscriptions``. One exception
+Its bytes are encrypted by its ``Channel``. What an operation does is in ``commands``; what the
+connection is owed is in its ``Outbox``, what it follows in its ``Subscriptions``. One exception
 boundary: nothing that a peer sends leaves this class as an exception, and no exception's text
 reaches a peer.
 """
@@ -17,17 +17,15 @@ from relay import limits
 from relay.chat.rooms.rights import Actor
 from relay.errors import RemoteProtocolError
 from relay.server.metrics import Budget, Closed
+from relay.server.worker.connection.channel import NO_KEY_AGENT, Channel
 from relay.server.worker.connection.counts import count_end, count_handshake
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.reading import Owner, Reading
 from relay.server.worker.connection.requests import RequestRunner
 from relay.server.worker.connection.sends import Sends
-from relay.server.worker.connection.spending import Spending, spending
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
-from relay.server.worker.connection.unwrapping import Unwrapping
 from relay.server.worker.member.subscriptions import Subscriptions
 from relay.wire.codes import CloseCode
-from relay.wire.connection import Connection
 from relay.wire.envelopes import ClientEnvelope, Error, pack
 from relay.wire.events import (
     ApplicationData,
@@ -36,7 +34,6 @@ from relay.wire.events import (
     HandshakeCompleted,
     SecretWrapped,
 )
-from relay.wire.login import proves
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.accounts import Account
@@ -45,12 +42,8 @@ if TYPE_CHECKING:
     from relay.server.worker.delivery.stream import Stream
     from relay.server.worker.member.claims import NameClaim
     from relay.server.worker.member.reply import Request
-    from relay.wire.login import Operation as Proof
 
-LINGER_S: Final = 2.0
-"""How long the last bytes of a closed connection may take to leave."""
 NOBODY: Final = Actor("")
-NO_KEY_AGENT: Final = "the key agent is unavailable"
 log = logging.getLogger("relay.worker")
 
 
@@ -58,10 +51,9 @@ class Session(Owner):
     """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Guest``."""
 
     __slots__ = (
-        "_connection", "_deadline", "_legal", "_on_lost", "_operations", "_requests", "_stream",
-        "_unwrapping", "account", "actor", "attempts", "claim", "id", "key_id", "outbox",
-        "producer", "proofs", "reading", "sends", "services", "since_us", "stage", "subscriptions",
-        "turned_away", "user",
+        "_connection", "_legal", "_on_lost", "_operations", "_requests", "account", "actor",
+        "attempts", "channel", "claim", "id", "key_id", "outbox", "producer", "proofs", "reading",
+        "sends", "services", "since_us", "stage", "stream", "subscriptions", "turned_away", "user",
     )  # fmt: skip
 
     __deletable__ = ("_requests", "sends", "subscriptions")  # mypyc's word: see ``lost``
@@ -87,23 +79,15 @@ class Session(Owner):
         """
         super().__init__()
         self.services = services
-        self._stream = stream
+        self.stream = stream
         self.account = account
         self._operations = operations
         self._on_lost = on_lost
         self.id = id_
-        now = services.clock()
-        self.since_us = int(now * 1_000_000)
+        self.since_us = int(services.clock() * 1_000_000)
         """When it was accepted: tells a client instance from its ghost."""
-        self._connection = Connection.server(
-            now=now,
-            random_bytes=services.random_bytes,
-            spki=services.spki,
-            modulus_bytes=services.modulus_bytes,
-            timing=services.timing,
-            tickets=services.tickets,
-            ext=services.hello_ext,
-        )
+        self.channel = Channel(services, stream, self.handle_events)
+        self._connection = self.channel.connection
         self.outbox = services.flusher.outbox(self._connection, stream)
         budgets = services.budgets
         self.subscriptions = Subscriptions(
@@ -115,8 +99,6 @@ class Session(Owner):
         self.stage = Stage.HANDSHAKE
         self._legal: Mapping[type, Operation] = {}
         """Of ``operations``, those of this stage."""
-        self._deadline: float | None = None
-        """When the login must be complete, or a closed connection's last bytes have left."""
         self.reading = Reading(
             self,
             self._connection,
@@ -125,7 +107,7 @@ class Session(Owner):
             received=budgets.received,
             clock=services.clock,
         )
-        self._unwrapping = Unwrapping()
+        self.channel.on_keys = self.reading.work
         self._requests = RequestRunner(self._request_ended, self.failed)
         self.claim: NameClaim | None = None
         """Of this connection's name, from HELLO on."""
@@ -146,7 +128,7 @@ class Session(Owner):
             self,
             self.reading,
             services.forward,
-            self._spending(),
+            services.spending(account, None, self._owned),
             budgets.refusals,
             services.clock,
             services.durability,
@@ -155,25 +137,14 @@ class Session(Owner):
     @property
     def peer(self) -> str:
         """The peer's address."""
-        return self._stream.peer
-
-    @property
-    def owed(self) -> int:
-        """Bytes that it has not taken: of its outbox, and in its transport."""
-        return self.outbox.size + (self._stream.buffered if self._stream.connected else 0)
-
-    @property
-    def behind(self) -> int:
-        """Logs that it follows and is not live in."""
-        subscriptions = self.subscriptions.by_log.values()
-        return sum(not subscription.live for subscription in subscriptions)
+        return self.stream.peer
 
     @property
     def silent(self) -> bool:
         """admission.Guest: the next move is the peer's."""
         if self.ended:
-            return self._stream.connected
-        waits_for_us = self._unwrapping.waits or self.reading.holds or not self._stream.connected
+            return self.stream.connected
+        waits_for_us = self.channel.unwrapping or self.reading.holds or not self.stream.connected
         return not waits_for_us and self.stage in (Stage.HANDSHAKE, Stage.HELLO)
 
     def enter(self, stage: Stage) -> None:
@@ -186,7 +157,7 @@ class Session(Owner):
     # --- stream.Receiver ----------------------------------------------------------------------
     def connected(self) -> None:
         """Send ServerHello."""
-        self._stream.write(self._connection.data_to_send())
+        self.channel.write_pending()
 
     def received(self, data: bytes) -> None:
         """Take bytes from the peer."""
@@ -194,9 +165,7 @@ class Session(Owner):
 
     def ended_by_peer(self) -> None:
         """Take the peer's end of stream."""
-        now = self.services.clock()
-        self._connection.receive_eof(now)
-        self._settle(now)
+        self.channel.receive_eof(self.services.clock())
 
     def writable(self) -> None:
         """Go on with what is owed; a reader that is behind gets its next page."""
@@ -211,7 +180,7 @@ class Session(Owner):
         """Forget everything about this connection."""
         self._end(None)
         self.enter(Stage.LOST)
-        self._unwrapping.cancel()
+        self.channel.end()
         self.reading.end()
         self._on_lost(self)
         # These know this object. Without the circle its memory is free now, not at some collection:
@@ -227,11 +196,9 @@ class Session(Owner):
                     if not self.ended:
                         self.reading.unpack(content)
                 case SecretWrapped(ciphertext=ciphertext):
-                    agent = self.services.agent
-                    self._unwrapping.start(agent, ciphertext, self.peer, self._unwrapped)
+                    self.channel.unwrap(ciphertext)
                 case HandshakeCompleted(mode=mode, fell_back=fell_back):
-                    self._deadline = now + self.services.login_s
-                    self._connection.limit_records(limits.LOGIN_RECORD_BODY_BYTES_MAX)
+                    self.channel.await_login(now)
                     count_handshake(self.services.counts, mode, fell_back=fell_back)
                     self.enter(Stage.HELLO)
                     if self.turned_away:
@@ -248,29 +215,9 @@ class Session(Owner):
                 case _:
                     pass
 
-    def _unwrapped(self, secret: bytes | None) -> None:
-        """Without the key agent the handshake ends; the client comes again."""
-        now = self.services.clock()
-        if secret is None:
-            self._connection.abort(NO_KEY_AGENT)
-        else:
-            self._connection.provide_secret(secret, now)
-        self._settle(now)
-        self.reading.work(now)
-
-    def _settle(self, now: float) -> None:
-        """Take what has happened to the connection without a frame, and write what it owes."""
-        self.handle_events(self._connection.events(), now)
-        self.write_pending()
-
     def write_pending(self) -> None:
-        """Write what the connection has for the peer; close when it has finished."""
-        pending = self._connection.data_to_send()
-        if pending:
-            self._stream.write(pending)
-        if self._connection.finished and not self._stream.closing:
-            self._stream.close()
-            self._deadline = self.services.clock() + LINGER_S
+        """reading.Owner: write what the connection has for the peer."""
+        self.channel.write_pending()
 
     # --- operations ---------------------------------------------------------------------------
     def run(self, envelope: ClientEnvelope) -> None:
@@ -299,7 +246,7 @@ class Session(Owner):
         self.services.budgets.refusals.count(Budget.RECEIVED, self.account.source, now)
         retry_s = self.services.overloaded_retry_s
         self._connection.shed(CloseCode.OVERLOADED, now, retry_s, "it held too much")
-        self._settle(now)
+        self.channel.settle(now)
 
     def _request_ended(self) -> None:
         self.reading.release(Hold.REQUEST)
@@ -309,44 +256,25 @@ class Session(Owner):
         if isinstance(error, RemoteProtocolError):
             self.close(error.code, detail=str(error))
         else:
-            log.error(
-                "session_failed", extra={"connection": self.id, "peer": self.peer}, exc_info=error
-            )
+            extra = {"connection": self.id, "peer": self.peer}
+            log.error("session_failed", extra=extra, exc_info=error)
             self.close(CloseCode.INTERNAL)
 
     def _wait_for_reader(self) -> None:
         """Run nothing more until the client has read its answers."""
         if not self.reading.holds & Hold.ANSWERS and not self.ended:
             self.reading.hold(Hold.ANSWERS)
-            self.outbox.on_answers_read = self._answers_read
-
-    def _answers_read(self) -> None:
-        self.reading.release(Hold.ANSWERS)
+            self.outbox.on_answers_read = lambda: self.reading.release(Hold.ANSWERS)
 
     def rebound(self) -> None:
         """Spend by the limits that hold now."""
-        self.sends.spend_by(self._spending())
-
-    def _spending(self) -> Spending | None:
-        budgets = self.services.budgets
-        services = self.services
-        return spending(
-            self.account, self.user, budgets.limits, services.clock(), services.log_exists,
-            self._owned,
-        )  # fmt: skip
+        self.sends.spend_by(self.services.spending(self.account, self.user, self._owned))
 
     def _owned(self) -> int:
         """Return how many rooms the account owns."""
         return self.services.rooms_owned(self.actor.handle, self.actor.root)
 
     # --- for operations -----------------------------------------------------------------------
-    def proves(self, operation: Proof, key: bytes, name: str, signature: bytes) -> bool:
-        """Tell whether a signature proves a device key, on this connection, for this."""
-        binding = self._connection.login_binding
-        assert binding is not None
-        spki_hash = self.services.spki_hash
-        return proves(operation, binding, spki_hash, key, name, signature)
-
     @property
     def name(self) -> str:
         """Of who logged in; empty until then."""
@@ -355,17 +283,13 @@ class Session(Owner):
     def logged_in(self, actor: Actor, key_id: bytes) -> None:
         """The client is this account, and this device, from now on."""
         self.enter(Stage.READY)
-        self._deadline = None
+        self.channel.logged_in()
         self.actor = self.subscriptions.actor = actor
         self.key_id = key_id
-        self._connection.limit_records(limits.RECORD_BODY_BYTES_MAX)
         self.services.budgets.admission.log_in(self)
         if actor.root:
             self.user = self.services.budgets.users.open(actor.handle)
-            self.sends.spend_by(self._spending())
-        tickets = self.services.tickets
-        if tickets is not None:  # it leaves with WELCOME, in one write
-            self._connection.give_ticket(tickets, self.services.clock())
+            self.rebound()
 
     def end_with(self, code: CloseCode) -> None:
         """The login does not hold any more: another connection has it, or the device has not."""
@@ -426,22 +350,22 @@ class Session(Owner):
             lasted_s = services.clock() - self.since_us / 1e6
             services.endings.add(self.id, self.name, self.peer, reason, lasted_s, detail)
         if self.stage is Stage.READY:
-            self.services.budgets.admission.log_out(self)
+            services.budgets.admission.log_out(self)
         if self.user is not None:
-            self.services.budgets.users.close(self.user)
+            services.budgets.users.close(self.user)
         self.enter(Stage.CLOSING)
-        self._deadline = None
+        self.channel.ending()
         self.reading.drop_operations()
         self.subscriptions.leave_all()
         self.outbox.close()
         self._requests.cancel()
         claim, self.claim = self.claim, None
         if claim is not None:
-            self.services.claims.release(claim)
+            services.claims.release(claim)
 
     def check_deadline(self, now: float) -> None:
         """Called by the worker's sweep: handshake and login deadlines, keepalive."""
-        if self._deadline is not None and now >= self._deadline:
+        if self.channel.overdue(now):
             if self._connection.finished:
                 self.abort()  # it does not even take the last bytes
             else:
@@ -451,13 +375,10 @@ class Session(Owner):
             self.sends.go_on(now)
         holds = self.reading.holds
         if holds:  # its pongs may be among what is not read, and so is its end
-            if holds & Hold.REQUEST and self._stream.peer_is_gone():
+            if holds & Hold.REQUEST and self.stream.peer_is_gone():
                 self.abort()
             return
-        deadline = self._connection.next_deadline()
-        if deadline is not None and now >= deadline:
-            self._connection.handle_deadline(now)
-            self._settle(now)
+        self.channel.check_peer(now)
 
     def make_room(self) -> None:
         """admission: another connection takes this one's slot. It is told so once there are keys.
@@ -469,7 +390,7 @@ class Session(Owner):
 
     def abort(self) -> None:
         """Drop the connection at once."""
-        self._stream.abort()
+        self.stream.abort()
 
 
 Operation: TypeAlias = "Callable[[Session, Any], Request | None]"

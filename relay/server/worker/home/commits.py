@@ -1,4 +1,4 @@
-"""Where group commits run: in the loop, or in threads if they wait for the disk.
+"""Group commits: in the loop, or in threads if they wait for the disk; and how each is answered.
 
 Either way a commit is begun, and its outcome is collected by the turn: nothing runs in the middle
 of whoever submitted, and nothing before the store has returned.
@@ -12,11 +12,28 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
+from relay import limits
+from relay.bus.messages import ITEMS_PER_MESSAGE, Acks, Refused
 from relay.chat.entries import Kind
+from relay.server.worker.home.permissions import refused
+from relay.server.worker.room_codes import CODES
 from relay.store.errors import StoreError, StoreUnavailable
-from relay.store.log import ReadBudget
+from relay.store.log import (
+    Began,
+    Denied,
+    Expected,
+    Forbidden,
+    IdConflict,
+    LogRefused,
+    ReadBudget,
+    Repeated,
+    Stored,
+    UnknownOutcome,
+)
+from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
+    from relay.bus.link import Port
     from relay.server.worker.home.submissions import Waiting
     from relay.server.worker.wakeup import Wakeup
     from relay.store.log import Outcome, Partition
@@ -54,6 +71,33 @@ class Commit:
         self.group = group
         self.outcomes = outcomes
         self.reads = reads
+
+    def answer(self, outcomes: list[Outcome]) -> None:
+        """Tell those who submitted what became of it."""
+        acks: dict[Port, list[list[int | bytes]]] = {}
+        for waiting, outcome in zip(self.group, outcomes, strict=True):
+            port, tag = waiting.port, waiting.tag
+            if type(outcome) is Stored or type(outcome) is Began:  # nearly all
+                acks.setdefault(port, []).append([tag, outcome.epoch, outcome.seq])
+                continue
+            match outcome:
+                case Repeated(epoch=epoch, seq=seq):
+                    acks.setdefault(port, []).append([tag, epoch, seq])
+                case IdConflict(seq=seq):
+                    port.send(Refused(tag, int(ErrorCode.ID_CONFLICT), seq, ""))
+                case Expected(counter=counter):
+                    port.send(Refused(tag, int(ErrorCode.EXPECTED), counter, ""))
+                case UnknownOutcome():
+                    port.send(Refused(tag, int(ErrorCode.UNKNOWN_OUTCOME), 0, ""))
+                case Denied(refused=denied):
+                    port.send(Refused(tag, int(CODES[denied.reason]), 0, denied.text))
+                case Forbidden(code=code):
+                    port.send(refused(tag, code, limits.RETRY_MS))
+                case LogRefused(reason=reason):
+                    port.send(Refused(tag, int(ErrorCode.LIMIT), 0, reason))
+        for port, listed in acks.items():
+            for start in range(0, len(listed), ITEMS_PER_MESSAGE):
+                port.send(Acks(listed[start : start + ITEMS_PER_MESSAGE]))
 
 
 @final

@@ -13,12 +13,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
-from relay.bus.messages import ITEMS_PER_MESSAGE, Acks, NotHome, Refused, Subscribed
-from relay.chat.entries import UNDECIDED, Extra, Head, Kind, Submission, is_copy
-from relay.chat.names import INBOX_PREFIX
+from relay.bus.messages import Refused
+from relay.chat.entries import UNDECIDED, Extra, Kind, Submission, is_copy
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.metrics import Budget
-from relay.server.worker.home.permissions import refused
+from relay.server.worker.home.revocations import RevokedDevices
 from relay.server.worker.home.submissions import (
     GROUP_MAX,
     GROUP_MIN,
@@ -26,37 +25,23 @@ from relay.server.worker.home.submissions import (
     Submissions,
     Waiting,
 )
-from relay.server.worker.room_codes import CODES
 from relay.store.errors import NotTheWriter, StoreError, StoreFull
-from relay.store.log import (
-    Began,
-    Denied,
-    Expected,
-    Forbidden,
-    IdConflict,
-    LogRefused,
-    Outcome,
-    Repeated,
-    Stored,
-    UnknownOutcome,
-)
+from relay.store.log import Began, Outcome, Repeated, Stored
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.bus.messages import Subscribe
     from relay.server.worker.home.commits import Commit, Commits
     from relay.server.worker.home.direct import Direct
+    from relay.server.worker.home.followers import Followers
     from relay.server.worker.home.interest import Interest
+    from relay.server.worker.home.notes import CommitNotes
+    from relay.server.worker.home.partitions import OwnPartitions
     from relay.server.worker.refusals import Refusals
-    from relay.store.log import Partition, Reader
 
 QUEUED_BYTES_MAX: Final = 16 * 1024 * 1024
 """Submissions of a partition held for their commit; beyond it: BUSY. Credits of the workers that
 forward (``forward.CREDIT_BYTES``) keep it from being reached."""
-REVOKED_MAX: Final = 65_536
-"""Devices remembered as revoked. Each was one until a moment ago: their sessions have ended, and a
-later login is refused by the account's home. What is still on its way is what this is for."""
 SYSTEM: Final = int(Kind.SYSTEM)
 _new: Final = tuple.__new__
 REDACTION: Final = int(Kind.REDACTION)
@@ -72,33 +57,38 @@ class Home:
 
     def __init__(
         self,
+        partitions: OwnPartitions,
+        followers: Followers,
+        notes: CommitNotes,
         *,
-        owns: Callable[[int], bool],
-        open_partition: Callable[[int], Partition],
-        reader_of: Callable[[str], Reader],
+        wake: Callable[[], None],
         wall_clock_ns: Callable[[], int],
         interest: Interest,
         commits: Commits,
         cpu_clock: Callable[[], float],
         refusals: Refusals,
     ) -> None:
-        """Begin with no partition open.
+        """Begin with nothing submitted.
 
         Args:
-            owns: tells whether a partition is this worker's.
-            open_partition: opens one for writing; raises StoreError.
-            reader_of: reads a log whose partition cannot be opened for writing.
+            partitions: of this worker.
+            followers: those who may submit.
+            notes: what commits store besides.
+            wake: asks for a turn.
             wall_clock_ns: nanoseconds since 1970.
             interest: where batches go.
             commits: where commits run.
             cpu_clock: seconds for which this thread has had the processor.
             refusals: of this worker.
         """
-        self._owns = owns
-        self._attached: set[tuple[Port, int]] = set()
-        """Who may send what concerns which partition: see ``bus.messages.Attach``."""
-        self._open_partition = open_partition
-        self._reader_of = reader_of
+        self._partitions = partitions
+        self._owns = partitions.owns
+        self._opened = partitions.opened
+        self._committing = partitions.committing
+        self._followers = followers
+        self._attached = followers.attached
+        self._notes = notes
+        self._wake = wake
         self._wall_clock_ns = wall_clock_ns
         self._interest = interest
         self._commits = commits
@@ -107,104 +97,46 @@ class Home:
         self.queued_bytes_max = QUEUED_BYTES_MAX
         self.short_of_disk: frozenset[int] = frozenset()
         """Partitions whose disk has no more than the reserve left: nothing is stored in them."""
-        self._troubles: dict[int, str] = {}
-        """Partitions that cannot be written, and why: logged once, not with every attempt."""
-        self._partitions: dict[int, Partition] = {}
         self._submissions = [Submissions() for _ in range(PARTITIONS)]
         self._waiting: dict[int, None] = {}
         """Partitions that have submissions; the first is the next to commit."""
         self.held: set[int] = set()
-        """Of those, the ones whose commit waits for a checkpoint, or until this worker is not
+        """Of those, the ones whose commit waits for a checkpoint, or until the partitions are not
         ``paused`` any more: look again soon."""
-        self.paused = False
-        """True while a backup fixes its moment: no commit is begun (``process/commit_pause``)."""
         self.more = False
         """True when ``commit`` has left something for the next turn."""
         self._slow_next = 0
         """The partition whose slow submissions are the next in turn."""
-        self._committing: set[int] = set()
-        """Partitions whose commit has begun and is not finished."""
-        self._revoked: dict[tuple[str, bytes], None] = {}
-        """(handle, key id) of devices whose messages are not stored any more."""
-        self._subscribing: dict[int, list[tuple[Port, str]]] = {}
+        self._revoked = RevokedDevices()
         self.accepted = 0
         """Messages; what accounts log is counted elsewhere."""
         self.repeated = 0
-        self.close_partition: Callable[[Partition], None] = _close
-        """Closes one that another worker has now; it may be closed later, elsewhere."""
-        self.before_attach: Callable[[], None] = _nothing
-        """Called before a worker attaches a partition: looks whose it is."""
-        self.wake: Callable[[], None] = _nothing
-        """Asks for a turn."""
         self.direct: Direct | None = None
         """What direct messages need besides; set before anything is submitted."""
-        self._confirmed: dict[int, list[tuple[str, int]]] = {}
-        """By partition: direct messages that are pending no more, for the next commit."""
-        self._seen: dict[int, dict[str, int]] = {}
-        """Likewise when (ms) the owners of inboxes were last here."""
-        self._folds: dict[int, dict[str, tuple[int, bytes]]] = {}
-        """Likewise (seq, packed) what the control entries of inboxes make."""
 
-    # --- who may ask --------------------------------------------------------------------------
-    def attached(self, port: Port, log: str) -> bool:
-        """Tell whether a worker may send what concerns a log.
-
-        Otherwise it was sent before the peer processed NOT_HOME; it is sent again after ATTACH.
-        """
-        return (port, partition_of(log)) in self._attached
-
-    def attach(self, port: Port, partition: int) -> None:
-        """A worker is about to send anew what it has in a partition, uncommitted sends too."""
-        self.before_attach()
-        self._forget(port, partition)
-        if self._owns(partition):
-            self._attached.add((port, partition))
-        else:
-            port.send(NotHome(partition))
-
-    def refuse(self, port: Port, partition: int) -> None:
-        """Answer that this is not the home of a partition, or cannot be it now."""
-        self._attached.discard((port, partition))
-        port.send(NotHome(partition))
-
-    def refuse_others(self) -> None:
-        """The table has changed: this is not the home any more of what others own."""
-        for port, partition in list(self._attached):
-            if not self._owns(partition):
-                self.refuse(port, partition)
-
-    def drop(self, port: Port) -> None:
-        """A worker is gone. What it has submitted is still committed."""
-        self._attached = {attached for attached in self._attached if attached[0] is not port}
-        for waiting in self._subscribing.values():
-            waiting[:] = [each for each in waiting if each[0] is not port]
-        self._interest.drop(port)
-
-    def _forget(self, port: Port, partition: int) -> None:
+    # --- what they ask ------------------------------------------------------------------------
+    def forget(self, port: Port, partition: int) -> None:
+        """A worker is about to send anew what it has submitted to a partition."""
         if self.direct is not None:
             self.direct.permissions.forget(
                 lambda one: one.port is port and partition_of(one.submission.log) == partition
             )
-        waiting = self._subscribing.get(partition, [])
-        waiting[:] = [each for each in waiting if each[0] is not port]
-        self._interest.forget(port, partition)
         submissions = self._submissions[partition]
         if submissions.lanes:
             submissions.remove(lambda waiting: waiting.port is port)
             if not submissions.lanes:
                 self._waiting.pop(partition, None)
 
-    # --- what they ask ------------------------------------------------------------------------
     def submit(self, waiting: Waiting) -> None:
         """Take a submission for the commit of this turn."""
         submission = waiting.submission
         index = partition_of(submission.log)
         if (waiting.port, index) not in self._attached:
             return
-        extra = submission.extra
+        extra, revoked = submission.extra, self._revoked.devices
         if extra is not None and extra.origin_seq:
             pass  # it was accepted before; who sent it may be gone since
-        elif self._revoked and (submission.sender, submission.key_id) in self._revoked:
+        elif revoked and (submission.sender, submission.key_id) in revoked:
             waiting.port.send(Refused(waiting.tag, int(ErrorCode.KEY_REFUSED), 0, ""))
             return
         elif extra is not None and extra.to and extra.verdict == UNDECIDED:
@@ -224,18 +156,14 @@ class Home:
         index = partition_of(submission.log)
         self._submissions[index].put(Waiting(port, tag, submission))
         self._waiting[index] = None
-        self.wake()
+        self._wake()
 
     def revoke(self, handle: str, key_ids: list[bytes], *, lifted: bool) -> None:
         """Store nothing more of these devices, what waits included; ``lifted``: store it again."""
-        for key_id in key_ids:
-            self._revoked.pop((handle, key_id), None)
-            if not lifted:
-                self._revoked[handle, key_id] = None
-        while len(self._revoked) > REVOKED_MAX:
-            del self._revoked[next(iter(self._revoked))]
         if lifted:
+            self._revoked.lift(handle, key_ids)
             return
+        self._revoked.add(handle, key_ids)
         gone = {(handle, key_id) for key_id in key_ids}
         if self.direct is not None:
             self.direct.permissions.forget(
@@ -253,192 +181,23 @@ class Home:
                 if not submissions.lanes:
                     self._waiting.pop(index, None)
 
-    def subscribe(self, port: Port, message: Subscribe) -> None:
-        """Answer the head and start the stream, in this one turn (invariant "One seam")."""
-        index = partition_of(message.log)
-        if (port, index) not in self._attached:
-            return
-        if index in self._committing:
-            # A thread is moving the head: answered as soon as it is committed.
-            self._subscribing.setdefault(index, []).append((port, message.log))
-            return
-        self._subscribe(index, port, message.log)
-
-    def unsubscribe(self, port: Port, name: str) -> None:
-        """A worker follows a log no more."""
-        waiting = self._subscribing.get(partition_of(name), [])
-        waiting[:] = [each for each in waiting if each != (port, name)]
-        self._interest.remove(name, port)
-
-    def _subscribe(self, index: int, port: Port, name: str) -> None:
-        try:
-            head = self._head(index, name)
-            state = self._state(index, name)
-        except StoreError as error:
-            self._trouble(index, error)
-            self.refuse(port, index)
-            return
-        self._interest.add(name, port)
-        port.send(Subscribed(name, head.epoch, head.seq, state))
-
-    def heads(self, names: list[str]) -> list[list[str | bytes | int]]:
-        """Return [log, epoch, seq] of each log of an own partition.
-
-        While a commit runs in a thread this is the head before or after it. Either is right: what
-        the commit adds is still to be published, and a batch that comes late is known by its seq.
-        """
-        found: list[list[str | bytes | int]] = []
-        for name in names:
-            index = partition_of(name)
-            if not self._owns(index):
-                continue
-            try:
-                head = self._head(index, name)
-            except StoreError:
-                continue
-            found.append([name, head.epoch, head.seq])
-        return found
-
-    def _head(self, index: int, name: str) -> Head:
-        try:
-            return self.partition(index).head(name)
-        except StoreFull:
-            return self._reader_of(name).head(name)  # invariant "Disk errors": readers go on
-
-    def _state(self, index: int, name: str) -> bytes:
-        try:
-            return self.partition(index).state(name)
-        except StoreFull:
-            return self._reader_of(name).state(name)
-
-    def state(self, name: str) -> tuple[bytes, int]:
-        """Return the packed state of a log of an own partition, and the seq of its last entry.
-
-        Raises:
-            StoreError: it cannot be read.
-        """
-        index = partition_of(name)
-        return self._state(index, name), self._head(index, name).seq
-
-    def epoch_at(self, name: str, seq: int) -> bytes:
-        """Return the epoch in which a seq of a log lies. Raises StoreError."""
-        return self._reader_of(name).epoch_at(name, seq)
-
-    def due(self, index: int, now_ms: int) -> list[str]:
-        """Return the logs of a partition in whose state something has an end that is over."""
-        partition = self._partitions.get(index)
-        if partition is None or not self._owns(index) or index in self._committing:
-            return []
-        try:
-            return partition.due(now_ms)
-        except StoreError as error:
-            self._trouble(index, error)
-            return []
-
-    # --- partitions ---------------------------------------------------------------------------
-    def partition(self, index: int) -> Partition:
-        """Return an own partition, opened.
-
-        Raises:
-            StoreError: it cannot be opened now; NotTheWriter while its last home still dies.
-        """
-        partition = self._partitions.get(index)
-        if partition is None:
-            partition = self._open_partition(index)
-            if self.direct is not None:
-                try:
-                    self.direct.copies.resume(partition.pending())
-                except StoreError:
-                    partition.close()
-                    raise
-            self._partitions[index] = partition
-        return partition
-
-    def open_own(self) -> None:
-        """Open all partitions that this worker owns; for one, a full disk is no obstacle.
-
-        Raises:
-            StoreError: one cannot be opened.
-        """
-        for index in range(PARTITIONS):
-            if self._owns(index):
-                try:
-                    self.partition(index)
-                except StoreFull as error:
-                    self._trouble(index, error)
-
     def give_up_others(self) -> None:
-        """Close the partitions that the table has given to another worker."""
-        for index, partition in list(self._partitions.items()):
-            if (
-                not self._owns(index)
-                and index not in self._committing
-                and not partition.checkpointing
-            ):
-                self._confirmed.pop(index, None)
-                self._seen.pop(index, None)
-                self._folds.pop(index, None)
-                del self._partitions[index]
-                self.close_partition(partition)
+        """Close the partitions that the table has given to another worker; forget their rest."""
+        for index in self._partitions.close_others():
+            self._notes.forget(index)
         if self.direct is not None:
             self.direct.copies.forget_others(self._owns)
             for index in range(PARTITIONS):
                 if not self._owns(index):
                     for port in self.direct.permissions.refuse(index):
-                        self.refuse(port, index)
-
-    def owned(self, index: int) -> bool:
-        """Tell whether a partition is this worker's, and open."""
-        return self._owns(index) and index in self._partitions
-
-    def begin_removal(self, index: int) -> Partition | None:
-        """Return an own partition for one short commit; None: it is in use now.
-
-        Until ``end_removal`` nothing else is committed in it.
-        """
-        partition = self._partitions.get(index)
-        busy = index in self._committing or self.paused
-        if partition is None or busy or partition.held or not self._owns(index):
-            return None
-        self._committing.add(index)
-        return partition
-
-    def end_removal(self, index: int) -> None:
-        """What waited for it can be committed."""
-        self._committing.discard(index)
-        self.wake()
-
-    def forget_partition(self, partition: int) -> None:
-        """Another worker is the home of a partition now: whoever follows it asks there."""
-        self._subscribing.pop(partition, None)
-        self._interest.forget_partition(partition)
-
-    def confirm(self, log: str, seq: int) -> None:
-        """A direct message is in its recipient's log: it is pending no more."""
-        self._confirmed.setdefault(partition_of(log), []).append((log, seq))
-
-    def note_seen(self, name: str) -> None:
-        """Somebody has come or gone: it is stored with the next commit, or by ``settle``."""
-        log = INBOX_PREFIX + name
-        seen = self._seen.setdefault(partition_of(log), {})
-        seen[log] = self._wall_clock_ns() // 1_000_000
-
-    def note_fold(self, log: str, seq: int, packed: bytes) -> None:
-        """Note what the control entries of a log up to seq make of it: stored likewise."""
-        self._folds.setdefault(partition_of(log), {})[log] = seq, packed
+                        self._followers.refuse(port, index)
 
     def settle(self) -> None:
         """Store what was noted where no commit has come since. Called about once a second."""
-        for index in {*self._confirmed, *self._seen, *self._folds}:
+        for index in self._notes.noted:
             if index not in self._waiting and index not in self._committing and self._owns(index):
                 self._waiting[index] = None
-                self.wake()
-
-    def close(self) -> None:
-        """Close all partitions cleanly. What waits for a commit is not committed by this."""
-        for partition in self._partitions.values():
-            partition.close()
-        self._partitions.clear()
+                self._wake()
 
     # --- committing ---------------------------------------------------------------------------
     def commit(self) -> None:
@@ -450,7 +209,7 @@ class Home:
         if self._committing:
             for commit in self._commits.finished():
                 self._finish(commit)
-        if self.paused:
+        if self._partitions.paused:
             self.held.update(self._waiting)
         elif self._waiting:
             self._begin_commits(self._cpu_clock() + COMMITS_S)
@@ -471,16 +230,6 @@ class Home:
                 break
 
     @property
-    def unavailable(self) -> int:
-        """How many of its partitions cannot be written."""
-        return len(self._troubles)
-
-    @property
-    def committing(self) -> bool:
-        """True while a commit that has begun is not finished."""
-        return bool(self._committing)
-
-    @property
     def busy(self) -> bool:
         """True while anything that was submitted is not committed and answered."""
         return bool(self._waiting or self._committing)
@@ -499,7 +248,7 @@ class Home:
             self._refuse_for_disk(index)
             return False
         try:
-            partition = self.partition(index)
+            partition = self._opened.get(index) or self._partitions.partition(index)
         except NotTheWriter:
             self._not_home(index)
             return False
@@ -512,16 +261,10 @@ class Home:
         self.held.discard(index)
         submissions = self._submissions[index]
         group = submissions.take(partition.in_use, group_max, slow_max)
-        confirmed = self._confirmed.pop(index, None) if self._confirmed else None
-        seen = self._seen.pop(index, None) if self._seen else None
-        if confirmed is not None:
-            partition.confirm(confirmed)
-        if seen is not None:
-            partition.note_seen(list(seen.items()))
-        folds = self._folds.pop(index, None) if self._folds else None
-        if folds is not None:
-            partition.note_folds([(log, *fold) for log, fold in folds.items()])
-        if not group and confirmed is None and seen is None and folds is None:
+        noted = index in self._notes.noted
+        if noted:
+            self._notes.hand_over(index, partition)
+        if not group and not noted:
             return False
         self._committing.add(index)
         del self._waiting[index]
@@ -544,14 +287,13 @@ class Home:
                 del group[len(outcomes) :]
                 self._waiting[index] = None
             submissions.charge(group, commit.reads)
-            if index in self._troubles:
-                del self._troubles[index]
-                log.warning("partition_available", extra={"partition": index})
+            if self._partitions.troubles:
+                self._partitions.written(index)
             # Acknowledge before anything is published: a slow fan-out must not delay it.
-            _answer(group, outcomes)
+            commit.answer(outcomes)
             self._publish(group, outcomes)
-        for port, name in self._subscribing.pop(index, ()):
-            self._subscribe(index, port, name)
+        if self._followers.waiting:
+            self._followers.committed(index)
 
     def _take_all(self, index: int) -> list[Waiting]:
         del self._waiting[index]
@@ -561,10 +303,10 @@ class Home:
     def _not_home(self, index: int) -> None:
         ports = dict.fromkeys([waiting.port for waiting in self._take_all(index)])
         for port in ports:
-            self.refuse(port, index)
+            self._followers.refuse(port, index)
 
     def _failed(self, index: int, group: list[Waiting], error: StoreError) -> None:
-        self._trouble(index, error)
+        self._partitions.failed(index, error)
         full = isinstance(error, StoreFull)
         text = "the disk is full" if full else "the store is unavailable"
         _refuse(group, text)
@@ -574,12 +316,6 @@ class Home:
         group = self._take_all(index)
         self._refusals.add(Budget.DISK_RESERVE, len(group))
         _refuse(group, "the disk is nearly full")
-
-    def _trouble(self, index: int, error: StoreError) -> None:
-        reason = str(error)
-        if not isinstance(error, NotTheWriter) and self._troubles.get(index) != reason:
-            self._troubles[index] = reason
-            log.error("partition_unavailable", extra={"partition": index, "reason": reason})
 
     def _publish(self, group: list[Waiting], outcomes: list[Outcome]) -> None:
         by_log: dict[str, list[Stored]] = {}
@@ -624,41 +360,6 @@ class Home:
         if extra.to and extra.to != submission.sender:
             assert self.direct is not None
             self.direct.copies.accepted(submission.log, extra.to, seq)
-
-
-def _answer(group: list[Waiting], outcomes: list[Outcome]) -> None:
-    acks: dict[Port, list[list[int | bytes]]] = {}
-    for waiting, outcome in zip(group, outcomes, strict=True):
-        port, tag = waiting.port, waiting.tag
-        if type(outcome) is Stored or type(outcome) is Began:  # nearly all
-            acks.setdefault(port, []).append([tag, outcome.epoch, outcome.seq])
-            continue
-        match outcome:
-            case Repeated(epoch=epoch, seq=seq):
-                acks.setdefault(port, []).append([tag, epoch, seq])
-            case IdConflict(seq=seq):
-                port.send(Refused(tag, int(ErrorCode.ID_CONFLICT), seq, ""))
-            case Expected(counter=counter):
-                port.send(Refused(tag, int(ErrorCode.EXPECTED), counter, ""))
-            case UnknownOutcome():
-                port.send(Refused(tag, int(ErrorCode.UNKNOWN_OUTCOME), 0, ""))
-            case Denied(refused=denied):
-                port.send(Refused(tag, int(CODES[denied.reason]), 0, denied.text))
-            case Forbidden(code=code):
-                port.send(refused(tag, code, limits.RETRY_MS))
-            case LogRefused(reason=reason):
-                port.send(Refused(tag, int(ErrorCode.LIMIT), 0, reason))
-    for port, listed in acks.items():
-        for start in range(0, len(listed), ITEMS_PER_MESSAGE):
-            port.send(Acks(listed[start : start + ITEMS_PER_MESSAGE]))
-
-
-def _close(partition: Partition) -> None:
-    partition.close()
-
-
-def _nothing() -> None:
-    """Before there is a turn."""
 
 
 def _refuse(group: list[Waiting], text: str) -> None:

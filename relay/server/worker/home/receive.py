@@ -28,6 +28,7 @@ from relay.server.worker.home.submissions import Waiting
 if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.server.worker.home.accounts import AccountsHome
+    from relay.server.worker.home.followers import Followers
     from relay.server.worker.home.home import Home
     from relay.server.worker.home.names import NameRegistry
     from relay.server.worker.home.revocations import Revocations
@@ -41,6 +42,7 @@ class FromMembers:
     def __init__(
         self,
         home: Home,
+        followers: Followers,
         rosters: Rosters,
         names: NameRegistry,
         accounts: AccountsHome,
@@ -48,6 +50,7 @@ class FromMembers:
         revocations: Revocations,
     ) -> None:
         self._home = home
+        self._followers = followers
         self._rooms = rooms
         self._accounts = accounts
         self._rosters = rosters
@@ -56,7 +59,7 @@ class FromMembers:
         self.handlers: Final[dict[type, Callable[[Port, Any], None]]] = {
             Attach: self._attach,
             Submit: lambda port, m: home.submit(Waiting(port, m.tag, m.submission)),
-            Subscribe: home.subscribe,
+            Subscribe: followers.subscribe,
             Unsubscribe: self._unsubscribe,
             Presence: self._presence,
             Who: self._who,
@@ -69,7 +72,7 @@ class FromMembers:
 
     def drop(self, port: Port) -> None:
         """A worker is gone, and its part of everything with it."""
-        self._home.drop(port)
+        self._followers.drop(port)
         self._rosters.drop(port)
         self._names.drop(port)
         self._accounts.drop(port)
@@ -79,26 +82,27 @@ class FromMembers:
         partition = message.partition
         self._rosters.forget(port, partition)
         self._names.mark_unconfirmed(port, partition)
-        self._home.attach(port, partition)
+        self._home.forget(port, partition)
+        self._followers.attach(port, partition)
 
     def _unsubscribe(self, port: Port, message: Unsubscribe) -> None:
-        self._home.unsubscribe(port, message.log)
+        self._followers.unsubscribe(port, message.log)
         self._rosters.leave(message.log, port)
 
     def _presence(self, port: Port, message: Presence) -> None:
-        if self._home.attached(port, message.log):
+        if self._followers.may_send(port, message.log):
             self._rosters.change(port, message)
 
     def _who(self, port: Port, message: Who) -> None:
-        if self._home.attached(port, message.log):
+        if self._followers.may_send(port, message.log):
             port.send(self._rosters.members(message))
 
     def _claim(self, port: Port, message: Claim) -> None:
-        if self._home.attached(port, INBOX_PREFIX + message.name):
+        if self._followers.may_send(port, INBOX_PREFIX + message.name):
             self._names.claim(port, message)
 
     def _ask(self, port: Port, message: Ask) -> None:
-        if self._home.attached(port, message.log):
+        if self._followers.may_send(port, message.log):
             if is_room(message.log):
                 self._rooms.ask(port, message)
             else:

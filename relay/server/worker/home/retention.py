@@ -23,8 +23,8 @@ from relay.store.errors import StoreError
 from relay.store.keeping import FOREVER, Keep, stricter
 
 if TYPE_CHECKING:
-    from relay.server.worker.home.home import Home
     from relay.server.worker.home.interest import Interest
+    from relay.server.worker.home.partitions import OwnPartitions
     from relay.settings import Retention as Settings
     from relay.store.log import Removed
     from relay.store.reader import SqliteReader
@@ -67,7 +67,7 @@ class Retention:
 
     def __init__(
         self,
-        home: Home,
+        partitions: OwnPartitions,
         interest: Interest,
         *,
         run_in_thread: RunInThread,
@@ -78,14 +78,14 @@ class Retention:
         """Begin with nothing removed.
 
         Args:
-            home: of the worker.
+            partitions: of the worker.
             interest: who keeps pages of a log is told.
             run_in_thread: runs something there.
             new_reader: makes a reader of a partition, in the thread.
             settings: as they are now.
             wall_clock_ns: nanoseconds since 1970.
         """
-        self._home = home
+        self._partitions = partitions
         self._interest = interest
         self._run_in_thread = run_in_thread
         self._new_reader = new_reader
@@ -122,7 +122,7 @@ class Retention:
     async def once(self) -> None:
         """Look at all logs once, and remove what is to be removed."""
         for index in range(PARTITIONS):
-            if not self._home.owned(index):
+            if not self._partitions.owned(index):
                 continue
             try:
                 await self._look_at(index)
@@ -185,13 +185,13 @@ class Retention:
 
     async def _remove(self, index: int, wanted: Wanted) -> bool:
         """Remove it, step by step; return False if the partition is another worker's now."""
-        while self._home.owned(index):
-            partition = self._home.begin_removal(index)
+        while self._partitions.owned(index):
+            partition = self._partitions.begin_removal(index)
             if partition is None:
                 await asyncio.sleep(BUSY_S)  # a commit or a checkpoint, or a backup's moment
                 continue
             step: Callable[[], Removed] = partial(partition.remove, *wanted)
-            removed = await self._in_thread(step, lambda: self._home.end_removal(index))
+            removed = await self._in_thread(step, lambda: self._partitions.end_removal(index))
             if not removed.entries:
                 return True
             self.entries += removed.entries

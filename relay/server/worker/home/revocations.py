@@ -1,14 +1,41 @@
-"""Telling every worker that devices are none any more, and knowing when all have acted on it."""
+"""Devices that are none any more: telling every worker, and knowing when all have acted on it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, final
 
 from relay.bus.messages import ITEMS_PER_MESSAGE, Revoke, Revoked
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
+
+
+REVOKED_MAX: Final = 65_536
+"""Devices remembered as revoked. Each was one until a moment ago: their sessions have ended, and a
+later login is refused by the account's home. What is still on its way is what this is for."""
+
+
+@final
+class RevokedDevices:
+    """Those of which a home stores nothing more."""
+
+    def __init__(self) -> None:
+        self.devices: dict[tuple[str, bytes], None] = {}
+        """(handle, key id); the last is the newest."""
+
+    def add(self, handle: str, key_ids: list[bytes]) -> None:
+        """Remember some, and no more than so many."""
+        self.lift(handle, key_ids)
+        for key_id in key_ids:
+            self.devices[handle, key_id] = None
+        while len(self.devices) > REVOKED_MAX:
+            del self.devices[next(iter(self.devices))]
+
+    def lift(self, handle: str, key_ids: list[bytes]) -> None:
+        """They are devices again."""
+        for key_id in key_ids:
+            self.devices.pop((handle, key_id), None)
 
 
 class Revocations:

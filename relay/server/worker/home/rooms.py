@@ -27,9 +27,11 @@ from relay.store.errors import StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
+    from relay.bus.link import Port
     from relay.bus.messages import Refused
+    from relay.chat.entries import Submission
     from relay.chat.rooms.events import Event
-    from relay.server.worker.home.home import Home
+    from relay.server.worker.home.partitions import OwnPartitions
     from relay.server.worker.home.room_rules import RoomRules
 
 _OVERTAKEN: Final = frozenset({ErrorCode.CHANGED, ErrorCode.ID_CONFLICT})
@@ -42,16 +44,23 @@ log = logging.getLogger("relay.worker")
 class RoomsHome(LogChanges["Event | requests.Redact"]):
     """See the module's docstring."""
 
-    def __init__(self, home: Home, rules: RoomRules, steady_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        partitions: OwnPartitions,
+        submit: Callable[[Port, int, Submission], None],
+        rules: RoomRules,
+        steady_ms: Callable[[], int],
+    ) -> None:
         """Begin.
 
         Args:
-            home: of this worker.
+            partitions: of this worker.
+            submit: takes an entry for the next commit.
             rules: of the server.
             steady_ms: milliseconds since 1970, by a clock that nobody sets while it runs.
         """
-        super().__init__(home.submit_own, "too many requests about this room")
-        self._home = home
+        super().__init__(submit, "too many requests about this room")
+        self._partitions = partitions
         self._rules = rules
         self._steady_ms = steady_ms
 
@@ -70,7 +79,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
                 raise RoomRefused(Reason.BAD_REQUEST)
             if isinstance(request, requests.Redact):
                 decide.check_redact(room, request, head)
-                target = Cursor(self._home.epoch_at(name, request.seq), request.seq)
+                target = Cursor(self._partitions.epoch_at(name, request.seq), request.seq)
                 self._commit(name, asked, request, redaction_of(ask, target, request.reason))
                 return
             anyone = self._rules.anyone_creates
@@ -94,7 +103,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
 
     def _room(self, name: str) -> tuple[rooms.Room, int]:
         """Return a room, and the seq of its last entry. Raises StoreError."""
-        packed, head = self._home.state(name)
+        packed, head = self._partitions.state(name), self._partitions.head(name).seq
         try:
             return rooms.unpack(packed), head
         except EnvelopeError as error:
@@ -114,7 +123,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
     def sweep(self) -> None:
         """End what is over. Called about once a second."""
         for index in range(PARTITIONS):
-            for name in self._home.due(index, self._steady_ms()):
+            for name in self._partitions.due(index, self._steady_ms()):
                 if name not in self._by_log:
                     self._end_due(name)
 

@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from relay.chat.accounts.decide import Policy
 from relay.chat.partition import PARTITIONS
 from relay.server.worker.connection.accounts import Accounts
 from relay.server.worker.connection.admission import Admission
-from relay.server.worker.connection.announcement import Announcement, ProvesNextKey
-from relay.server.worker.connection.commands import OPERATIONS
+from relay.server.worker.connection.announcement import Announcement
 from relay.server.worker.connection.connections import Connections
 from relay.server.worker.connection.counts import Counts
 from relay.server.worker.connection.endings import Endings
 from relay.server.worker.connection.received import ReceivedBytes
 from relay.server.worker.connection.schedule import Schedule
 from relay.server.worker.connection.services import (
-    LOGIN_S,
-    OVERLOADED_RETRY_S,
     ConnectionBudgets,
     ConnectionServices,
-    Searching,
-    Unwrap,
 )
 from relay.server.worker.connection.users import Users
 from relay.server.worker.delivery.flusher import Flusher
@@ -37,13 +31,15 @@ from relay.server.worker.home.accounts import AccountsHome
 from relay.server.worker.home.commits import Commits
 from relay.server.worker.home.copies import Copies
 from relay.server.worker.home.direct import Direct
+from relay.server.worker.home.followers import Followers
 from relay.server.worker.home.home import Home
 from relay.server.worker.home.interest import Interest
 from relay.server.worker.home.names import NameRegistry
+from relay.server.worker.home.notes import CommitNotes
+from relay.server.worker.home.partitions import OwnPartitions
 from relay.server.worker.home.permissions import Permissions
 from relay.server.worker.home.receive import FromMembers
 from relay.server.worker.home.revocations import Revocations
-from relay.server.worker.home.room_rules import RoomRules
 from relay.server.worker.home.rooms import RoomsHome
 from relay.server.worker.home.rosters import Rosters
 from relay.server.worker.home.steady_clock import SteadyClock
@@ -57,171 +53,24 @@ from relay.server.worker.member.presence import PresenceReports
 from relay.server.worker.member.queries import PendingQueries
 from relay.server.worker.member.receive import FromHomes
 from relay.server.worker.member.repair import Repair
-from relay.server.worker.member.routes import Owner, Routes
+from relay.server.worker.member.routes import Routes
 from relay.server.worker.member.subscriptions import Following
 from relay.server.worker.process.bus_dispatcher import BusDispatcher
 from relay.server.worker.process.copy_sender import CopySender
 from relay.server.worker.process.own_home import OwnHome
+from relay.server.worker.process.parts import WorkerParts
 from relay.server.worker.process.turn import Turn
 from relay.server.worker.refusals import Refusals
 from relay.server.worker.wakeup import Wakeup
-from relay.settings import Limits
 from relay.wire.codes import Survives
-from relay.wire.connection import DEFAULT_TIMING, Timing
 from relay.wire.envelopes import unpack_entry
 from relay.wire.identity import parse_spki
 from relay.wire.messages import pack_ext
 
 if TYPE_CHECKING:
-    import asyncio
-
     from relay.bus.link import Link
-    from relay.chat.accounts.decide import Registration
-    from relay.server.agent.protocol import Identity
-    from relay.server.worker.connection.session import Operations
-    from relay.store.generation import Durability
-    from relay.store.log import Partition, Reader
-    from relay.wire.tickets import TicketKeys
-
-Gauges = dict[str, Callable[[], int]]
-Counters = dict[tuple[str, str], Callable[[], int]]
-
-
-class KeyAgent(Unwrap, ProvesNextKey, Protocol):
-    """What workers ask the key agent for."""
-
-
-class Loop(Protocol):
-    """The part of an event loop that a worker's parts need."""
-
-    def call_soon(self, callback: Callable[[], None]) -> object:
-        """Run in the next iteration."""
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> object:
-        """Run after so many seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerDependencies:
-    """What a worker's parts get from outside: its place, its clocks, its stores, the key agent."""
-
-    index: int
-    generation: int
-    loop: Loop
-    agent: KeyAgent
-    identity: Identity
-    agent_name: str
-    owner_of: Callable[[int], Owner]
-    silent: Callable[[set[int]], bool]
-    """Given the generations that have announced themselves: has a live worker not?"""
-    open_partition: Callable[[int], Partition]
-    reader_of: Callable[[str], Reader]
-    reader_at: Callable[[int], Reader]
-    rules: RoomRules
-    """Those that the partitions of ``open_partition`` keep to."""
-    run_in_thread: Callable[[Callable[[], Any]], asyncio.Future[Any]]
-    """Where commits run that wait for the disk."""
-    durability: Durability = "process"
-    rooms_begin: bool = True
-    """The first message of a room brings an entry of its own before it."""
-    tickets: TicketKeys | None = None
-    """What opens and seals tickets; None: there are none."""
-    registration: Registration = "open"
-    guests: bool = False
-    first_invitation: bytes = b""
-    """The hash of the invitation in the data directory that makes the first operator."""
-    on_invitation_used: Callable[[str], None] | None = None
-    """Told the log of each invitation that is used up."""
-    clock: Callable[[], float] = time.monotonic
-    """Monotonic seconds, moving within a turn (uvloop's own ``time`` has whole ms)."""
-    timing: Timing = DEFAULT_TIMING
-    slow_reader_timeout_s: float = 60.0
-    connections_max: int = 1000
-    """Slots for connections that are logged in."""
-    login_s: float = LOGIN_S
-    overloaded_retry_s: int = OVERLOADED_RETRY_S
-    limits: Limits = field(default_factory=Limits)
-    observe_commit_ns: Callable[[int], None] = lambda _: None
-    """Told how long each group commit took."""
-    operations: Operations = field(default_factory=lambda: OPERATIONS)
-    searching: Searching | None = None
-    """What finds messages by their words."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerParts:
-    """What the process itself deals with."""
-
-    wakeup: Wakeup
-    links: dict[int, Link]
-    routes: Routes
-    home: Home
-    interest: Interest
-    rosters: Rosters
-    names: NameRegistry
-    accounts: AccountsHome
-    rooms: RoomsHome
-    rules: RoomRules
-    feeds: Feeds
-    fanout: Fanout
-    repair: Repair
-    catchup: Catchup
-    forward: Forward
-    claims: Claims
-    queries: PendingQueries
-    attachment: Attachment
-    stalled: StalledConnections
-    flusher: Flusher
-    own_home: OwnHome
-    dispatcher: BusDispatcher
-    turn: Turn
-    services: ConnectionServices
-    connections: Connections
-    refusals: Refusals
-    budgets: ConnectionBudgets
-
-    def measured(self) -> tuple[Gauges, Counters]:
-        """Return the gauges and the counters of ``server.metrics`` that these parts hold."""
-        budgets, home, stalled, catchup = self.budgets, self.home, self.stalled, self.catchup
-        counters: dict[str, Callable[[], int]] = {
-            "messages_accepted": lambda: home.accepted,
-            "messages_repeated": lambda: home.repeated,
-            "deliveries": lambda: self.fanout.deliveries,
-            "readers_caught_up": lambda: catchup.caught_up,
-            "readers_fell_behind": lambda: stalled.fell_behind,
-            "readers_too_slow": lambda: stalled.too_slow,
-            "bus_repairs": lambda: self.repair.repaired,
-            "pages_read": lambda: catchup.pages_read,
-        }
-        counts = self.services.counts
-        labelled: dict[str, Mapping[Any, int]] = {
-            "handshakes": counts.handshakes,
-            "handshake_kinds": counts.kinds,
-            "closes": counts.closes,
-            "resumes": counts.resumes,
-            "gaps": counts.gaps,
-            "refused": self.refusals.counts,
-            "searches": counts.searches,
-        }
-        return (
-            {
-                "connections_logged_in": lambda: budgets.admission.members,
-                "readers_catching_up": lambda: catchup.waiting,
-                "sources": lambda: len(budgets.accounts),
-                "users": lambda: len(budgets.users),
-                "joins": lambda: budgets.accounts.joins,
-                "received_bytes": lambda: budgets.received.total,
-                "stalled_bytes": lambda: stalled.bytes,
-                "partitions_unavailable": lambda: home.unavailable,
-                "partitions_short_of_disk": lambda: len(home.short_of_disk),
-            },
-            {(name, ""): read for name, read in counters.items()}
-            | {
-                (name, label): partial(counted.__getitem__, label)
-                for name, counted in labelled.items()
-                for label in counted
-            },
-        )
+    from relay.server.worker.process.dependencies import WorkerDependencies
+    from relay.store.log import Reader
 
 
 def _share_room(
@@ -251,10 +100,19 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     revocations = Revocations(lambda: [own_home.to_member, *links.values()])
     spki, server_id = needs.identity.spki, needs.identity.server_id
     spki_hash = sha256(spki).digest()
-    home = Home(
+    partitions = OwnPartitions(
         owns=routes.owns,
         open_partition=needs.open_partition,
         reader_of=needs.reader_of,
+        wake=wakeup.request,
+    )
+    followers = Followers(partitions, interest)
+    notes = CommitNotes(time.time_ns)
+    home = Home(
+        partitions,
+        followers,
+        notes,
+        wake=wakeup.request,
         wall_clock_ns=time.time_ns,
         interest=interest,
         cpu_clock=time.thread_time,
@@ -267,8 +125,6 @@ def build(needs: WorkerDependencies) -> WorkerParts:
             rooms_begin=needs.rooms_begin,
         ),
     )
-
-    home.wake = wakeup.request
     accounts = AccountsHome(
         AccountLogs(needs.reader_of, unpack_entry, needs.first_invitation),
         Policy(needs.registration, server_id),
@@ -277,12 +133,13 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         time.time_ns,
     )
     accounts.logs.inbox_entries_max = needs.limits.inbox_messages
-    accounts.logs.on_long = home.note_fold
+    accounts.logs.on_long = notes.note_fold
     if needs.on_invitation_used is not None:
         accounts.on_bound = needs.on_invitation_used
-    rooms = RoomsHome(home, needs.rules, SteadyClock(time.time_ns, time.monotonic_ns).now_ms)
+    steady_ms = SteadyClock(time.time_ns, time.monotonic_ns).now_ms
+    rooms = RoomsHome(partitions, home.submit_own, needs.rules, steady_ms)
     names = NameRegistry(clock, needs.silent, accounts.judge)
-    names.on_change = home.note_seen
+    names.on_change = notes.note_seen
     accounts.online = names.online
     accounts.shares_room = partial(_share_room, needs.reader_at)
 
@@ -303,10 +160,11 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         send=lambda submission: forward.submit(copy_sender, submission),
         reader_of=needs.reader_of,
         unpack=unpack_entry,
-        confirm=home.confirm,
+        confirm=notes.confirm,
         later=needs.loop.call_later,
     )
     copy_sender = CopySender(copies)
+    partitions.on_opened = lambda partition: copies.resume(partition.pending())
     home.direct = Direct(Permissions(queries.ask_then, accounts.logs.account, home.submit), copies)
 
     # connection
@@ -355,10 +213,11 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     # process
     dispatcher = BusDispatcher(
-        FromMembers(home, rosters, names, accounts, rooms, revocations),
+        FromMembers(home, followers, rosters, names, accounts, rooms, revocations),
         FromHomes(routes, feeds, forward, claims, queries, catchup),
         attachment,
         home,
+        partitions,
         interest,
         wakeup,
     )
@@ -384,6 +243,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         wakeup=wakeup,
         links=links,
         routes=routes,
+        partitions=partitions,
+        followers=followers,
         home=home,
         interest=interest,
         rosters=rosters,

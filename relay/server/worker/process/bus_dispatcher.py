@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from relay.bus.messages import Message
     from relay.server.worker.home.home import Home
     from relay.server.worker.home.interest import Interest
+    from relay.server.worker.home.partitions import OwnPartitions
     from relay.server.worker.home.receive import FromMembers
     from relay.server.worker.member.attachment import Attachment
     from relay.server.worker.member.receive import FromHomes
@@ -27,6 +28,7 @@ class BusDispatcher:
         from_homes: FromHomes,
         attachment: Attachment,
         home: Home,
+        partitions: OwnPartitions,
         interest: Interest,
         wakeup: Wakeup,
     ) -> None:
@@ -34,6 +36,7 @@ class BusDispatcher:
         self._from_homes = from_homes
         self._attachment = attachment
         self._home = home
+        self._partitions = partitions
         self._interest = interest
         self._wakeup = wakeup
         self.handlers: Final[dict[type, Callable[[Port, Any], None]]] = (
@@ -70,4 +73,4 @@ class BusDispatcher:
 
         Invariant "No silent tail".
         """
-        self._interest.send(link, link.dropped, self._home.heads)
+        self._interest.send(link, link.dropped, self._partitions.heads)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from relay.server.line_server import Handler, NotAnswered, Question, text_of
 
 if TYPE_CHECKING:
-    from relay.server.worker.home.home import Home
+    from relay.server.worker.home.partitions import OwnPartitions
 
 PAUSE_S: Final = 0.04
 """A commit is never held for more than 50 ms."""
@@ -26,15 +26,20 @@ class CommitPause:
     """See the module's docstring."""
 
     def __init__(
-        self, home: Home, call_later: Callable[[float, Callable[[], None]], object]
+        self,
+        partitions: OwnPartitions,
+        wake: Callable[[], None],
+        call_later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         """Begin without a pause.
 
         Args:
-            home: of this worker.
+            partitions: of this worker.
+            wake: asks for a turn.
             call_later: the loop's.
         """
-        self._home = home
+        self._partitions = partitions
+        self._wake = wake
         self._call_later = call_later
         self._token = ""
         """Of the pause that holds; empty: none."""
@@ -53,10 +58,10 @@ class CommitPause:
         if self._token:
             raise NotAnswered("its commits wait for another backup")
         token = self._token = secrets.token_hex(_TOKEN_BYTES)
-        self._home.paused = True
+        self._partitions.paused = True
         self._call_later(PAUSE_S, lambda: self._end(token))
         # In threads, with durability "power".
-        while self._home.committing:  # noqa: ASYNC110  # the turn finishes them
+        while self._partitions.committing:  # noqa: ASYNC110  # the turn finishes them
             await asyncio.sleep(LOOK_S)
         if self._token != token:
             raise NotAnswered("a commit took too long")
@@ -72,5 +77,5 @@ class CommitPause:
     def _end(self, token: str) -> None:
         if token and self._token == token:
             self._token = ""
-            self._home.paused = False
-            self._home.wake()
+            self._partitions.paused = False
+            self._wake()

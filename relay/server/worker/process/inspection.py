@@ -66,7 +66,7 @@ class Inspection:
         name, room = text_of(question, "name"), text_of(question, "room")
         most = number_of(question, "limit", TOP, ITEMS_MAX)
         found = [
-            (session.owed, session.id, session)
+            (_owed(session), session.id, session)
             async for session in self._sessions()
             if (not name or session.name == name)
             and (not room or room in session.subscriptions.by_log)
@@ -101,9 +101,9 @@ class Inspection:
         now = self._clock()
         passed_s, self._asked_s, self._heads = now - self._asked_s, now, heads
         slow = [
-            (session.owed, session.id, session)
+            (_owed(session), session.id, session)
             async for session in self._sessions()
-            if session.owed or session.behind
+            if _owed(session) or _behind(session)
         ]
         slow.sort(key=lambda entry: entry[:2], reverse=True)
         return {
@@ -151,6 +151,16 @@ async def _in_slices(items: Iterable[_T]) -> AsyncIterator[_T]:
             await asyncio.sleep(0)
 
 
+def _owed(session: Session) -> int:
+    """Bytes that it has not taken: of its outbox, and in its transport."""
+    return session.outbox.size + (session.stream.buffered if session.stream.connected else 0)
+
+
+def _behind(session: Session) -> int:
+    """Logs that it follows and is not live in."""
+    return sum(not one.live for one in session.subscriptions.by_log.values())
+
+
 def _connection(session: Session, now: float) -> dict[str, Any]:
     return {
         "id": session.id,
@@ -159,8 +169,8 @@ def _connection(session: Session, now: float) -> dict[str, Any]:
         "stage": session.stage.value,
         "age_s": round(now - session.since_us / 1e6, 1),
         "rooms": len(session.subscriptions.by_log),
-        "behind": session.behind,
-        "owed_bytes": session.owed,
+        "behind": _behind(session),
+        "owed_bytes": _owed(session),
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +15,6 @@ import uvloop
 
 from relay import __version__
 from relay.bus.mesh import Mesh
-from relay.chat.partition import PARTITIONS
 from relay.errors import RelayError
 from relay.server import gate, registration
 from relay.server.agent.client import AgentClient
@@ -26,18 +24,21 @@ from relay.server.worker.home.retention import Retention
 from relay.server.worker.process.acceptor import Acceptor
 from relay.server.worker.process.admin import AdminSocket
 from relay.server.worker.process.administration import Administration
-from relay.server.worker.process.building import WorkerDependencies, WorkerParts, build
+from relay.server.worker.process.building import build
 from relay.server.worker.process.collector import Collector
 from relay.server.worker.process.commit_pause import CommitPause
+from relay.server.worker.process.dependencies import WorkerDependencies
 from relay.server.worker.process.disk_reserve import DiskReserve
-from relay.server.worker.process.drain import AT_ONCE, Pace, drain
+from relay.server.worker.process.drain import AT_ONCE, drain
 from relay.server.worker.process.inspection import Inspection
 from relay.server.worker.process.lag import Lag
+from relay.server.worker.process.ownership import Ownership
+from relay.server.worker.process.parts import WorkerParts
 from relay.server.worker.process.reconfigure import reconfigure
 from relay.server.worker.process.status import WorkerStatus
+from relay.server.worker.process.stop import Stop
 from relay.server.worker.process.stores import Stores
 from relay.server.worker.process.title import set_title
-from relay.store.errors import NotTheWriter
 from relay.store.reader import SqliteReader
 from relay.wire.connection import Timing
 from relay.wire.tickets import TicketKeys
@@ -51,10 +52,6 @@ TICK_S: Final = 0.1
 """Heartbeat, redialling, routes: what need not happen at once."""
 SWEEP_S: Final = 1.0
 """Deadlines of connections, and heads to other workers (invariant "No silent tail")."""
-BOOT_LOCK_S: Final = 20.0
-"""How long a new home waits for the locks of the one before, which the kernel is ending."""
-ORPHAN_EXIT_S: Final = 1.5
-"""Invariant "Nobody outlives the supervisor": gone within 2 s."""
 VIOLATION_WAIT_S: Final = 2.0
 """docs/protocol.md, section 5: how long a peer that broke the protocol is still read from."""
 FINISH_S: Final = 1.0
@@ -83,6 +80,7 @@ class _Worker:
     _acceptor: Acceptor
     _disk_reserve: DiskReserve
     _lag: Lag
+    _ownership: Ownership
     _admin: AdminSocket
     _reconfiguring: asyncio.Future[None]
     """Held here: a task that nobody holds may vanish."""
@@ -92,19 +90,12 @@ class _Worker:
         self._collector = collector
         self._status = WorkerStatus(context.scoreboard, context.index, context.generation)
         self._agent = AgentClient(context.agent_path, context.agent_uid)
-        self._stop = asyncio.Event()
-        self._patience_s: float | None = None
-        """How long the end may take, in a hurry; None: as the settings say."""
-        self._table_version = -1
-        self._own: set[int] = set()
-        """Partitions that were this worker's when the table was last looked at."""
-        self._leaving = False
-        """True once the supervisor has asked this worker to leave; others go on."""
+        self._stop = Stop(context.live, context.parent_fd)
 
     async def run(self) -> int:
         """Build, serve, drain."""
         context = self._context
-        self._listen_to_signals()
+        self._stop.listen()
         try:
             if not await self._build():
                 return 0
@@ -121,10 +112,11 @@ class _Worker:
         ]
         self._tick()
         report(context.ready_fd, "R")
-        await self._stop.wait()
+        await self._stop.requested.wait()
         parts = self._parts
-        if self._pace() != AT_ONCE:
-            await drain(parts.connections, self._acceptor, parts.turn, time.monotonic, self._pace)
+        pace = self._stop.pace
+        if pace() != AT_ONCE:
+            await drain(parts.connections, self._acceptor, parts.turn, time.monotonic, pace)
         for task in tasks:
             task.cancel()
         self._status.beat()  # what the end has counted
@@ -132,7 +124,7 @@ class _Worker:
             await self._finish_commits()
         await self._stores.settle()
         if not self._status.fenced:
-            parts.home.close()
+            parts.partitions.close()
         self._mesh.close()
         self._admin.close()
         self._stores.close()
@@ -149,40 +141,11 @@ class _Worker:
                 return
             await asyncio.sleep(0.001)
 
-    def _listen_to_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        # INT is the supervisor's to handle: a terminal sends it to all.
-        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        loop.add_signal_handler(signal.SIGQUIT, self._stop_within, 0.0)
-        loop.add_reader(self._context.parent_fd, self._parent_gone)
-
-    def _stop_within(self, seconds: float) -> None:
-        self._patience_s = seconds
-        self._stop.set()
-
-    def _pace(self) -> Pace:
-        self._context.live.changed()  # the end of a server may have become a quicker one
-        server = self._context.live.current.server
-        if self._patience_s is not None:
-            return Pace(0.0, 0.0, min(self._patience_s, server.graceful_timeout_s))
-        if not server.graceful_timeout_s:
-            return AT_ONCE
-        # Nobody has to be told that the server stops if it does not.
-        delay_s = 0.0 if self._leaving else server.drain_delay_s
-        return Pace(delay_s, server.drain_spread_s, server.graceful_timeout_s)
-
-    def _parent_gone(self) -> None:
-        """Invariant "Nobody outlives the supervisor": the supervisor died; leave so that neither
-        port nor partition stays held.
-        """
-        asyncio.get_running_loop().remove_reader(self._context.parent_fd)
-        self._stop_within(ORPHAN_EXIT_S)
-
     async def _build(self) -> bool:
         """Make all parts. False: this worker was told to end before it could open anything."""
         await self._prepare()
         context = self._context
-        if not await gate.passed(context.gate_fd, context.ready_fd, self._stop):
+        if not await gate.passed(context.gate_fd, context.ready_fd, self._stop.requested):
             self._stores.close()
             self._agent.close()
             return False
@@ -200,6 +163,7 @@ class _Worker:
         if needs.tickets is not None:
             self._agent.follow_ticket_keys(needs.tickets.install)
         parts = self._parts = build(needs)
+        self._ownership = Ownership(context.scoreboard, parts)
         lag = self._lag = Lag(parts.home, parts.links, time.monotonic_ns)
         self._agent.on_next_key = self._next_key
         gauges, counters = parts.measured()
@@ -219,7 +183,7 @@ class _Worker:
         settings = context.live.current
         loop = asyncio.get_running_loop()
         self.retention = Retention(
-            parts.home,
+            parts.partitions,
             parts.interest,
             run_in_thread=self._stores.run_in_thread,
             new_reader=lambda index: SqliteReader(self._stores.path_of(index)),
@@ -227,7 +191,7 @@ class _Worker:
             wall_clock_ns=time.time_ns,
         )
         status.publish({}, self.retention.counters)
-        await self._open_own()
+        await self._ownership.open()
         self._mesh = Mesh(
             context.runtime / BUS_DIRECTORY,
             context.index,
@@ -253,8 +217,8 @@ class _Worker:
             counted=status.set_connections,
         )
         parts.connections.on_lost = self._acceptor.ended
-        parts.home.close_partition = self._stores.close_partition
-        parts.home.before_attach = self._look_at_table
+        parts.partitions.close_partition = self._stores.close_partition
+        parts.followers.before_attach = self._ownership.look
         inspection = Inspection(
             parts.connections, parts.feeds.by_log, parts.services.endings, time.monotonic
         )
@@ -265,7 +229,7 @@ class _Worker:
             self._stores.reader_at,
             self._stores.reader_of,
         )
-        pause = CommitPause(parts.home, loop.call_later)
+        pause = CommitPause(parts.partitions, parts.wakeup.request, loop.call_later)
         self._admin = AdminSocket(
             context.runtime,
             context.index,
@@ -326,32 +290,19 @@ class _Worker:
             searching=self._stores.searches,
         )
 
-    async def _open_own(self) -> None:
-        """Open the partitions that are this worker's; their last home may still be dying."""
-        deadline = time.monotonic() + BOOT_LOCK_S
-        while True:
-            try:
-                self._parts.home.open_own()
-                return
-            except NotTheWriter:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.02)
-
     # --- from time to time --------------------------------------------------------------------
     def _tick(self) -> None:
         parts = self._parts
         if self._status.fenced:
             # Another worker has this slot: whatever this one still remembers is out of date.
             log.error("worker_fenced", extra={"worker": self._context.index})
-            self._stop_within(0.0)
+            self._stop.within(0.0)
             return
         self._lag.sample()
         self._status.beat()
-        if self._status.asked_to_leave and not self._leaving:
-            self._leaving = True
-            self._stop.set()
-        self._look_at_table()
+        if self._status.asked_to_leave:
+            self._stop.leave()
+        self._ownership.look()
         parts.home.give_up_others()
         self._mesh.dial()
         if parts.routes.incomplete:
@@ -365,27 +316,6 @@ class _Worker:
             )
             self.retention.ask()
 
-    def _look_at_table(self) -> None:
-        version = self._context.scoreboard.table_version
-        if version != self._table_version:
-            first, self._table_version = self._table_version < 0, version
-            self._owners_changed(first)
-
-    def _owners_changed(self, first: bool) -> None:
-        parts = self._parts
-        own = {partition for partition in range(PARTITIONS) if parts.routes.owns(partition)}
-        if own - self._own and not first:
-            parts.names.unsettle()
-        for partition in self._own - own:
-            parts.home.forget_partition(partition)
-            parts.names.forget_partition(partition)
-            parts.rosters.forget_partition(partition)
-        self._own = own
-        parts.home.refuse_others()
-        parts.home.give_up_others()
-        parts.accounts.forget()
-        parts.attachment.refresh()
-
     def _sweep(self) -> None:
         parts = self._parts
         now = time.monotonic()
@@ -395,8 +325,8 @@ class _Worker:
         parts.refusals.sweep(now)
         parts.budgets.accounts.sweep()
         parts.budgets.users.sweep()
-        parts.home.short_of_disk = self._disk_reserve.check(self._own)
-        parts.interest.send_heads(parts.home.heads)
+        parts.home.short_of_disk = self._disk_reserve.check(self._ownership.own)
+        parts.interest.send_heads(parts.partitions.heads)
         parts.rooms.sweep()
         parts.home.settle()
         self._admin.check()

@@ -1,0 +1,121 @@
+"""The workers that have members: what they may send to this home, and which logs they follow.
+
+A worker attaches a partition before it sends anything about its logs, and attaches it anew after
+each NOT_HOME (``bus.messages.Attach``). It subscribes to a log to be sent its batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, final
+
+from relay.bus.messages import NotHome, Subscribed
+from relay.chat.partition import partition_of
+from relay.store.errors import StoreError
+
+if TYPE_CHECKING:
+    from relay.bus.link import Port
+    from relay.bus.messages import Subscribe
+    from relay.server.worker.home.interest import Interest
+    from relay.server.worker.home.partitions import OwnPartitions
+
+
+@final
+class Followers:
+    """See the module's docstring."""
+
+    def __init__(self, partitions: OwnPartitions, interest: Interest) -> None:
+        """Begin with none.
+
+        Args:
+            partitions: of this worker.
+            interest: where batches go.
+        """
+        self._partitions = partitions
+        self._interest = interest
+        self.attached: set[tuple[Port, int]] = set()
+        """Who may send what concerns which partition. The object stays the same."""
+        self.waiting: dict[int, list[tuple[Port, str]]] = {}
+        """By partition: subscriptions that wait for the end of a commit."""
+        self.before_attach: Callable[[], None] = _nothing
+        """Called before a worker attaches a partition: looks whose it is."""
+
+    # --- partitions ---------------------------------------------------------------------------
+    def may_send(self, port: Port, log: str) -> bool:
+        """Tell whether a worker may send what concerns a log.
+
+        Otherwise it was sent before the peer processed NOT_HOME; it is sent again after ATTACH.
+        """
+        return (port, partition_of(log)) in self.attached
+
+    def attach(self, port: Port, partition: int) -> None:
+        """A worker is about to send anew what it has in a partition, uncommitted sends too."""
+        self.before_attach()
+        waiting = self.waiting.get(partition, [])
+        waiting[:] = [each for each in waiting if each[0] is not port]
+        self._interest.forget(port, partition)
+        if self._partitions.owns(partition):
+            self.attached.add((port, partition))
+        else:
+            port.send(NotHome(partition))
+
+    def refuse(self, port: Port, partition: int) -> None:
+        """Answer that this is not the home of a partition, or cannot be it now."""
+        self.attached.discard((port, partition))
+        port.send(NotHome(partition))
+
+    def refuse_others(self) -> None:
+        """The table has changed: this is not the home any more of what others own."""
+        for port, partition in list(self.attached):
+            if not self._partitions.owns(partition):
+                self.refuse(port, partition)
+
+    def forget_partition(self, partition: int) -> None:
+        """Another worker is the home of a partition now: whoever follows it asks there."""
+        self.waiting.pop(partition, None)
+        self._interest.forget_partition(partition)
+
+    def drop(self, port: Port) -> None:
+        """A worker is gone."""
+        self.attached.difference_update([each for each in self.attached if each[0] is port])
+        for waiting in self.waiting.values():
+            waiting[:] = [each for each in waiting if each[0] is not port]
+        self._interest.drop(port)
+
+    # --- logs ---------------------------------------------------------------------------------
+    def subscribe(self, port: Port, message: Subscribe) -> None:
+        """Answer the head and start the stream, in this one turn (invariant "One seam")."""
+        index = partition_of(message.log)
+        if (port, index) not in self.attached:
+            return
+        if index in self._partitions.committing:
+            # A thread is moving the head: answered as soon as it is committed.
+            self.waiting.setdefault(index, []).append((port, message.log))
+            return
+        self._subscribe(index, port, message.log)
+
+    def unsubscribe(self, port: Port, name: str) -> None:
+        """A worker follows a log no more."""
+        waiting = self.waiting.get(partition_of(name), [])
+        waiting[:] = [each for each in waiting if each != (port, name)]
+        self._interest.remove(name, port)
+
+    def committed(self, index: int) -> None:
+        """A commit is over: answer what has waited for it."""
+        for port, name in self.waiting.pop(index, ()):
+            self._subscribe(index, port, name)
+
+    def _subscribe(self, index: int, port: Port, name: str) -> None:
+        try:
+            head = self._partitions.head(name)
+            state = self._partitions.state(name)
+        except StoreError as error:
+            self._partitions.failed(index, error)
+            self.refuse(port, index)
+            return
+        self._interest.add(name, port)
+        port.send(Subscribed(name, head.epoch, head.seq, state))
+
+
+def _nothing() -> None:
+    """There is no table."""

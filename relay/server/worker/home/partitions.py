@@ -1,0 +1,196 @@
+"""The partitions that this worker owns: opening them, reading them, giving them up.
+
+A partition is written by ``home.Home`` alone, and by ``retention.Retention`` between two commits;
+``committing`` tells of each whether somebody is at it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, final
+
+from relay.chat.partition import PARTITIONS, partition_of
+from relay.store.errors import NotTheWriter, StoreError, StoreFull
+
+if TYPE_CHECKING:
+    from relay.chat.entries import Head
+    from relay.store.log import Partition, Reader
+
+log = logging.getLogger("relay.worker")
+
+
+@final
+class OwnPartitions:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        *,
+        owns: Callable[[int], bool],
+        open_partition: Callable[[int], Partition],
+        reader_of: Callable[[str], Reader],
+        wake: Callable[[], None],
+    ) -> None:
+        """Begin with none open.
+
+        Args:
+            owns: tells whether a partition is this worker's.
+            open_partition: opens one for writing; raises StoreError.
+            reader_of: reads a log whose partition cannot be opened for writing.
+            wake: asks for a turn.
+        """
+        self.owns = owns
+        self._open_partition = open_partition
+        self._reader_of = reader_of
+        self._wake = wake
+        self.opened: dict[int, Partition] = {}
+        self.committing: set[int] = set()
+        """Those in which a commit, or a removal, has begun and is not finished."""
+        self.paused = False
+        """True while a backup fixes its moment: no commit is begun (``process/commit_pause``)."""
+        self.troubles: dict[int, str] = {}
+        """Those that cannot be written, and why: logged once, not with every attempt."""
+        self.on_opened: Callable[[Partition], None] = _nothing
+        """Told of each that was opened; may raise StoreError."""
+        self.close_partition: Callable[[Partition], None] = _close
+        """Closes one that another worker has now; it may be closed later, elsewhere."""
+
+    # --- opened, and given up -----------------------------------------------------------------
+    def partition(self, index: int) -> Partition:
+        """Return an own partition, opened.
+
+        Raises:
+            StoreError: it cannot be opened now; NotTheWriter while its last home still dies.
+        """
+        partition = self.opened.get(index)
+        if partition is None:
+            partition = self._open_partition(index)
+            try:
+                self.on_opened(partition)
+            except StoreError:
+                partition.close()
+                raise
+            self.opened[index] = partition
+        return partition
+
+    def open_own(self) -> None:
+        """Open all partitions that this worker owns; for one, a full disk is no obstacle.
+
+        Raises:
+            StoreError: one cannot be opened.
+        """
+        for index in range(PARTITIONS):
+            if self.owns(index):
+                try:
+                    self.partition(index)
+                except StoreFull as error:
+                    self.failed(index, error)
+
+    def close_others(self) -> list[int]:
+        """Close the partitions that the table has given to another worker; return which."""
+        closed = []
+        for index, partition in list(self.opened.items()):
+            busy = index in self.committing or partition.checkpointing
+            if not self.owns(index) and not busy:
+                del self.opened[index]
+                self.close_partition(partition)
+                closed.append(index)
+        return closed
+
+    def close(self) -> None:
+        """Close all cleanly. What waits for a commit is not committed by this."""
+        for partition in self.opened.values():
+            partition.close()
+        self.opened.clear()
+
+    # --- those that cannot be written -----------------------------------------------------------
+    def failed(self, index: int, error: StoreError) -> None:
+        """One cannot be opened, read or written."""
+        reason = str(error)
+        if not isinstance(error, NotTheWriter) and self.troubles.get(index) != reason:
+            self.troubles[index] = reason
+            log.error("partition_unavailable", extra={"partition": index, "reason": reason})
+
+    def written(self, index: int) -> None:
+        """A commit has succeeded."""
+        if index in self.troubles:
+            del self.troubles[index]
+            log.warning("partition_available", extra={"partition": index})
+
+    # --- removing old entries -------------------------------------------------------------------
+    def owned(self, index: int) -> bool:
+        """Tell whether a partition is this worker's, and open."""
+        return self.owns(index) and index in self.opened
+
+    def begin_removal(self, index: int) -> Partition | None:
+        """Return an own partition for one short commit; None: it is in use now.
+
+        Until ``end_removal`` nothing else is committed in it.
+        """
+        partition = self.opened.get(index)
+        busy = index in self.committing or self.paused
+        if partition is None or busy or partition.held or not self.owns(index):
+            return None
+        self.committing.add(index)
+        return partition
+
+    def end_removal(self, index: int) -> None:
+        """What waited for it can be committed."""
+        self.committing.discard(index)
+        self._wake()
+
+    # --- what is in them ------------------------------------------------------------------------
+    def head(self, name: str) -> Head:
+        """Return the head of a log of an own partition. Raises StoreError."""
+        try:
+            return self.partition(partition_of(name)).head(name)
+        except StoreFull:
+            return self._reader_of(name).head(name)  # invariant "Disk errors": readers go on
+
+    def heads(self, names: list[str]) -> list[list[str | bytes | int]]:
+        """Return [log, epoch, seq] of each log of an own partition.
+
+        While a commit runs in a thread this is the head before or after it. Either is right: what
+        the commit adds is still to be published, and a batch that comes late is known by its seq.
+        """
+        found: list[list[str | bytes | int]] = []
+        for name in names:
+            if not self.owns(partition_of(name)):
+                continue
+            try:
+                head = self.head(name)
+            except StoreError:
+                continue
+            found.append([name, head.epoch, head.seq])
+        return found
+
+    def state(self, name: str) -> bytes:
+        """Return the packed state of a log of an own partition. Raises StoreError."""
+        try:
+            return self.partition(partition_of(name)).state(name)
+        except StoreFull:
+            return self._reader_of(name).state(name)
+
+    def epoch_at(self, name: str, seq: int) -> bytes:
+        """Return the epoch in which a seq of a log lies. Raises StoreError."""
+        return self._reader_of(name).epoch_at(name, seq)
+
+    def due(self, index: int, now_ms: int) -> list[str]:
+        """Return the logs of a partition in whose state something has an end that is over."""
+        partition = self.opened.get(index)
+        if partition is None or not self.owns(index) or index in self.committing:
+            return []
+        try:
+            return partition.due(now_ms)
+        except StoreError as error:
+            self.failed(index, error)
+            return []
+
+
+def _close(partition: Partition) -> None:
+    partition.close()
+
+
+def _nothing(_: Partition) -> None:
+    """Nobody has to know."""

@@ -1,0 +1,73 @@
+"""Which partitions are this worker's: following the table that the supervisor writes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+from relay.chat.partition import PARTITIONS
+from relay.store.errors import NotTheWriter
+
+if TYPE_CHECKING:
+    from relay.server.scoreboard import Scoreboard
+    from relay.server.worker.process.parts import WorkerParts
+
+BOOT_LOCK_S: Final = 20.0
+"""How long a new home waits for the locks of the one before, which the kernel is ending."""
+BOOT_LOOK_S: Final = 0.02
+
+
+class Ownership:
+    """See the module's docstring."""
+
+    def __init__(self, scoreboard: Scoreboard, parts: WorkerParts) -> None:
+        """Begin without having looked.
+
+        Args:
+            scoreboard: has the table.
+            parts: of this worker.
+        """
+        self._scoreboard = scoreboard
+        self._parts = parts
+        self._version = -1
+        self.own: set[int] = set()
+        """Partitions that were this worker's when the table was last looked at."""
+
+    async def open(self) -> None:
+        """Open the partitions that are this worker's; their last home may still be dying.
+
+        Raises:
+            StoreError: one cannot be opened.
+        """
+        deadline = time.monotonic() + BOOT_LOCK_S
+        while True:
+            try:
+                self._parts.partitions.open_own()
+                return
+            except NotTheWriter:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(BOOT_LOOK_S)
+
+    def look(self) -> None:
+        """Look at the table, and act on what has changed."""
+        version = self._scoreboard.table_version
+        if version != self._version:
+            first, self._version = self._version < 0, version
+            self._changed(first)
+
+    def _changed(self, first: bool) -> None:
+        parts = self._parts
+        own = {partition for partition in range(PARTITIONS) if parts.routes.owns(partition)}
+        if own - self.own and not first:
+            parts.names.unsettle()
+        for partition in self.own - own:
+            parts.followers.forget_partition(partition)
+            parts.names.forget_partition(partition)
+            parts.rosters.forget_partition(partition)
+        self.own = own
+        parts.followers.refuse_others()
+        parts.home.give_up_others()
+        parts.accounts.forget()
+        parts.attachment.refresh()
