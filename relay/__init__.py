@@ -102,6 +102,7 @@ if TYPE_CHECKING:
     from relay.client.events import Event as Event
     from relay.client.events import Gap as Gap
     from relay.client.events import HistoryPage as HistoryPage
+    from relay.client.events import Invited as Invited
     from relay.client.events import Joined as Joined
     from relay.client.events import Live as Live
     from relay.client.events import LogEntry as LogEntry
@@ -166,8 +167,8 @@ _HOMES: Final = {
     ),
     "relay.client.events": (
         "Behind", "Control", "DeviceWarning", "Edit", "Erased", "Event", "Gap", "HistoryPage",
-        "Joined", "Live", "LogEntry", "Member", "Members", "Message", "Postponed", "Reaction",
-        "ReadMark", "Redaction", "RoomChanged", "RosterChanged", "SearchPage", "State",
+        "Invited", "Joined", "Live", "LogEntry", "Member", "Members", "Message", "Postponed",
+        "Reaction", "ReadMark", "Redaction", "RoomChanged", "RosterChanged", "SearchPage", "State",
         "StateChanged", "Stored", "Unfollowed",
     ),
     "relay.client.identity": ("Identity",),

@@ -26,7 +26,7 @@ GROUPS: Final[dict[str, Sequence[str]]] = {
     "Events": (
         "LogEntry", "Message", "Edit", "Redaction", "Reaction", "Erased", "ReadMark", "Control",
         "RoomChanged", "Gap", "Live", "Behind", "RosterChanged", "StateChanged", "Postponed",
-        "Unfollowed", "DeviceWarning", "Event",
+        "Unfollowed", "Invited", "DeviceWarning", "Event",
     ),
     "Results": ("Stored", "Joined", "HistoryPage", "SearchPage", "Members", "Member"),
     "Values": ("Address", "parse_address", "Cursor", "GapReason", "Identity", "State"),

@@ -72,6 +72,7 @@ class Op(IntEnum):
     ANSWERED = 42
     REVOKE = 43
     ERASED = 44
+    TELL = 45
 
 
 class Introduction(NamedTuple):
@@ -252,6 +253,13 @@ class Evict(NamedTuple):
     tag: int
 
 
+class Tell(NamedTuple):
+    """Home of an account: an envelope for the session of that tag. Best effort."""
+
+    tag: int
+    content: bytes
+
+
 class Answered(NamedTuple):
     """Home: the answer to ASK. ``code`` is an ErrorCode, or 0: it is done."""
 
@@ -318,6 +326,7 @@ Message: TypeAlias = (
     | Answered
     | Revoke
     | Erased
+    | Tell
 )
 
 _u16 = codec.uint(65_535)
@@ -372,6 +381,7 @@ SHAPES: Final[dict[int, Shape]] = {
         (U63, codec.boolean, codec.boolean, _u16, _error_text, _key_or_none, codec.boolean),
     ),
     Op.EVICT: Shape(Evict, (U63,)),
+    Op.TELL: Shape(Tell, (U63, _content)),
     Op.MEMBERS: Shape(Members, (U63, U63, U63, _u32, _names)),
     Op.NOT_HOME: Shape(NotHome, (_u32,)),
     Op.ASK: Shape(

@@ -20,7 +20,7 @@ from relay.chat.rooms.requests import Request as RoomRequest
 from relay.client import arguments, decoding
 from relay.client.errors import ClientError, describe_refusal, refused
 from relay.client.event_queue import EventQueue
-from relay.client.events import Event, Postponed, Unfollowed
+from relay.client.events import Event, Invited, Postponed, Unfollowed
 from relay.client.next_key import NextKeyProof
 from relay.client.requests import Request, Requests
 from relay.client.senders import NUMBER as OWN_NUMBER
@@ -488,6 +488,10 @@ class ChatState:
         log.debug("put out of %s: %s", removed.log, detail)
         self.queue.put(Unfollowed(removed.log, detail))
 
+    def _invited(self, invited: wire.Invited) -> None:
+        log.debug("invited to %s", invited.log)
+        self.queue.put(Invited(invited.log, invited.by))
+
     def _roster(self, roster: wire.Roster) -> None:
         subscription = self.subscriptions.get(roster.log)
         if subscription is not None and subscription.joined:
@@ -536,6 +540,7 @@ class ChatState:
         wire.Gap: _gap,
         wire.NextKey: _next_key,
         wire.Removed: _removed,
+        wire.Invited: _invited,
     }
 
 

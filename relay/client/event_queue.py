@@ -18,6 +18,7 @@ from relay.client.events import (
     DeviceWarning,
     Event,
     Gap,
+    Invited,
     LogEntry,
     Postponed,
     RoomChanged,
@@ -39,10 +40,10 @@ on its own: the body of a message, the names of a roster."""
 MEMBER_BYTES: Final = 288
 """What a name takes, with its tuple and its place in a list, besides the display name."""
 STATES_MAX: Final = 32
-"""Changes of the client's own state, postponed sends, warnings about devices: beyond it the oldest
-goes. A program that only sends takes none, and its server may restart, or its disk be full, a
-thousand times."""
-_STATES: Final = (StateChanged, Postponed, DeviceWarning)
+"""Changes of the client's own state, postponed sends, warnings about devices, invitations: beyond
+it the oldest goes. A program that only sends takes none, and its server may restart, or its disk be
+full, a thousand times."""
+_STATES: Final = (StateChanged, Postponed, DeviceWarning, Invited)
 RESUME_AT: Final = 0.5
 """Reading goes on when both are below this part of their bound: not once per message."""
 
@@ -62,7 +63,7 @@ class EventQueue:
         """Of the events in all queues."""
         self._bytes = 0
         self._states = 0
-        """How many StateChanged, Postponed and DeviceWarning are in the queue."""
+        """How many of ``_STATES`` are in the queue."""
         self.full = False
         """True from the bound until half of it is taken."""
         self.over = False
@@ -87,7 +88,7 @@ class EventQueue:
     def put(self, event: Event) -> None:
         """Append an event. The bounds are the caller's to respect, by ``full`` and ``over``."""
         events = self._events
-        if self._separate:
+        if self._separate and type(event) is not Invited:  # not of what is followed
             events = self._separate.get(getattr(event, "room", ""), events)
         events.append(event)
         self._count += 1
@@ -144,7 +145,9 @@ class EventQueue:
     def forget(self, room: str) -> Cursor | None:
         """Forget a room and everything of it that was not taken; return the cursor it had."""
         self._separate.pop(room, None)
-        self._events = deque(e for e in self._events if getattr(e, "room", None) != room)
+        self._events = deque(
+            e for e in self._events if getattr(e, "room", None) != room or type(e) is Invited
+        )
         self._recount()
         self.changes.pop(room, None)
         return self.taken.pop(room, None)
@@ -193,6 +196,8 @@ def _size(event: Event) -> int:
         displays = sum(4 * len(member.display) for member in event.joined)
         names = len(event.joined) + len(event.left)
         return EVENT_OVERHEAD_BYTES + MEMBER_BYTES * names + displays
+    if kind is Invited:
+        return EVENT_OVERHEAD_BYTES
     if kind in _STATES or kind is Unfollowed:
         return EVENT_OVERHEAD_BYTES + 4 * len(event.detail)  # type: ignore[union-attr]
     return EVENT_OVERHEAD_BYTES

@@ -235,6 +235,19 @@ class Unfollowed:
 
 
 @dataclass(frozen=True, slots=True)
+class Invited:
+    """Somebody has just invited this account to a room: ``change_room(room, "enter")`` says yes.
+
+    Comes while the client is connected, whether it follows anything or not. What came while it was
+    away is in ``rooms(mine=True)``, with the role "invited".
+    """
+
+    room: str
+    by: str
+    """Who has done it; "operator": one of the server's, without a login."""
+
+
+@dataclass(frozen=True, slots=True)
 class Postponed:
     """The server cannot store messages of this room now; the client sends them again until it can.
 
@@ -275,6 +288,7 @@ Event: TypeAlias = (
     | RosterChanged
     | StateChanged
     | Unfollowed
+    | Invited
     | Postponed
     | DeviceWarning
 )

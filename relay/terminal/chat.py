@@ -16,13 +16,28 @@ from relay import limits
 from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.errors import ClientError, DeviceChainError, MessageTooLong, Refused
-from relay.client.events import HistoryPage, Live, LogEntry, Message, RoomChanged, Stored
+from relay.client.events import (
+    HistoryPage,
+    Invited,
+    Live,
+    LogEntry,
+    Message,
+    RoomChanged,
+    StateChanged,
+    Stored,
+)
 from relay.client.lists import is_last_page
 from relay.terminal import commands
+from relay.terminal.invitations import Invitations
 from relay.terminal.notices import Narrator, members_notice
 from relay.terminal.recent import Recent
 from relay.terminal.room_commands import Change
-from relay.terminal.room_notices import change_notice, info_lines, list_line, waiting_notices
+from relay.terminal.room_notices import (
+    change_notice,
+    info_lines,
+    list_line,
+    waiting_notices,
+)
 from relay.terminal.screens import Screen
 from relay.terminal.view import day, day_and_clock
 
@@ -68,6 +83,7 @@ class Chat:
         """By person, and by room, the last message that was shown since something was typed."""
         self._member = False
         """A lasting member of the room: what was read of it is worth telling."""
+        self._invitations = Invitations(room)
         self._marked_s = -_MARK_S
         """When the room was last marked as read, by a monotonic clock."""
         self._unstored: set[asyncio.Future[Stored]] = set()
@@ -118,11 +134,25 @@ class Chat:
                 if isinstance(event, RoomChanged):  # here: what history shows is long ago
                     self._member = is_member(event, self.client.name, self._member)
                 await self._show(event)
-            elif isinstance(event, Live) and event.room != self.room:
-                pass
-            elif notice := narrator.notice_of(event):
+                continue
+            if isinstance(event, StateChanged) and self._invitations.are_due(event):
+                self._ask(self._look_for_invitations)
+            if isinstance(event, Live) and event.room != self.room:
+                continue
+            if isinstance(event, Invited):
+                notice = self._invitations.notice_of(event)
+            else:
+                notice = narrator.notice_of(event)
+            if notice:
                 self.screen.notice(notice)
         raise ClientError("the connection was closed")
+
+    async def _look_for_invitations(self) -> None:
+        """Tell of those that came while there was no connection."""
+        if self.client.device_key is None:
+            return  # a guest
+        if notice := self._invitations.missed(await self.client.rooms(mine=True)):
+            self.screen.notice(notice)
 
     async def _open_inbox(self) -> None:
         """Follow one's own inbox, and show what came since it was read, of the newest messages."""
@@ -144,6 +174,7 @@ class Chat:
         self._member = any(
             room.name == self.room and room.role not in ("none", "invited") for room in rooms
         )
+        self._invitations.known(rooms)
         for notice in waiting_notices(rooms, self.room):
             self.screen.notice(notice)
 

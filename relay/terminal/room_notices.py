@@ -121,7 +121,7 @@ def list_line(room: ListedRoom) -> str:
 
 def waiting_notices(rooms: list[ListedRoom], here: str) -> list[str]:
     """Return what somebody who comes is told of their rooms, but the one that they come to."""
-    invited = [harmless_name(room.name) for room in rooms if room.role == "invited"]
+    invited = [room.name for room in rooms if room.role == "invited"]
     unread = [
         f"{harmless_name(room.name)} ({room.unread})"
         for room in rooms
@@ -129,8 +129,15 @@ def waiting_notices(rooms: list[ListedRoom], here: str) -> list[str]:
     ]
     lines = [f"unread: {_some(unread)}"] if unread else []
     if invited:
-        lines.append(f"invited to: {_some(invited)}; relay chat ADDRESS ROOM, and /member there")
+        lines.append(invited_notice(invited))
     return lines
+
+
+def invited_notice(rooms: list[str], by: str = "") -> str:
+    """Return what somebody is told who is invited, and how to say yes."""
+    who = f"{harmless_name(by)} has invited you to" if by else "invited to"
+    some = _some([harmless_name(room) for room in rooms])
+    return f"{who}: {some}; relay chat ADDRESS ROOM, and /member there"
 
 
 def _some(words: list[str]) -> str:

@@ -77,6 +77,7 @@ class Op(IntEnum):
     NEXT_KEY = 63
     REMOVED = 56
     FOUND = 57
+    INVITED = 58
 
 
 class Join(NamedTuple):
@@ -347,6 +348,13 @@ class NextKey(NamedTuple):
     spki_hash: bytes
 
 
+class Invited(NamedTuple):
+    """Server: ``by`` has just invited you to the room ``log``."""
+
+    log: str
+    by: str
+
+
 class Removed(NamedTuple):
     """Server: you do not follow this log any more, for you may not. ``code``: an ErrorCode."""
 
@@ -390,6 +398,7 @@ ServerEnvelope: TypeAlias = (
     | NextKey
     | Removed
     | Found
+    | Invited
     | Unknown
 )
 
@@ -508,6 +517,7 @@ SERVER_SHAPES: Final[dict[int, Shape]] = {
     Op.NEXT_KEY: Shape(NextKey, (codec.binary(SERVER_ID_BYTES, SERVER_ID_BYTES),)),
     Op.CHAIN: Shape(Chain, (_request, NAME, codec.list_of(_link, chain.LINKS_MAX), codec.boolean)),
     Op.REMOVED: Shape(Removed, (LOG, _u16, _error_text)),
+    Op.INVITED: Shape(Invited, (LOG, NAME)),
     Op.FOUND: Shape(
         Found,
         (_request, LOG, U63, codec.boolean, U63, codec.list_of(_packed_entry, LIST_ITEMS_MAX)),

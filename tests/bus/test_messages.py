@@ -40,6 +40,7 @@ from relay.bus.messages import (
     Submit,
     Subscribe,
     Subscribed,
+    Tell,
     Unsubscribe,
     Who,
     pack,
@@ -83,6 +84,7 @@ SAMPLES: list[Message] = [
     Claimed(1, False, False, 15, "no", b"", False),
     Claimed(1, True, False, 0, "", bytes(32), True),
     Evict(1),
+    Tell(1, b"envelope"),
     Members(1, U63, U63, 10_000, [[NAME, DISPLAY, 1]] * limits.ROSTER_NAMES_MAX),
     NotHome(15),
 ]

@@ -211,6 +211,21 @@ def test_what_is_unread_is_told_and_marked(relay: Relay, room: str) -> None:
     assert unread() == {room: 0, second: 0}
 
 
+def test_who_is_invited_is_told_at_once(relay: Relay, room: str) -> None:
+    """At a terminal in another room; while the connection is away, when it is back."""
+    address, others = relay.address, f"{room}-2"
+    for name in ("gina", "hugo"):
+        done("register", address, "--name", name)
+    for each in (room, others):
+        done("room", "create", address, each, "--kind", "private", "--name", "gina")
+    with Terminal("chat", address, f"{room}-3", "--name", "hugo") as hugo:
+        hugo.shows(f"in {room}-3 as hugo")
+        done("room", "invite", address, room, "hugo", "--name", "gina")
+        hugo.shows(f"gina has invited you to: {room};")
+        hugo.press("/quit\r")
+        assert hugo.ends() == 0
+
+
 def test_old_changes_that_are_shown_change_nothing(relay: Relay, room: str) -> None:
     """Who looks at the time when they had left is a member still, and marks what they read."""
     address = relay.address

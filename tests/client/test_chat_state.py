@@ -17,6 +17,7 @@ from relay.client.events import (
     Event,
     Gap,
     HistoryPage,
+    Invited,
     Joined,
     Live,
     Member,
@@ -266,6 +267,21 @@ def test_a_log_that_is_refused_after_a_reconnect() -> None:
     (event,) = link.taken()
     assert isinstance(event, Unfollowed)
     assert (event.room, "LIMIT" in event.detail) == ("room", True)
+
+
+def test_an_invitation_comes_among_the_events_of_the_client() -> None:
+    """Also to a room that has a queue of its own, whose end it outlives; and so many at most."""
+    link = joined()
+    link.state.chat.join("den", None, 0, "join", own_queue=True)
+    link.run()
+    link.say(wire.Invited("den", "ann"))
+    link.say(wire.Error(link.heard(wire.Join).request, int(ErrorCode.MEMBERS_ONLY), 0, ""))
+    assert link.taken() == [Invited("den", "ann")]
+    for number in range(100):
+        link.say(wire.Invited(f"room-{number}", "ann"))
+    assert link.taken() == [
+        Invited(f"room-{n}", "ann") for n in range(100 - event_queue.STATES_MAX, 100)
+    ]
 
 
 def test_what_is_refused_before_anything_is_sent() -> None:

@@ -149,6 +149,7 @@ def test_a_size_is_never_less_than_what_is_held() -> None:
             tuple(f"left{name}" for name in names(1000, 28)), 2**63 - 1, 2**63 - 1),
         events.StateChanged(State.WAITING, wide * 512, 1.5),
         events.Unfollowed("r" * 33, wide * 512),
+        events.Invited("r" * 33, "s" * 32),
         events.Postponed("r" * 33, wide * 512),
     ]  # fmt: skip
     for event in big:

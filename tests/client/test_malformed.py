@@ -40,6 +40,7 @@ RIGHT: dict[int, list[object]] = {
     Op.CHAIN: [1, "al", [b"link"], True],
     Op.NEXT_KEY: [b"n" * 32],
     Op.REMOVED: ["room", 40, ""],
+    Op.INVITED: ["room", "al"],
 }
 WRONG: list[object] = [None, True, -1, 2**63, 1.5, "x" * 5000, "", b"y" * 7, b"", [], [[]], {}, [7]]
 

@@ -337,6 +337,7 @@ TO_CLIENT: list[wire.ServerEnvelope] = [
     wire.Chain(5, "ann", [b"a link", b"another"], True),
     wire.NextKey(bytes(range(32))),
     wire.Removed("lobby", 40, "banned from this room"),
+    wire.Invited("team", "ann"),
 ]
 
 

@@ -34,6 +34,7 @@ from relay.wire.envelopes import (
     Gap,
     Hello,
     History,
+    Invited,
     Join,
     Joined,
     Leave,
@@ -112,6 +113,7 @@ SERVER: list[ServerEnvelope] = [
     Gap("lobby", E, 7, E, 9, 1),
     NextKey(bytes(range(32))),
     Removed("lobby", 40, "spam"),
+    Invited("team", "ann"),
 ]
 SAMPLES: list[tuple[Unpack, Any]] = [
     *((unpack_client, envelope) for envelope in CLIENT),

@@ -55,6 +55,20 @@ def may_write(
         raise Refused(Reason.NOT_ACCEPTED, NOT_ACCEPTED)
 
 
+def hears_of(account: Account, root: bytes, by: str, by_root: bytes) -> bool:
+    """Tell whether a person is told at once what somebody else does with their account.
+
+    Args:
+        account: the person's.
+        root: of the account that is meant: the name may have a new one by now.
+        by: who has done it.
+        by_root: of that account; empty: an operator, by no account of their own.
+    """
+    return (
+        account.chain is not None and account.root == root and (by, by_root) not in account.blocked
+    )
+
+
 def sees(account: Account, asker: str, root: bytes, *, knows: bool, shares_room: bool) -> bool:
     """Tell whether somebody is told when the person was last here. As for ``may_write``.
 

@@ -118,6 +118,16 @@ class MayWrite(NamedTuple):
     root: bytes
 
 
+class TellInvited(NamedTuple):
+    """Somebody has invited this account to a room: tell whoever has a session of it."""
+
+    room: str
+    root: bytes
+    """Of the account that was invited."""
+    by_root: bytes
+    """Of the account that has invited it."""
+
+
 class Invite(NamedTuple):
     """Make an invitation."""
 
@@ -175,6 +185,7 @@ Request: TypeAlias = (
     | LastSeen
     | SeenBy
     | MayWrite
+    | TellInvited
     | Invite
     | Add
     | Reset
@@ -212,6 +223,7 @@ SHAPES: Final[dict[int, Shape]] = {
     26: Shape(Bind, (_hash, NAME, _key)),
     27: Shape(MayWrite, (_hash,)),
     28: Shape(SeenBy, (_hash,)),
+    29: Shape(TellInvited, (NAME, _hash, _hash_or_none)),
 }
 OF_DEVICES: Final = frozenset(
     {Extend, NameDevice, Show, Block, Unblock, Prefer, Preferences, Marks}
@@ -226,6 +238,8 @@ QUESTIONS: Final = frozenset({Show, ListNames, Preferences, Marks, LastSeen})
 _NUMBER_OF: Final = {shape.type: number for number, shape in SHAPES.items()}
 _SCHEMA: Final = codec.Schema(SHAPES, count_max=1, array_max=limits.ENVELOPE_FIELDS_MAX)
 REQUEST_BYTES_MAX: Final = 1024
+TOLD: Final = b"\x01"
+"""What is decided about TellInvited: the person is told."""
 
 
 def pack(request: Request) -> bytes:
@@ -312,6 +326,9 @@ def about_account(account: Account, request: Request, context: Context) -> Decid
                 full=context.full,
             )
             return Decided(None)
+        case TellInvited(_, root, by_root):
+            told = preferences.hears_of(account, root, context.by, by_root)
+            return Decided(None, TOLD if told else b"")
         case SeenBy(root=root):
             told = preferences.sees(
                 account,

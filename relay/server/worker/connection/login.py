@@ -46,7 +46,9 @@ async def hello(session: Session, hello: Hello) -> None:
 
     session.enter(Stage.LOGIN)
     session.subscriptions.display = hello.display
-    claim = services.claims.claim(name, hello.secret, session.since_us, key, session.end_with)
+    claim = services.claims.claim(
+        name, hello.secret, session.since_us, key, session.end_with, session.tell
+    )
     session.claim = claim  # released with the session, however it ends
     grant = await claim.reply
     if grant.code == ErrorCode.UNAVAILABLE:

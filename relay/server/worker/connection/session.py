@@ -304,6 +304,11 @@ class Session(Owner):
         """Queue an answer of this connection's own; it leaves at the end of this turn."""
         self.outbox.answer(envelope)
 
+    def tell(self, envelope: bytes) -> None:
+        """Queue what this connection has not asked for; a reader that takes nothing misses it."""
+        if self.welcomed and self.outbox.answers <= limits.ANSWERS_BYTES_MAX:
+            self.outbox.answer(envelope)
+
     def refuse(self, request: int, code: int, arg: int = 0, text: str = "") -> None:
         """Answer a request with ERROR. ``code`` is an ErrorCode."""
         self.outbox.answer(pack(Error(request, int(code), arg, text)))

@@ -22,6 +22,7 @@ from relay.server.worker.home.names import Verdict
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import verify
+from relay.wire.envelopes import Invited, pack
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -90,6 +91,8 @@ class AccountsHome(LogChanges[_Decided]):
         """Whether somebody has a session now."""
         self.shares_room: Callable[[str, bytes, str, bytes], bool] = _no_room
         """Whether two accounts, each a handle and a root, are lasting members of one room."""
+        self.tell: Callable[[str, bytes], None] = _nobody_hears
+        """Sends an envelope to all sessions of an account."""
         self.on_bound: Callable[[str], None] = _nothing
         """Called with the log of an invitation that has been used up."""
 
@@ -141,6 +144,11 @@ class AccountsHome(LogChanges[_Decided]):
         except StoreError as error:
             log.error("account_unreadable", extra={"log": name, "reason": str(error)})
             asked.refuse(ErrorCode.UNAVAILABLE, "the account cannot be read now")
+            return
+        if isinstance(request, requests.TellInvited):
+            if decided.data == requests.TOLD:
+                self.tell(name[len(names.INBOX_PREFIX) :], pack(Invited(request.room, ask.by)))
+            asked.answer()
             return
         if decided.event is None:
             self._repeated(asked, request, before, decided.data)
@@ -261,6 +269,10 @@ def _nobody(_: str) -> bool:
 def _no_room(_person: str, _root: bytes, _other: str, _other_root: bytes) -> bool:
     """There are no rooms with lasting members."""
     return False
+
+
+def _nobody_hears(_name: str, _envelope: bytes) -> None:
+    """No sessions are known."""
 
 
 def _nothing(_: str) -> None:

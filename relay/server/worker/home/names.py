@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from relay.bus.link import Port
-from relay.bus.messages import Claim, Claimed, Evict, Release
+from relay.bus.messages import Claim, Claimed, Evict, Release, Tell
 from relay.chat.names import INBOX_PREFIX, is_guest
 from relay.chat.partition import partition_of
 from relay.wire.codes import ErrorCode
@@ -195,6 +195,11 @@ class NameRegistry:
     def online(self, name: str) -> bool:
         """Tell whether somebody has a session now."""
         return name in self._held
+
+    def tell(self, name: str, envelope: bytes) -> None:
+        """Send an envelope to each session that somebody has now, on whichever worker."""
+        for held in self._held.get(name, {}).values():
+            held.port.send(Tell(held.tag, envelope))
 
     def sessions(self, name: str) -> int:
         """Return how many sessions somebody has now."""

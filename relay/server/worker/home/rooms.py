@@ -11,6 +11,9 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from relay.bus.messages import Answered
+from relay.chat import names
+from relay.chat.accounts.requests import TellInvited, pack
 from relay.chat.entries import Cursor
 from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import decide, events, requests, shown
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from relay.chat.entries import Submission
     from relay.chat.rooms.events import Event
     from relay.server.worker.home.partitions import OwnPartitions
+    from relay.server.worker.home.permissions import Ask
     from relay.server.worker.home.room_rules import RoomRules
 
 _OVERTAKEN: Final = frozenset({ErrorCode.CHANGED, ErrorCode.ID_CONFLICT})
@@ -63,6 +67,8 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         self._partitions = partitions
         self._rules = rules
         self._steady_ms = steady_ms
+        self.ask_account: Ask = _nobody
+        """Asks the home of an account."""
 
     # --- requests -----------------------------------------------------------------------------
     def _decide(self, asked: Asked) -> None:
@@ -96,7 +102,11 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             asked.refuse(ErrorCode.UNAVAILABLE, "the room cannot be read now")
             return
         if event is None:
-            asked.answer()
+            # Whoever asked first may not have got to telling the person.
+            again = isinstance(request, requests.Invite) and events.Invited(
+                request.handle, ask.subject
+            )
+            self._done(asked, again or None)
             return
         entry = entry_of(name, room.version, event, ask.by, ask.key_id)
         self._commit(name, asked, event, entry)
@@ -157,8 +167,24 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             extra={"log": change.log, "change": what, "by": by, "connection": connection},
         )
         if asked is not None:
+            self._done(asked, change.decided)
+
+    def _done(self, asked: Asked, event: Event | requests.Redact | None) -> None:
+        """Answer. Who is invited is told before: then whoever has invited them knows it."""
+        if not isinstance(event, events.Invited):
             asked.answer()
+            return
+        ask = asked.ask
+        tell = TellInvited(ask.log, event.root, ask.root)
+        self.ask_account(
+            names.INBOX_PREFIX + event.handle, ask.by, pack(tell), lambda _: asked.answer()
+        )
 
     def _settled(self, change: Change[Event | requests.Redact]) -> None:
         if change.asked is None and change.log not in self._by_log:
             self._end_due(change.log)
+
+
+def _nobody(log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> None:
+    """There are no other homes."""
+    then(Answered(0, 0, "", b""))

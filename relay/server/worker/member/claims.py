@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from relay.bus.messages import Claim, Claimed, Evict, Release
+from relay.bus.messages import Claim, Claimed, Evict, Release, Tell
 from relay.chat.accounts.links import key_id
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
@@ -40,7 +40,8 @@ class NameClaim:
     """One session's claim of a name, from HELLO to the session's end."""
 
     __slots__ = (
-        "granted", "key", "key_id", "name", "on_ended", "reply", "secret", "since_us", "tag",
+        "granted", "key", "key_id", "name", "on_ended", "on_told", "reply", "secret", "since_us",
+        "tag",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +52,7 @@ class NameClaim:
         since_us: int,
         key: bytes,
         on_ended: Callable[[CloseCode], None],
+        on_told: Callable[[bytes], None],
     ) -> None:
         self.tag = tag
         self.name = name
@@ -59,6 +61,7 @@ class NameClaim:
         self.key = key
         self.key_id = key_id(key) if key else b""
         self.on_ended = on_ended
+        self.on_told = on_told
         self.granted = False
         self.reply: Reply[Grant] = Reply()
         """Whether the name is granted."""
@@ -84,6 +87,7 @@ class Claims:
         since_us: int,
         key: bytes,
         on_ended: Callable[[CloseCode], None],
+        on_told: Callable[[bytes], None],
     ) -> NameClaim:
         """Ask for a name. Await ``reply`` of what is returned; ``release`` it in the end.
 
@@ -94,9 +98,10 @@ class Claims:
             key: the device key that the connection has proved; empty for a guest.
             on_ended: called when the name was granted, and the session has to end: the same client
                 instance has connected again somewhere, or its device was revoked.
+            on_told: called with each envelope that the name's home has for the session.
         """
         self._count += 1
-        claim = NameClaim(self._count, name, secret, since_us, key, on_ended)
+        claim = NameClaim(self._count, name, secret, since_us, key, on_ended, on_told)
         self._claims[claim.tag] = claim
         self._by_name.setdefault(name, {})[claim.tag] = claim
         port = self._routes.port_of(INBOX_PREFIX + name)
@@ -151,6 +156,12 @@ class Claims:
         if claim is not None:
             self._forget(claim)
             claim.on_ended(CloseCode.REPLACED)
+
+    def on_tell(self, _: Port, message: Tell) -> None:
+        """The home has something for a session."""
+        claim = self._claims.get(message.tag)
+        if claim is not None:
+            claim.on_told(message.content)
 
     def _forget(self, claim: NameClaim) -> bool:
         if self._claims.pop(claim.tag, None) is None:

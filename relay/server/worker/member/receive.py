@@ -19,6 +19,7 @@ from relay.bus.messages import (
     Refused,
     Revoke,
     Subscribed,
+    Tell,
 )
 from relay.chat.partition import partition_of
 from relay.wire.codes import CloseCode
@@ -60,6 +61,7 @@ class FromHomes:
             Heads: self._on_heads,
             Claimed: claims.on_claimed,
             Evict: claims.on_evict,
+            Tell: claims.on_tell,
             Members: queries.on_members,
             Answered: queries.on_answered,
             NotHome: routes.on_not_home,

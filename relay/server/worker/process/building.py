@@ -141,6 +141,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     names = NameRegistry(clock, needs.silent, accounts.judge)
     names.on_change = notes.note_seen
     accounts.online = names.online
+    accounts.tell = names.tell
     accounts.shares_room = partial(_share_room, needs.reader_at)
 
     # member
@@ -153,6 +154,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     forward = Forward(routes)
     claims = Claims(routes)
     queries = PendingQueries(routes)
+    rooms.ask_account = queries.ask_then
     attachment = Attachment(routes, feeds, claims, forward, queries, catchup)
 
     # home and member: a home that has something for another one is a member of it

@@ -1,0 +1,45 @@
+"""Of which invitations to rooms a person was told. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from relay.client.events import Invited, State, StateChanged
+from relay.client.room_calls import ListedRoom
+from relay.terminal.room_notices import invited_notice
+
+
+class Invitations:
+    """Those that are told at once, and those that came while there was no connection."""
+
+    def __init__(self, here: str) -> None:
+        """Leave out the room ``here``: an invitation to it is an entry that the person sees."""
+        self._here = here
+        self._known: set[str] = set()
+        self._away = False
+
+    def known(self, rooms: Iterable[ListedRoom]) -> None:
+        """The person was told of these rooms."""
+        self._known = _inviting(rooms)
+
+    def notice_of(self, event: Invited) -> str | None:
+        """Return the notice for an invitation that has just come."""
+        self._known.add(event.room)
+        return None if event.room == self._here else invited_notice([event.room], event.by)
+
+    def are_due(self, event: StateChanged) -> bool:
+        """Tell whether the rooms have to be looked at again: the connection has come back."""
+        due = self._away and event.state is State.ONLINE
+        self._away = event.state is State.WAITING or (self._away and not due)
+        return due
+
+    def missed(self, rooms: Iterable[ListedRoom]) -> str | None:
+        """Return the notice for those that came meanwhile; None: there are none."""
+        found = _inviting(rooms)
+        news = sorted(found - self._known - {self._here})
+        self._known = found
+        return invited_notice(news) if news else None
+
+
+def _inviting(rooms: Iterable[ListedRoom]) -> set[str]:
+    return {room.name for room in rooms if room.role == "invited"}
