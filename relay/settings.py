@@ -16,6 +16,7 @@ LIVE: Final = (
     "server.graceful_timeout_s",
     "server.drain_delay_s",
     "server.drain_spread_s",
+    "server.rebalance_s",
     "server.worker_timeout_s",
     "server.slow_reader_timeout_s",
     "server.max_worker_age_s",
@@ -89,6 +90,15 @@ class Server(Struct, frozen=True, kw_only=True):
             "they do not all connect elsewhere at once.",
         ),
     ] = 0.0
+    rebalance_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="Over about how long a worker with far more connections than the others "
+            "sends its surplus away, a few at a time, to connect again elsewhere. 0: never.",
+        ),
+    ] = 30.0
     worker_timeout_s: Annotated[
         float,
         Meta(

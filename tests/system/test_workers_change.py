@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from relay import BlockingClient
+from relay import BlockingClient, Client, Gap, Message
 from tests.support.cluster import Relay, run_relay, wait_until
 from tests.support.traffic import ROOMS, Traffic
 
@@ -117,3 +119,36 @@ def test_a_spare_takes_the_place_of_a_killed_worker(tmp_path: Path) -> None:
         wait_until(lambda: len(relay.worker_pids()) == 2, "two workers")
         traffic.goes_on("without a spare")
         wait_until(lambda: relay.pids_titled("relay: spare"), "another spare")
+
+
+async def test_clients_are_shared_again_with_a_worker_that_was_added(tmp_path: Path) -> None:
+    """They resume there: each reads every message once."""
+    settings = {"server.rebalance_s": 1}
+    with Relay(tmp_path / "data", workers=1, settings=settings) as relay:
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [
+                await stack.enter_async_context(Client(relay.address, name=f"reader{number}"))
+                for number in range(24)
+            ]
+            for client in clients:
+                await client.join("lobby")
+            ctl(relay, "workers", "2")
+
+            def loads() -> list[int]:
+                return [worker["connections"] for worker in ctl(relay, "status")["workers"]]
+
+            sent = 0
+            deadline = asyncio.get_running_loop().time() + 60
+            while (await asyncio.to_thread(loads)) not in ([12, 12], [13, 11], [11, 13]):
+                assert asyncio.get_running_loop().time() < deadline, loads()
+                sent += 1
+                await clients[0].send("lobby", str(sent))
+            for client in clients:
+                read: list[int] = []
+                while len(read) < sent:
+                    event = await anext(client)
+                    assert not isinstance(event, Gap)
+                    if isinstance(event, Message):
+                        read.append(int(event.text))
+                assert read == list(range(1, sent + 1))
+        assert relay.events("rebalancing")

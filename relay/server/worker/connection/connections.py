@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from relay.server.metrics import Budget
 from relay.server.worker.connection.session import Session
+from relay.server.worker.connection.stages import Stage
 from relay.server.worker.delivery.stream import Stream
+from relay.wire.codes import CloseCode
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.services import ConnectionServices
@@ -60,6 +63,15 @@ class Connections:
         budgets.admission.enter(session)
         self.sessions.add(session)
         return stream
+
+    # --- balance ------------------------------------------------------------------------------
+    def send_away(self, count: int) -> int:
+        """Tell so many clients that are logged in to connect again. Returns how many there were."""
+        ready = (session for session in self.sessions if session.stage is Stage.READY)
+        leaving = list(islice(ready, count))
+        for session in leaving:
+            session.close(CloseCode.GOING_AWAY)
+        return len(leaving)
 
     # --- from time to time --------------------------------------------------------------------
     def check_deadlines(self, now: float) -> None:

@@ -24,6 +24,7 @@ from relay.server.worker.home.retention import Retention
 from relay.server.worker.process.acceptor import Acceptor
 from relay.server.worker.process.admin import AdminSocket
 from relay.server.worker.process.administration import Administration
+from relay.server.worker.process.balance import Balance
 from relay.server.worker.process.building import build
 from relay.server.worker.process.collector import Collector
 from relay.server.worker.process.commit_pause import CommitPause
@@ -91,6 +92,7 @@ class _Worker:
         self._status = WorkerStatus(context.scoreboard, context.index, context.generation)
         self._agent = AgentClient(context.agent_path, context.agent_uid)
         self._stop = Stop(context.live, context.parent_fd)
+        self._balance = Balance(lambda: context.live.current.server.rebalance_s)
 
     async def run(self) -> int:
         """Build, serve, drain."""
@@ -320,6 +322,7 @@ class _Worker:
         parts = self._parts
         now = time.monotonic()
         parts.connections.check_deadlines(now)
+        self._share_clients(now)
         parts.services.announcement.sweep()
         parts.stalled.sweep(now)
         parts.refusals.sweep(now)
@@ -333,6 +336,15 @@ class _Worker:
         self._collector.look(parts.connections.admitted)
         parts.wakeup.request()  # readers who waited because too many bytes were stuck may go on
         set_title(self._context.index, len(parts.connections.sessions))
+
+    def _share_clients(self, now: float) -> None:
+        if self._stop.requested.is_set():
+            return
+        began, own = self._balance.began, self._acceptor.count
+        if count := self._balance.due(own, self._status.loads(), now):
+            if not began:
+                log.info("rebalancing", extra={"connections": own})
+            self._parts.connections.send_away(count)
 
 
 async def _every(

@@ -90,16 +90,14 @@ class WorkerStatus:
                 found.append(Peer(index, row.get("generation"), pid))
         return found
 
+    def loads(self) -> list[int]:
+        """Return the connections of each other worker that accepts."""
+        rows = map(self._scoreboard.row, self._running())
+        return [row.get("connections") for row in rows if not row.get("not_accepting")]
+
     def least_loaded(self) -> int | None:
         """Return the fewest connections of any other worker that accepts; None: there is none."""
-        least: int | None = None
-        for index in self._running():
-            row = self._scoreboard.row(index)
-            if not row.get("not_accepting"):
-                count = row.get("connections")
-                if least is None or count < least:
-                    least = count
-        return least
+        return min(self.loads(), default=None)
 
     def silent(self, announced: set[int]) -> bool:
         """Tell whether a worker runs that has not announced itself."""

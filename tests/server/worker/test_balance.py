@@ -1,0 +1,62 @@
+"""When a worker sends clients away to the others, and how many."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.server.worker.process.balance import SETTLE_S, SLACK, Balance
+
+
+def play(loads: list[int], over_s: float, seconds: int) -> list[list[int]]:
+    """Return the loads after each second; who is sent away goes to the worker with the fewest."""
+    workers = [Balance(lambda: over_s) for _ in loads]
+    played = []
+    for now in range(seconds):
+        for index, worker in enumerate(workers):
+            others = [load for other, load in enumerate(loads) if other != index]
+            leaving = worker.due(loads[index], others, float(now))
+            assert leaving <= loads[index]
+            loads[index] -= leaving
+            for _ in range(leaving):
+                loads[loads.index(min(loads))] += 1
+        played.append(list(loads))
+    return played
+
+
+def test_all_of_one_become_a_share_for_each() -> None:
+    played = play([1000, 0, 0, 0], 30.0, 300)
+    assert max(played[-1]) - min(played[-1]) <= 4
+    steps = [before[0] - after[0] for before, after in pairwise(played)]
+    assert max(steps) <= 1000 / 30 + 1
+    assert 1000 - played[40][0] > 400  # most of it within the time that is set
+
+
+def test_a_moment_is_not_enough() -> None:
+    """The clients of a worker that ended are about to be back."""
+    balance = Balance(lambda: 30.0)
+    assert [balance.due(100, [0], float(now)) for now in range(int(SETTLE_S))] == [0] * int(
+        SETTLE_S
+    )
+    assert balance.due(100, [100], SETTLE_S) == 0
+    assert balance.due(100, [0], SETTLE_S + 1) == 0  # it begins anew
+
+
+def test_few_more_are_left_alone() -> None:
+    for loads in ([2 * SLACK, 0], [125, 75], [5], [0, 0]):
+        before = list(loads)
+        assert play(loads, 30.0, 60)[-1] == before
+
+
+def test_zero_is_never() -> None:
+    assert play([1000, 0], 0.0, 60)[-1] == [1000, 0]
+
+
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=8))
+def test_it_ends(loads: list[int]) -> None:
+    """Nobody is sent to and fro for ever."""
+    played = play(loads, 10.0, 400)
+    assert played[-1] == played[-50]
+    assert sum(played[-1]) == sum(played[0])
