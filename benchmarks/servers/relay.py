@@ -74,6 +74,11 @@ class MeasuredRelay:
         """Return the process ids of the workers that run now."""
         return self._relay.worker_pids()
 
+    def control(self) -> tuple[int, str]:
+        """Return the control process's id, and the address at which it is asked for metrics."""
+        (pid,) = self._relay.pids_titled("relay: control")
+        return pid, str(self._relay.events("starting")[-1]["control"])
+
     def publisher(self, log: str, name: str = "publisher") -> RelayPublisher:
         """Return a new publisher into a log."""
         return RelayPublisher(HOST, self.port, name, log)
