@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -12,6 +14,12 @@ import pytest
 LONG: Final = frozenset({"torture", "loadtest", "system", "cli"})
 """Folders whose files take long. They are begun first: all processes are done at about one time."""
 FOLDER: Final = Path(__file__).parent
+
+# Containers often tell Python to keep no bytecode. The suite starts well over a thousand processes:
+# each would compile all that it imports, which is a quarter of what the whole suite costs. An
+# installed Relay has its bytecode, too.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -293,6 +293,7 @@ def test_keys_have_no_telling_repr() -> None:
 
 def test_this_openssl_has_every_primitive() -> None:
     self_test()
+    server_key().self_test()
 
 
 def test_an_openssl_without_mlkem_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,3 +320,21 @@ def test_an_openssl_that_computes_wrongly_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(identity, "X25519PrivateKey", Wrong)
     with pytest.raises(IdentityError, match="wrong results"):
         self_test()
+
+
+def test_a_key_that_decrypts_wrongly_is_refused() -> None:
+    """What OpenSSL makes of it is no secret, or none of the one that was encrypted."""
+
+    class Wrong:
+        """A key that decrypts to something else."""
+
+        key_size = 2048
+
+        def public_key(self) -> rsa.RSAPublicKey:
+            return rsa.RSAPublicNumbers(65537, modulus()).public_key()
+
+        def decrypt(self, ciphertext: bytes, padding: object) -> bytes:
+            return bytes(32)
+
+    with pytest.raises(IdentityError, match="wrong results"):
+        PrivateKey(Wrong(), stream("x")).self_test()  # type: ignore[arg-type]
