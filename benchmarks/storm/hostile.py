@@ -18,7 +18,7 @@ from benchmarks.load.spawned import raise_open_files
 from benchmarks.measure.machine import HOST
 from relay.chat.rooms import requests
 from relay.wire.connection import Connection
-from relay.wire.envelopes import Ack, History, Join, Refused, Room, Send, pack
+from relay.wire.envelopes import Ack, ClientEnvelope, History, Join, Refused, Room, Send, pack
 from relay.wire.events import ServerKeyOffered
 from tests.support.raw import RawClient
 
@@ -144,12 +144,12 @@ class _Spender:
     def _record(self) -> bytes:
         name, first = self._room, self._counter
         rooms = [next(self._rooms) for _ in range(2)]
-        envelopes = (
+        envelopes: list[ClientEnvelope] = [
             *[Send(name, first + n, 0, "", BODY) for n in range(SENDS)],
             *[Send(f"{name}-{room}"[:32], 1, 0, "", b"new") for room in rooms],
             History(2, name, False, 0, 1000),
             Room(3, name, requests.pack(requests.SetTopic(secrets.token_hex(8)), 2**62)),
-        )
+        ]
         self._counter += SENDS
         return self.client.sealed(b"".join(map(pack, envelopes)))
 

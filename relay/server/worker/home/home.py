@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from relay.server.worker.home.notes import CommitNotes
     from relay.server.worker.home.partitions import OwnPartitions
     from relay.server.worker.refusals import Refusals
+    from relay.store.log import Partition
 
 QUEUED_BYTES_MAX: Final = 16 * 1024 * 1024
 """Submissions of a partition held for their commit; beyond it: BUSY. Credits of the workers that
