@@ -373,9 +373,9 @@ class Limits(Struct, frozen=True, kw_only=True):
             ge=0,
             le=1_000_000_000,
             description="Bytes that one connection may send to rooms each second, on average over "
-            "10 s. 0: no bound.",
+            "2 s. 0: no bound.",
         ),
-    ] = 1_048_576
+    ] = 524_288
     send_bytes_per_s_per_source: Annotated[
         int,
         Meta(
@@ -383,7 +383,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             le=1_000_000_000,
             description="Likewise all connections of one source, per worker. 0: no bound.",
         ),
-    ] = 4_194_304
+    ] = 2_097_152
     send_bytes_per_s_per_user: Annotated[
         int,
         Meta(
@@ -391,7 +391,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             le=1_000_000_000,
             description="Likewise all connections of one account, per worker. 0: no bound.",
         ),
-    ] = 2_097_152
+    ] = 1_048_576
     send_mib_per_day_per_user: Annotated[
         int,
         Meta(
@@ -440,7 +440,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             ge=0,
             le=1_000_000,
             description="What all connections of one account may ask for each second, on average "
-            "over 10 s, per worker, in units of about 0.1 ms: a page of history is 4, a change of "
+            "over 5 s, per worker, in units of about 0.1 ms: a page of history is 4, a change of "
             "a room or an account 20. 0: no bound.",
         ),
     ] = 200
@@ -452,7 +452,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             description="Likewise all connections of one source, registrations included. 0: no "
             "bound.",
         ),
-    ] = 1600
+    ] = 800
     received_mib: Annotated[
         int,
         Meta(

@@ -18,7 +18,7 @@ from benchmarks.load.spawned import raise_open_files
 from benchmarks.measure.machine import HOST
 from relay.chat.rooms import requests
 from relay.wire.connection import Connection
-from relay.wire.envelopes import Ack, History, Join, Refused, Room, Send
+from relay.wire.envelopes import Ack, ClientEnvelope, History, Join, Refused, Room, Send, pack
 from relay.wire.events import ServerKeyOffered
 from tests.support.raw import RawClient
 
@@ -129,19 +129,29 @@ class _Spender:
         self._room = f"of-{name}"
         self._counter = 1
         self._rooms = itertools.count()
+        self._owed = b""
+        """Of a record, what the socket has not taken: the server reads no more for now, and the
+        others go on."""
         self.client.say(Join(1, self._room, None, 0, 0))
+        self.client.socket.setblocking(False)
 
     def spend(self) -> None:
-        """Send one record."""
+        """Send one record, or more of the last one. Raises BlockingIOError."""
+        if not self._owed:
+            self._owed = self._record()
+        self._owed = self._owed[self.client.socket.send(self._owed) :]
+
+    def _record(self) -> bytes:
         name, first = self._room, self._counter
         rooms = [next(self._rooms) for _ in range(2)]
-        self.client.say(
+        envelopes: list[ClientEnvelope] = [
             *[Send(name, first + n, 0, "", BODY) for n in range(SENDS)],
             *[Send(f"{name}-{room}"[:32], 1, 0, "", b"new") for room in rooms],
             History(2, name, False, 0, 1000),
             Room(3, name, requests.pack(requests.SetTopic(secrets.token_hex(8)), 2**62)),
-        )
+        ]
         self._counter += SENDS
+        return self.client.sealed(b"".join(map(pack, envelopes)))
 
     def take(self) -> int:
         """Take answers; return how many messages were stored."""

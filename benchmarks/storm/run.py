@@ -25,6 +25,7 @@ from benchmarks.measure.machine import HOST
 from benchmarks.measure.memory_watch import MemoryWatch
 from benchmarks.servers.relay import MeasuredRelay
 from benchmarks.storm import hostile
+from relay.server.worker.connection.token_bucket import BYTES_BURST_S
 from relay.settings import Limits
 
 ROOM: Final = "hall"
@@ -194,7 +195,7 @@ def spending(load: Load, connections: int, sources: int) -> dict[str, Any]:
         ),
         "disk, MB": round(grown / 1e6, 1),
         "bytes that may be sent in this time, burst included, MB": round(
-            a_second * (elapsed_s + 10) / 1e6, 1
+            a_second * (elapsed_s + BYTES_BURST_S) / 1e6, 1
         ),
     }
 

@@ -17,7 +17,9 @@ from relay.cli.room_options import AGE, FOR, MESSAGES, SIZE
 from relay.cli.who import Who, who_options
 from relay.client import arguments
 from relay.client.aio import Client
+from relay.client.events import LogEntry
 from relay.client.room_calls import KINDS, ROLES, RoomAction, RoomKind, RoomRole
+from relay.terminal.notices import members_notice
 from relay.terminal.room_notices import info_lines, list_line
 
 JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
@@ -91,12 +93,21 @@ def show(target: Target, who: Who, as_json: bool, room: str) -> int:
     "create",
     "ROOM",
     also=(
+        JSON,
         UNLISTED,
         click.option("--topic", default="", metavar="TEXT", help="What it is about."),
         click.option("--kind", type=click.Choice(list(KINDS)), default="public", show_default=True),
     ),
 )
-def create(target: Target, who: Who, room: str, kind: RoomKind, topic: str, unlisted: bool) -> int:
+def create(
+    target: Target,
+    who: Who,
+    as_json: bool,
+    room: str,
+    kind: RoomKind,
+    topic: str,
+    unlisted: bool,
+) -> int:
     """Begin a room, and own it."""
     name, most = checked_room(room), limits.ROOM_TOPIC_BYTES_MAX
     try:
@@ -108,10 +119,67 @@ def create(target: Target, who: Who, room: str, kind: RoomKind, topic: str, unli
         await client.create_room(name, kind, listed=not unlisted)
         if topic:
             await client.change_room(name, "topic", text=topic)
-        click.echo(f"{name} is yours", err=True)
+        _tell(as_json, name, "create", [], f"{name} is yours")
         return Exit.OK
 
     return run_connected(target, who, use)
+
+
+@_command("who", "ROOM", also=(JSON,))
+def who_is_here(target: Target, who: Who, as_json: bool, room: str) -> int:
+    """Show who follows a room now: at most 200 people, and how many there are."""
+    name = checked_room(room)
+
+    async def use(client: Client) -> int:
+        await client.join(name)
+        found = await client.who(name)
+        others = [one for one in found.members if one.name != client.name or one.connections > 1]
+        if as_json:
+            for member in others:
+                print(dump(member._asdict()))
+        else:
+            less = len(found.members) - len(others)
+            print(members_notice(found._replace(total=found.total - less, members=tuple(others))))
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+@_command("read", "ROOM", also=(JSON,))
+def read(target: Target, who: Who, as_json: bool, room: str) -> int:
+    """Mark a room as read up to its last message, on all your devices."""
+    name = checked_room(room)
+
+    async def use(client: Client) -> int:
+        await client.join(name)
+        last = await _last_message(client, name)
+        if last is not None:
+            await client.mark_read(last)
+        _tell(as_json, name, "read", [], f"{name} is read")
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+async def _last_message(client: Client, room: str) -> LogEntry | None:
+    """Return the last entry that is no change of the room; None: there is none."""
+    before: int | None = None
+    while True:
+        page = await client.history(room, before=before, count=50)
+        for entry in reversed(page.entries):
+            if isinstance(entry, LogEntry):
+                return entry
+        if page.end:
+            return None
+        before = page.next
+
+
+def _tell(as_json: bool, room: str, done: str, arguments: list[str], words: str) -> None:
+    """Say what was done: to a program on stdout, as ``relay ctl room`` does."""
+    if as_json:
+        print(dump({"room": room, "done": done, "arguments": arguments}))
+    else:
+        click.echo(words, err=True)
 
 
 def _changing(
@@ -127,6 +195,7 @@ def _changing(
     def function(
         target: Target,
         who: Who,
+        as_json: bool,
         room: str,
         seen: int | None = None,
         person: str | None = None,
@@ -166,13 +235,15 @@ def _changing(
                 )
             except ValueError as error:
                 raise click.UsageError(str(error)) from None
-            click.echo(done.format(room=checked, person=person, role=role, kind=kind), err=True)
+            words = done.format(room=checked, person=person, role=role, kind=kind)
+            given = [person, role, kind, text, seq if action == "redact" else ""]
+            _tell(as_json, checked, action, [one for one in given if one], words)
             return Exit.OK
 
         return run_connected(target, who, use)
 
     function.__doc__ = help_text
-    _command(name, "ROOM", *arguments, also=(SEEN, *also))(function)
+    _command(name, "ROOM", *arguments, also=(JSON, SEEN, *also))(function)
 
 
 _changing("topic", "topic", "Say what a room is about.", "{room} has this topic", "TEXT")

@@ -211,6 +211,44 @@ def test_what_is_unread_is_told_and_marked(relay: Relay, room: str) -> None:
     assert unread() == {room: 0, second: 0}
 
 
+def test_who_is_there_and_what_is_read(people: Relay, room: str) -> None:
+    """For scripts: each answer as JSON, and what cannot be is one line and a status."""
+    address = people.address
+
+    def anna(command: str, *args: str) -> list[dict[str, Any]]:
+        return json_lines("room", command, address, room, *args, "--json", "--name", "anna")
+
+    assert anna("create") == [{"room": room, "done": "create", "arguments": []}]
+    assert anna("read") == [{"room": room, "done": "read", "arguments": []}], "nothing to read"
+    assert anna("who") == []
+    done("room", "enter", address, room, "--name", "bert")
+    done("send", address, room, "hi", "--name", "bert")
+    assert anna("role", "bert", "moderator") == [
+        {"room": room, "done": "role", "arguments": ["bert", "moderator"]}
+    ]
+    (mine,) = [one for one in anna_lists(address) if one["name"] == room]
+    assert mine["unread"] == 1
+    anna("read")
+    (mine,) = [one for one in anna_lists(address) if one["name"] == room]
+    assert mine["unread"] == 0
+    with Tail(address, room, "--name", "bert"):
+        wait_until(lambda: [one["name"] for one in anna("who")] == ["bert"], "bert", 60)
+        assert f"1 person in {room}: bert" in done("room", "who", address, room, "--name", "anna")
+    assert "NO_SUCH_ROOM" in done(
+        "room", "topic", address, f"{room}-x", "tea", "--name", "anna", status=1
+    )
+    done("room", "kind", address, room, "private", "--name", "anna")
+    done("register", address, "--name", "carla")
+    for command in ("who", "read"):
+        said = done("room", command, address, room, "--name", "carla", status=1)
+        assert len(said.splitlines()) == 1
+        assert "MEMBERS_ONLY" in said
+
+
+def anna_lists(address: str) -> list[dict[str, Any]]:
+    return json_lines("room", "list", address, "--mine", "--json", "--name", "anna")
+
+
 def test_who_is_invited_is_told_at_once(relay: Relay, room: str) -> None:
     """At a terminal in another room; while the connection is away, when it is back."""
     address, others = relay.address, f"{room}-2"

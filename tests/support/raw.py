@@ -124,8 +124,12 @@ class RawClient:
 
     def send_content(self, content: bytes) -> None:
         """Send packed envelopes as one record."""
+        self.socket.sendall(self.sealed(content))
+
+    def sealed(self, content: bytes) -> bytes:
+        """One record's bytes, for who writes them on its own."""
         self.flush()
-        self.socket.sendall(self.connection.seal(content, time.monotonic()))
+        return self.connection.seal(content, time.monotonic())
 
     def read(self) -> list[ServerEnvelope]:
         """Block for one read; return all envelopes not taken yet."""

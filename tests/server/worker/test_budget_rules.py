@@ -266,13 +266,7 @@ def test_an_account_pays_for_all_its_connections() -> None:
     )
     assert other is not None
 
-    assert phone.work(100, 0.0) is None
-    refused = desk.work(1, 0.0)
-    assert refused is not None
-    assert (refused.budget, refused.wait_ms) == (Budget.WORK_PER_USER, 101)
-    assert other.work(1, 0.0) is None
-
-    assert phone.refusal("a", 10, 0.0) is None
+    assert phone.refusal("a", -150, 0.0) is None
     owned[0] = 5
     refused = desk.refusal("b", 10, 0.0)
     assert refused is not None
@@ -285,6 +279,15 @@ def test_an_account_pays_for_all_its_connections() -> None:
     refused = phone.refusal("c", 10, 10.0)
     assert refused is not None
     assert refused.budget is Budget.ROOMS_PER_USER
+
+    assert phone.work(100, 20.0) is None
+    refused = desk.work(1, 20.0)
+    assert refused is not None
+    assert (refused.budget, refused.wait_ms) == (Budget.WORK_PER_USER, 5101)
+    refused = desk.refusal("not looked at", 1, 20.0)
+    assert refused is not None
+    assert refused.budget is Budget.WORK_PER_USER, "to look whether a room exists costs something"
+    assert other.work(1, 20.0) is None
 
     ann = users.get("ann")
     assert ann is not None

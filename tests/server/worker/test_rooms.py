@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 import shutil
 from collections.abc import AsyncIterator
@@ -43,6 +44,7 @@ from relay.wire.envelopes import (
 from tests.support.cluster import until
 from tests.support.devices import hello, register
 from tests.support.workers import Cluster, TestClient, Worker
+from tests.torture.rights import check
 
 LOG = "lobby"
 EVERYTHING = requests.ANYTHING_SEEN
@@ -296,6 +298,75 @@ async def test_a_ban_and_messages_that_race(cluster: Cluster) -> None:
         again.send(LOG, 1)
         assert (await again.acked(LOG, 1)).seq == acks[1], "a stored id is acknowledged"
     assert all(e.sender != "bob" or e.seq < ban for e in bob.entries(LOG) + alice.entries(LOG))
+
+
+def shown_to(client: TestClient) -> dict[int, EntryMessage]:
+    """What somebody has got of the room, by following or on pages."""
+    pages = [e for e in client.received if isinstance(e, Page)]
+    found = [*client.entries(LOG), *(entry for page in pages for entry in page.entries)]
+    return {entry.seq: entry for entry in found}
+
+
+def is_ban(entry: EntryMessage) -> bool:
+    if entry.content_type != events.CONTENT_TYPE:
+        return False
+    return isinstance(events.unpack(entry.body), events.Banned)
+
+
+async def test_readings_that_race_with_a_ban(cluster: Cluster) -> None:
+    """Live, by pages and by coming back to a cursor, on both workers, while the ban is committed.
+
+    The order in the log decides which of them are answered: the checker holds each against it.
+    """
+    alice, bob = await begun(cluster)
+    alice.send(LOG, 1, 40)
+    await alice.acked(LOG, 40)
+    await bob.ends_with(LOG, 41)
+    place = bob.entries(LOG)[9]
+    workers = (cluster.home(LOG), cluster.other(LOG))
+    readers = [await TestClient.login(workers[n % 2], "bob") for n in range(40)]
+    resuming, paging = readers[:20], readers[20:]
+    for reader in paging:
+        await reader.join(LOG)
+    pages = itertools.count(2)
+
+    def read(n: int) -> None:
+        resuming[n].send_envelopes(Join(1, LOG, place.epoch, place.seq, 0))
+        paging[n].send_envelopes(
+            History(next(pages), LOG, True, place.seq, 1000), History(next(pages), LOG, False, 0, 9)
+        )
+
+    alice.send(LOG, 41, 60)
+    for n in range(10):
+        read(n)
+    asking = asyncio.ensure_future(done(alice, requests.Ban("bob")))
+    alice.send(LOG, 61, 80)
+    for n in range(10, 20):
+        read(n)
+        await asyncio.sleep(0)
+    await asking
+    alice.send(LOG, 81)
+    await alice.acked(LOG, 81)
+    for reader in (*resuming, *paging):  # in the order of asking: what was asked before is over
+        reader.send_envelopes(Who(9999, LOG))
+        await reader.expect(Error, lambda e: e.request == 9999)
+    log = stored(workers[0])
+    (ban,) = [e.seq for e in log if e.sender == "alice" and is_ban(e)]
+    for reader in (bob, *resuming, *paging):
+        got = shown_to(reader)
+        assert list(check(log, {"bob": got})) == [], "something behind the ban"
+        assert all(log[seq - 1] == entry for seq, entry in got.items())
+        refusals = {e.code for e in reader.received if isinstance(e, Error)}
+        assert refusals <= {ErrorCode.BANNED, ErrorCode.NOT_A_MEMBER}
+    for reader in resuming:
+        seqs = sorted(shown_to(reader))
+        assert seqs == list(range(place.seq + 1, place.seq + 1 + len(seqs))), "none is missing"
+    whole = [shown_to(reader) for reader in resuming[:10]]
+    assert any(max(got, default=0) >= 41 for got in whole), "nobody came before the ban"
+    late = await TestClient.login(workers[1], "bob")
+    late.send_envelopes(Join(1, LOG, place.epoch, place.seq, 0))
+    assert await error_of(late, 1) == ErrorCode.BANNED
+    assert ban < len(log)
 
 
 async def test_a_batch_ends_at_an_entry_that_puts_somebody_out(cluster: Cluster) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.chat.entries import Submission
+from relay.chat.entries import Kind, Submission
 from relay.server.worker.home.submissions import SLOW_PER_GROUP, Submissions, Waiting
 from relay.server.worker.process.own_home import OwnHome
 from relay.server.worker.wakeup import Wakeup
@@ -14,18 +14,18 @@ def _in_use(log: str) -> bool:
     return log == "known"
 
 
-def _put(submissions: Submissions, producer: int, log: str, count: int) -> None:
+def _put(submissions: Submissions, producer: int, log: str, count: int, kind: int = 0) -> None:
     for counter in range(1, count + 1):
         submission = Submission(
             log=log, sender="somebody", key_id=b"", producer=producer.to_bytes(16), counter=counter,
-            kind=0, content_type="", body=b"x",
+            kind=kind, content_type="", body=b"x",
         )  # fmt: skip
         submissions.put(Waiting(PORT, counter, submission))
 
 
 def _taken(submissions: Submissions, slow_max: int = SLOW_PER_GROUP) -> list[tuple[int, int]]:
-    group = submissions.take(_in_use, 512, slow_max)
-    return [(int.from_bytes(w.submission.producer), w.submission.counter) for w in group]
+    quick, slow = submissions.take(_in_use, 512, slow_max)
+    return [(int.from_bytes(w.submission.producer), w.submission.counter) for w in quick + slow]
 
 
 def test_messages_of_known_rooms_do_not_wait_for_new_rooms() -> None:
@@ -74,7 +74,37 @@ def test_a_lane_is_as_slow_as_its_next_message() -> None:
     _put(submissions, 1, "known", 1)
     _put(submissions, 2, "known", 1)
     assert _taken(submissions, 0) == [(1, 1), (2, 1)]
-    assert _taken(submissions, 0) == [(1, 1), (1, 1)], "alone it has the whole group"
+    assert _taken(submissions, 0) == []
+    assert _taken(submissions) == [(1, 1), (1, 1)], "alone it has the whole group"
+
+
+def test_what_was_slow_is_not_slow_for_that_later() -> None:
+    """However it was taken."""
+    submissions = Submissions()
+    _put(submissions, 1, "new", 1)
+    assert _taken(submissions, 0) == []
+    assert _taken(submissions) == [(1, 1)]
+    _put(submissions, 1, "known", 2)
+    _put(submissions, 2, "known", 1)
+    assert _taken(submissions, 0) == [(1, 1), (1, 2), (2, 1)]
+
+
+def test_control_entries_are_slow() -> None:
+    """They are committed against a loss of power, and no message waits for that with them."""
+    submissions = Submissions()
+    for producer in range(20):
+        _put(submissions, producer, "known", 1, Kind.SYSTEM)
+    _put(submissions, 100, "known", 3)
+    _put(submissions, 100, "known", 1, Kind.SYSTEM)
+    _put(submissions, 100, "known", 2)
+    quick, slow = submissions.take(_in_use, 512, SLOW_PER_GROUP)
+    assert [w.submission.kind for w in quick] == [0, 0, 0]
+    assert [w.submission.kind for w in slow] == [Kind.SYSTEM] * SLOW_PER_GROUP
+    assert submissions.take(_in_use, 512, 0) == ([], [])
+    while submissions.lanes:
+        quick, slow = submissions.take(_in_use, 512, SLOW_PER_GROUP)
+    assert [(w.submission.kind, w.submission.counter) for w in quick] == [(0, 1), (0, 2)]
+    assert submissions.bytes == 0
 
 
 def test_who_sends_now_and_then_does_not_wait_for_all_who_never_stop() -> None:
@@ -83,9 +113,9 @@ def test_who_sends_now_and_then_does_not_wait_for_all_who_never_stop() -> None:
     for producer in range(300):
         _put(submissions, producer, "known", 50)
     for _ in range(60):  # each has had its turn
-        assert submissions.take(_in_use, 64, 0)
+        assert submissions.take(_in_use, 64, 0)[0]
     _put(submissions, 1000, "known", 1)
-    group = submissions.take(_in_use, 64, 0)
+    group, _ = submissions.take(_in_use, 64, 0)
     assert int.from_bytes(group[0].submission.producer) == 1000
 
 
@@ -97,6 +127,7 @@ def test_those_who_never_stop_have_half_of_a_commit_at_least() -> None:
         submissions.take(_in_use, 64, 0)
         for producer in range(1000, 1300):
             _put(submissions, producer, "known", 1)
-    taken = [int.from_bytes(w.submission.producer) for w in submissions.take(_in_use, 64, 0)]
+    group, _ = submissions.take(_in_use, 64, 0)
+    taken = [int.from_bytes(w.submission.producer) for w in group]
     assert taken.count(1) > 0
     assert taken.index(1) == 32, "the others had the first half"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -207,3 +208,46 @@ async def test_a_worker_that_was_replaced_knows_the_tickets(cluster: Cluster) ->
     await until(lambda: new.parts.links, "its links")
     assert mode(await TestClient.login(new, "alice", ticket=ticket)) == 1
     assert mode(await TestClient.login(new, "alice", ticket=ticket)) == 0
+
+
+class Recorded(TestClient):
+    """Keeps all that it says."""
+
+    def __init__(self, ticket: ClientTicket | None = None) -> None:
+        super().__init__(ticket)
+        self.said = b""
+
+    def _write(self) -> None:
+        pending = self.connection.data_to_send()
+        self.said += pending
+        self.transport.write(pending)
+
+    def sealed(self, content: bytes) -> bytes:
+        record = super().sealed(content)
+        self.said += record
+        return record
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_a_recorded_session_said_again(cluster: Cluster, resumed: bool) -> None:
+    """By somebody on the network, at either worker: it is no session, and stores nothing."""
+    worker = cluster.workers[0]
+    ticket = await ticket_of(worker, "ann") if resumed else None
+    client = await Recorded.login(worker, "ann", ticket=ticket)
+    assert mode(client) == int(resumed)
+    client.send("lobby", 1)
+    await client.acked("lobby", 1)
+    client.disconnect()
+    before = kinds(cluster)
+    for at in cluster.workers.values():
+        reader, writer = await asyncio.open_connection("127.0.0.1", at.port)
+        writer.write(client.said)
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(30):
+                while await reader.read(65_536):
+                    pass
+        writer.close()
+    assert kinds(cluster) == before, "no handshake was completed"
+    again = await TestClient.login(worker, "bob")
+    await again.join("lobby", last=10)
+    assert [entry.body for entry in again.entries("lobby")] == [b"ann 1"]

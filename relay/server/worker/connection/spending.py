@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MESSAGE_BYTES: Final = 200
 """What a message costs besides its body."""
+LOOKUP_UNITS: Final = 1
+"""What it costs to look whether a log exists."""
 WAIT_MS_MAX: Final = 60_000
 
 
@@ -85,6 +87,10 @@ class Spending:
         if refused is not None:
             return refused
         if log not in self._known:
+            refused = _empty(self._work, now)
+            if refused is not None:
+                return refused
+            _take(self._work, LOOKUP_UNITS, now)
             if not self._exists(log):
                 refused = _empty(self._rooms, now) or self._too_many()
                 if refused is not None:

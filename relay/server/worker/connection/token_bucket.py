@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-BURST_S: Final = 10.0
-"""What was not used for so long may be used at once."""
+BYTES_BURST_S: Final = 2.0
+"""What was not used for so long may be used at once: it is written by everybody's disk."""
+WORK_BURST_S: Final = 5.0
+"""Likewise: a person who opens a program that follows a hundred rooms need not wait."""
 MINUTE_S: Final = 60.0
 
 
@@ -61,7 +63,7 @@ def token_bucket(rate_per_s: float, burst: float, now: float) -> TokenBucket | N
 
 def of_bytes(bytes_per_s: int, now: float) -> TokenBucket | None:
     """Return one for bytes that are sent."""
-    return token_bucket(bytes_per_s, bytes_per_s * BURST_S, now)
+    return token_bucket(bytes_per_s, bytes_per_s * BYTES_BURST_S, now)
 
 
 def of_rooms(rooms_per_minute: int, now: float) -> TokenBucket | None:
@@ -71,4 +73,4 @@ def of_rooms(rooms_per_minute: int, now: float) -> TokenBucket | None:
 
 def of_work(units_per_s: int, now: float) -> TokenBucket | None:
     """Return one for what requests cost."""
-    return token_bucket(units_per_s, units_per_s * BURST_S, now)
+    return token_bucket(units_per_s, units_per_s * WORK_BURST_S, now)

@@ -42,6 +42,13 @@ READS_MAX: Final = 256
 """Reads of one commit, about 1 ms: the rest of the group waits for the next."""
 READING_S_MAX: Final = 0.005
 SYSTEM: Final = int(Kind.SYSTEM)
+REST: Final = 9
+"""For each commit that waited for the disk, a partition rests so many times as long from such ones.
+So whoever changes rooms, or begins them, without end, holds up others in a tenth of the time at
+most, however many they are."""
+REST_AHEAD_NS: Final = 1_000_000_000
+"""It begins to rest when it owes more than this: whoever does something a few times does not wait.
+"""
 log = logging.getLogger("relay.worker")
 
 
@@ -49,7 +56,7 @@ log = logging.getLogger("relay.worker")
 class Commit:
     """A group commit that is over."""
 
-    __slots__ = ("group", "outcomes", "partition", "reads")
+    __slots__ = ("group", "outcomes", "partition", "reads", "took_ns")
 
     def __init__(
         self,
@@ -57,6 +64,7 @@ class Commit:
         group: list[Waiting],
         outcomes: list[Outcome] | StoreError,
         reads: list[int],
+        took_ns: int,
     ) -> None:
         """Keep what became of a group.
 
@@ -66,11 +74,13 @@ class Commit:
             outcomes: of the first submissions of the group, of one at least; the others were not
                 looked at.
             reads: what each of those has cost.
+            took_ns: how long the store took.
         """
         self.partition = partition
         self.group = group
         self.outcomes = outcomes
         self.reads = reads
+        self.took_ns = took_ns
 
     def answer(self, outcomes: list[Outcome]) -> None:
         """Tell those who submitted what became of it."""
@@ -131,9 +141,16 @@ class Commits:
         self._run_in_thread = run_in_thread
         self._wakeup = wakeup
         self._observe_ns = observe_ns
-        self._power = power
+        self.power = power
         self._rooms_begin = rooms_begin
         self._finished: list[Commit] = []
+        self._rested_at_ns: dict[int, int] = {}
+        """By partition: when it will owe no rest."""
+
+    def rests(self, index: int) -> bool:
+        """Tell whether a partition is not to begin a commit now that waits for the disk."""
+        rested_at_ns = self._rested_at_ns.get(index)
+        return rested_at_ns is not None and (rested_at_ns - time.monotonic_ns() > REST_AHEAD_NS)
 
     def begin(
         self, index: int, partition: Partition, group: list[Waiting], now_ms: int
@@ -143,14 +160,19 @@ class Commits:
         Raises nothing: whatever happens, its senders must be answered.
         """
         began_ns = time.monotonic_ns()
-        if not (self._power or self._waits_for_disk(partition, group)):
+        if not (self.power or self._waits_for_disk(partition, group)):
             commit = _append(index, partition, group, now_ms)
             self._observe_ns(time.monotonic_ns() - began_ns)
             return commit
 
         def ended(future: asyncio.Future[Commit]) -> None:
-            self._observe_ns(time.monotonic_ns() - began_ns)
-            self._finished.append(future.result())
+            now_ns = time.monotonic_ns()
+            self._observe_ns(now_ns - began_ns)
+            commit = future.result()
+            if not self.power:
+                owed_ns = max(self._rested_at_ns.get(index, 0), now_ns)
+                self._rested_at_ns[index] = owed_ns + REST * commit.took_ns
+            self._finished.append(commit)
             self._wakeup.request()
 
         future = self._run_in_thread(lambda: _append(index, partition, group, now_ms))
@@ -175,7 +197,8 @@ class Commits:
 
 
 def _append(index: int, partition: Partition, group: list[Waiting], now_ms: int) -> Commit:
-    budget = ReadBudget(READS_MAX, time.monotonic() + READING_S_MAX)
+    began_ns = time.monotonic_ns()
+    budget = ReadBudget(READS_MAX, began_ns / 1e9 + READING_S_MAX)
     submissions = [waiting.submission for waiting in group]
     outcomes: list[Outcome] | StoreError
     try:
@@ -185,4 +208,4 @@ def _append(index: int, partition: Partition, group: list[Waiting], now_ms: int)
     except Exception:
         log.exception("commit_failed")
         outcomes = StoreUnavailable("an internal error")
-    return Commit(index, group, outcomes, budget.spent)
+    return Commit(index, group, outcomes, budget.spent, time.monotonic_ns() - began_ns)

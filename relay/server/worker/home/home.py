@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from relay.server.worker.home.notes import CommitNotes
     from relay.server.worker.home.partitions import OwnPartitions
     from relay.server.worker.refusals import Refusals
+    from relay.store.log import Partition
 
 QUEUED_BYTES_MAX: Final = 16 * 1024 * 1024
 """Submissions of a partition held for their commit; beyond it: BUSY. Credits of the workers that
@@ -221,7 +222,15 @@ class Home:
         """Commit what waits: of each partition what is quick, and what is slow of one in turn."""
         waiting = self._waiting
         group_max = max(GROUP_MIN, GROUP_MAX // len(waiting))
-        slow_index = min(waiting, key=lambda index: (index - self._slow_next) % PARTITIONS)
+        slow_index = min(
+            [
+                index
+                for index in waiting
+                if index not in self._committing and not self._commits.rests(index)
+            ],
+            key=lambda index: (index - self._slow_next) % PARTITIONS,
+            default=None,
+        )
         for index in list(waiting):
             slow = index == slow_index
             if self._begin(index, group_max, SLOW_PER_GROUP if slow else 0) and slow:
@@ -260,20 +269,31 @@ class Home:
             return False
         self.held.discard(index)
         submissions = self._submissions[index]
-        group = submissions.take(partition.in_use, group_max, slow_max)
+        group, slow = submissions.take(partition.in_use, group_max, slow_max)
         noted = index in self._notes.noted
         if noted:
             self._notes.hand_over(index, partition)
-        if not group and not noted:
+        if not group and not slow and not noted:
+            if self._commits.rests(index):
+                self.held.add(index)
             return False
-        self._committing.add(index)
         del self._waiting[index]
         if submissions.lanes:
             self._waiting[index] = None  # the last in turn now
+        if slow and group and not self._commits.power:
+            self._commit(index, partition, group)  # does not wait for the disk with what is slow
+            group = slow
+        else:
+            group += slow
+        self._commit(index, partition, group)
+        return True
+
+    def _commit(self, index: int, partition: Partition, group: list[Waiting]) -> None:
+        assert index not in self._committing
+        self._committing.add(index)
         commit = self._commits.begin(index, partition, group, self._wall_clock_ns() // 1_000_000)
         if commit is not None:
             self._finish(commit)
-        return True
 
     def _finish(self, commit: Commit) -> None:
         index, group, outcomes = commit.partition, commit.group, commit.outcomes

@@ -6,10 +6,11 @@ for itself. A lane that was empty comes before those that never are, with half o
 all who send without end.
 
 A new message in a log that is in use costs the store no read. A repeat costs some, one of long ago
-and a room that is new many (``store.log.ReadBudget``). Two kinds of lanes are *slow*, and a commit
-takes few of those:
+and a room that is new many (``store.log.ReadBudget``). Three kinds of lanes are *slow*, and few of
+those are taken at a time, for a commit of their own:
 
 - one whose next message is for a log that is not in use: it is new, or must be looked up;
+- one whose next entry is a control entry, which is committed so that it survives a loss of power;
 - one whose producer made a commit read more than ``READS_FREE``, until all it sent is answered.
 """
 
@@ -18,6 +19,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
+
+from relay.chat.entries import Kind
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -36,6 +39,9 @@ READS_FREE: Final = 64
 of thirty messages in order."""
 
 
+SYSTEM: Final = int(Kind.SYSTEM)
+
+
 @final
 class Waiting:
     """A submission that waits for its commit, and where its answer goes."""
@@ -51,7 +57,7 @@ class Waiting:
 class Submissions:
     """See the module's docstring. The order of each producer is kept."""
 
-    __slots__ = ("_fresh", "_slow", "bytes", "lanes")
+    __slots__ = ("_fresh", "_heads_slow", "_slow", "bytes", "lanes")
 
     def __init__(self) -> None:
         self.lanes: dict[bytes, deque[Waiting]] = {}
@@ -59,6 +65,8 @@ class Submissions:
         self._fresh: set[bytes] = set()
         """Lanes of which no commit has taken anything since they were empty."""
         self._slow: set[bytes] = set()
+        self._heads_slow: set[bytes] = set()
+        """Lanes that were found to be slow for their next submission, until that is taken."""
         self.bytes = 0
         """Of all bodies that wait."""
 
@@ -73,8 +81,12 @@ class Submissions:
         else:
             lane.append(waiting)
 
-    def take(self, in_use: Callable[[str], bool], group_max: int, slow_max: int) -> list[Waiting]:
-        """Remove the submissions of the next commit. Those of slow lanes are the last.
+    def take(
+        self, in_use: Callable[[str], bool], group_max: int, slow_max: int
+    ) -> tuple[list[Waiting], list[Waiting]]:
+        """Remove the submissions of the next two commits: the second has those of slow lanes.
+
+        If one lane is all that there is, the first may have anything.
 
         Args:
             in_use: tells whether the store has a log at hand.
@@ -85,18 +97,27 @@ class Submissions:
         group: list[Waiting] = []
         if len(lanes) == 1 and not self._slow:
             lane = next(iter(lanes.values()))
-            if len(lane) <= group_max:  # the usual case: one that sends
+            if len(lane) <= group_max and (
+                slow_max or all(_is_quick(w, in_use) for w in lane)
+            ):  # the usual case: one that sends
                 group.extend(lane)
                 lanes.clear()
                 self._fresh.clear()
+                self._heads_slow.clear()
                 self.bytes = 0
-                return group
+                return group, []
         quick: list[bytes] = []
         slow: list[Waiting] = []
+        known = self._heads_slow
         for producer, lane in list(lanes.items()):
-            if producer not in self._slow and in_use(lane[0].submission.log):
+            if producer in self._slow or producer in known:
+                pass
+            elif _is_quick(lane[0], in_use):
                 quick.append(producer)
-            elif len(slow) < slow_max:
+                continue
+            else:
+                known.add(producer)
+            if len(slow) < slow_max:
                 slow.append(lane.popleft())
                 self._to_the_end(producer, lane)
         quantum = max(QUANTUM_MIN, group_max // (len(quick) or 1))
@@ -104,9 +125,8 @@ class Submissions:
         often = [producer for producer in quick if producer not in self._fresh]
         left = self._serve(fresh, quantum, group_max // 2 if often else group_max, in_use, group)
         self._serve(often + left, quantum, group_max, in_use, group)
-        group += slow
-        self.bytes -= sum([len(waiting.submission.body) for waiting in group])
-        return group
+        self.bytes -= sum([len(waiting.submission.body) for waiting in group + slow])
+        return group, slow
 
     def _serve(
         self,
@@ -122,7 +142,7 @@ class Submissions:
                 return producers[number:]
             lane = self.lanes[producer]
             count = 0
-            while count < quantum and lane and in_use(lane[0].submission.log):
+            while count < quantum and lane and _is_quick(lane[0], in_use):
                 group.append(lane.popleft())
                 count += 1
             self._to_the_end(producer, lane)
@@ -132,6 +152,7 @@ class Submissions:
         """Something of a lane was taken: it is the last in turn now, or gone."""
         del self.lanes[producer]
         self._fresh.discard(producer)
+        self._heads_slow.discard(producer)
         if lane:
             self.lanes[producer] = lane
 
@@ -140,6 +161,7 @@ class Submissions:
         found = [waiting for lane in self.lanes.values() for waiting in lane]
         self.lanes.clear()
         self._fresh.clear()
+        self._heads_slow.clear()
         self._slow.clear()
         self.bytes = 0
         return found
@@ -154,6 +176,7 @@ class Submissions:
                 self.lanes[producer] = deque((waiting,))
             else:
                 lane.appendleft(waiting)
+                self._heads_slow.discard(producer)
 
     def charge(self, group: list[Waiting], reads: list[int]) -> None:
         """Learn what each submission of a commit has cost, after ``give_back``."""
@@ -169,6 +192,7 @@ class Submissions:
 
     def remove(self, unwanted: Callable[[Waiting], bool]) -> None:
         """Forget some."""
+        self._heads_slow.clear()
         for producer, lane in list(self.lanes.items()):
             kept = deque([waiting for waiting in lane if not unwanted(waiting)])
             if kept:
@@ -179,3 +203,9 @@ class Submissions:
         self.bytes = sum(
             len(waiting.submission.body) for lane in self.lanes.values() for waiting in lane
         )
+
+
+def _is_quick(waiting: Waiting, in_use: Callable[[str], bool]) -> bool:
+    """Tell whether the store commits this at once, as far as can be told before."""
+    submission = waiting.submission
+    return submission.kind != SYSTEM and in_use(submission.log)

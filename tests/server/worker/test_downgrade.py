@@ -1,0 +1,138 @@
+"""A man in the middle who wants both sides to agree on less than they can, over real sockets.
+
+The client library is connected through him. Of its second connection, which offers a ticket, he
+changes what one side says of versions, of how to protect, or of the kind of handshake. Whatever he
+says: that connection is never established, and what the client sends is stored once, by the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from relay import Client
+from relay.client.key_files import KeyFiles
+from relay.client.known_servers import KnownServers
+from relay.client.trust import KeyPolicy
+from relay.wire.connection import Connection
+from relay.wire.events import ConnectionClosed
+from relay.wire.frames import FrameType, frame
+from relay.wire.identity import fingerprint, parse_spki
+from relay.wire.messages import FULL, NO_BINDER, ClientKey, ServerFinished, ServerHello
+from tests.support.devices import device
+from tests.support.middle import Frames, Middle
+from tests.support.pair import server_key
+from tests.support.workers import Cluster, TestClient
+
+MODULUS_BYTES = parse_spki(server_key().spki).modulus_bytes
+Change = Callable[[bytes], bytes]
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    async with Cluster(tmp_path, 1) as running:
+        yield running
+
+
+def hello(**changes: object) -> Change:
+    """Change ServerHello."""
+    return lambda whole: frame(
+        FrameType.SERVER_HELLO,
+        ServerHello.parse(whole)._replace(**changes).body(),  # type: ignore[arg-type]
+    )
+
+
+def key(**changes: object) -> Change:
+    """Change ClientKey."""
+    return lambda whole: frame(
+        FrameType.CLIENT_KEY,
+        ClientKey.parse(whole, MODULUS_BYTES)._replace(**changes).body(),  # type: ignore[arg-type]
+    )
+
+
+def finished(**changes: object) -> Change:
+    """Change ServerFinished."""
+    return lambda whole: frame(
+        FrameType.SERVER_FINISHED,
+        ServerFinished.parse(whole)._replace(**changes).body(),  # type: ignore[arg-type]
+    )
+
+
+DOWNGRADES: dict[str, tuple[str, int, Change]] = {
+    "an older version is offered, too": ("down", 0, hello(ver_min=0)),
+    "only an older version is offered": ("down", 0, hello(ver_min=0, ver_max=0)),
+    "only a newer version is offered": ("down", 0, hello(ver_min=2, ver_max=2)),
+    "a newer version is offered, too": ("down", 0, hello(ver_max=2)),
+    "another suite is offered": ("down", 0, hello(suite=0)),
+    "no work is asked, or other work": ("down", 0, hello(pow_bits=1)),
+    "an older version is chosen": ("up", 0, key(version=0)),
+    "a newer version is chosen": ("up", 0, key(version=2)),
+    "another suite is chosen": ("up", 0, key(suite=0)),
+    "the ticket is stripped": ("up", 0, key(ticket=b"", binder=NO_BINDER)),
+    "the ticket is one that nobody opens": ("up", 0, key(ticket=bytes(125), binder=NO_BINDER)),
+    "the answer is that the ticket was of no use": ("down", 1, finished(mode=FULL)),
+    "the answer is a kind that does not exist": ("down", 1, finished(mode=2)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DOWNGRADES)
+async def test_nothing_less_than_both_can_is_agreed_upon(
+    cluster: Cluster, tmp_path: Path, case: str
+) -> None:
+    direction, at, change = DOWNGRADES[case]
+    said: list[tuple[bytes, bytes]] = []
+
+    def meddle(frames: Frames, index: int) -> Frames:
+        said.append((frames[index], change(frames[index])))
+        return [*frames[:index], said[-1][1], *frames[index + 1 :]]
+
+    (worker,) = cluster.workers.values()
+    middle = Middle(worker.port, direction, at, meddle)
+    port = await middle.start()
+    policy = KeyPolicy(KnownServers(tmp_path / "known"), keys=KeyFiles(tmp_path / "keys"))
+    address = f"relay://{fingerprint(server_key().spki)}@127.0.0.1:{port}"
+    client = Client(address, name="ann", key=device("ann"), register=True, key_policy=policy)
+    try:
+        await client.connect()
+        await client.send("lobby", "first")
+        middle.cut()
+        async with asyncio.timeout(60):
+            await client.send("lobby", "second")
+        ((before, after),) = said
+        assert before != after, "he has changed nothing"
+        assert middle.connections >= 3
+        assert client.statistics["logins"] == 2
+        counts = worker.parts.services.counts
+        established = sum(counts.kinds.values())
+        assert established == 2, "the connection with which he has meddled is none"
+    finally:
+        await client.close(0)
+        await middle.close()
+    reader = await TestClient.login(worker, "reader")
+    await reader.join("lobby", last=10)
+    assert [entry.body for entry in reader.entries("lobby")] == [b"first", b"second"]
+
+
+class Silent(TestClient):
+    """Writes nothing, and keeps what it would write."""
+
+    wanted = b""
+
+    def _write(self) -> None:
+        self.wanted += self.connection.data_to_send()
+
+
+async def test_a_client_that_has_spoken_a_higher_version_says_nothing(cluster: Cluster) -> None:
+    """Not a byte: a server that offers less than before is not believed."""
+    (worker,) = cluster.workers.values()
+    client = Silent()
+    client.connection = Connection.client(now=0.0, random_bytes=bytes, version_min=2)
+    await asyncio.get_running_loop().create_connection(lambda: client, "127.0.0.1", worker.port)
+    worker.clients.append(client)
+    await client.until(lambda: client.closed, "the end")
+    assert isinstance(client.closed, ConnectionClosed)
+    assert "higher version" in client.closed.detail
+    assert not client.wanted
