@@ -25,7 +25,7 @@ from benchmarks.measure.machine import HOST
 from benchmarks.measure.memory_watch import MemoryWatch
 from benchmarks.servers.relay import MeasuredRelay
 from benchmarks.storm import hostile
-from relay.settings import Limits
+from relay.limit_settings import Limits
 
 ROOM: Final = "hall"
 SAMPLE: Final = 20
