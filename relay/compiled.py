@@ -27,8 +27,10 @@ MODULES: Final = (
     "relay.chat.names",
     "relay.wire.cipher",
     "relay.wire.connection",
+    "relay.wire.endpoint",
     "relay.wire.envelopes",
     "relay.wire.events",
+    "relay.wire.packing",
     "relay.wire.frames",
     "relay.wire.phases",
     # A connection, from its socket to what it asks for.
@@ -44,6 +46,7 @@ MODULES: Final = (
     "relay.server.worker.connection.stages",
     # A send on its way to its home, and through the turn.
     "relay.bus.messages",
+    "relay.bus.packing",
     "relay.chat.partition",
     "relay.server.worker.member.forward",
     "relay.server.worker.member.receive",
@@ -79,7 +82,6 @@ MODULES: Final = (
     "relay.server.worker.member.fanout",
     "relay.server.worker.member.feed",
     "relay.server.worker.member.feeds",
-    "relay.server.worker.member.running",
     "relay.server.worker.member.subscription",
     "relay.server.worker.member.subscriptions",
     # A handshake and a login, besides.
@@ -99,6 +101,7 @@ MODULES: Final = (
     "relay.server.worker.refusals",
     "relay.wire.handshake",
     "relay.wire.messages",
+    "relay.wire.resumption",
     "relay.wire.transcript",
 )
 """The modules that a compiled build compiles, in any order: they become one library."""

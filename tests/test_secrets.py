@@ -19,15 +19,16 @@ import pytest
 import relay
 from relay import codec
 from relay.bus.messages import Claim
-from relay.bus.messages import pack as pack_message
-from relay.bus.messages import unpack as unpack_message
+from relay.bus.packing import pack as pack_message
+from relay.bus.packing import unpack as unpack_message
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
 from relay.client.identity import Identity
 from relay.secret import Secret
 from relay.server.agent import protocol as agent
-from relay.wire.envelopes import Hello, Register, pack, unpack_client
+from relay.wire.envelopes import Hello, Register
 from relay.wire.key_schedule import SessionSecrets, login_binding
+from relay.wire.packing import pack, unpack_client
 
 MARK = b"\x07MARKED-SECRET\x07!"
 assert len(MARK) == 16

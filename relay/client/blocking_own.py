@@ -9,9 +9,11 @@ from typing import Any, cast
 from relay.client import own_data
 from relay.client.blocking_direct import BlockingDirect
 from relay.client.blocking_rooms import BlockingRooms
-from relay.client.errors import ClientError, DeviceRevoked, Refused
+from relay.client.closes import DeviceRevoked
+from relay.client.errors import ClientError
 from relay.client.own_data import Deleted, OwnData, OwnRooms, Step
-from relay.client.sends import Offer
+from relay.client.pending_sends import Offer
+from relay.client.refusals import Refused
 
 
 class BlockingOwn(BlockingDirect, BlockingRooms):

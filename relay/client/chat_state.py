@@ -18,17 +18,20 @@ from relay.chat.rooms import requests as room_requests
 from relay.chat.rooms.events import RELAY
 from relay.chat.rooms.requests import Request as RoomRequest
 from relay.client import arguments, decoding
-from relay.client.errors import ClientError, describe_refusal, refused
+from relay.client.errors import ClientError
 from relay.client.event_queue import EventQueue
 from relay.client.events import Event, Invited, Postponed, Unfollowed
 from relay.client.next_key import NextKeyProof
+from relay.client.pending_sends import Offer, Outcome
+from relay.client.refusals import describe_refusal, refused
 from relay.client.requests import Request, Requests
 from relay.client.senders import NUMBER as OWN_NUMBER
 from relay.client.senders import Senders
-from relay.client.sends import Offer, Outcome, Sends
+from relay.client.sends import Sends
 from relay.client.subscriptions import REJOINS_MAX, Start, Step, Subscription, Subscriptions
 from relay.codec import Unknown
 from relay.wire import envelopes as wire
+from relay.wire import packing
 from relay.wire.codes import ErrorCode
 
 log: Final = logging.getLogger(__name__)
@@ -108,9 +111,9 @@ class ChatState:
         if self.queue.full and (self._suspended or self.awaited):
             self._suspend()
         for envelope in self.requests.drain():
-            yield wire.pack(envelope)
+            yield packing.pack(envelope)
         for question in self.senders.requests(now):
-            yield wire.pack(question)
+            yield packing.pack(question)
         yield from self.sends.transmit()
 
     @property

@@ -17,7 +17,19 @@ from relay.chat.entries import Cursor
 from relay.client import account_calls, lists, offers
 from relay.client.account_calls import Devices, Preferences, User
 from relay.client.arguments import ME
-from relay.client.errors import (
+from relay.client.events import (
+    Edit,
+    Erased,
+    HistoryPage,
+    LogEntry,
+    Message,
+    Reaction,
+    Redaction,
+)
+from relay.client.lists import Question, Questions
+from relay.client.pending_sends import Offer
+from relay.client.proof import server_id_bytes
+from relay.client.refusals import (
     AlreadyJoined,
     Banned,
     KickedOut,
@@ -29,19 +41,7 @@ from relay.client.errors import (
     NotAMember,
     ReadOnly,
 )
-from relay.client.events import (
-    Edit,
-    Erased,
-    HistoryPage,
-    LogEntry,
-    Message,
-    Reaction,
-    Redaction,
-)
-from relay.client.lists import Question, Questions
-from relay.client.proof import server_id_bytes
 from relay.client.room_calls import ListedRoom
-from relay.client.sends import Offer
 
 if TYPE_CHECKING:
     from relay.client.chat_state import ChatState

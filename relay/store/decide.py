@@ -44,7 +44,7 @@ from relay.store.state import (
     View,
     row_id,
 )
-from relay.store.stub import says_else
+from relay.store.stub import differs_from
 
 Pack = Callable[[tuple[object, ...]], bytes]
 """An entry's fields -> the bytes that readers get."""
@@ -328,7 +328,7 @@ class Decision:
         if found is DAMAGED:
             return LogRefused("the entry of this counter is damaged: restore it from a backup")
         if found.seq and (
-            says_else(found.stub, submission.content)
+            differs_from(found.stub, submission.content)
             if found.stub
             else differs(found.entry, submission)
         ):
@@ -343,3 +343,11 @@ class Decision:
                 self._accepted[one.log, one.producer, one.counter] = outcome, one
         self._indexed = len(self._outcomes)
         return self._accepted[key]
+
+
+def note_controls(batch: list[Submission], outcomes: list[Outcome], changes: Changes) -> None:
+    """Note which of the entries that were decided on are of kind *system*."""
+    more = changes.more = changes.more or More()
+    for submission, outcome in zip(batch, outcomes, strict=False):
+        if submission.kind == SYSTEM and type(outcome) is Stored:
+            more.controls.append((changes.logs[submission.log].id, outcome.seq))

@@ -16,18 +16,12 @@ from relay.client.key_files import KeyFiles
 from relay.client.options import Options
 from relay.client.state import ClientState
 from relay.wire.connection import Connection
-from relay.wire.envelopes import (
-    ClientEnvelope,
-    Hello,
-    ServerEnvelope,
-    Welcome,
-    pack,
-    unpack_client,
-)
+from relay.wire.envelopes import ClientEnvelope, Hello, ServerEnvelope, Welcome
 from relay.wire.events import ApplicationData, ConnectionClosed, SecretWrapped
 from relay.wire.frames import FrameType
 from relay.wire.identity import PrivateKey, parse_spki
 from relay.wire.messages import ClientKey, pack_ext
+from relay.wire.packing import pack, unpack_client
 from tests.support.devices import device
 from tests.support.pair import server_key
 from tests.support.tickets import Desk
@@ -106,8 +100,8 @@ class Link:
         if self.state.connect_at is not None:
             self.now = max(self.now, self.state.connect_at)
         self.dial(key, server_id)
-        if self.state.undecided_key is not None:
-            self.state.trust_key(self.state.undecided_key)
+        if self.state.key.undecided is not None:
+            self.state.key.trust(self.state.key.undecided)
             self.dial(key, server_id)
         self.hello = self.heard(Hello)
         self.say(Welcome(self.hello.name, 0, 32_768, sends_max, "peer"))

@@ -14,9 +14,10 @@ from relay import codec
 from relay.chat.entries import Cursor
 from relay.client.errors import ServerBrokeProtocol
 from relay.client.events import State
-from relay.client.sends import Offer
+from relay.client.pending_sends import Offer
 from relay.wire.codes import CloseCode
-from relay.wire.envelopes import SERVER_SHAPES, Hello, Op, Welcome, pack
+from relay.wire.envelopes import Hello, Op, Welcome
+from relay.wire.packing import SERVER_SHAPES, pack
 from tests.client.peer import Link
 
 EPOCH = b"e" * 8
@@ -105,7 +106,7 @@ def test_every_malformed_envelope(welcome: str) -> None:
     for case, content in CASES.items():
         link = Link(expected_key=None)
         link.dial()
-        link.state.trust_key(link.state.undecided_key or "")
+        link.state.key.trust(link.state.key.undecided or "")
         link.dial()
         hello = link.heard(Hello)
         right = pack(Welcome(hello.name, 0, 32_768, 1024, ""))

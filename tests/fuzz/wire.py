@@ -12,13 +12,13 @@ from hypothesis.strategies import SearchStrategy
 
 from relay import limits
 from relay.bus import messages as bus
+from relay.bus import packing as bus_bytes
 from relay.codec import Unknown
 from relay.errors import EnvelopeError, RemoteProtocolError
 from relay.server.agent import protocol as agent
-from relay.wire import envelopes as wire
 from relay.wire.cipher import SendCipher, padded_size
-from relay.wire.envelopes import unpack_client, unpack_server
 from relay.wire.frames import HEADER, FrameReader, FrameType, header
+from relay.wire.packing import pack, unpack_client, unpack_server
 from relay.wire.phases import LEGAL, Phase, Side
 from tests.bus.test_messages import SAMPLES as BUS_SAMPLES
 from tests.fuzz.inputs import (
@@ -265,7 +265,7 @@ def _check_envelopes(unpack: Unpack) -> Callable[[bytes], None]:
         finally:
             tracemalloc.stop()
         assert found
-        again = b"".join(wire.pack(one) for one in found if type(one) is not Unknown)
+        again = b"".join(pack(one) for one in found if type(one) is not Unknown)
         if again:
             assert unpack(again) == [one for one in found if type(one) is not Unknown]
 
@@ -276,8 +276,8 @@ VECTOR_ENVELOPES: Final = [
     bytes.fromhex(case["packed"])
     for case in json.loads((VECTORS / "envelopes.json").read_text(encoding="utf-8"))["envelopes"]
 ]
-CLIENT_SEEDS: Final = [*map(wire.pack, TO_SERVER), *VECTOR_ENVELOPES]
-SERVER_SEEDS: Final = [*map(wire.pack, TO_CLIENT), *VECTOR_ENVELOPES]
+CLIENT_SEEDS: Final = [*map(pack, TO_SERVER), *VECTOR_ENVELOPES]
+SERVER_SEEDS: Final = [*map(pack, TO_CLIENT), *VECTOR_ENVELOPES]
 client_envelopes = Target(
     "client_envelopes",
     contents(CLIENT_SEEDS, "client_envelopes"),
@@ -298,16 +298,18 @@ server_envelopes = Target(
 
 # --- the bus and the key agent --------------------------------------------------------------------
 BUS_BODIES: Final = [
-    body for one in BUS_SAMPLES if len(body := bus.pack(one)[bus.HEADER :]) < SAMPLE_BYTES_MAX
+    body
+    for one in BUS_SAMPLES
+    if len(body := bus_bytes.pack(one)[bus_bytes.HEADER :]) < SAMPLE_BYTES_MAX
 ]
 
 
 def _framed(body: bytes) -> bytes:
-    return len(body).to_bytes(bus.HEADER, "big") + body
+    return len(body).to_bytes(bus_bytes.HEADER, "big") + body
 
 
 def _read_bus(reads: list[bytes]) -> tuple[list[object], bool]:
-    reader = bus.MessageReader()
+    reader = bus_bytes.MessageReader()
     found: list[object] = []
     for data in reads:
         try:
@@ -315,7 +317,7 @@ def _read_bus(reads: list[bytes]) -> tuple[list[object], bool]:
         except RemoteProtocolError:
             return found, True
         held = getattr(reader, "pending", len(reader._buffer))
-        assert held < bus.HEADER + bus.MESSAGE_BYTES_MAX
+        assert held < bus_bytes.HEADER + bus_bytes.MESSAGE_BYTES_MAX
     return found, False
 
 
@@ -328,7 +330,7 @@ def _check_bus(value: tuple[list[bytes], list[Edit], list[int]]) -> None:
     assert refused or whole == cut
     for message in cut:
         if type(message) is not Unknown:
-            (again,) = bus.MessageReader().feed(bus.pack(cast("bus.Message", message)))
+            (again,) = bus_bytes.MessageReader().feed(bus_bytes.pack(cast("bus.Message", message)))
             assert again == message
 
 
@@ -343,7 +345,7 @@ bus_messages = Target(
         cuts,
     ),
     _check_bus,
-    of_bytes=lambda data: ([data[: bus.MESSAGE_BYTES_MAX]], [], [1, 4, 1000]),
+    of_bytes=lambda data: ([data[: bus_bytes.MESSAGE_BYTES_MAX]], [], [1, 4, 1000]),
     seeds=[*BUS_BODIES, *corpus_of("bus_messages")],
     quick=8000,
 )

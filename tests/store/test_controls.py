@@ -13,7 +13,7 @@ from relay.server.worker.home.room_rules import RoomRules
 from relay.store.integrity import damage
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
-from relay.wire.envelopes import unpack_entry
+from relay.wire.packing import unpack_entry
 from tests.store.test_direct import control
 from tests.store.test_members import ANN, BOB, change
 from tests.support.logs import append, message, open_partition, unnoticed

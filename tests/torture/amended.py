@@ -16,7 +16,6 @@ from pathlib import Path
 
 from relay.chat.partition import partition_of
 from relay.client.aio import Client
-from relay.client.errors import NoSuchEntry, NotAllowed, Refused
 from relay.client.events import (
     Edit,
     Gap,
@@ -28,6 +27,7 @@ from relay.client.events import (
     RoomChanged,
     Stored,
 )
+from relay.client.refusals import NoSuchEntry, NotAllowed, Refused
 from relay.store.directory import DataDirectory
 from relay.store.reader import SqliteReader
 from tests.support.cluster import Relay, until

@@ -19,19 +19,20 @@ from relay.client.address import Address
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
 from relay.client.blocking_pump import Pending
+from relay.client.closes import ProtocolViolation
 from relay.client.dialling import dial_tcp
 from relay.client.errors import (
     ClientError,
     ConnectFailed,
     HandshakeFailed,
     NotARelayServer,
-    ProtocolViolation,
     ServerBrokeProtocol,
 )
 from relay.client.events import State
 from relay.wire.codes import CloseCode
-from relay.wire.envelopes import Ack, Hello, Join, Send, Welcome, pack
+from relay.wire.envelopes import Ack, Hello, Join, Send, Welcome
 from relay.wire.messages import POW_BITS_MAX
+from relay.wire.packing import pack
 from tests.client.faces.adapters import Face
 from tests.support.fake_server import FakeConnection, FakeServer
 

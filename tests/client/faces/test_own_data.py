@@ -11,9 +11,10 @@ import pytest
 
 from relay.client.account_calls import Devices, Preferences, User
 from relay.client.blocking import BlockingClient
-from relay.client.errors import ClientError, NotAllowed, NotRegistered
+from relay.client.errors import ClientError
 from relay.client.events import Erased, LogEntry, Message
 from relay.client.own_data import ReadUpTo
+from relay.client.refusals import NotAllowed, NotRegistered
 from relay.client.room_calls import ListedRoom
 from tests.client.faces.adapters import AioFace, Face
 from tests.client.faces.test_arguments import call

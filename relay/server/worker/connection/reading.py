@@ -17,8 +17,8 @@ from relay.server.worker.connection.schedule import (
     UNITS,
     UNITS_PER_TURN,
 )
-from relay.wire.envelopes import unpack_client
 from relay.wire.events import ApplicationData
+from relay.wire.packing import unpack_client
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.received import ReceivedBytes
@@ -194,7 +194,7 @@ class Reading:
         if not self.holds:
             now = self._clock()
             if self._schedule.has_time(now):
-                self._go_on(now)
+                self._resume(now)
             else:
                 self._wait_for_turn()
 
@@ -202,9 +202,9 @@ class Reading:
         """schedule.Scheduled: go on with what was received."""
         self.holds &= ~Hold.TURN
         if not self.holds:
-            self._go_on(now)
+            self._resume(now)
 
-    def _go_on(self, now: float) -> None:
+    def _resume(self, now: float) -> None:
         self.work(now)
         if self._paused and not self.holds:
             self._paused = False

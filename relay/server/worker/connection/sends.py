@@ -13,7 +13,8 @@ from relay import limits
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.member.forward import Sender
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Refused, pack, pack_ack
+from relay.wire.envelopes import Refused
+from relay.wire.packing import pack, pack_ack
 
 if TYPE_CHECKING:
     from relay.chat.entries import Submission
@@ -114,7 +115,7 @@ class Sends(Sender):
         if not self._patience:
             self._reading.hold(Hold.BUDGET)
 
-    def go_on(self, now: float) -> None:
+    def check_patience(self, now: float) -> None:
         """Read again from who was not read for that. Called about once a second."""
         if now >= self._patient_until:
             self._reading.release(Hold.BUDGET)

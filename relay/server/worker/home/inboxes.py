@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from relay.chat.accounts import events, snapshot
 from relay.chat.names import INBOX_PREFIX
 from relay.errors import EnvelopeError
-from relay.wire.envelopes import unpack_entry
+from relay.wire.packing import unpack_entry
 
 if TYPE_CHECKING:
-    from relay.store.reader import SqliteReader
+    from relay.store.removal_reader import RemovalReader
 
 REMEMBERED_MAX: Final = 65_536
 """About 200 bytes each. Beyond it each look at an inbox reads its control entries: 20 us."""
@@ -33,7 +33,7 @@ class Inboxes:
         """Begin with nothing remembered."""
         self._remembered: dict[str, tuple[int, Inbox]] = {}
 
-    def of(self, reader: SqliteReader, log: str) -> Inbox:
+    def of(self, reader: RemovalReader, log: str) -> Inbox:
         """Return how an inbox is kept.
 
         Raises:
@@ -49,7 +49,7 @@ class Inboxes:
         return inbox
 
 
-def _read(reader: SqliteReader, log: str) -> Inbox:
+def _read(reader: RemovalReader, log: str) -> Inbox:
     after, noted = reader.fold(log)
     keep, removed = (0, 0, 0), 0
     if after:

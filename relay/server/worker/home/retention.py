@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from relay.server.worker.home.partitions import OwnPartitions
     from relay.settings import Retention as Settings
     from relay.store.log import Removed
-    from relay.store.reader import SqliteReader
+    from relay.store.removal_reader import RemovalReader
 
 PASS_S: Final = 60.0
 """From the end of one look at all logs to the begin of the next."""
@@ -83,7 +83,7 @@ class Retention:
         interest: Interest,
         *,
         run_in_thread: RunInThread,
-        new_reader: Callable[[int], SqliteReader],
+        new_reader: Callable[[int], RemovalReader],
         settings: Callable[[], Settings],
         wall_clock_ns: Callable[[], int],
         departures: Departures,
@@ -172,7 +172,7 @@ class Retention:
             with contextlib.closing(self._new_reader(index)) as reader:
                 return looked(reader)
 
-        def looked(reader: SqliteReader) -> Looked:
+        def looked(reader: RemovalReader) -> Looked:
             logs: list[tuple[str, bytes]]
             if prefix:
                 logs = [(name, b"") for name in reader.names(prefix, after, LOGS_PER_LOOK)]
@@ -243,7 +243,7 @@ def _room(name: str, state: bytes) -> Room | None:
 
 
 def _wanted(
-    reader: SqliteReader, name: str, room: Room, keep: Keep, now_ms: int, grace_ms: int
+    reader: RemovalReader, name: str, room: Room, keep: Keep, now_ms: int, grace_ms: int
 ) -> tuple[Wanted | None, bool]:
     """Return what is to be removed, None: nothing; and whether more of it is too old.
 
@@ -259,7 +259,7 @@ def _wanted(
     return (Wanted(name, upto, controls_upto) if upto > floor or has_controls else None), more
 
 
-def _all_of(reader: SqliteReader, name: str, inbox: Inbox) -> list[Wanted]:
+def _all_of(reader: RemovalReader, name: str, inbox: Inbox) -> list[Wanted]:
     """Return what is to be removed of the inbox of a removed account: all but that it was."""
     head, before = reader.head(name).seq, inbox.removed - 1
     upto = head if head > inbox.removed else before

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from relay.limit_settings import Limits
 from relay.server.worker.connection.announcement import ProvesNextKey
 from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.services import (
@@ -17,8 +18,7 @@ from relay.server.worker.connection.services import (
 )
 from relay.server.worker.home.room_rules import RoomRules
 from relay.server.worker.member.routes import Owner
-from relay.settings import Limits
-from relay.wire.connection import DEFAULT_TIMING, Timing
+from relay.wire.timing import DEFAULT_TIMING, Timing
 
 if TYPE_CHECKING:
     import asyncio
