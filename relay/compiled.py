@@ -27,6 +27,7 @@ MODULES: Final = (
     "relay.chat.names",
     "relay.wire.cipher",
     "relay.wire.connection",
+    "relay.wire.endpoint",
     "relay.wire.envelopes",
     "relay.wire.events",
     "relay.wire.frames",
@@ -99,6 +100,7 @@ MODULES: Final = (
     "relay.server.worker.refusals",
     "relay.wire.handshake",
     "relay.wire.messages",
+    "relay.wire.resumption",
     "relay.wire.transcript",
 )
 """The modules that a compiled build compiles, in any order: they become one library."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from relay.wire.cipher import RecordLimits
-from relay.wire.connection import DEFAULT_LIMITS, DEFAULT_TIMING, Connection, Timing
+from relay.wire.connection import DEFAULT_LIMITS, Connection
 from relay.wire.events import (
     ApplicationData,
     ConnectionClosed,
@@ -31,6 +31,7 @@ from relay.wire.handshake import OPENSSL, RandomBytes, Randomised
 from relay.wire.identity import PrivateKey, generate_private_key
 from relay.wire.phases import Phase, Side
 from relay.wire.tickets import ClientTicket, TicketKeys
+from relay.wire.timing import DEFAULT_TIMING, Timing
 
 KEY_FILE = Path(__file__).parent.parent / "vectors" / "server_key.json"
 

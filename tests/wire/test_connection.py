@@ -13,10 +13,10 @@ from relay import limits
 from relay.errors import LocalProtocolError
 from relay.wire.cipher import RecordLimits, RecordType
 from relay.wire.codes import CloseCode
-from relay.wire.connection import Timing
 from relay.wire.events import ApplicationData, ConnectionClosed, PongReceived, TicketReceived
 from relay.wire.frames import FrameType, frame, header
 from relay.wire.phases import Phase, Side
+from relay.wire.timing import Timing
 from tests.support.pair import Pair, Peer, client, established, pieces, server
 from tests.support.parsing import receive_every_way
 from tests.wire.test_handshake import fixed_pair

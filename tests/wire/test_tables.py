@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from relay import limits
-from relay.wire import cipher, connection, frames, identity, messages, tables
+from relay.wire import cipher, connection, frames, identity, messages, resumption, tables, timing
 from relay.wire.codes import CloseCode, ErrorCode, may_reconnect
 from relay.wire.envelopes import Op
 from relay.wire.phases import Phase
@@ -70,7 +70,7 @@ def test_close_codes_are_of_two_ranges() -> None:
         f"{identity.MODULUS_BITS_MIN} to {identity.MODULUS_BITS_MAX} bits",
         f"e = {identity.EXPONENT}",
         f"| 5 | ping | 0..{connection.PING_BYTES_MAX} bytes |",
-        f"at most {connection.TICKETS_MAX} per connection",
+        f"at most {resumption.TICKETS_MAX} per connection",
         f"at most {limits.ENVELOPE_FIELDS_MAX} elements",
         f"nested at most {limits.ENVELOPE_DEPTH_MAX} deep",
         f"at most {limits.ENVELOPES_PER_RECORD_MAX} envelopes",
@@ -82,18 +82,18 @@ def test_limits_in_the_prose(sentence: str) -> None:
 
 
 def test_the_numbers_of_keys_and_deadlines_in_the_prose() -> None:
-    bounds, timing = cipher.RecordLimits(), connection.Timing()
+    bounds, waits = cipher.RecordLimits(), timing.Timing()
     assert (bounds.records_max, bounds.bytes_max) == (2**22, 2**34)
     assert "2^22 records, 2^34 bytes of frames, 1 hour" in WORDS
     assert (bounds.receive_records_max, bounds.receive_bytes_max) == (2**23, 2**35)
     assert "beyond 2^23 records or 2^35 bytes" in WORDS
     assert f"fewer than {bounds.key_update_records_min} records" in WORDS
     assert f"less than {bounds.key_update_interval_s_min:.0f} s" in WORDS
-    assert f"ClientKey {timing.client_key_s:.0f} s" in WORDS
-    assert f"the whole handshake {timing.handshake_s:.0f} s" in WORDS
-    assert f"no whole record for {timing.ping_after_s:.0f} s" in WORDS
-    assert f"waits up to {timing.close_wait_s:.0f} s" in WORDS
-    assert timing.pings_unanswered_max == 2
+    assert f"ClientKey {waits.client_key_s:.0f} s" in WORDS
+    assert f"the whole handshake {waits.handshake_s:.0f} s" in WORDS
+    assert f"no whole record for {waits.ping_after_s:.0f} s" in WORDS
+    assert f"waits up to {waits.close_wait_s:.0f} s" in WORDS
+    assert waits.pings_unanswered_max == 2
     assert "30 s after two unanswered" in WORDS
 
 

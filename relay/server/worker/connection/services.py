@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from relay.settings import Limits
     from relay.store.log import Reader
     from relay.store.search.finder import Found
-    from relay.wire.connection import Timing
     from relay.wire.tickets import TicketKeys
+    from relay.wire.timing import Timing
 
 LOGIN_S: Final = 20.0
 """From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""

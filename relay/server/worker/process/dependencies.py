@@ -18,7 +18,7 @@ from relay.server.worker.connection.services import (
 from relay.server.worker.home.room_rules import RoomRules
 from relay.server.worker.member.routes import Owner
 from relay.settings import Limits
-from relay.wire.connection import DEFAULT_TIMING, Timing
+from relay.wire.timing import DEFAULT_TIMING, Timing
 
 if TYPE_CHECKING:
     import asyncio

@@ -41,8 +41,8 @@ from relay.server.worker.process.stop import Stop
 from relay.server.worker.process.stores import Stores
 from relay.server.worker.process.title import set_title
 from relay.store.reader import SqliteReader
-from relay.wire.connection import Timing
 from relay.wire.tickets import TicketKeys
+from relay.wire.timing import Timing
 
 if TYPE_CHECKING:
     from relay.chat.accounts.decide import Registration

@@ -1,0 +1,215 @@
+"""One end of a connection until there are keys: the phases of the handshake, sans I/O.
+
+``connection.Connection`` is the whole: it adds what is sent and received with keys, and the end.
+"""
+
+from __future__ import annotations
+
+from relay.errors import ForkedConnection, LocalProtocolError, RemoteProtocolError
+from relay.wire import fork
+from relay.wire.events import ConnectionClosed, Event, SecretWrapped, ServerKeyOffered
+from relay.wire.frames import FrameReader
+from relay.wire.handshake import ClientHandshake, Established, ServerHandshake
+from relay.wire.messages import Work
+from relay.wire.phases import LEGAL, Phase, Side
+from relay.wire.resumption import Resumption
+from relay.wire.strangers import NOT_RELAY, described
+from relay.wire.tickets import ClientTicket
+from relay.wire.timing import Timing
+
+
+class Endpoint:
+    """See the module's docstring."""
+
+    __slots__ = (
+        "_deadline", "_events", "_generation", "_handshake", "_modulus_bytes", "_out", "_reader",
+        "_resumption", "_timing", "login_binding", "phase", "side", "work",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        side: Side,
+        phase: Phase,
+        handshake: ClientHandshake | ServerHandshake,
+        timing: Timing,
+        deadline: float,
+    ) -> None:
+        self.side = side
+        self._generation = fork.generation
+        self._handshake: ClientHandshake | ServerHandshake | None = handshake
+        self._timing = timing
+        self._deadline: float | None = deadline
+        self._events: list[Event] = []
+        self._out = b""
+        """Owed to the peer. Bytes, not a list: one object less for ``seal`` to touch."""
+        self._reader = FrameReader(LEGAL[phase])
+        self.phase = phase
+        self.login_binding: bytes | None = None
+        """Bound to this connection and the server's key; known once the handshake is complete."""
+        self.work: Work | None = None
+        """Client: what the server asks for, to be done outside and given to ``provide_work``; None
+        except in that phase."""
+        self._modulus_bytes = 0
+        self._resumption: Resumption | None = None
+        """Of the tickets of this connection; None: there are no keys, or none any more."""
+
+    def _check_process(self) -> None:
+        if self._generation != fork.generation:
+            raise ForkedConnection
+
+    # --- what has happened, and what is owed --------------------------------------------------
+    @property
+    def pending(self) -> int:
+        """Bytes received and not processed: whole frames that wait, and the beginning of one."""
+        return self._reader.pending
+
+    def limit_records(self, body_bytes_max: int) -> None:
+        """Accept no record with a longer body from now on: a header with more is a violation."""
+        self._reader.body_bytes_max = body_bytes_max
+
+    def events(self) -> list[Event]:
+        """Return what has happened since the last call."""
+        if not self._events:
+            return []
+        events, self._events = self._events, []
+        return events
+
+    def data_to_send(self) -> bytes:
+        """Return bytes for the peer, and forget them."""
+        data = self._out
+        if data:
+            self._check_process()
+            self._out = b""
+        return data
+
+    @property
+    def finished(self) -> bool:
+        """True when the owner should close the socket, once ``data_to_send`` is written."""
+        return self.phase is Phase.CLOSED
+
+    def next_deadline(self) -> float | None:
+        """Return when ``handle_deadline`` is due, in monotonic seconds."""
+        return self._deadline
+
+    # --- decisions that the owner makes -------------------------------------------------------
+    def accept_server_key(self, now: float, ticket: ClientTicket | None = None) -> None:
+        """Client: the offered key is the right one; send the session key, after the work.
+
+        ``ticket`` is of an earlier connection to the server with this key; it is used up now.
+        """
+        self._check_process()
+        handshake = self._handshake
+        if self.phase is not Phase.PIN_DECISION or not isinstance(handshake, ClientHandshake):
+            raise LocalProtocolError("there is no key to accept")
+        self.work = handshake.prepare_key(ticket)
+        if self.work is not None:
+            self._enter(Phase.WORKING)
+            return
+        self._out += handshake.client_key()
+        self._enter(Phase.AWAIT_SERVER_FINISHED)
+
+    def provide_work(self, nonce: bytes, now: float) -> None:
+        """Client: the nonce that ``work`` has found; send the session key."""
+        self._check_process()
+        handshake = self._handshake
+        if self.phase is not Phase.WORKING or not isinstance(handshake, ClientHandshake):
+            raise LocalProtocolError("no work is awaited")
+        self.work = None
+        self._out += handshake.client_key(nonce)
+        self._enter(Phase.AWAIT_SERVER_FINISHED)
+
+    def provide_secret(self, secret: bytes, now: float) -> None:
+        """Server: the key agent's answer. Without effect when the connection ended meanwhile."""
+        if self.phase is Phase.CLOSED:
+            return
+        self._check_process()
+        handshake = self._handshake
+        if self.phase is not Phase.UNWRAPPING or not isinstance(handshake, ServerHandshake):
+            raise LocalProtocolError("no secret is awaited")
+        try:
+            self._out += handshake.finish(secret)
+        except RemoteProtocolError as error:
+            self._finish(None, detail=str(error))
+            return
+        self._enter(Phase.AWAIT_CLIENT_FINISHED)
+
+    # --- frames -------------------------------------------------------------------------------
+    def _receive_handshake(self, whole: bytes, now: float) -> None:
+        phase, handshake = self.phase, self._handshake
+        if isinstance(handshake, ServerHandshake):
+            if phase is Phase.AWAIT_CLIENT_KEY:
+                if self._reader.pending:  # before a ticket is used up, or RSA done, for that
+                    raise RemoteProtocolError("bytes out of turn")
+                ciphertext = handshake.receive_key(whole, self._modulus_bytes)
+                # Absolute from accept: ClientKey within 10 s, the whole handshake within 15 s.
+                if self._deadline is not None:
+                    self._deadline += self._timing.handshake_s - self._timing.client_key_s
+                if ciphertext is None:
+                    self._out += handshake.finish(None)
+                    self._enter(Phase.AWAIT_CLIENT_FINISHED)
+                else:
+                    self._enter(Phase.UNWRAPPING)
+                    self._events.append(SecretWrapped(ciphertext))
+            else:
+                self._established(handshake.receive_finished(whole), now)
+        elif isinstance(handshake, ClientHandshake):
+            if phase is Phase.AWAIT_SERVER_HELLO:
+                key = handshake.receive_hello(whole)
+                self._enter(Phase.PIN_DECISION)
+                if not self._reader.pending:  # otherwise the loop ends it: bytes out of turn
+                    offered = ServerKeyOffered(key.spki, key.fingerprint, handshake.server_id)
+                    self._events.append(offered)
+            else:
+                if self._reader.pending:
+                    raise RemoteProtocolError("bytes behind ServerFinished")
+                reply, established = handshake.receive_finished(whole)
+                self._out += reply
+                self._established(established, now)
+
+    def _established(self, established: Established, now: float) -> None:
+        """Go on with keys. The whole connection's."""
+        raise NotImplementedError
+
+    # --- the end ------------------------------------------------------------------------------
+    def _lost(self) -> None:
+        """The peer has ended its stream, in the handshake."""
+        if self.phase is not Phase.AWAIT_SERVER_HELLO:
+            self._finish(None, remote=True, detail="the connection was lost")
+        elif self._reader.pending:
+            self._finish(None, remote=True, detail=NOT_RELAY, stranger=True)
+        else:
+            detail = "it was closed before the server sent anything; is it a Relay server?"
+            self._finish(None, remote=True, detail=detail)
+
+    def _illegal_hello(self) -> None:
+        """What came is no ServerHello."""
+        self._finish(None, detail=described(self._reader.head()), stranger=True)
+
+    def _late(self) -> None:
+        """The handshake's deadline has passed."""
+        detail = "the handshake took too long"
+        if self.phase is Phase.AWAIT_SERVER_HELLO:
+            detail += ": the server sent nothing; is it a Relay server?"
+        self._finish(None, detail=detail)
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._reader.allowed = LEGAL[phase]
+
+    def _finish(
+        self,
+        code: int | None,
+        retry_after_s: int = 0,
+        *,
+        clean: bool = False,
+        remote: bool = False,
+        detail: str,
+        stranger: bool = False,
+    ) -> None:
+        self._enter(Phase.CLOSED)
+        self._handshake = None
+        self._resumption = None
+        self.work = None
+        self._deadline = None
+        self._reader = FrameReader(())
+        self._events.append(ConnectionClosed(code, retry_after_s, clean, remote, detail, stranger))
