@@ -26,7 +26,8 @@ import uvloop
 
 from relay.compiled import build
 from relay.server.worker.delivery.stream import Stream
-from relay.wire.envelopes import Send, pack
+from relay.wire.envelopes import Send
+from relay.wire.packing import pack
 from tests.support.workers import Cluster, TestClient, Worker
 
 WARMING: Final = 100

@@ -1,6 +1,6 @@
 """The strict msgpack validator: tables of messages, and nothing else gets through.
 
-Envelopes between client and server (``wire.envelopes``) and messages on the workers' bus
+Envelopes between client and server (``wire.packing``) and messages on the workers' bus
 (``bus.messages``) are msgpack arrays ``[op, field, ...]``. Each operation has a ``Shape``: a
 NamedTuple and one check per field, exact in type (a bool is no integer, bin is no str), range,
 length in bytes and UTF-8. msgpack itself accepts much more (NaN, extension types, maps, huge

@@ -30,6 +30,7 @@ MODULES: Final = (
     "relay.wire.endpoint",
     "relay.wire.envelopes",
     "relay.wire.events",
+    "relay.wire.packing",
     "relay.wire.frames",
     "relay.wire.phases",
     # A connection, from its socket to what it asks for.

@@ -26,8 +26,9 @@ from relay.client.blocking import BlockingClient
 from relay.client.identity import Identity
 from relay.secret import Secret
 from relay.server.agent import protocol as agent
-from relay.wire.envelopes import Hello, Register, pack, unpack_client
+from relay.wire.envelopes import Hello, Register
 from relay.wire.key_schedule import SessionSecrets, login_binding
+from relay.wire.packing import pack, unpack_client
 
 MARK = b"\x07MARKED-SECRET\x07!"
 assert len(MARK) == 16

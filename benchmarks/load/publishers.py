@@ -9,7 +9,8 @@ from typing import Final, Protocol
 
 from benchmarks.load import payload
 from benchmarks.measure.latency import Delays
-from relay.wire.envelopes import Ack, Refused, Send, pack
+from relay.wire.envelopes import Ack, Refused, Send
+from relay.wire.packing import pack
 from tests.support.raw import RawClient
 
 WINDOW: Final = 400

@@ -20,17 +20,7 @@ from benchmarks.load.tally import RELAY_FRAMES, Tally
 from relay.chat.entries import Kind
 from relay.client.backoff import Backoff
 from relay.wire.connection import Connection
-from relay.wire.envelopes import (
-    Behind,
-    EntryMessage,
-    Error,
-    Gap,
-    Join,
-    Joined,
-    Live,
-    pack,
-    unpack_server,
-)
+from relay.wire.envelopes import Behind, EntryMessage, Error, Gap, Join, Joined, Live
 from relay.wire.events import (
     ApplicationData,
     ConnectionClosed,
@@ -39,6 +29,7 @@ from relay.wire.events import (
     TicketReceived,
 )
 from relay.wire.messages import RESUMED
+from relay.wire.packing import pack, unpack_server
 from relay.wire.tickets import ClientTicket
 from tests.support.devices import login
 

@@ -10,8 +10,9 @@ from typing import Protocol
 from benchmarks.load.tally import RELAY_FRAMES, Framing, Tally
 from benchmarks.measure.machine import HOST
 from relay.chat.entries import Kind
-from relay.wire.envelopes import Behind, EntryMessage, Gap, unpack_server
+from relay.wire.envelopes import Behind, EntryMessage, Gap
 from relay.wire.events import ApplicationData, ConnectionClosed
+from relay.wire.packing import unpack_server
 from tests.support.raw import RawClient
 
 

@@ -23,7 +23,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.measure.scale import Scale
 from relay.server.worker.delivery.stream import Stream
-from relay.wire.envelopes import Send, pack
+from relay.wire.envelopes import Send
+from relay.wire.packing import pack
 from tests.support.workers import Cluster, TestClient
 
 BODY = bytes(200)

@@ -21,7 +21,7 @@ from relay.store.checkpoint import WAL_PAGES_MAX, finish
 from relay.store.generation import Host
 from relay.store.log import ReadBudget, Repeated
 from relay.store.sqlite import SqlitePartition
-from relay.wire.envelopes import pack_entry, unpack_entry
+from relay.wire.packing import pack_entry, unpack_entry
 
 BODY = secrets.token_bytes(200)
 ROUNDS = 300

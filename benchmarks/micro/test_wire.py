@@ -14,15 +14,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from relay.chat.entries import NO_EPOCH, Kind
 from relay.server.worker.member.running import RunningBatch
 from relay.wire.cipher import ReceiveCipher, RecordLimits, RecordType, SendCipher
-from relay.wire.envelopes import (
-    Ack,
-    Live,
-    Send,
-    pack,
-    pack_entry,
-    unpack_client,
-    unpack_server,
-)
+from relay.wire.envelopes import Ack, Live, Send
+from relay.wire.packing import pack, pack_entry, unpack_client, unpack_server
 
 SIZES = [64, 200, 1024, 4096, 16_384, 65_536]
 BODY = secrets.token_bytes(200)

@@ -18,7 +18,7 @@ from relay.store.directory import DataDirectory
 from relay.store.generation import Host
 from relay.store.search.follower import Follower
 from relay.store.sqlite import SqlitePartition
-from relay.wire.envelopes import pack_entry, unpack_entry
+from relay.wire.packing import pack_entry, unpack_entry
 
 WORDS: Final = 20_000
 """Of the vocabulary; the n-th is said with a frequency of 1/n, as in languages (Zipf)."""

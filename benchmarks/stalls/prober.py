@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from benchmarks.measure.latency import Delays
-from relay.wire.envelopes import Ack, Refused, Send, pack
+from relay.wire.envelopes import Ack, Refused, Send
+from relay.wire.packing import pack
 from tests.support.processes import Scheduled, scheduled
 from tests.support.raw import RawClient
 

@@ -17,7 +17,7 @@ from relay.cli.json_lines import dump, message_object
 from relay.cli.options import config_option, data_option, typed_path
 from relay.client.events import Message
 from relay.errors import UsageError
-from relay.wire.envelopes import unpack_entry
+from relay.wire.packing import unpack_entry
 
 FORMATS: Final = ("json", "irssi", "weechat")
 

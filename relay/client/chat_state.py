@@ -29,6 +29,7 @@ from relay.client.sends import Offer, Outcome, Sends
 from relay.client.subscriptions import REJOINS_MAX, Start, Step, Subscription, Subscriptions
 from relay.codec import Unknown
 from relay.wire import envelopes as wire
+from relay.wire import packing
 from relay.wire.codes import ErrorCode
 
 log: Final = logging.getLogger(__name__)
@@ -108,9 +109,9 @@ class ChatState:
         if self.queue.full and (self._suspended or self.awaited):
             self._suspend()
         for envelope in self.requests.drain():
-            yield wire.pack(envelope)
+            yield packing.pack(envelope)
         for question in self.senders.requests(now):
-            yield wire.pack(question)
+            yield packing.pack(question)
         yield from self.sends.transmit()
 
     @property

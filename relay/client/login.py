@@ -11,17 +11,9 @@ from relay.chat.accounts.links import LinkError
 from relay.client.errors import ClientError, DeviceChainError, WrongAccount, refused
 from relay.client.proof import Credentials, Key, server_id_bytes
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import (
-    Done,
-    Enrol,
-    Error,
-    Hello,
-    Register,
-    ServerEnvelope,
-    Welcome,
-    pack,
-)
+from relay.wire.envelopes import Done, Enrol, Error, Hello, Register, ServerEnvelope, Welcome
 from relay.wire.login import Operation, signed_bytes
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.client.identity import Identity

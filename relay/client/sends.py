@@ -22,8 +22,9 @@ from relay.chat.names import INBOX_PREFIX
 from relay.client.errors import ClientError, Refused, refused
 from relay.client.events import Stored
 from relay.wire.codes import ErrorCode, Survives
-from relay.wire.envelopes import Ack, pack_send
+from relay.wire.envelopes import Ack
 from relay.wire.envelopes import Refused as RefusedEnvelope
+from relay.wire.packing import pack_send
 
 NOTHING: Final = Cursor(b"", 0)
 """What a plain message is about."""

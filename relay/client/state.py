@@ -48,7 +48,7 @@ from relay.client.tickets import Tickets
 from relay.errors import LocalProtocolError, RemoteProtocolError
 from relay.wire.codes import CloseCode, may_reconnect
 from relay.wire.connection import Connection
-from relay.wire.envelopes import ServerEnvelope, Welcome, unpack_server
+from relay.wire.envelopes import ServerEnvelope, Welcome
 from relay.wire.events import (
     ApplicationData,
     ConnectionClosed,
@@ -57,6 +57,7 @@ from relay.wire.events import (
     TicketReceived,
 )
 from relay.wire.messages import RESUMED, Work
+from relay.wire.packing import unpack_server
 from relay.wire.phases import Phase
 
 LOGIN_S: Final = 15.0

@@ -22,7 +22,7 @@ from relay.store.errors import StoreError
 from relay.store.generation import Host
 from relay.store.log import IdConflict, Repeated, Stored
 from relay.store.sqlite import SqlitePartition
-from relay.wire.envelopes import pack_entry, unpack_entry
+from relay.wire.packing import pack_entry, unpack_entry
 
 if TYPE_CHECKING:
     from relay.wire.envelopes import EntryMessage

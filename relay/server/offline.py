@@ -22,7 +22,7 @@ from relay.store.log import Repeated, Stored
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.device_keys import verify
-from relay.wire.envelopes import pack_entry, unpack_entry
+from relay.wire.packing import pack_entry, unpack_entry
 
 if TYPE_CHECKING:
     from relay.chat.accounts.account import Account

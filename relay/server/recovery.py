@@ -64,7 +64,7 @@ def recover(
 def _main(directory: DataDirectory, boot_id: str, durability: Durability, report_fd: int) -> int:
     # Imported in the child: the supervisor must not load SQLite.
     from relay.store import recovery
-    from relay.wire.envelopes import pack_entry, unpack_entry
+    from relay.wire.packing import pack_entry, unpack_entry
 
     try:
         refused = recovery.recover(

@@ -25,7 +25,7 @@ from relay.store.examine import Examined, examine
 from relay.store.generation import Host
 from relay.store.lock import PartitionLock
 from relay.store.salvage import SalvagedLog, salvage
-from relay.wire.envelopes import unpack_entry
+from relay.wire.packing import unpack_entry
 
 ASIDE: Final = "damaged"
 """The directory in the data directory that keeps what was replaced."""

@@ -14,7 +14,8 @@ from typing import Final
 
 from relay.codec import Shape
 from relay.wire.codes import CloseCode, ErrorCode, may_reconnect
-from relay.wire.envelopes import CLIENT_SHAPES, SERVER_SHAPES, Op
+from relay.wire.envelopes import Op
+from relay.wire.packing import CLIENT_SHAPES, SERVER_SHAPES
 from relay.wire.phases import LEGAL, Phase
 
 

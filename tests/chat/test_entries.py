@@ -17,7 +17,7 @@ from relay.chat.entries import (
     committed,
 )
 from relay.limits import EPOCH_BYTES
-from relay.wire import envelopes
+from relay.wire import packing
 
 SUBMISSION = Submission("lobby", "ada", b"k", b"producer", 1, 0, "text/plain", b"hi")
 
@@ -84,10 +84,10 @@ def test_what_a_message_says_is_the_end_of_it_everywhere() -> None:
         (SUBMISSION._replace(extra=about), ("bob", b"epoch...", 7)),
     ):
         assert offered.content == (0, "text/plain", b"hi", *rest)
-        packed = envelopes.pack_entry(committed(offered, b"epoch...", 1, 0, 5))
-        assert envelopes.unpack_entry(packed).content == offered.content
-        assert envelopes.unpack_entry(packed) == envelopes.unpack_server(packed)[0]
-        assert envelopes.pack(envelopes.unpack_entry(packed)) == packed
+        packed = packing.pack_entry(committed(offered, b"epoch...", 1, 0, 5))
+        assert packing.unpack_entry(packed).content == offered.content
+        assert packing.unpack_entry(packed) == packing.unpack_server(packed)[0]
+        assert packing.pack(packing.unpack_entry(packed)) == packed
         [submit] = messages.MessageReader().feed(messages.pack(messages.Submit(3, offered)))
         assert isinstance(submit, messages.Submit)
         assert type(submit.submission) is Submission
@@ -96,5 +96,5 @@ def test_what_a_message_says_is_the_end_of_it_everywhere() -> None:
 
 def test_a_plain_message_is_packed_as_before_there_were_others() -> None:
     """A room's message pays nothing for what it does not have."""
-    packed = envelopes.pack_entry(committed(SUBMISSION, b"epoch...", 1, 0, 5))
+    packed = packing.pack_entry(committed(SUBMISSION, b"epoch...", 1, 0, 5))
     assert packed[0] == 0x9D, "an array of the operation and twelve fields"

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 import msgpack
 
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Ack, Refused, Send, unpack_client
+from relay.wire.envelopes import Ack, Refused, Send
+from relay.wire.packing import unpack_client
 
 EPOCH = b"e" * 8
 

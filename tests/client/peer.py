@@ -16,18 +16,12 @@ from relay.client.key_files import KeyFiles
 from relay.client.options import Options
 from relay.client.state import ClientState
 from relay.wire.connection import Connection
-from relay.wire.envelopes import (
-    ClientEnvelope,
-    Hello,
-    ServerEnvelope,
-    Welcome,
-    pack,
-    unpack_client,
-)
+from relay.wire.envelopes import ClientEnvelope, Hello, ServerEnvelope, Welcome
 from relay.wire.events import ApplicationData, ConnectionClosed, SecretWrapped
 from relay.wire.frames import FrameType
 from relay.wire.identity import PrivateKey, parse_spki
 from relay.wire.messages import ClientKey, pack_ext
+from relay.wire.packing import pack, unpack_client
 from tests.support.devices import device
 from tests.support.pair import server_key
 from tests.support.tickets import Desk

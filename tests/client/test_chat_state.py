@@ -32,6 +32,7 @@ from relay.client.events import (
 )
 from relay.client.sends import Offer
 from relay.wire import envelopes as wire
+from relay.wire import packing
 from relay.wire.codes import ErrorCode
 from tests.client.peer import Link
 
@@ -201,8 +202,8 @@ def test_requests_are_asked_again_behind_the_joins() -> None:
     assert [type(e) for e in link.said] == [wire.Join, wire.Who, wire.History]
     who, history = link.heard(wire.Who), link.heard(wire.History)
     link.say(wire.Members(who.request, "room", 1, 2, 1, [["bob", "Bob", 3]]))
-    rows = [wire.pack(entry(9)), wire.pack(entry(10))]
-    link.say_raw(wire.pack_page(history.request, "room", 9, True, rows))
+    rows = [packing.pack(entry(9)), packing.pack(entry(10))]
+    link.say_raw(packing.pack_page(history.request, "room", 9, True, rows))
     assert link.results() == {
         "who": Members("room", 1, (Member("bob", "Bob", 3),), 1, 2),
         "history": HistoryPage((Message(*entry(9)), Message(*entry(10))), 9, True),

@@ -17,6 +17,7 @@ from relay.client.events import State
 from relay.client.sends import Offer
 from relay.client.state import ClientState
 from relay.wire import envelopes as wire
+from relay.wire import packing
 from relay.wire.codes import ErrorCode
 from tests.client.peer import Link
 from tests.support.held import held_bytes
@@ -34,7 +35,7 @@ def names(count: int, chars: int) -> list[str]:
 
 def packed(*each: wire.ServerEnvelope) -> bytes:
     """As many of these in a record as fit."""
-    one = b"".join(map(wire.pack, each))
+    one = b"".join(map(packing.pack, each))
     return one * (60_000 // len(one))
 
 
@@ -47,7 +48,7 @@ def entry(seq: int, body: bytes = b"") -> wire.EntryMessage:
 def entries(body: bytes, count: int) -> Iterator[bytes]:
     seq = 1
     while True:
-        yield b"".join(wire.pack(entry(seq + n, body)) for n in range(count))
+        yield b"".join(packing.pack(entry(seq + n, body)) for n in range(count))
         seq += count
 
 

@@ -16,7 +16,8 @@ from relay.client.errors import ServerBrokeProtocol
 from relay.client.events import State
 from relay.client.sends import Offer
 from relay.wire.codes import CloseCode
-from relay.wire.envelopes import SERVER_SHAPES, Hello, Op, Welcome, pack
+from relay.wire.envelopes import Hello, Op, Welcome
+from relay.wire.packing import SERVER_SHAPES, pack
 from tests.client.peer import Link
 
 EPOCH = b"e" * 8

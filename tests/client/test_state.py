@@ -28,8 +28,9 @@ from relay.client.sends import Offer
 from relay.client.state import LOGIN_S
 from relay.errors import LocalProtocolError
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.envelopes import Ack, Error, Hello, Send, Welcome, pack
+from relay.wire.envelopes import Ack, Error, Hello, Send, Welcome
 from relay.wire.identity import fingerprint
+from relay.wire.packing import pack
 from tests.client.peer import Link
 from tests.support.devices import device
 from tests.support.pair import other_key, server_key

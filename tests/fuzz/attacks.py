@@ -16,8 +16,9 @@ import msgpack
 
 from relay import limits
 from relay.wire.cipher import RecordType, padded_size
-from relay.wire.envelopes import ClientEnvelope, History, Join, Leave, Search, Send, Who, pack
+from relay.wire.envelopes import ClientEnvelope, History, Join, Leave, Search, Send, Who
 from relay.wire.frames import FrameType, header
+from relay.wire.packing import pack
 from tests.fuzz.visitor import Visitor
 
 HONEST_ROOM: Final = "honest"

@@ -16,9 +16,10 @@ from relay.client.sends import Offer
 from relay.errors import EnvelopeError
 from relay.limits import HISTORY_ON_JOIN_MAX, RECORD_CONTENT_BYTES_MAX
 from relay.wire import envelopes as wire
+from relay.wire import packing
 from relay.wire.codes import CloseCode
-from relay.wire.envelopes import unpack_server
 from relay.wire.identity import fingerprint
+from relay.wire.packing import unpack_server
 from relay.wire.phases import Phase
 from tests.client.peer import Link
 from tests.fuzz.inputs import contents
@@ -53,7 +54,7 @@ class End(NamedTuple):
     code: int | None
 
 
-SAMPLES: Final = [wire.pack(one) for one in TO_CLIENT]
+SAMPLES: Final = [packing.pack(one) for one in TO_CLIENT]
 calls: Final = ("send", "join", "resume", "leave", "who", "history", "take", "close", "dial")
 steps: Final = st.lists(
     st.builds(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import strategies as st
 
-from relay.wire.envelopes import unpack_client, unpack_server
+from relay.wire.packing import unpack_client, unpack_server
 from tests.fuzz import server
 from tests.fuzz.__main__ import TARGETS, search
 from tests.fuzz.attacks import ATTACKS

@@ -13,8 +13,9 @@ from typing import Final
 from relay import limits
 from relay.wire.cipher import RecordType
 from relay.wire.connection import Connection
-from relay.wire.envelopes import ClientEnvelope, pack
+from relay.wire.envelopes import ClientEnvelope
 from relay.wire.events import ConnectionClosed, HandshakeCompleted, ServerKeyOffered
+from relay.wire.packing import pack
 from tests.support.devices import login
 
 READ_BYTES: Final = 262_144

@@ -15,10 +15,9 @@ from relay.bus import messages as bus
 from relay.codec import Unknown
 from relay.errors import EnvelopeError, RemoteProtocolError
 from relay.server.agent import protocol as agent
-from relay.wire import envelopes as wire
 from relay.wire.cipher import SendCipher, padded_size
-from relay.wire.envelopes import unpack_client, unpack_server
 from relay.wire.frames import HEADER, FrameReader, FrameType, header
+from relay.wire.packing import pack, unpack_client, unpack_server
 from relay.wire.phases import LEGAL, Phase, Side
 from tests.bus.test_messages import SAMPLES as BUS_SAMPLES
 from tests.fuzz.inputs import (
@@ -265,7 +264,7 @@ def _check_envelopes(unpack: Unpack) -> Callable[[bytes], None]:
         finally:
             tracemalloc.stop()
         assert found
-        again = b"".join(wire.pack(one) for one in found if type(one) is not Unknown)
+        again = b"".join(pack(one) for one in found if type(one) is not Unknown)
         if again:
             assert unpack(again) == [one for one in found if type(one) is not Unknown]
 
@@ -276,8 +275,8 @@ VECTOR_ENVELOPES: Final = [
     bytes.fromhex(case["packed"])
     for case in json.loads((VECTORS / "envelopes.json").read_text(encoding="utf-8"))["envelopes"]
 ]
-CLIENT_SEEDS: Final = [*map(wire.pack, TO_SERVER), *VECTOR_ENVELOPES]
-SERVER_SEEDS: Final = [*map(wire.pack, TO_CLIENT), *VECTOR_ENVELOPES]
+CLIENT_SEEDS: Final = [*map(pack, TO_SERVER), *VECTOR_ENVELOPES]
+SERVER_SEEDS: Final = [*map(pack, TO_CLIENT), *VECTOR_ENVELOPES]
 client_envelopes = Target(
     "client_envelopes",
     contents(CLIENT_SEEDS, "client_envelopes"),

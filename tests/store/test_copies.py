@@ -19,7 +19,7 @@ from relay.store.integrity import CheckUnfinished, damage
 from relay.store.reader import SqliteReader
 from relay.store.recovery import recover
 from relay.store.sqlite import SqlitePartition
-from relay.wire.envelopes import pack_entry, unpack_entry
+from relay.wire.packing import pack_entry, unpack_entry
 from tests.support.logs import (
     ALICE,
     BOB,

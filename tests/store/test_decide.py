@@ -31,7 +31,7 @@ from relay.store.rules import Rules
 from relay.store.schema import rows
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import NO_LOG, Changes, LogEnd, Original, ProducerEnd, View
-from relay.wire.envelopes import pack_entry, unpack_entry
+from relay.wire.packing import pack_entry, unpack_entry
 from tests.support.logs import ALICE, BOB, NOW_MS, append, message, messages, open_partition
 
 EPOCH = b"epoch 1."

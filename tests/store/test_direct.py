@@ -16,7 +16,7 @@ from relay.store.reader import SqliteReader
 from relay.store.salvage import salvage
 from relay.store.schema import ADDED_BY_2, CONTROLS_BEFORE_3, TABLES_OF_3, TABLES_OF_4
 from relay.store.sqlite import SqlitePartition
-from relay.wire.envelopes import unpack_entry
+from relay.wire.packing import unpack_entry
 from tests.support.logs import (
     ALICE,
     BOB,

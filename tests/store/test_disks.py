@@ -21,7 +21,7 @@ from relay.store.errors import StoreError, StoreFull, StoreUnavailable
 from relay.store.generation import Durability
 from relay.store.log import Repeated, Stored
 from relay.store.reader import SqliteReader
-from relay.wire.envelopes import unpack_entry
+from relay.wire.packing import unpack_entry
 from tests.support.disks import Disk, Fails, Operation, broken, full
 from tests.support.logs import (
     NOW_MS,

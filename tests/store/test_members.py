@@ -16,7 +16,7 @@ from relay.server.worker.home.room_rules import RoomRules
 from relay.store.reader import SqliteReader
 from relay.store.salvage import salvage
 from relay.store.sqlite import SqlitePartition
-from relay.wire.envelopes import unpack_entry
+from relay.wire.packing import unpack_entry
 from tests.support.logs import NOW_MS, append, open_partition, unnoticed
 
 ANN, BOB, CAT = b"\xaa" * 32, b"\xbb" * 32, b"\xcc" * 32

@@ -19,7 +19,7 @@ from relay.store.reader import SqliteReader
 from relay.store.removal import ROWS_PER_STEP
 from relay.store.salvage import salvage
 from relay.store.sqlite import SqlitePartition
-from relay.wire.envelopes import unpack_entry
+from relay.wire.packing import unpack_entry
 from tests.store.test_direct import copy, offer, one
 from tests.support.logs import (
     BOB,

@@ -13,7 +13,7 @@ from relay.chat.rooms import events
 from relay.server.worker.home.room_rules import RoomRules
 from relay.store.integrity import damage
 from relay.store.salvage import SalvagedLog, salvage
-from relay.wire.envelopes import unpack_entry
+from relay.wire.packing import unpack_entry
 from tests.support.logs import NOW_MS, append, message, open_partition
 
 TOPIC = message(2, events.pack(events.TopicSet("tea")))._replace(

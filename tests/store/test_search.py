@@ -17,7 +17,7 @@ from relay.store.search import files, finder, follower
 from relay.store.search.finder import Finder, Found
 from relay.store.search.follower import Follower
 from relay.store.search.words import WORDS_MAX, match_of
-from relay.wire.envelopes import unpack_entry
+from relay.wire.packing import unpack_entry
 from tests.support.logs import append, die, message, open_partition
 
 TOP = 2**40

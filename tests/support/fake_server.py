@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Self, TypeVar
 
 from relay.wire.connection import Connection
-from relay.wire.envelopes import ClientEnvelope, Hello, ServerEnvelope, Welcome, pack, unpack_client
+from relay.wire.envelopes import ClientEnvelope, Hello, ServerEnvelope, Welcome
 from relay.wire.events import ApplicationData, ConnectionClosed, SecretWrapped
 from relay.wire.identity import fingerprint
+from relay.wire.packing import pack, unpack_client
 from relay.wire.phases import Phase
 from tests.support.pair import server_key
 

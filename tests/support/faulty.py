@@ -239,7 +239,8 @@ def lose_on_one_worker(planting: Planting) -> None:
     """The first worker shows some entries to nobody, and hides the hole from its members."""
     from relay.bus.messages import Batch
     from relay.chat.entries import Head
-    from relay.wire.envelopes import EntryMessage, pack, unpack_server
+    from relay.wire.envelopes import EntryMessage
+    from relay.wire.packing import pack, unpack_server
 
     if planting.context.index != 0:
         return

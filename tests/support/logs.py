@@ -11,7 +11,8 @@ from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock
 from relay.store.log import Outcome, Page, Partition, Stored
 from relay.store.sqlite import SqlitePartition, Write
-from relay.wire.envelopes import EntryMessage, pack_entry, unpack_entry
+from relay.wire.envelopes import EntryMessage
+from relay.wire.packing import pack_entry, unpack_entry
 
 NOW_MS = 1_790_000_000_000
 PAGE_BYTES = 60_000

@@ -21,8 +21,6 @@ from relay.wire.envelopes import (
     Send,
     ServerEnvelope,
     Welcome,
-    pack,
-    unpack_server,
 )
 from relay.wire.events import (
     ApplicationData,
@@ -32,6 +30,7 @@ from relay.wire.events import (
     TicketReceived,
 )
 from relay.wire.messages import RESUMED
+from relay.wire.packing import pack, unpack_server
 from relay.wire.tickets import ClientTicket
 from tests.support.devices import login
 

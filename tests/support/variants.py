@@ -123,7 +123,8 @@ def no_repair(_: WorkerContext) -> None:
 def cursor_is_head(_: WorkerContext) -> None:
     """A reader that falls behind goes on at the head, instead of where it was."""
     from relay.server.worker.member.subscriptions import Subscriptions
-    from relay.wire.envelopes import Behind, pack
+    from relay.wire.envelopes import Behind
+    from relay.wire.packing import pack
 
     def falling(self: Subscriptions) -> None:
         self.outbox.drop_batches()
@@ -189,7 +190,8 @@ def seq_reused(_: WorkerContext) -> None:
 def live_too_early(_: WorkerContext) -> None:
     """Who catches up goes live at the head that it saw when it began, whatever came meanwhile."""
     from relay.server.worker.member.catchup import Catchup
-    from relay.wire.envelopes import Live, pack
+    from relay.wire.envelopes import Live
+    from relay.wire.packing import pack
 
     serve = Catchup._serve
     heads: dict[Subscription, int] = {}

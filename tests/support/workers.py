@@ -48,8 +48,6 @@ from relay.wire.envelopes import (
     Send,
     ServerEnvelope,
     Welcome,
-    pack,
-    unpack_server,
 )
 from relay.wire.events import (
     ApplicationData,
@@ -58,6 +56,7 @@ from relay.wire.events import (
     ServerKeyOffered,
     TicketReceived,
 )
+from relay.wire.packing import pack, unpack_server
 from relay.wire.tickets import ClientTicket, TicketKey
 from tests.support.cluster import until
 from tests.support.devices import login

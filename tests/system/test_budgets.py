@@ -14,9 +14,9 @@ import psutil
 from relay.client.aio import Client
 from relay.wire.codes import CloseCode
 from relay.wire.connection import Connection
-from relay.wire.envelopes import pack
 from relay.wire.events import ConnectionClosed, HandshakeCompleted, ServerKeyOffered
 from relay.wire.frames import FrameType, header
+from relay.wire.packing import pack
 from tests.support.cluster import Relay
 from tests.support.devices import device, login
 from tests.support.raw import RawClient

@@ -11,6 +11,7 @@ import pytest
 
 from relay.chat.entries import NO_EPOCH, GapReason
 from relay.wire import envelopes as wire
+from relay.wire import packing
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Op
 from relay.wire.events import ApplicationData, ConnectionClosed
@@ -96,7 +97,7 @@ def test_a_bad_envelope_ends_the_connection_and_a_repeat_settles_the_rest(
     send = wire.Send(room, 1, 0, "text/plain", b"once")
     name = f"raw-{secrets.token_hex(4)}"
     raw = RawClient("127.0.0.1", port, name, secret)
-    raw.send_content(wire.pack(send) + msgpack.packb([Op.WHO, 0, room]))
+    raw.send_content(packing.pack(send) + msgpack.packb([Op.WHO, 0, room]))
     ends_with(raw, CloseCode.PROTOCOL)
     raw.close()
     again = RawClient("127.0.0.1", port, name, secret)
@@ -129,7 +130,7 @@ def test_a_bad_name_or_display_name(port: int, name: str, display: str) -> None:
             events = self.connection.events()
             for event in events:
                 if isinstance(event, ApplicationData):
-                    seen.extend(wire.unpack_server(event.content))
+                    seen.extend(packing.unpack_server(event.content))
             for event in events:
                 if isinstance(event, ConnectionClosed):
                     raise ConnectionError(f"closed with {event.code}")

@@ -15,16 +15,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from relay.chat.entries import Cursor, Kind
-from relay.wire.envelopes import (
-    Behind,
-    EntryMessage,
-    Error,
-    Gap,
-    Joined,
-    Live,
-    ServerEnvelope,
-    unpack_server,
-)
+from relay.wire.envelopes import Behind, EntryMessage, Error, Gap, Joined, Live, ServerEnvelope
+from relay.wire.packing import unpack_server
 from tests.torture.programs import digest_of
 from tests.torture.records import Began, Hole, Lost, Placed, Record, Seen
 

@@ -17,7 +17,8 @@ from typing import Final
 
 import msgspec
 
-from relay.wire.envelopes import Ack, Refused, Send, pack
+from relay.wire.envelopes import Ack, Refused, Send
+from relay.wire.packing import pack
 from tests.support.raw import RawClient
 from tests.torture.chunks import Chunks
 from tests.torture.programs import digest_of

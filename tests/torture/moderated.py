@@ -23,7 +23,8 @@ from relay.client.errors import Banned, Changed, DeviceChainError, MembersOnly, 
 from relay.client.events import Message, RoomChanged, Unfollowed
 from relay.store.directory import DataDirectory
 from relay.store.reader import SqliteReader
-from relay.wire.envelopes import EntryMessage, unpack_entry
+from relay.wire.envelopes import EntryMessage
+from relay.wire.packing import unpack_entry
 from tests.support.cluster import Relay, until
 from tests.support.raw import RawClient
 from tests.torture import rights

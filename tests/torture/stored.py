@@ -13,7 +13,8 @@ from relay.limits import U63_MAX
 from relay.store.directory import DataDirectory
 from relay.store.reader import SqliteReader
 from relay.store.schema import connect_reader, rows
-from relay.wire.envelopes import EntryMessage, unpack_entry
+from relay.wire.envelopes import EntryMessage
+from relay.wire.packing import unpack_entry
 from tests.torture.checker import Entry
 from tests.torture.programs import digest_of, number_of
 

@@ -25,6 +25,7 @@ from relay.chat.rooms.requests import pack as pack_room_request
 from relay.secret import Secret
 from relay.server.ticket_register import TicketRegister
 from relay.wire import envelopes as wire
+from relay.wire import packing
 from relay.wire.cipher import RecordLimits, RecordType, SendCipher
 from relay.wire.connection import Connection
 from relay.wire.events import SecretWrapped
@@ -223,7 +224,7 @@ def in_hex(values: dict[str, bytes]) -> dict[str, str]:
 # --- records --------------------------------------------------------------------------------------
 Content = tuple[RecordType, bytes]
 EVERY_TYPE: list[Content] = [
-    (RecordType.APP, wire.pack(wire.Who(1, "lobby"))),
+    (RecordType.APP, packing.pack(wire.Who(1, "lobby"))),
     (RecordType.PING, b""),
     (RecordType.PONG, bytes(range(64))),
     (RecordType.APP, bytes(62)),
@@ -344,10 +345,10 @@ TO_CLIENT: list[wire.ServerEnvelope] = [
 def envelope(value: wire.ClientEnvelope | wire.ServerEnvelope) -> Vector:
     """One envelope's bytes and its fields."""
     if isinstance(value, wire.Page):
-        rows = [wire.pack_entry(packable(entry)) for entry in value.entries]
-        packed = wire.pack_page(*value[:4], rows)
+        rows = [packing.pack_entry(packable(entry)) for entry in value.entries]
+        packed = packing.pack_page(*value[:4], rows)
     else:
-        packed = wire.pack(value)
+        packed = packing.pack(value)
     op, *fields = msgpack.unpackb(packed)
     name = wire.Op(op).name
     return {"name": name, "op": op, "fields": as_json(fields), "packed": packed.hex()}

@@ -18,8 +18,6 @@ from relay.chat.entries import packable
 from relay.codec import Unknown
 from relay.errors import EnvelopeError
 from relay.wire.envelopes import (
-    CLIENT_SHAPES,
-    SERVER_SHAPES,
     Account,
     Ack,
     Behind,
@@ -55,6 +53,10 @@ from relay.wire.envelopes import (
     ServerEnvelope,
     Welcome,
     Who,
+)
+from relay.wire.packing import (
+    CLIENT_SHAPES,
+    SERVER_SHAPES,
     pack,
     pack_entry,
     pack_page,

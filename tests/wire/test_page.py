@@ -14,7 +14,7 @@ from relay import limits
 from relay.chat import names
 from relay.client.state import LOGIN_S
 from relay.wire.connection import CLOSE_DRAIN_BYTES_MAX
-from relay.wire.envelopes import CLIENT_SHAPES, LIST_ITEMS_MAX, SERVER_SHAPES
+from relay.wire.packing import CLIENT_SHAPES, LIST_ITEMS_MAX, SERVER_SHAPES
 
 ROOT = Path(__file__).parent.parent
 WORDS = " ".join((ROOT.parent / "docs" / "protocol.md").read_text(encoding="utf-8").split())

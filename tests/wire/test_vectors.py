@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.wire.envelopes import Op, unpack_client, unpack_server
+from relay.wire.envelopes import Op
+from relay.wire.packing import unpack_client, unpack_server
 from tests.vectors import generate, independent
 
 FILES = [

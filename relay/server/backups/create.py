@@ -26,7 +26,7 @@ from relay.store.contents import LogContents, checked_logs, total
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreError
 from relay.store.snapshot import Snapshot, sync_file
-from relay.wire.envelopes import unpack_entry
+from relay.wire.packing import unpack_entry
 
 MOMENT_S: Final = 30.0
 """How long a moment is looked for."""

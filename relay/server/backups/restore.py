@@ -14,7 +14,7 @@ from relay.store.contents import LogContents, checked_logs, total
 from relay.store.directory import FORMAT_FILE
 from relay.store.errors import StoreError
 from relay.store.snapshot import sync_file
-from relay.wire.envelopes import unpack_entry
+from relay.wire.packing import unpack_entry
 
 
 def verify(backup: Path) -> Manifest:

@@ -30,8 +30,9 @@ from relay.client.errors import (
 )
 from relay.client.events import State
 from relay.wire.codes import CloseCode
-from relay.wire.envelopes import Ack, Hello, Join, Send, Welcome, pack
+from relay.wire.envelopes import Ack, Hello, Join, Send, Welcome
 from relay.wire.messages import POW_BITS_MAX
+from relay.wire.packing import pack
 from tests.client.faces.adapters import Face
 from tests.support.fake_server import FakeConnection, FakeServer
 

@@ -13,7 +13,8 @@ from relay.server.worker.connection.devices import chain_of
 from relay.server.worker.home import account_logs
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.store.sqlite import SqlitePartition
-from relay.wire.envelopes import Account, Chain, Devices, Done, unpack_entry
+from relay.wire.envelopes import Account, Chain, Devices, Done
+from relay.wire.packing import unpack_entry
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient
 

@@ -26,21 +26,10 @@ from relay.server.worker.process import disk_reserve
 from relay.settings import Limits
 from relay.wire import connection as wire
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.envelopes import (
-    Ack,
-    Done,
-    Error,
-    Join,
-    Members,
-    Refused,
-    Room,
-    Send,
-    Welcome,
-    Who,
-    pack,
-)
+from relay.wire.envelopes import Ack, Done, Error, Join, Members, Refused, Room, Send, Welcome, Who
 from relay.wire.frames import FrameType, header
 from relay.wire.identity import fingerprint
+from relay.wire.packing import pack
 from tests.support.cluster import until
 from tests.support.devices import hello, register
 from tests.support.pair import server_key

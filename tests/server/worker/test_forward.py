@@ -15,17 +15,8 @@ from relay.chat.entries import Head
 from relay.chat.partition import partition_of
 from relay.store.log import Outcome, Partition, Removed
 from relay.wire.codes import CloseCode, ErrorCode, Survives
-from relay.wire.envelopes import (
-    Ack,
-    EntryMessage,
-    History,
-    Join,
-    Page,
-    Refused,
-    Send,
-    Who,
-    pack,
-)
+from relay.wire.envelopes import Ack, EntryMessage, History, Join, Page, Refused, Send, Who
+from relay.wire.packing import pack
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
 

@@ -39,8 +39,8 @@ from relay.wire.envelopes import (
     Send,
     Welcome,
     Who,
-    unpack_entry,
 )
+from relay.wire.packing import unpack_entry
 from tests.support.cluster import until
 from tests.support.devices import hello, register
 from tests.support.workers import Cluster, TestClient, Worker

@@ -14,9 +14,10 @@ from relay.bus.messages import Batch, Event, Members, Message, Presence, Who
 from relay.chat.entries import Submission
 from relay.server.worker.home import rosters as rosters_module
 from relay.server.worker.home.rosters import COUNT_INTERVAL_S, GRACE_S, Rosters
-from relay.wire.envelopes import Join, Leave, Roster, unpack_server
+from relay.wire.envelopes import Join, Leave, Roster
 from relay.wire.envelopes import Members as Answer
 from relay.wire.envelopes import Who as Question
+from relay.wire.packing import unpack_server
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient
 

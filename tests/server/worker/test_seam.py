@@ -8,18 +8,7 @@ import pytest
 
 from relay.bus.messages import Batch
 from relay.wire.codes import CloseCode
-from relay.wire.envelopes import (
-    Behind,
-    Error,
-    Gap,
-    Join,
-    Joined,
-    Leave,
-    Left,
-    Live,
-    Members,
-    Who,
-)
+from relay.wire.envelopes import Behind, Error, Gap, Join, Joined, Leave, Left, Live, Members, Who
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, drop_publishes
 

@@ -8,7 +8,8 @@ from relay.chat import names
 from relay.chat.about import well_formed
 from relay.chat.entries import Extra, Kind, submission
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Refused, pack
+from relay.wire.envelopes import Refused
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
-from relay.wire.envelopes import NextKey, pack
+from relay.wire.envelopes import NextKey
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     import asyncio

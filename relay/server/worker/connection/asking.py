@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from relay import limits
 from relay.bus.messages import Answered
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Done, pack
+from relay.wire.envelopes import Done
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.chat.rooms.rights import Actor

@@ -34,8 +34,8 @@ from relay.wire.envelopes import (
     Search,
     Send,
     Who,
-    pack,
 )
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Operations, Session

@@ -12,7 +12,8 @@ from relay.server.worker.connection.asking import asked, pass_on
 from relay.server.worker.connection.charges import CHANGE_UNITS, pays
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Chain, Done, pack, unpack_entry
+from relay.wire.envelopes import Chain, Done
+from relay.wire.packing import pack, unpack_entry
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session

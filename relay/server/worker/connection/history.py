@@ -8,7 +8,8 @@ from relay import limits
 from relay.chat import names
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Members, pack, pack_page
+from relay.wire.envelopes import Members
+from relay.wire.packing import pack, pack_page
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session

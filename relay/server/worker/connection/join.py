@@ -12,7 +12,8 @@ from relay.server.metrics import Budget, Resume
 from relay.server.worker.room_codes import CODES
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Gap, Joined, Left, pack
+from relay.wire.envelopes import Gap, Joined, Left
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session

@@ -12,8 +12,9 @@ from relay.chat.rooms.rights import Actor
 from relay.server.metrics import Budget
 from relay.server.worker.connection.stages import Stage
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.envelopes import NextKey, Welcome, pack
+from relay.wire.envelopes import NextKey, Welcome
 from relay.wire.login import Operation
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session

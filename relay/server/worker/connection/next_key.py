@@ -10,7 +10,8 @@ from relay import limits
 from relay.errors import RelayError
 from relay.server.worker.member.reply import Reply
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.envelopes import Done, pack
+from relay.wire.envelopes import Done
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session

@@ -17,8 +17,8 @@ from relay.server.worker.connection.schedule import (
     UNITS,
     UNITS_PER_TURN,
 )
-from relay.wire.envelopes import unpack_client
 from relay.wire.events import ApplicationData
+from relay.wire.packing import unpack_client
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.received import ReceivedBytes

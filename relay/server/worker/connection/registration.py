@@ -11,8 +11,9 @@ from relay.chat.rooms.rights import Actor
 from relay.server.worker.connection.asking import asked
 from relay.server.worker.connection.charges import CHANGE_UNITS
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.envelopes import Done, pack
+from relay.wire.envelopes import Done
 from relay.wire.login import Operation
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session

@@ -17,7 +17,8 @@ from relay.server.worker.connection.charges import CHANGE_UNITS, ROOM_UNITS, acc
 from relay.server.worker.connection.devices import chain_of
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Done, pack
+from relay.wire.envelopes import Done
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.chat.entries import Head

@@ -17,7 +17,7 @@ from relay.server.worker.connection.history import log_and_peer
 from relay.store.errors import StoreError
 from relay.store.search.words import match_of
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import pack_found, unpack_entry
+from relay.wire.packing import pack_found, unpack_entry
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session

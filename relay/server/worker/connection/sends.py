@@ -13,7 +13,8 @@ from relay import limits
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.member.forward import Sender
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Refused, pack, pack_ack
+from relay.wire.envelopes import Refused
+from relay.wire.packing import pack, pack_ack
 
 if TYPE_CHECKING:
     from relay.chat.entries import Submission

@@ -26,7 +26,7 @@ from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
 from relay.server.worker.member.subscriptions import Subscriptions
 from relay.wire.codes import CloseCode
-from relay.wire.envelopes import ClientEnvelope, Error, pack
+from relay.wire.envelopes import ClientEnvelope, Error
 from relay.wire.events import (
     ApplicationData,
     ConnectionClosed,
@@ -34,6 +34,7 @@ from relay.wire.events import (
     HandshakeCompleted,
     SecretWrapped,
 )
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.accounts import Account

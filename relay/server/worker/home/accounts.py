@@ -22,7 +22,8 @@ from relay.server.worker.home.names import Verdict
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import verify
-from relay.wire.envelopes import Invited, pack
+from relay.wire.envelopes import Invited
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.bus.link import Port

@@ -20,7 +20,7 @@ from relay.bus.link import Port
 from relay.bus.messages import Event, Members, Presence, Who
 from relay.chat.partition import partition_of
 from relay.wire.envelopes import Roster as RosterEnvelope
-from relay.wire.envelopes import pack
+from relay.wire.packing import pack
 
 COUNT_INTERVAL_S: Final = 1.0
 GRACE_S: Final = 1.0

@@ -18,7 +18,8 @@ from relay.chat.entries import GapReason
 from relay.server.worker.member.reply import Reply
 from relay.store.errors import StoreError
 from relay.wire.codes import CloseCode
-from relay.wire.envelopes import Gap, Live, pack, unpack_entry
+from relay.wire.envelopes import Gap, Live
+from relay.wire.packing import pack, unpack_entry
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.stalled import StalledConnections

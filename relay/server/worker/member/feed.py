@@ -26,7 +26,7 @@ from relay.chat.rooms.rights import Right, refusal
 from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
 from relay.server.worker.member.running import RunningBatch
-from relay.wire.envelopes import is_control, unpack_entry
+from relay.wire.packing import is_control, unpack_entry
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.outbox import Outbox

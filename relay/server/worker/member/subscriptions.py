@@ -9,7 +9,8 @@ from relay.chat.names import is_inbox
 from relay.chat.rooms.rights import Actor
 from relay.server.worker.member.subscription import Subscription
 from relay.server.worker.room_codes import CODES
-from relay.wire.envelopes import Behind, Removed, pack
+from relay.wire.envelopes import Behind, Removed
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.chat.rooms.refusal import Refused

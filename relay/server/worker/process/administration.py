@@ -21,7 +21,7 @@ from relay.server.line_server import Handler, NotAnswered, Question, number_of, 
 from relay.server.worker.home.account_entries import OPERATOR
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.store.errors import StoreError
-from relay.wire.envelopes import unpack_entry
+from relay.wire.packing import unpack_entry
 
 if TYPE_CHECKING:
     from relay.bus.messages import Answered

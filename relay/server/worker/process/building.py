@@ -63,9 +63,9 @@ from relay.server.worker.process.turn import Turn
 from relay.server.worker.refusals import Refusals
 from relay.server.worker.wakeup import Wakeup
 from relay.wire.codes import Survives
-from relay.wire.envelopes import unpack_entry
 from relay.wire.identity import parse_spki
 from relay.wire.messages import pack_ext
+from relay.wire.packing import unpack_entry
 
 if TYPE_CHECKING:
     from relay.bus.link import Link

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.store.search import files
 from relay.store.search.follower import Follower
-from relay.wire.envelopes import unpack_entry
+from relay.wire.packing import unpack_entry
 
 if TYPE_CHECKING:
     from relay.store.directory import DataDirectory

@@ -21,7 +21,7 @@ from relay.store.generation import Host
 from relay.store.log import Partition, Reader
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
-from relay.wire.envelopes import pack_entry, unpack_entry
+from relay.wire.packing import pack_entry, unpack_entry
 
 if TYPE_CHECKING:
     from relay.server.context import WorkerContext

@@ -1,0 +1,307 @@
+"""Envelopes to bytes and back: msgpack arrays ``[op, field, ...]``, from one table of operations.
+
+For each operation the table has one line with a strict check per field (``codec``). Trailing fields
+that a later version may add are ignored by readers, within limits. What is relayed to others is
+packed again from the checked fields: a sender's own bytes never reach anybody.
+
+``pack(envelope)`` and ``unpack_client`` / ``unpack_server`` are the whole interface. No I/O here.
+"""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+import msgpack
+
+from relay import codec, limits
+from relay.chat.accounts import chain, links, requests
+from relay.chat.entries import ENTRY_CHECKS, EXTRA_CHECKS, NO_EXTRA, Kind, packable, unpacked
+from relay.chat.fields import (
+    BODY,
+    CONTENT_TYPE,
+    DISPLAY,
+    EPOCH,
+    EPOCH_OR_NONE,
+    INSTANCE_SECRET,
+    KIND,
+    LOG,
+    NAME,
+    POSITIVE,
+    U63,
+)
+from relay.chat.rooms import events as room_events
+from relay.chat.rooms import requests as room_requests
+from relay.codec import Shape
+from relay.wire.envelopes import (
+    Account,
+    Ack,
+    Behind,
+    Chain,
+    ClientEnvelope,
+    Devices,
+    Done,
+    Enrol,
+    EntryMessage,
+    Error,
+    Found,
+    Gap,
+    Hello,
+    History,
+    Invited,
+    Join,
+    Joined,
+    Leave,
+    Left,
+    Live,
+    Members,
+    NextKey,
+    Op,
+    Page,
+    Prove,
+    Refused,
+    Register,
+    Removed,
+    Room,
+    Roster,
+    Search,
+    Send,
+    ServerEnvelope,
+    Welcome,
+    Who,
+)
+from relay.wire.messages import SERVER_ID_BYTES
+
+LIST_ITEMS_MAX: Final = limits.PAGE_ENTRIES_MAX
+"""Names or rows in one list of a server's envelope; the record's bytes bound them further. msgpack
+reserves room for what an array claims, at each level of nesting: a small bound keeps that small."""
+
+CHALLENGE_BYTES_MAX: Final = 1024
+"""An RSA ciphertext of the largest key."""
+
+# --- fields -----------------------------------------------------------------------------------
+_u8 = codec.uint(255)
+_u16 = codec.uint(65_535)
+_u32 = codec.uint(limits.U32_MAX)
+_request = codec.uint(limits.U32_MAX, 1)
+_agent = codec.text(limits.AGENT_CHARS_MAX)
+_key = codec.binary(links.KEY_BYTES, links.KEY_BYTES)
+_key_or_none = codec.binary(0, links.KEY_BYTES)
+_signature = codec.binary(links.SIGNATURE_BYTES, links.SIGNATURE_BYTES)
+_signature_or_none = codec.binary(0, links.SIGNATURE_BYTES)
+_link = codec.binary(1, links.LINK_BYTES_MAX)
+_token_or_none = codec.binary(0, limits.TOKEN_BYTES)
+_error_text = codec.text(limits.ERROR_TEXT_BYTES_MAX)
+_packed_entry = codec.message(Op.ENTRY, ENTRY_CHECKS, "an ENTRY envelope", EXTRA_CHECKS)
+_ENTRY_END: Final = 1 + len(ENTRY_CHECKS) + len(EXTRA_CHECKS)
+_NOT_ABOUT: Final = NO_EXTRA[1:]
+
+
+def _found(
+    request: int, log: str, next_seq: int, end: bool, indexed: int, rows: list[list[object]]
+) -> Found:
+    entries = [unpacked(row[1:_ENTRY_END]) for row in rows]
+    return Found(request, log, next_seq, end, indexed, entries)
+
+
+def _page(request: int, log: str, next_seq: int, end: bool, rows: list[list[object]]) -> Page:
+    entries = [unpacked(row[1:_ENTRY_END]) for row in rows]
+    return Page(request, log, next_seq, end, entries)
+
+
+CLIENT_SHAPES: Final[dict[int, Shape]] = {
+    Op.HELLO: Shape(
+        Hello, (NAME, INSTANCE_SECRET, DISPLAY, _agent, _key_or_none, _signature_or_none)
+    ),
+    Op.JOIN: Shape(Join, (_request, LOG, codec.nil_or(EPOCH), U63, _u32)),
+    Op.LEAVE: Shape(Leave, (_request, LOG)),
+    Op.SEND: Shape(
+        Send,
+        (LOG, POSITIVE, KIND, CONTENT_TYPE, BODY),
+        optional=(EPOCH_OR_NONE, U63),
+        missing=_NOT_ABOUT,
+    ),
+    Op.WHO: Shape(Who, (_request, LOG)),
+    Op.HISTORY: Shape(History, (_request, LOG, codec.boolean, U63, _u16)),
+    Op.REGISTER: Shape(Register, (_request, NAME, _key, _signature, _link, _token_or_none)),
+    Op.ENROL: Shape(Enrol, (_request, NAME, _key, _signature, _signature_or_none)),
+    Op.DEVICES: Shape(Devices, (_request, NAME, _u16)),
+    Op.ACCOUNT: Shape(
+        Account,
+        (
+            _request,
+            codec.text(limits.NAME_CHARS_MAX),
+            codec.binary(1, requests.REQUEST_BYTES_MAX),
+        ),
+    ),
+    Op.PROVE: Shape(Prove, (_request, codec.binary(1, CHALLENGE_BYTES_MAX))),
+    Op.ROOM: Shape(
+        Room,
+        (
+            _request,
+            codec.text(limits.NAME_CHARS_MAX),
+            codec.binary(1, room_requests.REQUEST_BYTES_MAX),
+        ),
+    ),
+    Op.SEARCH: Shape(Search, (_request, LOG, codec.text(limits.SEARCH_BYTES_MAX, 1), U63, _u16)),
+}
+SERVER_SHAPES: Final[dict[int, Shape]] = {
+    Op.WELCOME: Shape(Welcome, (NAME, U63, _u32, _u32, _agent, _key_or_none)),
+    Op.JOINED: Shape(Joined, (_request, LOG, EPOCH, U63, EPOCH, U63)),
+    Op.LEFT: Shape(Left, (_request, LOG)),
+    Op.ACK: Shape(Ack, (LOG, POSITIVE, EPOCH, U63), optional=(_u8,), missing=(0,)),
+    Op.REFUSED: Shape(Refused, (LOG, POSITIVE, _u16, U63, _error_text)),
+    Op.ERROR: Shape(Error, (_u32, _u16, U63, _error_text)),
+    Op.ENTRY: Shape(EntryMessage, ENTRY_CHECKS, optional=EXTRA_CHECKS, missing=NO_EXTRA),
+    Op.ROSTER: Shape(
+        Roster,
+        (
+            LOG,
+            U63,
+            U63,
+            _u32,
+            codec.list_of(codec.tuple_of(NAME, DISPLAY), LIST_ITEMS_MAX),
+            codec.list_of(NAME, LIST_ITEMS_MAX),
+        ),
+    ),
+    Op.MEMBERS: Shape(
+        Members,
+        (
+            _request,
+            LOG,
+            U63,
+            U63,
+            _u32,
+            codec.list_of(codec.tuple_of(NAME, DISPLAY, _u32), LIST_ITEMS_MAX),
+        ),
+    ),
+    Op.PAGE: Shape(
+        Page,
+        (_request, LOG, U63, codec.boolean, codec.list_of(_packed_entry, LIST_ITEMS_MAX)),
+        _page,
+    ),
+    Op.LIVE: Shape(Live, (LOG, EPOCH, U63)),
+    Op.BEHIND: Shape(Behind, (LOG, EPOCH, U63)),
+    Op.GAP: Shape(Gap, (LOG, EPOCH, U63, EPOCH, U63, _u8)),
+    Op.DONE: Shape(Done, (_request, codec.binary(0, limits.BODY_BYTES_MAX))),
+    Op.NEXT_KEY: Shape(NextKey, (codec.binary(SERVER_ID_BYTES, SERVER_ID_BYTES),)),
+    Op.CHAIN: Shape(Chain, (_request, NAME, codec.list_of(_link, chain.LINKS_MAX), codec.boolean)),
+    Op.REMOVED: Shape(Removed, (LOG, _u16, _error_text)),
+    Op.INVITED: Shape(Invited, (LOG, NAME)),
+    Op.FOUND: Shape(
+        Found,
+        (_request, LOG, U63, codec.boolean, U63, codec.list_of(_packed_entry, LIST_ITEMS_MAX)),
+        _found,
+    ),
+}
+SYSTEM: Final = int(Kind.SYSTEM)
+_CONTROL: Final = room_events.CONTENT_TYPE.encode()
+_ENTRY: Final = int(Op.ENTRY)  # packed faster than the enum
+_ACK: Final = int(Op.ACK)
+_SEND: Final = int(Op.SEND)
+_OP_OF: Final = {shape.type: op for op, shape in (CLIENT_SHAPES | SERVER_SHAPES).items()}
+_CLIENT: Final = codec.Schema(
+    CLIENT_SHAPES,
+    count_max=limits.ENVELOPES_PER_RECORD_MAX,
+    array_max=limits.ENVELOPE_FIELDS_MAX,
+)
+_SERVER: Final = codec.Schema(
+    SERVER_SHAPES,
+    count_max=limits.RECORD_CONTENT_BYTES_MAX,
+    array_max=LIST_ITEMS_MAX,
+)
+
+
+# --- packing ----------------------------------------------------------------------------------
+def pack(envelope: ClientEnvelope | ServerEnvelope) -> bytes:
+    """Pack one envelope. The caller has checked its fields: these are our own values."""
+    if type(envelope) is Page:
+        request, log, next_seq, end, entries = envelope
+        rows = [pack_entry(packable(entry)) for entry in entries]
+        return pack_page(request, log, next_seq, end, rows)
+    if type(envelope) is Found:
+        rows = [pack_entry(packable(entry)) for entry in envelope.entries]
+        return pack_found(*envelope[:5], rows)
+    if type(envelope) is Send:
+        return pack_send(*envelope)
+    if type(envelope) is EntryMessage:
+        return pack_entry(packable(envelope))
+    if type(envelope) is Ack:
+        return pack_ack(*envelope)
+    return codec.pack((_OP_OF[type(envelope)], *envelope))
+
+
+def pack_send(
+    log: str,
+    counter: int,
+    kind: int,
+    content_type: str,
+    body: bytes,
+    about_epoch: bytes = b"",
+    about_seq: int = 0,
+) -> bytes:
+    """Return ``pack(Send(...))``."""
+    if about_seq or about_epoch:
+        return codec.pack((_SEND, log, counter, kind, content_type, body, about_epoch, about_seq))
+    return codec.pack((_SEND, log, counter, kind, content_type, body))
+
+
+def pack_ack(log: str, counter: int, epoch: bytes, seq: int, durability: int = 0) -> bytes:
+    """Return ``pack(Ack(...))``. Apart, for each send has one."""
+    if durability:
+        return codec.pack((_ACK, log, counter, epoch, seq, durability))
+    return codec.pack((_ACK, log, counter, epoch, seq))
+
+
+def pack_entry(entry: tuple[object, ...]) -> bytes:
+    """Pack the fields of an entry (``chat.entries.committed``) as its ENTRY envelope.
+
+    These are the bytes that are stored and sent.
+    """
+    return codec.pack((_ENTRY, *entry))
+
+
+def pack_page(request: int, log: str, next_seq: int, end: bool, rows: list[bytes]) -> bytes:
+    """Pack a PAGE around rows that are packed ENTRY envelopes already: nothing is packed twice."""
+    head = codec.pack((Op.PAGE, request, log, next_seq, end))
+    return b"".join((b"\x96", head[1:], codec.array_header(len(rows)), *rows))
+
+
+def pack_found(
+    request: int, log: str, next_seq: int, end: bool, indexed: int, rows: list[bytes]
+) -> bytes:
+    """Pack a FOUND around rows that are packed ENTRY envelopes already."""
+    head = codec.pack((Op.FOUND, request, log, next_seq, end, indexed))
+    return b"".join((b"\x97", head[1:], codec.array_header(len(rows)), *rows))
+
+
+def is_control(packed: bytes) -> bool:
+    """Tell whether a packed ENTRY of our own store may change who may do what in its log."""
+    return _CONTROL in packed and unpack_entry(packed).content[:2] == (
+        SYSTEM,
+        room_events.CONTENT_TYPE,
+    )
+
+
+def unpack_entry(packed: bytes) -> EntryMessage:
+    """Return a packed ENTRY of our own store."""
+    fields = cast("list[object]", msgpack.unpackb(packed))
+    return unpacked(fields[1:_ENTRY_END])
+
+
+# --- unpacking --------------------------------------------------------------------------------
+def unpack_client(content: bytes) -> list[ClientEnvelope]:
+    """Return the envelopes of a client's record.
+
+    Raises:
+        EnvelopeError: anything that is not a sequence of legal envelopes of a client.
+    """
+    return cast("list[ClientEnvelope]", _CLIENT.unpack(content))
+
+
+def unpack_server(content: bytes) -> list[ServerEnvelope]:
+    """Return the envelopes of a server's record.
+
+    Raises:
+        EnvelopeError: anything that is not a sequence of legal envelopes of a server.
+    """
+    return cast("list[ServerEnvelope]", _SERVER.unpack(content))
