@@ -140,7 +140,7 @@ class Client(AsyncDirect, AsyncRooms):
         until = pump.clock() + timeout
         try:
             while state.state not in (State.ONLINE, State.CLOSED):
-                asking = state.undecided_key is not None
+                asking = state.key.undecided is not None
                 try:
                     async with asyncio.timeout(None if asking else until - pump.clock()):
                         await pump.change()

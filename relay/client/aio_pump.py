@@ -220,8 +220,8 @@ class Pump:
         seen = state.seen()
         if seen is not None:
             state.options.key_choice.keep(*seen)
-        if state.key_changes:
-            self._policy.keep(state.take_key_changes())
+        if state.key.changes:
+            self._policy.keep(state.key.take_changes())
         self._flush()
 
     def _give_space(self) -> None:
@@ -264,10 +264,10 @@ class Pump:
                 if not self.closed:
                     state.dialling()
                     await self._run_connection()
-                    if state.undecided_key is not None:
-                        await self._decide(state.undecided_key)
-                    elif state.undecided_id is not None:
-                        await self._decide_id(state.undecided_id)
+                    if state.key.undecided is not None:
+                        await self._decide(state.key.undecided)
+                    elif state.key.undecided_id is not None:
+                        await self._decide_id(state.key.undecided_id)
         except Exception as error:
             state.fail(ClientError(str(error)))
             raise
@@ -341,7 +341,7 @@ class Pump:
         if self.closed:
             return
         if refusal is None:
-            self.state.trust_key(fingerprint)
+            self.state.key.trust(fingerprint)
         else:
             self.state.fail(refusal)
 
@@ -351,7 +351,7 @@ class Pump:
         if self.closed:
             return
         if refusal is None:
-            self.state.trust_id(claimed)
+            self.state.key.trust_id(claimed)
         else:
             self.state.fail(refusal)
 

@@ -97,7 +97,7 @@ class ClientBase:
     @property
     def server_fingerprint(self) -> str | None:
         """The fingerprint of the server's key; None before it is known."""
-        return self._state.server_fingerprint
+        return self._state.key.fingerprint
 
     @property
     def server_id(self) -> str | None:

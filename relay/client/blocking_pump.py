@@ -175,10 +175,10 @@ class Pump:
             self._read(until)
         elif state.state is State.CLOSED:
             return
-        elif state.undecided_key is not None:
-            self._decide(state.undecided_key)
-        elif state.undecided_id is not None:
-            self._decide_id(state.undecided_id)
+        elif state.key.undecided is not None:
+            self._decide(state.key.undecided)
+        elif state.key.undecided_id is not None:
+            self._decide_id(state.key.undecided_id)
         elif state.connect_at is not None and state.connect_at > now:
             pause = state.connect_at - now
             time.sleep(pause if until is None else max(0.0, min(pause, until - now)))
@@ -250,8 +250,8 @@ class Pump:
         seen = self.state.seen()
         if seen is not None:
             self.state.options.key_choice.keep(*seen)
-        if self.state.key_changes:
-            self._policy.keep(self.state.take_key_changes())
+        if self.state.key.changes:
+            self._policy.keep(self.state.key.take_changes())
 
     def _flush(self) -> None:
         state = self.state
@@ -303,13 +303,13 @@ class Pump:
             raise TypeError("a blocking client's key policy answers with a bool")
         refusal = self._policy.answer(self._address, fingerprint, yes)
         if refusal is None:
-            self.state.trust_key(fingerprint)
+            self.state.key.trust(fingerprint)
         else:
             self.state.fail(refusal)
 
     def _decide_id(self, claimed: ClaimedId) -> None:
         refusal = self._policy.claimed(self._address, claimed)
         if refusal is None:
-            self.state.trust_id(claimed)
+            self.state.key.trust_id(claimed)
         else:
             self.state.fail(refusal)

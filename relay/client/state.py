@@ -33,19 +33,18 @@ from relay.client.errors import (
     Idle,
     NotARelayServer,
     ServerBrokeProtocol,
-    ServerKeyMismatch,
     closed_by_server,
 )
 from relay.client.events import State, StateChanged
-from relay.client.lineage import ClaimedId, Expected, KeyChange
 from relay.client.login import Login
 from relay.client.next_key import NextKeyProof
 from relay.client.options import Options
 from relay.client.packing import pack_records
 from relay.client.proof import server_id_bytes
 from relay.client.sends import Sends
+from relay.client.server_key import ServerKey
 from relay.client.tickets import Tickets
-from relay.errors import LocalProtocolError, RemoteProtocolError
+from relay.errors import RemoteProtocolError
 from relay.wire.codes import CloseCode, may_reconnect
 from relay.wire.connection import Connection
 from relay.wire.envelopes import ServerEnvelope, Welcome
@@ -98,12 +97,8 @@ class ClientState:
         """Who the client is."""
         self.account: bytes | None = None
         """The root of the account, or zeros for a guest; None before the first login."""
-        self._expected = options.expected_key
-        """What the server's key must be; None: it is not known yet."""
-        self._claimed_id = ""
-        """What the server of this connection says its id is; empty: as the fingerprint."""
-        self._spki = b""
-        """Its key."""
+        self.key = ServerKey(options.expected_key)
+        """What the server's key must be, and whether it is."""
         self._ending: ClientError | None = None
         """Why this side is ending the connection, for good; None: it is not."""
         self._login_deadline: float | None = None
@@ -118,16 +113,6 @@ class ClientState:
         """Why the last connection ended, or did not come about; None: nothing happened yet."""
         self.connect_at: float | None = None
         """WAITING: when to dial again."""
-        self.undecided_key: str | None = None
-        """The fingerprint of an unknown key until ``trust_key`` or ``fail``; no connection then."""
-        self.undecided_id: ClaimedId | None = None
-        """An id that the server claims and is not known to have, until ``trust_id`` or ``fail``; no
-        connection then."""
-        self.key_changes: list[KeyChange] = []
-        """What the server has proved about its keys, to be kept in files; taken by the face."""
-        self.server_fingerprint: str | None = (
-            None if options.expected_key is None else options.expected_key.fingerprint
-        )
         self.name = options.name
         """As the server spells it, after the login."""
         self.logins = 0
@@ -204,26 +189,6 @@ class ClientState:
         """True while the application takes events too slowly: do not read the socket."""
         return self.chat.paused and self.state is State.ONLINE and self._ending is None
 
-    def trust_key(self, fingerprint: str) -> None:
-        """The undecided key is the right one: dial again, at once."""
-        if fingerprint != self.undecided_key:
-            raise LocalProtocolError("this key was not in question")
-        self._expected = Expected(fingerprint)
-        self.undecided_key = None
-
-    def trust_id(self, claimed: ClaimedId) -> None:
-        """The server may have this id: dial again, at once, with the keys that belong to it."""
-        if claimed != self.undecided_id:
-            raise LocalProtocolError("this id was not in question")
-        self._expected = Expected(claimed.fingerprint, None, claimed.server_id)
-        self.undecided_id = None
-        self.login.credentials = None
-
-    @property
-    def undecided(self) -> bool:
-        """True while the face has to ask somebody, or to look into files, before it dials again."""
-        return self.undecided_key is not None or self.undecided_id is not None
-
     def seen(self) -> tuple[str, dict[str, Pin], list[bytes] | None] | None:
         """Return what of device chains is to be kept in files: ``KeyChoice.keep`` takes it."""
         senders, known = self.chat.senders, self.login.credentials
@@ -233,20 +198,13 @@ class ClientState:
         senders.seen, senders.own_links = {}, None
         return found
 
-    def take_key_changes(self) -> list[KeyChange]:
-        """Return what was proved about the server's keys, and forget it."""
-        taken, self.key_changes = self.key_changes, []
-        return taken
-
     @property
     def needs_credentials(self) -> str | None:
         """The id of the server, when it is known and the client's key there is not yet.
 
         The face finds them, which takes files, and gives them to ``login.credentials``.
         """
-        if self.login.credentials is not None or self._expected is None:
-            return None
-        return self._expected.id
+        return None if self.login.credentials is not None else self.key.id
 
     @property
     def work(self) -> Work | None:
@@ -333,8 +291,8 @@ class ClientState:
                     self.resumptions += mode == RESUMED
                     self._handshaken(connection, now)
                 case TicketReceived(ticket=ticket, lifetime_s=lifetime_s):
-                    assert self.server_fingerprint is not None
-                    self._tickets.keep(self.server_fingerprint, ticket, lifetime_s, now)
+                    assert self.key.fingerprint is not None
+                    self._tickets.keep(self.key.fingerprint, ticket, lifetime_s, now)
                 case ConnectionClosed():
                     self._closed(event, now)
                 case _:
@@ -347,45 +305,26 @@ class ClientState:
 
     def _check_key(self, connection: Connection, offered: ServerKeyOffered, now: float) -> None:
         """Pin decision (section 3.2): before the client has sent one byte."""
-        expected, fingerprint = self._expected, offered.fingerprint
-        self._claimed_id, self._spki = offered.server_id, offered.spki
-        if expected is None:
-            self.undecided_key = fingerprint
-            connection.abort("the server's key is not known")
-        elif fingerprint not in (expected.fingerprint, expected.following):
-            self._end_with(
-                ServerKeyMismatch(
-                    f"the server's key has CHANGED: expected {expected.fingerprint}, got "
-                    f"{fingerprint}; somebody may be listening in; nothing was sent",
-                    fingerprint,
-                    expected.fingerprint,
-                )
-            )
+        wrong = self.key.offered(offered)
+        if wrong is not None:
+            self._end_with(wrong)
             connection.abort("the server's key is another one")
+        elif self.key.undecided is not None:
+            connection.abort("the server's key is not known")
         else:
-            self.server_fingerprint = fingerprint
-            connection.accept_server_key(now, self._tickets.take(fingerprint, now))
+            connection.accept_server_key(now, self._tickets.take(offered.fingerprint, now))
 
     def _handshaken(self, connection: Connection, now: float) -> None:
-        """The server has proved its key, and so what its hello says is its own."""
-        expected, fingerprint = self._expected, self.server_fingerprint
-        assert expected is not None
-        assert fingerprint is not None
-        claimed = self._claimed_id or fingerprint
-        if claimed != expected.id:
-            self.undecided_id = ClaimedId(fingerprint, claimed)
-            connection.close(CloseCode.NORMAL, now)
+        if self.key.proved():
+            self._log_in(connection, now)
             return
-        if fingerprint == expected.following:
-            log.info("the server's key was changed, as it had announced: %s", fingerprint)
-            self.key_changes.append(KeyChange(expected.fingerprint, fingerprint, followed=True))
-            self._expected = Expected(fingerprint, None, expected.id)
-        self._log_in(connection, now)
+        self.login.credentials = None  # those of another id
+        connection.close(CloseCode.NORMAL, now)
 
     def _log_in(self, connection: Connection, now: float) -> None:
         assert connection.login_binding is not None
-        assert self.server_fingerprint is not None
-        self._hello = self.login.begin(connection.login_binding, self.server_fingerprint)
+        assert self.key.fingerprint is not None
+        self._hello = self.login.begin(connection.login_binding, self.key.fingerprint)
         self._login_deadline = now + LOGIN_S
 
     def _closed(self, event: ConnectionClosed, now: float) -> None:
@@ -395,7 +334,7 @@ class ClientState:
         if self._ending is not None:
             self._finish(self._ending)
             return
-        if self.undecided:
+        if self.key.asks:
             return  # the face asks, and dials again or fails
         if event.code == CloseCode.NAME_REFUSED and self.login.tries_again():
             return  # the face dials again
@@ -450,7 +389,7 @@ class ClientState:
         ended = error or ClientClosed("the client was closed")
         self.chat.end(ended)
         self.connect_at = None
-        self.undecided_key = self.undecided_id = None
+        self.key.end()
         self._change(State.CLOSED, "" if closed_by_us else str(error))
 
     def _change(self, state: State, detail: str = "", retry_s: float = 0.0) -> None:
@@ -472,18 +411,10 @@ class ClientState:
             connection.violated(error, now)
             return
         if self.chat.next_key.proved is not None:
-            self._announced(self.chat.next_key.proved)
+            self.key.announced(self.chat.next_key.proved)
+            self.chat.next_key.proved = None
         if self.chat.broken:
             connection.abort(self.chat.broken)
-
-    def _announced(self, fingerprint: str) -> None:
-        """The server has proved which key will follow its own."""
-        assert self._expected is not None
-        self.chat.next_key.proved = None
-        log.info("the server has announced its next key: %s", fingerprint)
-        old = self._expected.fingerprint
-        self.key_changes.append(KeyChange(old, fingerprint, followed=False))
-        self._expected = self._expected._replace(following=fingerprint)
 
     def _know_senders(self, welcome: Welcome) -> None:
         known = self.login.credentials
@@ -508,8 +439,7 @@ class ClientState:
                 self.logins += 1
                 self.name = envelope.name
                 self._backoff.online(now)
-                assert self._expected is not None
-                self.chat.next_key.begin(self._spki, self._expected.following)
+                self.chat.next_key.begin(self.key.spki, self.key.following)
                 self.chat.online(envelope)
                 self._change(State.ONLINE)
                 return envelopes[index + 1 :]

@@ -100,8 +100,8 @@ class Link:
         if self.state.connect_at is not None:
             self.now = max(self.now, self.state.connect_at)
         self.dial(key, server_id)
-        if self.state.undecided_key is not None:
-            self.state.trust_key(self.state.undecided_key)
+        if self.state.key.undecided is not None:
+            self.state.key.trust(self.state.key.undecided)
             self.dial(key, server_id)
         self.hello = self.heard(Hello)
         self.say(Welcome(self.hello.name, 0, 32_768, sends_max, "peer"))

@@ -106,7 +106,7 @@ def test_every_malformed_envelope(welcome: str) -> None:
     for case, content in CASES.items():
         link = Link(expected_key=None)
         link.dial()
-        link.state.trust_key(link.state.undecided_key or "")
+        link.state.key.trust(link.state.key.undecided or "")
         link.dial()
         hello = link.heard(Hello)
         right = pack(Welcome(hello.name, 0, 32_768, 1024, ""))

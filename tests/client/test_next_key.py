@@ -41,12 +41,12 @@ def test_an_announced_key_is_followed_without_a_question() -> None:
     link = Link(expected_key=Expected(OLD))
     link.log_in()
     announced(link, server_key(), other_key())
-    assert link.state.take_key_changes() == [KeyChange(OLD, NEW, followed=False)]
+    assert link.state.key.take_changes() == [KeyChange(OLD, NEW, followed=False)]
     link.lose()
     link.log_in(key=other_key(), server_id=hash_of(server_key()))
     assert link.condition() is State.ONLINE
-    assert link.state.server_fingerprint == NEW
-    assert link.state.take_key_changes() == [KeyChange(OLD, NEW, followed=True)]
+    assert link.state.key.fingerprint == NEW
+    assert link.state.key.take_changes() == [KeyChange(OLD, NEW, followed=True)]
     known = link.state.login.credentials
     assert known is not None
     assert known.server_id == OLD, "keys and pins stay where they are"
@@ -72,9 +72,9 @@ def test_until_it_is_met_the_old_key_is_as_good() -> None:
     link.lose()
     link.log_in()
     assert link.condition() is State.ONLINE
-    assert link.state.server_fingerprint == OLD
+    assert link.state.key.fingerprint == OLD
     announced(link, server_key(), other_key())
-    assert len(link.state.take_key_changes()) == 1, "it was proved, and is not asked for again"
+    assert len(link.state.key.take_changes()) == 1, "it was proved, and is not asked for again"
 
 
 def test_an_announcement_without_the_key_is_not_believed(
@@ -84,7 +84,7 @@ def test_an_announcement_without_the_key_is_not_believed(
     link = Link(expected_key=Expected(OLD))
     link.log_in()
     announced(link, other_key(), other_key())
-    assert not link.state.take_key_changes()
+    assert not link.state.key.take_changes()
     assert "did not prove" in caplog.text
     link.lose()
     link.dial(other_key())
@@ -101,7 +101,7 @@ def test_a_proof_for_another_key_or_another_secret_is_not_believed() -> None:
         asked = link.heard(Prove)
         stale = server_key().prove_next(asked.challenge, hash_of(proof_of))
         link.say(Done(asked.request, stale if proof_of is third else bytes(32)))
-        assert not link.state.take_key_changes()
+        assert not link.state.key.take_changes()
 
 
 def test_an_unannounced_key_gets_not_one_byte() -> None:
@@ -126,9 +126,9 @@ def test_an_id_that_nobody_has_proved_is_left_to_the_face() -> None:
     """The connection ends before a name is on it; a claim counts after the server's proof only."""
     link = Link(expected_key=Expected(NEW))
     link.dial(other_key(), server_id=hash_of(server_key()))
-    assert link.state.undecided_id == ClaimedId(NEW, OLD)
+    assert link.state.key.undecided_id == ClaimedId(NEW, OLD)
     assert not link.said
-    link.state.trust_id(ClaimedId(NEW, OLD))
+    link.state.key.trust_id(ClaimedId(NEW, OLD))
     link.log_in(key=other_key(), server_id=hash_of(server_key()))
     assert link.condition() is State.ONLINE
     known = link.state.login.credentials

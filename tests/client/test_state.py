@@ -49,15 +49,15 @@ def test_an_unknown_key_gets_not_one_byte() -> None:
     link = Link()
     link.dial()
     offered = fingerprint(server_key().spki)
-    assert link.state.undecided_key == offered
+    assert link.state.key.undecided == offered
     assert not link.state.connected
     assert link.bytes_from_client == 0
     with pytest.raises(LocalProtocolError):
-        link.state.trust_key("a" * 52)
-    link.state.trust_key(offered)
+        link.state.key.trust("a" * 52)
+    link.state.key.trust(offered)
     link.log_in()
     assert link.condition() is State.ONLINE
-    assert link.state.server_fingerprint == offered
+    assert link.state.key.fingerprint == offered
 
 
 def test_an_unknown_key_that_is_not_accepted_ends_the_client() -> None:
@@ -95,7 +95,7 @@ def test_login() -> None:
     """One HELLO; online with WELCOME, under the server's spelling of the name."""
     link = Link(name="Alice", display="Al", agent="test")
     link.dial()
-    link.state.trust_key(link.state.undecided_key or "")
+    link.state.key.trust(link.state.key.undecided or "")
     link.dial()
     hello = link.heard(Hello)
     assert hello.name == "alice"
@@ -111,7 +111,7 @@ def test_a_name_in_use_is_the_error_not_the_close_code() -> None:
     """ERROR tells which; the close only that."""
     link = Link()
     link.dial()
-    link.state.trust_key(link.state.undecided_key or "")
+    link.state.key.trust(link.state.key.undecided or "")
     link.dial()
     link.say(Error(0, int(ErrorCode.NAME_TAKEN), 0, ""))
     link.end(CloseCode.NAME_REFUSED)
@@ -123,7 +123,7 @@ def test_a_server_that_does_not_answer_the_login() -> None:
     """The connection is given up and dialled again."""
     link = Link()
     link.dial()
-    link.state.trust_key(link.state.undecided_key or "")
+    link.state.key.trust(link.state.key.undecided or "")
     link.dial()
     link.pass_time(LOGIN_S + 1)
     assert link.condition() is State.WAITING
@@ -364,8 +364,8 @@ def test_an_unknown_operation_of_the_server_is_ignored(op: int) -> None:
     unknown = codec.pack([op, "of a later version", [1]])
     link = Link()
     link.dial()
-    assert link.state.undecided_key is not None
-    link.state.trust_key(link.state.undecided_key)
+    assert link.state.key.undecided is not None
+    link.state.key.trust(link.state.key.undecided)
     link.dial()
     link.say_raw(unknown)
     link.say_raw(unknown + pack(Welcome("alice", 0, 32_768, 1024, "peer")) + unknown)
