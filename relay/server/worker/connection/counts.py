@@ -51,21 +51,26 @@ def count_handshake(counts: Counts, mode: int, *, fell_back: bool) -> None:
     counts.kinds[kind] += 1
 
 
-def count_end(
-    counts: Counts, code: Closed | int | None, *, in_handshake: bool, no_agent: bool
-) -> str:
-    """Count an end: of a handshake that was not completed, or of a connection. Return its reason.
+def count_end(counts: Counts, code: Closed | int | None) -> str:
+    """Count the end of a connection; return its reason.
 
     Args:
         counts: of the worker.
         code: our close code, or the client's end, or None without a word.
-        in_handshake: True when it was not completed.
+    """
+    name = code if isinstance(code, Closed) else _CODES.get(code or 0, Closed.LOST)
+    counts.closes[name] += 1
+    return str(name)
+
+
+def count_failed_handshake(counts: Counts, code: Closed | int | None, *, no_agent: bool) -> None:
+    """Count a handshake that was not completed.
+
+    Args:
+        counts: of the worker.
+        code: see ``count_end``.
         no_agent: True when it ended because the key agent did not answer.
     """
-    if not in_handshake:
-        name = code if isinstance(code, Closed) else _CODES.get(code or 0, Closed.LOST)
-        counts.closes[name] += 1
-        return str(name)
     if no_agent:
         outcome = Handshake.NO_KEY_AGENT
     elif code is None or isinstance(code, Closed):
@@ -73,4 +78,3 @@ def count_end(
     else:
         outcome = _HANDSHAKES.get(code, Handshake.REFUSED)
     counts.handshakes[outcome] += 1
-    return str(outcome)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from relay.server.worker.connection.counts import count_end
+
+if TYPE_CHECKING:
+    from relay.server.metrics import Closed
+    from relay.server.worker.connection.counts import Counts
 
 RECENT: Final = 200
 """Ends that a worker remembers, for who looks into what happened."""
@@ -28,14 +34,22 @@ class Ending(NamedTuple):
 class Endings:
     """The last ends of connections of a worker."""
 
-    def __init__(self, wall_clock_ns: Callable[[], int]) -> None:
+    def __init__(self, counts: Counts, wall_clock_ns: Callable[[], int]) -> None:
+        self._counts = counts
         self._wall_clock_ns = wall_clock_ns
         self.recent: Final[deque[Ending]] = deque(maxlen=RECENT)
         """The last one is the latest."""
 
     def add(
-        self, id_: str, name: str, peer: str, reason: str, lasted_s: float, detail: str
+        self,
+        id_: str,
+        name: str,
+        peer: str,
+        code: Closed | int | None,
+        lasted_s: float,
+        detail: str,
     ) -> None:
-        """Remember an end, and forget the oldest one."""
+        """Count an end and remember it, and forget the oldest one. ``code``: see ``count_end``."""
+        reason = count_end(self._counts, code)
         now = self._wall_clock_ns() / 1e9
         self.recent.append(Ending(now, id_, name, peer, reason, round(lasted_s, 1), detail))

@@ -18,7 +18,7 @@ from relay.chat.rooms.rights import Actor
 from relay.errors import RemoteProtocolError
 from relay.server.metrics import Budget, Closed
 from relay.server.worker.connection.channel import NO_KEY_AGENT, Channel
-from relay.server.worker.connection.counts import count_end, count_handshake
+from relay.server.worker.connection.counts import count_failed_handshake, count_handshake
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.reading import Owner, Reading
 from relay.server.worker.connection.requests import RequestRunner
@@ -53,8 +53,9 @@ class Session(Owner):
 
     __slots__ = (
         "_connection", "_legal", "_on_lost", "_operations", "_requests", "account", "actor",
-        "attempts", "channel", "claim", "id", "key_id", "outbox", "producer", "proofs", "reading",
-        "sends", "services", "since_us", "stage", "stream", "subscriptions", "turned_away", "user",
+        "attempts", "channel", "claim", "id", "key_id", "outbox", "peer", "producer", "proofs",
+        "reading", "sends", "services", "since_us", "stage", "stream", "subscriptions",
+        "turned_away", "user",
     )  # fmt: skip
 
     __deletable__ = ("_requests", "sends", "subscriptions")  # mypyc's word: see ``lost``
@@ -85,6 +86,7 @@ class Session(Owner):
         self._operations = operations
         self._on_lost = on_lost
         self.id = id_
+        self.peer = stream.peer
         self.since_us = int(services.clock() * 1_000_000)
         """When it was accepted: tells a client instance from its ghost."""
         self.channel = Channel(services, stream, self.handle_events)
@@ -109,7 +111,7 @@ class Session(Owner):
             clock=services.clock,
         )
         self.channel.on_keys = self.reading.work
-        self._requests = RequestRunner(self._request_ended, self.failed)
+        self._requests = RequestRunner(partial(self.reading.release, Hold.REQUEST), self.failed)
         self.claim: NameClaim | None = None
         """Of this connection's name, from HELLO on."""
         self.turned_away = False
@@ -134,11 +136,6 @@ class Session(Owner):
             services.clock,
             services.durability,
         )
-
-    @property
-    def peer(self) -> str:
-        """The peer's address."""
-        return self.stream.peer
 
     @property
     def silent(self) -> bool:
@@ -249,9 +246,6 @@ class Session(Owner):
         self._connection.shed(CloseCode.OVERLOADED, now, retry_s, "it held too much")
         self.channel.settle(now)
 
-    def _request_ended(self) -> None:
-        self.reading.release(Hold.REQUEST)
-
     def failed(self, error: Exception) -> None:
         """End the connection: the peer broke the protocol, or we have a bug."""
         if isinstance(error, RemoteProtocolError):
@@ -265,7 +259,7 @@ class Session(Owner):
         """Run nothing more until the client has read its answers."""
         if not self.reading.holds & Hold.ANSWERS and not self.ended:
             self.reading.hold(Hold.ANSWERS)
-            self.outbox.on_answers_read = lambda: self.reading.release(Hold.ANSWERS)
+            self.outbox.on_answers_read = partial(self.reading.release, Hold.ANSWERS)
 
     def rebound(self) -> None:
         """Spend by the limits that hold now."""
@@ -348,13 +342,11 @@ class Session(Owner):
         if self.ended:
             return
         services = self.services
-        in_handshake = self.stage is Stage.HANDSHAKE
-        reason = count_end(
-            services.counts, code, in_handshake=in_handshake, no_agent=detail == NO_KEY_AGENT
-        )
-        if not in_handshake:
+        if self.stage is Stage.HANDSHAKE:
+            count_failed_handshake(services.counts, code, no_agent=detail == NO_KEY_AGENT)
+        else:
             lasted_s = services.clock() - self.since_us / 1e6
-            services.endings.add(self.id, self.name, self.peer, reason, lasted_s, detail)
+            services.endings.add(self.id, self.name, self.peer, code, lasted_s, detail)
         if self.stage is Stage.READY:
             services.budgets.admission.log_out(self)
         if self.user is not None:

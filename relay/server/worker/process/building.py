@@ -208,7 +208,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         reader_of=needs.reader_of,
         reader_at=needs.reader_at,
         budgets=budgets,
-        endings=Endings(time.time_ns),
+        endings=Endings(counts, time.time_ns),
         searching=needs.searching,
         generation=needs.generation,
     )
