@@ -14,7 +14,8 @@ from loadtest.bodies import this_clock
 from loadtest.checks import Doubled, LogCheck, Lost, Missing, SendCheck, Violation
 from loadtest.swarm import SWARM
 from relay.chat.entries import Cursor
-from relay.client.errors import ClientError, ClosedByServer, Refused
+from relay.client.closes import ClosedByServer
+from relay.client.errors import ClientError
 from relay.client.events import (
     Behind,
     Event,
@@ -27,6 +28,7 @@ from relay.client.events import (
     StateChanged,
     Unfollowed,
 )
+from relay.client.refusals import Refused
 from relay.errors import RelayError
 
 if TYPE_CHECKING:

@@ -27,71 +27,39 @@ if TYPE_CHECKING:
     from relay.client.blocking import BlockingClient as BlockingClient
     from relay.client.blocking_pump import BlockingPost as BlockingPost
     from relay.client.blocking_room import BlockingRoom as BlockingRoom
+    from relay.client.closes import ClosedByServer as ClosedByServer
+    from relay.client.closes import ClosedNormally as ClosedNormally
+    from relay.client.closes import DeviceRevoked as DeviceRevoked
+    from relay.client.closes import GoingAway as GoingAway
+    from relay.client.closes import Idle as Idle
+    from relay.client.closes import Kicked as Kicked
+    from relay.client.closes import LimitExceeded as LimitExceeded
+    from relay.client.closes import LoginTimeout as LoginTimeout
+    from relay.client.closes import NameRefused as NameRefused
+    from relay.client.closes import Overloaded as Overloaded
+    from relay.client.closes import ProtocolViolation as ProtocolViolation
+    from relay.client.closes import Replaced as Replaced
+    from relay.client.closes import ServerFailed as ServerFailed
+    from relay.client.closes import TooSlow as TooSlow
     from relay.client.device_key import DeviceKey as DeviceKey
-    from relay.client.errors import AccountDisabled as AccountDisabled
-    from relay.client.errors import AlreadyJoined as AlreadyJoined
-    from relay.client.errors import BadRequest as BadRequest
-    from relay.client.errors import Banned as Banned
-    from relay.client.errors import Busy as Busy
-    from relay.client.errors import Changed as Changed
     from relay.client.errors import ClientClosed as ClientClosed
     from relay.client.errors import ClientError as ClientError
     from relay.client.errors import ClientForked as ClientForked
-    from relay.client.errors import ClosedByServer as ClosedByServer
-    from relay.client.errors import ClosedNormally as ClosedNormally
     from relay.client.errors import ConnectFailed as ConnectFailed
     from relay.client.errors import ConnectionLost as ConnectionLost
-    from relay.client.errors import CounterExpected as CounterExpected
     from relay.client.errors import DeviceChainError as DeviceChainError
-    from relay.client.errors import DeviceRevoked as DeviceRevoked
-    from relay.client.errors import GoingAway as GoingAway
     from relay.client.errors import HandshakeFailed as HandshakeFailed
-    from relay.client.errors import IdConflict as IdConflict
-    from relay.client.errors import Idle as Idle
-    from relay.client.errors import InvitationNeeded as InvitationNeeded
     from relay.client.errors import KeyFileError as KeyFileError
-    from relay.client.errors import KeyRefused as KeyRefused
-    from relay.client.errors import Kicked as Kicked
-    from relay.client.errors import KickedOut as KickedOut
-    from relay.client.errors import LimitExceeded as LimitExceeded
-    from relay.client.errors import LimitReached as LimitReached
-    from relay.client.errors import LoginTimeout as LoginTimeout
-    from relay.client.errors import LooksAlike as LooksAlike
-    from relay.client.errors import MembersOnly as MembersOnly
     from relay.client.errors import MessagesMissing as MessagesMissing
     from relay.client.errors import MessageTooLong as MessageTooLong
-    from relay.client.errors import Muted as Muted
-    from relay.client.errors import NameInvalid as NameInvalid
-    from relay.client.errors import NameRefused as NameRefused
-    from relay.client.errors import NameTaken as NameTaken
     from relay.client.errors import NoDeviceKey as NoDeviceKey
-    from relay.client.errors import NoGuests as NoGuests
-    from relay.client.errors import NoSuchEntry as NoSuchEntry
-    from relay.client.errors import NoSuchRoom as NoSuchRoom
-    from relay.client.errors import NotAccepted as NotAccepted
-    from relay.client.errors import NotAllowed as NotAllowed
-    from relay.client.errors import NotAMember as NotAMember
     from relay.client.errors import NotARelayServer as NotARelayServer
     from relay.client.errors import NotConnected as NotConnected
-    from relay.client.errors import NotRegistered as NotRegistered
-    from relay.client.errors import NotSupported as NotSupported
-    from relay.client.errors import Overloaded as Overloaded
-    from relay.client.errors import ProtocolViolation as ProtocolViolation
-    from relay.client.errors import ReadOnly as ReadOnly
-    from relay.client.errors import Refused as Refused
-    from relay.client.errors import RegistrationClosed as RegistrationClosed
-    from relay.client.errors import Replaced as Replaced
-    from relay.client.errors import RoomExists as RoomExists
     from relay.client.errors import ServerBrokeProtocol as ServerBrokeProtocol
-    from relay.client.errors import ServerFailed as ServerFailed
     from relay.client.errors import ServerIdentityError as ServerIdentityError
     from relay.client.errors import ServerKeyError as ServerKeyError
     from relay.client.errors import ServerKeyMismatch as ServerKeyMismatch
     from relay.client.errors import TimedOut as TimedOut
-    from relay.client.errors import TooSlow as TooSlow
-    from relay.client.errors import Unavailable as Unavailable
-    from relay.client.errors import UnknownOperation as UnknownOperation
-    from relay.client.errors import UnknownOutcome as UnknownOutcome
     from relay.client.errors import UnknownServerKey as UnknownServerKey
     from relay.client.errors import WrongAccount as WrongAccount
     from relay.client.events import Behind as Behind
@@ -123,6 +91,38 @@ if TYPE_CHECKING:
     from relay.client.identity import Identity as Identity
     from relay.client.key_files import KeyFiles as KeyFiles
     from relay.client.known_servers import KnownServers as KnownServers
+    from relay.client.refusals import AccountDisabled as AccountDisabled
+    from relay.client.refusals import AlreadyJoined as AlreadyJoined
+    from relay.client.refusals import BadRequest as BadRequest
+    from relay.client.refusals import Banned as Banned
+    from relay.client.refusals import Busy as Busy
+    from relay.client.refusals import Changed as Changed
+    from relay.client.refusals import CounterExpected as CounterExpected
+    from relay.client.refusals import IdConflict as IdConflict
+    from relay.client.refusals import InvitationNeeded as InvitationNeeded
+    from relay.client.refusals import KeyRefused as KeyRefused
+    from relay.client.refusals import KickedOut as KickedOut
+    from relay.client.refusals import LimitReached as LimitReached
+    from relay.client.refusals import LooksAlike as LooksAlike
+    from relay.client.refusals import MembersOnly as MembersOnly
+    from relay.client.refusals import Muted as Muted
+    from relay.client.refusals import NameInvalid as NameInvalid
+    from relay.client.refusals import NameTaken as NameTaken
+    from relay.client.refusals import NoGuests as NoGuests
+    from relay.client.refusals import NoSuchEntry as NoSuchEntry
+    from relay.client.refusals import NoSuchRoom as NoSuchRoom
+    from relay.client.refusals import NotAccepted as NotAccepted
+    from relay.client.refusals import NotAllowed as NotAllowed
+    from relay.client.refusals import NotAMember as NotAMember
+    from relay.client.refusals import NotRegistered as NotRegistered
+    from relay.client.refusals import NotSupported as NotSupported
+    from relay.client.refusals import ReadOnly as ReadOnly
+    from relay.client.refusals import Refused as Refused
+    from relay.client.refusals import RegistrationClosed as RegistrationClosed
+    from relay.client.refusals import RoomExists as RoomExists
+    from relay.client.refusals import Unavailable as Unavailable
+    from relay.client.refusals import UnknownOperation as UnknownOperation
+    from relay.client.refusals import UnknownOutcome as UnknownOutcome
     from relay.client.room_calls import ListedRoom as ListedRoom
     from relay.client.room_calls import RoomAction as RoomAction
     from relay.client.room_calls import RoomInfo as RoomInfo
@@ -149,21 +149,25 @@ _HOMES: Final = {
     "relay.client.blocking_pump": ("BlockingPost",),
     "relay.client.blocking_room": ("BlockingRoom",),
     "relay.client.device_key": ("DeviceKey",),
+    "relay.client.closes": (
+        "ClosedByServer", "ClosedNormally", "DeviceRevoked", "GoingAway", "Idle", "Kicked",
+        "LimitExceeded", "LoginTimeout", "NameRefused", "Overloaded", "ProtocolViolation",
+        "Replaced", "ServerFailed", "TooSlow",
+    ),
     "relay.client.errors": (
-        "AccountDisabled", "AlreadyJoined", "BadRequest", "Busy", "Changed", "ClientClosed",
-        "ClientError", "ClientForked", "ClosedByServer", "ClosedNormally", "ConnectFailed",
-        "ConnectionLost", "CounterExpected", "DeviceChainError", "DeviceRevoked", "GoingAway",
-        "HandshakeFailed",
-        "IdConflict", "Idle", "InvitationNeeded", "KeyFileError", "KeyRefused", "Kicked",
-        "LimitExceeded", "LimitReached", "LoginTimeout", "LooksAlike", "MessageTooLong",
-        "MessagesMissing", "NameInvalid", "NameRefused", "NameTaken", "NoDeviceKey", "NoGuests",
-        "NoSuchEntry", "NotAMember", "NotARelayServer", "NotAccepted", "NotAllowed",
-        "NotConnected", "NotRegistered", "NotSupported", "Overloaded", "ProtocolViolation",
-        "Refused", "RegistrationClosed", "Replaced", "ServerBrokeProtocol", "ServerFailed",
-        "ServerIdentityError", "ServerKeyError", "ServerKeyMismatch", "TimedOut", "TooSlow",
-        "Unavailable", "UnknownOperation",
-        "UnknownOutcome", "UnknownServerKey", "WrongAccount", "Banned", "KickedOut", "MembersOnly",
-        "Muted", "NoSuchRoom", "ReadOnly", "RoomExists",
+        "ClientClosed", "ClientError", "ClientForked", "ConnectFailed", "ConnectionLost",
+        "DeviceChainError", "HandshakeFailed", "KeyFileError", "MessageTooLong", "MessagesMissing",
+        "NoDeviceKey", "NotARelayServer", "NotConnected", "ServerBrokeProtocol",
+        "ServerIdentityError", "ServerKeyError", "ServerKeyMismatch", "TimedOut",
+        "UnknownServerKey", "WrongAccount",
+    ),
+    "relay.client.refusals": (
+        "AccountDisabled", "AlreadyJoined", "BadRequest", "Banned", "Busy", "Changed",
+        "CounterExpected", "IdConflict", "InvitationNeeded", "KeyRefused", "KickedOut",
+        "LimitReached", "LooksAlike", "MembersOnly", "Muted", "NameInvalid", "NameTaken",
+        "NoGuests", "NoSuchEntry", "NoSuchRoom", "NotAMember", "NotAccepted", "NotAllowed",
+        "NotRegistered", "NotSupported", "ReadOnly", "Refused", "RegistrationClosed", "RoomExists",
+        "Unavailable", "UnknownOperation", "UnknownOutcome",
     ),
     "relay.client.events": (
         "Behind", "Control", "DeviceWarning", "Edit", "Erased", "Event", "Gap", "HistoryPage",

@@ -19,26 +19,26 @@ from relay.cli.who import Person, Who, person_at
 from relay.client.address import Address, fingerprint_mistake
 from relay.client.aio import Client
 from relay.client.backoff import Backoff
+from relay.client.closes import GoingAway, Overloaded, ServerFailed
 from relay.client.errors import (
     ClientError,
     ConnectFailed,
     ConnectionLost,
-    GoingAway,
-    InvitationNeeded,
-    KeyRefused,
-    LooksAlike,
-    NameInvalid,
-    NameTaken,
-    Overloaded,
-    Refused,
-    RegistrationClosed,
-    ServerFailed,
     ServerKeyMismatch,
     UnknownServerKey,
 )
 from relay.client.events import State
 from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
+from relay.client.refusals import (
+    InvitationNeeded,
+    KeyRefused,
+    LooksAlike,
+    NameInvalid,
+    NameTaken,
+    Refused,
+    RegistrationClosed,
+)
 from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
 from relay.terminal.screens import stderr_notice

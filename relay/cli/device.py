@@ -19,8 +19,8 @@ from relay.client.account_calls import Devices
 from relay.client.address import Address
 from relay.client.aio import Client
 from relay.client.device_key import DeviceKey, public_text
-from relay.client.errors import KeyRefused
 from relay.client.key_files import KeyFiles
+from relay.client.refusals import KeyRefused
 from relay.errors import UsageError
 from relay.terminal.screens import stderr_notice
 

@@ -12,8 +12,9 @@ from relay.chat.accounts import answers, chain, invitation, links, preferences, 
 from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.links import Kind, LinkError
 from relay.client.device_key import DeviceKey, public_from_text, public_text
-from relay.client.errors import DeviceChainError, refused
+from relay.client.errors import DeviceChainError
 from relay.client.proof import Key
+from relay.client.refusals import refused
 from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import verify
 

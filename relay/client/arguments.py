@@ -12,7 +12,8 @@ from typing import Final
 from relay import limits
 from relay.chat import names
 from relay.chat.entries import NO_EPOCH, Cursor
-from relay.client.errors import MessageTooLong, refused
+from relay.client.errors import MessageTooLong
+from relay.client.refusals import refused
 from relay.wire.codes import ErrorCode
 
 SECONDS_MAX: Final = 1e8

@@ -18,10 +18,11 @@ from relay.chat.rooms import requests as room_requests
 from relay.chat.rooms.events import RELAY
 from relay.chat.rooms.requests import Request as RoomRequest
 from relay.client import arguments, decoding
-from relay.client.errors import ClientError, describe_refusal, refused
+from relay.client.errors import ClientError
 from relay.client.event_queue import EventQueue
 from relay.client.events import Event, Invited, Postponed, Unfollowed
 from relay.client.next_key import NextKeyProof
+from relay.client.refusals import describe_refusal, refused
 from relay.client.requests import Request, Requests
 from relay.client.senders import NUMBER as OWN_NUMBER
 from relay.client.senders import Senders

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 from relay.chat import names
 from relay.chat.accounts import chain, links
 from relay.chat.accounts.links import LinkError
-from relay.client.errors import ClientError, DeviceChainError, WrongAccount, refused
+from relay.client.errors import ClientError, DeviceChainError, WrongAccount
 from relay.client.proof import Credentials, Key, server_id_bytes
+from relay.client.refusals import refused
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done, Enrol, Error, Hello, Register, ServerEnvelope, Welcome
 from relay.wire.login import Operation, signed_bytes

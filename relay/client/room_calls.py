@@ -10,7 +10,7 @@ from relay.chat.rooms import requests, shown
 from relay.chat.rooms import state as states
 from relay.chat.rooms.events import Kind, Role
 from relay.client import arguments
-from relay.client.errors import refused
+from relay.client.refusals import refused
 from relay.wire.codes import ErrorCode
 
 RoomKind: TypeAlias = Literal["public", "private", "announce"]

@@ -19,8 +19,9 @@ from typing import Final, NamedTuple
 from relay import limits
 from relay.chat.entries import Cursor
 from relay.chat.names import INBOX_PREFIX
-from relay.client.errors import ClientError, Refused, refused
+from relay.client.errors import ClientError
 from relay.client.events import Stored
+from relay.client.refusals import Refused, refused
 from relay.wire.codes import ErrorCode, Survives
 from relay.wire.envelopes import Ack
 from relay.wire.envelopes import Refused as RefusedEnvelope

@@ -25,15 +25,14 @@ from relay.client.answer_watch import ANSWER_PING, AnswerWatch, Due
 from relay.client.arguments import own_inbox
 from relay.client.backoff import Backoff
 from relay.client.chat_state import ChatState
+from relay.client.closes import Idle, closed_by_server
 from relay.client.errors import (
     ClientClosed,
     ClientError,
     ConnectionLost,
     HandshakeFailed,
-    Idle,
     NotARelayServer,
     ServerBrokeProtocol,
-    closed_by_server,
 )
 from relay.client.events import State, StateChanged
 from relay.client.login import Login

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 from relay import limits
 from relay.client.aio import Client
 from relay.client.arguments import ME
-from relay.client.errors import ClientError, DeviceChainError, MessageTooLong, Refused
+from relay.client.errors import ClientError, DeviceChainError, MessageTooLong
 from relay.client.events import (
     HistoryPage,
     Invited,
@@ -27,6 +27,7 @@ from relay.client.events import (
     Stored,
 )
 from relay.client.lists import is_last_page
+from relay.client.refusals import Refused
 from relay.terminal import commands
 from relay.terminal.invitations import Invitations
 from relay.terminal.notices import Narrator, members_notice

@@ -6,12 +6,7 @@ import pytest
 
 from relay.chat.entries import NO_EPOCH, Cursor, GapReason
 from relay.client import event_queue
-from relay.client.errors import (
-    AlreadyJoined,
-    MessageTooLong,
-    NameInvalid,
-    NotAMember,
-)
+from relay.client.errors import MessageTooLong
 from relay.client.events import (
     Behind,
     Event,
@@ -30,6 +25,7 @@ from relay.client.events import (
     Stored,
     Unfollowed,
 )
+from relay.client.refusals import AlreadyJoined, NameInvalid, NotAMember
 from relay.client.sends import Offer
 from relay.wire import envelopes as wire
 from relay.wire import packing

@@ -1,21 +1,13 @@
-"""relay.client.errors."""
+"""relay.client.errors, closes and refusals."""
 
 from __future__ import annotations
 
 import pytest
 
-from relay.client import errors
-from relay.client.errors import (
-    CLOSES,
-    REFUSALS,
-    Busy,
-    ClientError,
-    ClosedByServer,
-    IdConflict,
-    Refused,
-    closed_by_server,
-    refused,
-)
+from relay.client import closes, errors, refusals
+from relay.client.closes import CLOSES, ClosedByServer, closed_by_server
+from relay.client.errors import ClientError
+from relay.client.refusals import REFUSALS, Busy, IdConflict, Refused, refused
 from relay.wire.codes import CloseCode, ErrorCode
 
 
@@ -50,10 +42,11 @@ def test_codes_of_later_versions() -> None:
 def test_the_tree_is_the_documented_one() -> None:
     """Every class is named in the module's docstring and is a RelayError."""
     assert errors.__doc__ is not None
-    for name, value in vars(errors).items():
-        if isinstance(value, type) and value.__module__ == errors.__name__:
-            assert issubclass(value, ClientError)
-            assert name in errors.__doc__
+    for module in (errors, closes, refusals):
+        for name, value in vars(module).items():
+            if isinstance(value, type) and value.__module__ == module.__name__:
+                assert issubclass(value, ClientError)
+                assert name in errors.__doc__
 
 
 def test_text_of_the_server_is_made_harmless() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import relay
 from relay import reference
-from relay.client import errors, events
+from relay.client import closes, errors, events, refusals
 from tests.support.cluster import ROOT
 from tests.support.programs import run_program
 
@@ -54,7 +54,7 @@ def test_import_relay_loads_none_of_it() -> None:
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
-@pytest.mark.parametrize("module", [errors, events])
+@pytest.mark.parametrize("module", [closes, errors, events, refusals])
 def test_every_exception_and_event_is_public(module: object) -> None:
     """What a program has to handle it can import from relay."""
     own = {

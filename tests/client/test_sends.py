@@ -7,14 +7,9 @@ import random
 import pytest
 
 from relay import limits
-from relay.client.errors import (
-    BadRequest,
-    Busy,
-    ClientClosed,
-    IdConflict,
-    UnknownOutcome,
-)
+from relay.client.errors import ClientClosed
 from relay.client.events import Stored
+from relay.client.refusals import BadRequest, Busy, IdConflict, UnknownOutcome
 from relay.client.sends import Offer, Sends
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Ack, Refused

@@ -9,14 +9,12 @@ import pytest
 
 from relay import codec
 from relay.client.answer_watch import ANSWER_S
+from relay.client.closes import GoingAway, Replaced
 from relay.client.errors import (
     ClientClosed,
     ConnectFailed,
     ConnectionLost,
-    GoingAway,
     HandshakeFailed,
-    NameTaken,
-    Replaced,
     ServerBrokeProtocol,
     ServerKeyMismatch,
     UnknownServerKey,
@@ -24,6 +22,7 @@ from relay.client.errors import (
 from relay.client.events import State, StateChanged, Stored
 from relay.client.identity import new_identity
 from relay.client.lineage import Expected
+from relay.client.refusals import NameTaken
 from relay.client.sends import Offer
 from relay.client.state import LOGIN_S
 from relay.errors import LocalProtocolError

@@ -13,8 +13,8 @@ import pytest
 
 from relay import BlockingClient
 from relay.chat.partition import partition_of
-from relay.client.errors import MembersOnly
 from relay.client.events import Gap, Message
+from relay.client.refusals import MembersOnly
 from tests.support.cluster import Relay, run_relay
 
 MESSAGES = 3000

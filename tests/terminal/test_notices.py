@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.chat.entries import Cursor, GapReason
-from relay.client.errors import describe_close
+from relay.client.closes import describe_close
 from relay.client.events import (
     Gap,
     Live,

@@ -19,8 +19,9 @@ from relay.chat.partition import partition_of
 from relay.client.account_calls import Devices
 from relay.client.aio import Client
 from relay.client.device_key import DeviceKey, public_text
-from relay.client.errors import Banned, Changed, DeviceChainError, MembersOnly, Refused
+from relay.client.errors import DeviceChainError
 from relay.client.events import Message, RoomChanged, Unfollowed
+from relay.client.refusals import Banned, Changed, MembersOnly, Refused
 from relay.store.directory import DataDirectory
 from relay.store.reader import SqliteReader
 from relay.wire.envelopes import EntryMessage

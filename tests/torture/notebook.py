@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TypedDict
 
 from relay.chat.entries import Cursor
-from relay.client.errors import Refused
 from relay.client.events import (
     Behind,
     Event,
@@ -17,6 +16,7 @@ from relay.client.events import (
     StateChanged,
     Unfollowed,
 )
+from relay.client.refusals import Refused
 from tests.torture import programs
 from tests.torture.programs import Role
 from tests.torture.records import (

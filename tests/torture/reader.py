@@ -23,7 +23,8 @@ import time
 from relay.client import event_queue
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
-from relay.client.errors import ClientError, Refused
+from relay.client.errors import ClientError
+from relay.client.refusals import Refused
 from tests.torture import programs, trusting
 from tests.torture.notebook import Notebook
 from tests.torture.programs import Role

@@ -21,8 +21,9 @@ from typing import NamedTuple
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
 from relay.client.blocking_pump import BlockingPost
-from relay.client.errors import ClientError, Refused
+from relay.client.errors import ClientError
 from relay.client.events import StateChanged, Stored
+from relay.client.refusals import Refused
 from tests.torture import programs
 from tests.torture.programs import Role
 from tests.torture.records import Acked, Failed, Process, Recorder, Sent, read_records

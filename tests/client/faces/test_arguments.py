@@ -12,9 +12,10 @@ from relay.chat.entries import Cursor
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
 from relay.client.device_key import DeviceKey, public_text
-from relay.client.errors import MessageTooLong, NameInvalid, NotConnected
+from relay.client.errors import MessageTooLong, NotConnected
 from relay.client.events import Message, State
 from relay.client.identity import Identity
+from relay.client.refusals import NameInvalid
 from tests.client.faces.adapters import Face
 
 Connect = Callable[..., Face]

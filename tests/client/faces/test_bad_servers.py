@@ -19,13 +19,13 @@ from relay.client.address import Address
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
 from relay.client.blocking_pump import Pending
+from relay.client.closes import ProtocolViolation
 from relay.client.dialling import dial_tcp
 from relay.client.errors import (
     ClientError,
     ConnectFailed,
     HandshakeFailed,
     NotARelayServer,
-    ProtocolViolation,
     ServerBrokeProtocol,
 )
 from relay.client.events import State

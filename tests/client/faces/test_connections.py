@@ -13,6 +13,7 @@ import pytest
 
 from relay.client.address import Address, parse_address
 from relay.client.blocking import BlockingClient
+from relay.client.closes import Replaced
 from relay.client.device_key import DeviceKey
 from relay.client.dialling import dial_tcp
 from relay.client.errors import (
@@ -20,16 +21,12 @@ from relay.client.errors import (
     ConnectFailed,
     ConnectionLost,
     HandshakeFailed,
-    KeyRefused,
-    LooksAlike,
-    NameInvalid,
-    NameTaken,
-    Replaced,
     ServerKeyMismatch,
     UnknownServerKey,
 )
 from relay.client.events import Message, State, StateChanged
 from relay.client.known_servers import KnownServers
+from relay.client.refusals import KeyRefused, LooksAlike, NameInvalid, NameTaken
 from relay.client.trust import KeyPolicy
 from tests.client.faces.adapters import Face
 from tests.support.cluster import Relay

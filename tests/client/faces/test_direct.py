@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.client.errors import NoSuchEntry, NotAccepted, NotAllowed, NotRegistered
 from relay.client.events import (
     Edit,
     Erased,
@@ -18,6 +17,7 @@ from relay.client.events import (
     ReadMark,
     Redaction,
 )
+from relay.client.refusals import NoSuchEntry, NotAccepted, NotAllowed, NotRegistered
 from relay.client.room_calls import ListedRoom
 from tests.client.faces.adapters import WAIT_S, Face
 from tests.client.faces.test_arguments import call

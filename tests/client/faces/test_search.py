@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.client.errors import BadRequest, NotAMember
 from relay.client.events import Edit, Message, SearchPage
+from relay.client.refusals import BadRequest, NotAMember
 from tests.client.faces.adapters import Face
 from tests.client.faces.test_arguments import call
 

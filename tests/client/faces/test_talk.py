@@ -8,15 +8,7 @@ import pytest
 
 from relay.chat.entries import Cursor
 from relay.client import answer_watch, event_queue
-from relay.client.errors import (
-    AlreadyJoined,
-    ClientClosed,
-    IdConflict,
-    MessageTooLong,
-    NameInvalid,
-    NotAMember,
-    UnknownOutcome,
-)
+from relay.client.errors import ClientClosed, MessageTooLong
 from relay.client.events import (
     Event,
     Live,
@@ -27,6 +19,7 @@ from relay.client.events import (
     StateChanged,
     Stored,
 )
+from relay.client.refusals import AlreadyJoined, IdConflict, NameInvalid, NotAMember, UnknownOutcome
 from tests.client.faces.adapters import WAIT_S, Face
 
 Connect = Callable[..., Face]

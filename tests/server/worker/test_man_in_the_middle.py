@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from relay import Client
-from relay.client.errors import ProtocolViolation, ServerBrokeProtocol
+from relay.client.closes import ProtocolViolation
+from relay.client.errors import ServerBrokeProtocol
 from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
 from relay.client.trust import KeyPolicy

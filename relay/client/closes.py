@@ -1,0 +1,109 @@
+"""What a client raises for a close code: the server has ended the connection, and told why."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from relay.client.errors import ClientError
+from relay.wire.codes import CloseCode
+
+
+class ClosedByServer(ClientError):
+    """The server ended the connection, and said why."""
+
+    code: int
+    retry_after_s: int
+
+    def __init__(self, code: int, retry_after_s: int = 0, text: str = "") -> None:
+        super().__init__(text or describe_close(code))
+        self.code = code
+        self.retry_after_s = retry_after_s
+        """Seconds before the next attempt; 0: the client's choice."""
+
+
+class GoingAway(ClosedByServer):
+    """The server or its worker stops or restarts."""
+
+
+class ServerFailed(ClosedByServer):
+    """The server failed on this connection."""
+
+
+class Idle(ClosedByServer):
+    """Two pings went unanswered."""
+
+
+class TooSlow(ClosedByServer):
+    """Nothing was read for too long."""
+
+
+class Overloaded(ClosedByServer):
+    """Too many connections now."""
+
+
+class LoginTimeout(ClosedByServer):
+    """The login came too late."""
+
+
+class ClosedNormally(ClosedByServer):
+    """The server ended the connection in the ordinary way."""
+
+
+class ProtocolViolation(ClosedByServer):
+    """The server says that this client broke the protocol."""
+
+
+class Replaced(ClosedByServer):
+    """The same client instance connected again somewhere else."""
+
+
+class NameRefused(ClosedByServer):
+    """The login was refused."""
+
+
+class LimitExceeded(ClosedByServer):
+    """A limit for one connection was exceeded."""
+
+
+class Kicked(ClosedByServer):
+    """An operator ended this connection: the account was disabled or removed."""
+
+
+class DeviceRevoked(ClosedByServer):
+    """This device is not one of the account any more."""
+
+
+CLOSES: Final[dict[CloseCode, type[ClosedByServer]]] = {
+    CloseCode.GOING_AWAY: GoingAway,
+    CloseCode.INTERNAL: ServerFailed,
+    CloseCode.IDLE: Idle,
+    CloseCode.TOO_SLOW: TooSlow,
+    CloseCode.OVERLOADED: Overloaded,
+    CloseCode.LOGIN_TIMEOUT: LoginTimeout,
+    CloseCode.NORMAL: ClosedNormally,
+    CloseCode.PROTOCOL: ProtocolViolation,
+    CloseCode.REPLACED: Replaced,
+    CloseCode.NAME_REFUSED: NameRefused,
+    CloseCode.LIMIT: LimitExceeded,
+    CloseCode.KICKED: Kicked,
+    CloseCode.REVOKED: DeviceRevoked,
+}
+
+
+_CLOSE_CODES: Final = {int(code): code for code in CloseCode}
+_BY_CLOSE: Final = {int(code): kind for code, kind in CLOSES.items()}
+
+
+def describe_close(code: int) -> str:
+    """Return ``NAME: explanation`` of a close code, also of one that this version does not know."""
+    try:
+        known = _CLOSE_CODES[code]
+    except KeyError:
+        return f"close code {code}"
+    return f"{known.name}: {known.explanation}"
+
+
+def closed_by_server(code: int, retry_after_s: int = 0) -> ClosedByServer:
+    """Return the exception of a close code."""
+    kind = _BY_CLOSE.get(code, ClosedByServer)
+    return kind(code, retry_after_s)

@@ -1,0 +1,217 @@
+"""What a client raises for an error code: the server has refused a request or a send."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from relay.client.errors import ClientError
+from relay.wire.codes import ErrorCode
+
+
+class Refused(ClientError):
+    """The server refused a request or a send; the connection goes on."""
+
+    code: int
+    arg: int
+
+    def __init__(self, code: int, arg: int = 0, text: str = "") -> None:
+        super().__init__(describe_refusal(code, text))
+        self.code = code
+        self.arg = arg
+        """A number whose meaning depends on the code."""
+
+
+class BadRequest(Refused):
+    """A field has a value that this request does not allow."""
+
+
+class UnknownOperation(Refused):
+    """The server does not know the operation."""
+
+
+class NameInvalid(Refused):
+    """The name of a person or a room is invalid or reserved."""
+
+
+class NameTaken(Refused):
+    """The name belongs to somebody else, or to another guest now."""
+
+
+class LimitReached(Refused):
+    """A limit of this connection is reached; ``arg`` is the limit."""
+
+
+class NotAMember(Refused):
+    """The connection has not joined this room."""
+
+
+class NotSupported(Refused):
+    """This version of the server does not offer that."""
+
+
+class AlreadyJoined(Refused):
+    """The connection has joined this room before."""
+
+
+class NotRegistered(Refused):
+    """Nobody has registered this name."""
+
+
+class KeyRefused(Refused):
+    """The key is not a device of the account."""
+
+
+class AccountDisabled(Refused):
+    """An operator has disabled the account."""
+
+
+class LooksAlike(Refused):
+    """The name looks like one that exists."""
+
+
+class InvitationNeeded(Refused):
+    """Registering needs an invitation, or the given one is not valid."""
+
+
+class RegistrationClosed(Refused):
+    """Only operators add accounts."""
+
+
+class Changed(Refused):
+    """What the request was made for has changed meanwhile."""
+
+
+class NotAllowed(Refused):
+    """The account does not have the rights."""
+
+
+class NoGuests(Refused):
+    """The server takes no guests."""
+
+
+class NotAccepted(Refused):
+    """This person takes no direct messages from you, or none now; why, nobody is told."""
+
+
+class NoSuchEntry(Refused):
+    """What an edit, a redaction, a reaction or a reply is about is not there, or is erased."""
+
+
+class IdConflict(Refused):
+    """The counter was used for another content before."""
+
+    @property
+    def seq(self) -> int:
+        """The entry that has this id."""
+        return self.arg
+
+
+class CounterExpected(Refused):
+    """Counters were skipped. The client library handles this by itself."""
+
+
+class UnknownOutcome(Refused):
+    """Whether the message was stored cannot be told: the server no longer knows this producer."""
+
+
+class Busy(Refused):
+    """The server cannot keep up with the room."""
+
+    @property
+    def retry_after_s(self) -> float:
+        """When to try again."""
+        return self.arg / 1000
+
+
+class Unavailable(Refused):
+    """The room's store cannot be written now."""
+
+    @property
+    def retry_after_s(self) -> float:
+        """When to try again."""
+        return self.arg / 1000
+
+
+class Banned(Refused):
+    """The account is banned from the room."""
+
+
+class Muted(Refused):
+    """The account may read the room, and not write in it."""
+
+
+class MembersOnly(Refused):
+    """The room is private, and the account is not invited."""
+
+
+class ReadOnly(Refused):
+    """The room is closed, or only its owners and moderators write in it."""
+
+
+class NoSuchRoom(Refused):
+    """There is no such room."""
+
+
+class RoomExists(Refused):
+    """There is a room of this name."""
+
+
+class KickedOut(Refused):
+    """A moderator has put the account out of the room."""
+
+
+REFUSALS: Final[dict[ErrorCode, type[Refused]]] = {
+    ErrorCode.BAD_REQUEST: BadRequest,
+    ErrorCode.UNKNOWN_OPERATION: UnknownOperation,
+    ErrorCode.NAME_INVALID: NameInvalid,
+    ErrorCode.NAME_TAKEN: NameTaken,
+    ErrorCode.LIMIT: LimitReached,
+    ErrorCode.NOT_A_MEMBER: NotAMember,
+    ErrorCode.NOT_SUPPORTED: NotSupported,
+    ErrorCode.ID_CONFLICT: IdConflict,
+    ErrorCode.EXPECTED: CounterExpected,
+    ErrorCode.UNKNOWN_OUTCOME: UnknownOutcome,
+    ErrorCode.BUSY: Busy,
+    ErrorCode.UNAVAILABLE: Unavailable,
+    ErrorCode.ALREADY_JOINED: AlreadyJoined,
+    ErrorCode.NOT_REGISTERED: NotRegistered,
+    ErrorCode.KEY_REFUSED: KeyRefused,
+    ErrorCode.DISABLED: AccountDisabled,
+    ErrorCode.LOOKS_ALIKE: LooksAlike,
+    ErrorCode.INVITATION_NEEDED: InvitationNeeded,
+    ErrorCode.REGISTRATION_CLOSED: RegistrationClosed,
+    ErrorCode.CHANGED: Changed,
+    ErrorCode.NOT_ALLOWED: NotAllowed,
+    ErrorCode.NO_GUESTS: NoGuests,
+    ErrorCode.BANNED: Banned,
+    ErrorCode.MUTED: Muted,
+    ErrorCode.MEMBERS_ONLY: MembersOnly,
+    ErrorCode.READ_ONLY: ReadOnly,
+    ErrorCode.NO_SUCH_ROOM: NoSuchRoom,
+    ErrorCode.ROOM_EXISTS: RoomExists,
+    ErrorCode.KICKED_OUT: KickedOut,
+    ErrorCode.NOT_ACCEPTED: NotAccepted,
+    ErrorCode.NO_SUCH_ENTRY: NoSuchEntry,
+}
+
+
+_ERROR_CODES: Final = {int(code): code for code in ErrorCode}
+_BY_REFUSAL: Final = {int(code): kind for code, kind in REFUSALS.items()}
+
+
+def describe_refusal(code: int, text: str = "") -> str:
+    """Return the explanation of an error code, with what the server added (made harmless)."""
+    try:
+        known = _ERROR_CODES[code]
+        said = f"{known.name}: {known.explanation}"
+    except KeyError:
+        said = f"error code {code}"
+    # The server's words may reach a terminal or a log: escape what is not printable (section 6).
+    harmless = "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
+    return f"{said} ({harmless})" if harmless else said
+
+
+def refused(code: int, arg: int = 0, text: str = "") -> Refused:
+    """Return the exception of an error code."""
+    kind = _BY_REFUSAL.get(code, Refused)
+    return kind(code, arg, text)
