@@ -46,6 +46,7 @@ MODULES: Final = (
     "relay.server.worker.connection.stages",
     # A send on its way to its home, and through the turn.
     "relay.bus.messages",
+    "relay.bus.packing",
     "relay.chat.partition",
     "relay.server.worker.member.forward",
     "relay.server.worker.member.receive",

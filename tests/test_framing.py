@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.bus import messages as bus
+from relay.bus import packing as bus_packing
 from relay.errors import RemoteProtocolError
 from relay.server.agent import protocol as agent
 from relay.wire import frames as wire
@@ -33,7 +34,7 @@ def test_any_cutting_of_the_stream_gives_the_same_frames(
     bodies: list[bytes], cuts: list[int], skip: int
 ) -> None:
     frames = [len(body).to_bytes(HEADER, "big") + body for body in bodies]
-    splitter = bus.MessageReader()
+    splitter = bus_packing.MessageReader()
     found: list[bytes] = []
     for piece in cut(b"".join(frames) + b"\x00", cuts):
         splitter.feed_bytes(piece)
@@ -45,7 +46,7 @@ def test_any_cutting_of_the_stream_gives_the_same_frames(
 
 
 def test_a_bad_header_is_refused_before_anything_behind_it() -> None:
-    splitter = bus.MessageReader()
+    splitter = bus_packing.MessageReader()
     splitter.feed_bytes(b"\x00\x00\x00\x03abc\x00\x00\x00")
     assert splitter.next_frame() == b"\x00\x00\x00\x03abc"
     splitter.feed_bytes(b"\x00")
@@ -55,7 +56,7 @@ def test_a_bad_header_is_refused_before_anything_behind_it() -> None:
 
 def test_a_read_of_one_frame_is_not_copied() -> None:
     whole = b"\x00\x00\x00\x03abc"
-    splitter = bus.MessageReader()
+    splitter = bus_packing.MessageReader()
     splitter.feed_bytes(whole)
     assert splitter.next_frame() is whole
 
@@ -71,7 +72,7 @@ def wire_frames(pieces: list[bytes]) -> list[bytes]:
 
 
 def bus_messages(pieces: list[bytes]) -> list[object]:
-    reader = bus.MessageReader()
+    reader = bus_packing.MessageReader()
     return [message for piece in pieces for message in reader.feed(piece)]
 
 
@@ -84,7 +85,7 @@ def agent_frames(pieces: list[bytes]) -> list[object]:
     ("whole", "split"),
     [
         (wire.frame(wire.FrameType.RECORD, bytes(65_000)), wire_frames),
-        (bus.pack(bus.Batch("lobby", 0, b"epoch...", 1, 1, bytes(65_000))), bus_messages),
+        (bus_packing.pack(bus.Batch("lobby", 0, b"epoch...", 1, 1, bytes(65_000))), bus_messages),
         (agent.pack(agent.Kind.UNWRAP, 1, bytes(2000)), agent_frames),
     ],
     ids=["wire", "bus", "agent"],

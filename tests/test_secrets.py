@@ -19,8 +19,8 @@ import pytest
 import relay
 from relay import codec
 from relay.bus.messages import Claim
-from relay.bus.messages import pack as pack_message
-from relay.bus.messages import unpack as unpack_message
+from relay.bus.packing import pack as pack_message
+from relay.bus.packing import unpack as unpack_message
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
 from relay.client.identity import Identity

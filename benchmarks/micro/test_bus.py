@@ -15,7 +15,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.measure.scale import Scale
-from relay.bus.messages import Batch, Message, MessageReader, Submit, pack
+from relay.bus.messages import Batch, Message, Submit
+from relay.bus.packing import MessageReader, pack
 from relay.chat.entries import Submission
 
 BODY = secrets.token_bytes(200)

@@ -25,8 +25,8 @@ from benchmarks.measure.machine import HOST
 from benchmarks.measure.memory_watch import MemoryWatch
 from benchmarks.servers.relay import MeasuredRelay
 from benchmarks.storm import hostile
+from relay.limit_settings import Limits
 from relay.server.worker.connection.token_bucket import BYTES_BURST_S
-from relay.settings import Limits
 
 ROOM: Final = "hall"
 SAMPLE: Final = 20

@@ -14,7 +14,8 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol, cast
 
-from relay.bus.messages import Batch, Event, Message, MessageReader, pack, pack_submit
+from relay.bus.messages import Batch, Event, Message
+from relay.bus.packing import MessageReader, pack, pack_submit
 from relay.chat.entries import Submission
 from relay.errors import RemoteProtocolError
 from relay.local_sockets import Credentials, credentials

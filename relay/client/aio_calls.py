@@ -24,7 +24,7 @@ from relay.client.events import (
     SearchPage,
     Stored,
 )
-from relay.client.sends import Offer
+from relay.client.pending_sends import Offer
 
 
 class AsyncCalls(ClientBase):

@@ -21,7 +21,7 @@ from relay.client.events import (
     SearchPage,
     Stored,
 )
-from relay.client.sends import Offer
+from relay.client.pending_sends import Offer
 
 GATHER_MAX: Final = 64
 """Posts that leave as one write."""

@@ -22,11 +22,12 @@ from relay.client.errors import ClientError
 from relay.client.event_queue import EventQueue
 from relay.client.events import Event, Invited, Postponed, Unfollowed
 from relay.client.next_key import NextKeyProof
+from relay.client.pending_sends import Offer, Outcome
 from relay.client.refusals import describe_refusal, refused
 from relay.client.requests import Request, Requests
 from relay.client.senders import NUMBER as OWN_NUMBER
 from relay.client.senders import Senders
-from relay.client.sends import Offer, Outcome, Sends
+from relay.client.sends import Sends
 from relay.client.subscriptions import REJOINS_MAX, Start, Step, Subscription, Subscriptions
 from relay.codec import Unknown
 from relay.wire import envelopes as wire

@@ -7,7 +7,7 @@ from relay.chat.entries import Cursor, Kind
 from relay.chat.names import INBOX_PREFIX
 from relay.client import arguments
 from relay.client.events import LogEntry
-from relay.client.sends import Offer
+from relay.client.pending_sends import Offer
 
 
 def message(

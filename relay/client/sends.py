@@ -14,129 +14,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from relay import limits
-from relay.chat.entries import Cursor
 from relay.chat.names import INBOX_PREFIX
 from relay.client.errors import ClientError
 from relay.client.events import Stored
+from relay.client.pending_sends import (
+    ENVELOPE_OVERHEAD_BYTES,
+    RETRY_S_MIN,
+    Offer,
+    Outcome,
+    PendingSend,
+    RoomSends,
+    durability_name,
+)
 from relay.client.refusals import Refused, refused
 from relay.wire.codes import ErrorCode, Survives
 from relay.wire.envelopes import Ack
 from relay.wire.envelopes import Refused as RefusedEnvelope
 from relay.wire.packing import pack_send
 
-NOTHING: Final = Cursor(b"", 0)
-"""What a plain message is about."""
-RETRY_S_MIN: Final = 0.01
-RETRY_S_MAX: Final = 60.0
-"""Bounds of the pause before a room's sends go again without progress, whatever the server says."""
-ENVELOPE_OVERHEAD_BYTES: Final = 128
-"""A SEND besides its body: what the byte bound counts for each message."""
 _LATER: Final = frozenset({ErrorCode.EXPECTED, ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
-
-
-def durability_name(number: int) -> str:
-    """Return what is said of an acknowledgement to a program."""
-    known = {int(one): one.name.lower() for one in Survives}
-    return known.get(number, str(number))
-
-
-class Outcome(NamedTuple):
-    """The end of what was asked with a token: a send or a request."""
-
-    token: object
-    result: object
-    """What came of it, or a ClientError."""
-
-
-class Offer(NamedTuple):
-    """What is to be appended to a log."""
-
-    log: str
-    """A room, or ``@`` and whom it is for."""
-    content_type: str
-    body: bytes
-    kind: int = 0
-    about: Cursor = NOTHING
-    """The place of the entry that it is about."""
-
-
-class PendingSend:
-    """A message that is not acknowledged yet."""
-
-    __slots__ = (
-        "about", "body", "content_type", "counter", "kind", "log", "maybe_stored", "refused_at",
-        "sent", "token",
-    )  # fmt: skip
-
-    def __init__(self, counter: int, offer: Offer, token: object) -> None:
-        self.counter = counter
-        self.log, self.content_type, self.body, self.kind, self.about = offer
-        self.token = token
-        self.sent = False
-        """True once it has left at least once."""
-        self.maybe_stored = False
-        """True once it was on a connection that ended without an answer."""
-        self.refused_at: float | None = None
-        """When the server first said: later; None: it has not."""
-
-    @property
-    def size(self) -> int:
-        """What it counts against the byte bound."""
-        return len(self.body) + ENVELOPE_OVERHEAD_BYTES
-
-
-class RoomSends:
-    """The unacknowledged sends of one room, in order; or all that go to somebody's inbox.
-
-    Those are numbered together, by one's own inbox: that is the room here.
-    """
-
-    __slots__ = (
-        "in_flight", "next_counter", "pauses", "pending", "postponed", "proven", "restart",
-        "retry_at", "rewind", "room", "unsent",
-    )  # fmt: skip
-
-    def __init__(self, room: str, next_counter: int, supplied: bool) -> None:
-        self.room = room
-        self.next_counter = next_counter
-        self.proven = not supplied
-        """False until an ACK, when the program supplied the counter: an earlier run of it may have
-        sent the same ids."""
-        self.pending: dict[PendingSend, None] = {}
-        """Not answered for good, in the order of the counters. A dict: any of them leaves it at the
-        same cost."""
-        self.unsent: deque[PendingSend] = deque()
-        """The tail of ``pending`` that has not left on this connection."""
-        self.in_flight: dict[int, PendingSend] = {}
-        """Transmissions without an answer, by the counter they left with."""
-        self.postponed = False
-        """True from the first UNAVAILABLE until something is stored: said once, not at each try."""
-        self.rewind = False
-        """True: what is pending goes again, once nothing is in flight."""
-        self.restart = False
-        """True: with the rewind, numbering begins at 1."""
-        self.retry_at = 0.0
-        self.pauses = 0
-        """Rewinds since a send of this room last ended."""
-
-    @property
-    def first(self) -> PendingSend | None:
-        """The oldest one without a final answer."""
-        return next(iter(self.pending), None)
-
-    def renumber(self, start: int) -> None:
-        """Give consecutive counters, from ``start``, to everything that is pending."""
-        for counter, send in enumerate(self.pending, start):
-            send.counter = counter
-        self.next_counter = start + len(self.pending)
-
-    def go_back(self, now: float, wait_s: float) -> None:
-        """Send what is pending again, in order, not before a pause."""
-        self.rewind = True
-        self.retry_at = max(self.retry_at, now + min(max(wait_s, RETRY_S_MIN), RETRY_S_MAX))
 
 
 class Sends:

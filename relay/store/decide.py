@@ -343,3 +343,11 @@ class Decision:
                 self._accepted[one.log, one.producer, one.counter] = outcome, one
         self._indexed = len(self._outcomes)
         return self._accepted[key]
+
+
+def note_controls(batch: list[Submission], outcomes: list[Outcome], changes: Changes) -> None:
+    """Note which of the entries that were decided on are of kind *system*."""
+    more = changes.more = changes.more or More()
+    for submission, outcome in zip(batch, outcomes, strict=False):
+        if submission.kind == SYSTEM and type(outcome) is Stored:
+            more.controls.append((changes.logs[submission.log].id, outcome.seq))

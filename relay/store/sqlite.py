@@ -7,7 +7,6 @@ rebuilt from the file (invariant "Disk errors").
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -18,15 +17,15 @@ import apsw
 
 from relay.chat.entries import NO_EPOCH, Head, Kind, Submission
 from relay.fsync import sync_directory
-from relay.store import apply, generation, pairing, removal
-from relay.store.checkpoint import clean, pages_in_wal
+from relay.store import apply, removal
+from relay.store.closing import close_cleanly
 from relay.store.committed import Committed
 from relay.store.companions import wal_bytes
-from relay.store.decide import Decision, Pack
+from relay.store.decide import Decision, Pack, note_controls
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.generation import Durability, Host
-from relay.store.lock import PartitionLock, State
-from relay.store.log import Outcome, ReadBudget, Removed, Stored
+from relay.store.lock import PartitionLock
+from relay.store.log import Outcome, ReadBudget, Removed
 from relay.store.opening import Check, open_again, open_first
 from relay.store.producers import ProducerExpiry
 from relay.store.rules import Rules
@@ -185,7 +184,7 @@ class SqlitePartition:
         opened, self._opened = self._opened, None
         try:
             if opened is not None:
-                self._close_cleanly(opened.connection)
+                close_cleanly(opened.connection, self.path, self._lock, self._opening)
         except (apsw.Error, OSError, StoreError) as error:
             # It stays unclean: the next start takes no risk.
             log.warning(
@@ -195,22 +194,6 @@ class SqlitePartition:
             if opened is not None:
                 opened.connection.close(True)
             self._lock.close()
-
-    def _close_cleanly(self, connection: apsw.Connection) -> None:
-        pragma(connection, "synchronous=FULL")
-        connection.execute("BEGIN IMMEDIATE")
-        generation.mark_clean(connection)
-        pairing.next_step(connection)
-        connection.execute("COMMIT")
-        self._lock.note(self.path, self._opening, "changing")
-        state: State = "open"
-        # A reader in the middle of a page, or a checkpoint: then the WAL simply stays.
-        with contextlib.suppress(apsw.BusyError):
-            pages = pages_in_wal(connection, self.path)
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            clean(self.path, pages)
-            state = "closed"
-        self._lock.note(self.path, self._opening, state, durable=True)
 
     def _failed(self, error: apsw.Error) -> StoreError:
         """Roll back a full disk; after anything else forget all: the file alone knows.
@@ -273,7 +256,7 @@ class SqlitePartition:
             changes = decision.changes
             controls = any(one.kind == SYSTEM for one in batch) or bool(changes.states)
             if controls:
-                _note_controls(batch, outcomes, changes)
+                note_controls(batch, outcomes, changes)
             if changes.more is not None and changes.more.erased:
                 self.erased = True
             if self._confirmed or self._seen or self._folds:
@@ -412,11 +395,3 @@ class SqlitePartition:
     def _wal_grew(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         self.wal_pages = pages
         return apsw.SQLITE_OK
-
-
-def _note_controls(batch: list[Submission], outcomes: list[Outcome], changes: Changes) -> None:
-    """Note which of the entries that were decided on are of kind *system*."""
-    more = changes.more = changes.more or More()
-    for submission, outcome in zip(batch, outcomes, strict=False):
-        if submission.kind == SYSTEM and type(outcome) is Stored:
-            more.controls.append((changes.logs[submission.log].id, outcome.seq))

@@ -15,16 +15,8 @@ import pytest
 from relay.bus import link as link_module
 from relay.bus.link import Link
 from relay.bus.mesh import Mesh, Peer
-from relay.bus.messages import (
-    Announced,
-    Batch,
-    Evict,
-    Heads,
-    Introduction,
-    Message,
-    Subscribe,
-    pack,
-)
+from relay.bus.messages import Announced, Batch, Evict, Heads, Introduction, Message, Subscribe
+from relay.bus.packing import pack
 from tests.support.cluster import until
 
 EPOCH = b"epoch..."

@@ -9,12 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay import codec, limits
-from relay.bus import messages
+from relay.bus import packing as bus_packing
 from relay.bus.messages import (
-    HEADER,
     ITEMS_PER_MESSAGE,
-    MESSAGE_BYTES_MAX,
-    SHAPES,
     Acks,
     Announced,
     Answered,
@@ -30,8 +27,8 @@ from relay.bus.messages import (
     Introduction,
     Members,
     Message,
-    MessageReader,
     NotHome,
+    Op,
     Presence,
     Refused,
     Release,
@@ -43,9 +40,8 @@ from relay.bus.messages import (
     Tell,
     Unsubscribe,
     Who,
-    pack,
-    unpack,
 )
+from relay.bus.packing import HEADER, MESSAGE_BYTES_MAX, SHAPES, MessageReader, pack, unpack
 from relay.chat.entries import Extra, Submission
 from relay.codec import Unknown
 from relay.errors import EnvelopeError, RemoteProtocolError
@@ -93,7 +89,7 @@ STREAM = b"".join(map(pack, SAMPLES))
 
 def test_there_is_a_sample_of_every_message() -> None:
     assert {type(sample) for sample in SAMPLES} == {shape.type for shape in SHAPES.values()}
-    assert set(typing.get_args(messages.Message)) == {shape.type for shape in SHAPES.values()}
+    assert set(typing.get_args(Message)) == {shape.type for shape in SHAPES.values()}
 
 
 @pytest.mark.parametrize("message", SAMPLES, ids=lambda m: type(m).__name__)
@@ -147,13 +143,13 @@ def test_trailing_bytes_in_a_message() -> None:
 def test_later_versions_may_say_more() -> None:
     """An unknown operation and trailing fields are no mistake (workers of two versions meet)."""
     assert isinstance(unpack(codec.pack([200, 1, 2])), Unknown)
-    assert unpack(codec.pack([int(messages.Op.EVICT), 7, "more", [1, 2]])) == Evict(7)
+    assert unpack(codec.pack([int(Op.EVICT), 7, "more", [1, 2]])) == Evict(7)
 
 
 @pytest.mark.parametrize("message", SAMPLES, ids=lambda m: type(m).__name__)
 def test_each_field_is_checked(message: Message) -> None:
     """Any field replaced by something of another kind is refused; so is any that is missing."""
-    fields = [messages._OP_OF[type(message)], *message]
+    fields = [bus_packing._OP_OF[type(message)], *message]
     for index in range(1, len(fields)):
         wrongs: list[object] = [None, -1, 1.5, {}, [[]]]
         if not isinstance(fields[index], bool):

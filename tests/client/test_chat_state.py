@@ -25,8 +25,8 @@ from relay.client.events import (
     Stored,
     Unfollowed,
 )
+from relay.client.pending_sends import Offer
 from relay.client.refusals import AlreadyJoined, NameInvalid, NotAMember
-from relay.client.sends import Offer
 from relay.wire import envelopes as wire
 from relay.wire import packing
 from relay.wire.codes import ErrorCode

@@ -14,7 +14,7 @@ from relay.client import events
 from relay.client.errors import ClientError
 from relay.client.event_queue import EVENTS_BYTES_MAX, OVER, EventQueue, _size
 from relay.client.events import State
-from relay.client.sends import Offer
+from relay.client.pending_sends import Offer
 from relay.client.state import ClientState
 from relay.wire import envelopes as wire
 from relay.wire import packing

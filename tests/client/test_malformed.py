@@ -14,7 +14,7 @@ from relay import codec
 from relay.chat.entries import Cursor
 from relay.client.errors import ServerBrokeProtocol
 from relay.client.events import State
-from relay.client.sends import Offer
+from relay.client.pending_sends import Offer
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Hello, Op, Welcome
 from relay.wire.packing import SERVER_SHAPES, pack

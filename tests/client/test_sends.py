@@ -9,8 +9,9 @@ import pytest
 from relay import limits
 from relay.client.errors import ClientClosed
 from relay.client.events import Stored
+from relay.client.pending_sends import Offer
 from relay.client.refusals import BadRequest, Busy, IdConflict, UnknownOutcome
-from relay.client.sends import Offer, Sends
+from relay.client.sends import Sends
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Ack, Refused
 from tests.client.model import EPOCH, ModelLog, sends_in

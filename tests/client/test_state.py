@@ -22,8 +22,8 @@ from relay.client.errors import (
 from relay.client.events import State, StateChanged, Stored
 from relay.client.identity import new_identity
 from relay.client.lineage import Expected
+from relay.client.pending_sends import Offer
 from relay.client.refusals import NameTaken
-from relay.client.sends import Offer
 from relay.client.state import LOGIN_S
 from relay.errors import LocalProtocolError
 from relay.wire.codes import CloseCode, ErrorCode

@@ -12,6 +12,7 @@ from hypothesis.strategies import SearchStrategy
 
 from relay import limits
 from relay.bus import messages as bus
+from relay.bus import packing as bus_bytes
 from relay.codec import Unknown
 from relay.errors import EnvelopeError, RemoteProtocolError
 from relay.server.agent import protocol as agent
@@ -297,16 +298,18 @@ server_envelopes = Target(
 
 # --- the bus and the key agent --------------------------------------------------------------------
 BUS_BODIES: Final = [
-    body for one in BUS_SAMPLES if len(body := bus.pack(one)[bus.HEADER :]) < SAMPLE_BYTES_MAX
+    body
+    for one in BUS_SAMPLES
+    if len(body := bus_bytes.pack(one)[bus_bytes.HEADER :]) < SAMPLE_BYTES_MAX
 ]
 
 
 def _framed(body: bytes) -> bytes:
-    return len(body).to_bytes(bus.HEADER, "big") + body
+    return len(body).to_bytes(bus_bytes.HEADER, "big") + body
 
 
 def _read_bus(reads: list[bytes]) -> tuple[list[object], bool]:
-    reader = bus.MessageReader()
+    reader = bus_bytes.MessageReader()
     found: list[object] = []
     for data in reads:
         try:
@@ -314,7 +317,7 @@ def _read_bus(reads: list[bytes]) -> tuple[list[object], bool]:
         except RemoteProtocolError:
             return found, True
         held = getattr(reader, "pending", len(reader._buffer))
-        assert held < bus.HEADER + bus.MESSAGE_BYTES_MAX
+        assert held < bus_bytes.HEADER + bus_bytes.MESSAGE_BYTES_MAX
     return found, False
 
 
@@ -327,7 +330,7 @@ def _check_bus(value: tuple[list[bytes], list[Edit], list[int]]) -> None:
     assert refused or whole == cut
     for message in cut:
         if type(message) is not Unknown:
-            (again,) = bus.MessageReader().feed(bus.pack(cast("bus.Message", message)))
+            (again,) = bus_bytes.MessageReader().feed(bus_bytes.pack(cast("bus.Message", message)))
             assert again == message
 
 
@@ -342,7 +345,7 @@ bus_messages = Target(
         cuts,
     ),
     _check_bus,
-    of_bytes=lambda data: ([data[: bus.MESSAGE_BYTES_MAX]], [], [1, 4, 1000]),
+    of_bytes=lambda data: ([data[: bus_bytes.MESSAGE_BYTES_MAX]], [], [1, 4, 1000]),
     seeds=[*BUS_BODIES, *corpus_of("bus_messages")],
     quick=8000,
 )

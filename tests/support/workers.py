@@ -22,6 +22,7 @@ from relay.bus.link import Link
 from relay.bus.messages import Batch, Event
 from relay.chat.ids import producer_of
 from relay.chat.partition import PARTITIONS, partition_of
+from relay.limit_settings import Limits
 from relay.server.agent.protocol import Identity
 from relay.server.agent.ticket_keys import TicketKeyMaker
 from relay.server.context import WorkerContext
@@ -34,7 +35,7 @@ from relay.server.worker.process import main
 from relay.server.worker.process.collector import Collector
 from relay.server.worker.process.dependencies import WorkerDependencies
 from relay.server.worker.process.parts import WorkerParts
-from relay.settings import Accounts, Limits, Retention, Server, Settings, Store
+from relay.settings import Accounts, Retention, Server, Settings, Store
 from relay.store.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
 from relay.wire.connection import Connection

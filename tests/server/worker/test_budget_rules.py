@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.limit_settings import Limits
 from relay.server.metrics import Budget
 from relay.server.worker.connection.accounts import Account, Accounts
 from relay.server.worker.connection.admission import Admission, Verdict
@@ -21,7 +22,6 @@ from relay.server.worker.connection.token_bucket import TokenBucket
 from relay.server.worker.connection.users import Users
 from relay.server.worker.process.disk_reserve import Disk, DiskReserve, is_short, measure
 from relay.server.worker.refusals import LOG_EVERY_S, Refusals
-from relay.settings import Limits
 
 MIB = 1 << 20
 

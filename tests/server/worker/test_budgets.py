@@ -18,12 +18,12 @@ from relay import limits
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.client.aio import Client
+from relay.limit_settings import Limits
 from relay.server.metrics import Budget
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.sends import PATIENCE
 from relay.server.worker.connection.session import Session
 from relay.server.worker.process import disk_reserve
-from relay.settings import Limits
 from relay.wire import connection as wire
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Ack, Done, Error, Join, Members, Refused, Room, Send, Welcome, Who

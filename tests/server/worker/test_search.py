@@ -9,11 +9,11 @@ import pytest
 from relay import limits
 from relay.chat.entries import Kind
 from relay.chat.rooms import requests as rooms
+from relay.limit_settings import Limits
 from relay.server.metrics import Budget
 from relay.server.worker.member.reply import Reply
 from relay.server.worker.process import indexing, searches
 from relay.server.worker.process.main import TICK_S
-from relay.settings import Limits
 from relay.store.search.finder import Found as Found_
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Error, Found, Room, Search, Send

@@ -14,7 +14,7 @@ from relay.server.worker.connection.ledger import Ledger, Payer
 from relay.server.worker.connection.token_bucket import TokenBucket, of_bytes, of_rooms, of_work
 
 if TYPE_CHECKING:
-    from relay.settings import Limits
+    from relay.limit_settings import Limits
 
 
 class Account(Payer):

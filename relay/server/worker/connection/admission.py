@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from relay.server.metrics import Budget
 
 if TYPE_CHECKING:
+    from relay.limit_settings import Limits
     from relay.server.worker.connection.accounts import Account
-    from relay.settings import Limits
 
 
 class Guest(Protocol):

@@ -13,6 +13,7 @@ from relay.server.worker.connection.spending import Spending, spending
 from relay.store.errors import StoreError
 
 if TYPE_CHECKING:
+    from relay.limit_settings import Limits
     from relay.server.worker.connection.accounts import Account, Accounts
     from relay.server.worker.connection.admission import Admission
     from relay.server.worker.connection.announcement import Announcement
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from relay.server.worker.member.subscriptions import Following
     from relay.server.worker.refusals import Refusals
     from relay.server.worker.wakeup import Wakeup
-    from relay.settings import Limits
     from relay.store.log import Reader
     from relay.store.search.finder import Found
     from relay.wire.tickets import TicketKeys

@@ -15,9 +15,9 @@ from relay.server.metrics import Budget
 from relay.server.worker.connection.token_bucket import TokenBucket, of_bytes, of_rooms
 
 if TYPE_CHECKING:
+    from relay.limit_settings import Limits
     from relay.server.worker.connection.accounts import Account
     from relay.server.worker.connection.users import User
-    from relay.settings import Limits
 
 MESSAGE_BYTES: Final = 200
 """What a message costs besides its body."""

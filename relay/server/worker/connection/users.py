@@ -19,7 +19,7 @@ from relay.server.worker.connection.token_bucket import (
 )
 
 if TYPE_CHECKING:
-    from relay.settings import Limits
+    from relay.limit_settings import Limits
 
 DAY_S: Final = 86_400.0
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from relay.limit_settings import Limits
 from relay.server.worker.connection.announcement import ProvesNextKey
 from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.services import (
@@ -17,7 +18,6 @@ from relay.server.worker.connection.services import (
 )
 from relay.server.worker.home.room_rules import RoomRules
 from relay.server.worker.member.routes import Owner
-from relay.settings import Limits
 from relay.wire.timing import DEFAULT_TIMING, Timing
 
 if TYPE_CHECKING:

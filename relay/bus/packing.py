@@ -1,0 +1,202 @@
+"""Messages of the bus to bytes and back: their table, and their framing. No I/O here.
+
+A message is ``length u32`` and a msgpack array, checked as strictly as a client's envelope: a bug
+in one worker must not spread.
+"""
+
+from __future__ import annotations
+
+from typing import Final, cast
+
+from relay import codec, limits
+from relay.bus.messages import (
+    CONNECTION_ID_CHARS_MAX,
+    ITEMS_PER_MESSAGE,
+    Acks,
+    Announced,
+    Answered,
+    Ask,
+    Attach,
+    Batch,
+    Claim,
+    Claimed,
+    Erased,
+    Event,
+    Evict,
+    Heads,
+    Introduction,
+    Members,
+    Message,
+    NotHome,
+    Op,
+    Presence,
+    Refused,
+    Release,
+    Revoke,
+    Revoked,
+    Submit,
+    Subscribe,
+    Subscribed,
+    Tell,
+    Unsubscribe,
+    Who,
+)
+from relay.chat.accounts import links, requests
+from relay.chat.entries import SUBMISSION_CHECKS, Extra, Submission, submission
+from relay.chat.fields import (
+    DISPLAY,
+    EPOCH,
+    INSTANCE_SECRET,
+    KEY_ID,
+    LOG,
+    NAME,
+    POSITIVE,
+    ROOT,
+    U63,
+)
+from relay.chat.rooms.state import PACKED_BYTES_MAX as STATE_BYTES_MAX
+from relay.codec import Shape
+from relay.errors import RemoteProtocolError
+from relay.framing import FrameSplitter
+
+HEADER: Final = 4
+MESSAGE_BYTES_MAX: Final = 262_144
+
+_u16 = codec.uint(65_535)
+_u32 = codec.uint(limits.U32_MAX)
+_content = codec.binary(1, limits.RECORD_CONTENT_BYTES_MAX)
+
+
+def _listed(*fields: codec.Check) -> codec.Check:
+    return codec.list_of(codec.tuple_of(*fields), ITEMS_PER_MESSAGE)
+
+
+_key_or_none = codec.binary(0, links.KEY_BYTES)
+_error_text = codec.text(limits.ERROR_TEXT_BYTES_MAX)
+_names = _listed(NAME, DISPLAY, _u32)
+
+
+_new: Final = tuple.__new__
+
+
+def _submit(tag: int, *fields: object) -> Submit:
+    extra = fields[-1]
+    if extra is not None:
+        fields = (*fields[:-1], Extra._make(cast("list[object]", extra)))
+    return _new(Submit, (tag, submission(*fields)))  # most of what is received
+
+
+SHAPES: Final[dict[int, Shape]] = {
+    Op.INTRODUCTION: Shape(Introduction, (_u32, U63)),
+    Op.ANNOUNCED: Shape(Announced, (U63,)),
+    Op.ATTACH: Shape(Attach, (_u32,)),
+    Op.SUBSCRIBE: Shape(Subscribe, (LOG,)),
+    Op.UNSUBSCRIBE: Shape(Unsubscribe, (LOG,)),
+    Op.SUBMIT: Shape(
+        Submit, (U63, *SUBMISSION_CHECKS), _submit, names=("tag", *Submission._fields)
+    ),
+    Op.PRESENCE: Shape(Presence, (LOG, _names)),
+    Op.WHO: Shape(Who, (U63, LOG)),
+    Op.CLAIM: Shape(
+        Claim,
+        (U63, NAME, INSTANCE_SECRET, codec.boolean, U63, _key_or_none),
+    ),
+    Op.RELEASE: Shape(Release, (U63, NAME)),
+    Op.SUBSCRIBED: Shape(Subscribed, (LOG, EPOCH, U63, codec.binary(0, STATE_BYTES_MAX))),
+    Op.BATCH: Shape(Batch, (LOG, U63, EPOCH, POSITIVE, _u32, _content, codec.boolean)),
+    Op.EVENT: Shape(Event, (LOG, _content)),
+    Op.ERASED: Shape(Erased, (LOG,)),
+    Op.HEADS: Shape(Heads, (_listed(LOG, EPOCH, U63),)),
+    Op.ACKS: Shape(Acks, (_listed(U63, EPOCH, U63),)),
+    Op.REFUSED: Shape(Refused, (U63, _u16, U63, _error_text)),
+    Op.CLAIMED: Shape(
+        Claimed,
+        (U63, codec.boolean, codec.boolean, _u16, _error_text, _key_or_none, codec.boolean),
+    ),
+    Op.EVICT: Shape(Evict, (U63,)),
+    Op.TELL: Shape(Tell, (U63, _content)),
+    Op.MEMBERS: Shape(Members, (U63, U63, U63, _u32, _names)),
+    Op.NOT_HOME: Shape(NotHome, (_u32,)),
+    Op.ASK: Shape(
+        Ask,
+        (
+            U63,
+            LOG,
+            codec.text(limits.NAME_CHARS_MAX),
+            KEY_ID,
+            codec.binary(1, requests.REQUEST_BYTES_MAX),
+            ROOT,
+            codec.boolean,
+            ROOT,
+            codec.text(CONNECTION_ID_CHARS_MAX),
+        ),
+    ),
+    Op.REVOKED: Shape(Revoked, (U63,)),
+    Op.ANSWERED: Shape(Answered, (U63, _u16, _error_text, codec.binary(0, limits.BODY_BYTES_MAX))),
+    Op.REVOKE: Shape(
+        Revoke,
+        (U63, NAME, codec.list_of(KEY_ID, ITEMS_PER_MESSAGE), codec.boolean, codec.boolean),
+    ),
+}
+_SUBMIT: Final = int(Op.SUBMIT)
+_OP_OF: Final = {shape.type: int(op) for op, shape in SHAPES.items()}
+_SCHEMA: Final = codec.Schema(
+    SHAPES, count_max=1, array_max=ITEMS_PER_MESSAGE, bytes_max=STATE_BYTES_MAX
+)
+
+assert limits.ROSTER_NAMES_MAX <= ITEMS_PER_MESSAGE
+assert limits.RECORD_CONTENT_BYTES_MAX <= STATE_BYTES_MAX <= MESSAGE_BYTES_MAX - 1024
+assert ITEMS_PER_MESSAGE * (limits.NAME_CHARS_MAX + 4 * limits.DISPLAY_NAME_CHARS_MAX + 16) < (
+    MESSAGE_BYTES_MAX
+)
+
+
+def pack(message: Message) -> bytes:
+    """Return a message's bytes, its length in front."""
+    if type(message) is Submit:
+        return pack_submit(*message)
+    body = codec.pack((_OP_OF[type(message)], *message))
+    return len(body).to_bytes(HEADER, "big") + body
+
+
+def pack_submit(tag: int, submission: Submission) -> bytes:
+    """Return ``pack(Submit(tag, submission))``. Apart, for it is most of what is sent."""
+    body = codec.pack((_SUBMIT, tag, *submission))
+    return len(body).to_bytes(HEADER, "big") + body
+
+
+def unpack(body: bytes) -> Message:
+    """Return the message of one body.
+
+    Raises:
+        EnvelopeError: not a legal message.
+    """
+    return cast("Message", _SCHEMA.unpack(body)[0])
+
+
+class MessageReader(FrameSplitter):
+    """Splits a stream of bytes into messages."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(HEADER)
+
+    def frame_bytes(self, header: bytes | bytearray) -> int:
+        """See ``FrameSplitter``."""
+        length = int.from_bytes(header, "big")
+        if not 1 <= length <= MESSAGE_BYTES_MAX:
+            raise RemoteProtocolError(f"a bus message of {length} bytes")
+        return HEADER + length
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Return the messages that are whole now.
+
+        Raises:
+            RemoteProtocolError: an illegal length or message; the link is of no use any more.
+        """
+        self.feed_bytes(data)
+        messages: list[Message] = []
+        while (body := self.next_frame(skip=HEADER)) is not None:
+            messages.append(unpack(body))
+        return messages

@@ -1,0 +1,43 @@
+"""Closing a partition so that its next writer finds nothing to doubt."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import apsw
+
+from relay.store import generation, pairing
+from relay.store.checkpoint import clean, pages_in_wal
+from relay.store.lock import PartitionLock, State
+from relay.store.schema import pragma
+
+
+def close_cleanly(
+    connection: apsw.Connection, path: Path, lock: PartitionLock, opening: int
+) -> None:
+    """Mark a partition clean, and empty its WAL into the file.
+
+    Args:
+        connection: its writer's.
+        path: its file.
+        lock: on it; its note tells the next writer.
+        opening: how often the file has been opened.
+
+    Raises:
+        apsw.Error, OSError, StoreError: it stays unclean.
+    """
+    pragma(connection, "synchronous=FULL")
+    connection.execute("BEGIN IMMEDIATE")
+    generation.mark_clean(connection)
+    pairing.next_step(connection)
+    connection.execute("COMMIT")
+    lock.note(path, opening, "changing")
+    state: State = "open"
+    # A reader in the middle of a page, or a checkpoint: then the WAL simply stays.
+    with contextlib.suppress(apsw.BusyError):
+        pages = pages_in_wal(connection, path)
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        clean(path, pages)
+        state = "closed"
+    lock.note(path, opening, state, durable=True)
