@@ -22,7 +22,7 @@ Check: TypeAlias = Callable[[object], bool]
 
 # --- field checks -----------------------------------------------------------------------------
 # Each check carries its wire type as its docstring: docs/protocol.md's tables are made from it.
-def _said(check: Check, wire_type: str) -> Check:
+def _described(check: Check, wire_type: str) -> Check:
     check.__doc__ = wire_type
     return check
 
@@ -34,7 +34,7 @@ def uint(maximum: int, minimum: int = 0) -> Check:
         return type(value) is int and minimum <= value <= maximum
 
     bits = f"2^{maximum.bit_length()}-1"
-    return _said(check, f"int {minimum}..{bits}" if minimum else f"int ≤ {bits}")
+    return _described(check, f"int {minimum}..{bits}" if minimum else f"int ≤ {bits}")
 
 
 def text(bytes_max: int, chars_min: int = 0) -> Check:
@@ -47,7 +47,7 @@ def text(bytes_max: int, chars_min: int = 0) -> Check:
             and (value.isascii() or len(value.encode()) <= bytes_max)
         )
 
-    return _said(check, f"str {chars_min}..{bytes_max}")
+    return _described(check, f"str {chars_min}..{bytes_max}")
 
 
 def binary(minimum: int, maximum: int) -> Check:
@@ -57,7 +57,7 @@ def binary(minimum: int, maximum: int) -> Check:
         return type(value) is bytes and minimum <= len(value) <= maximum
 
     size = f"{minimum}" if minimum == maximum else f"{minimum}..{maximum}"
-    return _said(check, f"bin {size}")
+    return _described(check, f"bin {size}")
 
 
 def nil_or(inner: Check) -> Check:
@@ -66,14 +66,14 @@ def nil_or(inner: Check) -> Check:
     def check(value: object) -> bool:
         return value is None or inner(value)
 
-    return _said(check, f"nil or {inner.__doc__}")
+    return _described(check, f"nil or {inner.__doc__}")
 
 
 def _boolean() -> Check:
     def check(value: object) -> bool:
         return value is True or value is False
 
-    return _said(check, "bool")
+    return _described(check, "bool")
 
 
 boolean: Final = _boolean()
@@ -85,7 +85,7 @@ def list_of(inner: Check, count_max: int) -> Check:
     def check(value: object) -> bool:
         return type(value) is list and len(value) <= count_max and all(map(inner, value))
 
-    return _said(check, f"array of ({inner.__doc__})")
+    return _described(check, f"array of ({inner.__doc__})")
 
 
 def tuple_of(*inner: Check) -> Check:
@@ -100,7 +100,7 @@ def tuple_of(*inner: Check) -> Check:
                 return False
         return True
 
-    return _said(check, "array [" + ", ".join(str(f.__doc__) for f in inner) + "]")
+    return _described(check, "array [" + ", ".join(str(f.__doc__) for f in inner) + "]")
 
 
 def message(
@@ -127,7 +127,7 @@ def message(
             )
         )
 
-    return _said(check, wire_type)
+    return _described(check, wire_type)
 
 
 # --- packing ----------------------------------------------------------------------------------

@@ -82,7 +82,6 @@ MODULES: Final = (
     "relay.server.worker.member.fanout",
     "relay.server.worker.member.feed",
     "relay.server.worker.member.feeds",
-    "relay.server.worker.member.running",
     "relay.server.worker.member.subscription",
     "relay.server.worker.member.subscriptions",
     # A handshake and a login, besides.

@@ -107,6 +107,26 @@ def test_every_target_of_the_readme_and_of_contributing_exists() -> None:
         assert named <= targets
 
 
+# --- modules -----------------------------------------------------------------------------------
+LINES_MAX = 400
+LONG = {"client/chat_state.py": 560, "client/state.py": 460, "terminal/chat.py": 460}
+"""Still longer than a module may be (CONTRIBUTING.md, "Code"), and until they are cut, how long."""
+
+
+def test_no_module_is_too_long() -> None:
+    """Whoever must be told what a module does reads it: it has one job."""
+    root = ROOT / "relay"
+    lines = {
+        module.relative_to(root).as_posix(): len(module.read_text().splitlines())
+        for module in root.rglob("*.py")
+    }
+    assert len(lines) > 300
+    assert {name for name, count in lines.items() if count > LONG.get(name, LINES_MAX)} == set()
+    assert {name for name in LONG if lines[name] <= LINES_MAX} == set(), (
+        "it is none of LONG any more"
+    )
+
+
 # --- imports -----------------------------------------------------------------------------------
 def imported_by(*modules: str) -> set[str]:
     """The top-level names that a fresh interpreter has after importing these modules."""

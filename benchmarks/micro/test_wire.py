@@ -12,7 +12,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from relay.chat.entries import NO_EPOCH, Kind
-from relay.server.worker.member.running import RunningBatch
+from relay.server.worker.delivery.batch import RunningBatch
 from relay.wire.cipher import ReceiveCipher, RecordLimits, RecordType, SendCipher
 from relay.wire.envelopes import Ack, Live, Send
 from relay.wire.packing import pack, pack_entry, unpack_client, unpack_server

@@ -96,18 +96,18 @@ class Senders:
             self._keys[sender] = {}
             self._add(wire.Devices(NUMBER, sender, 0))
         self._keys[sender][sender_key] = room
-        self._go_on(now)
+        self._ask_next(now)
 
     def requests(self, now: float) -> Iterator[wire.Devices | wire.Account]:
         """Yield what is to be sent now."""
-        self._go_on(now)
+        self._ask_next(now)
         out, self._out = self._out, []
         yield from out
 
     def _add(self, request: wire.Devices | wire.Account) -> None:
         self._work.append(request)
 
-    def _go_on(self, now: float) -> None:
+    def _ask_next(self, now: float) -> None:
         if self._asked is None and self._work:
             self._asked = self._work.popleft()
             self._pages = []
@@ -128,19 +128,19 @@ class Senders:
             return
         self._asked = self.deadline = None
         self._check(asked.name, self._pages)
-        self._go_on(now)
+        self._ask_next(now)
 
     def done(self, now: float) -> None:
         """A link was given back to the server."""
         self._asked = self.deadline = None
-        self._go_on(now)
+        self._ask_next(now)
 
     def refused(self, text: str, now: float) -> None:
         """The server does not answer a question."""
         asked, self._asked, self.deadline = self._asked, None, None
         if isinstance(asked, wire.Devices):
             self._warn(asked.name, f"the server does not give their devices ({text})")
-        self._go_on(now)
+        self._ask_next(now)
 
     def overdue(self, now: float) -> None:
         """See whether the server owes an answer for too long."""

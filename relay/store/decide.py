@@ -44,7 +44,7 @@ from relay.store.state import (
     View,
     row_id,
 )
-from relay.store.stub import says_else
+from relay.store.stub import differs_from
 
 Pack = Callable[[tuple[object, ...]], bytes]
 """An entry's fields -> the bytes that readers get."""
@@ -328,7 +328,7 @@ class Decision:
         if found is DAMAGED:
             return LogRefused("the entry of this counter is damaged: restore it from a backup")
         if found.seq and (
-            says_else(found.stub, submission.content)
+            differs_from(found.stub, submission.content)
             if found.stub
             else differs(found.entry, submission)
         ):

@@ -13,7 +13,6 @@ from typing import NamedTuple, Protocol
 
 from relay.chat.entries import Cursor, GapInfo, Head, Submission
 from relay.chat.rooms.refusal import Refused
-from relay.store.keeping import Excess, Keep
 
 
 class Stored(NamedTuple):
@@ -373,13 +372,6 @@ class Reader(Protocol):
 
     def floor(self, log: str) -> int:
         """Return the last entry of a log that was removed; 0: none was.
-
-        Raises:
-            StoreError: the partition cannot be read.
-        """
-
-    def removable(self, log: str, keep: Keep, now_ms: int, grace_ms: int) -> Excess:
-        """Return what is to be removed of a log (``keeping.upto``). May take long.
 
         Raises:
             StoreError: the partition cannot be read.

@@ -6,26 +6,22 @@ ever starting over (ecosystem: SQLite, "Avoiding Excessively Large WAL Files").
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import apsw
 
-from relay import limits
 from relay.chat.entries import NO_EPOCH, Cursor, Head
 from relay.chat.rooms.events import Role
 from relay.chunking import count_fitting
-from relay.store import keeping
-from relay.store.format import FORMAT_OF_CONTROLS, FORMAT_OF_MEMBERS, FORMAT_VERSION
-from relay.store.keeping import Excess, Keep, Measured
+from relay.store.format import FORMAT_OF_CONTROLS, FORMAT_OF_MEMBERS
 from relay.store.log import Page, ResumePoint
+from relay.store.reader_file import ReaderFile
 from relay.store.resume import LogView, Segment, resume_point
-from relay.store.schema import connect_reader, epoch_at, has_states, pragma, rows, translated
+from relay.store.schema import epoch_at, has_states, pragma, rows, translated
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
 
-IDS_REMEMBERED_MAX: Final = 8192
 STATES: Final = (
     "SELECT name, coalesce(packed, x''), coalesce((SELECT max(entry.id) FROM entry "
     "WHERE entry.id BETWEEN log.id << ?1 AND (log.id << ?1) + ?2), floor) "
@@ -79,23 +75,13 @@ SHARES: Final = (  # in this order: a row of the first one, and whether the othe
 )
 SEEN: Final = "SELECT seq FROM mark WHERE log_id=? AND about=''"
 BACK: Final = _KEPT + "DESC LIMIT ?3"
-TIME: Final = "SELECT time_ms FROM entry WHERE id=? << 40 | ?"
-SIZE: Final = (
-    "SELECT coalesce(sum(length(packed)), 0) FROM entry WHERE id BETWEEN ?1 << 40 | ?2 "
-    "AND ?1 << 40 | ?3"
-)
-SEQS_PER_SUM: Final = 1024
 
 
-class SqliteReader:
+class SqliteReader(ReaderFile):
     """See ``log.Reader``. One per partition and worker; not for two threads at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is opened until the first call: the file may not exist yet."""
-        self._path = path
-        self._connection: apsw.Connection | None = None
-        self._inode = 0
-        self._ids: dict[str, int] = {}
+        super().__init__(path)
         self._states = False
         """True: the file has a table of them."""
         self._members = False
@@ -103,10 +89,7 @@ class SqliteReader:
 
     def close(self) -> None:
         """Close the file. The next call would open it again."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close(True)
-        self._ids.clear()
+        super().close()
         self._states = self._members = False
 
     # --- pages ----------------------------------------------------------------------------------
@@ -244,22 +227,6 @@ class SqliteReader:
         found = self._rows_of(log, SEEN)
         return found[0][0] if found else 0
 
-    def _rows_of(self, log: str, query: str, *bindings: int | str) -> list[Any]:
-        try:
-            connection = self._opened()
-            log_id = self._log_id(connection, log)
-            if connection is None or log_id is None:
-                return []
-            return rows(connection, query, (log_id, *bindings))
-        except apsw.Error as error:
-            self.close()
-            raise translated(error, self._path) from error
-
-    def _format(self, log: str) -> int:
-        """Return the format of the file. Looked at anew: its writer may just have changed it."""
-        found = self._rows_of(log, "SELECT user_version FROM pragma_user_version WHERE ? > 0")
-        return found[0][0] if found else FORMAT_VERSION
-
     # --- places ---------------------------------------------------------------------------------
     def floor_of_last(self, log: str, count: int, upto: int) -> int:
         """See ``log.Reader``. Our seqs have no holes above the floor: no need to look."""
@@ -377,85 +344,10 @@ class SqliteReader:
         end = floor if last is None else max(floor, last & SEQ_MASK)
         return LogView(floor, end, [Segment(*row) for row in segments if row[0] <= end])
 
-    # --- what is to be removed ------------------------------------------------------------------
     def floor(self, log: str) -> int:
         """See ``log.Reader``."""
         view = self._view(log)
         return 0 if view is None else view.floor
-
-    def first_control(self, log: str) -> int:
-        """Return the first entry of kind *system* that is kept; 2^63-1: there is none."""
-        found = self._rows_of(log, "SELECT min(seq) FROM control WHERE log_id=?")
-        first: int | None = found[0][0] if found else None
-        return limits.U63_MAX if first is None else first
-
-    def removable(self, log: str, keep: Keep, now_ms: int, grace_ms: int) -> Excess:
-        """See ``log.Reader``."""
-        view = self._view(log)
-        if view is None:
-            return Excess(0)
-
-        def time_of(seq: int) -> int:
-            found = self._rows_of(log, TIME, seq)
-            return found[0][0] if found else now_ms
-
-        def end_of_excess(most: int) -> int:
-            return self._end_of_excess(log, view, most)
-
-        return keeping.upto(
-            keep,
-            Measured(view.floor, view.end),
-            now_ms=now_ms,
-            grace_ms=grace_ms,
-            time_of=time_of,
-            end_of_excess=end_of_excess,
-        )
-
-    def _end_of_excess(self, log: str, view: LogView, most: int) -> int:
-        last = view.end
-        while last > view.floor:
-            first = max(view.floor, last - SEQS_PER_SUM) + 1
-            size = self._size(log, first, last)
-            if size > most:
-                break
-            most -= size
-            last = first - 1
-        while last > view.floor and (size := self._size(log, last, last)) <= most:
-            most -= size
-            last -= 1
-        return last
-
-    def _size(self, log: str, first: int, last: int) -> int:
-        found = self._rows_of(log, SIZE, first, last)
-        return found[0][0] if found else 0
-
-    # --- the file -------------------------------------------------------------------------------
-    def _opened(self) -> apsw.Connection | None:
-        """Return the connection to the file that is there now; None while there is none."""
-        try:
-            inode = os.stat(self._path).st_ino  # noqa: PTH116 - a third of the time, in every call
-        except FileNotFoundError:
-            self.close()
-            return None
-        except OSError:
-            inode = 0  # opening it says what is wrong
-        if self._connection is not None and inode != self._inode:
-            self.close()
-        if self._connection is None:
-            self._connection = connect_reader(self._path)
-            self._inode = inode
-        return self._connection
-
-    def _log_id(self, connection: apsw.Connection | None, log: str) -> int | None:
-        log_id = self._ids.get(log)
-        if log_id is None and connection is not None:
-            found = rows(connection, "SELECT id FROM log WHERE name=?", (log,))
-            if not found:
-                return None
-            if len(self._ids) >= IDS_REMEMBERED_MAX:
-                self._ids.clear()
-            log_id = self._ids[log] = found[0][0]
-        return log_id
 
 
 def _read_page(

@@ -31,6 +31,6 @@ def is_stub(packed: bytes) -> bool:
     return packed[:1] == _MARK
 
 
-def says_else(stub: bytes, content: Content) -> bool:
+def differs_from(stub: bytes, content: Content) -> bool:
     """Tell whether a content is known to be another one than that of a removed entry."""
     return len(stub) > len(_MARK) and stub[len(_MARK) :] != digest_of(content)

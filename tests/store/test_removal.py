@@ -15,8 +15,8 @@ from relay.store.examine import examine
 from relay.store.generation import Host
 from relay.store.keeping import AT_ONCE, Excess, Keep, Measured, stricter, upto
 from relay.store.log import Forbidden, IdConflict, Repeated
-from relay.store.reader import SqliteReader
 from relay.store.removal import ROWS_PER_STEP
+from relay.store.removal_reader import RemovalReader
 from relay.store.salvage import salvage
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import unpack_entry
@@ -45,15 +45,15 @@ def removed(partition: SqlitePartition, last: int, log: str = LOG, controls: int
 
 
 @pytest.fixture
-def reader(tmp_path: Path) -> SqliteReader:
-    return SqliteReader(tmp_path / "00.sqlite")
+def reader(tmp_path: Path) -> RemovalReader:
+    return RemovalReader(tmp_path / "00.sqlite")
 
 
-def seqs(reader: SqliteReader, log: str = LOG, after: int = 0) -> list[int]:
+def seqs(reader: RemovalReader, log: str = LOG, after: int = 0) -> list[int]:
     return [seq for seq, _ in reader.read(log, after, 10**6, 10**9).rows]
 
 
-def test_readers_get_what_is_kept(tmp_path: Path, reader: SqliteReader) -> None:
+def test_readers_get_what_is_kept(tmp_path: Path, reader: RemovalReader) -> None:
     """In steps; forward, back, and by count; those behind are told of one gap."""
     partition = open_partition(tmp_path)
     *_, last = append(partition, *messages(1, 500))
@@ -97,7 +97,7 @@ def test_what_is_removed_can_be_no_target_and_its_edits_can(tmp_path: Path) -> N
     append(partition, offer(3, Kind.REDACTION, b"", edit))
 
 
-def test_what_must_stay(tmp_path: Path, reader: SqliteReader) -> None:
+def test_what_must_stay(tmp_path: Path, reader: RemovalReader) -> None:
     """Control entries, which states are made of; what another inbox has not got; copies' places."""
     partition = open_partition(tmp_path)
     append(
@@ -185,7 +185,7 @@ def test_a_file_is_checked_compared_and_made_anew(tmp_path: Path) -> None:
         monkey.undo()
         assert found == [("lobby", 300, 0), ("tea", 1, 0)]
         again = open_partition(new)
-        reader = SqliteReader(new / "00.sqlite")
+        reader = RemovalReader(new / "00.sqlite")
         assert seqs(reader) == list(range(201, 301))
         assert type(one(again, message(7))) is Repeated
         assert one(again, message(7, b"else")) == IdConflict(7)
@@ -238,7 +238,7 @@ def test_the_stricter_of_two() -> None:
     assert stricter(Keep(0, 5, 7), Keep(3, 4, 0)) == (3, 4, 7)
 
 
-def test_what_a_log_is_measured_by(tmp_path: Path, reader: SqliteReader) -> None:
+def test_what_a_log_is_measured_by(tmp_path: Path, reader: RemovalReader) -> None:
     """By the store's own times and sizes."""
     partition = open_partition(tmp_path)
     for n in range(1, 2001):

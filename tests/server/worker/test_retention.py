@@ -14,7 +14,7 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.settings import Retention as Settings
 from relay.store.checkpoint import Checkpointer
-from relay.store.reader import SqliteReader
+from relay.store.removal_reader import RemovalReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Gap, History, Join, Live, Page
@@ -211,7 +211,7 @@ async def test_it_ends_with_its_worker_though_a_thread_reads(
             reading.set()
             return read_on.wait()
 
-        class Slow(SqliteReader):
+        class Slow(RemovalReader):
             def states(self, *_: object) -> list[tuple[str, bytes, int]]:
                 connection = self._opened()
                 assert connection is not None

@@ -194,7 +194,7 @@ class Reading:
         if not self.holds:
             now = self._clock()
             if self._schedule.has_time(now):
-                self._go_on(now)
+                self._resume(now)
             else:
                 self._wait_for_turn()
 
@@ -202,9 +202,9 @@ class Reading:
         """schedule.Scheduled: go on with what was received."""
         self.holds &= ~Hold.TURN
         if not self.holds:
-            self._go_on(now)
+            self._resume(now)
 
-    def _go_on(self, now: float) -> None:
+    def _resume(self, now: float) -> None:
         self.work(now)
         if self._paused and not self.holds:
             self._paused = False

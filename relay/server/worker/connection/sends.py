@@ -115,7 +115,7 @@ class Sends(Sender):
         if not self._patience:
             self._reading.hold(Hold.BUDGET)
 
-    def go_on(self, now: float) -> None:
+    def check_patience(self, now: float) -> None:
         """Read again from who was not read for that. Called about once a second."""
         if now >= self._patient_until:
             self._reading.release(Hold.BUDGET)

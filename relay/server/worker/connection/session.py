@@ -370,7 +370,7 @@ class Session(Owner):
                 self.close(CloseCode.LOGIN_TIMEOUT)
             return
         if self.stage is Stage.READY:
-            self.sends.go_on(now)
+            self.sends.check_patience(now)
         holds = self.reading.holds
         if holds:  # its pongs may be among what is not read, and so is its end
             if holds & Hold.REQUEST and self.stream.peer_is_gone():

@@ -1,8 +1,12 @@
-"""A batch: entries of one log that leave together, as one piece of bytes shared by all members."""
+"""Batches: entries of one log that leave together, as one piece of bytes shared by all members."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+from relay import limits
+from relay.chunking import chunks
 
 EVENT: Final = 0
 """``last`` of a batch that holds no entries (a roster change): no cursor moves with it."""
@@ -32,3 +36,61 @@ class Batch:
         self.size = len(content)
         self.control = control
         """It is one control entry: others may read what follows than what was before."""
+
+
+Piece: TypeAlias = tuple[int, bytes, int, int, bytes, bool]
+"""The arguments of ``RunningBatch.add``."""
+
+
+class RunningBatch:
+    """What a log has received from its home and not distributed yet, in order."""
+
+    __slots__ = ("_pieces", "size")
+
+    def __init__(self) -> None:
+        self._pieces: list[Piece] = []
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._pieces)
+
+    def add(
+        self, prev: int, epoch: bytes, last: int, count: int, content: bytes, control: bool
+    ) -> None:
+        """Append whole entries: ``count`` of them after ``prev``, up to (``epoch``, ``last``).
+
+        ``control``: it is one control entry.
+        """
+        self._pieces.append((prev, epoch, last, count, content, control))
+        self.size += len(content)
+
+    def close(self, log: str, epoch: bytes) -> list[Batch]:
+        """Return the entries as batches of at most one record each, and begin anew.
+
+        A control entry is a batch of its own.
+
+        Args:
+            log: the log's name.
+            epoch: the epoch of the entry before the first one (what a reader's cursor holds).
+        """
+        pieces, self._pieces, self.size = self._pieces, [], 0
+        if len(pieces) == 1:  # the lone message
+            return [_join(log, epoch, pieces)]
+        batches: list[Batch] = []
+        start = 0
+        for end in range(1, len(pieces) + 1):
+            if end < len(pieces) and not pieces[end][5] and not pieces[end - 1][5]:
+                continue
+            run = pieces[start:end]
+            start = end
+            sizes = [len(piece[4]) for piece in run]
+            for chunk in chunks(run, sizes=sizes, bytes_max=limits.RECORD_CONTENT_BYTES_MAX):
+                batches.append(_join(log, epoch, chunk))
+                epoch = chunk[-1][1]
+        return batches
+
+
+def _join(log: str, epoch: bytes, pieces: Sequence[Piece]) -> Batch:
+    content = pieces[0][4] if len(pieces) == 1 else b"".join([piece[4] for piece in pieces])
+    count = sum([piece[3] for piece in pieces])
+    return Batch(log, epoch, pieces[0][0], pieces[-1][2], count, content, pieces[0][5])

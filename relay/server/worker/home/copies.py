@@ -89,7 +89,7 @@ class Copies:
         if lane is None:
             lane = self._lanes[inbox, peer] = _Lane(inbox, peer)
         lane.todo.append(seq)
-        self._go_on(lane)
+        self._send_next(lane)
 
     def resume(self, pending: list[tuple[str, int]]) -> None:
         """A partition was opened: send what is pending in it.
@@ -107,7 +107,7 @@ class Copies:
         for (inbox, peer), seqs in lanes.items():
             lane = self._lanes[inbox, peer] = _Lane(inbox, peer)
             lane.todo.extend(seqs)
-            self._go_on(lane)
+            self._send_next(lane)
 
     def forget_others(self, owns: Callable[[int], bool]) -> None:
         """The table has changed: leave what others own to them."""
@@ -124,7 +124,7 @@ class Copies:
         extra = copy.extra
         assert extra is not None
         self._confirm(lane.inbox, extra.origin_seq)
-        self._go_on(lane)
+        self._send_next(lane)
 
     def refused(self, copy: Submission, code: int) -> None:
         """The recipient's log does not have it yet."""
@@ -139,7 +139,7 @@ class Copies:
                 log.error("direct_message_refused", extra={"log": copy.log, "code": code})
             lane.retrying = True
             self._later(RETRY_S, lambda: self._retry(lane))
-        self._go_on(lane)
+        self._send_next(lane)
 
     def _landed(self, copy: Submission) -> _Lane | None:
         extra = copy.extra
@@ -154,10 +154,10 @@ class Copies:
     def _retry(self, lane: _Lane) -> None:
         lane.retrying = False
         if self._lanes.get((lane.inbox, lane.peer)) is lane:
-            self._go_on(lane)
+            self._send_next(lane)
 
     # --- sending --------------------------------------------------------------------------------
-    def _go_on(self, lane: _Lane) -> None:
+    def _send_next(self, lane: _Lane) -> None:
         if lane.back:
             if lane.flying or lane.retrying:
                 return

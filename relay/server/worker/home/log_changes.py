@@ -142,13 +142,13 @@ class LogChanges(Generic[Decided]):
                 if change is not None:
                     change.seq = cast("int", row[2])
                     self._committed(change)
-                    self._go_on(change)
+                    self._decide_waiting(change)
                     self._settled(change)
         elif isinstance(message, Refused):
             change = self._ended(message.tag)
             if change is not None:
                 self._refused(change, message)
-                self._go_on(change)
+                self._decide_waiting(change)
         elif isinstance(message, NotHome):
             # Who asked asks the next home, once it is attached there.
             for log in [log for log in self._by_log if partition_of(log) == message.partition]:
@@ -178,7 +178,7 @@ class LogChanges(Generic[Decided]):
             text = message.text or "it could not be stored"
             change.asked.refuse(self._code_of(message), text)
 
-    def _go_on(self, ended: Change[Decided]) -> None:
+    def _decide_waiting(self, ended: Change[Decided]) -> None:
         """Decide on what has waited, up to the next change."""
         waiting = ended.waiting
         while waiting:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from relay.server.worker.home.partitions import OwnPartitions
     from relay.settings import Retention as Settings
     from relay.store.log import Removed
-    from relay.store.reader import SqliteReader
+    from relay.store.removal_reader import RemovalReader
 
 PASS_S: Final = 60.0
 """From the end of one look at all logs to the begin of the next."""
@@ -71,7 +71,7 @@ class Retention:
         interest: Interest,
         *,
         run_in_thread: RunInThread,
-        new_reader: Callable[[int], SqliteReader],
+        new_reader: Callable[[int], RemovalReader],
         settings: Callable[[], Settings],
         wall_clock_ns: Callable[[], int],
     ) -> None:
@@ -155,7 +155,7 @@ class Retention:
             with contextlib.closing(self._new_reader(index)) as reader:
                 return looked(reader)
 
-        def looked(reader: SqliteReader) -> tuple[list[Wanted], str | None]:
+        def looked(reader: RemovalReader) -> tuple[list[Wanted], str | None]:
             logs: list[tuple[str, bytes]]
             if prefix:
                 logs = [(name, b"") for name in reader.names(prefix, after, LOGS_PER_LOOK)]
@@ -218,7 +218,7 @@ def _room(name: str, state: bytes) -> Room | None:
 
 
 def _wanted(
-    reader: SqliteReader, name: str, room: Room, keep: Keep, now_ms: int, grace_ms: int
+    reader: RemovalReader, name: str, room: Room, keep: Keep, now_ms: int, grace_ms: int
 ) -> tuple[Wanted | None, bool]:
     """Return what is to be removed, None: nothing; and whether more of it is too old.
 

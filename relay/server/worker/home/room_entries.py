@@ -28,12 +28,12 @@ def redaction_of(ask: Ask, target: Cursor, reason: str) -> Submission:
 
     Its id is that of all such redactions: asked again, because an answer was lost, it is a repeat.
     """
-    said = f"relay/1 redaction {ask.log} {target.seq} {ask.by} {reason}".encode()
+    named = f"relay/1 redaction {ask.log} {target.seq} {ask.by} {reason}".encode()
     return Submission(
         log=ask.log,
         sender=ask.by,
         key_id=ask.key_id,
-        producer=hashlib.sha256(target.epoch + said).digest()[: limits.PRODUCER_BYTES],
+        producer=hashlib.sha256(target.epoch + named).digest()[: limits.PRODUCER_BYTES],
         counter=1,
         kind=int(Kind.REDACTION),
         content_type="text/plain",

@@ -25,7 +25,7 @@ from relay.chat.rooms.refusal import Reason, Refused
 from relay.chat.rooms.rights import Right, refusal
 from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
-from relay.server.worker.member.running import RunningBatch
+from relay.server.worker.delivery.batch import RunningBatch
 from relay.wire.packing import is_control, unpack_entry
 
 if TYPE_CHECKING:

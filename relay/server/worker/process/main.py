@@ -40,7 +40,7 @@ from relay.server.worker.process.status import WorkerStatus
 from relay.server.worker.process.stop import Stop
 from relay.server.worker.process.stores import Stores
 from relay.server.worker.process.title import set_title
-from relay.store.reader import SqliteReader
+from relay.store.removal_reader import RemovalReader
 from relay.wire.tickets import TicketKeys
 from relay.wire.timing import Timing
 
@@ -188,7 +188,7 @@ class _Worker:
             parts.partitions,
             parts.interest,
             run_in_thread=self._stores.run_in_thread,
-            new_reader=lambda index: SqliteReader(self._stores.path_of(index)),
+            new_reader=lambda index: RemovalReader(self._stores.path_of(index)),
             settings=lambda: context.live.current.retention,
             wall_clock_ns=time.time_ns,
         )

@@ -1,0 +1,75 @@
+"""The file of a partition as its readers have it open: the one that is there now."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+
+from relay.store.format import FORMAT_VERSION
+from relay.store.schema import connect_reader, rows, translated
+
+IDS_REMEMBERED_MAX: Final = 8192
+
+
+class ReaderFile:
+    """See the module's docstring."""
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is opened until the first call: the file may not exist yet."""
+        self._path = path
+        self._connection: apsw.Connection | None = None
+        self._inode = 0
+        self._ids: dict[str, int] = {}
+
+    def close(self) -> None:
+        """Close the file. The next call would open it again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close(True)
+        self._ids.clear()
+
+    def _rows_of(self, log: str, query: str, *bindings: int | str) -> list[Any]:
+        try:
+            connection = self._opened()
+            log_id = self._log_id(connection, log)
+            if connection is None or log_id is None:
+                return []
+            return rows(connection, query, (log_id, *bindings))
+        except apsw.Error as error:
+            self.close()
+            raise translated(error, self._path) from error
+
+    def _format(self, log: str) -> int:
+        """Return the format of the file. Looked at anew: its writer may just have changed it."""
+        found = self._rows_of(log, "SELECT user_version FROM pragma_user_version WHERE ? > 0")
+        return found[0][0] if found else FORMAT_VERSION
+
+    def _opened(self) -> apsw.Connection | None:
+        """Return the connection to the file that is there now; None while there is none."""
+        try:
+            inode = os.stat(self._path).st_ino  # noqa: PTH116 - a third of the time, in every call
+        except FileNotFoundError:
+            self.close()
+            return None
+        except OSError:
+            inode = 0  # opening it says what is wrong
+        if self._connection is not None and inode != self._inode:
+            self.close()
+        if self._connection is None:
+            self._connection = connect_reader(self._path)
+            self._inode = inode
+        return self._connection
+
+    def _log_id(self, connection: apsw.Connection | None, log: str) -> int | None:
+        log_id = self._ids.get(log)
+        if log_id is None and connection is not None:
+            found = rows(connection, "SELECT id FROM log WHERE name=?", (log,))
+            if not found:
+                return None
+            if len(self._ids) >= IDS_REMEMBERED_MAX:
+                self._ids.clear()
+            log_id = self._ids[log] = found[0][0]
+        return log_id

@@ -1,0 +1,72 @@
+"""What is to be removed of a partition's logs, as far as reading can tell."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from relay import limits
+from relay.store import keeping
+from relay.store.keeping import Excess, Keep, Measured
+from relay.store.reader import SqliteReader
+from relay.store.resume import LogView
+
+TIME: Final = "SELECT time_ms FROM entry WHERE id=? << 40 | ?"
+SIZE: Final = (
+    "SELECT coalesce(sum(length(packed)), 0) FROM entry WHERE id BETWEEN ?1 << 40 | ?2 "
+    "AND ?1 << 40 | ?3"
+)
+SEQS_PER_SUM: Final = 1024
+
+
+class RemovalReader(SqliteReader):
+    """See the module's docstring."""
+
+    def first_control(self, log: str) -> int:
+        """Return the first entry of kind *system* that is kept; 2^63-1: there is none."""
+        found = self._rows_of(log, "SELECT min(seq) FROM control WHERE log_id=?")
+        first: int | None = found[0][0] if found else None
+        return limits.U63_MAX if first is None else first
+
+    def removable(self, log: str, keep: Keep, now_ms: int, grace_ms: int) -> Excess:
+        """Return what is to be removed of a log (``keeping.upto``). May take long.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+        view = self._view(log)
+        if view is None:
+            return Excess(0)
+
+        def time_of(seq: int) -> int:
+            found = self._rows_of(log, TIME, seq)
+            return found[0][0] if found else now_ms
+
+        def end_of_excess(most: int) -> int:
+            return self._end_of_excess(log, view, most)
+
+        return keeping.upto(
+            keep,
+            Measured(view.floor, view.end),
+            now_ms=now_ms,
+            grace_ms=grace_ms,
+            time_of=time_of,
+            end_of_excess=end_of_excess,
+        )
+
+    def _end_of_excess(self, log: str, view: LogView, most: int) -> int:
+        last = view.end
+        while last > view.floor:
+            first = max(view.floor, last - SEQS_PER_SUM) + 1
+            size = self._size(log, first, last)
+            if size > most:
+                break
+            most -= size
+            last = first - 1
+        while last > view.floor and (size := self._size(log, last, last)) <= most:
+            most -= size
+            last -= 1
+        return last
+
+    def _size(self, log: str, first: int, last: int) -> int:
+        found = self._rows_of(log, SIZE, first, last)
+        return found[0][0] if found else 0
