@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -116,9 +117,12 @@ async def _send(client: ClientProcess, worker: Worker, files: Files) -> None:
 
 
 async def _login(client: ClientProcess, worker: Worker, files: Files) -> None:
+    for _ in range(2):  # the first one registers the name, and opens the readers that it needs
+        await client.do("connect")
+        await client.do("hello other")
     await client.do("connect")
     with traced(files):
-        await client.do("hello other")
+        await client.do("login other")
 
 
 async def _resume(client: ClientProcess, worker: Worker, files: Files) -> None:
@@ -142,6 +146,7 @@ async def _opened(client: TestClient) -> None:
 async def _client(port: int) -> None:
     """The client's process: reads what to do from its input."""
     from relay.wire.envelopes import EntryMessage, Join, Live, Welcome
+    from tests.support.devices import hello
 
     loop = asyncio.get_running_loop()
     client: TestClient | None = None
@@ -154,6 +159,11 @@ async def _client(port: int) -> None:
             assert client is not None
             if what == "hello":
                 client.hello(words[0])
+                await client.expect(Welcome)
+            elif what == "login":  # of an account that there is
+                client.name, client.secret = words[0], secrets.token_bytes(16)
+                connection, spki = client.connection, client.spki
+                client.send_envelopes(hello(connection, spki, client.name, client.secret))
                 await client.expect(Welcome)
             elif what == "join":
                 client.send_envelopes(Join(1, "lobby", None, 0, 0))

@@ -115,7 +115,7 @@ def test_an_unreadable_path_says_so(tmp_path: Path) -> None:
 def test_more_logs_than_are_remembered(
     partition: SqlitePartition, reader: SqliteReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.store.reader.IDS_REMEMBERED_MAX", 3)
+    monkeypatch.setattr("relay.store.reader_file.IDS_REMEMBERED_MAX", 3)
     append(partition, *[message(1, log=f"room-{n}") for n in range(10)])
     for _ in range(2):
         for n in range(10):
