@@ -18,8 +18,9 @@ from benchmarks.load.spawned import raise_open_files
 from benchmarks.measure.machine import HOST
 from relay.chat.rooms import requests
 from relay.wire.connection import Connection
-from relay.wire.envelopes import Ack, ClientEnvelope, History, Join, Refused, Room, Send, pack
+from relay.wire.envelopes import Ack, ClientEnvelope, History, Join, Refused, Room, Send
 from relay.wire.events import ServerKeyOffered
+from relay.wire.packing import pack
 from tests.support.raw import RawClient
 
 READ_BYTES: Final = 65_536
