@@ -1,1 +1,1 @@
-"""The domain's vocabulary, without I/O: names, entries, cursors, gaps, partitions."""
+"""The domain, without I/O: names, entries, cursors, repeats, partitions; accounts and rooms."""
