@@ -11,14 +11,27 @@ import secrets
 import select
 import socket
 import time
+from collections.abc import Iterator
 from ctypes import c_uint64
 from typing import Final
 
 from benchmarks.load.spawned import raise_open_files
 from benchmarks.measure.machine import HOST
 from relay.chat.rooms import requests
+from relay.wire.codes import ErrorCode
 from relay.wire.connection import Connection
-from relay.wire.envelopes import Ack, ClientEnvelope, History, Join, Refused, Room, Send
+from relay.wire.envelopes import (
+    Ack,
+    ClientEnvelope,
+    Done,
+    Error,
+    History,
+    Join,
+    Page,
+    Refused,
+    Room,
+    Send,
+)
 from relay.wire.events import ServerKeyOffered
 from relay.wire.packing import pack
 from tests.support.raw import RawClient
@@ -27,6 +40,10 @@ READ_BYTES: Final = 65_536
 SENDS: Final = 16
 """Messages of one record of a spender."""
 BODY: Final = bytes(1000)
+LOOK_S: Final = 0.01
+"""How often a spender looks what it may do."""
+LIMIT_S: Final = 60.0
+"""When it tries again what does not help to try again."""
 
 
 def source(number: int) -> str:
@@ -94,10 +111,11 @@ def shake(done: c_uint64, port: int, count: int, seconds: float, sources: int) -
 
 
 def spend(done: c_uint64, port: int, connections: int, sources: int, name: str) -> None:
-    """Log in, and ask and send for ever, without a look at what the server says to it.
+    """Log in, and ask and send for ever, each as soon as its budget allows it again.
 
-    Messages into a room of one's own, new rooms, pages of history, changes of the room. What was
-    refused is sent again at once. ``done`` counts messages that were stored.
+    Messages into a room of one's own, new rooms, pages of history, changes of the room. Who goes on
+    without waiting, as it is told, gets less: it is not read for a while. ``done`` counts messages
+    that were stored.
     """
     raise_open_files()
     spenders: dict[int, _Spender] = {}
@@ -106,20 +124,16 @@ def spend(done: c_uint64, port: int, connections: int, sources: int, name: str) 
         spenders[spender.client.socket.fileno()] = spender
     epoll = select.epoll()
     for fileno in spenders:
-        epoll.register(fileno, select.EPOLLIN | select.EPOLLOUT)
+        epoll.register(fileno, select.EPOLLIN)
     while spenders:
-        for fileno, events in epoll.poll(1.0):
-            spender = spenders[fileno]
-            try:
-                if events & select.EPOLLIN:
-                    done.value += spender.take()
-                if events & select.EPOLLOUT:
-                    spender.spend()
-            except BlockingIOError:
-                continue
-            except OSError:
-                del spenders[fileno]
-                spender.client.close()
+        began = time.monotonic()
+        for fileno, _ in epoll.poll(LOOK_S, len(spenders)):
+            with contextlib.suppress(BlockingIOError):
+                done.value += spenders[fileno].take(began)
+        for spender in spenders.values():
+            with contextlib.suppress(BlockingIOError):
+                spender.spend(began)
+        time.sleep(max(began + LOOK_S - time.monotonic(), 0))
 
 
 class _Spender:
@@ -130,36 +144,58 @@ class _Spender:
         self._room = f"of-{name}"
         self._counter = 1
         self._rooms = itertools.count()
+        self._waits = [0, 0, 0]
+        """How many answers are to come: to messages, to new rooms, to requests."""
+        self._due = [0.0, 0.0, 0.0]
+        """When each of these may be tried again."""
         self._owed = b""
-        """Of a record, what the socket has not taken: the server reads no more for now, and the
-        others go on."""
+        """Of a record, what the socket has not taken."""
         self.client.say(Join(1, self._room, None, 0, 0))
         self.client.socket.setblocking(False)
 
-    def spend(self) -> None:
-        """Send one record, or more of the last one. Raises BlockingIOError."""
+    def spend(self, now: float) -> None:
+        """Send what may be sent now. Raises BlockingIOError."""
         if not self._owed:
-            self._owed = self._record()
+            envelopes = [*self._due_ones(now)]
+            if not envelopes:
+                return
+            self._owed = self.client.sealed(b"".join(map(pack, envelopes)))
         self._owed = self._owed[self.client.socket.send(self._owed) :]
 
-    def _record(self) -> bytes:
-        name, first = self._room, self._counter
-        rooms = [next(self._rooms) for _ in range(2)]
-        envelopes: list[ClientEnvelope] = [
-            *[Send(name, first + n, 0, "", BODY) for n in range(SENDS)],
-            *[Send(f"{name}-{room}"[:32], 1, 0, "", b"new") for room in rooms],
-            History(2, name, False, 0, 1000),
-            Room(3, name, requests.pack(requests.SetTopic(secrets.token_hex(8)), 2**62)),
-        ]
-        self._counter += SENDS
-        return self.client.sealed(b"".join(map(pack, envelopes)))
+    def _due_ones(self, now: float) -> Iterator[ClientEnvelope]:
+        sends, rooms, asks = (
+            not waits and now >= due for waits, due in zip(self._waits, self._due, strict=True)
+        )
+        name = self._room
+        if sends:
+            self._waits[0] = SENDS
+            yield from (Send(name, self._counter + n, 0, "", BODY) for n in range(SENDS))
+            self._counter += SENDS
+        if rooms:
+            self._waits[1] = 1
+            yield Send(f"{name}-{next(self._rooms)}"[:32], 1, 0, "", b"new")
+        if asks:
+            self._waits[2] = 2
+            yield History(2, name, False, 0, 1000)
+            topic = requests.SetTopic(secrets.token_hex(8))
+            yield Room(3, name, requests.pack(topic, 2**62))
 
-    def take(self) -> int:
-        """Take answers; return how many messages were stored."""
+    def take(self, now: float) -> int:
+        """Take answers; return how many messages were stored. Raises BlockingIOError."""
         stored = 0
         for envelope in self.client.read():
-            if isinstance(envelope, Ack):
-                stored += 1
-            elif isinstance(envelope, Refused) and envelope.log == self._room:
-                self._counter = min(self._counter, envelope.counter)
+            if isinstance(envelope, Ack | Refused):
+                kind = 0 if envelope.log == self._room else 1
+                stored += isinstance(envelope, Ack)
+                if isinstance(envelope, Refused) and not kind:
+                    self._counter = min(self._counter, envelope.counter)
+            elif isinstance(envelope, Page | Done | Error) and envelope.request > 1:
+                kind = 2
+            else:
+                continue
+            self._waits[kind] -= 1
+            if isinstance(envelope, Refused | Error) and envelope.code == ErrorCode.BUSY:
+                self._due[kind] = max(self._due[kind], now + envelope.arg / 1000)
+            elif isinstance(envelope, Refused | Error) and envelope.code == ErrorCode.LIMIT:
+                self._due[kind] = now + LIMIT_S
         return stored

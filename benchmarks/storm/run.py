@@ -25,12 +25,15 @@ from benchmarks.measure.machine import HOST
 from benchmarks.measure.memory_watch import MemoryWatch
 from benchmarks.servers.relay import MeasuredRelay
 from benchmarks.storm import hostile
+from relay.chat.partition import PARTITIONS
 from relay.limit_settings import Limits
 from relay.server.worker.connection.token_bucket import BYTES_BURST_S
 
 ROOM: Final = "hall"
 SAMPLE: Final = 20
 WORKERS: Final = 2
+WAL_BYTES: Final = 8 << 20
+"""Of each partition (docs/operations.md, "Budgets")."""
 STRICT: Final[dict[str, object]] = {"limits.loopback_exempt": False}
 """Addresses of this machine are sources like all others."""
 STORMS: Final = ("return", "resume", "few", "many", "spend-1", "spend-40", "spend-1000")
@@ -194,6 +197,9 @@ def spending(load: Load, connections: int, sources: int) -> dict[str, Any]:
             (connections * 262_144 + WORKERS * (limits.received_mib << 20)) / 1e6, 1
         ),
         "disk, MB": round(grown / 1e6, 1),
+        "disk documented, MB": round(
+            (2 * a_second * (elapsed_s + BYTES_BURST_S) + PARTITIONS * WAL_BYTES) / 1e6, 1
+        ),
         "bytes that may be sent in this time, burst included, MB": round(
             a_second * (elapsed_s + BYTES_BURST_S) / 1e6, 1
         ),

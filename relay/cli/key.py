@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -89,6 +90,11 @@ def rotate(data: str | None, config: Path | None, yes: bool) -> int:
             )
         age_s = time.time() - state.next_since
         if age_s < DAY_S and not yes:
+            if not sys.stdin.isatty():
+                raise CommandError(
+                    f"the next key was made {_ago(state.next_since)}: clients that have not "
+                    "connected since will refuse the server; wait, or give --yes"
+                )
             click.confirm(
                 f"The next key was made {_ago(state.next_since)}: clients that have not connected "
                 "since will refuse the server. Change now?",

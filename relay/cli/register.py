@@ -106,6 +106,10 @@ def _key(target: Target, who: Who, name: str, passphrase: bool) -> DeviceKey | N
 
 
 def _asked() -> str:
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            "--passphrase is asked for at a terminal, and this is none: leave it out, or use one"
+        )
     return str(
         click.prompt(
             "Passphrase for the new key", hide_input=True, confirmation_prompt=True, err=True

@@ -180,6 +180,10 @@ def parse(line: str) -> Command:
             return Mistake(f"/{word} takes a text; not sent")
         case "reply" | "edit" | "react" | "erase":
             return About(word, rest)
+        case "join":
+            return Mistake("a chat is in one room; for another: relay chat ADDRESS ROOM")
+        case "part":
+            return Mistake("/quit leaves the chat, /nomember ends your membership of the room")
         case _:
             changed = room_commands.parse(word, rest)
             if isinstance(changed, str):

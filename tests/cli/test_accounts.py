@@ -165,6 +165,16 @@ def test_a_script_claims_no_name(relay: Relay, tmp_path: Path) -> None:
     assert not list((tmp_path / "keys").rglob("*.key"))
 
 
+def test_a_passphrase_needs_a_terminal(relay: Relay, tmp_path: Path) -> None:
+    """One line, and no key file; not a question into a pipe."""
+    key = tmp_path / "key"
+    found = run_relay("register", relay.address, "--name", "pia", "--key", str(key), "--passphrase")
+    assert (found.returncode, found.stdout) == (2, "")
+    assert "asked for at a terminal" in found.stderr.splitlines()[-1]
+    assert "Warning" not in found.stderr
+    assert not key.exists()
+
+
 def test_a_refusal_after_the_login_costs_no_key(
     relay: Relay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from relay.client.known_servers import KnownServers
 from relay.client.trust import KeyPolicy
 from relay.testing import RelayNotStarted
 from tests.support.cluster import Relay, run_relay, until, wait_until
+from tests.support.terminals import Terminal
 
 
 def policy_in(home: Path) -> KeyPolicy:
@@ -126,9 +127,14 @@ def test_keys_are_changed_only_where_that_is_meant(tmp_path: Path) -> None:
         assert running.returncode == 1
         assert "in use" in running.stderr
         wait_until(lambda: relay.events("child_replaced"), "the agent to be replaced")
-    early = run_relay("key", "rotate", "--data", str(data), text="n\n")
-    assert early.returncode != 0
-    assert "Change now?" in early.stderr
+    early = run_relay("key", "rotate", "--data", str(data))
+    assert early.returncode == 1
+    assert "or give --yes" in early.stderr
+    assert len(early.stderr.splitlines()) == 1
+    with Terminal("key", "rotate", "--data", str(data)) as terminal:
+        terminal.shows("Change now?")
+        terminal.press("n\r")
+        assert terminal.ends() != 0
     assert (data / "server.key.next").exists()
     for name in ("server.key", "server.key.next", "server.id"):
         assert (data / name).stat().st_mode & 0o777 == 0o600

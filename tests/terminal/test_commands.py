@@ -86,3 +86,10 @@ def test_a_mistake_is_never_sent(line: str) -> None:
     mistake = parse(line)
     assert isinstance(mistake, Mistake)
     assert "not sent" in mistake.reason
+
+
+def test_what_people_type_elsewhere_says_what_to_do_here() -> None:
+    for line, hint in (("/join den", "relay chat ADDRESS ROOM"), ("/part", "/quit leaves")):
+        found = parse(line)
+        assert isinstance(found, Mistake)
+        assert hint in found.reason

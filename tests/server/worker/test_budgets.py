@@ -282,6 +282,25 @@ async def test_rooms_are_begun_at_a_rate(tmp_path: Path) -> None:
         await other.acked("elsewhere", 1)
 
 
+async def test_the_sum_over_all_workers(tmp_path: Path) -> None:
+    """Each worker counts for itself: an account has as many budgets as there are workers, however
+    many its connections, and no more.
+    """
+    given = {"rooms_per_minute": 60, "rooms_per_minute_per_user": 5, "loopback_exempt": False}
+    settings = msgspec.convert(given, Limits)
+    async with Cluster(tmp_path, 2, limits=settings, rights=True) as cluster:
+        clients = [
+            await TestClient.login(worker, "ann", source=f"127.0.0.{n}")
+            for worker in cluster.workers.values()
+            for n in (7, 8, 9)
+        ]
+        for number, client in enumerate(clients):
+            client.send_envelopes(*(Send(f"room{number}-{n}", 1, 0, "", b"!") for n in range(10)))
+        for client in clients:
+            await answered(client, 10)
+        assert sum(len(of(client, Ack)) for client in clients) == 2 * 5
+
+
 async def test_bytes_are_sent_at_a_rate(tmp_path: Path) -> None:
     """A flood is refused with a time, by connection and by source; others are not."""
     async with one_worker(
