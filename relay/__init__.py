@@ -123,6 +123,9 @@ if TYPE_CHECKING:
     from relay.client.identity import Identity as Identity
     from relay.client.key_files import KeyFiles as KeyFiles
     from relay.client.known_servers import KnownServers as KnownServers
+    from relay.client.own_data import Deleted as Deleted
+    from relay.client.own_data import OwnData as OwnData
+    from relay.client.own_data import ReadUpTo as ReadUpTo
     from relay.client.room_calls import ListedRoom as ListedRoom
     from relay.client.room_calls import RoomAction as RoomAction
     from relay.client.room_calls import RoomInfo as RoomInfo
@@ -174,6 +177,7 @@ _HOMES: Final = {
     "relay.client.identity": ("Identity",),
     "relay.client.key_files": ("KeyFiles",),
     "relay.client.known_servers": ("KnownServers",),
+    "relay.client.own_data": ("Deleted", "OwnData", "ReadUpTo"),
     "relay.client.room_calls": (
         "ListedRoom", "RoomAction", "RoomInfo", "RoomKind", "RoomPerson", "RoomRole",
     ),

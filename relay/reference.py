@@ -36,7 +36,7 @@ GROUPS: Final[dict[str, Sequence[str]]] = {
     ),
     "Accounts": (
         "DeviceKey", "KeyFiles", "Device", "Devices", "User", "Change", "Preferences", "Writers",
-        "Seen",
+        "Seen", "OwnData", "ReadUpTo", "Deleted",
     ),
 }  # fmt: skip
 """Everything but the errors, which follow."""

@@ -29,6 +29,10 @@ COMMANDS: Final = {
     "history": Entry("relay.cli.history", "history", "Print or search what a room has had."),
     "register": Entry("relay.cli.register", "register", "Claim a name, with a key of this device."),
     "device": Entry("relay.cli.device", "device", "Add, list and remove devices of your account."),
+    "account": Entry(
+        "relay.cli.account", "account", "Say who may write to you; delete an account."
+    ),
+    "export": Entry("relay.cli.export", "export", "Take away all that is yours, as JSON lines."),
     "invite": Entry("relay.cli.invite", "invite", "Make an invitation (operators)."),
     "user": Entry("relay.cli.user", "user", "Manage accounts (operators)."),
     "room": Entry("relay.cli.room", "room", "List rooms, and say who may do what in them."),

@@ -11,6 +11,7 @@ from relay.chat import names
 from relay.chat.accounts import answers, chain, invitation, links, preferences, requests
 from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.links import Kind, LinkError
+from relay.client import arguments
 from relay.client.device_key import DeviceKey, public_from_text, public_text
 from relay.client.errors import DeviceChainError, refused
 from relay.client.proof import Key
@@ -76,6 +77,9 @@ class Preferences(NamedTuple):
     """Who is told when they were last here: likewise."""
     blocked: tuple[str, ...]
     """The names of those whose messages are not taken."""
+    keep: tuple[int, int, int] = (0, 0, 0)
+    """How long one's inbox keeps messages: seconds, messages, bytes; 0: as the server's settings
+    say."""
 
 
 def as_preferences(data: bytes) -> Preferences:
@@ -95,6 +99,13 @@ def prefer(writers: str, seen_by: str) -> requests.Prefer:
     """Return the request for a choice."""
     chosen = (preferences.Writers[word.upper()].value for word in (writers, seen_by))
     return requests.Prefer(*chosen)
+
+
+def set_keep(keep: tuple[int, int, int]) -> requests.SetKeep:
+    """Return the request for a choice. Raises TypeError, ValueError."""
+    if len(keep) != 3:
+        raise ValueError(f"keep is {keep!r}; it must be seconds, messages and bytes")
+    return requests.SetKeep(*(arguments.integer("keep", one, 0, limits.U63_MAX) for one in keep))
 
 
 def checked_name(value: object, own: str) -> str:

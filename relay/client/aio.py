@@ -22,10 +22,9 @@ from typing import Self
 from relay.chat.entries import Cursor
 from relay.client import arguments, fork
 from relay.client.address import Address
-from relay.client.aio_direct import AsyncDirect
+from relay.client.aio_own import AsyncOwn
 from relay.client.aio_pump import Pump
 from relay.client.aio_room import Room
-from relay.client.aio_rooms import AsyncRooms
 from relay.client.base import target
 from relay.client.credentials import KeyChoice
 from relay.client.device_key import DeviceKey
@@ -36,7 +35,7 @@ from relay.client.options import CLOSE_S, CONNECT_S, make_options
 from relay.client.trust import KeyPolicy
 
 
-class Client(AsyncDirect, AsyncRooms):
+class Client(AsyncOwn):
     """A client on an event loop. Use it within one loop, from any number of tasks."""
 
     def __init__(

@@ -7,7 +7,7 @@ from typing import cast
 from relay.chat.accounts import answers, requests
 from relay.chat.accounts.answers import Seen
 from relay.chat.entries import Cursor
-from relay.client import account_calls, arguments, lists, offers
+from relay.client import account_calls, arguments, lists, offers, own_data
 from relay.client.account_calls import Preferences, Writers
 from relay.client.aio_accounts import AsyncAccounts
 from relay.client.events import LogEntry, Stored
@@ -168,7 +168,7 @@ class AsyncDirect(AsyncAccounts):
         return cast(Seen, await self._ask_account(who, request, timeout, read))
 
     async def preferences(self, *, timeout: float | None = None) -> Preferences:  # noqa: ASYNC109
-        """Return who may write to one, and whom one blocks.
+        """Return who may write to one, whom one blocks, and how long the inbox keeps messages.
 
         Args:
             timeout: seconds; None: no limit.
@@ -178,31 +178,37 @@ class AsyncDirect(AsyncAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        answer = await self._ask_account("", requests.Preferences(), timeout)
-        return account_calls.as_preferences(answer)
+        return await self._in_parts(own_data.preferences(), timeout)
 
     async def set_preferences(
         self,
         *,
         writers: Writers | None = None,
         seen_by: Writers | None = None,
+        keep: tuple[int, int, int] | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> None:
-        """Choose who may write to one, and who is told when one was last here.
+        """Choose who may write to one, who is told when one was last here, and what is kept.
 
         Args:
             writers: "all", "known" (those to whom one has written), "rooms" (these, and members of
                 a room in which one is a lasting member) or "nobody"; None: as it is.
             seen_by: likewise.
+            keep: how long one's inbox keeps messages: seconds, messages, bytes; 0: as the server's
+                settings say, which may bound what one can choose.
             timeout: seconds; None: no limit.
 
         Raises:
-            ValueError: another word.
+            ValueError, TypeError: another word, or no bounds.
             Refused: NotAllowed, for a guest; ...
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
         account_calls.check_writers(writers, seen_by)
+        kept = None if keep is None else account_calls.set_keep(keep)
         now = await self.preferences(timeout=arguments.seconds_or_none("timeout", timeout))
-        request = account_calls.prefer(writers or now.writers, seen_by or now.seen_by)
-        await self._ask_account("", request, timeout)
+        if writers or seen_by:
+            request = account_calls.prefer(writers or now.writers, seen_by or now.seen_by)
+            await self._ask_account("", request, timeout)
+        if kept is not None:
+            await self._ask_account("", kept, timeout)

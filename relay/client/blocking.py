@@ -27,10 +27,9 @@ from relay.chat.entries import Cursor
 from relay.client import arguments, fork
 from relay.client.address import Address
 from relay.client.base import target
-from relay.client.blocking_direct import BlockingDirect
+from relay.client.blocking_own import BlockingOwn
 from relay.client.blocking_pump import Dial, Pump
 from relay.client.blocking_room import BlockingRoom
-from relay.client.blocking_rooms import BlockingRooms
 from relay.client.credentials import KeyChoice
 from relay.client.device_key import DeviceKey
 from relay.client.errors import ClientClosed, ConnectFailed
@@ -40,7 +39,7 @@ from relay.client.options import CLOSE_S, CONNECT_S, LINGER_S, make_options
 from relay.client.trust import KeyPolicy
 
 
-class BlockingClient(BlockingDirect, BlockingRooms):
+class BlockingClient(BlockingOwn):
     """A client on a plain socket. The same names and behaviour as ``Client``."""
 
     def __init__(

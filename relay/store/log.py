@@ -291,6 +291,14 @@ class Reader(Protocol):
             StoreError: the partition cannot be read.
         """
 
+    def memberships_of_all(self, handle: str, count: int) -> list[tuple[str, bytes]]:
+        """Return (room, root) of the roles of all accounts that a handle has had, some of them.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+        raise NotImplementedError
+
     def memberships(self, handle: str, root: bytes, after: str, count: int) -> list[str]:
         """Return the rooms in which an account has a role, invited ones included.
 

@@ -71,6 +71,10 @@ MEMBERSHIPS: Final = (
     "SELECT name FROM member JOIN log ON log.id=log_id "
     "WHERE handle=? AND lasting IN (0, 1) AND root=? AND name>? ORDER BY name LIMIT ?"
 )
+ROOTS: Final = (
+    "SELECT name, root FROM member JOIN log ON log.id=log_id "
+    "WHERE handle=? AND lasting IN (0, 1) LIMIT ?"
+)
 OWNED: Final = "SELECT count(*) FROM member WHERE handle=? AND lasting=1 AND root=? AND role=?"
 SHARES: Final = (  # in this order: a row of the first one, and whether the other one has its like
     "SELECT 1 FROM member AS one CROSS JOIN member AS other ON other.log_id=one.log_id "
@@ -211,6 +215,10 @@ class SqliteReader:
     def memberships(self, handle: str, root: bytes, after: str, count: int) -> list[str]:
         """See ``log.Reader``."""
         return [name for (name,) in self._member_rows(MEMBERSHIPS, handle, root, after, count)]
+
+    def memberships_of_all(self, handle: str, count: int) -> list[tuple[str, bytes]]:
+        """Return (room, root) of the roles of all accounts that a handle has had."""
+        return self._member_rows(ROOTS, handle, count)
 
     def owned(self, handle: str, root: bytes) -> int:
         """See ``log.Reader``."""
@@ -388,6 +396,12 @@ class SqliteReader:
         found = self._rows_of(log, "SELECT min(seq) FROM control WHERE log_id=?")
         first: int | None = found[0][0] if found else None
         return limits.U63_MAX if first is None else first
+
+    def last_control(self, log: str) -> int:
+        """Return the last entry of kind *system*; 0: there is none."""
+        found = self._rows_of(log, "SELECT max(seq) FROM control WHERE log_id=?")
+        last: int | None = found[0][0] if found else None
+        return last or 0
 
     def removable(self, log: str, keep: Keep, now_ms: int, grace_ms: int) -> Excess:
         """See ``log.Reader``."""

@@ -41,7 +41,8 @@ def remove(
         upto: the last one to remove; what is still to be delivered to another inbox, and all behind
             it, stays.
         controls_upto: up to here those of kind *system* are removed, too: they are of a room that
-            has ended.
+            has ended, or of an account that is no more. With it, what its owner has read, and when
+            the owner was here. 0: none.
         unpack: returns a packed entry.
 
     Raises:
@@ -74,8 +75,14 @@ def remove(
     if ended:
         last = ended[-1][0] & SEQ_MASK
         connection.execute("DELETE FROM control WHERE log_id=? AND seq<=?", (log_id, last))
+    gone = len(ended)
+    if controls_upto:
+        connection.execute("DELETE FROM mark WHERE log_id=?", (log_id,))
+        gone += connection.changes()
+        connection.execute("DELETE FROM fold WHERE log_id=?", (log_id,))
+        gone += connection.changes()
     if floor != before:
         connection.execute(
             "UPDATE log SET floor=?, floor_ms=? WHERE id=?", (floor, floor_ms, log_id)
         )
-    return Removed(floor, floor - before + len(ended), size)
+    return Removed(floor, floor - before + gone, size)

@@ -14,6 +14,7 @@ from relay.chat.accounts.events import (
     Created,
     Disabled,
     Enabled,
+    KeepSet,
     Linked,
     Named,
     Offered,
@@ -60,6 +61,8 @@ class Account(NamedTuple):
     """Who may write to the person: ``preferences.Writers``."""
     seen_by: int = 1
     """Who is told when the person was last here: likewise."""
+    keep: tuple[int, int, int] = (0, 0, 0)
+    """How long its inbox keeps messages: seconds, messages, bytes; 0: as the settings say."""
     links: tuple[bytes, ...] = ()
     """Those of the chain, as they are stored."""
 
@@ -128,6 +131,8 @@ def applied(account: Account, event: AccountEvent) -> Account:
             return after._replace(blocked=kept)
         case Preferred(writers=writers, seen_by=seen_by):
             return after._replace(writers=writers, seen_by=seen_by)
+        case KeepSet():
+            return after._replace(keep=(*event,))
 
 
 def folded(account: Account, events: Iterable[AccountEvent]) -> Account:

@@ -100,6 +100,16 @@ def unpack_wanted(data: bytes) -> Wanted:
     return Wanted(choices[0], choices[1], tuple(cast("list[str]", blocked)))
 
 
+def unpack_keep(data: bytes) -> tuple[int, int, int]:
+    """Return the answer to ``Keep``: seconds, messages, bytes.
+
+    Raises:
+        EnvelopeError: it is none.
+    """
+    age_s, messages, size = codec.unpack_array(data, (U63, U63, U63), array_max=3)
+    return cast("int", age_s), cast("int", messages), cast("int", size)
+
+
 _MARKS: Final = (
     codec.list_of(codec.tuple_of(LOG, EPOCH_OR_NONE, U63), limits.PAGE_ENTRIES_MAX),
     codec.boolean,

@@ -88,6 +88,14 @@ class Preferred(NamedTuple):
     """Who is told when the person was last here: likewise."""
 
 
+class KeepSet(NamedTuple):
+    """How long the person's inbox keeps direct messages; 0: as the server's settings say."""
+
+    age_s: int
+    messages: int
+    bytes: int
+
+
 class Invited(NamedTuple):
     """An invitation was made."""
 
@@ -120,6 +128,7 @@ AccountEvent: TypeAlias = (
     | Blocked
     | Unblocked
     | Preferred
+    | KeepSet
 )
 InvitationEvent: TypeAlias = Invited | Bound
 Event: TypeAlias = AccountEvent | InvitationEvent
@@ -141,6 +150,7 @@ SHAPES: Final[dict[int, Shape]] = {
     10: Shape(Blocked, (NAME, _hash)),
     11: Shape(Unblocked, (NAME,)),
     12: Shape(Preferred, (U63, U63)),
+    13: Shape(KeepSet, (U63, U63, U63)),
     16: Shape(Invited, (_hash, U63, codec.boolean, NAME)),
     17: Shape(Bound, (NAME, _key)),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
-from relay.chat.accounts.events import Blocked, Preferred, Unblocked
+from relay.chat.accounts.events import Blocked, KeepSet, Preferred, Unblocked
 from relay.chat.accounts.refusal import Reason, Refused
 
 if TYPE_CHECKING:
@@ -126,3 +126,16 @@ def prefer(account: Account, writers: int, seen_by: int) -> Preferred | None:
     if account.version >= CHANGES_MAX:
         raise Refused(Reason.LIMIT, "the account has been changed too often")
     return Preferred(writers, seen_by)
+
+
+def set_keep(account: Account, keep: tuple[int, int, int]) -> KeepSet | None:
+    """Decide how long the inbox keeps messages: seconds, messages, bytes; 0: as the server says.
+
+    Raises:
+        Refused: with the reason.
+    """
+    if keep == account.keep:
+        return None
+    if account.version >= CHANGES_MAX:
+        raise Refused(Reason.LIMIT, "the account has been changed too often")
+    return KeepSet(*keep)

@@ -128,6 +128,18 @@ class TellInvited(NamedTuple):
     """Of the account that has invited it."""
 
 
+class SetKeep(NamedTuple):
+    """Choose how long the inbox keeps messages; 0: as the server's settings say."""
+
+    age_s: int
+    messages: int
+    bytes: int
+
+
+class Keep(NamedTuple):
+    """Tell what was chosen so (``answers.unpack_keep``)."""
+
+
 class Invite(NamedTuple):
     """Make an invitation."""
 
@@ -186,6 +198,8 @@ Request: TypeAlias = (
     | SeenBy
     | MayWrite
     | TellInvited
+    | SetKeep
+    | Keep
     | Invite
     | Add
     | Reset
@@ -217,6 +231,8 @@ SHAPES: Final[dict[int, Shape]] = {
     15: Shape(Preferences, ()),
     16: Shape(Marks, (codec.text(1 + limits.NAME_CHARS_MAX),)),
     17: Shape(LastSeen, ()),
+    18: Shape(SetKeep, (U63, U63, U63)),
+    19: Shape(Keep, ()),
     # Between workers alone; from clients they are envelopes of their own, before the login.
     24: Shape(Register, (_link, _hash_or_none, codec.boolean, codec.boolean, codec.boolean)),
     25: Shape(Enrol, (_key, codec.binary(0, links.SIGNATURE_BYTES))),
@@ -226,15 +242,18 @@ SHAPES: Final[dict[int, Shape]] = {
     29: Shape(TellInvited, (NAME, _hash, _hash_or_none)),
 }
 OF_DEVICES: Final = frozenset(
-    {Extend, NameDevice, Show, Block, Unblock, Prefer, Preferences, Marks}
-)
+    {
+        Extend, NameDevice, Show, Block, Unblock, Prefer, Preferences, Marks, SetKeep, Keep, Remove,
+    }
+)  # fmt: skip
 """What a device may ask about its own account."""
 OF_OPERATORS: Final = frozenset(
     {Show, ListNames, Invite, Add, Reset, Disable, Enable, Remove, Promote}
 )
 """What an operator may ask about any account."""
-QUESTIONS: Final = frozenset({Show, ListNames, Preferences, Marks, LastSeen})
+QUESTIONS: Final = frozenset({Show, ListNames, Preferences, Marks, LastSeen, Keep})
 """What changes nothing."""
+_BY_THE_PERSON: Final = (Block, Unblock, Prefer, SetKeep)
 _NUMBER_OF: Final = {shape.type: number for number, shape in SHAPES.items()}
 _SCHEMA: Final = codec.Schema(SHAPES, count_max=1, array_max=limits.ENVELOPE_FIELDS_MAX)
 REQUEST_BYTES_MAX: Final = 1024
@@ -296,6 +315,8 @@ def about_account(account: Account, request: Request, context: Context) -> Decid
     Raises:
         Refused: with the reason.
     """
+    if account.removed and isinstance(request, _BY_THE_PERSON):
+        raise Refused(Reason.NOT_REGISTERED)  # from a session that is just ending
     match request:
         case Register():
             wanted = Registering(*request[:4])
@@ -347,6 +368,10 @@ def about_account(account: Account, request: Request, context: Context) -> Decid
             return Decided(preferences.prefer(account, *request))
         case Preferences():
             return Decided(None, answers.packed_wanted(account))
+        case SetKeep():
+            return Decided(preferences.set_keep(account, (*request,)))
+        case Keep():
+            return Decided(None, codec.pack(account.keep))
         case Add():
             return Decided(decide.add(account, *request))
         case Reset():

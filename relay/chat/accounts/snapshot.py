@@ -21,6 +21,7 @@ def pack(account: Account) -> bytes:
             account.version, list(account.links), account.disabled, account.removed,
             account.operator, reservation, account.offer, [[*one] for one in account.names],
             [[*one] for one in sorted(account.blocked)], account.writers, account.seen_by,
+            account.keep,
         )
     )  # fmt: skip
 
@@ -35,6 +36,7 @@ _ACCOUNT: Final = (
     codec.binary(0, links.LINK_BYTES_MAX),
     codec.list_of(codec.tuple_of(_KEY, _LABEL), LINKS_MAX),
     codec.list_of(codec.tuple_of(NAME, _HASH), preferences.BLOCKED_MAX), U63, U63,
+    codec.tuple_of(U63, U63, U63),
 )  # fmt: skip
 _ARRAY_MAX: Final = max(LINKS_MAX, preferences.BLOCKED_MAX)
 
@@ -47,7 +49,7 @@ def unpack(handle: str, data: bytes) -> Account:
     """
     fields = cast("list[Any]", codec.unpack_array(data, _ACCOUNT, array_max=_ARRAY_MAX))
     version, packed, disabled, removed, operator, reservations, *rest = fields
-    offer, names, blocked, writers, seen_by = rest
+    offer, names, blocked, writers, seen_by, keep = rest
     held: Chain | None = None
     try:
         for link in map(links.parse, packed):
@@ -58,7 +60,8 @@ def unpack(handle: str, data: bytes) -> Account:
         handle, version, held, disabled, removed, operator,
         Reservation(*reservations[0]) if reservations else None, offer,
         tuple((key, name) for key, name in names),
-        frozenset((name, root) for name, root in blocked), writers, seen_by, tuple(packed),
+        frozenset((name, root) for name, root in blocked), writers, seen_by, tuple(keep),
+        tuple(packed),
     )  # fmt: skip
 
 

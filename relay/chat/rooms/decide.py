@@ -18,6 +18,7 @@ from relay.chat.rooms.requests import (
     Close,
     Create,
     Delete,
+    Depart,
     Enter,
     Invite,
     Kick,
@@ -54,7 +55,7 @@ _NEEDS: Final[dict[type[Change], Right]] = {
     Enter: Right.ENTER,
     Delete: Right.MANAGE,
 }
-"""Create and Leave need none of these."""
+"""Create, Leave and Depart need none of these."""
 
 
 class Context(NamedTuple):
@@ -169,6 +170,8 @@ def _about_room(room: Room, request: Change, context: Context) -> tuple[Event | 
             if role is Role.OWNER and room.owners == 1:
                 raise Refused(Reason.BAD_REQUEST, "the only owner: make somebody else one first")
             return events.Left(), 0
+        case Depart():
+            return None if role_of(room, actor) is Role.NONE else events.Left(), 0
         case Delete(reason=reason):
             _check_text(reason)
             return events.Deleted(reason), 0

@@ -132,6 +132,10 @@ class Delete(NamedTuple):
     reason: str = ""
 
 
+class Depart(NamedTuple):
+    """Be none any more, as an only owner, too: the account is removed. Between workers alone."""
+
+
 class Show(NamedTuple):
     """Tell the state, with the people whose handles are above ``after``."""
 
@@ -170,6 +174,7 @@ Change: TypeAlias = (
     | SetKeep
     | Enter
     | Leave
+    | Depart
     | Delete
 )
 Request: TypeAlias = Change | Redact | Show | List | Mine
@@ -212,6 +217,7 @@ SHAPES: Final[dict[int, Shape]] = {
     16: _shape(Redact, POSITIVE, REASON),
     17: _shape(Delete, REASON),
     18: _shape(SetKeep, U63, U63, U63),
+    23: _shape(Depart),
     24: _shape(Show, codec.text(limits.NAME_CHARS_MAX)),
     25: _shape(List, codec.uint(PARTITIONS - 1), codec.text(limits.NAME_CHARS_MAX)),
     26: _shape(Mine, codec.text(limits.NAME_CHARS_MAX)),

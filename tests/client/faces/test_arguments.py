@@ -102,6 +102,7 @@ TIMED: dict[str, tuple[Any, ...]] = {
     "edit": (MESSAGE, "x"), "redact": (MESSAGE,), "react": (MESSAGE, "x"),
     "mark_read": (MESSAGE,), "read_marks": (), "block": ("somebody",), "unblock": ("somebody",),
     "preferences": (), "set_preferences": (), "last_seen": ("somebody",),
+    "export": (), "delete_account": (),
 }  # fmt: skip
 """Every method that waits, with what it needs besides."""
 

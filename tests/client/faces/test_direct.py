@@ -71,7 +71,7 @@ def test_who_takes_no_messages(people: tuple[Face, Face]) -> None:
     to_ann, to_bob = (f"@{one.client.name}" for one in people)
     ann.send(to_bob, "one")
     call(bob, "block", to_ann[1:])
-    assert call(bob, "preferences") == ("all", "known", (to_ann[1:],))
+    assert call(bob, "preferences") == ("all", "known", (to_ann[1:],), (0, 0, 0))
     with pytest.raises(NotAccepted):
         ann.send(to_bob, "two")
     call(bob, "unblock", to_ann[1:])

@@ -36,6 +36,9 @@ async def room(session: Session, room: Room) -> None:
     except EnvelopeError:
         session.refuse(number, ErrorCode.BAD_REQUEST, 0, "an unknown request about a room")
         return
+    if isinstance(request, requests.Depart):
+        session.refuse(number, ErrorCode.BAD_REQUEST, 0, "only the server asks that")
+        return
     if isinstance(request, requests.List):
         await _list(session, number, request)
         return

@@ -93,6 +93,8 @@ class AccountsHome(LogChanges[_Decided]):
         """Whether two accounts, each a handle and a root, are lasting members of one room."""
         self.tell: Callable[[str, bytes], None] = _nobody_hears
         """Sends an envelope to all sessions of an account."""
+        self.on_removed: Callable[[], None] = _nobody_asks
+        """Called when an account was removed: its inbox and its roles are to go."""
         self.on_bound: Callable[[str], None] = _nothing
         """Called with the log of an invitation that has been used up."""
 
@@ -218,12 +220,19 @@ class AccountsHome(LogChanges[_Decided]):
                 "connection": asked.ask.connection,
             },
         )
+        if isinstance(event, events.Removed):
+            self.on_removed()
         lifted = decide.returned_keys(before, happened)
         if lifted:
             self._finish(asked, before, lifted, data, lifted=True)
             return
         ended = decide.ended_keys(before, happened)
-        self._finish(asked, before, _keys(before, ended), data, by_operator=ended is None)
+        keys, own = _keys(before, ended), asked.ask.by == before.handle
+        if own and isinstance(event, events.Removed):
+            asked.answer(data)  # first: the session that asks ends, too
+            self._tell(before, keys, done=lambda: None)
+            return
+        self._finish(asked, before, keys, data, by_operator=ended is None and not own)
 
     def _finish(
         self,
@@ -239,12 +248,25 @@ class AccountsHome(LogChanges[_Decided]):
         if not keys or account is None:
             asked.answer(data)
             return
+        self._tell(
+            account, keys, by_operator=by_operator, lifted=lifted, done=lambda: asked.answer(data)
+        )
+
+    def _tell(
+        self,
+        account: Account,
+        keys: list[bytes],
+        *,
+        by_operator: bool = False,
+        lifted: bool = False,
+        done: Callable[[], None],
+    ) -> None:
         self._revocations.start(
             account.handle,
             [links.key_id(key) for key in keys],
             by_operator=by_operator,
             lifted=lifted,
-            done=lambda: asked.answer(data),
+            done=done,
         )
 
     def drop(self, port: Port) -> None:
@@ -276,4 +298,8 @@ def _nobody_hears(_name: str, _envelope: bytes) -> None:
 
 
 def _nothing(_: str) -> None:
+    """Nobody wants to know."""
+
+
+def _nobody_asks() -> None:
     """Nobody wants to know."""

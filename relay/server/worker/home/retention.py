@@ -19,10 +19,12 @@ from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
+from relay.server.worker.home.inboxes import Inbox, Inboxes
 from relay.store.errors import StoreError
 from relay.store.keeping import FOREVER, Keep, stricter
 
 if TYPE_CHECKING:
+    from relay.server.worker.home.departures import Departures
     from relay.server.worker.home.interest import Interest
     from relay.server.worker.home.partitions import OwnPartitions
     from relay.settings import Retention as Settings
@@ -62,6 +64,16 @@ class Wanted(NamedTuple):
     controls_upto: int
 
 
+class Looked(NamedTuple):
+    """What was found out about some logs."""
+
+    wanted: list[Wanted]
+    removed: list[str]
+    """The handles of accounts among them that were removed."""
+    after: str | None
+    """The last of them; None: there are no more."""
+
+
 class Retention:
     """See the module's docstring."""
 
@@ -74,6 +86,7 @@ class Retention:
         new_reader: Callable[[int], SqliteReader],
         settings: Callable[[], Settings],
         wall_clock_ns: Callable[[], int],
+        departures: Departures,
     ) -> None:
         """Begin with nothing removed.
 
@@ -84,8 +97,11 @@ class Retention:
             new_reader: makes a reader of a partition, in the thread.
             settings: as they are now.
             wall_clock_ns: nanoseconds since 1970.
+            departures: ends the roles of accounts that were removed.
         """
         self._partitions = partitions
+        self._departures = departures
+        self._inboxes = Inboxes()
         self._interest = interest
         self._run_in_thread = run_in_thread
         self._new_reader = new_reader
@@ -116,7 +132,7 @@ class Retention:
                 await asyncio.wait_for(self._asked.wait(), PASS_S)
 
     def ask(self) -> None:
-        """Look at all logs soon: other settings hold."""
+        """Look at all logs soon: other settings hold, or an account was removed."""
         self._asked.set()
 
     async def once(self) -> None:
@@ -136,41 +152,50 @@ class Retention:
         for prefix in ("", INBOX_PREFIX):
             after: str | None = ""
             while after is not None:
-                wanted, after = await self._in_thread(self._looking(index, prefix, after))
-                for one in wanted:
+                looked = await self._in_thread(self._looking(index, prefix, after))
+                after = looked.after
+                for one in looked.wanted:
                     if not await self._remove(index, one):
                         return
+                for handle in looked.removed:
+                    await self._departures.end(handle)
 
-    def _looking(
-        self, index: int, prefix: str, after: str
-    ) -> Callable[[], tuple[list[Wanted], str | None]]:
+    def _looking(self, index: int, prefix: str, after: str) -> Callable[[], Looked]:
         settings, now_ms = self._settings(), self._wall_clock_ns() // 1_000_000
         slowed, now_ns = self._slowed, time.monotonic_ns()
         if len(slowed) > SLOWED_MAX:
             slowed.clear()
         default = Keep(settings.age_days * 86_400, settings.messages, settings.mib << 20)
 
-        def look() -> tuple[list[Wanted], str | None]:
+        def look() -> Looked:
             # A reader of this thread alone: whoever is cancelled meanwhile must not close it.
             with contextlib.closing(self._new_reader(index)) as reader:
                 return looked(reader)
 
-        def looked(reader: SqliteReader) -> tuple[list[Wanted], str | None]:
+        def looked(reader: SqliteReader) -> Looked:
             logs: list[tuple[str, bytes]]
             if prefix:
                 logs = [(name, b"") for name in reader.names(prefix, after, LOGS_PER_LOOK)]
             else:
                 states = reader.states(after, LOGS_PER_LOOK, STATES_BYTES_MAX)
                 logs = [(name, state) for name, state, _ in states]
-            found = []
+            found: list[Wanted] = []
+            removed: list[str] = []
             for name, state in logs:
                 room = _room(name, state)
                 if room is None:
                     continue
                 keep = default
                 chosen = Keep(*room.keep)
+                if prefix:
+                    inbox = self._inboxes.of(reader, name)
+                    if inbox.removed:
+                        removed.append(name.removeprefix(prefix))
+                        found += _all_of(reader, name, inbox)
+                        continue
+                    chosen = Keep(*inbox.keep)
                 if chosen != FOREVER:
-                    less = settings.rooms_choose == "less"
+                    less = bool(prefix) or settings.rooms_choose == "less"
                     keep = stricter(default, chosen) if less else chosen
                 if slowed.get(name, 0) > now_ns:
                     keep = keep._replace(age_s=0)
@@ -179,7 +204,7 @@ class Retention:
                     slowed[name] = now_ns + SLOWED_NS
                 if one is not None:
                     found.append(one)
-            return found, logs[-1][0] if logs else None
+            return Looked(found, removed, logs[-1][0] if logs else None)
 
         return look
 
@@ -232,3 +257,17 @@ def _wanted(
         upto, controls_upto = max(upto, room.floor - room.deleted), room.floor - room.deleted
     has_controls = controls_upto and reader.first_control(name) <= controls_upto
     return (Wanted(name, upto, controls_upto) if upto > floor or has_controls else None), more
+
+
+def _all_of(reader: SqliteReader, name: str, inbox: Inbox) -> list[Wanted]:
+    """Return what is to be removed of the inbox of a removed account: all but that it was."""
+    head, before = reader.head(name).seq, inbox.removed - 1
+    upto = head if head > inbox.removed else before
+    held = (
+        reader.floor(name) < upto
+        or reader.first_control(name) <= before
+        or reader.fold(name)[0]
+        or reader.seen(name)
+        or reader.marks(name, "", 1)
+    )
+    return [Wanted(name, upto, before)] if held else []

@@ -37,7 +37,9 @@ CONNECTION: Final = "ctl"
 """In the log, where others have the id of a connection."""
 ANSWER_S: Final = 2.5
 """Less than the control process waits."""
-_NOT_FOR_NOBODY: Final = (of_rooms.Create, of_rooms.Enter, of_rooms.Leave, of_rooms.List)
+_NOT_FOR_NOBODY: Final = (
+    of_rooms.Create, of_rooms.Enter, of_rooms.Leave, of_rooms.Depart, of_rooms.List,
+)  # fmt: skip
 """What makes the asker something in a room."""
 
 

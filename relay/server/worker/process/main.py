@@ -20,6 +20,7 @@ from relay.server import gate, registration
 from relay.server.agent.client import AgentClient
 from relay.server.context import BUS_DIRECTORY, report
 from relay.server.sources import Proxies
+from relay.server.worker.home.departures import Departures
 from relay.server.worker.home.retention import Retention
 from relay.server.worker.process.acceptor import Acceptor
 from relay.server.worker.process.admin import AdminSocket
@@ -191,7 +192,9 @@ class _Worker:
             new_reader=lambda index: SqliteReader(self._stores.path_of(index)),
             settings=lambda: context.live.current.retention,
             wall_clock_ns=time.time_ns,
+            departures=Departures(self._stores.reader_at, parts.queries.ask),
         )
+        parts.accounts.on_removed = self.retention.ask
         status.publish({}, self.retention.counters)
         await self._ownership.open()
         self._mesh = Mesh(

@@ -1,0 +1,210 @@
+"""``relay account``: what a person says about their own account, and its end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Final
+
+import click
+
+from relay.cli.connecting import run_connected
+from relay.cli.exits import CommandError, Exit
+from relay.cli.export import MORE_ROOMS, checked_rooms
+from relay.cli.options import Target, places, target_options
+from relay.cli.room_options import AGE, MESSAGES, SIZE
+from relay.cli.who import Who, who_options
+from relay.client.account_calls import Preferences, Writers
+from relay.client.aio import Client
+from relay.terminal.screens import stderr_notice
+
+_who = who_options(program=False)
+_CHOICES: Final = click.Choice(["all", "rooms", "known", "nobody"])
+YES: Final = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def account(ctx: click.Context) -> int:
+    """Your account: show, set, keep, block, unblock, seen, delete."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+    return Exit.USAGE  # of no effect when a command runs
+
+
+@account.command()
+@places(optional=[])
+@_who
+@target_options
+def show(target: Target, who: Who) -> int:
+    """Show what you have chosen, and whom you block."""
+
+    async def use(client: Client) -> int:
+        _print(client.name, await client.preferences())
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+def _print(name: str, found: Preferences) -> None:
+    print(f"{name}: direct messages from {found.writers}, last seen told to {found.seen_by}")
+    if any(found.keep):
+        age_s, messages, size = found.keep
+        bounds = [f"{age_s} s"] * bool(age_s) + [f"{messages} messages"] * bool(messages)
+        bounds += [f"{size} bytes"] * bool(size)
+        print(f"  the inbox keeps at most {', '.join(bounds)}")
+    for blocked in found.blocked:
+        print(f"  blocks {blocked}")
+
+
+@account.command("set")
+@places(optional=[])
+@_who
+@click.option("--writers", type=_CHOICES, help="Who may write to you.")
+@click.option("--seen-by", type=_CHOICES, help="Who is told when you were last here.")
+@target_options
+def set_(target: Target, who: Who, writers: Writers | None, seen_by: Writers | None) -> int:
+    """Choose who may write to you, and who is told when you were last here.
+
+    "known" are those to whom you have written; "rooms" these, and members of a room in which you
+    are a lasting member.
+    """
+    if writers is None and seen_by is None:
+        raise click.UsageError("give --writers or --seen-by")
+
+    async def use(client: Client) -> int:
+        await client.set_preferences(writers=writers, seen_by=seen_by)
+        _print(client.name, await client.preferences())
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+@account.command()
+@places(optional=[])
+@_who
+@AGE
+@MESSAGES
+@SIZE
+@target_options
+def keep(target: Target, who: Who, age: int, messages: int, size: int) -> int:
+    """Choose how long your inbox keeps direct messages; without options: as the server does.
+
+    The other person's inbox keeps its own copies. The server's settings may keep less.
+    """
+
+    async def use(client: Client) -> int:
+        await client.set_preferences(keep=(age, messages, size))
+        _print(client.name, await client.preferences())
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+@account.command()
+@places("USER", optional=[])
+@_who
+@target_options
+def block(target: Target, who: Who, user: str) -> int:
+    """Take no more direct messages of USER. They are not told."""
+
+    async def use(client: Client) -> int:
+        await client.block(user)
+        stderr_notice(f"no direct messages of {user} are taken any more")
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+@account.command()
+@places("USER", optional=[])
+@_who
+@target_options
+def unblock(target: Target, who: Who, user: str) -> int:
+    """Take direct messages of USER again."""
+
+    async def use(client: Client) -> int:
+        await client.unblock(user)
+        stderr_notice(f"direct messages of {user} are taken again")
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+@account.command()
+@places("USER", optional=[])
+@_who
+@target_options
+def seen(target: Target, who: Who, user: str) -> int:
+    """Tell when USER was last here; exit code 1 if you are not told."""
+
+    async def use(client: Client) -> int:
+        found = await client.last_seen(user)
+        if found.online:
+            print(f"{user} is here")
+        elif found.time_ms:
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.time_ms / 1000))
+            print(f"{user} was last here {when}")
+        else:
+            raise CommandError(f"when {user} was last here is not told")
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+@account.command()
+@places(optional=[])
+@_who
+@click.option(
+    "--messages",
+    type=click.Choice(["keep", "erase"]),
+    default="keep",
+    show_default=True,
+    help="What becomes of what you wrote in rooms and to others.",
+)
+@MORE_ROOMS
+@YES
+@target_options
+def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes: bool) -> int:
+    """End your account for good. Nobody gets its name, nor do you.
+
+    All your devices are logged out, your inbox and settings are erased within minutes, and your
+    roles in rooms end. "relay export" before it keeps a copy for you. With --messages erase, what
+    you wrote is erased first: in the rooms that "relay export" reads, and at those to whom you
+    wrote. Nobody can take back what others have copied.
+    """
+    more = checked_rooms(rooms)
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask at: give --yes")
+
+    async def ask(client: Client) -> int:
+        alone = []
+        for room in await client.rooms(mine=True):
+            if room.role == "owner":
+                people = (await client.room_info(room.name)).people
+                if sum(one.role == "owner" for one in people) == 1:
+                    alone.append(room.name)
+        if alone:
+            stderr_notice(f"you are the only owner of {', '.join(alone)}: they will have none")
+        handles.append(client.name)
+        return Exit.OK
+
+    handles: list[str] = []
+    code = run_connected(target, who, ask)
+    if code != Exit.OK:
+        return code
+    name = handles[0]
+    if not yes:
+        typed = click.prompt(f"This cannot be undone. Type {name} to delete the account", err=True)
+        if str(typed).strip() != name:
+            raise CommandError("not deleted")
+
+    async def use(client: Client) -> int:
+        done = await client.delete_account(erase_messages=messages == "erase", rooms=more)
+        if messages == "erase":
+            left = f"; {done.refused} could not be" if done.refused else ""
+            stderr_notice(f"{done.erased} messages are erased{left}")
+        stderr_notice(f"the account {name} is deleted")
+        return Exit.OK
+
+    return run_connected(target, who, use)

@@ -1,0 +1,116 @@
+"""What an asyncio client can do with all that is its person's own: take it away, or erase it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
+from typing import Any, cast
+
+from relay.client import own_data
+from relay.client.aio_direct import AsyncDirect
+from relay.client.aio_rooms import AsyncRooms
+from relay.client.errors import ClientError, DeviceRevoked, Refused
+from relay.client.own_data import Deleted, OwnData, OwnRooms, Step
+from relay.client.sends import Offer
+
+
+class AsyncOwn(AsyncDirect, AsyncRooms):
+    """The calls of ``aio.Client`` about all that is one's own."""
+
+    async def export(
+        self,
+        rooms: Iterable[str] = (),
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> AsyncIterator[OwnData]:
+        """Yield all that the server has of one's own, read with one's own rights.
+
+        A ``User``, ``Devices`` and ``Preferences``; a ``ReadUpTo`` and a ``ListedRoom`` each; then
+        all direct messages, both ways, and what one has written in rooms that one may read: those
+        in the list, and those in which one has a role. What was erased is an ``Erased``.
+        If you take no more of it, close it (``aclose``, or ``contextlib.aclosing``): a
+        room that was being read is left then.
+
+        Args:
+            rooms: more rooms: public ones that are in no list.
+            timeout: seconds, for each of many questions; None: no limit.
+
+        Raises:
+            Refused: NotAllowed, for a guest; ...
+            DeviceChainError: the server gave a false list of devices.
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        self._check_started()
+        own = OwnRooms(rooms)
+        server = self.server_fingerprint
+        assert server is not None
+        steps = self._found(own, own.exported(self.name, server), timeout)
+        async with contextlib.aclosing(steps):
+            async for found in steps:
+                yield cast("OwnData", found)
+
+    async def delete_account(
+        self,
+        *,
+        erase_messages: bool = False,
+        rooms: Iterable[str] = (),
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> Deleted:
+        """End one's own account for good. Its name is never given to anybody again.
+
+        All connections of all its devices end, this one included, and no device can log in any
+        more. The server erases the inbox and the account's devices and settings, and ends its roles
+        in rooms, within minutes; a room that only this account owned has no owner then. What one
+        wrote stays where others have it, without ``erase_messages``.
+
+        Args:
+            erase_messages: first erase what one wrote: in the rooms that ``export`` reads, and in
+                the inboxes of others. It takes a moment for each message.
+            rooms: as of ``export``.
+            timeout: seconds, for each of many questions; None: no limit.
+
+        Raises:
+            Refused: NotAllowed, for a guest; ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        self._check_started()
+        done = Deleted(0, 0)
+        if erase_messages:
+            own = OwnRooms(rooms)
+            async for found in self._found(own, own.erased(self.name), timeout):
+                done = cast("Deleted", found)
+        with contextlib.suppress(DeviceRevoked):  # the end of this session, before the answer
+            await self._ask(own_data.delete(), timeout)
+        return done
+
+    # --- inside ----------------------------------------------------------------------------------
+    async def _found(
+        self, own: OwnRooms, steps: Generator[Step, Any, None], timeout_s: float | None
+    ) -> AsyncGenerator[Step, None]:
+        """Ask and send what the steps say, and yield what they find."""
+        answer: Any = None
+        refused: Refused | None = None
+        try:
+            while True:
+                try:
+                    step = steps.send(answer) if refused is None else steps.throw(refused)
+                except StopIteration:
+                    return
+                answer = refused = None
+                if not callable(step) and not isinstance(step, Offer):
+                    yield step
+                    continue
+                try:
+                    if isinstance(step, Offer):
+                        answer = await self._append(step, timeout_s)
+                    else:
+                        answer = await self._ask(step, timeout_s)
+                except Refused as error:
+                    refused = error
+        finally:
+            if own.following is not None:
+                with contextlib.suppress(ClientError):
+                    self._chat.leave(own.following, None)
+                    self._pump.sent()

@@ -1,0 +1,193 @@
+"""All that is somebody's own, to be taken away or erased: what is asked and done, step by step.
+
+Without I/O, for both faces: each function yields what is to be asked or sent, is sent what that
+answers (or is thrown why it was refused), and yields what it has found between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+from relay import limits
+from relay.chat.accounts import answers, requests
+from relay.chat.entries import Cursor
+from relay.client import account_calls, lists, offers
+from relay.client.account_calls import Devices, Preferences, User
+from relay.client.arguments import ME
+from relay.client.errors import (
+    AlreadyJoined,
+    Banned,
+    KickedOut,
+    MembersOnly,
+    Muted,
+    NoSuchEntry,
+    NoSuchRoom,
+    NotAllowed,
+    NotAMember,
+    ReadOnly,
+)
+from relay.client.events import (
+    Edit,
+    Erased,
+    HistoryPage,
+    LogEntry,
+    Message,
+    Reaction,
+    Redaction,
+)
+from relay.client.lists import Question, Questions
+from relay.client.proof import server_id_bytes
+from relay.client.room_calls import ListedRoom
+from relay.client.sends import Offer
+
+if TYPE_CHECKING:
+    from relay.client.chat_state import ChatState
+
+
+class ReadUpTo(NamedTuple):
+    """Up to where somebody has read."""
+
+    room: str
+    """Its name; or ``@`` and a name, for the direct messages with that person."""
+    cursor: Cursor
+
+
+class Deleted(NamedTuple):
+    """What became of the messages of an account that was deleted."""
+
+    erased: int
+    """Messages, edits and reactions."""
+    refused: int
+    """Those that could not be erased: in rooms that are closed, for example."""
+
+
+OwnData: TypeAlias = User | Devices | Preferences | ReadUpTo | ListedRoom | LogEntry
+"""What ``export`` finds."""
+Step: TypeAlias = Question | Offer | OwnData | Deleted
+Each: TypeAlias = Callable[[LogEntry], Generator[Step, Any, None]]
+_EXPORTED: Final = (Message, Edit, Redaction, Reaction, Erased)
+_ERASABLE: Final = (Message, Edit, Reaction)
+_UNREADABLE: Final = (MembersOnly, Banned, KickedOut, NotAMember, NoSuchRoom)
+_NOT_ERASABLE: Final = (*_UNREADABLE, NotAllowed, ReadOnly, Muted)
+
+
+class OwnRooms:
+    """The rooms whose pages are read, each followed for that long only."""
+
+    def __init__(self, more: Iterable[str] = ()) -> None:
+        """Begin. ``more``: rooms that are in no list, and in which one has no role."""
+        self._more = tuple(more)
+        self.following: str | None = None
+        """One that is to be left if this is given up."""
+
+    def exported(self, name: str, server: str) -> Generator[Step, Any, None]:
+        """Find all that is somebody's: the account first, messages last.
+
+        Args:
+            name: whose.
+            server: its fingerprint.
+        """
+        shown = partial(account_calls.as_user, name)
+        user: User = yield _of_account(requests.Show(), shown)
+        yield user
+        links = yield from lists.links(name)
+        chain = account_calls.read_chain(links, name, server_id_bytes(server))
+        labels = {one.key: one.label for one in user.devices}
+        devices = account_calls.as_devices(chain, {})
+        labelled = [one._replace(label=labels.get(one.key, "")) for one in devices.devices]
+        yield devices._replace(devices=tuple(labelled))
+        yield (yield from preferences())
+        for room, cursor in (yield from lists.read_marks()).items():
+            yield ReadUpTo(room, cursor)
+        rooms = yield from lists.rooms(mine=False)
+        for one in rooms:
+            if one.role != "none":
+                yield one
+        yield from self._read(ME, _found)
+        for room in self._names(rooms):
+            yield from self._read(room, partial(_found_of, name))
+
+    def erased(self, name: str) -> Generator[Step, Any, None]:
+        """Erase what somebody wrote, in rooms and in direct messages; find a ``Deleted``."""
+        count = [0, 0]
+
+        def erase(entry: LogEntry) -> Generator[Step, Any, None]:
+            if isinstance(entry, _ERASABLE) and entry.sender == name:
+                try:
+                    yield offers.redaction(entry, "")
+                except NoSuchEntry:
+                    return  # with the message that it was about
+                except _NOT_ERASABLE:
+                    count[1] += 1
+                else:
+                    count[0] += 1
+
+        for room in (*self._names((yield from lists.rooms(mine=False))), ME):
+            yield from self._read(room, erase)
+        yield Deleted(*count)
+
+    def _names(self, rooms: list[ListedRoom]) -> list[str]:
+        return list(dict.fromkeys((*(one.name for one in rooms), *self._more)))
+
+    def _read(self, room: str, each: Each) -> Generator[Step, Any, None]:
+        """Read all of a room, from its beginning; nothing if one may not."""
+        try:
+            yield lambda chat, token: chat.join(room, None, 0, token, own_queue=True)
+            self.following = room
+        except AlreadyJoined:
+            pass
+        except _UNREADABLE:
+            return
+        try:
+            after, end = 0, False
+            while not end:
+                page: HistoryPage = yield _page(room, after)
+                for entry in page.entries:
+                    if isinstance(entry, LogEntry):
+                        yield from each(entry)
+                end = page.end or page.next <= after  # a false server must not keep us asking
+                after = page.next
+        except _UNREADABLE:
+            pass  # put out meanwhile
+        if self.following is not None:
+            self.following = None
+            with contextlib.suppress(NotAMember):
+                yield lambda chat, token: _leave(chat, room, token)
+
+
+def preferences() -> Questions[Preferences]:
+    """Ask what somebody has chosen, and return it."""
+    wanted: Preferences = yield _of_account(requests.Preferences(), account_calls.as_preferences)
+    keep = yield _of_account(requests.Keep(), answers.unpack_keep)
+    return wanted._replace(keep=keep)
+
+
+def delete() -> Question:
+    """Ask for the end of one's own account."""
+    return _of_account(requests.Remove(), bytes)
+
+
+def _of_account(request: requests.Request, read: Callable[[bytes], Any]) -> Question:
+    return lambda chat, token: chat.ask_account("", request, token, read)
+
+
+def _leave(chat: ChatState, room: str, token: object) -> None:
+    chat.leave(room, token)
+
+
+def _page(room: str, after: int) -> Question:
+    most = limits.PAGE_ENTRIES_MAX
+    return lambda chat, token: chat.history(room, True, after, most, token)
+
+
+def _found(entry: LogEntry) -> Generator[Step, Any, None]:
+    if isinstance(entry, _EXPORTED):
+        yield entry
+
+
+def _found_of(name: str, entry: LogEntry) -> Generator[Step, Any, None]:
+    if entry.sender == name:
+        yield from _found(entry)

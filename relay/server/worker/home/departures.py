@@ -1,0 +1,63 @@
+"""Ends the roles that removed accounts have in rooms.
+
+Retention finds such an account (it erases the inbox), again and again: so nothing is forgotten
+when a worker dies. A room's own home decides, as about any other change of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from relay.chat.partition import PARTITIONS
+from relay.chat.rooms import requests
+from relay.chat.rooms.rights import Actor
+
+if TYPE_CHECKING:
+    from relay.store.log import Reader
+
+ROOMS_AT_A_TIME: Final = 100
+DONE_MAX: Final = 65_536
+
+
+class Departures:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        reader_at: Callable[[int], Reader],
+        ask: Callable[[str, Actor, bytes, bytes], object],
+    ) -> None:
+        """Begin.
+
+        Args:
+            reader_at: the reader of a partition.
+            ask: asks the home of a room: its name, who asks, the device, the packed request. What
+                becomes of it is seen at the next look.
+        """
+        self._reader_at = reader_at
+        self._ask = ask
+        self._done: set[str] = set()
+        """Handles that had no role any more when it was looked at last."""
+
+    async def end(self, handle: str) -> None:
+        """Have the roles of a handle, which nobody gets any more, ended soon.
+
+        Raises:
+            StoreError: a partition cannot be read.
+        """
+        if handle in self._done:
+            return
+        asked = 0
+        for index in range(PARTITIONS):
+            found = self._reader_at(index).memberships_of_all(handle, ROOMS_AT_A_TIME)
+            content = requests.pack(requests.Depart(), requests.ANYTHING_SEEN)
+            for room, root in found:
+                self._ask(room, Actor(handle, root), b"", content)
+            asked += len(found)
+            await asyncio.sleep(0)  # others first: there may be many such accounts
+        if not asked:
+            if len(self._done) >= DONE_MAX:
+                self._done.clear()
+            self._done.add(handle)

@@ -1,0 +1,71 @@
+"""What the logs of accounts say of how their inboxes are kept, read when it may have changed."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from relay.chat.accounts import events, snapshot
+from relay.chat.names import INBOX_PREFIX
+from relay.errors import EnvelopeError
+from relay.wire.envelopes import unpack_entry
+
+if TYPE_CHECKING:
+    from relay.store.reader import SqliteReader
+
+REMEMBERED_MAX: Final = 65_536
+"""About 200 bytes each. Beyond it each look at an inbox reads its control entries: 20 us."""
+
+
+class Inbox(NamedTuple):
+    """See the module's docstring."""
+
+    keep: tuple[int, int, int] = (0, 0, 0)
+    """What its owner has chosen: seconds, messages, bytes; 0: as the settings say."""
+    removed: int = 0
+    """The entry by which the account was removed, for good; 0: it was not."""
+
+
+class Inboxes:
+    """Of the partitions of this worker. Not for two threads at a time."""
+
+    def __init__(self) -> None:
+        """Begin with nothing remembered."""
+        self._remembered: dict[str, tuple[int, Inbox]] = {}
+
+    def of(self, reader: SqliteReader, log: str) -> Inbox:
+        """Return how an inbox is kept.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        last = reader.last_control(log)
+        seq, inbox = self._remembered.get(log, (0, Inbox()))
+        if last != seq:
+            inbox = _read(reader, log)
+            if len(self._remembered) >= REMEMBERED_MAX:
+                self._remembered.clear()
+            self._remembered[log] = last, inbox
+        return inbox
+
+
+def _read(reader: SqliteReader, log: str) -> Inbox:
+    after, noted = reader.fold(log)
+    keep, removed = (0, 0, 0), 0
+    if after:
+        try:
+            keep = snapshot.unpack(log[len(INBOX_PREFIX) :], noted).keep
+        except EnvelopeError:
+            after = 0  # all is in the entries
+    for entry in map(unpack_entry, reader.controls(log, after)):
+        if entry.content_type != events.CONTENT_TYPE:
+            continue
+        with contextlib.suppress(EnvelopeError):  # damaged: whoever reads the account says so
+            match events.unpack(entry.body):
+                case events.KeepSet() as chosen:
+                    keep = (*chosen,)
+                case events.Removed():
+                    keep, removed = (0, 0, 0), entry.seq
+                case _:
+                    pass
+    return Inbox(keep, removed)
