@@ -189,6 +189,14 @@ def small_outbox(planting: Planting) -> None:
     _with_parts(small)
 
 
+def quick_retention(planting: Planting) -> None:
+    """No fault: what is not to be kept goes at once, and not within a minute."""
+    from relay.server.worker.home import retention
+
+    retention.PASS_S = 0.1  # type: ignore[misc]
+    retention.GRACE_MS = 0  # type: ignore[misc]
+
+
 OBSERVED = ("bus_repairs", "pages_read")
 """The metrics of a worker that a torture run sums up, over all workers that there were."""
 
@@ -332,6 +340,7 @@ FAULTS: dict[str, Callable[[Planting], None]] = {
     "lose-on-one-worker": lose_on_one_worker,
     "small-outbox": small_outbox,
     "observe": observe,
+    "quick-retention": quick_retention,
     "taken-over": taken_over,
     "note-collections": note_collections,
     "failing-disk": failing_disk,

@@ -306,6 +306,103 @@ def takes_copies_again(_: WorkerContext) -> None:
     CommitNotes.confirm = confirming  # type: ignore[method-assign]
 
 
+def removes_untold(_: WorkerContext) -> None:
+    """Whoever stands behind what was removed goes on from there, and is not told."""
+    from relay.server.worker.member.catchup import Catchup
+    from relay.store.reader import SqliteReader
+    from relay.wire.envelopes import EntryMessage, pack, unpack_server
+
+    resume, page = SqliteReader.resume, Catchup._page
+
+    def resuming(self: SqliteReader, log: str, cursor: Cursor, head: Head) -> ResumePoint:
+        return resume(self, log, cursor, head)._replace(after=cursor.seq, gap=None)
+
+    def reading(self: Catchup, feed: Feed, after: int, upto: int) -> tuple[int, int, bytes]:
+        prev, last, content = page(self, feed, after, upto)
+        if prev > after and content:
+            first, *others = unpack_server(content)
+            assert isinstance(first, EntryMessage)
+            content = b"".join(map(pack, [first._replace(prev=after), *others]))
+        return after, last, content
+
+    SqliteReader.resume = resuming  # type: ignore[method-assign]
+    Catchup._page = reading  # type: ignore[method-assign]
+
+
+def tells_too_much(_: WorkerContext) -> None:
+    """Whoever stands behind what was removed is told of a larger gap, and gets less."""
+    from relay.store.reader import SqliteReader
+
+    resume = SqliteReader.resume
+
+    def resuming(self: SqliteReader, log: str, cursor: Cursor, head: Head) -> ResumePoint:
+        found = resume(self, log, cursor, head)
+        gap = found.gap
+        if gap is None:
+            return found
+        return type(found)(head.seq, gap._replace(end=gap.end._replace(seq=head.seq)))
+
+    SqliteReader.resume = resuming  # type: ignore[method-assign]
+
+
+def erases_for_members_alone(_: WorkerContext) -> None:
+    """A redaction is an entry, and whoever gets it hides what it is about: the store keeps that."""
+    from relay.store.decide import Decision
+
+    def erasing(self: Decision, *_: object) -> None:
+        """Leave it."""
+
+    Decision._erase = erasing  # type: ignore[method-assign, assignment]
+
+
+def keeps_pages(_: WorkerContext) -> None:
+    """Pages that a worker has read once are served again, erased or not."""
+    from relay.store.reader import SqliteReader
+
+    page = SqliteReader._page
+    kept: dict[tuple[object, ...], object] = {}
+
+    def reading(self: SqliteReader, query: str, log: str, *rest: object) -> object:
+        found = page(self, query, log, *rest)  # type: ignore[arg-type]
+        for index, (seq, packed) in enumerate(found.rows):
+            found.rows[index] = kept.setdefault((log, seq), (seq, packed))  # type: ignore[call-overload]
+        return found
+
+    SqliteReader._page = reading  # type: ignore[method-assign, assignment]
+
+
+def anybody_edits(_: WorkerContext) -> None:
+    """Whose a message is, is not looked at."""
+    from relay.chat import about
+    from relay.store import decide
+
+    refusal = about.refusal
+
+    def judging(*args: object, **more: object) -> about.Refusal:
+        found = refusal(*args, **more)  # type: ignore[arg-type]
+        return about.Refusal.NONE if found is about.Refusal.NOT_ALLOWED else found
+
+    decide.refusal = judging  # type: ignore[attr-defined]
+
+
+def reacts_to_the_erased(_: WorkerContext) -> None:
+    """What was erased can still be talked about."""
+    from relay.chat import about
+    from relay.chat.entries import Kind
+
+    about.WHAT[Kind.REACTION] |= {Kind.ERASED}
+
+
+def copies_places(_: WorkerContext) -> None:
+    """A copy of a direct message is about the place that is in the sender's inbox."""
+    from relay.server.worker.home.copies import Copies
+
+    def place(self: Copies, lane: object, entry: Entry) -> tuple[tuple[bytes, int], str]:
+        return (entry.about_epoch, entry.about_seq), ""
+
+    Copies._about = place  # type: ignore[method-assign]
+
+
 VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "deliver-before-commit": deliver_before_commit,
     "no-deduplication": no_deduplication,
@@ -321,4 +418,11 @@ VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "nobody-is-put-out": nobody_is_put_out,
     "forgets-pending": forgets_pending,
     "takes-copies-again": takes_copies_again,
+    "removes-untold": removes_untold,
+    "tells-too-much": tells_too_much,
+    "erases-for-members-alone": erases_for_members_alone,
+    "keeps-pages": keeps_pages,
+    "anybody-edits": anybody_edits,
+    "reacts-to-the-erased": reacts_to_the_erased,
+    "copies-places": copies_places,
 }

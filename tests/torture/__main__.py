@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.support.throwaway import throwaway_keys
-from tests.torture import moderated
+from tests.torture import amended, moderated
 from tests.torture.effort import Effort
 from tests.torture.run import Plan, torture
 
@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 MODERATED_TURNS_PER_S = 0.1
 """Of the seconds of a run; a turn takes about one."""
+AMENDED_ROUNDS_PER_S = 0.1
+"""Likewise."""
 
 
 def minimum_for(seconds: float) -> Effort:
@@ -94,6 +96,10 @@ def main() -> int:
             _stoppable(moderated.run(directory / "moderated", turns=turns, kills_every=3))
         )
         say(f"{moderated_room}")
+        rounds = max(2, int(given.seconds * AMENDED_ROUNDS_PER_S))
+        say(f"a room that keeps little, and conversations: {rounds} rounds")
+        amendments = asyncio.run(_stoppable(amended.run(directory / "amended", rounds=rounds)))
+        say(f"{amendments}")
         report = asyncio.run(_stoppable(torture(plan, directory, say)))
     except asyncio.CancelledError:
         say("stopped")
@@ -102,7 +108,9 @@ def main() -> int:
     say("\n" + str(report))
     for finding in moderated_room.findings:
         say(f"in the moderated room: {finding}")
-    passed = report.passed and not moderated_room.findings
+    for found in amendments.findings:
+        say(f"in the room that keeps little, or in a conversation: {found}")
+    passed = report.passed and not moderated_room.findings and not amendments.findings
     if passed:
         shutil.rmtree(directory)
     return 0 if passed else 1

@@ -1,0 +1,112 @@
+"""Which entries of a file are controls: what a check compares, and what older formats lack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+import pytest
+
+from relay.chat.rooms import events
+from relay.chat.rooms.events import Kind, Role
+from relay.server.worker.home.room_rules import RoomRules
+from relay.store.integrity import damage
+from relay.store.reader import SqliteReader
+from relay.store.sqlite import SqlitePartition
+from relay.wire.envelopes import unpack_entry
+from tests.store.test_direct import control
+from tests.store.test_members import ANN, BOB, change
+from tests.support.logs import append, message, open_partition, unnoticed
+
+FALSE_CONTROL = b"\x03\xaarelay/room"
+"""What a control entry has in it, as the body of a message."""
+
+
+@pytest.fixture
+def partition(tmp_path: Path) -> SqlitePartition:
+    """A room with three controls and two messages, an account with two, a person's message."""
+    made = open_partition(tmp_path)
+    made._rules = RoomRules(anyone_creates=True)
+    append(made, change(0, events.Created(Kind.PUBLIC, True, ANN)))
+    append(made, change(1, events.RoleSet("bob", BOB, Role.MEMBER)))
+    append(made, message(1, FALSE_CONTROL))
+    append(made, change(2, events.TopicSet("tea")))
+    append(made, message(2), control(1), control(2))
+    return made
+
+
+def look(path: Path) -> str | None:
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        return damage(connection, unpack=unpack_entry, partition=None, limit_s=None)
+    finally:
+        connection.close()
+
+
+def changed(partition: SqlitePartition, *statements: str) -> Path:
+    """Close it, and change its file as nobody ever does."""
+    partition.close()
+    connection = apsw.Connection(str(partition.path))
+    for statement in statements:
+        connection.execute(statement)
+    connection.close()
+    unnoticed(partition)
+    return partition.path
+
+
+def test_a_file_that_is_whole(partition: SqlitePartition) -> None:
+    partition.remove("lobby", 3, 0)
+    assert look(partition.path) is None
+    partition.remove("lobby", 4, 2)
+    partition.close()
+    assert look(partition.path) is None
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        (
+            "DELETE FROM control WHERE seq=2 AND log_id=(SELECT id FROM log WHERE name='lobby')",
+            "2 of log lobby",
+        ),
+        (
+            "DELETE FROM control WHERE seq=1 AND log_id=(SELECT id FROM log WHERE name='@alice')",
+            "1 of log @alice",
+        ),
+        ("INSERT INTO control SELECT id, 3 FROM log WHERE name='lobby'", "3 of log lobby"),
+        ("INSERT INTO control SELECT id, 9 FROM log WHERE name='lobby'", "9 of log lobby"),
+    ],
+)
+def test_rows_of_another_moment(partition: SqlitePartition, statement: str, said: str) -> None:
+    """They name what is no control, or lack one."""
+    found = look(changed(partition, statement))
+    assert found is not None
+    assert said in found
+
+
+@pytest.mark.parametrize(("table", "version"), [("direct", 3), ("state", 2), ("member", 4)])
+def test_a_table_that_is_missing(partition: SqlitePartition, table: str, version: int) -> None:
+    """Of the format that the file says that it has, and of no later one."""
+    path = changed(partition, f"DROP TABLE {table}", f"PRAGMA user_version={version}")
+    assert look(path) == f"the table {table} is missing"
+
+
+def test_an_index_that_is_missing(partition: SqlitePartition) -> None:
+    path = changed(partition, "DROP INDEX direct_origin")
+    assert look(path) == "the index direct_origin is missing"
+
+
+def test_a_file_of_format_2_is_brought_up_to_date(
+    partition: SqlitePartition, tmp_path: Path
+) -> None:
+    """The controls of its rooms are known as such, and nothing that only looks like one."""
+    older = [f"DROP TABLE {name}" for name in ("control", "direct", "pending", "edit", "mark")]
+    path = changed(
+        partition, *older, "DROP TABLE member", "DROP TABLE fold", "PRAGMA user_version=2"
+    )
+    open_partition(tmp_path).close()
+    reader = SqliteReader(path)
+    assert [unpack_entry(one).seq for one in reader.controls("lobby")] == [1, 2, 4]
+    assert len(reader.controls("@alice")) == 2
+    reader.close()
+    assert look(path) is None

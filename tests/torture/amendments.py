@@ -1,0 +1,142 @@
+"""What was said about messages, held against the logs: the part of the checker that knows edits,
+redactions, reactions, what retention removes, and both ends of a conversation.
+
+Pure: from the logs at the end, what was acknowledged, and what readers got, to broken promises.
+
+- what was acknowledged is in the log, once, as it was said, unless it was erased or removed;
+- an edit is of its sender's own, and nothing is about what was erased before it;
+- what a redaction is about is erased, with its edits, and served to nobody who asks after that;
+- a reader gets every entry in its order, but for gaps of what retention has removed;
+- both inboxes have a conversation in the same order, about the same messages, erased alike.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from relay.chat.entries import GapReason, Kind
+from relay.wire.envelopes import EntryMessage
+
+
+class Finding(NamedTuple):
+    """One broken promise."""
+
+    fault: str
+    """"lost", "doubled", "not-own", "about-erased", "not-erased", "served", "skipped", "gap",
+    "copy"."""
+    who: str
+    seq: int
+
+
+class Said(NamedTuple):
+    """What the server has acknowledged."""
+
+    who: str
+    kind: int
+    seq: int
+    about_seq: int
+    body: bytes
+
+
+class Got(NamedTuple):
+    """An entry that a reader got."""
+
+    seq: int
+    prev: int
+    body: bytes
+    """Of a message or an edit, else empty."""
+
+
+class Told(NamedTuple):
+    """A gap that a reader was told of."""
+
+    after: int
+    to: int
+    reason: int
+
+
+def check_log(log: Sequence[EntryMessage], floor: int, said: Sequence[Said]) -> Iterator[Finding]:
+    """Hold a log, from behind its floor on, against what was acknowledged, and against itself."""
+    by_seq = {entry.seq: entry for entry in log}
+    for one in said:
+        entry = by_seq.get(one.seq)
+        if one.seq <= floor:
+            continue
+        wanted = one.who, one.kind, one.about_seq, one.body
+        if (
+            entry is None
+            or entry.sender != one.who
+            or (
+                entry.kind != Kind.ERASED
+                and wanted
+                != (
+                    entry.sender,
+                    entry.kind,
+                    entry.about_seq,
+                    entry.body,
+                )
+            )
+        ):
+            yield Finding("lost", one.who, one.seq)
+    bodies = Counter(e.body for e in log if e.kind in (Kind.MESSAGE, Kind.EDIT, Kind.REDACTION))
+    for entry in log:
+        if bodies[entry.body] > 1:
+            yield Finding("doubled", entry.sender, entry.seq)
+        yield from _check_about(entry, by_seq.get(entry.about_seq))
+
+
+def _check_about(entry: EntryMessage, target: EntryMessage | None) -> Iterator[Finding]:
+    if target is None:
+        return  # it was removed
+    if entry.kind == Kind.REDACTION and target.kind != Kind.ERASED:
+        yield Finding("not-erased", target.sender, target.seq)
+    if entry.kind in (Kind.EDIT, Kind.REACTION) and target.kind == Kind.ERASED:
+        erased_at = target.about_seq
+        if erased_at < entry.seq:
+            yield Finding("about-erased", entry.sender, entry.seq)
+        elif entry.kind == Kind.EDIT:
+            yield Finding("not-erased", entry.sender, entry.seq)
+    if entry.kind == Kind.EDIT and target.sender != entry.sender:
+        yield Finding("not-own", entry.sender, entry.seq)
+
+
+def check_reader(who: str, history: Sequence[Got | Told], floor: int) -> Iterator[Finding]:
+    """Hold what a reader got, from the beginning of a log on, against its order and its floor."""
+    at = 0
+    for one in history:
+        if isinstance(one, Told):
+            if one.reason != GapReason.RETENTION or one.to > floor or one.after != at:
+                yield Finding("gap", who, one.to)
+            at = one.to
+        else:
+            if one.prev != at or one.seq != at + 1:  # our seqs have no holes
+                yield Finding("skipped", who, one.seq)
+            at = one.seq
+
+
+def check_served(who: str, got: Sequence[Got], erased_before: set[bytes]) -> Iterator[Finding]:
+    """Hold what a reader was served against what was erased before it asked."""
+    for one in got:
+        if one.body in erased_before:
+            yield Finding("served", who, one.seq)
+
+
+def check_conversation(
+    one: str, ones: Sequence[EntryMessage], other: str, others: Sequence[EntryMessage]
+) -> Iterator[Finding]:
+    """Hold both inboxes of two people against each other."""
+    places: dict[int, int] = {0: 0}
+    pairs: list[tuple[EntryMessage, EntryMessage]] = []
+    for sender, to in ((one, other), (other, one)):
+        mine = [e for e in ones if (e.sender, e.to) == (sender, to)]
+        theirs = [e for e in others if (e.sender, e.to) == (sender, to)]
+        if len(mine) != len(theirs):
+            yield Finding("copy", sender, abs(len(mine) - len(theirs)))
+            return
+        pairs += zip(mine, theirs, strict=True)
+    places |= {a.seq: b.seq for a, b in pairs}
+    for a, b in pairs:
+        if (a.kind, a.body, places.get(a.about_seq)) != (b.kind, b.body, b.about_seq):
+            yield Finding("copy", a.sender, a.seq)
