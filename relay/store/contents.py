@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import apsw
 
+from relay.chat.entries import Entry
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.integrity import damage
 from relay.store.schema import check_format, connect_reader, rows, translated
@@ -63,7 +64,7 @@ def read_logs(path: Path, upto: Callable[[str], int] | None = None) -> list[LogC
 
 
 def checked_logs(
-    path: Path, *, unpack: Callable[[bytes], object], partition: int
+    path: Path, *, unpack: Callable[[bytes], Entry], partition: int
 ) -> list[LogContents]:
     """Return what a file holds after a check of all of it; as ``read_logs``.
 

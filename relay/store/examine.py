@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from relay.chat.entries import Entry
 from relay.store import opening, recovery
 from relay.store.contents import Contents, contents_of
 from relay.store.generation import Host
@@ -30,7 +31,7 @@ def examine(
     lock_path: Path,
     *,
     host: Host,
-    unpack: Callable[[bytes], object],
+    unpack: Callable[[bytes], Entry],
     partition: int,
 ) -> Examined:
     """Examine a partition that nobody has open.
@@ -51,7 +52,7 @@ def _examine(
     path: Path,
     lock: PartitionLock,
     host: Host,
-    unpack: Callable[[bytes], object],
+    unpack: Callable[[bytes], Entry],
     partition: int,
 ) -> Examined:
     doubt = opening.doubt_of(path, lock, host)

@@ -9,6 +9,8 @@ FORMAT_VERSION: Final = 4
 brings an older one up to date when it opens it (``create_tables``); a Relay that does not know what
 they say, such as who may read, reads it no more."""
 FORMATS_READ: Final = (1, 2, 3, FORMAT_VERSION)
+FORMAT_OF_ROOMS: Final = 2
+"""It knows the states of rooms, and not which entries they are made of."""
 FORMAT_OF_CONTROLS: Final = 3
 """From it on a file knows which of its entries are controls."""
 FORMAT_OF_MEMBERS: Final = 4

@@ -6,18 +6,28 @@ those leave holes in logs, or a producer's record that is older than its entries
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Final
 
 import apsw
 
+from relay.chat.entries import Entry, Kind
+from relay.chat.names import is_room
 from relay.chat.partition import partition_of
 from relay.chat.rooms import state as rooms
 from relay.errors import EnvelopeError
-from relay.store.format import FORMAT_VERSION
+from relay.store.format import FORMAT_OF_CONTROLS, FORMAT_OF_MEMBERS
 from relay.store.generation import number, read_meta
-from relay.store.schema import TABLES, TABLES_OF_3, TABLES_OF_4, has_states, rows
+from relay.store.schema import (
+    ADDED_BY_2,
+    TABLES,
+    TABLES_OF_3,
+    TABLES_OF_4,
+    has_states,
+    rows,
+)
 from relay.store.state import SEQ_BITS, SEQ_MASK
 from relay.store.stub import is_stub
 
@@ -36,7 +46,7 @@ class _Damaged(Exception):
 def damage(
     connection: apsw.Connection,
     *,
-    unpack: Callable[[bytes], object],
+    unpack: Callable[[bytes], Entry],
     partition: int | None,
     limit_s: float | None,
 ) -> str | None:
@@ -77,12 +87,12 @@ def _check_structure(connection: apsw.Connection) -> None:
     if found != "ok":
         raise _Damaged(" ".join(found.split()))
     names = {name for (name,) in rows(connection, "SELECT name FROM sqlite_schema")}
-    older = rows(connection, "PRAGMA user_version")[0][0] < FORMAT_VERSION
-    tables = TABLES if older else TABLES + TABLES_OF_3 + TABLES_OF_4
-    for statement in tables.split("CREATE TABLE ")[1:]:
-        name = statement.split()[0]
+    version = rows(connection, "PRAGMA user_version")[0][0]
+    added = ((2, ADDED_BY_2), (FORMAT_OF_CONTROLS, TABLES_OF_3), (FORMAT_OF_MEMBERS, TABLES_OF_4))
+    made = TABLES + "".join(tables for since, tables in added if version >= since)
+    for what, name in re.findall(r"CREATE (TABLE|INDEX) (\w+)", made):
         if name not in names:
-            raise _Damaged(f"the table {name} is missing")
+            raise _Damaged(f"the {what.lower()} {name} is missing")
 
 
 def _check_logs(connection: apsw.Connection, partition: int | None) -> None:
@@ -119,7 +129,7 @@ def _check_states(connection: apsw.Connection) -> None:
 
 
 def _check_entries(
-    connection: apsw.Connection, unpack: Callable[[bytes], object], late: Callable[[], bool]
+    connection: apsw.Connection, unpack: Callable[[bytes], Entry], late: Callable[[], bool]
 ) -> None:
     logs: dict[int, tuple[str, int]] = {
         log_id: (name, floor)
@@ -127,6 +137,7 @@ def _check_entries(
     }
     ends = {log_id: floor for log_id, (_, floor) in logs.items()}
     lasts: dict[int, set[int]] = {}
+    controls = _Controls(connection)
     current = 0
     cursor = connection.execute("SELECT id, chain, jump, packed FROM entry ORDER BY id")
     try:
@@ -137,11 +148,13 @@ def _check_entries(
             if log_id not in logs:
                 raise _Damaged(f"entry {seq} belongs to no log")
             if log_id != current:
+                controls.end(logs[current][0] if current else "")
+                controls.begin(log_id)
                 current = log_id
                 lasts = {log_id: _last_seqs(connection, log_id)}
             name, floor = logs[log_id]
             if seq <= floor:
-                _check_removed(name, seq, packed, unpack)
+                controls.take(name, seq, _check_removed(name, seq, packed, unpack))
                 continue
             if seq != ends[log_id] + 1:
                 raise _Damaged(f"entry {ends[log_id] + 1} of log {name} is missing")
@@ -152,9 +165,12 @@ def _check_entries(
             if chain and chain in lasts[log_id]:
                 raise _Damaged(f"the record of a sender in log {name} is older than its entries")
             try:
-                unpack(packed)
+                controls.take(name, seq, unpack(packed))
+            except _Damaged:
+                raise
             except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
                 raise _Damaged(f"entry {seq} of log {name} cannot be read") from None
+        controls.end(logs[current][0] if current else "")
     finally:
         cursor.close(True)
     queries = [
@@ -169,12 +185,52 @@ def _check_entries(
                 raise _Damaged(f"{what} of log {logs[log_id][0]} is newer than its entries")
 
 
-def _check_removed(name: str, seq: int, packed: bytes, unpack: Callable[[bytes], object]) -> None:
-    """Of what was removed a hash is kept, and control entries are whole."""
+class _Controls:
+    """Compares, log by log, the rows of ``control`` with the entries that they are of.
+
+    A file that was of format 2 may lack those of the first control entries of a room.
+    """
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+        version = rows(connection, "PRAGMA user_version")[0][0]
+        self._known = version >= FORMAT_OF_CONTROLS
+        self._left: set[int] = set()
+        self._first = 0
+
+    def begin(self, log_id: int) -> None:
+        """The entries of a log come, in order."""
+        if self._known:
+            found = rows(self._connection, "SELECT seq FROM control WHERE log_id=?", (log_id,))
+            self._left = {seq for (seq,) in found}
+            self._first = min(self._left, default=0)
+
+    def take(self, name: str, seq: int, entry: Entry | None) -> None:
+        """Look at an entry. None: only a hash of it is kept."""
+        if not self._known:
+            return
+        is_control = entry is not None and entry.kind == Kind.SYSTEM
+        if is_control and seq not in self._left:
+            if not is_room(name) or 0 < self._first < seq:
+                raise _Damaged(f"control entry {seq} of log {name} is not known as one")
+        elif not is_control and seq in self._left:
+            raise _Damaged(f"entry {seq} of log {name} is known as a control entry, and is none")
+        self._left.discard(seq)
+
+    def end(self, name: str) -> None:
+        """There are no more of this log."""
+        if self._left:
+            raise _Damaged(f"control entry {min(self._left)} of log {name} is missing")
+
+
+def _check_removed(
+    name: str, seq: int, packed: bytes, unpack: Callable[[bytes], Entry]
+) -> Entry | None:
+    """Of what was removed a hash is kept (None), and control entries are whole."""
     if is_stub(packed):
-        return
+        return None
     try:
-        unpack(packed)
+        return unpack(packed)
     except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
         raise _Damaged(f"what is kept of entry {seq} of log {name} cannot be read") from None
 

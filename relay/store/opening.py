@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 import apsw
 
+from relay.chat.entries import Entry
 from relay.store import generation, pairing
 from relay.store.companions import wal_bytes
 from relay.store.errors import StoreCorrupt, StoreUnavailable
@@ -42,7 +43,7 @@ log = logging.getLogger("relay.store")
 class Check(NamedTuple):
     """How a whole file is checked after doubt."""
 
-    unpack: Callable[[bytes], object]
+    unpack: Callable[[bytes], Entry]
     """Raises for an entry that cannot be read."""
     limit_s: float | None
     """How long it may take; None: as long as it takes."""
@@ -66,7 +67,7 @@ def open_first(
         doubt = _doubt(connection, path, lock, host, index)
         if doubt is not None and pragma(connection, "user_version"):
             _refuse_damaged(connection, path, doubt, check)
-        return connection, _begin(connection, path, lock, host, durability, doubt)
+        return connection, _begin(connection, path, lock, host, durability, doubt, check)
 
 
 def needs_check(path: Path, lock: PartitionLock, host: Host) -> bool:
@@ -95,7 +96,12 @@ def doubt_of(path: Path, lock: PartitionLock, host: Host) -> str | None:
 
 
 def open_again(
-    path: Path, lock: PartitionLock, host: Host, durability: Durability, doubt: str | None
+    path: Path,
+    lock: PartitionLock,
+    host: Host,
+    durability: Durability,
+    doubt: str | None,
+    check: Check,
 ) -> tuple[apsw.Connection, Begun]:
     """Open a file anew that this process has had open since it took the lock.
 
@@ -105,6 +111,7 @@ def open_again(
         host: the machine.
         durability: what commits survive.
         doubt: the error of the disk, after which it is opened again; None: it was another error.
+        check: reads its entries.
 
     Raises:
         StoreError: it cannot be opened.
@@ -115,7 +122,7 @@ def open_again(
     with closed_on_error(connection, path):
         if failed:
             _write_again(connection)
-        return connection, _begin(connection, path, lock, host, durability, doubt)
+        return connection, _begin(connection, path, lock, host, durability, doubt, check)
 
 
 def _write_again(connection: apsw.Connection) -> None:
@@ -141,12 +148,13 @@ def _begin(
     host: Host,
     durability: Durability,
     doubt: str | None,
+    check: Check,
 ) -> Begun:
     note = lock.read_note()
     # The mark "in use" must be on the disk before any commit that could be lost without it.
     pragma(connection, "synchronous=FULL")
     connection.execute("BEGIN IMMEDIATE")
-    create_tables(connection)
+    create_tables(connection, check.unpack)
     begun = generation.begin(
         connection,
         boot_id=host.boot_id,

@@ -85,7 +85,7 @@ def salvage(
     target = connect_writer(new, create=True)
     try:
         target.execute("BEGIN")
-        create_tables(target)
+        create_tables(target, unpack)
         try:
             source = _connect(path, with_wal)
         except _DAMAGE:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import apsw
 
-from relay.chat.entries import NO_EPOCH
+from relay.chat.entries import NO_EPOCH, Entry, Kind
+from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Role
 from relay.errors import EnvelopeError
 from relay.store.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
-from relay.store.format import FORMAT_OF_CONTROLS, FORMAT_VERSION, FORMATS_READ
+from relay.store.format import (
+    FORMAT_OF_CONTROLS,
+    FORMAT_OF_ROOMS,
+    FORMAT_VERSION,
+    FORMATS_READ,
+)
 
 APPLICATION_ID: Final = 0x524C5931  # "RLY1", so that file(1) and others can tell
 SQLITE_MIN: Final = (3, 51, 3)
@@ -221,7 +227,7 @@ def has_states(connection: apsw.Connection) -> bool:
     return bool(rows(connection, "SELECT 1 FROM sqlite_schema WHERE name='state'"))
 
 
-def create_tables(connection: apsw.Connection) -> None:
+def create_tables(connection: apsw.Connection, unpack: Callable[[bytes], Entry]) -> None:
     """Create the tables that a file lacks, inside the caller's transaction."""
     found = pragma(connection, "user_version")
     if found == FORMAT_VERSION:
@@ -233,9 +239,24 @@ def create_tables(connection: apsw.Connection) -> None:
         connection.execute(ADDED_BY_2).fetchall()
     if found != FORMAT_OF_CONTROLS:
         connection.execute(TABLES_OF_3 + CONTROLS_BEFORE_3).fetchall()
+    if found == FORMAT_OF_ROOMS:
+        _fill_controls_of_rooms(connection, unpack)
     connection.execute(TABLES_OF_4).fetchall()
     _fill_members(connection)
     pragma(connection, f"user_version={FORMAT_VERSION}")
+
+
+def _fill_controls_of_rooms(connection: apsw.Connection, unpack: Callable[[bytes], Entry]) -> None:
+    """Find the control entries of rooms, of which format 2 has the states alone."""
+    found = connection.execute(
+        "SELECT id >> 40, id & 0xFFFFFFFFFF, packed FROM entry WHERE instr(packed, ?) "
+        "AND id >> 40 IN (SELECT log_id FROM state)",
+        (events.CONTENT_TYPE.encode(),),
+    )
+    connection.executemany(
+        "INSERT OR IGNORE INTO control VALUES (?, ?)",
+        [(log_id, seq) for log_id, seq, packed in found if unpack(packed).kind == Kind.SYSTEM],
+    )
 
 
 def _fill_members(connection: apsw.Connection) -> None:

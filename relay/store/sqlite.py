@@ -155,7 +155,7 @@ class SqlitePartition:
                     # would write whole ones.
                     raise StoreUnavailable(f"{self.path}: {self._doubt}; a checkpoint goes on")
                 connection, begun = open_again(
-                    self.path, self._lock, self._host, self._durability, self._doubt
+                    self.path, self._lock, self._host, self._durability, self._doubt, self._check
                 )
             with closed_on_error(connection, self.path):
                 self.wal_pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)

@@ -21,8 +21,8 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from relay.chat.entries import Entry, Kind
-from relay.store.errors import StoreCorrupt, StoreError
-from relay.store.schema import connect_reader, pragma, rows
+from relay.store.errors import StoreError
+from relay.store.schema import connect_reader, epoch_at, pragma, rows
 from relay.store.search import files
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
 
@@ -37,7 +37,7 @@ BYTES_PER_STEP: Final = 131_072
 last ones. What is in a step is in memory some times over."""
 REMOVED_PER_STEP: Final = 256
 RETRY_S: Final = 30.0
-"""After an error, such as a full disk or an entry that is damaged: the index can wait."""
+"""After an error, such as a full disk: the index can wait."""
 LOGS: Final = """
 SELECT json_group_array(json_array(id, name, floor, last, hex(epoch))) FROM (
     SELECT log.id AS id, name, floor,
@@ -279,9 +279,13 @@ class Follower:
         changed: dict[int, None] = {}
         at = 0
         for row, length in lengths:
-            entry = self._entry(packed[at : at + length])
+            entry = self._entry(row, packed[at : at + length])
             at += length
             id = row >> SEQ_BITS
+            if entry is None:
+                epoch = epoch_at(partition, id, row & SEQ_MASK)
+                now[id] = now[id]._replace(epoch=epoch.hex(), seq=row & SEQ_MASK)
+                continue
             now[id] = now[id]._replace(epoch=entry.epoch.hex(), seq=entry.seq)
             match entry.kind:
                 case Kind.MESSAGE:
@@ -316,23 +320,26 @@ class Follower:
             index.execute("DELETE FROM text WHERE rowid=?", (row,))
             self._scrub = True
         for (packed,) in rows(partition, MESSAGE, (row >> SEQ_BITS, row & SEQ_MASK)):
-            message = self._entry(packed)
-            if message.kind != Kind.MESSAGE:
+            message = self._entry(row, packed)
+            if message is None or message.kind != Kind.MESSAGE:
                 return
             said = message
             for (edit,) in rows(partition, EDITS_OF, (row >> SEQ_BITS, row & SEQ_MASK)):
-                found = self._entry(edit)
-                if found.kind == Kind.EDIT:
+                found = self._entry(row, edit)
+                if found is not None and found.kind == Kind.EDIT:
                     said = found
                     break
             if text := _text_of(said):
                 texts[row] = text
 
-    def _entry(self, packed: bytes) -> Entry:
+    def _entry(self, row: int, packed: bytes) -> Entry | None:
+        """Return an entry; None, and said in the log: it is damaged, and is not found."""
         try:
             return self._unpack(packed)
         except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
-            raise StoreCorrupt(f"an entry in {self._partition_path} cannot be read") from None
+            fields = {"path": str(self._partition_path), "log_id": row >> SEQ_BITS}
+            log.error("search_entry_skipped", extra={**fields, "seq": row & SEQ_MASK})
+            return None
 
     def _removed(self, index: apsw.Connection, id: int, after: int, upto: int) -> bool:
         """Remove what is in the index of a log; return whether that was all."""
