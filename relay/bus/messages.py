@@ -125,6 +125,8 @@ class Presence(NamedTuple):
 
     log: str
     changes: list[list[str | int]]
+    again: bool = False
+    """Who was here before this home, or this link, was."""
 
 
 class Who(NamedTuple):
@@ -362,7 +364,7 @@ SHAPES: Final[dict[int, Shape]] = {
     Op.SUBMIT: Shape(
         Submit, (U63, *SUBMISSION_CHECKS), _submit, names=("tag", *Submission._fields)
     ),
-    Op.PRESENCE: Shape(Presence, (LOG, _names)),
+    Op.PRESENCE: Shape(Presence, (LOG, _names, codec.boolean)),
     Op.WHO: Shape(Who, (U63, LOG)),
     Op.CLAIM: Shape(
         Claim,

@@ -7,6 +7,7 @@ It knows neither pipes nor terminals: lines come from an iterator, a ``Screen`` 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
@@ -23,6 +24,7 @@ from relay.client.events import (
     LogEntry,
     Message,
     RoomChanged,
+    RosterChanged,
     StateChanged,
     Stored,
 )
@@ -30,6 +32,7 @@ from relay.client.lists import is_last_page
 from relay.terminal import commands
 from relay.terminal.invitations import Invitations
 from relay.terminal.notices import Narrator, members_notice
+from relay.terminal.presence import Presence
 from relay.terminal.recent import Recent
 from relay.terminal.room_commands import Change
 from relay.terminal.room_notices import (
@@ -84,11 +87,14 @@ class Chat:
         self._member = False
         """A lasting member of the room: what was read of it is worth telling."""
         self._invitations = Invitations(room)
+        self._presence = Presence()
         self._marked_s = -_MARK_S
         """When the room was last marked as read, by a monotonic clock."""
         self._unstored: set[asyncio.Future[Stored]] = set()
         self._requests: set[asyncio.Task[None]] = set()
         """Questions to the server without an answer yet: typing goes on meanwhile."""
+        self._comparing: set[asyncio.Task[None]] = set()
+        """Not the person's questions: nobody waits for them."""
         self._one_request = asyncio.Lock()
         """Answers come in the order of the questions."""
         self._first_seq = 0
@@ -109,6 +115,7 @@ class Chat:
         self.screen.notice(f"in {self.room} as {self.client.name}; /help lists the commands")
         if self.client.device_key is not None:  # a guest has no inbox
             await self._open_inbox()
+        self._compare()
         show = asyncio.create_task(self._show_events())
         talk = asyncio.create_task(self._talk(lines))
         try:
@@ -117,7 +124,7 @@ class Chat:
                 show.result()
             await talk
         finally:
-            tasks = (show, talk, *self._requests)
+            tasks = (show, talk, *self._requests, *self._comparing)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -139,6 +146,10 @@ class Chat:
                 self._ask(self._look_for_invitations)
             if isinstance(event, Live) and event.room != self.room:
                 continue
+            if isinstance(event, RosterChanged):
+                event = self._presence.news(event)
+                if self._presence.stale:
+                    self._compare()
             if isinstance(event, Invited):
                 notice = self._invitations.notice_of(event)
             else:
@@ -146,6 +157,19 @@ class Chat:
             if notice:
                 self.screen.notice(notice)
         raise ClientError("the connection was closed")
+
+    def _compare(self) -> None:
+        """Ask who is here, beside all that the person asks."""
+        task = asyncio.create_task(self._compare_presence())
+        self._comparing.add(task)
+        task.add_done_callback(self._comparing.discard)
+
+    async def _compare_presence(self) -> None:
+        """Tell of who came and went without being told of."""
+        with contextlib.suppress(ClientError):  # what ends the client is told by its events
+            news = self._presence.asked(await self.client.who(self.room))
+            if notice := Narrator(self.client.name).notice_of(news):
+                self.screen.notice(notice)
 
     async def _look_for_invitations(self) -> None:
         """Tell of those that came while there was no connection."""

@@ -5,6 +5,7 @@ large rooms.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from relay import limits
 from relay.bus.messages import Batch, Event, Members, Message, Presence, Who
 from relay.chat.entries import Submission
+from relay.chat.partition import partition_of
 from relay.server.worker.home import rosters as rosters_module
 from relay.server.worker.home.rosters import COUNT_INTERVAL_S, GRACE_S, Rosters
 from relay.wire.envelopes import Join, Leave, Roster, unpack_server
@@ -158,6 +160,30 @@ def test_who_asked_meanwhile_is_told_of_the_return() -> None:
     assert _told(rosters) == []
 
 
+def test_nobody_is_told_of_everybody_again() -> None:
+    """By another home: once, without names, when those who lost their worker had time to return."""
+    clock = _Clock()
+    rosters = Rosters(secrets.token_bytes, clock)
+    one, two = _Port(), _Port()
+    rosters.change(one, _present("ada", "bob")._replace(again=True))
+    rosters.change(two, _present("carol"))  # she was on the worker that died
+    assert _told(rosters) == []
+    clock.now = GRACE_S / 2
+    rosters.change(two, _present("dora"))
+    assert _told(rosters) == []
+    assert rosters.due_at == GRACE_S
+    clock.now = GRACE_S
+    [told] = _told(rosters)
+    assert (told.total, told.joined, told.left) == (4, [], [])
+    rosters.change(two, _present("emil"))
+    [told] = _told(rosters)
+    assert told.joined == [["emil", ""]]
+    rosters.forget(one, partition_of(LOG))  # a link was lost, and is there again
+    rosters.change(one, _present("ada", "bob")._replace(again=True))
+    clock.now += 2 * GRACE_S
+    assert _told(rosters) == []
+
+
 def test_departures_in_their_grace_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """More of them are told early, the oldest first."""
     monkeypatch.setattr(rosters_module, "DEPARTURES_MAX", 2)
@@ -271,6 +297,29 @@ async def test_the_roster_after_its_home_died(cluster: Cluster) -> None:
     stays.send_envelopes(Question(5, LOG))
     answer = await stays.expect(Answer, lambda e: e.request == 5)
     assert answer.names == [["stays", "", 1]]
+
+
+async def test_a_room_whose_home_died(cluster: Cluster) -> None:
+    """Members are told once that the roster is another one: of nobody by name, and no ghost."""
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    stays = await TestClient.login(other, "stays")
+    await stays.join(LOG)
+    for name in ("returns", "stays-away"):
+        client = await TestClient.login(home, name)
+        await client.join(LOG)
+    before = await stays.expect(Roster, lambda e: e.total == 3)
+    stays.received.clear()
+    await cluster.kill(home.index)
+    await cluster.start(home.index)
+    back = await TestClient.login(other, "returns")
+    await back.join(LOG)
+    told = await stays.expect(Roster)
+    assert (told.total, told.joined, told.left) == (2, [], [])
+    assert told.incarnation != before.incarnation
+    new = await TestClient.login(other, "new")
+    await new.join(LOG)
+    told = await stays.expect(Roster, count=2)
+    assert (told.total, told.joined, told.version) == (3, [["new", ""]], 2)
 
 
 async def test_a_room_of_three_hundred(cluster: Cluster) -> None:

@@ -6,6 +6,10 @@ above ``ROSTER_NAMES_MAX`` names only the count, at most once in ``COUNT_INTERVA
 
 Members are told at once who came, but who left only after ``GRACE_S``: the clients of a worker that
 died, or of a connection that broke, are mostly back by then, and nothing is told of them at all.
+
+Nor is anybody told of everybody again when a log has another home. What members believe is not
+known here then: they are told, once those who have lost their worker had the time to come back,
+that the roster is another one, with its total and no names. Whoever wants the names asks (WHO).
 """
 
 from __future__ import annotations
@@ -33,7 +37,8 @@ class Roster:
     """The members of one log, and what changed since they were last told."""
 
     __slots__ = (
-        "_listed", "asked_at", "changed", "incarnation", "leaving", "names", "told_at", "version",
+        "_listed", "anew", "asked_at", "changed", "incarnation", "leaving", "names", "settled_at",
+        "told_at", "version",
     )  # fmt: skip
 
     def __init__(self, incarnation: int) -> None:
@@ -48,6 +53,10 @@ class Roster:
         self.asked_at = float("-inf")
         """When WHO was last answered: not with the names of ``leaving``."""
         self.told_at = float("-inf")
+        self.settled_at = float("-inf")
+        """Until then nobody is told who came: members may know them from another home."""
+        self.anew = False
+        """Members are to be told that this roster is another one."""
         self._listed: list[list[str | int]] | None = None
         """The answer to WHO until something changes: a large room takes a while to sort."""
 
@@ -94,6 +103,8 @@ class Rosters:
         """Logs with changes that their members have not been told of."""
         self._departures: deque[tuple[float, str, str]] = deque()
         """When, from which log, and who: the oldest first. Some have come back since."""
+        self._settling: deque[tuple[float, str]] = deque()
+        """When, and which log, whose home was another one: the oldest first."""
         self._of_port: dict[Port, set[str]] = {}
         self.due_at = float("inf")
         """When a change that waits (a departure, a large room's count) is to be told."""
@@ -104,6 +115,8 @@ class Rosters:
         if roster is None:
             roster = Roster(int.from_bytes(self._random_bytes(7), "big"))
             self._logs[message.log] = roster
+            if message.again and message.changes:
+                self._settle(message.log, roster)
         self._of_port.setdefault(port, set()).add(message.log)
         for name, display, count in message.changes:
             self._set(message.log, roster, port, str(name), str(display), int(count))
@@ -153,9 +166,11 @@ class Rosters:
         now = self._clock()
         self._end_graces(now)
         self.due_at = self._departures[0][0] + GRACE_S if self._departures else float("inf")
+        if self._settling:
+            self.due_at = min(self.due_at, self._settling[0][0])
         for log in list(self.changed):
             roster = self._logs.get(log)
-            if roster is None or not roster.changed:
+            if roster is None or not (roster.changed or roster.anew):
                 del self.changed[log]
                 continue
             if roster.large and now < roster.told_at + COUNT_INTERVAL_S:
@@ -170,13 +185,26 @@ class Rosters:
         while departures:
             gone_at, log, name = departures[0]
             if now < gone_at + GRACE_S and len(departures) <= DEPARTURES_MAX:
-                return
+                break
             departures.popleft()
             roster = self._logs.get(log)
             if roster is not None and roster.leaving.get(name) == gone_at:
                 del roster.leaving[name]
                 self._note(log, roster, name)
                 self._forget_empty(log, roster)
+
+        settling = self._settling
+        while settling and settling[0][0] <= now:
+            _, log = settling.popleft()
+            if log in self._logs:
+                self._logs[log].anew = True
+                self.changed[log] = None
+
+    def _settle(self, log: str, roster: Roster) -> None:
+        """Its members were told by another home who is here."""
+        roster.settled_at = self._clock() + GRACE_S
+        self._settling.append((roster.settled_at, log))
+        self.due_at = min(self.due_at, roster.settled_at)
 
     def _set(
         self, log: str, roster: Roster, port: Port, name: str, display: str, count: int
@@ -196,6 +224,8 @@ class Rosters:
 
     def _came(self, log: str, roster: Roster, name: str) -> None:
         gone_at = roster.leaving.pop(name, None)
+        if self._clock() < roster.settled_at:
+            return
         if gone_at is None or gone_at <= roster.asked_at:  # or somebody believes that it is gone
             self._note(log, roster, name)
 
@@ -222,9 +252,10 @@ class Rosters:
 def _told(log: str, roster: Roster) -> RosterEnvelope:
     names = sorted(roster.changed)
     roster.changed.clear()
+    anew, roster.anew = roster.anew, False
     roster.version += 1  # one for each ROSTER: a member that missed one sees the hole
     total = len(roster.names) + len(roster.leaving)  # as many as the members believe are here
-    if roster.large or len(names) > limits.ROSTER_NAMES_MAX:
+    if anew or roster.large or len(names) > limits.ROSTER_NAMES_MAX:
         return RosterEnvelope(log, roster.incarnation, roster.version, total, [], [])
     joined = [[name, roster.display(name)] for name in names if name in roster.names]
     left = [name for name in names if name not in roster.names]

@@ -56,7 +56,7 @@ class Attachment:
         for feed in list(self._feeds.by_log.values()):
             if partition_of(feed.log) == partition:
                 port.send(Subscribe(feed.log))
-                send_presence(port, feed, set(feed.here))
+                send_presence(port, feed, set(feed.here), again=True)
         self._claims.attach(partition, port)
         self._forward.attach(partition, port)
         self._queries.attach(partition, port)

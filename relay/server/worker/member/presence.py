@@ -44,8 +44,11 @@ class PresenceReports:
                 send_presence(port, feed, names)
 
 
-def send_presence(port: Port, feed: Feed, names: set[str]) -> None:
-    """Tell a log's home how many connections of some names there are here."""
+def send_presence(port: Port, feed: Feed, names: set[str], *, again: bool = False) -> None:
+    """Tell a log's home how many connections of some names there are here.
+
+    ``again``: another home of the log may have been told before.
+    """
     changes = feed.presence(names)
     for chunk in chunks(changes, count_max=ITEMS_PER_MESSAGE):
-        port.send(Presence(feed.log, list(chunk)))
+        port.send(Presence(feed.log, list(chunk), again))

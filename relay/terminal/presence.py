@@ -1,0 +1,56 @@
+"""Who is in the room, as this chat believes: so that what is told of it is news, and true.
+
+The server tells who comes and goes. When a room has another home there (a worker has died), it
+tells only that the roster is another one: then the chat asks, and compares.
+"""
+
+from __future__ import annotations
+
+from relay.client.events import Member, Members, RosterChanged
+
+
+class Presence:
+    """Of one room."""
+
+    def __init__(self) -> None:
+        """Begin without an answer to WHO: ``stale``."""
+        self._here: dict[str, Member] | None = None
+        """None: it is not known, or there are too many to be told of each."""
+        self._last: tuple[int, int] | None = None
+        """Incarnation and version of what is known."""
+        self.stale = True
+        """True: somebody has to ask who is here, and give the answer to ``asked``."""
+
+    def news(self, event: RosterChanged) -> RosterChanged:
+        """Return what of a change is news."""
+        last, self._last = self._last, (event.incarnation, event.version)
+        if last is None or last[0] != event.incarnation or event.version > last[1] + 1:
+            self.stale = True  # something was not told
+        if last is not None and last[0] != event.incarnation:
+            return _only(event, (), ())
+        if self._here is None:
+            return event
+        joined = tuple(one for one in event.joined if one.name not in self._here)
+        left = tuple(name for name in event.left if name in self._here)
+        self._here.update((one.name, one) for one in joined)
+        for name in left:
+            del self._here[name]
+        return _only(event, joined, left)
+
+    def asked(self, members: Members) -> RosterChanged:
+        """Take an answer to WHO, and return what of it is news: nothing, if it is the first."""
+        before, self.stale = self._here, False
+        self._last = members.incarnation, members.version
+        whole = members.total == len(members.members)
+        now = {one.name: one for one in members.members} if whole else None
+        joined: tuple[Member, ...] = ()
+        left: tuple[str, ...] = ()
+        if before is not None and now is not None:
+            joined = tuple(one for name, one in now.items() if name not in before)
+            left = tuple(name for name in before if name not in now)
+        self._here = now
+        return RosterChanged(members.room, members.total, joined, left, *self._last)
+
+
+def _only(event: RosterChanged, joined: tuple[Member, ...], left: tuple[str, ...]) -> RosterChanged:
+    return RosterChanged(event.room, event.total, joined, left, event.incarnation, event.version)

@@ -1,0 +1,58 @@
+"""What a chat tells of who comes and goes: news alone, and all of it, whoever has the room."""
+
+from __future__ import annotations
+
+from relay.client.events import Member, Members, RosterChanged
+from relay.terminal.presence import Presence
+
+
+def roster(version: int, joined: str = "", left: str = "", incarnation: int = 1) -> RosterChanged:
+    came = tuple(Member(name, "") for name in joined.split())
+    return RosterChanged("lobby", 9, came, tuple(left.split()), incarnation, version)
+
+
+def members(names: str, version: int = 1, incarnation: int = 1, more: int = 0) -> Members:
+    listed = tuple(Member(name, "") for name in names.split())
+    return Members("lobby", len(listed) + more, listed, incarnation, version)
+
+
+def told(event: RosterChanged) -> tuple[str, str]:
+    return " ".join(one.name for one in event.joined), " ".join(event.left)
+
+
+def test_what_is_known_is_no_news() -> None:
+    here = Presence()
+    assert here.stale
+    assert told(here.asked(members("ann bob"))) == ("", "")
+    assert not here.stale
+    assert told(here.news(roster(2, "ann carol", "dora"))) == ("carol", "")
+    assert told(here.news(roster(3, "", "carol"))) == ("", "carol")
+
+
+def test_another_roster_is_compared() -> None:
+    """Nobody is told of again who stayed; who came and went meanwhile is."""
+    here = Presence()
+    here.asked(members("ann bob carol"))
+    assert told(here.news(roster(1, incarnation=2))) == ("", "")
+    assert here.stale
+    assert told(here.asked(members("ann carol dora", incarnation=2))) == ("dora", "bob")
+    assert told(here.news(roster(2, "emil", incarnation=2))) == ("emil", "")
+    assert not here.stale
+
+
+def test_what_was_not_told() -> None:
+    """A version that is missing: the connection was lost, for example."""
+    here = Presence()
+    here.asked(members("ann bob"))
+    assert told(here.news(roster(4, "carol"))) == ("carol", "")
+    assert here.stale
+    assert told(here.asked(members("ann carol", version=4))) == ("", "bob")
+
+
+def test_a_large_room_tells_of_nobody() -> None:
+    here = Presence()
+    here.asked(members("ann bob", more=300))
+    assert told(here.news(roster(2))) == ("", "")
+    assert not here.stale
+    assert told(here.asked(members("ann", version=3))) == ("", ""), "who left is not known"
+    assert told(here.news(roster(4, "bob"))) == ("bob", "")
