@@ -87,7 +87,7 @@ bench: $(VENV)/.dev  ## Run all benchmarks, compared with the last saved run (AR
 bench-quick: $(VENV)/.dev  ## Run every benchmark once, unmeasured, to see that it works
 	@$(VPY) -m pytest benchmarks --benchmark-disable -q $(ARGS)
 
-bench-stalls: $(VENV)/.dev  ## Probe both workers under load for SECONDS (300): what blocks their event loops
+bench-stalls: $(VENV)/.dev  ## Probe both workers under load, checkpoints, retention, search and export, for SECONDS (300): what blocks their event loops
 	@$(VPY) -m benchmarks.stalls --seconds $(or $(SECONDS),300) --say $(ARGS)
 
 bench-storm: $(VENV)/.dev  ## Thousands return at once, hostile handshakes, spent budgets: live members' delays (ARGS="--returning 5000 many")

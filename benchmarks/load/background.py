@@ -19,7 +19,9 @@ from benchmarks.load import payload, publishers
 from benchmarks.load.publishers import RelayPublisher
 from benchmarks.measure.machine import HOST
 from relay import limits
-from relay.wire.envelopes import Join, Live
+from relay.client.blocking import BlockingClient
+from relay.client.device_key import DeviceKey
+from relay.wire.envelopes import Error, Found, Join, Live, Search, Send
 from tests.support.raw import RawClient
 
 NICENESS: Final = 10
@@ -98,3 +100,44 @@ def read_history(done: c_uint64, port: int, log: str, name: str, rest_s: float) 
             reader.wait(lambda envelope: isinstance(envelope, Live))
         done.value += limits.HISTORY_ON_JOIN_MAX
         time.sleep(rest_s)
+
+
+def say_texts(done: c_uint64, port: int, log: str, rate: float) -> None:
+    """Say texts that are indexed, on a schedule; count them."""
+    with closing(RawClient(HOST, port, "talker")) as speaker:
+        began = time.monotonic()
+        while True:
+            time.sleep(max(began + done.value / rate - time.monotonic(), 0))
+            done.value += 1
+            text = f"word{done.value % 7} rare{done.value % 997}"
+            speaker.say(Send(log, done.value, 0, "text/plain", text.encode()))
+            if done.value % 100 == 0:
+                speaker.read()
+
+
+def search(done: c_uint64, port: int, log: str, rate: float) -> None:
+    """Search a log for a common word on a schedule; count first pages."""
+    with closing(RawClient(HOST, port, "searcher")) as reader:
+        reader.join(log)
+        began = time.monotonic()
+        for number in itertools.count(1):
+            time.sleep(max(began + number / rate - time.monotonic(), 0))
+            reader.say(Search(number, log, f"word{number % 7}", 0, 50))
+            reader.wait(
+                lambda one, n=number: isinstance(one, Found | Error) and one.request == n  # type: ignore[misc]
+            )
+            done.value += 1
+
+
+def export(done: c_uint64, address: str, rest_s: float) -> None:
+    """Take away all that is one's own, again and again; count what is found.
+
+    All rooms are read for it, from their beginnings, and one's own are few of their messages.
+    """
+    with BlockingClient(
+        address, name="exporter", key=DeviceKey.generate(), register=True
+    ) as client:
+        while True:
+            for _ in client.export():
+                done.value += 1
+            time.sleep(rest_s)

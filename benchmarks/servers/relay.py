@@ -62,6 +62,7 @@ class MeasuredRelay:
         """Wait until it serves."""
         self._relay.__enter__()
         self.port = self._relay.port
+        self.address = self._relay.address
         self.processes = Processes(self._relay.pid)
         self.processes.pin(self._cores)
         return self

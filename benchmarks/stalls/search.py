@@ -2,7 +2,9 @@
 
 A relay with two workers, at about half of what saturates it: a room of 500 with 1000 messages a
 second, fresh logins all the time, readers of 10,000 entries of history, and so many writes that
-every partition in use is checkpointed again and again. Each worker's loop is probed every 5 ms.
+every partition in use is checkpointed again and again. Somebody searches a room in which people
+talk, somebody else exports what is theirs, for which all rooms are read; and retention removes once
+a minute what a room has beyond its newest messages. Each worker's loop is probed every 5 ms.
 
 The load has low priority, so that the server has the CPUs when it wants them. A delay is still
 compared with how long the worker was ready and waited for a CPU: that is the machine's doing.
@@ -17,6 +19,7 @@ import json
 import os
 import tempfile
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +44,7 @@ ROOM_FOR_OTHERS: Final = 1000
 NEAR_S: Final = 0.5
 """A checkpoint so close to a stall is named with it: it is looked for once a second."""
 LARGE_BYTES: Final = 8192
+METRICS_S: Final = 10.0
 WAL_SEQUENCE: Final = slice(12, 16)
 """In a WAL file's header: how often it has started over (sqlite.org/fileformat2.html#walhdr)."""
 
@@ -59,6 +63,10 @@ class Load:
     readers: int = 4
     """Of history, each about once a second."""
     history: int = limits.HISTORY_ON_JOIN_MAX
+    texts: float = 50.0
+    """Per second, which are indexed; and a tenth as many searches."""
+    export_rest_s: float = 1.0
+    """Between two exports."""
     idle: int = 0
     """Connections besides, each in a room of its own, that do nothing but stay."""
     workers: int = WORKERS
@@ -86,6 +94,8 @@ class Findings:
     """What the load did, per second."""
     checkpoints: list[tuple[int, int]]
     """(when it was seen, partition)."""
+    removed: int = 0
+    """Messages, by retention."""
     collections: list[list[Collection]] = field(default_factory=list)
     """Of each worker; empty without ``say``."""
 
@@ -96,6 +106,7 @@ class Findings:
             "server_share": round(self.server_share, 3),
             "load_per_s": {name: round(value, 1) for name, value in self.done.items()},
             "checkpoints": len(self.checkpoints),
+            "removed": self.removed,
             "workers": [
                 prober.delays.figures()
                 | {
@@ -113,6 +124,7 @@ class Findings:
         load = ", ".join(f"{name} {value:,.0f}/s" for name, value in self.done.items())
         lines = [
             f"{self.seconds:.0f} s; {load}; {len(self.checkpoints)} checkpoints",
+            f"retention has removed {self.removed:,} messages",
             f"server: {self.server_share:.0%} of {len(machine.ALL_CORES)} cores",
         ]
         for worker, prober in enumerate(self.probers):
@@ -208,6 +220,8 @@ def find_stalls(data: Path, seconds: float, load: Load, *, say: bool = False) ->
     settings = {
         "server.keepalive_s": 3600,  # members that only count answer no ping
         "server.max_connections": load.idle + load.members + ROOM_FOR_OTHERS,
+        "retention.messages": load.history,
+        "control.bind": "127.0.0.1:0",
     }
     with (
         MeasuredRelay(
@@ -217,7 +231,7 @@ def find_stalls(data: Path, seconds: float, load: Load, *, say: bool = False) ->
     ):
         last = load.workers - 1
         hall, library = server.log_at_home_on(0, "hall"), server.log_at_home_on(last, "library")
-        other = server.log_at_home_on(last, "files")
+        other, talk = server.log_at_home_on(last, "files"), server.log_at_home_on(0, "talk")
         idlers = server.join(*(f"idle{n}" for n in range(load.idle)), prefix="idler")
         for first in range(0, load.idle, IDLE_STEP):
             count = min(IDLE_STEP, load.idle - first)
@@ -238,6 +252,9 @@ def find_stalls(data: Path, seconds: float, load: Load, *, say: bool = False) ->
             "messages": Background(background.speak, port, hall, load.rate, size),
             "large": Background(background.speak, port, other, load.large_rate, LARGE_BYTES),
             "logins": Background(background.log_in, port, load.logins),
+            "texts": Background(background.say_texts, port, talk, load.texts),
+            "searches": Background(background.search, port, talk, load.texts / 10),
+            "exported": Background(background.export, server.address, load.export_rest_s),
         } | {
             f"reader {n}": Background(background.read_history, port, library, f"reader{n}", 1.0)
             for n in range(load.readers)
@@ -249,6 +266,7 @@ def find_stalls(data: Path, seconds: float, load: Load, *, say: bool = False) ->
         checkpoints = Checkpoints(data)
         before = {name: work.done for name, work in works.items()}
         processes: Processes = server.processes
+        removed = _removed(server)
         cpu_s, began_ns = processes(), time.monotonic_ns()
         gc.collect()
         gc.disable()  # ours would look like theirs
@@ -268,8 +286,21 @@ def find_stalls(data: Path, seconds: float, load: Load, *, say: bool = False) ->
             probers,
             done,
             checkpoints.seen,
+            _removed(server) - removed,
             _collections(data, load.workers, began_ns) if say else [],
         )
+
+
+def _removed(server: MeasuredRelay) -> int:
+    """Return how many messages retention has removed."""
+    _, address = server.control()
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=METRICS_S) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(
+        int(float(line.rpartition(" ")[2]))
+        for line in lines
+        if line.startswith("relay_retention_removed_total")
+    )
 
 
 def _collections(data: Path, workers: int, began_ns: int) -> list[list[Collection]]:

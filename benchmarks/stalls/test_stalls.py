@@ -15,7 +15,16 @@ from benchmarks.stalls.prober import STALL_S, Prober, Stall, probe
 from benchmarks.stalls.search import WORKERS, Findings, Load, find_stalls
 
 MS = 1_000_000
-SMALL = Load(members=20, rate=100.0, large_rate=20.0, logins=10.0, readers=1, history=1000)
+SMALL = Load(
+    members=20,
+    rate=100.0,
+    large_rate=20.0,
+    logins=10.0,
+    readers=1,
+    history=1000,
+    texts=20.0,
+    export_rest_s=0.1,
+)
 
 
 def test_a_short_search(tmp_path: Path, scale: Scale) -> None:
