@@ -25,13 +25,15 @@ WITHOUT_A_HOME = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "RELAY_KNOWN_S
 @pytest.fixture
 def homeless(tmp_path: Path) -> dict[str, str]:
     """The environment of a user id that the system knows nothing of, as containers run programs."""
-    (tmp_path / "sitecustomize.py").write_text(NO_PASSWD)
+    place = tmp_path / "python"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(NO_PASSWD)
     inherited = {
         name: value
         for name, value in os.environ.items()
         if name not in WITHOUT_A_HOME and not name.startswith("XDG_")
     }
-    return inherited | {"PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+    return inherited | {"PYTHONPATH": os.pathsep.join((str(place), str(ROOT)))}
 
 
 def run(
@@ -98,7 +100,7 @@ def test_what_needs_a_home_names_what_to_give(
     done = run(env, *command, cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == f"relay: there is no home directory: set HOME, or {_(remedy)}\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["sitecustomize.py"]
+    assert [path.name for path in tmp_path.iterdir()] == ["python"]
 
 
 def _(remedy: str) -> str:

@@ -99,6 +99,10 @@ class Wrapped:
     def held(self) -> bool:
         return self._partition.held
 
+    @property
+    def checkpointing(self) -> bool:
+        return self._partition.checkpointing
+
     def in_use(self, log: str) -> bool:
         return self._partition.in_use(log)
 
