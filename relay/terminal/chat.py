@@ -25,6 +25,7 @@ from relay.client.events import (
     Message,
     RoomChanged,
     RosterChanged,
+    State,
     StateChanged,
     Stored,
 )
@@ -98,6 +99,8 @@ class Chat:
         """Not the person's questions: nobody waits for them."""
         self._one_request = asyncio.Lock()
         """Answers come in the order of the questions."""
+        self._away = asyncio.Event()
+        """Set while there is no connection."""
         self._first_seq = 0
         """Of the oldest message shown; 0: none is."""
         self._day = ""
@@ -115,7 +118,7 @@ class Chat:
         await self.client.join(self.room, last=last)
         self.screen.notice(f"in {self.room} as {self.client.name}; /help lists the commands")
         if self.client.device_key is not None:  # a guest has no inbox
-            await self._open_inbox()
+            self._ask(self._open_inbox)  # beside: the server may go away before it has answered
         self._compare()
         show = asyncio.create_task(self._show_events())
         talk = asyncio.create_task(self._talk(lines))
@@ -143,8 +146,8 @@ class Chat:
                     self._member = is_member(event, self.client.name, self._member)
                 await self._show(event)
                 continue
-            if isinstance(event, StateChanged) and self._invitations.are_due(event):
-                self._ask(self._look_for_invitations)
+            if isinstance(event, StateChanged):
+                self._note_state(event)
             if isinstance(event, Live) and event.room != self.room:
                 continue
             if isinstance(event, RosterChanged):
@@ -158,6 +161,14 @@ class Chat:
             if notice:
                 self.screen.notice(notice)
         raise ClientError("the connection was closed")
+
+    def _note_state(self, event: StateChanged) -> None:
+        if event.state is State.WAITING:
+            self._away.set()
+        elif event.state is State.ONLINE:
+            self._away.clear()
+        if self._invitations.are_due(event):
+            self._ask(self._look_for_invitations)
 
     def _compare(self) -> None:
         """Ask who is here, beside all that the person asks."""
@@ -250,8 +261,20 @@ class Chat:
                 break
             await self._do(command)
         self._mark_read(leaving=True)
-        await asyncio.gather(*self._requests)
+        await self._all_answered()
         await self._all_stored()
+
+    async def _all_answered(self) -> None:
+        """Wait for the answers to all questions, but not for a server that has gone away."""
+        answered = asyncio.gather(*self._requests)
+        away = asyncio.create_task(self._away.wait())
+        try:
+            waits_for: set[asyncio.Future[Any]] = {answered, away}
+            await asyncio.wait(waits_for, return_when=asyncio.FIRST_COMPLETED)
+            if answered.done():
+                answered.result()
+        finally:
+            away.cancel()
 
     async def _do(self, command: commands.Command) -> None:
         match command:

@@ -111,6 +111,18 @@ def test_supervisor_killed_leaves_nothing(tmp_path: Path) -> None:
             assert tail.has(1) == ["before"]
 
 
+def test_who_asks_a_server_that_is_gone_can_leave(tmp_path: Path) -> None:
+    with (
+        Relay(tmp_path / "data") as relay,
+        Person(relay.address, "alice", "lobby", tmp_path) as alice,
+    ):
+        alice.is_told("lobby")
+        assert relay.stop() == 0
+        alice.is_told("GOING_AWAY")
+        alice.say("/who")
+        assert alice.leave() == 0
+
+
 def test_term_tells_every_client_and_ends_cleanly(tmp_path: Path) -> None:
     """TERM: exit status 0, clients know that the server went away, no process stays."""
     with (
