@@ -2,10 +2,10 @@
 
 A *pump* (``aio_pump``, ``blocking_pump``) owns a socket and a clock. It dials when ``state`` is
 CONNECTING, feeds ``receive_data``, writes ``data_to_send`` after every call (after ``chat.take``,
-when it makes ``chat.flush_due`` true), and keeps one timer for ``next_deadline``. How connections
-come and go is decided here: login, the server's key, back-off. What is said over them (rooms,
-requests, sends) is decided by ``chat``, and the clients that programs see call that directly. So
-the same code runs in every client, and in tests without a socket.
+when it makes ``chat.rooms.flush_due`` true), and keeps one timer for ``next_deadline``. How
+connections come and go is decided here: login, the server's key, back-off. What is sent over them
+(rooms, requests, sends) is decided by ``chat``, and the clients that programs see call that
+directly. So the same code runs in every client, and in tests without a socket.
 
 The life of a client::
 
@@ -82,7 +82,7 @@ class ClientState:
             own_inbox(options.name),
             NextKeyProof(options.random_bytes),
         )
-        """What is said over the connections."""
+        """What is sent over the connections."""
         self._hello: list[bytes] = []
         """What logs in and is to leave; empty otherwise."""
         self.login = Login(
@@ -158,7 +158,7 @@ class ClientState:
 
     def data_to_send(self, now: float) -> bytes:
         """Return the bytes to write now; call it after everything else."""
-        self.chat.flush_due = False
+        self.chat.rooms.flush_due = False
         connection = self._connection
         if connection is None:
             return b""
@@ -412,8 +412,8 @@ class ClientState:
         if self.chat.next_key.proved is not None:
             self.key.announced(self.chat.next_key.proved)
             self.chat.next_key.proved = None
-        if self.chat.broken:
-            connection.abort(self.chat.broken)
+        if self.chat.rooms.broken:
+            connection.abort(self.chat.rooms.broken)
 
     def _know_senders(self, welcome: Welcome) -> None:
         known = self.login.credentials
