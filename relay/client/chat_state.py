@@ -22,6 +22,7 @@ from relay.client.errors import ClientError
 from relay.client.events import Event
 from relay.client.followed_rooms import FollowedRooms
 from relay.client.next_key import NextKeyProof
+from relay.client.options import Options
 from relay.client.pending_sends import Offer, Outcome
 from relay.client.receiver import Receiver
 from relay.client.refusals import refused
@@ -41,16 +42,24 @@ Read: TypeAlias = Callable[[bytes], object]
 class ChatState:
     """The rooms, requests and sends of a client."""
 
-    def __init__(self, sends: Sends, inbox: str, next_key: NextKeyProof) -> None:
-        self._inbox = inbox
-        self.next_key = next_key
+    def __init__(self, options: Options) -> None:
+        self._inbox = arguments.own_inbox(options.name)
+        self.next_key = NextKeyProof(options.random_bytes)
         self.requests = Requests()
         self.rooms = FollowedRooms(self.requests)
         self.queue = self.rooms.queue
         """Of events that the application has not taken."""
-        self.sends = sends
+        self.sends = Sends(
+            options.identity.counters,
+            inbox=self._inbox,
+            window=options.window,
+            retry_timeout_s=options.retry_timeout_s,
+            retry_spread=options.jitter,
+        )
         self.senders = Senders()
-        self._receiver = Receiver(self.rooms, self.requests, sends, self.senders, next_key)
+        self._receiver = Receiver(
+            self.rooms, self.requests, self.sends, self.senders, self.next_key
+        )
         self.ending: ClientError | None = None
         """Why this side is ending the client; None: it is not."""
         self.over = False

@@ -54,6 +54,14 @@ class Senders:
         self._pages: list[bytes] = []
         self._out: list[wire.Devices | wire.Account] = []
 
+    def take_seen(self) -> tuple[dict[str, chain.Pin], list[bytes] | None] | None:
+        """Return ``seen`` and ``own_links``, and forget them; None: there is nothing."""
+        if not (self.seen or self.own_links):
+            return None
+        found = self.seen, self.own_links
+        self.seen, self.own_links = {}, None
+        return found
+
     def begin(
         self, server_id: bytes, name: str, pins: dict[str, Pin], own_chain: list[bytes] | None
     ) -> None:
