@@ -122,3 +122,8 @@ def person(name: str, display: str) -> str:
     """Return a handle, followed by the display name in quotes if that is another one."""
     handle = harmless_name(name)
     return f"{handle} {quoted(display)}" if display and display != name else handle
+
+
+def number_of_messages(count: int) -> str:
+    """Return how many messages there are, in words."""
+    return "1 message" if count == 1 else f"{count} messages"
