@@ -70,7 +70,7 @@ class OfflineAccounts:
         return sorted(name[len(names.INBOX_PREFIX) :] for name in found)
 
     def ask(self, log: str, request: Request) -> bytes:
-        """Do what a request says, as the operator; return what it answers.
+        """Do what a request asks for, as the operator; return what it answers.
 
         Args:
             log: of an account or an invitation.

@@ -123,7 +123,7 @@ class TellInvited(NamedTuple):
 
 
 class SetKeep(NamedTuple):
-    """Choose how long the inbox keeps messages; 0: as the server's settings say."""
+    """Choose how long the inbox keeps messages; 0: as in the server's settings."""
 
     age_s: int
     messages: int

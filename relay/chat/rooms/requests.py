@@ -104,7 +104,7 @@ class Reopen(NamedTuple):
 
 
 class SetKeep(NamedTuple):
-    """Say how long messages are kept; 0: as the server's settings say."""
+    """Choose how long messages are kept; 0: as in the server's settings."""
 
     age_s: int
     messages: int
