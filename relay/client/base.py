@@ -75,7 +75,7 @@ class ClientBase:
             raise failed
 
     def _seen(self, room: str, seen: int | None) -> int:
-        """Return what a request about a room says that its sender has seen."""
+        """Return how far the sender of a request about a room has seen its changes."""
         if seen is not None:
             return arguments.integer("seen", seen, 0, limits.U63_MAX)
         return self._chat.queue.changes.get(room, ANYTHING_SEEN)

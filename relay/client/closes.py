@@ -16,7 +16,7 @@ from relay.wire.events import ConnectionClosed
 
 
 class ClosedByServer(ClientError):
-    """The server ended the connection, and said why."""
+    """The server ended the connection, and told why."""
 
     code: int
     retry_after_s: int
@@ -57,7 +57,7 @@ class ClosedNormally(ClosedByServer):
 
 
 class ProtocolViolation(ClosedByServer):
-    """The server says that this client broke the protocol."""
+    """The server reports that this client broke the protocol."""
 
 
 class Replaced(ClosedByServer):

@@ -205,7 +205,7 @@ class Receiver:
         elif step is Step.REJOIN:
             self._rooms.rejoin(gap.log)
 
-    # Each takes the envelope type of its key; a dict cannot say that.
+    # Each takes the envelope type of its key; a dict's type cannot express that.
     _HANDLERS: Final[dict[type, Callable[[Any, Any], None]]] = {
         wire.Joined: _joined,
         wire.Left: _left,

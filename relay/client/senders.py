@@ -1,8 +1,8 @@
 """Whose devices the senders' keys are: chains are asked for, verified and pinned. No I/O.
 
 A message names its sender and the id of a device key. The first time that a pair is seen, the
-sender's chain is asked for. If it is valid, continues what is pinned and has that key, nothing is
-said; otherwise there is a warning. Every reader does this for itself, whatever the server says.
+sender's chain is asked for. If it is valid, continues what is pinned and has that key, nobody is
+told; otherwise there is a warning. Every reader does this for itself, and trusts no server in it.
 """
 
 from __future__ import annotations

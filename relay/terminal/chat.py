@@ -324,7 +324,7 @@ class Chat:
             self.fail(f"{outcome} ({error}): {_shortened(text)}")
 
     def fail(self, reason: str) -> None:
-        """Say that a line was not sent or stored, and count it."""
+        """Tell that a line was not sent or stored, and count it."""
         self.failures += 1
         self.screen.notice(reason)
 
