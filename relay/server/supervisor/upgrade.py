@@ -2,7 +2,7 @@
 
 The program on the disk is started as a child, with all sockets. It gets ready beside the server
 that runs, up to the partitions, which have one writer. If it does not get ready it is gone, the log
-has why, and nothing else has happened. If it does, it is given everything.
+has the reason, and nothing else has happened. If it does, it is given everything.
 """
 
 from __future__ import annotations
