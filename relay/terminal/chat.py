@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any, NoReturn
 
-from relay import limits
 from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.errors import ClientError, DeviceChainError, MessageTooLong
@@ -26,13 +25,12 @@ from relay.client.events import (
     RosterChanged,
     State,
     StateChanged,
-    Stored,
 )
 from relay.client.refusals import Refused
 from relay.terminal import commands
 from relay.terminal.earlier import Earlier
 from relay.terminal.invitations import Invitations
-from relay.terminal.notices import Narrator, members_notice, number_of_messages
+from relay.terminal.notices import Narrator, members_notice
 from relay.terminal.presence import Presence
 from relay.terminal.room_commands import Change
 from relay.terminal.room_notices import (
@@ -42,16 +40,14 @@ from relay.terminal.room_notices import (
     waiting_notices,
 )
 from relay.terminal.screens import Screen
+from relay.terminal.sending import Sending
 from relay.terminal.shown import Shown
 from relay.terminal.view import day_and_clock
 
-_SHOWN_CHARS_MAX = 200
 _MISSED_MAX = 50
 """Of the newest entries of the inbox, those that were not read are shown at the start."""
 _MARK_S = 30.0
 """The room is marked as read so often at most, and when one leaves: each mark is stored."""
-_PATIENCE_S = 2.0
-"""How long leaving waits for acknowledgements before the person is told why."""
 
 
 class Chat:
@@ -62,8 +58,7 @@ class Chat:
         self.client = client
         self.room = room
         self.screen = screen
-        self.failures = 0
-        """Lines that could not be sent or stored."""
+        self.sending = Sending(client, screen)
         self.mistakes = 0
         """Lines that look like a command but are none, so were not sent."""
         self.target = room
@@ -78,7 +73,6 @@ class Chat:
         self._presence = Presence()
         self._marked_s = -_MARK_S
         """When the room was last marked as read, by a monotonic clock."""
-        self._unstored: set[asyncio.Future[Stored]] = set()
         self._requests: set[asyncio.Task[None]] = set()
         """Questions to the server without an answer yet: typing goes on meanwhile."""
         self._comparing: set[asyncio.Task[None]] = set()
@@ -91,7 +85,7 @@ class Chat:
     async def run(self, lines: AsyncIterator[str], last: int) -> None:
         """Join, show the ``last`` messages, and talk until the lines end or /quit.
 
-        When it returns, everything that was sent is stored, except for ``failures``.
+        When it returns, everything that was sent is stored, except for ``sending.failures``.
 
         Raises:
             ClientError: the server ended the connection for good, or refused the room.
@@ -113,8 +107,7 @@ class Chat:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if self._unstored:
-                self.screen.notice(f"{number_of_messages(len(self._unstored))} may not be stored")
+            self.sending.tell_unstored()
 
     # --- what comes in ---------------------------------------------------------------------------
     async def _show_events(self) -> NoReturn:
@@ -221,7 +214,7 @@ class Chat:
             await self._do(command)
         self._mark_read(leaving=True)
         await self._all_answered()
-        await self._all_stored()
+        await self.sending.all_stored()
 
     async def _all_answered(self) -> None:
         """Wait for the answers to all questions, but not for a server that has gone away."""
@@ -238,9 +231,9 @@ class Chat:
     async def _do(self, command: commands.Command) -> None:
         match command:
             case commands.Say(text):
-                await self._say(text, self.target)
+                await self.sending.say(text, self.target)
             case commands.Tell(name, text):
-                await self._say(text, f"@{name}")
+                await self.sending.say(text, f"@{name}")
             case commands.Query(name):
                 self.target = f"@{name}" if name else self.room
                 self.screen.talk_to(self.target)
@@ -276,7 +269,7 @@ class Chat:
             whose = "of yours" if what in ("edit", "erase") else "of somebody else"
             self.screen.notice(f"there is no message {whose} here; not sent")
         elif what == "reply":
-            await self._say(text, self.target, found)
+            await self.sending.say(text, self.target, found)
         elif what == "edit":
             self._ask(partial(self.client.edit, found, text))
         elif what == "erase":
@@ -298,44 +291,6 @@ class Chat:
         await (self.client.block(name) if blocked else self.client.unblock(name))
         what = "are not taken any more" if blocked else "are taken again"
         self.screen.notice(f"direct messages of {name} {what}")
-
-    async def _say(self, text: str, target: str, reply_to: LogEntry | None = None) -> None:
-        if not text:
-            return
-        length = len(body := text.encode("utf-8", "replace"))
-        if length > limits.BODY_BYTES_MAX:
-            most = f"a message has at most {limits.BODY_BYTES_MAX:,}"
-            self.fail(f"not sent, too long ({length:,} bytes; {most}): {_shortened(text)}")
-            return
-        try:
-            stored = await self.client.post(target, body, reply_to=reply_to)
-        except (Refused, MessageTooLong) as error:
-            self.fail(f"not sent ({error}): {_shortened(text)}")
-            return
-        self._unstored.add(stored)
-        stored.add_done_callback(lambda future: self._settled(future, text))
-
-    def _settled(self, stored: asyncio.Future[Stored], text: str) -> None:
-        if stored.cancelled():
-            return
-        self._unstored.discard(stored)
-        if error := stored.exception():
-            outcome = "not stored" if isinstance(error, Refused) else "may not be stored"
-            self.fail(f"{outcome} ({error}): {_shortened(text)}")
-
-    def fail(self, reason: str) -> None:
-        """Tell that a line was not sent or stored, and count it."""
-        self.failures += 1
-        self.screen.notice(reason)
-
-    async def _all_stored(self) -> None:
-        if not self._unstored:
-            return
-        _, waiting = await asyncio.wait(self._unstored, timeout=_PATIENCE_S)
-        if waiting:
-            count = number_of_messages(len(waiting))
-            self.screen.notice(f"waiting until {count} can be stored; Ctrl-C leaves immediately")
-            await asyncio.wait(waiting)
 
     def _ask(self, question: Callable[[], Coroutine[Any, Any, object]]) -> None:
         task = asyncio.create_task(self._answer(question))
@@ -381,7 +336,3 @@ class Chat:
             seq=change.seq,
             keep=change.keep,
         )
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]}…"
