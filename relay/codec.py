@@ -368,7 +368,7 @@ def _not_allowed(error: Exception) -> EnvelopeError:
 
 
 def _unread_fault(value: list[object]) -> str | None:
-    """Say what is wrong with fields of a later version: nested too deep, or of no field's type.
+    """Tell what is wrong with fields of a later version: nested too deep, or of no field's type.
 
     msgpack lets an empty map and an empty extension pass its bounds of 0. Iterative: no recursion
     error.

@@ -94,7 +94,7 @@ class _Given(NamedTuple):
 
 
 class _Layer:
-    """What one source says."""
+    """The settings of one source."""
 
     def __init__(self) -> None:
         self.given: dict[str, _Given] = {}

@@ -85,7 +85,7 @@ class Declaration(NamedTuple):
         """Return a value from any source as the setting's own type.
 
         Raises:
-            UsageError: it is wrong; the message says what was expected.
+            UsageError: it is wrong; the message names what was expected.
         """
         is_text = isinstance(value, str)
         if self._is_list and is_text:

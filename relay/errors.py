@@ -23,7 +23,7 @@ class RelayError(Exception):
 
 
 class UsageError(RelayError):
-    """A person's mistake: the message says what, where and what to do. Exit code 2."""
+    """A person's mistake: the message tells what, where and what to do. Exit code 2."""
 
 
 class StartError(RelayError):

@@ -1,7 +1,7 @@
 """One splitter of byte streams into frames, for every stream here that has lengths in front.
 
 The protocol between client and server (``wire.frames``), the bus (``bus.messages``) and the key
-agent's (``server.agent.protocol``) differ in what their header says, not in how a stream is cut.
+agent's (``server.agent.protocol``) differ in what their header holds, not in how a stream is cut.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 class FrameSplitter:
     """Splits a stream of bytes into whole frames, each a header of a fixed size and what follows.
 
-    A subclass says how long a frame is (``frame_bytes``), from the header alone: a bad one is
+    A subclass tells how long a frame is (``frame_bytes``), from the header alone: a bad one is
     refused before anything behind it is buffered. An offset moves over one buffer; a read that
     holds whole frames (the usual case) is not copied into one, and a frame that comes in many
     pieces is appended to, not copied with each.

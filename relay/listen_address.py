@@ -23,7 +23,7 @@ def parse_listen_address(
     Args:
         text: the address.
         unix: unix:PATH is one, too, and returned as a path.
-        words: the message says that there are ``AUTO`` and ``OFF`` as well.
+        words: the message names ``AUTO`` and ``OFF`` as well.
 
     Raises:
         UsageError: not of that form; the message does not repeat the text.

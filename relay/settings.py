@@ -49,7 +49,7 @@ class Server(Struct, frozen=True, kw_only=True):
         Meta(
             min_length=1,
             description="Networks of proxies (10.0.0.0/8, ::1), unix for all Unix-domain sockets, "
-            "or none: who connects from there says by the PROXY protocol, version 2, for whom, and "
+            "or none: who connects from there names for whom by the PROXY protocol, version 2, and "
             "is closed if it does not. From elsewhere such a header is no handshake.",
             extra={"networks": "or word"},
         ),
@@ -259,8 +259,8 @@ class Retention(Struct, frozen=True, kw_only=True):
     rooms_choose: Annotated[
         Literal["less", "any"],
         Meta(
-            description="What the owners of a room may choose for it: to keep less than these "
-            "settings say (less), or whatever they like (any)."
+            description="What the owners of a room may choose for it: to keep less than by these "
+            "settings (less), or whatever they like (any)."
         ),
     ] = "less"
 

@@ -19,7 +19,7 @@ and an empty variable counts as unset. `~` in a path is your home directory.
     relay config show relay.toml      # each value and where it came from
 
 `relay serve --check-config` and `--print-config` do the same with the flags that are given, too.
-Where "reload" says yes, a change takes effect with a reload (HUP, `relay ctl reload`), for open
+Where "reload" is yes, a change takes effect with a reload (HUP, `relay ctl reload`), for open
 connections as well. The others need a restart, and a reload that would change one is refused.
 
 There are no passwords among the settings: a secret is only ever named by its file.

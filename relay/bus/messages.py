@@ -141,7 +141,7 @@ class Ask(NamedTuple):
 
 
 class Revoked(NamedTuple):
-    """Member: what REVOKE with this tag says is done here."""
+    """Member: what REVOKE with this tag asks for is done here."""
 
     tag: int
 
@@ -255,7 +255,7 @@ class Revoke(NamedTuple):
     """Home of an account, to every worker: these devices are none any more. Answer: REVOKED.
 
     A worker ends their sessions and drops what they have sent; as a home it stores nothing more of
-    them. ``lifted``: what was said before of them does not hold any more.
+    them. ``lifted``: what was sent before about them does not hold any more.
     """
 
     tag: int

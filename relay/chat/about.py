@@ -59,7 +59,7 @@ def is_own(target: Entry, submission: Submission) -> bool:
 
 
 def well_formed(kind: int, body: bytes, about_seq: int) -> bool:
-    """Tell whether an entry of this kind can be what it says it is."""
+    """Tell whether an entry of this kind can be what it claims to be."""
     if kind == Kind.MESSAGE:
         return True
     if kind not in WHAT or not about_seq:
@@ -74,7 +74,7 @@ def well_formed(kind: int, body: bytes, about_seq: int) -> bool:
 
 
 def differs(stored: Entry | None, again: Submission) -> bool:
-    """Tell whether a submission under an id that was used says something else.
+    """Tell whether a submission under an id that was used has another content.
 
     What was erased counts as equal: its body is gone, and a resend of it must not come back.
     """

@@ -1,7 +1,7 @@
 """The invariant "Once, in order" as a decision: what a counter means, given the last one.
 
 Counters of one producer in one log are consecutive from 1, so whether one was used is known without
-looking anything up. Which entry has it, and whether it says the same, must be looked up.
+looking anything up. Which entry has it, and whether it has the same content, must be looked up.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class Entry(NamedTuple):
 
     @property
     def content(self) -> Content:
-        """What this says, and a submission must say to be a repeat of it."""
+        """What this has, and a submission must have to be a repeat of it."""
         return self[-CONTENT_FIELDS:]
 
 
@@ -102,7 +102,7 @@ class Extra(NamedTuple):
     about_epoch: bytes = b""
     about_seq: int = 0
     verdict: int = UNDECIDED
-    """Of a direct message: what the recipient's home says to it: 0, or the ErrorCode that refuses
+    """Of a direct message: what the recipient's home answers: 0, or the ErrorCode that refuses
     it, if it is new."""
     origin_epoch: bytes = b""
     origin_seq: int = 0
@@ -140,8 +140,8 @@ class Submission(NamedTuple):
     @property
     def content(self) -> Content:
         """What two submissions under one id must have in common."""
-        said = self.kind, self.content_type, self.body
-        return (*said, *NO_EXTRA) if self.extra is None else (*said, *self.extra[:3])
+        own = self.kind, self.content_type, self.body
+        return (*own, *NO_EXTRA) if self.extra is None else (*own, *self.extra[:3])
 
 
 def submission(*fields: object) -> Submission:
@@ -150,7 +150,7 @@ def submission(*fields: object) -> Submission:
 
 
 Content: TypeAlias = tuple[int, str, bytes, str, bytes, int]
-"""(kind, content type, body, to, about): what a message says, whoever says it and where. An entry
+"""(kind, content type, body, to, about): what a message has, whoever sends it and where. An entry
 ends with it."""
 
 GIVEN_BY_LOG: Final = ("epoch", "seq", "prev", "time_ms")

@@ -1,8 +1,8 @@
 """Message ids: whose they are, and why nobody else can use them.
 
 The id of a message is a *producer* and a counter. Everybody who reads a room sees both; so a
-producer is not said by a client but derived from what only it and the server know. What is seen
-tells nothing that could be said in its place, and with 16 bytes no search meets one of many.
+producer is not sent by a client but derived from what only it and the server know. What is seen
+tells nothing that could be sent in its place, and with 16 bytes no search meets one of many.
 """
 
 from __future__ import annotations

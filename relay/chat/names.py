@@ -24,7 +24,7 @@ _GIVEN_NAMES: Final = frozenset({"ali"})
 _LOOK_ALIKES: Final = str.maketrans({"0": "o", "1": "l", "i": "l", "_": "", "-": ""})
 _LEET: Final = str.maketrans({"3": "e", "4": "a", "5": "s", "7": "t"})
 _UNSEEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# Blank or without a width of their own, though no category says so: fillers, the empty braille
+# Blank or without a width of their own, and in no category of such: fillers, the empty braille
 # pattern, variation selectors.
 _UNSEEN: Final = frozenset(
     map(chr, (0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0))

@@ -30,12 +30,12 @@ COMMANDS: Final = {
     "register": Entry("relay.cli.register", "register", "Claim a name, with a key of this device."),
     "device": Entry("relay.cli.device", "device", "Add, list and remove devices of your account."),
     "account": Entry(
-        "relay.cli.account", "account", "Say who may write to you; delete an account."
+        "relay.cli.account", "account", "Choose who may write to you; delete an account."
     ),
     "export": Entry("relay.cli.export", "export", "Take away all that is yours, as JSON lines."),
     "invite": Entry("relay.cli.invite", "invite", "Make an invitation (operators)."),
     "user": Entry("relay.cli.user", "user", "Manage accounts (operators)."),
-    "room": Entry("relay.cli.room", "room", "List rooms, and say who may do what in them."),
+    "room": Entry("relay.cli.room", "room", "List rooms, and choose who may do what in them."),
     "alias": Entry("relay.cli.alias", "alias", "Give addresses short names."),
     "serve": Entry("relay.cli.serve", "serve", "Run a relay server (Linux)."),
     "key": Entry("relay.cli.key", "key", "Show and change a server's key (Linux)."),

@@ -1,4 +1,4 @@
-"""``relay account``: what a person says about their own account, and its end."""
+"""``relay account``: what a person chooses for their own account, and its end."""
 
 from __future__ import annotations
 

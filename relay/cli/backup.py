@@ -123,7 +123,7 @@ class Steered:
     def go_on(self, held: Sequence[object]) -> bool:
         """See ``create.Running``."""
         parts = [list(part) for part in chunks(held, count_max=WORKERS_PER_QUESTION)]
-        # All are asked, whatever the first ones say: their pauses end.
+        # All are asked, whatever the first ones answer: their pauses end.
         answers = [self._server.ask("go-on", held=part)["held"] for part in parts]
         return bool(answers) and all(answers)
 

@@ -66,23 +66,25 @@ async def _at_terminal(client: Client, room: str, last: int) -> bool:
     chat.reads = True
     with screen.shown():
         await chat.run(screen.typed(), last)
-    return not chat.failures
+    return not chat.sending.failures
 
 
 async def _through_pipes(client: Client, room: str, last: int) -> bool:
     """Return whether every line was a command or is stored."""
     chat = Chat(client, room, PlainScreen(Output.stdout()))
     await chat.run(_input_lines(chat), last)
-    return not chat.failures and not chat.mistakes
+    return not chat.sending.failures and not chat.mistakes
 
 
 async def _input_lines(chat: Chat) -> AsyncIterator[str]:
     """Yield the lines of standard input that can be sent; report the others."""
     async for line in read_lines(sys.stdin.fileno(), limits.BODY_BYTES_MAX):
         if not line.is_whole:
-            chat.fail(f"line {line.number} was not sent: it is too long ({line.length:,} bytes)")
+            chat.sending.fail(
+                f"line {line.number} was not sent: it is too long ({line.length:,} bytes)"
+            )
             continue
         try:
             yield line.data.decode()
         except UnicodeDecodeError:
-            chat.fail(f"line {line.number} was not sent: it is not UTF-8 text")
+            chat.sending.fail(f"line {line.number} was not sent: it is not UTF-8 text")

@@ -84,7 +84,7 @@ def run_connected(
     granted = False
     """The login has succeeded: whatever is refused now is no reason to give up the key."""
     answer: Refused | None = None
-    """What was asked is refused, and the session goes on: it says nothing about the login."""
+    """What was asked is refused, and the session goes on: that is not about the login."""
 
     async def use_and_remember(client: Client) -> int:
         nonlocal granted, answer
@@ -121,7 +121,7 @@ def run_connected(
         person = person_at(who, policy.keys, policy.server_id(address))
         return attempt()
     except KeyboardInterrupt:
-        return Exit.INTERRUPTED  # before click says anything about it
+        return Exit.INTERRUPTED  # before click prints anything about it
     except ServerKeyMismatch as error:
         raise changed_key(address, error, known) from None
     except Refused as error:

@@ -110,16 +110,16 @@ def room(
     text = rest.pop(0) if rest else ""
     if rest or (action == "redact" and not text.isdecimal()):
         raise click.UsageError(f"{action}: see relay ctl room --help for what it takes")
-    said: Any = text
+    given: Any = text
     try:
         request = room_calls.change(
             action,
             person=person,
             text=text if action in ("topic", "title") else reason,
             seconds=seconds,
-            kind=said,
+            kind=given,
             listed=not unlisted,
-            role=said,
+            role=given,
             seq=int(text) if action == "redact" else 0,
             keep=(age, messages, size),
         )

@@ -18,7 +18,7 @@ def upgrade(server: Server, sleep: Callable[[float], None] = time.sleep) -> dict
     """Let the version on the disk take over; return who serves now, and who did before.
 
     Raises:
-        CommandError: it has not; the message says why.
+        CommandError: it has not; the message tells why.
     """
     before = server.ask("upgrade-state")
     server.ask("upgrade")

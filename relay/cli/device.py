@@ -116,8 +116,8 @@ def _show(address: Address, key: DeviceKey) -> None:
     text = public_text(key.public)
     if sys.stdout.isatty():
         segno.make(text.upper(), micro=False).terminal(compact=True)
-    said = f"On a device that you have, run:  relay device approve {address} {text}"
-    print(said, flush=True)
+    hint = f"On a device that you have, run:  relay device approve {address} {text}"
+    print(hint, flush=True)
 
 
 @device.command()

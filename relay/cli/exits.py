@@ -17,7 +17,7 @@ from relay.terminal.text import harmless
 
 DEBUG_VARIABLE: Final = "RELAY_DEBUG"
 _INTERNAL_CHARS_MAX: Final = 500
-"""Of what an unforeseen exception says of itself: an error is one line."""
+"""Of the text of an unforeseen exception: an error is one line."""
 
 
 class Exit(IntEnum):

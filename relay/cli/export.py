@@ -41,7 +41,7 @@ def export(target: Target, who: Who, rooms: tuple[str, ...]) -> int:
 
     Your account, its devices and settings, up to where you have read, the rooms in which you have
     a role, your direct messages, both ways, and what you have written in rooms that you may read.
-    The last line says how much it was: a file without it is not whole.
+    The last line counts what was written: a file without it is not whole.
     """
     more = checked_rooms(rooms)
     output = Output.stdout()

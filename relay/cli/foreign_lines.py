@@ -38,10 +38,10 @@ def json_lines(lines: Iterable[str], room: str | None) -> Iterator[Read]:
 
     Args:
         lines: of the file.
-        room: where all of it goes; None: where each line says.
+        room: where all of it goes; None: where each line belongs.
 
     Raises:
-        UsageError: a line is none of them; it says which.
+        UsageError: a line is none of them; it names which.
     """
     for number, line in enumerate(lines, 1):
         if not line.strip():

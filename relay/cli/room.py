@@ -38,7 +38,7 @@ SEEN: Final = click.option(
 @click.group(invoke_without_command=True)
 @click.pass_context
 def room(ctx: click.Context) -> int:
-    """Rooms: list, show, create, change, and say who may read and write in them."""
+    """Rooms: list, show, create, change, and choose who may read and write in them."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
     return Exit.USAGE  # of no effect when a command runs
@@ -175,7 +175,7 @@ async def _last_message(client: Client, room: str) -> LogEntry | None:
 
 
 def _tell(as_json: bool, room: str, done: str, arguments: list[str], words: str) -> None:
-    """Say what was done: to a program on stdout, as ``relay ctl room`` does."""
+    """Report what was done: to a program on stdout, as ``relay ctl room`` does."""
     if as_json:
         print(dump({"room": room, "done": done, "arguments": arguments}))
     else:
@@ -246,13 +246,13 @@ def _changing(
     _command(name, "ROOM", *arguments, also=(JSON, SEEN, *also))(function)
 
 
-_changing("topic", "topic", "Say what a room is about.", "{room} has this topic", "TEXT")
-_changing("title", "title", "Say how a room's name is shown.", "{room} has this title", "TEXT")
+_changing("topic", "topic", "Set what a room is about.", "{room} has this topic", "TEXT")
+_changing("title", "title", "Set how a room's name is shown.", "{room} has this title", "TEXT")
 _changing(
     "kind",
     "kind",
-    "Say who may read and write: public, private (who is invited), announce (few write). A private"
-    " room stays private.",
+    "Choose who may read and write: public, private (who is invited), announce (few write). A"
+    " private room stays private.",
     "{room} is {kind}",
     "KIND",
     also=(UNLISTED,),
@@ -299,7 +299,7 @@ _changing("leave", "leave", "Be no member any more.", "you are no member of {roo
 _changing(
     "keep",
     "keep",
-    "Say how long messages are kept; without bounds, as the server's settings say. Older ones are"
+    "Choose how long messages are kept; without bounds, as in the server's settings. Older ones are"
     " removed for ever.",
     "{room} keeps its messages so",
     also=(AGE, MESSAGES, SIZE),

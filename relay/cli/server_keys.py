@@ -133,7 +133,7 @@ def is_new(address: Address, known: KnownServers) -> bool:
         pin = known.find(address.host, address.port)
         lineage = known.lineage()
     except UsageError:
-        return False  # nothing can be remembered; the address says all that is needed
+        return False  # nothing can be remembered; the address has all that is needed
     if pin is None:
         return True
     # One of the two may be a key that the other has announced, or has followed.
@@ -154,7 +154,7 @@ async def remember(address: Address, known: KnownServers) -> None:
     """Remember the fingerprint in an address, which the server has proved; if that is possible."""
     fingerprint = address.fingerprint
     assert fingerprint is not None
-    # A file that cannot be written is no reason to fail: the address says all that is needed.
+    # A file that cannot be written is no reason to fail: the address has all that is needed.
     with contextlib.suppress(UsageError):
         # It may wait for another program's lock, and for the disk.
         await in_thread(lambda: known.pin(address.host, address.port, fingerprint))

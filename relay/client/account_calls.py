@@ -49,7 +49,7 @@ class Devices(NamedTuple):
 
 
 class User(NamedTuple):
-    """What the server says of an account."""
+    """What the server knows of an account."""
 
     name: str
     state: str
@@ -79,8 +79,8 @@ class Preferences(NamedTuple):
     blocked: tuple[str, ...]
     """The names of those whose messages are not taken."""
     keep: tuple[int, int, int] = (0, 0, 0)
-    """How long one's inbox keeps messages: seconds, messages, bytes; 0: as the server's settings
-    say."""
+    """How long one's inbox keeps messages: seconds, messages, bytes; 0: as in the server's
+    settings."""
 
 
 def as_preferences(data: bytes) -> Preferences:
@@ -156,7 +156,7 @@ def labels(data: bytes) -> dict[bytes, str]:
 
 
 def as_user(name: str, data: bytes) -> User:
-    """Return what the server says of an account."""
+    """Return what the server knows of an account."""
     found = answers.unpack_shown(data)
     devices = tuple(Device(public_text(key), label, False) for key, label, _ in found.devices)
     waiting = public_text(found.offered) if found.offered else ""

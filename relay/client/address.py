@@ -55,7 +55,7 @@ def parse_address(text: str) -> Address:
     """Return the address that a person typed. The scheme may be left out.
 
     Raises:
-        UsageError: it is not an address; says which part is wrong.
+        UsageError: it is not an address; names the part that is wrong.
     """
     rest = text.strip()
     if "://" in rest and not rest.startswith(SCHEME):

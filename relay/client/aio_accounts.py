@@ -84,7 +84,7 @@ class AsyncAccounts(AsyncCalls):
         *,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> None:
-        """Say what a device of one's own account is called. Nobody else sees it.
+        """Name a device of one's own account. Nobody else sees it.
 
         Args:
             key: its public key.
@@ -160,7 +160,7 @@ class AsyncAccounts(AsyncCalls):
         return text
 
     async def user(self, name: str, *, timeout: float | None = None) -> User:  # noqa: ASYNC109
-        """Return what the server says of an account. For operators.
+        """Return what the server knows of an account. For operators.
 
         Args:
             name: whose.

@@ -91,7 +91,7 @@ class AsyncOwn(AsyncDirect, AsyncRooms):
     async def _found(
         self, own: OwnRooms, steps: Generator[Step, Any, None], timeout_s: float | None
     ) -> AsyncGenerator[Step, None]:
-        """Ask and send what the steps say, and yield what they find."""
+        """Ask and send what the steps want, and yield what they find."""
         answer: Any = None
         refused: Refused | None = None
         try:

@@ -60,7 +60,7 @@ class ClientBase:
         """Return the next event, if there is one; raise why the client has ended, if it has."""
         state, chat = self._state, self._chat
         event = chat.take(room)
-        if chat.flush_due:
+        if chat.rooms.flush_due:
             self._pump.settle()
         if event is None and state.state is State.CLOSED and state.error is not None:
             raise state.error
@@ -75,7 +75,7 @@ class ClientBase:
             raise failed
 
     def _seen(self, room: str, seen: int | None) -> int:
-        """Return what a request about a room says that its sender has seen."""
+        """Return how far the sender of a request about a room has seen its changes."""
         if seen is not None:
             return arguments.integer("seen", seen, 0, limits.U63_MAX)
         return self._chat.queue.changes.get(room, ANYTHING_SEEN)
@@ -136,9 +136,9 @@ class ClientBase:
             "logins": self._state.logins,
             "resumptions": self._state.resumptions,
             "resent": self._chat.sends.resent,
-            "repeats": self._chat.subscriptions.repeats,
-            "rejoins": self._chat.rejoins,
-            "suspensions": self._chat.suspensions,
+            "repeats": self._chat.rooms.subscriptions.repeats,
+            "rejoins": self._chat.rooms.rejoins,
+            "suspensions": self._chat.rooms.suspensions,
         }
 
 

@@ -73,7 +73,7 @@ class BlockingAccounts(BlockingCalls):
         self._extend(Kind.REMOVE, account_calls.public_key(key), timeout)
 
     def rename_device(self, key: str, label: str, *, timeout: float | None = None) -> None:
-        """Say what a device of one's own account is called. Nobody else sees it.
+        """Name a device of one's own account. Nobody else sees it.
 
         Args:
             key: its public key.
@@ -149,7 +149,7 @@ class BlockingAccounts(BlockingCalls):
         return text
 
     def user(self, name: str, *, timeout: float | None = None) -> User:
-        """Return what the server says of an account. For operators.
+        """Return what the server knows of an account. For operators.
 
         Args:
             name: whose.

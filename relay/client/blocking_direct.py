@@ -1,4 +1,4 @@
-"""What a blocking client can say about entries, and about whom it hears: edits, marks, blocks."""
+"""What a blocking client can do about entries, and about whom it hears: edits, marks, blocks."""
 
 from __future__ import annotations
 
@@ -194,8 +194,8 @@ class BlockingDirect(BlockingAccounts):
             writers: "all", "known" (those to whom one has written), "rooms" (these, and members of
                 a room in which one is a lasting member) or "nobody"; None: as it is.
             seen_by: likewise.
-            keep: how long one's inbox keeps messages: seconds, messages, bytes; 0: as the server's
-                settings say, which may bound what one can choose.
+            keep: how long one's inbox keeps messages: seconds, messages, bytes; 0: as in the
+                server's settings, which may bound what one can choose.
             timeout: seconds; None: no limit.
 
         Raises:

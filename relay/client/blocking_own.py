@@ -89,7 +89,7 @@ class BlockingOwn(BlockingDirect, BlockingRooms):
     def _found(
         self, own: OwnRooms, steps: Generator[Step, Any, None], timeout_s: float | None
     ) -> Iterator[Step]:
-        """Ask and send what the steps say, and yield what they find."""
+        """Ask and send what the steps want, and yield what they find."""
         answer: Any = None
         refused: Refused | None = None
         try:

@@ -105,8 +105,8 @@ class BlockingRooms(BlockingAccounts):
             listed: whether those who are not members find it in lists.
             role: "none", "member", "moderator" or "owner".
             seq: the number of the message.
-            keep: how long messages are kept: seconds, messages, bytes; 0: as the server's settings
-                say, which may bound what a room can choose.
+            keep: how long messages are kept: seconds, messages, bytes; 0: as in the server's
+                settings, which may bound what a room can choose.
             seen: the number of the last change of the room that the decision rests on. None: the
                 last one that was taken from this client, if it has joined the room; else whatever
                 the room is now.

@@ -1,15 +1,22 @@
-"""What a client raises for a close code: the server has ended the connection, and told why."""
+"""What a client raises when a connection has ended: mostly for the close code of the server."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from relay.client.errors import ClientError
+from relay.client.errors import (
+    ClientError,
+    ConnectionLost,
+    HandshakeFailed,
+    NotARelayServer,
+    ServerBrokeProtocol,
+)
 from relay.wire.codes import CloseCode
+from relay.wire.events import ConnectionClosed
 
 
 class ClosedByServer(ClientError):
-    """The server ended the connection, and said why."""
+    """The server ended the connection, and told why."""
 
     code: int
     retry_after_s: int
@@ -50,7 +57,7 @@ class ClosedNormally(ClosedByServer):
 
 
 class ProtocolViolation(ClosedByServer):
-    """The server says that this client broke the protocol."""
+    """The server reports that this client broke the protocol."""
 
 
 class Replaced(ClosedByServer):
@@ -107,3 +114,22 @@ def closed_by_server(code: int, retry_after_s: int = 0) -> ClosedByServer:
     """Return the exception of a close code."""
     kind = _BY_CLOSE.get(code, ClosedByServer)
     return kind(code, retry_after_s)
+
+
+def error_of_end(
+    event: ConnectionClosed, refusal: ClientError | None, *, handshaken: bool
+) -> ClientError:
+    """Return why a connection ended. ``refusal``: of the login on it."""
+    if event.code is not None and event.remote:
+        if refusal is not None and event.code == CloseCode.NAME_REFUSED:
+            return refusal
+        return closed_by_server(event.code, event.retry_after_s)
+    if event.code == CloseCode.IDLE:
+        return Idle(event.code)
+    if event.code is not None:
+        return ServerBrokeProtocol(f"the server broke the protocol: {event.detail}")
+    if event.stranger:
+        return NotARelayServer(event.detail)
+    if event.remote or handshaken:
+        return ConnectionLost(event.detail)
+    return HandshakeFailed(f"no encrypted connection: {event.detail}")

@@ -25,7 +25,7 @@ log: Final = logging.getLogger(__name__)
 
 
 class KeyChoice:
-    """What a program has said about its key; what that means at a server is found by ``at``."""
+    """What a program has chosen for its key; what that means at a server is found by ``at``."""
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ class DeviceKey:
             name: the handle that it was made for; None: not noted.
         """
         self.name = name
-        """The handle that it was made for, if its file says so."""
+        """The handle that it was made for, if its file has it."""
         self._private = PrivateDeviceKey(seed)
         self.public = self._private.public
         """The public key: 32 bytes."""

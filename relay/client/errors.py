@@ -97,7 +97,7 @@ class UnknownServerKey(ServerKeyError):
 
 
 class ServerKeyMismatch(ServerKeyError):
-    """The key is another one than the address or the pin says. There is no override."""
+    """The key is another one than that of the address or the pin. There is no override."""
 
     def __init__(self, message: str, fingerprint: str, expected: str) -> None:
         super().__init__(message, fingerprint)

@@ -90,7 +90,7 @@ class Edit(LogEntry):
 
 
 class Redaction(LogEntry):
-    """The message, edit or reaction at ``about`` was erased. The body may say why."""
+    """The message, edit or reaction at ``about`` was erased. The body may give the reason."""
 
     __slots__ = ()
 
@@ -157,7 +157,7 @@ class RoomChanged(NamedTuple):
     """Of the room: "public", "private" or "announce"."""
     listed: bool = True
     keep: tuple[int, int, int] = (0, 0, 0)
-    """How long messages are kept: seconds, messages, bytes; 0: as the server's settings say."""
+    """How long messages are kept: seconds, messages, bytes; 0: as in the server's settings."""
 
     @property
     def cursor(self) -> Cursor:
@@ -236,7 +236,7 @@ class Unfollowed:
 
 @dataclass(frozen=True, slots=True)
 class Invited:
-    """Somebody has just invited this account to a room: ``change_room(room, "enter")`` says yes.
+    """Somebody has just invited this account to a room: ``change_room(room, "enter")`` accepts.
 
     Comes while the client is connected, whether it follows anything or not. What came while it was
     away is in ``rooms(mine=True)``, with the role "invited".
@@ -336,7 +336,7 @@ class SearchPage(NamedTuple):
     """
 
     entries: tuple[Message | Edit, ...]
-    """Of each message that was found what it says now: itself; or its last edit, whose ``about`` is
+    """Of each message that was found what it is now: itself; or its last edit, whose ``about`` is
     the place of the message."""
     next: int
     """The ``before`` of the next page."""

@@ -1,7 +1,7 @@
 """What becomes of clients in a forked child: they end, and the parent's connections stay whole.
 
 The child has copies of the keys and of the socket. It may not send (the same nonces would be used
-twice), not read (the bytes are the parent's), and not say goodbye. So in the child each client ends
+twice), not read (the bytes are the parent's), and send no close record. So each client ends there
 with ClientForked, and its socket's descriptor is put on /dev/null before any code can run: whatever
 still refers to it, an event loop or a garbage collector, can do the parent no harm. In particular
 taking the descriptor out of a shared epoll set would otherwise take it out of the parent's.

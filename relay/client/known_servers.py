@@ -94,7 +94,7 @@ def parse(text: str, path: Path) -> list[Pin]:
 
 
 def parse_lineage(text: str, path: Path) -> Lineage:
-    """Return what a file's text says about keys that follow one another.
+    """Return what a file's text has about keys that follow one another.
 
     Raises:
         UsageError: a line that cannot be read: whoever relied on it must know.

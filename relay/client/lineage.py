@@ -4,8 +4,8 @@
     * relay-followed-key-v1 OLD NEW      NEW has taken the place of OLD, which is accepted no more
 
 A server's *id* is the fingerprint of its first key. It is the name under which device keys and pins
-are kept, so it stays when keys change. A server says its id; what it says is believed where these
-lines say the same, and at the first contact, if nothing is kept under that id: then a line of the
+are kept, so it stays when keys change. A server states its id; it is believed where these
+lines have the same, and at the first contact, if nothing is kept under that id: then a line of the
 second kind is written, from the id to the key.
 """
 
@@ -34,7 +34,7 @@ class Expected(NamedTuple):
 
 
 class ClaimedId(NamedTuple):
-    """What a server says of itself, having proved its key."""
+    """What a server states of itself, having proved its key."""
 
     fingerprint: str
     """Of its key."""
@@ -51,7 +51,7 @@ class KeyChange(NamedTuple):
 
 
 class Lineage(NamedTuple):
-    """What the lines say; of two lines about the same key the last one counts."""
+    """What the lines hold; of two lines about the same key the last one counts."""
 
     following: Mapping[str, str]
     """By a key, the one that it has announced."""
@@ -87,7 +87,7 @@ class Lineage(NamedTuple):
 
 
 def lineage(lines: Iterable[list[str]]) -> Lineage:
-    """Return what lines, split into words, say."""
+    """Return what lines, split into words, hold."""
     following: dict[str, str] = {}
     followed: dict[str, str] = {}
     for _, kind, old, new in lines:

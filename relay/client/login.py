@@ -54,39 +54,43 @@ class Login:
         """True: the key is not a device of the account yet, but one of its devices approves it."""
         self._binding = self._spki_hash = b""
         """Of this connection."""
-        self._replies: list[bytes] = []
+        self._out: list[bytes] = []
         self.error: ClientError | None = None
         """Why the login was refused, on this connection."""
         self.ends = False
         """True: it was refused, and this side has to end the connection."""
 
-    def begin(self, binding: bytes, fingerprint: str) -> list[bytes]:
-        """Return the packed envelopes that log in on a connection.
+    def begin(self, binding: bytes, fingerprint: str) -> None:
+        """Log in on a new connection; what is to leave comes with ``outgoing``.
 
         Args:
             binding: of the connection.
             fingerprint: of the server's key.
         """
         self.error = None
-        self._replies = []
         known = self.credentials
         assert known is not None
         key, spki_hash = known.key, server_id_bytes(fingerprint)
         self._binding, self._spki_hash = binding, spki_hash
-        packed: list[bytes] = []
+        out = self._out = []
         if key is None:
-            return [pack(self._hello(b"", b""))]
+            out.append(pack(self._hello(b"", b"")))
+            return
         if self._enrol:
-            return [pack(self._enrolling(key, b""))]
+            out.append(pack(self._enrolling(key, b"")))
+            return
         if not self._registered and (known.register_first or self._register_next):
-            packed.append(pack(self._register(known, key, binding, spki_hash)))
-        packed.append(self._signed_hello(key))
-        return packed
+            out.append(pack(self._register(known, key, binding, spki_hash)))
+        out.append(self._signed_hello(key))
 
-    def replies(self) -> list[bytes]:
-        """Return the packed envelopes that are to leave after ``receive``, and forget them."""
-        replies, self._replies = self._replies, []
-        return replies
+    def outgoing(self) -> list[bytes]:
+        """Return the packed envelopes that may leave now, and forget them."""
+        out, self._out = self._out, []
+        return out
+
+    def offline(self) -> None:
+        """The connection is gone."""
+        self._out = []
 
     def _signed_hello(self, key: Key) -> bytes:
         signature = self._sign(Operation.LOGIN, key, self._binding, self._spki_hash)
@@ -103,7 +107,7 @@ class Login:
         assert known.key is not None
         if not offer:
             self._enrol = False
-            self._replies.append(self._signed_hello(known.key))
+            self._out.append(self._signed_hello(known.key))
             return
         try:
             link = links.parse(offer)
@@ -115,7 +119,7 @@ class Login:
             self.error = DeviceChainError(f"the server gave a false approval: {error}")
             self.ends = True
             return
-        self._replies.append(pack(self._enrolling(known.key, known.key.sign(link.signed))))
+        self._out.append(pack(self._enrolling(known.key, known.key.sign(link.signed))))
 
     def _hello(self, key: bytes, signature: bytes) -> Hello:
         secret = self._identity.secret

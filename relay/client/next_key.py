@@ -17,7 +17,7 @@ from relay.wire.identity import fingerprint_of, parse_spki
 
 
 class NextKeyProof:
-    """What one connection says about the key that will follow."""
+    """What one connection proves about the key that will follow."""
 
     def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
         self._random_bytes = random_bytes

@@ -12,13 +12,13 @@ NOTHING: Final = Cursor(b"", 0)
 """What a plain message is about."""
 RETRY_S_MIN: Final = 0.01
 RETRY_S_MAX: Final = 60.0
-"""Bounds of the pause before a room's sends go again without progress, whatever the server says."""
+"""Bounds of the pause before a room's sends go again without progress, whatever the server asks."""
 ENVELOPE_OVERHEAD_BYTES: Final = 128
 """A SEND besides its body: what the byte bound counts for each message."""
 
 
 def durability_name(number: int) -> str:
-    """Return what is said of an acknowledgement to a program."""
+    """Return what a program is told of an acknowledgement."""
     known = {int(one): one.name.lower() for one in Survives}
     return known.get(number, str(number))
 
@@ -60,7 +60,7 @@ class PendingSend:
         self.maybe_stored = False
         """True once it was on a connection that ended without an answer."""
         self.refused_at: float | None = None
-        """When the server first said: later; None: it has not."""
+        """When the server first answered "later"; None: it has not."""
 
     @property
     def size(self) -> int:
@@ -93,7 +93,7 @@ class RoomSends:
         self.in_flight: dict[int, PendingSend] = {}
         """Transmissions without an answer, by the counter they left with."""
         self.postponed = False
-        """True from the first UNAVAILABLE until something is stored: said once, not at each try."""
+        """True from the first UNAVAILABLE until something is stored: told once, not at each try."""
         self.rewind = False
         """True: what is pending goes again, once nothing is in flight."""
         self.restart = False

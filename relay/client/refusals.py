@@ -203,12 +203,12 @@ def describe_refusal(code: int, text: str = "") -> str:
     """Return the explanation of an error code, with what the server added (made harmless)."""
     try:
         known = _ERROR_CODES[code]
-        said = f"{known.name}: {known.explanation}"
+        words = f"{known.name}: {known.explanation}"
     except KeyError:
-        said = f"error code {code}"
+        words = f"error code {code}"
     # The server's words may reach a terminal or a log: escape what is not printable (section 6).
     harmless = "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
-    return f"{said} ({harmless})" if harmless else said
+    return f"{words} ({harmless})" if harmless else words
 
 
 def refused(code: int, arg: int = 0, text: str = "") -> Refused:

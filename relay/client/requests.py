@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from relay import limits
+from relay.client.pending_sends import Outcome
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import ClientEnvelope, Error
 
@@ -35,7 +36,7 @@ class Request(NamedTuple):
 class Requests:
     """Requests without an answer."""
 
-    __slots__ = ("_open", "_out", "_waiting", "next_number")
+    __slots__ = ("_open", "_out", "_outcomes", "_waiting", "next_number")
 
     def __init__(self) -> None:
         self.next_number = 1
@@ -43,6 +44,7 @@ class Requests:
         self._out: list[ClientEnvelope] = []
         self._waiting: dict[int, float] = {}
         """When requests are to be asked again, by their number."""
+        self._outcomes: list[Outcome] = []
 
     def ask(self, request: Request) -> None:
         """Queue a request under the next number."""
@@ -66,6 +68,18 @@ class Requests:
             self._waiting.setdefault(error.request, now + wait_s)
             return None
         return self._open.pop(error.request, None)
+
+    def answer(self, token: object, result: object) -> None:
+        """Give a caller its answer; without effect for what the client asked by itself."""
+        if token is not None:
+            self._outcomes.append(Outcome(token, result))
+
+    def outcomes(self) -> list[Outcome]:
+        """Return the answers since the last call."""
+        outcomes = self._outcomes
+        if outcomes:
+            self._outcomes = []
+        return outcomes
 
     def __len__(self) -> int:
         return len(self._open)

@@ -66,7 +66,7 @@ class RoomInfo(NamedTuple):
     people: tuple[RoomPerson, ...]
     """Lasting members, invited, muted and banned ones; not everybody who is there just now."""
     keep: tuple[int, int, int] = (0, 0, 0)
-    """How long messages are kept: seconds, messages, bytes; 0: as the server's settings say."""
+    """How long messages are kept: seconds, messages, bytes; 0: as in the server's settings."""
 
 
 class ListedRoom(NamedTuple):
@@ -147,17 +147,17 @@ def change(
     most = limits.ROOM_TOPIC_BYTES_MAX if action == "topic" else limits.ROOM_REASON_BYTES_MAX
     if action == "title":
         most = limits.DISPLAY_NAME_CHARS_MAX
-    said = arguments.short_text("text", text, most, max(most, limits.ROOM_TITLE_BYTES_MAX))
-    if len(said.encode()) > most and action != "title":
-        raise ValueError(f"text has {len(said.encode())} bytes; at most {most} are allowed")
+    words = arguments.short_text("text", text, most, max(most, limits.ROOM_TITLE_BYTES_MAX))
+    if len(words.encode()) > most and action != "title":
+        raise ValueError(f"text has {len(words.encode())} bytes; at most {most} are allowed")
     if not 0 <= seconds <= limits.U32_MAX:
         raise ValueError(f"seconds is {seconds}; it must be from 0 to {limits.U32_MAX}")
     span = int(-(-seconds // 1))
     match action:
         case "topic":
-            return requests.SetTopic(said)
+            return requests.SetTopic(words)
         case "title":
-            return requests.SetTitle(said)
+            return requests.SetTitle(words)
         case "kind":
             return requests.SetKind(checked_kind(kind), bool(listed))
         case "role":
@@ -165,13 +165,13 @@ def change(
         case "invite":
             return requests.Invite(who)
         case "kick":
-            return requests.Kick(who, said)
+            return requests.Kick(who, words)
         case "ban":
-            return requests.Ban(who, span, said)
+            return requests.Ban(who, span, words)
         case "unban":
             return requests.Unban(who)
         case "mute":
-            return requests.Mute(who, span, said)
+            return requests.Mute(who, span, words)
         case "unmute":
             return requests.Unmute(who)
         case "close":
@@ -188,9 +188,9 @@ def change(
             bounds = [arguments.integer("keep", one, 0, limits.U63_MAX) for one in keep]
             return requests.SetKeep(*bounds)
         case "redact":
-            return requests.Redact(arguments.integer("seq", seq, 1, limits.U63_MAX), said)
+            return requests.Redact(arguments.integer("seq", seq, 1, limits.U63_MAX), words)
         case "delete":
-            return requests.Delete(said)
+            return requests.Delete(words)
         case _:
             raise ValueError(f"{action!r} is nothing that can be done in a room")
 

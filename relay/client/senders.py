@@ -1,8 +1,8 @@
 """Whose devices the senders' keys are: chains are asked for, verified and pinned. No I/O.
 
 A message names its sender and the id of a device key. The first time that a pair is seen, the
-sender's chain is asked for. If it is valid, continues what is pinned and has that key, nothing is
-said; otherwise there is a warning. Every reader does this for itself, whatever the server says.
+sender's chain is asked for. If it is valid, continues what is pinned and has that key, nobody is
+told; otherwise there is a warning. Every reader does this for itself, and trusts no server in it.
 """
 
 from __future__ import annotations
@@ -53,6 +53,14 @@ class Senders:
         self._asked: wire.Devices | wire.Account | None = None
         self._pages: list[bytes] = []
         self._out: list[wire.Devices | wire.Account] = []
+
+    def take_seen(self) -> tuple[dict[str, chain.Pin], list[bytes] | None] | None:
+        """Return ``seen`` and ``own_links``, and forget them; None: there is nothing."""
+        if not (self.seen or self.own_links):
+            return None
+        found = self.seen, self.own_links
+        self.seen, self.own_links = {}, None
+        return found
 
     def begin(
         self, server_id: bytes, name: str, pins: dict[str, Pin], own_chain: list[bytes] | None

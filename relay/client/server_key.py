@@ -28,7 +28,7 @@ class ServerKey:
         """
         self._expected = expected
         self._claimed_id = ""
-        """What the server of this connection says its id is; empty: as the fingerprint."""
+        """The id that the server of this connection states; empty: as the fingerprint."""
         self.spki = b""
         """Of this connection."""
         self.fingerprint = None if expected is None else expected.fingerprint
@@ -106,7 +106,7 @@ class ServerKey:
         return None
 
     def proved(self) -> bool:
-        """The server has proved its key, and so what its hello says is its own.
+        """The server has proved its key, and so its hello is its own.
 
         Returns:
             False when it claims an id that is ``undecided_id`` now.

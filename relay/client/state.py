@@ -2,10 +2,10 @@
 
 A *pump* (``aio_pump``, ``blocking_pump``) owns a socket and a clock. It dials when ``state`` is
 CONNECTING, feeds ``receive_data``, writes ``data_to_send`` after every call (after ``chat.take``,
-when it makes ``chat.flush_due`` true), and keeps one timer for ``next_deadline``. How connections
-come and go is decided here: login, the server's key, back-off. What is said over them (rooms,
-requests, sends) is decided by ``chat``, and the clients that programs see call that directly. So
-the same code runs in every client, and in tests without a socket.
+when it makes ``chat.rooms.flush_due`` true), and keeps one timer for ``next_deadline``. How
+connections come and go is decided here: login, the server's key, back-off. What is sent over them
+(rooms, requests, sends) is decided by ``chat``, and the clients that programs see call that
+directly. So the same code runs in every client, and in tests without a socket.
 
 The life of a client::
 
@@ -21,26 +21,16 @@ import logging
 from typing import Final
 
 from relay.chat.accounts.chain import Pin
-from relay.client.answer_watch import ANSWER_PING, AnswerWatch, Due
-from relay.client.arguments import own_inbox
 from relay.client.backoff import Backoff
 from relay.client.chat_state import ChatState
-from relay.client.closes import Idle, closed_by_server
-from relay.client.errors import (
-    ClientClosed,
-    ClientError,
-    ConnectionLost,
-    HandshakeFailed,
-    NotARelayServer,
-    ServerBrokeProtocol,
-)
+from relay.client.closes import error_of_end
+from relay.client.connection_deadlines import ConnectionDeadlines
+from relay.client.errors import ClientClosed, ClientError, HandshakeFailed, ServerBrokeProtocol
 from relay.client.events import State, StateChanged
 from relay.client.login import Login
-from relay.client.next_key import NextKeyProof
 from relay.client.options import Options
 from relay.client.packing import pack_records
 from relay.client.proof import server_id_bytes
-from relay.client.sends import Sends
 from relay.client.server_key import ServerKey
 from relay.client.tickets import Tickets
 from relay.errors import RemoteProtocolError
@@ -58,8 +48,6 @@ from relay.wire.messages import RESUMED, Work
 from relay.wire.packing import unpack_server
 from relay.wire.phases import Phase
 
-LOGIN_S: Final = 15.0
-"""From the end of the handshake to WELCOME."""
 log: Final = logging.getLogger(__name__)
 
 
@@ -71,20 +59,8 @@ class ClientState:
         self._connection: Connection | None = None
         """None between connections."""
         self._backoff = Backoff(options.jitter)
-        self.chat = ChatState(
-            Sends(
-                options.identity.counters,
-                inbox=own_inbox(options.name),
-                window=options.window,
-                retry_timeout_s=options.retry_timeout_s,
-                retry_spread=options.jitter,
-            ),
-            own_inbox(options.name),
-            NextKeyProof(options.random_bytes),
-        )
-        """What is said over the connections."""
-        self._hello: list[bytes] = []
-        """What logs in and is to leave; empty otherwise."""
+        self.chat = ChatState(options)
+        """What is sent over the connections."""
         self.login = Login(
             options.name,
             options.identity,
@@ -100,9 +76,7 @@ class ClientState:
         """What the server's key must be, and whether it is."""
         self._ending: ClientError | None = None
         """Why this side is ending the connection, for good; None: it is not."""
-        self._login_deadline: float | None = None
-        """None except between handshake and WELCOME."""
-        self._watch = AnswerWatch()
+        self._deadlines = ConnectionDeadlines()
         self._tickets = Tickets()
 
         self.state = State.CONNECTING
@@ -131,7 +105,7 @@ class ClientState:
         if self.state is State.CLOSED:
             return
         self._connection = Connection.client(now=now, random_bytes=self.options.random_bytes)
-        self._watch.received(now)
+        self._deadlines.received(now)
 
     def connect_failed(self, error: ClientError, now: float) -> None:
         """No connection could be opened. Final for the first one; later it is tried again."""
@@ -146,7 +120,7 @@ class ClientState:
         connection = self._connection
         if connection is None:
             return
-        self._watch.received(now)
+        self._deadlines.received(now)
         connection.receive_data(data, now)
         self._handle_events(connection, now)
 
@@ -158,17 +132,16 @@ class ClientState:
 
     def data_to_send(self, now: float) -> bytes:
         """Return the bytes to write now; call it after everything else."""
-        self.chat.flush_due = False
+        self.chat.rooms.flush_due = False
         connection = self._connection
         if connection is None:
             return b""
         parts = [connection.data_to_send()]
         if connection.phase is Phase.OPEN:
             online = self.state is State.ONLINE
-            out = self.chat.outgoing(now) if online else self._hello
+            out = self.chat.outgoing(now) if online else self.login.outgoing()
             parts += [connection.seal(content, now) for content in pack_records(out)]
-            self._hello = []
-            self._watch.awaited(self.chat.awaited, now)
+            self._deadlines.awaited(self.chat.awaited, now)
         self._ended(connection)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -190,12 +163,10 @@ class ClientState:
 
     def seen(self) -> tuple[str, dict[str, Pin], list[bytes] | None] | None:
         """Return what of device chains is to be kept in files: ``KeyChoice.keep`` takes it."""
-        senders, known = self.chat.senders, self.login.credentials
-        if known is None or not (senders.seen or senders.own_links):
+        known = self.login.credentials
+        if known is None or (found := self.chat.senders.take_seen()) is None:
             return None
-        found = known.server_id, senders.seen, senders.own_links
-        senders.seen, senders.own_links = {}, None
-        return found
+        return known.server_id, *found
 
     @property
     def needs_credentials(self) -> str | None:
@@ -225,7 +196,7 @@ class ClientState:
     def forked(self, error: ClientError) -> None:
         """This is a copy in a forked child: what is in here is the parent's."""
         self._connection = None
-        self._hello = []
+        self.login.offline()
         self._tickets.forget()
         self.fail(error)
         self.chat.queue.clear()
@@ -248,9 +219,7 @@ class ClientState:
         connection = self._connection
         if connection is None:
             return None
-        due = [self._login_deadline]
-        if not self.reading_paused:  # otherwise the silence is our own doing
-            due += [connection.next_deadline(), self._watch.deadline()]
+        due = [self._deadlines.next_deadline(connection, reading=not self.reading_paused)]
         if self.state is State.ONLINE:
             due.append(self.chat.next_deadline())
         return min((at for at in due if at is not None), default=None)
@@ -262,21 +231,8 @@ class ClientState:
             return
         if self.state is State.ONLINE:
             self.chat.handle_deadline(now)
-        if self._login_deadline is not None and now >= self._login_deadline:
-            connection.abort("the server did not answer the login")
-        if not self.reading_paused:
-            connection.handle_deadline(now)
-            self._check_answer(connection, now)
+        self._deadlines.handle(connection, now, reading=not self.reading_paused)
         self._handle_events(connection, now)
-
-    def _check_answer(self, connection: Connection, now: float) -> None:
-        if connection.phase is not Phase.OPEN:
-            return
-        due = self._watch.check(now)
-        if due is Due.PING:
-            connection.ping(ANSWER_PING, now)
-        elif due is Due.GIVE_UP:
-            connection.abort("no answer, and no sign of life")
 
     # --- events of the connection ----------------------------------------------------------------
     def _handle_events(self, connection: Connection, now: float) -> None:
@@ -323,12 +279,12 @@ class ClientState:
     def _log_in(self, connection: Connection, now: float) -> None:
         assert connection.login_binding is not None
         assert self.key.fingerprint is not None
-        self._hello = self.login.begin(connection.login_binding, self.key.fingerprint)
-        self._login_deadline = now + LOGIN_S
+        self.login.begin(connection.login_binding, self.key.fingerprint)
+        self._deadlines.login_begins(now)
 
     def _closed(self, event: ConnectionClosed, now: float) -> None:
         """The connection is over: begin again, or end."""
-        handshaken = self._login_deadline is not None or self.state is State.ONLINE
+        handshaken = self._deadlines.logging_in or self.state is State.ONLINE
         self._offline()
         if self._ending is not None:
             self._finish(self._ending)
@@ -337,7 +293,7 @@ class ClientState:
             return  # the face asks, and dials again or fails
         if event.code == CloseCode.NAME_REFUSED and self.login.tries_again():
             return  # the face dials again
-        error = self._reason(event, handshaken)
+        error = error_of_end(event, self.login.error, handshaken=handshaken)
         self.last_problem = error
         final = not may_reconnect(event.code) or not self.options.reconnect
         if final or (self.logins == 0 and isinstance(error, HandshakeFailed)):
@@ -345,26 +301,10 @@ class ClientState:
         else:
             self._wait(error, now, event.retry_after_s)
 
-    def _reason(self, event: ConnectionClosed, handshaken: bool) -> ClientError:
-        if event.code is not None and event.remote:
-            if self.login.error is not None and event.code == CloseCode.NAME_REFUSED:
-                return self.login.error
-            return closed_by_server(event.code, event.retry_after_s)
-        if event.code == CloseCode.IDLE:
-            return Idle(event.code)
-        if event.code is not None:
-            return ServerBrokeProtocol(f"the server broke the protocol: {event.detail}")
-        if event.stranger:
-            return NotARelayServer(event.detail)
-        if event.remote or handshaken:
-            return ConnectionLost(event.detail)
-        return HandshakeFailed(f"no encrypted connection: {event.detail}")
-
     def _offline(self) -> None:
         # data_to_send still has the last bytes (a close record) to give out: see _ended.
-        self._login_deadline = None
-        self._watch.reset()
-        self._hello = []
+        self._deadlines.reset()
+        self.login.offline()
         self.chat.offline()
 
     def _ended(self, connection: Connection) -> None:
@@ -412,8 +352,8 @@ class ClientState:
         if self.chat.next_key.proved is not None:
             self.key.announced(self.chat.next_key.proved)
             self.chat.next_key.proved = None
-        if self.chat.broken:
-            connection.abort(self.chat.broken)
+        if self.chat.rooms.broken:
+            connection.abort(self.chat.rooms.broken)
 
     def _know_senders(self, welcome: Welcome) -> None:
         known = self.login.credentials
@@ -432,7 +372,7 @@ class ClientState:
         for index, envelope in enumerate(envelopes):
             if self.login.receive(envelope):
                 assert isinstance(envelope, Welcome)
-                self._login_deadline = None
+                self._deadlines.logged_in()
                 self.account = envelope.root or bytes(32)
                 self._know_senders(envelope)
                 self.logins += 1
@@ -442,7 +382,6 @@ class ClientState:
                 self.chat.online(envelope)
                 self._change(State.ONLINE)
                 return envelopes[index + 1 :]
-            self._hello += self.login.replies()
             if self.login.ends:
                 assert self.login.error is not None
                 self._end_with(self.login.error)

@@ -9,7 +9,7 @@ from relay.wire.tickets import ClientTicket
 HELD_MAX: Final = 2
 """What a server gives on one connection at most; the newest ones are kept."""
 LIFETIME_S_MAX: Final = 7 * 86_400.0
-"""Whatever a server says."""
+"""Whatever a server offers."""
 
 
 class Tickets:

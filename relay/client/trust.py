@@ -55,7 +55,7 @@ class KeyPolicy:
         except UsageError:
             if address.fingerprint is None:
                 raise
-            return Expected(address.fingerprint)  # it says all that is needed
+            return Expected(address.fingerprint)  # it has all that is needed
 
     def server_id(self, address: Address) -> str | None:
         """Return the id under which keys for a server are kept; None: it is not known yet.

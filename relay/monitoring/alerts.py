@@ -22,19 +22,19 @@ class Alert(NamedTuple):
 ALERTS: Final = (
     Alert(
         "RelayDown", 'up{job="relay"} == 0', "1m", "page",
-        "The relay does not answer.", "See whether it runs; its log says why it ended.",
+        "The relay does not answer.", "See whether it runs; its log shows why it ended.",
     ),
     Alert(
         "RelayProcessNotReady", f"{gauge('ready')} == 0", "1m", "page",
-        "{{ $labels.process }} does not run.", "The log says why: child_exited, boot_failed.",
+        "{{ $labels.process }} does not run.", "The log shows why: child_exited, boot_failed.",
     ),
     Alert(
         "RelayRestarts", f"increase({total('restarts')}[10m]) > 3", "0m", "page",
-        "{{ $labels.process }} dies again and again.", "The log says how: child_exited.",
+        "{{ $labels.process }} dies again and again.", "The log shows how: child_exited.",
     ),
     Alert(
         "RelayPartitionsUnavailable", f"sum({gauge('partitions_unavailable')}) > 0", "1m", "page",
-        "Rooms cannot be written.", "The log says why: partition_unavailable.",
+        "Rooms cannot be written.", "The log shows why: partition_unavailable.",
     ),
     Alert(
         "RelayDiskReserveReached", f"sum({gauge('partitions_short_of_disk')}) > 0", "0m", "page",

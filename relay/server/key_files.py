@@ -38,7 +38,7 @@ def read_key_file(path: Path, what: str = "key file") -> bytes | None:
 
     Raises:
         StartError: a link that leads nowhere, not a regular file, of another owner, open to
-            others, unreadable, empty or too large. The message says what to do.
+            others, unreadable, empty or too large. The message names what to do.
     """
     try:
         # NONBLOCK: a pipe in the key's place must not stop the start.

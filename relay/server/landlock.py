@@ -48,7 +48,7 @@ def forbid(files: Iterable[Path]) -> bool:
         restricted then.
 
     Raises:
-        OSError: the kernel refuses what it says that it has.
+        OSError: the kernel refuses what it claims to have.
     """
     version = abi()
     forbidden = {Path(os.path.realpath(file)) for file in files}

@@ -31,7 +31,7 @@ Handler = Callable[[Question], Awaitable[Any]]
 
 
 class NotAnswered(RelayError):
-    """The question has no answer: the message says why, for whoever asked."""
+    """The question has no answer: the message tells why, for whoever asked."""
 
 
 class LineServer:

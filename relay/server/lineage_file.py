@@ -1,7 +1,7 @@
 """The fingerprints of a server's keys, one a line: the first is its id, the last its key now.
 
 A server's id names it for ever: device chains, and what clients keep, go by it. The file lies in
-the data directory, whose accounts it belongs to. It is no secret, but whoever may write it may say
+the data directory, whose accounts it belongs to. It is no secret, but whoever may write it decides
 who the server is: access is checked as for the key.
 """
 

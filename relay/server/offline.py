@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from relay.chat import names
-from relay.chat.accounts import requests
+from relay.chat.accounts import decide_request
 from relay.chat.accounts.decide import Policy
 from relay.chat.accounts.refusal import Refused
 from relay.chat.partition import PARTITIONS, partition_of
@@ -70,7 +70,7 @@ class OfflineAccounts:
         return sorted(name[len(names.INBOX_PREFIX) :] for name in found)
 
     def ask(self, log: str, request: Request) -> bytes:
-        """Do what a request says, as the operator; return what it answers.
+        """Do what a request asks for, as the operator; return what it answers.
 
         Args:
             log: of an account or an invitation.
@@ -80,16 +80,16 @@ class OfflineAccounts:
             StartError: it is refused, or cannot be stored.
         """
         account: Account | None = None
-        context = requests.Context(_POLICY, verify, int(time.time() * 1000), False, OPERATOR)
+        context = decide_request.Context(_POLICY, verify, int(time.time() * 1000), False, OPERATOR)
         try:
             if log.startswith(names.INBOX_PREFIX):
                 account = self._logs.account(log[len(names.INBOX_PREFIX) :])
                 version = account.version
-                decided = requests.about_account(account, request, context)
+                decided = decide_request.about_account(account, request, context)
             else:
                 state = self._logs.invitation(log)
                 version = state.version
-                decided = requests.about_invitation(state, request, context)
+                decided = decide_request.about_invitation(state, request, context)
         except Refused as refusal:
             raise StartError(str(refusal)) from None
         if decided.event is not None:

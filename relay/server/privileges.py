@@ -187,7 +187,7 @@ def _effective(user: User | None) -> Iterator[None]:
 
 
 def _become(user: User | None) -> None:
-    """Give up what root has. The kernel forgets that the process dies with its parent: say so."""
+    """Give up what root has. The kernel forgets that the process dies with its parent: tell it."""
     if user is None:
         return
     parent = os.getppid()

@@ -32,7 +32,7 @@ def recover(
     """Check what may not be what its last writer left. Returns at once if all is clean.
 
     Raises:
-        StartError: a partition is torn or damaged; the message says what to do.
+        StartError: a partition is torn or damaged; the message names what to do.
     """
     unclean = directory.unclean_partitions()
     if not unclean:

@@ -78,7 +78,7 @@ def prepare(data: Path, settings: Accounts, *, change: bool = True) -> Registrat
 
     Args:
         data: the data directory.
-        settings: they may say something else than what is written down.
+        settings: they may differ from what is written down.
         change: write that down. False: it does not hold yet.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The partitions of a relay that does not run: what a start would say of each, and mending them."""
+"""The partitions of a relay that does not run: what a start would find, and mending them."""
 
 from __future__ import annotations
 

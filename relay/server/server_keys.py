@@ -127,7 +127,7 @@ class ServerKeys:
             old.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # some file systems have no hard links
                 os.link(path, old)
-            # The key first: a start that finds the lineage one key short says so, and what to do.
+            # The key first: a start that finds the lineage one key short reports what to do.
             (self._data / NEXT_KEY_FILE).rename(path)
             sync_directory(self._data)
         except OSError as error:

@@ -83,7 +83,7 @@ def start(
         new_identity: make a key though there are messages, for a key that is lost.
 
     Raises:
-        UsageError, StartError: it cannot run; the message says what to do.
+        UsageError, StartError: it cannot run; the message names what to do.
     """
     environ = dict(os.environ)
     inherited.reset()

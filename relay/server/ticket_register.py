@@ -108,7 +108,7 @@ class TicketRegister:
 
     @contextlib.contextmanager
     def _locked(self, start: int, length: int) -> Iterator[bool]:
-        """Hold a lock, or say that somebody else does."""
+        """Hold a lock, or tell that somebody else does."""
         try:
             fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
         except OSError:

@@ -1,4 +1,4 @@
-"""What the tables beside ``entry`` say of one entry: a file can be made anew of its entries.
+"""What the tables beside ``entry`` hold of one entry: a file can be made anew of its entries.
 
 Deciding (``decide``) knows the same from the submission. A copy of a direct message has no links to
 earlier entries of its producer; its row has in their place where it comes from.
@@ -23,7 +23,7 @@ def copy_links(epoch: bytes, origin: int) -> tuple[int, int]:
 
 
 def derive(more: More, log_id: int, entry: Entry, chain: int, jump: int) -> None:
-    """Add what one entry makes the tables say.
+    """Add to the tables what follows from one entry.
 
     What its owner has sent is pending again: the recipient's log knows what it has.
     """

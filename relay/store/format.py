@@ -7,7 +7,7 @@ from typing import Final
 FORMAT_VERSION: Final = 4
 """2: with the table ``state``. 3: with those of ``TABLES_OF_3``. 4: with ``member``. The writer
 brings an older one up to date when it opens it (``create_tables``); a Relay that does not know what
-they say, such as who may read, reads it no more."""
+they mean, such as who may read, reads it no more."""
 FORMATS_READ: Final = (1, 2, 3, FORMAT_VERSION)
 FORMAT_OF_ROOMS: Final = 2
 """It knows the states of rooms, and not which entries they are made of."""

@@ -59,8 +59,8 @@ def begin(
         durability: of the commits that follow.
         doubt: why the file may not be the one that its last writer left; None: it is.
         noted_opening: how often the file was opened before, by the lock file. What the file itself
-            says is older only if its WAL, which the marks of later openings were in, is gone. (Not
-            "was it closed": a writer may die between saying so here and saying so there.)
+            has is older only if its WAL, which the marks of later openings were in, is gone. (Not
+            "was it closed": a writer may die between noting it here and noting it there.)
     """
     meta = read_meta(connection)
     generation = number(meta, "generation")

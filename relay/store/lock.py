@@ -5,7 +5,7 @@ Invariants "One writer per partition" and "Epochs are segments".
 The lock is an flock: the kernel frees it at the death of the process, however it dies. Take it
 after the fork; an inherited descriptor would keep it.
 
-The lock file also says which file the partition was (inode, and the inode's change time) and how
+The lock file also records which file the partition was (inode, and the inode's change time) and how
 often it had been opened: a file whose WAL was deleted after a crash knows of fewer times. The
 change time of a restored copy differs from the noted one even when it was written over the old
 file (``cp``), with the old times (``cp -p``, ``tar``, ``rsync -t``): no program can set it. While a
@@ -38,7 +38,7 @@ State = Literal["open", "changing", "closed"]
 
 
 class Note(NamedTuple):
-    """What the lock file says."""
+    """What the lock file holds."""
 
     inode: int
     changed_ns: int
@@ -99,7 +99,7 @@ class PartitionLock:
 
         Args:
             file: the partition's file.
-            opening: how often it has been opened, as it says itself.
+            opening: how often it has been opened, as its own mark counts.
             state: what is being done with it.
             durable: the note must be on the disk when this returns.
 

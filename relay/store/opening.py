@@ -128,8 +128,8 @@ def open_again(
 def _write_again(connection: apsw.Connection) -> None:
     """Copy all of the WAL to the file, and begin another one.
 
-    After an error, what the kernel has dropped can still be read, and its next sync says that all
-    is well. A WAL with such a hole ends there after a loss of power, whatever is written behind it.
+    After an error, what the kernel has dropped can still be read, and its next sync reports
+    success. A WAL with such a hole ends there after a loss of power, whatever is written behind it.
     Pages that are written anew are written.
     """
     if not pragma(connection, "user_version"):

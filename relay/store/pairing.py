@@ -42,7 +42,7 @@ class Mark(NamedTuple):
 
 
 class WalRow(NamedTuple):
-    """What the row says: the mark now, and that of the file when this WAL began."""
+    """What the row holds: the mark now, and that of the file when this WAL began."""
 
     mark: Mark
     continues: Mark | None
@@ -111,9 +111,9 @@ def fits(file: WalRow | None, view: WalRow | None) -> bool:
 
 
 def start_wal(connection: apsw.Connection, wal: str, copied: WalRow | None) -> None:
-    """Say that the WAL which this commit begins has the id ``wal``.
+    """Note that the WAL which this commit begins has the id ``wal``.
 
-    ``copied`` is the row of the file. Nothing is said if the row is another one by now: then the
+    ``copied`` is the row of the file. Nothing is noted if the row is another one by now: then the
     file is not what the next WAL continues.
     """
     if read_row(connection) == copied:

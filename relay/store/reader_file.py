@@ -55,7 +55,7 @@ class ReaderFile:
             self.close()
             return None
         except OSError:
-            inode = 0  # opening it says what is wrong
+            inode = 0  # opening it reports what is wrong
         if self._connection is not None and inode != self._inode:
             self.close()
         if self._connection is None:

@@ -1,7 +1,7 @@
-"""Removing entries from the beginning of a log: what they say goes, what tells repeats stays.
+"""Removing entries from the beginning of a log: their content goes, what tells repeats stays.
 
 The log's ``floor`` is the last removed entry. The rows up to it stay, each with a hash in the place
-of what it said: so a resend is still known, and told from another content under the same id.
+of its content: so a resend is still known, and told from another content under the same id.
 Entries of kind *system* stay whole, for the states of accounts and rooms are made of them.
 """
 

@@ -19,7 +19,7 @@ class Kept(NamedTuple):
 
     packed: bytes
     state: object
-    """What the bytes say, to be kept at hand."""
+    """The bytes, read: to be kept at hand."""
     guarded: bool
     """True: ``Rules.before`` is to be asked about each message."""
     due_ms: int

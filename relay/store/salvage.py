@@ -211,7 +211,7 @@ class _Salvage:
             entry = Entry._make(self._unpack(packed))
             if entry.seq != seq or partition_of(entry.log) != self._partition:
                 return None
-            # What the tables and the state are made of must say something, too.
+            # What the tables and the state are made of must be readable, too.
             if _is_room_event(entry):
                 events.unpack(entry.body)
             elif entry.kind == MARK:
@@ -248,7 +248,7 @@ class _Salvage:
             "WHERE NOT EXISTS (SELECT 1 FROM epoch WHERE log_id=?1)",
             (mine, kept, secrets.token_bytes(limits.EPOCH_BYTES)),
         )
-        if room is not None:  # who may read and write is what its entries say
+        if room is not None:  # who may read and write follows from its entries
             guarded = int(not room.everybody_writes)
             row = mine, room.version, guarded, room.due_ms, rooms.pack(room)
             self._target.execute(STATE, row)

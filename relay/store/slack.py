@@ -88,7 +88,7 @@ def unused(page: bytes) -> list[Span]:
 def overwrite(path: Path, pages: Iterable[int]) -> None:
     """Overwrite what is not used in pages, while nobody else writes the file: only checkpoints do.
 
-    The file itself says what that is: what was in a WAL may be older than it by now.
+    The file itself tells what that is: what was in a WAL may be older than it by now.
     By SQLite's own file: closing one of another kind would end the locks that this process has.
 
     Raises:

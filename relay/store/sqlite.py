@@ -131,7 +131,7 @@ class SqlitePartition:
         """When owners of inboxes were last here, likewise."""
         self._opened: _Opened | None = None
         self._opening = 0
-        """How often the file has been opened: the lock's note says it, too."""
+        """How often the file has been opened: the lock's note has it, too."""
         self._one_user = threading.Lock()
         self._lock = PartitionLock(lock_path)
         try:

@@ -65,7 +65,7 @@ class LogEnd:
             generation: of the file, when that epoch began.
             guarded: each message is judged by the rules before it is stored.
             packed_state: what control entries have made of the log; empty: there were none.
-            state: what that says, if somebody has looked.
+            state: the same, read, if somebody has looked.
         """
         self.id = id
         self.epoch = epoch

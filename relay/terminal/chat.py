@@ -11,14 +11,12 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
-from relay import limits
 from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.errors import ClientError, DeviceChainError, MessageTooLong
 from relay.client.events import (
-    HistoryPage,
     Invited,
     Live,
     LogEntry,
@@ -27,44 +25,29 @@ from relay.client.events import (
     RosterChanged,
     State,
     StateChanged,
-    Stored,
 )
-from relay.client.lists import is_last_page
 from relay.client.refusals import Refused
 from relay.terminal import commands
+from relay.terminal.earlier import Earlier
 from relay.terminal.invitations import Invitations
 from relay.terminal.notices import Narrator, members_notice
 from relay.terminal.presence import Presence
-from relay.terminal.recent import Recent
 from relay.terminal.room_commands import Change
 from relay.terminal.room_notices import (
-    change_notice,
     info_lines,
+    is_member,
     list_line,
     waiting_notices,
 )
 from relay.terminal.screens import Screen
-from relay.terminal.view import day, day_and_clock
+from relay.terminal.sending import Sending
+from relay.terminal.shown import Shown
+from relay.terminal.view import day_and_clock
 
-_SHOWN_CHARS_MAX = 200
 _MISSED_MAX = 50
 """Of the newest entries of the inbox, those that were not read are shown at the start."""
 _MARK_S = 30.0
 """The room is marked as read so often at most, and when one leaves: each mark is stored."""
-_FOUND_MAX = 20
-"""Messages that one /search shows."""
-_PATIENCE_S = 2.0
-"""How long leaving waits for acknowledgements before the person is told why."""
-
-
-class Search(NamedTuple):
-    """What was searched for last."""
-
-    words: str
-    target: str
-    """Where: a room, or ``@`` and a name."""
-    before: int | None
-    """Where it goes on; None: with the newest, or nowhere."""
 
 
 class Chat:
@@ -75,24 +58,21 @@ class Chat:
         self.client = client
         self.room = room
         self.screen = screen
-        self.failures = 0
-        """Lines that could not be sent or stored."""
+        self.sending = Sending(client, screen)
         self.mistakes = 0
         """Lines that look like a command but are none, so were not sent."""
         self.target = room
         """Where what is typed goes: the room, or ``@`` and somebody's name."""
         self.reads = False
         """True when a person sees what is shown: their other devices are told what was read."""
-        self._recent = Recent(client.name)
-        self._unread: dict[str, LogEntry] = {}
-        """By person, and by room, the last message that was shown since something was typed."""
+        self._shown = Shown(screen, client.name, room)
+        self._earlier = Earlier(client, room, screen, self._shown)
         self._member = False
         """A lasting member of the room: what was read of it is worth telling."""
         self._invitations = Invitations(room)
         self._presence = Presence()
         self._marked_s = -_MARK_S
         """When the room was last marked as read, by a monotonic clock."""
-        self._unstored: set[asyncio.Future[Stored]] = set()
         self._requests: set[asyncio.Task[None]] = set()
         """Questions to the server without an answer yet: typing goes on meanwhile."""
         self._comparing: set[asyncio.Task[None]] = set()
@@ -101,16 +81,11 @@ class Chat:
         """Answers come in the order of the questions."""
         self._away = asyncio.Event()
         """Set while there is no connection."""
-        self._first_seq = 0
-        """Of the oldest message shown; 0: none is."""
-        self._day = ""
-        """Of the message shown last."""
-        self._search = Search("", "", None)
 
     async def run(self, lines: AsyncIterator[str], last: int) -> None:
         """Join, show the ``last`` messages, and talk until the lines end or /quit.
 
-        When it returns, everything that was sent is stored, except for ``failures``.
+        When it returns, everything that was sent is stored, except for ``sending.failures``.
 
         Raises:
             ClientError: the server ended the connection for good, or refused the room.
@@ -132,8 +107,7 @@ class Chat:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if self._unstored:
-                self.screen.notice(f"{_messages(len(self._unstored))} may not be stored")
+            self.sending.tell_unstored()
 
     # --- what comes in ---------------------------------------------------------------------------
     async def _show_events(self) -> NoReturn:
@@ -141,10 +115,10 @@ class Chat:
         async for event in self.client:
             if isinstance(event, LogEntry | RoomChanged):
                 if event.room == self.room:
-                    self._first_seq = self._first_seq or event.seq
+                    self._earlier.first_seq = self._earlier.first_seq or event.seq
                 if isinstance(event, RoomChanged):  # here: what history shows is long ago
                     self._member = is_member(event, self.client.name, self._member)
-                await self._show(event)
+                await self._shown.show(event)
                 continue
             if isinstance(event, StateChanged):
                 self._note_state(event)
@@ -205,7 +179,7 @@ class Chat:
         if missed:
             self.screen.notice(f"direct messages since you were last here: {len(missed)}")
         for entry in missed:
-            await self._show(entry)
+            await self._shown.show(entry)
         rooms = await self.client.rooms(mine=True)
         self._member = any(
             room.name == self.room and room.role not in ("none", "invited") for room in rooms
@@ -214,31 +188,9 @@ class Chat:
         for notice in waiting_notices(rooms, self.room):
             self.screen.notice(notice)
 
-    async def _show(self, entry: LogEntry | RoomChanged) -> None:
-        if isinstance(entry, Message | RoomChanged):
-            self._show_day(entry)
-        if isinstance(entry, RoomChanged):
-            self.screen.notice(change_notice(entry))
-            return
-        if isinstance(entry, Message):
-            await self.screen.message(entry, self._recent.label(entry))
-            if not entry.to:
-                self._unread[self.room] = entry
-            elif entry.sender == entry.peer:
-                self._unread[f"@{entry.peer}"] = entry
-        elif notice := self._recent.notice_of(entry):
-            self.screen.notice(notice)
-        self._recent.note(entry)
-
-    def _show_day(self, entry: LogEntry | RoomChanged) -> None:
-        today = day(entry.time_ms)
-        if today != self._day:
-            self.screen.notice(today)
-            self._day = today
-
     def _mark_read(self, *, leaving: bool = False) -> None:
         """Who types has seen what is shown."""
-        unread, self._unread = self._unread, {}
+        unread, self._shown.unread = self._shown.unread, {}
         here = unread.pop(self.room, None)
         if not self.reads:
             return
@@ -248,7 +200,7 @@ class Chat:
                 self._marked_s = now
                 unread[self.room] = here
             else:
-                self._unread[self.room] = here
+                self._shown.unread[self.room] = here
         for entry in unread.values():
             self._ask(partial(self.client.mark_read, entry))
 
@@ -262,7 +214,7 @@ class Chat:
             await self._do(command)
         self._mark_read(leaving=True)
         await self._all_answered()
-        await self._all_stored()
+        await self.sending.all_stored()
 
     async def _all_answered(self) -> None:
         """Wait for the answers to all questions, but not for a server that has gone away."""
@@ -279,9 +231,9 @@ class Chat:
     async def _do(self, command: commands.Command) -> None:
         match command:
             case commands.Say(text):
-                await self._say(text, self.target)
+                await self.sending.say(text, self.target)
             case commands.Tell(name, text):
-                await self._say(text, f"@{name}")
+                await self.sending.say(text, f"@{name}")
             case commands.Query(name):
                 self.target = f"@{name}" if name else self.room
                 self.screen.talk_to(self.target)
@@ -306,18 +258,18 @@ class Chat:
             case commands.Who():
                 self._ask(self._who)
             case commands.History(count):
-                self._ask(partial(self._history, count, self.target))
+                self._ask(partial(self._earlier.history, count, self.target))
             case commands.Search(words):
-                self._ask(partial(self._find, words, self.target))
+                self._ask(partial(self._earlier.find, words, self.target))
 
     async def _about(self, what: str, text: str) -> None:
         """Say something about the last message here."""
-        found = self._recent.last(self.target, own=what in ("edit", "erase"))
+        found = self._shown.recent.last(self.target, own=what in ("edit", "erase"))
         if found is None:
             whose = "of yours" if what in ("edit", "erase") else "of somebody else"
             self.screen.notice(f"there is no message {whose} here; not sent")
         elif what == "reply":
-            await self._say(text, self.target, found)
+            await self.sending.say(text, self.target, found)
         elif what == "edit":
             self._ask(partial(self.client.edit, found, text))
         elif what == "erase":
@@ -339,44 +291,6 @@ class Chat:
         await (self.client.block(name) if blocked else self.client.unblock(name))
         what = "are not taken any more" if blocked else "are taken again"
         self.screen.notice(f"direct messages of {name} {what}")
-
-    async def _say(self, text: str, target: str, reply_to: LogEntry | None = None) -> None:
-        if not text:
-            return
-        length = len(body := text.encode("utf-8", "replace"))
-        if length > limits.BODY_BYTES_MAX:
-            most = f"a message has at most {limits.BODY_BYTES_MAX:,}"
-            self.fail(f"not sent, too long ({length:,} bytes; {most}): {_shortened(text)}")
-            return
-        try:
-            stored = await self.client.post(target, body, reply_to=reply_to)
-        except (Refused, MessageTooLong) as error:
-            self.fail(f"not sent ({error}): {_shortened(text)}")
-            return
-        self._unstored.add(stored)
-        stored.add_done_callback(lambda future: self._settled(future, text))
-
-    def _settled(self, stored: asyncio.Future[Stored], text: str) -> None:
-        if stored.cancelled():
-            return
-        self._unstored.discard(stored)
-        if error := stored.exception():
-            outcome = "not stored" if isinstance(error, Refused) else "may not be stored"
-            self.fail(f"{outcome} ({error}): {_shortened(text)}")
-
-    def fail(self, reason: str) -> None:
-        """Say that a line was not sent or stored, and count it."""
-        self.failures += 1
-        self.screen.notice(reason)
-
-    async def _all_stored(self) -> None:
-        if not self._unstored:
-            return
-        _, waiting = await asyncio.wait(self._unstored, timeout=_PATIENCE_S)
-        if waiting:
-            count = _messages(len(waiting))
-            self.screen.notice(f"waiting until {count} can be stored; Ctrl-C leaves immediately")
-            await asyncio.wait(waiting)
 
     def _ask(self, question: Callable[[], Coroutine[Any, Any, object]]) -> None:
         task = asyncio.create_task(self._answer(question))
@@ -422,81 +336,3 @@ class Chat:
             seq=change.seq,
             keep=change.keep,
         )
-
-    async def _history(self, count: int, target: str) -> None:
-        """Show earlier messages between two notices.
-
-        In the room those before the oldest one shown; with one person, the last ones.
-        """
-        before = (self._first_seq or None) if target == self.room else None
-        page = await self.client.history(target, before=before, count=count)
-        if not page.entries:
-            self.screen.notice("there are no earlier messages")
-            return
-        which = f"with {target[1:]}"
-        if target == self.room:
-            self._first_seq = page.entries[0].seq
-            which = "from earlier"
-        self.screen.notice(f"{_messages(len(page.entries))} {which}:")
-        self._day = ""
-        await self._show_earlier(page)
-
-    async def _find(self, words: str, target: str) -> None:
-        """Show messages that have some words, oldest first; or go on with older ones."""
-        search = Search(words, target, None) if words else self._search
-        if not search.words:
-            self.screen.notice("/search takes the words to look for")
-            return
-        if not words and not search.before:
-            self.screen.notice(f"there are no older messages with: {search.words}")
-            return
-        found: list[LogEntry] = []
-        before, end = search.before, False
-        while not end and len(found) < _FOUND_MAX:
-            count = _FOUND_MAX - len(found)
-            page = await self.client.search(search.target, search.words, before=before, count=count)
-            found += page.entries
-            end, before = is_last_page(page, before), page.next
-        self._search = search._replace(before=None if end else before)
-        if not found:
-            older = "older " if search.before else ""
-            self.screen.notice(f"there are no {older}messages with: {search.words}")
-            return
-        self.screen.notice(f"{_messages(len(found))} with: {search.words}")
-        self._day = ""
-        for entry in reversed(found):
-            self._show_day(entry)
-            await self.screen.message(entry, self._recent.label(entry))
-        self.screen.notice("end of what was found" if end else "/search shows older ones")
-        self._day = ""
-
-    async def _show_earlier(self, page: HistoryPage) -> None:
-        unread = dict(self._unread)
-        for entry in page.entries:
-            await self._show(entry)
-        self._unread = unread
-        self.screen.notice("end of earlier messages")
-        self._day = ""
-
-
-def is_member(change: RoomChanged, name: str, before: bool) -> bool:
-    """Tell whether somebody is a lasting member after a change of the room."""
-    if change.change == "enter" and change.sender == name:
-        return True
-    if change.change == "create":
-        return change.sender == name
-    if change.change == "delete" or (change.change == "leave" and change.sender == name):
-        return False
-    if change.person != name:
-        return before
-    if change.change == "role":
-        return change.role not in ("none", "invited")
-    return before and change.change not in ("kick", "ban", "invite")
-
-
-def _messages(count: int) -> str:
-    return "1 message" if count == 1 else f"{count} messages"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]}…"

@@ -39,7 +39,7 @@ speak to authors of clients ("connect again"), and a person would take them for 
 
 
 class Narrator:
-    """Tells what happens, and only what is news: remembers what it said of the connection."""
+    """Tells what happens, and only what is news: remembers what it told of the connection."""
 
     def __init__(self, me: str | None = None) -> None:
         """Leave out the coming and going of ``me``; with None, of everybody."""
@@ -48,7 +48,7 @@ class Narrator:
         """Why there is no connection, as it was told; None: there is one."""
 
     def notice_of(self, event: Event) -> str | None:
-        """Return the notice for an event, or None if there is nothing to say about it."""
+        """Return the notice for an event, or None if there is nothing to tell."""
         if isinstance(event, StateChanged):
             return self._state(event)
         if isinstance(event, RosterChanged) and self._me is not None:
@@ -122,3 +122,8 @@ def person(name: str, display: str) -> str:
     """Return a handle, followed by the display name in quotes if that is another one."""
     handle = harmless_name(name)
     return f"{handle} {quoted(display)}" if display and display != name else handle
+
+
+def number_of_messages(count: int) -> str:
+    """Return how many messages there are, in words."""
+    return "1 message" if count == 1 else f"{count} messages"

@@ -24,7 +24,7 @@ class Output:
     """An open file descriptor that text is written to."""
 
     def __init__(self, fd: int, encoding: str = "utf-8") -> None:
-        """Write to ``fd``. What ``encoding`` cannot say is written as visible escapes."""
+        """Write to ``fd``. What ``encoding`` cannot express is written as visible escapes."""
         self.fd = fd
         self.encoding = encoding
         mode = os.fstat(fd).st_mode
@@ -34,7 +34,7 @@ class Output:
 
     @classmethod
     def stdout(cls) -> Output:
-        """Return standard output: UTF-8, except for a terminal that says otherwise."""
+        """Return standard output: UTF-8, except for a terminal of another encoding."""
         sys.stdout.flush()
         fd = sys.stdout.fileno()
         return cls(fd, sys.stdout.encoding if os.isatty(fd) else "utf-8")

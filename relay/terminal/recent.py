@@ -25,7 +25,7 @@ class Recent:
         self._entries: dict[tuple[str, Cursor], LogEntry] = {}
 
     def note(self, entry: LogEntry) -> None:
-        """An entry is shown. Once it is redacted, nothing of what it said is quoted any more."""
+        """An entry is shown. Once it is redacted, nothing of its text is quoted any more."""
         entries = self._entries
         about = entry.about
         if isinstance(entry, Redaction) and about is not None:
@@ -67,7 +67,7 @@ class Recent:
         return f"{who} (re {harmless_name(answered.sender)}: {_snippet(answered)})"
 
     def notice_of(self, entry: LogEntry) -> str | None:
-        """Return the notice for what is no message; None: there is nothing to say about it."""
+        """Return the notice for what is no message; None: there is nothing to tell."""
         who = harmless_name(entry.sender)
         if entry.to:
             who += " (direct)"

@@ -155,3 +155,18 @@ def _a_role(role: str) -> str:
     if role == "invited":
         return "invited"
     return f"an {name}" if role == "owner" else f"a {name}"
+
+
+def is_member(change: RoomChanged, name: str, before: bool) -> bool:
+    """Tell whether somebody is a lasting member after a change of the room."""
+    if change.change == "enter" and change.sender == name:
+        return True
+    if change.change == "create":
+        return change.sender == name
+    if change.change == "delete" or (change.change == "leave" and change.sender == name):
+        return False
+    if change.person != name:
+        return before
+    if change.change == "role":
+        return change.role not in ("none", "invited")
+    return before and change.change not in ("kick", "ban", "invite")

@@ -26,7 +26,7 @@ _NOTICE_INDENT: Final = " " * len(NOTICE)
 _TEXT_COLUMNS_MIN: Final = 20
 """If less than this is left beside the sender, the text begins on a line of its own."""
 _TIME_MS_MAX: Final = 253_402_214_400_000
-"""One day before the year 10000, which datetime cannot say in any time zone."""
+"""One day before the year 10000, which datetime cannot express in any time zone."""
 
 
 class Line(NamedTuple):
@@ -43,7 +43,7 @@ def message_lines(
 
     Args:
         stamp: its time, as ``clock`` or ``day_and_clock`` gives it.
-        sender: who sent it, as the server said.
+        sender: who sent it, as the server has it.
         text: what they said, as it came.
         width: columns of the terminal: lines are cut to it, and to ``DISPLAY_LINES_MAX``. None:
             not for a terminal; one line for each line of the text.

@@ -10,7 +10,7 @@ from enum import IntEnum
 
 
 class CloseCode(IntEnum):
-    """Why a connection ends. The range says whether the client may come back by itself."""
+    """Why a connection ends. The range tells whether the client may come back by itself."""
 
     explanation: str
 

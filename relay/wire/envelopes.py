@@ -263,7 +263,7 @@ class Found(NamedTuple):
     """Server: answer to SEARCH. ``next``: the ``before`` of the next page; ``end``: there is none.
 
     Entries above ``indexed`` were not looked at: they are not in the index yet. ``entries``: of
-    each message that was found what it says now, itself or its last edit.
+    each message that was found what it is now, itself or its last edit.
     """
 
     request: int

@@ -35,7 +35,7 @@ _RSA_ALGORITHM: Final = bytes.fromhex("300d06092a864886f70d0101010500")
 
 
 class IdentityError(RelayError):
-    """A key is not one that the protocol allows. The message says why, never the key."""
+    """A key is not one that the protocol allows. The message tells why, never the key."""
 
 
 def fingerprint(spki: bytes) -> str:

@@ -14,6 +14,7 @@ from relay.chat.accounts import (
     answers,
     chain,
     decide,
+    decide_request,
     events,
     invitation,
     links,
@@ -36,7 +37,7 @@ NOW = 1_000_000
 
 def context(registration: Any = "open", *, looks_alike: bool = False, now: int = NOW) -> Any:  # noqa: ANN401
     policy = Policy(registration, SERVER)
-    return requests.Context(policy, verify, now, looks_alike, "alice")
+    return decide_request.Context(policy, verify, now, looks_alike, "alice")
 
 
 def root(owner: PrivateDeviceKey = A, name: str = "alice", nonce: bytes = b"n" * 16) -> bytes:
@@ -49,7 +50,7 @@ def register(link: bytes, token: bytes = b"", *, invited: bool = False) -> reque
 
 def after(account: Account, *asked: requests.Request) -> Account:
     for request in asked:
-        event = requests.about_account(account, request, context()).event
+        event = decide_request.about_account(account, request, context()).event
         if event is not None:
             account = applied(account, event)  # type: ignore[arg-type]
     return account
@@ -129,7 +130,7 @@ REFUSED: dict[str, tuple[Account, requests.Request, Any, Reason]] = {
 def test_refused(why: str) -> None:
     account, request, given, reason = REFUSED[why]
     with pytest.raises(Refused) as caught:
-        requests.about_account(account, request, given)
+        decide_request.about_account(account, request, given)
     assert caught.value.reason is reason
 
 
@@ -150,18 +151,18 @@ AGAIN: dict[str, tuple[Account, requests.Request]] = {
 def test_asked_again_it_is_so_already(what: str) -> None:
     """A home may die after the commit and before the answer."""
     account, request = AGAIN[what]
-    assert requests.about_account(account, request, context()).event is None
+    assert decide_request.about_account(account, request, context()).event is None
 
 
 def test_an_offer_becomes_a_device() -> None:
     offered = after(ALICE, requests.Extend(link(ALICE, Kind.ADD, B, A)))
     assert offered.refusal(B.public) is not None
-    offer = requests.about_account(offered, requests.Enrol(B.public, b""), context()).data
+    offer = decide_request.about_account(offered, requests.Enrol(B.public, b""), context()).data
     with pytest.raises(Refused):
-        requests.about_account(offered, requests.Enrol(C.public, b""), context())
+        decide_request.about_account(offered, requests.Enrol(C.public, b""), context())
     wrong = requests.Enrol(B.public, C.sign(links.parse(offer).signed))
     with pytest.raises(Refused):
-        requests.about_account(offered, wrong, context())
+        decide_request.about_account(offered, wrong, context())
     done = after(offered, requests.Enrol(B.public, B.sign(links.parse(offer).signed)))
     assert done.refusal(B.public) is None
     assert not done.offer
@@ -171,7 +172,7 @@ def test_an_offer_for_an_older_chain_is_none() -> None:
     offered = after(ALICE, requests.Extend(link(ALICE, Kind.ADD, B, A)))
     moved = after(offered, requests.Extend(link(offered, Kind.ADD, C, A, C)))
     with pytest.raises(Refused):
-        requests.about_account(moved, requests.Enrol(B.public, b""), context())
+        decide_request.about_account(moved, requests.Enrol(B.public, b""), context())
 
 
 def test_who_is_ended() -> None:
@@ -263,14 +264,14 @@ class AccountMachine(RuleBasedStateMachine):
         """Decide and store; False if it was refused."""
         before = self.account
         try:
-            decided = requests.about_account(before, request, context())
+            decided = decide_request.about_account(before, request, context())
         except Refused:
             return False
         if decided.event is not None:
             self.log.append(events.unpack(events.pack(decided.event)))
             self.account = applied(before, self.log[-1])
             assert self.account.version == before.version + 1
-            again = requests.about_account(self.account, request, context())
+            again = decide_request.about_account(self.account, request, context())
             assert again.event is None, "every request is idempotent"
         return True
 
@@ -319,7 +320,7 @@ class AccountMachine(RuleBasedStateMachine):
     @rule(new=device)
     def enrol(self, new: PrivateDeviceKey) -> None:
         try:
-            offer = requests.about_account(
+            offer = decide_request.about_account(
                 self.account, requests.Enrol(new.public, b""), context()
             ).data
         except Refused:

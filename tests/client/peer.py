@@ -180,7 +180,7 @@ class Link:
         """Take every event, as a client does: it writes only when ``flush_due`` tells it to."""
         events = []
         while (event := self.state.chat.take()) is not None:
-            if self.state.chat.flush_due:
+            if self.state.chat.rooms.flush_due:
                 self.run()
             events.append(event)
         return events

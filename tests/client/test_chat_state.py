@@ -91,7 +91,7 @@ def test_a_lost_connection_goes_on_from_what_was_received() -> None:
     assert rejoin(link) == wire.Join(2, "room", EPOCH, 12, 0)
     link.say(entry(13), wire.Live("room", EPOCH, 13))
     assert seqs(link.taken()) == [11, 12, 13]
-    assert link.state.chat.subscriptions.repeats == 0
+    assert link.state.chat.rooms.subscriptions.repeats == 0
 
 
 def test_a_client_that_had_received_nothing_resumes_too() -> None:
@@ -324,7 +324,7 @@ def test_reading_stops_and_goes_on() -> None:
         event = link.state.chat.take()
         assert isinstance(event, Message)
         taken.append(event.seq)
-    assert link.state.chat.flush_due, "the pump is to read again"
+    assert link.state.chat.rooms.flush_due, "the pump is to read again"
     assert len(taken) >= event_queue.EVENTS_MAX // 2
     link.say(entry(end))
     assert taken + seqs(link.taken()) == list(range(11, end + 1))
@@ -346,7 +346,7 @@ def test_an_answer_is_never_stuck_behind_entries() -> None:
     taken = seqs(link.taken())
     join = rejoin(link)
     assert join.seq == taken[-1] == end - 1
-    assert not link.state.chat.flush_due
+    assert not link.state.chat.rooms.flush_due
     link.say(*[entry(end + n) for n in range(100)])
     assert taken + seqs(link.taken()) == list(range(11, end + 100))
 

@@ -10,6 +10,7 @@ import pytest
 from relay import codec
 from relay.client.answer_watch import ANSWER_S
 from relay.client.closes import GoingAway, Replaced
+from relay.client.connection_deadlines import LOGIN_S
 from relay.client.errors import (
     ClientClosed,
     ConnectFailed,
@@ -24,7 +25,6 @@ from relay.client.identity import new_identity
 from relay.client.lineage import Expected
 from relay.client.pending_sends import Offer
 from relay.client.refusals import NameTaken
-from relay.client.state import LOGIN_S
 from relay.errors import LocalProtocolError
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Ack, Error, Hello, Send, Welcome

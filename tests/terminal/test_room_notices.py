@@ -6,8 +6,7 @@ import pytest
 
 from relay.client.events import RoomChanged
 from relay.client.room_calls import ListedRoom, RoomRole
-from relay.terminal.chat import is_member
-from relay.terminal.room_notices import SHOWN_MAX, keep_words, waiting_notices
+from relay.terminal.room_notices import SHOWN_MAX, is_member, keep_words, waiting_notices
 
 
 @pytest.mark.parametrize(

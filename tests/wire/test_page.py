@@ -12,7 +12,7 @@ import pytest
 
 from relay import limits
 from relay.chat import names
-from relay.client.state import LOGIN_S
+from relay.client.connection_deadlines import LOGIN_S
 from relay.wire.connection import CLOSE_DRAIN_BYTES_MAX
 from relay.wire.packing import CLIENT_SHAPES, LIST_ITEMS_MAX, SERVER_SHAPES
 

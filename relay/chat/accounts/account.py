@@ -62,7 +62,7 @@ class Account(NamedTuple):
     seen_by: int = 1
     """Who is told when the person was last here: likewise."""
     keep: tuple[int, int, int] = (0, 0, 0)
-    """How long its inbox keeps messages: seconds, messages, bytes; 0: as the settings say."""
+    """How long its inbox keeps messages: seconds, messages, bytes; 0: as in the settings."""
     links: tuple[bytes, ...] = ()
     """Those of the chain, as they are stored."""
 

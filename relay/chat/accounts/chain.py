@@ -99,7 +99,7 @@ class Chain(NamedTuple):
             raise LinkError("the device list is full: an operator has to reset the account")
 
     def next_body(self, kind: Kind, subject: bytes, signer: bytes) -> Body:
-        """Return what the next link says, to be signed.
+        """Return the content of the next link, to be signed.
 
         Raises:
             LinkError: this chain does not allow it.
@@ -113,7 +113,7 @@ class Chain(NamedTuple):
 
 
 def root_body(server_id: bytes, handle: str, nonce: bytes, key: bytes) -> Body:
-    """Return what the first link of a chain says, to be signed by its key."""
+    """Return the content of a chain's first link, to be signed by its key."""
     return Body(Kind.ROOT, server_id, handle, nonce, 0, links.NO_LINK, key, key)
 
 

@@ -1,4 +1,4 @@
-"""What the logs of accounts and of invitations say: one event is the body of one system entry."""
+"""What the logs of accounts and of invitations hold: one event is the body of one system entry."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Preferred(NamedTuple):
 
 
 class KeepSet(NamedTuple):
-    """How long the person's inbox keeps direct messages; 0: as the server's settings say."""
+    """How long the person's inbox keeps direct messages; 0: as in the server's settings."""
 
     age_s: int
     messages: int

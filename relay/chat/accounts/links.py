@@ -52,7 +52,7 @@ _SIGNATURES: Final = {Kind.ROOT: 1, Kind.ADD: 2, Kind.REMOVE: 1}
 
 
 class Body(NamedTuple):
-    """What a link says: the bytes that its signatures cover."""
+    """The content of a link: the bytes that its signatures cover."""
 
     kind: Kind
     server_id: bytes

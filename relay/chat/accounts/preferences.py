@@ -129,7 +129,7 @@ def prefer(account: Account, writers: int, seen_by: int) -> Preferred | None:
 
 
 def set_keep(account: Account, keep: tuple[int, int, int]) -> KeepSet | None:
-    """Decide how long the inbox keeps messages: seconds, messages, bytes; 0: as the server says.
+    """Decide how long the inbox keeps messages: seconds, messages, bytes; 0: as in its settings.
 
     Raises:
         Refused: with the reason.

@@ -2,7 +2,7 @@
 
 Between client and server (the content of ACCOUNT), between workers, and from a tool that works on a
 data directory, it is the same: a msgpack array ``[number, field, ...]``. Who may ask what is
-decided by whoever takes the request from a connection; this module says what becomes of it.
+decided by whoever takes the request from a connection; what becomes of it, in ``decide_request``.
 """
 
 from __future__ import annotations
@@ -10,13 +10,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple, TypeAlias, cast
 
 from relay import codec, limits
-from relay.chat.accounts import answers, decide, invitation, links, preferences
-from relay.chat.accounts.account import Account
-from relay.chat.accounts.decide import Policy, Registering
-from relay.chat.accounts.events import AccountEvent, InvitationEvent
-from relay.chat.accounts.invitation import Invitation
-from relay.chat.accounts.links import Verify
-from relay.chat.accounts.refusal import Reason, Refused
+from relay.chat.accounts import links
 from relay.chat.fields import NAME, U63
 from relay.chat.partition import PARTITIONS
 from relay.codec import Shape
@@ -129,7 +123,7 @@ class TellInvited(NamedTuple):
 
 
 class SetKeep(NamedTuple):
-    """Choose how long the inbox keeps messages; 0: as the server's settings say."""
+    """Choose how long the inbox keeps messages; 0: as in the server's settings."""
 
     age_s: int
     messages: int
@@ -253,12 +247,9 @@ OF_OPERATORS: Final = frozenset(
 """What an operator may ask about any account."""
 QUESTIONS: Final = frozenset({Show, ListNames, Preferences, Marks, LastSeen, Keep})
 """What changes nothing."""
-_BY_THE_PERSON: Final = (Block, Unblock, Prefer, SetKeep)
 _NUMBER_OF: Final = {shape.type: number for number, shape in SHAPES.items()}
 _SCHEMA: Final = codec.Schema(SHAPES, count_max=1, array_max=limits.ENVELOPE_FIELDS_MAX)
 REQUEST_BYTES_MAX: Final = 1024
-TOLD: Final = b"\x01"
-"""What is decided about TellInvited: the person is told."""
 
 
 def pack(request: Request) -> bytes:
@@ -276,145 +267,3 @@ def unpack(body: bytes) -> Request:
     if isinstance(found, codec.Unknown):
         raise EnvelopeError("an unknown request about an account")
     return cast("Request", found)
-
-
-class Context(NamedTuple):
-    """What a decision needs besides the state and the request."""
-
-    policy: Policy
-    verify: Verify
-    now_ms: int
-    looks_alike: bool
-    """Another handle that exists looks like this one; only Register asks."""
-    by: str
-    """Who asks: a handle, or "operator" for a tool."""
-    knows: bool = False
-    """Only for MayWrite: the person has written to who asks."""
-    shares_room: bool = False
-    """Likewise: they share a room in which the person is a lasting member."""
-    full: bool = False
-    """Likewise: the inbox takes no more."""
-    online: bool = False
-    """Only for SeenBy: the person has a session now."""
-    seen_ms: int = 0
-    """Likewise: when the person's last session began, or ended; 0: it is not known."""
-
-
-class Decided(NamedTuple):
-    """What becomes of a request."""
-
-    event: AccountEvent | InvitationEvent | None
-    """To be stored; None: nothing, for it is so already."""
-    data: bytes = b""
-    """For who asked."""
-
-
-def about_account(account: Account, request: Request, context: Context) -> Decided:
-    """Decide a request about an account.
-
-    Raises:
-        Refused: with the reason.
-    """
-    if account.removed and isinstance(request, _BY_THE_PERSON):
-        raise Refused(Reason.NOT_REGISTERED)  # from a session that is just ending
-    match request:
-        case Register():
-            wanted = Registering(*request[:4])
-            event = decide.register(
-                account,
-                wanted,
-                context.policy,
-                looks_alike=context.looks_alike,
-                verify=context.verify,
-                now_ms=context.now_ms,
-            )
-            return Decided(None if request.probe else event)
-        case Enrol():
-            return _enrol(account, request, context.verify)
-        case Extend(link=link):
-            return Decided(decide.extend(account, link, context.verify))
-        case NameDevice(key=key, name=name):
-            return Decided(decide.name_device(account, key, name))
-        case Show():
-            return Decided(None, answers.packed_shown(account))
-        case MayWrite(root=root):
-            preferences.may_write(
-                account,
-                context.by,
-                root,
-                knows=context.knows,
-                shares_room=context.shares_room,
-                full=context.full,
-            )
-            return Decided(None)
-        case TellInvited(_, root, by_root):
-            told = preferences.hears_of(account, root, context.by, by_root)
-            return Decided(None, TOLD if told else b"")
-        case SeenBy(root=root):
-            told = preferences.sees(
-                account,
-                context.by,
-                root,
-                knows=context.knows,
-                shares_room=context.shares_room,
-            )
-            seen = answers.Seen(context.online, context.seen_ms) if told else answers.NOT_TOLD
-            return Decided(None, answers.packed_seen(seen))
-        case Block(handle=handle, root=root):
-            return Decided(preferences.block(account, handle, root))
-        case Unblock(handle=handle):
-            return Decided(preferences.unblock(account, handle))
-        case Prefer():
-            return Decided(preferences.prefer(account, *request))
-        case Preferences():
-            return Decided(None, answers.packed_wanted(account))
-        case SetKeep():
-            return Decided(preferences.set_keep(account, (*request,)))
-        case Keep():
-            return Decided(None, codec.pack(account.keep))
-        case Add():
-            return Decided(decide.add(account, *request))
-        case Reset():
-            return Decided(decide.reset(account, *request))
-        case Disable():
-            return Decided(decide.disable(account))
-        case Enable():
-            return Decided(decide.enable(account))
-        case Remove():
-            return Decided(decide.remove(account))
-        case Promote(operator=operator):
-            return Decided(decide.promote(account, operator))
-        case _:
-            raise Refused(Reason.BAD_REQUEST, "not about an account")
-
-
-def _enrol(account: Account, request: Enrol, verify: Verify) -> Decided:
-    key, signature = request
-    if account.chain is None:
-        raise Refused(Reason.NOT_REGISTERED, "nobody has registered this name")
-    if key in account.chain.devices:
-        return Decided(None)
-    if account.offer:
-        body = links.parse(account.offer).body
-        if body.subject == key and body.previous == account.chain.head:
-            if not signature:
-                return Decided(None, account.offer)
-            return Decided(decide.extend(account, account.offer + signature, verify))
-    raise Refused(Reason.KEY_REFUSED, "no device of the account has approved this key")
-
-
-def about_invitation(state: Invitation, request: Request, context: Context) -> Decided:
-    """Decide a request about an invitation.
-
-    Raises:
-        Refused: with the reason.
-    """
-    match request:
-        case Invite():
-            return Decided(invitation.invite(state, *request, by=context.by))
-        case Bind():
-            bound = invitation.bind(state, *request, now_ms=context.now_ms)
-            assert state.invited is not None
-            return Decided(bound, bytes((state.invited.operator,)))
-        case _:
-            raise Refused(Reason.BAD_REQUEST, "not about an invitation")

@@ -1,4 +1,4 @@
-"""What the control entries of a room say: one event is the body of one system entry of its log.
+"""What the control entries of a room hold: one event is the body of one system entry of its log.
 
 The sender of the entry is who has done it; ``RELAY`` for what the server does by itself.
 """
@@ -131,7 +131,7 @@ class Left(NamedTuple):
 
 
 class KeepSet(NamedTuple):
-    """How long messages are kept; 0: as the server's settings say."""
+    """How long messages are kept; 0: as in the server's settings."""
 
     age_s: int
     messages: int

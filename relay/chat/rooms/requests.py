@@ -29,19 +29,19 @@ class Create(NamedTuple):
 
 
 class SetTopic(NamedTuple):
-    """Say what the room is about."""
+    """Set what the room is about."""
 
     topic: str
 
 
 class SetTitle(NamedTuple):
-    """Say how the room's name is shown."""
+    """Set how the room's name is shown."""
 
     title: str
 
 
 class SetKind(NamedTuple):
-    """Say who may read and write, and whether the room is in lists."""
+    """Choose who may read and write, and whether the room is in lists."""
 
     kind: Kind
     listed: bool = True
@@ -104,7 +104,7 @@ class Reopen(NamedTuple):
 
 
 class SetKeep(NamedTuple):
-    """Say how long messages are kept; 0: as the server's settings say."""
+    """Choose how long messages are kept; 0: as in the server's settings."""
 
     age_s: int
     messages: int

@@ -20,7 +20,7 @@ class Right(Flag):
     ENTER = auto()
     """Become a lasting member."""
     TOPIC = auto()
-    """Say what the room is about, and how its name is shown."""
+    """Set what the room is about, and how its name is shown."""
     INVITE = auto()
     MODERATE = auto()
     """Kick, ban, mute those of a lower rank, and erase what they wrote."""

@@ -93,7 +93,7 @@ class Room(NamedTuple):
     keep_seq: int = 0
     """As ``title_seq``."""
     keep: tuple[int, int, int] = (0, 0, 0)
-    """How long messages are kept: seconds, messages, bytes; 0: as the server's settings say."""
+    """How long messages are kept: seconds, messages, bytes; 0: as in the server's settings."""
     people: Mapping[str, Person] = NOBODY
     """By handle."""
 

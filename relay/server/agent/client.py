@@ -57,7 +57,7 @@ class AgentClient:
         self._identity: Identity | None = None
         """None until the first connection."""
         self.on_next_key: Callable[[bytes], None] = _nobody
-        """Called with SHA-256 of the next key's SPKI, or nothing, when an agent says another one
+        """Called with SHA-256 of the next key's SPKI, or nothing, when an agent has another one
         than the agent before."""
         self._link: _Link | None = None
         """None when not connected."""
@@ -176,7 +176,7 @@ class AgentClient:
             async with asyncio.timeout_at(question.deadline):
                 link = await self._connected()
         except TimeoutError:
-            return  # ``_expire`` says so
+            return  # ``_expire`` tells of it
         except AgentUnavailable as error:
             question.fail(error)
             return

@@ -33,7 +33,7 @@ class Kind(IntEnum):
     """What a frame is."""
 
     HELLO = 1
-    """Agent, once, id 0: what ``pack_hello`` says."""
+    """Agent, once, id 0: see ``pack_hello``."""
     UNWRAP = 2
     """Worker: u8 length of the source, the source's address, the ciphertext."""
     SECRET = 3
@@ -83,7 +83,7 @@ def pack_hello(identity: Identity) -> bytes:
 
 
 def unpack_hello(payload: bytes) -> Identity:
-    """Return what a HELLO says.
+    """Return what a HELLO holds.
 
     Raises:
         AgentProtocolError: malformed.

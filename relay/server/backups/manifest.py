@@ -1,4 +1,4 @@
-"""What a backup says of itself: ``backup.json``, written last. Without it, it is not finished."""
+"""What a backup records of itself: ``backup.json``, written last. Without, it is not finished."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 def file_of(path: Path) -> File:
-    """Return what a manifest says of a file. Raises OSError."""
+    """Return what a manifest records of a file. Raises OSError."""
     digest = hashlib.sha256()
     size = 0
     with _opened(path) as file:

@@ -1,7 +1,7 @@
 """Prometheus' view of the scoreboards: every exposed metric of the table, by its convention.
 
 Counters are summed over the processes of a role, for a process comes and goes; gauges have a label
-that says whose they are. Nothing is counted here: a scrape reads shared memory and costs the
+that tells whose they are. Nothing is counted here: a scrape reads shared memory and costs the
 workers nothing.
 """
 

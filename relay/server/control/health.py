@@ -20,7 +20,7 @@ LAG_MAX_NS: Final = 1_000_000_000
 
 
 class Answer(NamedTuple):
-    """Of one of the three: whether all is well, and the document that says what is not."""
+    """Of one of the three: whether all is well, and the document that names what is not."""
 
     ok: bool
     document: dict[str, Any]

@@ -1,8 +1,8 @@
 """What a supervisor gives to the one that takes over from it: the two may be of other versions.
 
 The next one is a child of the present one. They talk over a socket pair, a JSON object a message.
-First comes a ``Handover``; the descriptors in it are inherited. Then the next one says that it is
-ready, and is told of each ``Step``.
+First comes a ``Handover``; the descriptors in it are inherited. Then the next one reports that it
+is ready, and is told of each ``Step``.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def bind_all(binds: tuple[str, ...]) -> tuple[socket.socket, ...]:
     """Bind every address and listen: on a Unix-domain socket, of which only our user may write.
 
     Raises:
-        StartError: an address cannot be had; the message names it and says what to do.
+        StartError: an address cannot be had; the message names it and what to do.
     """
     sockets: list[socket.socket] = []
     try:
@@ -47,7 +47,7 @@ def bind_control(text: str) -> socket.socket | None:
     """Bind the address of ``control.bind``: where metrics are read. None: it is off.
 
     Raises:
-        StartError: it cannot be had; the message names it and says what to do.
+        StartError: it cannot be had; the message names it and what to do.
     """
     if text == OFF:
         return None

@@ -29,7 +29,7 @@ def stay(pid: int, line: socket.socket) -> int:
 
     Args:
         pid: of the supervisor that serves.
-        line: on which it says if another one takes over from it.
+        line: on which it reports if another one takes over from it.
     """
     process.set_title(TITLE)
     adopt_orphans()

@@ -81,7 +81,7 @@ class Child:
 
     @property
     def fields(self) -> dict[str, object]:
-        """What a line of the log says of it."""
+        """What a line of the log has of it."""
         number: object = self.index if self.role.indexed else True
         return {"pid": self.pid, "generation": self.generation, self.role.name: number}
 

@@ -80,7 +80,7 @@ def prepare(wanted: str, data: Path) -> RuntimeDirectory:
     that leads to.
 
     Raises:
-        StartError: it cannot be used; the message names server.runtime and says why.
+        StartError: it cannot be used; the message names server.runtime and why.
     """
     link = None
     path = Path(wanted) if wanted else data / "run"

@@ -49,7 +49,7 @@ class Succession:
 
     @property
     def descriptors(self) -> list[int]:
-        """Those that become readable when the other side says something."""
+        """Those that become readable when the other side sends something."""
         fds = (self._upgrade.fd, -1 if self._takeover is None else self._takeover.fd)
         return [fd for fd in fds if fd >= 0]
 
@@ -73,7 +73,7 @@ class Succession:
         return -1 if self._takeover is None else self._takeover.gate(role.waits)
 
     def look(self, now: float, generation: int) -> None:
-        """See what the other side says, and do it. ``generation``: the greatest so far.
+        """Read what the other side sends, and do it. ``generation``: the greatest so far.
 
         Raises:
             StartError: the server before has ended too early, or has not let go.

@@ -1,7 +1,7 @@
 """Taking over from the supervisor that runs, as the next one sees it.
 
 Until the one before has given everything away, each process of a role that ``waits`` stands at a
-gate: a pipe that becomes readable. A failure up to there ends this server alone, and what it says
+gate: a pipe that becomes readable. A failure up to there ends this server alone, and what it prints
 on stderr is the reason that the one before logs.
 """
 
@@ -82,7 +82,7 @@ class Takeover:
 
     @property
     def fd(self) -> int:
-        """Readable when the one before says something, or is gone; -1: it has said everything."""
+        """Readable when the one before sends something, or is gone; -1: it has sent everything."""
         return -1 if self.step is Step.GONE else self._line.fileno()
 
     def check(self, data_format: int, fixed: dict[str, str]) -> None:

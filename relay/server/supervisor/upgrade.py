@@ -2,7 +2,7 @@
 
 The program on the disk is started as a child, with all sockets. It gets ready beside the server
 that runs, up to the partitions, which have one writer. If it does not get ready it is gone, the log
-says why, and nothing else has happened. If it does, it is given everything.
+has the reason, and nothing else has happened. If it does, it is given everything.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Upgrade:
 
     @property
     def fd(self) -> int:
-        """Readable when it says something; -1: there is none."""
+        """Readable when it sends something; -1: there is none."""
         return -1 if self._line is None or self.given_away else self._line.fileno()
 
     @property

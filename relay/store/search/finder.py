@@ -1,7 +1,7 @@
 """Finds messages in the index of one partition, in any process, newest first, by slices of a log.
 
 A search looks at ``WINDOW`` numbers of a log at a time, and stops when it has enough, or has taken
-long enough: then the answer says how far it came, and the next search goes on there. So no search
+long enough: then the answer tells how far it came, and the next search goes on there. So no search
 costs more than another, whatever is asked and however long the log is.
 """
 

@@ -265,7 +265,7 @@ class Follower:
         reads: list[list[int]],
         now: dict[int, _Position],
     ) -> None:
-        """Read entries, and put what they say into the index, and how far that is."""
+        """Read entries, and put their texts into the index, and how far that is."""
         lengths, packed = [], b""
         count_max = self._entries_per_step
         if reads:
@@ -312,7 +312,7 @@ class Follower:
     def _change(
         self, index: apsw.Connection, partition: apsw.Connection, row: int, texts: dict[int, str]
     ) -> None:
-        """Something was said about a message, or about an edit of one: what does it say now?"""
+        """A message, or an edit of one, was edited or redacted: which text has it now?"""
         for (target,) in rows(index, "SELECT target FROM edit WHERE id=?", (row,)):
             row = row_id(row >> SEQ_BITS, target)
         texts.pop(row, None)
@@ -323,17 +323,17 @@ class Follower:
             message = self._entry(row, packed)
             if message is None or message.kind != Kind.MESSAGE:
                 return
-            said = message
+            current = message
             for (edit,) in rows(partition, EDITS_OF, (row >> SEQ_BITS, row & SEQ_MASK)):
                 found = self._entry(row, edit)
                 if found is not None and found.kind == Kind.EDIT:
-                    said = found
+                    current = found
                     break
-            if text := _text_of(said):
+            if text := _text_of(current):
                 texts[row] = text
 
     def _entry(self, row: int, packed: bytes) -> Entry | None:
-        """Return an entry; None, and said in the log: it is damaged, and is not found."""
+        """Return an entry; None, and a line in the log: it is damaged, and is not found."""
         try:
             return self._unpack(packed)
         except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason

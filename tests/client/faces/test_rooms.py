@@ -119,7 +119,7 @@ async def test_a_gap_is_not_skipped_silently(client: Client, room: str) -> None:
 async def test_a_room_that_the_server_takes_away(client: Client, room: str) -> None:
     """After a reconnect it may refuse to go on: the iteration ends with that."""
     async with client.room(room) as one:
-        client._chat.subscriptions.remove(room)
+        client._chat.rooms.subscriptions.remove(room)
         client._chat.queue.put(Unfollowed(room, "no longer"))
         with pytest.raises(NotAMember, match="no longer"):
             await anext(one)

@@ -1,7 +1,7 @@
 """Who may connect and log in, and who makes room. Decides alone: no socket, no clock.
 
 A connection that is not logged in is a *guest*, one that is a *member*; each kind has slots of its
-own. So nobody who has not even said his name takes a member's place, and a worker full of members
+own. So nobody who has not even sent a name takes a member's place, and a worker full of members
 can still answer. When all slots of guests are taken, the oldest *silent* one goes: one that the
 server waits for, not one that waits for the server.
 """

@@ -2,7 +2,7 @@
 
 The index (``store.search``) gives numbers alone. What is answered is read from the log, by the same
 rules as a page of history: so what was erased, or may not be read, is not found, whatever the index
-still says.
+still has.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Refusal(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """One bucket, and what is said when it is empty."""
+    """One bucket, and what is answered when it is empty."""
 
     budget: Budget
     bucket: TokenBucket

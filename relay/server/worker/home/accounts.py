@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from relay.chat import names
 from relay.chat.accounts import account as accounts
-from relay.chat.accounts import decide, events, links, preferences, requests
+from relay.chat.accounts import decide, decide_request, events, links, preferences, requests
 from relay.chat.accounts.refusal import Reason
 from relay.chat.accounts.refusal import Refused as AccountRefused
 from relay.errors import EnvelopeError
@@ -133,11 +133,11 @@ class AccountsHome(LogChanges[_Decided]):
                 context = self._context(ask, alike)
                 if isinstance(request, requests.MayWrite | requests.SeenBy):
                     context = self._acquaintance(before, request.root, context)
-                decided = requests.about_account(before, request, context)
+                decided = decide_request.about_account(before, request, context)
             else:
                 state = self.logs.invitation(name)
                 version = state.version
-                decided = requests.about_invitation(state, request, self._context(ask, False))
+                decided = decide_request.about_invitation(state, request, self._context(ask, False))
         except AccountRefused as refusal:
             asked.refuse(CODES[refusal.reason], refusal.text)
             return
@@ -149,7 +149,7 @@ class AccountsHome(LogChanges[_Decided]):
             asked.refuse(ErrorCode.UNAVAILABLE, "the account cannot be read now")
             return
         if isinstance(request, requests.TellInvited):
-            if decided.data == requests.TOLD:
+            if decided.data == decide_request.TOLD:
                 self.tell(name[len(names.INBOX_PREFIX) :], pack(Invited(request.room, ask.by)))
             asked.answer()
             return
@@ -159,13 +159,13 @@ class AccountsHome(LogChanges[_Decided]):
         entry = entry_of(name, version, decided.event, ask.by or OPERATOR, ask.key_id)
         self._commit(name, asked, _Decided(before, decided.event, decided.data), entry)
 
-    def _context(self, ask: Ask, looks_alike: bool) -> requests.Context:
+    def _context(self, ask: Ask, looks_alike: bool) -> decide_request.Context:
         now_ms = self._wall_clock_ns() // 1_000_000
-        return requests.Context(self._policy, verify, now_ms, looks_alike, ask.by or OPERATOR)
+        return decide_request.Context(self._policy, verify, now_ms, looks_alike, ask.by or OPERATOR)
 
     def _acquaintance(
-        self, account: Account, root: bytes, context: requests.Context
-    ) -> requests.Context:
+        self, account: Account, root: bytes, context: decide_request.Context
+    ) -> decide_request.Context:
         """Add what is known of who asks.
 
         How long it takes depends on what the person has chosen, and on nobody who asks: it tells

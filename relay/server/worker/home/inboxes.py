@@ -1,4 +1,4 @@
-"""What the logs of accounts say of how their inboxes are kept, read when it may have changed."""
+"""What the logs of accounts hold of how their inboxes are kept, read when it may have changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Inbox(NamedTuple):
     """See the module's docstring."""
 
     keep: tuple[int, int, int] = (0, 0, 0)
-    """What its owner has chosen: seconds, messages, bytes; 0: as the settings say."""
+    """What its owner has chosen: seconds, messages, bytes; 0: as in the settings."""
     removed: int = 0
     """The entry by which the account was removed, for good; 0: it was not."""
 
@@ -60,7 +60,7 @@ def _read(reader: RemovalReader, log: str) -> Inbox:
     for entry in map(unpack_entry, reader.controls(log, after)):
         if entry.content_type != events.CONTENT_TYPE:
             continue
-        with contextlib.suppress(EnvelopeError):  # damaged: whoever reads the account says so
+        with contextlib.suppress(EnvelopeError):  # damaged: whoever reads the account reports it
             match events.unpack(entry.body):
                 case events.KeepSet() as chosen:
                     keep = (*chosen,)

@@ -78,7 +78,7 @@ class LogChanges(Generic[Decided]):
 
         Args:
             submit: gives a submission to the home of this worker.
-            crowded: what is said to whoever asks when too many wait.
+            crowded: what is answered to whoever asks when too many wait.
         """
         self._submit = submit
         self._crowded = crowded
@@ -104,7 +104,7 @@ class LogChanges(Generic[Decided]):
         return False
 
     def _code_of(self, refused: Refused) -> ErrorCode:
-        """Return what is said to whoever asked for a change that the store refused."""
+        """Return what is answered to whoever asked for a change that the store refused."""
         return ErrorCode.UNAVAILABLE
 
     def _commit(
@@ -135,7 +135,7 @@ class LogChanges(Generic[Decided]):
 
     # --- Port: the outcome of a commit ----------------------------------------------------------
     def send(self, message: Message) -> None:
-        """Take what the home says about a submission of this one."""
+        """Take what the home answers to a submission of this one."""
         if isinstance(message, Acks):
             for row in message.acks:
                 change = self._ended(cast("int", row[0]))

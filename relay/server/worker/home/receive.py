@@ -55,7 +55,7 @@ class FromMembers:
         self._accounts = accounts
         self._rosters = rosters
         self._names = names
-        # The values take the message type of their key; a dict cannot say that.
+        # The values take the message type of their key; a dict's type cannot express that.
         self.handlers: Final[dict[type, Callable[[Port, Any], None]]] = {
             Attach: self._attach,
             Submit: lambda port, m: home.submit(Waiting(port, m.tag, m.submission)),

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _OVERTAKEN: Final = frozenset({ErrorCode.CHANGED, ErrorCode.ID_CONFLICT})
 """Another entry has the place of the one that was decided on."""
 _JUDGED: Final = frozenset(CODES.values()) - _OVERTAKEN
-"""What the commit itself says of a redaction."""
+"""What the commit itself answers to a redaction."""
 log = logging.getLogger("relay.worker")
 
 

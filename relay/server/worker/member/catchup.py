@@ -84,7 +84,7 @@ class Catchup:
         return reply
 
     def forget(self, log: str | None = None) -> None:
-        """Read pages anew: entries of a log were erased; None: of any, and nobody has said so."""
+        """Read pages anew: entries of a log were erased; None: of any, without notice."""
         for key in [key for key in self._pages if log in (None, key[0].log)]:
             del self._pages[key]
 

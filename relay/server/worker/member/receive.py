@@ -50,7 +50,7 @@ class FromHomes:
         self._feeds = feeds
         self._forward = forward
         self._claims = claims
-        # The values take the message type of their key; a dict cannot say that.
+        # The values take the message type of their key; a dict's type cannot express that.
         self.handlers: Final[dict[type, Callable[[Port, Any], None]]] = {
             Acks: forward.on_acks,
             Refused: forward.on_refused,

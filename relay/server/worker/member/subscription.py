@@ -22,7 +22,7 @@ class Subscriber(Protocol):
         """Who it is."""
 
     def remove(self, log: str, refused: Refused) -> None:
-        """Follow a log no more, and say why: it may not be read any more."""
+        """Follow a log no more, and tell the client why: it may not be read any more."""
 
     def fall_behind(self) -> None:
         """Leave live in all its logs: it takes less than they bring.

@@ -4,7 +4,7 @@ All workers see every new connection. A worker with clearly more connections tha
 one lets the others have it for a moment (docs/architecture.md, "Accepting
 connections"). Only workers that accept count: one
 that is stopped, starting, full or draining must never keep the others from accepting. When all are
-full, all accept again, to say so.
+full, all accept again, to answer so.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Acceptor:
             loop: this worker's.
             listeners: non-blocking, listening.
             gate: decides about each.
-            proxies: who says by a header for whom it connects.
+            proxies: who names by a header for whom it connects.
             full_at: from this number of connections on it leaves new ones to other workers.
             connections_max: at this number it accepts nobody.
             least_loaded: the fewest connections of any *other* worker that accepts; None: alone.
@@ -93,7 +93,7 @@ class Acceptor:
         self._counted = counted
         self._adopting: set[asyncio.Task[None]] = set()
         self._unannounced: set[socket.socket] = set()
-        """Of proxies that have not said yet for whom."""
+        """Of proxies that have not named yet for whom."""
         self.count = 0
         """Connections of this worker, from accept to the end."""
         self._reserve = _Reserve()
@@ -116,7 +116,7 @@ class Acceptor:
     def stop(self) -> None:
         """Accept no more. Connections wait in the backlog for whoever accepts next.
 
-        A proxy that has not said for whom it connects is not waited for.
+        A proxy that has not named for whom it connects is not waited for.
         """
         self._stopped = True
         self._reserve.give_up()

@@ -44,7 +44,7 @@ class BusDispatcher:
         )
 
     def _revoke(self, port: Port, message: Revoke) -> None:
-        """What both roles of a worker have to do before the account's home may say "done"."""
+        """What both roles of a worker have to do before the account's home may answer "done"."""
         self._home.revoke(message.handle, message.keys, lifted=message.lifted)
         self._from_homes.revoke(message)
         port.send(Revoked(message.tag))

@@ -68,7 +68,7 @@ class DiskReserve:
             try:
                 disk = measure(self._path_of(index))
             except OSError:
-                continue  # whoever opens it says what is wrong
+                continue  # whoever opens it reports what is wrong
             if is_short(disk, self._reserve_bytes, was_short=index in before):
                 found.add(index)
                 least = disk.free_bytes if least is None else min(least, disk.free_bytes)

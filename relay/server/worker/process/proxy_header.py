@@ -1,4 +1,4 @@
-"""The header in which a proxy says who has connected to it: the PROXY protocol, version 2.
+"""The header in which a proxy names who has connected to it: the PROXY protocol, version 2.
 
 https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt, section 2.2. Pure.
 """

@@ -29,7 +29,7 @@ class Stop:
         self._parent_fd = parent_fd
         self.requested = asyncio.Event()
         self._patience_s: float | None = None
-        """How long the end may take, in a hurry; None: as the settings say."""
+        """How long the end may take, in a hurry; None: as in the settings."""
         self._leaving = False
         """True once the supervisor has asked this worker to leave; others go on."""
 

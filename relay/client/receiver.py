@@ -1,0 +1,222 @@
+"""What each envelope of the server does to a client that is logged in.
+
+Entries and notices become events in the queue, answers go to who asked, and what is missing in a
+room is fetched again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from relay.chat.rooms.events import RELAY
+from relay.client import decoding
+from relay.client.events import Invited, Postponed, Unfollowed
+from relay.client.followed_rooms import FollowedRooms
+from relay.client.next_key import NextKeyProof
+from relay.client.refusals import describe_refusal, refused
+from relay.client.requests import Request, Requests
+from relay.client.senders import NUMBER as OWN_NUMBER
+from relay.client.senders import Senders
+from relay.client.sends import Sends
+from relay.client.subscriptions import Step
+from relay.codec import Unknown
+from relay.wire import envelopes as wire
+
+log: Final = logging.getLogger(__name__)
+
+
+class Receiver:
+    """Takes the envelopes that the server sends after the login."""
+
+    def __init__(
+        self,
+        rooms: FollowedRooms,
+        requests: Requests,
+        sends: Sends,
+        senders: Senders,
+        next_key: NextKeyProof,
+    ) -> None:
+        self._rooms = rooms
+        self._queue = rooms.queue
+        self._subscriptions = rooms.subscriptions
+        self._requests = requests
+        self._sends = sends
+        self._senders = senders
+        self._proof = next_key
+
+    def receive(self, envelopes: list[wire.ServerEnvelope], now: float) -> None:
+        """Take the envelopes of one record.
+
+        Raises:
+            EnvelopeError: the content of an answer is illegal.
+        """
+        for envelope in envelopes:
+            kind = type(envelope)
+            if self._queue.over:
+                self._rooms.suspend()  # nothing of a room is taken in any more
+            if kind is wire.EntryMessage:
+                entry = cast(wire.EntryMessage, envelope)
+                step = self._subscriptions.entry(entry)
+                if step is Step.DELIVER:
+                    self._queue.put(decoding.as_entry(entry))
+                    if (entry.sender, entry.key_id) not in self._senders.known and (
+                        entry.sender != RELAY or entry.kind != decoding.SYSTEM
+                    ):
+                        self._senders.look(entry.log, entry.sender, entry.key_id, now)
+                elif step is Step.REJOIN:
+                    self._rooms.rejoin(entry.log)
+            elif kind is wire.Ack:
+                self._sends.acknowledged(cast(wire.Ack, envelope), now)
+            elif kind is wire.Refused:
+                refusal = cast(wire.Refused, envelope)
+                if self._sends.refused(refusal, now):
+                    self._queue.put(Postponed(refusal.log, refusal.text))
+            elif kind is wire.Error:
+                self._error(cast(wire.Error, envelope), now)
+            elif kind is wire.Chain:
+                self._chain(cast(wire.Chain, envelope), now)
+            elif kind is wire.Done:
+                self._done(cast(wire.Done, envelope), now)
+            elif kind is not Unknown and kind is not wire.Welcome:  # "a client ignores one"
+                self._HANDLERS[kind](self, envelope)
+
+    def _joined(self, joined: wire.Joined) -> None:
+        request = self._requests.answered(joined.request)
+        if request is None:
+            return
+        result = decoding.as_joined(request.room, joined)
+        subscription = self._subscriptions.get(request.room)
+        if subscription is not None:
+            if subscription.received is None:
+                self._queue.follow(request.room, result.start)
+            subscription.joined_at(result.start)
+            log.debug("in %s, from %d of %d", request.room, result.start.seq, result.head.seq)
+        self._requests.answer(request.token, result)
+
+    def _chain(self, answer: wire.Chain, now: float) -> None:
+        if answer.request == OWN_NUMBER:
+            self._senders.received(answer, now)
+            self.warn()
+            return
+        request = self._requests.answered(answer.request)
+        if request is not None:
+            self._requests.answer(request.token, (answer.links, answer.end))
+
+    def _done(self, done: wire.Done, now: float) -> None:
+        if done.request == OWN_NUMBER:
+            self._senders.done(now)
+            return
+        request = self._requests.get(done.request)
+        if request is None:
+            return
+        answer = request.read(done.content)  # if that fails, the end of the client is the answer
+        self._requests.answered(done.request)
+        if request.envelope == self._proof.prove:
+            if not self._proof.answered(done.content):
+                log.warning("the server announced another key, and did not prove that it is one")
+            return
+        self._requests.answer(request.token, answer)
+
+    def _key_announced(self, announced: wire.NextKey) -> None:
+        if not self._requests.asks(self._proof.prove) and self._proof.announced(
+            announced.spki_hash
+        ):
+            self._requests.ask(Request("", self._proof.prove, None))
+
+    def warn(self) -> None:
+        """Log what is doubtful about a sender, and tell the application."""
+        warnings, self._senders.warnings = self._senders.warnings, []
+        for warning in warnings:
+            log.warning("%s: %s", warning.name, warning.detail)
+            self._queue.put(warning)
+
+    def _left(self, left: wire.Left) -> None:
+        request = self._requests.answered(left.request)
+        if request is not None:
+            self._requests.answer(request.token, None)
+
+    def _error(self, error: wire.Error, now: float) -> None:
+        if error.request == OWN_NUMBER:
+            self._senders.refused(describe_refusal(error.code, error.text), now)
+            self.warn()
+            return
+        request = self._requests.refused(error, now)
+        if request is None:
+            return
+        reason = refused(error.code, error.arg, error.text)
+        log.debug("refused in %s: %s", request.room, reason)
+        subscription = self._subscriptions.get(request.room)
+        if subscription is not None and request.envelope == subscription.join:
+            self._subscriptions.remove(request.room)
+            if subscription.received is not None:
+                self._queue.put(Unfollowed(request.room, str(reason)))
+            else:
+                self._queue.forget(request.room)
+        self._requests.answer(request.token, reason)
+
+    def _removed(self, removed: wire.Removed) -> None:
+        """This client may not be in a room any more."""
+        subscription = self._subscriptions.remove(removed.log)
+        if subscription is None:
+            return  # it has left meanwhile
+        self._requests.forget_own(removed.log)
+        detail = describe_refusal(removed.code, removed.text)
+        log.debug("put out of %s: %s", removed.log, detail)
+        self._queue.put(Unfollowed(removed.log, detail))
+
+    def _invited(self, invited: wire.Invited) -> None:
+        log.debug("invited to %s", invited.log)
+        self._queue.put(Invited(invited.log, invited.by))
+
+    def _roster(self, roster: wire.Roster) -> None:
+        subscription = self._subscriptions.get(roster.log)
+        if subscription is not None and subscription.joined:
+            self._queue.put(decoding.as_roster(roster))
+
+    def _members(self, members: wire.Members) -> None:
+        request = self._requests.answered(members.request)
+        if request is not None:
+            self._requests.answer(request.token, decoding.as_members(request.room, members))
+
+    def _page(self, page: wire.Page) -> None:
+        request = self._requests.answered(page.request)
+        if request is not None:
+            self._requests.answer(request.token, decoding.as_page(page))
+
+    def _found(self, found: wire.Found) -> None:
+        request = self._requests.answered(found.request)
+        if request is not None:
+            self._requests.answer(request.token, decoding.as_search_page(found))
+
+    def _placed(self, place: wire.Live | wire.Behind) -> None:
+        step = self._subscriptions.place(place)
+        if step is Step.DELIVER:
+            self._queue.put(decoding.as_place(place))
+        elif step is Step.REJOIN:
+            self._rooms.rejoin(place.log)
+
+    def _gap(self, gap: wire.Gap) -> None:
+        step = self._subscriptions.gap(gap)
+        if step is Step.DELIVER:
+            log.debug("a gap in %s: %d to %d", gap.log, gap.from_seq, gap.to_seq)
+            self._queue.put(decoding.as_gap(gap))
+        elif step is Step.REJOIN:
+            self._rooms.rejoin(gap.log)
+
+    # Each takes the envelope type of its key; a dict's type cannot express that.
+    _HANDLERS: Final[dict[type, Callable[[Any, Any], None]]] = {
+        wire.Joined: _joined,
+        wire.Left: _left,
+        wire.Roster: _roster,
+        wire.Members: _members,
+        wire.Page: _page,
+        wire.Found: _found,
+        wire.Live: _placed,
+        wire.Behind: _placed,
+        wire.Gap: _gap,
+        wire.NextKey: _key_announced,
+        wire.Removed: _removed,
+        wire.Invited: _invited,
+    }

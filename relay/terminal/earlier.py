@@ -1,0 +1,88 @@
+"""Earlier messages: pages of the history (/history), and what has some words (/search)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from relay.client.aio import Client
+from relay.client.events import LogEntry
+from relay.client.lists import is_last_page
+from relay.terminal.notices import number_of_messages
+from relay.terminal.screens import Screen
+from relay.terminal.shown import Shown
+
+_FOUND_MAX = 20
+"""Messages that one /search shows."""
+
+
+class Search(NamedTuple):
+    """What was searched for last."""
+
+    words: str
+    target: str
+    """Where: a room, or ``@`` and a name."""
+    before: int | None
+    """Where it goes on; None: with the newest, or nowhere."""
+
+
+class Earlier:
+    """What one person has looked up of earlier messages, and where it goes on."""
+
+    def __init__(self, client: Client, room: str, screen: Screen, shown: Shown) -> None:
+        self._client = client
+        self._room = room
+        self._screen = screen
+        self._shown = shown
+        self.first_seq = 0
+        """Of the oldest message of the room that is shown; 0: none is."""
+        self._search = Search("", "", None)
+
+    async def history(self, count: int, target: str) -> None:
+        """Show earlier messages between two notices.
+
+        In the room those before the oldest one shown; with one person, the last ones.
+        """
+        before = (self.first_seq or None) if target == self._room else None
+        page = await self._client.history(target, before=before, count=count)
+        if not page.entries:
+            self._screen.notice("there are no earlier messages")
+            return
+        which = f"with {target[1:]}"
+        if target == self._room:
+            self.first_seq = page.entries[0].seq
+            which = "from earlier"
+        self._screen.notice(f"{number_of_messages(len(page.entries))} {which}:")
+        self._shown.forget_day()
+        await self._shown.show_earlier(page.entries)
+        self._screen.notice("end of earlier messages")
+        self._shown.forget_day()
+
+    async def find(self, words: str, target: str) -> None:
+        """Show messages that have some words, oldest first; or go on with older ones."""
+        search = Search(words, target, None) if words else self._search
+        if not search.words:
+            self._screen.notice("/search takes the words to look for")
+            return
+        if not words and not search.before:
+            self._screen.notice(f"there are no older messages with: {search.words}")
+            return
+        found: list[LogEntry] = []
+        before, end = search.before, False
+        while not end and len(found) < _FOUND_MAX:
+            count = _FOUND_MAX - len(found)
+            page = await self._client.search(
+                search.target, search.words, before=before, count=count
+            )
+            found += page.entries
+            end, before = is_last_page(page, before), page.next
+        self._search = search._replace(before=None if end else before)
+        if not found:
+            older = "older " if search.before else ""
+            self._screen.notice(f"there are no {older}messages with: {search.words}")
+            return
+        self._screen.notice(f"{number_of_messages(len(found))} with: {search.words}")
+        self._shown.forget_day()
+        for entry in reversed(found):
+            await self._shown.show_found(entry)
+        self._screen.notice("end of what was found" if end else "/search shows older ones")
+        self._shown.forget_day()

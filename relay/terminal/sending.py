@@ -1,0 +1,77 @@
+"""What a person sends, until it is stored; and what could not be."""
+
+from __future__ import annotations
+
+import asyncio
+
+from relay import limits
+from relay.client.aio import Client
+from relay.client.errors import MessageTooLong
+from relay.client.events import LogEntry, Stored
+from relay.client.refusals import Refused
+from relay.terminal.notices import number_of_messages
+from relay.terminal.screens import Screen
+
+_SHOWN_CHARS_MAX = 200
+_PATIENCE_S = 2.0
+"""How long leaving waits for acknowledgements before the person is told why."""
+
+
+class Sending:
+    """The lines of one person that are on their way."""
+
+    def __init__(self, client: Client, screen: Screen) -> None:
+        self._client = client
+        self._screen = screen
+        self.failures = 0
+        """Lines that could not be sent or stored."""
+        self._unstored: set[asyncio.Future[Stored]] = set()
+
+    async def say(self, text: str, target: str, reply_to: LogEntry | None = None) -> None:
+        """Send a line to a room, or to ``@`` and somebody's name; an empty one is none."""
+        if not text:
+            return
+        length = len(body := text.encode("utf-8", "replace"))
+        if length > limits.BODY_BYTES_MAX:
+            most = f"a message has at most {limits.BODY_BYTES_MAX:,}"
+            self.fail(f"not sent, too long ({length:,} bytes; {most}): {_shortened(text)}")
+            return
+        try:
+            stored = await self._client.post(target, body, reply_to=reply_to)
+        except (Refused, MessageTooLong) as error:
+            self.fail(f"not sent ({error}): {_shortened(text)}")
+            return
+        self._unstored.add(stored)
+        stored.add_done_callback(lambda future: self._settled(future, text))
+
+    def _settled(self, stored: asyncio.Future[Stored], text: str) -> None:
+        if stored.cancelled():
+            return
+        self._unstored.discard(stored)
+        if error := stored.exception():
+            outcome = "not stored" if isinstance(error, Refused) else "may not be stored"
+            self.fail(f"{outcome} ({error}): {_shortened(text)}")
+
+    def fail(self, reason: str) -> None:
+        """Tell that a line was not sent or stored, and count it."""
+        self.failures += 1
+        self._screen.notice(reason)
+
+    async def all_stored(self) -> None:
+        """Wait until everything has an outcome, and tell the person if that takes long."""
+        if not self._unstored:
+            return
+        _, waiting = await asyncio.wait(self._unstored, timeout=_PATIENCE_S)
+        if waiting:
+            count = number_of_messages(len(waiting))
+            self._screen.notice(f"waiting until {count} can be stored; Ctrl-C leaves immediately")
+            await asyncio.wait(waiting)
+
+    def tell_unstored(self) -> None:
+        """Tell what has no outcome, at the end."""
+        if self._unstored:
+            self._screen.notice(f"{number_of_messages(len(self._unstored))} may not be stored")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]}…"

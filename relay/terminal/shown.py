@@ -1,0 +1,65 @@
+"""What a person is shown of a room and of the inbox: messages, notices, and the days between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from relay.client.events import LogEntry, Message, RoomChanged
+from relay.terminal.recent import Recent
+from relay.terminal.room_notices import change_notice
+from relay.terminal.screens import Screen
+from relay.terminal.view import day
+
+
+class Shown:
+    """The entries on one person's screen."""
+
+    def __init__(self, screen: Screen, name: str, room: str) -> None:
+        """Begin. ``name``: the person's; ``room``: which they are in."""
+        self._screen = screen
+        self._room = room
+        self.recent = Recent(name)
+        self.unread: dict[str, LogEntry] = {}
+        """By person, and by room, the last message that was shown since something was typed."""
+        self._day = ""
+        """Of the message shown last."""
+
+    async def show(self, entry: LogEntry | RoomChanged) -> None:
+        """Show an entry of a room or of the inbox, as a message or as a notice."""
+        if isinstance(entry, Message | RoomChanged):
+            self._show_day(entry)
+        if isinstance(entry, RoomChanged):
+            self._screen.notice(change_notice(entry))
+            return
+        if isinstance(entry, Message):
+            await self._screen.message(entry, self.recent.label(entry))
+            if not entry.to:
+                self.unread[self._room] = entry
+            elif entry.sender == entry.peer:
+                self.unread[f"@{entry.peer}"] = entry
+        elif notice := self.recent.notice_of(entry):
+            self._screen.notice(notice)
+        self.recent.note(entry)
+
+    def _show_day(self, entry: LogEntry | RoomChanged) -> None:
+        """Name the day of an entry, unless what was shown last is of the same."""
+        today = day(entry.time_ms)
+        if today != self._day:
+            self._screen.notice(today)
+            self._day = today
+
+    async def show_found(self, entry: LogEntry) -> None:
+        """Show a message that was searched for: it is not what was just written."""
+        self._show_day(entry)
+        await self._screen.message(entry, self.recent.label(entry))
+
+    async def show_earlier(self, entries: Iterable[LogEntry | RoomChanged]) -> None:
+        """Show what was written earlier: nothing of it is unread."""
+        unread = dict(self.unread)
+        for entry in entries:
+            await self.show(entry)
+        self.unread = unread
+
+    def forget_day(self) -> None:
+        """What comes next is of another time: name its day."""
+        self._day = ""
