@@ -92,18 +92,21 @@ class Chat:
         """
         await self.client.join(self.room, last=last)
         self.screen.notice(f"in {self.room} as {self.client.name}; /help lists the commands")
-        if self.client.device_key is not None:  # a guest has no inbox
-            self._ask(self._open_inbox)  # beside: the server may go away before it has answered
         self._compare()
         show = asyncio.create_task(self._show_events())
-        talk = asyncio.create_task(self._talk(lines))
+        tasks: set[asyncio.Task[Any]] = {show}
         try:
-            await asyncio.wait({show, talk}, return_when=asyncio.FIRST_COMPLETED)
+            if self.client.device_key is not None:  # a guest has no inbox
+                self._ask(self._open_inbox)
+                await self._all_answered()
+            talk = asyncio.create_task(self._talk(lines))
+            tasks.add(talk)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if show.done():
                 show.result()
             await talk
         finally:
-            tasks = (show, talk, *self._requests, *self._comparing)
+            tasks |= {*self._requests, *self._comparing}
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

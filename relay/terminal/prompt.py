@@ -24,7 +24,7 @@ from relay.client.events import LogEntry
 from relay.errors import RelayError
 from relay.terminal.job_control import JobControl
 from relay.terminal.keys import chat_keys
-from relay.terminal.screens import terminal_columns
+from relay.terminal.screens import COLUMNS_DEFAULT, terminal_columns
 from relay.terminal.view import Line, body_text, clock, message_lines, notice_lines
 
 LINES_WAITING_MAX: Final = 200
@@ -114,8 +114,7 @@ class PromptScreen:
         return Dimension(max=max(rows // DRAFT_SHARE, 1))
 
     def _columns(self) -> int:
-        # One less: a terminal breaks the line by itself when the last column is filled.
-        return (terminal_columns(sys.stdout.fileno()) or 80) - 1
+        return terminal_columns(sys.stdout.fileno()) or COLUMNS_DEFAULT - 1
 
     def _add(self, lines: list[Line], head_style: str, text_style: str) -> None:
         for line in lines:

@@ -14,7 +14,7 @@ from relay.client.events import LogEntry
 from relay.terminal.output import Output
 from relay.terminal.view import body_text, clock, message_lines, notice_lines
 
-_COLUMNS_DEFAULT = 80
+COLUMNS_DEFAULT = 80
 
 
 class Screen(Protocol):
@@ -65,10 +65,14 @@ def stderr_notice(text: str) -> None:
 
 
 def terminal_columns(fd: int) -> int | None:
-    """Return the columns of a terminal; None for what is none."""
+    """Return how many columns of a terminal a line may fill; None for what is none.
+
+    One less than there are: a terminal breaks the line by itself when the last one is filled.
+    """
     if not os.isatty(fd):
         return None
     try:
-        return os.get_terminal_size(fd).columns or _COLUMNS_DEFAULT
+        columns = os.get_terminal_size(fd).columns
     except OSError:
-        return _COLUMNS_DEFAULT
+        columns = 0
+    return (columns or COLUMNS_DEFAULT) - 1
