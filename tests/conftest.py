@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ import pytest
 LONG: Final = frozenset({"torture", "loadtest", "system", "cli"})
 """Folders whose files take long. They are begun first: all processes are done at about one time."""
 FOLDER: Final = Path(__file__).parent
+_numbers = itertools.count()
 
 # Containers often tell Python to keep no bytecode. The suite starts well over a thousand processes:
 # each would compile all that it imports, which is a quarter of what the whole suite costs. An
@@ -27,18 +29,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.relative_to(FOLDER).parts[0] not in LONG)
 
 
-@pytest.fixture(autouse=True)
-def _own_configuration(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """No test reads or changes what the commands keep for the user: keys of servers, aliases.
+@pytest.fixture(scope="session", autouse=True)
+def _own_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or changes the keys of whoever runs it; nor does what several tests share.
 
     Device keys are one directory for all tests of a process, for a relay may serve several tests;
     a client that has none makes one and claims its name.
     """
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
-    monkeypatch.setenv("RELAY_KEYS", str(tmp_path_factory.getbasetemp() / "keys"))
-    monkeypatch.setenv("RELAY_REGISTER", "1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(config := tmp_path_factory.mktemp("config")))
+        patch.setenv("RELAY_KEYS", str(tmp_path_factory.getbasetemp() / "keys"))
+        patch.setenv("RELAY_REGISTER", "1")
+        yield config
+
+
+@pytest.fixture(autouse=True)
+def _own_configuration(_own_keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the commands keep for the user is each test's own: keys of servers, aliases."""
+    directory = _own_keys / str(next(_numbers))  # ``mktemp`` looks at all that it has made before
+    directory.mkdir()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(directory))
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from typing import IO, Any
 import psutil
 
 from relay.testing import RelayServer
-from tests.support.loaded import loader
+from tests.support.loaded import Forked, loader
 
 ROOT = Path(__file__).parents[2]
 COMMAND_S = 120.0
@@ -69,6 +69,29 @@ def run_relay(
         text=True,
         timeout=COMMAND_S,
         check=False,
+        env=environment,
+    )
+
+
+def start_client(
+    *args: str, typed: bool = False, env: dict[str, str] | None = None
+) -> subprocess.Popen[str] | Forked:
+    """Start a ``relay`` command with pipes for its output; see ``loaded``.
+
+    Args:
+        args: of ``relay``.
+        typed: it has a pipe for its input; otherwise nothing.
+        env: variables besides those of this process.
+    """
+    environment = {**os.environ, **(env or {})}
+    if loader(os.getpid()).fits(args, environment):
+        return loader(os.getpid()).start(args, environment, typed=typed)
+    return subprocess.Popen(
+        relay_command(*args),
+        stdin=subprocess.PIPE if typed else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env=environment,
     )
 

@@ -2,18 +2,20 @@
 
 Loading is most of what a short command costs, and the tests run hundreds. A fork is a process of
 its own as any other: its files, variables, directory, signals and end are its own. It parses, loads
-its own command, connects and ends as ever. All that is not run to its end by ``cluster.run_relay``,
-and whatever has variables that are about the start, is started in the ordinary way.
+its own command, connects and ends as ever. All that is not started by ``cluster.run_relay`` or
+``cluster.start_client``, and whatever has variables that are about the start, is started in the
+ordinary way.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import gc
-import io
 import json
 import os
+import select
 import selectors
 import signal
 import socket
@@ -22,7 +24,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
 REQUEST_BYTES_MAX: Final = 200_000
@@ -85,6 +87,33 @@ class Loader:
             not COMMANDS.isdisjoint(arguments[:1]) and at_the_start(environment) == self._variables
         )
 
+    def start(
+        self, arguments: Sequence[str], environment: dict[str, str], *, typed: bool
+    ) -> Forked:
+        """Start a command.
+
+        Args:
+            arguments: of ``relay``.
+            environment: all of its variables.
+            typed: it has a pipe for its input; otherwise nothing.
+        """
+        request = {
+            "arguments": list(arguments),
+            "environment": environment,
+            "directory": str(Path.cwd()),
+        }
+        data = json.dumps(request).encode()
+        in_read, in_write = os.pipe() if typed else (os.open(os.devnull, os.O_RDONLY), None)
+        (out_read, out_write), (err_read, err_write), (told_read, told_write) = (
+            os.pipe() for _ in range(3)
+        )
+        given = [in_read, out_write, err_write, told_write]
+        with self._lock:
+            socket.send_fds(self._ours, [data], given)
+        for fd in given:
+            os.close(fd)
+        return Forked(["relay", *arguments], in_write, out_read, err_read, told_read)
+
     def run(
         self, arguments: Sequence[str], text: str, environment: dict[str, str], timeout_s: float
     ) -> subprocess.CompletedProcess[str]:
@@ -93,58 +122,89 @@ class Loader:
         Raises:
             subprocess.TimeoutExpired: it did not end in time, and was killed.
         """
-        request = {
-            "arguments": list(arguments),
-            "environment": environment,
-            "directory": str(Path.cwd()),
-        }
-        data = json.dumps(request).encode()
-        pipes = [os.pipe() for _ in range(4)]
-        (
-            (in_read, in_write),
-            (out_read, out_write),
-            (err_read, err_write),
-            (told_read, told_write),
-        ) = pipes
-        given = [in_read, out_write, err_write, told_write]
-        with self._lock:
-            socket.send_fds(self._ours, [data], given)
-        for fd in given:
-            os.close(fd)
-        read: dict[int, bytes] = {}
+        process = self.start(arguments, environment, typed=True)
+        assert process.stdin is not None
+        read: dict[IO[str], str] = {}
 
-        def collect(fd: int) -> None:
-            with os.fdopen(fd, "rb") as file:
-                read[fd] = file.read()
+        def collect(file: IO[str]) -> None:
+            with file:
+                read[file] = file.read()
 
-        def write() -> None:
-            with os.fdopen(in_write, "wb", buffering=0) as file:
-                left = memoryview(text.encode())
-                try:
-                    while left:
-                        left = left[file.write(left) :]
-                except BrokenPipeError:
-                    pass  # as subprocess does
+        def write(file: IO[str]) -> None:
+            try:
+                with file:
+                    file.write(text)
+            except BrokenPipeError:
+                pass  # as subprocess does
 
-        threads = [threading.Thread(target=collect, args=(fd,)) for fd in (out_read, err_read)]
-        threads.append(threading.Thread(target=write))
+        threads = [
+            threading.Thread(target=collect, args=(process.stdout,)),
+            threading.Thread(target=collect, args=(process.stderr,)),
+            threading.Thread(target=write, args=(process.stdin,)),
+        ]
         for thread in threads:
             thread.start()
-        with os.fdopen(told_read, "rb") as told:
-            pid = int(told.readline())
-            killer = threading.Timer(timeout_s, os.kill, (pid, signal.SIGKILL))
-            killer.start()
-            status = int(told.readline())
-            late = killer.finished.is_set()
-            killer.cancel()
-            killer.join()
-        for thread in threads:
-            thread.join()
-        command = ["relay", *arguments]
-        if late:
-            raise subprocess.TimeoutExpired(command, timeout_s)
-        out, err = (io.TextIOWrapper(io.BytesIO(read[fd])).read() for fd in (out_read, err_read))
-        return subprocess.CompletedProcess(command, status, out, err)
+        try:
+            status = process.wait(timeout_s)
+        finally:
+            process.kill()
+            process.wait()
+            for thread in threads:
+                thread.join()
+        return subprocess.CompletedProcess(
+            process.args, status, read[process.stdout], read[process.stderr]
+        )
+
+
+class Forked:
+    """A command that was started: what tests use of ``subprocess.Popen``, with text on pipes."""
+
+    def __init__(
+        self, args: list[str], stdin: int | None, stdout: int, stderr: int, told: int
+    ) -> None:
+        """Take over the ends of its pipes; ``told``: gives its process id, then its status."""
+        self.args = args
+        self.stdin = None if stdin is None else os.fdopen(stdin, "w")
+        self.stdout = os.fdopen(stdout)
+        self.stderr = os.fdopen(stderr)
+        self.returncode: int | None = None
+        self._told = os.fdopen(told, "rb", buffering=0)
+        self.pid = int(self._told.readline())
+
+    def poll(self) -> int | None:
+        """Return its status, as Popen's: None while it runs."""
+        return self._ended(0.0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Raises subprocess.TimeoutExpired: it goes on."""
+        status = self._ended(timeout)
+        if status is None:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """TERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        self.send_signal(signal.SIGKILL)
+
+    def _ended(self, timeout: float | None) -> int | None:
+        if self.returncode is None:
+            poll = select.poll()  # not select, which takes low descriptors alone
+            poll.register(self._told, select.POLLIN)
+            if poll.poll(None if timeout is None else timeout * 1000):
+                with self._told as told:
+                    self.returncode = int(told.readline())
+        return self.returncode
 
 
 def at_the_start(environment: Any) -> dict[str, str]:  # noqa: ANN401

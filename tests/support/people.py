@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 from typing import Self
 
-from tests.support.cluster import DEADLINE_S, collect, relay_command, wait_until
+from tests.support.cluster import DEADLINE_S, collect, start_client, wait_until
 
 
 class Person:
@@ -16,13 +14,9 @@ class Person:
     def __init__(self, address: str, name: str, room: str, home: Path, *args: str) -> None:
         self.shown: list[str] = []
         self.notices: list[str] = []
-        self.process = subprocess.Popen(
-            relay_command("chat", address, room, "--name", name, *args),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "RELAY_KNOWN_SERVERS": str(home / "known_servers")},
+        known = {"RELAY_KNOWN_SERVERS": str(home / "known_servers")}
+        self.process = start_client(
+            "chat", address, room, "--name", name, *args, typed=True, env=known
         )
         self._threads = [
             collect(self.process.stdout, self.shown),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import threading
 from typing import Any, Self
 
-from tests.support.cluster import DEADLINE_S, relay_command, wait_until
+from tests.support.cluster import DEADLINE_S, start_client, wait_until
 
 
 class Tail:
@@ -17,13 +16,7 @@ class Tail:
     def __init__(self, address: str, room: str, *args: str) -> None:
         self.entries: list[dict[str, Any]] = []
         self.errors: list[str] = []
-        self.process = subprocess.Popen(
-            relay_command("tail", address, room, "--json", *args),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process = start_client("tail", address, room, "--json", *args)
         self._threads = [threading.Thread(target=f, daemon=True) for f in (self._read, self._err)]
         for thread in self._threads:
             thread.start()

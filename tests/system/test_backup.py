@@ -166,13 +166,21 @@ def test_a_pause_of_as_many_workers_as_there_can_be(tmp_path: Path) -> None:
                 server.ask("go-on", held=wrong)
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Path:
-    data, to = tmp_path / "data", tmp_path / "backup"
+@pytest.fixture(scope="module")
+def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the data of a relay, and a backup of it. Nothing in it is changed."""
+    directory = tmp_path_factory.mktemp("secret")
+    data = directory / "data"
     with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
         alice.send(FIRST, "a secret that is stored as it is")
-        backup("create", to, "--data", data)
-    return to
+        backup("create", directory / "backup", "--data", data)
+    return directory
+
+
+@pytest.fixture
+def made(secret: Path, tmp_path: Path) -> Path:
+    """A backup that may be changed."""
+    return shutil.copytree(secret / "backup", tmp_path / "backup")
 
 
 def refused(*args: str | Path) -> str:
@@ -199,15 +207,15 @@ def test_what_is_no_backup_any_more_is_refused_with_its_file(made: Path, tmp_pat
     assert "not a backup, or an unfinished one" in refused("verify", made)
 
 
-def test_nothing_is_overwritten(made: Path, tmp_path: Path) -> None:
-    data = tmp_path / "data"
+def test_nothing_is_overwritten(secret: Path) -> None:
+    data, made = secret / "data", secret / "backup"
     before = sorted(path.name for path in made.rglob("*"))
     assert "exists and is not empty" in refused("create", made, "--data", data)
     assert sorted(path.name for path in made.rglob("*")) == before
     assert "is not empty" in refused("restore", made, "--data", data)
     assert logs_of(data) == logs_of(made)
-    assert "not the data directory" in refused("create", tmp_path / "b", "--data", tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "data"]
+    assert "not the data directory" in refused("create", secret / "b", "--data", secret)
+    assert sorted(path.name for path in secret.iterdir()) == ["backup", "data"]
 
 
 def test_a_hostile_backup_is_refused_with_what_is_wrong(made: Path, tmp_path: Path) -> None:

@@ -20,11 +20,20 @@ from tests.support.cluster import Relay, run_relay, wait_until
 from tests.support.terminals import Terminal
 
 
-@pytest.fixture
-def relay(tmp_path: Path) -> Iterator[Relay]:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     """A relay of two workers. Nobody is killed for silence."""
-    with Relay(tmp_path / "data", workers=2, settings={"server.worker_timeout_s": 600}) as running:
+    data = tmp_path_factory.mktemp("relay") / "data"
+    with Relay(data, workers=2, settings={"server.worker_timeout_s": 600}) as running:
         yield running
+
+
+@pytest.fixture
+def relay(shared: Relay) -> Relay:
+    """The relay, when all who used it before are gone. Names and rooms are a test's own."""
+    wait_until(lambda: not asked(shared, "connections")["items"], "all others to be gone")
+    wait_until(lambda: not asked(shared, "rooms")["items"], "nobody to follow a room")
+    return shared
 
 
 def ctl(relay: Relay, *args: str) -> subprocess.CompletedProcess[str]:
@@ -75,15 +84,15 @@ def test_who_is_there_and_what_they_follow(relay: Relay) -> None:
 
 
 def test_a_kick_is_final_for_the_client_and_remembered(relay: Relay) -> None:
-    with BlockingClient(relay.address, name="bob") as bob:
-        bob.join("lobby")
+    with BlockingClient(relay.address, name="kim") as kim:
+        kim.join("market")
         (item,) = asked(relay, "connections")["items"]
         assert asked(relay, "kick", item["id"])["kicked"] == 1
         with pytest.raises(RelayError, match="operator"):
-            bob.post("lobby", "still here?").result()
+            kim.post("market", "still here?").result()
     assert asked(relay, "connections")["items"] == []
-    (closed,) = asked(relay, "closed")["items"]
-    assert (closed["name"], closed["reason"], closed["id"]) == ("bob", "kicked", item["id"])
+    (closed,) = [one for one in asked(relay, "closed")["items"] if one["name"] == "kim"]
+    assert (closed["reason"], closed["id"]) == ("kicked", item["id"])
     assert "kicked" in ctl(relay, "closed").stdout
     again = ctl(relay, "kick", item["id"])
     assert (again.returncode, again.stderr) == (1, "relay: no such connection\n")
@@ -91,24 +100,29 @@ def test_a_kick_is_final_for_the_client_and_remembered(relay: Relay) -> None:
 
 
 def test_the_log_level_of_all_processes(relay: Relay) -> None:
+    before = len(relay.log)
+
     def debug_lines() -> list[str]:
-        return [line for line in relay.log if '"level": "debug"' in line and "session" in line]
+        lines = relay.log[before:]
+        return [line for line in lines if '"level": "debug"' in line and "session" in line]
 
     assert asked(relay, "log-level", "debug") == {"level": "debug", "before": "info"}
 
     def seen() -> bool:
-        run_relay("send", relay.address, "lobby", text="hello\n")
+        run_relay("send", relay.address, "log", text="hello\n")
         return bool(debug_lines())
 
     wait_until(seen, "a line of a worker at level debug")
     assert asked(relay, "log-level", "error")["before"] == "debug"
     assert ctl(relay, "log-level", "loud").returncode == 2
+    assert asked(relay, "log-level", "info")["before"] == "error"
 
 
-def test_drain_ends_the_relay(relay: Relay) -> None:
-    assert asked(relay, "drain") == {"pid": relay.pid}
-    wait_until(lambda: not relay.running, "its end")
-    ended = ctl(relay, "status")
+def test_drain_ends_the_relay(tmp_path: Path) -> None:
+    with Relay(tmp_path / "data", workers=2) as relay:
+        assert asked(relay, "drain") == {"pid": relay.pid}
+        wait_until(lambda: not relay.running, "its end")
+        ended = ctl(relay, "status")
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"relay: no relay runs there: {relay.data}/run/ctl.sock; name")
 
@@ -122,6 +136,7 @@ def test_a_worker_that_hangs_is_named(relay: Relay) -> None:
     wait_until(lambda: "hangs" in ctl(relay, "status").stdout, "its state")
     assert ctl(relay, "status").returncode == 1
     os.kill(stopped, signal.SIGCONT)
+    wait_until(lambda: ctl(relay, "status").returncode == 0, "it to go on")
 
 
 def test_top(relay: Relay) -> None:
@@ -129,21 +144,21 @@ def test_top(relay: Relay) -> None:
     stop = threading.Event()
 
     def talk() -> None:
-        with BlockingClient(relay.address, name="ann") as ann:
-            ann.join("lobby")
+        with BlockingClient(relay.address, name="tom") as tom:
+            tom.join("square")
             while not stop.wait(0.02):
-                ann.post("lobby", "hello").result()
+                tom.post("square", "hello").result()
 
     thread = threading.Thread(target=talk)
     thread.start()
     try:
         wait_until(lambda: asked(relay, "top", "--interval", "0.5")["rooms"], "a busy room")
         (room,) = asked(relay, "top", "--interval", "0.5")["rooms"]
-        assert (room["room"], room["connections"]) == ("lobby", 1)
+        assert (room["room"], room["connections"]) == ("square", 1)
         assert room["messages_per_s"] > 0
         with Terminal("ctl", "--data", str(relay.data), "top", "--interval", "0.2") as terminal:
             terminal.shows("BUSIEST ROOM")
-            terminal.shows("lobby")
+            terminal.shows("square")
             terminal.press("q")
             assert terminal.ends() == 0
     finally:
@@ -175,23 +190,28 @@ def test_sockets_that_a_cleaner_removes_come_back(relay: Relay) -> None:
     wait_until(lambda: ctl(relay, "connections").returncode == 0, "all sockets again")
 
 
-def test_a_requests_connection_is_named_by_its_worker_and_by_its_home(relay: Relay) -> None:
-    ctl(relay, "log-level", "debug")
-    with BlockingClient(relay.address, name="ann") as ann:
-        for number in range(8):  # some of them have their home at the other worker
-            ann.create_room(f"room-{number}", "public")
-        (item,) = asked(relay, "connections", "--name", "ann")["items"]
+def test_a_requests_connection_is_named_by_its_worker_and_by_its_home(tmp_path: Path) -> None:
+    rooms = {f"room-{number}" for number in range(8)}  # some have their home at the other worker
+    with Relay(tmp_path / "data", workers=2, settings={"log.level": "debug"}) as relay:
+        with BlockingClient(relay.address, name="ann") as ann:
+            for room in rooms:
+                ann.create_room(room, "public")
+            (item,) = asked(relay, "connections", "--name", "ann")["items"]
 
-    def named(event: str) -> set[str]:
-        lines = relay.events(event)
-        return {line["log"] for line in lines if line["connection"] == item["id"]}
+        def named(event: str) -> set[str]:
+            lines = relay.events(event)
+            return {line["log"] for line in lines if line["connection"] == item["id"]}
 
-    rooms = {f"room-{number}" for number in range(8)}
-    wait_until(lambda: rooms <= named("request_answered"), "the log")
-    assert rooms <= named("request_asked")
-    assert named("room_changed") == rooms
-    logins = relay.events("logged_in")
-    assert (item["id"], "ann") in {(line["connection"], line["handle"]) for line in logins}
-    ctl(relay, "user", "disable", "ann")
-    (changed,) = [e for e in relay.events("account_changed") if e["change"] == "disabled"]
-    assert (changed["connection"], changed["by"]) == ("ctl", "operator")
+        wait_until(lambda: rooms <= named("request_asked"), "the log of who asks")
+        wait_until(lambda: rooms <= named("request_answered"), "the log of who answers")
+        wait_until(lambda: rooms == named("room_changed"), "the changes")
+        logins = relay.events("logged_in")
+        assert (item["id"], "ann") in {(line["connection"], line["handle"]) for line in logins}
+        ctl(relay, "user", "disable", "ann")
+
+        def disabled() -> list[dict[str, Any]]:
+            return [e for e in relay.events("account_changed") if e["change"] == "disabled"]
+
+        wait_until(disabled, "the change of the account")
+        (changed,) = disabled()
+        assert (changed["connection"], changed["by"]) == ("ctl", "operator")

@@ -21,15 +21,34 @@ MESSAGES = 3000
 ROOM = "lobby"
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Of a relay that has run: a room with some megabytes, a small one, an account."""
-    data = tmp_path / "data"
+def used(data: Path) -> Path:
+    """Use a relay: a room with some megabytes, a small one, an account."""
     with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
         for number in range(MESSAGES):
             alice.post(ROOM, f"message {number} {'x' * 200}")
         alice.flush()
         alice.send("kitchen", "hello")
+    return data
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Of a relay that was used. A copy would not do: the files of one were not closed cleanly."""
+    return used(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As ``data``, for tests that change nothing of it."""
+    return used(tmp_path_factory.mktemp("whole") / "data")
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a relay that nobody has used, for tests of what is refused: nothing is stored in it."""
+    data = tmp_path_factory.mktemp("empty") / "data"
+    with Relay(data):
+        pass
     return data
 
 
@@ -52,14 +71,14 @@ def damage(path: Path, text: bytes) -> None:
     path.write_bytes(bytes(whole))
 
 
-def test_what_is_good_is_said_and_left_alone(data: Path) -> None:
-    before = {path: path.read_bytes() for path in (data / "logs").iterdir()}
-    lines = ran("check", "--data", data).stdout.splitlines()
+def test_what_is_good_is_said_and_left_alone(whole: Path) -> None:
+    before = {path: path.read_bytes() for path in (whole / "logs").iterdir()}
+    lines = ran("check", "--data", whole).stdout.splitlines()
     assert len(lines) == 16
     assert all(line[2:].startswith(" good: ") and "new epochs" not in line for line in lines)
     assert f"{MESSAGES + 1} entries" in lines[partition_of(ROOM)]
-    assert ran("repair", "--data", data).stdout == "nothing to repair\n"
-    assert {path: path.read_bytes() for path in (data / "logs").iterdir()} == before
+    assert ran("repair", "--data", whole).stdout == "nothing to repair\n"
+    assert {path: path.read_bytes() for path in (whole / "logs").iterdir()} == before
 
 
 def test_a_damaged_room_keeps_what_is_before_the_damage(data: Path, tmp_path: Path) -> None:
@@ -123,15 +142,15 @@ def test_a_repaired_private_room_is_private(data: Path) -> None:
             alice.change_room("secret", "invite", "stranger")
 
 
-def test_export_and_import(data: Path, tmp_path: Path) -> None:
+def test_export_and_import(whole: Path, tmp_path: Path) -> None:
     exported = tmp_path / "all.jsonl"
-    exported.write_text(ran("export", "--data", data).stdout)
+    exported.write_text(ran("export", "--data", whole).stdout)
     lines = [json.loads(line) for line in exported.read_text().splitlines()]
     assert len(lines) == MESSAGES + 1
     assert {line["room"] for line in lines} == {ROOM, "kitchen"}
-    only = ran("export", "--room", "kitchen", "--data", data).stdout
+    only = ran("export", "--room", "kitchen", "--data", whole).stdout
     assert json.loads(only)["body"] == "hello"
-    assert "there is no room" in ran("export", "--room", "attic", "--data", data, code=1).stderr
+    assert "there is no room" in ran("export", "--room", "attic", "--data", whole, code=1).stderr
 
     other = tmp_path / "other"
     with Relay(other) as relay, BlockingClient(relay.address, name="bob") as bob:
@@ -203,17 +222,17 @@ GOOD: Final = {"room": "lobby", "time": "2026-01-01T00:00:00Z", "sender": "a", "
         ),
     ],
 )
-def test_a_bad_line_is_named_and_nothing_is_stored(tmp_path: Path, text: str, why: str) -> None:
-    data, file = tmp_path / "data", tmp_path / "lines"
-    with Relay(data):
-        pass
+def test_a_bad_line_is_named_and_nothing_is_stored(
+    empty: Path, tmp_path: Path, text: str, why: str
+) -> None:
+    file = tmp_path / "lines"
     file.write_text(text)
-    ended = ran("import", file, "--data", data, code=2)
+    ended = ran("import", file, "--data", empty, code=2)
     assert why in ended.stderr
     assert str(file) in ended.stderr
     file.write_text(json.dumps(GOOD) + "\n" + text)
-    ran("import", file, "--data", data, code=2)
-    assert ran("export", "--data", data).stdout == ""
+    ran("import", file, "--data", empty, code=2)
+    assert ran("export", "--data", empty).stdout == ""
 
 
 @pytest.mark.parametrize(
@@ -223,12 +242,10 @@ def test_a_bad_line_is_named_and_nothing_is_stored(tmp_path: Path, text: str, wh
         ("Mon Jan 01 00:00:00 0001", "00:00 <ann> hi", "line 2: "),
     ],
 )
-def test_a_time_that_is_none(tmp_path: Path, opened: str, line: str, why: str) -> None:
-    data, file = tmp_path / "data", tmp_path / "log"
-    with Relay(data):
-        pass
+def test_a_time_that_is_none(empty: Path, tmp_path: Path, opened: str, line: str, why: str) -> None:
+    file = tmp_path / "log"
     file.write_text(f"--- Log opened {opened}\n{line}\n")
-    ended = ran("import", file, "--format", "irssi", "--room", "old", "--data", data, code=2)
+    ended = ran("import", file, "--format", "irssi", "--room", "old", "--data", empty, code=2)
     assert why in ended.stderr
     assert "internal error" not in ended.stderr
 

@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -197,8 +198,7 @@ class ProxyServer:
         self._listener.close()
 
 
-@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7"])
-def test_behind_a_proxy_on_a_unix_socket(tmp_path: Path, address: str) -> None:
+def test_behind_a_proxy_on_a_unix_socket(tmp_path: Path) -> None:
     """The proxy says for whom it connects: that is the source, for budgets and in what is told."""
     path = tmp_path / "relay.sock"
     with Relay(
@@ -209,19 +209,21 @@ def test_behind_a_proxy_on_a_unix_socket(tmp_path: Path, address: str) -> None:
     ) as relay:
         assert oct(path.stat().st_mode & 0o777) == "0o600"
         fingerprint = relay.address.partition("@")[0]
-        proxy = ProxyServer(path, header(address))
-        try:
-            url = f"{fingerprint}@127.0.0.1:{proxy.port}"
-            with BlockingClient(url, name="alice") as alice:
-                alice.join("lobby")
-                assert alice.send("lobby", "x" * 30_000).seq == 2
-                (item,) = asked(relay, "connections")["items"]
-                assert (item["name"], item["peer"]) == ("alice", address)
-                second = BlockingClient(url, name="bob")
-                with pytest.raises(ClientError, match="OVERLOADED"):
-                    second.connect(timeout=2.0)
-        finally:
-            proxy.close()
+        for name, address in (("alice", "192.0.2.7"), ("anna", "2001:db8::7")):
+            proxy = ProxyServer(path, header(address))
+            try:
+                url = f"{fingerprint}@127.0.0.1:{proxy.port}"
+                with BlockingClient(url, name=name) as first:
+                    first.join(f"room-{name}")
+                    assert first.send(f"room-{name}", "x" * 30_000).seq == 2
+                    (item,) = asked(relay, "connections")["items"]
+                    assert (item["name"], item["peer"]) == (name, address)
+                    second = BlockingClient(url, name="bob")
+                    with pytest.raises(ClientError, match="OVERLOADED"):
+                        second.connect(timeout=2.0)
+            finally:
+                proxy.close()
+            wait_until(lambda: not asked(relay, "connections")["items"], "all to be gone")
         health = ProxyServer(path, header(address, command=0x20))
         try:
             with BlockingClient(f"{fingerprint}@127.0.0.1:{health.port}", name="carol") as carol:
@@ -233,28 +235,37 @@ def test_behind_a_proxy_on_a_unix_socket(tmp_path: Path, address: str) -> None:
     assert not path.exists()
 
 
+@pytest.fixture(scope="module")
+def behind_a_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Relay, Path]]:
+    """A relay that proxies reach on a Unix-domain socket, and its path."""
+    directory = tmp_path_factory.mktemp("relay")
+    path = directory / "relay.sock"
+    settings = {"server.proxies": "unix"}
+    with Relay(directory / "data", "--bind", f"unix:{path}", settings=settings) as relay:
+        yield relay, path
+
+
 @pytest.mark.parametrize(
     "first",
     [b"", b"GET / HTTP/1.1\r\n\r\n", SIGNATURE + b"\x31\x11\x00\x0c",
      SIGNATURE + b"\x21\x11\xff\xff", SIGNATURE + b"\x21\x31\x00\x00",
      SIGNATURE + b"\x21\x11\x00\x02xx"],
 )  # fmt: skip
-def test_who_should_say_for_whom_and_does_not_is_closed(tmp_path: Path, first: bytes) -> None:
-    path = tmp_path / "relay.sock"
-    with Relay(
-        tmp_path / "data", "--bind", f"unix:{path}", settings={"server.proxies": "unix"}
-    ) as relay:
-        with socket.socket(socket.AF_UNIX) as peer:
-            peer.settimeout(DEADLINE_S)
-            peer.connect(str(path))
-            peer.sendall(first)
-            if len(first) < 16:
-                peer.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(ConnectionResetError):
-                assert peer.recv(1) == b""
-        with BlockingClient(relay.address, name="alice") as alice:  # not a proxy: as ever
-            alice.send("lobby", "hello")
-        wait_until(lambda: asked(relay, "status")["connections"] == 0, "all slots free")
+def test_who_should_say_for_whom_and_does_not_is_closed(
+    behind_a_proxy: tuple[Relay, Path], first: bytes
+) -> None:
+    relay, path = behind_a_proxy
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(DEADLINE_S)
+        peer.connect(str(path))
+        peer.sendall(first)
+        if len(first) < 16:
+            peer.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            assert peer.recv(1) == b""
+    with BlockingClient(relay.address, name="alice") as alice:  # not a proxy: as ever
+        alice.send("lobby", "hello")
+    wait_until(lambda: asked(relay, "status")["connections"] == 0, "all slots free")
 
 
 def test_a_proxy_that_says_nothing_holds_no_stop(tmp_path: Path) -> None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.support.cluster import Relay, run_relay
 from tests.support.people import Person
 from tests.support.tails import Tail
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """One relay for all: each test has people and a room of its own."""
+    with Relay(tmp_path_factory.mktemp("relay") / "data") as running:
+        yield running
 
 
 def test_two_people_talk_and_a_third_sees_history(relay: Relay, tmp_path: Path) -> None:
@@ -51,9 +61,9 @@ def test_anothers_name_is_refused(relay: Relay, tmp_path: Path) -> None:
     """On another machine: with another key, whether the owner is there or not; it is told so."""
     elsewhere = {"RELAY_KEYS": str(tmp_path / "elsewhere")}
     for _ in range(2):
-        with Person(relay.address, "erin", "lobby", tmp_path) as erin:
-            erin.is_told("lobby")
-            other = run_relay("send", relay.address, "lobby", "hi", "--name", "erin", env=elsewhere)
+        with Person(relay.address, "erin", "hall", tmp_path) as erin:
+            erin.is_told("hall")
+            other = run_relay("send", relay.address, "hall", "hi", "--name", "erin", env=elsewhere)
             assert other.returncode == 1
             assert "erin" in other.stderr
             assert "belongs to somebody else" in other.stderr

@@ -14,13 +14,25 @@ from relay import BlockingClient
 from tests.support.cluster import Relay, run_relay, wait_until
 from tests.support.watching import ON_A_FREE_PORT, Watcher
 
+SETTINGS = {**ON_A_FREE_PORT, "server.worker_timeout_s": 600}
+"""Nobody is killed for silence."""
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """A relay of two workers."""
+    data = tmp_path_factory.mktemp("relay") / "data"
+    with Relay(data, workers=2, settings=SETTINGS) as running:
+        yield running
+
 
 @pytest.fixture
-def relay(tmp_path: Path) -> Iterator[Relay]:
-    """A relay of two workers. Nobody is killed for silence."""
-    settings = {**ON_A_FREE_PORT, "server.worker_timeout_s": 600}
-    with Relay(tmp_path / "data", workers=2, settings=settings) as running:
-        yield running
+def relay(shared: Relay) -> Relay:
+    """The relay, when it has got over what the test before has done to it."""
+    watcher = Watcher(shared)
+    wait_until(lambda: watcher.ask("/readyz")[0] == 200, "it to be ready")
+    wait_until(lambda: watcher.ask("/lagz")[0] == 200, "no lag")
+    return shared
 
 
 def send(relay: Relay, count: int) -> None:
@@ -29,26 +41,27 @@ def send(relay: Relay, count: int) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_counters_tell_what_happened_and_survive_a_worker(relay: Relay) -> None:
-    watcher = Watcher(relay)
-    send(relay, 10)
-    wait_until(lambda: watcher.total("relay_messages_accepted_total") == 10, "10 accepted")
-    assert watcher.total("relay_handshakes_total", "completed") == 1
-    wait_until(lambda: watcher.total("relay_closes_total", "client") == 1, "the end counted")
-    assert 1 <= watcher.total("relay_commit_seconds_count") <= 10
-    wait_until(lambda: watcher.total("relay_agent_unwraps_total") == 1, "the agent to count")
-    for pid in relay.worker_pids():
-        os.kill(pid, signal.SIGKILL)
-    for number in (0, 1):
-        wait_until(
-            lambda n=number: watcher.total("relay_restarts_total", f"worker {n}") == 1,  # type: ignore[misc]
-            "another worker",
-        )
-    wait_until(lambda: watcher.ask("/readyz")[0] == 200, "ready again")
-    assert watcher.total("relay_messages_accepted_total") == 10
-    send(relay, 5)
-    wait_until(lambda: watcher.total("relay_messages_accepted_total") == 15, "15 accepted")
-    assert watcher.total("relay_wal_bytes") > 0
+def test_counters_tell_what_happened_and_survive_a_worker(tmp_path: Path) -> None:
+    with Relay(tmp_path / "data", workers=2, settings=SETTINGS) as relay:
+        watcher = Watcher(relay)
+        send(relay, 10)
+        wait_until(lambda: watcher.total("relay_messages_accepted_total") == 10, "10 accepted")
+        assert watcher.total("relay_handshakes_total", "completed") == 1
+        wait_until(lambda: watcher.total("relay_closes_total", "client") == 1, "the end counted")
+        assert 1 <= watcher.total("relay_commit_seconds_count") <= 10
+        wait_until(lambda: watcher.total("relay_agent_unwraps_total") == 1, "the agent to count")
+        for pid in relay.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        for number in (0, 1):
+            wait_until(
+                lambda n=number: watcher.total("relay_restarts_total", f"worker {n}") == 1,  # type: ignore[misc]
+                "another worker",
+            )
+        wait_until(lambda: watcher.ask("/readyz")[0] == 200, "ready again")
+        assert watcher.total("relay_messages_accepted_total") == 10
+        send(relay, 5)
+        wait_until(lambda: watcher.total("relay_messages_accepted_total") == 15, "15 accepted")
+        assert watcher.total("relay_wal_bytes") > 0
 
 
 def test_resumes_repeats_and_gaps_are_counted(relay: Relay) -> None:
@@ -72,7 +85,7 @@ def test_a_worker_that_hangs_is_no_reason_to_restart_the_server(relay: Relay) ->
     watcher = Watcher(relay)
     assert watcher.ask("/readyz") == (200, {"ready": True, "reasons": []})
     assert watcher.ask("/lagz")[0] == 200
-    worker = relay.worker_pids()[1]
+    (worker,) = relay.pids_titled("relay: worker 1")
     os.kill(worker, signal.SIGSTOP)
     wait_until(lambda: watcher.ask("/readyz")[0] == 503, "not ready")
     _, document = watcher.ask("/readyz")
@@ -100,15 +113,16 @@ def test_without_the_key_agent_it_is_not_ready(relay: Relay) -> None:
 def test_clients_need_no_control_process(relay: Relay) -> None:
     """Killed, it comes back; meanwhile nobody notices."""
     watcher = Watcher(relay)
+    before = watcher.total("relay_messages_accepted_total")
     with BlockingClient(relay.address, name="someone") as client:
-        client.join("lobby")
+        client.join("hall")
         (control,) = relay.pids_titled("relay: control")
         os.kill(control, signal.SIGSTOP)
-        client.post("lobby", "one").result()
+        client.post("hall", "one").result()
         os.kill(control, signal.SIGKILL)
-        client.post("lobby", "two").result()
+        client.post("hall", "two").result()
         wait_until(lambda: watcher.total("relay_restarts_total", "control") == 1, "another one")
-    wait_until(lambda: watcher.total("relay_messages_accepted_total") == 2, "both counted")
+    wait_until(lambda: watcher.total("relay_messages_accepted_total") == before + 2, "both counted")
 
 
 def test_on_a_unix_socket(tmp_path: Path) -> None:
