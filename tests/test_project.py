@@ -145,7 +145,7 @@ def test_the_client_imports_nothing_of_linux_alone() -> None:
     loaded = imported_by(
         "relay.client.aio",
         "relay.client.blocking",
-        "relay.cli.__main__",
+        "relay.cli.main",
         "relay.cli.chat",
         "relay.cli.send",
         "relay.cli.tail",

@@ -212,28 +212,40 @@ async def _session(
 ) -> int:
     task = asyncio.current_task()
     assert task is not None
-    terminated = False
+    ended_by = 0
 
-    def terminate() -> None:
-        nonlocal terminated
-        terminated = True
+    def end(number: int) -> None:
+        nonlocal ended_by
+        if ended_by:  # they will not wait for what is under way
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        ended_by = number
         task.cancel()
 
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_unforeseen)
     if not debugging():
         loop.slow_callback_duration = math.inf  # python -X dev would write into the chat
-    with contextlib.suppress(NotImplementedError):  # Windows has no such signal
-        loop.add_signal_handler(signal.SIGTERM, terminate)
+    handled = []
+    with contextlib.suppress(NotImplementedError):  # Windows has no such signals
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, end, number)
+                handled.append(number)
     try:
         if progress is None:
             async with make_client() as client:
                 return await use(client)
         return await _connected_in_time(make_client, use, progress)
     except asyncio.CancelledError:
-        if not terminated:
+        if not ended_by:
             raise
-        return on_term
+        return on_term if ended_by == signal.SIGTERM else Exit.INTERRUPTED
+    finally:
+        # A loop that is being closed closes the pipe of its handlers first, and then prints errors.
+        for number in handled:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
 
 
 async def _connected_in_time(

@@ -12,6 +12,7 @@ from typing import Final, TextIO
 
 import click
 
+from relay.cli.interrupts import interrupts_raised
 from relay.errors import RelayError, StartError, UsageError
 from relay.terminal.text import harmless
 
@@ -55,8 +56,9 @@ def guarded(command: Callable[[], object]) -> int:
     Whatever went wrong is one line on stderr. With ``RELAY_DEBUG=1`` the traceback precedes it.
     """
     try:
-        result = command()
-        sys.stdout.flush()
+        with interrupts_raised():
+            result = command()
+            sys.stdout.flush()
     except SystemExit:
         raise
     except BaseException as error:  # noqa: BLE001  # KeyboardInterrupt, a lost CancelledError

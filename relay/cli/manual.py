@@ -11,7 +11,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from relay import __version__
-from relay.cli.__main__ import COMMANDS, relay
+from relay.cli.main import COMMANDS, relay
 
 SECTION: Final = 1
 _SHELLS: Final = {

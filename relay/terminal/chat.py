@@ -221,13 +221,14 @@ class Chat:
 
     async def _all_answered(self) -> None:
         """Wait for the answers to all questions, but not for a server that has gone away."""
-        answered = asyncio.gather(*self._requests)
         away = asyncio.create_task(self._away.wait())
+        asked = set(self._requests)
         try:
-            waits_for: set[asyncio.Future[Any]] = {answered, away}
-            await asyncio.wait(waits_for, return_when=asyncio.FIRST_COMPLETED)
-            if answered.done():
-                answered.result()
+            while asked and not away.done():
+                done, _ = await asyncio.wait({*asked, away}, return_when=asyncio.FIRST_COMPLETED)
+                for request in done & asked:
+                    request.result()
+                asked -= done
         finally:
             away.cancel()
 

@@ -224,7 +224,7 @@ def test_a_partition_on_another_disk_by_a_link(tmp_path: Path) -> None:
 WITHOUT = """
 import errno, os, sys
 from pathlib import Path
-from relay.cli.__main__ import main
+from relay.cli.main import main
 from relay.server import boot_id
 
 def link(*_):

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from relay.cli.__main__ import relay
+from relay.cli.main import relay
 from tests.support.cluster import ROOT
 
 PAGES = ("README.md", "docs/operations.md", "docs/settings.md")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import click
 import pytest
 
 from relay import __version__, codec
-from relay.cli.__main__ import COMMANDS
 from relay.cli.exits import CommandError, Exit, guarded
+from relay.cli.main import COMMANDS
 from relay.client.errors import ConnectFailed, ServerKeyMismatch, UnknownServerKey
 from relay.errors import StartError, UsageError
 from tests.support.cluster import run_relay
@@ -42,7 +43,7 @@ def test_help_lists_the_commands() -> None:
 def test_help_is_quick_because_it_imports_little() -> None:
     """Neither cryptography nor the client nor the server."""
     code = (
-        "import sys; from relay.cli.__main__ import main; main(['--help']);"
+        "import sys; from relay.cli.main import main; main(['--help']);"
         "sys.exit([m for m in sys.modules if m.startswith(('cryptography', 'relay.client',"
         " 'relay.server', 'prompt_toolkit', 'asyncio', 'apsw', 'msgspec'))] or None)"
     )
@@ -57,7 +58,7 @@ def test_clients_need_nothing_of_linux(command: str) -> None:
         "import sys\n"
         "for name in ('uvloop', 'apsw', 'setproctitle', 'fcntl', 'termios', 'relay.server'):\n"
         "    sys.modules[name] = None\n"
-        "from relay.cli.__main__ import main\n"
+        "from relay.cli.main import main\n"
         f"sys.exit(main([{command!r}, '--help']))"
     )
     if command == "chat":  # prompt_toolkit itself needs them here; its Windows half does not
@@ -66,11 +67,29 @@ def test_clients_need_nothing_of_linux(command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+BEGINNING = """
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupted())
+"""
+END = "atexit.register(signal.raise_signal, signal.SIGINT)"
+
+
+@pytest.mark.parametrize("when", [BEGINNING, END], ids=["begins", "ends"])
+def test_an_interrupt_while_it(when: str) -> None:
+    """No traceback of modules that are loaded or unloaded: the signal ends it."""
+    code = f"import atexit, signal, sys\nfrom relay.cli.__main__ import main\n{when}\n"
+    done = run_program(f"{code}\nsys.argv[1:] = ['--version']\nsys.exit(main())")
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
 def test_a_server_that_cannot_run_here_breaks_nothing_else() -> None:
     """A missing module of the server is one line; help still lists everything."""
     code = (
         "import sys; sys.modules['relay.cli.serve'] = None\n"
-        "from relay.cli.__main__ import main\n"
+        "from relay.cli.main import main\n"
         "assert main(['--help']) == 0\n"
         "sys.exit(main(['serve']))"
     )

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli.__main__ import relay as relay_group
 from relay.cli.exits import guarded
+from relay.cli.main import relay as relay_group
 from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay
 from tests.support.tails import Tail
 

@@ -118,13 +118,13 @@ def test_check_and_print(tmp_path: Path) -> None:
 def test_nothing_is_loaded_before_the_fork(tmp_path: Path) -> None:
     """A fork copies a loop's, a thread's, OpenSSL's or SQLite's state: none may be there."""
     script = (
-        "import sys, threading, relay.cli.__main__, relay.cli.serve\n"
+        "import sys, threading, relay.cli.main, relay.cli.serve\n"
         "from relay.server import start\n"
         "from relay.server.supervisor.supervisor import Supervisor\n"
         "def run(self):\n"
         "    print(*sorted(sys.modules)); print(threading.active_count()); return 0\n"
         "Supervisor.run = run\n"
-        "sys.exit(relay.cli.__main__.main(sys.argv[1:]))\n"
+        "sys.exit(relay.cli.main.main(sys.argv[1:]))\n"
     )
     ended = subprocess.run(
         [sys.executable, "-c", script, "serve", "--bind", "127.0.0.1:0", "--data", tmp_path],

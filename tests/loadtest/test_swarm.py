@@ -89,10 +89,16 @@ def test_a_wrong_parameter_is_one_line(tmp_path: Path, flags: tuple[str, ...], s
 
 def test_a_run_that_checked_nothing_fails(tmp_path: Path) -> None:
     """No server is there: it is a failure at once, and the users keep trying."""
-    run = run_swarm("relay://127.0.0.1:1", tmp_path, "--users", "2", "--run-time", "2s")
-    assert run.status == 1, run.output
-    assert run.summary["checked"] == 0
-    assert run.summary["counts"]["connects failed"] > run.summary["failures"] == 2
+    for seconds in (2, 8, 40):  # how soon they try again is up to the machine
+        run = run_swarm(
+            "relay://127.0.0.1:1", tmp_path, "--users", "2", "--run-time", f"{seconds}s"
+        )
+        assert run.status == 1, run.output
+        assert run.summary["checked"] == 0
+        assert run.summary["failures"] >= 2
+        if run.summary["counts"]["connects failed"] > run.summary["failures"]:
+            return
+    pytest.fail(f"nobody tried again: {run.summary}")
 
 
 def test_the_ramp_ends_by_itself_with_a_number(data: Path, tmp_path: Path) -> None:

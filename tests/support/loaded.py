@@ -214,7 +214,8 @@ def at_the_start(environment: Any) -> dict[str, str]:  # noqa: ANN401
 
 def serve(listener: socket.socket) -> int:
     """In the process that has loaded everything: fork. Returns, in a fork, its exit code."""
-    import relay.cli.connecting  # noqa: F401
+    import relay.cli.connecting
+    import relay.cli.main  # noqa: F401
     from relay.cli.__main__ import main
 
     gc.collect()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
+import termios
 from pathlib import Path
 from typing import Self
 
@@ -37,6 +40,18 @@ class Person:
         self.process.stdin.write("".join(f"{line}\n" for line in lines))
         self.process.stdin.flush()
 
+    def has_read_all(self) -> None:
+        """Wait until the process has read what was typed."""
+        stdin = self.process.stdin
+        assert stdin is not None
+        unread = array.array("i", [0])
+
+        def none() -> bool:
+            fcntl.ioctl(stdin, termios.FIONREAD, unread)
+            return unread[0] == 0
+
+        wait_until(none, "all that was typed read")
+
     def sees(self, *texts: str) -> None:
         """Wait until each text is in a line that is shown."""
         for text in texts:
@@ -57,4 +72,6 @@ class Person:
             self.process.wait()
             for thread in self._threads:
                 thread.join(DEADLINE_S)
+        unforeseen = [line for line in self.notices if "internal error" in line]
+        assert not unforeseen, unforeseen
         return code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import psutil
 import pytest
 
 from relay.client.options import CLOSE_S
-from tests.support.cluster import Relay, relay_command, run_relay, wait_until
+from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay, wait_until
 from tests.support.people import Person
 from tests.support.tails import Tail
 
@@ -121,6 +122,29 @@ def test_who_asks_a_server_that_is_gone_can_leave(tmp_path: Path) -> None:
         alice.is_told("GOING_AWAY")
         alice.say("/who")
         assert alice.leave() == 0
+    assert [line for line in alice.notices if not line.startswith("-!- ")] == []
+
+
+def test_who_asks_a_server_that_is_silent_can_interrupt(tmp_path: Path) -> None:
+    with (
+        Relay(tmp_path / "data") as relay,
+        Person(relay.address, "alice", "lobby", tmp_path) as alice,
+    ):
+        alice.is_told("lobby")
+        workers = relay.worker_pids()
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            alice.say("/who", "/quit")
+            alice.has_read_all()
+            alice.process.send_signal(signal.SIGINT)
+            # Its connection may be given up just before: it leaves by itself then.
+            assert alice.process.wait(DEADLINE_S) in (-signal.SIGINT, 0)
+        finally:
+            for pid in workers:
+                with contextlib.suppress(ProcessLookupError):  # replaced, as one that hangs
+                    os.kill(pid, signal.SIGCONT)
+    assert [line for line in alice.notices if not line.startswith("-!- ")] == []
 
 
 def test_term_tells_every_client_and_ends_cleanly(tmp_path: Path) -> None:

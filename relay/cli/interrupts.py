@@ -1,0 +1,39 @@
+"""When an interrupt (SIGINT, Ctrl-C) is an exception, and when it just ends the process.
+
+To Python it always is an exception. While modules are loaded, and while the interpreter ends,
+nobody catches it: it is a traceback, or several "Exception ignored in". The process ends of the
+signal then, as programs do that have no handler. An interrupt that is ignored, as in the background
+of a script, stays ignored.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def end_at_interrupts() -> None:
+    """From now on an interrupt ends the process as it ends programs without a handler."""
+    _replace(signal.default_int_handler, signal.SIG_DFL)
+
+
+@contextmanager
+def interrupts_raised() -> Iterator[None]:
+    """Within, an interrupt raises KeyboardInterrupt; afterwards it is what it was before."""
+    replaced = _replace(signal.SIG_DFL, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if replaced:
+            end_at_interrupts()
+
+
+def _replace(old: object, new: Any) -> bool:  # noqa: ANN401  # as signal.signal takes it
+    main = threading.current_thread() is threading.main_thread()  # nobody else may
+    if not main or signal.getsignal(signal.SIGINT) is not old:
+        return False
+    signal.signal(signal.SIGINT, new)
+    return True

@@ -1,0 +1,103 @@
+"""The console command ``relay``: its group of commands, and how everything ends as an exit code."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from importlib import import_module
+from typing import Final, NamedTuple
+
+import click
+
+from relay import __version__, compiled
+from relay.cli import exits
+from relay.cli.streams import prepare_streams
+
+
+class Entry(NamedTuple):
+    """Where a command lives, so that ``relay --help`` need not import it."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+COMMANDS: Final = {
+    "chat": Entry("relay.cli.chat", "chat", "Chat in a room."),
+    "send": Entry("relay.cli.send", "send", "Send a text or each line of the input to a room."),
+    "tail": Entry("relay.cli.tail", "tail", "Follow a room and print its messages."),
+    "history": Entry("relay.cli.history", "history", "Print or search what a room has had."),
+    "register": Entry("relay.cli.register", "register", "Claim a name, with a key of this device."),
+    "device": Entry("relay.cli.device", "device", "Add, list and remove devices of your account."),
+    "account": Entry(
+        "relay.cli.account", "account", "Choose who may write to you; delete an account."
+    ),
+    "export": Entry("relay.cli.export", "export", "Take away all that is yours, as JSON lines."),
+    "invite": Entry("relay.cli.invite", "invite", "Make an invitation (operators)."),
+    "user": Entry("relay.cli.user", "user", "Manage accounts (operators)."),
+    "room": Entry("relay.cli.room", "room", "List rooms, and choose who may do what in them."),
+    "alias": Entry("relay.cli.alias", "alias", "Give addresses short names."),
+    "serve": Entry("relay.cli.serve", "serve", "Run a relay server (Linux)."),
+    "key": Entry("relay.cli.key", "key", "Show and change a server's key (Linux)."),
+    "ctl": Entry("relay.cli.ctl", "ctl", "Look at a running server, and steer it (Linux)."),
+    "backup": Entry("relay.cli.backup", "backup", "Make, check and restore backups (Linux)."),
+    "data": Entry("relay.cli.data", "data", "Check, repair, export and import messages (Linux)."),
+    "config": Entry("relay.cli.config", "config", "Write, check and show a server's settings."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is used: quick, and whole where one cannot run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        gc.disable()  # what an import makes stays: to look for garbage in it takes a tenth longer
+        try:
+            command = getattr(import_module(entry.module), entry.attribute)
+        except ModuleNotFoundError as error:
+            raise click.ClickException(
+                f"'relay {cmd_name}' cannot run here: the module {error.name!r} is missing"
+                + ("" if sys.platform == "linux" else " (the server needs Linux)")
+            ) from None
+        finally:
+            gc.enable()
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by the table, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="ADDRESS is relay://[FINGERPRINT@]HOST[:PORT], or an alias of one; without it,"
+    " RELAY_ADDRESS is. Exit status: 0 success, 1 failure, 2"
+    " wrong usage or unknown server key, 3 changed server key.",
+)
+@click.version_option(
+    f"{__version__} ({compiled.build()})", prog_name="relay", message="%(prog)s %(version)s"
+)
+@click.pass_context
+def relay(ctx: click.Context) -> int:
+    """A self-hosted, encrypted chat relay."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+    return exits.Exit.USAGE  # of no effect when a command runs
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run ``relay`` and return its exit code, or end by the signal that ended it."""
+    prepare_streams()
+    code = exits.guarded(lambda: relay.main(argv, prog_name="relay", standalone_mode=False))
+    return exits.end_by_signal(code)
