@@ -16,6 +16,7 @@ from relay.cli.room_options import AGE, MESSAGES, SIZE
 from relay.cli.who import Who, who_options
 from relay.client.account_calls import Preferences, Writers
 from relay.client.aio import Client
+from relay.terminal.notices import choices
 from relay.terminal.screens import stderr_notice
 
 _who = who_options(program=False)
@@ -47,7 +48,7 @@ def show(target: Target, who: Who) -> int:
 
 
 def _print(name: str, found: Preferences) -> None:
-    print(f"{name}: direct messages from {found.writers}, last seen told to {found.seen_by}")
+    print(f"{name}: {choices(found)}")
     if any(found.keep):
         age_s, messages, size = found.keep
         bounds = [f"{age_s} s"] * bool(age_s) + [f"{messages} messages"] * bool(messages)

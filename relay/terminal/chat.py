@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any, NoReturn
 
+from relay.client.account_calls import Writers
 from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.errors import ClientError, DeviceChainError, MessageTooLong
@@ -30,7 +31,7 @@ from relay.client.refusals import Refused
 from relay.terminal import commands
 from relay.terminal.earlier import Earlier
 from relay.terminal.invitations import Invitations
-from relay.terminal.notices import Narrator, members_notice
+from relay.terminal.notices import Narrator, choices, members_notice
 from relay.terminal.presence import Presence
 from relay.terminal.room_commands import Change
 from relay.terminal.room_notices import (
@@ -247,6 +248,8 @@ class Chat:
                 self._ask(partial(self._seen, name))
             case commands.Block(name, blocked):
                 self._ask(partial(self._block, name, blocked))
+            case commands.Choose(what, chosen):
+                self._ask(partial(self._choose, what, chosen))
             case commands.Mistake(reason):
                 self.mistakes += 1
                 self.screen.notice(reason)
@@ -295,6 +298,14 @@ class Chat:
         await (self.client.block(name) if blocked else self.client.unblock(name))
         what = "are not taken any more" if blocked else "are taken again"
         self.screen.notice(f"direct messages of {name} {what}")
+
+    async def _choose(self, what: str, who: Writers | None) -> None:
+        """Choose who may do something, if somebody is named; show what is chosen."""
+        if who and what == "writers":
+            await self.client.set_preferences(writers=who)
+        elif who:
+            await self.client.set_preferences(seen_by=who)
+        self.screen.notice(choices(await self.client.preferences()))
 
     def _ask(self, question: Callable[[], Coroutine[Any, Any, object]]) -> None:
         task = asyncio.create_task(self._answer(question))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias, cast, get_args
 
 from relay import limits
 from relay.chat import names
+from relay.client.account_calls import Writers
 from relay.terminal import room_commands
 from relay.terminal.room_commands import Change
 
@@ -26,6 +27,8 @@ HELP: Final = (
     "/react EMOJI     react to the last message of somebody else",
     "/block NAME      take no direct messages of NAME any more; /unblock NAME: again",
     "/seen NAME       tell when NAME was last here, if NAME lets you know",
+    "/writers [WHO]   show or choose who may write to you: all, rooms, known or nobody",
+    "/seenby [WHO]    show or choose who is told when you were last here",
     *room_commands.HELP,
     "/help            show this list",
     "/quit            leave once everything is stored (also Ctrl-D); Ctrl-C leaves immediately",
@@ -108,6 +111,16 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
+class Choose:
+    """Choose who may write to one ("writers"), or who is told when one was last here ("seenby");
+    None: show what is chosen.
+    """
+
+    what: Literal["writers", "seenby"]
+    who: Writers | None
+
+
+@dataclass(frozen=True, slots=True)
 class Help:
     """Show the commands."""
 
@@ -137,6 +150,7 @@ Command: TypeAlias = (
     | About
     | Block
     | Seen
+    | Choose
     | Help
     | Quit
     | Mistake
@@ -176,6 +190,8 @@ def parse(line: str) -> Command:
             return Query("")
         case "query" | "seen" | "block" | "unblock":
             return _about_person(word, _name(rest))
+        case "writers" | "seenby":
+            return _choice(word, rest)
         case "reply" | "edit" | "react" if not rest:
             return Mistake(f"/{word} takes a text; not sent")
         case "reply" | "edit" | "react" | "erase":
@@ -199,6 +215,14 @@ def _about_person(word: str, name: str) -> Command:
     if word == "query":
         return Query(name)
     return Seen(name) if word == "seen" else Block(name, word == "block")
+
+
+def _choice(word: Literal["writers", "seenby"], rest: str) -> Command:
+    if not rest:
+        return Choose(word, None)
+    if rest in get_args(Writers):
+        return Choose(word, cast(Writers, rest))
+    return Mistake(f"/{word} takes all, rooms, known or nobody; not sent")
 
 
 def _tell(typed: str) -> Command:

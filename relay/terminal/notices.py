@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from relay.chat.entries import GapReason
+from relay.client.account_calls import Preferences
 from relay.client.events import (
     DeviceWarning,
     Event,
@@ -122,6 +123,11 @@ def person(name: str, display: str) -> str:
     """Return a handle, followed by the display name in quotes if that is another one."""
     handle = harmless_name(name)
     return f"{handle} {quoted(display)}" if display and display != name else handle
+
+
+def choices(found: Preferences) -> str:
+    """Return what somebody has chosen about direct messages and their last visit."""
+    return f"direct messages from {found.writers}, last seen told to {found.seen_by}"
 
 
 def number_of_messages(count: int) -> str:

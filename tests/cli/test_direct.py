@@ -75,3 +75,20 @@ def test_in_a_chat(relay: Relay, room: str) -> None:
     refused = chat(relay, room, ann, f"/msg {bob} still there?\n")
     assert refused.returncode == 1
     assert "not stored (NOT_ACCEPTED" in refused.stderr
+
+
+def test_a_chat_chooses_who_may_write_and_who_is_told(relay: Relay, room: str) -> None:
+    """/writers and /seenby show what is chosen, and what is chosen holds for others."""
+    ann, bob = f"ann-{room}", f"bob-{room}"
+    assert chat(relay, room, ann, "hello\n").returncode == 0
+    shown = chat(relay, room, bob, "/writers\n/writers nobody\n/seenby nobody\n/writers\n")
+    assert shown.returncode == 0
+    assert [line for line in shown.stderr.splitlines() if "last seen" in line] == [
+        "-!- direct messages from all, last seen told to known",
+        "-!- direct messages from nobody, last seen told to known",
+        "-!- direct messages from nobody, last seen told to nobody",
+        "-!- direct messages from nobody, last seen told to nobody",
+    ]
+    other = chat(relay, room, ann, f"/msg {bob} hi\n/seen {bob}\n")
+    assert "not stored (NOT_ACCEPTED" in other.stderr
+    assert f"-!- when {bob} was last here is not told" in other.stderr

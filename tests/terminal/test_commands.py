@@ -7,6 +7,7 @@ import pytest
 from relay.terminal.commands import (
     About,
     Block,
+    Choose,
     Command,
     Help,
     History,
@@ -57,6 +58,9 @@ from relay.terminal.room_commands import Change
         ("/block @bob", Block("bob", blocked=True)),
         ("/unblock bob", Block("bob", blocked=False)),
         ("/seen bob", Seen("bob")),
+        ("/writers", Choose("writers", None)),
+        ("/writers rooms", Choose("writers", "rooms")),
+        ("/seenby nobody", Choose("seenby", "nobody")),
         ("/ban bob 2h too loud", Change("ban", "bob", "too loud", 7200)),
         ("/ban bob too loud", Change("ban", "bob", "too loud")),
         ("/op bob", Change("role", "bob", role="moderator")),
@@ -76,7 +80,18 @@ def test_lines(line: str, command: Command) -> None:
     "line",
     ["/", "/Who", "/quitt", "/password hunter2", "/who bob", "/quit now", "/history x"]
     + ["/room x", "/list x", "/erase x", "/reply", "/edit", "/react", "/msg", "/msg bob", "/msg b!"]
-    + ["/query b!", "/seen", "/block", "/unblock b!", "/ban", "/op", "/op bob x", "/close x"]
+    + [
+        "/query b!",
+        "/seen",
+        "/block",
+        "/unblock b!",
+        "/ban",
+        "/writers bob",
+        "/seenby all x",
+        "/op",
+        "/op bob x",
+        "/close x",
+    ]
     + ["/keep", "/keep long", "/keep 1d x", "/search " + "é" * 129]
     + [f"/redact {n}" for n in ("", "x", "0", "-1", "²", "9" * 5000)]
     + [f"/history {n}" for n in ("0", "-1", "1001", "²", "9" * 5000)],
