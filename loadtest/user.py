@@ -147,7 +147,7 @@ class RelayUser(User):
         and ends the user; so is the first error as long as nobody has had a connection.
         """
         self.client = None
-        failing_since = time.monotonic() - (0.0 if SWARM.connected else PATIENCE_S)
+        failing_since, told = time.monotonic(), False
         try:
             address = self.address
         except UsageError as error:
@@ -168,8 +168,9 @@ class RelayUser(User):
                 self._give_up(error)
             except ClientError as error:
                 SWARM.here.counts["connects failed"] += 1
-                if time.monotonic() - failing_since >= PATIENCE_S:
-                    failing_since = time.monotonic()
+                patience_s = PATIENCE_S if SWARM.connected or told else 0.0
+                if time.monotonic() - failing_since >= patience_s:
+                    failing_since, told = time.monotonic(), True
                     SWARM.request("connect", None, 0, RequestFailed(error))
                 gevent.sleep(RETRY_S * (1.0 + self.random.random()))
                 continue
