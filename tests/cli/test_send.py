@@ -17,6 +17,9 @@ from relay.cli.main import relay as relay_group
 from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay
 from tests.support.tails import Tail
 
+LIMIT_S = 5.0
+"""A server on a busy machine stores a line in far less."""
+
 
 def send(relay: Relay, room: str, data: bytes) -> subprocess.CompletedProcess[bytes]:
     """Send bytes of input."""
@@ -138,12 +141,12 @@ def test_every_text_like_an_option_gets_the_hint(
 
 def test_nobody_listens_and_the_time_is_limited() -> None:
     """It says why it waits, once, and then that it gives up."""
-    done = run_relay("send", "127.0.0.1:1", "lobby", "x", "--timeout", "0.5")
+    done = run_relay("send", "127.0.0.1:1", "lobby", "x", "--timeout", "3")
     assert done.returncode == 1
     refused = "cannot connect to 127.0.0.1, port 1: Connection refused"
     assert done.stderr.splitlines() == [
         f"-!- waiting: {refused}",
-        f"relay: gave up after 0.5 s: {refused}",
+        f"relay: gave up after 3 s: {refused}",
     ]
 
 
@@ -181,7 +184,7 @@ def test_the_first_contact_is_waited_for(tmp_path: Path, room: str) -> None:
 def test_the_time_limit_is_for_the_server_alone(relay: Relay, room: str) -> None:
     """Input may take longer, however often; a server that stores nothing may not."""
     with subprocess.Popen(
-        relay_command("send", relay.address, room, "--timeout", "1"),
+        relay_command("send", relay.address, room, "--timeout", f"{LIMIT_S:g}"),
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -190,7 +193,7 @@ def test_the_time_limit_is_for_the_server_alone(relay: Relay, room: str) -> None
         with Tail(relay.address, room, "--since", "0") as tail:
             for number in range(2):
                 with pytest.raises(subprocess.TimeoutExpired):
-                    process.wait(1.5)  # longer than the limit
+                    process.wait(LIMIT_S + 0.5)
                 process.stdin.write(f"{number}\n")
                 process.stdin.flush()
                 tail.has(number + 1)
@@ -203,7 +206,7 @@ def test_a_server_that_stops_storing(tmp_path: Path, room: str) -> None:
     with (
         Relay(tmp_path / "data") as hanging,
         subprocess.Popen(
-            relay_command("send", hanging.address, room, "--timeout", "1"),
+            relay_command("send", hanging.address, room, "--timeout", f"{LIMIT_S:g}"),
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -218,12 +221,14 @@ def test_a_server_that_stops_storing(tmp_path: Path, room: str) -> None:
         stopped = [hanging.pid, *(child.pid for child in hanging.children())]
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
-        process.stdin.write("two\n")
-        process.stdin.flush()
-        code = process.wait(DEADLINE_S)
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
+        try:
+            process.stdin.write("two\n")
+            process.stdin.flush()
+            code = process.wait(DEADLINE_S)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
         assert code == 1
         assert process.stderr.read().splitlines()[-1] == (
-            "relay: gave up after 1 s: the server has not stored everything"
+            f"relay: gave up after {LIMIT_S:g} s: the server has not stored everything"
         )

@@ -47,9 +47,9 @@ def test_announcement_titles_and_the_table(relay: Relay) -> None:
 
 def test_nobody_else_reads_what_is_stored(relay: Relay) -> None:
     with relay:
-        found = [relay.data, *relay.data.rglob("*")]
-        assert any(path.suffix == ".sqlite" for path in found)
-        assert [path for path in found if path.stat().st_mode & 0o077] == []
+        modes = relay.modes()
+        assert any(path.suffix == ".sqlite" for path in modes)
+        assert [path for path, mode in modes.items() if mode & 0o077] == []
 
 
 def test_what_is_in_use(relay: Relay, tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from relay.wire.connection import Connection
 from relay.wire.events import ConnectionClosed, HandshakeCompleted, ServerKeyOffered
 from relay.wire.frames import FrameType, header
 from relay.wire.packing import pack
-from tests.support.cluster import Relay
+from tests.support.cluster import Relay, until
 from tests.support.devices import device, login
 from tests.support.raw import RawClient
+from tests.system.test_ctl import asked
 
 SLOTS = 20
 SETTINGS = {"server.max_connections": SLOTS, "server.key_bits": 2048}
@@ -121,6 +122,7 @@ async def test_idle_logins_do_not_silence_a_server(tmp_path: Path) -> None:
         assert len(events(relay, "connections")) == 1
         for client in idle[::2]:
             client.close()
+        await until(lambda: asked(relay, "status")["connections"] == SLOTS, "free slots")
         async with Client(relay.address, name="late", key=device("late")) as late:
             await late.send("lobby", "hello")
         for client in idle:

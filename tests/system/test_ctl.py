@@ -152,8 +152,14 @@ def test_top(relay: Relay) -> None:
     thread = threading.Thread(target=talk)
     thread.start()
     try:
-        wait_until(lambda: asked(relay, "top", "--interval", "0.5")["rooms"], "a busy room")
-        (room,) = asked(relay, "top", "--interval", "0.5")["rooms"]
+        rooms: list[dict[str, Any]] = []
+
+        def busy() -> bool:
+            rooms[:] = asked(relay, "top", "--interval", "0.5")["rooms"]
+            return bool(rooms)
+
+        wait_until(busy, "a busy room")
+        (room,) = rooms
         assert (room["room"], room["connections"]) == ("square", 1)
         assert room["messages_per_s"] > 0
         with Terminal("ctl", "--data", str(relay.data), "top", "--interval", "0.2") as terminal:

@@ -103,7 +103,7 @@ def test_supervisor_killed_leaves_nothing(tmp_path: Path) -> None:
         port = first.port
         address = first.address
         os.kill(first.pid, signal.SIGKILL)
-        gone, alive = psutil.wait_procs(children, timeout=20)
+        gone, alive = psutil.wait_procs(children, timeout=60)
         assert not alive, alive
         assert len(gone) == len(children)
     with Relay(tmp_path / "data", bind=f"127.0.0.1:{port}") as second:
@@ -156,7 +156,7 @@ def test_term_tells_every_client_and_ends_cleanly(tmp_path: Path) -> None:
         alice.is_told("lobby")
         children = list(relay.children())
         assert relay.stop() == 0
-        _, alive = psutil.wait_procs(children, timeout=10)
+        _, alive = psutil.wait_procs(children, timeout=60)
         assert not alive
         alice.is_told("GOING_AWAY")
         alice.process.terminate()

@@ -102,7 +102,7 @@ def _caught_up(envelopes: list[ServerEnvelope], head: int) -> bool:
 async def test_one_that_takes_nothing_is_closed_and_resumes(tmp_path: Path) -> None:
     """Its own close code; it may come again, and goes on at its cursor."""
     count = 600
-    settings = {"server.slow_reader_timeout_s": 1}
+    settings = {"server.slow_reader_timeout_s": 4}
     async with AsyncExitStack() as stack:
         relay = stack.enter_context(Relay(tmp_path / "data", workers=2, settings=settings))
         sender = await stack.enter_async_context(Client(relay.address, name="sender"))
@@ -158,7 +158,7 @@ async def test_many_come_back_far_behind_while_people_talk(tmp_path: Path) -> No
 
 async def test_half_open_connections_end(tmp_path: Path) -> None:
     """A peer that is silent is pinged, then closed; a live client answers and stays."""
-    with Relay(tmp_path / "data", workers=1, settings={"server.keepalive_s": 0.5}) as relay:
+    with Relay(tmp_path / "data", workers=1, settings={"server.keepalive_s": 3}) as relay:
         async with Client(relay.address, name="alive") as alive:
             await alive.join(ROOM)
             with _raw(relay, "silent") as silent:

@@ -33,6 +33,7 @@ from relay.wire.packing import pack
 from tests.support.cluster import until
 from tests.support.devices import hello, register
 from tests.support.pair import server_key
+from tests.support.standing_clock import StandingClock
 from tests.support.workers import Cluster, LocalAgent, TestClient, Worker
 
 HELLO_BYTES = 4096
@@ -46,12 +47,20 @@ async def one_worker(
     needs: dict[str, object] | None = None,
     **given: int | bool,
 ) -> AsyncIterator[Worker]:
-    """A worker with these settings of the section ``limits``."""
+    """A worker with these settings of the section ``limits``.
+
+    Where a test counts what a rate lets through, ``needs`` has a clock that stands.
+    """
     settings = msgspec.convert({"loopback_exempt": False} | given, Limits)
     async with Cluster(
         path, 1, max_connections=max_connections, limits=settings, needs=needs
     ) as cluster:
         yield cluster.workers[0]
+
+
+def no_time_passes() -> dict[str, object]:
+    """For ``needs``."""
+    return {"clock": StandingClock()}
 
 
 class Visitor:
@@ -260,7 +269,9 @@ def address(worker: Worker) -> str:
 # --- what is sent -----------------------------------------------------------------------------
 async def test_rooms_are_begun_at_a_rate(tmp_path: Path) -> None:
     """A flood of new rooms is refused with a time; existing rooms are open to everybody."""
-    async with one_worker(tmp_path, rooms_per_minute=5, rooms_per_minute_per_source=8) as worker:
+    async with one_worker(
+        tmp_path, rooms_per_minute=5, rooms_per_minute_per_source=8, needs=no_time_passes()
+    ) as worker:
         other = await talk(worker, "other")
         flood = await TestClient.login(worker, "flood", source="127.0.0.9")
         flood.send_envelopes(*(Send(f"room{n}", 1, 0, "", b"!") for n in range(60)))
@@ -288,7 +299,8 @@ async def test_the_sum_over_all_workers(tmp_path: Path) -> None:
     """
     given = {"rooms_per_minute": 60, "rooms_per_minute_per_user": 5, "loopback_exempt": False}
     settings = msgspec.convert(given, Limits)
-    async with Cluster(tmp_path, 2, limits=settings, rights=True) as cluster:
+    needs = no_time_passes()
+    async with Cluster(tmp_path, 2, limits=settings, needs=needs, rights=True) as cluster:
         clients = [
             await TestClient.login(worker, "ann", source=f"127.0.0.{n}")
             for worker in cluster.workers.values()
@@ -304,7 +316,10 @@ async def test_the_sum_over_all_workers(tmp_path: Path) -> None:
 async def test_bytes_are_sent_at_a_rate(tmp_path: Path) -> None:
     """A flood is refused with a time, by connection and by source; others are not."""
     async with one_worker(
-        tmp_path, send_bytes_per_s=50_000, send_bytes_per_s_per_source=60_500
+        tmp_path,
+        send_bytes_per_s=50_000,
+        send_bytes_per_s_per_source=60_500,
+        needs=no_time_passes(),
     ) as worker:
         clients = [await TestClient.login(worker, f"flood{n}", source="127.0.0.9") for n in (1, 2)]
         for client in clients:
@@ -370,7 +385,8 @@ async def test_a_list_costs_by_the_rooms_that_were_looked_at(
 ) -> None:
     """The next request waits for what the one before has turned out to cost."""
     settings = msgspec.convert({"loopback_exempt": False, "work_per_s_per_user": 100}, Limits)
-    async with Cluster(tmp_path, 1, limits=settings, rights=True) as cluster:
+    needs = no_time_passes()
+    async with Cluster(tmp_path, 1, limits=settings, needs=needs, rights=True) as cluster:
         ann = await TestClient.login(cluster.workers[0], "ann")
         every = (f"room-{n}" for n in itertools.count())
         for room in itertools.islice((one for one in every if partition_of(one) == 3), 25):
@@ -410,7 +426,7 @@ async def test_registrations_of_one_source(tmp_path: Path) -> None:
     """Each is a commit: beyond the rate the client is told when to come again, and others are not
     held up.
     """
-    async with one_worker(tmp_path, work_per_s_per_source=12) as worker:
+    async with one_worker(tmp_path, work_per_s_per_source=12, needs=no_time_passes()) as worker:
         for n in range(3):
             visitor = await TestClient.connect(worker, "127.0.0.9")
             visitor.send_envelopes(register(visitor.connection, visitor.spki, f"user{n}"))
@@ -641,7 +657,8 @@ async def test_who_is_gone_leaves_nothing_for_the_collector(tmp_path: Path) -> N
 
 async def test_who_goes_on_after_refusals_is_not_read(tmp_path: Path) -> None:
     """Refusing a flood costs as much as taking it. It is all answered in the end, and no faster."""
-    async with one_worker(tmp_path, send_bytes_per_s=1000) as worker:
+    clock = StandingClock()
+    async with one_worker(tmp_path, send_bytes_per_s=1000, needs={"clock": clock}) as worker:
         flood = await TestClient.login(worker, "flood", source="127.0.0.9")
         count_of = 4 * PATIENCE
         for counter in range(1, count_of + 1):
@@ -654,5 +671,6 @@ async def test_who_goes_on_after_refusals_is_not_read(tmp_path: Path) -> None:
         assert session.reading.holds & Hold.BUDGET
         session.check_deadline(worker.parts.services.clock())
         assert session.reading.holds & Hold.BUDGET, "not before its time"
+        clock.go_on()
         await answered(flood, count_of)
         assert count(worker, Budget.SEND_BYTES) > 2 * PATIENCE

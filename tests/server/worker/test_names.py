@@ -110,7 +110,7 @@ async def test_sessions_that_end_while_the_home_is_dead(
     tmp_path: Path,
 ) -> None:
     """Their claims are not said again; and nobody waits for ever to be logged in."""
-    async with Cluster(tmp_path, 2, needs={"login_s": 0.5}) as cluster:
+    async with Cluster(tmp_path, 2, needs={"login_s": 3.0}) as cluster:
         await _end_while_the_home_is_dead(cluster)
 
 

@@ -1,0 +1,22 @@
+"""A clock that stands still, for tests of rates: however slow the machine is, no time passes."""
+
+from __future__ import annotations
+
+import time
+
+
+class StandingClock:
+    """Monotonic seconds, as a worker's ``clock``: always the same, until it is told to go on."""
+
+    def __init__(self) -> None:
+        """Stand at this moment."""
+        self._at = time.monotonic()
+        self._begun: float | None = None
+
+    def __call__(self) -> float:
+        """Return its time."""
+        return self._at + (0.0 if self._begun is None else time.monotonic() - self._begun)
+
+    def go_on(self) -> None:
+        """Go, from where it stands."""
+        self._begun = time.monotonic()
