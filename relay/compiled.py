@@ -39,7 +39,6 @@ MODULES: Final = (
     "relay.server.worker.connection.holds",
     "relay.server.worker.connection.reading",
     "relay.server.worker.connection.received",
-    "relay.server.worker.connection.requests",
     "relay.server.worker.connection.schedule",
     "relay.server.worker.connection.sends",
     "relay.server.worker.connection.session",
@@ -76,13 +75,10 @@ MODULES: Final = (
     "relay.store.view",
     # A delivery.
     "relay.server.worker.delivery.batch",
-    "relay.server.worker.delivery.flusher",
     "relay.server.worker.delivery.outbox",
     "relay.server.worker.delivery.stream",
     "relay.server.worker.member.fanout",
     "relay.server.worker.member.feed",
-    "relay.server.worker.member.feeds",
-    "relay.server.worker.member.subscription",
     "relay.server.worker.member.subscriptions",
     # A handshake and a login, besides.
     "relay.chat.ids",

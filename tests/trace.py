@@ -29,14 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(relay.__file__).parent
-PERIODIC = {
-    "process/main.py",
-    "process/ownership.py",
-    "process/status.py",
-    "process/stores.py",
-    "process/title.py",
-}
-"""Of the worker; what they do from time to time has nothing to do with the operation."""
+ROOTS = {"server/worker/delivery/stream.py", "server/worker/process/turn.py"}
+"""What the loop calls for an operation: a client's bytes, and the turn. What a worker does from
+time to time has nothing to do with it.
+"""
 
 
 class Files:
@@ -46,10 +42,19 @@ class Files:
         self.entered: dict[str, None] = {}
 
     def __call__(self, frame: FrameType, event: str, _: object) -> None:
-        if event == "call":
-            path = frame.f_code.co_filename
-            if path.startswith(str(ROOT)) and not path.endswith("__init__.py"):
-                self.entered[path[len(str(ROOT)) + 1 :]] = None
+        name = _name(frame) if event == "call" else ""
+        if name and name not in self.entered and not name.endswith("__init__.py"):
+            outer, caller = name, frame.f_back
+            while caller is not None:
+                outer, caller = _name(caller) or outer, caller.f_back
+            if outer in ROOTS:
+                self.entered[name] = None
+
+
+def _name(frame: FrameType) -> str:
+    """The file of a call, within ``relay``; empty for others."""
+    path = frame.f_code.co_filename
+    return path[len(str(ROOT)) + 1 :] if path.startswith(f"{ROOT}/") else ""
 
 
 @contextmanager
@@ -89,7 +94,8 @@ class ClientProcess:
         self._process.communicate()
 
 
-async def _run(operation: str) -> list[str]:
+async def passed(operation: str) -> list[str]:
+    """Return the files that an operation enters, in the order in which it first does."""
     with tempfile.TemporaryDirectory() as directory:
         async with Cluster(Path(directory), 1) as cluster:
             worker = cluster.workers[0]
@@ -105,10 +111,7 @@ async def _run(operation: str) -> list[str]:
                 await _OPERATIONS[operation](client, worker, files)
             finally:
                 client.end()
-    return [file for file in files.entered if Path(file).name not in _PERIODIC]
-
-
-_PERIODIC = {Path(file).name for file in PERIODIC}
+    return list(files.entered)
 
 
 async def _send(client: ClientProcess, worker: Worker, files: Files) -> None:
@@ -189,7 +192,7 @@ def main() -> None:
         asyncio.run(_client(options.client))
         return
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        files = runner.run(_run(options.operation))
+        files = runner.run(passed(options.operation))
     for file in files:
         print(file)
     print(f"{len(files)} files")

@@ -30,15 +30,13 @@ from relay.chat.entries import Head
 from relay.chat.rooms.refusal import Refused
 from relay.chat.rooms.rights import Actor
 from relay.server.scoreboard import Owner
-from relay.server.worker.delivery.flusher import Flusher
-from relay.server.worker.delivery.outbox import Outbox
+from relay.server.worker.delivery.outbox import Flusher, Outbox
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.delivery.stream import Stream
 from relay.server.worker.member.catchup import Catchup
 from relay.server.worker.member.fanout import Fanout
-from relay.server.worker.member.feeds import Feeds
+from relay.server.worker.member.feed import Feeds, Subscription
 from relay.server.worker.member.routes import Routes
-from relay.server.worker.member.subscription import Subscription
 from relay.server.worker.process.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
 from relay.store.log import Reader

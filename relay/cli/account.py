@@ -11,6 +11,7 @@ import click
 from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
 from relay.cli.export import MORE_ROOMS, checked_rooms
+from relay.cli.groups import CommandGroup
 from relay.cli.options import Target, places, target_options
 from relay.cli.room_options import AGE, MESSAGES, SIZE
 from relay.cli.who import Who, who_options
@@ -24,13 +25,9 @@ _CHOICES: Final = click.Choice(["all", "rooms", "known", "nobody"])
 YES: Final = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def account(ctx: click.Context) -> int:
+@click.group(cls=CommandGroup)
+def account() -> None:
     """Your account: show, set, keep, block, unblock, seen, delete."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-    return Exit.USAGE  # of no effect when a command runs
 
 
 @account.command()
@@ -102,34 +99,29 @@ def keep(target: Target, who: Who, age: int, messages: int, size: int) -> int:
     return run_connected(target, who, use)
 
 
-@account.command()
-@places("USER", optional=[])
-@_who
-@target_options
-def block(target: Target, who: Who, user: str) -> int:
-    """Take no more direct messages of USER. They are not told."""
+def _taken_or_not(name: str, help_: str, done: str, *, blocked: bool) -> None:
+    """Make the command that blocks somebody, or the one that takes it back."""
 
-    async def use(client: Client) -> int:
-        await client.block(user)
-        stderr_notice(f"no direct messages of {user} are taken any more")
-        return Exit.OK
+    @account.command(name, help=help_)
+    @places("USER", optional=[])
+    @_who
+    @target_options
+    def command(target: Target, who: Who, user: str) -> int:
+        async def use(client: Client) -> int:
+            await (client.block(user) if blocked else client.unblock(user))
+            stderr_notice(f"direct messages of {user} are {done}")
+            return Exit.OK
 
-    return run_connected(target, who, use)
+        return run_connected(target, who, use)
 
 
-@account.command()
-@places("USER", optional=[])
-@_who
-@target_options
-def unblock(target: Target, who: Who, user: str) -> int:
-    """Take direct messages of USER again."""
-
-    async def use(client: Client) -> int:
-        await client.unblock(user)
-        stderr_notice(f"direct messages of {user} are taken again")
-        return Exit.OK
-
-    return run_connected(target, who, use)
+_taken_or_not(
+    "block",
+    "Take no more direct messages of USER. They are not told.",
+    "not taken any more",
+    blocked=True,
+)
+_taken_or_not("unblock", "Take direct messages of USER again.", "taken again", blocked=False)
 
 
 @account.command()

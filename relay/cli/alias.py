@@ -6,18 +6,15 @@ import click
 
 from relay.cli.aliases import Aliases
 from relay.cli.exits import Exit
+from relay.cli.groups import CommandGroup
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def alias(ctx: click.Context) -> int:
+@click.group(cls=CommandGroup)
+def alias() -> None:
     """Short names for addresses: "relay send work lobby".
 
     They are kept in relay/aliases in your configuration directory.
     """
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-    return Exit.USAGE  # of no effect when a command runs
 
 
 @alias.command()

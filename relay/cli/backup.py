@@ -14,6 +14,7 @@ import click
 from relay.chunking import chunks
 from relay.cli.ctl_client import Server, data_directory, locate
 from relay.cli.exits import CommandError, Exit
+from relay.cli.groups import CommandGroup
 from relay.cli.options import config_option, data_option, document_option, typed_path
 from relay.errors import StartError
 
@@ -23,16 +24,12 @@ if TYPE_CHECKING:
 _backup = click.argument("directory", metavar="BACKUP", callback=typed_path)
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def backup(ctx: click.Context) -> int:
+@click.group(cls=CommandGroup)
+def backup() -> None:
     """Backups of a relay's data: all rooms and accounts as of one moment, its key, its settings.
 
     A backup is a directory. Whoever has it can read every message and be the relay.
     """
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-    return Exit.USAGE  # of no effect when a command runs
 
 
 @backup.command()

@@ -11,39 +11,44 @@ import click
 
 from relay import configuration
 from relay.cli.exits import Exit
-from relay.cli.options import typed_path
+from relay.cli.groups import CommandGroup
+from relay.cli.options import STANDARD, typed_path
 from relay.declarations import as_toml, declarations
 from relay.errors import UsageError
 
 VALID: Final = "The settings are valid."
+
+
+def _read_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    path = typed_path(ctx, param, value)
+    return Path("/dev/stdin") if path == STANDARD else path
+
+
 _file = click.argument(
-    "file", metavar="[FILE]", required=False, envvar="RELAY_CONFIG", callback=typed_path
+    "file", metavar="[FILE]", required=False, envvar="RELAY_CONFIG", callback=_read_path
 )
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def config(ctx: click.Context) -> int:
+@click.group(cls=CommandGroup)
+def config() -> None:
     """The settings of "relay serve", in a TOML file.
 
-    FILE is $RELAY_CONFIG, if that is set and none is given. Variables count as they do for
-    "relay serve"; its flags are checked by "relay serve --check-config".
+    FILE is $RELAY_CONFIG, if that is set and none is given; -: standard input, or output.
+    Variables count as they do for "relay serve"; its flags are checked by "relay serve
+    --check-config".
     """
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-    return Exit.USAGE  # of no effect when a command runs
 
 
 @config.command()
 @click.argument("file", metavar="[FILE]", required=False, callback=typed_path)
 def init(file: Path | None) -> int:
-    """Write FILE with every setting, its default and its meaning; print it without FILE.
+    """Write FILE with every setting, its default and its meaning; print it without FILE, or for -.
 
     A file that exists is not touched.
     """
     from relay.settings_file import template
 
-    if file is None:
+    if file is None or file == STANDARD:
         click.echo(template(), nl=False)
         return Exit.OK
     try:

@@ -15,6 +15,7 @@ from relay.cli import ctl_accounts, ctl_tables
 from relay.cli.ctl_client import Server, locate
 from relay.cli.ctl_upgrade import upgrade
 from relay.cli.exits import Exit, report
+from relay.cli.groups import CommandGroup
 from relay.cli.options import config_option, data_option, document_option, typed_path
 
 TOP_INTERVAL_S: Final = 2.0
@@ -23,22 +24,18 @@ _limit = click.option(
 )
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup)
 @data_option
 @config_option
 @click.option("--socket", "sock", callback=typed_path, metavar="PATH", help="Its control socket.")
 @click.pass_context
-def ctl(ctx: click.Context, data: str | None, config: Path | None, sock: Path | None) -> int:
+def ctl(ctx: click.Context, data: str | None, config: Path | None, sock: Path | None) -> None:
     """Look at a relay that runs on this machine, and steer it.
 
     It is found by its data directory or its settings, as "relay serve" finds them. Only root and
     the relay's own user may ask.
     """
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-    else:
-        ctx.obj = lambda: locate(sock, data, config)
-    return Exit.USAGE  # of no effect when a command runs
+    ctx.obj = lambda: locate(sock, data, config)
 
 
 _Found = Callable[[], Server]

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import shutil
+import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, cast
 
 import click
 
@@ -13,8 +18,9 @@ from relay.chat.names import is_handle
 from relay.cli import foreign_lines
 from relay.cli.ctl_client import data_directory
 from relay.cli.exits import CommandError, Exit, report
+from relay.cli.groups import CommandGroup
 from relay.cli.json_lines import dump, message_object
-from relay.cli.options import config_option, data_option, typed_path
+from relay.cli.options import STANDARD, config_option, data_option, typed_path
 from relay.client.events import Message
 from relay.errors import UsageError
 from relay.wire.packing import unpack_entry
@@ -22,13 +28,9 @@ from relay.wire.packing import unpack_entry
 FORMATS: Final = ("json", "irssi", "weechat")
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def data(ctx: click.Context) -> int:
+@click.group(cls=CommandGroup)
+def data() -> None:
     """The messages on the disk. All but export want a relay that does not run."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-    return Exit.USAGE  # of no effect when a command runs
 
 
 @data.command()
@@ -144,7 +146,7 @@ def _refuse_unclean(source: Path) -> None:
 @data_option
 @config_option
 def import_(file: Path, form: str, room: str | None, data: str | None, config: Path | None) -> int:
-    """Put the messages of FILE into rooms, with the times that they have.
+    """Put the messages of FILE (-: standard input) into rooms, with the times that they have.
 
     Their senders become guests (~alice), for nobody has proved here who wrote them. The same file
     is put in once, however often it is given.
@@ -156,38 +158,52 @@ def import_(file: Path, form: str, room: str | None, data: str | None, config: P
         raise UsageError(f"{room!r} is no name of a room")
     if form != "json" and room is None:
         raise click.UsageError(f"--format {form} needs --room")
-    digest = _digest(file)
-    with repairing.stopped(data_directory(data, config)) as directory:
-        for _ in _messages(file, form, room):
+    with (
+        _opened(file) as source,
+        repairing.stopped(data_directory(data, config)) as directory,
+    ):
+        digest = hashlib.file_digest(cast("io.BufferedReader", source), "sha256").digest()
+        for _ in _messages(source, file, form, room):
             pass  # all of it can be read, or nothing is stored
-        lines = (exporting.Line._make(read) for read in _messages(file, form, room))
+        lines = (exporting.Line._make(read) for read in _messages(source, file, form, room))
         done = exporting.put_in(directory, digest, lines)
     again = f"; {done.repeated} were there" if done.repeated else ""
     click.echo(f"{done.stored} messages stored{again}")
     return Exit.OK
 
 
-def _messages(file: Path, form: str, room: str | None) -> Iterator[foreign_lines.Read]:
+@contextmanager
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    """Open what is read more than once: a pipe, and standard input, as a copy of it."""
+    try:
+        with nullcontext(sys.stdin.buffer) if file == STANDARD else file.open("rb") as source:
+            if source.seekable():
+                yield source
+                return
+            with tempfile.TemporaryFile() as copy:
+                shutil.copyfileobj(source, copy)
+                copy.seek(0)
+                yield copy
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}") from None
+
+
+def _messages(
+    source: IO[bytes], file: Path, form: str, room: str | None
+) -> Iterator[foreign_lines.Read]:
     readers: dict[str, Callable[[Iterable[str], Any], Iterator[foreign_lines.Read]]] = {
         "json": foreign_lines.json_lines,
         "irssi": foreign_lines.irssi,
         "weechat": foreign_lines.weechat,
     }
+    source.seek(0)
+    lines = io.TextIOWrapper(source, encoding="utf-8", errors="replace")
     try:
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            yield from readers[form](lines, room)
+        yield from readers[form](lines, room)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
-    except OSError as error:
-        raise CommandError(f"{file}: {error.strerror}") from None
-
-
-def _digest(file: Path) -> bytes:
-    try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").digest()
-    except OSError as error:
-        raise CommandError(f"{file}: {error.strerror}") from None
+    finally:
+        lines.detach()
 
 
 def _json_line(packed: bytes) -> str:

@@ -11,6 +11,7 @@ import segno
 
 from relay.cli.connecting import known_server_id, run_connected, target_address
 from relay.cli.exits import CommandError, Exit
+from relay.cli.groups import CommandGroup
 from relay.cli.names import person_name
 from relay.cli.options import Target, places, target_options
 from relay.cli.register import RECOVERY
@@ -28,17 +29,13 @@ POLL_S: Final = 2.0
 _who = who_options(program=False)
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def device(ctx: click.Context) -> int:
+@click.group(cls=CommandGroup)
+def device() -> None:
     """The devices of your account: list, request, approve, rename, remove.
 
     To add a device, run 'relay device request' on the new one, and on one that you have
     'relay device approve' with the key that the new one shows.
     """
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-    return Exit.USAGE  # of no effect when a command runs
 
 
 @device.command("list")

@@ -11,6 +11,7 @@ import click
 
 from relay.cli.ctl_client import Server, directory_of, server_of, settings
 from relay.cli.exits import CommandError, Exit
+from relay.cli.groups import CommandGroup
 from relay.cli.options import config_option, data_option
 
 if TYPE_CHECKING:
@@ -19,17 +20,13 @@ if TYPE_CHECKING:
 DAY_S: Final = 86_400.0
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def key(ctx: click.Context) -> int:
+@click.group(cls=CommandGroup)
+def key() -> None:
     """The server's key: show it, announce another one, change to it.
 
     Run these on the relay's machine, as root or as the relay's user. They work on its data
     directory: that of --data, or of the settings, as for "relay serve".
     """
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-    return Exit.USAGE  # of no effect when a command runs
 
 
 @key.command()

@@ -11,6 +11,7 @@ import click
 
 from relay import __version__, compiled
 from relay.cli import exits
+from relay.cli.groups import CommandGroup
 from relay.cli.streams import prepare_streams
 
 
@@ -46,7 +47,7 @@ COMMANDS: Final = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(CommandGroup):
     """A group that imports a command when it is used: quick, and whole where one cannot run."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -79,7 +80,6 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
-    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="ADDRESS is relay://[FINGERPRINT@]HOST[:PORT], or an alias of one; without it,"
     " RELAY_ADDRESS is. Exit status: 0 success, 1 failure, 2"
@@ -88,12 +88,8 @@ class LazyGroup(click.Group):
 @click.version_option(
     f"{__version__} ({compiled.build()})", prog_name="relay", message="%(prog)s %(version)s"
 )
-@click.pass_context
-def relay(ctx: click.Context) -> int:
+def relay() -> None:
     """A self-hosted, encrypted chat relay."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-    return exits.Exit.USAGE  # of no effect when a command runs
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -16,6 +16,8 @@ from relay.errors import UsageError
 from relay.paths import expanded
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+STANDARD: Final = Path("-")
+"""In the place of a file that is only read, or only written: standard input, or output."""
 
 
 def typed_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:

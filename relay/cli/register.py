@@ -10,7 +10,7 @@ import click
 from relay.cli.connecting import known_server_id, run_connected
 from relay.cli.exits import Exit
 from relay.cli.names import person_name
-from relay.cli.options import Target, places, target_options, typed_path
+from relay.cli.options import STANDARD, Target, places, target_options, typed_path
 from relay.cli.who import Who, load_key, new_key, who_options
 from relay.client.aio import Client
 from relay.client.device_key import DeviceKey
@@ -28,7 +28,7 @@ from relay.errors import UsageError
     "--invitation-file",
     callback=typed_path,
     metavar="FILE",
-    help="A file with the invitation.",
+    help="A file with the invitation; -: read it.",
 )
 @click.option(
     "--passphrase", is_flag=True, help="Encrypt the key file; the passphrase is asked for."
@@ -82,14 +82,14 @@ RECOVERY = (
 def _token(text: str | None, file: Path | None) -> str | None:
     if text is not None and file is not None:
         raise click.UsageError("give --invitation or --invitation-file, not both")
+    if text == "-" or file == STANDARD:
+        return sys.stdin.readline().strip()
     if file is not None:
         try:
             return file.read_text("ascii").strip()
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "it is no text"
             raise UsageError(f"cannot read the invitation: {file}: {why}") from None
-    if text == "-":
-        return sys.stdin.readline().strip()
     return text
 
 

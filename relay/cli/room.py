@@ -10,6 +10,7 @@ import click
 from relay import limits
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
+from relay.cli.groups import CommandGroup
 from relay.cli.json_lines import dump, room_object
 from relay.cli.names import checked_room
 from relay.cli.options import Target, places, target_options
@@ -35,13 +36,9 @@ SEEN: Final = click.option(
 )
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def room(ctx: click.Context) -> int:
+@click.group(cls=CommandGroup)
+def room() -> None:
     """Rooms: list, show, create, change, and choose who may read and write in them."""
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-    return Exit.USAGE  # of no effect when a command runs
 
 
 def _command(

@@ -13,6 +13,7 @@ from relay.chat.accounts import requests
 from relay.chat.names import INBOX_PREFIX
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
+from relay.cli.groups import CommandGroup
 from relay.cli.invite import DATA, DAYS, offline
 from relay.cli.options import Target, places, target_options
 from relay.cli.who import Who, who_options
@@ -24,17 +25,13 @@ if TYPE_CHECKING:
     from relay.server.offline import OfflineAccounts
 
 
-@click.group(invoke_without_command=True)
-@click.pass_context
-def user(ctx: click.Context) -> int:
+@click.group(cls=CommandGroup)
+def user() -> None:
     """Accounts, for operators: add, list, show, disable, enable, reset, rm, promote, demote.
 
     Each asks a server, where you are an operator; or, with --data DIR, works on the data directory
     of a relay that does not run.
     """
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help(), err=True)
-    return Exit.USAGE  # of no effect when a command runs
 
 
 def _command(name: str, *required: str) -> Callable[[Callable[..., Any]], click.Command]:

@@ -10,8 +10,7 @@ from relay.client import own_data
 from relay.client.aio_direct import AsyncDirect
 from relay.client.aio_rooms import AsyncRooms
 from relay.client.closes import DeviceRevoked
-from relay.client.errors import ClientError
-from relay.client.own_data import Deleted, OwnData, OwnRooms, Step
+from relay.client.own_data import Deleted, OwnData, OwnRooms, Played, Step
 from relay.client.pending_sends import Offer
 from relay.client.refusals import Refused
 
@@ -92,27 +91,20 @@ class AsyncOwn(AsyncDirect, AsyncRooms):
         self, own: OwnRooms, steps: Generator[Step, Any, None], timeout_s: float | None
     ) -> AsyncGenerator[Step, None]:
         """Ask and send what the steps want, and yield what they find."""
-        answer: Any = None
-        refused: Refused | None = None
+        played = Played(steps)
         try:
-            while True:
-                try:
-                    step = steps.send(answer) if refused is None else steps.throw(refused)
-                except StopIteration:
-                    return
-                answer = refused = None
-                if not callable(step) and not isinstance(step, Offer):
-                    yield step
-                    continue
+            while (step := played.next()) is not None:
                 try:
                     if isinstance(step, Offer):
-                        answer = await self._append(step, timeout_s)
-                    else:
-                        answer = await self._ask(step, timeout_s)
+                        played.answer = await self._append(step, timeout_s)
+                        continue
+                    if callable(step):
+                        played.answer = await self._ask(step, timeout_s)
+                        continue
                 except Refused as error:
-                    refused = error
+                    played.refused = error
+                    continue
+                yield step
         finally:
-            if own.following is not None:
-                with contextlib.suppress(ClientError):
-                    self._chat.leave(own.following, None)
-                    self._pump.sent()
+            if own.give_up(self._chat):
+                self._pump.sent()

@@ -10,8 +10,7 @@ from relay.client import own_data
 from relay.client.blocking_direct import BlockingDirect
 from relay.client.blocking_rooms import BlockingRooms
 from relay.client.closes import DeviceRevoked
-from relay.client.errors import ClientError
-from relay.client.own_data import Deleted, OwnData, OwnRooms, Step
+from relay.client.own_data import Deleted, OwnData, OwnRooms, Played, Step
 from relay.client.pending_sends import Offer
 from relay.client.refusals import Refused
 
@@ -90,27 +89,20 @@ class BlockingOwn(BlockingDirect, BlockingRooms):
         self, own: OwnRooms, steps: Generator[Step, Any, None], timeout_s: float | None
     ) -> Iterator[Step]:
         """Ask and send what the steps want, and yield what they find."""
-        answer: Any = None
-        refused: Refused | None = None
+        played = Played(steps)
         try:
-            while True:
-                try:
-                    step = steps.send(answer) if refused is None else steps.throw(refused)
-                except StopIteration:
-                    return
-                answer = refused = None
-                if not callable(step) and not isinstance(step, Offer):
-                    yield step
-                    continue
+            while (step := played.next()) is not None:
                 try:
                     if isinstance(step, Offer):
-                        answer = self._append(step, timeout_s)
-                    else:
-                        answer = self._ask(step, timeout_s)
+                        played.answer = self._append(step, timeout_s)
+                        continue
+                    if callable(step):
+                        played.answer = self._ask(step, timeout_s)
+                        continue
                 except Refused as error:
-                    refused = error
+                    played.refused = error
+                    continue
+                yield step
         finally:
-            if own.following is not None:
-                with contextlib.suppress(ClientError):
-                    self._chat.leave(own.following, None)
-                    self._pump.settle()
+            if own.give_up(self._chat):
+                self._pump.settle()

@@ -17,6 +17,7 @@ from relay.chat.entries import Cursor
 from relay.client import account_calls, lists, offers
 from relay.client.account_calls import Devices, Preferences, User
 from relay.client.arguments import ME
+from relay.client.errors import ClientError
 from relay.client.events import (
     Edit,
     Erased,
@@ -40,6 +41,7 @@ from relay.client.refusals import (
     NotAllowed,
     NotAMember,
     ReadOnly,
+    Refused,
 )
 from relay.client.room_calls import ListedRoom
 
@@ -74,6 +76,27 @@ _UNREADABLE: Final = (MembersOnly, Banned, KickedOut, NotAMember, NoSuchRoom)
 _NOT_ERASABLE: Final = (*_UNREADABLE, NotAllowed, ReadOnly, Muted)
 
 
+class Played:
+    """Steps that a face does one after the other: it notes here what each has led to."""
+
+    def __init__(self, steps: Generator[Step, Any, None]) -> None:
+        """Begin before the first."""
+        self._steps = steps
+        self.answer: Any = None
+        """To the question or the offer that came last."""
+        self.refused: Refused | None = None
+        """Why it was refused; None: it was not."""
+
+    def next(self) -> Step | None:
+        """Return the next step: to be asked, to be sent, or found; None: there is none any more."""
+        answer, self.answer = self.answer, None
+        refused, self.refused = self.refused, None
+        try:
+            return self._steps.send(answer) if refused is None else self._steps.throw(refused)
+        except StopIteration:
+            return None
+
+
 class OwnRooms:
     """The rooms whose pages are read, each followed for that long only."""
 
@@ -82,6 +105,16 @@ class OwnRooms:
         self._more = tuple(more)
         self.following: str | None = None
         """One that is to be left if this is given up."""
+
+    def give_up(self, chat: ChatState) -> bool:
+        """No more is taken of the steps. Return True if a room that was being read is left now."""
+        if self.following is None:
+            return False
+        try:
+            chat.leave(self.following, None)
+        except ClientError:
+            return False
+        return True
 
     def exported(self, name: str, server: str) -> Generator[Step, Any, None]:
         """Find all that is somebody's: the account first, messages last.

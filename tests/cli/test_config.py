@@ -45,6 +45,17 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
     assert run_relay("config", "init").stdout.startswith("# Settings of a relay")
 
 
+def test_a_dash_is_standard_input_and_output() -> None:
+    printed = run_relay("config", "init", "-").stdout
+    assert printed == run_relay("config", "init").stdout
+    assert not Path("-").exists()
+    settings = printed.replace("#workers = 0", "workers = 3")
+    assert run_relay("config", "check", "-", text=settings).returncode == 0
+    line = settings.split("\n").index("workers = 3") + 1
+    shown = run_relay("config", "show", "-", text=settings).stdout
+    assert f"server.workers = 3  # /dev/stdin:{line}" in shown.splitlines()
+
+
 def test_check_tells_every_mistake(tmp_path: Path) -> None:
     """The same lines as ``relay serve``, which does not start."""
     file = tmp_path / "relay.toml"

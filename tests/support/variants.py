@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from relay.server.worker.home.home import Home
     from relay.server.worker.home.submissions import Waiting
     from relay.server.worker.member.fanout import Fanout
-    from relay.server.worker.member.feed import Feed
+    from relay.server.worker.member.feed import Feed, Subscription
     from relay.server.worker.member.repair import Repair
-    from relay.server.worker.member.subscription import Subscription
     from relay.server.worker.member.subscriptions import Subscriptions
     from relay.store.decide import Decision
     from relay.store.generation import Begun

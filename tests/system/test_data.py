@@ -52,8 +52,8 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
-def ran(*args: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    ended = run_relay("data", *args)
+def ran(*args: str | Path, code: int = 0, text: str = "") -> subprocess.CompletedProcess[str]:
+    ended = run_relay("data", *args, text=text)
     assert ended.returncode == code, ended.stderr
     assert "Traceback" not in ended.stderr
     return ended
@@ -159,7 +159,7 @@ def test_export_and_import(whole: Path, tmp_path: Path) -> None:
         while_it_runs = ran("export", "--data", other).stdout
         assert json.loads(while_it_runs)["body"] == "first"
     assert ran("import", exported, "--data", other).stdout == f"{MESSAGES + 1} messages stored\n"
-    again = ran("import", exported, "--data", other).stdout
+    again = ran("import", "-", "--data", other, text=exported.read_text()).stdout
     assert again == f"0 messages stored; {MESSAGES + 1} were there\n"
     with Relay(other) as relay, BlockingClient(relay.address, name="bob") as bob:
         bob.join("kitchen", since=0)

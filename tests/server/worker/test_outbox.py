@@ -11,8 +11,7 @@ from functools import partial
 
 import pytest
 
-from relay.server.worker.delivery.flusher import FLUSHES_PER_CLOCK, SHORT_BYTES, Flusher
-from relay.server.worker.delivery.outbox import Outbox
+from relay.server.worker.delivery.outbox import FLUSHES_PER_CLOCK, SHORT_BYTES, Flusher, Outbox
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.delivery.stream import Stream
 from relay.server.worker.wakeup import Wakeup

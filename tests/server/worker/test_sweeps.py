@@ -9,7 +9,7 @@ import itertools
 import time
 
 from relay.limits import OUTBOX_BYTES_MAX
-from relay.server.worker.delivery.flusher import FLUSHES_PER_CLOCK
+from relay.server.worker.delivery.outbox import FLUSHES_PER_CLOCK
 from relay.server.worker.process.turn import FAR
 from relay.wire.envelopes import EntryMessage, Send
 from tests.support.cluster import until

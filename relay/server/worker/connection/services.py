@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
     from relay.server.worker.connection.users import User, Users
-    from relay.server.worker.delivery.flusher import Flusher
+    from relay.server.worker.delivery.outbox import Flusher
     from relay.server.worker.delivery.stalled import StalledConnections
     from relay.server.worker.member.claims import Claims
     from relay.server.worker.member.forward import Forward

@@ -21,9 +21,9 @@ from relay.server.worker.connection.channel import NO_KEY_AGENT, Channel
 from relay.server.worker.connection.counts import count_failed_handshake, count_handshake
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.reading import Owner, Reading
-from relay.server.worker.connection.requests import RequestRunner
 from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
+from relay.server.worker.member.reply import RequestRunner
 from relay.server.worker.member.subscriptions import Subscriptions
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import ClientEnvelope, Error

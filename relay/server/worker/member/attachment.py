@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.claims import Claims
-    from relay.server.worker.member.feeds import Feeds
+    from relay.server.worker.member.feed import Feeds
     from relay.server.worker.member.forward import Forward
     from relay.server.worker.member.queries import PendingQueries
     from relay.server.worker.member.routes import Routes

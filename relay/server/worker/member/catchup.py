@@ -23,8 +23,7 @@ from relay.wire.packing import pack, unpack_entry
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.stalled import StalledConnections
-    from relay.server.worker.member.feed import Feed
-    from relay.server.worker.member.subscription import Subscription
+    from relay.server.worker.member.feed import Feed, Subscription
     from relay.server.worker.wakeup import Wakeup
     from relay.store.log import Reader
 

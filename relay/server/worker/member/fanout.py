@@ -21,11 +21,9 @@ from relay.chunking import count_fitting
 from relay.server.worker.delivery.batch import EVENT, Batch
 
 if TYPE_CHECKING:
-    from relay.server.worker.delivery.flusher import Flusher
+    from relay.server.worker.delivery.outbox import Flusher
     from relay.server.worker.member.catchup import Catchup
-    from relay.server.worker.member.feed import Feed
-    from relay.server.worker.member.feeds import Feeds
-    from relay.server.worker.member.subscription import Subscription
+    from relay.server.worker.member.feed import Feed, Feeds, Subscription
 
 REST_LEAST: Final = 0.35
 REST_MESSAGE: Final = 0.08

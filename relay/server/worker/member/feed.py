@@ -1,11 +1,11 @@
-"""One log as followed on this worker.
+"""The logs that are followed on this worker, by whom, and what their homes send about them.
 
-``head`` is H of invariant "One seam": the last entry that was distributed here; no client is shown
-anything above it. Whoever has everything up to H may enter the live set, in that same turn, and
-misses nothing: what comes later is distributed to it.
+``Feed.head`` is H of invariant "One seam": the last entry that was distributed here; no client is
+shown anything above it. Whoever has everything up to H may enter the live set, in that same turn,
+and misses nothing: what comes later is distributed to it.
 
-``received`` is the last entry that came from the home. It is ahead of H while a log breathes. An
-entry that does not continue it (a batch was dropped, the home was replaced) marks the feed for
+``Feed.received`` is the last entry that came from the home. It is ahead of H while a log breathes.
+An entry that does not continue it (a batch was dropped, the home was replaced) marks the feed for
 repair: what is missing is read from the store and goes out as ordinary batches (invariant "No
 silent tail").
 """
@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.bus.messages import Batch as BusBatch
+from relay.bus.messages import Subscribe
 from relay.chat.entries import NO_EPOCH, Head
 from relay.chat.rooms import events as room_events
 from relay.chat.rooms import state as rooms
@@ -26,12 +27,16 @@ from relay.chat.rooms.rights import Right, refusal
 from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
 from relay.server.worker.delivery.batch import RunningBatch
+from relay.server.worker.member.reply import Reply
+from relay.wire.codes import CloseCode
 from relay.wire.packing import is_control, unpack_entry
 
 if TYPE_CHECKING:
+    from relay.bus.link import Port
+    from relay.bus.messages import Event
+    from relay.chat.rooms.rights import Actor
     from relay.server.worker.delivery.outbox import Outbox
-    from relay.server.worker.member.reply import Reply
-    from relay.server.worker.member.subscription import Subscriber, Subscription
+    from relay.server.worker.member.routes import Routes
     from relay.store.log import Reader
 
 UNREADABLE: Final = Room(kind=Kind.PRIVATE)
@@ -39,8 +44,49 @@ UNREADABLE: Final = Room(kind=Kind.PRIVATE)
 log = logging.getLogger("relay.worker")
 
 
+class Subscriber(Protocol):
+    """The connection that a subscription belongs to, as feeds and catch-up need it."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """What it is owed."""
+
+    @property
+    def actor(self) -> Actor:
+        """Who it is."""
+
+    def remove(self, log: str, refused: Refused) -> None:
+        """Follow a log no more, and tell the client why: it may not be read any more."""
+
+    def fall_behind(self) -> None:
+        """Leave live in all its logs: it takes less than they bring.
+
+        Invariant "Falling behind".
+        """
+
+    def close(self, code: int, detail: str = "") -> None:
+        """End the connection; the client resumes from its cursors."""
+
+
+class Subscription:
+    """Where a connection stands in a log that it follows."""
+
+    __slots__ = ("live", "outbox", "queued", "seq", "subscriber")
+
+    def __init__(self, subscriber: Subscriber, seq: int) -> None:
+        self.subscriber = subscriber
+        self.outbox = subscriber.outbox
+        self.seq = seq
+        """The cursor, kept only while not live (invariant "Falling behind": cursors cost nothing
+        while live).
+        """
+        self.live = False
+        self.queued = False
+        """True while the catch-up queue holds it."""
+
+
 class Feed:
-    """See the module's docstring."""
+    """One log as followed here. See the module's docstring."""
 
     __slots__ = (
         "ahead", "changed", "epoch", "events", "here", "joining", "known", "live", "log",
@@ -217,3 +263,82 @@ class Feed:
     def presence(self, names: set[str]) -> list[list[str | int]]:
         """Return [name, display name, connections here] of some names; 0 for one that left."""
         return [[name, *self.here.get(name, ("", 0))] for name in sorted(names)]
+
+
+class Feeds:
+    """The feeds of a worker, by the name of their log, and which of them have something to do."""
+
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+        self.by_log: dict[str, Feed] = {}
+        self.to_distribute: dict[Feed, None] = {}
+        """Feeds with entries or events for their live members, resting ones too."""
+        self.to_repair: dict[Feed, None] = {}
+        """Feeds with entries to read from the store."""
+
+    def open(self, name: str) -> Feed:
+        """Return the feed of a log; a new one is not ``known`` until the home has answered."""
+        feed = self.by_log.get(name)
+        if feed is None:
+            feed = self.by_log[name] = Feed(name)
+            port = self._routes.port_of(name)
+            if port is not None:
+                port.send(Subscribe(name))
+        return feed
+
+    def known(self, feed: Feed) -> Reply[None]:
+        """Return what a join awaits: the head of a log from its home."""
+        reply: Reply[None] = Reply()
+        if feed.known:
+            reply.resolve(None)
+        else:
+            feed.joining.append(reply)
+        return reply
+
+    def forget(self, feed: Feed) -> bool:
+        """Drop a feed that nobody follows any more.
+
+        Returns:
+            False when it was dropped before: by now its log may have another one.
+        """
+        assert feed.idle, "a feed that is followed must not be forgotten"
+        if self.by_log.get(feed.log) is not feed:
+            return False
+        del self.by_log[feed.log]
+        self.to_distribute.pop(feed, None)
+        self.to_repair.pop(feed, None)
+        return True
+
+    # --- from the homes -----------------------------------------------------------------------
+    def on_head(self, name: str, epoch: bytes, seq: int, state: bytes = b"") -> None:
+        """Take the head of a log, and what control entries have made of it."""
+        feed = self.by_log.get(name)
+        if feed is None:
+            return
+        if not feed.on_head(epoch, seq, state):
+            log.error("log_went_back", extra={"log": name})
+            for subscriber in list(feed.subscriptions):
+                subscriber.close(CloseCode.INTERNAL, detail="stored state was lost")
+            return
+        if feed.repair_to:
+            self.to_repair[feed] = None
+        # Each goes on with whatever its client asks next; those still in line hold the feed.
+        while feed.joining:
+            feed.joining.popleft().resolve(None)
+
+    def on_batch(self, _: Port, batch: BusBatch) -> None:
+        """Take a batch of entries."""
+        feed = self.by_log.get(batch.log)
+        if feed is None:
+            return
+        if feed.receive(batch):
+            self.to_distribute[feed] = None
+        if feed.repair_to:
+            self.to_repair[feed] = None
+
+    def on_event(self, _: Port, event: Event) -> None:
+        """Take an envelope that is no entry (a roster change): to the live members, best effort."""
+        feed = self.by_log.get(event.log)
+        if feed is not None:
+            feed.events.append(event.content)
+            self.to_distribute[feed] = None

@@ -9,8 +9,7 @@ from relay.chunking import chunks
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.server.worker.member.feed import Feed
-    from relay.server.worker.member.feeds import Feeds
+    from relay.server.worker.member.feed import Feed, Feeds
     from relay.server.worker.member.routes import Routes
     from relay.server.worker.wakeup import Wakeup
 

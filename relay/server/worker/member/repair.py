@@ -14,7 +14,7 @@ from relay.store.errors import StoreError
 from relay.wire.codes import CloseCode
 
 if TYPE_CHECKING:
-    from relay.server.worker.member.feeds import Feeds
+    from relay.server.worker.member.feed import Feeds
     from relay.store.log import Reader
 
 SLICE_S: Final = 0.005

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from relay.chat.names import is_inbox
 from relay.chat.rooms.rights import Actor
-from relay.server.worker.member.subscription import Subscription
+from relay.server.worker.member.feed import Subscription
 from relay.server.worker.room_codes import CODES
 from relay.wire.envelopes import Behind, Removed
 from relay.wire.packing import pack
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from relay.server.worker.delivery.outbox import Outbox
     from relay.server.worker.delivery.stalled import StalledConnections
     from relay.server.worker.member.catchup import Catchup
-    from relay.server.worker.member.feed import Feed
-    from relay.server.worker.member.feeds import Feeds
+    from relay.server.worker.member.feed import Feed, Feeds
     from relay.server.worker.member.presence import PresenceReports
 
 

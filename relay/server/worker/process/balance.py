@@ -41,7 +41,7 @@ class Balance:
         """Return how many clients to send away now. Asked about once a second.
 
         Args:
-            own: connections of this worker.
+            own: connections of this worker that are logged in: no others can be sent elsewhere.
             others: those of each other worker that accepts.
             now: monotonic seconds.
         """

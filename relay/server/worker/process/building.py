@@ -24,7 +24,7 @@ from relay.server.worker.connection.services import (
     ConnectionServices,
 )
 from relay.server.worker.connection.users import Users
-from relay.server.worker.delivery.flusher import Flusher
+from relay.server.worker.delivery.outbox import Flusher
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.server.worker.home.accounts import AccountsHome
@@ -47,7 +47,7 @@ from relay.server.worker.member.attachment import Attachment
 from relay.server.worker.member.catchup import Catchup
 from relay.server.worker.member.claims import Claims
 from relay.server.worker.member.fanout import Fanout
-from relay.server.worker.member.feeds import Feeds
+from relay.server.worker.member.feed import Feeds
 from relay.server.worker.member.forward import Forward
 from relay.server.worker.member.presence import PresenceReports
 from relay.server.worker.member.queries import PendingQueries

@@ -343,10 +343,10 @@ class _Worker:
     def _share_clients(self, now: float) -> None:
         if self._stop.requested.is_set():
             return
-        began, own = self._balance.began, self._acceptor.count
-        if count := self._balance.due(own, self._status.loads(), now):
+        began, own = self._balance.began, self._parts.budgets.admission.members
+        if count := self._balance.due(own, self._status.logged_in(), now):
             if not began:
-                log.info("rebalancing", extra={"connections": own})
+                log.info("rebalancing", extra={"logged_in": own})
             self._parts.connections.send_away(count)
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from relay.bus.link import Link
     from relay.server.worker.connection.connections import Connections
     from relay.server.worker.connection.services import ConnectionBudgets, ConnectionServices
-    from relay.server.worker.delivery.flusher import Flusher
+    from relay.server.worker.delivery.outbox import Flusher
     from relay.server.worker.delivery.stalled import StalledConnections
     from relay.server.worker.home.accounts import AccountsHome
     from relay.server.worker.home.followers import Followers
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.claims import Claims
     from relay.server.worker.member.fanout import Fanout
-    from relay.server.worker.member.feeds import Feeds
+    from relay.server.worker.member.feed import Feeds
     from relay.server.worker.member.forward import Forward
     from relay.server.worker.member.queries import PendingQueries
     from relay.server.worker.member.repair import Repair

@@ -90,14 +90,17 @@ class WorkerStatus:
                 found.append(Peer(index, row.get("generation"), pid))
         return found
 
-    def loads(self) -> list[int]:
-        """Return the connections of each other worker that accepts."""
-        rows = map(self._scoreboard.row, self._running())
-        return [row.get("connections") for row in rows if not row.get("not_accepting")]
+    def logged_in(self) -> list[int]:
+        """Return the connections that are logged in of each other worker that accepts."""
+        return self._of_accepting("connections_logged_in")
 
     def least_loaded(self) -> int | None:
         """Return the fewest connections of any other worker that accepts; None: there is none."""
-        return min(self.loads(), default=None)
+        return min(self._of_accepting("connections"), default=None)
+
+    def _of_accepting(self, metric: str) -> list[int]:
+        rows = map(self._scoreboard.row, self._running())
+        return [row.get(metric) for row in rows if not row.get("not_accepting")]
 
     def silent(self, announced: set[int]) -> bool:
         """Tell whether a worker runs that has not announced itself."""

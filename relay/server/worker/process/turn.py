@@ -24,13 +24,13 @@ from relay.server.worker.member import repair as repairing
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.schedule import Schedule
-    from relay.server.worker.delivery.flusher import Flusher
+    from relay.server.worker.delivery.outbox import Flusher
     from relay.server.worker.home.home import Home
     from relay.server.worker.home.interest import Interest
     from relay.server.worker.home.rosters import Rosters
     from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.fanout import Fanout
-    from relay.server.worker.member.feeds import Feeds
+    from relay.server.worker.member.feed import Feeds
     from relay.server.worker.member.presence import PresenceReports
     from relay.server.worker.member.repair import Repair
     from relay.server.worker.process.own_home import Handlers, OwnHome

@@ -1,0 +1,67 @@
+"""The three stories of docs/architecture.md against real runs of what they tell."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TITLES = {"send": "A message", "login": "A login", "resume": "A resume"}
+WORKER = "server/worker/"
+RUNS = 5
+"""What a worker does of its own accord may come first in a run: one that is undisturbed counts."""
+
+
+def story(operation: str) -> list[str]:
+    """The files that a story names, in order, each once."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    text = page[page.index(f"**{TITLES[operation]}.**") :].split("\n\n")[0]
+    return [_file(name) for name in dict.fromkeys(re.findall(r"`(\w+(?:/\w+)+|wakeup)`", text))]
+
+
+def _file(name: str) -> str:
+    for path in (f"{name}.py", f"{WORKER}{name}.py"):
+        if (ROOT / "relay" / path).is_file():
+            return path
+    raise AssertionError(f"no file {name}")
+
+
+def faults(operation: str, entered: list[str]) -> list[str]:
+    """What a story tells otherwise than a run."""
+    told = story(operation)
+    found = [f"{name} is not entered" for name in told if name not in entered]
+    order = [name for name in entered if name in told]
+    told = [name for name in told if name in order]
+    found += [f"{a} comes before {b}" for a, b in zip(order, told, strict=True) if a != b][:1]
+    before = set(told) if operation == "send" else {*told, *story("send")}
+    found += [f"{n} is not named" for n in entered if n.startswith(WORKER) and n not in before]
+    return found
+
+
+@pytest.mark.parametrize("operation", TITLES)
+def test_the_page_tells_the_way_of(operation: str) -> None:
+    for _ in range(RUNS):
+        run = subprocess.run(
+            [sys.executable, "-m", "tests.trace", operation],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        found = faults(operation, run.stdout.splitlines()[:-1])
+        if not found:
+            return
+    raise AssertionError("\n".join(["", *found]))
+
+
+def test_a_false_story_is_found() -> None:
+    files = story("send")
+    assert not faults("send", files)
+    assert faults("send", files[:-1])
+    assert faults("send", [files[1], files[0], *files[2:]])
+    assert faults("send", [*files, f"{WORKER}home/rosters.py"])
