@@ -2,7 +2,8 @@
 
 Each scenario is an attack of ``attacks`` alone, or ``mix``, all of them at random. First the pair
 talks alone, then beside processes that only burn the CPU time, then beside the attack. Printed: how
-long its messages took. Asserted: nothing of the pair is lost, doubled or reordered, neither of the
+long its messages took, and how long after that who is put out during the attack stays connected
+(``revoked``). Asserted: nothing of the pair is lost, doubled or reordered, neither of the
 two is cut off, and no worker is killed or replaced.
 """
 
@@ -19,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -29,11 +29,12 @@ import psutil
 from tests.fuzz.attacker import Orders
 from tests.fuzz.attacks import ATTACKS
 from tests.fuzz.honest import HonestPair
+from tests.fuzz.outcome import CONNECTIONS_MAX, TITLES, Plan, Row, cells, markdown, part
+from tests.fuzz.revoked import PutOut
 from tests.support.cluster import ROOT, Relay
 from tests.support.throwaway import throwaway_keys
 
 MIX: Final = "mix"
-CONNECTIONS_MAX: Final = 256
 WORKERS: Final = 2
 PROCESS_S: Final = 60.0
 """For an attacker to begin or to end."""
@@ -53,87 +54,6 @@ while os.getppid() == parent:
         pass
 """
 """Nothing but CPU time, and not without us."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run is to do."""
-
-    name: str
-    attacks: tuple[str, ...]
-    seed: int
-    seconds: float
-    """Of the attack."""
-    compare_s: float = 0.0
-    """How long the pair talks alone, and how long beside burners. 0: not at all."""
-    connections: int = CONNECTIONS_MAX
-    processes: int = 2
-    """Of attackers, and of burners."""
-    settings: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class Row:
-    """What came of it."""
-
-    plan: Plan
-    calm: list[float] = field(default_factory=list)
-    """Seconds that each message took, sorted; likewise the two below."""
-    burned: list[float] = field(default_factory=list)
-    attacked: list[float] = field(default_factory=list)
-    turn_ms: float | None = None
-    """The longest turn of a worker; None: none was long enough to be logged."""
-    turn_cpu_ms: float | None = None
-    """Likewise, of the processor's time alone."""
-    killed: int = 0
-    """Workers that are not there any more."""
-    grown_mib: float = 0.0
-    """Memory of the workers: at its highest during the attack, less before it."""
-    steps: dict[str, int] = field(default_factory=dict)
-    """How often each attack was begun."""
-    cut_off: bool = False
-    """True when something was broken for the pair itself."""
-    findings: list[str] = field(default_factory=list)
-
-    @property
-    def begun(self) -> int:
-        """How many attacks were begun in all."""
-        return sum(count for name, count in self.steps.items() if name in ATTACKS)
-
-
-def part(sorted_s: list[float], of: float) -> str:
-    """Return a quantile in ms."""
-    if not sorted_s:
-        return "-"
-    return f"{sorted_s[min(len(sorted_s) - 1, int(of * len(sorted_s)))] * 1000:,.1f}"
-
-
-TITLES: Final = (
-    "attack", "p50 ms", "p99 ms", "max ms", "beside burners p99", "calm p99", "longest turn ms",
-    "of which CPU", "workers killed", "MiB grown", "steps",
-)  # fmt: skip
-
-
-def cells(row: Row) -> list[str]:
-    """Return a row of the table."""
-    return [
-        row.plan.name,
-        part(row.attacked, 0.5),
-        part(row.attacked, 0.99),
-        "cut off" if row.cut_off else part(row.attacked, 1.0),
-        part(row.burned, 0.99),
-        part(row.calm, 0.99),
-        "-" if row.turn_ms is None else f"{row.turn_ms:.0f}",
-        "-" if row.turn_cpu_ms is None else f"{row.turn_cpu_ms:.0f}",
-        str(row.killed),
-        f"{row.grown_mib:.0f}",
-        f"{row.begun:,}",
-    ]
-
-
-def markdown(values: list[str] | tuple[str, ...]) -> str:
-    """Return a line of a Markdown table."""
-    return "| " + " | ".join(values) + " |"
 
 
 # --- processes ------------------------------------------------------------------------------------
@@ -252,6 +172,9 @@ async def attacked(plan: Plan, relay: Relay) -> Row:
     row = Row(plan)
     pair = HonestPair(relay.address)
     await pair.begin()
+    out = PutOut(relay, relay.data) if plan.compare_s else None
+    if out is not None:
+        await out.begin()
     workers = set(relay.worker_pids())
     try:
         if plan.compare_s:
@@ -264,10 +187,16 @@ async def attacked(plan: Plan, relay: Relay) -> Row:
             await attackers.begin()
             watching = asyncio.create_task(highest(relay, peak))
             row.attacked = await pair.talk(plan.seconds)
+            if out is not None:
+                await out.measure()
+                row.removed_s, row.disabled_s = out.removed_s, out.disabled_s
+                row.findings += out.faults
             row.steps = await attackers.end()
             watching.cancel()
         row.grown_mib = (peak[0] - before) / 2**20
         await pair.end()
+        if out is not None:
+            await out.end()
     finally:
         row.cut_off = bool(pair.faults)
         row.findings += pair.faults
@@ -353,7 +282,7 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=CONNECTIONS_MAX)
     parser.add_argument("--processes", type=int, default=2, help="of attackers, and of burners")
     parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--set", metavar="SECTION__KEY=VALUE", action="append", default=[])
+    parser.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[])
     given = parser.parse_args()
     if not 1 <= given.processes <= given.connections <= CONNECTIONS_MAX:
         parser.error(f"1 to {CONNECTIONS_MAX} connections, one for each process at least")

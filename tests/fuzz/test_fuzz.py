@@ -17,6 +17,7 @@ from tests.fuzz.__main__ import TARGETS, search
 from tests.fuzz.attacks import ATTACKS
 from tests.fuzz.honest import faults_in
 from tests.fuzz.inputs import CORPUS, Edit, corpus_of, edited
+from tests.fuzz.outcome import TITLES, Plan, cells
 from tests.fuzz.target import Hang, Target, no_longer_than, run_slice
 from tests.fuzz.wire import _check_envelopes
 from tests.support.cluster import ROOT, Relay
@@ -99,16 +100,16 @@ def test_the_honest_pair_is_judged() -> None:
 
 @pytest.mark.parametrize("name", ["damaged", "rubbish", "half-records"])
 def test_a_server_withstands_a_few_attackers(name: str) -> None:
-    plan = server.Plan(name, (name,), SEED, 0.5, connections=4, processes=1)
+    plan = Plan(name, (name,), SEED, 0.5, connections=4, processes=1)
     row = server.run(plan)
     assert row.findings == []
     assert row.attacked
-    assert len(server.cells(row)) == len(server.TITLES)
+    assert len(cells(row)) == len(TITLES)
     assert name in ATTACKS
 
 
 async def test_a_worker_that_dies_is_a_finding(tmp_path: Path) -> None:
-    plan = server.Plan("silent", ("silent",), SEED, 60.0, connections=4, processes=1)
+    plan = Plan("silent", ("silent",), SEED, 60.0, connections=4, processes=1)
     with Relay(tmp_path / "data", workers=server.WORKERS) as relay:
         attack = asyncio.create_task(server.attacked(plan, relay))
         while sum(map(len, relay.peers_by_worker().values())) < 6:

@@ -71,6 +71,29 @@ async def test_sends_wait_while_the_home_is_dead_and_are_bounded(cluster: Cluste
     assert other.parts.forward._bytes[partition] == 0
 
 
+async def test_small_sends_use_up_the_credit_too(cluster: Cluster) -> None:
+    """Who floods with empty messages is stopped; who writes now and then is not."""
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    other.parts.forward.credit_bytes = 40_000
+    flooding = await TestClient.login(other, "flooding")
+    writer = await TestClient.login(other, "writer")
+    for client in (flooding, writer):
+        client.send(LOG, 1)
+        await client.acked(LOG, 1)
+    await cluster.kill(home.index)
+    flooding.send_envelopes(*[Send(LOG, n, 0, "", b"") for n in range(2, 602)])
+    session = cluster.session("flooding")
+    await until(lambda: session.reading.holds, "who floods to be stopped")
+    assert session.sends.count < 300
+    writer.send(LOG, 2, 20)
+    await until(lambda: cluster.session("writer").sends.count == 19, "what is little to be taken")
+    assert not cluster.session("writer").reading.holds
+    await cluster.start(home.index)
+    await flooding.acked(LOG, 601)
+    await writer.acked(LOG, 20)
+    assert not session.reading.holds
+
+
 async def test_a_home_that_is_away_for_long_is_busy(cluster: Cluster) -> None:
     """Beyond the bound a send is refused with a time to retry; sent again, it is stored, once."""
     home, other = cluster.home(LOG), cluster.other(LOG)

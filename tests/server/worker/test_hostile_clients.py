@@ -122,7 +122,7 @@ async def _who_was_held_up_goes_on_in_turn(single: Cluster, visits: list[int]) -
     for reading in readings:
         reading.release(Hold.REQUEST)
     assert 0 < sum(visits) <= UNITS_PER_TURN + max(UNITS.values())
-    assert len(queued.waiting) == len(readings)
+    assert queued.waiting == len(readings)
     for client in clients:
         await client.expect(Error, count=1023)
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from relay.server.worker.connection.commands import OPERATIONS
-from relay.server.worker.connection.schedule import SLICE_S, UNITS, UNITS_PER_TURN, Schedule
+from relay.server.worker.connection.schedule import (
+    QUANTUM,
+    SLICE_S,
+    UNITS,
+    UNITS_PER_TURN,
+    Schedule,
+)
 from relay.server.worker.wakeup import Wakeup
 from relay.wire.envelopes import Send
 
@@ -29,8 +35,9 @@ class Asking:
         """Use a share of the worker's time."""
         self.served += 1
         self._clock[0] += STEP_S
-        self._finish = self._schedule.charge(self._finish, self._units)
-        if self.served < self._turns:
+        drained = self.served == self._turns
+        self._finish = self._schedule.charge(self._finish, self._units, drained=drained)
+        if not drained:
             self._schedule.add(self, self._finish, self._units)
 
 
@@ -76,13 +83,94 @@ def test_what_was_used_while_nobody_waited_is_no_debt() -> None:
     schedule, clock = _schedule()
     busy = Asking(schedule, clock, UNITS_PER_TURN, 1000)
     for _ in range(10):
-        busy._finish = schedule.charge(busy._finish, UNITS_PER_TURN)
+        busy._finish = schedule.charge(busy._finish, UNITS_PER_TURN, drained=False)
     for _ in range(10):
         Asking(schedule, clock, UNITS_PER_TURN, 1000).arrive()
     busy.arrive()
     for _ in range(4):
         schedule.run(clock[0])
     assert busy.served
+
+
+def test_little_is_served_before_all_that_come_new() -> None:
+    """What those will ask for is not known: it is not taken to be nothing."""
+    schedule, clock = _schedule()
+    for _ in range(100):
+        Asking(schedule, clock, UNITS_PER_TURN, 1000).arrive()
+    honest = Asking(schedule, clock, 3, 2)
+    honest.served = 1  # it is known
+    honest.arrive()
+    schedule.run(clock[0])
+    assert honest.served == 2
+
+
+def test_who_waits_for_answers_owes_nothing() -> None:
+    """Who has much more than an equal share of those that ask without end is served at once."""
+    schedule, clock = _schedule()
+    floods = [Asking(schedule, clock, QUANTUM, 10_000) for _ in range(100)]
+    for flood in floods:
+        flood.arrive()
+    honest = Asking(schedule, clock, QUANTUM, 1)
+    honest.served = 1
+    schedule.run(clock[0])
+    for _ in range(1000):
+        honest._turns += 1
+        honest.arrive()
+        schedule.run(clock[0])
+        assert honest.served == honest._turns
+    assert min(flood.served for flood in floods) > 0
+
+
+def test_those_who_ask_for_little_have_half_at_most() -> None:
+    """However many they are: those who ask for much go on."""
+    schedule, clock = _schedule()
+    floods = [Asking(schedule, clock, QUANTUM, 100_000) for _ in range(5)]
+    for flood in floods:
+        flood.arrive()
+    many = [Asking(schedule, clock, QUANTUM, 1) for _ in range(50)]
+    for one in many:
+        one.served = 1  # they are known
+    for _ in range(1000):
+        for one in many:
+            if one.served == one._turns:
+                one._turns += 1
+                one.arrive()
+        schedule.run(clock[0])
+    much = sum(flood.served for flood in floods)
+    assert 0.9 < sum(one.served for one in many) / much < 1.1
+    served = [flood.served for flood in floods]
+    assert max(served) - min(served) <= 1
+
+
+def test_nobody_passes_those_that_wait() -> None:
+    """Once anybody waits, all wait: the order is by what they ask for."""
+    schedule, clock = _schedule()
+    assert schedule.has_time(clock[0])
+    flood = Asking(schedule, clock, UNITS_PER_TURN, 3)
+    flood.arrive()
+    assert not schedule.has_time(clock[0])
+    while schedule.waiting:
+        schedule.run(clock[0])
+    schedule.until = 0.0
+    assert schedule.has_time(clock[0])
+
+
+def test_shares_are_small_while_others_wait() -> None:
+    """So whoever comes waits for a small one, and an idle worker's batches stay large."""
+    schedule, clock = _schedule()
+    assert schedule.share == UNITS_PER_TURN
+    Asking(schedule, clock, 3, 1).arrive()
+    assert schedule.share == QUANTUM < UNITS_PER_TURN
+
+
+def test_a_slice_is_used_up_while_anybody_waits() -> None:
+    """Two that have much are served again and again, not once in a turn."""
+    schedule, clock = _schedule()
+    both = [Asking(schedule, clock, QUANTUM, 1000) for _ in range(2)]
+    for one in both:
+        one.arrive()
+    schedule.run(clock[0])
+    assert sum(one.served for one in both) >= SLICE_S / STEP_S
 
 
 def test_every_operation_but_a_send_has_its_price() -> None:

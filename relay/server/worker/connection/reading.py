@@ -15,7 +15,6 @@ from relay.server.worker.connection.schedule import (
     ENVELOPES_PER_UNIT,
     RECORD_UNITS,
     UNITS,
-    UNITS_PER_TURN,
 )
 from relay.wire.events import ApplicationData
 from relay.wire.packing import unpack_client
@@ -142,9 +141,9 @@ class Reading:
         if self._running or owner is None:
             return
         self._running = True
-        units = UNITS_PER_TURN
+        share = units = self._schedule.share
         connection = self._connection
-        control = owner.ended
+        control, drained = owner.ended, False
         try:
             while units > 0 and not self.holds:
                 if self._pending:
@@ -162,13 +161,14 @@ class Reading:
                         owner.handle_events(events, now)
                     units -= RECORD_UNITS + len(self._pending) // ENVELOPES_PER_UNIT
                 else:
+                    drained = True
                     break
         except Exception as error:  # noqa: BLE001 - nothing that a peer sends leaves this class
             owner.failed(error)
         finally:
             self._running = False
-        self._units = UNITS_PER_TURN - units
-        self._finish = self._schedule.charge(self._finish, self._units)
+        self._units = share - units
+        self._finish = self._schedule.charge(self._finish, self._units, drained=drained)
         if units <= 0 and not self.holds & Hold.TURN:
             self._wait_for_turn()
         if control:

@@ -46,7 +46,7 @@ forward (``forward.CREDIT_BYTES``) keep it from being reached."""
 SYSTEM: Final = int(Kind.SYSTEM)
 _new: Final = tuple.__new__
 REDACTION: Final = int(Kind.REDACTION)
-COMMITS_S: Final = 0.010
+COMMITS_S: Final = 0.003
 """Of the processor's time for the commits of one turn: no other partition's is begun after so long.
 Not of the clock's: else, on a machine with more to do than it can, a turn would do next to nothing,
 and partitions would wait for many turns."""

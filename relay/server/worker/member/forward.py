@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.server.worker.member.routes import Routes
 
-CREDIT_BYTES: Final = 4 * 1024 * 1024
-"""Per partition and forwarding worker; given back with the answers."""
-REFUSE_BYTES: Final = 2 * CREDIT_BYTES
-"""What clients had sent already when they were stopped may exceed the credit; this is the end."""
+CREDIT_BYTES: Final = 256 * 1024
+"""Per partition and forwarding worker; given back with the answers. What is on its way is served in
+the order in which it was sent, so it is what anybody's message may wait for: as small ones, 1,300,
+about 15 ms of commits."""
+REFUSE_BYTES: Final = 8 * 1024 * 1024
+"""What clients had sent already when they were stopped, and what those send who write little, may
+exceed the credit; this is the end."""
 SENDER_BYTES: Final = 16_384
-"""Unanswered bytes of one sender that do not have it paused: whoever writes little does not wait
-for those who write without end."""
+"""Unanswered bytes of one sender, ``OVERHEAD_BYTES`` of each send included, that do not have it
+paused: whoever writes little does not wait for those who write without end."""
 OVERHEAD_BYTES: Final = 200
 """What a small send costs besides its body."""
 
@@ -88,7 +91,7 @@ class Forward:
         self._unanswered[partition][tag] = (submission, sender)
         if (
             self._bytes[partition] > self.credit_bytes
-            and sender.bytes > SENDER_BYTES
+            and sender.bytes + sender.count * OVERHEAD_BYTES > SENDER_BYTES
             and sender not in self._paused[partition]
         ):
             self._paused[partition][sender] = None

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from relay.server.worker.process.own_home import Handlers, OwnHome
     from relay.server.worker.wakeup import Wakeup
 
-HOME_SLICE_S: Final = 0.005
+HOME_SLICE_S: Final = 0.002
 """How long requests to the own home that need no commit may follow one another in one turn."""
 HELD_S: Final = 0.001
 """When to look again at a partition whose commits a checkpoint holds."""

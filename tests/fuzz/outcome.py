@@ -1,0 +1,111 @@
+"""What a run against a whole server is to do, and what came of it: a row of a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.fuzz.attacks import ATTACKS
+
+CONNECTIONS_MAX: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is to do."""
+
+    name: str
+    attacks: tuple[str, ...]
+    seed: int
+    seconds: float
+    """Of the attack."""
+    compare_s: float = 0.0
+    """How long the pair talks alone, and how long beside burners. 0: not at all."""
+    connections: int = CONNECTIONS_MAX
+    processes: int = 2
+    """Of attackers, and of burners."""
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Row:
+    """What came of it."""
+
+    plan: Plan
+    calm: list[float] = field(default_factory=list)
+    """Seconds that each message took, sorted; likewise the two below."""
+    burned: list[float] = field(default_factory=list)
+    attacked: list[float] = field(default_factory=list)
+    turn_ms: float | None = None
+    """The longest turn of a worker; None: none was long enough to be logged."""
+    turn_cpu_ms: float | None = None
+    """Likewise, of the processor's time alone."""
+    killed: int = 0
+    """Workers that are not there any more."""
+    grown_mib: float = 0.0
+    """Memory of the workers: at its highest during the attack, less before it."""
+    removed_s: float | None = None
+    """How long a removed device stayed connected; None: it was not measured."""
+    disabled_s: float | None = None
+    """Likewise, a disabled user."""
+    steps: dict[str, int] = field(default_factory=dict)
+    """How often each attack was begun."""
+    cut_off: bool = False
+    """True when something was broken for the pair itself."""
+    findings: list[str] = field(default_factory=list)
+
+    @property
+    def begun(self) -> int:
+        """How many attacks were begun in all."""
+        return sum(count for name, count in self.steps.items() if name in ATTACKS)
+
+
+def part(sorted_s: list[float], of: float) -> str:
+    """Return a quantile in ms."""
+    if not sorted_s:
+        return "-"
+    return f"{quantile(sorted_s, of) * 1000:,.1f}"
+
+
+def quantile(sorted_s: list[float], of: float) -> float:
+    """Return a quantile of at least one."""
+    return sorted_s[min(len(sorted_s) - 1, int(of * len(sorted_s)))]
+
+
+TITLES: Final = (
+    "attack", "p50 ms", "p99 ms", "max ms", "beside burners p99", "times", "calm p99",
+    "longest turn ms", "of which CPU", "device gone ms", "user gone ms", "workers killed",
+    "MiB grown", "steps",
+)  # fmt: skip
+
+
+def cells(row: Row) -> list[str]:
+    """Return a row of the table."""
+    return [
+        row.plan.name,
+        part(row.attacked, 0.5),
+        part(row.attacked, 0.99),
+        "cut off" if row.cut_off else part(row.attacked, 1.0),
+        part(row.burned, 0.99),
+        times(row.attacked, row.burned),
+        part(row.calm, 0.99),
+        "-" if row.turn_ms is None else f"{row.turn_ms:.0f}",
+        "-" if row.turn_cpu_ms is None else f"{row.turn_cpu_ms:.0f}",
+        "-" if row.removed_s is None else f"{row.removed_s * 1000:.0f}",
+        "-" if row.disabled_s is None else f"{row.disabled_s * 1000:.0f}",
+        str(row.killed),
+        f"{row.grown_mib:.0f}",
+        f"{row.begun:,}",
+    ]
+
+
+def times(sorted_s: list[float], others_s: list[float]) -> str:
+    """Return how many times as long as the others the slowest hundredth took."""
+    if not sorted_s or not others_s:
+        return "-"
+    return f"{quantile(sorted_s, 0.99) / quantile(others_s, 0.99):.1f}"
+
+
+def markdown(values: list[str] | tuple[str, ...]) -> str:
+    """Return a line of a Markdown table."""
+    return "| " + " | ".join(values) + " |"
