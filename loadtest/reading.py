@@ -22,6 +22,7 @@ from relay.client.events import (
     Gap,
     HistoryPage,
     Live,
+    LogEntry,
     Message,
     RoomChanged,
     State,
@@ -66,6 +67,9 @@ class Reader(Protocol):
     """Of the running connection, or of the last one."""
     heard: deque[str]
     """Who wrote lately."""
+    latest: Message | None
+    own: Message | None
+    """What came last of others, and of the user."""
 
     def received(self, message: Message) -> None:
         """Take an entry, after the checks."""
@@ -111,6 +115,10 @@ class Reading:
         with self._checking():
             self._sends.acked(log, number, seq, following=log in self._checks)
 
+    def amended(self, log: str, seq: int) -> None:
+        """What the user has stored besides messages: readers must get there, too."""
+        SWARM.acknowledged(log, seq)
+
     def page(self, log: str, page: HistoryPage) -> None:
         """Check a page of history."""
         if not page.entries:
@@ -145,7 +153,7 @@ class Reading:
             SWARM.request("connection", None, 0, RequestFailed(error))
 
     def _take(self, client: BlockingClient, event: Event) -> None:
-        if type(event) is Message or type(event) is RoomChanged:
+        if isinstance(event, LogEntry | RoomChanged):
             with self._checking():
                 self._delivered(event)
         elif isinstance(event, Live):
@@ -166,7 +174,7 @@ class Reading:
         elif isinstance(event, Unfollowed):
             self._violated(Lost(f"{event.room} can no longer be followed: {event.detail}"))
 
-    def _delivered(self, message: Message | RoomChanged) -> None:
+    def _delivered(self, message: LogEntry | RoomChanged) -> None:
         log, user = message.room, self._user
         check = self._checks.get(log)
         if check is None:  # before the greenlet that joined has its answer: see ``joined``
@@ -188,6 +196,9 @@ class Reading:
         if isinstance(message, Message):
             if message.sender != user.handle:
                 user.heard.append(message.sender)
+                user.latest = message
+            else:
+                user.own = message
             user.received(message)
 
     def _changed(self, event: StateChanged) -> None:

@@ -43,7 +43,7 @@ from relay.client.address import Address, parse_address
 from relay.client.blocking import BlockingClient
 from relay.client.device_key import DeviceKey
 from relay.client.errors import ClientError, ServerKeyError
-from relay.client.events import HistoryPage, Message, State
+from relay.client.events import HistoryPage, Message, State, Stored
 from relay.client.identity import new_identity
 from relay.errors import RelayError, UsageError
 
@@ -95,6 +95,10 @@ class RelayUser(User):
         """When the next turn is meant to be: see ``pace``."""
         self.heard: deque[str] = deque(maxlen=HEARD_MAX)
         """Who wrote lately, where this user could read it: whom it may write to."""
+        self.latest: Message | None = None
+        """What this user has read last of somebody else."""
+        self.own: Message | None = None
+        """What came back last of its own."""
         self.reading = Reading(self)
         """What it has read and sent, and the judge of it."""
         self._numbers: Counter[str] = Counter()
@@ -303,6 +307,25 @@ class RelayUser(User):
             if stored.seq:
                 self.reading.acknowledged(log, self._numbers[log], stored.seq)
 
+    def react(self, message: Message) -> None:
+        """React to a message."""
+        with self.request("react→stored"):
+            self._amended("reactions", message.room, self._client.react(message, "+1"))
+
+    def edit(self, message: Message, size: int) -> None:
+        """Give an own message another body of ``size`` bytes."""
+        with self.request("edit→stored"):
+            self._amended("edits", message.room, self._client.edit(message, b"e" * size))
+
+    def mark_read(self, message: Message) -> None:
+        """Tell one's other devices what was read; it is an entry of the own inbox."""
+        with self.request("mark→stored"):
+            self._amended("read marks", f"@{self.handle}", self._client.mark_read(message))
+
+    def _amended(self, what: str, log: str, stored: Stored) -> None:
+        SWARM.here.counts[f"{what} stored"] += 1
+        self.reading.amended(log, stored.seq)
+
     def page(self, log: str, before: int | None = None, count: int = 100) -> HistoryPage | None:
         """Read a page of history and check it; None when it failed."""
         page: HistoryPage | None = None
@@ -316,7 +339,7 @@ class RelayUser(User):
         return page
 
     def received(self, message: Message) -> None:
-        """Take an entry, after the checks. For users of your own; it must be quick."""
+        """Take a message, after the checks. For users of your own; it must be quick."""
 
 
 def _reader_died(reader: gevent.Greenlet) -> None:

@@ -1,6 +1,7 @@
 """A day of chat: most people read, few write; talk comes in bursts; people come and go.
 
-Some of the talk is between two people alone.
+Some of the talk is between two people alone. People react to what they have read, mark it as read,
+and mend what they have written.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ MOVE: Final = 0.05
 LOOK_BACK: Final = 0.05
 RESTART: Final = 0.02
 LOSE: Final = 0.02
+AMEND: Final = 0.2
+"""React, edit, or mark as read."""
 WHISPER: Final = 0.15
 """Share of the bursts that go to one person, whom the user has heard somewhere."""
 
@@ -50,6 +53,8 @@ class ChatDay(Behaviour):
             user.reconnect()
         elif kind < MOVE + LOOK_BACK + RESTART + LOSE:
             user.cut()
+        elif kind < MOVE + LOOK_BACK + RESTART + LOSE + AMEND:
+            self._amend()
         elif self.writes:
             self.room = chance.choice(self.rooms)
             heard = self.user.heard
@@ -59,6 +64,16 @@ class ChatDay(Behaviour):
             return
         user.pace(self.parameters.think_time)
 
+    def _amend(self) -> None:
+        user = self.user
+        what = user.random.choice(("react", "edit", "mark"))
+        if what == "edit" and user.own is not None:
+            user.edit(user.own, self.size())
+        elif what == "react" and self.writes and user.latest is not None:
+            user.react(user.latest)
+        elif what == "mark" and user.latest is not None:
+            user.mark_read(user.latest)
+
     def _speak(self) -> None:
         size = self.size()
         if self.person:
@@ -66,6 +81,7 @@ class ChatDay(Behaviour):
         else:
             self.user.say(self.room, size)
         if self.burst_left:
-            self.user.pace(min(size / TYPING_BYTES_PER_S, TYPING_S_MAX))
+            typing_s = min(size / TYPING_BYTES_PER_S, TYPING_S_MAX)
+            self.user.pace(min(typing_s, self.parameters.think_time))
         else:
             self.user.pace(self.parameters.think_time)

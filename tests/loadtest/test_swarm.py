@@ -115,6 +115,20 @@ def test_the_ramp_ends_by_itself_with_a_number(data: Path, tmp_path: Path) -> No
     assert first["deliveries_per_s"] > first["messages_per_s"] > 0
 
 
+def test_a_chat_day_has_all_that_people_do(data: Path, tmp_path: Path) -> None:
+    """Messages to rooms and to one person, edits, reactions and read marks, all of them checked."""
+    with Relay(data, workers=2) as relay:
+        run = run_swarm(
+            relay.address, tmp_path, "--users", "10", "--spawn-rate", "10", "--rooms", "4",
+            "--scenario", "chat-day", "--writers", "1", "--think-time", "0.02", "--run-time", "8s",
+        )  # fmt: skip
+    assert run.status == 0, run.output
+    assert run.summary["violations"] == run.summary["failures"] == 0, run.output
+    counts = run.summary["counts"]
+    for what in ("messages", "edits", "reactions", "read marks"):
+        assert counts[f"{what} stored"] > 0
+
+
 def test_the_documented_locustfile_works_as_it_stands(data: Path, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "loadtest.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)

@@ -54,7 +54,7 @@ class Disk:
         self.fails: Fails = lambda operation, name: None
         self.done: list[tuple[Operation, str]] = []
         """All operations but reads, with the name of the file."""
-        self.files: dict[Path, _Content] = {}
+        self.files: dict[Path, Content] = {}
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[Disk]:
@@ -86,7 +86,7 @@ class Disk:
         self.files.clear()
 
 
-class _Content:
+class Content:
     """One file: what is durable, and what was written since."""
 
     def __init__(self, durable: bytes) -> None:
@@ -147,7 +147,7 @@ class _File(apsw.VFSFile):
         before = path.read_bytes() if path.exists() and not disk.powered else b""
         super().__init__("unix", cast("Any", name), flags)
         self._disk, self._path = disk, path
-        self._content = disk.files.setdefault(path, _Content(before))
+        self._content = disk.files.setdefault(path, Content(before))
 
     def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
         self._disk.operate("read", self._path)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from relay.cli.main import main
-from relay.server import boot_id, programs
+from relay.server import boot_id, programs, recovery
 from tests.support import variants
 from tests.support.taken_over import attack
 
@@ -337,6 +337,30 @@ def failing_disk(planting: Planting) -> None:
 _HELD: list[object] = []
 
 
+def unsynced(marker: Path) -> None:
+    """No fault: what is written and not synced is noted, for a cut of the power (``power``)."""
+    from tests.support import power
+
+    power.record(power_notes(marker))
+
+
+def power_notes(marker: Path) -> Path:
+    """Where ``unsynced`` notes it."""
+    return marker.with_suffix(".power")
+
+
+def _in_recovery(plants: list[Callable[[], None]]) -> None:
+    """Plant in the process that checks partitions before the start, too."""
+    check = recovery._main
+
+    def checking(*args: Any) -> int:  # noqa: ANN401
+        for plant in plants:
+            plant()
+        return check(*args)
+
+    recovery._main = checking  # type: ignore[assignment]
+
+
 FAULTS: dict[str, Callable[[Planting], None]] = {
     "stop-before-publish": stop_before_publish,
     "drop-one-batch": drop_one_batch,
@@ -365,17 +389,26 @@ def _boot_id(marker: Path, argument: str) -> None:
 def _install() -> None:
     marker = Path(os.environ["RELAY_TEST_FAULT_MARKER"])
     named: list[tuple[Callable[[Planting], None], str]] = []
+    everywhere: list[Callable[[], None]] = []
     for fault in os.environ["RELAY_TEST_FAULT"].split(","):
         name, _, argument = fault.partition("=")
         if name == "boot-id":
             _boot_id(marker, argument)  # the supervisor reads it, before any worker is there
+        elif name in variants.OF_STORES:
+            everywhere.append(variants.OF_STORES[name])
+        elif name == "unsynced":
+            everywhere.append(lambda: unsynced(marker))
         elif name in FAULTS:
             named.append((FAULTS[name], argument))
         else:
             named.append((_variant(name), argument))
     run = programs._worker_main
 
+    _in_recovery(everywhere)
+
     def worker_main(context: WorkerContext) -> int:
+        for plant_in_store in everywhere:
+            plant_in_store()
         for plant, argument in named:
             plant(Planting(marker, argument, context))
         return run(context)

@@ -405,6 +405,66 @@ def copies_places(_: WorkerContext) -> None:
     Copies._about = place  # type: ignore[method-assign]
 
 
+def does_not_wait_for_disk(_: WorkerContext) -> None:
+    """A commit under durability "power" is acknowledged before the disk has it."""
+    from relay.store import opening
+
+    opening.SYNCHRONOUS["power"] = "NORMAL"
+
+
+def remembers_what_did_not_fit(_: WorkerContext) -> None:
+    """The counters that a full disk has refused are remembered: a resend is a repeat."""
+    import apsw
+
+    from relay.store.sqlite import SqlitePartition
+    from relay.store.state import Changes
+
+    commit = SqlitePartition._commit
+
+    def committing(self: SqlitePartition, opened: Any, changes: Changes, *, forced: bool) -> None:  # noqa: ANN401
+        try:
+            commit(self, opened, changes, forced=forced)
+        except apsw.FullError:
+            opened.committed.apply(Changes({}, changes.producers))
+            raise
+
+    SqlitePartition._commit = committing  # type: ignore[method-assign]
+
+
+def takes_an_error_for_success(_: WorkerContext) -> None:
+    """A commit that ends with an error of the disk is acknowledged: it will have been written."""
+    import apsw
+
+    from relay.store.sqlite import SqlitePartition
+
+    commit = SqlitePartition._commit
+
+    def committing(self: SqlitePartition, opened: Any, changes: Changes, *, forced: bool) -> None:  # noqa: ANN401
+        try:
+            commit(self, opened, changes, forced=forced)
+        except apsw.IOError:
+            self._drop()
+
+    SqlitePartition._commit = committing  # type: ignore[method-assign]
+
+
+def keeps_its_epoch() -> None:
+    """After a loss of power numbers go on as if nothing was lost."""
+    from relay.store import generation
+
+    begin = generation.begin
+
+    def beginning(connection: apsw.Connection, **facts: object) -> Begun:
+        meta = generation.read_meta(connection)
+        if meta.get("generation"):
+            facts |= {"doubt": None, "boot_id": meta.get("boot_id"), "noted_opening": 0}
+        return begin(connection, **facts)  # type: ignore[arg-type]
+
+    generation.begin = beginning
+
+
+OF_STORES: dict[str, Callable[[], None]] = {"keeps-its-epoch": keeps_its_epoch}
+"""Those that are planted in whatever process opens a partition to write."""
 VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "deliver-before-commit": deliver_before_commit,
     "no-deduplication": no_deduplication,
@@ -427,4 +487,7 @@ VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "anybody-edits": anybody_edits,
     "reacts-to-the-erased": reacts_to_the_erased,
     "copies-places": copies_places,
+    "does-not-wait-for-disk": does_not_wait_for_disk,
+    "remembers-what-did-not-fit": remembers_what_did_not_fit,
+    "takes-an-error-for-success": takes_an_error_for_success,
 }

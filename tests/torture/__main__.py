@@ -69,6 +69,7 @@ def main() -> int:
     parser.add_argument("--senders", type=int, default=3)
     parser.add_argument("--readers", type=int, default=6)
     parser.add_argument("--rate", type=float, default=30.0)
+    parser.add_argument("--power-cuts", action="store_true", help="drop what was not synced, too")
     parser.add_argument("--pause", type=float, default=0.8, help="mean seconds between blows")
     given = parser.parse_args()
     plan = Plan(
@@ -80,6 +81,7 @@ def main() -> int:
         readers=given.readers,
         rate=given.rate,
         pause_s=given.pause,
+        power_cuts=given.power_cuts,
         minimum=minimum_for(given.seconds),
     )
     directory = Path(tempfile.mkdtemp(prefix="relay-torture-"))

@@ -11,6 +11,9 @@ what everything is held against:
 - every direct message that its sender's inbox has is in the inbox of its recipient: once, in order;
 - gaps are reported only to who stands behind the end of an ended epoch (invariants "Epochs are
   segments" and "Gaps are rare").
+
+Where the power was cut under durability "process", ends of ended epochs may be lost, and nothing
+else: what was acknowledged there, or shown, and copies of direct messages.
 """
 
 from __future__ import annotations
@@ -110,18 +113,27 @@ class Evidence:
     readers: Mapping[str, Iterable[Record]]
     people: Sequence[str] = ()
     """To whom the senders write, in turn (``programs.recipient``)."""
+    may_lose: bool = False
+    """The power was cut, and what was acknowledged need not have survived that."""
 
 
 class Log:
     """One log at the end, indexed."""
 
-    def __init__(self, name: str, entries: list[Entry]) -> None:
+    def __init__(self, name: str, entries: list[Entry], *, may_lose: bool = False) -> None:
         self.name = name
         self.entries = entries
+        self.may_lose = may_lose
+        self.ends = {e.epoch: e.seq for e in entries}
         self.at = {Place(e.epoch, e.seq): index for index, e in enumerate(entries)}
         self.epochs = list(dict.fromkeys(e.epoch for e in entries))
         self.ids = {place: self.message_at(place) for place in self.at}
         """What each place meant to anybody: grows with what clients report."""
+
+    def may_have_lost(self, place: Place) -> bool:
+        """Tell whether an entry may be lost: behind the end of an epoch that has ended."""
+        ended = place.epoch not in self.epochs[-1:]
+        return self.may_lose and ended and place.seq > self.ends.get(place.epoch, 0)
 
     def message_at(self, place: Place) -> Id | None:
         """Return the message in a place of the log as it is at the end."""
@@ -135,20 +147,25 @@ class Log:
 def check(evidence: Evidence) -> list[Finding]:
     """Return every broken promise."""
     findings: list[Finding] = []
-    logs = {name: Log(name, entries) for name, entries in evidence.stored.items()}
+    logs = {
+        name: Log(name, entries, may_lose=evidence.may_lose)
+        for name, entries in evidence.stored.items()
+    }
     for log in logs.values():
         findings += check_log(log)
         findings += compare(log, evidence.fetched.get(log.name, []))
     sent: dict[str, dict[tuple[str, int], int]] = {}
+    lost: dict[str, set[tuple[str, int]]] = {}
     for sender, history in evidence.senders.items():
         digests = sent[sender] = {}
-        findings += check_sender(sender, history, logs, digests)
+        gone = lost[sender] = set()
+        findings += check_sender(sender, history, logs, digests, gone)
     inboxes = {f"@{name}" for name in evidence.people}
     for log in logs.values():
         if log.name not in inboxes:
-            findings += check_contents(log, sent)
+            findings += check_contents(log, sent, lost)
     for person in evidence.people:
-        findings += check_copies(person, evidence.people, logs)
+        findings += check_copies(person, evidence.people, logs, sent)
     for reader, history in evidence.readers.items():
         findings += check_reader(reader, history, logs)
     return findings
@@ -185,7 +202,9 @@ def compare(log: Log, fetched: list[Entry]) -> Iterator[Finding]:
 
 
 def check_contents(
-    log: Log, sent: Mapping[str, Mapping[tuple[str, int], int]]
+    log: Log,
+    sent: Mapping[str, Mapping[tuple[str, int], int]],
+    lost: Mapping[str, set[tuple[str, int]]],
 ) -> Iterator[Finding]:
     """Each message was sent, is there once, and behind those that its sender sent before."""
     messages = [entry for entry in log.entries if entry.number]
@@ -199,6 +218,8 @@ def check_contents(
         if sent.get(sender, {}).get((log.name, number)) != entry.digest:
             yield Finding(Fault.INVENTED, text)
         expected = last.get(sender, 0) + 1
+        while (log.name, expected) in lost.get(sender, ()):
+            expected += 1
         if number != expected and counts[sender, number] == 1:
             yield Finding(Fault.REORDERED, f"{text}, expected {expected}")
         last[sender] = max(number, last.get(sender, 0))
@@ -207,7 +228,12 @@ def check_contents(
             yield Finding(Fault.DOUBLED, f"{log.name}: {sender} {number}: {count} times")
 
 
-def check_copies(person: str, people: Sequence[str], logs: Mapping[str, Log]) -> Iterator[Finding]:
+def check_copies(
+    person: str,
+    people: Sequence[str],
+    logs: Mapping[str, Log],
+    sent: Mapping[str, Mapping[tuple[str, int], int]],
+) -> Iterator[Finding]:
     """What senders' inboxes have for somebody is in the inbox of that person: once, in order."""
     inbox = logs[f"@{person}"]
     for log in logs.values():
@@ -221,7 +247,16 @@ def check_copies(person: str, people: Sequence[str], logs: Mapping[str, Log]) ->
         }
         found = [entry for entry in inbox.entries if entry.sender == sender and entry.number]
         numbers = [entry.number for entry in found]
-        for number in wanted.keys() - set(numbers):
+        if inbox.may_lose:  # the sender's inbox, too, may have lost what was delivered
+            wanted = {
+                number: digest
+                for (name, number), digest in sent.get(sender, {}).items()
+                if name == log.name
+                and number in {*wanted, *numbers}
+                and recipient(people, number) == person
+            }
+        lost = _lost_copies(found, inbox, max(wanted, default=0))
+        for number in wanted.keys() - set(numbers) - lost:
             yield Finding(Fault.LOST, f"{inbox.name}: {sender} {number}: accepted, not delivered")
         for number, count in Counter(numbers).items():
             if count > 1:
@@ -233,14 +268,32 @@ def check_copies(person: str, people: Sequence[str], logs: Mapping[str, Log]) ->
                 yield Finding(Fault.INVENTED, f"{inbox.name}: {sender} {entry.number}")
 
 
+def _lost_copies(found: list[Entry], inbox: Log, last: int) -> set[int]:
+    """Return which of a sender's copies may be lost: those between two epochs of an inbox."""
+    lost: set[int] = set()
+    if not inbox.may_lose:
+        return lost
+    before = 0
+    for epoch in inbox.epochs:
+        numbers = [entry.number for entry in found if entry.epoch == epoch]
+        if epoch != inbox.epochs[0]:
+            lost |= set(range(before + 1, min(numbers, default=last + 1)))
+        before = max(numbers, default=before)
+    return lost
+
+
 # --- senders -------------------------------------------------------------------------------------
 def check_sender(
     sender: str,
     history: Iterable[Record],
     logs: Mapping[str, Log],
     digests: dict[tuple[str, int], int],
+    lost: set[tuple[str, int]],
 ) -> Iterator[Finding]:
-    """Every acknowledged message is where its acknowledgement said. Fills ``digests``."""
+    """Every acknowledged message is where its acknowledgement said.
+
+    Fills ``digests``, and ``lost`` with what may be lost.
+    """
     for record in history:
         match record:
             case Sent(log=name, number=number, digest=digest):
@@ -249,11 +302,16 @@ def check_sender(
                 place = Place(epoch, seq)
                 message = Id(sender, number, digests.get((name, number), 0))
                 log = logs.get(name)
-                if log is None or log.message_at(place) != message:
+                if log is not None and log.may_have_lost(place):
+                    lost.add((name, number))
+                elif log is None or log.message_at(place) != message:
                     yield Finding(Fault.LOST, f"{name} {tuple(place)}: {sender} {number}")
                 if log is not None:
                     yield from _means(log, place, message, f"acknowledged to {sender}")
             case Failed(log=name, number=number, why=why):
+                if name in logs and logs[name].may_lose and why.startswith("UnknownOutcome"):
+                    lost.add((name, number))  # its producer is lost as well
+                    continue
                 yield Finding(Fault.REFUSED, f"{name}: {sender} {number}: {why}")
             case Lost(why=why):
                 yield Finding(Fault.THROWN_OUT, f"{sender}: {why}")
@@ -331,7 +389,8 @@ class Reader:
             message = Id(seen.sender, seen.number, seen.digest)
             yield from _means(log, place, message, f"to {self.name}")
         if log is None or index is None:
-            yield self._finding(Fault.NOT_IN_LOG, seen.log, f"got {seen}")
+            if log is None or not log.may_have_lost(place):
+                yield self._finding(Fault.NOT_IN_LOG, seen.log, f"got {seen}")
             view.place, view.lost = place, True
             return
         if not view.lost and index < view.index:
@@ -350,7 +409,10 @@ class Reader:
         # Invariant "Epochs are segments": who stands at an entry that is still there goes on from
         # it, whatever epoch began.
         stands = view is not None and not view.lost
-        if hole.reason != GapReason.EPOCH or len(epochs) < 2 or stands:
+        ended = hole.reason == GapReason.EPOCH and len(epochs) > 1
+        if log is not None and log.may_lose:
+            ended = ended or hole.reason == GapReason.AHEAD  # nothing was appended since
+        if not ended or stands:
             yield self._finding(Fault.GAP, hole.log, f"told {hole}")
         self._stand(hole.log, Place(*hole.end))
 

@@ -21,6 +21,10 @@ class Effort:
     """The whole server, by SIGTERM."""
     reboots: int = 0
     """Kills of the whole server after which the machine seems to have been restarted."""
+    power_cuts: int = 0
+    """Kills of the whole server after which what was not synced is gone."""
+    unsynced: int = 0
+    """Bytes that were written and are gone with the power."""
     client_kills: int = 0
     cuts: int = 0
     """Connections of clients cut in the middle."""

@@ -120,6 +120,17 @@ async def reboot(stage: Stage) -> None:
     await kill_server(stage)
 
 
+async def cut_power(stage: Stage) -> None:
+    """The power of the whole machine goes, and with it what was not synced; it comes again.
+
+    The server has the fault ``unsynced``.
+    """
+    await stage.server.kill()
+    stage.effort.power_cuts += 1
+    stage.effort.unsynced += await asyncio.to_thread(stage.server.cut_power, stage.chance)
+    await stage.server.start()
+
+
 async def stop_server(stage: Stage) -> None:
     """TERM; a new server on the same port and data."""
     stage.effort.server_stops += 1
@@ -234,11 +245,11 @@ async def strike(stage: Stage, blow: Blow, at: float) -> None:
     await blow(stage)
 
 
-async def rage(stage: Stage, seconds: float, pause_s: float) -> None:
+async def rage(stage: Stage, seconds: float, pause_s: float, weighted: dict[Blow, float]) -> None:
     """Strike at random until the time is over; everything once first, however long that takes."""
     loop = asyncio.get_running_loop()
     began = loop.time()
-    blows, weights = list(WEIGHTS), list(WEIGHTS.values())
+    blows, weights = list(weighted), list(weighted.values())
     first = stage.chance.sample(blows, len(blows))
     while (at := loop.time() - began) < seconds or first:
         blow = first.pop() if first else stage.chance.choices(blows, weights)[0]

@@ -106,11 +106,10 @@ def recipient(people: Sequence[str], number: int) -> str:
 def number_of(entry: EntryMessage | LogEntry) -> int:
     """Return a sender's own number of an entry; 0: the server has written it.
 
-    It is the counter in a room. A copy in an inbox has another one, but its body says it, too.
+    It is the counter as well, but not of a copy in an inbox, and not where the server has lost the
+    counters before it.
     """
-    if entry.kind == Kind.SYSTEM:
-        return 0
-    return int(entry.body.split(b" ", 3)[2]) if entry.to else entry.counter
+    return 0 if entry.kind == Kind.SYSTEM else int(entry.body.split(b" ", 3)[2])
 
 
 def digest_of(body: bytes) -> int:

@@ -45,6 +45,8 @@ class Plan:
     """Blows in order, instead of blows by chance."""
     fault: str = "drop-batches=0.08,cut-links=0.02,small-outbox=20000"
     """Planted in the server (``tests.support.faulty``)."""
+    power_cuts: bool = False
+    """Among the blows by chance are cuts of the power."""
     reader_options: tuple[str, ...] = READER_OPTIONS
     minimum: Effort = field(default_factory=Effort)
     back_s: float = 40.0
@@ -138,7 +140,8 @@ class Run:
         self._people = [f"reader{n}" for n in range(plan.readers)]
         self._inboxes = [f"@{name}" for name in self._people]
         self._inboxes += [f"@sender{n}" for n in range(plan.senders)]
-        self._server = Server(self._data, plan.workers, plan.durability, plan.fault)
+        fault = ",".join(filter(None, (plan.fault, "unsynced" * plan.power_cuts)))
+        self._server = Server(self._data, plan.workers, plan.durability, fault)
         self._effort = Effort()
         self._findings: list[Finding] = []
 
@@ -202,7 +205,9 @@ class Run:
     async def _torture(self, stage: Stage) -> None:
         plan = self._plan
         if plan.script is None:
-            striking = asyncio.ensure_future(nemesis.rage(stage, plan.seconds, plan.pause_s))
+            weights = nemesis.WEIGHTS | ({nemesis.cut_power: 1.0} if plan.power_cuts else {})
+            raging = nemesis.rage(stage, plan.seconds, plan.pause_s, weights)
+            striking = asyncio.ensure_future(raging)
         else:
             striking = asyncio.ensure_future(nemesis.follow(stage, list(plan.script)))
         try:
@@ -292,7 +297,12 @@ class Run:
         }
         self._say("checking")
         evidence = Evidence(
-            in_store, fetched, histories["sender"], histories["reader"], self._people
+            in_store,
+            fetched,
+            histories["sender"],
+            histories["reader"],
+            self._people,
+            may_lose=self._plan.durability == "process" and self._effort.power_cuts > 0,
         )
         return check(evidence) + self._findings + self._server.bugs()
 

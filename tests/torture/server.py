@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import Final
 
 import psutil
 
+from tests.support import power
 from tests.support.cluster import Relay
+from tests.support.faulty import power_notes
 from tests.torture.checker import Fault, Finding
 from tests.torture.effort import Effort
 
@@ -91,6 +94,11 @@ class Server:
         """Leave nothing of it behind, in whatever state it is."""
         if self._relay is not None:
             await asyncio.to_thread(self._end, self._relay.kill)
+
+    def cut_power(self, chance: random.Random) -> int:
+        """Drop what was not synced: between two lives. Returns of how many bytes."""
+        self.reboot()
+        return power.cut(power_notes(self._data.with_suffix(".fault")), chance)
 
     def reboot(self) -> None:
         """The next life is on a machine that was restarted, as far as it can tell."""

@@ -1,0 +1,137 @@
+"""Commits that wait for the disk: how much of a partition's time they get."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from relay.chat.entries import Kind, Submission
+from relay.chat.partition import partition_of
+from relay.chat.rooms import requests
+from relay.server.worker.home import commits
+from relay.server.worker.home.commits import REST, REST_AHEAD_NS, Commit, Commits
+from relay.wire.envelopes import Done, Room
+from tests.support.workers import Cluster, TestClient
+
+ROOM = "lobby"
+MS = 1_000_000
+LONG_NS = REST_AHEAD_NS // REST + 10 * MS
+"""A commit after which a partition owes more rest than it may owe."""
+
+
+class Clock:
+    """Nanoseconds that pass when somebody says so."""
+
+    def __init__(self) -> None:
+        self.now_ns = 10**12
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+
+class Disk:
+    """A partition whose every append takes so long."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.takes_ns = 0
+
+    def in_use(self, log: str) -> bool:
+        return True
+
+    def append(self, batch: list[Submission], now_ms: int, budget: object) -> list[object]:
+        self.clock.now_ns += self.takes_ns
+        return []
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(commits, "time", clock)
+    return clock
+
+
+def made(*, power: bool) -> Commits:
+    """Commits whose threads are done at once."""
+
+    def at_once(work: Callable[[], Commit]) -> asyncio.Future[Commit]:
+        future: asyncio.Future[Commit] = asyncio.get_running_loop().create_future()
+        future.set_result(work())
+        return future
+
+    wakeup = cast(Any, SimpleNamespace(request=lambda: None))
+    return Commits(at_once, wakeup, lambda ns: None, power=power)
+
+
+async def commit(made: Commits, disk: Disk, kind: Kind, takes_ns: int) -> None:
+    """One group of one submission, to its end."""
+    disk.takes_ns = takes_ns
+    submission = Submission("lobby", "ann", b"", b"p" * 16, 2, int(kind), "", b"")
+    waiting = cast(Any, SimpleNamespace(submission=submission))
+    if made.begin(3, cast(Any, disk), [waiting], 0) is None:
+        while not made.finished():
+            await asyncio.sleep(0)
+
+
+async def test_a_partition_rests_from_commits_that_waited(clock: Clock) -> None:
+    """So long that they get a tenth of its time, and no other partition rests."""
+    made_, disk = made(power=False), Disk(clock)
+    await commit(made_, disk, Kind.SYSTEM, LONG_NS)
+    assert made_.rests(3)
+    assert not made_.rests(4)
+    clock.now_ns += REST * LONG_NS - REST_AHEAD_NS - 1
+    assert made_.rests(3)
+    clock.now_ns += 1
+    assert not made_.rests(3)
+
+
+async def test_a_few_do_not_wait(clock: Clock) -> None:
+    """It begins to rest when it owes more than a second: what it owes adds up."""
+    made_, disk = made(power=False), Disk(clock)
+    few = REST_AHEAD_NS // (REST * MS)
+    for _ in range(few):
+        await commit(made_, disk, Kind.SYSTEM, MS)
+        assert not made_.rests(3)
+    for _ in range(few):
+        await commit(made_, disk, Kind.SYSTEM, MS)
+    assert made_.rests(3)
+
+
+async def test_what_does_not_wait_for_the_disk_owes_nothing(clock: Clock) -> None:
+    """Messages, however long they take; and nothing where all commits wait."""
+    made_, disk = made(power=False), Disk(clock)
+    await commit(made_, disk, Kind.MESSAGE, LONG_NS)
+    assert not made_.rests(3)
+    made_ = made(power=True)
+    await commit(made_, disk, Kind.SYSTEM, LONG_NS)
+    assert not made_.rests(3)
+
+
+async def test_a_partition_that_rests_takes_what_is_quick_alone(tmp_path: Path) -> None:
+    """A change of a room waits until it has rested; messages of that room do not."""
+    async with Cluster(tmp_path, 2, rights=True) as cluster:
+        worker = cluster.home(ROOM)
+        alice = await TestClient.login(worker, "alice")
+        bob = await TestClient.login(worker, "bob")
+        alice.send(ROOM, 1)
+        await alice.acked(ROOM, 1)
+        resting = worker.parts.home._commits._rested_at_ns
+        resting[partition_of(ROOM)] = time.monotonic_ns() + 3600 * 10**9
+        topic = requests.pack(requests.SetTopic("tea"), requests.ANYTHING_SEEN)
+        alice.send_envelopes(Room(77, ROOM, topic))
+        for number in range(1, 11):  # turns enough for the change, if it could be committed
+            bob.send(ROOM, number)
+            await bob.acked(ROOM, number)
+
+        def answers() -> list[Done]:
+            return [one for one in alice.received if isinstance(one, Done) and one.request == 77]
+
+        assert not answers(), "it was committed while its partition was to rest"
+        resting.clear()
+        await alice.until(answers, "the answer")

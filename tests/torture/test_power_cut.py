@@ -1,0 +1,55 @@
+"""The power of the whole machine is cut: what was not synced is gone, and no promise is broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.torture.checker import Fault
+from tests.torture.nemesis import cut_power, freeze_and_cut, kill_all_workers, rest
+from tests.torture.run import Plan, Report, torture
+
+
+async def _run(directory: Path, durability: str, variant: str = "", back_s: float = 60.0) -> Report:
+    blows = (rest, cut_power, kill_all_workers, freeze_and_cut, cut_power, rest)
+    plan = Plan(
+        seed=21,
+        seconds=0,
+        durability=durability,
+        senders=2,
+        readers=2,
+        rooms=2,
+        rate=60.0,
+        script=tuple((1.0, blow) for blow in blows),
+        fault=variant,
+        power_cuts=True,
+        reader_options=("plain", "trusting"),
+        back_s=back_s,
+        head_s=20.0 if not variant else 1.0,
+    )
+    return await torture(plan, directory)
+
+
+@pytest.mark.parametrize("durability", ["power", "process"])
+async def test_what_is_promised_survives(durability: str, tmp_path: Path) -> None:
+    """Under "power" all that was acknowledged; under "process" all but ends of epochs, which their
+    readers are told of, and no number comes back with another meaning.
+    """
+    report = await _run(tmp_path, durability)
+    assert report.passed, str(report)
+    assert report.effort.power_cuts == 2
+    assert report.effort.unsynced, "nothing was lost with the power"
+
+
+@pytest.mark.parametrize(
+    ("variant", "durability", "fault"),
+    [
+        ("does-not-wait-for-disk", "power", Fault.LOST),
+        ("keeps-its-epoch", "process", Fault.SEQ_REUSED),
+    ],
+)
+async def test_caught(variant: str, durability: str, fault: Fault, tmp_path: Path) -> None:
+    """Acknowledged too early; or numbers that come back with another meaning."""
+    report = await _run(tmp_path, durability, variant, back_s=5.0)
+    assert fault in report.faults, str(report)
