@@ -1,23 +1,30 @@
 """Shared memory of the supervisor and its children: a row per process, and who owns what.
 
-One anonymous mapping, made before the first fork, of aligned 64-bit cells. A cell is read and
+One mapping, made before the first fork, of aligned 64-bit cells. A cell is read and
 written in one machine access, so a reader never sees half a number; nothing spans two cells that
 must agree (an owner is one cell). Each cell has one writer: a process writes its own row, the
 supervisor the row of a process that is not running, ``ready`` and the partition table.
 
 What a row holds follows from a table of ``relay.server.metrics``.
+
+A board that is ``shared`` has a descriptor, by which another supervisor maps it as well, if
+``format_of`` is the same there.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from hashlib import blake2s
 from typing import Final, NamedTuple
 
 from relay.server.metrics import SUM, WORKER, Kind, Metric
 
 PARTITIONS_MAX: Final = 256
+FORMAT: Final = 1
+"""Of the header and of what cells mean. Where the cells are, ``format_of`` tells by itself."""
 _CELL_BYTES: Final = 8
 _LINE_CELLS: Final = 64 // _CELL_BYTES
 """A row begins and ends with a cache line: no two processes write to one."""
@@ -106,13 +113,50 @@ class Row:
 class Scoreboard:
     """The shared memory as a whole. Make it before the first fork."""
 
-    def __init__(self, workers_max: int, metrics: Sequence[Metric] = WORKER) -> None:
+    def __init__(
+        self,
+        workers_max: int,
+        metrics: Sequence[Metric] = WORKER,
+        *,
+        shared: bool = False,
+        fd: int = -1,
+    ) -> None:
+        """Map it.
+
+        Args:
+            workers_max: how many rows it has.
+            metrics: what each row holds.
+            shared: another supervisor may be given it.
+            fd: of one that there is already, which becomes this object's; -1: a new one.
+
+        Raises:
+            ValueError: what was given is smaller than that.
+        """
         self.workers_max = workers_max
         self._layout = Layout(metrics)
         self._rows_start = _HEADER_CELLS + PARTITIONS_MAX
         cells = self._rows_start + workers_max * self._layout.row_cells
-        self._cells = memoryview(mmap.mmap(-1, cells * _CELL_BYTES)).cast("Q")
-        self._cells[_WORKERS] = workers_max
+        self.fd = fd
+        """-1: it has none, or gave it up."""
+        if shared and fd < 0:
+            self.fd = os.memfd_create("relay-scoreboard", os.MFD_CLOEXEC)
+            os.ftruncate(self.fd, cells * _CELL_BYTES)
+        self._cells = memoryview(mmap.mmap(self.fd, cells * _CELL_BYTES)).cast("Q")
+        if fd < 0:
+            self._cells[_WORKERS] = workers_max
+
+    @staticmethod
+    def format_of(workers_max: int, metrics: Sequence[Metric]) -> str:
+        """Return what two boards have in common if one can be read as the other."""
+        cells = sorted(Layout(metrics).offsets.items(), key=lambda item: item[1])
+        table = [FORMAT, PARTITIONS_MAX, workers_max, [(*cell, at) for cell, at in cells]]
+        return blake2s(repr(table).encode(), digest_size=8).hexdigest()
+
+    def close_fd(self) -> None:
+        """In a process that gives it to nobody; the mapping stays."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
     @property
     def workers(self) -> int:

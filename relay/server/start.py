@@ -331,7 +331,8 @@ def _resolve(settings: Settings, data: Path, runtime: Path) -> Settings:
     server = settings.server
     workers = server.workers or min(len(os.sched_getaffinity(0)), WORKERS_MAX)
     files = inherited.raise_open_files_limit()
-    reserved = FILES_RESERVED + workers + len(server.bind)
+    # In an upgrade there are twice as many workers, each with a link to every other one.
+    reserved = FILES_RESERVED + 2 * workers + len(server.bind)
     guests = min(settings.limits.unauthenticated, max(GUESTS_MIN, (files - reserved) // 8))
     connections = _connections_max(server.max_connections, files, reserved + guests)
     return msgspec.structs.replace(
