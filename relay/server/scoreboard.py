@@ -7,14 +7,13 @@ supervisor the row of a process that is not running, ``ready`` and the partition
 
 What a row holds follows from a table of ``relay.server.metrics``.
 
-A board that is ``shared`` has a descriptor, by which another supervisor maps it as well, if
-``format_of`` is the same there.
+A board in a file, such as a memfd, can be mapped by another supervisor as well, if ``format_of`` is
+the same there.
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from hashlib import blake2s
@@ -117,8 +116,6 @@ class Scoreboard:
         self,
         workers_max: int,
         metrics: Sequence[Metric] = WORKER,
-        *,
-        shared: bool = False,
         fd: int = -1,
     ) -> None:
         """Map it.
@@ -126,24 +123,25 @@ class Scoreboard:
         Args:
             workers_max: how many rows it has.
             metrics: what each row holds.
-            shared: another supervisor may be given it.
-            fd: of one that there is already, which becomes this object's; -1: a new one.
+            fd: of a file of ``bytes_of`` that has it, or zeros. It may be closed afterwards. -1: an
+                anonymous one.
 
         Raises:
-            ValueError: what was given is smaller than that.
+            ValueError: the file is smaller than that.
         """
         self.workers_max = workers_max
         self._layout = Layout(metrics)
         self._rows_start = _HEADER_CELLS + PARTITIONS_MAX
-        cells = self._rows_start + workers_max * self._layout.row_cells
-        self.fd = fd
-        """-1: it has none, or gave it up."""
-        if shared and fd < 0:
-            self.fd = os.memfd_create("relay-scoreboard", os.MFD_CLOEXEC)
-            os.ftruncate(self.fd, cells * _CELL_BYTES)
-        self._cells = memoryview(mmap.mmap(self.fd, cells * _CELL_BYTES)).cast("Q")
-        if fd < 0:
+        size = self.bytes_of(workers_max, metrics)
+        self._cells = memoryview(mmap.mmap(fd, size)).cast("Q")
+        if not self._cells[_WORKERS]:
             self._cells[_WORKERS] = workers_max
+
+    @staticmethod
+    def bytes_of(workers_max: int, metrics: Sequence[Metric]) -> int:
+        """Return how many bytes a board takes."""
+        rows = workers_max * Layout(metrics).row_cells
+        return (_HEADER_CELLS + PARTITIONS_MAX + rows) * _CELL_BYTES
 
     @staticmethod
     def format_of(workers_max: int, metrics: Sequence[Metric]) -> str:
@@ -151,12 +149,6 @@ class Scoreboard:
         cells = sorted(Layout(metrics).offsets.items(), key=lambda item: item[1])
         table = [FORMAT, PARTITIONS_MAX, workers_max, [(*cell, at) for cell, at in cells]]
         return blake2s(repr(table).encode(), digest_size=8).hexdigest()
-
-    def close_fd(self) -> None:
-        """In a process that gives it to nobody; the mapping stays."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
 
     @property
     def workers(self) -> int:

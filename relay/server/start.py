@@ -15,6 +15,7 @@ import msgspec
 import setproctitle
 
 from relay import __version__, compiled
+from relay.bus.format import BUS_FORMAT
 from relay.chat.partition import PARTITIONS
 from relay.declarations import as_toml
 from relay.errors import StartError
@@ -208,6 +209,7 @@ def _start(
                     next_environment(environ),
                     partial(_hand_over, fixed, sockets, runtime, passphrase, takeover),
                 ),
+                formats={"bus": str(BUS_FORMAT), "partitions": str(PARTITIONS)},
                 takeover=takeover,
                 on_alone=partial(_begin_alone, lock, separation, directory, settings.accounts),
             )

@@ -154,19 +154,20 @@ def test_bounds() -> None:
 
 def test_another_supervisor_maps_the_same_board() -> None:
     """By its descriptor, with all that is in it; the mapping outlives the descriptor."""
-    first = Scoreboard(3, MANY, shared=True)
+    fd = os.memfd_create("board")
+    os.ftruncate(fd, Scoreboard.bytes_of(3, MANY))
+    first = Scoreboard(3, MANY, fd)
+    assert first.workers == 3
     first.workers = 2
     first.assign(5, 1, 7)
     first.row(1).add("closed", 4, "slow")
-    second = Scoreboard(3, MANY, fd=os.dup(first.fd))
-    second.close_fd()
+    second = Scoreboard(3, MANY, fd)
+    with pytest.raises(ValueError, match="mmap"):
+        Scoreboard(300, MANY, fd)
+    os.close(fd)
     assert (second.workers, second.owner(5)) == (2, Owner(1, 7))
     second.row(1).add("closed", 1, "slow")
     assert first.row(1).get("closed", "slow") == 5
-    with pytest.raises(ValueError, match="mmap"):
-        Scoreboard(300, MANY, fd=os.dup(first.fd))
-    first.close_fd()
-    assert Scoreboard(3, MANY).fd == -1
 
 
 def test_boards_that_differ_in_anything_have_other_formats() -> None:

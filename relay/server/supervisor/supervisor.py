@@ -52,7 +52,7 @@ class Supervisor:
 
     def __init__(self, config: SupervisorConfig) -> None:
         self._config = config
-        self._boards = Boards(config.roles, config.partitions, config.takeover)
+        self._boards = Boards(config.roles, config.formats, config.takeover)
         self._own_row = self._boards[SUPERVISOR_BOARD].row(0)
         self._own_row.set("start_time_ns", time.time_ns())
         self._state = State(config.roles, config.heartbeat_timeout_s(), config.age_max_s())
