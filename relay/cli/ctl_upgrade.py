@@ -10,7 +10,7 @@ from relay.cli.ctl_client import Server
 from relay.cli.exits import CommandError
 
 PATIENCE_S: Final = 240.0
-"""More than the server has."""
+"""Without a step forward; more than the server has for one."""
 LOOK_S: Final = 0.2
 
 
@@ -22,13 +22,15 @@ def upgrade(server: Server, sleep: Callable[[float], None] = time.sleep) -> dict
     """
     before = server.ask("upgrade-state")
     server.ask("upgrade")
-    deadline = time.monotonic() + PATIENCE_S
+    deadline, to_leave = time.monotonic() + PATIENCE_S, 0
     while time.monotonic() < deadline:
         sleep(LOOK_S)
         try:
             now = server.ask("upgrade-state")
         except CommandError:
             continue  # between the two nobody answers
+        if now.get("to_leave", 0) != to_leave:
+            deadline, to_leave = time.monotonic() + PATIENCE_S, now["to_leave"]
         if now["pid"] != before["pid"]:
             return {
                 "pid": now["pid"],

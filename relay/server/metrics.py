@@ -187,6 +187,12 @@ PROCESS: Final = (
     ),
     Metric("retired", Kind.GAUGE, "There are fewer processes than were.", exposed=False),
     Metric(
+        "yields",
+        Kind.GAUGE,
+        "The next version's processes serve: it goes on, and takes no new connection.",
+        exposed=False,
+    ),
+    Metric(
         "generation",
         Kind.IDENTITY,
         "Which start of any process of this server it is.",

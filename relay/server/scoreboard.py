@@ -1,11 +1,14 @@
 """Shared memory of the supervisor and its children: a row per process, and who owns what.
 
-One anonymous mapping, made before the first fork, of aligned 64-bit cells. A cell is read and
+One mapping, made before the first fork, of aligned 64-bit cells. A cell is read and
 written in one machine access, so a reader never sees half a number; nothing spans two cells that
 must agree (an owner is one cell). Each cell has one writer: a process writes its own row, the
 supervisor the row of a process that is not running, ``ready`` and the partition table.
 
 What a row holds follows from a table of ``relay.server.metrics``.
+
+A board in a file, such as a memfd, can be mapped by another supervisor as well, if ``format_of`` is
+the same there.
 """
 
 from __future__ import annotations
@@ -13,11 +16,14 @@ from __future__ import annotations
 import mmap
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from hashlib import blake2s
 from typing import Final, NamedTuple
 
 from relay.server.metrics import SUM, WORKER, Kind, Metric
 
 PARTITIONS_MAX: Final = 256
+FORMAT: Final = 1
+"""Of the header and of what cells mean. Where the cells are, ``format_of`` tells by itself."""
 _CELL_BYTES: Final = 8
 _LINE_CELLS: Final = 64 // _CELL_BYTES
 """A row begins and ends with a cache line: no two processes write to one."""
@@ -106,13 +112,43 @@ class Row:
 class Scoreboard:
     """The shared memory as a whole. Make it before the first fork."""
 
-    def __init__(self, workers_max: int, metrics: Sequence[Metric] = WORKER) -> None:
+    def __init__(
+        self,
+        workers_max: int,
+        metrics: Sequence[Metric] = WORKER,
+        fd: int = -1,
+    ) -> None:
+        """Map it.
+
+        Args:
+            workers_max: how many rows it has.
+            metrics: what each row holds.
+            fd: of a file of ``bytes_of`` that has it, or zeros. It may be closed afterwards. -1: an
+                anonymous one.
+
+        Raises:
+            ValueError: the file is smaller than that.
+        """
         self.workers_max = workers_max
         self._layout = Layout(metrics)
         self._rows_start = _HEADER_CELLS + PARTITIONS_MAX
-        cells = self._rows_start + workers_max * self._layout.row_cells
-        self._cells = memoryview(mmap.mmap(-1, cells * _CELL_BYTES)).cast("Q")
-        self._cells[_WORKERS] = workers_max
+        size = self.bytes_of(workers_max, metrics)
+        self._cells = memoryview(mmap.mmap(fd, size)).cast("Q")
+        if not self._cells[_WORKERS]:
+            self._cells[_WORKERS] = workers_max
+
+    @staticmethod
+    def bytes_of(workers_max: int, metrics: Sequence[Metric]) -> int:
+        """Return how many bytes a board takes."""
+        rows = workers_max * Layout(metrics).row_cells
+        return (_HEADER_CELLS + PARTITIONS_MAX + rows) * _CELL_BYTES
+
+    @staticmethod
+    def format_of(workers_max: int, metrics: Sequence[Metric]) -> str:
+        """Return what two boards have in common if one can be read as the other."""
+        cells = sorted(Layout(metrics).offsets.items(), key=lambda item: item[1])
+        table = [FORMAT, PARTITIONS_MAX, workers_max, [(*cell, at) for cell, at in cells]]
+        return blake2s(repr(table).encode(), digest_size=8).hexdigest()
 
     @property
     def workers(self) -> int:

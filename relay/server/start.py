@@ -15,6 +15,7 @@ import msgspec
 import setproctitle
 
 from relay import __version__, compiled
+from relay.bus.format import BUS_FORMAT
 from relay.chat.partition import PARTITIONS
 from relay.declarations import as_toml
 from relay.errors import StartError
@@ -208,6 +209,7 @@ def _start(
                     next_environment(environ),
                     partial(_hand_over, fixed, sockets, runtime, passphrase, takeover),
                 ),
+                formats={"bus": str(BUS_FORMAT), "partitions": str(PARTITIONS)},
                 takeover=takeover,
                 on_alone=partial(_begin_alone, lock, separation, directory, settings.accounts),
             )
@@ -331,7 +333,8 @@ def _resolve(settings: Settings, data: Path, runtime: Path) -> Settings:
     server = settings.server
     workers = server.workers or min(len(os.sched_getaffinity(0)), WORKERS_MAX)
     files = inherited.raise_open_files_limit()
-    reserved = FILES_RESERVED + workers + len(server.bind)
+    # In an upgrade there are twice as many workers, each with a link to every other one.
+    reserved = FILES_RESERVED + 2 * workers + len(server.bind)
     guests = min(settings.limits.unauthenticated, max(GUESTS_MIN, (files - reserved) // 8))
     connections = _connections_max(server.max_connections, files, reserved + guests)
     return msgspec.structs.replace(

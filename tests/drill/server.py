@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 from tests.support.cluster import Relay, run_relay
 from tests.support.given_socket import GivenSocket
+from tests.support.versions import Versions
 
 WAIT_S: Final = 60.0
 
@@ -22,6 +23,8 @@ class Server:
 
     def __init__(self, directory: Path, workers: int, settings: Mapping[str, object]) -> None:
         self._given = GivenSocket(directory)
+        self.versions = Versions(directory / "versions")
+        """Of what is installed; what is started is the current one."""
         self.config = directory / "relay.toml"
         self.config.write_text("[limits]\nrooms_per_minute = 1000\n")
         self.relay = Relay(
@@ -31,6 +34,7 @@ class Server:
             workers=workers,
             settings=settings,
             launcher=self._given.launcher,
+            source=self.versions.current,
         )
 
     def __enter__(self) -> Self:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from tests.drill.server import Server
+from tests.support.versions import OTHER_FORMAT
 
 Step = Callable[[Server, float], Awaitable[None]]
 """Given how many seconds an undisturbed step takes."""
@@ -83,8 +84,16 @@ async def stopped(server: Server, seconds: float) -> None:
 
 
 async def upgrade(server: Server, seconds: float) -> None:
-    """Another supervisor and other processes, of what is on the disk."""
+    """Another supervisor and other processes, of what is on the disk, worker by worker."""
     await server.ctl("upgrade")
+    assert server.relay.events("upgrade_ready")[-1]["worker_by_worker"]
+
+
+async def switch(server: Server, seconds: float) -> None:
+    """To a version whose workers cannot run beside those that do."""
+    server.versions.install("other", OTHER_FORMAT)
+    await server.ctl("upgrade")
+    assert not server.relay.events("upgrade_ready")[-1]["worker_by_worker"]
 
 
 async def new_version(server: Server, seconds: float) -> None:
@@ -107,5 +116,6 @@ STEPS: Final[dict[str, Step]] = {
     "kill -9 of the control process": killed("relay: control"),
     "SIGSTOP of a worker": stopped,
     "`relay ctl upgrade` (USR2)": upgrade,
+    "`relay ctl upgrade`, another format": switch,
     "stop and start on the given socket": new_version,
 }

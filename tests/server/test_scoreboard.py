@@ -150,3 +150,33 @@ def test_bounds() -> None:
         board.workers = 3
     with pytest.raises(KeyError):
         board.row(0).get("nonsense")
+
+
+def test_another_supervisor_maps_the_same_board() -> None:
+    """By its descriptor, with all that is in it; the mapping outlives the descriptor."""
+    fd = os.memfd_create("board")
+    os.ftruncate(fd, Scoreboard.bytes_of(3, MANY))
+    first = Scoreboard(3, MANY, fd)
+    assert first.workers == 3
+    first.workers = 2
+    first.assign(5, 1, 7)
+    first.row(1).add("closed", 4, "slow")
+    second = Scoreboard(3, MANY, fd)
+    with pytest.raises(ValueError, match="mmap"):
+        Scoreboard(300, MANY, fd)
+    os.close(fd)
+    assert (second.workers, second.owner(5)) == (2, Owner(1, 7))
+    second.row(1).add("closed", 1, "slow")
+    assert first.row(1).get("closed", "slow") == 5
+
+
+def test_boards_that_differ_in_anything_have_other_formats() -> None:
+    formats = {
+        Scoreboard.format_of(3, MANY),
+        Scoreboard.format_of(4, MANY),
+        Scoreboard.format_of(3, MANY[:-1]),
+        Scoreboard.format_of(3, MANY[::-1]),
+        Scoreboard.format_of(3, (*MANY[:-1], Metric("wait_us", Kind.GAUGE, "Waits."))),
+    }
+    assert len(formats) == 5
+    assert Scoreboard.format_of(3, tuple(MANY)) in formats

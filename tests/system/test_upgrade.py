@@ -6,9 +6,9 @@ docs/operations.md, "Upgrading", tells an operator to do it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import threading
@@ -18,41 +18,25 @@ from pathlib import Path
 import pytest
 
 import relay as package
-from relay import BlockingClient, Message
+from relay import BlockingClient, Client, Message, State, StateChanged
 from relay.store.format import FORMAT_VERSION
 from relay.testing import RelayNotStarted
 from tests.support.cluster import DEADLINE_S, Relay, run_relay, wait_until
 from tests.support.traffic import Traffic
+from tests.support.versions import OTHER_FORMAT, Versions
 from tests.system.test_ctl import asked
 
 PRESENT_FORMAT = f"FORMAT_VERSION: Final = {FORMAT_VERSION}"
+SLOW = {
+    "start": ("server/control/main.py", "import gc\n", "import time; time.sleep(600)\n"),
+    "worker": (
+        "server/worker/process/main.py",
+        "import uvloop\n",
+        "import time; time.sleep(600)\n",
+    ),
+}
+LEAVES = "        self._state.leaves(child, now, self._patience_s())\n"
 VERSION = ("__init__.py", f'__version__ = "{package.__version__}"', '__version__ = "99.0"')
-
-
-class Versions:
-    """Of the package, in a directory; ``current`` leads to the one that a start takes."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self.current = directory / "current"
-        self.install("present")
-
-    def install(self, name: str, *changes: tuple[str, str, str]) -> None:
-        """Copy the package, with changes of (file, old text, new text); the link leads there."""
-        target = self._directory / name
-        if not target.exists():
-            # With its bytecode, which holds for sources of the same time; but not what is being
-            # written, which has a number at its end.
-            ignored = shutil.ignore_patterns("*.pyc.*")
-            shutil.copytree(Path(package.__file__).parent, target / "relay", ignore=ignored)
-        for file, old, new in changes:
-            path = target / "relay" / file
-            text = path.read_text()
-            assert old in text
-            path.write_text(text.replace(old, new))
-        link = self._directory / "link"
-        link.symlink_to(name)
-        link.rename(self.current)
 
 
 class Prober:
@@ -90,11 +74,11 @@ def versions(tmp_path: Path) -> Versions:
 
 
 @contextlib.contextmanager
-def running(versions: Versions, *flags: str, **settings: object) -> Iterator[Relay]:
-    """A relay of the current version, with two workers."""
+def running(versions: Versions, *flags: str, count: int = 2, **settings: object) -> Iterator[Relay]:
+    """A relay of the current version, with two workers, or so many."""
     data = versions.current.with_name("data")
     named = {name.replace("__", "."): value for name, value in settings.items()}
-    with Relay(data, *flags, workers=2, source=versions.current, settings=named) as relay:
+    with Relay(data, *flags, workers=count, source=versions.current, settings=named) as relay:
         yield relay
 
 
@@ -139,12 +123,23 @@ def stay(relay: Relay, before: list[int]) -> None:
     wait_until(lambda: processes(relay) == before, f"none but {before}")
 
 
-def test_forth_and_back_while_people_write(versions: Versions) -> None:
+def at_the_second_leave(action: str) -> tuple[str, str, str]:
+    """Return a change: a version that does this when one of two workers has left."""
+    second = f"        if len(self._state.before) == 1:\n            {action}\n"
+    return ("server/supervisor/owners.py", LEAVES, second + LEAVES)
+
+
+@pytest.mark.parametrize("rolls", [True, False], ids=["workers", "switch"])
+def test_forth_and_back_while_people_write(versions: Versions, *, rolls: bool) -> None:
     with running(versions) as relay:
         first = set(processes(relay))
         with Traffic(relay) as traffic, Prober(relay.port):
-            versions.install("next", VERSION)
+            versions.install("next", VERSION, *(() if rolls else (OTHER_FORMAT,)))
             upgrade(relay)
+            (ready,) = relay.events("upgrade_ready")
+            assert (ready["worker_by_worker"], ready["formats_differ"]) == (
+                (True, []) if rolls else (False, ["bus"])
+            )
             traffic.goes_on("with the next version")
             status = asked(relay, "status")
             assert (status["version"], status["ready"]) == ("99.0", True)
@@ -166,8 +161,122 @@ def test_forth_and_back_while_people_write(versions: Versions) -> None:
         wait_until(lambda: relay.events("reloaded"), "a reload")
         assert relay.stop() == 0
         assert not relay.events("child_killed")
+        assert not relay.events("partition_new_epochs")
         assert not any(line["level"] == "error" for line in _lines(relay))
         assert not list((relay.data / "run").rglob("*.sock"))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_each_client_is_sent_away_once(versions: Versions, workers: int) -> None:
+    """By its worker, to one of the next version; and what was counted until then is not lost."""
+
+    async def people(relay: Relay) -> list[int]:
+        online = [0] * 8
+        listening = asyncio.Event()
+
+        async def listen(number: int, client: Client) -> None:
+            async for event in client:
+                if isinstance(event, StateChanged) and event.state is State.ONLINE:
+                    online[number] += 1
+                    listening.set()
+
+        async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
+            tasks = []
+            for number in range(len(online)):
+                client = Client(relay.address, name=f"~p{number}")
+                await stack.enter_async_context(client)
+                await client.join("lobby")
+                await client.send("lobby", "here")
+                tasks.append(group.create_task(listen(number, client)))
+            await asyncio.to_thread(upgrade, relay)
+            async with asyncio.timeout(DEADLINE_S):
+                while min(online) < 2:
+                    listening.clear()
+                    await listening.wait()
+            assert (await client.who("lobby")).members
+            for task in tasks:
+                task.cancel()
+        return online
+
+    with running(versions, count=workers, server__worker_timeout_s=60) as relay:
+        versions.install("next", VERSION)
+        online = asyncio.run(people(relay))
+        assert online == [2] * len(online), "at first, and once more"
+        assert asked(relay, "status")["messages_accepted"] == len(online)
+        assert relay.stop() == 0
+
+
+def test_its_end_in_the_middle(versions: Versions) -> None:
+    """One of two workers has left when the next one dies: the one that runs goes on with two."""
+    with running(versions) as relay:
+        with Traffic(relay) as traffic, Prober(relay.port):
+            versions.install("dies", VERSION, at_the_second_leave("__import__('os')._exit(9)"))
+            assert refusal(relay) == "it ended with exit code 9"
+            wait_until(lambda: len(relay.worker_pids()) == 2, "another worker")
+            traffic.goes_on("with workers of the version that stayed")
+            wait_until(lambda: asked(relay, "status")["ready"], "that all is well")
+            assert asked(relay, "status")["version"] == package.__version__
+            left = len(relay.events("child_leaving"))
+            assert asked(relay, "restart") == {"workers": 2}
+            wait_until(lambda: len(relay.events("child_leaving")) == left + 2, "a restart")
+            traffic.goes_on("with others in their places")
+            versions.install("present")
+            upgrade(relay)
+            traffic.goes_on("with the next version after all")
+        wait_until(lambda: len(processes(relay)) == 5, "nothing left of the others")
+        assert relay.stop() == 0
+        assert not relay.events("partition_unavailable")
+
+
+def test_the_end_of_the_one_before_in_the_middle(versions: Versions) -> None:
+    """It is killed, and its workers with it, when one of two has left: the next one goes on."""
+    with running(versions) as relay:
+        with Traffic(relay) as traffic:
+            kills = "__import__('os').kill(__import__('os').getppid(), 9)"
+            versions.install("kills", VERSION, at_the_second_leave(kills))
+            before = set(processes(relay))
+            os.kill(relay.pid, signal.SIGUSR2)
+            wait_until(lambda: relay.events("upgraded"), "that the next one serves")
+            traffic.goes_on("with the next one")
+        assert not before & set(processes(relay))
+        assert asked(relay, "status")["version"] == "99.0"
+        os.kill(int(relay.events("upgraded")[0]["pid"]), signal.SIGTERM)
+        wait_until(lambda: not relay.pids_titled("relay:"), "the end of all")
+        assert relay.events("stopped")
+
+
+def test_a_stop_in_the_middle(versions: Versions) -> None:
+    """Workers of both versions leave as in any stop."""
+    with running(versions) as relay, BlockingClient(relay.address, name="alice") as alice:
+        assert alice.send("lobby", "hello").seq == 2
+        stops = "__import__('os').kill(__import__('os').getppid(), 15)"
+        versions.install("stops", VERSION, at_the_second_leave(stops))
+        os.kill(relay.pid, signal.SIGUSR2)
+        wait_until(lambda: not relay.running, "the end")
+        assert relay.stop() == 0
+        assert not relay.pids_titled("relay:")
+        assert not relay.events("child_killed")
+        assert not relay.events("upgrade_failed")
+
+
+def test_what_has_to_wait_until_it_is_over(versions: Versions) -> None:
+    """A worker that is stopped does not leave: meanwhile nothing else is done with the workers."""
+    with running(versions, server__worker_timeout_s=60) as relay:
+        versions.install("next", VERSION)
+        stopped = relay.worker_pids()[0]
+        os.kill(stopped, signal.SIGSTOP)
+        os.kill(relay.pid, signal.SIGUSR2)
+        wait_until(lambda: len(relay.worker_pids()) == 4, "workers of both")
+        for command in (("restart",), ("workers", "3"), ("reload",)):
+            ended = run_relay("ctl", "--data", relay.data, *command)
+            assert (ended.returncode, ended.stderr) == (
+                1, "relay: an upgrade is under way; try again when it is over\n",
+            )  # fmt: skip
+        again = run_relay("ctl", "--data", relay.data, "upgrade")
+        assert (again.returncode, again.stderr) == (1, "relay: an upgrade is under way\n")
+        os.kill(stopped, signal.SIGCONT)
+        wait_until(lambda: relay.events("upgraded"), "the upgrade")
+        assert relay.stop() == 0
 
 
 def _lines(relay: Relay) -> list[dict[str, object]]:
@@ -246,10 +355,9 @@ def test_who_may_register_changes_with_the_upgrade_alone(versions: Versions) -> 
 
 def test_its_end_before_it_was_ready(versions: Versions) -> None:
     """Somebody kills it; or the server that runs dies, and nothing of either is left."""
-    slow = ("server/worker/process/main.py", "import uvloop\n", "import time; time.sleep(600)\n")
     with running(versions) as relay:
         before = settled(relay)
-        versions.install("slow", slow)
+        versions.install("slow", SLOW["start"])
         for kill_old in (False, True):
             os.kill(relay.pid, signal.SIGUSR2)
             count = 1 + kill_old
@@ -271,10 +379,10 @@ def test_its_end_before_it_was_ready(versions: Versions) -> None:
             assert alice.send("lobby", "hello").seq == 2
 
 
-def test_a_stop_while_it_gets_ready(versions: Versions) -> None:
-    slow = ("server/worker/process/main.py", "import uvloop\n", "import time; time.sleep(600)\n")
+@pytest.mark.parametrize("slow", SLOW)
+def test_a_stop_while_it_gets_ready(versions: Versions, slow: str) -> None:
     with running(versions) as relay:
-        versions.install("slow", slow)
+        versions.install("slow", SLOW[slow])
         os.kill(relay.pid, signal.SIGUSR2)
         wait_until(lambda: len(relay.events("agent_ready")) == 2, "its key agent")
         assert relay.stop() == 0
@@ -286,7 +394,7 @@ def test_its_end_after_it_got_everything(versions: Versions) -> None:
     told = "        if takeover.step is Step.GONE:\n"
     dies = ("server/supervisor/succession.py", told, "        os._exit(9)\n" + told)
     with running(versions, server__worker_timeout_s=60) as relay:
-        versions.install("dies", dies)
+        versions.install("dies", dies, OTHER_FORMAT)
         stopped = relay.worker_pids()[0]
         os.kill(stopped, signal.SIGSTOP)  # so that this one does not end by itself
         os.kill(relay.pid, signal.SIGUSR2)

@@ -55,6 +55,11 @@ class BoardView:
             if not row.get("retired"):
                 yield Seen(role, index, row)
 
+    def total(self, role: str, counter: str) -> int:
+        """Return what all processes of a role have counted, those of before included."""
+        board = self.boards[role]
+        return sum(board.row(index).get(counter) for index in range(board.workers))
+
     @property
     def stopping(self) -> bool:
         """True once the server has been asked to stop."""

@@ -87,8 +87,8 @@ class Ctl:
             "ready": ready.ok,
             "reasons": ready.document["reasons"],
             "connections": sum(worker["connections"] for worker in workers),
-            "messages_accepted": sum(worker["accepted"] for worker in workers),
-            "deliveries": sum(worker["deliveries"] for worker in workers),
+            "messages_accepted": self._view.total(WORKER, "messages_accepted"),
+            "deliveries": self._view.total(WORKER, "deliveries"),
             "workers": workers,
             "disk": self._disk().document(),
         }

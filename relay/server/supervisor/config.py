@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from relay.server.supervisor.roles import Role
@@ -43,6 +43,9 @@ class SupervisorConfig:
     version: str = ""
     program: Program | None = None
     """What another version is started by. None: it cannot be upgraded."""
+    formats: Mapping[str, str] = field(default_factory=dict)
+    """Of what the processes that own partitions have in common, by name: another version whose own
+    are the same replaces them one by one."""
     takeover: Takeover | None = None
     """From the server before. None: there was none."""
     on_alone: Callable[[], None] = lambda: None

@@ -3,6 +3,11 @@
 The next one is a child of the present one. They talk over a socket pair, a JSON object a message.
 First comes a ``Handover``; the descriptors in it are inherited. Then the next one reports that it
 is ready, and is told of each ``Step``.
+
+Worker by worker: the next one is told to ``lead`` (its own workers begin beside those that run,
+and these leave one after the other), shows that it does (``leads``), is told who has ``exited``,
+may have one killed (``kill``), and reports that all are its own (``finished``). Then come the
+steps.
 """
 
 from __future__ import annotations
@@ -16,6 +21,8 @@ import msgspec
 
 FORMAT: Final = 1
 """Of the messages. It changes when a version cannot take over from another one any more."""
+ROLLING_FORMAT: Final = 1
+"""Of what is said, and done, worker by worker."""
 VARIABLE: Final = "RELAY_HANDOVER"
 """Of the next one's environment: the number of its end, and the process that it comes from."""
 BYTES_MAX: Final = 65_536
@@ -47,12 +54,16 @@ class Handover(msgspec.Struct, frozen=True):
     """To the process that was started first, if it has stayed; else -1."""
     stderr: int
     """Of the server: descriptor 2 is a pipe until the next one runs, for what keeps it from it."""
+    board: int = -1
+    """The scoreboard of the workers. -1: of a version that does not share it."""
+    formats: dict[str, str] = {}
+    """What must be the same in the next one if workers of both are to run side by side."""
 
     @property
     def descriptors(self) -> list[int]:
         """All that are inherited."""
         found = [*self.listeners, self.control, self.runtime_lock, self.passphrase, self.stderr]
-        found.append(self.parent_line)
+        found += [self.parent_line, self.board]
         return [fd for fd in found if fd is not None and fd >= 0]
 
 

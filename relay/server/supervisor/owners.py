@@ -8,7 +8,8 @@ from typing import Any
 
 from relay.errors import StartError
 from relay.server.scoreboard import Scoreboard
-from relay.server.supervisor.plan import Child, Phase, State, rebalanced
+from relay.server.supervisor.shares import rebalanced
+from relay.server.supervisor.state import Child, Phase, State
 
 log = logging.getLogger("relay.supervisor")
 
@@ -33,6 +34,7 @@ class Owners:
         """
         self._state = state
         self._boards = boards
+        self._partitions = partitions
         self._patience_s = patience_s
         count = len(state.owners)
         self._owner_of = [number % count for number in range(partitions)] if count else []
@@ -71,7 +73,15 @@ class Owners:
             and not child.surplus
             and child.index in self._owner_of
         }
-        found = rebalanced(self._owner_of, sorted(coming_back.union(state.staying)))
+        # In an upgrade, one of the server before keeps what it has until it leaves.
+        kept = {child.index for child in state.before if not child.leave_by_s}
+        moved = [n for n, index in enumerate(self._owner_of) if index not in kept]
+        shares = rebalanced(
+            [self._owner_of[n] for n in moved], sorted(coming_back.union(state.staying))
+        )
+        found = list(self._owner_of)
+        for partition, index in zip(moved, shares, strict=True):
+            found[partition] = index
         if found == self._owner_of:
             return
         by_index = {child.index: child for child in state.owners}
@@ -81,6 +91,21 @@ class Owners:
                 self._boards[child.role.name].assign(partition, index, child.generation)
         self._owner_of = found
         self.log_table()
+
+    @property
+    def greatest_generation(self) -> int:
+        """Of all processes that had a place, those of another server too."""
+        boards = [self._boards[role.name] for role in self._state.roles if role.owns_partitions]
+        return max(
+            (board.row(n).get("generation") for board in boards for n in range(board.workers)),
+            default=0,
+        )
+
+    def read_table(self) -> None:
+        """Go on with what another supervisor has written there."""
+        role = next(role for role in self._state.roles if role.owns_partitions)
+        board = self._boards[role.name]
+        self._owner_of = [board.owner(n).worker for n in range(self._partitions)]
 
     def give_away(self, generation: int) -> None:
         """Take all partitions from their owners, for good: another server has them.
@@ -121,7 +146,7 @@ class Owners:
 
     def _restart(self, _: Mapping[str, Any]) -> object:
         """Replace them one after the other. Raises StartError: the server stops."""
-        self._refuse_while_stopping()
+        self.refuse_now()
         count = self._state.replace_all()
         log.info("restarting", extra={"processes": count})
         return {"workers": count}
@@ -135,15 +160,22 @@ class Owners:
         return {"workers": self._count, "before": before}
 
     def _resize(self, count: int) -> None:
+        try:
+            self.refuse_now()
+        except StartError as error:
+            log.warning("resize_refused", extra={"to": count, "reason": str(error)})
+            raise
         before, role = self._count, self._state.owners[0].role
         most = max(role.count, role.count_max)
         if not 1 <= count <= most:
             log.warning("resize_refused", extra={"to": count, "reason": f"from 1 to {most}"})
             raise StartError(f"workers: from 1 to {most}, not {count}")
-        self._refuse_while_stopping()
         self._state.resize(count)
         log.info("resized", extra={"to": count, "was": before})
 
-    def _refuse_while_stopping(self) -> None:
+    def refuse_now(self) -> None:
+        """Raise StartError if the server is in the middle of something else."""
         if self._state.stopping:
             raise StartError("the server is stopping")
+        if self._state.lent or self._state.before:
+            raise StartError("an upgrade is under way; try again when it is over")

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from relay.server.supervisor import process
-from relay.server.supervisor.plan import Child, State
 from relay.server.supervisor.roles import Role
+from relay.server.supervisor.state import Child, State
 
 LOADING: Final = "relay: loading spare"
 TITLE: Final = "relay: spare"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import time
@@ -12,12 +13,14 @@ from typing import Any
 
 from relay.errors import StartError
 from relay.server.supervisor import process
+from relay.server.supervisor.boards import Boards
 from relay.server.supervisor.config import SupervisorConfig
 from relay.server.supervisor.owners import Owners
-from relay.server.supervisor.plan import State
 from relay.server.supervisor.roles import Role, Step
-from relay.server.supervisor.signals import SignalQueue, block_all
+from relay.server.supervisor.rolling import Leading, Lending
+from relay.server.supervisor.signals import STOP, SignalQueue, block_all
 from relay.server.supervisor.spare import SpareKeeper
+from relay.server.supervisor.state import Child, State
 from relay.server.supervisor.upgrade import Upgrade
 
 log = logging.getLogger("relay.supervisor")
@@ -27,14 +30,28 @@ class Succession:
     """Takes over from the server before, if there was one; gives way to the next, if one comes."""
 
     def __init__(
-        self, config: SupervisorConfig, state: State, owners: Owners, spares: SpareKeeper
+        self,
+        config: SupervisorConfig,
+        state: State,
+        boards: Boards,
+        owners: Owners,
+        spares: SpareKeeper,
     ) -> None:
         self._config = config
         self._state = state
         self._owners = owners
         self._spares = spares
         self._takeover = config.takeover
+        self._boards = boards
         self._upgrade = Upgrade(config.program)
+        self._lending = Lending(state, owners, boards, self._upgrade)
+        self._leading = (
+            Leading(state, owners, boards, config.takeover)
+            if config.takeover is not None and boards.shared
+            else None
+        )
+        self._stops = False
+        """A signal to stop was passed on while the next server decides: then this one stops."""
         self._generation = 0
         """The greatest of this server, as last told."""
         before = self._takeover and self._takeover.handover
@@ -56,7 +73,8 @@ class Succession:
     @property
     def wake_at_s(self) -> float:
         """When to look if nothing happens before."""
-        return self._upgrade.wake_at_s
+        leading = self._leading
+        return min(self._upgrade.wake_at_s, math.inf if leading is None else leading.wake_at_s)
 
     @property
     def begun(self) -> bool:
@@ -68,9 +86,16 @@ class Succession:
         """What has taken over from this server; None: nothing has."""
         return self._upgrade if self._upgrade.given_away else None
 
+    @property
+    def leads(self) -> bool:
+        """True while this server decides about workers of the one before."""
+        return self._leading is not None and self._leading.active
+
     def gate(self, role: Role) -> int:
         """Return where a process of a role has to wait; -1: nowhere."""
-        return -1 if self._takeover is None else self._takeover.gate(role.waits)
+        if self._takeover is None or (self._leading is not None and role.owns_partitions):
+            return -1
+        return self._takeover.gate(role.waits)
 
     def look(self, now: float, generation: int) -> None:
         """Read what the other side sends, and do it. ``generation``: the greatest so far.
@@ -81,8 +106,32 @@ class Succession:
         self._generation = generation
         if self._takeover is not None:
             self._take_over(now)
-        if self._upgrade.look(now) and not self._state.stopping:
+        if self._upgrade.look(now, self._state.awake_s) and not self._state.stopping:
+            self._proceed(now)
+        self._lending.look()
+        if self._lending.finished:
+            self._state.lent = False
             self._give_away(now)
+        if self._leading is not None:
+            self._leading.look(now)
+
+    def signal_before(self, child: Child, number: int) -> None:
+        """Have a signal sent to a worker of the server before."""
+        assert self._takeover is not None
+        self._takeover.kill(child.pid, number)
+
+    def exited(self, child: Child, now: float) -> None:
+        """A process of this server has ended; called before anything else knows."""
+        self._lending.exited(child, now)
+
+    def give_up(self, now: float) -> None:
+        """This server cannot take over: it ends, and the one before goes on."""
+        if self._leading is not None and self.leads:
+            self._leading.give_up()
+            self._config.hasten()
+            self._state.stop(now, self._config.graceful_timeout_s())
+        else:
+            self._state.stop_quickly(now)
 
     def serving(self) -> bool:
         """All processes serve. Returns whether others did so before them."""
@@ -91,15 +140,25 @@ class Succession:
         log.warning("upgraded", extra={"version": self._config.version, "pid": os.getpid()})
         return True
 
-    def ended(self, pid: int, how: process.Exit) -> bool:
+    def ended(self, pid: int, how: process.Exit, now: float) -> bool:
         """Tell whether a process that has ended was the next supervisor."""
-        return self._upgrade.ended(pid, how)
+        lent = self._state.lent
+        if not self._upgrade.ended(pid, how, stops=self._stops):
+            return False
+        if lent:
+            patience_s = self._config.graceful_timeout_s()
+            self._lending.take_back(now, patience_s)
+            if self._stops:
+                self._state.stop(now, patience_s)
+        return True
 
     def passed_on(self, number: int) -> bool:
-        """Give a signal to the next supervisor, if that has taken over; tell whether it has."""
+        """Give a signal to the next supervisor, if that decides; tell whether it does."""
         upgrade = self._upgrade
-        if not upgrade.given_away or upgrade.lost or number == signal.SIGCHLD:
+        if not (upgrade.given_away or upgrade.lent) or upgrade.lost or number == signal.SIGCHLD:
             return False
+        if upgrade.lent and (number in STOP or number == signal.SIGQUIT):
+            self._stops = True
         with contextlib.suppress(ProcessLookupError):
             os.kill(upgrade.pid, number)
         return True
@@ -111,6 +170,11 @@ class Succession:
         block_all()
         for number in signals.take():
             self.passed_on(number)
+
+    def refuse_reload(self) -> None:
+        """Raise StartError while the next server decides: it has settings of its own."""
+        if self._state.lent:
+            raise StartError("an upgrade is under way; try again when it is over")
 
     def end(self) -> None:
         """The server stops: there will be no next one."""
@@ -132,7 +196,13 @@ class Succession:
         try:
             if not self._state.serving or self._state.stopping:
                 raise StartError("the server is starting or stopping")
-            self._upgrade.begin(generation, self.texts.get(self._config.key_role, ""), now)
+            self._upgrade.begin(
+                generation,
+                self.texts.get(self._config.key_role, ""),
+                now,
+                self._boards.owners_fd,
+                self._boards.formats,
+            )
         except StartError as error:
             log.error("upgrade_refused", extra={"reason": str(error)})
             raise
@@ -142,17 +212,36 @@ class Succession:
         return {"pid": self.begin(self._generation, time.monotonic())}
 
     def _tell_state(self, _: Mapping[str, Any]) -> object:
-        return self._upgrade.document()
+        return {**self._upgrade.document(), "to_leave": self._lending.to_leave}
+
+    def _proceed(self, now: float) -> None:
+        """The next version is ready."""
+        upgrade = self._upgrade
+        rolls = not upgrade.differ and bool(self._state.owners)
+        if rolls and not self._lending.possible:
+            return  # in a moment
+        log.warning(
+            "upgrade_ready",
+            extra={
+                "pid": upgrade.pid,
+                "version": upgrade.version,
+                "worker_by_worker": rolls,
+                "formats_differ": upgrade.differ,
+            },
+        )
+        self._spares.end()
+        if rolls:
+            self._lending.begin(now)
+        else:
+            self._owners.give_away(self._generation + 1)
+            self._give_away(now)
 
     def _give_away(self, now: float) -> None:
-        """The next version is ready: let it have everything, and end."""
+        """Let the next version have everything, and end."""
         upgrade, config = self._upgrade, self._config
-        log.warning("upgrade_ready", extra={"pid": upgrade.pid, "version": upgrade.version})
         config.manager.main_is(upgrade.pid)
         upgrade.give_away()
-        self._spares.end()
         config.hasten()
-        self._owners.give_away(self._generation + 1)
         self._state.stop(now, config.graceful_timeout_s())
 
     # --- from the version before ------------------------------------------------------------------

@@ -15,22 +15,19 @@ from typing import Any, Final
 
 from relay.errors import RelayError, StartError
 from relay.server import logs
-from relay.server.metrics import SUPERVISOR
-from relay.server.scoreboard import Row, Scoreboard
+from relay.server.scoreboard import Row
 from relay.server.supervisor import process
+from relay.server.supervisor.boards import Boards
 from relay.server.supervisor.config import SupervisorConfig
 from relay.server.supervisor.lost_lines import LostLines
 from relay.server.supervisor.owners import Owners
 from relay.server.supervisor.plan import (
     Action,
-    Child,
     Finish,
     Leave,
-    Phase,
     Send,
     Start,
     StartSpare,
-    State,
     plan,
     wake_at,
 )
@@ -38,6 +35,7 @@ from relay.server.supervisor.request_line import RequestLine
 from relay.server.supervisor.roles import SUPERVISOR_BOARD, Launch, Role
 from relay.server.supervisor.signals import RESIZE, STOP, UPGRADE, WITHOUT_EFFECT, SignalQueue
 from relay.server.supervisor.spare import SpareKeeper
+from relay.server.supervisor.state import Child, Phase, State
 from relay.server.supervisor.succession import Succession
 from relay.server.supervisor.upgrade import Upgrade
 
@@ -54,13 +52,7 @@ class Supervisor:
 
     def __init__(self, config: SupervisorConfig) -> None:
         self._config = config
-        self._boards = {
-            role.name: Scoreboard(max(role.count, role.count_max), role.metrics)
-            for role in config.roles
-        }
-        for role in config.roles:
-            self._boards[role.name].workers = role.count
-        self._boards[SUPERVISOR_BOARD] = Scoreboard(1, SUPERVISOR)
+        self._boards = Boards(config.roles, config.formats, config.takeover)
         self._own_row = self._boards[SUPERVISOR_BOARD].row(0)
         self._own_row.set("start_time_ns", time.time_ns())
         self._state = State(config.roles, config.heartbeat_timeout_s(), config.age_max_s())
@@ -73,7 +65,7 @@ class Supervisor:
             partial(self._run, prepared=True),
             self._reset_in_child,
         )
-        self._succession = Succession(config, self._state, self._owners, self._spares)
+        self._succession = Succession(config, self._state, self._boards, self._owners, self._spares)
         self._generation = self._succession.first_generation
         self._texts = self._succession.texts
         """By role: the text that its first ready child sent."""
@@ -111,10 +103,10 @@ class Supervisor:
         while True:
             now = time.monotonic()
             try:
-                self._succession.look(now, self._generation)
+                self._succession.look(now, self._greatest_generation)
             except StartError as error:
                 self._failure = error
-                state.stop_quickly(now)
+                self._succession.give_up(now)
             for action in plan(state, now):
                 if isinstance(action, Finish):
                     self._lost_lines.report(now, at_once=True)
@@ -138,7 +130,7 @@ class Supervisor:
             state.heartbeat_timeout_s = self._config.heartbeat_timeout_s()
             state.age_max_s = self._config.age_max_s()
             for child in state.children:
-                if child.pid:
+                if child.pid and not child.before:
                     self._read_report(child, now)
             for pid, how in process.reap():
                 self._on_exit(pid, how, now)
@@ -177,11 +169,13 @@ class Supervisor:
                 )
             if action.number == signal.SIGKILL:
                 self._row(child).set("ready", 0)
-            os.kill(child.pid, action.number)  # not reaped yet, so the id is still its own
+            if child.before:
+                self._succession.signal_before(child, action.number)
+            else:
+                os.kill(child.pid, action.number)  # not reaped yet, so the id is still its own
 
     def _start(self, child: Child, now: float) -> None:
-        self._generation += 1
-        generation = self._generation
+        generation = self._generation = self._greatest_generation + 1
         self._prepare_row(child, generation)
         role, index = child.role, child.index
         running = self._spares.use(child, generation, now)
@@ -197,6 +191,11 @@ class Supervisor:
             return
         self._processes[running.pid] = running
         self._state.started(child, running.pid, generation, now)
+
+    @property
+    def _greatest_generation(self) -> int:
+        """Of this server's processes, and those of a next one that has failed."""
+        return max(self._generation, self._owners.greatest_generation)
 
     def _row(self, child: Child) -> Row:
         return self._boards[child.role.name].row(child.index)
@@ -225,6 +224,7 @@ class Supervisor:
         self._spares.close()
         self._line.close_near_end()
         self._succession.close_in_child()
+        self._boards.close_in_child()
         self._config.close_in_child()
         logs.reset_in_child(lambda: None)
 
@@ -295,14 +295,16 @@ class Supervisor:
         self._failure = StartError(
             f"{child.name} cannot start: {reason}", child.role.boot_failure_code
         )
-        self._state.stop_quickly(now)
+        self._succession.give_up(now)
 
     def _on_exit(self, pid: int, how: process.Exit, now: float) -> None:
-        child = next((child for child in self._state.children if child.pid == pid), None)
-        if self._spares.ended(pid, how, now) or self._succession.ended(pid, how):
+        own = (child for child in self._state.children if child.pid == pid and not child.before)
+        child = next(own, None)
+        if self._spares.ended(pid, how, now) or self._succession.ended(pid, how, now):
             return
         if child is None:
             return  # as process 1 of a container we also reap orphans of others
+        self._succession.exited(child, now)
         self._read_report(child, now)
         self._processes.pop(pid).close()
         if child.phase is Phase.STARTING and not self._state.stopping:
@@ -310,7 +312,8 @@ class Supervisor:
         expected = child.sent or child.leave_by_s or self._state.stopping
         level = logging.INFO if expected else logging.WARNING
         log.log(level, "child_exited", extra={**child.fields, "how": str(how)})
-        self._row(child).clear_gauges()
+        if not (self._state.lent and child.role.owns_partitions):  # then the next one may have it
+            self._row(child).clear_gauges()
         self._state.exited(child, now, _random())
         if child.surplus:
             self._row(child).set("retired", 1)
@@ -321,16 +324,19 @@ class Supervisor:
             log.warning("restart_delayed", extra={"child": child.name, "wait_s": wait_s})
 
     def _handle_signal(self, number: int, now: float) -> None:
-        if self._succession.passed_on(number):
+        passed = self._succession.passed_on(number)
+        if passed and not self._state.lent:
             return
         if number in STOP or number == signal.SIGQUIT:
             self._own_row.set("stopping", 1)
             self._spares.end()
             self._succession.end()
             self._config.manager.stopping(self._config.graceful_timeout_s() + STOP_MARGIN_S)
-        if number in STOP:
             if number == signal.SIGINT:
                 self._config.hasten()
+        if passed:
+            return
+        if number in STOP:
             timeout_s = self._config.graceful_timeout_s()
             self._state.stop(now, timeout_s)
             log.info("stopping", extra={"signal": _name(number)})
@@ -352,6 +358,7 @@ class Supervisor:
 
     def _reload(self, _: Mapping[str, Any]) -> object:
         """Read the settings again. Raises RelayError: they are refused."""
+        self._succession.refuse_reload()
         manager = self._config.manager
         manager.reloading()
         try:
@@ -377,7 +384,10 @@ class Supervisor:
 
     def _read_heartbeats(self) -> None:
         for child in self._state.children:
-            child.heartbeat_s = self._row(child).get("heartbeat_ns") / 1e9
+            row = self._row(child)
+            child.heartbeat_s = row.get("heartbeat_ns") / 1e9
+            if child.before:
+                child.yielded = bool(row.get("not_accepting"))
 
 
 def _name(number: int) -> str:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import MutableMapping
-from typing import Final, Self
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -37,6 +37,11 @@ class Takeover:
     def __init__(self, line: socket.socket, handover: Handover) -> None:
         self.handover = handover
         self.step = Step.STARTED
+        self.differ: list[str] = []
+        """The formats that keep workers of both from running side by side."""
+        self.before: list[tuple[int, int, int]] | None = None
+        """Its workers as (place, pid, generation), when this server is to decide about them."""
+        self._exited: set[int] = set()
         self.stays = True
         """The process that was started first has stayed, as the parent of what serves."""
         self._line = line
@@ -109,6 +114,18 @@ class Takeover:
                     "was found"
                 )
 
+    def board(self, formats: Mapping[str, str]) -> int:
+        """Return the scoreboard of the workers; -1: they cannot run side by side, see ``differ``.
+
+        ``formats``: this version's.
+        """
+        theirs = self.handover
+        names = formats.keys() | theirs.formats.keys()
+        self.differ = sorted(n for n in names if formats.get(n) != theirs.formats.get(n))
+        if self.differ and theirs.board >= 0:
+            os.close(theirs.board)
+        return -1 if self.differ else theirs.board
+
     def gate(self, step: Step) -> int:
         """Return the descriptor at which a process waits for a step; -1: it was made."""
         return -1 if self.step >= step else self._gates[step][0]
@@ -117,7 +134,24 @@ class Takeover:
         """All is ready: the one before may give everything away."""
         if not self._said_ready:
             self._said_ready = True
-            tell(self._line, ready=version)
+            tell(self._line, ready=version, differ=self.differ)
+
+    def leads(self) -> None:
+        """Show that this server decides, and runs."""
+        tell(self._line, leads=True)
+
+    def finished(self) -> None:
+        """All workers are this server's."""
+        tell(self._line, finished=True)
+
+    def kill(self, pid: int, number: int) -> None:
+        """Have a signal sent to a worker of the server before, which alone knows whose a pid is."""
+        tell(self._line, kill=pid, signal=number)
+
+    def take_exited(self) -> set[int]:
+        """Return the pids of those of its workers that have ended since the last call."""
+        exited, self._exited = self._exited, set()
+        return exited
 
     def look(self) -> Step:
         """Return how far it is.
@@ -129,14 +163,23 @@ class Takeover:
             return self.step
         try:
             for message in heard(self._line):
-                self.stays = bool(message.get("stays", self.stays))
-                self._reach(Step(message["step"]))
+                self._take(message)
         except EOFError:
-            if self.step is Step.STARTED:
+            if self.step is Step.STARTED and self.before is None:
                 raise StartError("the server that was to be upgraded has ended") from None
             self.stays = False
             self._reach(Step.GONE)
         return self.step
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "lead" in message:
+            self.before = [(index, pid, number) for index, pid, number in message["lead"]]
+            live_without_parent()
+        elif "exited" in message:
+            self._exited.add(message["exited"])
+        elif "step" in message:
+            self.stays = bool(message.get("stays", self.stays))
+            self._reach(Step(message["step"]))
 
     def _reach(self, step: Step) -> None:
         if self.step is Step.STARTED:

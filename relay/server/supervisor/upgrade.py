@@ -2,7 +2,8 @@
 
 The program on the disk is started as a child, with all sockets. It gets ready beside the server
 that runs, up to the partitions, which have one writer. If it does not get ready it is gone, the log
-has the reason, and nothing else has happened. If it does, it is given everything.
+has the reason, and nothing else has happened. If it does, it is given everything: after it has been
+lent the workers, until it has others in their places, or at once, if they cannot run side by side.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from relay.errors import StartError
 from relay.server.supervisor import process
@@ -26,6 +29,8 @@ from relay.server.supervisor.roles import Step
 
 READY_S: Final = 150.0
 """The next one must be ready by then. Its processes have limits of their own, which are shorter."""
+LEADS_S: Final = 30.0
+"""One that was lent the workers shows every second that it runs; longer silence is a hang."""
 REASON_BYTES_MAX: Final = 16_384
 REASON_CHARS_MAX: Final = 250
 GENERATIONS: Final = 1000
@@ -53,6 +58,12 @@ class Upgrade:
         """Of the next supervisor; 0: there is none."""
         self.version = ""
         """Of the next supervisor, once it is ready."""
+        self.differ: list[str] = []
+        """Its formats that keep its workers from running beside this server's."""
+        self.lent = False
+        """It decides about this server's workers."""
+        self.finished = False
+        """It needs them no more."""
         self.given_away = False
         """It was ready, and has everything."""
         self.lost = False
@@ -61,6 +72,7 @@ class Upgrade:
         self._errors_fd = -1
         self._ready_by_s = math.inf
         self._failed = ""
+        self._kills: list[tuple[int, int]] = []
 
     @property
     def fd(self) -> int:
@@ -76,8 +88,22 @@ class Upgrade:
         """Return how the last one went: for ``relay ctl upgrade``."""
         return {"upgrading": bool(self.pid), "failed": self._failed}
 
-    def begin(self, generation: int, fingerprint: str, now: float) -> None:
+    def begin(
+        self,
+        generation: int,
+        fingerprint: str,
+        now: float,
+        board: int = -1,
+        formats: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Start the next supervisor.
+
+        Args:
+            generation: the greatest of this server.
+            fingerprint: of its key.
+            now: monotonic seconds.
+            board: the workers' scoreboard.
+            formats: what must be the same if that is to be shared.
 
         Raises:
             StartError: there is one already, or there can be none.
@@ -86,13 +112,22 @@ class Upgrade:
         if program is None or self.pid:
             raise StartError("an upgrade is under way" if self.pid else "it cannot be upgraded")
         try:
-            self._spawn(program, (generation // GENERATIONS + 1) * GENERATIONS, fingerprint)
+            least = (generation // GENERATIONS + 1) * GENERATIONS
+            self._spawn(
+                program, least, fingerprint, lambda h: replace(h, board=board, formats={**formats})
+            )
         except OSError as error:
             raise StartError(f"it cannot be forked: {error.strerror}") from None
         self._ready_by_s, self._failed, self.version = now + READY_S, "", ""
         log.warning("upgrade_began", extra={"pid": self.pid, "command": list(program.command)})
 
-    def _spawn(self, program: Program, least: int, fingerprint: str) -> None:
+    def _spawn(
+        self,
+        program: Program,
+        least: int,
+        fingerprint: str,
+        complete: Callable[[Handover], Handover],
+    ) -> None:
         """Start it. Raises OSError: no process, memory or descriptor is left for it."""
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -103,7 +138,7 @@ class Upgrade:
             ours.callback(os.close, read_fd)
             theirs.callback(os.close, write_fd)
             os.set_blocking(write_fd, True)
-            handover = program.hand_over(least, fingerprint)
+            handover = complete(program.hand_over(least, fingerprint))
             theirs.callback(os.close, handover.stderr)  # a copy, made for the next one
             environ = {**program.environ, VARIABLE: f"{far.fileno()}:{os.getpid()}"}
             self.pid = process.spawn(
@@ -113,23 +148,57 @@ class Upgrade:
         self._line, self._errors_fd = near, read_fd
         tell(near, **msgspec.to_builtins(handover))
 
-    def look(self, now: float) -> bool:
-        """Return True once: the next supervisor is ready to be given everything."""
+    def look(self, now: float, awake_s: float) -> bool:
+        """Read what it sends. Returns True if it is ready, and has been given nothing yet.
+
+        ``awake_s``: since when this process has run without a stop.
+        """
         if self._line is None or self.given_away:
             return False
-        if now >= self._ready_by_s:
-            self._ready_by_s = math.inf
-            self._failed = f"it was not ready within {READY_S:.0f} s"
-            os.kill(self.pid, signal.SIGKILL)
         with contextlib.suppress(EOFError):  # its end is reported by ``ended``
             for message in heard(self._line):
-                self.version = str(message.get("ready", ""))
-        return bool(self.version) and not self._failed
+                self._take(message, now)
+        if now >= max(self._ready_by_s, awake_s + LEADS_S if self.lent else 0.0):
+            self._ready_by_s = math.inf
+            self._failed = (
+                f"it did not show for {LEADS_S:.0f} s that it runs"
+                if self.lent
+                else f"it was not ready within {READY_S:.0f} s"
+            )
+            os.kill(self.pid, signal.SIGKILL)
+        return bool(self.version) and not self._failed and not self.lent
+
+    def _take(self, message: dict[str, Any], now: float) -> None:
+        if self.lent:
+            self._ready_by_s = now + LEADS_S
+            self.finished = self.finished or "finished" in message
+            if "kill" in message:
+                self._kills.append((message["kill"], message["signal"]))
+        elif "ready" in message:
+            self.version = str(message["ready"])
+            # A version that says nothing of it takes everything at once.
+            self.differ = [str(name) for name in message.get("differ", ["upgrade"])]
+
+    def take_kills(self) -> list[tuple[int, int]]:
+        """Return (pid, signal) of what it wants to have sent, since the last call."""
+        kills, self._kills = self._kills, []
+        return kills
+
+    def lend(self, workers: Sequence[tuple[int, int, int]], now: float) -> None:
+        """Let it decide about this server's workers: (place, pid, generation) of each."""
+        assert self._line is not None
+        self.lent, self._ready_by_s = True, now + LEADS_S
+        tell(self._line, lead=workers)
+
+    def tell_exited(self, pid: int) -> None:
+        """A worker that it decides about has ended."""
+        assert self._line is not None
+        tell(self._line, exited=pid)
 
     def give_away(self) -> None:
         """Let it begin: this server's workers leave from now on."""
         assert self._line is not None
-        self.given_away = True
+        self.given_away, self.lent = True, False
         self._ready_by_s = math.inf
         tell(self._line, step=Step.GAVE_AWAY)
 
@@ -142,8 +211,8 @@ class Upgrade:
         tell(self._line, step=Step.GONE, stays=stays)
         return self._line
 
-    def ended(self, pid: int, how: process.Exit) -> bool:
-        """Tell whether a process that has ended was the next supervisor."""
+    def ended(self, pid: int, how: process.Exit, *, stops: bool = False) -> bool:
+        """Tell whether a process that has ended was the next supervisor; ``stops``: as asked."""
         if not self.pid or pid != self.pid:
             return False
         if self.given_away:
@@ -151,14 +220,15 @@ class Upgrade:
             log.error("upgrade_lost", extra={"pid": pid, "how": str(how)})
             return True
         reason = self._failed or self._reason() or f"it ended with {how}"
-        log.error("upgrade_failed", extra={"pid": pid, "reason": reason})
+        if not stops:
+            log.error("upgrade_failed", extra={"pid": pid, "reason": reason})
         self._failed = reason
         self._forget()
         return True
 
     def end(self) -> None:
         """The server stops: there will be no other one."""
-        if self.pid and not self.given_away:
+        if self.pid and not self.given_away and not self.lent:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
@@ -183,4 +253,6 @@ class Upgrade:
         self._line.close()
         os.close(self._errors_fd)
         self.pid, self._line, self._errors_fd = 0, None, -1
+        self.lent = self.finished = False
+        self._kills.clear()
         self._ready_by_s = math.inf

@@ -13,8 +13,9 @@ import pytest
 
 from relay.errors import StartError
 from relay.server.supervisor.handover import FORMAT, VARIABLE, Handover, heard
+from relay.server.supervisor.process import Exit
 from relay.server.supervisor.takeover import Takeover
-from relay.server.supervisor.upgrade import Program, Upgrade
+from relay.server.supervisor.upgrade import LEADS_S, Program, Upgrade
 
 DESCRIPTORS = 5
 """That a next version takes of the supervisor: two pairs, and a copy of stderr."""
@@ -57,6 +58,23 @@ def test_without_descriptors_there_is_no_upgrade_and_nothing_else_happens(left: 
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert _open() == before
     assert (upgrade.document(), upgrade.fd) == ({"upgrading": False, "failed": ""}, -1)
+
+
+def test_one_that_decides_and_hangs_is_killed() -> None:
+    """It shows that it runs; if it does not, the server that lent its workers decides again."""
+    upgrade = Upgrade(Program(["/bin/sleep", "600"], {}, _hand_over))
+    upgrade.begin(7, "", 0.0)
+    upgrade.lend([(0, 70, 3)], 0.0)
+    upgrade.look(LEADS_S - 1.0, awake_s=0.0)
+    upgrade.look(LEADS_S + 1.0, awake_s=LEADS_S)
+    assert os.waitpid(upgrade.pid, os.WNOHANG) == (0, 0), "this one had been stopped itself"
+    upgrade.look(LEADS_S + 1.0, awake_s=0.0)
+    pid, status = os.waitpid(upgrade.pid, 0)
+    assert upgrade.ended(pid, Exit(os.waitstatus_to_exitcode(status)))
+    assert upgrade.document() == {
+        "upgrading": False, "failed": f"it did not show for {LEADS_S:.0f} s that it runs",
+    }  # fmt: skip
+    assert not upgrade.lent
 
 
 @pytest.mark.parametrize(

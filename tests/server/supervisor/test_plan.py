@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 import pytest
 
-from relay.server.supervisor.plan import (
-    CRASHES_FAST,
-    Child,
-    Finish,
-    Phase,
-    Send,
-    Start,
-    State,
-    backoff_s,
-    plan,
-    wake_at,
-)
+from relay.server.supervisor.plan import Finish, Leave, Send, Start, plan, wake_at
 from relay.server.supervisor.roles import Launch, Role
+from relay.server.supervisor.state import CRASHES_FAST, Child, Phase, State, backoff_s
 
 WORKER_BOOT_S = 30.0
 
@@ -217,6 +208,53 @@ def test_nothing_is_started_while_stopping() -> None:
     state.stop(1.0, 30.0)
     state.exited(state.workers[0], 1.0, 0.0)
     assert all(isinstance(action, Send) for action in plan(state, 50.0))
+
+
+def test_workers_of_the_server_before_leave_when_all_of_this_one_serve() -> None:
+    agent, worker = state_of().roles
+    worker = replace(worker, owns_partitions=True)
+    state = State((agent, worker), heartbeat_timeout_s=5.0)
+    state.wait_to_lead()
+    (start,) = plan(state, 0.0)
+    assert isinstance(start, Start)
+    state.started(start.child, 1, 1001, 0.0)
+    state.became_ready(start.child, 0.0)
+    assert plan(state, 0.0) == []
+    state.lead([(0, 70, 7), (2, 72, 8)], 0.0)
+    own = [action.child for action in plan(state, 0.0) if isinstance(action, Start)]
+    assert [child.index for child in own] == [1, 3], "the places that are free"
+    state.started(own[0], 80, 1002, 0.0)
+    state.started(own[1], 81, 1003, 0.0)
+    state.became_ready(own[0], 0.0)
+    for child in state.before:
+        child.yielded = True
+    assert plan(state, 0.0) == [], "one does not serve yet"
+    state.became_ready(own[1], 0.0)
+    first, second = state.before
+    second.yielded = False
+    assert plan(state, 0.0) == [], "one accepts still"
+    second.yielded = True
+    assert plan(state, 0.0) == [Leave(first)]
+    state.leaves(first, 0.0, 1.0)
+    assert plan(state, 0.0) == [], "one after the other"
+    state.children.remove(first)
+    assert plan(state, 0.0) == [Leave(second)]
+    assert state.staying == [1, 3]
+
+
+def test_workers_that_are_lent_are_left_alone() -> None:
+    state = state_of(ready=True)
+    agent, worker = state.roles
+    state = Server((agent, replace(worker, owns_partitions=True)), heartbeat_timeout_s=5.0)
+    for number, child in enumerate(state.children):
+        state.started(child, 100 + number, 1 + number, 0.0)
+        state.became_ready(child, 0.0)
+    state.lent = True
+    state.exited(state.workers[0], 1.0, 0.5)
+    state.exited(state.agent, 1.0, 0.5)
+    assert plan(state, 100.0) == [Start(state.agent)]
+    state.lent = False
+    assert Send(state.workers[1], signal.SIGKILL, "hung") in plan(state, 100.0)
 
 
 def test_phase_of_a_dead_child() -> None:

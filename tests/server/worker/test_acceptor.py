@@ -59,3 +59,41 @@ async def test_a_worker_that_is_stopped_in_a_pause_says_no_more_that_it_accepts(
         loop.call_later(2 * EXHAUSTED_PAUSE_S, over.set)  # after the end of the pause
         await over.wait()
         assert said == [True, False, False]
+
+
+async def test_a_worker_that_yields_leaves_connections_to_others_until_it_is_told() -> None:
+    loop = asyncio.get_running_loop()
+    said: list[bool] = []
+    met = asyncio.Event()
+
+    class Meets(_Nobody):
+        def admit(self, peer: str, *, exhausted: bool = False) -> None:
+            met.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        acceptor = Acceptor(
+            loop,
+            (listener,),
+            Meets(),
+            proxies=Proxies(()),
+            full_at=10,
+            connections_max=10,
+            least_loaded=lambda: None,
+            accepting=said.append,
+            counted=lambda _: None,
+        )
+        acceptor.start()
+        acceptor.yields(on=True)
+        acceptor.yields(on=True)
+        acceptor.ended()  # a connection of its own: that makes room for none
+        with socket.create_connection(listener.getsockname()):
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+            assert not met.is_set()
+            acceptor.yields(on=False)
+            await met.wait()
+        acceptor.stop()
+        acceptor.yields(on=True)
+        acceptor.yields(on=False)
+        assert said == [True, False, True, False, False]

@@ -101,11 +101,13 @@ class Acceptor:
         """There are no descriptors: the next look is when a pause is over, not before."""
         self._open = False
         self._stopped = False
+        self._yields = False
+        """Others take the connections that come, until further notice."""
         self._full = False
 
     def start(self) -> None:
         """Begin to accept; begin again, when a pause without descriptors is over."""
-        if self._stopped:
+        if self._stopped or self._yields:
             return
         self._exhausted = False
         self._reserve.keep()
@@ -125,6 +127,16 @@ class Acceptor:
         for sock in self._unannounced:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+    def yields(self, *, on: bool) -> None:
+        """Leave new connections to others, or no more."""
+        if on is not self._yields:
+            self._yields = on
+            if on:
+                self._accepting(False)
+                self._suspend()
+            else:
+                self.start()
 
     async def adopted(self) -> None:
         """Wait until every connection that was accepted has its transport, or is gone."""
@@ -146,11 +158,11 @@ class Acceptor:
         full = self.count >= self._full_at
         if full is not self._full:
             self._full = full
-            if not self._stopped:
+            if not self._stopped and not self._yields:
                 self._accepting(not full)
 
     def _resume(self) -> None:
-        if not self._open and not self._stopped:
+        if not self._open and not self._stopped and not self._yields:
             self._open = True
             for listener in self._listeners:
                 self._loop.add_reader(listener, self._accept, listener)

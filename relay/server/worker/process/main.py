@@ -313,6 +313,7 @@ class _Worker:
         self._status.beat()
         if self._status.asked_to_leave:
             self._stop.leave()
+        self._acceptor.yields(on=self._status.yields)
         self._ownership.look()
         parts.home.give_up_others()
         self._mesh.dial()

@@ -80,6 +80,11 @@ class WorkerStatus:
         """True when the supervisor asks this worker to leave, while the server goes on."""
         return bool(self._row.get("leaving"))
 
+    @property
+    def yields(self) -> bool:
+        """True while workers of the next version take the connections that come."""
+        return bool(self._row.get("yields"))
+
     def peers(self) -> list[Peer]:
         """Return the other workers that have begun."""
         found: list[Peer] = []

@@ -1,0 +1,69 @@
+"""The scoreboards of a server: its own, and in an upgrade worker by worker that of the workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from relay.server.metrics import SUPERVISOR
+from relay.server.scoreboard import Scoreboard
+from relay.server.supervisor.handover import ROLLING_FORMAT
+from relay.server.supervisor.roles import SUPERVISOR_BOARD, Role
+from relay.server.supervisor.takeover import Takeover
+
+
+class Boards(dict[str, Scoreboard]):
+    """Those of all roles by name, and of the supervisor."""
+
+    def __init__(
+        self, roles: Sequence[Role], formats: Mapping[str, str], takeover: Takeover | None
+    ) -> None:
+        """Make them, or share that of the role that owns partitions with the server before.
+
+        Args:
+            roles: of this server.
+            formats: of what else the processes of that role have in common.
+            takeover: from the server before; None: there was none.
+        """
+        super().__init__()
+        self.formats = dict(formats)
+        """What must be the same in two versions whose workers run side by side."""
+        self.shared = False
+        """The workers' board is that of the server before."""
+        self.owners_fd = -1
+        """Of the workers' board, by which the next server can share it."""
+        for role in roles:
+            if role.owns_partitions:
+                self[role.name] = self._owners(role, takeover)
+            else:
+                self[role.name] = Scoreboard(_rows(role), role.metrics)
+            if not (role.owns_partitions and self.shared):
+                self[role.name].workers = role.count
+        self[SUPERVISOR_BOARD] = Scoreboard(1, SUPERVISOR)
+
+    def _owners(self, role: Role, takeover: Takeover | None) -> Scoreboard:
+        rows, metrics = _rows(role), role.metrics
+        self.formats |= {
+            "scoreboard": Scoreboard.format_of(rows, metrics),
+            "upgrade": str(ROLLING_FORMAT),
+        }
+        if takeover is not None and (fd := takeover.board(self.formats)) >= 0:
+            board = Scoreboard(rows, metrics, fd)
+            free = sum(not board.row(index).get("pid") for index in range(rows))
+            if free >= role.count:
+                self.shared, self.owners_fd = True, fd
+                return board
+            os.close(fd)
+            takeover.differ = ["workers"]
+        self.owners_fd = os.memfd_create("relay-scoreboard", os.MFD_CLOEXEC)
+        os.ftruncate(self.owners_fd, Scoreboard.bytes_of(rows, metrics))
+        return Scoreboard(rows, metrics, self.owners_fd)
+
+    def close_in_child(self) -> None:
+        """In a child: nobody is given them. What is mapped stays."""
+        if self.owners_fd >= 0:
+            os.close(self.owners_fd)
+
+
+def _rows(role: Role) -> int:
+    return max(role.count, role.count_max)

@@ -1,0 +1,161 @@
+"""An upgrade worker by worker, on either side: who decides about the workers that run.
+
+The next version is lent them: it starts its own beside them, on the same scoreboard, and has the
+others leave one after the other, as a rolling restart has. They stay children of the server before,
+which tells it of their ends. If it ends before all are its own, its workers end with it, and the
+server before decides again: of what is left of its own, and of the places of those that have gone.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from relay.server.scoreboard import Scoreboard
+from relay.server.supervisor.owners import Owners
+from relay.server.supervisor.roles import Step
+from relay.server.supervisor.state import Child, Phase, State
+from relay.server.supervisor.takeover import Takeover
+from relay.server.supervisor.upgrade import Upgrade
+
+SHOW_S: Final = 1.0
+"""So often the one that decides shows that it runs."""
+
+
+class Lending:
+    """What this server does while the next one decides about its workers."""
+
+    def __init__(
+        self, state: State, owners: Owners, boards: Mapping[str, Scoreboard], upgrade: Upgrade
+    ) -> None:
+        self._state = state
+        self._owners = owners
+        self._boards = boards
+        self._upgrade = upgrade
+
+    @property
+    def possible(self) -> bool:
+        """Whether it can begin: nobody is on the way in or out."""
+        owners = self._state.owners
+        return not any(child.phase is Phase.STARTING or child.leave_by_s for child in owners)
+
+    def begin(self, now: float) -> None:
+        """Let the next server decide."""
+        state = self._state
+        state.lent = True
+        for child in state.owners:
+            child.replace = False  # all are
+        ready = [child for child in state.owners if child.phase is Phase.READY]
+        self._upgrade.lend([(child.index, child.pid, child.generation) for child in ready], now)
+
+    def look(self) -> None:
+        """Send the signals that the next server wants to have sent."""
+        for pid, number in self._upgrade.take_kills():
+            for child in self._state.owners:
+                if child.pid == pid:
+                    child.sent = number
+                    os.kill(pid, number)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the next server has its own workers in all places, and this one none."""
+        return self._state.lent and self._upgrade.finished and not self.to_leave
+
+    @property
+    def to_leave(self) -> int:
+        """How many of this server's workers are there still, while the next one decides."""
+        return sum(bool(child.pid) for child in self._state.owners) if self._state.lent else 0
+
+    def exited(self, child: Child, now: float) -> None:
+        """A process of this server has ended; called before anything else knows."""
+        if self._state.lent and child.role.owns_partitions:
+            if self._boards[child.role.name].row(child.index).get("leaving"):
+                child.leave_by_s = now
+            self._upgrade.tell_exited(child.pid)
+
+    def take_back(self, now: float, patience_s: float) -> None:
+        """The next server has ended, and its workers with it: decide again."""
+        state = self._state
+        state.lent = False
+        board = self._boards[state.owners[0].role.name]
+        own = {child.index: child for child in state.owners if child.pid}
+        for index in range(board.workers):
+            row = board.row(index)
+            if index not in own:
+                row.clear_gauges()
+                row.set("retired", 1)
+                continue
+            row.set("yields", 0)
+            if row.get("leaving"):
+                state.leaves(own[index], now, patience_s)
+        self._owners.read_table()
+        self._owners.rebalance()
+
+
+class Leading:
+    """What this server does to put its own workers in the places of those of the one before."""
+
+    def __init__(
+        self, state: State, owners: Owners, boards: Mapping[str, Scoreboard], takeover: Takeover
+    ) -> None:
+        self._state = state
+        self._owners = owners
+        self._boards = boards
+        self._takeover = takeover
+        self._begun = False
+        self._show_at_s = 0.0
+        state.wait_to_lead()
+
+    @property
+    def active(self) -> bool:
+        """Whether this server decides, and the one before could again."""
+        return self._begun and self._takeover.step is Step.STARTED
+
+    @property
+    def wake_at_s(self) -> float:
+        """When to look if nothing happens before."""
+        return self._show_at_s if self.active else math.inf
+
+    def look(self, now: float) -> None:
+        """Do what is next. Called after the other side's messages were read."""
+        state, takeover = self._state, self._takeover
+        if not self._begun:
+            if takeover.before is None:
+                return
+            self._begun = True
+            state.lead(takeover.before, now)
+            self._owners.read_table()
+        for child in self._exited():
+            # In whose place it was is in the log of the server before.
+            state.children.remove(child)
+            row = self._boards[child.role.name].row(child.index)
+            row.clear_gauges()
+            row.set("retired", 1)
+            if self._serves:
+                self._owners.rebalance()  # if it could not give all away
+        if not state.before and not state.stopping and self.active:
+            takeover.finished()
+        elif now >= self._show_at_s and self.active:
+            self._show_at_s = now + SHOW_S
+            takeover.leads()
+        if self._serves:
+            for child in state.before:
+                self._boards[child.role.name].row(child.index).set("yields", 1)
+
+    @property
+    def _serves(self) -> bool:
+        """Whether all of this server's own do."""
+        return all(child.before or child.phase is Phase.READY for child in self._state.owners)
+
+    def _exited(self) -> list[Child]:
+        """Return those of the server before that have ended since the last call."""
+        pids = self._takeover.take_exited()
+        killed = self._takeover.step is Step.GONE  # it was, and they with it
+        return [child for child in self._state.before if killed or child.pid in pids]
+
+    def give_up(self) -> None:
+        """This server ends: those of the one before are none of its business any more."""
+        state = self._state
+        state.children = [child for child in state.children if not child.before]

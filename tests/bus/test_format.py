@@ -1,0 +1,27 @@
+"""The format of the bus has a number: whoever changes the messages has to change it as well."""
+
+from __future__ import annotations
+
+from hashlib import blake2s
+
+from relay.bus import messages
+from relay.bus.format import BUS_FORMAT
+from relay.chat import entries
+from relay.chat.accounts import requests as account_requests
+from relay.chat.rooms import requests as room_requests
+
+FORMATS = {1: "815468b263854490"}
+"""By number, a digest of all that workers send each other."""
+
+
+def test_the_number_stands_for_what_workers_send_each_other() -> None:
+    described = [
+        (module.__name__, name, kind._fields)
+        for module in (messages, entries, account_requests, room_requests)
+        for name, kind in sorted(vars(module).items())
+        if isinstance(kind, type) and hasattr(kind, "_fields")
+    ]
+    numbers = [(op.name, op.value) for op in messages.Op]
+    digest = blake2s(repr((described, numbers)).encode(), digest_size=8).hexdigest()
+    assert FORMATS[BUS_FORMAT] == digest, "another format: add its number and digest here"
+    assert max(FORMATS) == BUS_FORMAT

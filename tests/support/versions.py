@@ -1,0 +1,37 @@
+"""Versions of the package, installed side by side, for upgrades."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import relay as package
+
+OTHER_FORMAT = ("bus/format.py", "BUS_FORMAT: Final = 1", "BUS_FORMAT: Final = 99")
+"""Then workers of both cannot run side by side: the upgrade is one switch."""
+
+
+class Versions:
+    """Of the package, in a directory; ``current`` leads to the one that a start takes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.current = directory / "current"
+        self.install("present")
+
+    def install(self, name: str, *changes: tuple[str, str, str]) -> None:
+        """Copy the package, with changes of (file, old text, new text); the link leads there."""
+        target = self._directory / name
+        if not target.exists():
+            # With its bytecode, which holds for sources of the same time; but not what is being
+            # written, which has a number at its end.
+            ignored = shutil.ignore_patterns("*.pyc.*")
+            shutil.copytree(Path(package.__file__).parent, target / "relay", ignore=ignored)
+        for file, old, new in changes:
+            path = target / "relay" / file
+            text = path.read_text()
+            assert old in text
+            path.write_text(text.replace(old, new))
+        link = self._directory / "link"
+        link.symlink_to(name)
+        link.rename(self.current)
