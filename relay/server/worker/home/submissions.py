@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.chat.entries import Submission
 
-GROUP_MAX: Final = 256
-"""Submissions in the commits of one turn: about 2.5 ms."""
-GROUP_MIN: Final = 32
+GROUP_MAX: Final = 512
+"""Submissions in the commits of one turn: about 5 ms."""
+GROUP_MIN: Final = 64
 """Of one partition, however many have something to commit: each has its commit in each turn."""
 QUANTUM_MIN: Final = 4
 """Of one producer in one commit, however many others wait."""
