@@ -80,7 +80,8 @@ class HonestPair:
                     await asyncio.sleep(0.01)
 
     async def end(self) -> None:
-        """Leave, and judge what both have seen."""
+        """Leave, and judge what both have seen, now that nobody attacks."""
+        await self._arrived()
         if not self.faults:
             results = await asyncio.gather(*self._posts, return_exceptions=True)
             refused = [result for result in results if isinstance(result, BaseException)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.chat.accounts.events import CONTENT_TYPE as ACCOUNT
 from relay.chat.entries import Kind, Submission
 from relay.server.worker.home.submissions import SLOW_PER_GROUP, Submissions, Waiting
 from relay.server.worker.process.own_home import OwnHome
@@ -14,11 +15,18 @@ def _in_use(log: str) -> bool:
     return log == "known"
 
 
-def _put(submissions: Submissions, producer: int, log: str, count: int, kind: int = 0) -> None:
+def _put(
+    submissions: Submissions,
+    producer: int,
+    log: str,
+    count: int,
+    kind: int = 0,
+    content_type: str = "",
+) -> None:
     for counter in range(1, count + 1):
         submission = Submission(
             log=log, sender="somebody", key_id=b"", producer=producer.to_bytes(16), counter=counter,
-            kind=kind, content_type="", body=b"x",
+            kind=kind, content_type=content_type, body=b"x",
         )  # fmt: skip
         submissions.put(Waiting(PORT, counter, submission))
 
@@ -105,6 +113,28 @@ def test_control_entries_are_slow() -> None:
         quick, slow = submissions.take(_in_use, 512, SLOW_PER_GROUP)
     assert [(w.submission.kind, w.submission.counter) for w in quick] == [(0, 1), (0, 2)]
     assert submissions.bytes == 0
+
+
+def test_what_concerns_accounts_does_not_wait_for_all_who_begin_and_change_rooms() -> None:
+    """An operator who disables somebody, and whoever removes a device, is served at once."""
+    submissions = Submissions()
+    for producer in range(200):
+        _put(submissions, producer, f"new-{producer}", 10)
+        _put(submissions, 1000 + producer, "known", 10, Kind.SYSTEM)
+    for round_number in range(5):
+        _put(submissions, 5000 + round_number, "@bob", 1, Kind.SYSTEM, ACCOUNT)
+        assert (5000 + round_number, 1) in _taken(submissions)
+
+
+def test_accounts_have_half_of_what_is_slow_at_most() -> None:
+    """Whoever begins rooms goes on, however many change their accounts."""
+    submissions = Submissions()
+    for producer in range(50):
+        _put(submissions, producer, f"new-{producer}", 1)
+        _put(submissions, 1000 + producer, "@bob", 1, Kind.SYSTEM, ACCOUNT)
+    taken = _taken(submissions)
+    assert len(taken) == SLOW_PER_GROUP
+    assert sum(producer < 1000 for producer, _ in taken) == SLOW_PER_GROUP // 2
 
 
 def test_who_sends_now_and_then_does_not_wait_for_all_who_never_stop() -> None:

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.server.worker.member.routes import Routes
 
-CREDIT_BYTES: Final = 256 * 1024
+CREDIT_BYTES: Final = 512 * 1024
 """Per partition and forwarding worker; given back with the answers. What is on its way is served in
-the order in which it was sent, so it is what anybody's message may wait for: as small ones, 1,300,
-about 15 ms of commits."""
+the order in which it was sent, so it is what anybody's message may wait for: as small ones, 2,600,
+about 30 ms of commits. One sender's whole window fits: who sends alone is never stopped by it."""
 REFUSE_BYTES: Final = 8 * 1024 * 1024
 """What clients had sent already when they were stopped, and what those send who write little, may
 exceed the credit; this is the end."""
@@ -154,3 +154,8 @@ class Forward:
     def unanswered(self) -> int:
         """How many sends are on their way."""
         return sum(map(len, self._unanswered))
+
+
+assert CREDIT_BYTES >= (
+    limits.SENDS_UNACKNOWLEDGED_BYTES_MAX + limits.SENDS_UNACKNOWLEDGED_MAX * OVERHEAD_BYTES
+)
