@@ -70,8 +70,10 @@ MODULES: Final = (
     "relay.store.committed",
     "relay.store.decide",
     "relay.store.log",
+    "relay.store.opened",
     "relay.store.sqlite",
     "relay.store.state",
+    "relay.store.unflushed",
     "relay.store.view",
     # A delivery.
     "relay.server.worker.delivery.batch",

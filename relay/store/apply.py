@@ -8,7 +8,7 @@ import apsw
 
 from relay.chat.rooms.events import Role
 from relay.store.schema import MEMBER
-from relay.store.state import Changes, More
+from relay.store.state import Changes, Flush, More
 
 ENTRY: Final = "INSERT INTO entry VALUES (?, ?, ?, ?, ?)"
 STATE: Final = "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?)"
@@ -49,19 +49,23 @@ def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int)
         insert("INSERT INTO epoch VALUES (?, ?, ?, ?)", changes.new_epochs)
     if changes.states:
         insert(STATE, list(changes.states.values()))
-    producers = [
-        (end.log.id, key[1], end.counter, end.stack[-1], day)
-        for key, end in changes.producers.items()
-        if end.counter
-    ]
-    if len(changes.entries) == len(producers) == 1:  # the lone message, a fifth quicker so
+    if len(changes.entries) == 1:  # the lone message, a fifth quicker so
         connection.execute(ENTRY, changes.entries[0])
-        connection.execute(PRODUCER, producers[0])
     else:
         insert(ENTRY, changes.entries)
-        insert(PRODUCER, producers)
+    if changes.tails_begun:
+        insert("INSERT INTO unflushed VALUES (?, ?)", changes.tails_begun)
+    if changes.flush.producers or changes.flush.logs:
+        write_flush(connection, changes.flush, day)
     if changes.more is not None:  # what it erases may be among these entries
         write_more(connection, changes.more)
+
+
+def write_flush(connection: apsw.Connection | apsw.Cursor, flush: Flush, day: int) -> None:
+    """Put ends of producers into their table, in the open transaction; ``day`` as above."""
+    insert = connection.executemany
+    insert(PRODUCER, [(*row, day) for row in flush.producers])
+    insert("DELETE FROM unflushed WHERE log_id=?", flush.logs)
 
 
 def write_more(connection: apsw.Connection | apsw.Cursor, more: More) -> None:

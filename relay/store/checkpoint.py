@@ -88,6 +88,13 @@ class Checkpointed(Protocol):
     erased: bool
     """Set by them when the WAL may hold what is erased; unset here."""
 
+    @property
+    def unflushed(self) -> bool:
+        """Tell whether ``flush`` has something to do."""
+
+    def flush(self) -> None:
+        """Commit what commits have left for later; meanwhile no other begins. Raises StoreError."""
+
     def checkpoint_begins(self) -> None:
         """The file is about to change."""
 
@@ -154,6 +161,10 @@ class Checkpointer:
         problem = "a reader stays in the WAL: another program has the file open"
         progress = NOTHING_COPIED
         try:
+            if partition.unflushed:
+                partition.held = True
+                await self._run_in_thread(partition.flush)
+                partition.held = False
             partition.checkpoint_begins()
             for _ in range(COPIES_MAX):
                 copied, pages = await self._run_in_thread(lambda: copy_pages(path))

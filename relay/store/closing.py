@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import apsw
@@ -14,7 +15,11 @@ from relay.store.schema import pragma
 
 
 def close_cleanly(
-    connection: apsw.Connection, path: Path, lock: PartitionLock, opening: int
+    connection: apsw.Connection,
+    path: Path,
+    lock: PartitionLock,
+    opening: int,
+    flush: Callable[[], object],
 ) -> None:
     """Mark a partition clean, and empty its WAL into the file.
 
@@ -23,12 +28,14 @@ def close_cleanly(
         path: its file.
         lock: on it; its note tells the next writer.
         opening: how often the file has been opened.
+        flush: puts into the open transaction what is still to be written.
 
     Raises:
         apsw.Error, OSError, StoreError: it stays unclean.
     """
     pragma(connection, "synchronous=FULL")
     connection.execute("BEGIN IMMEDIATE")
+    flush()
     generation.mark_clean(connection)
     pairing.next_step(connection)
     connection.execute("COMMIT")

@@ -15,6 +15,7 @@ import apsw
 from relay.chat.repeats import Stack, rebuilt
 from relay.store.schema import epoch_at, rows
 from relay.store.state import SEQ_MASK, Changes, LogEnd, ProducerKey, row_id
+from relay.store.unflushed import Unflushed
 
 LOGS_REMEMBERED_MAX: Final = 8192
 PRODUCERS_REMEMBERED_MAX: Final = 8192
@@ -22,10 +23,15 @@ PRODUCERS_REMEMBERED_MAX: Final = 8192
 
 
 class Committed:
-    """The ends of logs and producers, as of the last commit."""
+    """The ends of logs and producers, as of the last commit.
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    Ends of producers that the file has only in its entries are in ``Unflushed`` besides, which
+    forgets none.
+    """
+
+    def __init__(self, connection: apsw.Connection, unflushed: Unflushed) -> None:
         self._connection = connection
+        self._unflushed = unflushed
         self.reads = 0
         """How many times the file was asked, and what counts as much (``log.ReadBudget``)."""
         self.logs_max = LOGS_REMEMBERED_MAX
@@ -49,16 +55,23 @@ class Committed:
         return end
 
     def producer(self, key: ProducerKey, log_id: int) -> tuple[int, Stack] | None:
-        """Return (last counter, stack) of a producer in a log, or None if it is not known."""
+        """Return (last counter, stack) of a producer in a log, or None if it is not known.
+
+        Raises:
+            apsw.Error: it cannot be read.
+        """
         end = self._producers.get(key)
         if end is None:
-            found = self._rows(
-                "SELECT counter, seq FROM producer WHERE log_id=? AND producer=?",
-                (log_id, key[1]),
-            )
-            if not found:
-                return None
-            counter, seq = found[0]
+            last = self._unflushed.last(log_id, key[1])
+            if last is None:
+                found = self._rows(
+                    "SELECT counter, seq FROM producer WHERE log_id=? AND producer=?",
+                    (log_id, key[1]),
+                )
+                if not found:
+                    return None
+                last = found[0]
+            counter, seq = last
             end = counter, rebuilt(counter, seq, lambda at: self.links(row_id(log_id, at)))
             self._remember_producer(key, end)
         return end
@@ -157,7 +170,7 @@ class Committed:
             self._remember_copy(key, copy.counter)
 
     def forget_producers(self) -> None:
-        """Some of them were dropped from the file."""
+        """Some of them were dropped from the file. Those in tails were not (``Unflushed``)."""
         self._producers.clear()
 
     def _remember_log(self, name: str, end: LogEnd) -> None:

@@ -18,13 +18,14 @@ from relay.chat.names import is_room
 from relay.chat.partition import partition_of
 from relay.chat.rooms import state as rooms
 from relay.errors import EnvelopeError
-from relay.store.format import FORMAT_OF_CONTROLS, FORMAT_OF_MEMBERS
+from relay.store.format import FORMAT_OF_CONTROLS, FORMAT_OF_MEMBERS, FORMAT_OF_TAILS
 from relay.store.generation import number, read_meta
 from relay.store.schema import (
     ADDED_BY_2,
     TABLES,
     TABLES_OF_3,
     TABLES_OF_4,
+    TABLES_OF_5,
     has_states,
     rows,
 )
@@ -88,7 +89,12 @@ def _check_structure(connection: apsw.Connection) -> None:
         raise _Damaged(" ".join(found.split()))
     names = {name for (name,) in rows(connection, "SELECT name FROM sqlite_schema")}
     version = rows(connection, "PRAGMA user_version")[0][0]
-    added = ((2, ADDED_BY_2), (FORMAT_OF_CONTROLS, TABLES_OF_3), (FORMAT_OF_MEMBERS, TABLES_OF_4))
+    added = (
+        (2, ADDED_BY_2),
+        (FORMAT_OF_CONTROLS, TABLES_OF_3),
+        (FORMAT_OF_MEMBERS, TABLES_OF_4),
+        (FORMAT_OF_TAILS, TABLES_OF_5),
+    )
     made = TABLES + "".join(tables for since, tables in added if version >= since)
     for what, name in re.findall(r"CREATE (TABLE|INDEX) (\w+)", made):
         if name not in names:
@@ -138,6 +144,7 @@ def _check_entries(
     ends = {log_id: floor for log_id, (_, floor) in logs.items()}
     lasts: dict[int, set[int]] = {}
     controls = _Controls(connection)
+    tails = _tails(connection)
     current = 0
     cursor = connection.execute("SELECT id, chain, jump, packed FROM entry ORDER BY id")
     try:
@@ -162,7 +169,7 @@ def _check_entries(
             # A negative one: a copy of a direct message (``derived.copy_links``).
             if chain >= 0 and (not 0 <= jump < seq or not chain < seq):
                 raise _Damaged(f"entry {seq} of log {name} names a later one as earlier")
-            if chain and chain in lasts[log_id]:
+            if seq < tails.get(log_id, seq + 1) and chain and chain in lasts[log_id]:
                 raise _Damaged(f"the record of a sender in log {name} is older than its entries")
             try:
                 controls.take(name, seq, unpack(packed))
@@ -183,6 +190,9 @@ def _check_entries(
         for log_id, seq in rows(connection, query):
             if seq > ends[log_id]:
                 raise _Damaged(f"{what} of log {logs[log_id][0]} is newer than its entries")
+    for log_id, seq in tails.items():
+        if log_id not in logs or not logs[log_id][1] < seq <= ends[log_id]:
+            raise _Damaged("the list of senders that are not noted is of another moment")
 
 
 class _Controls:
@@ -233,6 +243,14 @@ def _check_removed(
         return unpack(packed)
     except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
         raise _Damaged(f"what is kept of entry {seq} of log {name} cannot be read") from None
+
+
+def _tails(connection: apsw.Connection) -> dict[int, int]:
+    """Return from where on entries may be newer than the records of their senders, by log."""
+    version = rows(connection, "PRAGMA user_version")[0][0]
+    if version < FORMAT_OF_TAILS:
+        return {}
+    return dict(rows(connection, "SELECT log_id, from_seq FROM unflushed"))
 
 
 def _last_seqs(connection: apsw.Connection, log_id: int) -> set[int]:

@@ -39,7 +39,7 @@ def remove(
         connection: of the partition's writer.
         name: of the log.
         upto: the last one to remove; what is still to be delivered to another inbox, and all behind
-            it, stays.
+            it, stays. So does what alone tells who has sent it (``unflushed``).
         controls_upto: up to here those of kind *system* are removed, too: they are of a room that
             has ended, or of an account that is no more. With it, what its owner has read, and when
             the owner was here. 0: none.
@@ -55,6 +55,8 @@ def remove(
     pending = rows(connection, "SELECT min(seq) FROM pending WHERE log_id=?", (log_id,))[0][0]
     if pending is not None:
         upto = min(upto, pending - 1)
+    for (from_seq,) in rows(connection, "SELECT from_seq FROM unflushed WHERE log_id=?", (log_id,)):
+        upto = min(upto, from_seq - 1)
     stubs: list[tuple[bytes, int]] = []
     size, floor_ms, before = 0, 0, floor
     for row, time_ms, packed in rows(

@@ -17,6 +17,7 @@ from relay.errors import EnvelopeError
 from relay.store.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
 from relay.store.format import (
     FORMAT_OF_CONTROLS,
+    FORMAT_OF_MEMBERS,
     FORMAT_OF_ROOMS,
     FORMAT_VERSION,
     FORMATS_READ,
@@ -49,7 +50,8 @@ CREATE TABLE entry (
     id INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL, chain INTEGER NOT NULL, jump INTEGER NOT NULL,
     packed BLOB NOT NULL
 );
--- The last counter of a producer, with its seq; used_day: the file's own count of days.
+-- The last counter of a producer, with its seq; used_day: the file's own count of days. Since
+-- format 5 it may be older than the entries from unflushed.from_seq on.
 CREATE TABLE producer (
     log_id INTEGER NOT NULL, producer BLOB NOT NULL, counter INTEGER NOT NULL, seq INTEGER NOT NULL,
     used_day INTEGER NOT NULL, PRIMARY KEY (log_id, producer)
@@ -101,6 +103,11 @@ CREATE TABLE member (
 ) WITHOUT ROWID;
 -- What the control entries of an inbox up to seq make of the account: less to fold. It may be old.
 CREATE TABLE fold (log_id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, packed BLOB NOT NULL);
+"""
+TABLES_OF_5: Final = """
+-- Logs whose producers are in the table of that name up to from_seq only (unflushed.py): who has
+-- sent the entries from it on is known of these alone.
+CREATE TABLE unflushed (log_id INTEGER PRIMARY KEY, from_seq INTEGER NOT NULL);
 """
 MEMBER: Final = "INSERT INTO member VALUES (?, ?, ?, ?, ?)"
 CONTROLS_BEFORE_3: Final = """
@@ -230,6 +237,7 @@ def has_states(connection: apsw.Connection) -> bool:
 def create_tables(connection: apsw.Connection, unpack: Callable[[bytes], Entry]) -> None:
     """Create the tables that a file lacks, inside the caller's transaction."""
     found = pragma(connection, "user_version")
+    assert isinstance(found, int)
     if found == FORMAT_VERSION:
         return
     if found == 0:
@@ -237,12 +245,14 @@ def create_tables(connection: apsw.Connection, unpack: Callable[[bytes], Entry])
         pragma(connection, f"application_id={APPLICATION_ID}")
     if found in (0, 1):
         connection.execute(ADDED_BY_2).fetchall()
-    if found != FORMAT_OF_CONTROLS:
+    if found < FORMAT_OF_CONTROLS:
         connection.execute(TABLES_OF_3 + CONTROLS_BEFORE_3).fetchall()
     if found == FORMAT_OF_ROOMS:
         _fill_controls_of_rooms(connection, unpack)
-    connection.execute(TABLES_OF_4).fetchall()
-    _fill_members(connection)
+    if found < FORMAT_OF_MEMBERS:
+        connection.execute(TABLES_OF_4).fetchall()
+        _fill_members(connection)
+    connection.execute(TABLES_OF_5).fetchall()
     pragma(connection, f"user_version={FORMAT_VERSION}")
 
 

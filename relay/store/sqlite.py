@@ -9,28 +9,26 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Final, final
+from typing import Final
 
 import apsw
 
 from relay.chat.entries import NO_EPOCH, Head, Kind, Submission
 from relay.fsync import sync_directory
-from relay.store import apply, removal
+from relay.store import apply
 from relay.store.closing import close_cleanly
-from relay.store.committed import Committed
 from relay.store.companions import wal_bytes
 from relay.store.decide import Decision, Pack, note_controls
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock
 from relay.store.log import Outcome, ReadBudget, Removed
+from relay.store.opened import Opened, Write
 from relay.store.opening import Check, open_again, open_first
-from relay.store.producers import ProducerExpiry
 from relay.store.rules import Rules
 from relay.store.schema import check_sqlite, closed_on_error, pragma, translated
-from relay.store.state import LOGS_MAX, SEQ_BITS, Changes, LogEnd, More
+from relay.store.state import LOGS_MAX, SEQ_BITS, LogEnd, More
 from relay.store.view import UnpackEntry, load
 
 __all__ = ["Durability", "Host", "SqlitePartition"]
@@ -38,30 +36,7 @@ __all__ = ["Durability", "Host", "SqlitePartition"]
 SYSTEM: Final = int(Kind.SYSTEM)
 CHECK_LIMIT_S: Final = 1.0
 """In a running server, whose loop waits. Before it serves, ``recovery`` checks without a limit."""
-Write = Callable[[apsw.Connection | apsw.Cursor, Changes, int], None]
-"""As ``apply.write``."""
 log = logging.getLogger("relay.store")
-
-
-@final
-class _Opened:
-    """What goes with a connection, and is forgotten with it."""
-
-    __slots__ = ("committed", "connection", "cursor", "expiry", "generation")
-
-    def __init__(
-        self,
-        connection: apsw.Connection,
-        committed: Committed,
-        expiry: ProducerExpiry,
-        generation: int,
-    ) -> None:
-        self.connection = connection
-        self.cursor = connection.cursor()
-        """Of commits."""
-        self.committed = committed
-        self.expiry = expiry
-        self.generation = generation
 
 
 class SqlitePartition:
@@ -129,7 +104,7 @@ class SqlitePartition:
         self._seen: list[tuple[int, str]] = []
         self._folds: list[tuple[int, bytes, str]] = []
         """When owners of inboxes were last here, likewise."""
-        self._opened: _Opened | None = None
+        self._opened: Opened | None = None
         self._opening = 0
         """How often the file has been opened: the lock's note has it, too."""
         self._one_user = threading.Lock()
@@ -141,7 +116,7 @@ class SqlitePartition:
             raise
 
     # --- opening and closing --------------------------------------------------------------------
-    def _open(self) -> _Opened:
+    def _open(self) -> Opened:
         if self._opened is None:
             erased = wal_bytes(self.path) > 0  # its last writer may have died before it forgot that
             if self._opening == 0:
@@ -160,16 +135,14 @@ class SqlitePartition:
                 self.wal_pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
                 self.erased = erased
                 connection.set_wal_hook(self._wal_grew)
-                opened = _Opened(
-                    connection, Committed(connection), ProducerExpiry(connection), begun.generation
-                )
+                opened = Opened(connection, begun.generation, self._unpack_entry, self._write)
                 # Not only when this made the file: whoever did may have died before its sync.
                 sync_directory(self.path.parent)
                 self._lock.note(self.path, begun.opening, "open")
             self._opened, self._opening, self._doubt = opened, begun.opening, None
         return self._opened
 
-    def _open_to_commit(self) -> _Opened:
+    def _open_to_commit(self) -> Opened:
         if self._suspected is not None:
             self._doubt, self._suspected = self._suspected, None
             self._drop()
@@ -184,7 +157,9 @@ class SqlitePartition:
         opened, self._opened = self._opened, None
         try:
             if opened is not None:
-                close_cleanly(opened.connection, self.path, self._lock, self._opening)
+                close_cleanly(
+                    opened.connection, self.path, self._lock, self._opening, opened.write_rest
+                )
         except (apsw.Error, OSError, StoreError) as error:
             # It stays unclean: the next start takes no risk.
             log.warning(
@@ -236,7 +211,7 @@ class SqlitePartition:
         opened = self._open_to_commit()
         try:
             if opened.expiry.due(now_ms):
-                self._expire(opened, now_ms)
+                opened.expire(now_ms)
             view = load(
                 opened.committed,
                 batch,
@@ -264,13 +239,12 @@ class SqlitePartition:
                 changes.more.confirmed += self._confirmed
                 changes.more.seen += self._seen
                 changes.more.folds += self._folds
-            self._commit(opened, changes, forced=controls and self._durability == "process")
+            opened.commit(changes, forced=controls and self._durability == "process")
         except apsw.Error as error:
             raise self._failed(error) from error
         except BaseException:
             self._drop()
             raise
-        opened.committed.apply(changes)
         touched = self.touched
         if touched is not None:
             for row in changes.entries:
@@ -281,39 +255,12 @@ class SqlitePartition:
             del self._folds[: len(changes.more.folds)]
         return outcomes
 
-    def _commit(self, opened: _Opened, changes: Changes, *, forced: bool) -> None:
-        """Make changes durable; ``forced``: against a power failure, too, this once."""
-        if changes.entries or changes.more is not None:
-            cursor = opened.cursor
-            if forced:
-                pragma(opened.connection, "synchronous=FULL")
-            cursor.execute("BEGIN IMMEDIATE")
-            self._write(cursor, changes, opened.expiry.day)
-            cursor.execute("COMMIT")
-            if forced:
-                pragma(opened.connection, "synchronous=NORMAL")
-
-    def _expire(self, opened: _Opened, now_ms: int) -> None:
-        """Drop producers that were not used for long: a commit of its own, at most one a minute."""
-        connection, expiry = opened.connection, opened.expiry
-        decided = expiry.decide(connection, now_ms)
-        if expiry.changes(decided):
-            connection.execute("BEGIN IMMEDIATE")
-            expiry.write(connection, decided)
-            connection.execute("COMMIT")
-        expiry.apply(decided, now_ms)
-        if decided.unused:
-            opened.committed.forget_producers()
-
     def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
         """See ``log.Partition``."""
         with self._one_user:
             opened = self._open_to_commit()
-            connection = opened.connection
             try:
-                connection.execute("BEGIN IMMEDIATE")
-                removed = removal.remove(connection, log, upto, controls_upto, self._unpack_entry)
-                connection.execute("COMMIT")
+                removed = opened.remove(log, upto, controls_upto)
             except apsw.Error as error:
                 raise self._failed(error) from error
             except BaseException:
@@ -380,6 +327,29 @@ class SqlitePartition:
         self._folds += [(seq, packed, log) for log, seq, packed in folds]
 
     # --- for the checkpointer -------------------------------------------------------------------
+    @property
+    def unflushed(self) -> bool:
+        """Tell whether the ends of some producers are in entries alone."""
+        opened = self._opened
+        return opened is not None and opened.unflushed.entries > 0
+
+    def flush(self) -> None:
+        """Write the ends of producers that their table lacks, in a commit of its own.
+
+        Raises:
+            StoreError: they cannot be written. For want of space they are simply not.
+        """
+        with self._one_user:
+            opened = self._opened
+            if opened is None or self._suspected is not None:
+                return
+            try:
+                opened.flush()
+            except apsw.FullError as error:
+                self._failed(error)
+            except apsw.Error as error:
+                raise self._failed(error) from error
+
     def checkpoint_begins(self) -> None:
         """Note that the file is about to change."""
         self._lock.note(self.path, self._opening, "changing")

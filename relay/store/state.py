@@ -28,6 +28,10 @@ StateRow = tuple[int, int, int, int, bytes]
 """As in the table ``state``: log id, seq, guarded, due_ms, packed."""
 
 
+ProducerRow = tuple[int, bytes, int, int]
+"""Of the table ``producer``: log id, producer, counter, seq."""
+
+
 def row_id(log_id: int, seq: int) -> int:
     """Return the primary key of an entry."""
     return log_id << SEQ_BITS | seq
@@ -200,11 +204,41 @@ class View:
         """By (log, seq) of a message that is to be erased: its edits, before this batch."""
 
 
+@final
+class Flush:
+    """What ends tails (``unflushed``): it is in the table ``producer`` then."""
+
+    __slots__ = ("logs", "producers")
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.producers: list[ProducerRow] = []
+        """Of one that is there twice the last one counts."""
+        self.logs: list[tuple[int]] = []
+        """Ids of the logs whose tails end."""
+
+
+@final
+class TailGrowth:
+    """What a commit appends to one log."""
+
+    __slots__ = ("entries", "first_seq", "log_id", "producers")
+
+    def __init__(self, log_id: int, first_seq: int) -> None:
+        """Begin with no entry; the first will have this seq."""
+        self.log_id = log_id
+        self.first_seq = first_seq
+        self.entries = 0
+        self.producers: list[ProducerRow] = []
+        """How it leaves those that have sent them."""
+
+
 class Changes:
     """All that a batch changes. Applying it needs no clock, no randomness and no decision."""
 
     __slots__ = (
-        "copies", "entries", "logs", "more", "new_epochs", "new_logs", "producers", "states",
+        "copies", "entries", "flush", "logs", "more", "new_epochs", "new_logs", "producers",
+        "states", "tails_begun", "tails_grown",
     )  # fmt: skip
 
     def __init__(self, logs: dict[str, LogEnd], producers: dict[ProducerKey, ProducerEnd]) -> None:
@@ -225,3 +259,7 @@ class Changes:
         self.producers = producers
         self.copies: dict[ProducerKey, ProducerEnd] = {}
         self.more: More | None = None
+        self.tails_begun: list[tuple[int, int]] = []
+        """As in the table ``unflushed``. What concerns tails is chosen by ``Unflushed.plan``."""
+        self.tails_grown: list[TailGrowth] = []
+        self.flush = Flush()

@@ -188,6 +188,21 @@ class LogContract:
         assert append(partition, message(4))[0][:3] == (first[0].epoch, 4, 3)
 
     # --- what a batch may cost ------------------------------------------------------------------
+    def test_what_many_sent_alone_is_known_to_the_next_writer(self, backend: Backend) -> None:
+        """A commit for each message, and a writer that dies after any number of them."""
+        partition = backend.open()
+        producers = [bytes([number]) * 8 for number in range(1, 8)]
+        sent: list[Submission] = []
+        for number in range(150):
+            one = message(number // 7 + 1, producer=producers[number % 7])
+            append(partition, one)
+            sent.append(one)
+            if number % 10 == 9:
+                backend.kill(partition)
+                partition = backend.open()
+                again = partition.append(sent, NOW_MS)
+                assert [type(outcome) for outcome in again] == [Repeated] * len(sent)
+
     def test_what_is_new_from_known_producers_needs_no_read(self, backend: Backend) -> None:
         partition = backend.open()
         append(partition, message(1), message(1, producer=BOB))

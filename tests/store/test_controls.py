@@ -84,7 +84,9 @@ def test_rows_of_another_moment(partition: SqlitePartition, statement: str, said
     assert said in found
 
 
-@pytest.mark.parametrize(("table", "version"), [("direct", 3), ("state", 2), ("member", 4)])
+@pytest.mark.parametrize(
+    ("table", "version"), [("direct", 3), ("state", 2), ("member", 4), ("unflushed", 5)]
+)
 def test_a_table_that_is_missing(partition: SqlitePartition, table: str, version: int) -> None:
     """Of the format that the file says that it has, and of no later one."""
     path = changed(partition, f"DROP TABLE {table}", f"PRAGMA user_version={version}")
@@ -102,8 +104,9 @@ def test_a_file_of_format_2_is_brought_up_to_date(
     """The controls of its rooms are known as such, and nothing that only looks like one."""
     older = [f"DROP TABLE {name}" for name in ("control", "direct", "pending", "edit", "mark")]
     path = changed(
-        partition, *older, "DROP TABLE member", "DROP TABLE fold", "PRAGMA user_version=2"
-    )
+        partition, *older, *(f"DROP TABLE {name}" for name in ("member", "fold", "unflushed")),
+        "PRAGMA user_version=2",
+    )  # fmt: skip
     open_partition(tmp_path).close()
     reader = SqliteReader(path)
     assert [unpack_entry(one).seq for one in reader.controls("lobby")] == [1, 2, 4]

@@ -173,6 +173,7 @@ def test_what_was_decided_in_one_place_can_be_applied_in_another(
     partition = open_partition(there, write=writing)
     append(partition, *messages(1, 40), message(1, log="other"))
     partition.append([*messages(30, 45), message(9), message(1, producer=BOB)], NOW_MS + 1)
+    append(partition, *messages(46, 75), message(2, log="other"))
 
     replica = open_partition(here)
     opened = replica._opened
@@ -181,20 +182,21 @@ def test_what_was_decided_in_one_place_can_be_applied_in_another(
         opened.connection.execute("BEGIN IMMEDIATE")
         apply.write(opened.connection, changes, day)
         opened.connection.execute("COMMIT")
+        opened.unflushed.apply(changes)
         opened.committed.apply(changes)
 
     def tables(of: SqlitePartition) -> list[object]:
         assert of._opened is not None
         return [
             rows(of._opened.connection, f"SELECT * FROM {table}")  # noqa: S608
-            for table in ("log", "epoch", "entry", "producer", "state")
+            for table in ("log", "epoch", "entry", "producer", "unflushed", "state")
         ]
 
     assert tables(replica) == tables(partition)
-    assert all(tables(replica)[:4])
+    assert all(tables(replica)[:5])
     for each in (replica, partition):
-        [stored] = append(each, message(46))
-        assert (stored.seq, stored.prev) == (47, 46)
+        [stored] = append(each, message(76))
+        assert (stored.seq, stored.prev) == (77, 76)
         assert replica.head("other") == partition.head("other")
     partition.close()
     replica.close()

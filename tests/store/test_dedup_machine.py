@@ -46,14 +46,26 @@ class Dedup(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp())
-        self.partition = open_partition(self.directory)
+        self.tail_max = self.entries_max = 64
+        self.open()
         self.reader = SqliteReader(self.partition.path)
         self.model: dict[str, list[tuple[bytes, int, bytes]]] = {log: [] for log in LOGS}
+        self.floors = dict.fromkeys(LOGS, 0)
 
     def teardown(self) -> None:
         self.reader.close()
         self.partition.close()
         shutil.rmtree(self.directory)
+
+    def open(self, boot_id: str = "boot 1") -> None:
+        self.partition = open_partition(self.directory, boot_id=boot_id)
+        self.bound()
+
+    def bound(self) -> None:
+        opened = self.partition._opened
+        assert opened is not None
+        opened.unflushed.tail_max, opened.unflushed.entries_max = self.tail_max, self.entries_max
+        opened.committed.producers_max = 2  # of the six that there are
 
     def last(self, log: str, producer: bytes) -> int:
         return sum(1 for entry in self.model[log] if entry[0] == producer)
@@ -96,32 +108,48 @@ class Dedup(RuleBasedStateMachine):
     @rule()
     def kill(self) -> None:
         die(self.partition)
-        self.partition = open_partition(self.directory)
+        self.open()
 
     @rule()
     def restart(self) -> None:
         self.partition.close()
-        self.partition = open_partition(self.directory)
+        self.open()
 
     @rule()
     def lose_machine(self) -> None:
         """Nothing is lost this time, but nobody can know."""
         die(self.partition)
-        self.partition = open_partition(self.directory, boot_id=self.directory.name)
+        self.open(boot_id=self.directory.name)
 
     @rule()
     def checkpoint(self) -> None:
+        self.partition.flush()
         self.partition.checkpoint_begins()
         finish(self.partition.path)
         self.partition.checkpoint_ended()
+
+    @rule(tail_max=st.integers(1, 70), entries_max=st.integers(0, 140))
+    def bound_tails(self, tail_max: int, entries_max: int) -> None:
+        """From now on producers are written now and then, always, or hardly ever."""
+        self.tail_max, self.entries_max = tail_max, entries_max
+        self.bound()
+
+    @rule(log=st.sampled_from(LOGS), count=st.integers(0, 90))
+    def remove(self, log: str, count: int) -> None:
+        """What was removed is still known by its id."""
+        upto = min(self.floors[log] + count, len(self.model[log]))
+        while (removed := self.partition.remove(log, upto, 0)).entries:
+            self.floors[log] = removed.floor
+        assert self.floors[log] == upto
 
     @invariant()
     def the_log_is_the_model(self) -> None:
         for log, model in self.model.items():
             assert self.partition.head(log).seq == len(model)
-            found = entries(self.reader.read(log, 0, len(model), 10**9))
-            assert [(e.producer, e.counter, e.body) for e in found] == model
-            assert [e.prev for e in found] == list(range(len(model)))
+            floor = self.floors[log]
+            found = entries(self.reader.read(log, floor, len(model), 10**9))
+            assert [(e.producer, e.counter, e.body) for e in found] == model[floor:]
+            assert [e.prev for e in found] == list(range(floor, len(model)))
 
 
 def described(outcome: Outcome) -> tuple[type, int]:

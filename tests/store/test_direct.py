@@ -306,6 +306,7 @@ def test_a_file_of_format_1_is_brought_up_to_date(tmp_path: Path) -> None:
     for table in ("member", "fold"):
         assert f"CREATE TABLE {table} " in TABLES_OF_4
         connection.execute(f"DROP TABLE {table}")
+    connection.execute("DROP TABLE unflushed")
     connection.execute("PRAGMA user_version=1")
     connection.close()
     unnoticed(partition)

@@ -35,6 +35,7 @@ def put_in(connection):
 
 apsw.connection_hooks.append(put_in)
 partition = open_partition(Path(sys.argv[1]))
+partition._opened.unflushed.tail_max = int(sys.argv[3])
 append(partition, *messages(1, 3))
 print("acknowledged", flush=True)
 countdown = int(sys.argv[2])
@@ -45,11 +46,25 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("statement", range(1, 15))
-def test_a_group_is_stored_whole_or_not_at_all(tmp_path: Path, statement: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WRITER, tmp_path, str(statement)], capture_output=True, check=False
+TAILS = (64, 5, 1)
+"""The second commit of a log leaves its producer to the entries, flushes it, or writes it."""
+
+
+def write(directory: Path, statement: int, tail_max: int) -> subprocess.CompletedProcess[bytes]:
+    """Let a writer be killed before a statement."""
+    return subprocess.run(
+        [sys.executable, "-c", WRITER, directory, str(statement), str(tail_max)],
+        capture_output=True,
+        check=False,
     )
+
+
+@pytest.mark.parametrize("tail_max", TAILS)
+@pytest.mark.parametrize("statement", range(1, 18))
+def test_a_group_is_stored_whole_or_not_at_all(
+    tmp_path: Path, statement: int, tail_max: int
+) -> None:
+    done = write(tmp_path, statement, tail_max)
     assert done.returncode == -signal.SIGKILL, done.stderr
     acknowledged = done.stdout.count(b"acknowledged\n")
     reader = SqliteReader(tmp_path / "00.sqlite")
@@ -75,17 +90,14 @@ def test_a_group_is_stored_whole_or_not_at_all(tmp_path: Path, statement: int) -
     partition.close()
 
 
-def test_the_kills_hit_the_commit_and_its_neighbourhood(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tail_max", TAILS)
+def test_the_kills_hit_the_commit_and_its_neighbourhood(tmp_path: Path, tail_max: int) -> None:
     """The range above covers the commit: the first leaves nothing, the last everything."""
     seen = []
-    for statement in (1, 14):
+    for statement in (1, 17):
         directory = tmp_path / str(statement)
         directory.mkdir()
-        subprocess.run(
-            [sys.executable, "-c", WRITER, directory, str(statement)],
-            capture_output=True,
-            check=False,
-        )
+        write(directory, statement, tail_max)
         reader = SqliteReader(directory / "00.sqlite")
         seen.append(len(reader.read("lobby", 0, 9, PAGE_BYTES).rows))
         reader.close()

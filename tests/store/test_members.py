@@ -83,6 +83,7 @@ def test_a_file_of_format_3_is_brought_up_to_date(
     connection = apsw.Connection(str(tmp_path / "00.sqlite"))
     connection.execute("DROP TABLE member")
     connection.execute("DROP TABLE fold")
+    connection.execute("DROP TABLE unflushed")
     connection.execute("PRAGMA user_version=3")
     connection.close()
     unnoticed(partition)

@@ -154,11 +154,11 @@ def test_a_file_of_a_later_format(tmp_path: Path) -> None:
     append(partition, message(1))
     partition.close()
     connection = apsw.Connection(str(tmp_path / "00.sqlite"))
-    connection.execute("PRAGMA user_version=5")
+    connection.execute("PRAGMA user_version=6")
     connection.close()
-    with pytest.raises(StoreCorrupt, match="has format 5; this Relay reads formats 1 to 4"):
+    with pytest.raises(StoreCorrupt, match="has format 6; this Relay reads formats 1 to 5"):
         open_partition(tmp_path)
-    with pytest.raises(StoreCorrupt, match="has format 5"):
+    with pytest.raises(StoreCorrupt, match="has format 6"):
         SqliteReader(tmp_path / "00.sqlite").read("lobby", 0, 1, PAGE_BYTES)
 
 

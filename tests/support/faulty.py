@@ -298,7 +298,7 @@ def failing_disk(planting: Planting) -> None:
     """
     import apsw
 
-    from relay.store.sqlite import SqlitePartition
+    from relay.store.opened import Opened
     from tests.support import disks
 
     kind, _, share = planting.argument.partition(":")
@@ -306,16 +306,16 @@ def failing_disk(planting: Planting) -> None:
     error = errors[kind]
     chance = random.Random(os.getpid())
     disk = disks.Disk(powered=True)
-    commit, messages = SqlitePartition._commit, [False]
+    commit, messages = Opened.commit, [False]
 
-    def committing(self: SqlitePartition, *args: Any, forced: bool) -> None:  # noqa: ANN401
+    def committing(self: Opened, *args: Any, forced: bool) -> None:  # noqa: ANN401
         messages[0] = not forced
         try:
             commit(self, *args, forced=forced)
         finally:
             messages[0] = False
 
-    SqlitePartition._commit = committing  # type: ignore[method-assign, assignment]
+    Opened.commit = committing  # type: ignore[method-assign, assignment]
 
     def fails(operation: disks.Operation, name: str) -> apsw.Error | None:
         written = messages[0] and operation == "write" and name.endswith(".sqlite-wal")

@@ -8,9 +8,10 @@ from pathlib import Path
 from relay.chat.entries import Kind, Submission
 from relay.store import apply
 from relay.store.generation import Durability, Host
-from relay.store.lock import PartitionLock
+from relay.store.lock import PartitionLock, State
 from relay.store.log import Outcome, Page, Partition, Stored
-from relay.store.sqlite import SqlitePartition, Write
+from relay.store.opened import Write
+from relay.store.sqlite import SqlitePartition
 from relay.wire.envelopes import EntryMessage
 from relay.wire.packing import pack_entry, unpack_entry
 
@@ -39,15 +40,19 @@ def open_partition(
     )
 
 
-def unnoticed(partition: SqlitePartition) -> None:
-    """Let what a test did to the file of a closed partition pass for what its writer left.
+def unnoticed(partition: SqlitePartition, state: State = "closed") -> None:
+    """Let what a test did to the file of a partition pass for what its writer left.
 
     Otherwise the file is checked as a whole when it is opened, and refused.
+
+    Args:
+        partition: that was closed, or has died.
+        state: "open" for one that has died.
     """
     with PartitionLock(partition.path.with_suffix(".lock")) as lock:
         note = lock.read_note()
         assert note is not None
-        lock.note(partition.path, note.opening, "closed")
+        lock.note(partition.path, note.opening, state)
 
 
 def die(partition: SqlitePartition) -> None:

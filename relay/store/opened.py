@@ -1,0 +1,121 @@
+"""A partition's file that is open for writing, and what is remembered of it.
+
+Whatever fails here raises apsw.Error, and the caller rolls back or forgets all of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, final
+
+import apsw
+
+from relay.chat.entries import Entry
+from relay.store import apply, removal
+from relay.store.committed import Committed
+from relay.store.log import Removed
+from relay.store.producers import ProducerExpiry
+from relay.store.schema import pragma
+from relay.store.state import Changes, Flush
+from relay.store.unflushed import Unflushed
+
+Write = Callable[[apsw.Connection | apsw.Cursor, Changes, int], None]
+"""As ``apply.write``."""
+_NOTHING: Final = Flush()
+
+
+@final
+class Opened:
+    """What goes with a connection, and is forgotten with it."""
+
+    __slots__ = (
+        "_unpack", "_write", "committed", "connection", "cursor", "expiry", "generation",
+        "unflushed",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        generation: int,
+        unpack: Callable[[bytes], Entry],
+        write: Write,
+    ) -> None:
+        """Read what must be known. Raises apsw.Error.
+
+        Args:
+            connection: of the partition's writer.
+            generation: the file's.
+            unpack: returns a packed entry.
+            write: puts changes into the open transaction.
+        """
+        self.connection = connection
+        self.cursor = connection.cursor()
+        """Of commits."""
+        self.unflushed = Unflushed(connection, unpack)
+        self.committed = Committed(connection, self.unflushed)
+        self.expiry = ProducerExpiry(connection)
+        self.generation = generation
+        self._unpack = unpack
+        self._write = write
+
+    def commit(self, changes: Changes, *, forced: bool) -> None:
+        """Make changes durable, and remember them.
+
+        Args:
+            changes: that were decided.
+            forced: against a power failure, too, this once.
+        """
+        if changes.entries:
+            self.unflushed.plan(changes)
+        if changes.entries or changes.more is not None:
+            cursor = self.cursor
+            if forced:
+                pragma(self.connection, "synchronous=FULL")
+            cursor.execute("BEGIN IMMEDIATE")
+            self._write(cursor, changes, self.expiry.day)
+            cursor.execute("COMMIT")
+            if forced:
+                pragma(self.connection, "synchronous=NORMAL")
+            self.unflushed.apply(changes)
+        self.committed.apply(changes)
+
+    def expire(self, now_ms: int) -> None:
+        """Drop producers that were not used for long: a commit of its own, at most one a minute."""
+        connection, expiry = self.connection, self.expiry
+        decided = expiry.decide(connection, now_ms)
+        if expiry.changes(decided):
+            # What was used on a day is noted with that day when it ends. It may be among what is
+            # dropped, for its row is as old as it was when it was flushed last.
+            ended = self.unflushed.all() if decided.day != expiry.day else _NOTHING
+            connection.execute("BEGIN IMMEDIATE")
+            expiry.write(connection, decided)
+            apply.write_flush(connection, ended, expiry.day)
+            connection.execute("COMMIT")
+            self.unflushed.flushed(ended)
+        expiry.apply(decided, now_ms)
+        if decided.unused:
+            self.committed.forget_producers()
+
+    def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
+        """See ``log.Partition``."""
+        end = self.committed.log(log)
+        flush = _NOTHING if end is None else self.unflushed.upto(end.id, upto)
+        self.connection.execute("BEGIN IMMEDIATE")
+        apply.write_flush(self.connection, flush, self.expiry.day)
+        removed = removal.remove(self.connection, log, upto, controls_upto, self._unpack)
+        self.connection.execute("COMMIT")
+        self.unflushed.flushed(flush)
+        return removed
+
+    def flush(self) -> None:
+        """Write the ends of producers that their table lacks: a commit of its own, if any are."""
+        flush = self.unflushed.all()
+        if flush.logs:
+            self.connection.execute("BEGIN IMMEDIATE")
+            apply.write_flush(self.connection, flush, self.expiry.day)
+            self.connection.execute("COMMIT")
+            self.unflushed.flushed(flush)
+
+    def write_rest(self) -> None:
+        """As ``flush``, in the open transaction of one who forgets all of this then."""
+        apply.write_flush(self.connection, self.unflushed.all(), self.expiry.day)

@@ -1,0 +1,186 @@
+"""Ends of producers that the table ``producer`` does not have yet.
+
+A producer's row in each commit would be a second page there, and in each checkpoint. So a log has a
+*tail*: its entries from the seq on that the table ``unflushed`` names. Who sent them is known of
+the entries themselves, and read when the file is opened. A tail is short: it is *flushed* into the
+table, with all its producers at once, by the commit that would make it too long.
+
+Invariant "Once, in order". The last end of a producer is that of its last entry by seq, and never
+the greatest counter: a producer whose record was dropped begins with 1 again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, final
+
+import apsw
+
+from relay.chat.entries import Entry
+from relay.store.schema import rows
+from relay.store.state import (
+    SEQ_BITS,
+    SEQ_MASK,
+    Changes,
+    Flush,
+    ProducerRow,
+    TailGrowth,
+    row_id,
+)
+
+TAIL_MAX: Final = 64
+"""Entries of a tail. Two pages are written for each, so this is what a message pays a part of."""
+ENTRIES_MAX: Final = 1024
+"""Of all tails of a partition: some milliseconds of reading when it is opened. When half of it is
+used no other log begins one: what many quiet logs would save is less than what it costs them."""
+
+
+@final
+class Tail:
+    """The entries of one log whose producers are not flushed."""
+
+    __slots__ = ("ends", "entries", "first_seq", "readable")
+
+    def __init__(self, first_seq: int) -> None:
+        self.first_seq = first_seq
+        self.entries = 0
+        """How many there are, copies included."""
+        self.ends: dict[bytes, tuple[int, int]] = {}
+        """Of each producer in it the last counter and its seq."""
+        self.readable = True
+        """False: an entry of it is damaged, so nothing is known of any of its producers."""
+
+
+@final
+class Unflushed:
+    """The tails of a partition, as of its last commit."""
+
+    def __init__(self, connection: apsw.Connection, unpack: Callable[[bytes], Entry]) -> None:
+        """Read them.
+
+        Args:
+            connection: of the partition's writer.
+            unpack: returns a packed entry, or raises whatever it likes.
+
+        Raises:
+            apsw.Error: they cannot be read. A page of entries that is damaged is no reason.
+        """
+        self.tail_max = TAIL_MAX
+        self.entries_max = ENTRIES_MAX
+        self.entries = 0
+        self._tails: dict[int, Tail] = {}
+        for log_id, first_seq in rows(connection, "SELECT log_id, from_seq FROM unflushed"):
+            tail = self._tails[log_id] = Tail(first_seq)
+            _read(connection, log_id, tail, unpack)
+            self.entries += tail.entries
+
+    def last(self, log_id: int, producer: bytes) -> tuple[int, int] | None:
+        """Return (counter, seq) of the last entry of a producer in a tail; None: it is in none.
+
+        Raises:
+            apsw.CorruptError: that cannot be told.
+        """
+        tail = self._tails.get(log_id)
+        if tail is None:
+            return None
+        if not tail.readable:
+            raise apsw.CorruptError("entries whose senders are not noted elsewhere are damaged")
+        return tail.ends.get(producer)
+
+    def plan(self, changes: Changes) -> None:
+        """Choose what a commit writes of the producers of its entries, and note it in there."""
+        spans: dict[int, TailGrowth] = {}
+        for row in changes.entries:
+            log_id = row[0] >> SEQ_BITS
+            span = spans.get(log_id)
+            if span is None:
+                span = spans[log_id] = TailGrowth(log_id, row[0] & SEQ_MASK)
+            span.entries += 1
+        for key, end in changes.producers.items():
+            if end.counter != end.committed:
+                log_id = end.log.id
+                spans[log_id].producers.append((log_id, key[1], end.counter, end.stack[-1]))
+        for span in spans.values():
+            self._plan(span, changes)
+
+    def _plan(self, span: TailGrowth, changes: Changes) -> None:
+        log_id = span.log_id
+        tail = self._tails.get(log_id)
+        if tail is None:
+            if not span.producers:  # copies alone
+                return
+            small = span.entries < self.tail_max
+            if small and (self.entries + span.entries) * 2 <= self.entries_max:
+                changes.tails_begun.append((log_id, span.first_seq))
+                changes.tails_grown.append(span)
+            else:
+                changes.flush.producers += span.producers
+            return
+        fits = tail.entries + span.entries < self.tail_max
+        if (fits and self.entries + span.entries <= self.entries_max) or not tail.readable:
+            changes.tails_grown.append(span)
+            return
+        _add(changes.flush, log_id, tail)
+        changes.flush.producers += span.producers  # behind, in the place of earlier ends
+
+    def apply(self, changes: Changes) -> None:
+        """A commit that was planned here is done."""
+        self.flushed(changes.flush)
+        for span in changes.tails_grown:
+            tail = self._tails.get(span.log_id)
+            if tail is None:
+                tail = self._tails[span.log_id] = Tail(span.first_seq)
+            tail.entries += span.entries
+            self.entries += span.entries
+            for row in span.producers:
+                tail.ends[row[1]] = row[2], row[3]
+
+    def all(self) -> Flush:
+        """Return what is to be written so that no tail is left but those that are damaged."""
+        flush = Flush()
+        for log_id, tail in self._tails.items():
+            if tail.readable:
+                _add(flush, log_id, tail)
+        return flush
+
+    def upto(self, log_id: int, seq: int) -> Flush:
+        """Return what is to be written so that the tail of a log begins behind a seq."""
+        flush = Flush()
+        tail = self._tails.get(log_id)
+        if tail is not None and tail.readable and tail.first_seq <= seq:
+            _add(flush, log_id, tail)
+        return flush
+
+    def flushed(self, flush: Flush) -> None:
+        """It is committed."""
+        for (log_id,) in flush.logs:
+            self.entries -= self._tails.pop(log_id).entries
+
+
+def _add(flush: Flush, log_id: int, tail: Tail) -> None:
+    flush.logs.append((log_id,))
+    producers: list[ProducerRow] = flush.producers
+    for producer, (counter, seq) in tail.ends.items():
+        producers.append((log_id, producer, counter, seq))
+
+
+def _read(
+    connection: apsw.Connection, log_id: int, tail: Tail, unpack: Callable[[bytes], Entry]
+) -> None:
+    try:
+        found = rows(
+            connection,
+            "SELECT id, chain, packed FROM entry WHERE id BETWEEN ? AND ? ORDER BY id",
+            (row_id(log_id, tail.first_seq), row_id(log_id, SEQ_MASK)),
+        )
+        tail.entries = len(found)
+        for row, chain, packed in found:
+            if chain >= 0:  # else a copy of a direct message (``derived.copy_links``)
+                entry = unpack(packed)
+                tail.ends[entry.producer] = entry.counter, row & SEQ_MASK
+    except apsw.CorruptError:
+        tail.readable = False
+    except apsw.Error:
+        raise
+    except Exception:  # noqa: BLE001 - whatever the codec raises for bytes it did not make
+        tail.readable = False
