@@ -133,7 +133,7 @@ def imported_by(*modules: str) -> set[str]:
         [sys.executable, "-I", "-c", script],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

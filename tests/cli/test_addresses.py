@@ -20,8 +20,9 @@ ADDRESS = f"relay://{OTHER}@host.example:7475"
 def texts(relay: Relay, room: str) -> list[str]:
     """What is stored in a room."""
     with BlockingClient(relay.address) as client:
-        client.join(room, since=0)
-        return [event.text for event in client.events(0.3) if isinstance(event, Message)]
+        client.join(room)
+        entries = client.history(room).entries
+        return [entry.text for entry in entries if isinstance(entry, Message)]
 
 
 # --- which argument is what -----------------------------------------------------------------------

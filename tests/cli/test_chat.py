@@ -148,7 +148,7 @@ def test_in_pipes_a_mistake_is_a_failure(relay: Relay, room: str) -> None:
         relay_command("chat", relay.address, room, "--name", "pia"),
         input=typed,
         capture_output=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     told = done.stderr.decode()

@@ -14,7 +14,7 @@ def chat(relay: Relay, room: str, name: str, lines: str) -> subprocess.Completed
         relay_command("chat", relay.address, room, "--name", name, "--last", "0"),
         input=lines,
         capture_output=True,
-        timeout=60,
+        timeout=120,
         check=False,
         text=True,
     )

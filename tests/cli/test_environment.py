@@ -45,7 +45,7 @@ def run(
         input=text,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         env=env,
         cwd=cwd or ROOT,
@@ -249,7 +249,7 @@ def test_a_full_disk_under_the_output(arguments: list[str]) -> None:
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
     assert (done.returncode, done.stderr) == (1, "relay: No space left on device\n")
@@ -264,7 +264,7 @@ def test_an_error_with_nobody_to_tell(closed: str) -> None:
         relay_command("tail", "not an address", "lobby"),
         stdout=writing if closed == "stdout" else subprocess.DEVNULL,
         stderr=writing if closed == "stderr" else subprocess.DEVNULL,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     os.close(writing)

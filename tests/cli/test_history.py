@@ -100,7 +100,7 @@ def test_searching_in_a_chat(relay: Relay, room: str) -> None:
         relay_command("chat", relay.address, room, "--name", ann, "--last", "0"),
         input="/search\n/search tea\n/search\n/search\n/search milk\n/search ...\n/quit\n",
         capture_output=True,
-        timeout=60,
+        timeout=120,
         check=False,
         text=True,
     )

@@ -27,7 +27,7 @@ def send(relay: Relay, room: str, data: bytes) -> subprocess.CompletedProcess[by
         relay_command("send", relay.address, room),
         input=data,
         capture_output=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -82,7 +82,7 @@ def test_closed_streams(relay: Relay, room: str) -> None:
     command = shlex.join(relay_command("send", relay.address, room))
     for redirected in (f"{command} <&-", f"{command} text <&- >&- 2>&-"):
         done = subprocess.run(
-            ["sh", "-c", redirected], capture_output=True, timeout=60, check=False
+            ["sh", "-c", redirected], capture_output=True, timeout=120, check=False
         )
         assert (done.returncode, done.stderr) == (0, b"")
     with Tail(relay.address, room, "--since", "0") as tail:

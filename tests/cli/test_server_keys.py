@@ -38,7 +38,7 @@ def script(
         input=text,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         start_new_session=True,
     )
@@ -80,7 +80,7 @@ def test_a_script_may_name_the_fingerprint(relay: Relay, known: Path) -> None:
         relay_command("send", relay.address, "keys", "x", "--fingerprint", OTHER),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert both.returncode == 2
@@ -139,7 +139,7 @@ def test_nothing_is_sent_to_a_server_that_is_not_trusted(
             relay_command("send", f"127.0.0.1:{port}", "keys", "x", "--known-servers", str(known)),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
             start_new_session=True,
         )

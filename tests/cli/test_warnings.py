@@ -41,7 +41,7 @@ def test_to_its_end(
         input=text,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
         start_new_session=True,
     )
@@ -58,7 +58,7 @@ def test_tail_when_it_is_stopped(relay: Relay, room: str, number: signal.Signals
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        subprocess.run(strict("send", relay.address, room, "x"), check=True, timeout=60)
+        subprocess.run(strict("send", relay.address, room, "x"), check=True, timeout=120)
         assert process.stdout is not None
         assert process.stdout.readline()
         process.send_signal(number)

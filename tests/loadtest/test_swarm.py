@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.loadtest.running import run_program, run_swarm
+from tests.loadtest.running import run_program, run_swarm, run_until
 from tests.support.cluster import ROOT, Relay
 
 CROWD = ("--users", "24", "--spawn-rate", "24", "--rooms", "6", "--writers", "0.5")
@@ -21,9 +21,10 @@ def data(tmp_path: Path) -> Path:
 def test_a_good_server_passes_also_over_a_flaky_network(data: Path, tmp_path: Path) -> None:
     """In two processes under a master: what they measured and checked is added up."""
     with Relay(data, workers=2) as relay:
-        run = run_swarm(
+        run = run_until(
+            lambda counts: "connections lost" in counts or "violation" in " ".join(counts), 6,
             relay.address, tmp_path, *CROWD, "--scenario", "flaky-network", "--rate", "2",
-            "--cut-after", "10000", "--processes", "2", "--run-time", "6s",
+            "--cut-after", "10000", "--processes", "2",
         )  # fmt: skip
     assert run.status == 0, run.output
     counts = run.summary["counts"]
@@ -40,9 +41,10 @@ def test_a_good_server_passes_also_over_a_flaky_network(data: Path, tmp_path: Pa
 def test_it_finds_messages_that_one_worker_loses(data: Path, tmp_path: Path) -> None:
     """In two processes: what they find when their users leave counts, too."""
     with Relay(data, workers=2, fault="lose-on-one-worker=0.3") as relay:
-        run = run_swarm(
+        run = run_until(
+            lambda counts: counts.get("violation Missing") and counts.get("violation Lost"), 5,
             relay.address, tmp_path, *CROWD, "--scenario", "many-small-rooms", "--rate", "2",
-            "--processes", "2", "--run-time", "5s",
+            "--processes", "2",
         )  # fmt: skip
     assert run.status != 0, run.output
     counts = run.summary["counts"]
@@ -54,9 +56,9 @@ def test_it_finds_messages_that_are_stored_twice_after_a_reconnect(
     data: Path, tmp_path: Path
 ) -> None:
     with Relay(data, workers=2, fault="no-deduplication") as relay:
-        run = run_swarm(
+        run = run_until(
+            lambda counts: counts.get("violation Doubled"), 6,
             relay.address, tmp_path, *CROWD, "--scenario", "flaky-network", "--rate", "2",
-            "--run-time", "6s",
         )  # fmt: skip
     assert run.status == 1, run.output
     assert run.summary["counts"]["violation Doubled"] > 0
@@ -64,9 +66,10 @@ def test_it_finds_messages_that_are_stored_twice_after_a_reconnect(
 
 def test_it_finds_gaps_after_a_reconnect(data: Path, tmp_path: Path) -> None:
     with Relay(data, workers=2, fault="gap-on-resume") as relay:
-        run = run_swarm(
+        run = run_until(
+            lambda counts: counts.get("violation GapReported"), 6,
             relay.address, tmp_path, *CROWD, "--scenario", "reconnect-storm", "--rate", "2",
-            "--storm-every", "3", "--run-time", "6s",
+            "--storm-every", "3",
         )  # fmt: skip
     assert run.status == 1, run.output
     assert run.summary["counts"]["violation GapReported"] > 0

@@ -20,7 +20,7 @@ from relay.wire.phases import Phase
 from tests.support.pair import server_key
 
 Found = TypeVar("Found")
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class FakeConnection:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 
 from relay import BlockingClient, RelayError
 from relay.server.supervisor.runtime_directory import find
-from tests.support.cluster import Relay, run_relay, wait_until
+from tests.support.cluster import DEADLINE_S, Relay, run_relay, wait_until
 from tests.support.terminals import Terminal
 
 
@@ -41,8 +42,12 @@ def ctl(relay: Relay, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def asked(relay: Relay, *args: str) -> Any:  # noqa: ANN401  # JSON
-    ended = ctl(relay, *args, "--json")
-    assert ended.returncode == 0, ended.stderr
+    """Ask, and again while a process of the relay is late with its answer or sign of life."""
+    deadline = time.monotonic() + DEADLINE_S
+    while (ended := ctl(relay, *args, "--json")).returncode:
+        late = args[0] == "status" or "does not answer" in ended.stderr
+        if not late or time.monotonic() > deadline:
+            raise AssertionError(ended.stdout + ended.stderr)
     return json.loads(ended.stdout)
 
 

@@ -186,7 +186,7 @@ def refuse(launcher: str, *args: str | Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )
     assert ended.returncode == 1, ended.stderr
     return "".join(f"{line}\n" for line in ended.stderr.splitlines() if line[:1] != "{")

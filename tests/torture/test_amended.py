@@ -70,7 +70,7 @@ def test_what_the_checker_finds_of_readers_and_conversations() -> None:
 
 
 # --- a whole relay -------------------------------------------------------------------------------
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_amendments_removal_and_kills(tmp_path: Path) -> None:
     """Nothing is lost, doubled, or served when it is erased; gaps are of what was removed."""
     outcome = await amended.run(tmp_path)
@@ -81,7 +81,7 @@ async def test_amendments_removal_and_kills(tmp_path: Path) -> None:
     assert set(outcome.acknowledged) == {"0", "1", "2", "4"}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("variant", "found"),
     [

@@ -51,7 +51,7 @@ def test_what_the_checker_finds() -> None:
 
 
 # --- a whole relay -------------------------------------------------------------------------------
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_bans_invitations_and_kills(tmp_path: Path) -> None:
     """No message behind a ban, no entry at somebody who may not read."""
     outcome = await moderated.run(tmp_path, kills_every=3)
@@ -61,7 +61,7 @@ async def test_bans_invitations_and_kills(tmp_path: Path) -> None:
     assert outcome.resumed, "who comes back does so by ticket"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("variant", "found"),
     [

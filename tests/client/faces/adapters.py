@@ -13,7 +13,7 @@ from relay.client.events import Event, HistoryPage, Joined, Members, Stored
 from relay.client.options import CONNECT_S
 
 Result = TypeVar("Result")
-WAIT_S = 20.0
+WAIT_S = 60.0
 """For something that must come."""
 
 
