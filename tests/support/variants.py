@@ -416,36 +416,37 @@ def remembers_what_did_not_fit(_: WorkerContext) -> None:
     """The counters that a full disk has refused are remembered: a resend is a repeat."""
     import apsw
 
-    from relay.store.sqlite import SqlitePartition
+    from relay.store.opened import Opened
     from relay.store.state import Changes
 
-    commit = SqlitePartition._commit
+    commit = Opened.commit
 
-    def committing(self: SqlitePartition, opened: Any, changes: Changes, *, forced: bool) -> None:  # noqa: ANN401
+    def committing(self: Opened, changes: Changes, *, forced: bool) -> None:
         try:
-            commit(self, opened, changes, forced=forced)
+            commit(self, changes, forced=forced)
         except apsw.FullError:
-            opened.committed.apply(Changes({}, changes.producers))
+            self.committed.apply(Changes({}, changes.producers))
             raise
 
-    SqlitePartition._commit = committing  # type: ignore[method-assign]
+    Opened.commit = committing  # type: ignore[method-assign]
 
 
 def takes_an_error_for_success(_: WorkerContext) -> None:
     """A commit that ends with an error of the disk is acknowledged: it will have been written."""
     import apsw
 
-    from relay.store.sqlite import SqlitePartition
+    from relay.store.opened import Opened
 
-    commit = SqlitePartition._commit
+    commit = Opened.commit
 
-    def committing(self: SqlitePartition, opened: Any, changes: Changes, *, forced: bool) -> None:  # noqa: ANN401
+    def committing(self: Opened, changes: Changes, *, forced: bool) -> None:
         try:
-            commit(self, opened, changes, forced=forced)
+            commit(self, changes, forced=forced)
         except apsw.IOError:
-            self._drop()
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
 
-    SqlitePartition._commit = committing  # type: ignore[method-assign]
+    Opened.commit = committing  # type: ignore[method-assign]
 
 
 def keeps_its_epoch() -> None:
