@@ -106,7 +106,7 @@ def recipient(people: Sequence[str], number: int) -> str:
 def number_of(entry: EntryMessage | LogEntry) -> int:
     """Return a sender's own number of an entry; 0: the server has written it.
 
-    It is the counter in a room. A copy in an inbox has another one, but its body says it, too.
+    It is the counter in a room. A copy in an inbox has another one, but its body has it, too.
     """
     if entry.kind == Kind.SYSTEM:
         return 0

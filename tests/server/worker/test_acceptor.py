@@ -29,11 +29,11 @@ class _Nobody:
 async def test_a_worker_that_is_stopped_in_a_pause_says_no_more_that_it_accepts() -> None:
     """The others would leave all new connections to it, for it has the fewest."""
     loop = asyncio.get_running_loop()
-    said: list[bool] = []
+    answers: list[bool] = []
     paused, over = asyncio.Event(), asyncio.Event()
 
     def accepting(yes: bool) -> None:
-        said.append(yes)
+        answers.append(yes)
         if not yes:
             paused.set()
 
@@ -58,4 +58,4 @@ async def test_a_worker_that_is_stopped_in_a_pause_says_no_more_that_it_accepts(
         acceptor.stop()
         loop.call_later(2 * EXHAUSTED_PAUSE_S, over.set)  # after the end of the pause
         await over.wait()
-        assert said == [True, False, False]
+        assert answers == [True, False, False]
