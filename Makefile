@@ -116,7 +116,7 @@ dashboard-picture: $(VENV)/.peers  ## Draw the dashboard's panels from a drill t
 bench-paired: $(VENV)/.dev  ## Measure this checkout's server beside that of the revision BASE (ARGS="--pairs 3 ...")
 	@$(VPY) -m benchmarks.paired $(or $(BASE),$(error which revision? make bench-paired BASE=v0.1.0)) $(ARGS)
 
-# What a machine cannot build is left out, and said. The image takes minutes and all of Debian's archive.
+# What a machine cannot build is left out, with a line about it. The image takes minutes and all of Debian's archive.
 dist: $(VENV)/.dev  ## Build what is given out into dist/: wheel, sources, Debian package, OCI image, checksums
 	@rm -rf dist
 	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VPY) -m hatchling build --directory dist >/dev/null

@@ -15,7 +15,7 @@ from relay import compiled
 
 
 def main() -> int:
-    """Say what is wrong, and return the exit code."""
+    """Print what is wrong, and return the exit code."""
     here = Path.cwd()
     package = Path(compiled.__file__).parent
     if package.is_relative_to(here):

@@ -162,7 +162,7 @@ def test_every_reference_leads_somewhere() -> None:
 
 @pytest.mark.parametrize("name", rules())
 def test_each_rule_has_a_reason_and_a_test(name: str) -> None:
-    """A rule that nothing tries to break is a wish, unless the page says that it is not built."""
+    """A rule that nothing tries to break is a wish, unless the page tells that it is not built."""
     text = rules()[name]
     assert "*Why.*" in text
     tests = [file for file, _ in FILE.findall(text) if file.startswith("tests/")]

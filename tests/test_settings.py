@@ -1,4 +1,4 @@
-"""Settings: precedence, sources, and what is said about mistakes."""
+"""Settings: precedence, sources, and what is told about mistakes."""
 
 from __future__ import annotations
 

@@ -180,6 +180,7 @@ class Link(asyncio.Protocol):
             return
         parts = self._control
         if not self.congested and self._publishes:
+            assert self._publishes_bytes <= PUBLISH_BYTES_MAX, "publishes are dropped, not queued"
             parts = parts + self._publishes
             self._publishes.clear()
             self._publishes_bytes = 0

@@ -165,7 +165,7 @@ def _explained(error: Refused, name: str) -> Exception:
 
 
 def tell_registered(files: KeyFiles, client: Client) -> None:
-    """Say that the name is claimed, and where its key lies."""
+    """Tell that the name is claimed, and where its key lies."""
     assert client.server_id is not None
     path = files.path_of(client.server_id, client.name)
     stderr_notice(f"registered as {client.name}; the key of this device is {path}")

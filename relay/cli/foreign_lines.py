@@ -81,18 +81,18 @@ def irssi(lines: Iterable[str], room: str) -> Iterator[Read]:
         if opened := _IRSSI_DAY.match(line):
             day = _date(opened[1].strip()) or day
             continue
-        said, did = _IRSSI_LINE.match(line), _IRSSI_ACTION.match(line)
-        found = said or did
+        message, action = _IRSSI_LINE.match(line), _IRSSI_ACTION.match(line)
+        found = message or action
         if found is None:
             continue
         if day is None:
-            raise UsageError(f'line {number}: no line "--- Log opened" says of which day it is')
+            raise UsageError(f'line {number}: no line "--- Log opened" tells which day it is')
         hour, minute, second, sender, text = found.groups()
         try:
             time_ms = _ms(day.replace(hour=int(hour), minute=int(minute), second=int(second or 0)))
         except ValueError:
             raise UsageError(f"line {number}: expected a time, not {line[:8]!r}") from None
-        text = text if said else f"* {sender} {text}"
+        text = text if message else f"* {sender} {text}"
         yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()))
 
 

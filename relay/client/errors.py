@@ -12,7 +12,7 @@ Those of close codes are in ``closes``, those of error codes in ``refusals``. Th
     ├── HandshakeFailed            what listens there did not prove to hold its key
     │   └── NotARelayServer        it does not speak this protocol at all
     ├── ServerKeyError
-    │   ├── UnknownServerKey       a key that is not pinned, and nobody said that it is right
+    │   ├── UnknownServerKey       a key that is not pinned, and nobody has confirmed it
     │   ├── ServerKeyMismatch      another key than the pinned one; there is no override
     │   └── ServerIdentityError    it claims to be another server, and nothing proves it
     ├── ConnectionLost             the connection ended without a word, and reconnecting is off

@@ -166,7 +166,7 @@ class Senders:
             self._warn(name, f"the server gave a false list of their devices: {error}")
             return
         if not chains:
-            self._warn(name, "the server says that this account does not exist")
+            self._warn(name, "the server answers that this account does not exist")
             return
         last = chains[-1]
         if last.server_id != self._server_id or last.handle != name:

@@ -77,7 +77,7 @@ class KeyPolicy:
         line = f"* {FOLLOWED_TYPE} {server_id} {fingerprint}"
         if server_id == fingerprint or self._keeps(server_id):
             return ServerIdentityError(
-                f"the server at {address.host}, port {address.port} says that its id is"
+                f"the server at {address.host}, port {address.port} claims the id"
                 f" {server_id}, but no announced change of keys has proved that here; nothing was"
                 " sent. If its operator confirms it, add this line to"
                 f" {self.known.path}: {line}",
@@ -120,12 +120,12 @@ class KeyPolicy:
         if yes:
             self.known.pin(address.host, address.port, fingerprint)
             return None
-        said = (
+        what = (
             "is not known; if it is the right one, put it into the address"
             if self.ask is None
             else "was not accepted"
         )
         return UnknownServerKey(
-            f"the key of the server at {address.host}, port {address.port} {said}: {fingerprint}",
+            f"the key of the server at {address.host}, port {address.port} {what}: {fingerprint}",
             fingerprint,
         )

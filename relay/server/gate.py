@@ -8,7 +8,7 @@ from relay.server.context import report
 
 
 async def passed(gate_fd: int, ready_fd: int, stop: asyncio.Event) -> bool:
-    """Say that all is prepared, and wait. False: the process is to end instead.
+    """Report that all is prepared, and wait. False: the process is to end instead.
 
     Args:
         gate_fd: readable when the time has come; -1: it has.

@@ -113,7 +113,7 @@ class Closed(StrEnum):
     """How a connection that had completed its handshake ended, besides our own close codes."""
 
     CLIENT = "client"
-    """The client said goodbye."""
+    """The client ended it with a close record."""
     LOST = "lost"
     """Without a word of either side: a network, a killed client, a peer that broke off."""
 

@@ -99,7 +99,7 @@ def prepare(data: Path, settings: Accounts, *, change: bool = True) -> Registrat
     except ValueError:
         found = None
     if found not in MODES:
-        raise StartError(f'{path}: it must say registration = "open", "invite" or "closed"')
+        raise StartError(f'{path}: expected registration = "open", "invite" or "closed"')
     wanted = settings.registration
     if wanted != KEPT and wanted != found:
         if change:
@@ -112,6 +112,6 @@ def prepare(data: Path, settings: Accounts, *, change: bool = True) -> Registrat
 def _text(mode: Registration) -> bytes:
     return (
         "# Who may register here: open, invite or closed. Written by relay serve, which changes\n"
-        "# it when the setting accounts.registration says something else.\n"
+        "# it when the setting accounts.registration is another one.\n"
         f'registration = "{mode}"\n'
     ).encode()

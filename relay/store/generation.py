@@ -91,7 +91,7 @@ def begin(
 
 
 def mark_clean(connection: apsw.Connection) -> None:
-    """Say that nothing is lost when this is the file's last commit."""
+    """Note that nothing is lost when this is the file's last commit."""
     write_meta(connection, clean=1)
 
 

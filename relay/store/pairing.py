@@ -121,7 +121,7 @@ def start_wal(connection: apsw.Connection, wal: str, copied: WalRow | None) -> N
 
 
 def next_step(connection: apsw.Connection) -> WalRow | None:
-    """Say that a checkpoint follows: it ends with this commit. Returns what the row is then."""
+    """Note that a checkpoint follows: it ends with this commit. Returns what the row is then."""
     row = read_row(connection)
     if row is None:
         return None

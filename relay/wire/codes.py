@@ -31,7 +31,7 @@ class CloseCode(IntEnum):
     NORMAL = 2000, "a clean end, as asked"
     PROTOCOL = 2001, "the peer broke the protocol"
     REPLACED = 2002, "the same client instance connected again"
-    NAME_REFUSED = 2003, "the login was refused, as the ERROR before it said"
+    NAME_REFUSED = 2003, "the login was refused, with an ERROR before it"
     LIMIT = 2004, "a limit for one connection was exceeded on purpose or by a bug"
     KICKED = 2005, "an operator ended this connection: the account was disabled or removed"
     REVOKED = 2006, "this device is not one of the account any more"

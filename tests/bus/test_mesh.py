@@ -114,7 +114,7 @@ async def test_everybody_meets_everybody_once(tmp_path: Path) -> None:
     [
         pack(Introduction(1, 12)),  # not the generation that the table has
         pack(Introduction(2, 11)),  # not the slot
-        pack(Introduction(0, 10)),  # it says that it is the listener itself
+        pack(Introduction(0, 10)),  # it claims to be the listener itself
         pack(Evict(1)),
         pack(Evict(1)) + pack(Introduction(1, 11)),
         b"\xff\xff\xff\xff",
@@ -123,7 +123,7 @@ async def test_everybody_meets_everybody_once(tmp_path: Path) -> None:
     ],
 )
 async def test_strangers_are_refused(tmp_path: Path, words: bytes) -> None:
-    """Who is not in the table, or does not say who it is, is dropped and told nothing."""
+    """Who is not in the table, or does not tell who it is, is dropped and told nothing."""
     async with _workers(tmp_path, 1) as (worker,):
         worker.peers = [Peer(1, 11, os.getpid())]
         reader, writer = await asyncio.open_unix_connection(str(Mesh.path(tmp_path / "bus", 0, 10)))
@@ -138,7 +138,7 @@ async def test_strangers_are_refused(tmp_path: Path, words: bytes) -> None:
 
 
 async def test_another_process_is_refused(tmp_path: Path) -> None:
-    """The kernel says who is on the other end: a right introduction of a wrong process is none."""
+    """The kernel tells who is on the other end: a right introduction of a wrong process is none."""
     async with _workers(tmp_path, 1) as (worker,):
         worker.peers = [Peer(1, 11, os.getpid() + 1)]
         reader, writer = await asyncio.open_unix_connection(str(Mesh.path(tmp_path / "bus", 0, 10)))
@@ -257,7 +257,7 @@ async def test_control_goes_before_publishes(tmp_path: Path) -> None:
 
 
 async def test_publishes_beyond_the_bound(tmp_path: Path) -> None:
-    """Dropped, not kept; control still passes; then the heads are said, behind what was kept."""
+    """Dropped, not kept; control still passes; then the heads are sent, behind what was kept."""
     async with _workers(tmp_path, 2) as workers:
         await _meet(workers)
         old, young = workers

@@ -37,10 +37,10 @@ def done(*args: str | os.PathLike[str], keys: Path | None = None, status: int = 
     """Run a command; return what it printed, its errors too."""
     env = {} if keys is None else {"RELAY_KEYS": str(keys)}
     found = run_relay(*args, env=env)
-    said = found.stdout + found.stderr
-    assert found.returncode == status, said
-    assert "Traceback" not in said
-    return said
+    output = found.stdout + found.stderr
+    assert found.returncode == status, output
+    assert "Traceback" not in output
+    return output
 
 
 def token_in(text: str) -> str:
@@ -52,24 +52,24 @@ def token_in(text: str) -> str:
 def an_operator(relay: Relay, name: str = "opera") -> None:
     file = relay.data / "first-invitation"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert any(str(file) in line for line in relay.announced), "serve says where it is"
-    said = done("register", relay.address, "--name", name, "--invitation-file", file)
-    assert f"registered as {name}" in said
+    assert any(str(file) in line for line in relay.announced), "serve prints where it is"
+    output = done("register", relay.address, "--name", name, "--invitation-file", file)
+    assert f"registered as {name}" in output
     assert not file.exists(), "it is good for once"
 
 
 def test_the_first_invitation_and_those_that_follow(by_invitation: Relay, tmp_path: Path) -> None:
     relay, address = by_invitation, by_invitation.address
-    said = done("register", address, "--name", "bob", status=1)
-    assert "INVITATION_NEEDED" in said
-    assert "relay invite" in said
+    output = done("register", address, "--name", "bob", status=1)
+    assert "INVITATION_NEEDED" in output
+    assert "relay invite" in output
     an_operator(relay)
     token = token_in(done("invite", address))
     bob = tmp_path / "bob"
     done("register", address, "--name", "bob", "--invitation", token, keys=bob)
     assert "NOT_ALLOWED" in done("invite", address, keys=bob, status=1)
-    said = done("register", address, "--name", "rob", "--invitation", token, status=1)
-    assert "INVITATION_NEEDED" in said
+    output = done("register", address, "--name", "rob", "--invitation", token, status=1)
+    assert "INVITATION_NEEDED" in output
 
 
 def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
@@ -102,8 +102,8 @@ def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
         assert tail.stderr is not None
         told = tail.stderr.read()
         assert "REVOKED" in told or "belongs to somebody else" in told
-    said = done("send", address, "lobby", "stolen", keys=phone, status=1)
-    assert "belongs to somebody else" in said
+    output = done("send", address, "lobby", "stolen", keys=phone, status=1)
+    assert "belongs to somebody else" in output
     assert f"  {key} removed\n" in done("device", "list", address, keys=bob)
 
 
@@ -160,8 +160,8 @@ def test_a_key_file_for_a_program(relay: Relay, tmp_path: Path) -> None:
 
 
 def test_a_script_claims_no_name(relay: Relay, tmp_path: Path) -> None:
-    said = done("send", relay.address, "lobby", "x", status=1)
-    assert "relay register" in said
+    output = done("send", relay.address, "lobby", "x", status=1)
+    assert "relay register" in output
     assert not list((tmp_path / "keys").rglob("*.key"))
 
 
@@ -180,8 +180,8 @@ def test_a_refusal_after_the_login_costs_no_key(
 ) -> None:
     """The name that was just claimed stays one's own, whatever the command then does wrong."""
     monkeypatch.setenv("RELAY_REGISTER", "1")
-    said = done("device", "list", relay.address, "not a name", "--name", "fay", status=1)
-    assert "NAME_INVALID" in said
+    output = done("device", "list", relay.address, "not a name", "--name", "fay", status=1)
+    assert "NAME_INVALID" in output
     assert len(list((tmp_path / "keys").rglob("fay.key"))) == 1
     done("send", relay.address, "lobby", "still fay", "--name", "fay")
 
@@ -189,15 +189,15 @@ def test_a_refusal_after_the_login_costs_no_key(
 def test_a_refusal_tells_of_what_was_asked(by_invitation: Relay) -> None:
     """Not of the login: nobody is sent to another name because a third one is taken."""
     an_operator(by_invitation)
-    said = done("user", "add", by_invitation.address, "opera", status=1)
-    assert "NAME_TAKEN" in said
-    assert "--name" not in said
+    output = done("user", "add", by_invitation.address, "opera", status=1)
+    assert "NAME_TAKEN" in output
+    assert "--name" not in output
 
 
 def test_a_recovery_key(relay: Relay, tmp_path: Path) -> None:
     lost, found = tmp_path / "lost", tmp_path / "found"
-    said = done("register", relay.address, "--name", "erin", "--recovery-key", keys=lost)
-    paper = re.search(r"^ +([a-z2-7]{52})$", said, re.MULTILINE)
+    output = done("register", relay.address, "--name", "erin", "--recovery-key", keys=lost)
+    paper = re.search(r"^ +([a-z2-7]{52})$", output, re.MULTILINE)
     assert paper is not None
     restored = run_relay(
         "device", "restore", relay.address, "--name", "erin",
@@ -214,10 +214,10 @@ def test_a_recovery_key(relay: Relay, tmp_path: Path) -> None:
     ids=" ".join,
 )
 def test_a_key_for_a_server_that_is_not_known(tmp_path: Path, command: tuple[str, ...]) -> None:
-    """Keys are kept by server: the full address says which it is."""
-    said = done(*command, "127.0.0.1:1", "--name", "bob", status=2)
-    assert "not known here yet" in said
-    assert "relay://FINGERPRINT@HOST" in said
+    """Keys are kept by server: the full address tells which it is."""
+    output = done(*command, "127.0.0.1:1", "--name", "bob", status=2)
+    assert "not known here yet" in output
+    assert "relay://FINGERPRINT@HOST" in output
     key = tmp_path / "bob.key"
     if command[0] == "device":
         done(*command, "127.0.0.1:1", "--name", "bob", "--key", key, status=2)

@@ -198,7 +198,7 @@ def test_a_wrong_fingerprint_is_not_remembered(relay: Relay, room: str) -> None:
 
 
 def test_what_cannot_be_remembered_is_no_reason_to_fail(relay: Relay, room: str) -> None:
-    """No home, a damaged file, a directory in its place: the address says all that is needed."""
+    """No home, a damaged file, a directory in its place: the address has all that is needed."""
     assert (
         run_relay(
             "send", relay.address, room, "x", env={"HOME": "", "XDG_CONFIG_HOME": ""}

@@ -142,7 +142,7 @@ def test_no_line_is_wider_than_the_terminal(relay: Relay, room: str) -> None:
 
 
 def test_in_pipes_a_mistake_is_a_failure(relay: Relay, room: str) -> None:
-    """What cannot be said is reported with its line; the rest is said; the status tells."""
+    """What cannot be sent is reported with its line; the rest is sent; the status tells."""
     typed = b"first\n/nonsense\n\xff\n" + b"x" * 40_000 + b"\n\nlast\n"
     done = subprocess.run(
         relay_command("chat", relay.address, room, "--name", "pia"),

@@ -116,7 +116,7 @@ def test_a_key_that_vanishes_while_the_server_runs_is_not_replaced(tmp_path: Pat
         os.kill(agent, signal.SIGKILL)
         wait_until(
             lambda: any("has been removed" in str(e) for e in relay.events("boot_failed")),
-            "the new agent says what is wrong",
+            "the new agent logs what is wrong",
         )
         assert not key.exists()
 

@@ -64,14 +64,14 @@ def test_searching(relay: Relay, room: str) -> None:
     [row] = history(relay, room, "--search", "TEA", "-n", "1", "--json", name=ann)
     assert json.loads(row)["body"] == "more tea"
     assert history(relay, room, "--search", "milk", status=1, name=ann) == []
-    for words, says in (
+    for words, printed in (
         ("", "1 to 256 bytes"),
         ("x" * 257, "1 to 256 bytes"),
         ("tea \udcff", "not UTF-8 text"),
     ):
         found = run_relay("history", relay.address, room, "--search", words, "--name", ann)
         assert (found.returncode, found.stdout) == (2, "")
-        assert says in found.stderr
+        assert printed in found.stderr
     found = run_relay("history", relay.address, room, "--search", "?!", "--name", ann)
     assert (found.returncode, found.stdout) == (1, "")
     assert "there is no word to search for" in found.stderr

@@ -18,7 +18,7 @@ from tests.support.programs import run_program
 
 
 def test_version() -> None:
-    """As every program says it."""
+    """As every program prints it."""
     done = run_relay("--version")
     build = "interpreted" if str(codec.__file__).endswith(".py") else "compiled"
     assert (done.returncode, done.stdout) == (0, f"relay {__version__} ({build})\n")

@@ -20,10 +20,10 @@ pytestmark = pytest.mark.timeout(300)
 
 def done(*args: str, status: int = 0) -> str:
     found = run_relay(*args)
-    said = found.stdout + found.stderr
-    assert found.returncode == status, said
-    assert "Traceback" not in said
-    return said
+    output = found.stdout + found.stderr
+    assert found.returncode == status, output
+    assert "Traceback" not in output
+    return output
 
 
 def exported(relay: Relay, name: str, *more: str) -> list[dict[str, Any]]:
@@ -80,15 +80,15 @@ def test_who_may_write_as_a_person_says_it(relay: Relay, people: tuple[str, str]
     ann, bob = people
     address = relay.address
     for choice in ("all", "rooms", "known", "nobody"):
-        said = done("account", "set", address, "--writers", choice, "--name", bob)
-        assert f"direct messages from {choice}" in said
+        output = done("account", "set", address, "--writers", choice, "--name", bob)
+        assert f"direct messages from {choice}" in output
     refused = run_relay("send", address, f"@{bob}", "x", "--name", ann)
     assert (refused.returncode, "takes no messages from you" in refused.stderr) == (1, True)
     assert f"{bob} was last here" in done("account", "seen", address, bob, "--name", ann)
     done("account", "set", address, "--seen-by", "nobody", "--name", bob)
     done("account", "seen", address, bob, "--name", ann, status=1)
-    said = done("account", "keep", address, "--age", "2d", "--messages", "10", "--name", bob)
-    assert "keeps at most 172800 s, 10 messages" in said
+    output = done("account", "keep", address, "--age", "2d", "--messages", "10", "--name", bob)
+    assert "keeps at most 172800 s, 10 messages" in output
     assert "keeps at most" not in done("account", "keep", address, "--name", bob)
     done("account", "block", address, ann, "--name", bob)
     assert f"blocks {ann}" in done("account", "show", address, "--name", bob)
@@ -105,9 +105,9 @@ def test_an_account_ends(
     ann, bob = people
     address = relay.address
     done("account", "delete", address, "--name", bob, status=2)
-    said = done("account", "delete", address, "--yes", "--messages", messages, "--name", bob)
-    assert f"the account {bob} is deleted" in said
-    assert ("2 messages are erased" in said) == (messages == "erase")
+    output = done("account", "delete", address, "--yes", "--messages", messages, "--name", bob)
+    assert f"the account {bob} is deleted" in output
+    assert ("2 messages are erased" in output) == (messages == "erase")
     assert "belongs to somebody else" in done("send", address, room, "x", "--name", bob, status=1)
     env = {"RELAY_KEYS": str(tmp_path / "others")}
     again = run_relay("register", address, "--name", bob, env=env)
@@ -130,8 +130,8 @@ def test_a_terminal_asks_first(relay: Relay, room: str, people: tuple[str, str])
         ) as process:
             os.close(slave)
             os.write(master, f"{typed}\n".encode())
-            _, said = process.communicate(timeout=DEADLINE_S)
-            assert process.returncode == status, said
+            _, output = process.communicate(timeout=DEADLINE_S)
+            assert process.returncode == status, output
         os.close(master)
-        assert f"you are the only owner of {room}" in said
-        assert ("is deleted" in said) == (status == 0)
+        assert f"you are the only owner of {room}" in output
+        assert ("is deleted" in output) == (status == 0)

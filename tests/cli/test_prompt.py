@@ -101,7 +101,7 @@ CONTROLS = [chr(code) for code in range(32) if code not in (3, 26, 27)]
 SEQUENCES = [
     "\x1b5", "\x1b-", "\x1b#", "\x1b\x1d",  # repeat counts, comment, character search
     "\x1b[1;2D", "\x1b[1;6D", "\x1b[1;2H",  # selections by Shift and an arrow
-    "\x1b[1;1R",  # the terminal says where its cursor is, though nobody asked
+    "\x1b[1;1R",  # the terminal reports where its cursor is, though nobody asked
     "\x1bOP", "\x1b[15~", "\x1b[2~", "\x18(", "\x18\x05",  # F1, F5, Insert, macros, editor
 ]  # fmt: skip
 
@@ -122,7 +122,7 @@ def test_no_key_begins_a_mode(relay: Relay, room: str) -> None:
 
 
 def test_interrupt_discards_the_draft_first(relay: Relay, room: str) -> None:
-    """Ctrl-C with a draft says how to leave; the draft is not lost. Without one it leaves."""
+    """Ctrl-C with a draft shows how to leave; the draft is not lost. Without one it leaves."""
     with Terminal("chat", relay.address, room, "--name", "anna") as anna:
         anna.shows(f"{room}>")
         anna.press("precious")
@@ -180,7 +180,7 @@ def test_a_long_draft_leaves_what_was_printed(relay: Relay, room: str) -> None:
 
 
 def test_lines_typed_into_send(relay: Relay, room: str) -> None:
-    """``relay send`` at a terminal says what it waits for; Ctrl-D ends it."""
+    """``relay send`` at a terminal prints what it waits for; Ctrl-D ends it."""
     with Terminal("send", relay.address, room) as anna:
         anna.shows("each line that you type is sent")
         anna.press("one\rtwo\r")

@@ -27,10 +27,10 @@ def people(relay: Relay) -> Relay:
 def done(*args: str | os.PathLike[str], status: int = 0) -> str:
     """Run a command; return what it printed, its errors too."""
     found = run_relay(*args)
-    said = found.stdout + found.stderr
-    assert found.returncode == status, said
-    assert "Traceback" not in said
-    return said
+    output = found.stdout + found.stderr
+    assert found.returncode == status, output
+    assert "Traceback" not in output
+    return output
 
 
 def json_lines(*args: str) -> list[dict[str, Any]]:
@@ -127,8 +127,8 @@ def test_mistakes(people: Relay, room: str, args: list[str], problem: str) -> No
     """One clear line, and nothing is sent."""
     command, name, *rest = args
     name = room if name == "ROOM" else name
-    said = done("room", command, people.address, name, *rest, "--name", "anna", status=2)
-    assert problem in " ".join(said.split())
+    output = done("room", command, people.address, name, *rest, "--name", "anna", status=2)
+    assert problem in " ".join(output.split())
 
 
 def test_changes_in_a_tail(people: Relay, room: str) -> None:
@@ -240,9 +240,9 @@ def test_who_is_there_and_what_is_read(people: Relay, room: str) -> None:
     done("room", "kind", address, room, "private", "--name", "anna")
     done("register", address, "--name", "carla")
     for command in ("who", "read"):
-        said = done("room", command, address, room, "--name", "carla", status=1)
-        assert len(said.splitlines()) == 1
-        assert "MEMBERS_ONLY" in said
+        output = done("room", command, address, room, "--name", "carla", status=1)
+        assert len(output.splitlines()) == 1
+        assert "MEMBERS_ONLY" in output
 
 
 def anna_lists(address: str) -> list[dict[str, Any]]:

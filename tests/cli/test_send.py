@@ -140,7 +140,7 @@ def test_every_text_like_an_option_gets_the_hint(
 
 
 def test_nobody_listens_and_the_time_is_limited() -> None:
-    """It says why it waits, once, and then that it gives up."""
+    """It prints why it waits, once, and then that it gives up."""
     done = run_relay("send", "127.0.0.1:1", "lobby", "x", "--timeout", "3")
     assert done.returncode == 1
     refused = "cannot connect to 127.0.0.1, port 1: Connection refused"

@@ -101,7 +101,7 @@ def follow(relay: Relay, room: str, *arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, -signal.SIGINT)])
 def test_being_stopped(relay: Relay, room: str, number: signal.Signals, code: int) -> None:
-    """TERM is how it is meant to end; INT says that it was interrupted. Both are quiet."""
+    """TERM is how it is meant to end; after INT the status shows that. Both are quiet."""
     process = follow(relay, room, "--json")
     process.send_signal(number)
     _, told = process.communicate(timeout=DEADLINE_S)
@@ -110,7 +110,7 @@ def test_being_stopped(relay: Relay, room: str, number: signal.Signals, code: in
 
 
 def test_the_reader_goes_away(relay: Relay, room: str) -> None:
-    """As ``relay tail | head -1``: it ends at once, although nothing more is said, and quietly."""
+    """As ``relay tail | head -1``: it ends at once, although nothing more comes, and quietly."""
     process = follow(relay, room)
     assert process.stdout is not None
     process.stdout.close()

@@ -138,11 +138,11 @@ class Link:
                     pass
 
     def say(self, *envelopes: ServerEnvelope) -> None:
-        """The server says something in one record; the client's reaction is carried."""
+        """The server sends something in one record; the client's reaction is carried."""
         self.say_raw(b"".join(map(pack, envelopes)))
 
     def say_raw(self, content: bytes) -> None:
-        """The server says bytes."""
+        """The server sends bytes."""
         self.server.send(content, self.now)
         self.run()
 

@@ -63,7 +63,7 @@ def test_legal(text: str, address: Address) -> None:
     ],
 )
 def test_illegal(text: str, why: str) -> None:
-    """One line that says what is wrong."""
+    """One line that tells what is wrong."""
     with pytest.raises(UsageError, match=why) as caught:
         parse_address(text)
     assert "\n" not in str(caught.value)

@@ -13,7 +13,7 @@ from relay.wire.codes import CloseCode, ErrorCode
 
 @pytest.mark.parametrize("code", CloseCode)
 def test_every_close_code_has_its_exception(code: CloseCode) -> None:
-    """And it says name, explanation, number."""
+    """And it has name, explanation, number."""
     error = closed_by_server(int(code), 7)
     assert type(error) is CLOSES[code]
     assert type(error) is not ClosedByServer
@@ -33,7 +33,7 @@ def test_every_error_code_has_its_exception(code: ErrorCode) -> None:
 
 
 def test_codes_of_later_versions() -> None:
-    """They are the general class, and still say their number."""
+    """They are the general class, and still have their number."""
     assert "1999" in str(closed_by_server(1999))
     assert type(closed_by_server(1999)) is ClosedByServer
     assert "777" in str(refused(777))
@@ -51,9 +51,9 @@ def test_the_tree_is_the_documented_one() -> None:
 
 def test_text_of_the_server_is_made_harmless() -> None:
     """Control and formatting characters do not reach a terminal through an error."""
-    said = str(refused(1, 0, "x\x1b[2J\u202e\ny"))
-    assert said.isprintable()
-    assert "\\u{1b}" in said
+    output = str(refused(1, 0, "x\x1b[2J\u202e\ny"))
+    assert output.isprintable()
+    assert "\\u{1b}" in output
 
 
 def test_arguments_have_names() -> None:

@@ -188,7 +188,7 @@ def test_legal_envelopes_in_any_order_end_in_no_other_error() -> None:
         seq, other = dice.choice(seqs), dice.choice(seqs)
         epoch = dice.choice([EPOCH, bytes(8), b"f" * 8])
         row = entry(dice.randrange(1, 9))._replace(log=log, prev=seq, epoch=epoch)
-        said: list[wire.ServerEnvelope] = [
+        envelopes: list[wire.ServerEnvelope] = [
             wire.Welcome("alice", 0, dice.choice([0, 1, 32_768]), dice.choice([0, 1, 9]), ""),
             wire.Joined(request, log, epoch, seq, epoch, other),
             wire.Left(request, log),
@@ -203,7 +203,7 @@ def test_legal_envelopes_in_any_order_end_in_no_other_error() -> None:
             wire.Behind(log, epoch, seq),
             wire.Gap(log, epoch, seq, epoch, other, dice.randrange(256)),
         ]
-        return dice.choice(said)
+        return dice.choice(envelopes)
 
     for _ in range(60):
         link = joined()

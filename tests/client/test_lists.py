@@ -1,4 +1,4 @@
-"""When a list of pages has ended, whatever a server says of it."""
+"""When a list of pages has ended, whatever a server answers."""
 
 from __future__ import annotations
 

@@ -181,7 +181,7 @@ def test_an_id_is_believed_when_nothing_is_kept_under_it(policy: KeyPolicy) -> N
 
 @pytest.mark.parametrize("kept", ["pin", "keys", "lineage"])
 def test_an_id_of_a_server_that_is_known_is_not_taken_over(policy: KeyPolicy, kept: str) -> None:
-    """Another server says that it is the one for which keys are kept: they are not used there."""
+    """Another server claims to be the one for which keys are kept: they are not used there."""
     if kept == "pin":
         policy.known.pin("elsewhere.example", 1, OLD)
     elif kept == "keys":

@@ -81,7 +81,7 @@ def test_a_new_device_that_the_chain_proves_is_silent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "packed", "said"),
+    ("device", "packed", "output"),
     [
         (C, FORK, "contradicts"),
         (D, ANEW, "begun anew"),
@@ -94,13 +94,13 @@ def test_a_new_device_that_the_chain_proves_is_silent() -> None:
     ],
 )
 def test_what_a_malicious_server_tries_is_loud(
-    device: PrivateDeviceKey, packed: list[bytes] | None, said: str
+    device: PrivateDeviceKey, packed: list[bytes] | None, output: str
 ) -> None:
     """A fork, another beginning, a rollback, a forged link, another's chain, a stranger's key."""
     reader = Reader({"alice": pin_of(TWO)})
     warnings = reader.sees(device, packed)
     assert warnings
-    assert said in warnings[0]
+    assert output in warnings[0]
 
 
 def test_a_chain_of_another_server_is_none() -> None:

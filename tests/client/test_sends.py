@@ -189,7 +189,7 @@ def test_expected_goes_back_at_once() -> None:
 
 
 def test_no_hot_loop_without_progress() -> None:
-    """A server that says EXPECTED for ever is asked more and more slowly."""
+    """A server that answers EXPECTED for ever is asked more and more slowly."""
     window = Window()
     window.add("a")
     pauses = []
@@ -330,7 +330,7 @@ def test_the_retry_timeout_ends_as_busy() -> None:
 
 
 def test_what_may_be_stored_is_tried_for_ever() -> None:
-    """BUSY does not say that it was not stored on an earlier connection."""
+    """BUSY does not mean that it was not stored on an earlier connection."""
     window = Window(retry_timeout_s=0.0)
     window.add("a")
     window.transmitted()

@@ -39,7 +39,7 @@ def test_entries_follow_prev_not_seq() -> None:
 
 
 def test_a_repeat_is_dropped_and_counted() -> None:
-    """Whatever its prev says."""
+    """Whatever its prev is."""
     follows = followed()
     assert follows.entry(entry(10, 9)) is Step.DROP
     assert follows.entry(entry(3, 0)) is Step.DROP

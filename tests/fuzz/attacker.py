@@ -1,6 +1,6 @@
 """A process of hostile connections: ``python -m tests.fuzz.attacker ORDERS``.
 
-It says "ready", attacks from the next line of its input on until that ends, and prints how often
+It prints "ready", attacks from the next line of its input on until that ends, and prints how often
 each attack was begun. It is stopped by closing its standard input, or by its own deadline.
 """
 

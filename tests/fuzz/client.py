@@ -1,4 +1,4 @@
-"""The client's state against a server that says anything, over the real wire."""
+"""The client's state against a server that sends anything, over the real wire."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.vectors.generate import TO_CLIENT
 
 
 class Say(NamedTuple):
-    """The server says the contents of some records, which arrive in one read."""
+    """The server sends the contents of some records, which arrive in one read."""
 
     contents: list[bytes]
 

@@ -20,7 +20,7 @@ NAMES: Final = ("alice", "bob")
 
 
 class HonestPair:
-    """Two clients that never reconnect. ``faults`` says what was broken, in words for people."""
+    """Two clients that never reconnect. ``faults`` tells what was broken, in words for people."""
 
     def __init__(self, address: str) -> None:
         self._clients = [Client(address, name=name, reconnect=False) for name in NAMES]

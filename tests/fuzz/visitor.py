@@ -80,11 +80,11 @@ class Visitor:
     def hello(self, name: str = "", secret: bytes = b"") -> bytes:
         """Return what logs in, of a new instance with a new name unless others are given."""
         name = name or f"x{self.chance.getrandbits(80):x}"
-        said = login(self.connection, self.spki, name, secret or secrets.token_bytes(16))
-        return b"".join(map(pack, said))
+        envelopes = login(self.connection, self.spki, name, secret or secrets.token_bytes(16))
+        return b"".join(map(pack, envelopes))
 
     async def log_in(self, hello: bytes = b"") -> None:
-        """Say HELLO, and wait for the answer; from then on drop what the server says."""
+        """Send HELLO, and wait for the answer; from then on drop what the server sends."""
         await self.record(hello or self.hello())
         async with asyncio.timeout(STEP_S):
             if not await self._reader.read(READ_BYTES):

@@ -101,7 +101,7 @@ frames = Target(
 
 # --- handshakes -----------------------------------------------------------------------------------
 class Answer(NamedTuple):
-    """What the peer says in one phase: its rightful answer, changed."""
+    """What the peer sends in one phase: its rightful answer, changed."""
 
     phase: Phase
     changes: list[Edit]
@@ -130,7 +130,7 @@ def _check_handshake(side: Side) -> Callable[[Answer], None]:
 
 
 def _to_its_end(peer: Peer) -> None:
-    """Whatever came, the deadlines end the connection; then nothing is said or kept."""
+    """Whatever came, the deadlines end the connection; then nothing is sent or kept."""
     now = 0.0
     for _ in range(10):
         due = peer.connection.next_deadline()

@@ -53,7 +53,7 @@ def test_help_lists_all_flags_and_starts_no_relay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "printed"),
     [
         (("-m", "loadtest.run", "--host", ""), "not an address of a relay: ''"),
         (("-m", "loadtest.run", "--host"), "argument -H/--host: expected one argument"),
@@ -64,22 +64,22 @@ def test_help_lists_all_flags_and_starts_no_relay() -> None:
         (("-m", "loadtest.smoke", "now"), "takes no arguments"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line(args: tuple[str, ...], said: str) -> None:
+def test_a_mistake_is_one_line(args: tuple[str, ...], printed: str) -> None:
     done = run_python(*args)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("loadtest: ")
-    assert said in line
+    assert printed in line
 
 
-@pytest.mark.parametrize(("host", "said"), [("", "no host"), ("a b", "not an address")])
-def test_locust_by_itself_wants_a_host(host: str, said: str) -> None:
+@pytest.mark.parametrize(("host", "printed"), [("", "no host"), ("a b", "not an address")])
+def test_locust_by_itself_wants_a_host(host: str, printed: str) -> None:
     """Not 100 users with no request and no error."""
     done = run_python(
         "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "-t", "2s", "--host", host
     )
     assert done.returncode == 2, done.stderr
-    assert f"loadtest: {said}" in done.stderr
+    assert f"loadtest: {printed}" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -76,17 +76,19 @@ def test_it_finds_gaps_after_a_reconnect(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "printed"),
     [
         (("--payload", "huge"), "--payload huge"),
         (("--rooms", "1", "--rooms-per-user", "2"), "--rooms-per-user"),
         (("--rate", "0"), "--rate"),
     ],
 )
-def test_a_wrong_parameter_is_one_line(tmp_path: Path, flags: tuple[str, ...], said: str) -> None:
+def test_a_wrong_parameter_is_one_line(
+    tmp_path: Path, flags: tuple[str, ...], printed: str
+) -> None:
     run = run_swarm("relay://127.0.0.1:1", tmp_path, *flags, "--run-time", "1s")
     assert run.status == 2, run.output
-    assert said in run.output
+    assert printed in run.output
     assert "Traceback" not in run.output
 
 

@@ -1,4 +1,4 @@
-"""The setting that says where the passphrase is, if it names nothing."""
+"""The setting that tells where the passphrase is, if it names nothing."""
 
 from __future__ import annotations
 

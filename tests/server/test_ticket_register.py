@@ -11,7 +11,7 @@ from relay.server.ticket_register import BITMAP_BYTES, BLOCK, TicketRegister
 
 
 def in_child(work: Callable[[], bytes]) -> bytes:
-    """Run something in a forked process, as a worker is; return what it says."""
+    """Run something in a forked process, as a worker is; return what it writes."""
     read_fd, write_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -20,8 +20,8 @@ def in_child(work: Callable[[], bytes]) -> bytes:
         finally:
             os._exit(0)
     os.close(write_fd)
-    with os.fdopen(read_fd, "rb") as said:
-        answer = said.read()
+    with os.fdopen(read_fd, "rb") as output:
+        answer = output.read()
     os.waitpid(pid, 0)
     return answer
 
@@ -71,8 +71,8 @@ def test_one_ticket_at_many_workers_at_once() -> None:
     os.close(go_write)
     grants = []
     for pid, read_fd in ends:
-        with os.fdopen(read_fd, "rb") as said:
-            grants.append(said.read())
+        with os.fdopen(read_fd, "rb") as output:
+            grants.append(output.read())
         os.waitpid(pid, 0)
     assert all(len(granted) == count for granted in grants)
     assert max(sum(one) for one in zip(*grants, strict=True)) == 1

@@ -63,7 +63,7 @@ def test_a_file_that_is_whole(partition: SqlitePartition) -> None:
 
 
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "finding"),
     [
         (
             "DELETE FROM control WHERE seq=2 AND log_id=(SELECT id FROM log WHERE name='lobby')",
@@ -77,18 +77,18 @@ def test_a_file_that_is_whole(partition: SqlitePartition) -> None:
         ("INSERT INTO control SELECT id, 9 FROM log WHERE name='lobby'", "9 of log lobby"),
     ],
 )
-def test_rows_of_another_moment(partition: SqlitePartition, statement: str, said: str) -> None:
+def test_rows_of_another_moment(partition: SqlitePartition, statement: str, finding: str) -> None:
     """They name what is no control, or lack one."""
     found = look(changed(partition, statement))
     assert found is not None
-    assert said in found
+    assert finding in found
 
 
 @pytest.mark.parametrize(
     ("table", "version"), [("direct", 3), ("state", 2), ("member", 4), ("unflushed", 5)]
 )
 def test_a_table_that_is_missing(partition: SqlitePartition, table: str, version: int) -> None:
-    """Of the format that the file says that it has, and of no later one."""
+    """Of the format that the file claims to have, and of no later one."""
     path = changed(partition, f"DROP TABLE {table}", f"PRAGMA user_version={version}")
     assert look(path) == f"the table {table} is missing"
 

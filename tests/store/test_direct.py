@@ -172,22 +172,22 @@ def test_what_a_copy_is_about_is_a_place_of_its_own_log(tmp_path: Path) -> None:
 def test_one_edits_and_redacts_what_is_ones_own(tmp_path: Path) -> None:
     """And answers and reacts to everything; who moderates is the business of the rules."""
     partition = open_partition(tmp_path)
-    [said] = append(partition, offer(1, Kind.MESSAGE, b"hello"))
+    [original] = append(partition, offer(1, Kind.MESSAGE, b"hello"))
     for kind in (Kind.EDIT, Kind.REDACTION):
-        assert one(partition, offer(1, kind, b"x", said, sender="bob")) == Forbidden(21)
-    nowhere = said._replace(seq=99)
-    another = said._replace(epoch=bytes(8))
+        assert one(partition, offer(1, kind, b"x", original, sender="bob")) == Forbidden(21)
+    nowhere = original._replace(seq=99)
+    another = original._replace(epoch=bytes(8))
     for place in (nowhere, another):
         assert one(partition, offer(1, Kind.MESSAGE, b"x", place, sender="bob")) == Forbidden(31)
     [answer, reaction] = append(
         partition,
-        offer(1, Kind.MESSAGE, b"yes", said, sender="bob"),
-        offer(2, Kind.REACTION, b"+1", said, sender="bob"),
+        offer(1, Kind.MESSAGE, b"yes", original, sender="bob"),
+        offer(2, Kind.REACTION, b"+1", original, sender="bob"),
     )
     assert one(partition, offer(2, Kind.EDIT, b"x", reaction)) == Forbidden(31)
     append(partition, offer(3, Kind.REDACTION, b"", answer, sender="bob"))
-    append(partition, offer(2, Kind.REDACTION, b"", said))
-    assert one(partition, offer(3, Kind.EDIT, b"late", said)) == Forbidden(31)
+    append(partition, offer(2, Kind.REDACTION, b"", original))
+    assert one(partition, offer(3, Kind.EDIT, b"late", original)) == Forbidden(31)
     kinds = [entry.kind for entry in read(tmp_path, ROOM)]
     assert kinds == [Kind.ERASED, Kind.ERASED, Kind.REACTION, Kind.REDACTION, Kind.REDACTION]
 
@@ -197,9 +197,9 @@ def test_a_redaction_erases_a_message_and_its_edits(tmp_path: Path, together: bo
     """From the file as well, once the WAL is in it; a resend is still a repeat."""
     partition = open_partition(tmp_path)
     secret, other = b"the launch code is 0000", b"the launch code was 1111"
-    [said] = append(partition, offer(1, Kind.MESSAGE, secret))
+    [original] = append(partition, offer(1, Kind.MESSAGE, secret))
     append(partition, offer(1, Kind.MESSAGE, b"what?", sender="bob"))
-    batch = [offer(2, Kind.EDIT, other, said), offer(3, Kind.REDACTION, b"oops", said)]
+    batch = [offer(2, Kind.EDIT, other, original), offer(3, Kind.REDACTION, b"oops", original)]
     if together:
         append(partition, *batch)
     else:
@@ -210,7 +210,7 @@ def test_a_redaction_erases_a_message_and_its_edits(tmp_path: Path, together: bo
     assert (edit.kind, edit.body, edit.about_seq) == (Kind.ERASED, b"", 4)
     assert second.body == b"what?"
     assert (redaction.body, redaction.about_seq) == (b"oops", 1)
-    assert one(partition, offer(1, Kind.MESSAGE, secret)) == Repeated(said.epoch, 1)
+    assert one(partition, offer(1, Kind.MESSAGE, secret)) == Repeated(original.epoch, 1)
     partition.close()
     for file in tmp_path.iterdir():
         data = file.read_bytes()
@@ -246,10 +246,10 @@ def copy_for_alice(origin: int, after: int = 0) -> Submission:
 def test_a_file_is_made_anew_of_its_entries(tmp_path: Path) -> None:
     """With the places that copies come from; what was sent is sent again, and known there."""
     partition = open_partition(tmp_path)
-    [said] = append(partition, offer(1, Kind.MESSAGE, b"hi", log="@alice", to="bob"))
+    [original] = append(partition, offer(1, Kind.MESSAGE, b"hi", log="@alice", to="bob"))
     append(
         partition,
-        offer(2, Kind.EDIT, b"hello", said, log="@alice", to="bob"),
+        offer(2, Kind.EDIT, b"hello", original, log="@alice", to="bob"),
         copy_for_alice(7),
         copy_for_alice(9, after=7),
         message(3, log="@alice")._replace(kind=int(Kind.SYSTEM)),

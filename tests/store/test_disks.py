@@ -373,7 +373,7 @@ def test_what_was_acknowledged_with_power_survives_its_loss(
 
 @pytest.mark.parametrize("seed", range(25))
 def test_a_sync_that_failed_once_is_no_loss_later(tmp_path: Path, disk: Disk, seed: int) -> None:
-    """What it did not write is still read, and the next sync says that all is well: as on Linux."""
+    """What it did not write is still read, and the next sync finds all well: as on Linux."""
     chance = random.Random(seed)
     writer = Writer(tmp_path, "power")
     left = chance.randrange(8)
@@ -443,7 +443,7 @@ def test_without_power_no_number_comes_back_with_another_meaning(
 def test_acknowledging_before_the_disk_has_it_is_caught(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same, with a store that says power and does not wait."""
+    """The same, with a store that claims power and does not wait."""
     monkeypatch.setitem(opening.SYNCHRONOUS, "power", "NORMAL")
     caught = 0
     for seed in range(10):

@@ -13,7 +13,7 @@ from relay.store.log import Repeated, Stored
 from relay.store.reader import SqliteReader
 from tests.support.logs import ALICE, NOW_MS, PAGE_BYTES, entries, message, messages, open_partition
 
-# Commits counters 1 to 3, says so, and kills itself before the given statement of the next commit.
+# Commits counters 1 to 3, prints that, and dies before the given statement of the next commit.
 WRITER = """
 import os, signal, sys
 from pathlib import Path

@@ -89,11 +89,11 @@ def test_a_resend_of_what_was_removed_is_a_repeat(tmp_path: Path) -> None:
 
 def test_what_is_removed_can_be_no_target_and_its_edits_can(tmp_path: Path) -> None:
     partition = open_partition(tmp_path)
-    [said] = append(partition, offer(1, Kind.MESSAGE, b"hello"))
-    [edit] = append(partition, offer(2, Kind.EDIT, b"hallo", said))
+    [original] = append(partition, offer(1, Kind.MESSAGE, b"hello"))
+    [edit] = append(partition, offer(2, Kind.EDIT, b"hallo", original))
     removed(partition, 1)
     for kind in (Kind.REACTION, Kind.REDACTION, Kind.EDIT, Kind.MESSAGE):
-        assert one(partition, offer(3, kind, b"x", said)) == Forbidden(31)
+        assert one(partition, offer(3, kind, b"x", original)) == Forbidden(31)
     append(partition, offer(3, Kind.REDACTION, b"", edit))
 
 

@@ -183,12 +183,12 @@ def test_what_was_erased_is_in_no_byte_of_the_index(indexed: Indexed, followed: 
 
 def test_erased_among_many_and_while_somebody_reads(indexed: Indexed) -> None:
     """A reader keeps the WAL from being emptied: it is when the reader has ended."""
-    said = [indexed.say(f"word{n} common text of some length") for n in range(600)]
+    entries = [indexed.say(f"word{n} common text of some length") for n in range(600)]
     indexed.follow()
     connection = apsw.Connection(str(indexed.path))
     reading = connection.execute("SELECT * FROM text")
     next(reading)
-    for one in said[::7]:
+    for one in entries[::7]:
         indexed.say("", kind=Kind.REDACTION, about=one)
     indexed.follower.run(1.0)
     reading.close(True)
@@ -392,7 +392,7 @@ def test_pages_newest_first_have_everything_once(
 def test_an_entry_that_is_damaged_is_skipped(
     indexed: Indexed, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And said, once; others of the log and of the partition are found, also after a restart."""
+    """And logged, once; others of the log and of the partition are found, also after a restart."""
     indexed.say("tea")
     assert indexed.found("tea") == [1]
     indexed.say("tea")

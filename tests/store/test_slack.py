@@ -44,8 +44,8 @@ async def filled(partition: SqlitePartition, commits: int) -> list[Submission]:
         for _ in range(20):
             log = f"room-{rng.choice([0, 0, 0, rng.randrange(60)])}"
             counter = counters[log] = counters.get(log, 0) + 1
-            said = f"secret {counter} of {log};".encode()
-            body = said + b"." * rng.randrange(rng.choice([1, 60, 60, 300, 1000, 9000])) + said
+            secret = f"secret {counter} of {log};".encode()
+            body = secret + b"." * rng.randrange(rng.choice([1, 60, 60, 300, 1000, 9000])) + secret
             batch.append(message(counter, body, log=log)._replace(key_id=b"key"))
         for one, at in zip(batch, append(partition, *batch), strict=True):
             extra = Extra(about_epoch=at.epoch, about_seq=at.seq)

@@ -462,7 +462,7 @@ def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "says"),
+    ("error", "kind", "reason"),
     [
         (apsw.FullError, StoreFull, "no space left"),
         (apsw.CorruptError, StoreCorrupt, "from one backup"),
@@ -474,11 +474,11 @@ def test_an_old_sqlite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_errors_say_what_and_where(
-    error: type[apsw.Error], kind: type[StoreError], says: str
+    error: type[apsw.Error], kind: type[StoreError], reason: str
 ) -> None:
     made = translated(error("the words of SQLite"), Path("/data/logs/00.sqlite"))
     assert type(made) is kind
-    assert says in str(made)
+    assert reason in str(made)
     assert "/data/logs/00.sqlite" in str(made)
 
 

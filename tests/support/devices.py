@@ -58,5 +58,5 @@ def register(
 
 def login(connection: Connection, spki: bytes, name: str, secret: bytes) -> list[ClientEnvelope]:
     """All that logs a name in at a server that is open, whether it was registered or not."""
-    said = hello(connection, spki, name, secret)
-    return [said] if is_guest(name) else [register(connection, spki, name), said]
+    greeting = hello(connection, spki, name, secret)
+    return [greeting] if is_guest(name) else [register(connection, spki, name), greeting]

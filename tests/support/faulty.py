@@ -151,7 +151,7 @@ _struck: Final = {"dropped": 0, "links_cut": 0}
 
 
 def drop_batches(planting: Planting) -> None:
-    """Each batch between two workers vanishes with the probability that the argument says."""
+    """Each batch between two workers vanishes with the probability that is the argument."""
     from relay.bus.link import Link
     from relay.bus.messages import Batch, Event
 
@@ -168,7 +168,7 @@ def drop_batches(planting: Planting) -> None:
 
 
 def cut_links(planting: Planting) -> None:
-    """With each batch, the link it is for is lost with the probability that the argument says."""
+    """With each batch, the link it is for is lost with the probability that is the argument."""
     from relay.bus.link import Link
     from relay.bus.messages import Batch, Event
 
@@ -185,7 +185,7 @@ def cut_links(planting: Planting) -> None:
 
 
 def small_outbox(planting: Planting) -> None:
-    """No fault: readers fall behind when so many bytes wait for them, as the argument says."""
+    """No fault: readers fall behind when so many bytes wait for them, as the argument is."""
 
     def small(parts: WorkerParts) -> None:
         parts.fanout.outbox_bytes_max = int(planting.argument)

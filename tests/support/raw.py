@@ -80,8 +80,8 @@ class RawClient:
         try:
             spki = self._handshake()
             secret = secret or secrets.token_bytes(16)
-            said = login(self.connection, spki, name, secret)
-            self.say(*said[1:] if registered else said)
+            envelopes = login(self.connection, spki, name, secret)
+            self.say(*envelopes[1:] if registered else envelopes)
             self.wait(lambda e: isinstance(e, Welcome))
         except BaseException:
             self.socket.close()

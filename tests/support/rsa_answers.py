@@ -30,7 +30,7 @@ def ciphertext(kind: str, secret: bytes, spki: bytes = b"") -> bytes:
         old: bytes = public.encrypt(secret, padding.PKCS1v15())  # type: ignore[union-attr]
         return old
     label = b"relay/1 session key" if kind == "another length" else b"another label"
-    said = secret[:31] if kind == "another length" else secret
+    wrapped = secret[:31] if kind == "another length" else secret
     oaep = padding.OAEP(mgf=padding.MGF1(SHA256()), algorithm=SHA256(), label=label)
-    sealed: bytes = public.encrypt(said, oaep)  # type: ignore[union-attr]
+    sealed: bytes = public.encrypt(wrapped, oaep)  # type: ignore[union-attr]
     return sealed

@@ -1,4 +1,4 @@
-"""What a worker can reach that somebody has taken over: it tries, and says what came of it."""
+"""What a worker can reach that somebody has taken over: it tries, and prints what came of it."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class LocalAgent:
         return server_key().unwrap(ciphertext)
 
     def announce(self, next_hash: bytes) -> None:
-        """Another key will follow: as another agent says."""
+        """Another key will follow: as another agent tells."""
         self.identity = self.identity._replace(next_hash=next_hash)
         self.on_next_key(next_hash)
 
@@ -356,7 +356,7 @@ class Cluster:
 
 
 def drop_publishes(patch: pytest.MonkeyPatch, lost: Callable[[Batch | Event], bool]) -> None:
-    """Let publishes between workers vanish without a trace while ``lost`` says so."""
+    """Let publishes between workers vanish without a trace while ``lost`` is true."""
     publish = Link.publish
 
     def dropping(self: Link, message: Batch | Event) -> None:

@@ -244,8 +244,8 @@ def test_a_hostile_backup_is_refused_with_what_is_wrong(made: Path, tmp_path: Pa
     os.mkfifo(made / "pipe")
     (made / "endless").symlink_to("/dev/zero")
     for name in ("pipe", "endless"):
-        said = restored_with(files={**whole, name: whole["format"]})
-        assert said == f"{made / name}: it is not a regular file"
+        output = restored_with(files={**whole, name: whole["format"]})
+        assert output == f"{made / name}: it is not a regular file"
     manifest.unlink()
     os.mkfifo(manifest)
     assert refused("verify", made) == f"relay: {manifest}: it is not a regular file\n"

@@ -106,8 +106,8 @@ def refused_with(relay: Relay, name: str) -> tuple[int | None, int]:
                     spki = event.spki
                     connection.accept_server_key(time.monotonic())
                 elif isinstance(event, HandshakeCompleted):
-                    said = login(connection, spki, name, secrets.token_bytes(16))
-                    connection.send(b"".join(map(pack, said)), time.monotonic())
+                    envelopes = login(connection, spki, name, secrets.token_bytes(16))
+                    connection.send(b"".join(map(pack, envelopes)), time.monotonic())
                 elif isinstance(event, ConnectionClosed):
                     return event.code, event.retry_after_s
             sock.sendall(connection.data_to_send())

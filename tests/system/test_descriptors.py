@@ -38,7 +38,7 @@ def test_accepting_pauses_while_there_are_none_and_goes_on(tmp_path: Path) -> No
         where = ("127.0.0.1", relay.port)
         with socket.create_connection(where) as first, socket.create_connection(where) as waiting:
             first.settimeout(DEADLINE_S)
-            assert first.recv(1), "it has the one in reserve, and says nothing"
+            assert first.recv(1), "it has the one in reserve, and tells nothing"
             wait_until(lambda: relay.events("accept_exhausted"), "a pause")
             wait_until(lambda: _pauses(relay) >= PAUSES, "more pauses")
             for number in range(20):  # who is connected notices nothing

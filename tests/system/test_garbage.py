@@ -128,11 +128,11 @@ async def _talk(alice: Client, bob: Client, begin: int) -> None:
                     break
         return texts
 
-    said = [f"line {begin + n}" for n in range(MESSAGES)]
+    texts = [f"line {begin + n}" for n in range(MESSAGES)]
     readers = [asyncio.ensure_future(read(client)) for client in (alice, bob)]
-    for number, text in enumerate(said):
+    for number, text in enumerate(texts):
         await (alice, bob)[number % 2].send(ROOM, text)
-    assert await asyncio.gather(*readers) == [said, said]
+    assert await asyncio.gather(*readers) == [texts, texts]
 
 
 def _descriptors(relay: Relay) -> int:

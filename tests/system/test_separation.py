@@ -215,7 +215,7 @@ def test_a_directory_of_an_older_owner_is_refused_with_what_mends_it(home: Path)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "reason"),
     [
         ({"server.agent_user": AGENT}, "server.user is not"),
         ({"server.user": "nobody-of-this-name"}, "there is no user"),
@@ -226,9 +226,9 @@ def test_a_directory_of_an_older_owner_is_refused_with_what_mends_it(home: Path)
     ],
 )
 def test_users_that_separate_nothing(
-    tmp_path: Path, settings: dict[str, object], said: str
+    tmp_path: Path, settings: dict[str, object], reason: str
 ) -> None:
-    with pytest.raises(RelayNotStarted, match=said):
+    with pytest.raises(RelayNotStarted, match=reason):
         Relay(tmp_path / "data", settings=settings).__enter__()
     assert not (tmp_path / "data").exists()
 

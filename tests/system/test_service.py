@@ -199,7 +199,7 @@ class ProxyServer:
 
 
 def test_behind_a_proxy_on_a_unix_socket(tmp_path: Path) -> None:
-    """The proxy says for whom it connects: that is the source, for budgets and in what is told."""
+    """The proxy tells for whom it connects: that is the source, for budgets and in what is told."""
     path = tmp_path / "relay.sock"
     with Relay(
         tmp_path / "data",

@@ -390,7 +390,7 @@ def test_a_stop_while_it_gets_ready(versions: Versions, slow: str) -> None:
 
 
 def test_its_end_after_it_got_everything(versions: Versions) -> None:
-    """Nobody serves any more: the one from before says so, and it can still be told to hurry."""
+    """Nobody serves any more: the one from before tells so, and it can still be told to hurry."""
     told = "        if takeover.step is Step.GONE:\n"
     dies = ("server/supervisor/succession.py", told, "        os._exit(9)\n" + told)
     with running(versions, server__worker_timeout_s=60) as relay:

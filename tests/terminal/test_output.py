@@ -45,7 +45,7 @@ async def test_a_full_pipe_can_be_given_up() -> None:
 
 
 async def test_the_reader_is_gone() -> None:
-    """Writing says so, and so does waiting for it."""
+    """Writing raises, and so does waiting for it."""
     reading, writing = os.pipe()
     output = Output(writing)
     gone = asyncio.create_task(output.closed_by_reader())

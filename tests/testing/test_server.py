@@ -93,16 +93,16 @@ def test_its_settings_come_from_the_caller_alone(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "reason"),
     [
         ({"server.key_bits": 17}, "RELAY_SERVER__KEY_BITS"),
         ({"server.keepalives": 3}, "did you mean RELAY_SERVER__KEEPALIVE_S?"),
     ],
 )
-def test_what_stands_in_the_way_is_in_the_error(settings: dict[str, object], said: str) -> None:
+def test_what_stands_in_the_way_is_in_the_error(settings: dict[str, object], reason: str) -> None:
     with pytest.raises(RelayNotStarted, match="status 2") as raised, RelayServer(settings=settings):
         pass
-    assert said in str(raised.value)
+    assert reason in str(raised.value)
 
 
 def test_mistakes_of_the_caller() -> None:

@@ -57,10 +57,10 @@ class Told(NamedTuple):
     reason: int
 
 
-def check_log(log: Sequence[EntryMessage], floor: int, said: Sequence[Said]) -> Iterator[Finding]:
+def check_log(log: Sequence[EntryMessage], floor: int, sent: Sequence[Said]) -> Iterator[Finding]:
     """Hold a log, from behind its floor on, against what was acknowledged, and against itself."""
     by_seq = {entry.seq: entry for entry in log}
-    for one in said:
+    for one in sent:
         entry = by_seq.get(one.seq)
         if one.seq <= floor:
             continue

@@ -1,7 +1,7 @@
 """A process of members that decrypt all they get: ``python -m tests.torture.audience ORDERS``.
 
-Connects those that come early, says "ready"; the next line on its standard input says which heads
-everybody is to reach. When all have, or the time is up, it prints what was, as JSON.
+Connects those that come early, prints "ready"; the next line on its standard input has the heads
+that everybody is to reach. When all have, or the time is up, it prints what was, as JSON.
 
 They use the wire's core, not the client library: nothing here checks, heals or hides anything.
 """

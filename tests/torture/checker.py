@@ -3,7 +3,7 @@
 Pure functions. The log as it is at the end, read twice (from the store, and by a fresh client), is
 what everything is held against:
 
-- every acknowledged message is in it exactly once, where the acknowledgement said;
+- every acknowledged message is in it exactly once, where the acknowledgement has it;
 - it holds nothing that was not sent, and each sender's messages in their order;
 - every reader's view is a piece of it, in order, without repeats, complete from its first to its
   last entry except for reported gaps;

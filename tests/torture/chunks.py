@@ -33,7 +33,7 @@ class Noted(NamedTuple):
     chunk: int
     entries: int
     behind: int
-    """How often it says that the reader is too slow."""
+    """How often it tells that the reader is too slow."""
     cursors: dict[str, Cursor]
     """Where its reader stands after it, in the logs that it moves on in."""
 
@@ -118,7 +118,7 @@ class Library:
     def history(self, path: Path) -> Iterator[Record]:
         """Yield the records of one member.
 
-        A log begins once for it: where a later join says that it begins is not believed, what
+        A log begins once for it: where a later join puts its beginning is not believed, what
         comes after it must go on from the last entry before it.
         """
         numbers = array(NUMBERS, path.read_bytes())

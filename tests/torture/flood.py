@@ -1,6 +1,6 @@
 """A process of senders that keep their windows full: ``python -m tests.torture.flood ORDERS``.
 
-Connects, says "ready", floods after a line on its standard input, and ends its sends at the next:
+Connects, prints "ready", floods after a line on its standard input, and ends its sends at the next:
 when all is acknowledged (or nothing comes any more) it prints what was, as JSON.
 """
 

@@ -258,7 +258,7 @@ async def rage(stage: Stage, seconds: float, pause_s: float, weighted: dict[Blow
 
 
 async def follow(stage: Stage, script: list[tuple[float, Blow]]) -> None:
-    """Strike as a script says: (seconds since the one before, blow) each."""
+    """Strike by a script: (seconds since the one before, blow) each."""
     at = 0.0
     for pause_s, blow in script:
         at += pause_s

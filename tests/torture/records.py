@@ -1,7 +1,7 @@
 """What the clients of a run write down: one JSON line each, in the file before it counts.
 
 A client's file is also all that it remembers: a client that was killed reads it and goes on. So
-what it says of itself and what it knew can never differ.
+what it tells of itself and what it knew can never differ.
 """
 
 from __future__ import annotations

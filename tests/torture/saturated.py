@@ -131,7 +131,7 @@ class Report:
 
 # --- the clients ---------------------------------------------------------------------------------
 class Program:
-    """A process of clients: it says "ready", takes lines, and prints its outcome. A context."""
+    """A process of clients: it prints "ready", takes lines, and prints its outcome. A context."""
 
     def __init__(self, module: str, orders: msgspec.Struct) -> None:
         self._process = subprocess.Popen(
@@ -334,7 +334,7 @@ class Meter:
 # --- the verdict ---------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One room, and who says something of it."""
+    """One room, and who tells something of it."""
 
     room: str
     first: bool
@@ -348,7 +348,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the checker says of a room."""
+    """What the checker finds in a room."""
 
     messages: int
     judged: int

@@ -129,7 +129,7 @@ class Server:
         """True when every worker and the agent are there."""
         return self.up and len(self.workers()) == self._workers and self.agent() is not None
 
-    # --- what it says of itself -------------------------------------------------------------------
+    # --- what it tells of itself ------------------------------------------------------------------
     def count(self, effort: Effort) -> None:
         """Add what the workers counted (``observe`` of ``tests.support.faulty``)."""
         for path in self._data.parent.glob(f"{self._data.name}.fault.*.json"):

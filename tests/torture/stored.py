@@ -86,5 +86,5 @@ async def fetch(address: str, log: str) -> list[Entry]:
                     elif isinstance(event, Gap):
                         place = event.end
         except TimeoutError:
-            pass  # the comparison with the store says what is missing
+            pass  # the comparison with the store tells what is missing
     return entries

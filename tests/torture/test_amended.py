@@ -31,21 +31,21 @@ def entry(seq: int, kind: Kind, sender: str, body: str, about: int = 0, to: str 
 
 def test_what_the_checker_finds_in_a_log() -> None:
     one = entry(1, Kind.MESSAGE, "ann", "one")
-    said = [Said("ann", 0, 1, 0, b"one")]
-    assert list(check_log([one], 0, said)) == []
-    assert list(check_log([], 1, said)) == []
-    assert list(check_log([], 0, said)) == [Finding("lost", "ann", 1)]
+    sent = [Said("ann", 0, 1, 0, b"one")]
+    assert list(check_log([one], 0, sent)) == []
+    assert list(check_log([], 1, sent)) == []
+    assert list(check_log([], 0, sent)) == [Finding("lost", "ann", 1)]
     edited = entry(2, Kind.EDIT, "bob", "two", 1)
     assert list(check_log([one, edited], 0, [])) == [Finding("not-own", "bob", 2)]
     redacted = entry(2, Kind.REDACTION, "ann", "why", 1)
-    assert list(check_log([one, redacted], 0, said)) == [Finding("not-erased", "ann", 1)]
+    assert list(check_log([one, redacted], 0, sent)) == [Finding("not-erased", "ann", 1)]
     erased = entry(1, Kind.ERASED, "ann", "", 2)
-    assert list(check_log([erased, redacted], 0, said)) == []
+    assert list(check_log([erased, redacted], 0, sent)) == []
     reaction = entry(3, Kind.REACTION, "bob", "x", 1)
     found = list(check_log([erased, redacted, reaction], 0, []))
     assert found == [Finding("about-erased", "bob", 3)]
     again = entry(2, Kind.MESSAGE, "ann", "one")
-    assert {one.fault for one in check_log([one, again], 0, said)} == {"doubled"}
+    assert {one.fault for one in check_log([one, again], 0, sent)} == {"doubled"}
 
 
 def test_what_the_checker_finds_of_readers_and_conversations() -> None:

@@ -16,10 +16,10 @@ ROOM = "lobby"
 
 
 # --- the checker itself --------------------------------------------------------------------------
-def log_of(*said: tuple[str, events.Event | None]) -> list[EntryMessage]:
+def log_of(*entries: tuple[str, events.Event | None]) -> list[EntryMessage]:
     """A log of events and (None) messages."""
     found = []
-    for seq, (sender, event) in enumerate(said, 1):
+    for seq, (sender, event) in enumerate(entries, 1):
         kind = Kind.MESSAGE if event is None else Kind.SYSTEM
         body = b"hi" if event is None else events.pack(event)
         content_type = "" if event is None else events.CONTENT_TYPE

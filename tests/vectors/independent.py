@@ -463,7 +463,7 @@ def check_chain(chain: Vector) -> None:
 
 
 def check_rooms(vector: Vector) -> None:
-    """Events and requests say what they are said to say; the events make the state."""
+    """Events and requests are what the vectors have them be; the events make the state."""
     version = 0
     people: dict[str, dict[str, Any]] = {}
     state: dict[str, Any] = {

@@ -147,7 +147,7 @@ def test_random_bytes_never_escape(data: bytes, phase: int) -> None:
 
 @BOTH
 def test_a_flipped_bit_in_a_record(side: Side) -> None:
-    """In each byte: nothing surfaces, nothing is said, the connection is over."""
+    """In each byte: nothing surfaces, nothing is sent, the connection is over."""
     whole = len(record(ends(side)[1], 1, b"secret"))
     for index in range(0, whole, 3 if side is Side.CLIENT else 1):
         pair = fixed_pair()

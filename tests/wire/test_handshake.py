@@ -199,7 +199,7 @@ def test_a_flipped_bit_never_establishes(number: int) -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_truncated_and_extended_messages(number: int) -> None:
-    """With the header saying so: cut at every 16th byte and at the ends, longer by 1 and 100."""
+    """With the header to match: cut at every 16th byte and at the ends, longer by 1 and 100."""
     body = transcript()[number - 1][4:]
     kind = FrameType(number)
     cuts = {*range(1, len(body), 16), 1, len(body) - 1}
@@ -290,7 +290,7 @@ def test_the_id_that_a_server_claims_is_passed_on() -> None:
     (offered,) = peer.events
     assert isinstance(offered, ServerKeyOffered)
     assert offered.server_id == fingerprint_of(claimed)
-    assert pack_ext(claimed, claimed) == b"", "its first key says it all"
+    assert pack_ext(claimed, claimed) == b"", "its first key is the claim"
 
 
 def test_an_id_that_was_put_in_on_the_way_is_never_believed() -> None:

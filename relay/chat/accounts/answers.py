@@ -38,7 +38,7 @@ class Shown(NamedTuple):
 
 
 def state_of(account: Account) -> str:
-    """Say in one word how an account is."""
+    """Return in one word how an account is."""
     if account.removed:
         return "removed"
     if account.disabled:

@@ -140,7 +140,7 @@ async def _drain(client: Client) -> None:
 async def test_a_server_may_speak_before_the_dial_has_returned(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on uvloop: what the server says meanwhile is answered, not lost until it gives up."""
+    """As on uvloop: what the server sends meanwhile is answered, not lost until it gives up."""
     loop = asyncio.get_running_loop()
     create = loop.create_connection
     dials = 0

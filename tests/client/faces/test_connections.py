@@ -139,7 +139,7 @@ def test_nothing_listens(face: Connect) -> None:
 
 
 def test_what_listens_is_no_relay(face: Connect) -> None:
-    """It says something else: an error of the handshake."""
+    """It sends something else: an error of the handshake."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         one = face(f"relay://127.0.0.1:{listener.getsockname()[1]}", "web-a")
 

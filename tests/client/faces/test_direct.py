@@ -101,19 +101,19 @@ def test_edits_reactions_and_erasing(people: tuple[Face, Face], room: str) -> No
     ann.join(room)
     bob.join(room)
     ann.send(room, "helo")
-    said = entry(ann, Message)
-    call(ann, "edit", said, "hello")
-    call(bob, "react", said, "👍")
+    original = entry(ann, Message)
+    call(ann, "edit", original, "hello")
+    call(bob, "react", original, "👍")
     with pytest.raises(NotAllowed):
-        call(bob, "edit", said, "x")
+        call(bob, "edit", original, "x")
     with pytest.raises(NotAllowed):
-        call(bob, "redact", said)
+        call(bob, "redact", original)
     edit, reaction = entry(bob, Edit), entry(bob, Reaction)
-    assert (edit.text, edit.about, reaction.text) == ("hello", said.cursor, "👍")
-    call(ann, "redact", said, "a mistake")
-    assert entry(bob, Redaction).about == said.cursor
+    assert (edit.text, edit.about, reaction.text) == ("hello", original.cursor, "👍")
+    call(ann, "redact", original, "a mistake")
+    assert entry(bob, Redaction).about == original.cursor
     with pytest.raises(NoSuchEntry):
-        call(ann, "edit", said, "again")
+        call(ann, "edit", original, "again")
     assert left(bob, room) == [Erased, Erased, Reaction, Redaction]
     call(bob, "redact", reaction)
     assert left(bob, room) == [Erased, Erased, Erased, Redaction, Redaction]

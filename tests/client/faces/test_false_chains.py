@@ -90,7 +90,7 @@ def warnings(face: Face, count: int) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("device", "packed", "said"),
+    ("device", "packed", "output"),
     [
         (THIEF, STOLEN, "contradicts"),
         (THIEF, FORGED, "false list"),
@@ -103,14 +103,14 @@ def warnings(face: Face, count: int) -> Iterator[str]:
     ids=["forked", "forged", "stranger", "anew", "another", "rolled-back", "none"],
 )
 def test_a_false_device_is_loud(
-    face: Connect, device: PrivateDeviceKey, packed: list[bytes], said: str
+    face: Connect, device: PrivateDeviceKey, packed: list[bytes], output: str
 ) -> None:
     """After a first contact that was honest."""
     with FakeServer(script([(PHONE, TWO), (device, packed)])) as server:
         one = face(server.address, "reader")
         one.connect()
         one.join("lobby")
-        assert said in next(warnings(one, 1))
+        assert output in next(warnings(one, 1))
         one.close()
 
 

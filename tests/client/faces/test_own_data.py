@@ -81,8 +81,8 @@ def test_an_export(people: tuple[Face, Face], room: str) -> None:
         roles = [(one.name, one.role) for one in rest if isinstance(one, ListedRoom)]
         assert roles == [(room, "owner")]
         entries = [one for one in rest if isinstance(one, LogEntry)]
-        said = [(one.room, one.sender, one.text) for one in entries if isinstance(one, Message)]
-        assert said == [
+        written = [(one.room, one.sender, one.text) for one in entries if isinstance(one, Message)]
+        assert written == [
             (to_bob, to_bob[1:], "one"), (to_bob, to_ann[1:], "two"), (room, to_bob[1:], "mine"),
         ]  # fmt: skip
         assert any(isinstance(one, Erased) for one in entries)

@@ -71,7 +71,7 @@ def test_refusals(connect: Connect, room: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "error", "says"),
+    ("text", "options", "error", "output"),
     [
         ("", {}, ValueError, "text has 0 bytes; it must have 1 to 256"),
         ("é" * 129, {}, ValueError, "text has 258 bytes"),
@@ -87,9 +87,9 @@ def test_wrong_arguments(
     text: str,
     options: dict[str, object],
     error: type[Exception],
-    says: str,
+    output: str,
 ) -> None:
     ann = connect(name_in(room))
     ann.join(room)
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=output):
         search(ann, room, text, **options)

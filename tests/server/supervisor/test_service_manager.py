@@ -1,4 +1,4 @@
-"""What the environment says of a service manager, if it is not what one says."""
+"""What the environment has about a service manager, if no service manager has set it."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ SOME = 16
 async def test_few_entries_are_folded_again(
     tmp_path: Path, noted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And it is what all of them make. What was noted is a help: the entries say everything."""
+    """And it is what all of them make. What was noted is a help: the entries have everything."""
     monkeypatch.setattr(account_logs, "FOLDED_MAX", SOME)
     async with Cluster(tmp_path, 1) as cluster:
         worker = cluster.workers[0]

@@ -1,4 +1,4 @@
-"""A partition without a home for a moment: what was said meanwhile is neither lost nor doubled."""
+"""A partition without a home for a moment: what was sent meanwhile is neither lost nor doubled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOM = "lobby"
 
 
 def _refuse(home: Worker, other: Worker, log: str) -> None:
-    """The home says to the other worker that it is none (as after an error of its store)."""
+    """The home tells the other worker that it is none (as after an error of its store)."""
     followers = home.parts.followers
     port = next(p for p, _ in followers.attached if p.generation == other.generation)
     followers.refuse(port, partition_of(log))

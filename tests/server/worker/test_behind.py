@@ -116,7 +116,7 @@ async def test_catching_up_under_traffic_reaches_live(cluster: Cluster) -> None:
 
 
 async def test_leaving_with_batches_queued(cluster: Cluster) -> None:
-    """What was queued for the membership that ended says nothing of the next one's place."""
+    """What was queued for the membership that ended tells nothing of the next one's place."""
     worker = cluster.other(LOG)
     slow = await TestClient.login(worker, "slow")
     writer = await TestClient.login(cluster.home(LOG), "writer")

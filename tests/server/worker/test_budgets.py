@@ -71,11 +71,11 @@ class Visitor:
         self._ended = asyncio.ensure_future(self._read(reader))
 
     @classmethod
-    async def come(cls, worker: Worker, source: str, said: bytes = b"") -> Visitor:
+    async def come(cls, worker: Worker, source: str, first_bytes: bytes = b"") -> Visitor:
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", worker.port, local_addr=(source, 0)
         )
-        writer.write(said)
+        writer.write(first_bytes)
         return cls(reader, writer)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
@@ -93,7 +93,7 @@ class Visitor:
 
 
 def count(worker: Worker, budget: Budget) -> int:
-    """What a budget has refused, as the metrics will say."""
+    """What a budget has refused, as the metrics will show."""
     worker._status.beat()
     return worker._status._row.get("refused", budget)
 
@@ -131,14 +131,14 @@ HALF_KEY = header(FrameType.CLIENT_KEY, 1500) + bytes(700)
 
 
 # --- who is not logged in ---------------------------------------------------------------------
-@pytest.mark.parametrize("said", [b"", HALF_KEY], ids=["silent", "half a handshake"])
+@pytest.mark.parametrize("first_bytes", [b"", HALF_KEY], ids=["silent", "half a handshake"])
 async def test_one_source_has_few_slots_before_login(
-    tmp_path: Path, said: bytes, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, first_bytes: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its oldest silent connection goes for its next one; nobody else notices."""
     async with one_worker(tmp_path, unauthenticated_per_source=4) as worker:
-        other = await Visitor.come(worker, "127.0.0.8", said)
-        visitors = [await Visitor.come(worker, "127.0.0.9", said) for _ in range(20)]
+        other = await Visitor.come(worker, "127.0.0.8", first_bytes)
+        visitors = [await Visitor.come(worker, "127.0.0.9", first_bytes) for _ in range(20)]
         await until(lambda: held(visitors) == 4, "the oldest to go")
         assert not any(visitor.gone for visitor in (*visitors[-4:], other))
         assert count(worker, Budget.UNAUTHENTICATED_PER_SOURCE) == 16
@@ -150,11 +150,13 @@ async def test_one_source_has_few_slots_before_login(
             visitor.leave()
 
 
-@pytest.mark.parametrize("said", [b"", HALF_KEY], ids=["silent", "half a handshake"])
-async def test_many_sources_share_few_slots_before_login(tmp_path: Path, said: bytes) -> None:
+@pytest.mark.parametrize("first_bytes", [b"", HALF_KEY], ids=["silent", "half a handshake"])
+async def test_many_sources_share_few_slots_before_login(
+    tmp_path: Path, first_bytes: bytes
+) -> None:
     """All slots are taken by silent connections, and everybody who is not silent gets in."""
     async with one_worker(tmp_path, max_connections=20, unauthenticated=16) as worker:
-        visitors = [await Visitor.come(worker, f"127.0.1.{n}", said) for n in range(1, 61)]
+        visitors = [await Visitor.come(worker, f"127.0.1.{n}", first_bytes) for n in range(1, 61)]
         await until(lambda: held(visitors) == 16, "the oldest to go")
         for n in range(10):
             await talk(worker, f"alice{n}")
@@ -643,8 +645,8 @@ async def test_who_is_gone_leaves_nothing_for_the_collector(tmp_path: Path) -> N
         try:
             before = alive()
             for n in range(5):
-                for said in (b"", HALF_KEY, b"rubbish"):
-                    (await Visitor.come(worker, "127.0.0.9", said)).leave()
+                for first_bytes in (b"", HALF_KEY, b"rubbish"):
+                    (await Visitor.come(worker, "127.0.0.9", first_bytes)).leave()
                 client = await talk(worker, f"user{n}")
                 client.transport.abort()
             worker.clients.clear()

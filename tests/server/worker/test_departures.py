@@ -56,7 +56,7 @@ async def removed(client: TestClient) -> None:
 
 
 def role(cluster: Cluster, handle: str, log: str = LOG) -> int:
-    """What somebody is in a room, as the store says."""
+    """What somebody is in a room, as the store has it."""
     packed = cluster.home(log).parts.services.reader_of(log).state(log)
     person = rooms.unpack(packed).people.get(handle)
     return 0 if person is None else int(person.role)

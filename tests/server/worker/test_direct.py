@@ -389,7 +389,7 @@ async def test_nobody_reads_anothers_inbox(cluster: Cluster) -> None:
 
 
 async def test_a_message_is_no_event_of_an_account(cluster: Cluster) -> None:
-    """Whatever its content type says: the kind decides, and no client chooses *system*."""
+    """Whatever its content type: the kind decides, and no client chooses *system*."""
     alice, bob = await both(cluster)
     for counter, kind in ((1, Kind.MESSAGE), (2, Kind.SYSTEM)):
         alice.send_envelopes(

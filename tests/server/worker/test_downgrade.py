@@ -1,8 +1,8 @@
 """A man in the middle who wants both sides to agree on less than they can, over real sockets.
 
 The client library is connected through him. Of its second connection, which offers a ticket, he
-changes what one side says of versions, of how to protect, or of the kind of handshake. Whatever he
-says: that connection is never established, and what the client sends is stored once, by the next.
+changes what one side sends of versions, of how to protect, or of the kind of handshake. Whatever he
+sends: that connection is never established, and what the client sends is stored once, by the next.
 """
 
 from __future__ import annotations
@@ -83,11 +83,11 @@ async def test_nothing_less_than_both_can_is_agreed_upon(
     cluster: Cluster, tmp_path: Path, case: str
 ) -> None:
     direction, at, change = DOWNGRADES[case]
-    said: list[tuple[bytes, bytes]] = []
+    changed: list[tuple[bytes, bytes]] = []
 
     def meddle(frames: Frames, index: int) -> Frames:
-        said.append((frames[index], change(frames[index])))
-        return [*frames[:index], said[-1][1], *frames[index + 1 :]]
+        changed.append((frames[index], change(frames[index])))
+        return [*frames[:index], changed[-1][1], *frames[index + 1 :]]
 
     (worker,) = cluster.workers.values()
     middle = Middle(worker.port, direction, at, meddle)
@@ -101,7 +101,7 @@ async def test_nothing_less_than_both_can_is_agreed_upon(
         middle.cut()
         async with asyncio.timeout(60):
             await client.send("lobby", "second")
-        ((before, after),) = said
+        ((before, after),) = changed
         assert before != after, "he has changed nothing"
         assert middle.connections >= 3
         assert client.statistics["logins"] == 2

@@ -56,8 +56,8 @@ async def ended(client: TestClient, code: CloseCode) -> None:
     assert client.closed.code == code
 
 
-async def refused(client: TestClient, code: ErrorCode, *said: ClientEnvelope) -> None:
-    client.send_envelopes(*said)
+async def refused(client: TestClient, code: ErrorCode, *request: ClientEnvelope) -> None:
+    client.send_envelopes(*request)
     await client.expect(Error, lambda e: e.code == code)
     assert not any(isinstance(e, Welcome) for e in client.received)
 
@@ -128,8 +128,8 @@ async def test_a_signature_for_another_operation_or_name(cluster: Cluster) -> No
         thief = await TestClient.connect(cluster.workers[1])
         key = device("alice")
         signature = sign(operation, thief.connection, thief.spki, name, key)
-        said = Hello("alice", bytes(16), "", "", key.public, signature)
-        await refused(thief, ErrorCode.KEY_REFUSED, said)
+        request = Hello("alice", bytes(16), "", "", key.public, signature)
+        await refused(thief, ErrorCode.KEY_REFUSED, request)
 
 
 async def test_a_login_signature_does_not_register(cluster: Cluster) -> None:
@@ -146,8 +146,8 @@ async def test_a_key_that_signs_everything(cluster: Cluster, text: str) -> None:
     key, constant = bytes.fromhex(text), b"\1" + bytes(63)
     client = await TestClient.connect(cluster.workers[0])
     link = root_link(device("alice"), bytes(32), "alice", bytes(16))
-    said = Register(1, "alice", key, constant, link, b"")
-    await refused(client, ErrorCode.KEY_REFUSED, said)
+    request = Register(1, "alice", key, constant, link, b"")
+    await refused(client, ErrorCode.KEY_REFUSED, request)
     await refused(client, ErrorCode.KEY_REFUSED, Hello("alice", bytes(16), "", "", key, constant))
 
 
@@ -190,8 +190,8 @@ async def test_look_alikes(cluster: Cluster, other: str) -> None:
     await TestClient.login(cluster.workers[0], "alice")
     for worker in cluster.workers.values():
         client = await TestClient.connect(worker)
-        said = register(client.connection, client.spki, other)
-        await refused(client, ErrorCode.LOOKS_ALIKE, said)
+        request = register(client.connection, client.spki, other)
+        await refused(client, ErrorCode.LOOKS_ALIKE, request)
 
 
 async def test_a_home_that_begins_knows_who_looks_alike(cluster: Cluster) -> None:
@@ -255,8 +255,8 @@ async def test_a_removed_device_with_connections_on_all_workers(cluster: Cluster
         await ended(client, CloseCode.REVOKED)
     for worker in cluster.workers.values():
         again = await TestClient.connect(worker)
-        said = hello(again.connection, again.spki, "alice", bytes(16), key=phone)
-        await refused(again, ErrorCode.KEY_REFUSED, said)
+        request = hello(again.connection, again.spki, "alice", bytes(16), key=phone)
+        await refused(again, ErrorCode.KEY_REFUSED, request)
     first.send(LOG, 1)
     await first.acked(LOG, 1)
 

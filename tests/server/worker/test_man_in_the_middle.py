@@ -59,7 +59,7 @@ async def returns(
     """One client's connections. Return whether it came back, and what it had sent is stored.
 
     It does not where he has brought one side to believe that the other broke the protocol: by a
-    whole frame that is not legal there. Then it has ended, and says so.
+    whole frame that is not legal there. Then it has ended, and tells so.
     """
     middle = Middle(cluster.workers[0].port, direction, at, WAYS[way])
     port = await middle.start()

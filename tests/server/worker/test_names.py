@@ -20,7 +20,7 @@ from tests.support.workers import Cluster, TestClient, Worker
 
 
 class _Port:
-    """What a home says to a worker."""
+    """What a home sends to a worker."""
 
     index = 1
     generation = 7
@@ -109,7 +109,7 @@ async def test_the_name_outlives_its_home(cluster: Cluster) -> None:
 async def test_sessions_that_end_while_the_home_is_dead(
     tmp_path: Path,
 ) -> None:
-    """Their claims are not said again; and nobody waits for ever to be logged in."""
+    """Their claims are not sent again; and nobody waits for ever to be logged in."""
     async with Cluster(tmp_path, 2, needs={"login_s": 3.0}) as cluster:
         await _end_while_the_home_is_dead(cluster)
 

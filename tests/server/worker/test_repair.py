@@ -17,7 +17,7 @@ LOG = "lobby"
 async def test_one_batch_lost_then_silence(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The only batch vanishes: the heads that are said from time to time bring it."""
+    """The only batch vanishes: the heads that are sent from time to time bring it."""
     reader = await TestClient.login(cluster.other(LOG), "reader")
     writer = await TestClient.login(cluster.home(LOG), "writer")
     await reader.join(LOG)
@@ -84,7 +84,7 @@ async def test_repair_of_more_than_a_page(
 async def test_home_killed_between_commit_and_publish(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing was published and the home is dead: its successor says the head."""
+    """Nothing was published and the home is dead: its successor sends the head."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     reader = await TestClient.login(other, "reader")
     writer = await TestClient.login(other, "writer")

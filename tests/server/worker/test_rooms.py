@@ -476,7 +476,7 @@ async def test_a_stranger_at_a_private_room_on_every_path(cluster: Cluster) -> N
         told = [e for e in client.received if not isinstance(e, Error | Refused | Done)]
         assert told == [] or (client is early and told == [])
     assert (await listed(bob))[LOG].role is Role.INVITED
-    # An operator acts, and reads only with an entry that says so.
+    # An operator acts, and reads only with an entry that tells so.
     await done(opera, requests.SetRole("opera", Role.MEMBER))
     await opera.join(LOG, last=10)
     assert isinstance(changes(bob)[-1], events.RoleSet)
@@ -666,7 +666,7 @@ async def test_requests_that_make_no_sense(cluster: Cluster) -> None:
 
 # --- erasing --------------------------------------------------------------------------------------
 def bodies(worker: Worker) -> list[bytes]:
-    """What the log says, without its control entries."""
+    """What the log has, without its control entries."""
     return [e.body for e in stored(worker) if e.kind != EntryKind.SYSTEM]
 
 
@@ -691,9 +691,9 @@ async def test_a_moderator_erases_what_those_below_have_written(cluster: Cluster
     carol.send(LOG, 1, 3)
     await alice.acked(LOG, 1)
     await carol.acked(LOG, 3)
-    said = [e for e in stored(home) if e.kind == EntryKind.MESSAGE]
-    of_alice = next(e for e in said if e.sender == "alice")
-    first, second, third = (e for e in said if e.sender == "carol")
+    messages = [e for e in stored(home) if e.kind == EntryKind.MESSAGE]
+    of_alice = next(e for e in messages if e.sender == "alice")
+    first, second, third = (e for e in messages if e.sender == "carol")
     edit = int(EntryKind.EDIT)
     carol.send_envelopes(Send(LOG, 4, edit, "text/plain", b"better", first.epoch, first.seq))
     await carol.acked(LOG, 4)
@@ -757,14 +757,14 @@ async def test_what_an_earlier_room_of_a_name_had_is_nobodys(cluster: Cluster) -
     alice, bob = await begun(cluster)
     alice.send(LOG, 1)
     await alice.acked(LOG, 1)
-    said = stored(cluster.home(LOG))[-1]
+    last = stored(cluster.home(LOG))[-1]
     await done(alice, requests.Delete())
-    erase(bob, 1, said)
+    erase(bob, 1, last)
     assert await refused_send(bob, 1) == ErrorCode.NO_SUCH_ENTRY
     await done(bob, requests.Create())
-    erase(bob, 1, said)
+    erase(bob, 1, last)
     assert await refused_send(bob, 1) == ErrorCode.NO_SUCH_ENTRY
-    assert await refused(bob, requests.Redact(said.seq)) == ErrorCode.NO_SUCH_ENTRY
+    assert await refused(bob, requests.Redact(last.seq)) == ErrorCode.NO_SUCH_ENTRY
 
 
 async def test_erased_pages_are_not_served_by_other_workers(cluster: Cluster) -> None:

@@ -211,7 +211,7 @@ async def test_a_worker_that_was_replaced_knows_the_tickets(cluster: Cluster) ->
 
 
 class Recorded(TestClient):
-    """Keeps all that it says."""
+    """Keeps all that it sends."""
 
     def __init__(self, ticket: ClientTicket | None = None) -> None:
         super().__init__(ticket)
@@ -229,7 +229,7 @@ class Recorded(TestClient):
 
 
 @pytest.mark.parametrize("resumed", [False, True])
-async def test_a_recorded_session_said_again(cluster: Cluster, resumed: bool) -> None:
+async def test_a_recorded_session_is_replayed(cluster: Cluster, resumed: bool) -> None:
     """By somebody on the network, at either worker: it is no session, and stores nothing."""
     worker = cluster.workers[0]
     ticket = await ticket_of(worker, "ann") if resumed else None

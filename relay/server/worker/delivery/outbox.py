@@ -156,6 +156,7 @@ class Outbox(Sink):
         self.items[:] = items
         self.size = sum([len(_content(item)) for item in items])
         self.answers = sum([len(item) for item in items if not isinstance(item, Batch)])
+        assert self.answers <= self.size
 
 
 class Flusher:

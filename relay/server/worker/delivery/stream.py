@@ -124,6 +124,7 @@ class Stream(asyncio.Protocol):
             sock.setsockopt(
                 socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, limits.KERNEL_NOTSENT_LOWAT_BYTES
             )
+        assert self._sink.fd < 0, "a sink has one owner"
         self._sink.fd = sock.fileno()
         self._sink.paused = False
         self._receiver.connected()

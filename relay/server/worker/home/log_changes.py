@@ -37,12 +37,12 @@ class Asked:
         self.ask = ask
 
     def answer(self, data: bytes = b"") -> None:
-        """Say yes."""
+        """Answer that it is done."""
         self._note(0)
         self.port.send(Answered(self.ask.tag, 0, "", data))
 
     def refuse(self, code: ErrorCode, text: str) -> None:
-        """Say no."""
+        """Answer why it is not done."""
         self._note(int(code))
         self.port.send(Answered(self.ask.tag, int(code), text, b""))
 

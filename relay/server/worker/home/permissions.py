@@ -34,8 +34,11 @@ LATER: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
 class Ask(Protocol):
     """Asks the home of an account."""
 
-    def __call__(self, log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> None:
-        """Call ``then`` with the answer, whichever home gives it, at once or later."""
+    def __call__(self, log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> bool:
+        """Have ``then`` called with the answer, later, whichever home gives it.
+
+        False: too much is asked at once, and it is never called.
+        """
 
 
 class _Asked:
@@ -91,12 +94,13 @@ class Permissions:
         if chain is None:
             self._decided(asked, ErrorCode.KEY_REFUSED)  # it has been removed meanwhile
             return
-        self._ask(
+        if not self._ask(
             INBOX_PREFIX + extra.to,
             submission.sender,
             pack(MayWrite(chain.root)),
             lambda answer: self._decided(asked, answer.code),
-        )
+        ):
+            self._decided(asked, ErrorCode.BUSY)
 
     def _decided(self, asked: _Asked, code: int) -> None:
         asked.verdict = code

@@ -176,15 +176,15 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             return
         ask = asked.ask
         tell = TellInvited(ask.log, event.root, ask.root)
-        self.ask_account(
-            names.INBOX_PREFIX + event.handle, ask.by, pack(tell), lambda _: asked.answer()
-        )
+        inbox = names.INBOX_PREFIX + event.handle
+        if not self.ask_account(inbox, ask.by, pack(tell), lambda _: asked.answer()):
+            asked.answer()
 
     def _settled(self, change: Change[Event | requests.Redact]) -> None:
         if change.asked is None and change.log not in self._by_log:
             self._end_due(change.log)
 
 
-def _nobody(log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> None:
+def _nobody(log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> bool:
     """There are no other homes."""
-    then(Answered(0, 0, "", b""))
+    return False

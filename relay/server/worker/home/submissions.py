@@ -128,6 +128,7 @@ class Submissions:
         left = self._serve(fresh, quantum, group_max // 2 if often else group_max, in_use, group)
         self._serve(often + left, quantum, group_max, in_use, group)
         self.bytes -= sum([len(waiting.submission.body) for waiting in group + slow])
+        assert self.bytes >= 0, "what is taken was put"
         return group, slow
 
     def _serve_slow(self, producers: list[bytes], slow_max: int) -> list[Waiting]:

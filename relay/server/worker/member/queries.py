@@ -9,7 +9,6 @@ from relay.bus.messages import Answered, Ask, Members, Who
 from relay.chat.partition import partition_of
 from relay.chat.rooms.rights import Actor
 from relay.server.worker.member.reply import Reply
-from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -71,13 +70,17 @@ class PendingQueries:
             port.send(message)
         return reply
 
-    def ask_then(self, log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> None:
-        """As ``ask``, for a home that asks another one: ``then`` is called with the answer."""
+    def ask_then(self, log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> bool:
+        """As ``ask``, for a home that asks another one: ``then`` is called with the answer.
+
+        In a later step of the turn, never before this returns. False: too many questions wait, and
+        it is never called.
+        """
         reply = self.ask(log, Actor(by), b"", content)
         if reply is None:
-            then(Answered(0, int(ErrorCode.BUSY), "too much is asked at once", b""))
-        else:
-            reply.then(then)
+            return False
+        reply.then(then)
+        return True
 
     def on_answered(self, _: Port, message: Answered) -> None:
         """Take an answer; ignored when it came before."""

@@ -39,10 +39,8 @@ class Reply(Generic[T]):
 
     def then(self, called: Callable[[T], None]) -> None:
         """Have something called with the value, by whoever does not await it."""
-        if self._done:
-            called(self._value)
-        else:
-            self.on_resolved = lambda: called(self._value)
+        assert not self._done, "nobody answers in the middle of whoever asks"
+        self.on_resolved = lambda: called(self._value)
 
     def __await__(self) -> Generator[Reply[T], None, T]:
         if not self._done:
