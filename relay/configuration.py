@@ -13,13 +13,16 @@ import tomllib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from relay.bounded_files import read_bounded
 from relay.declarations import SHOWN_CHARS_MAX, Declaration, declarations, shown
 from relay.environment import near_miss
 from relay.errors import UsageError
 from relay.settings import Settings
 from relay.toml_lines import lines_of
+
+FILE_BYTES_MAX: Final = 1024 * 1024
 
 
 class Loaded(NamedTuple):
@@ -121,7 +124,7 @@ def _from_file(file: Path | None, declared: Mapping[str, Declaration]) -> _Layer
     if file is None:
         return layer
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_bounded(file, FILE_BYTES_MAX).decode().replace("\r\n", "\n")
         document = tomllib.loads(text)
     except OSError as error:
         layer.mistake(f"{file}: cannot be read: {error.strerror}")
@@ -144,7 +147,11 @@ def _from_file(file: Path | None, declared: Mapping[str, Declaration]) -> _Layer
 
     known_sections = {d.section for d in declared.values()}
     for section, table in document.items():
-        if section not in known_sections or not isinstance(table, dict):
+        if section in known_sections and not isinstance(table, dict):
+            where = _at(file, lines.get(section, 0))
+            layer.mistake(f"{where}: {section} is a section: write [{section}], once, and below it")
+            continue
+        if section not in known_sections:
             unknown(section, "section")
             continue
         for key, value in table.items():

@@ -238,6 +238,8 @@ def test_mistakes(flags: dict[str, object], environment: dict[str, str], message
         ("[server]\nworkers = '1x'\n", "server.workers: expected a whole"),
         ("[server]\nworkers = true\n", "a whole number from 0 to 256, not true"),
         ("[server]\nruntime = 2026-01-02\n", 'server.runtime: expected text, not "2026-01-02"'),
+        ("server = 3\n", "server is a section: write [server], once, and below it"),
+        ("[[server]]\nworkers = 1\n", "server is a section: write [server], once"),
         ("[server]\nworkers = \n", "is not valid TOML"),
         ("[server]\nbind = [1]\n", "server.bind: expected a list of one or more texts, not [1]"),
         ("a = " + "[" * 100_000, "is not valid TOML"),
@@ -307,6 +309,12 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(UsageError, match="not UTF-8"):
         load({}, {}, tmp_path / "binary")
+
+
+def test_a_file_without_end() -> None:
+    """Its beginning is read, and no more."""
+    with pytest.raises(ConfigurationError, match="/dev/zero: cannot be read: it is longer than"):
+        load({}, {}, Path("/dev/zero"))
 
 
 def test_every_setting_is_declared_well() -> None:

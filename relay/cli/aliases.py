@@ -7,17 +7,18 @@ a colon can be taken for one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
+from relay.bounded_files import open_regular
 from relay.client.address import parse_address
 from relay.client.file_lock import locked
 from relay.errors import UsageError
-from relay.paths import followed, user_directory
+from relay.paths import user_directory
 
 FILE_BYTES_MAX: Final = 1024 * 1024
 LOCK_S: Final = 10.0
@@ -54,17 +55,16 @@ class Aliases:
             UsageError: the file cannot be read, or a line in it is not of this form.
         """
         try:
-            with self.path.open("rb") as file:
-                data = file.read(FILE_BYTES_MAX + 1)
-            text = data.decode()
+            if self.path.exists() and self.path.samefile(os.devnull):
+                return {}
+            with os.fdopen(open_regular(self.path, os.O_RDONLY), "rb") as file:
+                text = self._text(file).decode()
         except FileNotFoundError:
             return {}
         except UnicodeDecodeError:
             raise UsageError(f"cannot read the aliases: {self.path}: not UTF-8") from None
         except OSError as error:
             raise UsageError(f"cannot read the aliases: {self.path}: {error.strerror}") from None
-        if len(data) > FILE_BYTES_MAX:
-            raise UsageError(f"{self.path} is too long for a file of aliases")
         found = {}
         for number, line in enumerate(text.splitlines(), 1):
             words = line.split()
@@ -98,7 +98,7 @@ class Aliases:
                     f" remove it first: relay alias remove {name}"
                 )
             if name not in found:
-                self._rewrite([*self._lines(), f"{name} {checked}\n"])
+                self._append(f"{name} {checked}\n")
 
     def remove(self, name: str) -> None:
         """Remove an alias.
@@ -109,7 +109,7 @@ class Aliases:
         with self._changing():
             if name not in self.all():
                 raise UsageError(f"there is no alias {name!r}; relay alias list shows them")
-            self._rewrite([line for line in self._lines() if line.split()[:1] != [name]])
+            self._drop(name)
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
@@ -124,24 +124,38 @@ class Aliases:
         except OSError as error:
             raise UsageError(f"cannot write the aliases: {self.path}: {error.strerror}") from None
 
-    def _lines(self) -> list[str]:
-        """Return the file's lines as they are: comments stay."""
-        if not self.path.exists():
-            return []
-        return [f"{line}\n" for line in self.path.read_text(encoding="utf-8").splitlines()]
+    def _text(self, file: BinaryIO) -> bytes:
+        data = file.read(FILE_BYTES_MAX + 1)
+        if len(data) > FILE_BYTES_MAX:
+            raise UsageError(f"{self.path} is too long for a file of aliases")
+        return data
 
-    def _rewrite(self, lines: list[str]) -> None:
-        """Replace the file as a whole: a crash leaves the old one or the new one."""
-        place = followed(self.path)  # a link stays a link
-        with tempfile.NamedTemporaryFile(
-            "w", dir=place.parent, prefix=".aliases", encoding="utf-8", delete=False
-        ) as file:
+    def _append(self, line: str) -> None:
+        """Add a line, whole or not at all."""
+        flags = os.O_RDWR | os.O_CREAT
+        with os.fdopen(open_regular(self.path, flags), "r+b", buffering=0) as file:
+            text = self._text(file)
+            newline = b"" if not text or text.endswith(b"\n") else b"\n"
+            data = newline + line.encode()
             try:
-                file.writelines(lines)
-                file.flush()
+                if file.write(data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
-                file.close()
-                Path(file.name).replace(place)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(len(text))
                 raise
+
+    def _drop(self, name: str) -> None:
+        """Drop the lines of an alias, where they are: links, mounts and mode are the user's own.
+
+        What is cut off afterwards is blank, so that a crash between leaves no torn line.
+        """
+        with os.fdopen(open_regular(self.path, os.O_RDWR), "r+b", buffering=0) as file:
+            text = self._text(file)
+            lines = text.splitlines(keepends=True)
+            left = b"".join(line for line in lines if line.split()[:1] != [name.encode()])
+            file.seek(0)
+            file.write(left.ljust(len(text), b"\n"))
+            file.truncate(len(left))
+            os.fsync(file.fileno())

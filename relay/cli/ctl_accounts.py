@@ -17,6 +17,7 @@ from relay.cli.json_lines import room_object
 from relay.cli.names import checked_name, checked_room
 from relay.cli.options import document_option
 from relay.cli.room_options import AGE, FOR, MESSAGES, SIZE
+from relay.cli.text_argument import TextCommand
 from relay.cli.user import DONE
 from relay.client import account_calls, room_calls
 from relay.client.account_calls import INVITATION_DAYS
@@ -70,7 +71,7 @@ def user(found: _Found, as_json: bool, action: str, name: str, operator: bool, d
     return Exit.OK
 
 
-@click.command()
+@click.command(cls=TextCommand, example="topic ROOM -- TEXT", undone="nothing was changed")
 @document_option
 @click.argument("action", metavar="ACTION", type=click.Choice(ROOM_ACTIONS))
 @click.argument("room", metavar="ROOM")

@@ -15,6 +15,7 @@ from relay.cli.groups import CommandGroup
 from relay.cli.names import person_name
 from relay.cli.options import Target, places, target_options
 from relay.cli.register import RECOVERY
+from relay.cli.text_argument import TextCommand
 from relay.cli.who import Who, load_key, new_key, who_options
 from relay.client.account_calls import Devices
 from relay.client.address import Address
@@ -132,7 +133,7 @@ def approve(target: Target, who: Who, device: str) -> int:
     return run_connected(target, who, use)
 
 
-@device.command()
+@device.command(cls=TextCommand, example="ADDRESS DEVICE -- LABEL", undone="nothing was changed")
 @places("DEVICE", "LABEL", optional=[])
 @_who
 @target_options

@@ -9,6 +9,7 @@ of a script, stays ignored.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,15 @@ from typing import Any
 def end_at_interrupts() -> None:
     """From now on an interrupt ends the process as it ends programs without a handler."""
     _replace(signal.default_int_handler, signal.SIG_DFL)
+
+
+def let_signals_through() -> None:
+    """Unblock what a parent blocked: a program that does not hear TERM cannot be stopped.
+
+    A mask, unlike a signal that is ignored, is nobody's wish: it is left over from the parent.
+    """
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 @contextmanager

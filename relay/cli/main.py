@@ -12,6 +12,7 @@ import click
 from relay import __version__, compiled
 from relay.cli import exits
 from relay.cli.groups import CommandGroup
+from relay.cli.interrupts import let_signals_through
 from relay.cli.streams import prepare_streams
 
 
@@ -94,6 +95,7 @@ def relay() -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``relay`` and return its exit code, or end by the signal that ended it."""
+    let_signals_through()
     prepare_streams()
     code = exits.guarded(lambda: relay.main(argv, prog_name="relay", standalone_mode=False))
     return exits.end_by_signal(code)

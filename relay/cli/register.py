@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
+from relay.bounded_files import read_bounded
 from relay.cli.connecting import known_server_id, run_connected
 from relay.cli.exits import Exit
 from relay.cli.names import person_name
@@ -73,6 +75,7 @@ def register(
     return run_connected(target, who._replace(name=name, key=None), use, client_options=more)
 
 
+INVITATION_FILE_BYTES_MAX: Final = 4096
 RECOVERY = (
     "Recovery key, to be written on paper and kept where your devices are not:\n\n    {key}\n\n"
     "With 'relay device restore' it makes another device yours when all others are lost."
@@ -86,7 +89,7 @@ def _token(text: str | None, file: Path | None) -> str | None:
         return sys.stdin.readline().strip()
     if file is not None:
         try:
-            return file.read_text("ascii").strip()
+            return read_bounded(file, INVITATION_FILE_BYTES_MAX).decode("ascii").strip()
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "it is no text"
             raise UsageError(f"cannot read the invitation: {file}: {why}") from None

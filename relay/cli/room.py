@@ -15,6 +15,7 @@ from relay.cli.json_lines import dump, room_object
 from relay.cli.names import checked_room
 from relay.cli.options import Target, places, target_options
 from relay.cli.room_options import AGE, FOR, MESSAGES, SIZE
+from relay.cli.text_argument import TextCommand
 from relay.cli.who import Who, who_options
 from relay.client import arguments
 from relay.client.aio import Client
@@ -48,7 +49,12 @@ def _command(
         wrapped = who_options(program=False)(target_options(function))
         for option in also:
             wrapped = option(wrapped)
-        return room.command(name)(places(*required, optional=[])(wrapped))
+        placed = places(*required, optional=[])(wrapped)
+        if "TEXT" not in required:
+            return room.command(name)(placed)
+        example = " ".join(("ADDRESS", *required)).replace("TEXT", "-- TEXT")
+        as_text = room.command(name, cls=TextCommand, example=example, undone="nothing was changed")
+        return as_text(placed)
 
     return make
 

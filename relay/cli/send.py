@@ -15,6 +15,7 @@ from relay.cli.exits import CommandError, Exit
 from relay.cli.names import checked_log
 from relay.cli.options import Target, places, target_options
 from relay.cli.progress_timeout import ProgressTimeout
+from relay.cli.text_argument import TextCommand
 from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.errors import ClientError
@@ -28,31 +29,7 @@ TIMEOUT_S_MAX: Final = 10_000_000
 """A third of a year: more is the same as to wait."""
 
 
-class TextCommand(click.Command):
-    """A command whose last argument is a text, which may look like an option."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; explain what to do when a text was taken for an option.
-
-        Help is an answer only if nothing else was asked for: a script that sends the text "--help"
-        must not take it for success.
-        """
-        asked = args[: args.index("--")] if "--" in args else args
-        if len(args) > 1 and not {"-h", "--help"}.isdisjoint(asked):
-            click.echo(ctx.get_help(), err=True)
-            raise CommandError(f"nothing was sent. {_DASHES_HINT}", Exit.USAGE)
-        try:
-            return super().parse_args(ctx, args)
-        except (click.NoSuchOption, click.BadOptionUsage) as error:
-            raise click.UsageError(f"{error.format_message()} {_DASHES_HINT}", ctx) from None
-
-
-_DASHES_HINT: Final = (
-    "If this is the text to send, put -- before it: relay send ADDRESS ROOM -- TEXT"
-)
-
-
-@click.command(cls=TextCommand)
+@click.command(cls=TextCommand, example="ADDRESS ROOM -- TEXT", undone="nothing was sent")
 @places("ROOM", optional=["TEXT"])
 @who_options(program=True)
 @click.option(

@@ -67,7 +67,7 @@ def show(target: Target | None, who: Who, data: Path | None, user: str) -> int:
     """Show what is known of an account."""
     if data is not None:
         with offline(data) as accounts:
-            _block(_shown(accounts, checked_name(user, "")))
+            _block(_shown(accounts, checked_name(user)))
         return Exit.OK
     assert target is not None
 
@@ -91,7 +91,7 @@ def _changing(name: str, change: Change, help_text: str, *, invites: bool = Fals
         if data is not None:
             request, invitation = account_calls.change(what, days)
             with offline(data) as accounts:
-                accounts.ask(INBOX_PREFIX + checked_name(user, ""), request)
+                accounts.ask(INBOX_PREFIX + checked_name(user), request)
             _done(user, name, invitation)
             return Exit.OK
         assert target is not None

@@ -20,6 +20,7 @@ from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import verify
 
 INVITATION_DAYS: Final = 7.0
+INVITATION_DAYS_MAX: Final = 3650.0
 Change: TypeAlias = Literal[
     "add", "add-operator", "reset", "disable", "enable", "remove", "promote", "demote"
 ]
@@ -90,10 +91,10 @@ def as_preferences(data: bytes) -> Preferences:
 
 
 def check_writers(*choices: str | None) -> None:
-    """Raise ValueError for what is no choice."""
+    """Raise TypeError or ValueError for what is no choice."""
     for choice in choices:
-        if choice is not None and choice not in get_args(Writers):
-            raise ValueError(f"{choice!r} is none of {', '.join(map(repr, get_args(Writers)))}")
+        if choice is not None:
+            arguments.word("writers and seen_by", choice, get_args(Writers))
 
 
 def prefer(writers: str, seen_by: str) -> requests.Prefer:
@@ -104,19 +105,11 @@ def prefer(writers: str, seen_by: str) -> requests.Prefer:
 
 def set_keep(keep: tuple[int, int, int]) -> requests.SetKeep:
     """Return the request for a choice. Raises TypeError, ValueError."""
-    if len(keep) != 3:
-        raise ValueError(f"keep is {keep!r}; it must be seconds, messages and bytes")
-    return requests.SetKeep(*(arguments.integer("keep", one, 0, limits.U63_MAX) for one in keep))
+    return requests.SetKeep(*arguments.bounds("keep", keep))
 
 
-def checked_name(value: object, own: str) -> str:
-    """Return the canonical spelling of an account's name; None: one's own.
-
-    Raises:
-        NameInvalid, TypeError.
-    """
-    if value is None:
-        return own
+def checked_name(value: object) -> str:
+    """Return the canonical spelling of an account's name. Raises NameInvalid, TypeError."""
     if not isinstance(value, str):
         raise TypeError(f"name must be a str, not {type(value).__name__}")
     name = names.normal(value)
@@ -188,6 +181,13 @@ def paper_link(last: Chain, key: Key | None, paper: DeviceKey) -> requests.Exten
     return requests.Extend(offer + paper.sign(links.parse(offer).signed))
 
 
+def checked_key(value: object) -> DeviceKey:
+    """Return a device key that the program holds. Raises TypeError."""
+    if not isinstance(value, DeviceKey):
+        raise TypeError(f"key must be a DeviceKey, not {type(value).__name__}")
+    return value
+
+
 def public_key(text: object) -> bytes:
     """Return the public key that was given as text.
 
@@ -206,8 +206,8 @@ def new_token(days: float) -> tuple[str, bytes, int]:
         Its text, to be passed on; its hash, which the server is told; when it expires, ms since
         1970.
     """
-    if not 0 < days <= 3650:
-        raise ValueError(f"days is {days}; it must be above 0, and at most 3650")
+    if not arguments.number("days", days, INVITATION_DAYS_MAX):
+        raise ValueError("days is 0; an invitation is valid for some time")
     token = secrets.token_bytes(limits.TOKEN_BYTES)
     expires_ms = int((time.time() + days * 86_400) * 1000)
     return invitation.token_text(token), invitation.hash_of(token), expires_ms
@@ -217,7 +217,7 @@ def change(what: str, days: float) -> tuple[requests.Request, str | None]:
     """Return the request for a change, and the invitation that it makes, if it makes one.
 
     Raises:
-        ValueError: there is no such change.
+        ValueError, TypeError: there is no such change; days is no length of time.
     """
     simple: dict[str, requests.Request] = {
         "disable": requests.Disable(),
@@ -226,10 +226,8 @@ def change(what: str, days: float) -> tuple[requests.Request, str | None]:
         "promote": requests.Promote(True),
         "demote": requests.Promote(False),
     }
-    if what in simple:
+    if arguments.word("change", what, get_args(Change)) in simple:
         return simple[what], None
-    if what not in ("add", "add-operator", "reset"):
-        raise ValueError(f"{what!r} is no change of an account")
     text, token_hash, expires_ms = new_token(days)
     if what == "reset":
         return requests.Reset(token_hash, expires_ms), text

@@ -39,7 +39,7 @@ class AsyncAccounts(AsyncCalls):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        who = account_calls.checked_name(name, self.name)
+        who = self.name if name is None else account_calls.checked_name(name)
         last = await self._device_chain(who, timeout)
         labels: dict[bytes, str] = {}
         if name is None:
@@ -128,8 +128,9 @@ class AsyncAccounts(AsyncCalls):
         Raises:
             DeviceChainError, Refused, TimedOut, ClientError: as ``approve_device``.
         """
+        paper = account_calls.checked_key(key)
         last = await self._device_chain(self.name, timeout)
-        request = account_calls.paper_link(last, self.device_key, key)
+        request = account_calls.paper_link(last, self.device_key, paper)
         await self._ask_account("", request, timeout)
 
     async def invite(
@@ -171,7 +172,7 @@ class AsyncAccounts(AsyncCalls):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        who = account_calls.checked_name(name, self.name)
+        who = account_calls.checked_name(name)
         read = partial(account_calls.as_user, who)
         return cast(User, await self._ask_account(who, requests.Show(), timeout, read))
 
@@ -215,7 +216,7 @@ class AsyncAccounts(AsyncCalls):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        who = account_calls.checked_name(name, self.name)
+        who = account_calls.checked_name(name)
         request, token = account_calls.change(change, days)
         await self._ask_account(who, request, timeout)
         return token

@@ -132,7 +132,7 @@ class AsyncDirect(AsyncAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        who = account_calls.checked_name(name, "")
+        who = account_calls.checked_name(name)
         chain = await self._device_chain(who, timeout)
         await self._ask_account("", requests.Block(who, chain.root), timeout)
 
@@ -148,7 +148,7 @@ class AsyncDirect(AsyncAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        who = account_calls.checked_name(name, "")
+        who = account_calls.checked_name(name)
         await self._ask_account("", requests.Unblock(who), timeout)
 
     async def last_seen(self, name: str, *, timeout: float | None = None) -> Seen:  # noqa: ASYNC109
@@ -163,7 +163,7 @@ class AsyncDirect(AsyncAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        who = account_calls.checked_name(name, "")
+        who = account_calls.checked_name(name)
         request, read = requests.LastSeen(), answers.unpack_seen
         return cast(Seen, await self._ask_account(who, request, timeout, read))
 

@@ -7,7 +7,8 @@ was, and what is allowed. Whether a *name* is legal is the protocol's business: 
 from __future__ import annotations
 
 import math
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, TypeVar
 
 from relay import limits
 from relay.chat import names
@@ -18,6 +19,8 @@ from relay.wire.codes import ErrorCode
 
 SECONDS_MAX: Final = 1e8
 """Three years: beyond it, "for ever" is meant, and the system's own timers overflow."""
+QUOTED_CHARS_MAX: Final = 60
+_Word = TypeVar("_Word", bound=str)
 
 
 def text(name: str, value: object) -> str:
@@ -94,6 +97,48 @@ def integer(name: str, value: object, minimum: int, maximum: int) -> int:
     if not minimum <= value <= maximum:
         raise ValueError(f"{name} is {value}; it must be from {minimum} to {maximum}")
     return value
+
+
+def word(name: str, value: object, allowed: Iterable[_Word]) -> _Word:
+    """Return one of a few words."""
+    words = tuple(allowed)
+    if not isinstance(value, str):
+        raise _wrong_type(name, value, f"one of {', '.join(words)}")
+    for one in words:
+        if one == value:
+            return one
+    raise ValueError(f"{name} is {quoted(value)}; it must be one of {', '.join(words)}")
+
+
+def quoted(value: str) -> str:
+    """Return a text for an error, cut: it may be whatever a program has."""
+    return repr(value if len(value) <= QUOTED_CHARS_MAX else f"{value[:QUOTED_CHARS_MAX]}...")
+
+
+def number(name: str, value: object, maximum: float) -> float:
+    """Return an int or float from 0 to a maximum. A bool is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _wrong_type(name, value, "a number")
+    if not 0 <= value <= maximum:
+        raise ValueError(f"{name} is {value}; it must be from 0 to {maximum}")
+    return value
+
+
+def bounds(name: str, value: object) -> tuple[int, int, int]:
+    """Return how long messages are kept: seconds, messages, bytes."""
+    if not isinstance(value, tuple | list):
+        raise _wrong_type(name, value, "a tuple of seconds, messages and bytes")
+    if len(value) != 3:
+        raise ValueError(f"{name} has {len(value)} numbers; it must be seconds, messages and bytes")
+    age, messages, size = (integer(name, one, 0, limits.U63_MAX) for one in value)
+    return age, messages, size
+
+
+def several(name: str, value: object) -> tuple[object, ...]:
+    """Return the elements of something that has several. A str is one, not its characters."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise _wrong_type(name, value, "several names, as in a list")
+    return tuple(value)
 
 
 def seconds(name: str, value: object) -> float:

@@ -34,7 +34,7 @@ class BlockingAccounts(BlockingCalls):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        who = account_calls.checked_name(name, self.name)
+        who = self.name if name is None else account_calls.checked_name(name)
         last = self._device_chain(who, timeout)
         labels: dict[bytes, str] = {}
         if name is None:
@@ -117,8 +117,9 @@ class BlockingAccounts(BlockingCalls):
         Raises:
             DeviceChainError, Refused, TimedOut, ClientError: as ``approve_device``.
         """
+        paper = account_calls.checked_key(key)
         last = self._device_chain(self.name, timeout)
-        request = account_calls.paper_link(last, self.device_key, key)
+        request = account_calls.paper_link(last, self.device_key, paper)
         self._ask_account("", request, timeout)
 
     def invite(
@@ -160,7 +161,7 @@ class BlockingAccounts(BlockingCalls):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        who = account_calls.checked_name(name, self.name)
+        who = account_calls.checked_name(name)
         read = partial(account_calls.as_user, who)
         return cast(User, self._ask_account(who, requests.Show(), timeout, read))
 
@@ -204,7 +205,7 @@ class BlockingAccounts(BlockingCalls):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        who = account_calls.checked_name(name, self.name)
+        who = account_calls.checked_name(name)
         request, token = account_calls.change(change, days)
         self._ask_account(who, request, timeout)
         return token

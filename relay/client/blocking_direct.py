@@ -132,7 +132,7 @@ class BlockingDirect(BlockingAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        who = account_calls.checked_name(name, "")
+        who = account_calls.checked_name(name)
         chain = self._device_chain(who, timeout)
         self._ask_account("", requests.Block(who, chain.root), timeout)
 
@@ -148,7 +148,7 @@ class BlockingDirect(BlockingAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        who = account_calls.checked_name(name, "")
+        who = account_calls.checked_name(name)
         self._ask_account("", requests.Unblock(who), timeout)
 
     def last_seen(self, name: str, *, timeout: float | None = None) -> Seen:
@@ -163,7 +163,7 @@ class BlockingDirect(BlockingAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        who = account_calls.checked_name(name, "")
+        who = account_calls.checked_name(name)
         request, read = requests.LastSeen(), answers.unpack_seen
         return cast(Seen, self._ask_account(who, request, timeout, read))
 

@@ -76,8 +76,8 @@ class BlockingOwn(BlockingDirect, BlockingRooms):
         """
         self._check_started()
         done = Deleted(0, 0)
+        own = OwnRooms(rooms)
         if erase_messages:
-            own = OwnRooms(rooms)
             for found in self._found(own, own.erased(self.name), timeout):
                 done = cast("Deleted", found)
         with contextlib.suppress(DeviceRevoked):  # the end of this session, before the answer

@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 from typing import Final, Self
 
+from relay.bounded_files import open_regular
 from relay.chat.accounts.links import key_id
 from relay.chat.names import is_handle
 from relay.errors import UsageError
@@ -150,7 +151,7 @@ def public_from_text(text: str) -> bytes:
         check_public_key(public)
     except (ValueError, DeviceKeyError):
         raise UsageError(
-            f"{text!r} is not a device key: it has 52 characters of a-z and 2-7, as "
+            "this is not a device key: it has 52 characters of a-z and 2-7, as "
             "'relay device request' prints it"
         ) from None
     return public
@@ -202,10 +203,8 @@ def _publish(partial: Path, path: Path) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise UsageError(f"key file {path} is not a regular file")
             if os.name == "posix" and status.st_mode & 0o077:
                 mode = stat.S_IMODE(status.st_mode)
                 raise UsageError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from relay import limits
 from relay.chat.accounts import answers, requests
 from relay.chat.entries import Cursor
-from relay.client import account_calls, lists, offers
+from relay.client import account_calls, arguments, lists, offers
 from relay.client.account_calls import Devices, Preferences, User
 from relay.client.arguments import ME
 from relay.client.errors import ClientError
@@ -43,7 +43,7 @@ from relay.client.refusals import (
     ReadOnly,
     Refused,
 )
-from relay.client.room_calls import ListedRoom
+from relay.client.room_calls import ListedRoom, checked_room
 
 if TYPE_CHECKING:
     from relay.client.chat_state import ChatState
@@ -101,8 +101,12 @@ class OwnRooms:
     """The rooms whose pages are read, each followed for that long only."""
 
     def __init__(self, more: Iterable[str] = ()) -> None:
-        """Begin. ``more``: rooms that are in no list, and in which one has no role."""
-        self._more = tuple(more)
+        """Begin. ``more``: rooms that are in no list, and in which one has no role.
+
+        Raises:
+            NameInvalid, TypeError: they are not names of rooms.
+        """
+        self._more = tuple(checked_room(one) for one in arguments.several("rooms", more))
         self.following: str | None = None
         """One that is to be left if this is given up."""
 

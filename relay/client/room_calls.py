@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple, TypeAlias
+import math
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from relay import limits
 from relay.chat import names
@@ -90,20 +91,13 @@ class ListedRoom(NamedTuple):
 
 
 def checked_kind(value: object) -> Kind:
-    """Return a kind of a room. Raises ValueError."""
-    for name, kind in KINDS.items():
-        if value == name:
-            return kind
-    raise ValueError(f"kind is {value!r}; it must be one of {', '.join(KINDS)}")
+    """Return a kind of a room. Raises TypeError, ValueError."""
+    return KINDS[arguments.word("kind", value, KINDS)]
 
 
 def checked_role(value: object) -> Role:
-    """Return a role that can be given. Raises ValueError."""
-    for name, role in ROLES.items():
-        if value == name and role is not Role.INVITED:
-            return role
-    given = [name for name in ROLES if name != "invited"]
-    raise ValueError(f"role is {value!r}; it must be one of {', '.join(given)}")
+    """Return a role that can be given. Raises TypeError, ValueError."""
+    return ROLES[arguments.word("role", value, (name for name in ROLES if name != "invited"))]
 
 
 def checked_room(value: object) -> str:
@@ -141,6 +135,7 @@ def change(
     Raises:
         ValueError, TypeError, NameInvalid: an argument; nothing was sent.
     """
+    arguments.word("action", action, get_args(RoomAction))
     if action in ABOUT_PERSONS and person is None:
         raise ValueError(f"{action} needs person")
     who = "" if person is None else checked_person(person)
@@ -150,9 +145,7 @@ def change(
     words = arguments.short_text("text", text, most, max(most, limits.ROOM_TITLE_BYTES_MAX))
     if len(words.encode()) > most and action != "title":
         raise ValueError(f"text has {len(words.encode())} bytes; at most {most} are allowed")
-    if not 0 <= seconds <= limits.U32_MAX:
-        raise ValueError(f"seconds is {seconds}; it must be from 0 to {limits.U32_MAX}")
-    span = int(-(-seconds // 1))
+    span = math.ceil(arguments.number("seconds", seconds, limits.U32_MAX))
     match action:
         case "topic":
             return requests.SetTopic(words)
@@ -183,16 +176,11 @@ def change(
         case "leave":
             return requests.Leave()
         case "keep":
-            if len(keep) != 3:
-                raise ValueError(f"keep is {keep!r}; it must be seconds, messages and bytes")
-            bounds = [arguments.integer("keep", one, 0, limits.U63_MAX) for one in keep]
-            return requests.SetKeep(*bounds)
+            return requests.SetKeep(*arguments.bounds("keep", keep))
         case "redact":
             return requests.Redact(arguments.integer("seq", seq, 1, limits.U63_MAX), words)
         case "delete":
             return requests.Delete(words)
-        case _:
-            raise ValueError(f"{action!r} is nothing that can be done in a room")
 
 
 def as_info(name: str, parts: list[shown.Shown]) -> RoomInfo:

@@ -28,7 +28,7 @@ SEARCH: Final = "search"
 """The directory of the search indexes."""
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
-ADVICE: Final = "put that right, or name another directory with --data"
+ADVICE: Final = "fix this, or choose another directory with --data"
 
 
 def is_data_directory(path: Path) -> bool:

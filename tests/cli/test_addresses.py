@@ -171,6 +171,37 @@ def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
     assert sorted(Aliases(path).all()) == sorted(f"n{n}" for n in range(20))
 
 
+def test_the_file_stays_as_it_was_arranged(tmp_path: Path) -> None:
+    """Links, hard links and mode; it used to be replaced by a new file."""
+    real = tmp_path / "real"
+    real.write_text("# mine\nold host.example")
+    real.chmod(0o640)
+    (tmp_path / "hard").hardlink_to(real)
+    path = tmp_path / "aliases"
+    path.symlink_to("real")
+    aliases = Aliases(path)
+    aliases.add("new", "host")
+    assert real.read_text() == "# mine\nold host.example\nnew relay://host:7475\n"
+    aliases.remove("old")
+    assert real.read_text() == "# mine\nnew relay://host:7475\n"
+    assert (tmp_path / "hard").samefile(real)
+    assert path.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o640
+
+
+def test_what_is_no_file_of_aliases(tmp_path: Path) -> None:
+    """Refused in one line, and left as it is: a device used to be replaced, a pipe waited for."""
+    path = tmp_path / "aliases"
+    path.symlink_to("pipe")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="not a regular file"):
+        Aliases(path).add("work", "host")
+    assert (tmp_path / "pipe").is_fifo()
+    path.unlink()
+    path.symlink_to(os.devnull)  # nothing is ever added to it: where that fails it would be lost
+    assert Aliases(path).all() == {}
+
+
 # --- the fingerprint ------------------------------------------------------------------------------
 def test_the_first_full_address_is_remembered(relay: Relay, room: str) -> None:
     """Then HOST:PORT is enough, and another fingerprint is refused."""

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -131,12 +132,19 @@ def test_a_text_like_an_option_needs_two_dashes(relay: Relay, room: str, text: s
 def test_every_text_like_an_option_gets_the_hint(
     text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever the parser makes of it."""
-    arguments = ["send", "127.0.0.1:1", "lobby", text]
-    assert guarded(lambda: relay_group.main(arguments, standalone_mode=False)) == 2
-    out, told = capsys.readouterr()
-    assert out == ""
-    assert "put -- before it: relay send ADDRESS ROOM -- TEXT" in told
+    """Whatever the parser makes of it, and whatever the command is that takes a text."""
+    for *arguments, example in [
+        ["send", "127.0.0.1:1", "lobby", text, "send ADDRESS ROOM -- TEXT"],
+        ["room", "topic", "127.0.0.1:1", "lobby", text, "room topic ADDRESS ROOM -- TEXT"],
+        ["room", "title", "127.0.0.1:1", "lobby", text, "room title ADDRESS ROOM -- TEXT"],
+        ["device", "rename", "127.0.0.1:1", "key", text, "device rename ADDRESS DEVICE -- LABEL"],
+        ["ctl", "room", "topic", "lobby", text, "ctl room topic ROOM -- TEXT"],
+    ]:
+        invoked = partial(relay_group.main, arguments, prog_name="relay", standalone_mode=False)
+        assert guarded(invoked) == 2
+        out, told = capsys.readouterr()
+        assert out == ""
+        assert f"put -- before it: relay {example}" in told
 
 
 def test_nobody_listens_and_the_time_is_limited() -> None:

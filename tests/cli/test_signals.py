@@ -30,6 +30,25 @@ def test_a_script_ends_at_control_c(relay: Relay, room: str, tmp_path: Path, com
     assert "Traceback" not in shell.text
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_mask_of_the_parent_stops_nothing(
+    relay: Relay, room: str, number: signal.Signals
+) -> None:
+    """Whoever starts it may have blocked signals: it hears them all the same."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        process = subprocess.Popen(relay_command("tail", relay.address, room))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    with process:
+        try:
+            wait_until(lambda: _connections(relay) >= 1, "connected")
+            process.send_signal(number)
+            assert process.wait(DEADLINE_S) == (0 if number == signal.SIGTERM else -number)
+        finally:
+            process.kill()
+
+
 def _connections(relay: Relay) -> int:
     return sum(map(len, relay.peers_by_worker().values()))
 

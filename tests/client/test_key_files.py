@@ -94,6 +94,13 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         DeviceKey.load(tmp_path)
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    """Nobody may ever write into it."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="not a regular file"):
+        DeviceKey.load(tmp_path / "pipe")
+
+
 def test_on_paper() -> None:
     key = DeviceKey.generate()
     text = key.paper()
@@ -109,8 +116,9 @@ def test_public_keys_as_text() -> None:
     public = DeviceKey.generate().public
     assert public_from_text(public_text(public)) == public
     for wrong in ("", "x", "a" * 52, public_text(public)[:-1]):
-        with pytest.raises(UsageError):
+        with pytest.raises(UsageError) as told:
             public_from_text(wrong)
+        assert len(wrong) < 50 or wrong not in str(told.value), "it may be a recovery key"
 
 
 def test_one_key_for_each_server_and_name(files: KeyFiles) -> None:

@@ -88,6 +88,64 @@ def test_calls(connect: Connect) -> None:
     assert list(face.client.cursors) == ["ok-room"]
 
 
+BAD_CHANGES: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
+    ((None,), {}, TypeError, "action"), ((["ban"],), {}, TypeError, "action"),
+    (("shut",), {}, ValueError, "action"),
+    (("ban", 7), {}, TypeError, "person"),
+    (("ban", "bob"), {"seconds": "60"}, TypeError, "seconds"),
+    (("ban", "bob"), {"seconds": None}, TypeError, "seconds"),
+    (("ban", "bob"), {"seconds": float("inf")}, ValueError, "seconds"),
+    (("keep",), {"keep": 7}, TypeError, "keep"),
+    (("keep",), {"keep": {1, 2, 3}}, TypeError, "keep"),
+    (("role", "bob"), {"role": None}, TypeError, "role"),
+    (("role", "bob"), {"role": "invited"}, ValueError, "role"),
+    (("kind",), {"kind": ["public"]}, TypeError, "kind"),
+    (("redact",), {"seq": "1"}, TypeError, "seq"),
+]  # fmt: skip
+BAD_ADMINISTRATION: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
+    *((method, (name, *rest), {}, TypeError, "name must be a str")
+      for method, rest in [("block", ()), ("unblock", ()), ("last_seen", ()), ("user", ()),
+                           ("change_user", ("enable",))]
+      for name in (None, b"bob", 7, ["bob"])),
+    *((method, (name,), {}, NameInvalid, "NAME_INVALID")
+      for method in ("block", "unblock", "last_seen", "user") for name in ("", " ", SURROGATE)),
+    *(("change_user", ("bob", change), {}, error, "change")
+      for change, error in [(None, TypeError), (["disable"], TypeError), (b"add", TypeError),
+                            ("ad", ValueError), ("", ValueError)]),
+    *(("invite", (), {"days": days}, error, "days")
+      for days, error in [(None, TypeError), ("7", TypeError), (True, TypeError), (0, ValueError),
+                          (-1, ValueError), (float("nan"), ValueError), (1e9, ValueError)]),
+    *(("add_device", (key,), {}, TypeError, "key must be a DeviceKey")
+      for key in (None, "x" * 52, b"k" * 32)),
+    *(("set_preferences", (), {name: value}, error, name)
+      for name, value, error in [
+          ("writers", "friends", ValueError), ("writers", ["all"], TypeError),
+          ("seen_by", 7, TypeError), ("keep", 7, TypeError), ("keep", "123", TypeError),
+          ("keep", (1, 2), ValueError), ("keep", (1, 2, "3"), TypeError)]),
+    *(("create_room", ("bad", kind), {}, error, "kind")
+      for kind, error in [(None, TypeError), (["public"], TypeError), ("open", ValueError)]),
+    *(("change_room", ("bad", *args), options, error, text)
+      for args, options, error, text in BAD_CHANGES),
+    *((method, (), {"rooms": rooms}, TypeError, "rooms|room")
+      for method in ("export", "delete_account")
+      for rooms in (None, 7, "lobby", [7])),
+]  # fmt: skip
+
+
+def test_administration(connect: Connect) -> None:
+    """Of accounts, devices and rooms: None for a name ended the connection, for good."""
+    face = connect("arguments-f")
+    for method, args, options, error, text in BAD_ADMINISTRATION:
+        with pytest.raises(error, match=text) as told:
+            call(face, method, *args, **options)
+        assert "object" not in str(told.value), "words of the interpreter, not of the library"
+    with pytest.raises(ValueError, match="action is 'x") as told:
+        call(face, "change_room", "bad", "x" * 100_000)
+    assert len(str(told.value)) < 500
+    assert face.client.statistics["logins"] == 1
+    assert call(face, "send", "ok-room", "still there").seq
+
+
 MESSAGE = Message("lobby", b"epoch...", 1, 0, 0, "ann", b"", b"producer", 1, 0, "", b"")
 KEY = public_text(DeviceKey.generate().public)
 TIMED: dict[str, tuple[Any, ...]] = {

@@ -1,0 +1,52 @@
+"""Reading small files that a person names or arranges: what is there may be anything.
+
+A device may have no end, and a pipe nobody at its other end.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+NOT_REGULAR: Final = "it is a device, a pipe or a socket, not a regular file"
+
+
+def read_bounded(path: Path, bytes_max: int) -> bytes:
+    """Return what can be read at a path: a file's content, or what comes out of a pipe.
+
+    Raises:
+        OSError: it cannot be read, or is longer.
+    """
+    with path.open("rb") as file:
+        data = file.read(bytes_max + 1)
+    if len(data) > bytes_max:
+        raise OSError(errno.EFBIG, f"it is longer than {bytes_max} bytes", str(path))
+    return data
+
+
+def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a regular file, and nothing else: not to wait, and not to change what stands there.
+
+    Args:
+        path: of the file; links are followed.
+        flags: as of ``os.open``.
+        mode: of a file that is made.
+
+    Returns:
+        A descriptor, the caller's to close.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    quick = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+    descriptor = os.open(path, flags | quick | getattr(os, "O_BINARY", 0), mode)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
