@@ -63,9 +63,13 @@ def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int)
 
 def write_flush(connection: apsw.Connection | apsw.Cursor, flush: Flush, day: int) -> None:
     """Put ends of producers into their table, in the open transaction; ``day`` as above."""
-    insert = connection.executemany
-    insert(PRODUCER, [(*row, day) for row in flush.producers])
-    insert("DELETE FROM unflushed WHERE log_id=?", flush.logs)
+    producers = flush.producers
+    if len(producers) == 1:
+        connection.execute(PRODUCER, (*producers[0], day))
+    elif producers:
+        connection.executemany(PRODUCER, [(*row, day) for row in producers])
+    if flush.logs:
+        connection.executemany("DELETE FROM unflushed WHERE log_id=?", flush.logs)
 
 
 def write_more(connection: apsw.Connection | apsw.Cursor, more: More) -> None:

@@ -31,8 +31,10 @@ from relay.store.state import (
 TAIL_MAX: Final = 64
 """Entries of a tail. Two pages are written for each, so this is what a message pays a part of."""
 ENTRIES_MAX: Final = 1024
-"""Of all tails of a partition: some milliseconds of reading when it is opened. When half of it is
-used no other log begins one: what many quiet logs would save is less than what it costs them."""
+"""Of all tails of a partition: some milliseconds of reading when it is opened."""
+TAILS_MAX: Final = 32
+"""When there are as many no other log begins one. It is for few logs with many messages each: where
+many have few from one checkpoint to the next, a tail ends before it has saved anything."""
 
 
 @final
@@ -67,6 +69,7 @@ class Unflushed:
         """
         self.tail_max = TAIL_MAX
         self.entries_max = ENTRIES_MAX
+        self.tails_max = TAILS_MAX
         self.entries = 0
         self._tails: dict[int, Tail] = {}
         for log_id, first_seq in rows(connection, "SELECT log_id, from_seq FROM unflushed"):
@@ -89,12 +92,20 @@ class Unflushed:
 
     def plan(self, changes: Changes) -> None:
         """Choose what a commit writes of the producers of its entries, and note it in there."""
+        if len(changes.entries) == 1 and len(self._tails) >= self.tails_max:
+            log_id = changes.entries[0][0] >> SEQ_BITS
+            if log_id not in self._tails:  # quicker, and the same
+                for key, end in changes.producers.items():
+                    if end.counter != end.committed:
+                        row = log_id, key[1], end.counter, end.stack[-1]
+                        changes.flush.producers.append(row)
+                return
         spans: dict[int, TailGrowth] = {}
-        for row in changes.entries:
-            log_id = row[0] >> SEQ_BITS
+        for entry in changes.entries:
+            log_id = entry[0] >> SEQ_BITS
             span = spans.get(log_id)
             if span is None:
-                span = spans[log_id] = TailGrowth(log_id, row[0] & SEQ_MASK)
+                span = spans[log_id] = TailGrowth(log_id, entry[0] & SEQ_MASK)
             span.entries += 1
         for key, end in changes.producers.items():
             if end.counter != end.committed:
@@ -110,7 +121,9 @@ class Unflushed:
             if not span.producers:  # copies alone
                 return
             small = span.entries < self.tail_max
-            if small and (self.entries + span.entries) * 2 <= self.entries_max:
+            room = self.entries + span.entries <= self.entries_max
+            tails = len(self._tails) + len(changes.tails_begun)
+            if small and room and tails < self.tails_max:
                 changes.tails_begun.append((log_id, span.first_seq))
                 changes.tails_grown.append(span)
             else:

@@ -21,7 +21,7 @@ from relay.store.log import Expected, LogRefused, Repeated, Stored, UnknownOutco
 from relay.store.producers import DAY_MS
 from relay.store.schema import rows
 from relay.store.sqlite import SqlitePartition
-from relay.store.unflushed import ENTRIES_MAX, TAIL_MAX, Unflushed
+from relay.store.unflushed import ENTRIES_MAX, TAIL_MAX, TAILS_MAX, Unflushed
 from relay.wire.packing import unpack_entry
 from tests.store.test_direct import copy, offer
 from tests.support.logs import (
@@ -112,13 +112,13 @@ def test_a_large_group_is_written_at_once(partition: SqlitePartition) -> None:
 def test_many_logs_have_no_more_in_their_tails_than_one_may_read(
     partition: SqlitePartition,
 ) -> None:
-    """Half of it is for logs that begin one, the rest for those that go on with theirs."""
-    for number in range(ENTRIES_MAX):
+    """So are there no more logs with one than it pays for."""
+    for number in range(2 * TAILS_MAX):
         append(partition, message(1, log=f"log{number}"))
-    assert len(tails(partition)) == unflushed(partition).entries == ENTRIES_MAX // 2
-    assert len(flushed(partition)) == ENTRIES_MAX // 2
-    for counter in range(2, 5):
-        for number in range(0, ENTRIES_MAX, 4):
+    assert len(tails(partition)) == unflushed(partition).entries == TAILS_MAX
+    assert len(flushed(partition)) == TAILS_MAX
+    for counter in range(2, 50):
+        for number in range(TAILS_MAX):
             append(partition, message(counter, log=f"log{number}"))
             assert unflushed(partition).entries <= ENTRIES_MAX
 
