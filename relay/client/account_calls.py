@@ -90,11 +90,11 @@ def as_preferences(data: bytes) -> Preferences:
     return Preferences(found.writers.name.lower(), found.seen_by.name.lower(), found.blocked)
 
 
-def check_writers(*choices: str | None) -> None:
+def check_writers(writers: str | None, seen_by: str | None) -> None:
     """Raise TypeError or ValueError for what is no choice."""
-    for choice in choices:
+    for name, choice in (("writers", writers), ("seen_by", seen_by)):
         if choice is not None:
-            arguments.word("writers and seen_by", choice, get_args(Writers))
+            arguments.word(name, choice, get_args(Writers))
 
 
 def prefer(writers: str, seen_by: str) -> requests.Prefer:
