@@ -82,7 +82,7 @@ def test_who_takes_no_messages(people: tuple[Face, Face]) -> None:
         ann.send("@nobody-at-all", "two")
     with pytest.raises(NotAllowed):
         ann.join(to_bob)
-    with pytest.raises(ValueError, match="writers is .*; it must be one of"):
+    with pytest.raises(ValueError, match=r"writers is .*; it must be one of"):
         call(bob, "set_preferences", writers="friends")
     bob.send(to_ann, "hello")
     ann.send(to_bob, "three")
