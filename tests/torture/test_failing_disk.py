@@ -14,7 +14,7 @@ from tests.torture.nemesis import cut, freeze_and_cut, kill_all_workers, rest
 from tests.torture.run import Plan, Report, torture
 
 
-async def _run(directory: Path, fault: str, back_s: float = 60.0, head_s: float = 20.0) -> Report:
+async def _run(directory: Path, fault: str, back_s: float = 120.0, head_s: float = 120.0) -> Report:
     blows = (rest, cut, rest, kill_all_workers, freeze_and_cut, rest)
     plan = Plan(
         seed=20,

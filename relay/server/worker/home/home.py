@@ -299,6 +299,7 @@ class Home:
         index, group, outcomes = commit.partition, commit.group, commit.outcomes
         self._committing.discard(index)
         if isinstance(outcomes, StoreError):
+            self._notes.not_stored(index)
             self._failed(index, group, outcomes)
         else:
             submissions = self._submissions[index]

@@ -56,6 +56,10 @@ class CommitNotes:
         if (folds := self._folds.pop(index, None)) is not None:
             partition.note_folds([(log, *fold) for log, fold in folds.items()])
 
+    def not_stored(self, index: int) -> None:
+        """The commit failed: the partition keeps what it was given, and needs another one."""
+        self.noted.add(index)
+
     def forget(self, index: int) -> None:
         """A partition is another worker's now, which finds these things out by itself."""
         self.noted.discard(index)
