@@ -31,25 +31,32 @@ def run_swarm(address: str, scratch: Path, *flags: str) -> Run:
     return run_program("run", scratch, "--host", address, "--headless", "--only-summary", *flags)
 
 
-def run_until(
-    seen: Callable[[dict[str, int]], object], seconds: int, address: str, scratch: Path, *flags: str
+def longer(
+    seen: Callable[[dict[str, int]], object], seconds: int, run: Callable[[int], Run]
 ) -> Run:
-    """Run the swarm for so long, and again for longer if what its test is about was not seen.
+    """Run for so long, and again for longer if what its test is about was not seen.
 
     On a slow machine little may happen in a few seconds.
 
     Args:
         seen: given what was counted.
         seconds: for the first run; those that follow take 5 and 15 times as long.
-        address: of the relay.
-        scratch: for the summary.
-        flags: more of them.
+        run: runs one of the programs for so many seconds.
     """
     for factor in (1, 5, 15):
-        run = run_swarm(address, scratch, *flags, "--run-time", f"{factor * seconds}s")
-        if seen(run.summary.get("counts", {})):
+        done = run(factor * seconds)
+        if seen(done.summary.get("counts", {})):
             break
-    return run
+    return done
+
+
+def run_until(
+    seen: Callable[[dict[str, int]], object], seconds: int, address: str, scratch: Path, *flags: str
+) -> Run:
+    """Run the swarm on a relay as ``longer`` does."""
+    return longer(
+        seen, seconds, lambda s: run_swarm(address, scratch, *flags, "--run-time", f"{s}s")
+    )
 
 
 def run_program(name: str, scratch: Path, *flags: str) -> Run:
