@@ -116,11 +116,17 @@ def quoted(value: str) -> str:
 
 
 def number(name: str, value: object, maximum: float) -> float:
-    """Return an int or float from 0 to a maximum. A bool is none."""
+    """Return an int or float from 0 to a maximum."""
+    given = _number(name, value, "a number")
+    if not 0 <= given <= maximum:
+        raise ValueError(f"{name} is {given}; it must be from 0 to {maximum}")
+    return given
+
+
+def _number(name: str, value: object, wanted: str) -> float:
+    """Return an int or float. A bool is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong_type(name, value, "a number")
-    if not 0 <= value <= maximum:
-        raise ValueError(f"{name} is {value}; it must be from 0 to {maximum}")
+        raise _wrong_type(name, value, wanted)
     return value
 
 
@@ -143,11 +149,10 @@ def several(name: str, value: object) -> tuple[object, ...]:
 
 def seconds(name: str, value: object) -> float:
     """Return a time in seconds, 0 or more."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong_type(name, value, "a number of seconds")
-    if math.isnan(value) or value < 0:
-        raise ValueError(f"{name} is {value}; it must be 0 or more seconds")
-    return min(float(value), SECONDS_MAX)
+    given = _number(name, value, "a number of seconds")
+    if math.isnan(given) or given < 0:
+        raise ValueError(f"{name} is {given}; it must be 0 or more seconds")
+    return min(float(given), SECONDS_MAX)
 
 
 def seconds_or_none(name: str, value: object) -> float | None:
