@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -175,17 +175,19 @@ def import_(file: Path, form: str, room: str | None, data: str | None, config: P
 @contextmanager
 def _opened(file: Path) -> Iterator[IO[bytes]]:
     """Open what is read more than once: a pipe, and standard input, as a copy of it."""
-    try:
-        with nullcontext(sys.stdin.buffer) if file == STANDARD else file.open("rb") as source:
-            if source.seekable():
-                yield source
-                return
-            with tempfile.TemporaryFile() as copy:
+    with ExitStack() as opened:
+        try:
+            source: IO[bytes] = sys.stdin.buffer
+            if file != STANDARD:
+                source = opened.enter_context(file.open("rb"))
+            if not source.seekable():
+                copy = opened.enter_context(tempfile.TemporaryFile())
                 shutil.copyfileobj(source, copy)
                 copy.seek(0)
-                yield copy
-    except OSError as error:
-        raise CommandError(f"{file}: {error.strerror}") from None
+                source = copy
+        except OSError as error:
+            raise CommandError(f"{file}: {error.strerror}") from None
+        yield source
 
 
 def _messages(
@@ -202,6 +204,8 @@ def _messages(
         yield from readers[form](lines, room)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}") from None
     finally:
         lines.detach()
 
