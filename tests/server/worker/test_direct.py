@@ -7,6 +7,7 @@ The homes of the two inboxes are on different workers, and both people are on th
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -14,6 +15,7 @@ from relay.chat.accounts import answers, events, requests
 from relay.chat.entries import Kind
 from relay.chat.partition import partition_of
 from relay.server.worker.home.partitions import OwnPartitions
+from relay.store.errors import StoreUnavailable
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import (
     Account,
@@ -33,6 +35,10 @@ from relay.wire.envelopes import (
 )
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
+
+if TYPE_CHECKING:
+    from relay.chat.entries import Submission
+    from relay.store.log import Outcome, Partition, ReadBudget
 
 ALICE, BOB, CAROL = "alice", "bob", "carol"
 
@@ -218,6 +224,46 @@ async def test_the_senders_home_dies_between_the_inboxes(
     assert got(back) == [(ALICE, f"alice {n}") for n in range(1, 5)]
     partitions = cluster.home("@alice").parts.partitions
     await until(lambda: not _pending(partitions, "@alice"), "nothing is pending any more")
+
+
+async def test_a_confirmation_whose_commit_fails(cluster: Cluster) -> None:
+    """Nothing else is written to the inbox any more: it is stored nevertheless."""
+    alice, bob = await both(cluster)
+    say(alice, BOB, 1)
+    await alice.acked("@alice", 1)
+    partitions = cluster.home("@alice").parts.partitions
+    await until(lambda: not _pending(partitions, "@alice"), "the first confirmation")
+    index = partition_of("@alice")
+    real = partitions.opened[index]
+    failing = FailsOnce(real)
+    partitions.opened[index] = cast("Partition", failing)
+    try:
+        say(alice, BOB, 2)
+        await bob.until(lambda: len(got(bob)) == 2, "the copies")
+        await until(lambda: failing.failed, "a commit of the confirmation alone")
+        await until(lambda: not _pending(partitions, "@alice"), "nothing is pending any more")
+    finally:
+        partitions.opened[index] = real
+
+
+class FailsOnce:
+    """A partition whose first commit without a message fails."""
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+        self.failed = False
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever a partition has
+        return getattr(self._partition, name)
+
+    def append(
+        self, batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
+    ) -> list[Outcome]:
+        """Fail, or append."""
+        if not batch and not self.failed:
+            self.failed = True
+            raise StoreUnavailable("the test's disk")
+        return self._partition.append(batch, now_ms, budget)
 
 
 def _pending(partitions: OwnPartitions, log: str) -> list[tuple[str, int]]:
