@@ -64,6 +64,16 @@ def unflushed(partition: SqlitePartition) -> Unflushed:
     return partition._opened.unflushed
 
 
+def rewritten(partition: SqlitePartition, statement: str) -> SqlitePartition:
+    """Close it, change its file unnoticed, and open it again."""
+    partition.close()
+    connection = apsw.Connection(str(partition.path))
+    connection.execute(statement)
+    connection.close()
+    unnoticed(partition)
+    return open_partition(partition.path.parent)
+
+
 def alone(partition: SqlitePartition, first: int, last: int, producer: bytes = ALICE) -> None:
     """Append messages in a commit each."""
     for one in messages(first, last, producer=producer):
@@ -127,12 +137,7 @@ def test_the_last_by_place_counts_and_not_the_greatest(tmp_path: Path) -> None:
     """A producer whose record was dropped begins with 1 again."""
     partition = open_partition(tmp_path)
     append(partition, *messages(1, 5))
-    partition.close()
-    connection = apsw.Connection(str(partition.path))
-    connection.execute("DELETE FROM producer")
-    connection.close()
-    unnoticed(partition)
-    partition = open_partition(tmp_path)
+    partition = rewritten(partition, "DELETE FROM producer")
     assert partition.append([message(6)], NOW_MS) == [UnknownOutcome()]
     append(partition, message(1, b"anew"))
     die(partition)
@@ -206,12 +211,7 @@ def test_an_old_record_is_dropped_and_what_is_newer_stays(tmp_path: Path) -> Non
     """A day ends, and in the same commit the row that the last flush left is to be dropped."""
     partition = open_partition(tmp_path)
     append(partition, *messages(1, TAIL_MAX))
-    partition.close()
-    connection = apsw.Connection(str(partition.path))
-    connection.execute("UPDATE producer SET used_day=used_day-99")
-    connection.close()
-    unnoticed(partition)
-    partition = open_partition(tmp_path)
+    partition = rewritten(partition, "UPDATE producer SET used_day=used_day-99")
     assert partition._opened is not None
     partition._opened.expiry.apply(
         partition._opened.expiry.decide(partition._opened.connection, NOW_MS), NOW_MS
