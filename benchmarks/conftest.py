@@ -23,6 +23,7 @@ SHOWN: Final = (
     "load_share",
     "p50_us",
     "p99_us",
+    "pages_per_commit",
 )
 
 

@@ -21,24 +21,31 @@ from relay.store.checkpoint import WAL_PAGES_MAX, finish
 from relay.store.generation import Host
 from relay.store.log import ReadBudget, Repeated
 from relay.store.sqlite import SqlitePartition
+from relay.store.unflushed import TAILS_MAX
 from relay.wire.packing import pack_entry, unpack_entry
 
 BODY = secrets.token_bytes(200)
 ROUNDS = 300
+LONE_ROUNDS = 10_000
+"""Through some checkpoints."""
 NOW_MS = 1_790_000_000_000
 
 
-@pytest.mark.parametrize("producers", [1, 100])
-@pytest.mark.parametrize("messages", [1, 10, 100, 500])
-def test_append(benchmark: BenchmarkFixture, tmp_path: Path, messages: int, producers: int) -> None:
-    partition = SqlitePartition(
-        tmp_path / "00.sqlite",
-        tmp_path / "00.lock",
+def _open(directory: Path) -> SqlitePartition:
+    return SqlitePartition(
+        directory / "00.sqlite",
+        directory / "00.lock",
         host=Host("benchmark", secrets.token_bytes),
         durability="process",
         pack=pack_entry,
         unpack_entry=unpack_entry,
     )
+
+
+@pytest.mark.parametrize("producers", [1, 100])
+@pytest.mark.parametrize("messages", [1, 10, 100, 500])
+def test_append(benchmark: BenchmarkFixture, tmp_path: Path, messages: int, producers: int) -> None:
+    partition = _open(tmp_path)
     ids = [secrets.token_bytes(8) for _ in range(producers)]
     sent = 0
 
@@ -68,6 +75,44 @@ def test_append(benchmark: BenchmarkFixture, tmp_path: Path, messages: int, prod
     partition.close()
 
 
+@pytest.mark.parametrize("tails", [0, TAILS_MAX], ids=["no tails", "tails"])
+@pytest.mark.parametrize("rooms", [1, 13, 200])
+def test_lone(benchmark: BenchmarkFixture, tmp_path: Path, rooms: int, tails: int) -> None:
+    """One message a commit, in rooms of one partition in turn; each has ten producers.
+
+    Without tails (``store/unflushed``) the row of the producer is written in each commit.
+    """
+    benchmark.group = f"one message a commit, {rooms} rooms"
+    partition = _open(tmp_path)
+    assert partition.head("room0").seq == 0  # it is open now
+    assert partition._opened is not None
+    partition._opened.unflushed.tails_max = tails
+    ids = [secrets.token_bytes(16) for _ in range(10)]
+    sent = pages = 0
+
+    def next_batch() -> tuple[tuple[list[Submission], int], dict[str, object]]:
+        nonlocal sent, pages
+        if partition.wal_pages > WAL_PAGES_MAX:
+            pages += partition.wal_pages
+            partition.flush()  # as the worker's checkpointer does
+            finish(partition.path)
+            partition.wal_pages = 0
+        counter, room = divmod(sent, rooms)
+        sent += 1
+        sender = ids[counter % len(ids)]
+        message = Submission(
+            f"room{room}", "alice", b"", sender, counter // len(ids) + 1, Kind.MESSAGE,
+            "text/plain", BODY,
+        )  # fmt: skip
+        return ([message], NOW_MS), {}
+
+    benchmark.pedantic(  # type: ignore[no-untyped-call]
+        partition.append, setup=next_batch, rounds=LONE_ROUNDS, warmup_rounds=20 * rooms
+    )
+    benchmark.extra_info["pages_per_commit"] = round((pages + partition.wal_pages) / sent, 2)
+    partition.close()
+
+
 REPEATS: dict[str, list[int]] = {
     "the last one": [60_000],
     "a window of 1000, in order": list(range(59_001, 60_001)),
@@ -79,14 +124,7 @@ REPEATS: dict[str, list[int]] = {
 @pytest.mark.parametrize("which", REPEATS)
 def test_repeat(benchmark: BenchmarkFixture, tmp_path: Path, which: str) -> None:
     benchmark.group = "a batch of repeats, of 60,000 messages of one producer"
-    partition = SqlitePartition(
-        tmp_path / "00.sqlite",
-        tmp_path / "00.lock",
-        host=Host("benchmark", secrets.token_bytes),
-        durability="process",
-        pack=pack_entry,
-        unpack_entry=unpack_entry,
-    )
+    partition = _open(tmp_path)
 
     def submission(counter: int) -> Submission:
         return Submission(
