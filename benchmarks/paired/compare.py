@@ -4,9 +4,10 @@
 
 A machine's speed drifts by more than most changes weigh, so the two are measured by turns, in the
 order old new new old …, and each pair gives one ratio new/old. A row is *worse* when the lower
-quartile of its ratios is above 1.03. Every row is a cost: less is better. The load is this
-checkout's for both: only the server differs. Both packages are copied to a temporary directory
-at the start, this checkout's as it is then, changes that are not committed included.
+quartile of its ratios is above 1.03. Every row is a cost: less is better. Each server has its own
+revision's load, which speaks its protocol; what was measured by one of them alone is no row.
+Both are copied to a temporary directory at the start, this checkout as it is then, changes that
+are not committed included.
 
 The status is 0 when no row is worse, 1 when one is, 2 when it could not be compared to the end.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import compileall
+import functools
 import json
 import os
 import shutil
@@ -30,11 +32,23 @@ from pathlib import Path
 from typing import Final, NamedTuple, NoReturn
 
 from benchmarks.measure import machine
-from benchmarks.paired.scenes import QUICK, SCENES, Scale
+from benchmarks.paired.scenes import SCENES
 from tests.support.cluster import ROOT
 
 WORSE: Final = 1.03
 """The lower quartile of new/old beyond which a row is worse."""
+FIRST_LOAD: Final = "5a7652f2c26a"
+"""The first revision that has a load to compare by; it speaks to all revisions before it."""
+PACKAGES: Final = ("relay", "benchmarks", "loadtest", "tests")
+RUN_SCENE: Final = """
+import json, sys
+from pathlib import Path
+from benchmarks.paired.scenes import QUICK, SCENES, Scale
+name, source, data, quick = sys.argv[1:]
+costs = SCENES[name](Path(source), Path(data), QUICK if quick else Scale())
+print(json.dumps(costs))
+"""
+"""Run in a revision's load."""
 ATTEMPTS: Final = 2
 """A machine that others use has its moments; what fails twice in a row is a fault."""
 
@@ -49,6 +63,8 @@ class Side(NamedTuple):
     label: str
     source: Path
     """The directory that holds its package ``relay``."""
+    load: Path
+    """The directory that holds the packages of its load."""
 
 
 @dataclass(slots=True)
@@ -77,31 +93,42 @@ class Row:
 
 # --- the two sides --------------------------------------------------------------------------------
 def take_revision(base: str, directory: Path) -> Side:
-    """Copy a revision's package ``relay``.
+    """Copy a revision, and the load that speaks its protocol.
 
     Raises:
-        NotCompared: there is no such revision, or it has no such package.
+        NotCompared: there is no such revision, or it has no package ``relay``.
     """
     commit = _git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
     if commit is None:
         raise NotCompared(f"{base}: not a revision of this repository (a tag, a branch, a commit)")
-    source = directory / "old"
-    source.mkdir()
-    archive = directory / "old.tar"
-    if _git("archive", "--output", str(archive), commit, "relay") is None:
+    source = _unpack(commit, directory / "old")
+    if not (source / "relay").is_dir():
         raise NotCompared(f"{base}: has no package relay")
-    shutil.unpack_archive(archive, source, filter="data")
-    archive.unlink()
-    return _ready(f"old: {base} ({commit[:12]})", source)
+    load = source
+    if not (source / "benchmarks" / "paired").is_dir():
+        load = _unpack(FIRST_LOAD, directory / "old-load")
+    return _ready(Side(f"old: {base} ({commit[:12]})", source, load))
 
 
 def take_checkout(directory: Path) -> Side:
-    """Copy this checkout's package ``relay`` as it is now."""
+    """Copy this checkout as it is now."""
     source = directory / "new"
     ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "relay", source / "relay", ignore=ignored)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, source / package, ignore=ignored)
     described = _git("describe", "--always", "--dirty", "--tags", "--abbrev=12")
-    return _ready(f"new: this checkout ({described})", source)
+    return _ready(Side(f"new: this checkout ({described})", source, source))
+
+
+def _unpack(commit: str, directory: Path) -> Path:
+    """Copy what a revision has to a new directory, and return it."""
+    archive = directory.with_suffix(".tar")
+    if _git("archive", "--output", str(archive), commit) is None:
+        raise NotCompared(f"this clone has no revision {commit}: fetch the whole history")
+    directory.mkdir()
+    shutil.unpack_archive(archive, directory, filter="data")
+    archive.unlink()
+    return directory
 
 
 def _git(*args: str) -> str | None:
@@ -110,22 +137,33 @@ def _git(*args: str) -> str | None:
     return None if done.returncode else done.stdout.strip()
 
 
-def _ready(label: str, source: Path) -> Side:
+def _ready(side: Side) -> Side:
     """Compile it, and make sure that a server started from here runs this package and no other."""
-    compileall.compile_dir(source, quiet=2)
-    done = subprocess.run(
-        [sys.executable, "-c", "import relay.cli.serve as found; print(found.__file__)"],
-        cwd=source,
-        env={**os.environ, "PYTHONPATH": str(source)},
+    for package in PACKAGES:
+        for directory in {side.source, side.load}:
+            compileall.compile_dir(directory / package, quiet=2)
+    done = _run(side.source, "import relay.cli.serve as found; print(found.__file__)")
+    if done.returncode:
+        raise NotCompared(f"{side.label}: does not run here: {_last_line(done.stderr)}")
+    if not Path(done.stdout.strip()).resolve().is_relative_to(side.source.resolve()):
+        raise NotCompared(f"{side.label}: python takes {done.stdout.strip()} instead")
+    return side
+
+
+def _run(directory: Path, program: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code with the packages of a directory before all others."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *args],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(directory)},
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode:
-        raise NotCompared(f"{label}: does not run here: {done.stderr.strip().splitlines()[-1]}")
-    if not Path(done.stdout.strip()).resolve().is_relative_to(source.resolve()):
-        raise NotCompared(f"{label}: python takes {done.stdout.strip()} instead")
-    return Side(label, source)
+
+
+def _last_line(text: str) -> str:
+    return text.strip().splitlines()[-1] if text.strip() else "without a word"
 
 
 # --- measuring ------------------------------------------------------------------------------------
@@ -134,7 +172,7 @@ def compare(
     new: Side,
     names: Sequence[str],
     pairs: int,
-    scale: Scale,
+    quick: bool,
     scratch: Path,
     rows: dict[str, Row],
     say: Callable[[str], None],
@@ -145,21 +183,37 @@ def compare(
         for name in names:
             # ABBA: what grows or shrinks steadily weighs on both sides alike.
             order = (old, new) if number % 2 == 0 else (new, old)
-            found = {side: _measure(name, side, scale, scratch) for side in order}
+            found = {side: _measure(name, side, quick, scratch) for side in order}
             for row, cost in found[old].items():
-                rows.setdefault(row, Row()).pairs.append((cost, found[new][row]))
+                if row in found[new]:
+                    rows.setdefault(row, Row()).pairs.append((cost, found[new][row]))
         say(f"pair {number + 1} of {pairs}: done after {time.monotonic() - began:.0f} s")
 
 
-def _measure(name: str, side: Side, scale: Scale, scratch: Path) -> dict[str, float]:
+def _measure(name: str, side: Side, quick: bool, scratch: Path) -> dict[str, float]:
+    """Return what one scene costs; nothing if that side's load has no such scene."""
+    if name not in _scenes(side):
+        return {}
     for attempt in range(ATTEMPTS):
         with tempfile.TemporaryDirectory(dir=scratch) as place:
-            try:
-                return SCENES[name](side.source, Path(place) / "data", scale)
-            except (AssertionError, OSError, RuntimeError) as error:
-                failure = f"{side.label}: {name}: {error}"
-                print(f"attempt {attempt + 1} of {ATTEMPTS}: {failure}", file=sys.stderr)
+            args = (name, str(side.source), str(Path(place) / "data"), "quick" if quick else "")
+            done = _run(side.load, RUN_SCENE, *args)
+        if not done.returncode:
+            costs: dict[str, float] = json.loads(_last_line(done.stdout))
+            return costs
+        failure = f"{side.label}: {name}: {_last_line(done.stderr)}"
+        print(f"attempt {attempt + 1} of {ATTEMPTS}: {failure}", file=sys.stderr)
     raise NotCompared(failure)
+
+
+@functools.cache
+def _scenes(side: Side) -> frozenset[str]:
+    """Return the names of the scenes that a side's load has."""
+    program = "from benchmarks.paired.scenes import SCENES; print(*SCENES)"
+    done = _run(side.load, program)
+    if done.returncode:
+        raise NotCompared(f"{side.label}: its load does not run: {_last_line(done.stderr)}")
+    return frozenset(done.stdout.split())
 
 
 # --- reporting ------------------------------------------------------------------------------------
@@ -228,8 +282,8 @@ def main() -> int:
             old, new = take_revision(options.base, directory), take_checkout(directory)
             print(f"{old.label}\n{new.label}", flush=True)
             compare(
-                old, new, options.only, options.pairs, QUICK if options.quick else Scale(),
-                directory, rows, lambda line: print(line, flush=True),
+                old, new, options.only, options.pairs, options.quick, directory,
+                rows, lambda line: print(line, flush=True),
             )  # fmt: skip
         except NotCompared as error:
             print(error, file=sys.stderr)
