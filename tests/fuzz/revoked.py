@@ -16,8 +16,8 @@ from relay.client.device_key import DeviceKey, public_text
 from relay.client.errors import ClientError
 from tests.support.cluster import Relay, run_relay
 
-CONNECTIONS: Final = 4
-"""Of each who is put out: workers take connections in turn, so each of two has some."""
+CONNECTIONS_MAX: Final = 64
+"""Of each who is put out: as many as it takes until each worker has one, and no more than this."""
 END_S: Final = 30.0
 """A connection that has not ended by then goes on."""
 
@@ -32,6 +32,7 @@ class PutOut:
             relay: of the attack.
             data: its data directory, for the operator.
         """
+        self._relay = relay
         self._address = relay.address
         self._data = data
         self._owner = Client(relay.address, name="carol", reconnect=False)
@@ -52,12 +53,20 @@ class PutOut:
         await self._connect("dave", None)
 
     async def _connect(self, name: str, key: DeviceKey | None) -> None:
+        """Log somebody in until each worker has a connection: the kernel chooses who takes it."""
         self._ended[name] = []
-        for _ in range(CONNECTIONS):
+        served: set[int] = set()
+        workers = set(self._relay.worker_pids())
+        while not workers <= served:
+            if len(self._ended[name]) == CONNECTIONS_MAX:
+                raise RuntimeError(f"{CONNECTIONS_MAX} connections, and a worker has none of them")
+            before = await asyncio.to_thread(self._relay.peers_by_worker)
             client = Client(self._address, name=name, reconnect=False, key=key)
             await client.connect()
             self._clients.append(client)
             self._ended[name].append(asyncio.create_task(_end_of(client)))
+            after = await asyncio.to_thread(self._relay.peers_by_worker)
+            served |= {pid for pid, ports in after.items() if ports - before.get(pid, set())}
 
     async def measure(self) -> None:
         """Put out the one, and then the other."""

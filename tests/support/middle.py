@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 
 QUIET_S = 0.3
-"""After so much silence of a connection that it has meddled with, he gives up and cuts it."""
+"""After so much silence of a connection that he has meddled with, he gives up and cuts it."""
 Frames = list[bytes]
 Meddling = Callable[[Frames, int], Frames]
 """Given the frames that are held and the index of the one that is meant; what is passed on."""
@@ -27,6 +27,8 @@ class Direction:
         self._buffer = b""
         self._held: Frames = []
         self.passed = 0
+        self.frames = 0
+        """Whole ones that came, whatever became of them."""
         self.done = at is None
 
     def take(self, data: bytes) -> bytes:
@@ -37,6 +39,7 @@ class Direction:
             if len(self._buffer) < end:
                 break
             self._held.append(self._buffer[:end])
+            self.frames += 1
             self._buffer = self._buffer[end:]
         if self.done:
             passed, self._held = self._held, []
@@ -58,14 +61,19 @@ class Direction:
 class Middle:
     """A proxy in front of a worker."""
 
-    def __init__(self, port: int, direction: str, at: int, way: Meddling) -> None:
+    def __init__(
+        self, port: int, direction: str, at: int, way: Meddling, quiet_s: float | None = QUIET_S
+    ) -> None:
         self._target = port
+        self._quiet_s = quiet_s
         self._direction, self._at, self._way = direction, at, way
         self.connections = 0
         self.cut: Callable[[], None] = lambda: None
         """Ends the connection that there is."""
         self.met: Direction | None = None
         """The direction of the second connection that is meddled with."""
+        self.attacked: dict[str, Direction] = {}
+        """Both directions of the second connection."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> int:
@@ -89,16 +97,17 @@ class Middle:
             for name in ("up", "down")
         }
         if attacked:
-            self.met = ways[self._direction]
+            self.met, self.attacked = ways[self._direction], ways
 
         def cut() -> None:
             for writer in (back, forth):
                 writer.transport.abort()
 
         self.cut = cut
+        quiet_s = self._quiet_s if attacked else None
         pumps = [
-            asyncio.ensure_future(_pump(near, forth, ways["up"], attacked)),
-            asyncio.ensure_future(_pump(far, back, ways["down"], attacked)),
+            asyncio.ensure_future(_pump(near, forth, ways["up"], quiet_s)),
+            asyncio.ensure_future(_pump(far, back, ways["down"], quiet_s)),
         ]
         self._tasks += pumps
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -106,12 +115,15 @@ class Middle:
 
 
 async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Direction, attacked: bool
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    way: Direction,
+    quiet_s: float | None,
 ) -> None:
     with contextlib.suppress(OSError):
         while True:
             try:
-                async with asyncio.timeout(QUIET_S if attacked else None):
+                async with asyncio.timeout(quiet_s):
                     data = await reader.read(65_536)
             except TimeoutError:
                 return

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from relay.server.worker.member.subscriptions import Subscriptions
     from relay.store.decide import Decision
     from relay.store.generation import Begun
-    from relay.store.log import Outcome, ResumePoint, Stored
+    from relay.store.log import Denied, Outcome, ResumePoint, Stored
     from relay.store.reader import SqliteReader
     from relay.store.state import Changes, LogEnd, ProducerEnd
 
@@ -209,28 +209,24 @@ def live_too_early(_: WorkerContext) -> None:
 
 
 def rights_of_a_moment_ago(_: WorkerContext) -> None:
-    """Who may write is remembered for a while, instead of being a fold that moves with the log."""
-    import time
-
+    """Each message is judged by what was found for its sender's last one, not as of its turn."""
     from relay.server.worker.home.room_rules import RoomRules
 
     before = RoomRules.before
-    remembered: dict[str, tuple[float, object]] = {}
+    remembered: dict[tuple[str, str], Denied | Submission | None] = {}
 
     def judging(
         self: RoomRules, log: LogEnd, submission: Submission, target: Entry | None
-    ) -> object:
+    ) -> Denied | Submission | None:
         found = before(self, log, submission, target)
         if log.id == 0:
             return found
-        now, key = time.monotonic(), f"{submission.log} {submission.sender}"
-        since, answer = remembered.get(key, (0.0, None))
-        if now < since + 0.3:
-            return answer
-        remembered[key] = now, found
-        return found
+        key = submission.log, submission.sender
+        answer = remembered.get(key, found)
+        remembered[key] = found
+        return answer
 
-    RoomRules.before = judging  # type: ignore[method-assign, assignment]
+    RoomRules.before = judging  # type: ignore[method-assign]
 
 
 def tickets_twice(_: WorkerContext) -> None:

@@ -3,6 +3,8 @@
 The client library is connected through him. Of its second connection, which offers a ticket, he
 changes what one side sends of versions, of how to protect, or of the kind of handshake. Whatever he
 sends: that connection is never established, and what the client sends is stored once, by the next.
+And it ends as early as it can: several checks would notice, and each case asserts that the first
+one of them did, by who has said how much.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -61,28 +64,59 @@ def finished(**changes: object) -> Change:
     )
 
 
-DOWNGRADES: dict[str, tuple[str, int, Change]] = {
-    "an older version is offered, too": ("down", 0, hello(ver_min=0)),
-    "only an older version is offered": ("down", 0, hello(ver_min=0, ver_max=0)),
-    "only a newer version is offered": ("down", 0, hello(ver_min=2, ver_max=2)),
-    "a newer version is offered, too": ("down", 0, hello(ver_max=2)),
-    "another suite is offered": ("down", 0, hello(suite=0)),
-    "no work is asked, or other work": ("down", 0, hello(pow_bits=1)),
-    "an older version is chosen": ("up", 0, key(version=0)),
-    "a newer version is chosen": ("up", 0, key(version=2)),
-    "another suite is chosen": ("up", 0, key(suite=0)),
-    "the ticket is stripped": ("up", 0, key(ticket=b"", binder=NO_BINDER)),
-    "the ticket is one that nobody opens": ("up", 0, key(ticket=bytes(125), binder=NO_BINDER)),
-    "the answer is that the ticket was of no use": ("down", 1, finished(mode=FULL)),
-    "the answer is a kind that does not exist": ("down", 1, finished(mode=2)),
-}  # fmt: skip
+class Downgrade(NamedTuple):
+    """What he changes, and how many frames client and server send before the connection ends."""
+
+    direction: str
+    at: int
+    change: Change
+    of_client: int
+    of_server: int
+
+
+def offered(change: Change, *, refused: bool) -> Downgrade:
+    """He changes ServerHello. The client says nothing, or the server nothing more."""
+    return Downgrade("down", 0, change, 0 if refused else 1, 1)
+
+
+def chosen(change: Change, *, answered: bool = False) -> Downgrade:
+    """He changes ClientKey. The server does not answer, or the client not to that."""
+    return Downgrade("up", 0, change, 1, 2 if answered else 1)
+
+
+def answered(change: Change) -> Downgrade:
+    """He changes ServerFinished. The client says nothing more."""
+    return Downgrade("down", 1, change, 1, 2)
+
+
+NO_TICKET = bytes(125)
+STRIPPED = {"ticket": b"", "binder": NO_BINDER}
+"""Of its ticket: otherwise the binder would not fit, and tell of whatever was changed besides."""
+DOWNGRADES = {
+    "an older version is offered, too": offered(hello(ver_min=0), refused=False),
+    "only an older version is offered": offered(hello(ver_min=0, ver_max=0), refused=True),
+    "only a newer version is offered": offered(hello(ver_min=2, ver_max=2), refused=True),
+    "a newer version is offered, too": offered(hello(ver_max=2), refused=False),
+    "another suite is offered": offered(hello(suite=0), refused=True),
+    "no work is asked, or other work": offered(hello(pow_bits=1), refused=False),
+    "an older version is chosen": chosen(key(version=0, **STRIPPED)),
+    "a newer version is chosen": chosen(key(version=2, **STRIPPED)),
+    "another suite is chosen": chosen(key(suite=0, **STRIPPED)),
+    "the ticket's binder is stripped": chosen(key(binder=NO_BINDER)),
+    "the ticket is stripped": chosen(key(**STRIPPED), answered=True),
+    "the ticket is one that nobody opens": chosen(
+        key(ticket=NO_TICKET, binder=NO_BINDER), answered=True
+    ),
+    "the answer is that the ticket was of no use": answered(finished(mode=FULL)),
+    "the answer is a kind that does not exist": answered(finished(mode=2)),
+}
 
 
 @pytest.mark.parametrize("case", DOWNGRADES)
 async def test_nothing_less_than_both_can_is_agreed_upon(
     cluster: Cluster, tmp_path: Path, case: str
 ) -> None:
-    direction, at, change = DOWNGRADES[case]
+    direction, at, change, of_client, of_server = DOWNGRADES[case]
     changed: list[tuple[bytes, bytes]] = []
 
     def meddle(frames: Frames, index: int) -> Frames:
@@ -90,7 +124,7 @@ async def test_nothing_less_than_both_can_is_agreed_upon(
         return [*frames[:index], changed[-1][1], *frames[index + 1 :]]
 
     (worker,) = cluster.workers.values()
-    middle = Middle(worker.port, direction, at, meddle)
+    middle = Middle(worker.port, direction, at, meddle, quiet_s=None)
     port = await middle.start()
     policy = KeyPolicy(KnownServers(tmp_path / "known"), keys=KeyFiles(tmp_path / "keys"))
     address = f"relay://{fingerprint(server_key().spki)}@127.0.0.1:{port}"
@@ -103,6 +137,8 @@ async def test_nothing_less_than_both_can_is_agreed_upon(
             await client.send("lobby", "second")
         ((before, after),) = changed
         assert before != after, "he has changed nothing"
+        said = {way: found.frames for way, found in middle.attacked.items()}
+        assert said == {"up": of_client, "down": of_server}
         assert middle.connections >= 3
         assert client.statistics["logins"] == 2
         counts = worker.parts.services.counts

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import secrets
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from relay.chat.entries import Kind as EntryKind
 from relay.chat.partition import partition_of
 from relay.chat.rooms import events, requests, shown
 from relay.chat.rooms.events import Kind, Role
+from relay.server.worker.home.room_rules import RoomRules
 from relay.server.worker.member.reply import Reply
 from relay.store.sqlite import SqlitePartition
 from relay.wire.codes import ErrorCode
@@ -43,6 +44,7 @@ from relay.wire.envelopes import (
 from relay.wire.packing import unpack_entry
 from tests.support.cluster import until
 from tests.support.devices import hello, register
+from tests.support.variants import VARIANTS
 from tests.support.workers import Cluster, TestClient, Worker
 from tests.torture.rights import check
 
@@ -265,39 +267,74 @@ async def listed(client: TestClient) -> dict[str, shown.Listed]:
     return found
 
 
-async def test_a_ban_and_messages_that_race(cluster: Cluster) -> None:
-    """The order in the log decides: nothing of bob's is behind the ban; what is before is stored,
-    acknowledged, and acknowledged again whatever happened since.
+async def race(cluster: Cluster, *, guarded: bool) -> tuple[TestClient, TestClient, TestClient]:
+    """Ban bob while he writes on both workers. Return alice and his two clients, all answered.
+
+    Args:
+        cluster: where.
+        guarded: somebody is muted before: each message is judged, and not only those behind the
+            ban. Otherwise the room is one in which everybody writes until then.
     """
     alice, bob = await begun(cluster)
     other = await TestClient.login(cluster.home(LOG), "bob")
-    bob.send(LOG, 1, 20)
-    other.send(LOG, 1, 20)
+    if guarded:
+        await TestClient.login(cluster.home(LOG), "carol")
+        await done(alice, requests.Mute("carol"))
+    for client in (bob, other):
+        client.send(LOG, 1, 20)
     await bob.acked(LOG, 1)
+    await other.acked(LOG, 1)
     asking = asyncio.ensure_future(done(alice, requests.Ban("bob")))
-    bob.send(LOG, 21, 200)
-    other.send(LOG, 21, 200)
+    for first in range(21, 181, 20):
+        for client in (bob, other):
+            client.send(LOG, first, first + 19)
+        await asyncio.sleep(0)  # the workers are in this loop
     await asking
+    for client in (bob, other):
+        client.send(LOG, 181, 200)  # behind the ban in any case
+    for client in (bob, other):
+        answers = answers_of(client)
+        await client.until(lambda: len(answers()) >= 200, "all answers")  # noqa: B023
+    return alice, bob, other
 
-    def answers(client: TestClient) -> list[Ack | Refused]:
-        return [e for e in client.received if isinstance(e, Ack | Refused)]
 
-    await bob.until(lambda: len(answers(bob)) >= 200, "all answers")
-    await other.until(lambda: len(answers(other)) >= 200, "all answers")
+def answers_of(client: TestClient) -> Callable[[], list[Ack | Refused]]:
+    return lambda: [e for e in client.received if isinstance(e, Ack | Refused)]
+
+
+@pytest.mark.parametrize("guarded", [False, True], ids=["all write", "somebody is muted"])
+async def test_a_ban_and_messages_that_race(cluster: Cluster, guarded: bool) -> None:
+    """The order in the log decides: nothing of bob's is behind the ban; what is before is stored,
+    acknowledged, and acknowledged again whatever happened since.
+    """
+    alice, bob, other = await race(cluster, guarded=guarded)
     entries = stored(cluster.home(LOG))
-    (ban,) = [e.seq for e in entries if e.body[:1] == b"\x95" and e.sender == "alice"]
     of_bob = [e for e in entries if e.sender == "bob"]
-    assert all(e.seq < ban for e in of_bob)
+    seen = bob.seqs(LOG) + other.seqs(LOG)
+    assert list(check(entries, {"bob": seen, "alice": alice.seqs(LOG)})) == []
+    refusals: set[int] = set()
     for client in (bob, other):
         mine = {e.counter: e.seq for e in of_bob if e.producer == client.producer}
-        acks = {e.counter: e.seq for e in answers(client) if isinstance(e, Ack)}
+        answers = answers_of(client)()
+        acks = {e.counter: e.seq for e in answers if isinstance(e, Ack)}
         assert acks == mine
-        codes = {e.code for e in answers(client) if isinstance(e, Refused)}
-        assert codes <= {ErrorCode.BANNED, ErrorCode.EXPECTED}
+        refusals |= {e.code for e in answers if isinstance(e, Refused)}
         again = await TestClient.login(cluster.other(LOG), "bob", secret=client.secret)
         again.send(LOG, 1)
         assert (await again.acked(LOG, 1)).seq == acks[1], "a stored id is acknowledged"
-    assert all(e.sender != "bob" or e.seq < ban for e in bob.entries(LOG) + alice.entries(LOG))
+    assert refusals == {ErrorCode.BANNED, ErrorCode.EXPECTED}
+
+
+async def test_messages_behind_a_ban_are_found(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The race shows a home that judges by what somebody might do a moment ago."""
+    monkeypatch.setattr(RoomRules, "before", RoomRules.before)  # it is put back at the end
+    for worker in cluster.workers.values():
+        VARIANTS["rights-of-a-moment-ago"](worker._context)
+    await race(cluster, guarded=True)
+    findings = list(check(stored(cluster.home(LOG)), {}))
+    assert {(finding.fault, finding.who) for finding in findings} == {("wrote", "bob")}
 
 
 def shown_to(client: TestClient) -> dict[int, EntryMessage]:
