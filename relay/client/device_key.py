@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import stat
-import sys
 from pathlib import Path
 from typing import Final, Self
 
@@ -16,6 +15,7 @@ from relay.bounded_files import make_directory, open_regular
 from relay.chat.accounts.links import key_id
 from relay.chat.names import is_handle
 from relay.errors import UsageError
+from relay.file_access import open_to_others
 from relay.wire.device_keys import DeviceKeyError, PrivateDeviceKey, check_public_key
 from relay.wire.sealed_seed import (
     NONCE_BYTES,
@@ -206,7 +206,7 @@ def _read(path: Path) -> bytes:
     try:
         with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             status = os.fstat(file.fileno())
-            if _open_to_others(status):
+            if open_to_others(status):
                 mode = stat.S_IMODE(status.st_mode)
                 raise UsageError(
                     f"key file {path} is open to others (mode {mode:04o}); run: chmod 600 {path}"
@@ -218,14 +218,6 @@ def _read(path: Path) -> bytes:
         ) from None
     except OSError as error:
         raise UsageError(f"key file {path} cannot be read: {error.strerror or error}") from None
-
-
-def _open_to_others(status: os.stat_result) -> bool:
-    if sys.platform == "win32":
-        return False  # modes mean nothing there
-    from relay.file_access import open_to_others
-
-    return open_to_others(status)
 
 
 def _name(data: bytes) -> str | None:
