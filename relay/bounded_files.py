@@ -1,4 +1,4 @@
-"""Reading small files that a person names or arranges: what is there may be anything.
+"""Small files that a person names or arranges: what is there may be anything.
 
 A device may have no end, and a pipe nobody at its other end.
 """
@@ -27,6 +27,19 @@ def read_bounded(path: Path, bytes_max: int) -> bytes:
     return data
 
 
+def make_directory(path: Path, mode: int = 0o700) -> None:
+    """Make a directory and those above it, unless it is there.
+
+    Raises:
+        OSError: it cannot be made. Never FileExistsError, which would tell of the file to be made
+            in it: something else in its place is a NotADirectoryError.
+    """
+    try:
+        path.mkdir(mode=mode, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, f"{path} is not a directory", str(path)) from None
+
+
 def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
     """Open a regular file, and nothing else: not to wait, and not to change what stands there.
 
@@ -44,7 +57,10 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
     quick = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
     descriptor = os.open(path, flags | quick | getattr(os, "O_BINARY", 0), mode)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        kind = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(kind):
             raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
     except BaseException:
         os.close(descriptor)

@@ -7,14 +7,21 @@ group, at every start of a pod.
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import stat
+import sys
+
+try:
+    import grp
+    import pwd
+except ModuleNotFoundError:  # Windows
+    pass
 
 
 def open_to_others(status: os.stat_result) -> bool:
     """Tell whether the mode lets anybody but the owner in: all, or a group with other members."""
+    if sys.platform == "win32":
+        return False  # modes mean nothing there
     mode = status.st_mode
     if mode & stat.S_IRWXO:
         return True

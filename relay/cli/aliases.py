@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from relay.bounded_files import open_regular
+from relay.bounded_files import make_directory, open_regular
 from relay.client.address import parse_address
 from relay.client.file_lock import locked
 from relay.errors import UsageError
@@ -115,7 +115,7 @@ class Aliases:
     def _changing(self) -> Iterator[None]:
         """Let one program after the other read and write the file."""
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self.path.parent)
             with (
                 self.path.with_suffix(".lock").open("ab") as lock,
                 locked(lock.fileno(), shared=False, timeout_s=LOCK_S),

@@ -52,13 +52,18 @@ def init(file: Path | None) -> int:
         click.echo(template(), nl=False)
         return Exit.OK
     try:
-        with file.open("x", encoding="utf-8") as new:
-            new.write(template())
+        new = file.open("x", encoding="utf-8")
     except FileExistsError:
         raise UsageError(
             f"{file}: exists, and is not overwritten; choose another name, or print the settings "
             "with: relay config init"
         ) from None
+    try:
+        with new:
+            new.write(template())
+    except OSError as error:
+        file.unlink()  # half of it would be taken for all
+        raise UsageError(f"{file}: {error.strerror}") from None
     return Exit.OK
 
 

@@ -24,6 +24,7 @@ from relay.client.errors import (
     ClientError,
     ConnectFailed,
     ConnectionLost,
+    NoDeviceKey,
     ServerKeyMismatch,
     UnknownServerKey,
 )
@@ -124,6 +125,8 @@ def run_connected(
         return Exit.INTERRUPTED  # before click prints anything about it
     except ServerKeyMismatch as error:
         raise changed_key(address, error, known) from None
+    except NoDeviceKey as error:
+        raise _explained(error, person.name) from None
     except Refused as error:
         if error is answer:
             raise
@@ -143,9 +146,15 @@ def _forget_key(policy: KeyPolicy, address: Address, person: Person, error: Refu
             policy.keys.path_of(server_id, person.name).unlink(missing_ok=True)
 
 
-def _explained(error: Refused, name: str) -> Exception:
-    """Return what a person can do about a refused login."""
+def _explained(error: Refused | NoDeviceKey, name: str) -> Exception:
+    """Return what a person can do about a refused login, or one without a key."""
     match error:
+        case NoDeviceKey():
+            return CommandError(
+                f"no device key for the name {name!r} at this server: register the name with"
+                " 'relay register', add this device with 'relay device request', or name the file"
+                " of its key with --key"
+            )
         case NameTaken() | KeyRefused():
             return CommandError(
                 f"the name {name!r} belongs to somebody else: choose another with --name; or, if it"

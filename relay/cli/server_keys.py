@@ -108,6 +108,8 @@ def _ask_at_terminal(question: str, fingerprint: str) -> Verdict | None:
                 shown.write(question)
                 shown.flush()
                 line = typed.readline()
+                if not line:  # Ctrl-D: the cursor is behind the question
+                    shown.write("\n")
                 verdict = verdict_of(line, fingerprint) if line else Verdict.NO
                 if verdict is not None:
                     return verdict

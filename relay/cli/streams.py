@@ -9,10 +9,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
-from relay.terminal.readiness import wait_until_writable
+from relay.terminal.readiness import name_of, wait_until_writable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -26,23 +25,39 @@ def prepare_streams() -> None:
         sys.stderr = _patient(sys.stderr)
 
 
+_MISSING: Final = (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
+"""How each is opened that our parent closed. Writing to stdout fails then, as it does to what is
+closed: whoever wants nothing printed gives /dev/null."""
+
+
 def _open_missing() -> None:
     """Replace streams that our parent closed: otherwise a socket could take their numbers."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+    for number, (name, flags) in enumerate(_MISSING):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  # open until the end
+            opened = os.open(os.devnull, flags)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            mode = "r" if name == "stdin" else "w"
+            stream = os.fdopen(number, mode, encoding="utf-8", closefd=False)
+            setattr(sys, name, stream)
 
 
 def _patient(stream: TextIO) -> TextIO:
-    """Return a text stream like this one that waits where a non-blocking pipe is full."""
+    """Return a text stream like this one that waits where a non-blocking pipe is full.
+
+    As in ``terminal.output``: UTF-8, except for a terminal of another encoding, and what that
+    cannot express is written as visible escapes.
+    """
     assert isinstance(stream, io.TextIOWrapper)
     stream.flush()
+    file = _PatientFile(stream.fileno())
     return io.TextIOWrapper(
-        io.BufferedWriter(_PatientFile(stream.fileno())),
-        encoding=stream.encoding,
-        errors=stream.errors,
-        line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
+        io.BufferedWriter(file),
+        encoding=stream.encoding if file.isatty() else "utf-8",
+        errors="backslashreplace",
+        # PYTHONUNBUFFERED sets write_through alone, which ends at the buffer that is new here.
+        line_buffering=stream.line_buffering or stream.write_through,
     )
 
 
@@ -67,3 +82,6 @@ class _PatientFile(io.RawIOBase):
                 return os.write(self._fd, data)
             except BlockingIOError:
                 wait_until_writable(self._fd)
+            except OSError as error:
+                error.filename = name_of(self._fd)  # for the line that tells of it
+                raise

@@ -11,10 +11,11 @@ import stat
 from pathlib import Path
 from typing import Final, Self
 
-from relay.bounded_files import open_regular
+from relay.bounded_files import make_directory, open_regular
 from relay.chat.accounts.links import key_id
 from relay.chat.names import is_handle
 from relay.errors import UsageError
+from relay.file_access import open_to_others
 from relay.wire.device_keys import DeviceKeyError, PrivateDeviceKey, check_public_key
 from relay.wire.sealed_seed import (
     NONCE_BYTES,
@@ -165,7 +166,7 @@ def write_private(path: Path, data: bytes) -> None:
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(path.parent)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         descriptor = os.open(partial, flags, 0o600)
         try:
@@ -205,7 +206,7 @@ def _read(path: Path) -> bytes:
     try:
         with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
             status = os.fstat(file.fileno())
-            if os.name == "posix" and status.st_mode & 0o077:
+            if open_to_others(status):
                 mode = stat.S_IMODE(status.st_mode)
                 raise UsageError(
                     f"key file {path} is open to others (mode {mode:04o}); run: chmod 600 {path}"

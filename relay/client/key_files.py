@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from relay.bounded_files import make_directory
 from relay.chat import names
 from relay.chat.accounts import links
 from relay.chat.accounts.chain import Pin
@@ -142,7 +143,7 @@ class KeyFiles:
         path = self.directory / server_id / f"{name}.chain"
         partial = path.with_suffix(f".{os.getpid()}.new")
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(path.parent)
             partial.write_text("".join(f"{link.hex()}\n" for link in packed), "ascii")
             partial.replace(path)
         except OSError:
@@ -186,7 +187,7 @@ class KeyFiles:
         path = self.directory / server_id / "pins"
         line = f"{name} {pin.root.hex()} {pin.number} {pin.head.hex()}\n".encode()
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(path.parent)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             with (
                 os.fdopen(descriptor, "ab", buffering=0) as file,

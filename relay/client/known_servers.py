@@ -18,6 +18,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
+from relay.bounded_files import make_directory
 from relay.client.address import is_fingerprint
 from relay.client.file_lock import locked
 from relay.client.lineage import FOLLOWED_TYPE, NEXT_KEY_TYPE, Expected, Lineage, lineage
@@ -250,7 +251,7 @@ class KnownServers:
                     self._kept.append(line)
                 return
             if place is Place.NOTHING:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_directory(path.parent)
             # O_APPEND: without a lock, too, whole lines are added, and none is written over.
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
             descriptor = os.open(path, flags, 0o600)

@@ -13,8 +13,10 @@ log = logging.getLogger("relay.supervisor")
 def boot_id() -> str:
     """Return what tells one start of the kernel from the next; nothing where it is hidden."""
     try:
-        return _BOOT_ID.read_text(encoding="ascii").strip()
+        if found := _BOOT_ID.read_text(encoding="ascii").strip():
+            return found
+        reason = "it is empty"
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not ASCII"
-        log.warning("boot_id_unknown", extra={"path": str(_BOOT_ID), "reason": reason})
-        return ""
+    log.warning("boot_id_unknown", extra={"path": str(_BOOT_ID), "reason": reason})
+    return ""

@@ -305,7 +305,11 @@ def translated(error: apsw.Error, path: Path) -> StoreError:
         )
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
         return StoreUnavailable(f"{path} is locked by another program ({error}): end that program")
-    return StoreUnavailable(f"{path}: {error}")
+    why = str(error)
+    if why.endswith("not an error"):  # a backup's steps fail without a message
+        code = getattr(error, "extendedresult", 0)
+        why = str(apsw.mapping_extended_result_codes.get(code, type(error).__name__))
+    return StoreUnavailable(f"{path}: {why}")
 
 
 def check_sqlite() -> None:

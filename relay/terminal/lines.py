@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
-from relay.terminal.readiness import wait_until_readable
+from relay.terminal.readiness import name_of, wait_until_readable
 
 READ_BYTES: Final = 65_536
 
@@ -121,3 +121,6 @@ def _read(fd: int) -> bytes:
             return os.read(fd, READ_BYTES)
         except BlockingIOError:
             wait_until_readable(fd)
+        except OSError as error:
+            error.filename = name_of(fd)
+            raise

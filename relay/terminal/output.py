@@ -14,6 +14,7 @@ import stat
 import sys
 from typing import Final
 
+from relay.terminal.readiness import name_of
 from relay.terminal.text import escaped
 
 PIPE_BYTES: Final = 4096
@@ -44,6 +45,7 @@ class Output:
 
         Raises:
             BrokenPipeError: nobody reads any more.
+            OSError: it cannot be written to; ``filename`` is what to call it.
         """
         if sys.platform == "win32" and os.isatty(self.fd):
             # A console takes no bytes of an encoding; Python's own stream knows how to write to it.
@@ -58,6 +60,9 @@ class Output:
                 data = data[os.write(self.fd, data[:PIPE_BYTES]) :]
             except BlockingIOError:  # another process wrote in between
                 await asyncio.sleep(0)
+            except OSError as error:
+                error.filename = name_of(self.fd)
+                raise
 
     async def closed_by_reader(self) -> None:
         """Return when nobody reads this pipe any more; never for anything that is not a pipe."""

@@ -1,4 +1,5 @@
-"""Waiting for files that are non-blocking, without knowing why they are.
+"""Files that were open when we started: what they are called, and waiting for those that are
+non-blocking, without knowing why they are.
 
 O_NONBLOCK belongs to the open file, which our parent and others share: whoever set it wants it so.
 """
@@ -7,6 +8,14 @@ from __future__ import annotations
 
 import select
 import sys
+from typing import Final
+
+_NAMES: Final = ("standard input", "standard output", "standard error")
+
+
+def name_of(fd: int) -> str | None:
+    """Return what messages call a standard stream; None: it is none."""
+    return _NAMES[fd] if 0 <= fd < len(_NAMES) else None
 
 
 def wait_until_readable(fd: int) -> None:

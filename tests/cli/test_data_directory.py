@@ -231,7 +231,7 @@ def link(*_):
     raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
 os.link = link
-boot_id._BOOT_ID = Path("/proc/hidden")
+boot_id._BOOT_ID = Path(os.environ["BOOT_ID"])
 sys.argv[0] = "relay"
 sys.exit(main())
 """
@@ -248,7 +248,11 @@ def test_a_first_start_without_hard_links_and_without_a_boot_id(tmp_path: Path) 
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            env={**os.environ, "RELAY_LOG__FORMAT": "json"},
+            env={
+                **os.environ,
+                "RELAY_LOG__FORMAT": "json",
+                "BOOT_ID": "/proc/hidden" if number == 0 else os.devnull,
+            },
         ) as server:
             assert server.stdout is not None
             assert server.stderr is not None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -240,19 +242,37 @@ def test_what_is_printed_fits_through_a_nonblocking_pipe(stream: str, arguments:
     assert b"Traceback" not in data
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["serve", "--print-config"]])
-def test_a_full_disk_under_the_output(arguments: list[str]) -> None:
-    """One line, and not status 0."""
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            relay_command(*arguments),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    assert (done.returncode, done.stderr) == (1, "relay: No space left on device\n")
+@pytest.mark.parametrize("arguments", ["--help", "--version", "serve --print-config"])
+@pytest.mark.parametrize(
+    ("output", "reason"), [("/dev/full", "No space left on device"), ("&-", "Bad file descriptor")]
+)
+def test_an_output_that_takes_nothing(arguments: str, output: str, reason: str) -> None:
+    """One line, and not status 0; "&-" closes it."""
+    done = subprocess.run(
+        ["sh", "-c", f"{shlex.join(relay_command())} {arguments} >{output}"],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, f"relay: standard output: {reason}\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_is_printed_is_out_at_the_end_of_the_line(unbuffered: str) -> None:
+    """With PYTHONUNBUFFERED, too, which images of containers set; and whatever the encoding."""
+    code = (
+        "import os, sys; from relay.cli.streams import prepare_streams; prepare_streams();"
+        "print('\\u00e9', file=sys.stderr); os.write(2, b'after')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered, "PYTHONIOENCODING": "ascii"},
+        timeout=120,
+        check=False,
+    )
+    assert done.stderr == "\u00e9\nafter".encode()
 
 
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -37,6 +38,14 @@ def test_a_key_there_and_back(tmp_path: Path) -> None:
     assert again.sign(b"m") == key.sign(b"m")
 
 
+def test_no_file_can_be_made_there(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="file is not a directory"):
+        DeviceKey.generate().save(tmp_path / "file" / "key")
+    with pytest.raises(UsageError, match="Is a directory"):
+        DeviceKey.load(tmp_path)
+
+
 def test_it_is_never_written_over(tmp_path: Path) -> None:
     path = tmp_path / "key"
     DeviceKey.generate().save(path)
@@ -46,12 +55,27 @@ def test_it_is_never_written_over(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o666])
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o666])
 def test_too_open(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "key"
     DeviceKey.generate().save(path)
     path.chmod(mode)
     with pytest.raises(UsageError, match="open to others"):
+        DeviceKey.load(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("member", [True, False])
+def test_a_key_in_a_secret_of_kubernetes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: bool
+) -> None:
+    """Mode 0440, of a group without a name that fsGroup puts the process in."""
+    path, group = tmp_path / "key", 54322
+    DeviceKey.generate().save(path)
+    os.chown(path, 0, group)
+    path.chmod(0o440)
+    monkeypatch.setattr(os, "getgroups", lambda: [group] if member else [])
+    with contextlib.nullcontext() if member else pytest.raises(UsageError, match="open to others"):
         DeviceKey.load(path)
 
 

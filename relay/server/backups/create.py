@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from relay import __version__
+from relay.bounded_files import make_directory
 from relay.chat.partition import PARTITIONS
 from relay.errors import RelayError, StartError
 from relay.fsync import sync_directory
@@ -72,7 +73,7 @@ def create(data: Path, to: Path, running: Running | None, progress: Progress) ->
     directory = DataDirectory.existing(data)
     _refuse_existing(to)
     try:
-        to.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(to.parent, 0o777)
         part = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=".part", dir=to.parent))
     except OSError as error:
         raise StartError(f"backup {to}: {error.strerror}: {error.filename}") from None

@@ -43,16 +43,23 @@ class HttpServer:
 
     def __init__(self, routes: Mapping[str, Handler]) -> None:
         self._routes = routes
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.StreamWriter] = set()
+        self._waiting: dict[asyncio.StreamWriter, None] = {}
+        """Those of which no whole request is there, in the order in which they began to wait."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end. Raises nothing for the peer's sake."""
-        task = asyncio.current_task()
-        assert task is not None
+        """Serve one connection to its end. Raises nothing for the peer's sake.
+
+        Where there are too many, the one that has been silent for longest goes: a probe must not
+        find the door shut because others hold it.
+        """
         if len(self._open) >= CONNECTIONS_MAX:
-            writer.transport.abort()
-            return
-        self._open.add(task)
+            silent = next(iter(self._waiting), writer)
+            silent.transport.abort()
+            if silent is writer:
+                return
+            self._closed(silent)
+        self._open.add(writer)
         try:
             await self._serve(reader, writer)
         except (OSError, TimeoutError, h11.ProtocolError):
@@ -60,15 +67,21 @@ class HttpServer:
         except Exception:
             log.exception("http_failed")
         finally:
-            self._open.discard(task)
+            self._closed(writer)
             writer.transport.abort() if writer.transport.is_closing() else writer.close()
+
+    def _closed(self, writer: asyncio.StreamWriter) -> None:
+        self._open.discard(writer)
+        self._waiting.pop(writer, None)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADERS_BYTES_MAX)
         while True:
             async with asyncio.timeout(REQUEST_S):
                 try:
+                    self._waiting[writer] = None
                     request = await _next_request(connection, reader)
+                    self._waiting.pop(writer, None)
                 except h11.RemoteProtocolError as error:
                     if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                         status = error.error_status_hint
@@ -83,6 +96,8 @@ class HttpServer:
                 if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                     return
                 connection.start_next_cycle()
+                # More requests may have come with this one: others first, and the heartbeat.
+                await asyncio.sleep(0)
 
     def _answer(self, request: h11.Request) -> Response:
         if request.method not in (b"GET", b"HEAD"):

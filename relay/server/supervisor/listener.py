@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from relay.errors import StartError
 from relay.listen_address import AUTO, OFF, parse_listen_address
@@ -36,10 +36,17 @@ def bind_all(binds: tuple[str, ...]) -> tuple[socket.socket, ...]:
         for text in binds:
             address = parse_listen_address(text, unix=True)
             sockets.append(_bind(*address) if isinstance(address, tuple) else _bind_unix(address))
-    except StartError:
+    except StartError as error:
+        twice = next((bound for bound in sockets if _includes(bound, address)), None)
+        where = "" if twice is None else format_bound(twice)
         for bound in sockets:
             close(bound)
-        raise
+        if twice is None:
+            raise
+        raise StartError(
+            f"cannot listen on {text}: {where}, another of the addresses, includes it; leave one of"
+            " the two out"
+        ) from error
     return tuple(sockets)
 
 
@@ -67,6 +74,20 @@ def bind_control(text: str) -> socket.socket | None:
         ) from None
 
 
+def _includes(bound: socket.socket, address: tuple[str, int] | Path) -> bool:
+    """Tell whether an address that cannot be had is this socket's, or overlaps with it."""
+    name = bound.getsockname()
+    if isinstance(address, Path):
+        return bound.family == socket.AF_UNIX and name == os.fspath(address)
+    if bound.family == socket.AF_UNIX:
+        return False
+    with contextlib.suppress(OSError, UnicodeError):
+        family, _, _, _, (host, port, *_) = _resolved(*address)
+        same = host == name[0] or not {host, name[0]}.isdisjoint(_PROBES)
+        return family == bound.family and port == name[1] and same
+    return False
+
+
 def close(sock: socket.socket, *, kept: bool = False) -> None:
     """Close one, and remove the name that a Unix-domain socket has, unless others keep it."""
     if sock.family == socket.AF_UNIX and not kept:
@@ -90,9 +111,14 @@ def _bind_unix(path: Path) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        reason = (
-            "another program listens there" if error.errno == errno.EADDRINUSE else error.strerror
-        )
+        reason = error.strerror
+        if error.errno == errno.EADDRINUSE:
+            reason = (
+                "another program listens there"
+                if path.is_socket()
+                else "there is a directory, or a file that is no socket; remove it, or choose"
+                " another path"
+            )
         raise StartError(f"cannot listen on unix:{path}: {reason or error}") from None
     sock.setblocking(False)
     return sock
@@ -135,12 +161,11 @@ def _join(host: str, port: int) -> str:
 def _bind(host: str, port: int) -> socket.socket:
     where = _join(host, port)
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = _resolved(host, port)
     except socket.gaierror as error:
         raise StartError(f"cannot listen on {where}: {error.strerror}") from None
     except UnicodeError:  # of the IDNA codec, for a label that is empty or too long
         raise StartError(f"cannot listen on {where}: not a legal host name") from None
-    family, kind, protocol, _, address = found[0]
     try:
         sock = socket.socket(family, kind, protocol)
     except OSError as error:
@@ -159,6 +184,11 @@ def _bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+def _resolved(host: str, port: int) -> tuple[Any, ...]:
+    """Return the first of what ``socket.getaddrinfo`` finds."""
+    return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+
+
 def _advice(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return "the port is in use; stop the program that has it, or choose another with --bind"
@@ -168,4 +198,6 @@ def _advice(error: OSError) -> str:
         return "this machine has no addresses of this kind (IPv6?); choose another with --bind"
     if error.errno == errno.EADDRNOTAVAIL:
         return "this machine has no such address; choose another with --bind"
+    if error.errno == errno.EINVAL:
+        return "not an address for this; a link-local one needs its interface: [fe80::1%eth0]:PORT"
     return os.strerror(error.errno or 0)

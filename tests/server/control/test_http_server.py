@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,6 +11,7 @@ import pytest
 from relay.server.control.http_server import (
     CONNECTIONS_MAX,
     HEADERS_BYTES_MAX,
+    Handler,
     HttpServer,
     Request,
     Response,
@@ -29,8 +30,8 @@ Address = tuple[str, int]
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[Address]:
-    http = HttpServer({"/hello": hello, "/broken": broken})
+async def serving(routes: Mapping[str, Handler] | None = None) -> AsyncIterator[Address]:
+    http = HttpServer(routes or {"/hello": hello, "/broken": broken})
     server = await asyncio.start_server(http.serve, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()
@@ -93,18 +94,44 @@ async def test_garbage(garbage: bytes) -> None:
     assert good.startswith(b"HTTP/1.1 200")
 
 
+QUESTION = b"GET /hello HTTP/1.1\r\nHost: relay\r\n\r\n"
+
+
 async def test_too_many_connections() -> None:
-    """Those beyond the bound are closed; when one of the others has gone, there is room."""
+    """Those that hold all places and ask nothing make room, the one that is silent for longest."""
     async with serving() as address:
         held = [await asyncio.open_connection(*address) for _ in range(CONNECTIONS_MAX)]
         # Each of them is served before the next one is looked at.
         for reader, writer in held:
-            writer.write(b"GET /hello HTTP/1.1\r\nHost: relay\r\n\r\n")
-            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
-        assert await exchange(address, b"GET /hello HTTP/1.1\r\nHost: relay\r\n\r\n") == b""
+            writer.write(QUESTION)
+            assert (await reader.readuntil(b"nobody")).startswith(b"HTTP/1.1 200")
+        assert (await exchange(address, QUESTION)).startswith(b"HTTP/1.1 200")
+        assert await held[0][0].read() == b""
         held[0][1].close()
-        async with asyncio.timeout(30):
-            while not await exchange(address, b"GET /hello HTTP/1.1\r\nHost: relay\r\n\r\n"):
-                await asyncio.sleep(0.01)
-        for _, writer in held[1:]:
+        for reader, writer in held[1:]:
+            writer.write(QUESTION)
+            assert (await reader.readuntil(b"nobody")).startswith(b"HTTP/1.1 200")
             writer.close()
+
+
+async def test_many_requests_at_once_leave_others_their_turn() -> None:
+    """Each is answered in a turn of its own, or the process would be killed as hung."""
+    turns: list[int] = []
+    turn = 0
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def note(_: Request) -> Response:
+        turns.append(turn)
+        return Response(200, "text/plain", b"nobody")
+
+    async with serving({"/hello": note}) as address:
+        counting = asyncio.create_task(count())
+        answer = await exchange(address, QUESTION * 300)
+        counting.cancel()
+    assert answer.count(b"nobody") == 300
+    assert len(set(turns)) == 300

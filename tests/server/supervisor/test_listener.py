@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import os
 import socket
+from pathlib import Path
 
 import psutil
 import pytest
@@ -73,6 +74,25 @@ def test_in_use() -> None:
         where = format_bound(taken)
         with pytest.raises(StartError, match=rf"cannot listen on {where}: the port is in use"):
             bind_all(("127.0.0.1:0", where))
+
+
+@pytest.mark.parametrize("first", ["{host}:{port}", "0.0.0.0:{port}", ":{port}", "unix:{path}"])
+def test_an_address_twice(tmp_path: Path, first: str) -> None:
+    """The other one is named: no other program has it."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    known = {"host": "127.0.0.1", "port": port, "path": tmp_path / "socket"}
+    again = first if first.startswith("unix") else "localhost:{port}"
+    with pytest.raises(StartError, match=r"cannot listen on .*, another of the addresses"):
+        bind_all((first.format(**known), again.format(**known)))
+
+
+def test_a_path_that_is_no_socket(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(StartError, match="a file that is no socket"):
+            bind_all((f"unix:{path}",))
+    assert (tmp_path / "file").exists()
 
 
 @pytest.mark.parametrize("where", ["192.0.2.1:7475", "no-such-host.invalid:7475"])

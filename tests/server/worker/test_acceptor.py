@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 from typing import NoReturn
+
+import pytest
 
 from relay.server.sources import Proxies
 from relay.server.worker.process.acceptor import EXHAUSTED_PAUSE_S, Acceptor
@@ -97,3 +100,44 @@ async def test_a_worker_that_yields_leaves_connections_to_others_until_it_is_tol
         acceptor.yields(on=True)
         acceptor.yields(on=False)
         assert said == [True, False, True, False, False]
+
+
+async def test_proxies_that_are_silent_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are no guests yet, whose oldest silent one goes; others must not wait for them."""
+    monkeypatch.setattr("relay.server.worker.process.acceptor.PROXY_HEADER_S", 600.0)
+    loop = asyncio.get_running_loop()
+    met = asyncio.Event()
+
+    class Meets(_Nobody):
+        def admit(self, peer: str, *, exhausted: bool = False) -> None:
+            met.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+        listener.setblocking(False)
+        acceptor = Acceptor(
+            loop,
+            (listener,),
+            Meets(),
+            proxies=Proxies(("127.0.0.0/8",)),
+            full_at=3,
+            connections_max=3,
+            least_loaded=lambda: None,
+            accepting=lambda _: None,
+            counted=lambda _: None,
+        )
+        acceptor.start()
+        silent = [
+            stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(3)
+        ]
+        async with asyncio.timeout(30):
+            while acceptor.count < 3:
+                await asyncio.sleep(0)
+        speaking = stack.enter_context(socket.create_connection(listener.getsockname()))
+        speaking.sendall(b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00")  # LOCAL: no address
+        async with asyncio.timeout(30):
+            await met.wait()
+        silent[0].setblocking(False)
+        async with asyncio.timeout(30):
+            assert await loop.sock_recv(silent[0], 1) == b""
+        acceptor.stop()
+        await acceptor.adopted()

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import socket
 from collections.abc import Callable, Coroutine
@@ -30,6 +31,8 @@ EXHAUSTED_PAUSE_S: Final = 0.1
 """Out of file descriptors: stop accepting for this long instead of spinning (as nginx does)."""
 PROXY_HEADER_S: Final = 5.0
 """A proxy sends its header at once."""
+SILENCE_TOLD_S: Final = 60.0
+"""Between two lines in the log about proxies whose connections were ended to make room."""
 CLOSED_PAUSE_S: Final = 0.05
 """Nobody can come in: look again after this long, if no connection has ended before."""
 log = logging.getLogger("relay.worker")
@@ -92,8 +95,9 @@ class Acceptor:
         self._accepting = accepting
         self._counted = counted
         self._adopting: set[asyncio.Task[None]] = set()
-        self._unannounced: set[socket.socket] = set()
-        """Of proxies that have not named yet for whom."""
+        self._unannounced: dict[socket.socket, str] = {}
+        """Of proxies, by their address, that have not named yet for whom; the oldest first."""
+        self._silence_told_s = -math.inf
         self.count = 0
         """Connections of this worker, from accept to the end."""
         self._reserve = _Reserve()
@@ -180,6 +184,7 @@ class Acceptor:
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(ACCEPTS_PER_TURN):
             if self.count >= self._connections_max or self._gate.closed():
+                self._make_room()
                 self._pause(CLOSED_PAUSE_S, self._resume)
                 return
             least = self._least_loaded()
@@ -201,6 +206,22 @@ class Acceptor:
                 return
             self._take(sock, address)
 
+    def _make_room(self) -> None:
+        """End the oldest connection of a proxy that has not named for whom.
+
+        It is no guest, who would have to make room, and others wait for its place.
+        """
+        if not self._unannounced:
+            return
+        sock = next(iter(self._unannounced))
+        proxy = self._unannounced.pop(sock)
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        now_s = self._loop.time()
+        if now_s >= self._silence_told_s + SILENCE_TOLD_S:
+            self._silence_told_s = now_s
+            log.warning("proxy_silent", extra={"proxy": proxy})
+
     def _take(
         self, sock: socket.socket, address: tuple[object, ...], *, exhausted: bool = False
     ) -> None:
@@ -208,7 +229,7 @@ class Acceptor:
         sock.setblocking(False)
         if self._proxies.has(peer):
             self._count(1)
-            self._unannounced.add(sock)
+            self._unannounced[sock] = peer
             self._begin(self._adopt_proxied(sock, peer, exhausted))
             return
         protocol = self._gate.admit(peer, exhausted=exhausted)
@@ -246,7 +267,7 @@ class Acceptor:
         else:
             protocol = None if self._stopped else self._gate.admit(peer, exhausted=exhausted)
         finally:
-            self._unannounced.discard(sock)
+            self._unannounced.pop(sock, None)
         if protocol is None:
             sock.close()
             self.ended()
