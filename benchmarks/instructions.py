@@ -92,7 +92,7 @@ async def _count(members: int, messages: int) -> None:
         _instrument("on")
         _send(worker, stream, records[WARMING:])
         _instrument("off")
-        assert worker.parts.home.accepted == WARMING + messages
+        assert worker.parts.home.publishing.accepted == WARMING + messages
 
 
 def _send(worker: Worker, stream: Stream, records: list[bytes]) -> None:

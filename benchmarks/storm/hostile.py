@@ -136,6 +136,12 @@ def spend(done: c_uint64, port: int, connections: int, sources: int, name: str) 
         time.sleep(max(began + LOOK_S - time.monotonic(), 0))
 
 
+def burn(done: c_uint64) -> None:
+    """Only use CPU time: what the attackers' own use of it does to those who are measured."""
+    while True:
+        done.value += 1
+
+
 class _Spender:
     """One connection that spends all that it may."""
 

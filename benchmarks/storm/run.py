@@ -37,6 +37,7 @@ WAL_BYTES: Final = 8 << 20
 STRICT: Final[dict[str, object]] = {"limits.loopback_exempt": False}
 """Addresses of this machine are sources like all others."""
 STORMS: Final = ("return", "resume", "few", "many", "spend-1", "spend-40", "spend-1000")
+DELAYS: Final = ("calm", "burned", "storm")
 DEADLINE_S: Final = 240.0
 
 
@@ -79,9 +80,17 @@ class Stage:
         delays.add(report.delays)
         return delays.figures()
 
-    def calm(self, load: Load) -> dict[str, float]:
-        """Return their delays while nothing else happens."""
-        return self.delays(lambda: self.talk.for_seconds(load.calm_s, load.rate))
+    def compare(self, load: Load) -> dict[str, Any]:
+        """Return their delays while nothing else happens, and beside who only burns CPU time.
+
+        That is a process of the same priority as all who attack: what is more than beside it, the
+        server has made them wait for others.
+        """
+        calm = self.delays(lambda: self.talk.for_seconds(load.calm_s, load.rate))
+        with Background(hostile.burn) as burner:
+            _until(lambda: burner.done)
+            burned = self.delays(lambda: self.talk.for_seconds(load.calm_s, load.rate))
+        return {"calm": calm, "burned": burned}
 
 
 @contextmanager
@@ -112,7 +121,7 @@ def returning(load: Load, *, tickets: bool) -> dict[str, Any]:
             came = crowd.obey(Arrive())
             assert not came.missing, came
             crowd.obey(Leave())
-            calm = on.calm(load)
+            beside = on.compare(load)
             processes = on.server.processes
             before_s = processes()
 
@@ -133,7 +142,7 @@ def returning(load: Load, *, tickets: bool) -> dict[str, Any]:
             assert not on.talk.mark(missing), answers[-1]
             assert not answers[-1].wrong, answers[-1].wrong
     return {
-        "calm": calm,
+        **beside,
         "storm": during,
         "all live again, s": round(arrived.elapsed_s, 2),
         "resumed by ticket": arrived.resumed - came.resumed,
@@ -145,7 +154,7 @@ def returning(load: Load, *, tickets: bool) -> dict[str, Any]:
 def shaking(load: Load, sources: int) -> dict[str, Any]:
     """Hostile and half-open handshakes; then the figures of the storm are those of its seconds."""
     with stage(load, STRICT) as on:
-        calm = on.calm(load)
+        beside = on.compare(load)
         before_s = on.server.processes()
         with (
             MemoryWatch(on.server.worker_pids()) as memory,
@@ -159,7 +168,7 @@ def shaking(load: Load, sources: int) -> dict[str, Any]:
         cpu_s = on.server.processes() - before_s
     slots = WORKERS * Limits().unauthenticated
     return {
-        "calm": calm,
+        **beside,
         "storm": during,
         "attempts": attempts,
         "server CPU per attempt, ms": round(1000 * cpu_s / max(attempts, 1), 2),
@@ -171,7 +180,7 @@ def shaking(load: Load, sources: int) -> dict[str, Any]:
 def spending(load: Load, connections: int, sources: int) -> dict[str, Any]:
     """Connections that spend all that they may, of so many sources."""
     with stage(load, STRICT) as on:
-        calm = on.calm(load)
+        beside = on.compare(load)
         with (
             MemoryWatch(on.server.worker_pids()) as memory,
             Background(
@@ -189,7 +198,7 @@ def spending(load: Load, connections: int, sources: int) -> dict[str, Any]:
         sources * WORKERS * limits.send_bytes_per_s_per_source,
     )
     return {
-        "calm": calm,
+        **beside,
         "storm": during,
         "stored": stored,
         "memory": memory.figures(),
@@ -233,13 +242,13 @@ def measure(storm: str, load: Load) -> dict[str, Any]:
 
 def lines(storm: str, found: dict[str, Any]) -> list[str]:
     """Return the figures of a storm for a person."""
-    calm, during = found["calm"], found["storm"]
-    ratio = during["p99_us"] / max(calm["p99_us"], 1)
+    calm, burned, during = (found[key]["p99_us"] / 1000 for key in DELAYS)
     head = (
-        f"{storm}: live members' p99 {calm['p99_us'] / 1000:.1f} ms calm, "
-        f"{during['p99_us'] / 1000:.1f} ms in the storm ({ratio:.1f} times)"
+        f"{storm}: live members' p99 {calm:.1f} ms calm, {burned:.1f} ms beside a burner, "
+        f"{during:.1f} ms in the storm: {during / calm:.1f} times calm, "
+        f"{during / burned:.1f} times the burner"
     )
-    rest = [f"  {key}: {value}" for key, value in found.items() if key not in ("calm", "storm")]
+    rest = [f"  {key}: {value}" for key, value in found.items() if key not in DELAYS]
     return [head, *rest]
 
 

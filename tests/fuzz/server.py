@@ -120,8 +120,15 @@ class Attackers:
 
 @contextlib.contextmanager
 def burners(count: int) -> Iterator[None]:
-    """Processes that do nothing but take CPU time."""
-    processes = [subprocess.Popen([sys.executable, "-c", BURNER]) for _ in range(count)]
+    """Processes that do nothing but take CPU time.
+
+    Each has a session of its own, as attackers have: where the kernel shares the processor between
+    sessions first (sched_autogroup), they would have less than those otherwise.
+    """
+    processes = [
+        subprocess.Popen([sys.executable, "-c", BURNER], start_new_session=True)
+        for _ in range(count)
+    ]
     try:
         yield
     finally:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from relay.chat.entries import Cursor, Entry, Extra, Head, Submission
     from relay.server.context import WorkerContext
     from relay.server.worker.connection.session import Session
-    from relay.server.worker.home.home import Home
     from relay.server.worker.home.submissions import Waiting
     from relay.server.worker.member.fanout import Fanout
     from relay.server.worker.member.feed import Feed, Subscription
@@ -35,20 +34,20 @@ def deliver_before_commit(_: WorkerContext) -> None:
     """The home publishes a batch, then commits it: and some commits of rooms fail."""
     from relay.chat import names
     from relay.server.worker.home.commits import Commits
-    from relay.server.worker.home.home import Home
+    from relay.server.worker.home.publishing import Publishing
     from relay.store import apply
     from relay.store.decide import Decision
     from relay.store.log import Began, Stored
     from relay.store.sqlite import SqlitePartition
 
-    homes: list[Home] = []
+    everywhere: list[Publishing] = []
     pending: list[tuple[str, Stored | Began]] = []
-    make, begin = Home.__init__, SqlitePartition.__init__
-    decide, write, publish = Decision.decide, apply.write, Home._publish
+    make, begin = Publishing.__init__, SqlitePartition.__init__
+    decide, write, publish = Decision.decide, apply.write, Publishing.publish
 
-    def making(self: Home, *rooms: Any, **parts: Any) -> None:  # noqa: ANN401
+    def making(self: Publishing, *rooms: Any, **parts: Any) -> None:  # noqa: ANN401
         make(self, *rooms, **parts)
-        homes.append(self)
+        everywhere.append(self)
 
     def beginning(self: SqlitePartition, *paths: Any, **parts: Any) -> None:  # noqa: ANN401
         begin(self, *paths, **parts, write=publishing_then_writing)
@@ -66,32 +65,32 @@ def deliver_before_commit(_: WorkerContext) -> None:
         import apsw
 
         write(connection, changes, day)
-        for home in homes:
+        for home in everywhere:
             for log, stored in pending:
                 if isinstance(stored, Began):
-                    home._interest.publish_control(log, stored.first)
-                home._interest.publish_rows(log, [Stored(*stored[:4])])
+                    home.interest.publish_control(log, stored.first)
+                home.interest.publish_rows(log, [Stored(*stored[:4])])
         of_rooms = all(names.is_room(log) for log, _ in pending)
         pending.clear()
         if of_rooms and random.random() < FAILING_COMMITS:
             raise apsw.FullError("the disk is full, just now")
 
-    def publishing(self: Home, group: list[Waiting], outcomes: list[Outcome]) -> None:
-        logs, self._interest.logs = self._interest.logs, {}  # it was published before
+    def publishing(self: Publishing, group: list[Waiting], outcomes: list[Outcome]) -> None:
+        logs, self.interest.logs = self.interest.logs, {}  # it was published before
         try:
             publish(self, group, outcomes)
         finally:
-            self._interest.logs = logs
+            self.interest.logs = logs
 
     def never(*_: object) -> bool:
         return False
 
     # A thread must not publish.
     Commits._waits_for_disk = never  # type: ignore[method-assign,assignment]
-    Home.__init__ = making  # type: ignore[method-assign]
+    Publishing.__init__ = making  # type: ignore[method-assign]
     Decision.decide = deciding  # type: ignore[method-assign]
     SqlitePartition.__init__ = beginning  # type: ignore[method-assign]
-    Home._publish = publishing  # type: ignore[method-assign]
+    Publishing.publish = publishing  # type: ignore[method-assign]
 
 
 def no_deduplication(_: WorkerContext) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.schedule import (
+    LITTLE,
     QUANTUM,
     SLICE_S,
     UNITS,
@@ -110,7 +111,7 @@ def test_who_waits_for_answers_owes_nothing() -> None:
     floods = [Asking(schedule, clock, QUANTUM, 10_000) for _ in range(100)]
     for flood in floods:
         flood.arrive()
-    honest = Asking(schedule, clock, QUANTUM, 1)
+    honest = Asking(schedule, clock, LITTLE, 1)
     honest.served = 1
     schedule.run(clock[0])
     for _ in range(1000):
@@ -127,7 +128,7 @@ def test_those_who_ask_for_little_have_half_at_most() -> None:
     floods = [Asking(schedule, clock, QUANTUM, 100_000) for _ in range(5)]
     for flood in floods:
         flood.arrive()
-    many = [Asking(schedule, clock, QUANTUM, 1) for _ in range(50)]
+    many = [Asking(schedule, clock, LITTLE, 1) for _ in range(50)]
     for one in many:
         one.served = 1  # they are known
     for _ in range(1000):
@@ -136,8 +137,8 @@ def test_those_who_ask_for_little_have_half_at_most() -> None:
                 one._turns += 1
                 one.arrive()
         schedule.run(clock[0])
-    much = sum(flood.served for flood in floods)
-    assert 0.9 < sum(one.served for one in many) / much < 1.1
+    much = sum(flood.served for flood in floods) * QUANTUM
+    assert 0.9 < sum(one.served for one in many) * LITTLE / much < 1.1
     served = [flood.served for flood in floods]
     assert max(served) - min(served) <= 1
 

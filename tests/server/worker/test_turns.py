@@ -11,7 +11,10 @@ import pytest
 
 from relay import limits
 from relay.bus.link import Link
+from relay.chat.entries import Submission
+from relay.server.worker.home.submissions import GROUP_MIN
 from relay.wire.envelopes import Ack, EntryMessage, Join, Joined, Live, Roster, Send
+from relay.wire.packing import unpack_entry
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
 
@@ -129,6 +132,31 @@ async def test_nothing_is_answered_inside_its_caller(single: Cluster) -> None:
     assert queries._pending, "answered before the question was asked"
     await until(lambda: not queries._pending, "the answer")
     assert not session.ended
+
+
+async def test_who_sends_little_is_stored_before_all_who_send_much(single: Cluster) -> None:
+    """Whatever was there before; and all of it is stored in that turn."""
+    worker = single.workers[0]
+    client = await TestClient.login(worker, "client")
+    client.send(LOG, 1)
+    await client.acked(LOG, 1)
+    await _at_rest(worker)
+    worker.parts.wakeup.bind(lambda: None)
+    much, little = bytes(16), bytes([1] * 16)
+    tag = 0
+    for producer, count in ((much, 2 * GROUP_MIN), (little, 1)):
+        for counter in range(1, count + 1):
+            tag += 1
+            submission = Submission(
+                log=LOG, sender="somebody", key_id=b"", producer=producer, counter=counter,
+                kind=0, content_type="", body=b"x",
+            )  # fmt: skip
+            worker.parts.own_home.to_home.submit(tag, submission)
+    worker.parts.turn.run()
+    assert not worker.parts.home.busy
+    stored = worker.parts.services.reader_of(LOG).read(LOG, 1, 1000, 1_000_000)
+    entries = [unpack_entry(packed) for _, packed in stored.rows]
+    assert [entry.counter for entry in entries] == [1, *range(1, 2 * GROUP_MIN + 1)]
 
 
 async def test_the_end_of_a_worker_commits_by_a_turn(single: Cluster) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.server.worker.connection.holds import Hold
-from relay.server.worker.member.forward import Sender
+from relay.server.worker.member.sender import Sender
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Refused
 from relay.wire.packing import pack, pack_ack

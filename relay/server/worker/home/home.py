@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.bus.messages import Refused
-from relay.chat.entries import UNDECIDED, Extra, Kind, Submission, is_copy
+from relay.chat.entries import UNDECIDED, Kind, Submission, is_copy
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.metrics import Budget
 from relay.server.worker.home.revocations import RevokedDevices
@@ -26,7 +26,6 @@ from relay.server.worker.home.submissions import (
     Waiting,
 )
 from relay.store.errors import NotTheWriter, StoreError, StoreFull
-from relay.store.log import Began, Outcome, Repeated, Stored
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
     from relay.server.worker.home.commits import Commit, Commits
     from relay.server.worker.home.direct import Direct
     from relay.server.worker.home.followers import Followers
-    from relay.server.worker.home.interest import Interest
     from relay.server.worker.home.notes import CommitNotes
     from relay.server.worker.home.partitions import OwnPartitions
+    from relay.server.worker.home.publishing import Publishing
     from relay.server.worker.refusals import Refusals
     from relay.store.log import Partition
 
@@ -44,9 +43,7 @@ QUEUED_BYTES_MAX: Final = 16 * 1024 * 1024
 """Submissions of a partition held for their commit; beyond it: BUSY. Credits of the workers that
 forward (``forward.CREDIT_BYTES``) keep it from being reached."""
 SYSTEM: Final = int(Kind.SYSTEM)
-_new: Final = tuple.__new__
-REDACTION: Final = int(Kind.REDACTION)
-COMMITS_S: Final = 0.003
+COMMITS_S: Final = 0.002
 """Of the processor's time for the commits of one turn: no other partition's is begun after so long.
 Not of the clock's: else, on a machine with more to do than it can, a turn would do next to nothing,
 and partitions would wait for many turns."""
@@ -64,7 +61,7 @@ class Home:
         *,
         wake: Callable[[], None],
         wall_clock_ns: Callable[[], int],
-        interest: Interest,
+        publishing: Publishing,
         commits: Commits,
         cpu_clock: Callable[[], float],
         refusals: Refusals,
@@ -77,7 +74,7 @@ class Home:
             notes: what commits store besides.
             wake: asks for a turn.
             wall_clock_ns: nanoseconds since 1970.
-            interest: where batches go.
+            publishing: where what is committed goes.
             commits: where commits run.
             cpu_clock: seconds for which this thread has had the processor.
             refusals: of this worker.
@@ -91,7 +88,7 @@ class Home:
         self._notes = notes
         self._wake = wake
         self._wall_clock_ns = wall_clock_ns
-        self._interest = interest
+        self.publishing = publishing
         self._commits = commits
         self._cpu_clock = cpu_clock
         self._refusals = refusals
@@ -105,13 +102,12 @@ class Home:
         """Of those, the ones whose commit waits for a checkpoint, or until the partitions are not
         ``paused`` any more: look again soon."""
         self.more = False
-        """True when ``commit`` has left something for the next turn."""
+        """True when ``commit_rest`` has left something for the next turn."""
+        self.rest = False
+        """True when ``commit`` has left something for ``commit_rest``."""
         self._slow_next = 0
         """The partition whose slow submissions are the next in turn."""
         self._revoked = RevokedDevices()
-        self.accepted = 0
-        """Messages; what accounts log is counted elsewhere."""
-        self.repeated = 0
         self.direct: Direct | None = None
         """What direct messages need besides; set before anything is submitted."""
 
@@ -204,19 +200,67 @@ class Home:
     def commit(self) -> None:
         """Commit what waits, one group per partition; acknowledge; publish.
 
-        For a slice of time: ``more`` tells that the next turn has to go on.
+        If that is much, only the submissions of those who send little, and ``commit_rest`` the
+        others: what is quick to do for those does not wait for it.
         """
-        self.more = False
+        self.rest = self.more = False
         if self._committing:
             for commit in self._commits.finished():
                 self._finish(commit)
+        waiting = self._waiting
+        if self._partitions.paused:
+            self.held.update(waiting)
+        elif waiting:
+            if self._crowded():
+                self._commit_little()
+                self.rest = self._left()
+            if self._waiting and not self.rest:
+                self.commit_rest()
+
+    def _crowded(self) -> bool:
+        """Tell whether those who send little would wait for others, if all had one commit."""
+        if self._commits.power:
+            return False  # each waits for the disk: two take twice as long as one
+        submissions = self._submissions
+        return sum([submissions[index].count for index in self._waiting]) > GROUP_MIN
+
+    def commit_rest(self) -> None:
+        """Commit what ``commit`` has left, for a slice of time: ``more`` tells if that was not all.
+
+        Raises nothing.
+        """
+        self.rest = False
         if self._partitions.paused:
             self.held.update(self._waiting)
-        elif self._waiting:
-            self._begin_commits(self._cpu_clock() + COMMITS_S)
-            self.more = any(
-                index not in self._committing and index not in self.held for index in self._waiting
-            )
+            return
+        self._begin_commits(self._cpu_clock() + COMMITS_S)
+        self.more = self._left()
+
+    def _left(self) -> bool:
+        """Tell whether some of what waits could be committed now."""
+        return any(
+            index not in self._committing and index not in self.held for index in self._waiting
+        )
+
+    def _commit_little(self) -> None:
+        deadline = self._cpu_clock() + COMMITS_S / 2
+        for index in list(self._waiting):
+            held = index in self.held
+            partition = self._ready(index)
+            if partition is None:
+                continue
+            submissions = self._submissions[index]
+            group = submissions.take_little(partition.in_use)
+            if not group:
+                if held:
+                    self.held.add(index)  # what else it has must still wait
+                continue
+            del self._waiting[index]
+            if submissions.lanes:
+                self._waiting[index] = None
+            self._commit(index, partition, group)
+            if self._cpu_clock() >= deadline:
+                break
 
     def _begin_commits(self, deadline: float) -> None:
         """Commit what waits: of each partition what is quick, and what is slow of one in turn."""
@@ -248,26 +292,9 @@ class Home:
 
         See ``Submissions.take`` for what goes into it.
         """
-        if index in self._committing:
+        partition = self._ready(index)
+        if partition is None:
             return False
-        if not self._owns(index):
-            self._not_home(index)
-            return False
-        if index in self.short_of_disk:
-            self._refuse_for_disk(index)
-            return False
-        try:
-            partition = self._opened.get(index) or self._partitions.partition(index)
-        except NotTheWriter:
-            self._not_home(index)
-            return False
-        except StoreError as error:
-            self._failed(index, self._take_all(index), error)
-            return False
-        if partition.held:
-            self.held.add(index)
-            return False
-        self.held.discard(index)
         submissions = self._submissions[index]
         group, slow = submissions.take(partition.in_use, group_max, slow_max)
         noted = index in self._notes.noted
@@ -287,6 +314,30 @@ class Home:
             group += slow
         self._commit(index, partition, group)
         return True
+
+    def _ready(self, index: int) -> Partition | None:
+        """Return a partition in which a commit can begin now; None: it waits, or is answered."""
+        if index in self._committing:
+            return None
+        if not self._owns(index):
+            self._not_home(index)
+            return None
+        if index in self.short_of_disk:
+            self._refuse_for_disk(index)
+            return None
+        try:
+            partition = self._opened.get(index) or self._partitions.partition(index)
+        except NotTheWriter:
+            self._not_home(index)
+            return None
+        except StoreError as error:
+            self._failed(index, self._take_all(index), error)
+            return None
+        if partition.held:
+            self.held.add(index)
+            return None
+        self.held.discard(index)
+        return partition
 
     def _commit(self, index: int, partition: Partition, group: list[Waiting]) -> None:
         assert index not in self._committing
@@ -312,7 +363,7 @@ class Home:
                 self._partitions.written(index)
             # Acknowledge before anything is published: a slow fan-out must not delay it.
             commit.answer(outcomes)
-            self._publish(group, outcomes)
+            self.publishing.publish(group, outcomes)
         if self._followers.waiting:
             self._followers.committed(index)
 
@@ -337,50 +388,6 @@ class Home:
         group = self._take_all(index)
         self._refusals.add(Budget.DISK_RESERVE, len(group))
         _refuse(group, "the disk is nearly full")
-
-    def _publish(self, group: list[Waiting], outcomes: list[Outcome]) -> None:
-        by_log: dict[str, list[Stored]] = {}
-        interested = self._interest.logs
-        for waiting, outcome in zip(group, outcomes, strict=True):
-            if type(outcome) is Stored:
-                submission = waiting.submission
-                log = submission.log
-                if submission.kind != SYSTEM:
-                    if submission.extra is None:
-                        self.accepted += 1
-                    else:
-                        self._stored_more(submission, submission.extra, outcome.seq)
-                    if log in interested:
-                        by_log.setdefault(log, []).append(outcome)
-                elif log in interested:
-                    self._publish_control(log, by_log.pop(log, None), outcome)
-            elif type(outcome) is Repeated:
-                self.repeated += 1
-            elif type(outcome) is Began:
-                self.accepted += 1
-                log = waiting.submission.log
-                if log in interested:
-                    self._publish_control(log, by_log.pop(log, None), outcome.first)
-                    by_log[log] = [_new(Stored, outcome[:4])]
-        for name, rows in by_log.items():
-            self._interest.publish_rows(name, rows)
-
-    def _publish_control(self, log: str, before: list[Stored] | None, row: Stored) -> None:
-        """End the batch: who may read what follows may be others than those before it."""
-        if before:
-            self._interest.publish_rows(log, before)
-        self._interest.publish_control(log, row)
-
-    def _stored_more(self, submission: Submission, extra: Extra, seq: int) -> None:
-        """A direct message, or an entry about another one, was stored."""
-        if submission.kind == REDACTION:
-            self._interest.erased(submission.log)
-        if extra.origin_seq:
-            return  # it was counted when it was accepted
-        self.accepted += 1
-        if extra.to and extra.to != submission.sender:
-            assert self.direct is not None
-            self.direct.copies.accepted(submission.log, extra.to, seq)
 
 
 def _refuse(group: list[Waiting], text: str) -> None:

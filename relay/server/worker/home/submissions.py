@@ -1,9 +1,9 @@
 """The submissions of one partition that wait for a commit, and which of them go into the next.
 
-Each producer has a lane, and a commit takes a few of each in turn: whoever sends without end waits
-for itself. A lane that was empty comes before those that never are, with half of the commit at most
-(as the new flows of FQ-CoDel, RFC 8290, section 4.2): whoever sends now and then does not wait for
-all who send without end.
+Each producer has a lane, and a commit takes a few of each in turn, by the same rules as connections
+are served (``fair_queue``): whoever sends without end waits for itself, and whoever sends now and
+then does not wait for all of those. While much waits, what those send has a small commit of its
+own, before the others (``take_little``).
 
 A new message in a log that is in use costs the store no read. A repeat costs some, one of long ago
 and a room that is new many (``store.log.ReadBudget``). Three kinds of lanes are *slow*, and few of
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from relay.chat.accounts.events import CONTENT_TYPE as ACCOUNT
 from relay.chat.entries import Kind
+from relay.server.worker.fair_queue import FairQueue
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -36,6 +37,11 @@ GROUP_MIN: Final = 64
 """Of one partition, however many have something to commit: each has its commit in each turn."""
 QUANTUM_MIN: Final = 4
 """Of one producer in one commit, however many others wait."""
+LITTLE: Final = 4
+"""Who has so many at most goes first."""
+LITTLE_PER_GROUP: Final = 32
+"""Submissions in the commit of those, and by how much they may be ahead of the others: half of the
+least group."""
 SLOW_PER_GROUP: Final = 8
 """Slow lanes in one commit, with one submission each: about 1 ms. Of one partition in a turn."""
 READS_FREE: Final = 64
@@ -58,19 +64,39 @@ class Waiting:
         self.submission = submission
 
 
+@final
+class Lane:
+    """What one producer has submitted. Not empty while it is in ``Submissions.lanes``."""
+
+    __slots__ = ("finish", "producer", "waiting")
+
+    def __init__(self, producer: bytes) -> None:
+        self.producer = producer
+        self.waiting: deque[Waiting] = deque()
+        self.finish = 0.0
+        """See ``FairQueue``."""
+
+
+@final
 class Submissions:
     """See the module's docstring. The order of each producer is kept."""
 
-    __slots__ = ("_fresh", "_heads_slow", "_slow", "bytes", "lanes")
+    __slots__ = ("_new", "_quick", "_slow", "_slow_lanes", "bytes", "count", "lanes")
 
     def __init__(self) -> None:
-        self.lanes: dict[bytes, deque[Waiting]] = {}
-        """By producer, none of them empty; the first in the dict is the next in turn."""
-        self._fresh: set[bytes] = set()
-        """Lanes of which no commit has taken anything since they were empty."""
+        self.lanes: dict[bytes, Lane] = {}
+        """By producer. Each is in one of the next three."""
+        self._new: list[Lane] = []
+        """Of which it is not known yet how much they have, nor whether they are slow."""
+        self._quick: FairQueue[Lane] = FairQueue(
+            quantum=GROUP_MIN, little=LITTLE, lead_max=LITTLE_PER_GROUP
+        )
+        self._slow_lanes: dict[bytes, Lane] = {}
+        """Lanes that are slow, for their next submission or altogether; the first is the next."""
         self._slow: set[bytes] = set()
-        self._heads_slow: set[bytes] = set()
-        """Lanes that were found to be slow for their next submission, until that is taken."""
+        """Producers that have made a commit read much."""
+        self.count = 0
+        """How many wait."""
         self.bytes = 0
         """Of all bodies that wait."""
 
@@ -78,12 +104,12 @@ class Submissions:
         """Queue a submission."""
         submission = waiting.submission
         self.bytes += len(submission.body)
+        self.count += 1
         lane = self.lanes.get(submission.producer)
         if lane is None:
-            self.lanes[submission.producer] = deque((waiting,))
-            self._fresh.add(submission.producer)
-        else:
-            lane.append(waiting)
+            lane = self.lanes[submission.producer] = Lane(submission.producer)
+            self._new.append(lane)
+        lane.waiting.append(waiting)
 
     def take(
         self, in_use: Callable[[str], bool], group_max: int, slow_max: int
@@ -101,100 +127,116 @@ class Submissions:
         group: list[Waiting] = []
         if len(lanes) == 1 and not self._slow:
             lane = next(iter(lanes.values()))
-            if len(lane) <= group_max and (
-                slow_max or all(_is_quick(w, in_use) for w in lane)
+            if len(lane.waiting) <= group_max and (
+                slow_max or all(_is_quick(w, in_use) for w in lane.waiting)
             ):  # the usual case: one that sends
-                group.extend(lane)
-                lanes.clear()
-                self._fresh.clear()
-                self._heads_slow.clear()
-                self.bytes = 0
+                group.extend(lane.waiting)
+                self._forget_all()
                 return group, []
-        quick: list[bytes] = []
-        heads_slow: list[bytes] = []
-        known = self._heads_slow
-        for producer, lane in lanes.items():
-            if producer in self._slow or producer in known:
-                heads_slow.append(producer)
-            elif _is_quick(lane[0], in_use):
-                quick.append(producer)
-            else:
-                known.add(producer)
-                heads_slow.append(producer)
-        slow = self._serve_slow(heads_slow, slow_max) if heads_slow and slow_max else []
-        quantum = max(QUANTUM_MIN, group_max // (len(quick) or 1))
-        fresh = [producer for producer in quick if producer in self._fresh]
-        often = [producer for producer in quick if producer not in self._fresh]
-        left = self._serve(fresh, quantum, group_max // 2 if often else group_max, in_use, group)
-        self._serve(often + left, quantum, group_max, in_use, group)
-        self.bytes -= sum([len(waiting.submission.body) for waiting in group + slow])
-        assert self.bytes >= 0, "what is taken was put"
+        self._sort(in_use)
+        slow = self._serve_slow(slow_max) if self._slow_lanes and slow_max else []
+        quick = self._quick
+        quantum = max(QUANTUM_MIN, group_max // (quick.waiting or 1))
+        while quick.waiting and len(group) < group_max:
+            self._serve(quick.pop(), quantum, in_use, group)
+        self._taken(group)
+        self._taken(slow)
         return group, slow
 
-    def _serve_slow(self, producers: list[bytes], slow_max: int) -> list[Waiting]:
-        """Remove one of each lane, of so many; of accounts first, half if there are others."""
-        lanes = self.lanes
-        accounts = [producer for producer in producers if _is_of_account(lanes[producer][0])]
-        if accounts:
-            others = [producer for producer in producers if not _is_of_account(lanes[producer][0])]
-            first = accounts[: max(slow_max // 2, slow_max - len(others))]
-            producers = first + others
-        slow: list[Waiting] = []
-        for producer in producers[:slow_max]:
-            lane = lanes[producer]
-            slow.append(lane.popleft())
-            self._to_the_end(producer, lane)
-        return slow
+    def take_little(self, in_use: Callable[[str], bool]) -> list[Waiting]:
+        """Remove the submissions of a commit of those who have little, if they are next in turn."""
+        self._sort(in_use)
+        group: list[Waiting] = []
+        quick = self._quick
+        while quick.little_first and len(group) < LITTLE_PER_GROUP:
+            self._serve(quick.pop(), LITTLE, in_use, group)
+        self._taken(group)
+        return group
+
+    def _sort(self, in_use: Callable[[str], bool]) -> None:
+        """Queue the lanes that have come, now that it is known what they have."""
+        for lane in self._new:
+            if lane.waiting:
+                self._queue(lane, in_use)
+        self._new.clear()
+
+    def _queue(self, lane: Lane, in_use: Callable[[str], bool]) -> None:
+        if lane.producer not in self._slow and _is_quick(lane.waiting[0], in_use):
+            self._quick.add(lane, lane.finish, len(lane.waiting))
+        else:
+            self._slow_lanes[lane.producer] = lane
 
     def _serve(
         self,
-        producers: list[bytes],
+        lane: Lane,
         quantum: int,
-        group_max: int,
         in_use: Callable[[str], bool],
         group: list[Waiting],
-    ) -> list[bytes]:
-        """Move some of each lane to a group until it is so large; return those not looked at."""
-        for number, producer in enumerate(producers):
-            if len(group) >= group_max:
-                return producers[number:]
-            lane = self.lanes[producer]
-            count = 0
-            while count < quantum and lane and _is_quick(lane[0], in_use):
-                group.append(lane.popleft())
+    ) -> None:
+        """Move some of a lane to a group, and queue it again if there is more."""
+        waiting = lane.waiting
+        if not waiting:  # all of it was removed
+            return
+        count = 0
+        if lane.producer not in self._slow:
+            while count < quantum and waiting and _is_quick(waiting[0], in_use):
+                group.append(waiting.popleft())
                 count += 1
-            self._to_the_end(producer, lane)
-        return []
+        lane.finish = self._quick.charge(lane.finish, count, drained=not waiting)
+        if waiting:
+            self._queue(lane, in_use)
+        else:
+            del self.lanes[lane.producer]
 
-    def _to_the_end(self, producer: bytes, lane: deque[Waiting]) -> None:
-        """Something of a lane was taken: it is the last in turn now, or gone."""
-        del self.lanes[producer]
-        self._fresh.discard(producer)
-        self._heads_slow.discard(producer)
-        if lane:
-            self.lanes[producer] = lane
+    def _taken(self, group: list[Waiting]) -> None:
+        self.count -= len(group)
+        self.bytes -= sum([len(waiting.submission.body) for waiting in group])
+        assert self.bytes >= 0, "what is taken was put"
+
+    def _serve_slow(self, slow_max: int) -> list[Waiting]:
+        """Remove one of each slow lane, of so many; of accounts first, half if there are others."""
+        lanes = list(self._slow_lanes.values())
+        accounts = [lane for lane in lanes if _is_of_account(lane.waiting[0])]
+        if accounts:
+            others = [lane for lane in lanes if not _is_of_account(lane.waiting[0])]
+            lanes = accounts[: max(slow_max // 2, slow_max - len(others))] + others
+        slow: list[Waiting] = []
+        for lane in lanes[:slow_max]:
+            slow.append(lane.waiting.popleft())
+            del self._slow_lanes[lane.producer]
+            if lane.waiting:
+                self._new.append(lane)  # the last in turn now, and slow again or not
+            else:
+                del self.lanes[lane.producer]
+        return slow
 
     def take_all(self) -> list[Waiting]:
         """Remove everything."""
-        found = [waiting for lane in self.lanes.values() for waiting in lane]
-        self.lanes.clear()
-        self._fresh.clear()
-        self._heads_slow.clear()
+        found = [waiting for lane in self.lanes.values() for waiting in lane.waiting]
+        self._forget_all()
         self._slow.clear()
-        self.bytes = 0
         return found
+
+    def _forget_all(self) -> None:
+        self.lanes.clear()
+        self._new.clear()
+        self._quick.clear()
+        self._slow_lanes.clear()
+        self.count = self.bytes = 0
 
     def give_back(self, rest: list[Waiting]) -> None:
         """Put back, before what its producers have sent since, what a commit did not get to."""
+        self.count += len(rest)
         self.bytes += sum([len(waiting.submission.body) for waiting in rest])
         for waiting in reversed(rest):
             producer = waiting.submission.producer
             lane = self.lanes.get(producer)
             if lane is None:
-                self.lanes[producer] = deque((waiting,))
-            else:
-                lane.appendleft(waiting)
-                self._heads_slow.discard(producer)
+                lane = self.lanes[producer] = Lane(producer)
+                self._new.append(lane)
+            elif self._slow_lanes.pop(producer, None) is not None:
+                self._new.append(lane)  # slow for what is not its next any more, perhaps
+            lane.waiting.appendleft(waiting)
 
     def charge(self, group: list[Waiting], reads: list[int]) -> None:
         """Learn what each submission of a commit has cost, after ``give_back``."""
@@ -210,17 +252,18 @@ class Submissions:
 
     def remove(self, unwanted: Callable[[Waiting], bool]) -> None:
         """Forget some."""
-        self._heads_slow.clear()
+        self._new.extend(self._slow_lanes.values())  # what made them slow may be gone
+        self._slow_lanes.clear()
+        self.count = self.bytes = 0
         for producer, lane in list(self.lanes.items()):
-            kept = deque([waiting for waiting in lane if not unwanted(waiting)])
+            kept = [waiting for waiting in lane.waiting if not unwanted(waiting)]
+            lane.waiting.clear()
+            lane.waiting.extend(kept)
             if kept:
-                self.lanes[producer] = kept
+                self.count += len(kept)
+                self.bytes += sum([len(waiting.submission.body) for waiting in kept])
             else:
                 del self.lanes[producer]
-                self._fresh.discard(producer)
-        self.bytes = sum(
-            len(waiting.submission.body) for lane in self.lanes.values() for waiting in lane
-        )
 
 
 def _is_quick(waiting: Waiting, in_use: Callable[[str], bool]) -> bool:

@@ -62,7 +62,8 @@ class Fanout:
         """
         waiting, sweeping = self._feeds.to_distribute, bool(self.sweeping)
         done: list[Feed] = []
-        for feed in list(waiting):
+        # Those that bring little first: their members do not wait for all who get much.
+        for feed in sorted(waiting, key=_size) if len(waiting) > 1 else list(waiting):
             size = feed.running.size
             if feed.rest_until > now and size < RUNNING_BYTES_MAX:
                 continue
@@ -137,6 +138,10 @@ class Fanout:
             rest_s = factor * took_s * len(feed.live) / total if total else 0.0
             if rest_s >= REST_S_MIN:
                 feed.rest_until = max(feed.rest_until, now + min(rest_s, REST_S_MAX))
+
+
+def _size(feed: Feed) -> int:
+    return feed.running.size
 
 
 def _whole(events: list[bytes]) -> bytes:

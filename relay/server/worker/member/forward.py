@@ -1,9 +1,9 @@
 """Sends on their way to the homes of their logs, in order, until they are answered.
 
 A send stays here until its home has answered. When a home dies or moves, everything unanswered is
-sent again, in order; the log drops repeats (invariant "Once, in order"). What is on its way to one
+sent again, in order; the log drops repeats (invariant "Once, in order"). What waits for one
 partition is bounded by credit (invariant "The bus cannot deadlock"): beyond it, clients that send
-there are not read from.
+there are not read from. What is on its way to another worker is bounded by its ``window``.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.bus.messages import Acks, Refused
-from relay.chat.entries import Submission, is_copy
+from relay.chat.entries import is_copy
 from relay.chat.partition import PARTITIONS, partition_of
+from relay.server.worker.member.window import WINDOW_BYTES, Send, Window, forget
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
+    from relay.chat.entries import Submission
     from relay.server.worker.member.routes import Routes
+    from relay.server.worker.member.sender import Sender
 
 CREDIT_BYTES: Final = 512 * 1024
-"""Per partition and forwarding worker; given back with the answers. What is on its way is served in
-the order in which it was sent, so it is what anybody's message may wait for: as small ones, 2,600,
-about 30 ms of commits. One sender's whole window fits: who sends alone is never stopped by it."""
+"""Per partition and forwarding worker; given back with the answers. One sender's whole window fits:
+who sends alone is never stopped by it."""
 REFUSE_BYTES: Final = 8 * 1024 * 1024
 """What clients had sent already when they were stopped, and what those send who write little, may
 exceed the credit; this is the end."""
@@ -35,34 +37,6 @@ OVERHEAD_BYTES: Final = 200
 """What a small send costs besides its body."""
 
 
-class Sender:
-    """Whose send it is: a session's sends. A base class: compiled, its calls are direct."""
-
-    __slots__ = ("bytes", "count")
-
-    def __init__(self) -> None:
-        self.count = 0
-        """Sends that are not answered."""
-        self.bytes = 0
-        """Of their bodies."""
-
-    def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
-        """Committed as (epoch, seq)."""
-        raise NotImplementedError
-
-    def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
-        """Not stored. ``arg``: see ErrorCode."""
-        raise NotImplementedError
-
-    def pause_reading(self) -> None:
-        """Stop reading: there is no credit."""
-        raise NotImplementedError
-
-    def resume_reading(self) -> None:
-        """There is credit again."""
-        raise NotImplementedError
-
-
 class Forward:
     """All sends of this worker's sessions that are not answered yet."""
 
@@ -70,9 +44,12 @@ class Forward:
         self._routes = routes
         self.credit_bytes = CREDIT_BYTES
         self.refuse_bytes = REFUSE_BYTES
-        self._unanswered: list[dict[int, tuple[Submission, Sender]]] = [
-            {} for _ in range(PARTITIONS)
-        ]
+        self.window_bytes = WINDOW_BYTES
+        self._unanswered: list[dict[int, Send]] = [{} for _ in range(PARTITIONS)]
+        self._windows: dict[Port, Window] = {}
+        """Of the other workers to which something was sent."""
+        self.waiting: dict[Window, None] = {}
+        """Those for which some sends wait: ``release`` is to be called at the end of the turn."""
         self._bytes = [0] * PARTITIONS
         self._paused: list[dict[Sender, None]] = [{} for _ in range(PARTITIONS)]
         self._count = 0
@@ -88,7 +65,8 @@ class Forward:
         self._bytes[partition] += size
         self._count += 1
         tag = self._count * PARTITIONS + partition
-        self._unanswered[partition][tag] = (submission, sender)
+        send = Send(sender, submission, size)
+        self._unanswered[partition][tag] = send
         if (
             self._bytes[partition] > self.credit_bytes
             and sender.bytes + sender.count * OVERHEAD_BYTES > SENDER_BYTES
@@ -97,23 +75,45 @@ class Forward:
             self._paused[partition][sender] = None
             sender.pause_reading()
         port = self._routes.port_of(submission.log)
-        if port is not None:
+        if port is None:
+            return
+        if port is self._routes.own:
             port.submit(tag, submission)
+        elif self._window(port).submit(tag, send):
+            self.waiting[self._windows[port]] = None
+
+    def release(self) -> None:
+        """Send what there is room for by now. Called by the turn before it writes to the links."""
+        for window in list(self.waiting):
+            if not window.release():
+                del self.waiting[window]
+
+    def _window(self, port: Port) -> Window:
+        window = self._windows.get(port)
+        if window is None:
+            for one in [one for one, window in self._windows.items() if not window.lanes]:
+                del self._windows[one]  # of workers that are gone, perhaps
+            window = self._windows[port] = Window(port, self.window_bytes)
+        return window
 
     def attach(self, partition: int, port: Port) -> None:
         """A home is there (again): send everything unanswered, in order."""
-        for tag, (submission, _) in list(self._unanswered[partition].items()):
-            port.submit(tag, submission)
+        for tag, send in list(self._unanswered[partition].items()):
+            forget(send)
+            if port is self._routes.own:
+                port.submit(tag, send.submission)
+            else:
+                self._window(port).send(tag, send)
 
     def drop(self, handle: str, key_ids: Collection[bytes]) -> None:
         """Forget what revoked devices have sent and nobody has answered, home or no home."""
         for unanswered in self._unanswered:
             gone = [
                 tag
-                for tag, (submission, _) in unanswered.items()
-                if submission.sender == handle
-                and submission.key_id in key_ids
-                and not is_copy(submission)
+                for tag, send in unanswered.items()
+                if send.submission.sender == handle
+                and send.submission.key_id in key_ids
+                and not is_copy(send.submission)
             ]
             for tag in gone:
                 self._answered(tag)
@@ -124,31 +124,30 @@ class Forward:
             assert isinstance(tag, int)
             assert isinstance(epoch, bytes)
             assert isinstance(seq, int)
-            found = self._answered(tag)
-            if found is not None:
-                submission, sender = found
-                sender.acknowledged(submission, epoch, seq)
+            send = self._answered(tag)
+            if send is not None:
+                send.sender.acknowledged(send.submission, epoch, seq)
 
     def on_refused(self, _: Port, message: Refused) -> None:
         """Take a home's refusal."""
-        found = self._answered(message.tag)
-        if found is not None:
-            submission, sender = found
-            sender.refused(submission, message.code, message.arg, message.text)
+        send = self._answered(message.tag)
+        if send is not None:
+            send.sender.refused(send.submission, message.code, message.arg, message.text)
 
-    def _answered(self, tag: int) -> tuple[Submission, Sender] | None:
+    def _answered(self, tag: int) -> Send | None:
         """Forget a send; None when it was answered before (sent twice, answered twice)."""
         partition = tag % PARTITIONS
-        found = self._unanswered[partition].pop(tag, None)
-        if found is None:
+        send = self._unanswered[partition].pop(tag, None)
+        if send is None:
             return None
-        self._bytes[partition] -= len(found[0].body) + OVERHEAD_BYTES
+        forget(send)
+        self._bytes[partition] -= send.size
         paused = self._paused[partition]
         if paused and self._bytes[partition] <= self.credit_bytes // 2:
             self._paused[partition] = {}
             for waiting in paused:
                 waiting.resume_reading()
-        return found
+        return send
 
     @property
     def unanswered(self) -> int:

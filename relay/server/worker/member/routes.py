@@ -31,7 +31,8 @@ class Routes:
             owner_of: partition to (slot of the owner, its generation).
             links: ports that are up, by the slot of the worker they lead to.
         """
-        self._own = own
+        self.own = own
+        """The port to this worker's own home."""
         self._index = own.index
         self.generation = own.generation
         """This worker's."""
@@ -81,7 +82,7 @@ class Routes:
     def _find(self, partition: int) -> Port | None:
         worker, generation = self._owner_of(partition)
         if generation == self.generation:
-            return self._own
+            return self.own
         port = self._links.get(worker)
         if port is None or port.generation != generation:
             return None

@@ -38,6 +38,7 @@ from relay.server.worker.home.names import NameRegistry
 from relay.server.worker.home.notes import CommitNotes
 from relay.server.worker.home.partitions import OwnPartitions
 from relay.server.worker.home.permissions import Permissions
+from relay.server.worker.home.publishing import Publishing
 from relay.server.worker.home.receive import FromMembers
 from relay.server.worker.home.revocations import Revocations
 from relay.server.worker.home.rooms import RoomsHome
@@ -114,7 +115,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         notes,
         wake=wakeup.request,
         wall_clock_ns=time.time_ns,
-        interest=interest,
+        publishing=Publishing(interest),
         cpu_clock=time.thread_time,
         refusals=refusals,
         commits=Commits(
@@ -167,6 +168,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     )
     copy_sender = CopySender(copies)
     partitions.on_opened = lambda partition: copies.resume(partition.pending())
+    home.publishing.on_direct = copies.accepted
     home.direct = Direct(Permissions(queries.ask_then, accounts.logs.account, home.submit), copies)
 
     # connection
@@ -235,6 +237,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         interest=interest,
         rosters=rosters,
         feeds=feeds,
+        forward=forward,
         presence=presence,
         repair=repair,
         fanout=fanout,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.server.worker.member.forward import Sender
+from relay.server.worker.member.sender import Sender
 
 if TYPE_CHECKING:
     from relay.chat.entries import Submission

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 SLICE_S: Final = 0.025
 """Of a tick, which come ten times a second: a quarter of a core at most."""
+CROWDED_SLICE_S: Final = 0.005
+"""Likewise while many wait for the worker: each time that the thread needs the interpreter, and it
+does for each few rows, they wait for it."""
 LOOK_S: Final = 300.0
 """How often all logs are looked at: what is removed of one in which nobody writes is noticed so."""
 log = logging.getLogger("relay.worker")
@@ -50,6 +53,8 @@ class Indexing:
         """The partition that was the last in turn: of its follower alone files are open."""
         self.short_of_disk: Callable[[], frozenset[int]] = frozenset
         """Partitions whose disk is nearly full: nothing is added to their index."""
+        self.crowded: Callable[[], bool] = _never
+        """Tells whether many wait for the worker."""
         self._looked = loop.time()
         self._entries = 0
         """Looked at by followers that are gone."""
@@ -131,7 +136,8 @@ class Indexing:
             before = self._followers.get(self._turn)
             self._turn = min(due, key=lambda index: (index <= self._turn, index))
             follower = self._followers[self._turn]
-            self._running = self._run(lambda: _run(before, follower))
+            slice_s = CROWDED_SLICE_S if self.crowded() else SLICE_S
+            self._running = self._run(lambda: _run(before, follower, slice_s))
 
     def _remove(self, index: int) -> None:
         try:
@@ -152,10 +158,14 @@ class Indexing:
             follower.close()
 
 
-def _run(before: Follower | None, follower: Follower) -> None:
+def _never() -> bool:
+    return False
+
+
+def _run(before: Follower | None, follower: Follower, slice_s: float) -> None:
     if before is not None and before is not follower:
         before.close()
-    follower.run(SLICE_S)
+    follower.run(slice_s)
 
 
 def _report(future: asyncio.Future[None]) -> None:

@@ -37,7 +37,7 @@ class Lag:
         """Look. Called several times a second."""
         now = self._clock_ns()
         home = self._home
-        committed = home.accepted + home.repeated
+        committed = home.publishing.accepted + home.publishing.repeated
         if not home.busy:
             self._waits_since_ns = None
         elif self._waits_since_ns is None or committed != self._committed:

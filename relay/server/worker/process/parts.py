@@ -80,8 +80,8 @@ class WorkerParts:
         budgets, stalled, catchup = self.budgets, self.stalled, self.catchup
         home, partitions = self.home, self.partitions
         counters: dict[str, Callable[[], int]] = {
-            "messages_accepted": lambda: home.accepted,
-            "messages_repeated": lambda: home.repeated,
+            "messages_accepted": lambda: home.publishing.accepted,
+            "messages_repeated": lambda: home.publishing.repeated,
             "deliveries": lambda: self.fanout.deliveries,
             "readers_caught_up": lambda: catchup.caught_up,
             "readers_fell_behind": lambda: stalled.fell_behind,

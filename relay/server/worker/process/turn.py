@@ -2,7 +2,7 @@
 
 One turn, at the end of a loop iteration in which anything arrived:
 
-1. ``schedule``      connections that have sent more than their share, in turn, for a slice of time
+1. ``schedule``      connections that wait and ask for little, for a slice of time
 2. the own home      takes what this worker sends it; one group commit per partition; answers, and
                      batches to the workers that follow; changes of presence and rosters; this
                      worker takes what its home sent. Again, for a slice of time, while that led to
@@ -12,6 +12,11 @@ One turn, at the end of a loop iteration in which anything arrived:
 5. ``distribute``    running batches into the outboxes of live subscriptions
 6. ``flush``         one record and one write per connection; answers first; in slices
 7. ``catchup``       pages for those who are behind, in what time is left
+8. the crowd         connections that wait and ask for much, in turn, for a slice of time; what the
+                     own home has left in step 2, because it was much, for another one; ``links``
+
+So whoever asks for little waits for one slice of each at most, of what others ask for without end,
+and not for one in each step. What step 8 leads to is done in the turn that follows at once.
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.fanout import Fanout
     from relay.server.worker.member.feed import Feeds
+    from relay.server.worker.member.forward import Forward
     from relay.server.worker.member.presence import PresenceReports
     from relay.server.worker.member.repair import Repair
     from relay.server.worker.process.own_home import Handlers, OwnHome
@@ -72,6 +78,7 @@ class Turn:
         interest: Interest,
         rosters: Rosters,
         feeds: Feeds,
+        forward: Forward,
         presence: PresenceReports,
         repair: Repair,
         fanout: Fanout,
@@ -89,12 +96,15 @@ class Turn:
         self._interest = interest
         self._rosters = rosters
         self._feeds = feeds
+        self._forward = forward
         self._presence = presence
         self._repair = repair
         self._fanout = fanout
         self._flusher = flusher
         self._catchup = catchup
         self._wakes_at = FAR
+        self.crowded = False
+        """True while some wait who ask for much: see step 8."""
         self.longest_s = 0.0
         self.longest_cpu_s = 0.0
         """Of one turn, without the time in which the processor worked for others."""
@@ -131,14 +141,18 @@ class Turn:
     def _run(self, now: float) -> None:
         schedule = self._schedule
         if schedule.waiting:
-            schedule.run(now)
+            schedule.run_little(now)
         schedule.until = 0.0
         self._run_home(now)
         # What asked for a turn up to here, the steps that follow do. Another one is needed only
         # for what comes from here on, and for what the own home was sent meanwhile.
         self._wakeup.begun()
-        if self._own_home.to_home.queue or self._home.more or schedule.waiting:
+        home = self._home
+        crowd = self.crowded = schedule.waiting > 0 or home.rest
+        if crowd or self._own_home.to_home.queue or home.more:
             self._wakeup.request()
+        if self._forward.waiting:
+            self._forward.release()
         self.flush_links()
         repairing_on = bool(self._feeds.to_repair) and self._repair.run()
         flusher, catchup = self._flusher, self._catchup
@@ -153,6 +167,9 @@ class Turn:
         if reading and not flusher.flushing:
             catchup.run()
             reading = bool(catchup.queue) and not catchup.crowded
+        if crowd:
+            self._serve_crowd()
+            return
         if flusher.flushing or reading or flusher.answering or repairing_on:
             self._wakeup.request()
             return
@@ -164,6 +181,18 @@ class Turn:
             or self._feeds.to_repair
         ):
             self._wake_later(now)
+
+    def _serve_crowd(self) -> None:
+        """Go on with what many ask for, for a slice of time: the next turn is due already."""
+        schedule, home = self._schedule, self._home
+        if schedule.waiting:
+            schedule.run(self._clock())
+            schedule.until = 0.0
+        if home.rest:
+            home.commit_rest()
+        if self._forward.waiting:
+            self._forward.release()
+        self.flush_links()
 
     def _run_home(self, now: float) -> None:
         own, handlers = self._own_home, self._handlers

@@ -1,0 +1,154 @@
+"""What is on its way to another worker, and who waits to send it more.
+
+A link is a queue that nobody passes: what is in it is served in the order in which it was sent. So
+no more is put into it than keeps the home busy, and the rest waits here, by sender, and goes by the
+same rules as everything that many wait for (``fair_queue``). One who sends alone has no window but
+its own, and whoever has sent little, and waits for the answers, does not wait here at all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final, final
+
+from relay.server.worker.fair_queue import FairQueue
+
+if TYPE_CHECKING:
+    from relay.bus.link import Port
+    from relay.chat.entries import Submission
+    from relay.server.worker.member.sender import Sender
+
+WINDOW_BYTES: Final = 256 * 1024
+"""On its way, of all senders: about what one read of a link takes, and some commits' worth."""
+QUANTUM: Final = 8
+"""Sends of one sender at a time, while others wait."""
+LITTLE: Final = 4
+"""Who has so many at most, and none on its way, goes first."""
+LEAD_MAX: Final = 512
+"""By how much those may be ahead of the others, in sends."""
+
+
+@final
+class Send:
+    """A send that is not answered."""
+
+    __slots__ = ("lane", "on_its_way", "sender", "size", "submission")
+
+    def __init__(self, sender: Sender, submission: Submission, size: int) -> None:
+        self.sender = sender
+        self.submission = submission
+        self.size = size
+        """What it is counted as, in bytes."""
+        self.lane: Lane | None = None
+        """Where it waits, or is counted; None: it goes to the own home, or to none yet."""
+        self.on_its_way = False
+        """True once the lane has let it go."""
+
+
+@final
+class Lane:
+    """What one sender has for one home."""
+
+    __slots__ = ("finish", "in_flight", "sender", "waiting", "window")
+
+    def __init__(self, window: Window, sender: Sender) -> None:
+        self.window = window
+        self.sender = sender
+        self.in_flight = 0
+        """Bytes on their way."""
+        self.waiting: deque[tuple[int, Send]] = deque()
+        """(tag, send). Those that have left ``Send.lane`` are not sent."""
+        self.finish = 0.0
+        """See ``FairQueue``."""
+
+
+@final
+class Window:
+    """See the module's docstring."""
+
+    __slots__ = ("_new", "_queue", "in_flight", "lanes", "port", "window_bytes")
+
+    def __init__(self, port: Port, window_bytes: int) -> None:
+        """Begin with nothing on its way.
+
+        Args:
+            port: to the home.
+            window_bytes: see ``WINDOW_BYTES``.
+        """
+        self.port = port
+        self.window_bytes = window_bytes
+        self.in_flight = 0
+        """Bytes on their way."""
+        self.lanes: dict[Sender, Lane] = {}
+        """Of those who have anything on its way, or waiting."""
+        self._new: list[Lane] = []
+        """Lanes that have begun to wait since the last ``release``."""
+        self._queue: FairQueue[Lane] = FairQueue(quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX)
+
+    def submit(self, tag: int, send: Send) -> bool:
+        """Send now, or have it wait: then return True, and ``release`` is to be called."""
+        lane = self.lanes.get(send.sender)
+        if lane is None:
+            lane = self.lanes[send.sender] = Lane(self, send.sender)
+        send.lane = lane
+        if not lane.waiting and self._has_room(lane):
+            self._go(lane, tag, send)
+            return False
+        if not lane.waiting:
+            self._new.append(lane)
+        lane.waiting.append((tag, send))
+        return True
+
+    def _has_room(self, lane: Lane) -> bool:
+        if self._queue.waiting or self._new:
+            return False
+        return self.in_flight < self.window_bytes or lane.in_flight == self.in_flight
+
+    def send(self, tag: int, send: Send) -> None:
+        """Send whether there is room or not: what the home has had, or another one, sent anew."""
+        lane = send.lane = self.lanes.get(send.sender) or Lane(self, send.sender)
+        self.lanes[send.sender] = lane
+        self._go(lane, tag, send)
+
+    def _go(self, lane: Lane, tag: int, send: Send) -> None:
+        send.on_its_way = True
+        lane.in_flight += send.size
+        self.in_flight += send.size
+        self.port.submit(tag, send.submission)
+
+    def release(self) -> bool:
+        """Send what there is room for, of each sender in turn; return True if some still wait."""
+        queue = self._queue
+        for lane in self._new:
+            queue.add(lane, lane.finish, 0 if lane.in_flight else len(lane.waiting))
+        self._new.clear()
+        while queue.waiting and (queue.little_first or self.in_flight < self.window_bytes):
+            self._serve(queue.pop())
+        return queue.waiting > 0
+
+    def _serve(self, lane: Lane) -> None:
+        waiting = lane.waiting
+        count = 0
+        while waiting and count < QUANTUM:
+            tag, send = waiting.popleft()
+            if send.lane is lane:
+                self._go(lane, tag, send)
+                count += 1
+        lane.finish = self._queue.charge(lane.finish, count, drained=not waiting)
+        if waiting:
+            self._queue.add(lane, lane.finish, count)
+        elif not lane.in_flight:  # all of it was forgotten
+            self.lanes.pop(lane.sender, None)
+
+
+def forget(send: Send) -> None:
+    """A send is answered, or is to be sent anew: it neither waits nor is on its way any more."""
+    lane, send.lane = send.lane, None
+    if lane is None:
+        return
+    if send.on_its_way:
+        send.on_its_way = False
+        lane.in_flight -= send.size
+        lane.window.in_flight -= send.size
+    if not lane.in_flight and not lane.waiting:
+        lane.window.lanes.pop(lane.sender, None)

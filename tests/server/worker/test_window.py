@@ -1,0 +1,111 @@
+"""What is put into the link to another worker: no more than keeps its home busy, in turn."""
+
+from __future__ import annotations
+
+from relay.chat.entries import Submission
+from relay.server.worker.home.submissions import Waiting
+from relay.server.worker.member.sender import Sender
+from relay.server.worker.member.window import LITTLE, QUANTUM, Send, Window, forget
+from relay.server.worker.process.own_home import LocalPort
+from relay.server.worker.wakeup import Wakeup
+
+SIZE = 100
+WINDOW = 20 * SIZE
+
+
+class Home:
+    """A window, and what has left it."""
+
+    def __init__(self) -> None:
+        self.port = LocalPort(0, 1, Wakeup(lambda _: None))
+        self.window = Window(self.port, WINDOW)
+        self._sends: dict[int, Send] = {}
+
+    def submit(self, sender: Sender, count: int) -> None:
+        for _ in range(count):
+            tag = len(self._sends)
+            submission = Submission(
+                log="known", sender="somebody", key_id=b"", producer=bytes(16), counter=tag + 1,
+                kind=0, content_type="", body=b"x",
+            )  # fmt: skip
+            self._sends[tag] = Send(sender, submission, SIZE)
+            self.window.submit(tag, self._sends[tag])
+
+    @property
+    def sent(self) -> list[int]:
+        """Tags, in order."""
+        return [one.tag for one in self.port.queue if isinstance(one, Waiting)]
+
+    def answer(self, count: int) -> list[Sender]:
+        """Answer the first that are on their way, and let others go; return whose they were."""
+        whose: list[Sender] = []
+        for tag in self.sent[:count]:
+            self.port.queue.popleft()
+            whose.append(self._sends[tag].sender)
+            forget(self._sends[tag])
+        self.window.release()
+        return whose
+
+    def forget(self, sender: Sender) -> None:
+        for send in self._sends.values():
+            if send.sender is sender:
+                forget(send)
+
+
+def test_who_sends_alone_never_waits() -> None:
+    home, alone = Home(), Sender()
+    home.submit(alone, 1000)
+    assert home.sent == list(range(1000))
+
+
+def test_the_others_share_what_is_on_its_way() -> None:
+    """Each goes on as often as the others, in its order, and nobody is forgotten."""
+    home = Home()
+    floods = [Sender() for _ in range(5)]
+    for flood in floods:
+        home.submit(flood, 100)
+    assert len(home.sent) < 125, "the first one came alone"
+    served: list[Sender] = []
+    while home.sent:
+        before = home.window.in_flight
+        served += home.answer(10)
+        assert home.window.in_flight <= max(before, WINDOW + QUANTUM * SIZE)
+    assert len(served) == 500
+    last = {flood: len(served) - served[::-1].index(flood) for flood in floods[1:]}
+    assert max(last.values()) - min(last.values()) <= len(floods) * QUANTUM
+    assert not home.window.lanes
+    assert home.window.in_flight == 0
+
+
+def test_little_does_not_wait_for_those_that_share() -> None:
+    """Whatever is on its way, and however many wait."""
+    home = Home()
+    for _ in range(50):
+        home.submit(Sender(), 100)
+    home.window.release()
+    before = len(home.sent)
+    writer = Sender()
+    home.submit(writer, LITTLE)
+    home.window.release()
+    assert len(home.sent) == before + LITTLE
+    assert home.sent[-LITTLE:] == list(range(5000, 5000 + LITTLE))
+    home.submit(writer, 1)
+    home.window.release()
+    assert len(home.sent) == before + LITTLE, "it does not wait for its answers"
+
+
+def test_what_is_forgotten_is_not_sent() -> None:
+    """Its sender is put out, or its log has another home."""
+    home = Home()
+    first, gone, last = Sender(), Sender(), Sender()
+    home.submit(first, 30)
+    home.submit(gone, 30)
+    home.submit(last, 30)
+    home.forget(gone)
+    served: list[Sender] = []
+    while home.sent:
+        served += home.answer(10)
+    assert gone not in served
+    assert served.count(first) == served.count(last) == 30
+    assert not home.window.lanes
+    assert home.window.in_flight == 0
