@@ -9,6 +9,7 @@ names the source (of a file the line, too), the key's path and the nearest valid
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from relay.settings import Settings
 from relay.toml_lines import lines_of
 
 FILE_BYTES_MAX: Final = 1024 * 1024
+_AT_LINE: Final = re.compile(r" \(at line (\d+), column (\d+)\)$")
+"""How tomllib tells where."""
 
 
 class Loaded(NamedTuple):
@@ -119,6 +122,14 @@ def _conventions(environment: Mapping[str, str]) -> _Layer:
     return layer
 
 
+def _not_toml(file: Path, error: str) -> str:
+    """Return the mistake, with the line where all others have it."""
+    if (place := _AT_LINE.search(error)) is None:
+        return f"{file}: is not valid TOML: {error}"
+    line, column = map(int, place.groups())
+    return f"{_at(file, line)}: is not valid TOML, column {column}: {error[: place.start()]}"
+
+
 def _from_file(file: Path | None, declared: Mapping[str, Declaration]) -> _Layer:
     layer = _Layer()
     if file is None:
@@ -136,7 +147,7 @@ def _from_file(file: Path | None, declared: Mapping[str, Declaration]) -> _Layer
         ValueError,
         RecursionError,
     ) as error:  # a number or a nesting too large is no TOML error
-        layer.mistake(f"{file}: is not valid TOML: {error}")
+        layer.mistake(_not_toml(file, str(error)))
         return layer
     lines = lines_of(text)
 

@@ -240,7 +240,7 @@ def test_mistakes(flags: dict[str, object], environment: dict[str, str], message
         ("[server]\nruntime = 2026-01-02\n", 'server.runtime: expected text, not "2026-01-02"'),
         ("server = 3\n", "server is a section: write [server], once, and below it"),
         ("[[server]]\nworkers = 1\n", "server is a section: write [server], once"),
-        ("[server]\nworkers = \n", "is not valid TOML"),
+        ("[server]\nworkers = \n", "relay.toml:2: is not valid TOML, column 11: Invalid value"),
         ("[server]\nbind = [1]\n", "server.bind: expected a list of one or more texts, not [1]"),
         ("a = " + "[" * 100_000, "is not valid TOML"),
         (f"[server]\nworkers = {'9' * 5000}\n", "is not valid TOML"),

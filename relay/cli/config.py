@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from relay import configuration
 from relay.cli.exits import Exit
@@ -16,6 +19,7 @@ from relay.cli.options import STANDARD, typed_path
 from relay.declarations import as_toml, declarations
 from relay.errors import UsageError
 
+_F = TypeVar("_F", bound=Callable[..., Any])
 VALID: Final = "The settings are valid."
 
 
@@ -24,9 +28,26 @@ def _read_path(ctx: click.Context, param: click.Parameter, value: str | None) ->
     return Path("/dev/stdin") if path == STANDARD else path
 
 
-_file = click.argument(
-    "file", metavar="[FILE]", required=False, envvar="RELAY_CONFIG", callback=_read_path
-)
+def _file(command: _F) -> _F:
+    """Add FILE, also as the option by which other commands take it; the command gets its path."""
+
+    @functools.wraps(command)
+    def with_file(file: Path | None, config: Path | None, **options: object) -> object:
+        source = click.get_current_context().get_parameter_source("config")
+        if file is not None and source is ParameterSource.COMMANDLINE:
+            raise click.UsageError("the file is given twice: as FILE, and with --config")
+        return command(file=file or config, **options)
+
+    option = click.option(
+        "-c",
+        "--config",
+        envvar="RELAY_CONFIG",
+        metavar="FILE",
+        callback=_read_path,
+        help="The same as FILE.",
+    )
+    argument = click.argument("file", metavar="[FILE]", required=False, callback=_read_path)
+    return argument(option(with_file))  # type: ignore[return-value]
 
 
 @click.group(cls=CommandGroup)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -69,12 +70,12 @@ def top(found: _Found, as_json: bool, interval_s: float) -> int:
     On a terminal until q is pressed; otherwise once, of one interval.
     """
     server = found()
-    server.ask("top")  # what is counted from now on is the first rate
-    if sys.stdout.isatty() and not as_json:
+    if not as_json and _on_a_screen():
         from relay.cli.ctl_top import show
 
-        show(lambda: ctl_tables.top_lines(server.ask("top")), interval_s)
+        show(lambda: server.ask("top"), interval_s)
         return Exit.OK
+    server.ask("top")  # what is counted from now on is the rate
     time.sleep(interval_s)
     answer = server.ask("top")
     _show(answer, as_json, ctl_tables.top_lines)
@@ -123,7 +124,8 @@ def closed(found: _Found, as_json: bool, limit: int) -> int:
 def users(found: _Found, as_json: bool, limit: int, after: str | None) -> int:
     """Accounts, by name: state, devices, and how many sessions each has now."""
     answer = found().ask("users", limit=limit, after=after)
-    return _list(answer, as_json, ctl_tables.user_lines)
+    last = answer["items"][-1]["name"] if answer["items"] else ""
+    return _list(answer, as_json, ctl_tables.user_lines, f"there are more: --after {last}")
 
 
 ctl.add_command(ctl_accounts.user)
@@ -242,14 +244,28 @@ def log_level(found: _Found, as_json: bool, level: str) -> int:
     return Exit.OK
 
 
+def _on_a_screen() -> bool:
+    screen = sys.stdin.isatty() and sys.stdout.isatty()
+    return screen and os.environ.get("TERM", "dumb") not in ("", "dumb")
+
+
 def _changed(changed: dict[str, str]) -> list[str]:
     return [f"{path}: {how}" for path, how in changed.items()] or ["nothing has changed"]
 
 
 def _list(
-    answer: dict[str, Any], as_json: bool, lines: Callable[[list[dict[str, Any]]], list[str]]
+    answer: dict[str, Any],
+    as_json: bool,
+    lines: Callable[[list[dict[str, Any]]], list[str]],
+    rest: str = "",
 ) -> int:
-    _show(answer, as_json, lambda shown: lines(shown["items"]))
+    """Print a list, and how to see what is left out; return the exit code."""
+
+    def shown(answer: dict[str, Any]) -> list[str]:
+        left = rest or f"{answer['more']} more; --limit shows up to 1000"
+        return [*lines(answer["items"]), *([left] if answer["more"] else [])]
+
+    _show(answer, as_json, shown)
     return _complete(answer)
 
 

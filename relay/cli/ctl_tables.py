@@ -10,6 +10,8 @@ from relay.terminal.text import harmless
 
 Item = dict[str, Any]
 _DURATIONS: Final = (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1))
+TOP_OTHER_LINES: Final = 6
+"""Of ``relay ctl top``, beside workers, rooms and readers: headings and blank lines."""
 _UNITS: Final = ("B", "K", "M", "G", "T")
 
 
@@ -107,8 +109,11 @@ def closed_lines(items: list[Item]) -> list[str]:
     )  # fmt: skip
 
 
-def top_lines(top: Item) -> list[str]:
-    """Return what ``relay ctl top`` shows."""
+def top_lines(top: Item, height: int | None = None) -> list[str]:
+    """Return what ``relay ctl top`` shows, of as many rooms and readers as ``height`` has room for.
+
+    None: of all that were answered.
+    """
     workers = table(
         [
             ("worker", "WORKER"), ("pid", "PID"), ("state", "STATE"), ("cpu_percent", "%CPU"),
@@ -117,20 +122,26 @@ def top_lines(top: Item) -> list[str]:
         ],
         top["workers"],
     )  # fmt: skip
-    rooms = table(
-        [("room", "BUSIEST ROOM"), ("connections", "CONNS"), ("messages_per_s", "MSG/S")],
-        top["rooms"],
+    rooms, readers = top["rooms"], top["readers"]
+    if height is not None:
+        left = max(0, height - len(workers) - TOP_OTHER_LINES)
+        half = max(left // 2, left - len(readers))
+        rooms = rooms[:half]
+        readers = readers[: left - len(rooms)]
+    busiest = table(
+        [("room", "BUSIEST ROOM"), ("connections", "CONNS"), ("messages_per_s", "MSG/S")], rooms
     )
-    readers = table(
+    slowest = table(
         [
             ("name", "SLOWEST READER"), ("id", "ID"), ("peer", "FROM"), ("behind", "BEHIND"),
             ("owed_bytes", "OWED"),
         ],
-        top["readers"],
+        readers,
     )  # fmt: skip
     state = "ready" if top["ready"] else "NOT READY: " + "; ".join(top["reasons"])
     head = f"relay {top['version']}, up {duration(top['uptime_s'])}: {harmless(state)}"
-    return [head, "", *workers, "", *rooms, "", *readers]
+    lines = [head, *(f"  {harmless(line)}" for line in top["missing"]), ""]
+    return [*lines, *workers, "", *busiest, "", *slowest]
 
 
 def duration(seconds: float) -> str:

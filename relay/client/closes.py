@@ -73,7 +73,7 @@ class LimitExceeded(ClosedByServer):
 
 
 class Kicked(ClosedByServer):
-    """An operator ended this connection: the account was disabled or removed."""
+    """An operator ended this connection, or disabled or removed the account."""
 
 
 class DeviceRevoked(ClosedByServer):

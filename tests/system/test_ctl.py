@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 
 from relay import BlockingClient, RelayError
 from relay.server.supervisor.runtime_directory import find
-from tests.support.cluster import DEADLINE_S, Relay, run_relay, wait_until
+from tests.support.cluster import DEADLINE_S, ROOT, Relay, run_relay, wait_until
 from tests.support.terminals import Terminal
 
 
@@ -88,6 +89,59 @@ def test_who_is_there_and_what_they_follow(relay: Relay) -> None:
         assert "ann" in ctl(relay, "connections").stdout
 
 
+PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+def documented(command: str) -> set[str]:
+    """The fields of a command's JSON, by docs/operations.md: of lists and objects with a prefix."""
+    row = re.search(rf"^\| `{command}`[^|]*\| (.*) \|$", PAGE, re.MULTILINE)
+    assert row is not None, command
+    found = set()
+    for part in row.group(1).split("; "):
+        head, colon, rest = re.sub(r"\([^)]*\)", "", part).partition(":")
+        names = re.findall(r"`([a-z_]+)(?:\[\])?`", rest or head)
+        prefix = re.findall(r"`([a-z_\[\]]+)`", head)[0] + "." if colon else ""
+        found |= {prefix + name for name in names}
+    return found
+
+
+def fields(document: dict[str, Any]) -> set[str]:
+    """Those that are there."""
+    found = set()
+    for key, value in document.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            found |= {f"{key}[].{below}" for below in value[0]}
+        elif isinstance(value, dict) and key == "disk":
+            found |= {f"{key}.{below}" for below in value}
+        else:
+            found.add(key)
+    return found
+
+
+def test_what_programs_are_told_is_documented(relay: Relay) -> None:
+    with (
+        BlockingClient(relay.address, name="fay") as fay,
+        BlockingClient(relay.address, name="gil") as gil,
+    ):
+        for client in (fay, gil):
+            client.join("yard")
+            client.send("yard", "hello")
+        kicked = asked(relay, "kick", "--name", "gil")
+        assert fields(kicked) == documented("kick")
+        wait_until(lambda: asked(relay, "closed")["items"], "the end of the other")
+        for command, *rest in (
+            ("status",), ("connections",), ("rooms",), ("users",), ("closed",), ("reload",),
+            ("reindex",), ("user show", "fay"), ("room show", "yard"), ("log-level", "info"),
+            ("workers", "2"),
+        ):  # fmt: skip
+            assert fields(asked(relay, *command.split(), *rest)) == documented(command), command
+        assert asked(relay, "connections", "--limit", "1")["more"] == 0
+        fay.join("attic")
+        assert asked(relay, "rooms", "--limit", "1")["more"] == 1
+        assert "1 more; --limit" in ctl(relay, "rooms", "--limit", "1").stdout
+        assert "--after " in ctl(relay, "users", "--limit", "1").stdout
+
+
 def test_a_kick_is_final_for_the_client_and_remembered(relay: Relay) -> None:
     with BlockingClient(relay.address, name="kim") as kim:
         kim.join("market")
@@ -124,9 +178,15 @@ def test_the_log_level_of_all_processes(relay: Relay) -> None:
 
 
 def test_drain_ends_the_relay(tmp_path: Path) -> None:
+    """And not who looks at it: the relay may come back."""
     with Relay(tmp_path / "data", workers=2) as relay:
-        assert asked(relay, "drain") == {"pid": relay.pid}
-        wait_until(lambda: not relay.running, "its end")
+        with Terminal("ctl", "--data", str(relay.data), "top", "--interval", "0.2") as terminal:
+            terminal.shows("q ends")
+            assert asked(relay, "drain") == {"pid": relay.pid}
+            wait_until(lambda: not relay.running, "its end")
+            terminal.shows("no relay runs there")
+            terminal.press("q")
+            assert terminal.ends() == 0
         ended = ctl(relay, "status")
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"relay: no relay runs there: {relay.data}/run/ctl.sock; name")

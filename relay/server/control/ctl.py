@@ -112,8 +112,14 @@ class Ctl:
         }
 
     # --- from the workers ---------------------------------------------------------------------
-    async def _ask_all(self, question: Question) -> tuple[list[tuple[int, Any]], list[str]]:
+    async def _ask_all(
+        self, question: Question, *, none_too: bool = False
+    ) -> tuple[list[tuple[int, Any]], list[str]]:
         """Return (number, answer) of each worker that answers, and a line for each other one.
+
+        Args:
+            question: for each of them.
+            none_too: it is an answer if none of them answers.
 
         Raises:
             NotAnswered: a worker refuses the question itself, or there is none.
@@ -139,7 +145,7 @@ class Ctl:
                 raise answer
             else:
                 found.append((one.number, answer))
-        if not found:
+        if not found and not none_too:
             raise NotAnswered("; ".join(missing))
         return found, missing
 
@@ -149,9 +155,9 @@ class Ctl:
         """Return what all workers list, as one list; the last in the order of ``key`` first."""
         most = number_of(question, "limit", LIMIT, LIMIT_MAX)
         found, missing = await self._ask_all(question)
-        items = [{"worker": number, **item} for number, listed in found for item in listed]
+        items = [{"worker": number, **item} for number, part in found for item in part["items"]]
         items.sort(key=key, reverse=True)
-        return {"items": items[:most], "missing": missing}
+        return _listing(items, most, sum(part["total"] for _, part in found), missing)
 
     async def _connections(self, question: Question) -> dict[str, Any]:
         return await self._listed(question, lambda item: (item["owed_bytes"], item["age_s"]))
@@ -159,26 +165,27 @@ class Ctl:
     async def _closed(self, question: Question) -> dict[str, Any]:
         return await self._listed(question, lambda item: item["time"])
 
+    async def _users(self, question: Question) -> dict[str, Any]:
+        most = number_of(question, "limit", LIMIT, LIMIT_MAX)
+        found, missing = await self._ask_all(question)
+        items = [item for _, part in found for item in part["items"]]
+        items.sort(key=lambda item: str(item["name"]))
+        return _listing(items, most, sum(part["total"] for _, part in found), missing)
+
     async def _rooms(self, question: Question) -> dict[str, Any]:
         most = number_of(question, "limit", LIMIT, LIMIT_MAX)
         # A room's connections are on all workers: each is asked for as many as may matter.
         found, missing = await self._ask_all({**question, "limit": LIMIT_MAX})
         rooms: dict[str, dict[str, Any]] = {}
-        for _, listed in found:
-            for item in listed:
+        for _, part in found:
+            for item in part["items"]:
                 room = rooms.setdefault(item["room"], {**item, "connections": 0, "live": 0})
                 room["connections"] += item["connections"]
                 room["live"] += item["live"]
                 room["head"] = max(room["head"], item["head"])
         items = sorted(rooms.values(), key=lambda room: (-room["connections"], room["room"]))
-        return {"items": items[:most], "missing": missing}
-
-    async def _users(self, question: Question) -> dict[str, Any]:
-        most = number_of(question, "limit", LIMIT, LIMIT_MAX)
-        found, missing = await self._ask_all(question)
-        items = [item for _, listed in found for item in listed]
-        items.sort(key=lambda item: str(item["name"]))
-        return {"items": items[:most], "missing": missing}
+        total = max(len(items), *(part["total"] for _, part in found))
+        return _listing(items, most, total, missing)
 
     async def _of_one_worker(self, question: Question) -> dict[str, Any]:
         """Any worker can ask the home of an account or a room."""
@@ -202,7 +209,7 @@ class Ctl:
 
     async def _top(self, _: Question) -> dict[str, Any]:
         status = await self._status({})
-        found, missing = await self._ask_all({"do": "top"})
+        found, missing = await self._ask_all({"do": "top"}, none_too=True)
         now = time.monotonic()
         passed_s, self._before_s = now - self._before_s, now
         for worker in status["workers"]:
@@ -248,6 +255,12 @@ class Ctl:
 
     async def _reload(self, _: Question) -> dict[str, Any]:
         return await self._supervisor.ask("reload")
+
+
+def _listing(items: list[Any], most: int, total: int, missing: list[str]) -> dict[str, Any]:
+    """Return a list that is cut; ``more`` tells how many are left out, at least."""
+    shown = items[:most]
+    return {"items": shown, "more": max(0, total - len(shown)), "missing": missing}
 
 
 def _merged(found: list[tuple[int, Any]]) -> dict[str, list[dict[str, Any]]]:

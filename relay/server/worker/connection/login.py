@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.chat import names
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
     from relay.wire.envelopes import Hello
 
+_NAMES: Final = {int(code): code.name for code in ErrorCode}
 log = logging.getLogger("relay.worker")
 
 
@@ -29,20 +30,22 @@ async def hello(session: Session, hello: Hello) -> None:
     name = names.normal(hello.name)
     guest = names.is_guest(name)
     if not guest and (not names.is_handle(name) or names.is_reserved(name)):
-        _refuse(session, ErrorCode.NAME_INVALID, "a-z, 0-9, _ and -, 2 to 32 characters")
+        _refuse(session, name, ErrorCode.NAME_INVALID, "a-z, 0-9, _ and -, 2 to 32 characters")
         return
     if not names.is_display(hello.display):
-        _refuse(session, ErrorCode.NAME_INVALID, "the display name has characters not allowed")
+        _refuse(
+            session, name, ErrorCode.NAME_INVALID, "the display name has characters not allowed"
+        )
         return
     if guest:
         if not services.guests:
-            _refuse(session, ErrorCode.NO_GUESTS, "")
+            _refuse(session, name, ErrorCode.NO_GUESTS, "")
             return
         key = b""  # whatever it may have proved: a guest has no device
     else:
         key = hello.key
         if not session.channel.proves(Operation.LOGIN, key, name, hello.signature):
-            _refuse(session, ErrorCode.KEY_REFUSED, "the key or its signature is wrong")
+            _refuse(session, name, ErrorCode.KEY_REFUSED, "the key or its signature is wrong")
             return
 
     session.enter(Stage.LOGIN)
@@ -56,7 +59,7 @@ async def hello(session: Session, hello: Hello) -> None:
         session.close(CloseCode.OVERLOADED, services.overloaded_retry_s, detail=grant.text)
         return
     if grant.code:
-        _refuse(session, grant.code, grant.text)
+        _refuse(session, name, grant.code, grant.text)
         return
 
     budgets = services.budgets
@@ -87,6 +90,7 @@ async def hello(session: Session, hello: Hello) -> None:
         session.answer(pack(NextKey(services.announcement.next_hash)))
 
 
-def _refuse(session: Session, code: int, text: str) -> None:
+def _refuse(session: Session, name: str, code: int, text: str) -> None:
     session.refuse(0, code, 0, text)
-    session.close(CloseCode.NAME_REFUSED, detail=text)
+    asked = name if names.is_handle(name) or names.is_guest(name) else "a name"
+    session.close(CloseCode.NAME_REFUSED, detail=f"{asked}: {_NAMES.get(code, code)}")

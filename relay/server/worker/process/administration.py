@@ -74,14 +74,17 @@ class Administration:
         """By what is asked."""
         return {"users": self._users, "user": self._user, "room": self._room}
 
-    async def _users(self, question: Question) -> list[dict[str, Any]]:
-        """The accounts whose home this worker is, by name, from behind one on."""
+    async def _users(self, question: Question) -> dict[str, Any]:
+        """The accounts whose home this worker is, by name, from behind one on.
+
+        The total is of what was looked at: one more than were asked for, if there are more.
+        """
         most = number_of(question, "limit", USERS, USERS_MAX)
         after = names.INBOX_PREFIX + text_of(question, "after")
         logs: list[str] = []
         try:
             for index in filter(self._owns, range(PARTITIONS)):
-                logs += self._reader_at(index).names(names.INBOX_PREFIX, after, most)
+                logs += self._reader_at(index).names(names.INBOX_PREFIX, after, most + 1)
                 await asyncio.sleep(0)
             accounts = self._accounts()
             found = []
@@ -101,7 +104,7 @@ class Administration:
                     await asyncio.sleep(0)
         except StoreError as error:
             raise NotAnswered(f"accounts cannot be read now: {error}") from None
-        return found
+        return {"items": found, "total": min(len(logs), most + 1)}
 
     async def _user(self, question: Question) -> str:
         """A request about an account; the answer is packed, as hexadecimal digits."""

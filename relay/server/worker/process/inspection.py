@@ -61,7 +61,7 @@ class Inspection:
             "closed": self._closed,
         }
 
-    async def _list_connections(self, question: Question) -> list[dict[str, Any]]:
+    async def _list_connections(self, question: Question) -> dict[str, Any]:
         """Those that owe most first: they are what one looks for."""
         name, room = text_of(question, "name"), text_of(question, "room")
         most = number_of(question, "limit", TOP, ITEMS_MAX)
@@ -73,20 +73,16 @@ class Inspection:
         ]
         found.sort(key=lambda entry: entry[:2], reverse=True)
         now = self._clock()
-        return [
-            _connection(session, now)
-            for _, _, session in found[:most]
-            if session.stage is not Stage.LOST
-        ]
+        return {"items": _connections(found[:most], now), "total": len(found)}
 
-    async def _list_rooms(self, question: Question) -> list[dict[str, Any]]:
+    async def _list_rooms(self, question: Question) -> dict[str, Any]:
         most = number_of(question, "limit", TOP, ITEMS_MAX)
         found = [
             (len(feed.subscriptions), feed.log, feed)
             async for feed in _in_slices(list(self._feeds.values()))
         ]
         found.sort(key=lambda entry: entry[:2], reverse=True)
-        return [_room(feed) for _, _, feed in found[:most]]
+        return {"items": [_room(feed) for _, _, feed in found[:most]], "total": len(found)}
 
     async def _top(self, _: Question) -> dict[str, Any]:
         """The busiest rooms since the last time that it was asked, and the slowest readers."""
@@ -116,9 +112,9 @@ class Inspection:
                 for more, log in grown[:TOP]
             ],
             "readers": [
-                _connection(session, now)
-                for _, _, session in slow[:TOP]
-                if session.stage is not Stage.LOST
+                reader
+                for reader in _connections(slow[:TOP], now)
+                if reader["owed_bytes"] or reader["behind"]  # some have caught up meanwhile
             ],
         }
 
@@ -134,9 +130,10 @@ class Inspection:
                 kicked += 1
         return {"kicked": kicked}
 
-    async def _closed(self, question: Question) -> list[dict[str, Any]]:
+    async def _closed(self, question: Question) -> dict[str, Any]:
         most = number_of(question, "limit", TOP, ITEMS_MAX)
-        return [ending._asdict() for ending in list(self._endings.recent)[-most:]]
+        recent = list(self._endings.recent)
+        return {"items": [ending._asdict() for ending in recent[-most:]], "total": len(recent)}
 
     async def _sessions(self) -> AsyncIterator[Session]:
         async for session in _in_slices(list(self._connections.sessions)):
@@ -159,6 +156,10 @@ def _owed(session: Session) -> int:
 def _behind(session: Session) -> int:
     """Logs that it follows and is not live in."""
     return sum(not one.live for one in session.subscriptions.by_log.values())
+
+
+def _connections(found: Iterable[tuple[int, str, Session]], now: float) -> list[dict[str, Any]]:
+    return [_connection(session, now) for _, _, session in found if session.stage is not Stage.LOST]
 
 
 def _connection(session: Session, now: float) -> dict[str, Any]:
