@@ -12,6 +12,8 @@ from typing import Final
 
 import pytest
 
+from tests.support.cluster import Relay
+
 LONG: Final = frozenset({"torture", "loadtest", "system", "cli"})
 """Folders whose files take long. They are begun first: all processes are done at about one time."""
 FOLDER: Final = Path(__file__).parent
@@ -22,6 +24,8 @@ _numbers = itertools.count()
 # installed Relay has its bytecode, too.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+Relay.forked = True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
