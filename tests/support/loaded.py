@@ -146,13 +146,18 @@ class Loader:
         return Forked([module, *arguments], told_read)
 
     def command(
-        self, arguments: Sequence[str], environment: dict[str, str], *, typed: bool
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        typed: bool,
+        module: str = RELAY,
     ) -> Forked:
-        """Start a ``relay`` command, with pipes for its output; ``typed``: for its input, too."""
+        """Start a command, with pipes for its output; ``typed``: for its input, too."""
         in_read, in_write = os.pipe() if typed else (os.open(os.devnull, os.O_RDONLY), None)
         (out_read, out_write), (err_read, err_write) = os.pipe(), os.pipe()
         given = (in_read, out_write, err_write)
-        started = self.start(RELAY, arguments, environment, Path.cwd(), given)
+        started = self.start(module, arguments, environment, Path.cwd(), given)
         for fd in given:
             os.close(fd)
         started.stdin = None if in_write is None else os.fdopen(in_write, "w")
@@ -171,14 +176,20 @@ class Loader:
         return started
 
     def run(
-        self, arguments: Sequence[str], text: str, environment: dict[str, str], timeout_s: float
+        self,
+        arguments: Sequence[str],
+        text: str,
+        environment: Mapping[str, str],
+        timeout_s: float,
+        *,
+        module: str = RELAY,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a ``relay`` command to its end, as ``subprocess.run`` would.
+        """Run a command to its end, as ``subprocess.run`` would.
 
         Raises:
             subprocess.TimeoutExpired: it did not end in time, and was killed.
         """
-        process = self.command(arguments, environment, typed=True)
+        process = self.command(arguments, environment, typed=True, module=module)
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
