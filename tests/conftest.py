@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -12,8 +13,19 @@ from typing import Final
 
 import pytest
 
+from tests.support.cluster import Relay
+
 LONG: Final = frozenset({"torture", "loadtest", "system", "cli"})
 """Folders whose files take long. They are begun first: all processes are done at about one time."""
+LONGEST: Final = (
+    "tests/loadtest/test_swarm.py",
+    "tests/system/test_upgrade.py",
+    "tests/system/test_many_workers.py",
+    "tests/torture/test_power_cut.py",
+    "tests/torture/test_broken_variants.py",
+    "tests/torture/test_failing_disk.py",
+)
+"""Of these files, those that take longest: each is one process's work for a fifth of the time."""
 FOLDER: Final = Path(__file__).parent
 _numbers = itertools.count()
 
@@ -23,10 +35,18 @@ _numbers = itertools.count()
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+Relay.forked = True
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long; otherwise the order stays as chance has it."""
-    items.sort(key=lambda item: item.path.relative_to(FOLDER).parts[0] not in LONG)
+    items.sort(key=lambda item: _turn(item.path.relative_to(FOLDER.parent)))
+
+
+def _turn(file: Path) -> int:
+    with contextlib.suppress(ValueError):
+        return LONGEST.index(file.as_posix())
+    return len(LONGEST) + (file.parts[1] not in LONG)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,7 +17,7 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Self
+from typing import IO, Final, Self
 
 from relay.client.address import Address, parse_address
 
@@ -116,17 +116,7 @@ class RelayServer:
         command = [*self._program, "serve", "--bind", self._bind, "--data", str(self._data)]
         command += ["--workers", str(self.workers), *self._flags]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=self._environment,
-                # Not the caller's: python -m would take a package relay/ from there.
-                cwd=self._scratch,
-                # An interrupt is for the tests, which then stop it.
-                start_new_session=True,
-            )
+            self._process = self._launch(command, self._environment, log)
         atexit.register(self.kill)
         try:
             self._announced = self._await_announcement(self._process)
@@ -139,6 +129,22 @@ class RelayServer:
         host, _, port = self._bind.rpartition(":")
         if port == "0":
             self._bind = f"{host}:{self._address.port}"
+
+    def _launch(
+        self, command: Sequence[str], environment: Mapping[str, str], log: IO[bytes]
+    ) -> subprocess.Popen[bytes]:
+        """Start the supervisor's process, with a pipe for its output."""
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            # Not the caller's: python -m would take a package relay/ from there.
+            cwd=self._scratch,
+            # An interrupt is for the tests, which then stop it.
+            start_new_session=True,
+        )
 
     def _await_announcement(self, process: subprocess.Popen[bytes]) -> str:
         """Return what it prints once it serves: one write, its last line without an address."""

@@ -165,7 +165,7 @@ def test_a_closed_stdout_does_not_end_it(tmp_path: Path) -> None:
         for line in process.stderr:
             event = json.loads(line)
             if event["event"] == "announcement_unread":
-                with socket.create_connection(_address(process.pid), timeout=10):
+                with socket.create_connection(_address(process.pid), timeout=60):
                     process.terminate()
         assert process.wait(30) == 0
         assert event["event"] == "stopped"

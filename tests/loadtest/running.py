@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.cluster import ROOT
+from tests.support.cluster import ROOT, collect, wait_until
 
 TIMEOUT_S = 180.0
 
@@ -31,32 +31,13 @@ def run_swarm(address: str, scratch: Path, *flags: str) -> Run:
     return run_program("run", scratch, "--host", address, "--headless", "--only-summary", *flags)
 
 
-def longer(
-    seen: Callable[[dict[str, int]], object], seconds: int, run: Callable[[int], Run]
-) -> Run:
-    """Run for so long, and again for longer if what its test is about was not seen.
-
-    On a slow machine little may happen in a few seconds.
-
-    Args:
-        seen: given what was counted.
-        seconds: for the first run; those that follow take 5 and 15 times as long.
-        run: runs one of the programs for so many seconds.
-    """
-    for factor in (1, 5, 15):
-        done = run(factor * seconds)
-        if seen(done.summary.get("counts", {})):
-            break
-    return done
-
-
-def run_until(
-    seen: Callable[[dict[str, int]], object], seconds: int, address: str, scratch: Path, *flags: str
-) -> Run:
-    """Run the swarm on a relay as ``longer`` does."""
-    return longer(
-        seen, seconds, lambda s: run_swarm(address, scratch, *flags, "--run-time", f"{s}s")
-    )
+def run_until(seen: Callable[[Running], object], address: str, scratch: Path, *flags: str) -> Run:
+    """Run the swarm on a relay until something is seen, and end it then, as by Ctrl-C."""
+    given = ("--host", address, "--headless", "--only-summary", "--run-time", "10m", *flags)
+    with started("run", scratch, *given) as running:
+        running.wait_for(seen)
+        running.process.terminate()
+        return running.end()
 
 
 def run_program(name: str, scratch: Path, *flags: str) -> Run:
@@ -70,13 +51,30 @@ class Running:
 
     def __init__(self, process: subprocess.Popen[str], summary: Path) -> None:
         self.process = process
+        self.lines: list[str] = []
+        """What it has printed so far."""
+        self._reader = collect(process.stdout, self.lines)
         self._summary = summary
+
+    def printed(self, text: str) -> bool:
+        """Tell whether a line has this."""
+        return any(text in line for line in self.lines)
+
+    def wait_for(self, seen: Callable[[Running], object]) -> None:
+        """Wait until something is seen. Raises AssertionError: it has ended before."""
+
+        def seen_or_ended() -> object:
+            return seen(self) or self.process.poll() is not None
+
+        wait_until(seen_or_ended, "what is to be seen", TIMEOUT_S)
+        assert self.process.poll() is None, "\n".join(self.lines)
 
     def end(self) -> Run:
         """Wait for its end."""
-        output, _ = self.process.communicate(timeout=TIMEOUT_S)
+        status = self.process.wait(TIMEOUT_S)
+        self._reader.join(TIMEOUT_S)
         found = json.loads(self._summary.read_text()) if self._summary.exists() else {}
-        return Run(self.process.returncode, output, found)
+        return Run(status, "\n".join(self.lines), found)
 
 
 @contextlib.contextmanager
@@ -95,10 +93,9 @@ def started(name: str, scratch: Path, *flags: str) -> Iterator[Running]:
         cwd=ROOT,
         start_new_session=True,
     )
+    running = Running(process, summary)
     try:
-        yield Running(process, summary)
+        yield running
     finally:
         process.terminate()  # it ends Locust, which has a session of its own
-        process.wait(TIMEOUT_S)
-        assert process.stdout is not None
-        process.stdout.close()
+        running.end()

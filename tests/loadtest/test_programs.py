@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.loadtest.running import TIMEOUT_S, Running, run_swarm, started
+from tests.loadtest.running import TIMEOUT_S, run_swarm, started
 from tests.support.cluster import ROOT, Relay, wait_until
 
 CROWD = ("--users", "24", "--spawn-rate", "24", "--rooms", "6", "--writers", "0.5")
@@ -92,12 +92,6 @@ def test_a_key_that_nobody_trusts_is_a_failure_at_once(tmp_path: Path) -> None:
     assert "connects failed" not in run.summary["counts"]  # nobody tries again
 
 
-def wait_for_users(running: Running) -> None:
-    """Read its output up to where all users are there."""
-    assert running.process.stdout is not None
-    assert any("All users spawned" in line for line in running.process.stdout)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_ended_by_a_signal_it_sums_up(tmp_path: Path, number: signal.Signals) -> None:
     """As at the end of its time: every user leaves after its last checks. Once, under a master."""
@@ -130,11 +124,11 @@ def test_ended_by_a_signal_it_sums_up(tmp_path: Path, number: signal.Signals) ->
 
 def test_a_signal_ends_a_curve_and_not_its_first_run_alone(tmp_path: Path) -> None:
     with started("curve", tmp_path, "--workers", "1", "5", "6") as running:
-        wait_for_users(running)
+        running.wait_for(lambda running: running.printed("All users spawned"))
         running.process.send_signal(signal.SIGTERM)
         run = running.end()
     assert "checked: " in run.output
-    assert "Starting Locust" not in run.output  # once, before: ``wait_for_users`` has read it
+    assert run.output.count("Starting Locust") == 1
     assert "Traceback" not in run.output
     assert "deliveries/s" not in run.output  # the table
 

@@ -2,60 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from relay.store.log import Repeated, Stored
 from relay.store.reader import SqliteReader
+from tests.support.cluster import COMMAND_S
+from tests.support.loaded import loader
 from tests.support.logs import ALICE, NOW_MS, PAGE_BYTES, entries, message, messages, open_partition
-
-# Commits counters 1 to 3, prints that, and dies before the given statement of the next commit.
-WRITER = """
-import os, signal, sys
-from pathlib import Path
-import apsw
-from tests.support.logs import append, message, messages, open_partition
-
-countdown = None
-
-def trace(cursor, statement, bindings):
-    global countdown
-    if countdown is not None:
-        countdown -= 1
-        if countdown == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-    return True
-
-def put_in(connection):
-    connection.exec_trace = trace
-
-apsw.connection_hooks.append(put_in)
-partition = open_partition(Path(sys.argv[1]))
-partition._opened.unflushed.tail_max = int(sys.argv[3])
-append(partition, *messages(1, 3))
-print("acknowledged", flush=True)
-countdown = int(sys.argv[2])
-append(partition, *messages(4, 6), message(1, log="new"))
-countdown = None
-print("acknowledged", flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-
 
 TAILS = (64, 5, 1)
 """The second commit of a log leaves its producer to the entries, flushes it, or writes it."""
 
 
-def write(directory: Path, statement: int, tail_max: int) -> subprocess.CompletedProcess[bytes]:
+def write(directory: Path, statement: int, tail_max: int) -> subprocess.CompletedProcess[str]:
     """Let a writer be killed before a statement."""
-    return subprocess.run(
-        [sys.executable, "-c", WRITER, directory, str(statement), str(tail_max)],
-        capture_output=True,
-        check=False,
+    arguments = [str(directory), str(statement), str(tail_max)]
+    return loader("servers").run(
+        arguments, "", os.environ, COMMAND_S, module="tests.store.killed_writer"
     )
 
 
@@ -66,7 +34,7 @@ def test_a_group_is_stored_whole_or_not_at_all(
 ) -> None:
     done = write(tmp_path, statement, tail_max)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    acknowledged = done.stdout.count(b"acknowledged\n")
+    acknowledged = done.stdout.count("acknowledged\n")
     reader = SqliteReader(tmp_path / "00.sqlite")
     kept = len(reader.read("lobby", 0, 9, PAGE_BYTES).rows)
     kept_new = len(reader.read("new", 0, 9, PAGE_BYTES).rows)

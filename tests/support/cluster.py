@@ -11,14 +11,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar, cast
 
 import psutil
 
 from relay.testing import RelayServer
-from tests.support.loaded import Forked, loader
+from tests.support.loaded import COMMANDS, RELAY, Forked, Loader, loader
 
 ROOT = Path(__file__).parents[2]
 COMMAND_S = 120.0
@@ -27,27 +27,51 @@ DEADLINE_S = 60.0
 """Generous: for waiting on an event that must come, never a measure of speed."""
 
 
+PAUSE_S, PAUSE_S_MAX = 0.01, 0.1
+"""Between two looks at what is waited for, and if a look takes long, five times as long as that:
+what takes it would be slower for being looked at all the time."""
+
+
 def wait_until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
     """Wait for a condition of another process, which cannot tell us; fail after the deadline."""
-    deadline = time.monotonic() + deadline_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {deadline_s} s: {what}")
-        time.sleep(0.01)
+    for pause_s in _looks(condition, what, deadline_s):
+        time.sleep(pause_s)
 
 
 async def until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
     """As ``wait_until``, letting the event loop run."""
+    for pause_s in _looks(condition, what, deadline_s):
+        await asyncio.sleep(pause_s)
+
+
+def _looks(condition: Callable[[], object], what: str, deadline_s: float) -> Iterator[float]:
+    """Look until it is true; each time it is not, yield how long to pause."""
     deadline = time.monotonic() + deadline_s
-    while not condition():
-        if time.monotonic() > deadline:
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
+        ended = time.monotonic()
+        if ended > deadline:
             raise AssertionError(f"not within {deadline_s} s: {what}")
-        await asyncio.sleep(0.01)
+        yield min(PAUSE_S_MAX, max(PAUSE_S, 5 * (ended - began)))
 
 
 def relay_command(*args: str | os.PathLike[str]) -> list[str]:
     """The command line of the console program, run by this interpreter."""
     return [sys.executable, "-m", "relay.cli", *(os.fspath(arg) for arg in args)]
+
+
+def _python_path() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+
+
+def fitting(arguments: Sequence[str], environment: Mapping[str, str]) -> Loader | None:
+    """Return what a ``relay`` command with these variables may be a fork of; None: nothing."""
+    kind = COMMANDS.get(arguments[0]) if arguments else None
+    if kind is None or not loader(kind).fits(environment):
+        return None
+    return loader(kind)
 
 
 def run_relay(
@@ -60,8 +84,8 @@ def run_relay(
     """
     environment = {**os.environ, **(env or {})}
     arguments = [os.fspath(arg) for arg in args]
-    if loader(os.getpid()).fits(arguments, environment):
-        return loader(os.getpid()).run(arguments, text, environment, COMMAND_S)
+    if has_loaded := fitting(arguments, environment):
+        return has_loaded.run(arguments, text, environment, COMMAND_S)
     return subprocess.run(
         relay_command(*args),
         input=text,
@@ -84,8 +108,8 @@ def start_client(
         env: variables besides those of this process.
     """
     environment = {**os.environ, **(env or {})}
-    if loader(os.getpid()).fits(args, environment):
-        return loader(os.getpid()).start(args, environment, typed=typed)
+    if has_loaded := fitting(args, environment):
+        return has_loaded.command(args, environment, typed=typed)
     return subprocess.Popen(
         relay_command(*args),
         stdin=subprocess.PIPE if typed else subprocess.DEVNULL,
@@ -116,6 +140,10 @@ class Relay(RelayServer):
     But anybody may register, and be a guest: most tests are about something else.
     """
 
+    forked: ClassVar[bool] = False
+    """True in the tests: a start is a fork of what has loaded the program (``loaded``), unless it
+    is of another interpreter, another source, by a launcher, or ``fresh``."""
+
     def __init__(
         self,
         data: Path,
@@ -127,6 +155,7 @@ class Relay(RelayServer):
         source: Path | None = ROOT,
         python: str = sys.executable,
         launcher: str = "",
+        fresh: bool = False,
     ) -> None:
         """Prepare; ``with`` starts it.
 
@@ -137,6 +166,7 @@ class Relay(RelayServer):
             workers: how many.
             settings: by their names, for what has no flag.
             launcher: Python that is run first, in the process that then becomes the server.
+            fresh: in an interpreter of its own in any case: its memory is measured.
             fault: one of ``tests.support.faulty``; ``marker`` is written when it strikes.
             source: the directory that holds the package ``relay`` to run, with the other packages
                 of this interpreter; None: all are those of the environment of ``python``.
@@ -148,9 +178,10 @@ class Relay(RelayServer):
             # Those that a file of paths names, too, as in the compiled build's environment.
             paths += [path for path in sys.path if path.endswith("site-packages")]
         environment = {"PYTHONPATH": os.pathsep.join(paths)}
-        program = "relay.cli"
+        self._ordinary = fresh or bool(launcher) or source != ROOT or python != sys.executable
+        self._module, program = RELAY, "relay.cli"
         if fault:
-            program = "tests.support.faulty"
+            self._module = program = "tests.support.faulty"
             environment["RELAY_TEST_FAULT"] = fault
             environment["RELAY_TEST_FAULT_MARKER"] = str(self.marker)
         isolated = ["-P"] if source is None else []  # not what is in this directory
@@ -176,6 +207,28 @@ class Relay(RelayServer):
             program=tuple(argv),
             environment=environment,
         )
+
+    def _launch(
+        self, command: Sequence[str], environment: Mapping[str, str], log: IO[bytes]
+    ) -> subprocess.Popen[bytes]:
+        rest = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
+        fits = not self._ordinary and self.forked
+        if not fits or not loader("servers").fits(rest | _python_path()):
+            return super()._launch(command, environment, log)
+        read_fd, write_fd = os.pipe()
+        with Path(os.devnull).open("rb") as nothing:
+            files = nothing.fileno(), write_fd, log.fileno()
+            started = loader("servers").start(
+                self._module,
+                command[len(self._program) :],
+                environment,
+                self._scratch,
+                files,
+                session=True,
+            )
+        os.close(write_fd)
+        started.stdout = os.fdopen(read_fd)
+        return cast("subprocess.Popen[bytes]", started)
 
     def children(self) -> Iterator[psutil.Process]:
         """The server's own processes below the supervisor."""

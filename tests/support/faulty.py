@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from relay.cli.main import main
+from relay.cli.main import main as relay
 from relay.server import boot_id, programs, recovery
 from tests.support import variants
 from tests.support.taken_over import attack
@@ -421,6 +421,11 @@ def _variant(name: str) -> Callable[[Planting], None]:
     return lambda planting: plant(planting.context)
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Run ``relay`` with them."""
     _install()
+    return relay()
+
+
+if __name__ == "__main__":
     main()

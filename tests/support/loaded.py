@@ -1,18 +1,19 @@
-"""``relay`` commands in forks of a process that has loaded what all of them load.
+"""Programs in forks of a process that has loaded what they load.
 
-Loading is most of what a short command costs, and the tests run hundreds. A fork is a process of
-its own as any other: its files, variables, directory, signals and end are its own. It parses, loads
-its own command, connects and ends as ever. All that is not started by ``cluster.run_relay`` or
-``cluster.start_client``, and whatever has variables that are about the start, is started in the
-ordinary way.
+Loading is most of what a short command, or a start of a relay, costs, and the tests do hundreds of
+both. A fork is a process of its own as any other: its files, variables, directory, signals, session
+and end are its own. It parses, starts, connects and ends as ever. What has variables that are about
+the start of an interpreter is started in the ordinary way, as is all that does not ask for this.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
+import importlib
 import json
 import os
 import select
@@ -21,49 +22,72 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final, Literal, TypeAlias
+
+import setproctitle
 
 ROOT: Final = Path(__file__).parents[2]
+RELAY: Final = "relay.cli.__main__"
+"""The module of ``relay``."""
 REQUEST_BYTES_MAX: Final = 200_000
-AT_THE_START: Final = ("PYTHON", "LC_", "LANG", "LD_", "OPENSSL", "MALLOC", "GLIBC")
+AT_THE_START: Final = ("PYTHON", "LC_", "LANG", "LD_", "OPENSSL", "MALLOC", "GLIBC", "TZ")
 """Variables that an interpreter and its libraries look at when they are started."""
-COMMANDS: Final = frozenset(
-    {
-        "alias",
-        "chat",
-        "ctl",
-        "device",
-        "history",
-        "invite",
-        "register",
-        "room",
-        "send",
-        "tail",
-        "user",
-    }
-)
-"""Those of clients. The server's own, such as serve, load something else, and in their order."""
+Kind: TypeAlias = Literal["commands", "servers", "players"]
+LOADED: Final[Mapping[str, Sequence[str]]] = {
+    "commands": ("relay.cli.connecting", "relay.cli.main"),
+    "servers": (
+        "relay.cli.serve",
+        "relay.server.start",
+        "relay.server.worker.process.main",
+        "relay.server.agent.main",
+        "relay.server.control.main",
+        "tests.support.faulty",
+    ),
+    "players": (
+        "tests.torture.reader",
+        "tests.torture.sender",
+        "tests.torture.flood",
+        "tests.torture.audience",
+    ),
+}
+"""What programs of a kind have in common. A server's own processes load theirs after their forks;
+here they find it, and OpenSSL and SQLite, as nothing but code: nobody has used it before."""
+COMMANDS: Final[Mapping[str, Kind]] = {
+    **dict.fromkeys(
+        ("alias", "chat", "ctl", "device", "history", "invite", "register", "room", "send", "tail",
+         "user"),
+        "commands",
+    ),
+    **dict.fromkeys(("backup", "data", "key", "serve"), "servers"),
+}  # fmt: skip
+"""Commands of ``relay`` that are forked, and of what."""
+
+
+def loader(kind: Kind) -> Loader:
+    """Return that of this process: a fork of the tests makes its own."""
+    return _loader(os.getpid(), kind)
 
 
 @functools.cache
-def loader(_pid: int) -> Loader:
-    """Return that of the process with this id: a fork of the tests makes its own."""
-    return Loader()
+def _loader(_pid: int, kind: Kind) -> Loader:
+    return Loader(kind)
 
 
 class Loader:
     """In the tests: the process that has loaded everything."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: Kind) -> None:
         """Start it."""
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._variables = at_the_start(os.environ)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                [sys.executable, "-m", __name__, kind, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,  # of the kind that a command's output is
                 stderr=None,
@@ -81,49 +105,94 @@ class Loader:
             assert self._process.stdout is not None
             self._process.stdout.close()
 
-    def fits(self, arguments: Sequence[str], environment: dict[str, str]) -> bool:
-        """Tell whether a command can be a fork of it: nothing is about the start."""
-        return (
-            not COMMANDS.isdisjoint(arguments[:1]) and at_the_start(environment) == self._variables
-        )
+    def fits(self, environment: Mapping[str, str]) -> bool:
+        """Tell whether a program can be a fork of it: nothing is about the start."""
+        return at_the_start(environment) == self._variables
 
     def start(
-        self, arguments: Sequence[str], environment: dict[str, str], *, typed: bool
+        self,
+        module: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        directory: Path,
+        files: tuple[int, int, int],
+        *,
+        session: bool = False,
+        terminal: bool = False,
     ) -> Forked:
-        """Start a command.
+        """Start a program.
 
         Args:
-            arguments: of ``relay``.
+            module: has a function ``main`` that takes nothing and returns an exit code.
+            arguments: of the program.
             environment: all of its variables.
-            typed: it has a pipe for its input; otherwise nothing.
+            directory: its current one.
+            files: what it has as input, output and for errors; they stay open here.
+            session: it leads a session of its own.
+            terminal: whose terminal is what it has for errors.
         """
         request = {
+            "module": module,
             "arguments": list(arguments),
-            "environment": environment,
-            "directory": str(Path.cwd()),
+            "environment": dict(environment),
+            "directory": str(directory),
+            "session": session,
+            "terminal": terminal,
         }
-        data = json.dumps(request).encode()
-        in_read, in_write = os.pipe() if typed else (os.open(os.devnull, os.O_RDONLY), None)
-        (out_read, out_write), (err_read, err_write), (told_read, told_write) = (
-            os.pipe() for _ in range(3)
-        )
-        given = [in_read, out_write, err_write, told_write]
+        told_read, told_write = os.pipe()
         with self._lock:
-            socket.send_fds(self._ours, [data], given)
+            socket.send_fds(self._ours, [json.dumps(request).encode()], [*files, told_write])
+        os.close(told_write)
+        return Forked([module, *arguments], told_read)
+
+    def command(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        typed: bool,
+        module: str = RELAY,
+    ) -> Forked:
+        """Start a command, with pipes for its output; ``typed``: for its input, too."""
+        in_read, in_write = os.pipe() if typed else (os.open(os.devnull, os.O_RDONLY), None)
+        (out_read, out_write), (err_read, err_write) = os.pipe(), os.pipe()
+        given = (in_read, out_write, err_write)
+        started = self.start(module, arguments, environment, Path.cwd(), given)
         for fd in given:
             os.close(fd)
-        return Forked(["relay", *arguments], in_write, out_read, err_read, told_read)
+        started.stdin = None if in_write is None else os.fdopen(in_write, "w")
+        started.stdout, started.stderr = os.fdopen(out_read), os.fdopen(err_read)
+        return started
+
+    def piped(self, module: str, arguments: Sequence[str]) -> Forked:
+        """Start a program in a session of its own, with pipes for its input and its output."""
+        (in_read, in_write), (out_read, out_write) = os.pipe(), os.pipe()
+        started = self.start(
+            module, arguments, os.environ, ROOT, (in_read, out_write, 2), session=True
+        )
+        os.close(in_read)
+        os.close(out_write)
+        started.stdin, started.stdout = os.fdopen(in_write, "w"), os.fdopen(out_read)
+        return started
 
     def run(
-        self, arguments: Sequence[str], text: str, environment: dict[str, str], timeout_s: float
+        self,
+        arguments: Sequence[str],
+        text: str,
+        environment: Mapping[str, str],
+        timeout_s: float,
+        *,
+        module: str = RELAY,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, as ``subprocess.run`` would.
 
         Raises:
             subprocess.TimeoutExpired: it did not end in time, and was killed.
         """
-        process = self.start(arguments, environment, typed=True)
+        process = self.command(arguments, environment, typed=True, module=module)
         assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         read: dict[IO[str], str] = {}
 
         def collect(file: IO[str]) -> None:
@@ -157,19 +226,29 @@ class Loader:
 
 
 class Forked:
-    """A command that was started: what tests use of ``subprocess.Popen``, with text on pipes."""
+    """A program that was started: what tests use of ``subprocess.Popen``, with text on pipes."""
 
-    def __init__(
-        self, args: list[str], stdin: int | None, stdout: int, stderr: int, told: int
-    ) -> None:
-        """Take over the ends of its pipes; ``told``: gives its process id, then its status."""
+    stdin: IO[str] | None = None
+    stdout: IO[str] | None = None
+    stderr: IO[str] | None = None
+
+    def __init__(self, args: list[str], told: int) -> None:
+        """Take over the descriptor that gives its process id, then its status."""
         self.args = args
-        self.stdin = None if stdin is None else os.fdopen(stdin, "w")
-        self.stdout = os.fdopen(stdout)
-        self.stderr = os.fdopen(stderr)
         self.returncode: int | None = None
-        self._told = os.fdopen(told, "rb", buffering=0)
-        self.pid = int(self._told.readline())
+        self._told = told
+        # Not sooner: one thread may wait while another asks.
+        weakref.finalize(self, os.close, told)
+        self._lock = threading.Lock()
+        self.pid = self._number()
+
+    def _number(self) -> int:
+        line = b""
+        while not line.endswith(b"\n"):
+            line += (byte := os.read(self._told, 1))
+            if not byte:
+                raise ChildProcessError(f"{self.args}: what has loaded it has ended")
+        return int(line)
 
     def poll(self) -> int | None:
         """Return its status, as Popen's: None while it runs."""
@@ -202,22 +281,23 @@ class Forked:
             poll = select.poll()  # not select, which takes low descriptors alone
             poll.register(self._told, select.POLLIN)
             if poll.poll(None if timeout is None else timeout * 1000):
-                with self._told as told:
-                    self.returncode = int(told.readline())
+                with self._lock:
+                    if self.returncode is None:
+                        self.returncode = self._number()
         return self.returncode
 
 
-def at_the_start(environment: Any) -> dict[str, str]:  # noqa: ANN401
+def at_the_start(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that an interpreter looks at when it is started."""
     return {name: environment[name] for name in environment if name.startswith(AT_THE_START)}
 
 
-def serve(listener: socket.socket) -> int:
+def serve(kind: str, listener: socket.socket) -> int:
     """In the process that has loaded everything: fork. Returns, in a fork, its exit code."""
-    import relay.cli.connecting
-    import relay.cli.main  # noqa: F401
-    from relay.cli.__main__ import main
-
+    for module in LOADED[kind]:
+        importlib.import_module(module)
+    # While it still finds the arguments by the variables: servers name their processes.
+    setproctitle.setproctitle(f"loaded for tests: {kind}")
     gc.collect()
     gc.freeze()
     wake_read, wake_write = socket.socketpair()
@@ -245,17 +325,27 @@ def serve(listener: socket.socket) -> int:
             for fd in given[:3]:
                 os.close(fd)
             running[pid] = given[3]
-            os.write(given[3], b"%d\n" % pid)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for one in (listener, wake_read, wake_write):
         one.close()
+    request = json.loads(data)
+    if request["session"]:
+        os.setsid()
+    if request["terminal"]:
+        fcntl.ioctl(given[2], termios.TIOCSCTTY, 0)
+    # It is what was asked for from now on: a signal may come.
+    os.write(given[3], b"%d\n" % os.getpid())
     for fd in [*running.values(), given[3]]:
         os.close(fd)
-    request = json.loads(data)
     _become(given[:3], request["environment"], request["directory"])
-    sys.argv[1:] = request["arguments"]
-    return main()
+    program = importlib.import_module(request["module"])
+    sys.argv[:] = [str(program.__file__), *request["arguments"]]
+    # How it would be started again.
+    name = request["module"].removesuffix(".__main__")
+    sys.orig_argv[:] = [sys.executable, "-m", name, *request["arguments"]]
+    code: int = program.main()
+    return code
 
 
 def _report(running: dict[int, int]) -> None:
@@ -265,7 +355,9 @@ def _report(running: dict[int, int]) -> None:
         if pid == 0:
             return
         fd = running.pop(pid)
-        os.write(fd, b"%d\n" % os.waitstatus_to_exitcode(status))
+        # Who asked for it may have gone.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(fd, b"%d\n" % os.waitstatus_to_exitcode(status))
         os.close(fd)
 
 
@@ -286,4 +378,4 @@ def _become(files: list[int], environment: dict[str, str], directory: str) -> No
 
 
 if __name__ == "__main__":
-    sys.exit(serve(socket.socket(fileno=int(sys.argv.pop()))))
+    sys.exit(serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2]))))

@@ -9,9 +9,11 @@ import struct
 import subprocess
 import termios
 import threading
+from pathlib import Path
 from typing import Self
 
-from tests.support.cluster import DEADLINE_S, relay_command, wait_until
+from tests.support.cluster import DEADLINE_S, fitting, relay_command, wait_until
+from tests.support.loaded import RELAY, Forked
 
 COLUMNS = 80
 LINES = 24
@@ -38,14 +40,22 @@ class Terminal:
 
         plain = {"TERM": "xterm"}
         inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
-        self.process = subprocess.Popen(
-            program or relay_command(*args),
-            stdin=slave if stdin is None else stdin,
-            stdout=slave if stdout is None else stdout,
-            stderr=slave,
-            env=inherited | plain | (env or {}),
-            preexec_fn=take_terminal,
-        )
+        environment = inherited | plain | (env or {})
+        files = (slave if stdin is None else stdin, slave if stdout is None else stdout, slave)
+        self.process: subprocess.Popen[bytes] | Forked
+        if program is None and (has_loaded := fitting(args, environment)):
+            self.process = has_loaded.start(
+                RELAY, args, environment, Path.cwd(), files, session=True, terminal=True
+            )
+        else:
+            self.process = subprocess.Popen(
+                program or relay_command(*args),
+                stdin=files[0],
+                stdout=files[1],
+                stderr=files[2],
+                env=environment,
+                preexec_fn=take_terminal,
+            )
         os.close(slave)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

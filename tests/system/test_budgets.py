@@ -85,7 +85,7 @@ def wave(relay: Relay, size: int, name: str) -> Iterator[None]:
 def test_a_flood_before_login_takes_the_documented_memory(tmp_path: Path) -> None:
     """Ten times as many half handshakes as there are slots take no more than all slots may."""
     settings = SETTINGS | {"server.max_connections": GUESTS}
-    with Relay(tmp_path / "data", settings=settings) as relay:
+    with Relay(tmp_path / "data", settings=settings, fresh=True) as relay:
         [worker] = map(psutil.Process, relay.worker_pids())
         with wave(relay, GUESTS // 20, "first"):  # what is made once
             before = worker.memory_info().rss

@@ -149,7 +149,7 @@ async def test_a_thousand_garbage_connections_while_two_people_chat(tmp_path: Pa
     """All 200 messages arrive in order; then descriptors and memory are as before."""
     # A spare worker would begin in between, and be counted; so would files of the search index.
     settings = {"server.spare_worker": False, "store.search": False}
-    with Relay(tmp_path / "data", settings=settings) as relay:
+    with Relay(tmp_path / "data", settings=settings, fresh=True) as relay:
         async with (
             Client(relay.address, name="alice") as alice,
             Client(relay.address, name="bob") as bob,

@@ -50,10 +50,10 @@ def test_limits_reach_connections_that_are_open(relay: Relay, file: Path) -> Non
         ann.join("lobby")
         for n in range(5):
             ann.post(f"room-{n}", "a room of its own").result()
-        file.write_text("[limits]\nloopback_exempt = false\nrooms_per_minute = 1\n")
+        file.write_text("[limits]\nloopback_exempt = false\nrooms_per_minute = 20\n")
         os.kill(relay.pid, signal.SIGHUP)
         wait_until(lambda: events(relay, "reloaded"), "the reload")
-        assert events(relay, "reloaded")[0]["changed"] == {"limits.rooms_per_minute": "60 -> 1"}
+        assert events(relay, "reloaded")[0]["changed"] == {"limits.rooms_per_minute": "60 -> 20"}
 
         def refused() -> bool:
             refusals.append(0)
@@ -68,7 +68,7 @@ def test_limits_reach_connections_that_are_open(relay: Relay, file: Path) -> Non
         assert ended.returncode == 0
         assert ended.stdout.splitlines() == [
             "limits.loopback_exempt: false -> true",
-            "limits.rooms_per_minute: 1 -> 60",
+            "limits.rooms_per_minute: 20 -> 60",
         ]
         # What was refused is sent again by the client itself, and is stored now.
         ann.flush()

@@ -61,7 +61,7 @@ async def test_one_that_does_not_read_gets_everything_later(tmp_path: Path) -> N
     """It leaves live; memory stays within its bound; then it reads all, in order, once."""
     count = 2000
     async with AsyncExitStack() as stack:
-        relay = stack.enter_context(Relay(tmp_path / "data", workers=2))
+        relay = stack.enter_context(Relay(tmp_path / "data", workers=2, fresh=True))
         sender = await stack.enter_async_context(Client(relay.address, name="sender"))
         quick = await stack.enter_async_context(Client(relay.address, name="quick"))
         await quick.join(ROOM)

@@ -254,6 +254,11 @@ class Audience:
         return [member.misses(order.heads) for member in pending]
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Do what the command line orders, and print what came of it."""
     outcome = Audience(msgspec.json.decode(sys.argv[1], type=Orders)).run()
     print(msgspec.json.encode(outcome).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tests.support.cluster import ROOT
+from tests.support.loaded import Forked, loader
 from tests.torture.checker import Place
 from tests.torture.records import (
     Acked,
@@ -50,7 +49,7 @@ class Player:
         self.history = history
         self._seed = seed
         self._address = address
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Forked | None = None
         self._follower = Follower(history)
         self._unfinished = False
         self.stopped = False
@@ -70,22 +69,22 @@ class Player:
     def start(self) -> None:
         """Start a process, or the next one, on the same history."""
         assert not self.running
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
+        with Path(os.devnull).open("rb") as nothing:
+            self._process = loader("players").start(
                 f"tests.torture.{self.part.program}",
-                self._address,
-                self.part.name,
-                os.fspath(self.history),
-                ",".join(self.part.logs),
-                str(self._seed),
-                self.part.option,
-            ],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+                [
+                    self._address,
+                    self.part.name,
+                    os.fspath(self.history),
+                    ",".join(self.part.logs),
+                    str(self._seed),
+                    self.part.option,
+                ],
+                os.environ,
+                ROOT,
+                (nothing.fileno(), 1, 2),
+                session=True,
+            )
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process, if there is one."""

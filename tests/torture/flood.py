@@ -170,6 +170,11 @@ def flood(orders: Orders) -> Outcome:
     return Outcome(during, sum(sender.unacknowledged for sender in senders))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Do what the command line orders, and print what came of it."""
     outcome = flood(msgspec.json.decode(sys.argv[1], type=Orders))
     print(msgspec.json.encode(outcome).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

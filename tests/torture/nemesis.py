@@ -7,8 +7,9 @@ import contextlib
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.torture.cast import Player
 from tests.torture.effort import Effort
@@ -19,7 +20,10 @@ HOLD_S = (0.3, 4.0)
 LONG_HOLD_S = (6.0, 8.0)
 """Longer than ``worker_timeout_s``: the worker is replaced while it is stopped."""
 VICTIM_POLLS, VICTIM_POLL_S = 100, 0.05
-ALL_READERS_S = 2.0
+ALL_READERS_BEHIND = 400
+"""Messages that all readers miss while they are stopped."""
+LOAD_S, LOAD_POLL_S = 10.0, 0.05
+"""How long messages are waited for at most: a broken relay may acknowledge none."""
 FREEZE_S = (0.1, 0.8)
 CLIENT_DEAD_S = (0.0, 2.0)
 SERVER_DEAD_S = (0.0, 1.0)
@@ -39,12 +43,25 @@ class Stage:
     healing: set[asyncio.Task[None]] = field(default_factory=set)
     """Wounds that end by themselves."""
 
-    def later(self, seconds: float, heal: Callable[[], None]) -> None:
-        """Undo something after a while, however the run goes on."""
+    def follow(self) -> None:
+        """Take in what the clients have written down."""
+        for player in self.players:
+            player.follow(self.effort)
+
+    async def load(self, count: int) -> None:
+        """Let so many messages be acknowledged, however long it takes on this machine."""
+        loop = asyncio.get_running_loop()
+        deadline, enough = loop.time() + LOAD_S, self.effort.acknowledged + count
+        while self.effort.acknowledged < enough and loop.time() < deadline:
+            await asyncio.sleep(LOAD_POLL_S)
+            self.follow()
+
+    def later(self, when: Callable[[], Awaitable[None]], heal: Callable[[], None]) -> None:
+        """Undo something after what is awaited, however the run goes on."""
 
         async def wait() -> None:
             try:
-                await asyncio.sleep(seconds)
+                await when()
             finally:
                 heal()
 
@@ -65,6 +82,11 @@ class Stage:
 
 
 Blow = Callable[[Stage], Awaitable[None]]
+
+
+def sleeping(seconds: float) -> Callable[[], Awaitable[None]]:
+    """For ``Stage.later``."""
+    return partial(asyncio.sleep, seconds)
 
 
 async def _worker(stage: Stage) -> int | None:
@@ -155,7 +177,7 @@ async def kill_client(stage: Stage) -> None:
     player = stage.chance.choice(running)
     player.kill()
     stage.effort.client_kills += 1
-    stage.later(stage.chance.uniform(*CLIENT_DEAD_S), player.start)
+    stage.later(sleeping(stage.chance.uniform(*CLIENT_DEAD_S)), player.start)
 
 
 async def stop_reader(stage: Stage) -> None:
@@ -169,7 +191,7 @@ async def stop_reader(stage: Stage) -> None:
         player = stage.chance.choice(readers)
         player.stop()
         stage.effort.stops += 1
-        stage.later(stage.chance.uniform(*HOLD_S), player.go_on)
+        stage.later(sleeping(stage.chance.uniform(*HOLD_S)), player.go_on)
 
 
 async def stop_all_readers(stage: Stage) -> None:
@@ -178,7 +200,7 @@ async def stop_all_readers(stage: Stage) -> None:
         if player.part.program == "reader" and player.running and not player.stopped:
             player.stop()
             stage.effort.stops += 1
-            stage.later(ALL_READERS_S, player.go_on)
+            stage.later(partial(stage.load, ALL_READERS_BEHIND), player.go_on)
 
 
 async def stop_worker(stage: Stage) -> None:
@@ -189,7 +211,7 @@ async def stop_worker(stage: Stage) -> None:
         stage.server.hold(victim)
         stage.effort.stops += 1
         span = LONG_HOLD_S if stage.chance.random() < 0.15 else HOLD_S
-        stage.later(stage.chance.uniform(*span), lambda: stage.server.go_on(victim))
+        stage.later(sleeping(stage.chance.uniform(*span)), lambda: stage.server.go_on(victim))
 
 
 async def freeze_and_cut(stage: Stage) -> None:
@@ -245,22 +267,31 @@ async def strike(stage: Stage, blow: Blow, at: float) -> None:
     await blow(stage)
 
 
-async def rage(stage: Stage, seconds: float, pause_s: float, weighted: dict[Blow, float]) -> None:
-    """Strike at random until the time is over; everything once first, however long that takes."""
+async def rage(
+    stage: Stage,
+    seconds: float,
+    pause_s: float,
+    weighted: dict[Blow, float],
+    enough: Callable[[], bool],
+) -> None:
+    """Strike at random until the time is over; everything once first, however long that takes.
+
+    A slow machine gets up to ten times as long, until it was ``enough``.
+    """
     loop = asyncio.get_running_loop()
     began = loop.time()
     blows, weights = list(weighted), list(weighted.values())
     first = stage.chance.sample(blows, len(blows))
-    while (at := loop.time() - began) < seconds or first:
+    while (at := loop.time() - began) < seconds or first or (at < 10 * seconds and not enough()):
         blow = first.pop() if first else stage.chance.choices(blows, weights)[0]
         await strike(stage, blow, at)
         await asyncio.sleep(stage.chance.expovariate(1 / pause_s))
 
 
-async def follow(stage: Stage, script: list[tuple[float, Blow]]) -> None:
-    """Strike by a script: (seconds since the one before, blow) each."""
-    at = 0.0
-    for pause_s, blow in script:
-        at += pause_s
-        await asyncio.sleep(pause_s)
-        await strike(stage, blow, at)
+async def follow(stage: Stage, script: Sequence[tuple[int, Blow]]) -> None:
+    """Strike by a script: (messages acknowledged since the blow before, blow) each."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    for count, blow in script:
+        await stage.load(count)
+        await strike(stage, blow, loop.time() - began)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from relay.chat.partition import partition_of
@@ -19,6 +19,8 @@ from tests.torture.records import read_records
 from tests.torture.server import Server
 
 POLL_S = 0.1
+START_S = 120.0
+"""For all clients to be there at first."""
 READER_OPTIONS = ("blocking", "trusting", "small", "late+trusting", "sleepy", "blocking+trusting")
 SENDER_OPTIONS = ("", "+blocking")
 SHOWN_MAX = 5
@@ -41,8 +43,8 @@ class Plan:
     """Messages per second and sender."""
     pause_s: float = 0.8
     """Mean time between two blows."""
-    script: tuple[tuple[float, Blow], ...] | None = None
-    """Blows in order, instead of blows by chance."""
+    script: tuple[tuple[int, Blow], ...] | None = None
+    """Blows in order, instead of blows by chance; before each, so many messages are stored."""
     fault: str = "drop-batches=0.08,cut-links=0.02,small-outbox=20000"
     """Planted in the server (``tests.support.faulty``)."""
     power_cuts: bool = False
@@ -164,7 +166,7 @@ class Run:
                     await self._until(
                         lambda some=some: all(p.online for p in some),  # type: ignore[misc]
                         players,
-                        plan.back_s,
+                        START_S,
                     )
                 await self._torture(stage)
                 await self._settle(stage)
@@ -206,18 +208,24 @@ class Run:
         plan = self._plan
         if plan.script is None:
             weights = nemesis.WEIGHTS | ({nemesis.cut_power: 1.0} if plan.power_cuts else {})
-            raging = nemesis.rage(stage, plan.seconds, plan.pause_s, weights)
+            raging = nemesis.rage(stage, plan.seconds, plan.pause_s, weights, self._did_enough)
             striking = asyncio.ensure_future(raging)
         else:
-            striking = asyncio.ensure_future(nemesis.follow(stage, list(plan.script)))
+            striking = asyncio.ensure_future(nemesis.follow(stage, plan.script))
         try:
             while not striking.done():
                 await asyncio.wait({striking}, timeout=5.0)
-                self._follow(stage.players)
+                stage.follow()
                 self._say(self._progress(stage))
             await striking
         finally:
             striking.cancel()
+
+    def _did_enough(self) -> bool:
+        # Clients tell when they end how much they have sent again.
+        effort = replace(self._effort, resent=self._plan.minimum.resent)
+        self._server.count(effort)
+        return not effort.short_of(self._plan.minimum)
 
     def _progress(self, stage: Stage) -> str:
         effort = self._effort

@@ -15,7 +15,6 @@ import multiprocessing
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ import msgspec
 
 from relay.chat.entries import NO_EPOCH
 from relay.wire.envelopes import EntryMessage, Join, Live
-from tests.support.cluster import ROOT
+from tests.support.loaded import loader
 from tests.support.processes import Processes, scheduled
 from tests.support.raw import RawClient
 from tests.support.throwaway import throwaway_keys
@@ -134,21 +133,17 @@ class Program:
     """A process of clients: it prints "ready", takes lines, and prints its outcome. A context."""
 
     def __init__(self, module: str, orders: msgspec.Struct) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, msgspec.json.encode(orders).decode()],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        self._process = loader("players").piped(module, [msgspec.json.encode(orders).decode()])
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
 
     async def ready(self) -> None:
         """Wait until it is."""

@@ -27,34 +27,40 @@ class Case(NamedTuple):
     """A variant, what brings it to light, and what it must be found to have broken."""
 
     variant: str
-    script: tuple[tuple[float, Blow], ...]
+    script: tuple[tuple[int, Blow], ...]
     faults: set[Fault]
 
 
 CASES = (
-    Case("deliver-before-commit", ((3.0, cut),), {Fault.SEQ_REUSED}),
+    Case("deliver-before-commit", ((600, cut),), {Fault.SEQ_REUSED}),
     Case(
         "no-deduplication",
-        ((1.0, freeze_and_cut), (1.0, freeze_and_cut), (1.0, freeze_and_cut)),
+        ((200, freeze_and_cut), (200, freeze_and_cut), (200, freeze_and_cut)),
         {Fault.DOUBLED},
     ),
-    Case("no-repair,drop-batches=0.2", ((2.0, rest),), {Fault.NOT_AT_HEAD}),
+    Case("no-repair,drop-batches=0.2", ((400, rest),), {Fault.NOT_AT_HEAD}),
     Case(
-        "cursor-is-head,small-outbox=10000", ((0.5, stop_all_readers), (2.5, cut)), {Fault.SKIPPED}
+        "cursor-is-head,small-outbox=10000", ((100, stop_all_readers), (500, cut)), {Fault.SKIPPED}
     ),
-    Case("gap-on-resume", ((1.0, cut), (1.0, cut)), {Fault.GAP}),
-    Case("silent-after-kill", ((0.5, kill_all_workers), (2.5, rest)), {Fault.NOT_AT_HEAD}),
+    Case("gap-on-resume", ((200, cut), (200, cut)), {Fault.GAP}),
+    Case("silent-after-kill", ((100, kill_all_workers), (400, rest)), {Fault.NOT_AT_HEAD}),
     Case(
         "seq-reused",
-        ((1.0, kill_all_workers), (1.0, kill_server)),
+        ((200, kill_all_workers), (200, kill_server)),
         {Fault.LOST, Fault.SEQ_REUSED},
     ),
-    Case("forgets-pending", ((1.0, kill_all_workers), (1.0, rest)), {Fault.LOST}),
-    Case("takes-copies-again", ((1.0, kill_all_workers), (1.0, rest)), {Fault.DOUBLED}),
+    Case("forgets-pending", ((200, kill_all_workers), (200, rest)), {Fault.LOST}),
+    Case("takes-copies-again", ((200, kill_all_workers), (200, rest)), {Fault.DOUBLED}),
 )
 
 
-async def _run(directory: Path, fault: str, script: tuple[tuple[float, Blow], ...]) -> Report:
+async def _run(
+    directory: Path,
+    fault: str,
+    script: tuple[tuple[int, Blow], ...],
+    back_s: float = 10.0,
+    head_s: float = 2.0,
+) -> Report:
     plan = Plan(
         seed=5,
         seconds=0,
@@ -66,8 +72,8 @@ async def _run(directory: Path, fault: str, script: tuple[tuple[float, Blow], ..
         script=script,
         fault=fault,
         reader_options=("plain", "trusting"),
-        back_s=10.0,
-        head_s=2.0,
+        back_s=back_s,
+        head_s=head_s,
     )
     return await torture(plan, directory)
 
@@ -82,5 +88,7 @@ async def test_caught(case: Case, tmp_path: Path) -> None:
 async def test_the_same_torture_without_a_bug(tmp_path: Path) -> None:
     """Nothing is found: what is caught above is the bug."""
     blows = (cut, freeze_and_cut, stop_all_readers, kill_all_workers, kill_server, rest)
-    report = await _run(tmp_path, "drop-batches=0.2", tuple((1.0, blow) for blow in blows))
+    report = await _run(
+        tmp_path, "drop-batches=0.2", tuple((200, blow) for blow in blows), 120.0, 60.0
+    )
     assert report.passed, str(report)

@@ -21,12 +21,12 @@ async def _run(directory: Path, durability: str, variant: str = "", back_s: floa
         readers=2,
         rooms=2,
         rate=60.0,
-        script=tuple((1.0, blow) for blow in blows),
+        script=tuple((80, blow) for blow in blows),
         fault=variant,
         power_cuts=True,
         reader_options=("plain", "trusting"),
         back_s=back_s,
-        head_s=20.0 if not variant else 1.0,
+        head_s=60.0 if not variant else 1.0,
     )
     return await torture(plan, directory)
 

@@ -30,6 +30,14 @@ MINIMUM = Effort(
 
 async def test_nothing_lost_doubled_reordered_or_skipped(tmp_path: Path) -> None:
     """The promises of docs/reliability.md, under everything that the nemesis knows."""
-    plan = Plan(seed=20261124, seconds=20.0, rate=60.0, pause_s=0.6, minimum=MINIMUM)
+    plan = Plan(
+        seed=20261124,
+        seconds=15.0,
+        rate=60.0,
+        pause_s=0.6,
+        minimum=MINIMUM,
+        back_s=120.0,
+        head_s=60.0,
+    )
     report = await torture(plan, tmp_path)
     assert report.passed, str(report)

@@ -43,5 +43,5 @@ async def test_nothing_lost_doubled_reordered_or_skipped(tmp_path: Path) -> None
 )
 async def test_caught(tmp_path: Path, variant: str, faults: set[Fault]) -> None:
     """What this bug breaks is among what is found broken."""
-    report = await _run(tmp_path, 1.5, variant, head_s=5.0)
+    report = await _run(tmp_path, 1.5, variant, head_s=2.0)
     assert faults <= report.faults, str(report)

@@ -117,7 +117,7 @@ def _two_writes(one: Face, closed: threading.Event) -> None:
             asked = asyncio.ensure_future(client.join("room"))
             await asyncio.sleep(0)
             client._pump._flush()
-            assert closed.wait(20)  # blocks the loop, as a busy program does
+            assert closed.wait(60)  # blocks the loop, as a busy program does
             await client.post("room", "x")
             client._pump._flush()
             await asked
@@ -126,7 +126,7 @@ def _two_writes(one: Face, closed: threading.Event) -> None:
     else:
         client._chat.join("room", None, 0, Pending(client._pump))
         client._pump.settle()
-        assert closed.wait(20)
+        assert closed.wait(60)
         client.post("room", "x")
         client.flush()
 
@@ -149,13 +149,13 @@ def banner(data: bytes) -> Iterator[str]:
             with opened:
                 opened.sendall(data)
                 opened.shutdown(socket.SHUT_WR)
-                opened.settimeout(20)
+                opened.settimeout(60)
                 opened.recv(1)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"relay://{'a' * 52}@127.0.0.1:{listener.getsockname()[1]}"
-        thread.join(20)
+        thread.join(60)
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ async def test_what_waits_for_the_socket_is_bounded() -> None:
         assert protocol is not None
         transport = protocol._transport
         assert transport is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not protocol.crowded:
                 await client.post("room", bytes(32_000))
         most = transport.get_write_buffer_size()
@@ -290,7 +290,7 @@ def test_an_interrupted_write_is_the_end_of_its_connection_only() -> None:
         connections.append(connection)
         connection.log_in()
         if len(connections) == 1:
-            interrupted.wait(20)  # and reads nothing
+            interrupted.wait(60)  # and reads nothing
             return
         for _ in range(2):
             sent = connection.wait_for(Send)

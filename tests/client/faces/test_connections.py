@@ -152,7 +152,7 @@ def test_what_listens_is_no_relay(face: Connect) -> None:
         thread.start()
         with pytest.raises(HandshakeFailed):
             one.connect()
-        thread.join(20)
+        thread.join(60)
 
 
 def test_killed_workers(face: Connect, tmp_path: Path) -> None:

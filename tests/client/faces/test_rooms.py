@@ -76,7 +76,7 @@ def test_messages_of_one_room_blocking(relay: Relay, room: str) -> None:
         with client.room(room) as one:
             client.send(f"{room[:20]}-other", "x")
             one.post("a")
-            one.send("b", timeout=20)
+            one.send("b", timeout=60)
             texts = []
             for message in one:
                 texts.append(message.text)
@@ -84,8 +84,8 @@ def test_messages_of_one_room_blocking(relay: Relay, room: str) -> None:
                     break
             assert texts == ["a", "b"]
             assert one.cursor == message.cursor
-            assert one.who(timeout=20).total == 1
-            assert len(one.history(timeout=20).entries) == 3
+            assert one.who(timeout=60).total == 1
+            assert len(one.history(timeout=60).entries) == 3
             assert [type(event) for event in one.events(0.0)] == []
         with client.room(room, last=1) as one:
             kinds = set()
@@ -164,7 +164,7 @@ async def test_leaving_wakes_whoever_reads(client: Client, room: str) -> None:
     async with client.room(room) as one:
         reading = asyncio.ensure_future(read())
         await asyncio.sleep(0)
-    assert await asyncio.wait_for(reading, 20) == []
+    assert await asyncio.wait_for(reading, 60) == []
 
 
 async def test_the_error_of_the_body_is_the_one_that_comes_out(relay: Relay, room: str) -> None:

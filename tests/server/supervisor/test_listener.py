@@ -42,7 +42,7 @@ def test_all_addresses_are_shown_as_one_that_others_can_use(bind: str) -> None:
         host, _, shown_port = reachable_address(sock).rpartition(":")
         assert shown_port == str(port)
         host = host.strip("[]")
-        with socket.create_connection((host, port), timeout=10):
+        with socket.create_connection((host, port), timeout=60):
             sock.setblocking(True)
             sock.accept()[0].close()
         others = [a for a in addresses(sock.family) if not a.is_loopback and not a.is_link_local]

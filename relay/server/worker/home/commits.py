@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
@@ -125,6 +124,7 @@ class Commits:
         wakeup: Wakeup,
         observe_ns: Callable[[int], None],
         *,
+        clock_ns: Callable[[], int],
         power: bool,
         rooms_begin: bool = True,
     ) -> None:
@@ -134,6 +134,7 @@ class Commits:
             run_in_thread: runs a commit there.
             wakeup: asks for the turn that collects it.
             observe_ns: is told how long each took.
+            clock_ns: monotonic, that of ``time.monotonic``.
             power: all commits wait for the disk; else only those with control entries, of accounts
                 and rooms (``store.sqlite``).
             rooms_begin: the first message of a room brings one.
@@ -141,6 +142,7 @@ class Commits:
         self._run_in_thread = run_in_thread
         self._wakeup = wakeup
         self._observe_ns = observe_ns
+        self._clock_ns = clock_ns
         self.power = power
         self._rooms_begin = rooms_begin
         self._finished: list[Commit] = []
@@ -150,7 +152,7 @@ class Commits:
     def rests(self, index: int) -> bool:
         """Tell whether a partition is not to begin a commit now that waits for the disk."""
         rested_at_ns = self._rested_at_ns.get(index)
-        return rested_at_ns is not None and (rested_at_ns - time.monotonic_ns() > REST_AHEAD_NS)
+        return rested_at_ns is not None and (rested_at_ns - self._clock_ns() > REST_AHEAD_NS)
 
     def begin(
         self, index: int, partition: Partition, group: list[Waiting], now_ms: int
@@ -159,14 +161,14 @@ class Commits:
 
         Raises nothing: whatever happens, its senders must be answered.
         """
-        began_ns = time.monotonic_ns()
+        began_ns = self._clock_ns()
         if not (self.power or self._waits_for_disk(partition, group)):
-            commit = _append(index, partition, group, now_ms)
-            self._observe_ns(time.monotonic_ns() - began_ns)
+            commit = self._append(index, partition, group, now_ms)
+            self._observe_ns(self._clock_ns() - began_ns)
             return commit
 
         def ended(future: asyncio.Future[Commit]) -> None:
-            now_ns = time.monotonic_ns()
+            now_ns = self._clock_ns()
             self._observe_ns(now_ns - began_ns)
             commit = future.result()
             if not self.power:
@@ -175,7 +177,7 @@ class Commits:
             self._finished.append(commit)
             self._wakeup.request()
 
-        future = self._run_in_thread(lambda: _append(index, partition, group, now_ms))
+        future = self._run_in_thread(lambda: self._append(index, partition, group, now_ms))
         future.add_done_callback(ended)
         return None
 
@@ -190,22 +192,23 @@ class Commits:
                 return True
         return False
 
+    def _append(
+        self, index: int, partition: Partition, group: list[Waiting], now_ms: int
+    ) -> Commit:
+        began_ns = self._clock_ns()
+        budget = ReadBudget(READS_MAX, began_ns / 1e9 + READING_S_MAX)
+        submissions = [waiting.submission for waiting in group]
+        outcomes: list[Outcome] | StoreError
+        try:
+            outcomes = partition.append(submissions, now_ms, budget)
+        except StoreError as error:
+            outcomes = error
+        except Exception:
+            log.exception("commit_failed")
+            outcomes = StoreUnavailable("an internal error")
+        return Commit(index, group, outcomes, budget.spent, self._clock_ns() - began_ns)
+
     def finished(self) -> list[Commit]:
         """Return the commits that are over and were not returned before."""
         finished, self._finished = self._finished, []
         return finished
-
-
-def _append(index: int, partition: Partition, group: list[Waiting], now_ms: int) -> Commit:
-    began_ns = time.monotonic_ns()
-    budget = ReadBudget(READS_MAX, began_ns / 1e9 + READING_S_MAX)
-    submissions = [waiting.submission for waiting in group]
-    outcomes: list[Outcome] | StoreError
-    try:
-        outcomes = partition.append(submissions, now_ms, budget)
-    except StoreError as error:
-        outcomes = error
-    except Exception:
-        log.exception("commit_failed")
-        outcomes = StoreUnavailable("an internal error")
-    return Commit(index, group, outcomes, budget.spent, time.monotonic_ns() - began_ns)

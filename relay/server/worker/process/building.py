@@ -122,6 +122,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
             needs.run_in_thread,
             wakeup,
             needs.observe_commit_ns,
+            clock_ns=time.monotonic_ns,
             power=needs.durability == "power",
             rooms_begin=needs.rooms_begin,
         ),
