@@ -217,6 +217,12 @@ class Partition(Protocol):
             StoreError: as ``append``.
         """
 
+    def refuse(self, reason: str) -> None:
+        """Close it as it is, for good: its file was found damaged.
+
+        Nobody opens it again before the next start has checked all of it.
+        """
+
     def close(self) -> None:
         """Close cleanly: the next start keeps every epoch (invariant "Epochs are segments")."""
 
