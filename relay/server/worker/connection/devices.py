@@ -12,7 +12,7 @@ from relay.errors import EnvelopeError
 from relay.server.worker.connection.asking import asked, pass_on
 from relay.server.worker.connection.charges import CHANGE_UNITS, pays
 from relay.server.worker.connection.unread import refuse_unread
-from relay.store.errors import StoreCorrupt, StoreError
+from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Chain, Done
 from relay.wire.packing import pack, unpack_entry
@@ -131,9 +131,6 @@ def _list(session: Session, number: int, request: requests.ListNames) -> None:
     try:
         reader = session.services.reader_at(request.partition)
         found = reader.names(prefix, prefix + request.after, NAMES_PER_ANSWER)
-    except StoreCorrupt as error:
-        session.services.damage.report(request.partition, error)
-        found = []  # nobody there can log in now
     except StoreError as error:
         refuse_unread(session, number, request.partition, error)
         return

@@ -134,9 +134,6 @@ async def _list(session: Session, number: int, request: requests.List) -> None:
     try:
         reader = session.services.reader_at(request.partition)
         found = reader.states(request.after, shown.ROOMS_PER_ANSWER, STATES_BYTES)
-    except StoreCorrupt as error:
-        session.services.damage.report(request.partition, error)
-        found = []  # nobody can enter one of them now
     except StoreError as error:
         refuse_unread(session, number, request.partition, error)
         return
