@@ -24,6 +24,7 @@ from relay.server.worker.home.submissions import (
     SLOW_PER_GROUP,
     Submissions,
     Waiting,
+    refuse,
 )
 from relay.server.worker.store_codes import code_of
 from relay.store.errors import NotTheWriter, StoreError, StoreFull
@@ -327,7 +328,7 @@ class Home:
             self._not_home(index)
             return None
         if index in self._refused:
-            _refuse(self._take_all(index), ErrorCode.DAMAGED, "")
+            refuse(self._take_all(index), ErrorCode.DAMAGED, "")
             return None
         if index in self.short_of_disk:
             self._refuse_for_disk(index)
@@ -386,22 +387,14 @@ class Home:
 
     def _failed(self, index: int, group: list[Waiting], error: StoreError) -> None:
         self._partitions.failed(index, error)
-        full = isinstance(error, StoreFull)
-        text = "the disk is full" if full else "the store is unavailable"
-        _refuse(group, code_of(error), text)
+        text = "the disk is full" if isinstance(error, StoreFull) else "the store is unavailable"
+        refuse(group, code_of(error), text)
 
     def _refuse_for_disk(self, index: int) -> None:
         """Keep the reserve of free disk; readers go on. What is short of it is logged elsewhere."""
         group = self._take_all(index)
         self._refusals.add(Budget.DISK_RESERVE, len(group))
-        _refuse(group, ErrorCode.UNAVAILABLE, "the disk is nearly full")
-
-
-def _refuse(group: list[Waiting], code: ErrorCode, text: str) -> None:
-    final = code == ErrorCode.DAMAGED
-    refusal = (int(code), 0, "") if final else (int(code), limits.RETRY_MS, text)
-    for waiting in group:
-        waiting.port.send(Refused(waiting.tag, *refusal))
+        refuse(group, ErrorCode.UNAVAILABLE, "the disk is nearly full")
 
 
 assert limits.SENDS_UNACKNOWLEDGED_BYTES_MAX <= QUEUED_BYTES_MAX
