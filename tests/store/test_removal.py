@@ -19,6 +19,7 @@ from relay.store.log import Forbidden, IdConflict, Repeated
 from relay.store.removal import ROWS_PER_STEP
 from relay.store.removal_reader import RemovalReader
 from relay.store.salvage import salvage
+from relay.store.schema import pragma
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import unpack_entry
 from tests.store.test_direct import copy, offer, one
@@ -82,11 +83,10 @@ def test_what_is_removed_leaves_pages_free(tmp_path: Path) -> None:
     def used() -> int:
         connection = apsw.Connection(str(partition.path), flags=apsw.SQLITE_OPEN_READONLY)
         with contextlib.closing(connection):
-            pages, free = (
-                connection.execute(f"PRAGMA {what}").fetchall()[0][0]
-                for what in ("page_count", "freelist_count")
-            )
-        return int(pages - free) * 4096
+            pages, free = (pragma(connection, of) for of in ("page_count", "freelist_count"))
+        assert isinstance(pages, int)
+        assert isinstance(free, int)
+        return (pages - free) * 4096
 
     before = used()
     removed(partition, 1990)
