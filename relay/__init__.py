@@ -123,6 +123,7 @@ if TYPE_CHECKING:
     from relay.client.refusals import Refused as Refused
     from relay.client.refusals import RegistrationClosed as RegistrationClosed
     from relay.client.refusals import RoomExists as RoomExists
+    from relay.client.refusals import StoreDamaged as StoreDamaged
     from relay.client.refusals import Unavailable as Unavailable
     from relay.client.refusals import UnknownOperation as UnknownOperation
     from relay.client.refusals import UnknownOutcome as UnknownOutcome
@@ -170,7 +171,7 @@ _HOMES: Final = {
         "LimitReached", "LooksAlike", "MembersOnly", "Muted", "NameInvalid", "NameTaken",
         "NoGuests", "NoSuchEntry", "NoSuchRoom", "NotAMember", "NotAccepted", "NotAllowed",
         "NotRegistered", "NotSupported", "ReadOnly", "Refused", "RegistrationClosed", "RoomExists",
-        "Unavailable", "UnknownOperation", "UnknownOutcome",
+        "StoreDamaged", "Unavailable", "UnknownOperation", "UnknownOutcome",
     ),
     "relay.client.events": (
         "Behind", "Control", "DeviceWarning", "Edit", "Erased", "Event", "Gap", "HistoryPage",

@@ -38,6 +38,7 @@ class Op(IntEnum):
     ATTACH = 23
     ASK = 24
     REVOKED = 25
+    DAMAGED = 26
 
     SUBSCRIBED = 32
     BATCH = 33
@@ -53,6 +54,7 @@ class Op(IntEnum):
     REVOKE = 43
     ERASED = 44
     TELL = 45
+    NOT_FOLLOWED = 46
 
 
 class Introduction(NamedTuple):
@@ -146,6 +148,13 @@ class Revoked(NamedTuple):
     tag: int
 
 
+class Damaged(NamedTuple):
+    """Member: the file of a partition was found damaged, while it was read here."""
+
+    partition: int
+    reason: str
+
+
 class Release(NamedTuple):
     """Member: the session of that tag has ended."""
 
@@ -161,6 +170,17 @@ class Subscribed(NamedTuple):
     seq: int
     state: bytes = b""
     """What control entries have made of the log, as of its head: ``chat.rooms.state``."""
+
+
+class NotFollowed(NamedTuple):
+    """Home: a log cannot be followed, or not any more. Answers SUBSCRIBE, or comes by itself.
+
+    ``code`` is an ErrorCode of the protocol.
+    """
+
+    log: str
+    code: int
+    text: str
 
 
 class Batch(NamedTuple):
@@ -309,4 +329,6 @@ Message: TypeAlias = (
     | Revoke
     | Erased
     | Tell
+    | Damaged
+    | NotFollowed
 )

@@ -20,6 +20,7 @@ from relay.bus.messages import (
     Batch,
     Claim,
     Claimed,
+    Damaged,
     Erased,
     Event,
     Evict,
@@ -27,6 +28,7 @@ from relay.bus.messages import (
     Introduction,
     Members,
     Message,
+    NotFollowed,
     NotHome,
     Op,
     Presence,
@@ -61,6 +63,7 @@ from relay.framing import FrameSplitter
 
 HEADER: Final = 4
 MESSAGE_BYTES_MAX: Final = 262_144
+DAMAGE_BYTES_MAX: Final = 4096
 
 _u16 = codec.uint(65_535)
 _u32 = codec.uint(limits.U32_MAX)
@@ -117,6 +120,7 @@ SHAPES: Final[dict[int, Shape]] = {
     Op.TELL: Shape(Tell, (U63, _content)),
     Op.MEMBERS: Shape(Members, (U63, U63, U63, _u32, _names)),
     Op.NOT_HOME: Shape(NotHome, (_u32,)),
+    Op.NOT_FOLLOWED: Shape(NotFollowed, (LOG, _u16, _error_text)),
     Op.ASK: Shape(
         Ask,
         (
@@ -132,6 +136,7 @@ SHAPES: Final[dict[int, Shape]] = {
         ),
     ),
     Op.REVOKED: Shape(Revoked, (U63,)),
+    Op.DAMAGED: Shape(Damaged, (_u32, codec.text(DAMAGE_BYTES_MAX))),
     Op.ANSWERED: Shape(Answered, (U63, _u16, _error_text, codec.binary(0, limits.BODY_BYTES_MAX))),
     Op.REVOKE: Shape(
         Revoke,

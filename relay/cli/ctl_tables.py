@@ -53,6 +53,11 @@ def status_lines(status: Item) -> list[str]:
     lines = [
         f"relay {status['version']}, pid {status['pid']}, up {up}: {state}",
         *(f"  {harmless(reason)}" for reason in status["reasons"]),
+        *(f"  {harmless(warning)}" for warning in status["warnings"]),
+        *(
+            f"  partition {index}: {harmless(reason)}"
+            for index, reason in status["refused"].items()
+        ),
         counts,
         f"disk: {databases} databases, {wal} write-ahead logs, {free} free",
         "",

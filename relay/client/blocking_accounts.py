@@ -16,6 +16,7 @@ from relay.client.chat_state import Read
 from relay.client.device_key import DeviceKey
 from relay.client.lists import Question, Questions, Result
 from relay.client.proof import server_id_bytes
+from relay.client.refusals import Refused
 
 
 class BlockingAccounts(BlockingCalls):
@@ -231,10 +232,15 @@ class BlockingAccounts(BlockingCalls):
 
     def _in_parts(self, questions: Questions[Result], timeout_s: float | None) -> Result:
         """Ask one question after the other; ``timeout_s`` is for each."""
-        answer: object = None
         try:
+            question = questions.send(None)
             while True:
-                answer = self._ask(questions.send(answer), timeout_s)
+                try:
+                    answer = self._ask(question, timeout_s)
+                except Refused as refused:
+                    question = questions.throw(refused)
+                else:
+                    question = questions.send(answer)
         except StopIteration as end:
             return cast("Result", end.value)
 

@@ -37,8 +37,8 @@ Those of close codes are in ``closes``, those of error codes in ``refusals``. Th
         ├── Banned (40)  Muted (41)  MembersOnly (42)  ReadOnly (43)  NoSuchRoom (44)
         │   RoomExists (45)  KickedOut (46)                                     of rooms
         ├── NotAccepted (30)  NoSuchEntry (31)              of direct messages, edits, replies
-        └── IdConflict (8)  CounterExpected (9)  UnknownOutcome (10)
-            Busy (11)  Unavailable (12)                                         of a send
+        ├── IdConflict (8)  CounterExpected (9)  UnknownOutcome (10)            of a send
+        └── Busy (11)  Unavailable (12)  StoreDamaged (23)                      of any request
 """
 
 from __future__ import annotations

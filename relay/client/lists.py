@@ -7,6 +7,7 @@ a false server would keep its client asking for ever.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -20,6 +21,7 @@ from relay.chat.rooms import requests as room_requests
 from relay.chat.rooms import shown
 from relay.client import room_calls
 from relay.client.events import HistoryPage, SearchPage
+from relay.client.refusals import StoreDamaged
 from relay.client.room_calls import ListedRoom, RoomInfo
 from relay.codec import names_of
 from relay.errors import EnvelopeError
@@ -42,15 +44,16 @@ def _of_rooms(room: str, request: room_requests.Request, read: Read) -> Question
 
 
 def account_names() -> Questions[list[str]]:
-    """Ask for the names of all accounts, and return them in order."""
+    """Ask for the names of all accounts, and return them in order; what is damaged is left out."""
     found: list[str] = []
     for partition in range(PARTITIONS):
         some = [""]
-        while some:
-            after = some[-1]
-            request = account_requests.ListNames(partition, after)
-            some = yield _of_accounts(request, partial(_names, after))
-            found += some
+        with contextlib.suppress(StoreDamaged):
+            while some:
+                after = some[-1]
+                request = account_requests.ListNames(partition, after)
+                some = yield _of_accounts(request, partial(_names, after))
+                found += some
     return sorted(found)
 
 
@@ -94,11 +97,13 @@ def _marks(after: str, data: bytes) -> tuple[list[tuple[str, bytes, int]], bool]
     return some, end
 
 
-def rooms(*, mine: bool) -> Questions[list[ListedRoom]]:
+def rooms(*, mine: bool, whole: bool = False) -> Questions[list[ListedRoom]]:
     """Ask which rooms one may see, and return them in the order of their names.
 
-    ``mine``: only those in which one has a role: a question for some of them each, whatever other
-    rooms there are.
+    Args:
+        mine: only those in which one has a role: a question for some of them each, whatever other
+            rooms there are.
+        whole: raise StoreDamaged rather than leave out what is damaged at the server.
     """
     if mine:
         own = yield from _own_rooms()
@@ -106,10 +111,14 @@ def rooms(*, mine: bool) -> Questions[list[ListedRoom]]:
     found: list[shown.Listed] = []
     for partition in range(PARTITIONS):
         after, end = "", False
-        while not end:
-            request = room_requests.List(partition, after)
-            some, after, end = yield _of_rooms("", request, partial(_rooms, after))
-            found += some
+        try:
+            while not end:
+                request = room_requests.List(partition, after)
+                some, after, end = yield _of_rooms("", request, partial(_rooms, after))
+                found += some
+        except StoreDamaged:
+            if whole:
+                raise
     own = yield from _own_rooms()
     seen = {one.name: room_calls.as_listed(one) for one in found}
     return [room for _, room in sorted((seen | own).items())]

@@ -139,7 +139,7 @@ class OwnRooms:
         yield (yield from preferences())
         for room, cursor in (yield from lists.read_marks()).items():
             yield ReadUpTo(room, cursor)
-        rooms = yield from lists.rooms(mine=False)
+        rooms = yield from lists.rooms(mine=False, whole=True)
         for one in rooms:
             if one.role != "none":
                 yield one
@@ -162,7 +162,7 @@ class OwnRooms:
                 else:
                     count[0] += 1
 
-        for room in (*self._names((yield from lists.rooms(mine=False))), ME):
+        for room in (*self._names((yield from lists.rooms(mine=False, whole=True))), ME):
             yield from self._read(room, erase)
         yield Deleted(*count)
 

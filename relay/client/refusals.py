@@ -132,6 +132,13 @@ class Unavailable(Refused):
         return self.arg / 1000
 
 
+class StoreDamaged(Refused):
+    """What the server has stored of the room or the account is damaged; its operator must mend it.
+
+    A message that was sent before may be stored or not. Nothing is tried again by itself.
+    """
+
+
 class Banned(Refused):
     """The account is banned from the room."""
 
@@ -183,6 +190,7 @@ REFUSALS: Final[dict[ErrorCode, type[Refused]]] = {
     ErrorCode.CHANGED: Changed,
     ErrorCode.NOT_ALLOWED: NotAllowed,
     ErrorCode.NO_GUESTS: NoGuests,
+    ErrorCode.DAMAGED: StoreDamaged,
     ErrorCode.BANNED: Banned,
     ErrorCode.MUTED: Muted,
     ErrorCode.MEMBERS_ONLY: MembersOnly,

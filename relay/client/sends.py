@@ -287,9 +287,10 @@ class Sends:
     def _never(
         self, sends: RoomSends, send: PendingSend, envelope: RefusedEnvelope, now: float
     ) -> None:
-        """A final refusal. Unless the id is another message's, its counter is free again."""
+        """A final refusal. Its counter is free again, unless the log may have it."""
         error: Refused = refused(envelope.code, envelope.arg, envelope.text)
-        free = envelope.code != ErrorCode.ID_CONFLICT
+        # Of a damaged log nobody knows what it has of the sends before.
+        free = envelope.code not in (ErrorCode.ID_CONFLICT, ErrorCode.DAMAGED)
         behind = [other for other in sends.pending if other.counter > send.counter]
         self._end(sends, send, error)
         if not free:

@@ -37,6 +37,11 @@ ALERTS: Final = (
         "Rooms cannot be written.", "The log shows why: partition_unavailable.",
     ),
     Alert(
+        "RelayPartitionsRefused", f"sum({gauge('partitions_refused')}) > 0", "0m", "page",
+        "Partitions are damaged and refused; the others serve.",
+        "relay ctl status tells which, and what to do: relay data repair, or a backup.",
+    ),
+    Alert(
         "RelayDiskReserveReached", f"sum({gauge('partitions_short_of_disk')}) > 0", "0m", "page",
         "Nothing is stored any more: the disk is at its reserve.", "Make room on the disk.",
     ),

@@ -155,6 +155,7 @@ PANELS: Final = (
         "short",
         (
             (gauge("partitions_unavailable"), "cannot be written, worker {{worker}}"),
+            (gauge("partitions_refused"), "damaged and refused, worker {{worker}}"),
             (gauge("partitions_short_of_disk"), "short of disk, worker {{worker}}"),
         ),
     ),

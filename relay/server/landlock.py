@@ -1,8 +1,10 @@
 """Keeping this process from some files, by Landlock (landlock(7)), where the kernel has it.
 
 Landlock knows only what is allowed, and a rule for a directory is one for all below it. So every
-directory on the way to a forbidden file gets no rule, and all else in it gets one. What appears in
-such a directory later is forbidden, too; elsewhere nothing changes. Reading, writing and cutting
+directory on the way to a forbidden file gets no rule, and all directories in it get one. A file in
+it gets one only if it is needed: a rule holds what it is for, so the space of a deleted file (a log
+or a backup beside the data) would not be free before this process ends. What appears in such a
+directory later is forbidden, too; elsewhere nothing changes. Reading, writing and cutting
 files are restricted, nothing else; the kernel by itself then refuses to move or link files between
 directories, to trace processes outside, and (newer ones) to send them signals.
 
@@ -38,10 +40,14 @@ def abi() -> int:
         return 0
 
 
-def forbid(files: Iterable[Path]) -> bool:
-    """Let this process, and its children, never open these files. They need not exist.
+def forbid(files: Iterable[Path], needed: Iterable[Path] = ()) -> bool:
+    """Let this process, and its children, never open some files.
 
     Call it before there is another thread, after ``prctl.no_new_privileges``.
+
+    Args:
+        files: they need not exist.
+        needed: files beside the way to them that are opened all the same.
 
     Returns:
         False: the kernel has no Landlock, or a directory on the way is too large; nothing is
@@ -54,7 +60,7 @@ def forbid(files: Iterable[Path]) -> bool:
     forbidden = {Path(os.path.realpath(file)) for file in files}
     if not version:
         return False
-    found = _allowed(forbidden)
+    found = _allowed(forbidden, {Path(os.path.realpath(file)) for file in needed})
     if found is None:
         return False
     rights = _READ_FILE | _WRITE_FILE | (_TRUNCATE if version >= _TRUNCATE_ABI else 0)
@@ -73,19 +79,23 @@ def forbid(files: Iterable[Path]) -> bool:
     return True
 
 
-def _allowed(forbidden: set[Path]) -> list[Path] | None:
-    """Return what is beside the way to the forbidden files; None: it is too much."""
+def _allowed(forbidden: set[Path], needed: set[Path]) -> list[Path] | None:
+    """Return what is allowed beside the way to the forbidden files; None: it is too much."""
     ways = {parent for file in forbidden for parent in file.parents}
     found: list[Path] = []
     for directory in ways:
         try:
             with os.scandir(directory) as entries:
-                names = [entry.name for entry in entries if not entry.is_symlink()]
+                paths = [
+                    directory / entry.name
+                    for entry in entries
+                    if not entry.is_symlink()
+                    and (directory / entry.name in needed or not entry.is_file())
+                ]
         except OSError:
             continue  # not there, or not for this process: then nothing in it is, either
-        if len(names) > ENTRIES_MAX:
+        if len(paths) > ENTRIES_MAX:
             return None
-        paths = (directory / name for name in names)
         found += [path for path in paths if path not in forbidden and path not in ways]
     return found
 

@@ -249,6 +249,7 @@ WORKER: Final = (
     Metric("bus_lag_ns", Kind.GAUGE, "How long another worker has taken too little.", "ns"),
     Metric("commit_lag_ns", Kind.GAUGE, "How long messages wait and none is committed.", "ns"),
     Metric("partitions_unavailable", Kind.GAUGE, "Partitions that cannot be written."),
+    Metric("partitions_refused", Kind.GAUGE, "Partitions that are damaged, and refused."),
     Metric("partitions_short_of_disk", Kind.GAUGE, "Partitions whose disk is at its reserve."),
     Metric("messages_accepted", Kind.COUNTER, "Messages committed, and so acknowledged."),
     Metric("messages_repeated", Kind.COUNTER, "Messages sent again that were stored already."),

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from relay.chat.partition import PARTITIONS
+from relay.paths import followed
 from relay.server import landlock, logs
 from relay.server.context import (
     AGENT,
@@ -32,6 +35,8 @@ from relay.server.registration import RegistrationRecord
 from relay.server.supervisor.roles import Launch, Role, Step
 from relay.server.ticket_register import TicketRegister
 from relay.settings import WORKERS_MAX
+from relay.store.companions import index_path, wal_path
+from relay.store.directory import FORMAT_FILE, DataDirectory
 
 AGENT_BOOT_TIMEOUT_S: Final = 120.0
 """The first start generates the key; 8192 bits take up to a minute."""
@@ -183,10 +188,23 @@ def _confine(given: Given, files: list[Path]) -> None:
         passphrase = given.passphrase
         forbidden = files if passphrase.path is None else [*files, passphrase.path]
         try:
-            if not landlock.forbid(forbidden):
+            if not landlock.forbid(forbidden, _needed(given)):
                 log.info("landlock_unavailable")
         except OSError as error:
             log.warning("landlock_failed", extra={"reason": error.strerror})
+
+
+def _needed(given: Given) -> list[Path]:
+    """Return the files that a worker opens and that may lie beside the key, or on the way to it."""
+    directory = DataDirectory(given.data)
+    partitions = [directory.partition_path(index) for index in range(PARTITIONS)]
+    return [
+        given.data / FORMAT_FILE,
+        given.record.invitation_path,
+        # They may be links to anywhere.
+        *(of(path) for path in partitions for of in (followed, wal_path, index_path)),
+        *map(Path, sys.path),  # code may be in an archive
+    ]
 
 
 def _worker_main(context: WorkerContext) -> int:

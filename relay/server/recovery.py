@@ -1,7 +1,8 @@
 """Partitions that were not closed cleanly are examined before any worker exists, by a child.
 
 The supervisor must not load SQLite, and a worker's loop must not stand still while a large file is
-read. A start after a clean stop forks nothing here.
+read. A start after a clean stop forks nothing here. A damaged partition is refused by itself: its
+workers find that noted, and serve the others.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def recover(
     """Check what may not be what its last writer left. Returns at once if all is clean.
 
     Raises:
-        StartError: a partition is torn or damaged; the message names what to do.
+        StartError: another process uses a partition, or all that exist are refused; the message
+            names what to do.
     """
     unclean = directory.unclean_partitions()
     if not unclean:
@@ -48,16 +50,19 @@ def recover(
         raise StartError(f"no process can be forked: {error.strerror}") from error
     os.set_blocking(child.ready_fd, True)
     with os.fdopen(child.ready_fd, "rb") as pipe:
-        refused = pipe.read().decode(errors="replace").splitlines()
+        lines = pipe.read().decode(errors="replace").splitlines()
     _, status = os.waitpid(child.pid, 0)
     how = process.Exit(os.waitstatus_to_exitcode(status))
-    if refused:
-        more = f" ({len(refused)} partitions are refused)" if len(refused) > 1 else ""
-        for line in refused[1:]:
-            log.error("partition_refused", extra={"reason": line})
-        raise StartError(refused[0] + more)
+    if how.code == REFUSED and lines:
+        raise StartError(lines[0])
     if how.code != 0:
         raise StartError(f"the check of the messages ended with {how}; try again")
+    refused = [line.partition(" ") for line in lines]
+    for index, _, reason in refused:
+        log.error("partition_refused", extra={"partition": int(index), "reason": reason})
+    if refused and len(refused) == directory.partitions_there:
+        more = f" (and so are all {len(refused)} partitions)" if len(refused) > 1 else ""
+        raise StartError(refused[0][2] + more)
     log.info("recovery_ended", extra={"partitions": unclean})
 
 
@@ -75,9 +80,12 @@ def _main(directory: DataDirectory, boot_id: str, durability: Durability, report
             unpack_entry=unpack_entry,
         )
     except StoreError as error:
-        refused = [str(error)]
+        lines, code = [str(error)], REFUSED
     except KeyboardInterrupt:
         return REFUSED
+    else:
+        lines, code = [f"{index} {reason}" for index, reason in refused.items()], 0
     with os.fdopen(report_fd, "wb") as pipe:
-        pipe.write("".join(f"{line}\n" for line in refused).encode())
-    return REFUSED if refused else 0
+        text = "".join(f"{line.replace(chr(10), ' ')}\n" for line in lines)
+        pipe.write(text.encode(errors="backslashreplace"))
+    return code

@@ -102,6 +102,11 @@ class DataDirectory:
         """True if any partition was ever opened."""
         return any(self._logs.glob("*.sqlite"))
 
+    @property
+    def partitions_there(self) -> int:
+        """How many partitions have a file."""
+        return sum(os.path.lexists(self.partition_path(index)) for index in range(PARTITIONS))
+
     def partition_path(self, partition: int) -> Path:
         """Return the path of a partition's SQLite file."""
         assert 0 <= partition < PARTITIONS

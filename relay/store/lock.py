@@ -23,18 +23,21 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, Self
+from typing import Final, Literal, NamedTuple, Self, get_args
 
 from relay.store.errors import NotTheWriter, StoreUnavailable
 
 NOTE_BYTES: Final = 128
+REASON_BYTES_MAX: Final = 1024
+"""Why the file is refused, behind the note."""
 CLOCK_NS_MAX: Final = 2_000_000_000
 """How far the time in a note and the lock file's change time may differ: the first is read just
 before the kernel sets the second."""
 FILE_MODE: Final = 0o600
 
-State = Literal["open", "changing", "closed"]
-"""In use, in use while a checkpoint writes to the file, or closed cleanly: all is in the file."""
+State = Literal["open", "changing", "closed", "refused"]
+"""In use, in use while a checkpoint writes to the file, closed cleanly (all is in the file), or
+found damaged: nobody opens it before the whole file was checked."""
 
 
 class Note(NamedTuple):
@@ -59,6 +62,17 @@ def read_note(path: Path) -> Note | None:
         return None
     finally:
         os.close(fd)
+
+
+def read_refusal(path: Path) -> str | None:
+    """Return why a file is refused, from its lock file, whoever holds that; None: it is not."""
+    note = read_note(path)
+    if note is None or note.state != "refused":
+        return None
+    try:
+        return path.read_bytes()[NOTE_BYTES:].decode(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def closed_cleanly(path: Path, file: Path) -> bool:
@@ -115,6 +129,30 @@ class PartitionLock:
         except OSError as error:
             raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
 
+    def refuse(self, reason: str) -> None:
+        """Note that the file was found damaged. The next start checks all of it.
+
+        Raises:
+            StoreUnavailable: the note cannot be written.
+        """
+        before = self.read_note()
+        inode, changed_ns, opening = before[:3] if before is not None else (0, 0, 0)
+        note = f"{inode} {changed_ns} {opening} {time.time_ns()} refused".encode()
+        why = reason.encode(errors="backslashreplace")[:REASON_BYTES_MAX]
+        try:
+            os.pwrite(self._fd, note.ljust(NOTE_BYTES) + why, 0)
+            os.ftruncate(self._fd, NOTE_BYTES + len(why))
+            os.fdatasync(self._fd)
+        except OSError as error:
+            raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
+
+    def refusal(self) -> str | None:
+        """Return why the file is refused; None: it is not."""
+        note = self.read_note()
+        if note is None or note.state != "refused":
+            return None
+        return os.pread(self._fd, REASON_BYTES_MAX, NOTE_BYTES).decode(errors="replace").strip()
+
     def read_note(self) -> Note | None:
         """Return the note; None if there is none that can be read."""
         return _parsed(os.pread(self._fd, NOTE_BYTES, 0))
@@ -124,6 +162,8 @@ class PartitionLock:
         note = self.read_note()
         if note is None:
             return "no note of it in the lock file"
+        if note.state == "refused":
+            return "it was found damaged before"
         try:
             inode, changed_ns = _identity(file)
             lock_changed_ns = os.fstat(self._fd).st_ctime_ns
@@ -145,7 +185,7 @@ def _parsed(data: bytes) -> Note | None:
         inode, changed_ns, opening, written_ns = map(int, fields[:4])
     except ValueError:
         return None
-    for state in ("open", "changing", "closed"):
+    for state in get_args(State):
         if fields[4:] == [state.encode()]:
             return Note(inode, changed_ns, opening, written_ns, state)
     return None

@@ -196,10 +196,7 @@ class Partition(Protocol):
         """
 
     def confirm(self, delivered: list[tuple[str, int]]) -> None:
-        """Note that direct messages are in the log of their recipient: for the next commit.
-
-        Not while ``append`` runs in a thread.
-        """
+        """Note direct messages that are in their recipient's log; not while ``append`` runs."""
 
     def note_seen(self, seen: list[tuple[str, int]]) -> None:
         """Note when (ms) owners of inboxes were last here, for the next commit, as ``confirm``."""
@@ -216,6 +213,9 @@ class Partition(Protocol):
         Raises:
             StoreError: as ``append``.
         """
+
+    def refuse(self, reason: str) -> None:
+        """Close it as it is, for its file was found damaged: until a start has checked it."""
 
     def close(self) -> None:
         """Close cleanly: the next start keeps every epoch (invariant "Epochs are segments")."""

@@ -30,6 +30,7 @@ from relay.store.schema import (
     closed_on_error,
     connect_writer,
     create_tables,
+    not_a_file,
     pragma,
     rows,
     translated,
@@ -57,9 +58,12 @@ def open_first(
     """Open a file as the new holder of its lock. Returns it marked as in use.
 
     Raises:
-        StoreCorrupt: it is torn or damaged; nothing was written.
+        StoreCorrupt: it is torn or damaged, or was found so before and not checked since; nothing
+            was written.
         StoreError: it cannot be opened.
     """
+    if check.limit_s is not None and (refusal := lock.refusal()) is not None:
+        raise StoreCorrupt(refusal)
     _refuse_missing(path, lock)
     index = read_wal_index(path)  # before SQLite makes it anew
     connection = connect_writer(path, create=True)
@@ -179,7 +183,7 @@ def _refuse_missing(path: Path, lock: PartitionLock) -> None:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise StoreCorrupt(f"{path} is not a regular file: move it away")
+            raise StoreCorrupt(not_a_file(path))
         if status.st_size:
             return
         what = "is empty"

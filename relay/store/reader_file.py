@@ -8,7 +8,9 @@ from typing import Any, Final
 
 import apsw
 
+from relay.store.errors import StoreCorrupt
 from relay.store.format import FORMAT_VERSION
+from relay.store.lock import read_refusal
 from relay.store.schema import connect_reader, rows, translated
 
 IDS_REMEMBERED_MAX: Final = 8192
@@ -48,7 +50,15 @@ class ReaderFile:
         return found[0][0] if found else FORMAT_VERSION
 
     def _opened(self) -> apsw.Connection | None:
-        """Return the connection to the file that is there now; None while there is none."""
+        """Return the connection to the file that is there now; None while there is none.
+
+        Raises:
+            StoreCorrupt: the file is refused.
+        """
+        if self._connection is None:
+            reason = read_refusal(self._path.with_suffix(".lock"))
+            if reason is not None:
+                raise StoreCorrupt(reason)
         try:
             inode = os.stat(self._path).st_ino  # noqa: PTH116 - a third of the time, in every call
         except FileNotFoundError:

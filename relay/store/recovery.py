@@ -37,17 +37,18 @@ def recover(
     durability: Durability,
     pack: Pack,
     unpack_entry: UnpackEntry,
-) -> list[str]:
-    """Check the partitions that are in doubt. Returns why any of them are refused.
+) -> dict[int, str]:
+    """Check the partitions that are in doubt. Returns which of them are refused, and why.
 
-    One that is whole is closed cleanly, in new epochs. What else can go wrong, such as a full disk,
+    One that is whole is closed cleanly, in new epochs. One that is refused is not opened until the
+    next start: its lock file says why. What else can go wrong, such as a full disk,
     is left to the worker that opens the partition.
 
     Raises:
         NotTheWriter: another process holds one of them.
     """
     host = Host(boot_id, secrets.token_bytes)
-    refused = []
+    refused: dict[int, str] = {}
     for index in directory.unclean_partitions():
         path, lock_path = directory.partition_path(index), directory.lock_path(index)
         try:
@@ -66,7 +67,9 @@ def recover(
         except NotTheWriter:
             raise
         except StoreCorrupt as error:
-            refused.append(str(error))
+            refused[index] = str(error)
+            with contextlib.suppress(StoreError), _locked(lock_path) as lock:
+                lock.refuse(str(error))
         except StoreError as error:
             log.info("partition_not_recovered", extra={"partition": index, "reason": str(error)})
     return refused

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import apsw
 
 from relay.chat.entries import Kind
+from relay.store.apply import ENTRY
 from relay.store.log import Removed
 from relay.store.schema import rows
 from relay.store.state import SEQ_MASK, row_id
@@ -27,7 +28,9 @@ _CONTROLS: Final = (
     "SELECT id, packed FROM control JOIN entry ON entry.id=control.log_id << 40 | control.seq "
     "WHERE log_id=? AND seq<=? ORDER BY seq LIMIT ?"
 )
-_NEXT: Final = "SELECT id, time_ms, packed FROM entry WHERE id>? AND id<=? ORDER BY id LIMIT ?"
+_NEXT: Final = (
+    "SELECT id, time_ms, chain, jump, packed FROM entry WHERE id>? AND id<=? ORDER BY id LIMIT ?"
+)
 
 
 def remove(
@@ -57,23 +60,26 @@ def remove(
         upto = min(upto, pending - 1)
     for (from_seq,) in rows(connection, "SELECT from_seq FROM unflushed WHERE log_id=?", (log_id,)):
         upto = min(upto, from_seq - 1)
-    stubs: list[tuple[bytes, int]] = []
+    stubs: list[tuple[int, int, int, int, bytes]] = []
     size, floor_ms, before = 0, 0, floor
-    for row, time_ms, packed in rows(
+    for row, time_ms, chain, jump, packed in rows(
         connection, _NEXT, (row_id(log_id, floor), row_id(log_id, upto), ROWS_PER_STEP)
     ):
         entry = unpack(packed)
         if entry.kind != Kind.SYSTEM:
-            stubs.append((stub_of(entry), row))
+            stubs.append((row, time_ms, chain, jump, stub_of(entry)))
             size += len(packed)
         floor, floor_ms = row & SEQ_MASK, time_ms
         if size >= BYTES_PER_STEP:
             break
     ended = rows(connection, _CONTROLS, (log_id, min(controls_upto, floor), ROWS_PER_STEP))
+    # Not an UPDATE: SQLite would leave each stub on the page of what was there, and no page would
+    # ever be free. What is deleted lets it join pages.
+    connection.executemany("DELETE FROM entry WHERE id=?", [(stub[0],) for stub in stubs])
+    connection.executemany(ENTRY, stubs)
     for row, packed in ended:
-        stubs.append((stub_of(unpack(packed)), row))
+        connection.execute("UPDATE entry SET packed=? WHERE id=?", (stub_of(unpack(packed)), row))
         size += len(packed)
-    connection.executemany("UPDATE entry SET packed=? WHERE id=?", stubs)
     if ended:
         last = ended[-1][0] & SEQ_MASK
         connection.execute("DELETE FROM control WHERE log_id=? AND seq<=?", (log_id, last))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -147,6 +148,8 @@ def connect_reader(path: Path) -> apsw.Connection | None:
     """
     if not path.exists():
         return None
+    if not path.is_file():
+        raise StoreCorrupt(not_a_file(path))
     connection = _open(path, apsw.SQLITE_OPEN_READONLY)
     with closed_on_error(connection, path):
         found = check_format(connection, path)
@@ -284,11 +287,17 @@ def member_rows(log_id: int, room: rooms.Room) -> list[tuple[str, int, int, byte
     ]
 
 
+def not_a_file(path: Path) -> str:
+    """What is told of a directory or a device in the place of a file."""
+    return f"{path} is not a regular file: stop the relay and move it away"
+
+
 def advice(path: Path) -> str:
     """What a person can do about a file that is refused."""
     return (
+        f"stop the relay, run: relay data repair --data {shlex.quote(str(path.parent.parent))} (or "
         f"restore all of {path.with_suffix('')}.* from one backup, or move them away and let its "
-        "rooms begin anew"
+        "rooms begin anew), and start it again"
     )
 
 

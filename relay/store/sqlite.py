@@ -170,6 +170,18 @@ class SqlitePartition:
                 opened.connection.close(True)
             self._lock.close()
 
+    def refuse(self, reason: str) -> None:
+        """See ``log.Partition``."""
+        with self._one_user:
+            self._drop()
+            try:
+                self._lock.refuse(reason)
+            except StoreError as error:  # it is not closed cleanly either way
+                log.warning(
+                    "partition_close_failed", extra={"path": str(self.path), "reason": str(error)}
+                )
+            self._lock.close()
+
     def _failed(self, error: apsw.Error) -> StoreError:
         """Roll back a full disk; after anything else forget all: the file alone knows.
 

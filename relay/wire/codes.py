@@ -85,6 +85,7 @@ class ErrorCode(IntEnum):
     CHANGED = 20, "what the request was made for has changed meanwhile; look again"
     NOT_ALLOWED = 21, "this needs rights that the account does not have"
     NO_GUESTS = 22, "this server takes no guests: log in with an account"
+    DAMAGED = 23, "what is stored of it is damaged: the server's operator has to repair it first"
 
     BANNED = 40, "banned from this room"
     MUTED = 41, "muted in this room: reading is allowed, writing is not"

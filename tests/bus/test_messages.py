@@ -20,6 +20,7 @@ from relay.bus.messages import (
     Batch,
     Claim,
     Claimed,
+    Damaged,
     Erased,
     Event,
     Evict,
@@ -27,6 +28,7 @@ from relay.bus.messages import (
     Introduction,
     Members,
     Message,
+    NotFollowed,
     NotHome,
     Op,
     Presence,
@@ -83,6 +85,8 @@ SAMPLES: list[Message] = [
     Tell(1, b"envelope"),
     Members(1, U63, U63, 10_000, [[NAME, DISPLAY, 1]] * limits.ROSTER_NAMES_MAX),
     NotHome(15),
+    Damaged(15, "r" * 4096),
+    NotFollowed(LONG, 23, "e" * limits.ERROR_TEXT_BYTES_MAX),
 ]
 STREAM = b"".join(map(pack, SAMPLES))
 

@@ -16,6 +16,7 @@ from relay.store.checkpoint import copy_pages, finish
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreCorrupt
 from relay.store.integrity import CheckUnfinished, damage
+from relay.store.lock import read_refusal
 from relay.store.reader import SqliteReader
 from relay.store.recovery import recover
 from relay.store.sqlite import SqlitePartition
@@ -511,15 +512,17 @@ def test_a_refused_partition_is_refused_again(tmp_path: Path) -> None:
     wal.write_bytes(wal.read_bytes()[: wal.stat().st_size // 2])
     before = {path.name: path.read_bytes() for path in logs.iterdir()}
     for _ in range(3):
-        (reason,) = recover(
+        refused = recover(
             directory,
             boot_id="boot 1",
             durability="process",
             pack=pack_entry,
             unpack_entry=unpack_entry,
         )
-        assert "of different moments" in reason
-        assert {path.name: path.read_bytes() for path in logs.iterdir()} == before
+        assert "of different moments" in refused[0]
+        now = {path.name: path.read_bytes() for path in logs.iterdir()}
+        assert now | {LOCK: b""} == before | {LOCK: b""}
+        assert read_refusal(logs / LOCK) == refused[0]
 
 
 def test_a_killed_server_is_not_in_doubt(tmp_path: Path) -> None:
@@ -534,5 +537,5 @@ def test_a_killed_server_is_not_in_doubt(tmp_path: Path) -> None:
         pack=pack_entry,
         unpack_entry=unpack_entry,
     )
-    assert refused == []
+    assert refused == {}
     assert directory.unclean_partitions() == [0]  # left to its worker

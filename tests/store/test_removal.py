@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import apsw
@@ -10,7 +11,7 @@ import pytest
 
 from relay.chat.entries import NO_EPOCH, Cursor, GapReason, Kind
 from relay.store import contents
-from relay.store.checkpoint import Checkpointer
+from relay.store.checkpoint import Checkpointer, finish
 from relay.store.examine import examine
 from relay.store.generation import Host
 from relay.store.keeping import AT_ONCE, Excess, Keep, Measured, stricter, upto
@@ -18,6 +19,7 @@ from relay.store.log import Forbidden, IdConflict, Repeated
 from relay.store.removal import ROWS_PER_STEP
 from relay.store.removal_reader import RemovalReader
 from relay.store.salvage import salvage
+from relay.store.schema import pragma
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import unpack_entry
 from tests.store.test_direct import copy, offer, one
@@ -70,6 +72,32 @@ def test_readers_get_what_is_kept(tmp_path: Path, reader: RemovalReader) -> None
         assert gap is not None
         assert gap.reason == GapReason.RETENTION
     assert reader.resume(LOG, Cursor(last.epoch, 300), head) == (300, None)
+
+
+def test_what_is_removed_leaves_pages_free(tmp_path: Path) -> None:
+    """What stays of each message shares pages: else no bound would keep a file from growing."""
+    partition = open_partition(tmp_path)
+    append(partition, *[message(n, b"x" * 200) for n in range(1, 2001)])
+    finish(partition.path)
+
+    def used() -> int:
+        connection = apsw.Connection(str(partition.path), flags=apsw.SQLITE_OPEN_READONLY)
+        with contextlib.closing(connection):
+            pages, free = (pragma(connection, of) for of in ("page_count", "freelist_count"))
+        assert isinstance(pages, int)
+        assert isinstance(free, int)
+        return (pages - free) * 4096
+
+    before = used()
+    removed(partition, 1990)
+    finish(partition.path)
+    assert used() < before / 3
+    assert used() < 2000 * 100
+    append(partition, *[message(n, b"x" * 200) for n in range(2001, 4001)])
+    finish(partition.path)
+    assert used() < before * 1.5
+    partition.close()
+    assert partition.path.stat().st_size < before * 1.5
 
 
 def test_a_resend_of_what_was_removed_is_a_repeat(tmp_path: Path) -> None:

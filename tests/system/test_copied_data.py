@@ -6,11 +6,13 @@ import shutil
 import threading
 from pathlib import Path
 
-from relay import BlockingClient
+import pytest
+
+from relay import BlockingClient, StoreDamaged
 from relay.chat.partition import partition_of
 from relay.client.events import Gap, Message
 from relay.store.pairing import wal_salts
-from tests.support.cluster import Relay, run_relay, wait_until
+from tests.support.cluster import Relay, wait_until
 
 BODY = "x" * 20_000
 CHECKPOINTS = 3
@@ -39,6 +41,12 @@ def prepared(data: Path, copy: Path) -> Path:
     for name in ("format", "server.key"):
         shutil.copy2(data / name, copy / name)
     return copy
+
+
+def elsewhere(refused: set[int]) -> str:
+    """Return the name of a room of another partition."""
+    names = (f"room-{n}" for n in range(1000))
+    return next(name for name in names if partition_of(name) not in refused)
 
 
 def test_a_copy_taken_under_traffic_is_refused(tmp_path: Path) -> None:
@@ -80,13 +88,15 @@ def test_a_copy_taken_under_traffic_is_refused(tmp_path: Path) -> None:
             done.set()
             thread.join()
     for copy in (first, later):
-        ended = run_relay("serve", "--data", copy, "--bind", "127.0.0.1:0")
-        assert ended.returncode == 1
-        line = ended.stderr.splitlines()[-1]
-        assert line.startswith(f"relay: {copy}/logs/{path.name} ")
-        assert "of different moments" in line or "is damaged" in line
-        assert "restore all of" in line
-        assert "Traceback" not in ended.stderr
+        with Relay(copy) as relay, BlockingClient(relay.address, name="~bob") as client:
+            refused = {one["partition"]: one["reason"] for one in relay.events("partition_refused")}
+            line = refused[partition_of("lobby")]
+            assert line.startswith(f"{copy}/logs/{path.name} ")
+            assert "of different moments" in line or "is damaged" in line
+            assert "stop the relay, run: relay data repair" in line
+            with pytest.raises(StoreDamaged):
+                client.join("lobby", since=0)
+            assert client.send(elsewhere(set(refused)), "there").seq
 
 
 def test_readers_of_a_backup_restored_in_place_get_a_gap(tmp_path: Path) -> None:

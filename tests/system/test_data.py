@@ -86,7 +86,6 @@ def test_a_damaged_room_keeps_what_is_before_the_damage(data: Path, tmp_path: Pa
     damage(path, b"message 1500 ")
     refused = ran("check", "--data", data, code=1)
     assert f"{partition_of(ROOM):02} refused: {path} is damaged" in refused.stdout
-    assert run_relay("serve", "--data", data, "--bind", "127.0.0.1:0").returncode == 1
     told = ran("repair", "--data", data).stdout
     assert f"{partition_of(ROOM):02} repaired" in told
     (aside,) = (data / "damaged").iterdir()

@@ -46,8 +46,15 @@ async def test_nothing_is_lost_and_nobody_restarts(small_disk: Path, tmp_path: P
     """Senders are told, and wait; readers go on; with room on the disk all is stored, once."""
     # Without a reserve, which would keep the disk from being full.
     settings = {"limits.disk_reserve_mib": 0}
+    beside = small_disk / "beside"
+    beside.write_bytes(bytes(8 * MIB))
     with Relay(small_disk / "data", workers=2, settings=settings) as relay:
         workers = relay.worker_pids()
+        # What an operator deletes beside the data is free: no process of the relay holds it.
+        before = os.statvfs(small_disk).f_bavail
+        beside.unlink()
+        freed = os.statvfs(small_disk)
+        assert (freed.f_bavail - before) * freed.f_frsize > 7 * MIB
         policy = KeyPolicy(KnownServers(tmp_path / "known"))
         async with (
             Client(relay.address, name="~ann", key_policy=policy) as ann,

@@ -250,6 +250,7 @@ def test_landlock_forbids_files_and_nothing_beside_them(tmp_path: Path) -> None:
     key, other = tmp_path / "deep" / "data" / "key", tmp_path / "deep" / "data" / "other"
     key.write_text("secret")
     other.write_text("open")
+    other.with_name("beside").write_text("of no use to it")
     (tmp_path / "way").symlink_to(tmp_path / "deep")
     (tmp_path / "deep" / "data" / "logs").mkdir()
     script = f"""
@@ -259,7 +260,7 @@ from relay.server.landlock import forbid
 from relay.server.prctl import no_new_privileges
 base = Path({str(tmp_path)!r})
 no_new_privileges()
-assert forbid([base / "way/data/key", base / "deep/data/later"])
+assert forbid([base / "way/data/key", base / "deep/data/later"], [base / "way/data/other"])
 def refused(action):
     try:
         action()
@@ -275,6 +276,7 @@ os.rename(key, base / "deep/data/renamed")
 assert refused((base / "deep/data/renamed").read_bytes)
 assert refused(lambda: (base / "deep/data/later").write_bytes(b"x"))
 assert (base / "deep/data/other").read_text() == "open"
+assert refused((base / "deep/data/beside").read_text)
 (base / "deep/data/logs/new").write_text("here as ever")
 assert (base / "deep/data/logs/new").read_text()
 import relay.wire.identity, sqlite3

@@ -32,6 +32,8 @@ class Reason(Enum):
     """The request makes no sense as things are."""
     LIMIT = auto()
     """The room holds as much as it may."""
+    DAMAGED = auto()
+    """What is stored of it is damaged."""
 
 
 class Refused(Exception):

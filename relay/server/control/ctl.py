@@ -19,6 +19,8 @@ from relay.server.control.disk import DiskUse
 from relay.server.control.process_usage import usage_of
 from relay.server.control.supervisor_line import SupervisorLine
 from relay.server.line_server import Handler, NotAnswered, Question, ask, number_of, text_of
+from relay.store.directory import DataDirectory
+from relay.store.lock import read_refusal
 
 WORKER_ANSWER_S: Final = 3.0
 LIMIT: Final = 20
@@ -86,12 +88,25 @@ class Ctl:
             "uptime_s": round(time.time() - started_ns / 1e9, 1),
             "ready": ready.ok,
             "reasons": ready.document["reasons"],
+            "warnings": ready.document["warnings"],
+            "refused": self._refused(),
             "connections": sum(worker["connections"] for worker in workers),
             "messages_accepted": self._view.total(WORKER, "messages_accepted"),
             "deliveries": self._view.total(WORKER, "deliveries"),
             "workers": workers,
             "disk": self._disk().document(),
         }
+
+    def _refused(self) -> dict[str, str]:
+        """Why each partition is refused that is."""
+        if not any(seen.row.get("partitions_refused") for seen in self._view.of(WORKER)):
+            return {}
+        directory = DataDirectory(self._data)
+        found = {
+            str(index): read_refusal(directory.lock_path(index))
+            for index in range(self._view.partitions)
+        }
+        return {index: reason for index, reason in found.items() if reason is not None}
 
     def _worker(self, seen: Seen, now_ns: int) -> dict[str, Any]:
         row = seen.row

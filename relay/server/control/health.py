@@ -2,7 +2,7 @@
 
 - ``/livez``: this process answers, so the supervisor lives (nobody outlives it). Whoever restarts
   what does not answer here restarts the right thing.
-- ``/readyz``: every room can be written and read, and the server does not stop. Whoever spreads
+- ``/readyz``: rooms can be written and read, and the server does not stop. Whoever spreads
   clients sends them elsewhere meanwhile; a restart mends nothing.
 - ``/lagz``: what waits, and for how long. For a person, and for alerts.
 """
@@ -32,7 +32,10 @@ def live() -> Answer:
 
 
 def ready(view: BoardView, now_ns: int) -> Answer:
-    """Answer /readyz, with a reason for each thing that keeps it from being ready."""
+    """Answer /readyz, with a reason for each thing that keeps it from being ready.
+
+    A partition that is refused does not: the others serve, and nobody else has what is in it.
+    """
     reasons: list[str] = []
     if view.stopping:
         reasons.append("the server is stopping")
@@ -46,7 +49,8 @@ def ready(view: BoardView, now_ns: int) -> Answer:
     ):
         if count := sum(seen.row.get(name) for seen in view.of(WORKER)):
             reasons.append(f"{count} partitions {what}")
-    return Answer(not reasons, {"ready": not reasons, "reasons": reasons})
+    document = {"ready": not reasons, "reasons": reasons, "warnings": _refused(view)}
+    return Answer(not reasons, document)
 
 
 def lag(view: BoardView, disk: DiskUse, now_ns: int) -> Answer:
@@ -67,8 +71,17 @@ def lag(view: BoardView, disk: DiskUse, now_ns: int) -> Answer:
         }
     if any(seen.row.get("partitions_short_of_disk") for seen in view.of(WORKER)):
         late.append("disk: no more than the reserve is free")
+    late += _refused(view)
     document = {"lagging": late, "workers": workers, "disk": disk.document()}
     return Answer(not late, document)
+
+
+def _refused(view: BoardView) -> list[str]:
+    count = sum(seen.row.get("partitions_refused") for seen in view.of(WORKER))
+    if not count:
+        return []
+    where = "relay ctl status, or the log: partition_refused"
+    return [f"{count} of {view.partitions} partitions refused, the others serve: see {where}"]
 
 
 def _listed(numbers: list[int]) -> str:

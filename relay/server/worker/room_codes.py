@@ -20,6 +20,7 @@ CODES: Final = {
     Reason.CHANGED: ErrorCode.CHANGED,
     Reason.BAD_REQUEST: ErrorCode.BAD_REQUEST,
     Reason.LIMIT: ErrorCode.LIMIT,
+    Reason.DAMAGED: ErrorCode.DAMAGED,
 }
 
 assert set(CODES) == set(Reason)

@@ -214,6 +214,9 @@ class FailsOnce:
     def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
         return self._partition.remove(log, upto, controls_upto)
 
+    def refuse(self, reason: str) -> None:
+        self._partition.refuse(reason)
+
     def close(self) -> None:
         self._partition.close()
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from relay import codec, limits
+from relay import codec
 from relay.chat import names
 from relay.chat.accounts import events, invitation, requests, snapshot
+from relay.chat.partition import partition_of
 from relay.errors import EnvelopeError
 from relay.server.worker.connection.asking import asked, pass_on
 from relay.server.worker.connection.charges import CHANGE_UNITS, pays
+from relay.server.worker.connection.unread import refuse_unread
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Chain, Done
@@ -33,8 +35,9 @@ async def devices(session: Session, devices: Devices) -> None:
     await session.services.following.catchup.turn()
     try:
         links = chain_of(session, name)
-    except StoreError:
-        session.refuse(devices.request, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+    except StoreError as error:
+        partition = partition_of(names.INBOX_PREFIX + name)
+        refuse_unread(session, devices.request, partition, error)
         return
     wanted = links[devices.first : devices.first + LINKS_PER_ANSWER]
     end = devices.first + LINKS_PER_ANSWER >= len(links)
@@ -115,8 +118,8 @@ def _marks(session: Session, number: int, after: str) -> None:
     log = names.INBOX_PREFIX + session.actor.handle
     try:
         found = session.services.reader_of(log).marks(log, after, NAMES_PER_ANSWER + 1)
-    except StoreError:
-        session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+    except StoreError as error:
+        refuse_unread(session, number, partition_of(log), error)
         return
     end = len(found) <= NAMES_PER_ANSWER
     session.answer(pack(Done(number, codec.pack((found[:NAMES_PER_ANSWER], end)))))
@@ -128,7 +131,7 @@ def _list(session: Session, number: int, request: requests.ListNames) -> None:
     try:
         reader = session.services.reader_at(request.partition)
         found = reader.names(prefix, prefix + request.after, NAMES_PER_ANSWER)
-    except StoreError:
-        session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+    except StoreError as error:
+        refuse_unread(session, number, request.partition, error)
         return
     session.answer(pack(Done(number, codec.pack([name[len(prefix) :] for name in found]))))

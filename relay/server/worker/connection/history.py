@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from relay import limits
 from relay.chat import names
+from relay.chat.partition import partition_of
+from relay.server.worker.connection.unread import refuse_unread
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Members
@@ -56,8 +58,8 @@ async def history(session: Session, history: History) -> None:
                 page = reader.read_direct(log, peer, before, count, limits.PAGE_BYTES_MAX)
             else:
                 page = reader.read_back(log, before, count, limits.PAGE_BYTES_MAX)
-    except StoreError:
-        session.refuse(history.request, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+    except StoreError as error:
+        refuse_unread(session, history.request, partition_of(log), error)
         return
     rows = [row for row in page.rows if row[0] > floor]
     end = page.end or len(rows) < len(page.rows)

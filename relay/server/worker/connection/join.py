@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from relay import limits
 from relay.chat import names
 from relay.chat.entries import Cursor, GapInfo, GapReason
+from relay.chat.partition import partition_of
 from relay.chat.rooms.rights import Right, refusal
 from relay.server.metrics import Budget, Resume
+from relay.server.worker.connection.unread import refuse_unread
 from relay.server.worker.room_codes import CODES
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
@@ -53,6 +55,9 @@ async def join(session: Session, join: Join) -> None:
     feed = following.feeds.open(log)
     try:
         await following.feeds.known(feed)  # its head, from the log's home
+        if feed.refused is not None:
+            session.refuse(join.request, feed.refused.code, 0, feed.refused.text)
+            return
         refused = refusal(feed.room, session.actor, Right.READ)
         if refused is not None:
             session.refuse(join.request, CODES[refused.reason], 0, refused.text)
@@ -60,10 +65,10 @@ async def join(session: Session, join: Join) -> None:
         counts = session.services.counts
         try:
             start, gap = _start(session.services.reader_of(log), feed, join)
-        except StoreError:
+        except StoreError as error:
             if join.epoch is not None:
                 counts.resumes[Resume.UNAVAILABLE] += 1
-            session.refuse(join.request, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+            refuse_unread(session, join.request, partition_of(log), error)
             return
         session.answer(
             pack(Joined(join.request, log, start.epoch, start.seq, feed.epoch, feed.seq))

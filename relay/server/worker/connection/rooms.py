@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.chat import names
 from relay.chat.accounts import links
-from relay.chat.partition import PARTITIONS
+from relay.chat.partition import PARTITIONS, partition_of
 from relay.chat.rooms import requests, shown
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Role
@@ -15,7 +16,8 @@ from relay.errors import EnvelopeError
 from relay.server.worker.connection.asking import asked, pass_on
 from relay.server.worker.connection.charges import CHANGE_UNITS, ROOM_UNITS, accepted, pays
 from relay.server.worker.connection.devices import chain_of
-from relay.store.errors import StoreError
+from relay.server.worker.connection.unread import refuse_unread
+from relay.store.errors import StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done
 from relay.wire.packing import pack
@@ -57,8 +59,8 @@ async def room(session: Session, room: Room) -> None:
     if names.is_handle(handle):
         try:
             chain = chain_of(session, handle)
-        except StoreError:
-            session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+        except StoreError as error:
+            refuse_unread(session, number, partition_of(names.INBOX_PREFIX + handle), error)
             return
         if not chain:
             session.refuse(number, ErrorCode.NOT_REGISTERED, 0, f"nobody is called {handle}")
@@ -82,15 +84,15 @@ async def _mine(session: Session, number: int, after: str) -> None:
     Nobody notes what anybody has not read: it is the end of the log less the place that was marked.
     """
     await session.services.following.catchup.turn()
-    actor, some = session.actor, shown.ROOMS_PER_ANSWER
+    actor, some, asked_after = session.actor, shown.ROOMS_PER_ANSWER, after
     try:
-        found = sorted(
-            name
-            for index in range(PARTITIONS if actor.root else 0)
-            for name in session.services.reader_at(index).memberships(
-                actor.handle, actor.root, after, some + 1
+        if actor.root:
+            of_partitions = session.services.damage.answers(
+                lambda reader: reader.memberships(actor.handle, actor.root, asked_after, some + 1)
             )
-        )
+            found = sorted(itertools.chain.from_iterable(of_partitions))
+        else:
+            found = []
         own: list[shown.Own] = []
         bytes_left = STATES_BYTES
         for name in found[:some]:
@@ -102,6 +104,9 @@ async def _mine(session: Session, number: int, after: str) -> None:
             after = name
             if bytes_left <= 0:
                 break
+    except StoreCorrupt:
+        session.refuse(number, ErrorCode.DAMAGED)
+        return
     except (StoreError, EnvelopeError):
         session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
         return
@@ -129,8 +134,8 @@ async def _list(session: Session, number: int, request: requests.List) -> None:
     try:
         reader = session.services.reader_at(request.partition)
         found = reader.states(request.after, shown.ROOMS_PER_ANSWER, STATES_BYTES)
-    except StoreError:
-        session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+    except StoreError as error:
+        refuse_unread(session, number, request.partition, error)
         return
     session.sends.owe_work(ROOM_UNITS * len(found))
     listed = [

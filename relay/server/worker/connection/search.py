@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Final
 from relay import limits
 from relay.chat import names
 from relay.chat.entries import Kind
+from relay.chat.partition import partition_of
 from relay.server.metrics import Searched
 from relay.server.worker.connection.history import log_and_peer
+from relay.server.worker.connection.unread import refuse_unread
 from relay.store.errors import StoreError
 from relay.store.search.words import match_of
 from relay.wire.codes import ErrorCode
@@ -75,9 +77,9 @@ async def search(session: Session, search: Search) -> None:
                 next_seq, end = unpack_entry(packed[0]).seq + 1, False  # begins the next page
                 break
             rows.append(row)
-    except StoreError:
+    except StoreError as error:
         counts.searches[Searched.FAILED] += 1
-        session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+        refuse_unread(session, number, partition_of(log), error)
         return
     assert found is not None
     counts.searches[Searched.FOUND if rows else Searched.NOTHING] += 1

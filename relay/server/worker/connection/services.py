@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from relay.server.worker.delivery.outbox import Flusher
     from relay.server.worker.delivery.stalled import StalledConnections
     from relay.server.worker.member.claims import Claims
+    from relay.server.worker.member.damage import DamageReports
     from relay.server.worker.member.forward import Forward
     from relay.server.worker.member.queries import PendingQueries
     from relay.server.worker.member.reply import Reply
@@ -120,6 +121,7 @@ class ConnectionServices:
     forward: Forward
     claims: Claims
     queries: PendingQueries
+    damage: DamageReports
     reader_of: Callable[[str], Reader]
     """By the name of a log."""
     reader_at: Callable[[int], Reader]

@@ -19,6 +19,7 @@ from relay.errors import EnvelopeError
 from relay.server.worker.home.account_entries import OPERATOR, entry_of
 from relay.server.worker.home.log_changes import Asked, Change, LogChanges
 from relay.server.worker.home.names import Verdict
+from relay.server.worker.store_codes import code_of
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import verify
@@ -111,7 +112,7 @@ class AccountsHome(LogChanges[_Decided]):
             account = self.logs.account(name)
         except StoreError as error:
             log.error("account_unreadable", extra={"handle": name, "reason": str(error)})
-            return Verdict(int(ErrorCode.UNAVAILABLE), "the account cannot be read now")
+            return Verdict(int(code_of(error)), "the account cannot be read now")
         refusal = account.refusal(key)
         if refusal is not None:
             return Verdict(int(CODES[refusal.reason]), refusal.text)
@@ -146,7 +147,7 @@ class AccountsHome(LogChanges[_Decided]):
             return
         except StoreError as error:
             log.error("account_unreadable", extra={"log": name, "reason": str(error)})
-            asked.refuse(ErrorCode.UNAVAILABLE, "the account cannot be read now")
+            asked.refuse(code_of(error), "the account cannot be read now")
             return
         if isinstance(request, requests.TellInvited):
             if decided.data == decide_request.TOLD:

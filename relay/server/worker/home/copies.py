@@ -135,7 +135,7 @@ class Copies:
         assert extra is not None
         lane.back.append(extra.origin_seq)
         if code != ErrorCode.EXPECTED and not lane.retrying:
-            if code not in (ErrorCode.UNAVAILABLE, ErrorCode.BUSY):
+            if code not in (ErrorCode.UNAVAILABLE, ErrorCode.BUSY, ErrorCode.DAMAGED):
                 log.error("direct_message_refused", extra={"log": copy.log, "code": code})
             lane.retrying = True
             self._later(RETRY_S, lambda: self._retry(lane))

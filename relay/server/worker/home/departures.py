@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import requests
 from relay.chat.rooms.rights import Actor
+from relay.store.errors import StoreCorrupt
 
 if TYPE_CHECKING:
     from relay.store.log import Reader
@@ -51,7 +52,11 @@ class Departures:
             return
         asked = 0
         for index in range(PARTITIONS):
-            found = self._reader_at(index).memberships_of_all(handle, ROOMS_AT_A_TIME)
+            try:
+                found = self._reader_at(index).memberships_of_all(handle, ROOMS_AT_A_TIME)
+            except StoreCorrupt:  # of those elsewhere it is no obstacle
+                asked += 1
+                continue
             content = requests.pack(requests.Depart(), requests.ANYTHING_SEEN)
             for room, root in found:
                 self._ask(room, Actor(handle, root), b"", content)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
-from relay.bus.messages import NotHome, Subscribed
+from relay.bus.messages import NotFollowed, NotHome, Subscribed
 from relay.chat.partition import partition_of
-from relay.store.errors import StoreError
+from relay.store.errors import StoreCorrupt, StoreError
+from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.bus.messages import Subscribe
+    from relay.bus.messages import Damaged, Subscribe
     from relay.server.worker.home.interest import Interest
     from relay.server.worker.home.partitions import OwnPartitions
 
@@ -70,6 +71,21 @@ class Followers:
             if not self._partitions.owns(partition):
                 self.refuse(port, partition)
 
+    def damaged(self, port: Port, message: Damaged) -> None:
+        """A worker has found that the file of a partition is damaged."""
+        if (port, message.partition) in self.attached:
+            self._partitions.refuse(message.partition, message.reason)
+
+    def refuse_logs(self, index: int) -> None:
+        """A partition is refused: nobody follows any of its logs any more."""
+        for port, name in self.waiting.pop(index, ()):
+            port.send(_damaged(name))
+        for name, ports in list(self._interest.logs.items()):
+            if partition_of(name) == index:
+                for port in ports:
+                    port.send(_damaged(name))
+        self._interest.forget_partition(index)
+
     def forget_partition(self, partition: int) -> None:
         """Another worker is the home of a partition now: whoever follows it asks there."""
         self.waiting.pop(partition, None)
@@ -109,12 +125,20 @@ class Followers:
         try:
             head = self._partitions.head(name)
             state = self._partitions.state(name)
+        except StoreCorrupt as error:
+            self._partitions.failed(index, error)
+            port.send(_damaged(name))
+            return
         except StoreError as error:
             self._partitions.failed(index, error)
             self.refuse(port, index)
             return
         self._interest.add(name, port)
         port.send(Subscribed(name, head.epoch, head.seq, state))
+
+
+def _damaged(name: str) -> NotFollowed:
+    return NotFollowed(name, int(ErrorCode.DAMAGED), "")
 
 
 def _nothing() -> None:

@@ -24,7 +24,9 @@ from relay.server.worker.home.submissions import (
     SLOW_PER_GROUP,
     Submissions,
     Waiting,
+    refuse,
 )
+from relay.server.worker.store_codes import code_of
 from relay.store.errors import NotTheWriter, StoreError, StoreFull
 from relay.wire.codes import ErrorCode
 
@@ -82,6 +84,7 @@ class Home:
         self._partitions = partitions
         self._owns = partitions.owns
         self._opened = partitions.opened
+        self._refused = partitions.refused
         self._committing = partitions.committing
         self._followers = followers
         self._attached = followers.attached
@@ -191,8 +194,10 @@ class Home:
 
     def settle(self) -> None:
         """Store what was noted where no commit has come since. Called about once a second."""
-        for index in self._notes.noted:
-            if index not in self._waiting and index not in self._committing and self._owns(index):
+        for index in list(self._notes.noted):
+            if index in self._refused:
+                self._notes.forget(index)
+            elif index not in self._waiting and index not in self._committing and self._owns(index):
                 self._waiting[index] = None
                 self._wake()
 
@@ -322,6 +327,9 @@ class Home:
         if not self._owns(index):
             self._not_home(index)
             return None
+        if index in self._refused:
+            refuse(self._take_all(index), ErrorCode.DAMAGED, "")
+            return None
         if index in self.short_of_disk:
             self._refuse_for_disk(index)
             return None
@@ -379,21 +387,14 @@ class Home:
 
     def _failed(self, index: int, group: list[Waiting], error: StoreError) -> None:
         self._partitions.failed(index, error)
-        full = isinstance(error, StoreFull)
-        text = "the disk is full" if full else "the store is unavailable"
-        _refuse(group, text)
+        text = "the disk is full" if isinstance(error, StoreFull) else "the store is unavailable"
+        refuse(group, code_of(error), text)
 
     def _refuse_for_disk(self, index: int) -> None:
         """Keep the reserve of free disk; readers go on. What is short of it is logged elsewhere."""
         group = self._take_all(index)
         self._refusals.add(Budget.DISK_RESERVE, len(group))
-        _refuse(group, "the disk is nearly full")
-
-
-def _refuse(group: list[Waiting], text: str) -> None:
-    refusal = (int(ErrorCode.UNAVAILABLE), limits.RETRY_MS, text)
-    for waiting in group:
-        waiting.port.send(Refused(waiting.tag, *refusal))
+        refuse(group, ErrorCode.UNAVAILABLE, "the disk is nearly full")
 
 
 assert limits.SENDS_UNACKNOWLEDGED_BYTES_MAX <= QUEUED_BYTES_MAX

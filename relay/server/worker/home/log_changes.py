@@ -105,7 +105,8 @@ class LogChanges(Generic[Decided]):
 
     def _code_of(self, refused: Refused) -> ErrorCode:
         """Return what is answered to whoever asked for a change that the store refused."""
-        return ErrorCode.UNAVAILABLE
+        damaged = refused.code == ErrorCode.DAMAGED
+        return ErrorCode.DAMAGED if damaged else ErrorCode.UNAVAILABLE
 
     def _commit(
         self, log: str, asked: Asked | None, decided: Decided, submission: Submission

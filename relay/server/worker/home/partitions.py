@@ -11,7 +11,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 from relay.chat.partition import PARTITIONS, partition_of
-from relay.store.errors import NotTheWriter, StoreError, StoreFull
+from relay.store.errors import (
+    NotTheWriter,
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+)
 
 if TYPE_CHECKING:
     from relay.chat.entries import Head
@@ -51,6 +57,13 @@ class OwnPartitions:
         """True while a backup fixes its moment: no commit is begun (``process/commit_pause``)."""
         self.troubles: dict[int, str] = {}
         """Those that cannot be written, and why: logged once, not with every attempt."""
+        self.refused: dict[int, str] = {}
+        """Those whose file is damaged, and why: nobody opens them before the next start. The object
+        stays the same."""
+        self.on_refused: Callable[[int], None] = _ignored
+        """Told of each of them."""
+        self.refuse_partition: Callable[[Partition, str], None] = _refuse
+        """Closes a damaged one as it is; it may do so later, elsewhere."""
         self.on_opened: Callable[[Partition], None] = _nothing
         """Told of each that was opened; may raise StoreError."""
         self.close_partition: Callable[[Partition], None] = _close
@@ -61,8 +74,11 @@ class OwnPartitions:
         """Return an own partition, opened.
 
         Raises:
+            StoreCorrupt: it is refused.
             StoreError: it cannot be opened now; NotTheWriter while its last home still dies.
         """
+        if index in self.refused:
+            raise StoreCorrupt(self.refused[index])
         partition = self.opened.get(index)
         if partition is None:
             partition = self._open_partition(index)
@@ -75,27 +91,50 @@ class OwnPartitions:
         return partition
 
     def open_own(self) -> None:
-        """Open all partitions that this worker owns; for one, a full disk is no obstacle.
+        """Open all partitions that this worker owns; damaged ones are refused.
+
+        What cannot be opened now, for a full disk or otherwise, is tried again when it is used.
 
         Raises:
-            StoreError: one cannot be opened.
+            NotTheWriter: the last home of one still dies.
+            StoreUnavailable: none of several can be opened: it is not for what is in them.
         """
-        for index in range(PARTITIONS):
-            if self.owns(index):
-                try:
-                    self.partition(index)
-                except StoreFull as error:
-                    self.failed(index, error)
+        own = [index for index in range(PARTITIONS) if self.owns(index)]
+        unavailable: dict[int, StoreUnavailable] = {}
+        for index in own:
+            try:
+                self.partition(index)
+            except NotTheWriter:
+                raise
+            except StoreUnavailable as error:
+                unavailable[index] = error
+            except StoreError as error:
+                self.failed(index, error)
+        if len(own) == len(unavailable) > 1:
+            raise next(iter(unavailable.values()))
+        for index, reason in unavailable.items():
+            self.failed(index, reason)
 
     def close_others(self) -> list[int]:
-        """Close the partitions that the table has given to another worker; return which."""
+        """Close the partitions that the table has given to another worker; return which.
+
+        And those that are refused, as soon as nothing is at work in them.
+        """
         closed = []
         for index, partition in list(self.opened.items()):
             busy = index in self.committing or partition.checkpointing
-            if not self.owns(index) and not busy:
-                del self.opened[index]
+            refused = self.refused.get(index)
+            if busy or (self.owns(index) and refused is None):
+                continue
+            del self.opened[index]
+            if refused is None:
                 self.close_partition(partition)
                 closed.append(index)
+            else:
+                self.refuse_partition(partition, refused)
+        for index in [index for index in self.refused if not self.owns(index)]:
+            if index not in self.opened:
+                del self.refused[index]
         return closed
 
     def close(self) -> None:
@@ -105,8 +144,21 @@ class OwnPartitions:
         self.opened.clear()
 
     # --- those that cannot be written -----------------------------------------------------------
+    def refuse(self, index: int, reason: str) -> None:
+        """One is damaged: nothing of it is read or written any more; the others go on."""
+        if index in self.refused or not self.owns(index):
+            return
+        self.refused[index] = reason
+        self.troubles.pop(index, None)
+        log.error("partition_refused", extra={"partition": index, "reason": reason})
+        self.close_others()
+        self.on_refused(index)
+
     def failed(self, index: int, error: StoreError) -> None:
         """One cannot be opened, read or written."""
+        if isinstance(error, StoreCorrupt):
+            self.refuse(index, str(error))
+            return
         reason = str(error)
         if not isinstance(error, NotTheWriter) and self.troubles.get(index) != reason:
             self.troubles[index] = reason
@@ -121,7 +173,7 @@ class OwnPartitions:
     # --- removing old entries -------------------------------------------------------------------
     def owned(self, index: int) -> bool:
         """Tell whether a partition is this worker's, and open."""
-        return self.owns(index) and index in self.opened
+        return self.owns(index) and index in self.opened and index not in self.refused
 
     def begin_removal(self, index: int) -> Partition | None:
         """Return an own partition for one short commit; None: it is in use now.
@@ -129,7 +181,7 @@ class OwnPartitions:
         Until ``end_removal`` nothing else is committed in it.
         """
         partition = self.opened.get(index)
-        busy = index in self.committing or self.paused
+        busy = index in self.committing or self.paused or index in self.refused
         if partition is None or busy or partition.held or not self.owns(index):
             return None
         self.committing.add(index)
@@ -174,12 +226,24 @@ class OwnPartitions:
 
     def epoch_at(self, name: str, seq: int) -> bytes:
         """Return the epoch in which a seq of a log lies. Raises StoreError."""
-        return self._reader_of(name).epoch_at(name, seq)
+        return self.reader(name).epoch_at(name, seq)
+
+    def reader(self, name: str) -> Reader:
+        """Return the reader of a log.
+
+        Raises:
+            StoreCorrupt: its partition is refused.
+        """
+        reason = self.refused.get(partition_of(name))
+        if reason is not None:
+            raise StoreCorrupt(reason)
+        return self._reader_of(name)
 
     def due(self, index: int, now_ms: int) -> list[str]:
         """Return the logs of a partition in whose state something has an end that is over."""
         partition = self.opened.get(index)
-        if partition is None or not self.owns(index) or index in self.committing:
+        busy = index in self.committing or index in self.refused
+        if partition is None or not self.owns(index) or busy:
             return []
         try:
             return partition.due(now_ms)
@@ -190,6 +254,14 @@ class OwnPartitions:
 
 def _close(partition: Partition) -> None:
     partition.close()
+
+
+def _refuse(partition: Partition, reason: str) -> None:
+    partition.refuse(reason)
+
+
+def _ignored(_: int) -> None:
+    """Nobody has to know."""
 
 
 def _nothing(_: Partition) -> None:

@@ -21,6 +21,7 @@ from relay.chat.entries import UNDECIDED
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 from relay.server.worker.home.submissions import Waiting
+from relay.server.worker.store_codes import code_of
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 
@@ -88,8 +89,8 @@ class Permissions:
             return
         try:
             chain = self._account_of(submission.sender).chain
-        except StoreError:
-            self._decided(asked, ErrorCode.UNAVAILABLE)
+        except StoreError as error:
+            self._decided(asked, code_of(error))
             return
         if chain is None:
             self._decided(asked, ErrorCode.KEY_REFUSED)  # it has been removed meanwhile

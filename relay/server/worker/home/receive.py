@@ -14,6 +14,7 @@ from relay.bus.messages import (
     Ask,
     Attach,
     Claim,
+    Damaged,
     Presence,
     Release,
     Revoked,
@@ -68,6 +69,7 @@ class FromMembers:
             Announced: lambda port, _: names.announced(port),
             Ask: self._ask,
             Revoked: revocations.confirmed,
+            Damaged: followers.damaged,
         }
 
     def drop(self, port: Port) -> None:

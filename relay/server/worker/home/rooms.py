@@ -26,6 +26,7 @@ from relay.errors import EnvelopeError
 from relay.server.worker.home.log_changes import Asked, Change, LogChanges
 from relay.server.worker.home.room_entries import entry_of, redaction_of
 from relay.server.worker.room_codes import CODES
+from relay.server.worker.store_codes import code_of
 from relay.store.errors import StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 
@@ -99,7 +100,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             return
         except StoreError as error:
             log.error("room_unreadable", extra={"log": name, "reason": str(error)})
-            asked.refuse(ErrorCode.UNAVAILABLE, "the room cannot be read now")
+            asked.refuse(code_of(error), "the room cannot be read now")
             return
         if event is None:
             # Whoever asked first may not have got to telling the person.

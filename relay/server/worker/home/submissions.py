@@ -23,9 +23,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
+from relay import limits
+from relay.bus.messages import Refused
 from relay.chat.accounts.events import CONTENT_TYPE as ACCOUNT
 from relay.chat.entries import Kind
 from relay.server.worker.fair_queue import FairQueue
+from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -275,3 +278,11 @@ def _is_quick(waiting: Waiting, in_use: Callable[[str], bool]) -> bool:
 def _is_of_account(waiting: Waiting) -> bool:
     submission = waiting.submission
     return submission.kind == SYSTEM and submission.content_type == ACCOUNT
+
+
+def refuse(group: list[Waiting], code: ErrorCode, text: str) -> None:
+    """Answer that some are not stored: for good if what is stored is damaged, else for now."""
+    final = code == ErrorCode.DAMAGED
+    refusal = (int(code), 0, "") if final else (int(code), limits.RETRY_MS, text)
+    for waiting in group:
+        waiting.port.send(Refused(waiting.tag, *refusal))

@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.chat.entries import GapReason
+from relay.chat.partition import partition_of
+from relay.chat.rooms.refusal import Reason, Refused
 from relay.server.worker.member.reply import Reply
-from relay.store.errors import StoreError
+from relay.store.errors import StoreCorrupt, StoreError
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Gap, Live
 from relay.wire.packing import pack, unpack_entry
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.stalled import StalledConnections
+    from relay.server.worker.member.damage import DamageReports
     from relay.server.worker.member.feed import Feed, Subscription
     from relay.server.worker.wakeup import Wakeup
     from relay.store.log import Reader
@@ -44,11 +47,13 @@ class Catchup:
         stalled: StalledConnections,
         wakeup: Wakeup,
         gaps: dict[str, int],
+        damage: DamageReports,
     ) -> None:
         self._reader_of = reader_of
         self._clock = clock
         self._stalled = stalled
         self._wakeup = wakeup
+        self._damage = damage
         self.gaps = gaps
         """Of which readers were told, by reason: joins count here, too."""
         self.queue: deque[tuple[Feed, Subscription] | Reply[None]] = deque()
@@ -103,6 +108,10 @@ class Catchup:
         subscription.queued = False
         try:
             self._serve(feed, subscription)
+        except StoreCorrupt as error:
+            # Whoever comes again would find the same.
+            self._damage.report(partition_of(feed.log), error)
+            subscription.subscriber.remove(feed.log, Refused(Reason.DAMAGED))
         except StoreError:
             # The reader's cursor is safe with the reader: it comes again, and resumes.
             log.exception("catchup_failed", extra={"log": feed.log})

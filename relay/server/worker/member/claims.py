@@ -21,6 +21,7 @@ _ENDS: Final = {
     int(ErrorCode.NOT_REGISTERED): CloseCode.REVOKED,
     int(ErrorCode.DISABLED): CloseCode.KICKED,
     int(ErrorCode.UNAVAILABLE): CloseCode.INTERNAL,
+    int(ErrorCode.DAMAGED): CloseCode.INTERNAL,
 }
 """How a session ends whose login another home does not confirm."""
 

@@ -33,7 +33,7 @@ from relay.wire.packing import is_control, unpack_entry
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.bus.messages import Event
+    from relay.bus.messages import Event, NotFollowed
     from relay.chat.rooms.rights import Actor
     from relay.server.worker.delivery.outbox import Outbox
     from relay.server.worker.member.routes import Routes
@@ -90,14 +90,16 @@ class Feed:
 
     __slots__ = (
         "ahead", "changed", "epoch", "events", "here", "joining", "known", "live", "log",
-        "received", "repair_to", "rest_until", "room", "running", "seq", "subscriptions", "swept",
-        "swept_bytes", "torn",
+        "received", "refused", "repair_to", "rest_until", "room", "running", "seq", "subscriptions",
+        "swept", "swept_bytes", "torn",
     )  # fmt: skip
 
     def __init__(self, log: str) -> None:
         self.log = log
         self.known = False
         """False until the home has sent the head for the first time."""
+        self.refused: NotFollowed | None = None
+        """Why the home does not let it be followed."""
         self.epoch = NO_EPOCH
         self.seq = 0
         self.received = Head(NO_EPOCH, 0)
@@ -287,9 +289,9 @@ class Feeds:
         return feed
 
     def known(self, feed: Feed) -> Reply[None]:
-        """Return what a join awaits: the head of a log from its home."""
+        """Return what a join awaits: the head of a log from its home, or that it is ``refused``."""
         reply: Reply[None] = Reply()
-        if feed.known:
+        if feed.known or feed.refused is not None:
             reply.resolve(None)
         else:
             feed.joining.append(reply)
@@ -323,6 +325,18 @@ class Feeds:
         if feed.repair_to:
             self.to_repair[feed] = None
         # Each goes on with whatever its client asks next; those still in line hold the feed.
+        while feed.joining:
+            feed.joining.popleft().resolve(None)
+
+    def on_not_followed(self, message: NotFollowed) -> None:
+        """A log cannot be followed (any more): whoever does is told, and whoever waits."""
+        feed = self.by_log.get(message.log)
+        if feed is None:
+            return
+        feed.refused = message
+        self.to_repair.pop(feed, None)
+        for subscriber in list(feed.subscriptions):
+            subscriber.remove(feed.log, Refused(Reason.DAMAGED, message.text))
         while feed.joining:
             feed.joining.popleft().resolve(None)
 

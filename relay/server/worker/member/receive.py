@@ -15,6 +15,7 @@ from relay.bus.messages import (
     Evict,
     Heads,
     Members,
+    NotFollowed,
     NotHome,
     Refused,
     Revoke,
@@ -58,6 +59,7 @@ class FromHomes:
             Event: feeds.on_event,
             Erased: lambda _, m: catchup.forget(m.log),
             Subscribed: lambda port, m: self._on_head(port, m.log, m.epoch, m.seq, m.state),
+            NotFollowed: self._on_not_followed,
             Heads: self._on_heads,
             Claimed: claims.on_claimed,
             Evict: claims.on_evict,
@@ -71,6 +73,10 @@ class FromHomes:
         """Take a head; ``state``: what the log's rights are, if it answers a SUBSCRIBE."""
         if self._routes.is_home(partition_of(log), port):
             self._feeds.on_head(log, epoch, seq, state)
+
+    def _on_not_followed(self, port: Port, message: NotFollowed) -> None:
+        if self._routes.is_home(partition_of(message.log), port):
+            self._feeds.on_not_followed(message)
 
     def _on_heads(self, port: Port, message: Heads) -> None:
         for log, epoch, seq in message.heads:

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
-from relay.store.errors import StoreError
+from relay.chat.partition import partition_of
+from relay.store.errors import StoreCorrupt, StoreError
 from relay.wire.codes import CloseCode
 
 if TYPE_CHECKING:
+    from relay.server.worker.member.damage import DamageReports
     from relay.server.worker.member.feed import Feeds
     from relay.store.log import Reader
 
@@ -27,11 +29,16 @@ class Repair:
     """Reads for the feeds of a worker that miss something, in turn."""
 
     def __init__(
-        self, feeds: Feeds, reader_of: Callable[[str], Reader], clock: Callable[[], float]
+        self,
+        feeds: Feeds,
+        reader_of: Callable[[str], Reader],
+        clock: Callable[[], float],
+        damage: DamageReports,
     ) -> None:
         self._feeds = feeds
         self._reader_of = reader_of
         self._clock = clock
+        self._damage = damage
         self.repaired = 0
 
     def run(self) -> bool:
@@ -56,6 +63,9 @@ class Repair:
                     for subscriber in list(feed.subscriptions):
                         subscriber.close(CloseCode.INTERNAL, "its log was removed meanwhile")
                     continue
+            except StoreCorrupt as error:
+                self._damage.report(partition_of(feed.log), error)  # its home ends the feed
+                continue
             except StoreError as error:
                 feeds.to_repair[feed] = None
                 log.warning("repair_failed", extra={"log": feed.log, "reason": str(error)})

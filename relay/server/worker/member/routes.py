@@ -49,6 +49,10 @@ class Routes:
         """Return the port to a log's home; None while there is none."""
         return self._ports[partition_of(log)]
 
+    def port_at(self, partition: int) -> Port | None:
+        """Return the port to a partition's home; None while there is none."""
+        return self._ports[partition]
+
     def is_home(self, partition: int, port: Port) -> bool:
         """Tell whether messages of a home may come from this port."""
         return self._ports[partition] is port

@@ -7,6 +7,7 @@ device, as what ``relay user --data`` does to a relay that does not run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,7 @@ from relay.errors import EnvelopeError
 from relay.server.line_server import Handler, NotAnswered, Question, number_of, text_of
 from relay.server.worker.home.account_entries import OPERATOR
 from relay.server.worker.home.account_logs import AccountLogs
-from relay.store.errors import StoreError
+from relay.store.errors import StoreCorrupt, StoreError
 from relay.wire.packing import unpack_entry
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ class Administration:
         logs: list[str] = []
         try:
             for index in filter(self._owns, range(PARTITIONS)):
-                logs += self._reader_at(index).names(names.INBOX_PREFIX, after, most + 1)
+                # Of one that is damaged nobody can be listed: ``relay ctl status`` tells.
+                with contextlib.suppress(StoreCorrupt):
+                    logs += self._reader_at(index).names(names.INBOX_PREFIX, after, most + 1)
                 await asyncio.sleep(0)
             accounts = self._accounts()
             found = []

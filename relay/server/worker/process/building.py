@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
-from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from relay.chat.accounts.decide import Policy
-from relay.chat.partition import PARTITIONS
 from relay.server.worker.connection.accounts import Accounts
 from relay.server.worker.connection.admission import Admission
 from relay.server.worker.connection.announcement import Announcement
@@ -47,6 +44,7 @@ from relay.server.worker.home.steady_clock import SteadyClock
 from relay.server.worker.member.attachment import Attachment
 from relay.server.worker.member.catchup import Catchup
 from relay.server.worker.member.claims import Claims
+from relay.server.worker.member.damage import DamageReports
 from relay.server.worker.member.fanout import Fanout
 from relay.server.worker.member.feed import Feeds
 from relay.server.worker.member.forward import Forward
@@ -71,15 +69,6 @@ from relay.wire.packing import unpack_entry
 if TYPE_CHECKING:
     from relay.bus.link import Link
     from relay.server.worker.process.dependencies import WorkerDependencies
-    from relay.store.log import Reader
-
-
-def _share_room(
-    reader_at: Callable[[int], Reader], handle: str, root: bytes, other: str, other_root: bytes
-) -> bool:
-    return any(
-        reader_at(index).shares(handle, root, other, other_root) for index in range(PARTITIONS)
-    )
 
 
 def build(needs: WorkerDependencies) -> WorkerParts:
@@ -90,6 +79,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     refusals = Refusals()
     own_home = OwnHome(needs.index, needs.generation, wakeup)
     routes = Routes(own_home.to_home, needs.owner_of, links)
+    damage = DamageReports(routes, needs.reader_at)
 
     # delivery
     flusher = Flusher(clock, wakeup)
@@ -128,7 +118,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         ),
     )
     accounts = AccountsHome(
-        AccountLogs(needs.reader_of, unpack_entry, needs.first_invitation),
+        AccountLogs(partitions.reader, unpack_entry, needs.first_invitation),
         Policy(needs.registration, server_id),
         home.submit_own,
         revocations,
@@ -138,21 +128,28 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     accounts.logs.on_long = notes.note_fold
     if needs.on_invitation_used is not None:
         accounts.on_bound = needs.on_invitation_used
+
+    def on_refused(index: int) -> None:
+        followers.refuse_logs(index)
+        notes.forget(index)
+        accounts.forget()
+
+    partitions.on_refused = on_refused
     steady_ms = SteadyClock(time.time_ns, time.monotonic_ns).now_ms
     rooms = RoomsHome(partitions, home.submit_own, needs.rules, steady_ms)
     names = NameRegistry(clock, needs.silent, accounts.judge)
     names.on_change = notes.note_seen
     accounts.online = names.online
     accounts.tell = names.tell
-    accounts.shares_room = partial(_share_room, needs.reader_at)
+    accounts.shares_room = lambda *asked: any(damage.answers(lambda one: one.shares(*asked)))
 
     # member
     feeds = Feeds(routes)
     presence = PresenceReports(feeds, routes, wakeup)
     counts = Counts()
-    catchup = Catchup(needs.reader_of, clock, stalled, wakeup, counts.gaps)
+    catchup = Catchup(needs.reader_of, clock, stalled, wakeup, counts.gaps, damage)
     fanout = Fanout(feeds, flusher, catchup)
-    repair = Repair(feeds, needs.reader_of, clock)
+    repair = Repair(feeds, needs.reader_of, clock, damage)
     forward = Forward(routes)
     claims = Claims(routes)
     queries = PendingQueries(routes)
@@ -208,6 +205,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         forward=forward,
         claims=claims,
         queries=queries,
+        damage=damage,
         reader_of=needs.reader_of,
         reader_at=needs.reader_at,
         budgets=budgets,

@@ -230,6 +230,7 @@ class _Worker:
         )
         parts.connections.on_lost = self._acceptor.ended
         parts.partitions.close_partition = self._stores.close_partition
+        parts.partitions.refuse_partition = self._stores.refuse_partition
         parts.followers.before_attach = self._ownership.look
         inspection = Inspection(
             parts.connections, parts.feeds.by_log, parts.services.endings, time.monotonic

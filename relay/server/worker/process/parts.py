@@ -109,6 +109,7 @@ class WorkerParts:
                 "received_bytes": lambda: budgets.received.total,
                 "stalled_bytes": lambda: stalled.bytes,
                 "partitions_unavailable": lambda: len(partitions.troubles),
+                "partitions_refused": lambda: len(partitions.refused),
                 "partitions_short_of_disk": lambda: len(home.short_of_disk),
             },
             {(name, ""): read for name, read in counters.items()}

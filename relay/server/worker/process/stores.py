@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from relay.server.worker.process.indexing import Indexing
 from relay.server.worker.process.searches import Searches
 from relay.store.checkpoint import Checkpointer
 from relay.store.directory import DataDirectory
+from relay.store.errors import StoreCorrupt, StoreError
 from relay.store.generation import Host
+from relay.store.lock import PartitionLock
 from relay.store.log import Partition, Reader
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
@@ -59,26 +62,40 @@ class Stores:
 
     def open_partition(self, index: int) -> SqlitePartition:
         """Open a partition for writing. Raises StoreError."""
-        partition = SqlitePartition(
-            self._directory.partition_path(index),
-            self._directory.lock_path(index),
-            host=self._host,
-            durability=self._durability,
-            pack=pack_entry,
-            unpack_entry=unpack_entry,
-            rules=self.rules if self.judges else None,
-        )
+        lock_path = self._directory.lock_path(index)
+        try:
+            partition = SqlitePartition(
+                self._directory.partition_path(index),
+                lock_path,
+                host=self._host,
+                durability=self._durability,
+                pack=pack_entry,
+                unpack_entry=unpack_entry,
+                rules=self.rules if self.judges else None,
+            )
+        except StoreCorrupt as error:
+            # Whoever opens it next would not see all that is wrong with it.
+            with contextlib.suppress(StoreError), PartitionLock(lock_path) as lock:
+                lock.refuse(str(error))
+            raise
         self._checkpointers[index] = Checkpointer(partition, self.run_in_thread)
         partition.touched = self.indexing.follow(index)
         return partition
 
     def close_partition(self, partition: Partition) -> None:
         """Close a partition that another worker has now, in a thread: that waits for the disk."""
+        self._end(partition, partition.close)
+
+    def refuse_partition(self, partition: Partition, reason: str) -> None:
+        """Close a partition whose file is damaged, likewise."""
+        self._end(partition, partial(partition.refuse, reason))
+
+    def _end(self, partition: Partition, end: Callable[[], None]) -> None:
         for index, checkpointer in list(self._checkpointers.items()):
             if checkpointer.of(partition):
                 del self._checkpointers[index]
                 self.indexing.forget(index)
-        closing = self.run_in_thread(partition.close)
+        closing = self.run_in_thread(end)
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 

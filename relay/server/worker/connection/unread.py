@@ -1,0 +1,18 @@
+"""Refusing a request whose answer cannot be read from the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay import limits
+from relay.wire.codes import ErrorCode
+
+if TYPE_CHECKING:
+    from relay.server.worker.connection.session import Session
+    from relay.store.errors import StoreError
+
+
+def refuse_unread(session: Session, number: int, partition: int, error: StoreError) -> None:
+    """Refuse it for now, or, if the partition's file is damaged, for good."""
+    code = session.services.damage.report(partition, error)
+    session.refuse(number, code, 0 if code == ErrorCode.DAMAGED else limits.RETRY_MS)

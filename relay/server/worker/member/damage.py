@@ -1,0 +1,47 @@
+"""A partition's file that is found damaged while it is read: its home is told, and refuses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from relay.bus.messages import Damaged
+from relay.chat.partition import PARTITIONS
+from relay.server.worker.store_codes import code_of
+from relay.store.errors import StoreCorrupt
+
+if TYPE_CHECKING:
+    from relay.server.worker.member.routes import Routes
+    from relay.store.errors import StoreError
+    from relay.store.log import Reader
+    from relay.wire.codes import ErrorCode
+
+REASON_CHARS_MAX: Final = 1024
+T = TypeVar("T")
+
+
+class DamageReports:
+    """See the module's docstring."""
+
+    def __init__(self, routes: Routes, reader_at: Callable[[int], Reader]) -> None:
+        self._routes = routes
+        self._reader_at = reader_at
+
+    def report(self, partition: int, error: StoreError) -> ErrorCode:
+        """Tell the home if it is damage. Returns what is answered to whoever wanted to read."""
+        port = self._routes.port_at(partition)
+        if isinstance(error, StoreCorrupt) and port is not None:
+            port.send(Damaged(partition, str(error)[:REASON_CHARS_MAX]))
+        return code_of(error)
+
+    def answers(self, ask: Callable[[Reader], T]) -> Iterator[T]:
+        """Yield what the reader of each partition answers; those that are damaged are left out.
+
+        Raises:
+            StoreError: one cannot be read now.
+        """
+        for index in range(PARTITIONS):
+            try:
+                yield ask(self._reader_at(index))
+            except StoreCorrupt as error:
+                self.report(index, error)
