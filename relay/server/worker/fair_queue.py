@@ -15,11 +15,12 @@ who asks for little does not wait for those who ask without end, however many th
 from __future__ import annotations
 
 import heapq
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, final
 
 T = TypeVar("T")
 
 
+@final
 class FairQueue(Generic[T]):
     """See the module's docstring. Of whoever is queued, the caller keeps ``finish``; at first 0."""
 
