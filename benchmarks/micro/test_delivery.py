@@ -34,6 +34,7 @@ from relay.server.worker.delivery.outbox import Flusher, Outbox
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.delivery.stream import Stream
 from relay.server.worker.member.catchup import Catchup
+from relay.server.worker.member.damage import DamageReports
 from relay.server.worker.member.fanout import Fanout
 from relay.server.worker.member.feed import Feeds, Subscription
 from relay.server.worker.member.routes import Routes
@@ -66,8 +67,10 @@ class Hall:
         port = self.port = LocalPort(0, 1, wakeup)
         self.stalled = StalledConnections(time.monotonic, 60.0)
         self.flusher = Flusher(time.monotonic, wakeup)
-        self.feeds = Feeds(Routes(port, lambda _: Owner(0, 1), {}))
-        catchup = Catchup(_no_reader, time.monotonic, self.stalled, wakeup, {})
+        routes = Routes(port, lambda _: Owner(0, 1), {})
+        self.feeds = Feeds(routes)
+        damage = DamageReports(routes, _no_reader)
+        catchup = Catchup(_no_reader, time.monotonic, self.stalled, wakeup, {}, damage)
         self.fanout = Fanout(self.feeds, self.flusher, catchup)
         self.feed = self.feeds.open("lobby")
         self.feed.on_head(EPOCH, 0)
@@ -154,7 +157,7 @@ class _Owner:
     def close(self, code: int, retry_after_s: int = 0, detail: str = "") -> None: ...
 
 
-def _no_reader(log: str) -> Reader:
+def _no_reader(log: str | int) -> Reader:
     raise AssertionError("nobody is behind")
 
 
