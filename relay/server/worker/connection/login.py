@@ -32,7 +32,7 @@ async def hello(session: Session, hello: Hello) -> None:
     if not (guest or names.is_handle(name)) or names.is_reserved(
         name.removeprefix(names.GUEST_PREFIX)
     ):
-        _refuse(session, ErrorCode.NAME_INVALID, "a-z, 0-9, _ and -, 2 to 32 characters")
+        _refuse(session, name, ErrorCode.NAME_INVALID, "a-z, 0-9, _ and -, 2 to 32 characters")
         return
     if not names.is_display(hello.display):
         _refuse(
