@@ -162,8 +162,9 @@ def _check_network(text: str) -> None:
     if text not in ("unix", "none"):
         try:
             ip_network(text)
-        except ValueError as error:
-            raise UsageError(f"expected networks, as 10.0.0.0/8, unix or none: {error}") from None
+        except ValueError:
+            expected = "expected networks without bits of a host, as 10.0.0.0/8, unix or none"
+            raise UsageError(f"{expected}, not {shown(text)}") from None
 
 
 def _path(value: object, *, empty: bool) -> str:

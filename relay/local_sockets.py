@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import socket
 import stat
 import struct
+import time
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
+from relay.bounded_files import make_directory
 from relay.file_access import open_to_others
 
+AGAIN_S: Final = 5.0
 _UCRED: Final = struct.Struct("3i")
 
 
@@ -35,6 +39,8 @@ class NamedListener:
         self._backlog = backlog
         self._inode: tuple[int, int] | None = None
         """None until it is open."""
+        self._again_s = -math.inf
+        """When it may be opened again, after it could not be."""
 
     def open(self) -> socket.socket:
         """Return a new listening socket; what had the name loses it. The caller closes it.
@@ -42,6 +48,7 @@ class NamedListener:
         Raises:
             OSError: the directory is not ours, or the name cannot be made.
         """
+        self._again_s = time.monotonic() + AGAIN_S
         make_private_directory(self.path.parent)
         self.path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -54,16 +61,23 @@ class NamedListener:
         except OSError:
             listener.close()
             raise
+        self._again_s = -math.inf
         return listener
 
     @property
     def missing(self) -> bool:
-        """True when the name is gone, or has become somebody else's."""
+        """True when the name is gone, or has become somebody else's: ``open`` makes it anew.
+
+        Where that has just failed, False for ``AGAIN_S``: whoever looks all the time logs it.
+        """
+        return self._is_gone() and time.monotonic() >= self._again_s
+
+    def _is_gone(self) -> bool:
         return self._inode is not None and _inode(self.path) != self._inode
 
     def remove(self) -> None:
         """Remove the name, if it still is this socket's."""
-        if self._inode is not None and not self.missing:
+        if self._inode is not None and not self._is_gone():
             with contextlib.suppress(OSError):
                 self.path.unlink()
 
@@ -78,7 +92,7 @@ def make_private_directory(path: Path) -> None:
         OSError: it cannot be made; it is a link, no directory, or another user's; or it is open to
             others and not empty.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(path)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise PermissionError(errno.EPERM, "it exists and is not a directory of ours", str(path))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from relay.errors import UsageError
 
 _VARIABLES = {"data": "XDG_DATA_HOME", "config": "XDG_CONFIG_HOME"}
+_SHOWN_CHARS_MAX: Final = 60
 
 
 def expanded(text: str) -> Path:
@@ -19,13 +20,18 @@ def expanded(text: str) -> Path:
         UsageError: it is empty, or there is no such home directory.
     """
     if not text.strip() or "\0" in text:
-        raise UsageError(f"expected a path, not {text!r}")
+        raise UsageError(f"expected a path, not {_cut(text)}")
     if text.startswith("~") and sys.platform != "win32" and os.environ.get("HOME") == "":
-        raise UsageError(f"cannot expand {text!r}: HOME is empty")
+        raise UsageError(f"cannot expand {_cut(text)}: HOME is empty")
     path = os.path.expanduser(text)  # noqa: PTH111  # Path.expanduser raises RuntimeError
     if path.startswith("~"):
-        raise UsageError(f"cannot expand {text!r}: there is no such home directory")
+        raise UsageError(f"cannot expand {_cut(text)}: there is no such home directory")
     return Path(path)
+
+
+def _cut(text: str) -> str:
+    """Return a path for an error: quoted, and not long."""
+    return repr(text if len(text) <= _SHOWN_CHARS_MAX else text[:_SHOWN_CHARS_MAX] + "...")
 
 
 def from_variable(variable: str) -> Path | None:

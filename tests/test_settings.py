@@ -344,3 +344,11 @@ def test_the_page_is_up_to_date() -> None:
 def test_the_data_directory_has_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", "/not/asked")  # the given environment counts
     assert load({}, {}, None).settings.store.data.endswith("relay")
+
+
+@pytest.mark.parametrize("declaration", list(declarations()), ids=lambda d: d.path)
+def test_a_long_mistake_is_cut(declaration: Declaration) -> None:
+    """Whatever checks it: the line can be read."""
+    with pytest.raises(UsageError) as caught:
+        load({}, {declaration.variable: "~" + 3000 * "x"}, None)
+    assert len(str(caught.value)) < 500

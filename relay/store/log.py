@@ -386,7 +386,7 @@ class Reader(Protocol):
         """
 
     def floor_of_last(self, log: str, count: int, upto: int) -> int:
-        """Return the seq after which the last ``count`` entries up to ``upto`` begin."""
+        """Return the seq after which the last ``count`` entries begin; control ones come along."""
 
     def epoch_at(self, log: str, seq: int) -> bytes:
         """Return the epoch in which a seq lies; NO_EPOCH for 0 in a log that begins after it."""

@@ -63,6 +63,12 @@ MARKS: Final = (  # '' is no mark, so only what is above it counts
 )
 MARK: Final = "SELECT epoch, seq FROM mark WHERE log_id=? AND about=?"
 CONTROL_COUNT: Final = "SELECT count(*) FROM control WHERE log_id=? AND seq>? AND seq<=?"
+LAST_CONTROLS: Final = (
+    "SELECT seq FROM control WHERE log_id=(SELECT id FROM log WHERE name=?) AND seq<=? "
+    "ORDER BY seq DESC LIMIT ?"
+)
+CONTROLS_PASSED_MAX: Final = 1000
+"""So many more entries than were asked for are read at most."""
 MEMBERSHIPS: Final = (
     "SELECT name FROM member JOIN log ON log.id=log_id "
     "WHERE handle=? AND lasting IN (0, 1) AND root=? AND name>? ORDER BY name LIMIT ?"
@@ -237,9 +243,16 @@ class SqliteReader(ReaderFile):
 
     # --- places ---------------------------------------------------------------------------------
     def floor_of_last(self, log: str, count: int, upto: int) -> int:
-        """See ``log.Reader``. Our seqs have no holes above the floor: no need to look."""
+        """See ``log.Reader``. Our seqs have no holes above the floor: no need to look for more."""
         view = self._view(log)
-        return upto if view is None else min(upto, max(view.floor, upto - count))
+        if view is None:
+            return upto
+        after = upto - count
+        for (seq,) in self._member_rows(LAST_CONTROLS, log, upto, CONTROLS_PASSED_MAX):
+            if seq <= after:
+                break
+            after -= 1
+        return min(upto, max(view.floor, after))
 
     def head(self, log: str) -> Head:
         """See ``log.Reader``."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from relay.client.aio import Client
-from relay.client.events import LogEntry
+from relay.client.events import Control, LogEntry, RoomChanged
 from relay.client.lists import is_last_page
 from relay.terminal.notices import number_of_messages
 from relay.terminal.screens import Screen
@@ -13,6 +14,11 @@ from relay.terminal.shown import Shown
 
 _FOUND_MAX = 20
 """Messages that one /search shows."""
+
+
+def _messages(entries: Iterable[LogEntry | RoomChanged]) -> int:
+    """Return how many of them somebody has written."""
+    return sum(isinstance(one, LogEntry) and not isinstance(one, Control) for one in entries)
 
 
 class Search(NamedTuple):
@@ -43,17 +49,23 @@ class Earlier:
         In the room those before the oldest one shown; with one person, the last ones.
         """
         before = (self.first_seq or None) if target == self._room else None
-        page = await self._client.history(target, before=before, count=count)
-        if not page.entries:
+        entries: list[LogEntry | RoomChanged] = []
+        end, missing = False, count
+        while missing > 0 and not end:
+            page = await self._client.history(target, before=before, count=missing)
+            entries[:0] = page.entries
+            missing = count - _messages(entries)
+            end, before = is_last_page(page, before), page.next
+        if not entries:
             self._screen.notice("there are no earlier messages")
             return
         which = f"with {target[1:]}"
         if target == self._room:
-            self.first_seq = page.entries[0].seq
+            self.first_seq = entries[0].seq
             which = "from earlier"
-        self._screen.notice(f"{number_of_messages(len(page.entries))} {which}:")
+        self._screen.notice(f"{number_of_messages(_messages(entries))} {which}:")
         self._shown.forget_day()
-        await self._shown.show_earlier(page.entries)
+        await self._shown.show_earlier(entries)
         self._screen.notice("end of earlier messages")
         self._shown.forget_day()
 

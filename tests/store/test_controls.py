@@ -35,6 +35,18 @@ def partition(tmp_path: Path) -> SqlitePartition:
     return made
 
 
+@pytest.mark.parametrize(
+    ("count", "upto", "after"), [(1, 5, 4), (1, 4, 2), (2, 5, 2), (3, 5, 0), (1, 2, 0)]
+)
+def test_the_last_messages_are_counted_without_controls(
+    partition: SqlitePartition, count: int, upto: int, after: int
+) -> None:
+    """Whoever asks for the last one gets a message, not that the topic has changed."""
+    reader = SqliteReader(partition.path)
+    assert reader.floor_of_last("lobby", count, upto) == after
+    reader.close()
+
+
 def look(path: Path) -> str | None:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     try:

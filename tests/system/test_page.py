@@ -114,7 +114,8 @@ BAD_DISPLAYS = ["x" * 65, " x", "x\x1b[2J", "e" + "\u0301" * 5, "\u0301e", "\ue0
 
 
 @pytest.mark.parametrize(
-    ("name", "display"), [("root", ""), ("a", ""), *(("ann-x", text) for text in BAD_DISPLAYS)]
+    ("name", "display"),
+    [("root", ""), ("~root", ""), ("a", ""), *(("ann-x", text) for text in BAD_DISPLAYS)],
 )
 def test_a_bad_name_or_display_name(port: int, name: str, display: str) -> None:
     """NAME_INVALID with request 0, and a close NAME_REFUSED."""

@@ -29,7 +29,9 @@ async def hello(session: Session, hello: Hello) -> None:
     services = session.services
     name = names.normal(hello.name)
     guest = names.is_guest(name)
-    if not guest and (not names.is_handle(name) or names.is_reserved(name)):
+    if not (guest or names.is_handle(name)) or names.is_reserved(
+        name.removeprefix(names.GUEST_PREFIX)
+    ):
         _refuse(session, name, ErrorCode.NAME_INVALID, "a-z, 0-9, _ and -, 2 to 32 characters")
         return
     if not names.is_display(hello.display):

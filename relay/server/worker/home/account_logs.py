@@ -164,8 +164,7 @@ class AccountLogs:
             return False
         log = names.INBOX_PREFIX + handle
         reader = self._reader_of(log)
-        seq = reader.head(log).seq
-        return seq - reader.floor_of_last(log, seq, seq) >= self.inbox_entries_max
+        return reader.head(log).seq - reader.floor(log) >= self.inbox_entries_max
 
     def forget(self) -> None:
         """Other workers may write these logs now."""
