@@ -91,7 +91,7 @@ def test_little_does_not_wait_for_those_that_share() -> None:
     assert home.sent[-LITTLE:] == list(range(5000, 5000 + LITTLE))
     home.submit(writer, 1)
     home.window.release()
-    assert len(home.sent) == before + LITTLE, "it does not wait for its answers"
+    assert len(home.sent) == before + LITTLE, "more than that waits for answers"
 
 
 def test_what_is_forgotten_is_not_sent() -> None:

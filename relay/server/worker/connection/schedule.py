@@ -41,8 +41,9 @@ UNITS_PER_TURN: Final = 256
 """Of one connection, while no other waits. A send is one unit, about 6 µs."""
 QUANTUM: Final = 32
 """Of one connection at a time, while others wait. It is what somebody new is expected to use."""
-LITTLE: Final = 12
-"""A message, a few in one record, or a question: what somebody does who waits for the answers."""
+LITTLE: Final = 18
+"""A message, a few in one record or at once, or a question: what somebody does who waits for the
+answers, and what comes of it meanwhile if those are late."""
 LEAD_MAX: Final = 512
 """What those who ask for little may use before the others are served again, in units: a slice and a
 half."""

@@ -40,7 +40,7 @@ GROUP_MIN: Final = 64
 """Of one partition, however many have something to commit: each has its commit in each turn."""
 QUANTUM_MIN: Final = 4
 """Of one producer in one commit, however many others wait."""
-LITTLE: Final = 4
+LITTLE: Final = 8
 """Who has so many at most goes first."""
 LITTLE_PER_GROUP: Final = 32
 """Submissions in the commit of those, and by how much they may be ahead of the others: half of the

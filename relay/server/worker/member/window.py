@@ -22,8 +22,8 @@ WINDOW_BYTES: Final = 256 * 1024
 """On its way, of all senders: about what one read of a link takes, and some commits' worth."""
 QUANTUM: Final = 8
 """Sends of one sender at a time, while others wait."""
-LITTLE: Final = 4
-"""Who has so many at most, and none on its way, goes first."""
+LITTLE: Final = 8
+"""Who has so many at most that are not answered goes first."""
 LEAD_MAX: Final = 512
 """By how much those may be ahead of the others, in sends."""
 
@@ -49,13 +49,15 @@ class Send:
 class Lane:
     """What one sender has for one home."""
 
-    __slots__ = ("finish", "in_flight", "sender", "waiting", "window")
+    __slots__ = ("count", "finish", "in_flight", "sender", "waiting", "window")
 
     def __init__(self, window: Window, sender: Sender) -> None:
         self.window = window
         self.sender = sender
+        self.count = 0
+        """Sends on their way."""
         self.in_flight = 0
-        """Bytes on their way."""
+        """Their bytes."""
         self.waiting: deque[tuple[int, Send]] = deque()
         """(tag, send). Those that have left ``Send.lane`` are not sent."""
         self.finish = 0.0
@@ -112,6 +114,7 @@ class Window:
 
     def _go(self, lane: Lane, tag: int, send: Send) -> None:
         send.on_its_way = True
+        lane.count += 1
         lane.in_flight += send.size
         self.in_flight += send.size
         self.port.submit(tag, send.submission)
@@ -120,7 +123,7 @@ class Window:
         """Send what there is room for, of each sender in turn; return True if some still wait."""
         queue = self._queue
         for lane in self._new:
-            queue.add(lane, lane.finish, 0 if lane.in_flight else len(lane.waiting))
+            queue.add(lane, lane.finish, lane.count + len(lane.waiting))
         self._new.clear()
         while queue.waiting and (queue.little_first or self.in_flight < self.window_bytes):
             self._serve(queue.pop())
@@ -148,6 +151,7 @@ def forget(send: Send) -> None:
         return
     if send.on_its_way:
         send.on_its_way = False
+        lane.count -= 1
         lane.in_flight -= send.size
         lane.window.in_flight -= send.size
     if not lane.in_flight and not lane.waiting:
