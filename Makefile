@@ -88,7 +88,7 @@ bench-quick: $(VENV)/.dev  ## Run every benchmark once, unmeasured, to see that 
 	@$(VPY) -m pytest benchmarks --benchmark-disable -q $(ARGS)
 
 bench-stalls: $(VENV)/.dev  ## Probe both workers under load, checkpoints, retention, search and export, for SECONDS (300): what blocks their event loops
-	@$(VPY) -m benchmarks.stalls --seconds $(or $(SECONDS),300) --say $(ARGS)
+	@$(VPY) -m benchmarks.stalls --seconds $(or $(SECONDS),300) --collections $(ARGS)
 
 bench-storm: $(VENV)/.dev  ## Thousands return at once, hostile handshakes, spent budgets: live members' delays (ARGS="--returning 5000 many")
 	@$(VPY) -m benchmarks.storm $(ARGS)

@@ -11,7 +11,7 @@
         @task
         def speak(self) -> None:
             self.pace(10.0)  # about every 10 s
-            self.say("lobby", size=80)
+            self.send_message("lobby", size=80)
 
 Start Locust with ``--host relay://FINGERPRINT@HOST:PORT``. Receiving runs in a greenlet of its own;
 everything received and sent is checked, and a broken promise is a failure of the run.
@@ -278,9 +278,9 @@ class RelayUser(User):
 
     def whisper(self, name: str, size: int) -> None:
         """As ``say``, to one person alone. It is numbered in this user's own inbox."""
-        self.say(f"@{self.handle}", size, f"@{name}")
+        self.send_message(f"@{self.handle}", size, f"@{name}")
 
-    def say(self, log: str, size: int, to: str = "") -> None:
+    def send_message(self, log: str, size: int, to: str = "") -> None:
         """Send a message of ``size`` bytes and wait until it is stored.
 
         Its time counts from when this turn was meant to be.

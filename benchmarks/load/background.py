@@ -96,13 +96,13 @@ def read_history(done: c_uint64, port: int, log: str, name: str, rest_s: float) 
     """Join with all the history that a join may have, read until live, leave; count entries."""
     for number in itertools.count():
         with closing(RawClient(HOST, port, f"{name}-{number}")) as reader:
-            reader.say(Join(1, log, None, 0, limits.HISTORY_ON_JOIN_MAX))
+            reader.send_envelopes(Join(1, log, None, 0, limits.HISTORY_ON_JOIN_MAX))
             reader.wait(lambda envelope: isinstance(envelope, Live))
         done.value += limits.HISTORY_ON_JOIN_MAX
         time.sleep(rest_s)
 
 
-def say_texts(done: c_uint64, port: int, log: str, rate: float) -> None:
+def write_texts(done: c_uint64, port: int, log: str, rate: float) -> None:
     """Say texts that are indexed, on a schedule; count them."""
     with closing(RawClient(HOST, port, "talker")) as speaker:
         began = time.monotonic()
@@ -110,7 +110,7 @@ def say_texts(done: c_uint64, port: int, log: str, rate: float) -> None:
             time.sleep(max(began + done.value / rate - time.monotonic(), 0))
             done.value += 1
             text = f"word{done.value % 7} rare{done.value % 997}"
-            speaker.say(Send(log, done.value, 0, "text/plain", text.encode()))
+            speaker.send_envelopes(Send(log, done.value, 0, "text/plain", text.encode()))
             if done.value % 100 == 0:
                 speaker.read()
 
@@ -122,7 +122,7 @@ def search(done: c_uint64, port: int, log: str, rate: float) -> None:
         began = time.monotonic()
         for number in itertools.count(1):
             time.sleep(max(began + number / rate - time.monotonic(), 0))
-            reader.say(Search(number, log, f"word{number % 7}", 0, 50))
+            reader.send_envelopes(Search(number, log, f"word{number % 7}", 0, 50))
             reader.wait(
                 lambda one, n=number: isinstance(one, Found | Error) and one.request == n  # type: ignore[misc]
             )

@@ -185,7 +185,7 @@ class _Process:
             subscriber = connect(index)
             if index in checking:
                 pacer = index == count - 1
-                self._checking.append(_Checking(subscriber, self._say if pacer else None))
+                self._checking.append(_Checking(subscriber, self._publish if pacer else None))
             else:
                 self._counting.append(_Counting(subscriber))
         for listener in self._listeners():
@@ -209,7 +209,7 @@ class _Process:
     def _listeners(self) -> list[_Counting | _Checking]:
         return [*self._counting, *self._checking]
 
-    def _say(self, next_number: int) -> None:
+    def _publish(self, next_number: int) -> None:
         self._progress.value = next_number
 
     def _read_until(self, condition: Callable[[], bool], deadline: float) -> bool:
@@ -228,7 +228,7 @@ class _Process:
             self._refresh()
         for listener in self._listeners():
             listener.begin(order.first)
-        self._say(order.first)
+        self._publish(order.first)
         self._pipe.send("begun")
 
     def _refresh(self) -> None:

@@ -175,7 +175,7 @@ def compare(
     quick: bool,
     scratch: Path,
     rows: dict[str, Row],
-    say: Callable[[str], None],
+    show: Callable[[str], None],
 ) -> None:
     """Measure all pairs, and add them to the rows as they are complete."""
     began = time.monotonic()
@@ -187,7 +187,7 @@ def compare(
             for row, cost in found[old].items():
                 if row in found[new]:
                     rows.setdefault(row, Row()).pairs.append((cost, found[new][row]))
-        say(f"pair {number + 1} of {pairs}: done after {time.monotonic() - began:.0f} s")
+        show(f"pair {number + 1} of {pairs}: done after {time.monotonic() - began:.0f} s")
 
 
 def _measure(name: str, side: Side, quick: bool, scratch: Path) -> dict[str, float]:

@@ -64,7 +64,7 @@ def say_texts(done: c_uint64, port: int, log: str, rate: float) -> None:
     while True:
         time.sleep(max(began + done.value / rate - time.monotonic(), 0))
         done.value += 1
-        speaker.say(Send(log, done.value, 0, "text/plain", text(chance).encode()))
+        speaker.send_envelopes(Send(log, done.value, 0, "text/plain", text(chance).encode()))
         if done.value % 100 == 0:
             speaker.read()
 
@@ -137,7 +137,7 @@ def _pages(asker: RawClient, log: str, words: str) -> int:
 
 
 def _page(asker: RawClient, number: int, log: str, words: str, before: int) -> Found:
-    asker.say(Search(number, log, words, before, 50))
+    asker.send_envelopes(Search(number, log, words, before, 50))
     answer = asker.wait(lambda one: isinstance(one, Found | Error) and one.request == number)
     if not isinstance(answer, Found):
         raise ConnectionError(f"refused: {answer}")

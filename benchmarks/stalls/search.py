@@ -97,7 +97,7 @@ class Findings:
     removed: int = 0
     """Messages, by retention."""
     collections: list[list[Collection]] = field(default_factory=list)
-    """Of each worker; empty without ``say``."""
+    """Of each worker; empty unless asked for."""
 
     def extra(self) -> dict[str, Any]:
         """Return the figures as JSON."""
@@ -207,16 +207,16 @@ class Checkpoints:
         return found
 
 
-def find_stalls(data: Path, seconds: float, load: Load, *, say: bool = False) -> Findings:
+def find_stalls(data: Path, seconds: float, load: Load, *, collections: bool = False) -> Findings:
     """Have a relay under load, and probe it.
 
     Args:
         data: for the relay's data; must not exist.
         seconds: how long.
         load: what goes on beside.
-        say: note the workers' garbage collections (planted from outside).
+        collections: note the workers' garbage collections (planted from outside).
     """
-    faults = "note-collections" if say else ""
+    faults = "note-collections" if collections else ""
     settings = {
         "server.keepalive_s": 3600,  # members that only count answer no ping
         "server.max_connections": load.idle + load.members + ROOM_FOR_OTHERS,
@@ -252,7 +252,7 @@ def find_stalls(data: Path, seconds: float, load: Load, *, say: bool = False) ->
             "messages": Background(background.speak, port, hall, load.rate, size),
             "large": Background(background.speak, port, other, load.large_rate, LARGE_BYTES),
             "logins": Background(background.log_in, port, load.logins),
-            "texts": Background(background.say_texts, port, talk, load.texts),
+            "texts": Background(background.write_texts, port, talk, load.texts),
             "searches": Background(background.search, port, talk, load.texts / 10),
             "exported": Background(background.export, server.address, load.export_rest_s),
         } | {
@@ -287,7 +287,7 @@ def find_stalls(data: Path, seconds: float, load: Load, *, say: bool = False) ->
             done,
             checkpoints.seen,
             _removed(server) - removed,
-            _collections(data, load.workers, began_ns) if say else [],
+            _collections(data, load.workers, began_ns) if collections else [],
         )
 
 
@@ -325,7 +325,7 @@ def main() -> int:
     parser.add_argument("--readers", type=int, default=usual.readers, help="of history")
     parser.add_argument("--idle", type=int, default=0, help="connections besides (0)")
     parser.add_argument("--workers", type=int, default=WORKERS, help=f"({WORKERS})")
-    parser.add_argument("--say", action="store_true", help="note garbage collections, too")
+    parser.add_argument("--collections", action="store_true", help="note garbage collections, too")
     parser.add_argument("--json", type=Path, help="write the figures there")
     given = parser.parse_args()
     load = Load(
@@ -333,7 +333,9 @@ def main() -> int:
         idle=given.idle, workers=given.workers,
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="relay-stalls-") as directory:
-        findings = find_stalls(Path(directory, "data"), given.seconds, load, say=given.say)
+        findings = find_stalls(
+            Path(directory, "data"), given.seconds, load, collections=given.collections
+        )
     print("\n".join(findings.lines()))
     if given.json is not None:
         facts = {"machine": machine.describe(), "cores": os.cpu_count()}

@@ -31,7 +31,7 @@ def test_a_short_search(tmp_path: Path, scale: Scale) -> None:
     """Every probe of every worker is answered and counted, and the load goes on beside them."""
     if not scale.quick:
         pytest.skip("a search needs minutes: make bench-stalls")
-    findings = find_stalls(tmp_path / "data", 1.0, SMALL, say=True)
+    findings = find_stalls(tmp_path / "data", 1.0, SMALL, collections=True)
     assert [prober.unanswered for prober in findings.probers] == [0] * WORKERS
     assert all(prober.delays.count for prober in findings.probers)
     assert all(findings.done.values()), findings.done

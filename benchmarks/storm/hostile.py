@@ -156,7 +156,7 @@ class _Spender:
         """When each of these may be tried again."""
         self._owed = b""
         """Of a record, what the socket has not taken."""
-        self.client.say(Join(1, self._room, None, 0, 0))
+        self.client.send_envelopes(Join(1, self._room, None, 0, 0))
         self.client.socket.setblocking(False)
 
     def spend(self, now: float) -> None:

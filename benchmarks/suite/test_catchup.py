@@ -45,7 +45,7 @@ def test_catch_up(
         def read() -> None:
             with closing(RawClient(HOST, server.port, f"reader{next(names)}")) as reader:
                 before, began = server.processes(), time.monotonic()
-                reader.say(Join(1, "lobby", None, 0, count))
+                reader.send_envelopes(Join(1, "lobby", None, 0, count))
                 due = 0
                 live = False
                 while not live:

@@ -79,7 +79,7 @@ class ChatDay(Behaviour):
         if self.person:
             self.user.whisper(self.person, size)
         else:
-            self.user.say(self.room, size)
+            self.user.send_message(self.room, size)
         if self.burst_left:
             typing_s = min(size / TYPING_BYTES_PER_S, TYPING_S_MAX)
             self.user.pace(min(typing_s, self.parameters.think_time))

@@ -16,7 +16,7 @@ class Steady(Behaviour):
     def turn(self) -> None:
         """Speak, if this one writes."""
         if self.writes:
-            self.user.say(self.user.random.choice(self.rooms), self.size())
+            self.user.send_message(self.user.random.choice(self.rooms), self.size())
         self.user.pace(self.pause_s)
 
 

@@ -8,7 +8,7 @@ import math
 import random
 import signal
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from relay import __version__
 from relay.cli.exits import CommandError, Exit, debugging, report_internal
@@ -20,6 +20,7 @@ from relay.client.address import Address, fingerprint_mistake
 from relay.client.aio import Client
 from relay.client.backoff import Backoff
 from relay.client.closes import GoingAway, Overloaded, ServerFailed
+from relay.client.device_key import DeviceKey
 from relay.client.errors import (
     ClientError,
     ConnectFailed,
@@ -81,7 +82,8 @@ def run_connected(
     known = KnownServers(target.known_servers)
     policy = KeyPolicy(known, keys=KeyFiles())
     new = is_new(address, known)
-    person = person_at(who, policy.keys, policy.server_id(address))
+    given_key: DeviceKey | None = client_options.get("key")
+    person = person_at(who, policy.keys, policy.server_id(address), given_key)
     granted = False
     """The login has succeeded: whatever is refused now is no reason to give up the key."""
     answer: Refused | None = None
@@ -101,11 +103,10 @@ def run_connected(
             raise
 
     def make_client() -> Client:
-        given = {"register": person.register, **client_options}
+        given = {"register": person.register, **client_options, "key": person.key}
         return Client(
             address,
             name=person.name,
-            key=given.pop("key", person.key),
             key_policy=policy,
             agent=f"relay {__version__}",
             **given,
@@ -119,7 +120,7 @@ def run_connected(
             return attempt()
         except UnknownServerKey as error:
             accept_unknown(address, error, known, target.accept_new)
-        person = person_at(who, policy.keys, policy.server_id(address))
+        person = person_at(who, policy.keys, policy.server_id(address), given_key)
         return attempt()
     except KeyboardInterrupt:
         return Exit.INTERRUPTED  # before click prints anything about it
@@ -173,11 +174,18 @@ def _explained(error: Refused | NoDeviceKey, name: str) -> Exception:
             return error
 
 
+ONLY_DEVICE: Final = (
+    "this is your only device: who loses it loses the name, unless you have a recovery key; make"
+    " one with 'relay device recovery-key'"
+)
+
+
 def tell_registered(files: KeyFiles, client: Client) -> None:
     """Tell that the name is claimed, and where its key lies."""
     assert client.server_id is not None
     path = files.path_of(client.server_id, client.name)
     stderr_notice(f"registered as {client.name}; the key of this device is {path}")
+    stderr_notice(ONLY_DEVICE)
 
 
 def target_address(target: Target) -> Address:

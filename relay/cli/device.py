@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
+from pathlib import Path
 from typing import Final
 
 import click
@@ -12,7 +14,7 @@ import segno
 from relay.cli.connecting import known_server_id, run_connected, target_address
 from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
-from relay.cli.names import person_name
+from relay.cli.names import name_to_claim
 from relay.cli.options import Target, places, target_options
 from relay.cli.register import RECOVERY
 from relay.cli.text_argument import TextCommand
@@ -20,6 +22,7 @@ from relay.cli.who import Who, load_key, new_key, who_options
 from relay.client.account_calls import Devices
 from relay.client.address import Address
 from relay.client.aio import Client
+from relay.client.closes import DeviceRevoked
 from relay.client.device_key import DeviceKey, public_text
 from relay.client.key_files import KeyFiles
 from relay.client.refusals import KeyRefused
@@ -32,7 +35,7 @@ _who = who_options(program=False)
 
 @click.group(cls=CommandGroup)
 def device() -> None:
-    """The devices of your account: list, request, approve, rename, remove.
+    """The devices of your account, and the key of this one.
 
     To add a device, run 'relay device request' on the new one, and on one that you have
     'relay device approve' with the key that the new one shows.
@@ -76,7 +79,7 @@ def request(target: Target, who: Who) -> int:
     It shows the new key, as text and as a QR code, and ends when one of your devices has approved
     it.
     """
-    name = who.name or person_name()
+    name = who.name or name_to_claim()
     own = KeyFiles().path_of(known_server_id(target), name)
     path = who.key or own
     if path.exists():
@@ -113,9 +116,56 @@ def request(target: Target, who: Who) -> int:
 def _show(address: Address, key: DeviceKey) -> None:
     text = public_text(key.public)
     if sys.stdout.isatty():
-        segno.make(text.upper(), micro=False).terminal(compact=True)
+        _show_code(text.upper())
     hint = f"On a device that you have, run:  relay device approve {address} {text}"
     print(hint, flush=True)
+
+
+def _show_code(text: str) -> None:
+    """Show a QR code as the terminal can: by half blocks, by colours alone, or not at all."""
+    code = segno.make(text, micro=False)
+    width, _ = code.symbol_size()
+    columns = shutil.get_terminal_size().columns
+    try:
+        "\N{UPPER HALF BLOCK}\N{LOWER HALF BLOCK}\N{FULL BLOCK}".encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        if columns >= 2 * width:
+            code.terminal()
+    else:
+        if columns >= width:
+            code.terminal(compact=True)
+
+
+@device.command()
+@places(optional=[])
+@_who
+@target_options
+def passphrase(target: Target, who: Who) -> int:
+    """Give the key file of this device a passphrase, another one, or none: it asks for both."""
+    if not sys.stdin.isatty():
+        raise click.UsageError("the passphrase is asked for at a terminal, and this is none")
+    path = who.key or _own_key(target, who)
+    key = load_key(path)
+    new = click.prompt(
+        "New passphrase (empty: none)",
+        default="",
+        show_default=False,
+        hide_input=True,
+        confirmation_prompt=True,
+        err=True,
+    )
+    key.save(path, str(new) or None, replace=True)
+    print(f"{path} has {'a' if new else 'no'} passphrase now")
+    return Exit.OK
+
+
+def _own_key(target: Target, who: Who) -> Path:
+    """Return the file of one's own key for a server; which name, if none was given, as always."""
+    files, server_id = KeyFiles(), known_server_id(target)
+    names = [who.name] if who.name else files.names(server_id)
+    if not names:
+        raise UsageError("you have no key for this server: make one with 'relay register'")
+    return files.path_of(server_id, names[0])
 
 
 @device.command()
@@ -155,8 +205,16 @@ def remove(target: Target, who: Who, device: str) -> int:
     """Remove DEVICE, by its key or its label. Its connections have ended when this returns."""
 
     async def use(client: Client) -> int:
-        await client.remove_device(await _whole(client, device))
-        print("removed")
+        key = await _whole(client, device)
+        own = client.device_key
+        try:
+            await client.remove_device(key)
+        except DeviceRevoked:
+            if own is None or public_text(own.public) != key:
+                raise
+            print(f"removed: this device is none of {client.name}'s any more")
+        else:
+            print("removed")
         return Exit.OK
 
     return run_connected(target, who, use)

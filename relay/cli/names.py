@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import secrets
+import sys
 import unicodedata
 from typing import Final
 
@@ -52,7 +54,33 @@ def checked_log(log: str) -> str:
 def person_name() -> str:
     """Return the login name as a legal name. Without one, or a reserved one: with a suffix."""
     name = _legal(_login_name())
-    return name if is_handle(name) and not is_reserved(name) else _with_suffix(name or "user")
+    return name if _free(name) else _with_suffix(name or "user")
+
+
+def name_to_claim() -> str:
+    """Return the name of whoever claims one and has given none: it is theirs for good.
+
+    It is the login name; if nobody can have that, another is asked for at the terminal.
+
+    Raises:
+        click.UsageError: there is nobody to ask.
+    """
+    login = _login_name()
+    name = _legal(login)
+    if _free(name):
+        return name
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"the login name {login!r} can be nobody's name: give --name")
+    return _typed_name()
+
+
+@functools.cache  # a command that connects a second time does not ask again
+def _typed_name() -> str:
+    return str(click.prompt("Name to register", value_proc=checked_name, err=True))
+
+
+def _free(name: str) -> bool:
+    return is_handle(name) and not is_reserved(name)
 
 
 def program_name() -> str:

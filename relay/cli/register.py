@@ -9,10 +9,11 @@ from typing import Final
 import click
 
 from relay.bounded_files import read_bounded
-from relay.cli.connecting import known_server_id, run_connected
+from relay.cli.connecting import ONLY_DEVICE, known_server_id, run_connected
 from relay.cli.exits import Exit
-from relay.cli.names import person_name
+from relay.cli.names import name_to_claim
 from relay.cli.options import STANDARD, Target, places, target_options, typed_path
+from relay.cli.passphrase import PASSPHRASE_VARIABLE, passphrase_for_new_key
 from relay.cli.who import Who, load_key, new_key, who_options
 from relay.client.aio import Client
 from relay.client.device_key import DeviceKey
@@ -33,7 +34,10 @@ from relay.errors import UsageError
     help="A file with the invitation; -: read it.",
 )
 @click.option(
-    "--passphrase", is_flag=True, help="Encrypt the key file; the passphrase is asked for."
+    "--passphrase",
+    is_flag=True,
+    help="Encrypt the key file; the passphrase is asked for, or is in the file that"
+    f" ${PASSPHRASE_VARIABLE} names.",
 )
 @click.option(
     "--recovery-key",
@@ -56,17 +60,16 @@ def register(
     the same key changes nothing, and succeeds.
     """
     token = _token(invitation, invitation_file)
-    name = who.name or person_name()
+    name = who.name or name_to_claim()
     key = _key(target, who, name, passphrase)
-    made = key is not None and key.path is None
 
     async def use(client: Client) -> int:
         where = "" if client.server_id is None else _path(client, key)
         print(f"registered as {client.name}; the key of this device is {where}")
         if recovery_key:
             print(RECOVERY.format(key=await client.add_recovery_key()))
-        elif sys.stdin.isatty() and sys.stdout.isatty() and client.registered and made:
-            print("whoever loses the only device loses the name: see 'relay device recovery-key'")
+        elif who.claims and who.key is None and len((await client.devices()).devices) == 1:
+            print(ONLY_DEVICE)
         return Exit.OK
 
     more: dict[str, object] = {"register": True, "invitation": token}
@@ -105,19 +108,7 @@ def _key(target: Target, who: Who, name: str, passphrase: bool) -> DeviceKey | N
         path = KeyFiles().path_of(known_server_id(target), name)
     if path.exists():
         return load_key(path)
-    return new_key(path, name, _asked() if passphrase else None)
-
-
-def _asked() -> str:
-    if not sys.stdin.isatty():
-        raise click.UsageError(
-            "--passphrase is asked for at a terminal, and this is none: leave it out, or use one"
-        )
-    return str(
-        click.prompt(
-            "Passphrase for the new key", hide_input=True, confirmation_prompt=True, err=True
-        )
-    )
+    return new_key(path, name, passphrase_for_new_key() if passphrase else None)
 
 
 def _path(client: Client, key: DeviceKey | None) -> Path:

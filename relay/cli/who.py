@@ -16,11 +16,13 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
-from relay.cli.names import checked_name, person_name, program_name
+from relay.cli.names import checked_name, name_to_claim, person_name, program_name
 from relay.cli.options import typed_path
+from relay.cli.passphrase import PASSPHRASE_VARIABLE, passphrase_for
 from relay.client.credentials import REGISTER_VARIABLE
 from relay.client.device_key import DeviceKey, PassphraseNeeded
 from relay.client.key_files import KeyFiles
+from relay.errors import UsageError
 from relay.paths import from_variable
 
 KEY_VARIABLE: Final = "RELAY_KEY"
@@ -87,16 +89,20 @@ def who_options(*, program: bool) -> Callable[[_F], _F]:
     return add
 
 
-def person_at(who: Who, files: KeyFiles, server_id: str | None) -> Person:
+def person_at(
+    who: Who, files: KeyFiles, server_id: str | None, key: DeviceKey | None = None
+) -> Person:
     """Return who logs in.
 
     Args:
         who: what was given.
         files: the user's own keys.
         server_id: of the server; None: it is not known yet.
+        key: the one that the command has already; None: it is to be found.
 
     Raises:
         UsageError: the key file cannot be used.
+        click.UsageError: a name is needed, and there is nobody to ask for one.
     """
     if who.key is not None:
         key = load_key(who.key)
@@ -105,9 +111,12 @@ def person_at(who: Who, files: KeyFiles, server_id: str | None) -> Person:
     name = who.name or (own[0] if own else None)
     if name is None:
         claims_all = os.environ.get(REGISTER_VARIABLE, "") == "1"
-        name = program_name() if who.program and claims_all else person_name()
-    encrypted = None
-    if server_id is not None and name in own:
+        if who.program and claims_all:
+            name = program_name()
+        else:
+            name = name_to_claim() if who.claims else person_name()
+    encrypted = key
+    if encrypted is None and server_id is not None and name in own:
         encrypted = _with_passphrase(files, server_id, name)
     return Person(name, encrypted, True if who.claims else None, new=name not in own)
 
@@ -125,7 +134,7 @@ def _with_passphrase(files: KeyFiles, server_id: str, name: str) -> DeviceKey | 
 
 
 def load_key(path: Path) -> DeviceKey:
-    """Return the key of a file; a passphrase is asked for at the terminal.
+    """Return the key of a file, with the passphrase that is given, or typed at the terminal.
 
     Raises:
         UsageError: it cannot be used.
@@ -133,10 +142,13 @@ def load_key(path: Path) -> DeviceKey:
     try:
         return DeviceKey.load(path)
     except PassphraseNeeded:
-        if not sys.stdin.isatty():
-            raise
-        passphrase = click.prompt(f"Passphrase of {path}", hide_input=True, err=True)
-        return DeviceKey.load(path, str(passphrase))
+        passphrase = passphrase_for(path)
+        if passphrase is None:
+            raise UsageError(
+                f"key file {path} needs its passphrase: use a terminal, or name a file that has it"
+                f" with {PASSPHRASE_VARIABLE}"
+            ) from None
+        return DeviceKey.load(path, passphrase)
 
 
 def new_key(path: Path, name: str, passphrase: str | None = None) -> DeviceKey:

@@ -68,7 +68,9 @@ class KeyChoice:
             try:
                 self._token = Secret(invitation.token_of(invitation_text))
             except ValueError:
-                raise UsageError("this is not an invitation: it has 52 characters") from None
+                raise UsageError(
+                    "this is not an invitation: those have 52 characters of a-z and 2-7"
+                ) from None
 
     @property
     def needs_files(self) -> bool:

@@ -83,12 +83,19 @@ class DeviceKey:
         data = _read(where)
         return cls(_seed(where, data, passphrase), where, _name(data))
 
-    def save(self, path: str | os.PathLike[str], passphrase: str | None = None) -> None:
-        """Write a new key file, with the mode 0600: whole and on the disk, or not at all.
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        passphrase: str | None = None,
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Write a key file, with the mode 0600: whole and on the disk, or not at all.
 
         Args:
-            path: of the file; it must not exist.
+            path: of the file.
             passphrase: to encrypt it with; None: it is protected by its mode alone.
+            replace: of a file that is there; False: there must be none.
 
         Raises:
             UsageError: it exists, or cannot be written.
@@ -106,7 +113,8 @@ class DeviceKey:
             content |= {name: getattr(kept, name).hex() for name in ("salt", "nonce", "sealed")}
         else:
             content["seed"] = seed.hex()
-        write_private(where, (json.dumps(content, indent=1) + "\n").encode())
+        data = (json.dumps(content, indent=1) + "\n").encode()
+        write_private(where, data, replace=replace)
         self.path = where
 
     def sign(self, message: bytes) -> bytes:
@@ -129,7 +137,7 @@ class DeviceKey:
         except ValueError:
             seed = b""
         if len(seed) != 32:
-            raise UsageError("this is not a recovery key: it has 52 characters of a-z and 2-7")
+            raise UsageError("this is not a recovery key: those have 52 characters of a-z and 2-7")
         return cls(seed)
 
     def __repr__(self) -> str:
@@ -152,14 +160,14 @@ def public_from_text(text: str) -> bytes:
         check_public_key(public)
     except (ValueError, DeviceKeyError):
         raise UsageError(
-            "this is not a device key: it has 52 characters of a-z and 2-7, as "
+            "this is not a device key: those have 52 characters of a-z and 2-7, as "
             "'relay device request' prints it"
         ) from None
     return public
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a new file that only this user can read: whole, on the disk, never over another.
+def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
+    """Write a file that only this user can read: whole, on the disk, over another if ``replace``.
 
     Raises:
         UsageError: it exists, or cannot be written.
@@ -174,7 +182,10 @@ def write_private(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(descriptor)
-            _publish(partial, path)
+            if replace:
+                partial.replace(path)
+            else:
+                _publish(partial, path)
         finally:
             partial.unlink(missing_ok=True)
         if os.name == "posix":

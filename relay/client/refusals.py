@@ -207,16 +207,20 @@ _ERROR_CODES: Final = {int(code): code for code in ErrorCode}
 _BY_REFUSAL: Final = {int(code): kind for code, kind in REFUSALS.items()}
 
 
+_WITH_REASON: Final = (ErrorCode.KICKED_OUT, ErrorCode.BANNED)
+"""With these the server passes on what a person gave as the reason."""
+
+
 def describe_refusal(code: int, text: str = "") -> str:
-    """Return the explanation of an error code, with what the server added (made harmless)."""
-    try:
-        known = _ERROR_CODES[code]
-        words = f"{known.name}: {known.explanation}"
-    except KeyError:
-        words = f"error code {code}"
-    # The server's words may reach a terminal or a log: escape what is not printable (section 6).
+    """Return what a refusal means: in the server's words (made harmless), which are more exact."""
+    # The server's words may reach a terminal or a log: what is not printable is escaped.
     harmless = "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
-    return f"{words} ({harmless})" if harmless else words
+    known = _ERROR_CODES.get(code)
+    if known is None:
+        return f"error code {code}: {harmless}" if harmless else f"error code {code}"
+    if known in _WITH_REASON and harmless not in known.explanation:
+        return f"{known.name}: {known.explanation} ({harmless})"
+    return f"{known.name}: {harmless or known.explanation}"
 
 
 def refused(code: int, arg: int = 0, text: str = "") -> Refused:

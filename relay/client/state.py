@@ -259,7 +259,7 @@ class ClientState:
                     self._closed(event, now)
 
     def _check_key(self, connection: Connection, offered: ServerKeyOffered, now: float) -> None:
-        """Pin decision (section 3.2): before the client has sent one byte."""
+        """The pin decision: before the client has sent one byte."""
         wrong = self.key.offered(offered)
         if wrong is not None:
             self._end_with(wrong)

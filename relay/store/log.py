@@ -160,10 +160,10 @@ class Partition(Protocol):
     ) -> list[Outcome]:
         """Store a batch in one commit and return one outcome for each, in order.
 
-        With a budget that is used up before the end, the outcomes are those of the first
-        submissions only, of one at least; the others were not looked at, and the caller gives them
-        again. Returns only after the commit. A batch that raises is stored not at all. What is
-        wrong with one submission, or with what it asks for, is its own outcome and never raises.
+        With a budget that is used up, or a copy about another one of the batch, the outcomes are
+        those of the first submissions only, of one at least; the others were not looked at, and the
+        caller gives them again. Returns only after the commit. A batch that raises is stored not at
+        all. What is wrong with one submission is its own outcome and never raises.
 
         Raises:
             StoreFull: no space.

@@ -51,7 +51,8 @@ def load(
 ) -> View:
     """Return a view for the first submissions of a batch: one at least, if there is any.
 
-    It is for all of them unless the budget is used up.
+    It is for all of them unless the budget is used up, or one is a copy about another copy of the
+    batch, whose place in this log is known only once it is committed.
 
     Raises:
         apsw.Error: the file cannot be read.
@@ -60,6 +61,8 @@ def load(
     producers, ends = view.producers, view.ends
     originals: _Originals | None = None
     began = before = committed.reads
+    copied: set[tuple[str, str, bytes, int]] = set()
+    """Where the copies of this batch are for, and which entries of whose inbox they are of."""
     for submission in batch:
         if budget is not None:
             before = committed.reads
@@ -68,6 +71,10 @@ def load(
         key = submission.log, submission.producer
         extra = submission.extra
         if extra is not None and extra.origin_seq:
+            about = submission.log, extra.about_in, extra.about_epoch, extra.about_seq
+            if about in copied:
+                break
+            copied.add((submission.log, submission.sender, extra.origin_epoch, extra.origin_seq))
             ends.append(_copied(view, committed, key, submission, extra, unpack_entry))
             if budget is not None:
                 budget.spent.append(committed.reads - before)

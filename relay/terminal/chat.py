@@ -26,8 +26,9 @@ from relay.client.events import (
     RosterChanged,
     State,
     StateChanged,
+    Unfollowed,
 )
-from relay.client.refusals import Refused
+from relay.client.refusals import AlreadyJoined, Refused
 from relay.terminal import commands
 from relay.terminal.earlier import Earlier
 from relay.terminal.invitations import Invitations
@@ -132,6 +133,8 @@ class Chat:
                 event = self._presence.news(event)
                 if self._presence.stale:
                     self._compare()
+            if isinstance(event, Unfollowed) and event.room == self.room:
+                self._invitations.out = True
             if isinstance(event, Invited):
                 notice = self._invitations.notice_of(event)
             else:
@@ -258,6 +261,11 @@ class Chat:
                     self.screen.notice(line)
             case commands.Room():
                 self._ask(self._room)
+            case commands.Join(room) if room not in ("", self.room):
+                self.mistakes += 1
+                self.screen.notice("a chat is in one room; for another: relay chat ADDRESS ROOM")
+            case commands.Join():
+                self._ask(self._join_again)
             case commands.Rooms():
                 self._ask(self._rooms)
             case Change():
@@ -326,6 +334,16 @@ class Chat:
 
     async def _who(self) -> None:
         self.screen.notice(members_notice(await self.client.who(self.room)))
+
+    async def _join_again(self) -> None:
+        try:
+            await self.client.join(self.room)
+        except AlreadyJoined:
+            self.screen.notice(f"you are in {self.room}")
+            return
+        self._invitations.out = False
+        self.screen.notice(f"in {self.room} again; /history shows what was said meanwhile")
+        self._compare()
 
     async def _room(self) -> None:
         for line in info_lines(await self.client.room_info(self.room)):

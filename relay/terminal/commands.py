@@ -19,6 +19,7 @@ HELP: Final = (
     "/who, /names     list who is here",
     f"/history [N]     show N messages (default {HISTORY_DEFAULT}) before the oldest one shown",
     "/search WORDS    show the newest messages here that have all WORDS; then /search: older ones",
+    "/join            follow the room again, after you were put out of it",
     "/msg NAME TEXT   send TEXT to one person alone",
     "/query [NAME]    talk to NAME from now on; without a name, to the room again",
     "/reply TEXT      answer the last message of somebody else",
@@ -65,6 +66,14 @@ class Search:
 @dataclass(frozen=True, slots=True)
 class Room:
     """Show how the room is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """Follow the room again, after one was put out of it."""
+
+    room: str
+    """As it was typed; empty: the room of the chat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +152,7 @@ Command: TypeAlias = (
     | History
     | Search
     | Room
+    | Join
     | Rooms
     | Change
     | Tell
@@ -197,7 +207,7 @@ def parse(line: str) -> Command:
         case "reply" | "edit" | "react" | "erase":
             return About(word, rest)
         case "join":
-            return Mistake("a chat is in one room; for another: relay chat ADDRESS ROOM")
+            return Join(rest)
         case "part":
             return Mistake("/quit leaves the chat, /nomember ends your membership of the room")
         case _:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from relay.client.events import Invited, State, StateChanged
 from relay.client.room_calls import ListedRoom
 from relay.terminal.room_notices import invited_notice
+from relay.terminal.text import harmless_name
 
 
 class Invitations:
@@ -15,6 +16,8 @@ class Invitations:
     def __init__(self, here: str) -> None:
         """Leave out the room ``here``: an invitation to it is an entry that the person sees."""
         self._here = here
+        self.out = False
+        """The person was put out of it, and sees no entries of it."""
         self._known: set[str] = set()
         self._away = False
 
@@ -25,7 +28,10 @@ class Invitations:
     def notice_of(self, event: Invited) -> str | None:
         """Return the notice for an invitation that has just come."""
         self._known.add(event.room)
-        return None if event.room == self._here else invited_notice([event.room], event.by)
+        if event.room != self._here:
+            return invited_notice([event.room], event.by)
+        who = harmless_name(event.by)
+        return f"{who} has invited you to this room: /join goes back" if self.out else None
 
     def are_due(self, event: StateChanged) -> bool:
         """Tell whether the rooms have to be looked at again: the connection has come back."""

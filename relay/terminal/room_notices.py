@@ -52,7 +52,7 @@ def change_notice(event: RoomChanged) -> str:
         case "free" if event.sender == BY_ITSELF:
             return f"the time is over: {person} is not banned or muted any more"
         case "free":
-            return f"{who} has lifted what kept {person} from the room"
+            return f"{who} has ended the ban or mute of {person}"
         case "close":
             return f"{who} has closed the room: nobody writes any more"
         case "reopen":
@@ -120,7 +120,7 @@ def list_line(room: ListedRoom) -> str:
 
 
 def waiting_notices(rooms: list[ListedRoom], here: str) -> list[str]:
-    """Return what somebody who comes is told of their rooms, but the one that they come to."""
+    """Return what somebody who comes to a room is told of their rooms."""
     invited = [room.name for room in rooms if room.role == "invited"]
     unread = [
         f"{harmless_name(room.name)} ({room.unread})"
@@ -128,6 +128,9 @@ def waiting_notices(rooms: list[ListedRoom], here: str) -> list[str]:
         if room.unread and room.role != "invited" and room.name != here
     ]
     lines = [f"unread: {_some(unread)}"] if unread else []
+    if here in invited:
+        invited.remove(here)
+        lines.append("you are invited to this room: /member makes you a lasting member")
     if invited:
         lines.append(invited_notice(invited))
     return lines

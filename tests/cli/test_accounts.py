@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay, wait_until
 from tests.support.tails import Tail
+from tests.support.terminals import Terminal
 
 pytestmark = pytest.mark.timeout(300)
 """Each command is a process of its own, and some tests have a dozen of them."""
@@ -193,6 +194,68 @@ def test_a_refusal_tells_of_what_was_asked(by_invitation: Relay) -> None:
     output = done("user", "add", by_invitation.address, "opera", status=1)
     assert "NAME_TAKEN" in output
     assert "--name" not in output
+
+
+def test_the_passphrase_of_a_key(relay: Relay, tmp_path: Path) -> None:
+    """Asked for once, changed, taken away; a program has it in a file."""
+    kept = {"RELAY_KEYS": str(tmp_path / "own")}
+    with Terminal("register", relay.address, "--name", "gina", "--passphrase", env=kept) as gina:
+        gina.shows("Passphrase for the new key")
+        gina.press("first\r")
+        gina.shows("Repeat for confirmation")
+        gina.press("first\r")
+        gina.shows("registered as gina")
+        gina.shows("this is your only device")
+        assert gina.ends() == 0
+        assert "Passphrase of" not in gina.text
+    who = (relay.address, "--name", "gina")
+    without = run_relay("device", "list", *who, env=kept)
+    assert without.returncode == 2
+    assert "needs its passphrase" in without.stderr
+    assert "RELAY_KEY_PASSPHRASE" in without.stderr
+    file = tmp_path / "passphrase"
+    file.write_text("wrong\n")
+    given = kept | {"RELAY_KEY_PASSPHRASE": str(file)}
+    assert "open to others" in run_relay("device", "list", *who, env=given).stderr
+    file.chmod(0o600)
+    assert "the passphrase is wrong" in run_relay("device", "list", *who, env=given).stderr
+    file.write_text("first\n")
+    assert run_relay("device", "list", *who, env=given).returncode == 0
+    with Terminal("device", "passphrase", *who, env=kept) as gina:
+        gina.shows("Passphrase of")
+        gina.press("first\r")
+        gina.shows("New passphrase")
+        gina.press("\r")
+        gina.shows("Repeat for confirmation")
+        gina.press("\r")
+        gina.shows("has no passphrase now")
+        assert gina.ends() == 0
+    assert run_relay("device", "list", *who, env=kept).returncode == 0
+
+
+def test_a_device_that_removes_itself(relay: Relay) -> None:
+    """It is told that it is none any more, as what it wanted."""
+    done("register", relay.address, "--name", "hans", "--recovery-key")
+    listed = done("device", "list", relay.address, "--name", "hans")
+    mine = re.search(r"^\* ([a-z2-7]{52})", listed, re.MULTILINE)
+    assert mine is not None
+    output = done("device", "remove", relay.address, mine.group(1), "--name", "hans")
+    assert "this device is none of hans's any more" in output
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "\N{FULL BLOCK}"), ("ascii", "\x1b[7m")])
+def test_a_key_as_a_code_for_cameras(
+    relay: Relay, tmp_path: Path, encoding: str, shown: str
+) -> None:
+    """By what the terminal can show; the text is there in any case."""
+    name = f"ivan-{encoding}"
+    done("register", relay.address, "--name", name)
+    env = {"RELAY_KEYS": str(tmp_path / "new"), "PYTHONIOENCODING": encoding}
+    with Terminal("device", "request", relay.address, "--name", name, env=env) as new:
+        new.shows("relay device approve")
+        new.shows("waiting for one of your devices")
+        assert shown in new.text
+        assert "error" not in new.text
 
 
 def test_a_recovery_key(relay: Relay, tmp_path: Path) -> None:

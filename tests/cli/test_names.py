@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import io
 
 import click
 import pytest
@@ -38,6 +39,15 @@ def test_every_default_is_legal(monkeypatch: pytest.MonkeyPatch, login: str) -> 
         assert is_handle(name)
         assert not is_reserved(name)
     assert names.program_name() != names.program_name()
+
+
+@pytest.mark.parametrize("login", ["root", "x", ""])
+def test_nobody_gets_an_invented_name_for_good(monkeypatch: pytest.MonkeyPatch, login: str) -> None:
+    """A name that is claimed stays: where there is nobody to ask, it has to be given."""
+    monkeypatch.setattr(getpass, "getuser", lambda: login)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    with pytest.raises(click.UsageError, match="give --name"):
+        names.name_to_claim()
 
 
 def test_no_login_name_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

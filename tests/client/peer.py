@@ -44,7 +44,7 @@ class Link:
             "jitter": dice.random,
         }
         self.state = ClientState(Options(**(given | options)))  # type: ignore[arg-type]
-        self.said: list[ClientEnvelope] = []
+        self.received: list[ClientEnvelope] = []
         """What the client has sent on this connection."""
         self.records: list[int] = []
         """How many envelopes each record had."""
@@ -82,7 +82,7 @@ class Link:
         )
         self.desk.now = self.now
         self.offered_ticket = False
-        self.said.clear()
+        self.received.clear()
         self.records.clear()
         self.close = None
         needed = self.state.needs_credentials
@@ -104,7 +104,7 @@ class Link:
             self.state.key.trust(self.state.key.undecided)
             self.dial(key, server_id)
         self.hello = self.heard(Hello)
-        self.say(Welcome(self.hello.name, 0, 32_768, sends_max, "peer"))
+        self.send_envelopes(Welcome(self.hello.name, 0, 32_768, sends_max, "peer"))
 
     def run(self) -> None:
         """Carry bytes both ways until nothing moves."""
@@ -131,17 +131,17 @@ class Link:
                 case ApplicationData(content=content):
                     envelopes = unpack_client(content)
                     self.records.append(len(envelopes))
-                    self.said += envelopes
+                    self.received += envelopes
                 case ConnectionClosed():
                     self.close = event
                 case _:
                     pass
 
-    def say(self, *envelopes: ServerEnvelope) -> None:
+    def send_envelopes(self, *envelopes: ServerEnvelope) -> None:
         """The server sends something in one record; the client's reaction is carried."""
-        self.say_raw(b"".join(map(pack, envelopes)))
+        self.send_raw(b"".join(map(pack, envelopes)))
 
-    def say_raw(self, content: bytes) -> None:
+    def send_raw(self, content: bytes) -> None:
         """The server sends bytes."""
         self.server.send(content, self.now)
         self.run()
@@ -172,8 +172,8 @@ class Link:
 
     def all_heard(self, kind: Callable[..., Found]) -> list[Found]:
         """Return all of a kind, and forget them."""
-        found = [envelope for envelope in self.said if type(envelope) is kind]
-        self.said = [envelope for envelope in self.said if type(envelope) is not kind]
+        found = [envelope for envelope in self.received if type(envelope) is kind]
+        self.received = [envelope for envelope in self.received if type(envelope) is not kind]
         return found  # type: ignore[return-value]
 
     def taken(self) -> list[Event]:

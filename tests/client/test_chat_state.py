@@ -51,7 +51,7 @@ def joined(last: int = 0, head: int = 10) -> Link:
     link.run()
     join = link.heard(wire.Join)
     assert join == wire.Join(join.request, "room", None, 0, last)
-    link.say(wire.Joined(join.request, "room", EPOCH, head - last, EPOCH, head))
+    link.send_envelopes(wire.Joined(join.request, "room", EPOCH, head - last, EPOCH, head))
     assert link.results() == {
         "join": Joined("room", Cursor(EPOCH, head - last), Cursor(EPOCH, head))
     }
@@ -67,14 +67,14 @@ def seqs(events: list[Event]) -> list[int]:
 def rejoin(link: Link) -> wire.Join:
     """The JOIN that the client sent by itself; answer it."""
     join = link.heard(wire.Join)
-    link.say(wire.Joined(join.request, "room", EPOCH, join.seq, EPOCH, 99))
+    link.send_envelopes(wire.Joined(join.request, "room", EPOCH, join.seq, EPOCH, 99))
     return join
 
 
 def test_entries_and_where_they_end() -> None:
     """History, LIVE, what comes then; the cursor is of what was taken."""
     link = joined(last=2)
-    link.say(entry(9), entry(10), wire.Live("room", EPOCH, 10), entry(11))
+    link.send_envelopes(entry(9), entry(10), wire.Live("room", EPOCH, 10), entry(11))
     assert link.cursors == {"room": Cursor(EPOCH, 8)}
     first = link.state.chat.take()
     assert isinstance(first, Message)
@@ -85,11 +85,11 @@ def test_entries_and_where_they_end() -> None:
 def test_a_lost_connection_goes_on_from_what_was_received() -> None:
     """Not from what was taken: messages that are still queued are neither lost nor doubled."""
     link = joined()
-    link.say(entry(11), entry(12))
+    link.send_envelopes(entry(11), entry(12))
     link.lose()
     link.log_in()
     assert rejoin(link) == wire.Join(2, "room", EPOCH, 12, 0)
-    link.say(entry(13), wire.Live("room", EPOCH, 13))
+    link.send_envelopes(entry(13), wire.Live("room", EPOCH, 13))
     assert seqs(link.taken()) == [11, 12, 13]
     assert link.state.chat.rooms.subscriptions.repeats == 0
 
@@ -112,19 +112,19 @@ def test_a_join_without_an_answer_is_asked_again() -> None:
     link.lose()
     link.log_in()
     assert link.heard(wire.Join) == first
-    link.say(wire.Joined(first.request, "room", NO_EPOCH, 0, NO_EPOCH, 0))
+    link.send_envelopes(wire.Joined(first.request, "room", NO_EPOCH, 0, NO_EPOCH, 0))
     assert "join" in link.results()
 
 
 def test_a_hole_is_repaired_not_skipped() -> None:
     """Leave, join from the cursor; what is under way meanwhile does not count."""
     link = joined()
-    link.say(entry(11), entry(13, 12), entry(14))
+    link.send_envelopes(entry(11), entry(13, 12), entry(14))
     leave, join = link.heard(wire.Leave), link.heard(wire.Join)
     assert join[1:] == ("room", EPOCH, 11, 0)
-    link.say(entry(15), wire.Left(leave.request, "room"))
-    link.say(wire.Joined(join.request, "room", EPOCH, 11, EPOCH, 15))
-    link.say(*map(entry, (12, 13, 14, 15)), wire.Live("room", EPOCH, 15))
+    link.send_envelopes(entry(15), wire.Left(leave.request, "room"))
+    link.send_envelopes(wire.Joined(join.request, "room", EPOCH, 11, EPOCH, 15))
+    link.send_envelopes(*map(entry, (12, 13, 14, 15)), wire.Live("room", EPOCH, 15))
     assert seqs(link.taken()) == [11, 12, 13, 14, 15]
 
 
@@ -132,11 +132,11 @@ def test_a_server_that_keeps_a_hole_loses_the_connection() -> None:
     """It is asked a few times, not for ever in a hot loop."""
     link = joined()
     for _ in range(3):
-        link.say(entry(13, 12))
+        link.send_envelopes(entry(13, 12))
         link.all_heard(wire.Leave)
         rejoin(link)
     assert link.condition() is State.ONLINE
-    link.say(entry(13, 12))
+    link.send_envelopes(entry(13, 12))
     assert link.condition() is State.WAITING
     assert "missing" in str(link.state.last_problem)
     assert seqs(link.taken()) == []
@@ -145,7 +145,7 @@ def test_a_server_that_keeps_a_hole_loses_the_connection() -> None:
 def test_gap_behind_and_roster_are_events() -> None:
     """A reason of a later version is its number."""
     link = joined()
-    link.say(
+    link.send_envelopes(
         wire.Behind("room", EPOCH, 10),
         wire.Gap("room", EPOCH, 10, b"f" * 8, 20, 3),
         wire.Gap("room", b"f" * 8, 20, b"f" * 8, 30, 77),
@@ -163,15 +163,17 @@ def test_gap_behind_and_roster_are_events() -> None:
 def test_leave_and_join_again() -> None:
     """Nothing of the first time is delivered in the second; the cursor goes on where it was."""
     link = joined()
-    link.say(entry(11), entry(12))
+    link.send_envelopes(entry(11), entry(12))
     link.state.chat.take()
     cursor = link.state.chat.leave("Room", "leave")
     assert cursor == Cursor(EPOCH, 11)
     link.state.chat.join("room", cursor, 0, "again")
     link.run()
     leave, join = link.heard(wire.Leave), link.heard(wire.Join)
-    link.say(entry(13), wire.Left(leave.request, "room"))
-    link.say(wire.Joined(join.request, "room", EPOCH, 11, EPOCH, 13), *map(entry, (12, 13)))
+    link.send_envelopes(entry(13), wire.Left(leave.request, "room"))
+    link.send_envelopes(
+        wire.Joined(join.request, "room", EPOCH, 11, EPOCH, 13), *map(entry, (12, 13))
+    )
     assert seqs(link.taken()) == [12, 13]
     assert set(link.results()) == {"leave", "again"}
 
@@ -195,11 +197,11 @@ def test_requests_are_asked_again_behind_the_joins() -> None:
     link.run()
     link.lose()
     link.log_in()
-    assert [type(e) for e in link.said] == [wire.Join, wire.Who, wire.History]
+    assert [type(e) for e in link.received] == [wire.Join, wire.Who, wire.History]
     who, history = link.heard(wire.Who), link.heard(wire.History)
-    link.say(wire.Members(who.request, "room", 1, 2, 1, [["bob", "Bob", 3]]))
+    link.send_envelopes(wire.Members(who.request, "room", 1, 2, 1, [["bob", "Bob", 3]]))
     rows = [packing.pack(entry(9)), packing.pack(entry(10))]
-    link.say_raw(packing.pack_page(history.request, "room", 9, True, rows))
+    link.send_raw(packing.pack_page(history.request, "room", 9, True, rows))
     assert link.results() == {
         "who": Members("room", 1, (Member("bob", "Bob", 3),), 1, 2),
         "history": HistoryPage((Message(*entry(9)), Message(*entry(10))), 9, True),
@@ -213,10 +215,10 @@ def test_a_request_that_is_unavailable_now_is_asked_again() -> None:
     link.state.chat.join("room", None, 0, "join")
     link.run()
     join = link.heard(wire.Join)
-    link.say(wire.Error(join.request, int(ErrorCode.UNAVAILABLE), 500, ""))
+    link.send_envelopes(wire.Error(join.request, int(ErrorCode.UNAVAILABLE), 500, ""))
     assert link.results() == {}
     link.pass_time(0.4)
-    assert link.said == []
+    assert link.received == []
     link.pass_time(0.2)
     assert link.heard(wire.Join) == join
 
@@ -230,15 +232,17 @@ def test_a_store_that_cannot_be_written_is_told_once() -> None:
     link.run()
     for _ in range(3):
         counter = link.heard(wire.Send).counter
-        link.say(wire.Refused("room", counter, int(ErrorCode.UNAVAILABLE), 500, "disk full"))
+        link.send_envelopes(
+            wire.Refused("room", counter, int(ErrorCode.UNAVAILABLE), 500, "disk full")
+        )
         link.pass_time(2.0)
     assert link.taken() == [Postponed("room", "disk full")]
     counter = link.heard(wire.Send).counter
-    link.say(wire.Ack("room", counter, EPOCH, 1))
+    link.send_envelopes(wire.Ack("room", counter, EPOCH, 1))
     link.state.chat.send(Offer("room", "text/plain", b"y"), "second")
     link.run()
     counter = link.heard(wire.Send).counter
-    link.say(wire.Refused("room", counter, int(ErrorCode.UNAVAILABLE), 500, ""))
+    link.send_envelopes(wire.Refused("room", counter, int(ErrorCode.UNAVAILABLE), 500, ""))
     assert link.taken() == [Postponed("room", "")]
 
 
@@ -248,7 +252,9 @@ def test_a_refused_join_is_an_error_and_can_be_tried_again() -> None:
     link.log_in()
     link.state.chat.join("root", None, 0, "join")
     link.run()
-    link.say(wire.Error(link.heard(wire.Join).request, int(ErrorCode.NAME_INVALID), 0, ""))
+    link.send_envelopes(
+        wire.Error(link.heard(wire.Join).request, int(ErrorCode.NAME_INVALID), 0, "")
+    )
     assert isinstance(link.results()["join"], NameInvalid)
     link.state.chat.join("root", None, 0, "again")
     assert link.cursors == {}
@@ -260,7 +266,7 @@ def test_a_log_that_is_refused_after_a_reconnect() -> None:
     link.lose()
     link.log_in()
     link.taken()
-    link.say(wire.Error(link.heard(wire.Join).request, int(ErrorCode.LIMIT), 3, ""))
+    link.send_envelopes(wire.Error(link.heard(wire.Join).request, int(ErrorCode.LIMIT), 3, ""))
     (event,) = link.taken()
     assert isinstance(event, Unfollowed)
     assert (event.room, "LIMIT" in event.detail) == ("room", True)
@@ -271,11 +277,13 @@ def test_an_invitation_comes_among_the_events_of_the_client() -> None:
     link = joined()
     link.state.chat.join("den", None, 0, "join", own_queue=True)
     link.run()
-    link.say(wire.Invited("den", "ann"))
-    link.say(wire.Error(link.heard(wire.Join).request, int(ErrorCode.MEMBERS_ONLY), 0, ""))
+    link.send_envelopes(wire.Invited("den", "ann"))
+    link.send_envelopes(
+        wire.Error(link.heard(wire.Join).request, int(ErrorCode.MEMBERS_ONLY), 0, "")
+    )
     assert link.taken() == [Invited("den", "ann")]
     for number in range(100):
-        link.say(wire.Invited(f"room-{number}", "ann"))
+        link.send_envelopes(wire.Invited(f"room-{number}", "ann"))
     assert link.taken() == [
         Invited(f"room-{n}", "ann") for n in range(100 - event_queue.STATES_MAX, 100)
     ]
@@ -299,7 +307,7 @@ def test_what_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(MessageTooLong):
         state.chat.send(Offer("room", "é" * 33, b""), "t")
     link.run()
-    assert link.said == []
+    assert link.received == []
 
 
 # --- an application that does not take its events ------------------------------------------------
@@ -307,7 +315,7 @@ def fill(link: Link, first: int) -> int:
     """Send entries until the client would not read any more; return the next seq."""
     seq = first
     while not link.state.reading_paused:
-        link.say(*[entry(seq + n) for n in range(100)])
+        link.send_envelopes(*[entry(seq + n) for n in range(100)])
         seq += 100
     return seq
 
@@ -326,7 +334,7 @@ def test_reading_stops_and_goes_on() -> None:
         taken.append(event.seq)
     assert link.state.chat.rooms.flush_due, "the pump is to read again"
     assert len(taken) >= event_queue.EVENTS_MAX // 2
-    link.say(entry(end))
+    link.send_envelopes(entry(end))
     assert taken + seqs(link.taken()) == list(range(11, end + 1))
 
 
@@ -339,15 +347,15 @@ def test_an_answer_is_never_stuck_behind_entries() -> None:
     link.run()
     assert not link.state.reading_paused
     leave = link.heard(wire.Leave)
-    link.say(*[entry(end + n) for n in range(100)], wire.Left(leave.request, "room"))
-    link.say(wire.Ack("room", 1, EPOCH, end + 100))
+    link.send_envelopes(*[entry(end + n) for n in range(100)], wire.Left(leave.request, "room"))
+    link.send_envelopes(wire.Ack("room", 1, EPOCH, end + 100))
     assert link.results() == {"send": Stored(EPOCH, end + 100)}
     assert link.all_heard(wire.Join) == []
     taken = seqs(link.taken())
     join = rejoin(link)
     assert join.seq == taken[-1] == end - 1
     assert not link.state.chat.rooms.flush_due
-    link.say(*[entry(end + n) for n in range(100)])
+    link.send_envelopes(*[entry(end + n) for n in range(100)])
     assert taken + seqs(link.taken()) == list(range(11, end + 100))
 
 
@@ -375,10 +383,10 @@ def test_who_while_stepped_aside() -> None:
     fill(link, 11)
     link.state.chat.send(Offer("room", "", b"x"), "send")
     link.run()
-    link.say(wire.Left(link.heard(wire.Leave).request, "room"))
+    link.send_envelopes(wire.Left(link.heard(wire.Leave).request, "room"))
     link.state.chat.who("room", "who")
     link.run()
-    assert [type(e) for e in link.said][-2:] == [wire.Join, wire.Who]
+    assert [type(e) for e in link.received][-2:] == [wire.Join, wire.Who]
 
 
 def test_no_second_join_while_one_is_unanswered() -> None:
@@ -387,11 +395,11 @@ def test_no_second_join_while_one_is_unanswered() -> None:
     fill(link, 11)
     link.state.chat.send(Offer("room", "", b"x"), "send")
     link.run()
-    link.say(wire.Left(link.heard(wire.Leave).request, "room"))
+    link.send_envelopes(wire.Left(link.heard(wire.Leave).request, "room"))
     link.state.chat.who("room", "who")
     link.run()
     link.taken()  # there is room again: the log is to be followed
-    assert [type(envelope) for envelope in link.said].count(wire.Join) == 1
+    assert [type(envelope) for envelope in link.received].count(wire.Join) == 1
 
 
 def test_leaving_makes_space_too() -> None:
@@ -399,13 +407,13 @@ def test_leaving_makes_space_too() -> None:
     link = joined()
     link.state.chat.join("other", None, 0, "other")
     link.run()
-    link.say(wire.Joined(link.heard(wire.Join).request, "other", EPOCH, 5, EPOCH, 5))
+    link.send_envelopes(wire.Joined(link.heard(wire.Join).request, "other", EPOCH, 5, EPOCH, 5))
     link.taken()
     fill(link, 11)
     link.state.chat.send(Offer("room", "", b"x"), "send")
     link.run()
     for leave in link.all_heard(wire.Leave):
-        link.say(wire.Left(leave.request, leave.log))
+        link.send_envelopes(wire.Left(leave.request, leave.log))
     link.state.chat.leave("room", "leave")
     link.run()
     join = link.heard(wire.Join)
@@ -416,15 +424,15 @@ def test_an_answer_is_read_when_no_room_is_joined() -> None:
     """The queue is full, and the only room is being joined again: nothing to leave, but to read."""
     link = joined()
     end = fill(link, 11)
-    link.say(entry(end + 1))  # one is missing
+    link.send_envelopes(entry(end + 1))  # one is missing
     assert not link.state.reading_paused
     rejoin_request = link.heard(wire.Join).request
     link.state.chat.send(Offer("room", "", b"x"), "send")
     link.run()
     assert not link.state.reading_paused
-    link.say(wire.Ack("room", 1, EPOCH, end))
+    link.send_envelopes(wire.Ack("room", 1, EPOCH, end))
     assert link.results() == {"send": Stored(EPOCH, end)}
-    link.say(wire.Joined(rejoin_request, "room", EPOCH, end - 1, EPOCH, end + 1))
+    link.send_envelopes(wire.Joined(rejoin_request, "room", EPOCH, end - 1, EPOCH, end + 1))
     taken = seqs(link.taken())
     assert taken == list(range(11, end))
     assert rejoin(link).seq == end - 1
@@ -436,11 +444,13 @@ def test_a_room_joined_while_suspended_is_left_again() -> None:
     fill(link, 11)
     link.state.chat.send(Offer("room", "", b"x"), "send")
     link.run()
-    link.say(wire.Left(link.heard(wire.Leave).request, "room"), wire.Ack("room", 1, EPOCH, 20_000))
+    link.send_envelopes(
+        wire.Left(link.heard(wire.Leave).request, "room"), wire.Ack("room", 1, EPOCH, 20_000)
+    )
     link.state.chat.who("room", "who")
     link.run()
     join, who = link.heard(wire.Join), link.heard(wire.Who)
-    link.say(
+    link.send_envelopes(
         wire.Joined(join.request, "room", EPOCH, join.seq, EPOCH, join.seq),
         wire.Members(who.request, "room", 1, 1, 1, []),
     )

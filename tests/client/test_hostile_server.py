@@ -86,7 +86,7 @@ def joined() -> Link:
     link.log_in()
     link.state.chat.join("room", Cursor(EPOCH, 0), 0, "join")
     link.run()
-    link.say(wire.Joined(link.heard(wire.Join).request, "room", EPOCH, 0, EPOCH, 0))
+    link.send_envelopes(wire.Joined(link.heard(wire.Join).request, "room", EPOCH, 0, EPOCH, 0))
     link.results()
     return link
 
@@ -217,7 +217,7 @@ def test_legal_envelopes_in_any_order_end_in_no_other_error() -> None:
             link.run()
             if link.server.finished or not link.state.connected:
                 continue
-            link.say(*[some() for _ in range(dice.randrange(1, 4))])
+            link.send_envelopes(*[some() for _ in range(dice.randrange(1, 4))])
             if number % 5 == 0:
                 link.taken()
                 link.pass_time(dice.choice([0.0, 0.1, 3.0]))

@@ -113,7 +113,7 @@ def test_every_malformed_envelope(welcome: str) -> None:
         link.state.chat.join("room", Cursor(EPOCH, 0), 0, "join")
         link.state.chat.send(Offer("room", "", b"x"), "send")
         if welcome == "before":
-            link.say_raw(right)
+            link.send_raw(right)
         link.server.send(content, link.now)
         if welcome == "after":
             link.server.send(right, link.now)

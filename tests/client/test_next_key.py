@@ -31,9 +31,9 @@ def hash_of(key: PrivateKey) -> bytes:
 
 def announced(link: Link, by: PrivateKey, following: PrivateKey) -> None:
     """The server announces a key, and answers the client's challenge with ``by``."""
-    link.say(NextKey(hash_of(following)))
+    link.send_envelopes(NextKey(hash_of(following)))
     for asked in link.all_heard(Prove):
-        link.say(Done(asked.request, by.prove_next(asked.challenge, hash_of(following))))
+        link.send_envelopes(Done(asked.request, by.prove_next(asked.challenge, hash_of(following))))
 
 
 # --- the state ------------------------------------------------------------------------------------
@@ -97,10 +97,10 @@ def test_a_proof_for_another_key_or_another_secret_is_not_believed() -> None:
     for proof_of in (third, server_key()):
         link = Link(expected_key=Expected(OLD))
         link.log_in()
-        link.say(NextKey(hash_of(other_key())))
+        link.send_envelopes(NextKey(hash_of(other_key())))
         asked = link.heard(Prove)
         stale = server_key().prove_next(asked.challenge, hash_of(proof_of))
-        link.say(Done(asked.request, stale if proof_of is third else bytes(32)))
+        link.send_envelopes(Done(asked.request, stale if proof_of is third else bytes(32)))
         assert not link.state.key.take_changes()
 
 
@@ -127,7 +127,7 @@ def test_an_id_that_nobody_has_proved_is_left_to_the_face() -> None:
     link = Link(expected_key=Expected(NEW))
     link.dial(other_key(), server_id=hash_of(server_key()))
     assert link.state.key.undecided_id == ClaimedId(NEW, OLD)
-    assert not link.said
+    assert not link.received
     link.state.key.trust_id(ClaimedId(NEW, OLD))
     link.log_in(key=other_key(), server_id=hash_of(server_key()))
     assert link.condition() is State.ONLINE

@@ -101,7 +101,7 @@ def test_login() -> None:
     assert (hello.display, hello.agent) == ("Al", "test")
     assert hello.key == device("alice").public
     assert link.condition() is State.CONNECTING
-    link.say(Welcome("alice", 0, 32_768, 1024, "peer"))
+    link.send_envelopes(Welcome("alice", 0, 32_768, 1024, "peer"))
     assert link.state.name == "alice"
     assert states(link) == [State.CONNECTING, State.ONLINE]
 
@@ -112,7 +112,7 @@ def test_a_name_in_use_is_the_error_not_the_close_code() -> None:
     link.dial()
     link.state.key.trust(link.state.key.undecided or "")
     link.dial()
-    link.say(Error(0, int(ErrorCode.NAME_TAKEN), 0, ""))
+    link.send_envelopes(Error(0, int(ErrorCode.NAME_TAKEN), 0, ""))
     link.end(CloseCode.NAME_REFUSED)
     assert isinstance(link.state.error, NameTaken)
     assert link.condition() is State.CLOSED
@@ -228,7 +228,7 @@ def test_a_server_that_breaks_the_protocol(content: bytes) -> None:
     """It is told so with a close, and the client ends."""
     link = Link()
     link.log_in()
-    link.say_raw(content)
+    link.send_raw(content)
     assert isinstance(link.state.error, ServerBrokeProtocol)
     assert link.close is not None
     assert link.close.code == CloseCode.PROTOCOL
@@ -238,7 +238,7 @@ def test_an_operation_of_a_later_version_is_ignored() -> None:
     """And one more field behind a known one."""
     link = Link()
     link.log_in()
-    link.say_raw(b"\x92\x3c\x01" + pack(Error(0, 2, 9, "")))
+    link.send_raw(b"\x92\x3c\x01" + pack(Error(0, 2, 9, "")))
     assert link.condition() is State.ONLINE
 
 
@@ -274,7 +274,7 @@ def test_a_server_that_is_only_slow_is_not_given_up() -> None:
     link.run()
     link.pass_time(60)
     assert link.condition() is State.ONLINE
-    link.say(Ack("room", 1, EPOCH, 1))
+    link.send_envelopes(Ack("room", 1, EPOCH, 1))
     assert link.results() == {"token": Stored(EPOCH, 1)}
 
 
@@ -296,7 +296,7 @@ def test_sends_before_the_login_wait_for_it() -> None:
     for number in (1, 2, 3):
         link.state.chat.send(Offer("room", "", b"%d" % number), number)
     link.log_in()
-    link.say(Ack("room", 1, EPOCH, 1))
+    link.send_envelopes(Ack("room", 1, EPOCH, 1))
     link.lose()
     link.log_in()
     assert [send.counter for send in link.all_heard(Send)] == [2, 3]
@@ -366,12 +366,12 @@ def test_an_unknown_operation_of_the_server_is_ignored(op: int) -> None:
     assert link.state.key.undecided is not None
     link.state.key.trust(link.state.key.undecided)
     link.dial()
-    link.say_raw(unknown)
-    link.say_raw(unknown + pack(Welcome("alice", 0, 32_768, 1024, "peer")) + unknown)
+    link.send_raw(unknown)
+    link.send_raw(unknown + pack(Welcome("alice", 0, 32_768, 1024, "peer")) + unknown)
     assert link.condition() is State.ONLINE
     link.state.chat.send(Offer("lobby", "text/plain", b"hello"), "token")
     link.run()
-    link.say_raw(unknown + pack(Ack("lobby", 1, EPOCH, 1)) + unknown)
+    link.send_raw(unknown + pack(Ack("lobby", 1, EPOCH, 1)) + unknown)
     assert link.results() == {"token": Stored(EPOCH, 1)}
     assert link.condition() is State.ONLINE
 

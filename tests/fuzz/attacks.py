@@ -69,50 +69,56 @@ async def _old_counters(visitor: Visitor) -> None:
     if not visitor.counter:
         for start in range(1, 3001, 600):
             sends = [Send(visitor.room, n, 0, "", b"x") for n in range(start, start + 600)]
-            await visitor.say(*sends)
+            await visitor.send_envelopes(*sends)
         visitor.counter = 3000
     chance = visitor.chance
     for _ in range(4):
         first = chance.randrange(1, 2000)
-        await visitor.say(*[Send(visitor.room, first + n, 0, "", b"x") for n in range(1000)])
+        await visitor.send_envelopes(
+            *[Send(visitor.room, first + n, 0, "", b"x") for n in range(1000)]
+        )
 
 
 async def _joins(visitor: Visitor) -> None:
     logs = [f"j{visitor.chance.getrandbits(70):x}" for _ in range(1000)]
-    await visitor.say(*[Join(n + 1, log, None, 0, 0) for n, log in enumerate(logs)])
-    await visitor.say(*[Leave(n + 1, log) for n, log in enumerate(logs)])
+    await visitor.send_envelopes(*[Join(n + 1, log, None, 0, 0) for n, log in enumerate(logs)])
+    await visitor.send_envelopes(*[Leave(n + 1, log) for n, log in enumerate(logs)])
 
 
 async def _batches(visitor: Visitor) -> None:
     """As many sends as a record takes, small and large in turn."""
     first = visitor.counter + 1
     visitor.counter += 1002
-    await visitor.say(*[Send(visitor.room, first + n, 0, "", b"") for n in range(1000)])
+    await visitor.send_envelopes(*[Send(visitor.room, first + n, 0, "", b"") for n in range(1000)])
     for n in (1000, 1001):
-        await visitor.say(Send(visitor.room, first + n, 0, "", bytes(limits.BODY_BYTES_MAX)))
+        await visitor.send_envelopes(
+            Send(visitor.room, first + n, 0, "", bytes(limits.BODY_BYTES_MAX))
+        )
 
 
 async def _rooms(visitor: Visitor) -> None:
     logs = [f"n{visitor.chance.getrandbits(100):x}" for _ in range(500)]
-    await visitor.say(*[Send(log, 1, 0, "", b"x") for log in logs])
+    await visitor.send_envelopes(*[Send(log, 1, 0, "", b"x") for log in logs])
 
 
 async def _requests(visitor: Visitor) -> None:
     """Ask for much, and read nothing of it."""
     if not visitor.counter:
         visitor.counter = 1000
-        await visitor.say(*[Send(visitor.room, n, 0, "", bytes(40)) for n in range(1, 1001)])
-        await visitor.say(Join(1, visitor.room, None, 0, 0))
+        await visitor.send_envelopes(
+            *[Send(visitor.room, n, 0, "", bytes(40)) for n in range(1, 1001)]
+        )
+        await visitor.send_envelopes(Join(1, visitor.room, None, 0, 0))
         visitor.stop_reading()
     room = visitor.room
     asked = [Who(2, room) if n % 4 else History(3, room, False, 0, 1000) for n in range(1000)]
-    await visitor.say(*asked)
+    await visitor.send_envelopes(*asked)
 
 
 async def _unread(visitor: Visitor) -> None:
     """Follow the honest pair with all of its history, and never read."""
     visitor.stop_reading()
-    await visitor.say(Join(1, HONEST_ROOM, None, 0, 10_000))
+    await visitor.send_envelopes(Join(1, HONEST_ROOM, None, 0, 10_000))
     await asyncio.sleep(5.0)
 
 
@@ -197,7 +203,7 @@ def _any_operation(visitor: Visitor) -> ClientEnvelope:
 async def _operations(visitor: Visitor) -> None:
     """Legal ones, some with values that are refused."""
     count = visitor.chance.choice([1, 1, 10, 200])
-    await visitor.say(*[_any_operation(visitor) for _ in range(count)])
+    await visitor.send_envelopes(*[_any_operation(visitor) for _ in range(count)])
     await asyncio.sleep(visitor.chance.choice([0, 0.01, 0.1]))
 
 

@@ -79,7 +79,7 @@ def _check(value: tuple[bool, list[Any]]) -> None:
     link = Link(expected_key=Expected(fingerprint(server_key().spki)))
     link.dial()
     if welcomed:
-        link.say(wire.Welcome("alice", 0, 32_768, 1024, "peer"))
+        link.send_envelopes(wire.Welcome("alice", 0, 32_768, 1024, "peer"))
     for token, step in enumerate(todo):
         if isinstance(step, Say):
             if link.server.phase is Phase.OPEN and link.state.connected:

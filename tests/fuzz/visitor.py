@@ -121,7 +121,7 @@ class Visitor:
         seal = self.connection.seal
         await self.write(b"".join(seal(content, time.monotonic()) for content in contents))
 
-    async def say(self, *envelopes: ClientEnvelope) -> None:
+    async def send_envelopes(self, *envelopes: ClientEnvelope) -> None:
         """Send envelopes in as few records as hold them, in one write."""
         contents = [b""]
         for envelope in envelopes:

@@ -107,6 +107,23 @@ def test_a_copy_is_taken_once_and_in_order(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_copy_about_another_copy_waits_until_that_has_a_place(tmp_path: Path) -> None:
+    """Both come in one batch when the recipient's home was away: what is said about a message that
+    has just come is not cut off from it, or a message that was erased would stay.
+    """
+    partition = open_partition(tmp_path)
+    about_first = Extra(about_epoch=EPOCH, about_seq=3, about_in="alice", verdict=0)
+    redaction = copy(4, after=3, about=about_first)._replace(kind=int(Kind.REDACTION))
+    batch = [copy(3), redaction, copy(5, after=4)]
+    assert [type(outcome) for outcome in partition.append(batch, NOW_MS)] == [Stored]
+    append(partition, *batch[1:])
+    first, second, third = read(tmp_path, "@bob")
+    assert (second.about_epoch, second.about_seq) == (first.epoch, first.seq)
+    assert first.kind == Kind.ERASED
+    assert first.body == b""
+    assert third.body == b"from 5"
+
+
 def test_another_epoch_of_the_senders_inbox_is_another_inbox(tmp_path: Path) -> None:
     """It may have lost its end: numbers that come again are other messages."""
     partition = open_partition(tmp_path)

@@ -38,7 +38,7 @@ class Indexed:
         self.partition.touched = touched = set[int]()
         self.follower = Follower(self.partition.path, self.path, touched, unpack_entry)
 
-    def say(
+    def append(
         self,
         text: str,
         log: str = "lobby",
@@ -96,10 +96,10 @@ def indexed(tmp_path: Path) -> Iterator[Indexed]:
 # --- what is typed --------------------------------------------------------------------------------
 def test_words_are_found_newest_first(indexed: Indexed) -> None:
     """All of them, in any order, whatever their case and accents; a phrase word by word."""
-    indexed.say("Tea and biscuits at four")
-    indexed.say("biscuits without TEA")
-    indexed.say("Über den Wolken")
-    indexed.say("tea", "kitchen")
+    indexed.append("Tea and biscuits at four")
+    indexed.append("biscuits without TEA")
+    indexed.append("Über den Wolken")
+    indexed.append("tea", "kitchen")
     assert indexed.found("tea") == [2, 1]
     assert indexed.found("biscuits tea") == [2, 1]
     assert indexed.found('"tea and biscuits"') == [1]
@@ -117,7 +117,7 @@ def test_words_are_found_newest_first(indexed: Indexed) -> None:
      "🫖", "日本語"],
 )  # fmt: skip
 def test_whatever_is_typed_is_words(indexed: Indexed, typed: str) -> None:
-    indexed.say("tea")
+    indexed.append("tea")
     indexed.follow()
     if match_of(typed):
         indexed.look(typed)
@@ -141,23 +141,25 @@ def test_a_query_has_a_bounded_number_of_words() -> None:
 
 
 def test_only_what_people_read_is_found(indexed: Indexed) -> None:
-    indexed.say("tea", content_type="application/json")
-    indexed.say("tea", content_type="text/plain; charset=utf-8")
-    indexed.say("tea", content_type="")
+    indexed.append("tea", content_type="application/json")
+    indexed.append("tea", content_type="text/plain; charset=utf-8")
+    indexed.append("tea", content_type="")
     assert indexed.found("tea") == [2]
 
 
 # --- edits and erasures ---------------------------------------------------------------------------
 def test_an_edit_takes_the_place_of_what_was_said(indexed: Indexed) -> None:
-    first = indexed.say("a kettle")
+    first = indexed.append("a kettle")
     indexed.follow()
-    indexed.say("a teapot", kind=Kind.EDIT, about=first)
+    indexed.append("a teapot", kind=Kind.EDIT, about=first)
     assert indexed.found("kettle") == []
     assert indexed.found("teapot") == [first.seq]
-    second = indexed.say("a mug", kind=Kind.EDIT, about=first)
+    second = indexed.append("a mug", kind=Kind.EDIT, about=first)
     assert indexed.found("teapot") == []
     assert indexed.found("mug") == [first.seq]
-    indexed.say("", kind=Kind.REDACTION, about=second)  # of the edit alone: the one before counts
+    indexed.append(
+        "", kind=Kind.REDACTION, about=second
+    )  # of the edit alone: the one before counts
     assert indexed.found("mug") == []
     assert indexed.found("teapot") == [first.seq]
 
@@ -165,15 +167,15 @@ def test_an_edit_takes_the_place_of_what_was_said(indexed: Indexed) -> None:
 @pytest.mark.parametrize("followed", [True, False], ids=["at once", "later"])
 def test_what_was_erased_is_in_no_byte_of_the_index(indexed: Indexed, followed: bool) -> None:
     """In neither its file nor its WAL, neither the text nor its words, nor those of its edits."""
-    keep = indexed.say("marzipan")
-    gone = indexed.say("xylophone zzyzx")
+    keep = indexed.append("marzipan")
+    gone = indexed.append("xylophone zzyzx")
     if followed:
         indexed.follow()
-    indexed.say("quokka wombat", kind=Kind.EDIT, about=gone)
+    indexed.append("quokka wombat", kind=Kind.EDIT, about=gone)
     if followed:
         assert indexed.found("wombat") == [gone.seq]
         assert b"wombat" in indexed.bytes()
-    indexed.say("", kind=Kind.REDACTION, about=gone)
+    indexed.append("", kind=Kind.REDACTION, about=gone)
     for word in ("xylophone", "zzyzx", "quokka", "wombat"):
         assert indexed.found(word) == []
         assert word.encode() not in indexed.bytes()
@@ -183,13 +185,13 @@ def test_what_was_erased_is_in_no_byte_of_the_index(indexed: Indexed, followed: 
 
 def test_erased_among_many_and_while_somebody_reads(indexed: Indexed) -> None:
     """A reader keeps the WAL from being emptied: it is when the reader has ended."""
-    entries = [indexed.say(f"word{n} common text of some length") for n in range(600)]
+    entries = [indexed.append(f"word{n} common text of some length") for n in range(600)]
     indexed.follow()
     connection = apsw.Connection(str(indexed.path))
     reading = connection.execute("SELECT * FROM text")
     next(reading)
     for one in entries[::7]:
-        indexed.say("", kind=Kind.REDACTION, about=one)
+        indexed.append("", kind=Kind.REDACTION, about=one)
     indexed.follower.run(1.0)
     reading.close(True)
     connection.close()
@@ -214,7 +216,7 @@ def test_removed_entries_are_removed_of_the_index(
 ) -> None:
     """What retention does: the floor of the log is raised, and nothing below it is an entry."""
     for n in range(700):
-        indexed.say(f"old{n} tea")
+        indexed.append(f"old{n} tea")
     if followed:
         indexed.follow()
     connection = apsw.Connection(str(indexed.partition.path))
@@ -231,10 +233,10 @@ def test_removed_entries_are_removed_of_the_index(
 # --- following ------------------------------------------------------------------------------------
 def test_it_goes_on_where_it_was(indexed: Indexed) -> None:
     for n in range(20):
-        indexed.say(f"tea {n}", f"room-{n % 3}")
+        indexed.append(f"tea {n}", f"room-{n % 3}")
     indexed.follow()
     assert indexed.follower.entries == 20
-    indexed.say("tea again")
+    indexed.append("tea again")
     indexed.reopen()
     assert indexed.found("tea again") == [1]
     assert indexed.follower.entries == 1  # no other entry was read again
@@ -243,7 +245,7 @@ def test_it_goes_on_where_it_was(indexed: Indexed) -> None:
 def test_a_commit_that_is_lost_is_made_again(indexed: Indexed, tmp_path: Path) -> None:
     """Killed in the middle: what was not committed is read once more, and not found twice."""
     for n in range(3 * follower.ENTRIES_PER_STEP):
-        indexed.say(f"tea {n}")
+        indexed.append(f"tea {n}")
     index = files.open_writer(indexed.path)
     partition = apsw.Connection(str(indexed.partition.path))
     index.execute("BEGIN IMMEDIATE")
@@ -261,7 +263,7 @@ def test_a_commit_that_is_lost_is_made_again(indexed: Indexed, tmp_path: Path) -
 def test_a_step_is_bounded_by_bytes(indexed: Indexed, size: int, entries: int) -> None:
     """Many short messages at a time, and few long ones: what is read at once is in memory."""
     for _ in range(2 * follower.ENTRIES_PER_STEP):
-        indexed.say("tea " + "z" * size)
+        indexed.append("tea " + "z" * size)
     index = files.open_writer(indexed.path)
     partition = apsw.Connection(str(indexed.partition.path))
     index.execute("BEGIN IMMEDIATE")
@@ -280,7 +282,7 @@ def test_two_homes_at_once_do_no_harm(indexed: Indexed) -> None:
     """The one before may not have ended: each entry is in the index once."""
     other = Follower(indexed.partition.path, indexed.path, {1}, unpack_entry)
     for n in range(100):
-        indexed.say(f"tea {n}")
+        indexed.append(f"tea {n}")
         indexed.follower.run(1.0)
         other._touched.add(1)
         other.run(1.0)
@@ -291,7 +293,7 @@ def test_two_homes_at_once_do_no_harm(indexed: Indexed) -> None:
 def test_a_log_that_is_another_one_is_read_anew(indexed: Indexed) -> None:
     """The partition lost its end, or was restored: the same numbers are other messages."""
     for n in range(10):
-        indexed.say(f"before {n}")
+        indexed.append(f"before {n}")
     indexed.follow()
     indexed.follower.close()
     indexed.partition.close()
@@ -302,7 +304,7 @@ def test_a_log_that_is_another_one_is_read_anew(indexed: Indexed) -> None:
     indexed._follow()
     indexed._counters.clear()
     for n in range(20):
-        indexed.say(f"after {n}")
+        indexed.append(f"after {n}")
     assert indexed.found("before") == []
     assert indexed.found("after") == list(range(20, 0, -1))
     assert b"before" not in indexed.bytes()
@@ -311,7 +313,7 @@ def test_a_log_that_is_another_one_is_read_anew(indexed: Indexed) -> None:
 def test_a_log_that_has_lost_its_end_is_read_anew(indexed: Indexed) -> None:
     """Under durability "process" a power cut may do that, and the index may have kept it."""
     for n in range(10):
-        indexed.say(f"lost {n}")
+        indexed.append(f"lost {n}")
     indexed.follow()
     indexed.follower.close()
     indexed.partition.close()
@@ -323,13 +325,13 @@ def test_a_log_that_has_lost_its_end_is_read_anew(indexed: Indexed) -> None:
     indexed._follow()
     assert indexed.found("lost") == [5, 4, 3, 2, 1]
     indexed._counters["lobby"] = 5
-    assert indexed.say("new words").seq == 6
+    assert indexed.append("new words").seq == 6
     assert indexed.found("words") == [6]
 
 
 @pytest.mark.parametrize("damage", [b"no SQLite file at all", b""], ids=["foreign", "empty"])
 def test_a_damaged_index_is_made_anew(indexed: Indexed, damage: bytes) -> None:
-    indexed.say("tea")
+    indexed.append("tea")
     indexed.follow()
     indexed.follower.close()
     indexed.path.write_bytes(damage * 1000)
@@ -338,7 +340,7 @@ def test_a_damaged_index_is_made_anew(indexed: Indexed, damage: bytes) -> None:
 
 
 def test_made_anew_by_command(indexed: Indexed) -> None:
-    indexed.say("tea")
+    indexed.append("tea")
     indexed.follow()
     before = indexed.path.stat().st_ino
     indexed.look("tea")  # the reader has the old file
@@ -351,7 +353,7 @@ def test_made_anew_by_command(indexed: Indexed) -> None:
 def test_an_error_of_the_disk_waits_and_goes_on(
     indexed: Indexed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    indexed.say("tea")
+    indexed.append("tea")
     indexed.follow()
 
     def full(*_: object) -> None:
@@ -359,7 +361,7 @@ def test_an_error_of_the_disk_waits_and_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(Follower, "_read", full)
-        indexed.say("more tea")
+        indexed.append("more tea")
         indexed.follower.run(1.0)
         assert indexed.look("tea").seqs == [1]
     indexed.follower.run(1.0)
@@ -375,7 +377,7 @@ def test_pages_newest_first_have_everything_once(
 ) -> None:
     monkeypatch.setattr(finder, "WINDOW", 7)
     for n in range(100):
-        indexed.say("tea" if n % 3 else "coffee")
+        indexed.append("tea" if n % 3 else "coffee")
     indexed.follow()
     seen: list[int] = []
     before, end = TOP, False
@@ -393,15 +395,15 @@ def test_an_entry_that_is_damaged_is_skipped(
     indexed: Indexed, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And logged, once; others of the log and of the partition are found, also after a restart."""
-    indexed.say("tea")
+    indexed.append("tea")
     assert indexed.found("tea") == [1]
-    indexed.say("tea")
+    indexed.append("tea")
     other = apsw.Connection(str(indexed.partition.path))
     try:
         [[row, packed]] = rows(other, "SELECT max(id), packed FROM entry")
         change = "UPDATE entry SET packed=? WHERE id=?"
         other.execute(change, (packed[:9], row))
-        indexed.say("more tea")
+        indexed.append("more tea")
         assert indexed.found("tea") == [3, 1]
         indexed.follower.close()
         indexed._follow()
@@ -420,7 +422,7 @@ def test_a_search_that_takes_long_says_how_far_it_came(
     monkeypatch.setattr(finder, "WINDOW", 7)
     monkeypatch.setattr(finder, "SLICE_S", 0.0)
     for _ in range(20):
-        indexed.say("tea")
+        indexed.append("tea")
     indexed.follow()
     page = indexed.look("coffee")
     assert (page.seqs, page.next, page.end) == ([], 14, False)
@@ -433,7 +435,7 @@ def test_a_search_that_takes_long_says_how_far_it_came(
 
 def test_nothing_outside_of_the_bounds(indexed: Indexed) -> None:
     for _ in range(10):
-        indexed.say("tea")
+        indexed.append("tea")
     indexed.follow()
     assert indexed.finder.find("lobby", '"tea"', 3, 8, 50) == Found([7, 6, 5, 4], 4, True, 10)
     assert indexed.finder.find("lobby", '"tea"', 10, 11, 50).end

@@ -73,15 +73,15 @@ class FakeConnection:
         """Go as far as WELCOME."""
         self.flush()
         hello = self.wait_for(Hello)
-        self.say(Welcome(hello.name, 0, 32_768, 1024, "fake"))
+        self.send_envelopes(Welcome(hello.name, 0, 32_768, 1024, "fake"))
 
     def seal(self, content: bytes) -> bytes:
         return self.wire.seal(content, time.monotonic())
 
-    def say(self, *envelopes: ServerEnvelope) -> None:
+    def send_envelopes(self, *envelopes: ServerEnvelope) -> None:
         self.socket.sendall(self.seal(b"".join(map(pack, envelopes))))
 
-    def say_raw(self, *contents: bytes) -> None:
+    def send_raw(self, *contents: bytes) -> None:
         """Records, in one write."""
         self.socket.sendall(b"".join(map(self.seal, contents)))
 

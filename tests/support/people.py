@@ -34,7 +34,7 @@ class Person:
         """End of input is how a person in a pipe leaves."""
         self.leave()
 
-    def say(self, *lines: str) -> None:
+    def types(self, *lines: str) -> None:
         """Type lines."""
         assert self.process.stdin is not None
         self.process.stdin.write("".join(f"{line}\n" for line in lines))

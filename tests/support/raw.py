@@ -81,7 +81,7 @@ class RawClient:
             spki = self._handshake()
             secret = secret or secrets.token_bytes(16)
             envelopes = login(self.connection, spki, name, secret)
-            self.say(*envelopes[1:] if registered else envelopes)
+            self.send_envelopes(*envelopes[1:] if registered else envelopes)
             self.wait(lambda e: isinstance(e, Welcome))
         except BaseException:
             self.socket.close()
@@ -117,7 +117,7 @@ class RawClient:
         if pending:
             self.socket.sendall(pending)
 
-    def say(self, *envelopes: ClientEnvelope) -> None:
+    def send_envelopes(self, *envelopes: ClientEnvelope) -> None:
         """Send envelopes as one record."""
         self.send_content(b"".join(map(pack, envelopes)))
 
@@ -171,12 +171,12 @@ class RawClient:
 
     def join(self, log: str, last: int = 0) -> None:
         """Follow a log, and wait until live."""
-        self.say(Join(1, log, None, 0, last))
+        self.send_envelopes(Join(1, log, None, 0, last))
         self.wait(lambda e: isinstance(e, Live) and e.log == log)
 
     def send(self, log: str, counter: int, body: bytes) -> None:
         """Send one message; its ACK comes among ``read``'s envelopes."""
-        self.say(Send(log, counter, 0, "", body))
+        self.send_envelopes(Send(log, counter, 0, "", body))
 
     @property
     def port(self) -> int:

@@ -1,4 +1,4 @@
-"""A thousand connections that are no clients, while two people chat (issue 3)."""
+"""A thousand connections that are no clients, while two people chat."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_agent_killed(relay: Relay, tmp_path: Path) -> None:
         victim = relay.agent()
         assert victim is not None
         os.kill(victim, signal.SIGKILL)
-        alice.say("still here")
+        alice.types("still here")
         bob.sees("still here")
         wait_until(lambda: relay.agent() not in (None, victim), "a new key agent")
         sent = run_relay("send", relay.address, "lobby", "after the agent")
@@ -120,7 +120,7 @@ def test_who_asks_a_server_that_is_gone_can_leave(tmp_path: Path) -> None:
         alice.is_told("lobby")
         assert relay.stop() == 0
         alice.is_told("GOING_AWAY")
-        alice.say("/who")
+        alice.types("/who")
         assert alice.leave() == 0
     assert [line for line in alice.notices if not line.startswith("-!- ")] == []
 
@@ -135,7 +135,7 @@ def test_who_asks_a_server_that_is_silent_can_interrupt(tmp_path: Path) -> None:
         for pid in workers:
             os.kill(pid, signal.SIGSTOP)
         try:
-            alice.say("/who", "/quit")
+            alice.types("/who", "/quit")
             alice.has_read_all()
             alice.process.send_signal(signal.SIGINT)
             # Its connection may be given up just before: it leaves by itself then.

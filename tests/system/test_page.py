@@ -53,7 +53,7 @@ def refusal(raw: RawClient) -> tuple[int, int, int]:
     return error.request, error.code, error.arg
 
 
-def say(raw: RawClient, *fields: object) -> None:
+def send_fields(raw: RawClient, *fields: object) -> None:
     raw.send_content(msgpack.packb(list(fields)))
 
 
@@ -66,7 +66,7 @@ def ends_with(raw: RawClient, code: CloseCode) -> None:
 @pytest.mark.parametrize("op", [0, 11, 33, 39, 45, 255, 256, 65_536, LARGEST])
 def test_an_unknown_operation_is_answered(raw: RawClient, room: str, op: int) -> None:
     """Those of a server, too; and the connection goes on."""
-    say(raw, op, "whatever", [1, [2]])
+    send_fields(raw, op, "whatever", [1, [2]])
     assert refusal(raw) == (0, ErrorCode.UNKNOWN_OPERATION, op)
     raw.join(room)
 
@@ -85,7 +85,7 @@ def test_an_unknown_operation_is_answered(raw: RawClient, room: str, op: int) ->
     ],
 )
 def test_a_violation(raw: RawClient, fields: tuple[object, ...]) -> None:
-    say(raw, *fields)
+    send_fields(raw, *fields)
     ends_with(raw, CloseCode.PROTOCOL)
 
 
@@ -101,9 +101,9 @@ def test_a_bad_envelope_ends_the_connection_and_a_repeat_settles_the_rest(
     ends_with(raw, CloseCode.PROTOCOL)
     raw.close()
     again = RawClient("127.0.0.1", port, name, secret)
-    again.say(send)
+    again.send_envelopes(send)
     assert next_of(again, wire.Ack).seq == 2
-    again.say(wire.Join(1, room, None, 0, 1))
+    again.send_envelopes(wire.Join(1, room, None, 0, 1))
     assert next_of(again, wire.EntryMessage).body == b"once"
     assert next_of(again, wire.Live).seq == 2
     again.close()
@@ -122,10 +122,10 @@ def test_a_bad_name_or_display_name(port: int, name: str, display: str) -> None:
     seen: list[wire.ServerEnvelope] = []
 
     class LoggingIn(RawClient):
-        def say(self, *envelopes: wire.ClientEnvelope) -> None:
+        def send_envelopes(self, *envelopes: wire.ClientEnvelope) -> None:
             *_, hello = envelopes
             assert isinstance(hello, wire.Hello)
-            super().say(hello._replace(display=display))
+            super().send_envelopes(hello._replace(display=display))
 
         def _contents(self) -> list[bytes]:
             events = self.connection.events()
@@ -147,22 +147,22 @@ def test_a_bad_name_or_display_name(port: int, name: str, display: str) -> None:
 @pytest.mark.parametrize("log", ["x", "UPPER CASE", "a/b", "../etc", "@a", "ä" * 16])
 def test_invalid_names_of_logs(raw: RawClient, log: str) -> None:
     """JOIN and SEND check them; the others look whether such a log is joined."""
-    raw.say(wire.Join(1, log, None, 0, 0))
+    raw.send_envelopes(wire.Join(1, log, None, 0, 0))
     assert refusal(raw) == (1, ErrorCode.NAME_INVALID, 0)
-    raw.say(wire.Leave(2, log))
+    raw.send_envelopes(wire.Leave(2, log))
     assert refusal(raw) == (2, ErrorCode.NOT_A_MEMBER, 0)
-    raw.say(wire.Who(3, log))
+    raw.send_envelopes(wire.Who(3, log))
     assert refusal(raw) == (3, ErrorCode.NOT_A_MEMBER, 0)
-    raw.say(wire.History(4, log, False, 0, 1))
+    raw.send_envelopes(wire.History(4, log, False, 0, 1))
     assert refusal(raw) == (4, ErrorCode.NOT_A_MEMBER, 0)
-    raw.say(wire.Send(log, 1, 0, "", b""))
+    raw.send_envelopes(wire.Send(log, 1, 0, "", b""))
     assert next_of(raw, wire.Refused).code == ErrorCode.NAME_INVALID
 
 
 def test_inboxes_are_their_owners(raw: RawClient) -> None:
-    raw.say(wire.Join(1, "@somebody-else", None, 0, 0))
+    raw.send_envelopes(wire.Join(1, "@somebody-else", None, 0, 0))
     assert refusal(raw)[1] == ErrorCode.NOT_ALLOWED
-    raw.say(wire.Send("@nobody-has-this", 1, 0, "", b""))
+    raw.send_envelopes(wire.Send("@nobody-has-this", 1, 0, "", b""))
     refused = next_of(raw, wire.Refused)
     assert (refused.log, refused.code) == (f"@{raw.name}", ErrorCode.NOT_REGISTERED)
 
@@ -170,15 +170,17 @@ def test_inboxes_are_their_owners(raw: RawClient) -> None:
 # --- joins, gaps, history -------------------------------------------------------------------------
 @pytest.mark.parametrize("epoch", [None, b"whatever"])
 def test_a_join_of_too_many(raw: RawClient, room: str, epoch: bytes | None) -> None:
-    raw.say(wire.Join(5, room, epoch, 0, 10_001))
+    raw.send_envelopes(wire.Join(5, room, epoch, 0, 10_001))
     assert refusal(raw) == (5, ErrorCode.BAD_REQUEST, 10_000)
-    raw.say(wire.Join(6, room, None, 0, 10_000))
+    raw.send_envelopes(wire.Join(6, room, None, 0, 10_000))
     assert next_of(raw, wire.Joined).request == 6
 
 
 def fill(raw: RawClient, room: str, count: int) -> bytes:
     """Store entries; return their epoch."""
-    raw.say(*(wire.Send(room, n, 0, "text/plain", b"%d" % n) for n in range(1, count + 1)))
+    raw.send_envelopes(
+        *(wire.Send(room, n, 0, "text/plain", b"%d" % n) for n in range(1, count + 1))
+    )
     while (ack := next_of(raw, wire.Ack)).counter < count:
         pass
     return ack.epoch
@@ -188,18 +190,18 @@ def test_a_page_of_too_many(raw: RawClient, room: str) -> None:
     """More than 1000 counts as 1000; 0 is refused."""
     fill(raw, room, 1001)
     raw.join(room)
-    raw.say(wire.History(7, room, False, 0, 65_535))
+    raw.send_envelopes(wire.History(7, room, False, 0, 65_535))
     page = next_of(raw, wire.Page)
     assert 0 < len(page.entries) <= 1000
     assert page.entries[-1].seq == 1002
     assert not page.end
-    raw.say(wire.History(8, room, False, 0, 0))
+    raw.send_envelopes(wire.History(8, room, False, 0, 0))
     assert refusal(raw)[:2] == (8, ErrorCode.BAD_REQUEST)
 
 
 def place(raw: RawClient, room: str, epoch: bytes, seq: int) -> tuple[wire.Joined, wire.Gap | None]:
     """Join from a cursor; return JOINED and the GAP, if one comes before LIVE."""
-    raw.say(wire.Join(1, room, epoch, seq, 0))
+    raw.send_envelopes(wire.Join(1, room, epoch, seq, 0))
     joined = next_of(raw, wire.Joined)
     gap = raw.wait(lambda envelope: isinstance(envelope, wire.Gap | wire.Live))
     if isinstance(gap, wire.Gap):
@@ -232,7 +234,7 @@ def test_start_is_the_cursor_of_the_join_and_the_gap_says_the_rest(
                 entry = next_of(raw, wire.EntryMessage)
                 assert (entry.prev, entry.seq) == (to[1], to[1] + 1)
             next_of(raw, wire.Live)
-        raw.say(wire.Leave(2, room))
+        raw.send_envelopes(wire.Leave(2, room))
         next_of(raw, wire.Left)
 
 
@@ -246,7 +248,7 @@ def test_a_log_without_entries_has_a_gap_to_nothing(raw: RawClient, room: str) -
 # --- sending --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", [1, 3, 4, 255])
 def test_other_kinds_are_not_supported(raw: RawClient, room: str, kind: int) -> None:
-    raw.say(wire.Send(room, 1, kind, "", b""))
+    raw.send_envelopes(wire.Send(room, 1, kind, "", b""))
     refused = next_of(raw, wire.Refused)
     assert (refused.code, refused.arg) == (ErrorCode.NOT_SUPPORTED, kind)
     assert fill(raw, room, 1), "its counter is free"
@@ -255,7 +257,7 @@ def test_other_kinds_are_not_supported(raw: RawClient, room: str, kind: int) -> 
 def test_a_content_type_is_relayed_as_it_is(raw: RawClient, room: str) -> None:
     text = "\x1b[2J\0\r\n"
     raw.join(room)
-    raw.say(wire.Send(room, 1, 0, text, b""))
+    raw.send_envelopes(wire.Send(room, 1, 0, text, b""))
     begun, entry = (next_of(raw, wire.EntryMessage) for _ in range(2))
     assert (begun.kind, begun.content_type) == (3, "relay/room")
     assert entry.content_type == text

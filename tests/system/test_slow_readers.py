@@ -118,7 +118,7 @@ async def test_one_that_takes_nothing_is_closed_and_resumes(tmp_path: Path) -> N
             await _entries_until(stuck, entries, count + 1)
         last = entries[-1]
         again = stack.enter_context(_raw(relay, "other"))
-        again.say(Join(1, ROOM, last.epoch, last.seq, 0))
+        again.send_envelopes(Join(1, ROOM, last.epoch, last.seq, 0))
         await _entries_until(again, entries, count + 1)
         assert [entry.seq for entry in entries] == list(range(3, count + 2))
 

@@ -27,9 +27,9 @@ def test_two_people_talk_and_a_third_sees_history(relay: Relay, tmp_path: Path) 
     ):
         alice.is_told("lobby")
         bob.is_told("lobby")
-        alice.say("hello bob")
+        alice.types("hello bob")
         bob.sees("hello bob")
-        bob.say("hello alice")
+        bob.types("hello alice")
         alice.sees("hello alice")
         with Person(relay.address, "carol", "lobby", tmp_path) as carol:
             carol.sees("hello bob", "hello alice")
@@ -41,7 +41,7 @@ def test_two_people_talk_and_a_third_sees_history(relay: Relay, tmp_path: Path) 
 def test_leaving_delivers_what_was_typed(relay: Relay, tmp_path: Path) -> None:
     """End of input waits for every acknowledgement before it leaves, with status 0."""
     with Person(relay.address, "dora", "den", tmp_path) as dora:
-        dora.say(*[f"line {n}" for n in range(50)])
+        dora.types(*[f"line {n}" for n in range(50)])
         assert dora.leave() == 0
     with Tail(relay.address, "den", "--since", "0") as tail:
         assert tail.has(50) == [f"line {n}" for n in range(50)]

@@ -39,9 +39,9 @@ async def test_a_false_list_of_devices_ends_no_chat() -> None:
     def script(connection: FakeConnection) -> None:
         connection.log_in()
         join = connection.wait_for(wire.Join)
-        connection.say(wire.Joined(join.request, "lobby", EPOCH, 0, EPOCH, 0))
+        connection.send_envelopes(wire.Joined(join.request, "lobby", EPOCH, 0, EPOCH, 0))
         devices = connection.wait_for(wire.Devices)
-        connection.say(wire.Chain(devices.request, "bob", [b"no link"], True))
+        connection.send_envelopes(wire.Chain(devices.request, "bob", [b"no link"], True))
         connection.read_to_end()
 
     async def typed() -> AsyncIterator[str]:

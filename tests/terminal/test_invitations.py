@@ -29,7 +29,11 @@ def test_those_that_come_and_those_that_came_meanwhile() -> None:
 
 
 def test_an_invitation_to_the_room_one_is_in_is_an_entry_there() -> None:
-    assert Invitations("here").notice_of(Invited("here", "ann")) is None
+    invitations = Invitations("here")
+    assert invitations.notice_of(Invited("here", "ann")) is None
+    invitations.out = True
+    notice = invitations.notice_of(Invited("here", "ann"))
+    assert notice == "ann has invited you to this room: /join goes back"
 
 
 def test_a_name_from_a_stranger_is_made_harmless() -> None:

@@ -87,31 +87,31 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="relay-torture-"))
     began = time.monotonic()
 
-    def say(line: str) -> None:
+    def show(line: str) -> None:
         print(f"{time.monotonic() - began:7.1f} s  {line}", flush=True)
 
-    say(f"seed {plan.seed}; data, histories and record in {directory}")
+    show(f"seed {plan.seed}; data, histories and record in {directory}")
     turns = max(1, int(given.seconds * MODERATED_TURNS_PER_S))
-    say(f"a moderated room: {turns} turns")
+    show(f"a moderated room: {turns} turns")
     try:
         moderated_room = asyncio.run(
             _stoppable(moderated.run(directory / "moderated", turns=turns, kills_every=3))
         )
-        say(f"{moderated_room}")
+        show(f"{moderated_room}")
         rounds = max(2, int(given.seconds * AMENDED_ROUNDS_PER_S))
-        say(f"a room that keeps little, and conversations: {rounds} rounds")
+        show(f"a room that keeps little, and conversations: {rounds} rounds")
         amendments = asyncio.run(_stoppable(amended.run(directory / "amended", rounds=rounds)))
-        say(f"{amendments}")
-        report = asyncio.run(_stoppable(torture(plan, directory, say)))
+        show(f"{amendments}")
+        report = asyncio.run(_stoppable(torture(plan, directory, show)))
     except asyncio.CancelledError:
-        say("stopped")
+        show("stopped")
         return 130
     (directory / "record").write_text("\n".join(report.record) + "\n")
-    say("\n" + str(report))
+    show("\n" + str(report))
     for finding in moderated_room.findings:
-        say(f"in the moderated room: {finding}")
+        show(f"in the moderated room: {finding}")
     for found in amendments.findings:
-        say(f"in the room that keeps little, or in a conversation: {found}")
+        show(f"in the room that keeps little, or in a conversation: {found}")
     passed = report.passed and not moderated_room.findings and not amendments.findings
     if passed:
         shutil.rmtree(directory)

@@ -110,7 +110,7 @@ class Member:
         if resumed:
             self.history.append(self._chunks.add(resumed))
             self.resumes += 1
-        client.say(*joins)
+        client.send_envelopes(*joins)
         client.socket.setblocking(False)
         self._client = client
         return client.socket.fileno()

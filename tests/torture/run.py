@@ -126,18 +126,18 @@ def rooms_for(count: int, workers: int) -> tuple[str, ...]:
 class Run:
     """See the module's docstring."""
 
-    def __init__(self, plan: Plan, directory: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, directory: Path, show: Callable[[str], None]) -> None:
         """Prepare.
 
         Args:
             plan: what to do.
             directory: for the data, and every client's history.
-            say: takes lines about how it goes.
+            show: takes lines about how it goes.
         """
         self._plan = plan
         self._data = directory / "data"
         self._directory = directory
-        self._say = say
+        self._show = show
         self._rooms = rooms_for(plan.rooms, plan.workers)
         self._people = [f"reader{n}" for n in range(plan.readers)]
         self._inboxes = [f"@{name}" for name in self._people]
@@ -216,7 +216,7 @@ class Run:
             while not striking.done():
                 await asyncio.wait({striking}, timeout=5.0)
                 stage.follow()
-                self._say(self._progress(stage))
+                self._show(self._progress(stage))
             await striking
         finally:
             striking.cancel()
@@ -267,13 +267,13 @@ class Run:
             }
             for reader in readers
         }
-        self._say("the load has stopped; waiting for every reader to reach the head")
+        self._show("the load has stopped; waiting for every reader to reach the head")
         await self._until(
             lambda: all(reader.places == heads[reader.part.name] for reader in readers),
             players,
             plan.head_s,
         )
-        self._say("every reader is at the head, or its time is up")
+        self._show("every reader is at the head, or its time is up")
         for reader in readers:
             for room, head in heads[reader.part.name].items():
                 if reader.online and reader.places.get(room) != head:
@@ -303,7 +303,7 @@ class Run:
             }
             for program in ("sender", "reader")
         }
-        self._say("checking")
+        self._show("checking")
         evidence = Evidence(
             in_store,
             fetched,
@@ -330,6 +330,6 @@ class Run:
             self._follow(players)
 
 
-async def torture(plan: Plan, directory: Path, say: Callable[[str], None] = print) -> Report:
+async def torture(plan: Plan, directory: Path, show: Callable[[str], None] = print) -> Report:
     """Run a plan to its verdict."""
-    return await Run(plan, directory, say).run()
+    return await Run(plan, directory, show).run()

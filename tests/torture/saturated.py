@@ -199,10 +199,10 @@ def guests_of(plan: Plan, rooms: tuple[str, ...]) -> dict[str, list[Guest]]:
 class Run:
     """See the module's docstring."""
 
-    def __init__(self, plan: Plan, directory: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, directory: Path, show: Callable[[str], None]) -> None:
         self._plan = plan
         self._directory = directory
-        self._say = say
+        self._show = show
         self._rooms = rooms_for(plan.rooms, plan.workers)
         self._data = directory / "data"
         self._guests = guests_of(plan, self._rooms)
@@ -249,7 +249,7 @@ class Run:
             await asyncio.sleep(plan.seconds)
             senders.tell()
             seconds, share, busy = meter.read()
-            self._say("the flood is over; everybody reads on to the head")
+            self._show("the flood is over; everybody reads on to the head")
             sent = await senders.outcome(flood.Outcome)
             if sent.unacknowledged:
                 text = f"{sent.unacknowledged} sends without an outcome"
@@ -275,7 +275,7 @@ class Run:
         )
 
     async def _judge(self, server: Server, report: Report) -> None:
-        self._say("checking")
+        self._show("checking")
         began = time.monotonic()
         loop = asyncio.get_running_loop()
         spawn = multiprocessing.get_context("spawn")
@@ -297,7 +297,7 @@ class Run:
                 report.messages += verdict.messages
                 report.judged += verdict.judged
                 report.findings += verdict.findings
-        self._say(f"checked in {time.monotonic() - began:.0f} s")
+        self._show(f"checked in {time.monotonic() - began:.0f} s")
 
 
 class Meter:
@@ -397,7 +397,7 @@ def fetch(port: int, room: str) -> list[Entry]:
     """
     entries: list[Entry] = []
     with contextlib.closing(RawClient("127.0.0.1", port, f"auditor-{room}")) as client:
-        client.say(Join(1, room, NO_EPOCH, 0, 0))
+        client.send_envelopes(Join(1, room, NO_EPOCH, 0, 0))
         live = False
         while not live:
             for one in client.read():
@@ -407,18 +407,18 @@ def fetch(port: int, room: str) -> list[Entry]:
     return entries
 
 
-async def saturate(plan: Plan, directory: Path, say: Callable[[str], None] = print) -> Report:
+async def saturate(plan: Plan, directory: Path, show: Callable[[str], None] = print) -> Report:
     """Run a plan to its verdict."""
-    return await Run(plan, directory, say).run()
+    return await Run(plan, directory, show).run()
 
 
-async def _run(plan: Plan, directory: Path, say: Callable[[str], None]) -> Report:
+async def _run(plan: Plan, directory: Path, show: Callable[[str], None]) -> Report:
     """Run a plan; TERM and INT end it, with all that it started."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    return await saturate(plan, directory, say)
+    return await saturate(plan, directory, show)
 
 
 def main() -> int:
@@ -437,16 +437,16 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="relay-saturated-"))
     began = time.monotonic()
 
-    def say(line: str) -> None:
+    def show(line: str) -> None:
         print(f"{time.monotonic() - began:7.1f} s  {line}", flush=True)
 
-    say(f"seed {plan.seed}; data and histories in {directory}")
+    show(f"seed {plan.seed}; data and histories in {directory}")
     try:
-        report = asyncio.run(_run(plan, directory, say))
+        report = asyncio.run(_run(plan, directory, show))
     except asyncio.CancelledError:
-        say("stopped")
+        show("stopped")
         return 130
-    say("\n" + str(report))
+    show("\n" + str(report))
     if report.findings:
         return 1
     shutil.rmtree(directory)

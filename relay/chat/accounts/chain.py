@@ -88,7 +88,7 @@ class Chain(NamedTuple):
             raise LinkError("signed by a key that is not a device of the account")
         if body.kind is Kind.ADD:
             if body.subject in self.devices or body.subject in self.removed:
-                raise LinkError("a key that the chain has, or had, already")
+                raise LinkError("this key is a device of the account already, or was one")
             if body.number + len(self.devices) >= LINKS_MAX:
                 raise LinkError("the device list is full: an operator has to reset the account")
         elif body.subject not in self.devices:

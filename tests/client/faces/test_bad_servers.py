@@ -54,7 +54,7 @@ def test_a_bad_login(face: Connect, contents: tuple[bytes, ...]) -> None:
     def script(connection: FakeConnection) -> None:
         connection.flush()
         connection.wait_for(Hello)
-        connection.say_raw(*contents)
+        connection.send_raw(*contents)
         connection.read_to_end()
         assert connection.end is not None
         assert connection.end.code == CloseCode.PROTOCOL
@@ -76,7 +76,7 @@ def test_a_bad_answer(face: Connect) -> None:
     def script(connection: FakeConnection) -> None:
         connection.log_in()
         connection.wait_for(Send)
-        connection.say_raw(BAD_ENTRY)
+        connection.send_raw(BAD_ENTRY)
         connection.read_to_end()
 
     with FakeServer(script) as server:
@@ -258,7 +258,7 @@ async def test_what_waits_for_the_socket_is_bounded() -> None:
         while True:
             for first in range(1, 1000, 100):
                 acks = [Ack("room", first + n, b"e" * 8, first + n) for n in range(100)]
-                connection.say(*acks)
+                connection.send_envelopes(*acks)
 
     with FakeServer(script) as server:
         client = Client(server.address)
@@ -295,7 +295,7 @@ def test_an_interrupted_write_is_the_end_of_its_connection_only() -> None:
         for _ in range(2):
             sent = connection.wait_for(Send)
             assert len(sent.body) == 32_000
-            connection.say(Ack("room", sent.counter, b"e" * 8, sent.counter))
+            connection.send_envelopes(Ack("room", sent.counter, b"e" * 8, sent.counter))
         connection.read_to_end()
 
     def dial(address: Address, timeout_s: float) -> socket.socket:

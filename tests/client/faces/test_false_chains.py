@@ -59,19 +59,19 @@ def script(
     def run(connection: FakeConnection) -> None:
         connection.log_in()
         join = connection.wait_for(wire.Join)
-        connection.say(
+        connection.send_envelopes(
             wire.Joined(join.request, "lobby", EPOCH, 0, EPOCH, 0), wire.Live("lobby", EPOCH, 0)
         )
         for seq, (device, packed) in enumerate(messages, 1):
             key_id = links.key_id(device.public)
-            connection.say(
+            connection.send_envelopes(
                 wire.EntryMessage(
                     "lobby", EPOCH, seq, seq - 1, 1, "alice", key_id, b"p" * 16, seq, 0,
                     "text/plain", b"hi",
                 )
             )  # fmt: skip
             asked = connection.wait_for(wire.Devices)
-            connection.say(wire.Chain(asked.request, "alice", packed, True))
+            connection.send_envelopes(wire.Chain(asked.request, "alice", packed, True))
         connection.read_to_end()
 
     return run

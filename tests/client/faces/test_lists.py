@@ -54,7 +54,7 @@ def test_false_answers(face: Connect, method: str, args: tuple[Any, ...], conten
         connection.log_in()
         kind: Any = wire.Room if method.startswith("room") else wire.Account
         while True:
-            connection.say(wire.Done(connection.wait_for(kind).request, content))
+            connection.send_envelopes(wire.Done(connection.wait_for(kind).request, content))
 
     with FakeServer(script) as server:
         one = face(server.address, "alice")

@@ -56,7 +56,7 @@ async def both(cluster: Cluster) -> tuple[TestClient, TestClient]:
     return alice, bob
 
 
-def say(client: TestClient, to: str, first: int, last: int = 0) -> None:
+def send_direct(client: TestClient, to: str, first: int, last: int = 0) -> None:
     """Send direct messages with these counters."""
     counters = range(first, (last or first) + 1)
     client.send_envelopes(
@@ -99,9 +99,9 @@ async def test_a_message_is_in_both_inboxes(cluster: Cluster) -> None:
     """Two people write to a third: each has an own numbering, and neither's is seen."""
     alice, bob = await both(cluster)
     carol = await person(cluster, CAROL)
-    say(alice, CAROL, 1)
-    say(alice, BOB, 2, 3)
-    say(carol, BOB, 1, 2)
+    send_direct(alice, CAROL, 1)
+    send_direct(alice, BOB, 2, 3)
+    send_direct(carol, BOB, 1, 2)
     await alice.acked("@alice", 3)
     await carol.acked("@carol", 2)
     await bob.until(lambda: len(got(bob)) == 4, "all messages")
@@ -127,10 +127,10 @@ async def test_a_message_is_in_both_inboxes(cluster: Cluster) -> None:
 async def test_a_resend_is_the_message_that_was_stored(cluster: Cluster) -> None:
     """From another connection of the same instance, on another worker."""
     alice, bob = await both(cluster)
-    say(alice, BOB, 1, 5)
+    send_direct(alice, BOB, 1, 5)
     first = await alice.acked("@alice", 5)
     again = await TestClient.login(cluster.home("@alice"), ALICE, secret=alice.secret)
-    say(again, BOB, 3, 6)
+    send_direct(again, BOB, 3, 6)
     assert (await again.acked("@alice", 5)) == first
     await again.acked("@alice", 6)
     again.send_envelopes(
@@ -151,8 +151,8 @@ async def test_who_is_away_finds_it_later(cluster: Cluster) -> None:
     bob.disconnect()
     await bob.gone(cluster.other("@bob"))
     carol = await person(cluster, CAROL)
-    say(alice, BOB, 1, 3)
-    say(carol, BOB, 1)
+    send_direct(alice, BOB, 1, 3)
+    send_direct(carol, BOB, 1)
     await alice.acked("@alice", 3)
     await carol.acked("@carol", 1)
     back = await TestClient.login(cluster.home("@bob"), BOB)
@@ -173,7 +173,7 @@ async def test_who_is_away_finds_it_later(cluster: Cluster) -> None:
 async def test_a_note_to_oneself(cluster: Cluster) -> None:
     """It is stored once."""
     _, bob = await both(cluster)
-    say(bob, BOB, 1, 2)
+    send_direct(bob, BOB, 1, 2)
     await bob.acked("@bob", 2)
     await bob.until(lambda: len(got(bob)) == 2, "the notes")
     assert got(bob) == [(BOB, "bob 1"), (BOB, "bob 2")]
@@ -203,7 +203,7 @@ async def test_the_senders_home_dies_between_the_inboxes(
     """After it was accepted, before or after it was delivered: it is there, once, in order."""
     alice, bob = await both(cluster)
     held = hold(cluster.home("@alice"))
-    say(alice, BOB, 1, 3)
+    send_direct(alice, BOB, 1, 3)
     await alice.acked("@alice", 3)
     if hold is never_confirmed:
         await bob.until(lambda: len(got(bob)) == 3, "the copies")
@@ -218,7 +218,7 @@ async def test_the_senders_home_dies_between_the_inboxes(
     back = await TestClient.login(cluster.other("@bob"), BOB)
     await back.join("@bob", last=1000)
     again = await TestClient.login(cluster.home("@alice"), ALICE, secret=alice.secret)
-    say(again, BOB, 3, 4)
+    send_direct(again, BOB, 3, 4)
     await again.acked("@alice", 4)
     await back.until(lambda: (ALICE, "alice 4") in got(back), "what came after the kill")
     assert got(back) == [(ALICE, f"alice {n}") for n in range(1, 5)]
@@ -229,7 +229,7 @@ async def test_the_senders_home_dies_between_the_inboxes(
 async def test_a_confirmation_whose_commit_fails(cluster: Cluster) -> None:
     """Nothing else is written to the inbox any more: it is stored nevertheless."""
     alice, bob = await both(cluster)
-    say(alice, BOB, 1)
+    send_direct(alice, BOB, 1)
     await alice.acked("@alice", 1)
     partitions = cluster.home("@alice").parts.partitions
     await until(lambda: not _pending(partitions, "@alice"), "the first confirmation")
@@ -238,7 +238,7 @@ async def test_a_confirmation_whose_commit_fails(cluster: Cluster) -> None:
     failing = FailsOnce(real)
     partitions.opened[index] = cast("Partition", failing)
     try:
-        say(alice, BOB, 2)
+        send_direct(alice, BOB, 2)
         await bob.until(lambda: len(got(bob)) == 2, "the copies")
         await until(lambda: failing.failed, "a commit of the confirmation alone")
         await until(lambda: not _pending(partitions, "@alice"), "nothing is pending any more")
@@ -274,13 +274,13 @@ def _pending(partitions: OwnPartitions, log: str) -> list[tuple[str, int]]:
 async def test_the_recipients_home_dies_and_comes_back(cluster: Cluster) -> None:
     """What was accepted waits for it; what is new waits for its word."""
     alice, bob = await both(cluster)
-    say(alice, BOB, 1, 2)
+    send_direct(alice, BOB, 1, 2)
     await bob.until(lambda: len(got(bob)) == 2, "the first")
     index = cluster.home("@bob").index
     # Both people are on the workers that die in this test or in the one above; alice is not.
     sender = await TestClient.login(cluster.home("@alice"), ALICE)
     await cluster.kill(index)
-    say(sender, BOB, 1, 3)
+    send_direct(sender, BOB, 1, 3)
     await cluster.start(index)
     await cluster.linked()
     await sender.acked("@alice", 3)
@@ -293,12 +293,12 @@ async def test_the_recipients_home_dies_and_comes_back(cluster: Cluster) -> None
 async def test_a_home_that_cannot_take_a_copy_gets_it_later(cluster: Cluster) -> None:
     """Without room on its disk: accepted messages wait, in order."""
     alice, bob = await both(cluster)
-    say(alice, BOB, 1)
+    send_direct(alice, BOB, 1)
     await bob.until(lambda: len(got(bob)) == 1, "the first")
     home = cluster.home("@bob")
     home.sweeps = False  # it would look at the disk, and find room
     home.parts.home.short_of_disk = frozenset(range(16))
-    say(alice, BOB, 2, 40)
+    send_direct(alice, BOB, 2, 40)
     await alice.acked("@alice", 40)
     copies = cluster.home("@alice").parts.home.direct
     assert copies is not None
@@ -319,7 +319,7 @@ async def test_who_is_not_taken_learns_nothing_of_why(cluster: Cluster) -> None:
 
     async def refusal() -> None:
         alice.received = [e for e in alice.received if isinstance(e, Welcome)]
-        say(alice, BOB, 1)
+        send_direct(alice, BOB, 1)
         answers.append(await alice.expect(Refused))
 
     asked: list[requests.Request] = [
@@ -339,35 +339,35 @@ async def test_who_is_not_taken_learns_nothing_of_why(cluster: Cluster) -> None:
     assert len(answers) == 4
     assert set(answers) == {Refused("@alice", 1, ErrorCode.NOT_ACCEPTED, 0, "")}
     forget_refusals(alice)
-    say(alice, BOB, 1)
+    send_direct(alice, BOB, 1)
     await alice.acked("@alice", 1)
 
 
 async def test_what_was_accepted_before_a_block_is_acknowledged_after_it(cluster: Cluster) -> None:
     """The home decides repeats first: a resend is no message that somebody could refuse."""
     alice, bob = await both(cluster)
-    say(alice, BOB, 1)
+    send_direct(alice, BOB, 1)
     first = await alice.acked("@alice", 1)
     await ask(bob, 7, requests.Block(ALICE, await root_of(alice)))
     again = await TestClient.login(cluster.home("@bob"), ALICE, secret=alice.secret)
-    say(again, BOB, 1, 2)
+    send_direct(again, BOB, 1, 2)
     assert (await again.expect(Ack)) == first
     assert (await again.expect(Refused)).counter == 2
     await ask(bob, 8, requests.Unblock(ALICE))
     forget_refusals(again)
-    say(again, BOB, 2)
+    send_direct(again, BOB, 2)
     await again.acked("@alice", 2)
 
 
 async def test_known_are_those_to_whom_one_has_written(cluster: Cluster) -> None:
     alice, bob = await both(cluster)
     await ask(bob, 7, requests.Prefer(1, 1))
-    say(alice, BOB, 1)
+    send_direct(alice, BOB, 1)
     assert (await alice.expect(Refused)).code == ErrorCode.NOT_ACCEPTED
-    say(bob, ALICE, 1)
+    send_direct(bob, ALICE, 1)
     await bob.acked("@bob", 1)
     forget_refusals(alice)
-    say(alice, BOB, 1)
+    send_direct(alice, BOB, 1)
     await alice.acked("@alice", 1)
 
 
@@ -386,7 +386,7 @@ async def test_order_is_kept_between_recipients(cluster: Cluster) -> None:
         (3, ErrorCode.UNKNOWN_OUTCOME),
     ]
     forget_refusals(alice)
-    say(alice, BOB, 1)
+    send_direct(alice, BOB, 1)
     await alice.acked("@alice", 1)
     await bob.until(lambda: got(bob) == [(ALICE, "alice 1")], "the message")
 
@@ -406,7 +406,7 @@ async def test_nobody_reads_anothers_inbox(cluster: Cluster) -> None:
     """By no operation, and whether there is one is not told."""
     alice, bob = await both(cluster)
     carol = await person(cluster, CAROL)
-    say(alice, BOB, 1, 3)
+    send_direct(alice, BOB, 1, 3)
     await alice.acked("@alice", 3)
     await bob.until(lambda: len(got(bob)) == 3, "the messages")
     await carol.join("@carol")
@@ -456,7 +456,7 @@ async def test_who_has_left_for_good_has_still_written(cluster: Cluster) -> None
     alice, bob = await both(cluster)
     home = cluster.home("@alice")
     lost = lost_on_the_way(home)
-    say(alice, BOB, 1)
+    send_direct(alice, BOB, 1)
     await alice.acked("@alice", 1)
     await until(lambda: len(lost) == 1, "a copy on its way")
     for worker in cluster.workers.values():
@@ -492,7 +492,7 @@ async def test_last_seen_is_told_to_whom_it_may_be(cluster: Cluster) -> None:
         return answers.unpack_seen(done.content)
 
     assert await seen(alice, 51) == (False, 0), "bob has not written to alice"
-    say(bob, ALICE, 1)
+    send_direct(bob, ALICE, 1)
     await bob.acked("@bob", 1)
     online, since_ms = await seen(alice, 52)
     assert online

@@ -215,16 +215,16 @@ class Recorded(TestClient):
 
     def __init__(self, ticket: ClientTicket | None = None) -> None:
         super().__init__(ticket)
-        self.said = b""
+        self.written = b""
 
     def _write(self) -> None:
         pending = self.connection.data_to_send()
-        self.said += pending
+        self.written += pending
         self.transport.write(pending)
 
     def sealed(self, content: bytes) -> bytes:
         record = super().sealed(content)
-        self.said += record
+        self.written += record
         return record
 
 
@@ -241,7 +241,7 @@ async def test_a_recorded_session_is_replayed(cluster: Cluster, resumed: bool) -
     before = kinds(cluster)
     for at in cluster.workers.values():
         reader, writer = await asyncio.open_connection("127.0.0.1", at.port)
-        writer.write(client.said)
+        writer.write(client.written)
         with contextlib.suppress(ConnectionError):
             async with asyncio.timeout(30):
                 while await reader.read(65_536):

@@ -1,8 +1,8 @@
 """The one owner of a client's TCP socket: reads, writes, options, and what the kernel knows of it.
 
-Everything above sees bytes in and bytes out. Another transport for the same records (a WebSocket)
-lends no descriptor, and overrides ``write_rest`` and ``data_received``; neither session nor outbox
-would notice.
+Everything above sees bytes in and bytes out. This class takes a socket with a descriptor for
+granted (``write``, ``connected``, ``peer_is_gone``): another transport for the same records, such
+as a WebSocket behind TLS, would be another class with these methods.
 """
 
 from __future__ import annotations

@@ -176,8 +176,7 @@ class LogChanges(Generic[Decided]):
         if self._again(message):
             change.waiting.appendleft(change.asked)
         else:
-            text = message.text or "it could not be stored"
-            change.asked.refuse(self._code_of(message), text)
+            change.asked.refuse(self._code_of(message), message.text)
 
     def _decide_waiting(self, ended: Change[Decided]) -> None:
         """Decide on what has waited, up to the next change."""

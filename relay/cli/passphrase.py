@@ -1,0 +1,81 @@
+"""The passphrase of a device's key: typed at a terminal, or in a file that a program is given."""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from relay.bounded_files import read_bounded
+from relay.errors import UsageError
+from relay.paths import expanded
+
+PASSPHRASE_VARIABLE: Final = "RELAY_KEY_PASSPHRASE"  # noqa: S105  # a name
+"""Names a file, or ``fd:NUMBER``: as the setting of the server's key does."""
+BYTES_MAX: Final = 4096
+_DESCRIPTOR: Final = "fd:"
+
+
+def passphrase_for(path: Path) -> str | None:
+    """Return the passphrase of a key file; None: none is given, and there is nobody to ask.
+
+    Raises:
+        UsageError: what was given cannot be read.
+    """
+    given = _given()
+    if given is not None or not sys.stdin.isatty():
+        return given
+    return str(click.prompt(f"Passphrase of {path}", hide_input=True, err=True))
+
+
+def passphrase_for_new_key() -> str:
+    """Return the passphrase for a key that is about to be made.
+
+    Raises:
+        click.UsageError: none is given, and there is nobody to ask.
+        UsageError: what was given cannot be read.
+    """
+    given = _given()
+    if given is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            "--passphrase is asked for at a terminal, and this is none: use one, or name a file"
+            f" that has it with {PASSPHRASE_VARIABLE}"
+        )
+    prompt = "Passphrase for the new key"
+    return str(click.prompt(prompt, hide_input=True, confirmation_prompt=True, err=True))
+
+
+def _given() -> str | None:
+    named = os.environ.get(PASSPHRASE_VARIABLE, "").strip()
+    return _read(named) if named else None
+
+
+@functools.cache  # a pipe can be read once, and a command may need it again
+def _read(named: str) -> str:
+    number = named.removeprefix(_DESCRIPTOR)
+    try:
+        if number != named:
+            if not number.isdecimal():
+                raise ValueError("fd: and a number are expected")
+            with os.fdopen(int(number), "rb") as pipe:
+                data = pipe.read(BYTES_MAX)
+        else:
+            path = expanded(named)
+            status = path.stat()
+            if os.name == "posix" and stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+                raise ValueError(f"it is open to others; run: chmod 600 {path}")
+            data = read_bounded(path, BYTES_MAX)
+        text = data.decode().split("\n", 1)[0].removesuffix("\r")
+        if not text:
+            raise ValueError("it is empty")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{PASSPHRASE_VARIABLE}: cannot read {named}: {why}") from None
+    return text
