@@ -171,8 +171,6 @@ def test_the_others_go_on_and_repair_brings_it_back(tmp_path: Path) -> None:
     mended = run_relay("data", "repair", "--data", data)
     assert mended.returncode == 0
     assert "13 was refused, and is whole now" in mended.stdout
-    # What needs no start goes on as well.
-    assert run_relay("backup", "create", tmp_path / "backup", "--data", data).returncode == 0
     with Relay(data) as relay:
         assert not relay.events("partition_refused")
         with BlockingClient(relay.address, name=there) as client:
