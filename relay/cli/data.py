@@ -77,6 +77,8 @@ def repair(data: str | None, config: Path | None) -> int:
     done = 0
     with repairing.stopped(data_directory(data, config)) as directory:
         for found in list(repairing.check(directory)):
+            if repairing.readmit(directory, found):
+                click.echo(f"{found.partition:02} was refused, and is whole now")
             if found.refused is None:
                 continue
             done += 1

@@ -20,6 +20,7 @@ from relay.store.contents import packed_entries
 from relay.store.directory import DataDirectory, is_data_directory
 from relay.store.errors import StoreError
 from relay.store.generation import Host
+from relay.store.lock import read_refusal
 from relay.store.log import IdConflict, Repeated, Stored
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import pack_entry, unpack_entry
@@ -72,6 +73,10 @@ def export(source: Path, room: str | None) -> Iterator[EntryMessage]:
     else:
         directory = DataDirectory(source)
         paths = [directory.partition_path(index) for index in range(PARTITIONS)]
+        for index in range(PARTITIONS) if room is None else [partition_of(room)]:
+            reason = read_refusal(directory.lock_path(index))
+            if reason is not None:
+                raise StartError(f"partition {index:02} is refused: {reason}")
     seen = False
     try:
         for path in paths if room is None else [paths[partition_of(room)]]:

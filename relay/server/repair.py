@@ -23,7 +23,7 @@ from relay.store.directory import DataDirectory
 from relay.store.errors import StoreError
 from relay.store.examine import Examined, examine
 from relay.store.generation import Host
-from relay.store.lock import PartitionLock
+from relay.store.lock import PartitionLock, read_refusal
 from relay.store.salvage import SalvagedLog, salvage
 from relay.wire.packing import unpack_entry
 
@@ -99,7 +99,7 @@ def repair(directory: DataDirectory, found: Found, write_line: Callable[[bytes],
     new = real.with_name(f"{real.name}.repaired")
     try:
         aside.mkdir(mode=0o700, parents=True)
-        with PartitionLock(directory.lock_path(index)):
+        with PartitionLock(directory.lock_path(index)) as lock:
             logs = _best(real, new, index, aside / RESCUED, write_line)
             # In this order, a file that is missing is refused by a start, for the lock file knows
             # it; and the new one is another one than the lock file knows: new epochs.
@@ -108,11 +108,32 @@ def repair(directory: DataDirectory, found: Found, write_line: Callable[[bytes],
                     shutil.move(path, aside / path.name)
             new.rename(real)
             sync_directory(real.parent)
+            lock.readmit()
     except (OSError, StoreError) as error:
         raise StartError(f"partition {index:02} cannot be repaired: {error}") from None
     finally:
         new.unlink(missing_ok=True)
     return Repaired(index, found.refused, logs, aside)
+
+
+def readmit(directory: DataDirectory, found: Found) -> bool:
+    """Have a partition opened again that was refused before and is found whole.
+
+    Returns:
+        False: it was not refused.
+
+    Raises:
+        StartError: that cannot be noted.
+    """
+    path = directory.lock_path(found.partition)
+    if found.refused is not None or read_refusal(path) is None:
+        return False
+    try:
+        with PartitionLock(path) as lock:
+            lock.readmit()
+    except StoreError as error:
+        raise StartError(str(error)) from None
+    return True
 
 
 def is_account(name: str) -> bool:

@@ -135,9 +135,20 @@ class PartitionLock:
         Raises:
             StoreUnavailable: the note cannot be written.
         """
+        self._note_doubt("refused", reason)
+
+    def readmit(self) -> None:
+        """Note that the file was checked and is whole, though not what its last writer left.
+
+        Raises:
+            StoreUnavailable: the note cannot be written.
+        """
+        self._note_doubt("open", "")
+
+    def _note_doubt(self, state: State, reason: str) -> None:
         before = self.read_note()
-        inode, changed_ns, opening = before[:3] if before is not None else (0, 0, 0)
-        note = f"{inode} {changed_ns} {opening} {time.time_ns()} refused".encode()
+        opening = before.opening if before is not None else 0
+        note = f"0 0 {opening} {time.time_ns()} {state}".encode()  # no file is that one
         why = reason.encode(errors="backslashreplace")[:REASON_BYTES_MAX]
         try:
             os.pwrite(self._fd, note.ljust(NOTE_BYTES) + why, 0)

@@ -151,6 +151,13 @@ def test_the_others_go_on_and_repair_brings_it_back(tmp_path: Path) -> None:
         for partition in DAMAGE:
             assert f"partition {partition}: {file_of(data, partition)}" in status.stdout
         assert f"relay data repair --data {data}" in status.stdout
+        backup = run_relay("backup", "create", tmp_path / "backup", "--data", data)
+        assert backup.returncode == 1
+        assert "partition 02 is refused, so no backup can be whole" in backup.stderr
+        assert not (tmp_path / "backup").exists()
+        export = run_relay("data", "export", "--data", data)
+        assert export.returncode == 1
+        assert "partition 02 is refused" in export.stderr
         # Another home of them, which no start has checked, knows it as well.
         relay.kill_worker(0)
         with BlockingClient(relay.address, name=there) as client:
@@ -161,7 +168,9 @@ def test_the_others_go_on_and_repair_brings_it_back(tmp_path: Path) -> None:
 
     file_of(data, 13).rmdir()
     file_of(data, 13).with_suffix(".moved").rename(file_of(data, 13))
-    assert run_relay("data", "repair", "--data", data).returncode == 0
+    mended = run_relay("data", "repair", "--data", data)
+    assert mended.returncode == 0
+    assert "13 was refused, and is whole now" in mended.stdout
     with Relay(data) as relay:
         assert not relay.events("partition_refused")
         with BlockingClient(relay.address, name=there) as client:

@@ -26,6 +26,7 @@ from relay.server.backups.manifest import File, Manifest
 from relay.store.contents import LogContents, checked_logs, total
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreError
+from relay.store.lock import read_refusal
 from relay.store.snapshot import Snapshot, sync_file
 from relay.wire.packing import unpack_entry
 
@@ -145,6 +146,11 @@ def _snapshots(directory: DataDirectory) -> Iterator[dict[int, Snapshot]]:
     try:
         try:
             for index in range(PARTITIONS):
+                reason = read_refusal(directory.lock_path(index))
+                if reason is not None:
+                    raise StartError(
+                        f"partition {index:02} is refused, so no backup can be whole: {reason}"
+                    )
                 path = directory.partition_path(index)
                 if path.exists():
                     opened[index] = Snapshot(path)
