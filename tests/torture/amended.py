@@ -107,8 +107,9 @@ class Person:
         mine = [one for one in recent if one.sender == self.name]
         messages = [one for one in recent if isinstance(one, Message)]
         text = f"{self.name} {next(self._numbers)}."
+        # What must be refused is tried as often: only what the room still keeps is looked at.
         what = self._chance.choices(
-            ("send", "edit", "react", "redact", "edit-other", "about-gone"), (8, 3, 3, 3, 1, 1)
+            ("send", "edit", "react", "redact", "edit-other", "about-gone"), (8, 3, 3, 3, 3, 3)
         )[0]
         own = [one for one in mine if isinstance(one, Message)]
         foreign = [one for one in messages if one.sender != self.name]
