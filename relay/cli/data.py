@@ -110,12 +110,12 @@ def export(room: str | None, backup: Path | None, data: str | None, config: Path
     From a relay that runs as well; then what is written meanwhile may be missing.
     """
     from relay.server.export import export as exported
-    from relay.store.directory import is_data_directory
+    from relay.store.directory import is_backup, is_data_directory
 
     if room is not None and not is_handle(room):
         raise UsageError(f"{room!r} is no name of a room")
     source = backup or data_directory(data, config)
-    if backup is None and is_data_directory(source):
+    if is_data_directory(source) and not is_backup(source):
         _refuse_unclean(source)
     for entry in exported(source, room):
         print(dump(message_object(Message._make(entry))))

@@ -74,9 +74,11 @@ def irssi(lines: Iterable[str], room: str) -> Iterator[Read]:
     """Read a log of irssi: messages and actions; joins and the like are left out.
 
     Raises:
-        UsageError: a message comes before the first date, or at no time of a day.
+        UsageError: a message comes before the first date, or at no time of a day; or it is another
+            file.
     """
     day: datetime | None = None
+    number = 0
     for number, line in enumerate(lines, 1):
         if opened := _IRSSI_DAY.match(line):
             day = _date(opened[1].strip()) or day
@@ -94,14 +96,17 @@ def irssi(lines: Iterable[str], room: str) -> Iterator[Read]:
             raise UsageError(f"line {number}: expected a time, not {line[:8]!r}") from None
         text = text if message else f"* {sender} {text}"
         yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()))
+    if number and day is None:
+        raise UsageError('no log of irssi: no line "--- Log opened"')
 
 
 def weechat(lines: Iterable[str], room: str) -> Iterator[Read]:
     """Read a log of weechat: messages and actions; joins and the like are left out.
 
     Raises:
-        UsageError: a line has no date.
+        UsageError: a line has no date, or it is another file.
     """
+    number = seen = 0
     for number, line in enumerate(lines, 1):
         when, tab, rest = line.rstrip("\n").partition("\t")
         sender, tab2, text = rest.partition("\t")
@@ -111,6 +116,7 @@ def weechat(lines: Iterable[str], room: str) -> Iterator[Read]:
             time_ms = _ms(datetime.strptime(when, "%Y-%m-%d %H:%M:%S"))  # noqa: DTZ007
         except ValueError:
             raise UsageError(f"line {number}: expected a date, not {when[:40]!r}") from None
+        seen += 1
         sender = sender.strip()
         if sender in _WEECHAT_MARKS:
             continue
@@ -119,6 +125,8 @@ def weechat(lines: Iterable[str], room: str) -> Iterator[Read]:
             text = f"* {text}"
         sender = sender.lstrip("@+%&~ ")
         yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()))
+    if number and not seen:
+        raise UsageError("no log of weechat: no line has a date, a name and a text between tabs")
 
 
 def _ms(moment: datetime) -> int:

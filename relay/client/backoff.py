@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-FIRST_S: Final = 0.2
+FIRST_S: Final = 0.1
+"""Short: mostly one of several workers has died, and the others serve."""
 MAX_S: Final = 20.0
 LEAST_S: Final = 0.02
 STABLE_S: Final = 5.0

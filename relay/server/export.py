@@ -17,7 +17,7 @@ from relay.errors import StartError
 from relay.server.backups import manifest
 from relay.server.boot_id import boot_id
 from relay.store.contents import packed_entries
-from relay.store.directory import DataDirectory, is_data_directory
+from relay.store.directory import DataDirectory, is_backup, is_data_directory
 from relay.store.errors import StoreError
 from relay.store.generation import Host
 from relay.store.lock import read_refusal
@@ -64,7 +64,7 @@ def export(source: Path, room: str | None) -> Iterator[EntryMessage]:
     Raises:
         StartError: it is neither, there is no such room, or it cannot be read.
     """
-    still = (source / manifest.NAME).exists()
+    still = is_backup(source)
     if not still and not is_data_directory(source):
         raise StartError(f"{source} is neither a data directory nor a backup")
     if still:

@@ -24,6 +24,8 @@ from relay.store.lock import closed_cleanly, read_note
 FORMAT: Final = f"relay data directory, format 1, partitions {PARTITIONS}\n"
 FORMAT_BYTES_MAX: Final = 1024
 FORMAT_FILE: Final = "format"
+BACKUP_FILE: Final = "backup.json"
+"""What describes a backup, which no relay may use: it would not be what is described any more."""
 SEARCH: Final = "search"
 """The directory of the search indexes."""
 DIRECTORY_MODE: Final = 0o700
@@ -34,6 +36,11 @@ ADVICE: Final = "fix this, or choose another directory with --data"
 def is_data_directory(path: Path) -> bool:
     """Tell whether a relay has begun with a directory."""
     return (path / FORMAT_FILE).exists()
+
+
+def is_backup(path: Path) -> bool:
+    """Tell whether a directory is a backup."""
+    return (path / BACKUP_FILE).exists()
 
 
 class DirectoryLock:
@@ -65,8 +72,13 @@ class DataDirectory:
 
         Raises:
             StartError: it cannot be created or used, belongs to another user, is open to others,
-                or has another format.
+                has another format, or is a backup.
         """
+        if is_backup(path):
+            raise StartError(
+                f"{path} is a backup: make a data directory of it: "
+                f"relay backup restore {shlex.quote(str(path))} --data DIR"
+            )
         self.path = path
         self._logs = path / "logs"
         try:

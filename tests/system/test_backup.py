@@ -133,6 +133,12 @@ def test_of_a_relay_that_does_not_run(tmp_path: Path) -> None:
         alice.send(FIRST, "one")
     made = backup("create", to, "--data", data)
     assert (made["entries"], made["held_ms"]) == (3, 0)
+    refused = run_relay("serve", "--data", to)
+    assert refused.returncode == 1
+    assert f"{to} is a backup: make a data directory of it" in refused.stderr
+    for option in ("--backup", "--data"):
+        exported = run_relay("data", "export", option, to)
+        assert json.loads(exported.stdout)["body"] == "one", exported.stderr
     backup("restore", to, "--data", again)
     assert logs_of(again) == logs_of(data)
     assert (again / "server.key").read_bytes() == (data / "server.key").read_bytes()

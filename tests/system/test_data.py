@@ -249,6 +249,14 @@ def test_a_time_that_is_none(empty: Path, tmp_path: Path, opened: str, line: str
     assert "internal error" not in ended.stderr
 
 
+@pytest.mark.parametrize("form", ["irssi", "weechat"])
+def test_a_log_of_something_else(empty: Path, tmp_path: Path, form: str) -> None:
+    file = tmp_path / "log"
+    file.write_text("Nov 26 09:00:00 host sshd: something else\n")
+    ended = ran("import", file, "--format", form, "--room", "old", "--data", empty, code=2)
+    assert ended.stderr.startswith(f"relay: {file}: no log of {form}: ")
+
+
 def test_a_row_that_is_no_entry_is_damage(data: Path) -> None:
     """The file's structure is good; the content is not."""
     path = file_of(data, ROOM)

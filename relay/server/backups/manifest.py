@@ -14,9 +14,10 @@ import msgspec
 from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
 from relay.store.contents import Contents
+from relay.store.directory import BACKUP_FILE
 from relay.store.snapshot import sync_file
 
-NAME: Final = "backup.json"
+NAME: Final = BACKUP_FILE
 FORMAT: Final = 1
 MANIFEST_BYTES_MAX: Final = 1024 * 1024
 LEFT_OUT: Final = frozenset({NAME, "lock", "runtime"})
