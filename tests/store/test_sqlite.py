@@ -233,7 +233,12 @@ def test_nothing_is_remembered_of_a_lone_message_that_failed(
     partition = open_partition(tmp_path)
     [first] = append(partition, message(1))
     assert partition._opened is not None
-    partition._opened.connection.exec_trace = lambda _, text, __: not statements.append(text)
+
+    def noting(_cursor: object, statement: str, _bindings: object) -> bool:
+        statements.append(statement)
+        return True
+
+    partition._opened.connection.exec_trace = noting
     append(partition, message(2))
     assert [text.split()[0] for text in statements] == ["INSERT"]
     fault._put_into(partition._opened.connection)

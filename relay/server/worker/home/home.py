@@ -238,7 +238,7 @@ class Home:
         if self._partitions.paused:
             self.held.update(self._waiting)
             return
-        self._begin_commits()
+        self._begin_commits(self._cpu_clock() + COMMITS_S)
         self.more = self._left()
 
     def _left(self) -> bool:
@@ -267,16 +267,9 @@ class Home:
             if self._cpu_clock() >= deadline:
                 break
 
-    def _begin_commits(self) -> None:
+    def _begin_commits(self, deadline: float) -> None:
         """Commit what waits: of each partition what is quick, and what is slow of one in turn."""
         waiting = self._waiting
-        if len(waiting) == 1:  # the usual case: nobody else has to be thought of
-            (index,) = waiting
-            may_be_slow = not self._commits.rests(index)
-            if self._begin(index, GROUP_MAX, SLOW_PER_GROUP if may_be_slow else 0) and may_be_slow:
-                self._slow_next = index + 1
-            return
-        deadline = self._cpu_clock() + COMMITS_S
         group_max = max(GROUP_MIN, GROUP_MAX // len(waiting))
         slow_index = min(
             [
