@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from benchmarks.load import payload
+from benchmarks.measure import machine
 from benchmarks.measure.latency import Delays
 from relay.wire.envelopes import Ack, Refused, Send
 from relay.wire.packing import pack
@@ -165,16 +166,17 @@ def at_rate(
     interval_ns = int(1e9 * per_write / rate)
     due_ns = time.monotonic_ns()
     end_ns = due_ns + int(1e9 * count / rate)
-    for number in range(first, first + count, per_write):
-        while (left_ns := due_ns - time.monotonic_ns()) > 0:
-            publisher.collect(left_ns / 1e9)
-        while number + per_write - progress() > window:
-            publisher.collect(0.0005)
-            if time.monotonic_ns() > end_ns:
-                return number - first
-        numbers = range(number, min(number + per_write, first + count))
-        publisher.publish([payload.make(each, due_ns, size) for each in numbers])
-        due_ns += interval_ns
+    with machine.exact_timers():
+        for number in range(first, first + count, per_write):
+            while (left_ns := due_ns - time.monotonic_ns()) > 0:
+                publisher.collect(left_ns / 1e9)
+            while number + per_write - progress() > window:
+                publisher.collect(0.0005)
+                if time.monotonic_ns() > end_ns:
+                    return number - first
+            numbers = range(number, min(number + per_write, first + count))
+            publisher.publish([payload.make(each, due_ns, size) for each in numbers])
+            due_ns += interval_ns
     return count
 
 

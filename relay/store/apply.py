@@ -27,8 +27,25 @@ FOLD: Final = "INSERT OR REPLACE INTO fold SELECT id, ?, ? FROM log WHERE name=?
 CONFIRM: Final = "DELETE FROM pending WHERE log_id=(SELECT id FROM log WHERE name=?) AND seq=?"
 
 
+def is_one_statement(changes: Changes) -> bool:
+    """Tell whether ``write`` makes one statement of them: the lone message, as a rule.
+
+    SQLite makes a transaction of a statement that stands alone, with the same locks and writes.
+    """
+    return (
+        len(changes.entries) == 1
+        and changes.more is None
+        and not changes.tails_begun
+        and not changes.flush.producers
+        and not changes.flush.logs
+        and not changes.new_logs
+        and not changes.new_epochs
+        and not changes.states
+    )
+
+
 def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int) -> None:
-    """Put changes into the open transaction.
+    """Put changes into the open transaction, or make one of a single statement.
 
     Args:
         connection: of the partition's writer, or a cursor of it that is kept: one less to make.

@@ -69,13 +69,17 @@ class Opened:
             self.unflushed.plan(changes)
         if changes.entries or changes.more is not None:
             cursor = self.cursor
-            if forced:
-                pragma(self.connection, "synchronous=FULL")
-            cursor.execute("BEGIN IMMEDIATE")
-            self._write(cursor, changes, self.expiry.day)
-            cursor.execute("COMMIT")
-            if forced:
-                pragma(self.connection, "synchronous=NORMAL")
+            if apply.is_one_statement(changes):
+                assert not forced, "what is forced writes more"
+                self._write(cursor, changes, self.expiry.day)
+            else:
+                if forced:
+                    pragma(self.connection, "synchronous=FULL")
+                cursor.execute("BEGIN IMMEDIATE")
+                self._write(cursor, changes, self.expiry.day)
+                cursor.execute("COMMIT")
+                if forced:
+                    pragma(self.connection, "synchronous=NORMAL")
             self.unflushed.apply(changes)
         self.committed.apply(changes)
 

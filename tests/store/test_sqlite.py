@@ -223,6 +223,36 @@ def test_nothing_is_remembered_of_a_group_that_failed(
     partition.close()
 
 
+@pytest.mark.parametrize("error", [apsw.IOError, apsw.BusyError, apsw.CorruptError, apsw.FullError])
+def test_nothing_is_remembered_of_a_lone_message_that_failed(
+    tmp_path: Path, connection_hooks: Hooks, error: type[apsw.Error]
+) -> None:
+    """It is a statement alone, with no transaction around it."""
+    statements: list[str] = []
+    fault = FailingOnce(connection_hooks, "INSERT INTO entry", error)
+    partition = open_partition(tmp_path)
+    [first] = append(partition, message(1))
+    assert partition._opened is not None
+
+    def noting(_cursor: object, statement: str, _bindings: object) -> bool:
+        statements.append(statement)
+        return True
+
+    partition._opened.connection.exec_trace = noting
+    append(partition, message(2))
+    assert [text.split()[0] for text in statements] == ["INSERT"]
+    fault._put_into(partition._opened.connection)
+    fault.armed = True
+    with pytest.raises(StoreError):
+        partition.append([message(3)], NOW_MS)
+    assert not fault.armed
+    assert partition.head("lobby") == (first.epoch, 2)
+    [again] = append(partition, message(3))
+    assert again.seq == 3
+    assert (again.epoch == first.epoch) is (error is not apsw.IOError)
+    partition.close()
+
+
 def test_a_commit_that_happened_after_all_is_found(tmp_path: Path, connection_hooks: Hooks) -> None:
     """The error comes after COMMIT: the sender was told "unavailable", and sends again."""
     armed = False

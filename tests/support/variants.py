@@ -64,7 +64,6 @@ def deliver_before_commit(_: WorkerContext) -> None:
     ) -> None:
         import apsw
 
-        write(connection, changes, day)
         for home in everywhere:
             for log, stored in pending:
                 if isinstance(stored, Began):
@@ -74,6 +73,7 @@ def deliver_before_commit(_: WorkerContext) -> None:
         pending.clear()
         if of_rooms and random.random() < FAILING_COMMITS:
             raise apsw.FullError("the disk is full, just now")
+        write(connection, changes, day)
 
     def publishing(self: Publishing, group: list[Waiting], outcomes: list[Outcome]) -> None:
         logs, self.interest.logs = self.interest.logs, {}  # it was published before
