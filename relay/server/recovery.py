@@ -58,11 +58,11 @@ def recover(
     if how.code != 0:
         raise StartError(f"the check of the messages ended with {how}; try again")
     refused = [line.partition(" ") for line in lines]
-    for index, _, reason in refused:
-        log.error("partition_refused", extra={"partition": int(index), "reason": reason})
     if refused and len(refused) == directory.partitions_there:
         more = f" (and so are all {len(refused)} partitions)" if len(refused) > 1 else ""
         raise StartError(refused[0][2] + more)
+    for index, _, reason in refused:
+        log.error("partition_refused", extra={"partition": int(index), "reason": reason})
     log.info("recovery_ended", extra={"partitions": unclean})
 
 

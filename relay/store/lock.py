@@ -233,6 +233,8 @@ def _locked(path: Path) -> int:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise StoreUnavailable(f"{path} is a symbolic link: remove it") from error
+        if error.errno == errno.EISDIR:
+            raise StoreUnavailable(f"{path} is not a regular file: remove it") from error
         raise StoreUnavailable(
             f"{path}: {error.strerror}: the data directory must be writable, and its file system "
             "must have locks (flock)"

@@ -159,7 +159,7 @@ def link_to_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("put", [pipe, directory, device, link_to_nothing])
-@pytest.mark.parametrize("name", ["format", "lock", "server.key", "logs/03.sqlite", "logs/03.lock"])
+@pytest.mark.parametrize("name", ["format", "lock", "server.key", "logs/03.sqlite"])
 def test_what_is_no_file_stays_as_it_is(
     tmp_path: Path, name: str, put: Callable[[Path], None]
 ) -> None:
@@ -183,7 +183,43 @@ def test_what_is_no_file_stays_as_it_is(
     assert not (data / name).with_name("nothing").exists()
 
 
-@pytest.mark.parametrize("name", ["", "server.key", "logs/03.sqlite"])
+def link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize(
+    ("name", "put"),
+    [
+        ("03.lock", pipe),
+        ("03.lock", directory),
+        ("03.lock", device),
+        ("03.lock", link_to_nothing),
+        ("03.sqlite", link_to_itself),
+    ],
+)
+def test_what_is_in_the_way_of_a_partition_keeps_that_one_alone_from_being_written(
+    tmp_path: Path, name: str, put: Callable[[Path], None]
+) -> None:
+    DataDirectory(tmp_path / "data")
+    create_key_file(tmp_path / "data" / "server.key", server_key().to_pem())
+    path = tmp_path / "data" / "logs" / name
+    try:
+        put(path)
+    except PermissionError:
+        pytest.skip("no devices here")
+    before = path.lstat()
+    with Relay(tmp_path / "data") as relay:
+        wait_until(lambda: relay.events("partition_unavailable"), "it to be told of")
+        (told,) = relay.events("partition_unavailable")
+        assert told["partition"] == 3
+        assert told["reason"].startswith(str(path))
+        assert "remove it" in told["reason"] or name == "03.sqlite"
+        relay.stop()
+    assert (path.lstat().st_mode, path.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert not path.with_name("nothing").exists()
+
+
+@pytest.mark.parametrize("name", ["", "server.key"])
 def test_a_link_that_leads_back_to_itself(tmp_path: Path, name: str) -> None:
     path = tmp_path / "data" / name
     if name:
