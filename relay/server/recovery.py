@@ -33,8 +33,8 @@ def recover(
     """Check what may not be what its last writer left. Returns at once if all is clean.
 
     Raises:
-        StartError: another process uses a partition, or all that exist are refused; the message
-            names what to do.
+        StartError: another process uses a partition, one has a format of a newer Relay, or all that
+            exist are refused; the message names what to do.
     """
     unclean = directory.unclean_partitions()
     if not unclean:

@@ -18,7 +18,11 @@ class StoreUnavailable(StoreError):
 
 
 class StoreCorrupt(StoreError):
-    """The file is damaged or of an unknown format: an operator must look."""
+    """The file is damaged: an operator must look."""
+
+
+class StoreOfAnotherVersion(StoreError):
+    """The file's format is one that this Relay does not read: it is not for this Relay to use."""
 
 
 class NotTheWriter(StoreError):

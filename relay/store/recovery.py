@@ -17,7 +17,7 @@ from typing import Final
 from relay.store.companions import index_path
 from relay.store.decide import Pack
 from relay.store.directory import DataDirectory
-from relay.store.errors import NotTheWriter, StoreCorrupt, StoreError
+from relay.store.errors import NotTheWriter, StoreCorrupt, StoreError, StoreOfAnotherVersion
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock
 from relay.store.opening import needs_check
@@ -46,6 +46,7 @@ def recover(
 
     Raises:
         NotTheWriter: another process holds one of them.
+        StoreOfAnotherVersion: one has a format that this Relay does not read.
     """
     host = Host(boot_id, secrets.token_bytes)
     refused: dict[int, str] = {}
@@ -64,7 +65,7 @@ def recover(
                         index=index,
                         check_limit_s=None,
                     ).close()
-        except NotTheWriter:
+        except (NotTheWriter, StoreOfAnotherVersion):
             raise
         except StoreCorrupt as error:
             refused[index] = str(error)

@@ -15,7 +15,13 @@ from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Role
 from relay.errors import EnvelopeError
-from relay.store.errors import StoreCorrupt, StoreError, StoreFull, StoreUnavailable
+from relay.store.errors import (
+    StoreCorrupt,
+    StoreError,
+    StoreFull,
+    StoreOfAnotherVersion,
+    StoreUnavailable,
+)
 from relay.store.format import (
     FORMAT_OF_CONTROLS,
     FORMAT_OF_MEMBERS,
@@ -208,14 +214,15 @@ def check_format(connection: apsw.Connection, path: Path) -> int:
     """Return the format of a partition's file; 0 for an empty one.
 
     Raises:
-        StoreCorrupt: it is no partition, or of a format that this Relay does not read.
+        StoreCorrupt: it is no partition.
+        StoreOfAnotherVersion: it has a format that this Relay does not read.
     """
     found = pragma(connection, "user_version")
     assert isinstance(found, int)
     if found == 0 and rows(connection, "SELECT 1 FROM sqlite_schema LIMIT 1"):
         raise StoreCorrupt(f"{path} is a SQLite file of another program: move it away")
     if found not in (0, *FORMATS_READ):
-        raise StoreCorrupt(
+        raise StoreOfAnotherVersion(
             f"{path} has format {found}; this Relay reads formats 1 to {FORMAT_VERSION}: "
             "use the Relay that wrote it, or a newer one"
         )

@@ -18,6 +18,7 @@ from relay.store.errors import (
     StoreCorrupt,
     StoreError,
     StoreFull,
+    StoreOfAnotherVersion,
     StoreUnavailable,
 )
 from relay.store.log import LogRefused, Repeated, Stored, UnknownOutcome
@@ -156,9 +157,11 @@ def test_a_file_of_a_later_format(tmp_path: Path) -> None:
     connection = apsw.Connection(str(tmp_path / "00.sqlite"))
     connection.execute("PRAGMA user_version=6")
     connection.close()
-    with pytest.raises(StoreCorrupt, match="has format 6; this Relay reads formats 1 to 5"):
+    with pytest.raises(
+        StoreOfAnotherVersion, match="has format 6; this Relay reads formats 1 to 5"
+    ):
         open_partition(tmp_path)
-    with pytest.raises(StoreCorrupt, match="has format 6"):
+    with pytest.raises(StoreOfAnotherVersion, match="has format 6"):
         SqliteReader(tmp_path / "00.sqlite").read("lobby", 0, 1, PAGE_BYTES)
 
 

@@ -16,6 +16,7 @@ from relay.store.errors import (
     StoreCorrupt,
     StoreError,
     StoreFull,
+    StoreOfAnotherVersion,
     StoreUnavailable,
 )
 
@@ -97,6 +98,7 @@ class OwnPartitions:
 
         Raises:
             NotTheWriter: the last home of one still dies.
+            StoreOfAnotherVersion: one has a format that this Relay does not read.
             StoreUnavailable: none of several can be opened: it is not for what is in them.
         """
         own = [index for index in range(PARTITIONS) if self.owns(index)]
@@ -104,7 +106,7 @@ class OwnPartitions:
         for index in own:
             try:
                 self.partition(index)
-            except NotTheWriter:
+            except (NotTheWriter, StoreOfAnotherVersion):
                 raise
             except StoreUnavailable as error:
                 unavailable[index] = error
