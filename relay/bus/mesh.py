@@ -166,9 +166,11 @@ class Mesh:
     async def _dial(self, peer: Peer) -> None:
         loop = asyncio.get_running_loop()
         path = self.path(self._directory, peer.index, peer.generation)
+        link = self._link()
         try:
-            _, link = await loop.create_unix_connection(self._link, os.fspath(path))
+            await loop.create_unix_connection(lambda: link, os.fspath(path))
         except OSError:
+            self._unknown.discard(link)
             return  # not listening yet, or gone: the next round tries again
         link.send(Introduction(self._index, self._generation))
         self._up(link, peer.index, peer.generation)
