@@ -162,7 +162,9 @@ def test_a_changed_key_is_refused_at_a_terminal(relay: Relay, known: Path) -> No
 @pytest.mark.parametrize("answer", ["", "no", "N", "\x04", OTHER, f"relay://{OTHER}@h:1"])
 def test_a_person_refuses(relay: Relay, known: Path, answer: str) -> None:
     """The default is no, as is another key's fingerprint: status 2, nothing is remembered."""
-    with Terminal("chat", place(relay), "--known-servers", str(known)) as terminal:
+    with Terminal(
+        "chat", place(relay), "--known-servers", str(known), "--name", "anna"
+    ) as terminal:
         terminal.shows("[no] ")
         assert fingerprint(relay) in terminal.text
         terminal.press(answer if answer == "\x04" else f"{answer}\r")
@@ -192,7 +194,9 @@ def test_a_person_accepts(relay: Relay, known: Path, answer: str) -> None:
 @pytest.mark.parametrize("answer", ["YES!", "what?", "a" * 51, "127.0.0.1", "relay://"])
 def test_what_is_no_answer_is_asked_again(relay: Relay, known: Path, answer: str) -> None:
     """As ssh does, with what can be typed."""
-    with Terminal("chat", place(relay), "keys", "--known-servers", str(known)) as terminal:
+    with Terminal(
+        "chat", place(relay), "keys", "--known-servers", str(known), "--name", "anna"
+    ) as terminal:
         terminal.shows("[no] ")
         terminal.press(f"{answer}\r")
         terminal.shows("Please type 'yes', 'no' or the fingerprint: ")
@@ -203,7 +207,9 @@ def test_what_is_no_answer_is_asked_again(relay: Relay, known: Path, answer: str
 
 def test_control_c_at_the_question(relay: Relay, known: Path) -> None:
     """The command dies of it; nothing is remembered."""
-    with Terminal("chat", place(relay), "--known-servers", str(known)) as terminal:
+    with Terminal(
+        "chat", place(relay), "--known-servers", str(known), "--name", "anna"
+    ) as terminal:
         terminal.shows("[no] ")
         terminal.press("\x03")
         assert terminal.ends() == -signal.SIGINT

@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 import relay as package
+from relay.bus.format import BUS_FORMAT
 
-OTHER_FORMAT = ("bus/format.py", "BUS_FORMAT: Final = 1", "BUS_FORMAT: Final = 99")
+OTHER_FORMAT = ("bus/format.py", f"BUS_FORMAT: Final = {BUS_FORMAT}", "BUS_FORMAT: Final = 99")
 """Then workers of both cannot run side by side: the upgrade is one switch."""
 
 

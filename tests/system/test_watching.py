@@ -83,7 +83,7 @@ def test_resumes_repeats_and_gaps_are_counted(relay: Relay) -> None:
 def test_a_worker_that_hangs_is_no_reason_to_restart_the_server(relay: Relay) -> None:
     """/livez, /readyz and /lagz are three answers."""
     watcher = Watcher(relay)
-    assert watcher.ask("/readyz") == (200, {"ready": True, "reasons": []})
+    assert watcher.ask("/readyz") == (200, {"ready": True, "reasons": [], "warnings": []})
     assert watcher.ask("/lagz")[0] == 200
     (worker,) = relay.pids_titled("relay: worker 1")
     os.kill(worker, signal.SIGSTOP)
