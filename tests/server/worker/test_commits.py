@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 from relay.chat.entries import Kind, Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.server.worker.home.commits import REST, REST_AHEAD_NS, Commit, Commits
+from relay.server.worker.home.submissions import Waiting
+from relay.server.worker.wakeup import Wakeup
 from relay.wire.envelopes import Done, Room
 from tests.support.workers import Cluster, TestClient
 
@@ -55,15 +56,16 @@ def made(clock: Clock, *, power: bool) -> Commits:
         future.set_result(work())
         return future
 
-    wakeup = cast(Any, SimpleNamespace(request=lambda: None))
-    return Commits(at_once, wakeup, lambda ns: None, clock_ns=clock.read_ns, power=power)
+    return Commits(
+        at_once, Wakeup(lambda _: None), lambda ns: None, clock_ns=clock.read_ns, power=power
+    )
 
 
 async def commit(made: Commits, disk: Disk, kind: Kind, takes_ns: int) -> None:
     """One group of one submission, to its end."""
     disk.takes_ns = takes_ns
     submission = Submission("lobby", "ann", b"", b"p" * 16, 2, int(kind), "", b"")
-    waiting = cast(Any, SimpleNamespace(submission=submission))
+    waiting = Waiting(cast(Any, None), 0, submission)
     if made.begin(3, cast(Any, disk), [waiting], 0) is None:
         while not made.finished():
             await asyncio.sleep(0)
