@@ -553,7 +553,8 @@ async def test_what_waits_unprocessed_is_not_counted_for_ever(tmp_path: Path) ->
             client.transport.abort()
         await until(lambda: not worker.parts.connections.sessions, "all to be gone")
         assert received.total == 0
-        await talk(worker, "alice")
+        # From another address: how much of what this one asked for was done depends on the machine.
+        await talk(worker, "alice", source="127.0.0.9")
         assert received.total == 0
 
 
