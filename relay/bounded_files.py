@@ -11,16 +11,23 @@ import stat
 from pathlib import Path
 from typing import Final
 
+DESCRIPTOR_MAX: Final = 2**31 - 1
 NOT_REGULAR: Final = "it is a device, a pipe or a socket, not a regular file"
 
 
-def read_bounded(path: Path, bytes_max: int) -> bytes:
+def read_bounded(path: Path | int, bytes_max: int) -> bytes:
     """Return what can be read at a path: a file's content, or what comes out of a pipe.
+
+    Args:
+        path: or a descriptor, which is closed.
+        bytes_max: how much it may be.
 
     Raises:
         OSError: it cannot be read, or is longer.
     """
-    with path.open("rb") as file:
+    if isinstance(path, int) and path > DESCRIPTOR_MAX:  # open would take it for a wrong type
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(path))
+    with open(path, "rb") as file:  # noqa: PTH123  # a descriptor, too
         data = file.read(bytes_max + 1)
     if len(data) > bytes_max:
         raise OSError(errno.EFBIG, f"it is longer than {bytes_max} bytes", str(path))

@@ -64,8 +64,7 @@ def _read(named: str) -> str:
         if number != named:
             if not number.isdecimal():
                 raise ValueError("fd: and a number are expected")
-            with os.fdopen(int(number), "rb") as pipe:
-                data = pipe.read(BYTES_MAX)
+            data = read_bounded(int(number), BYTES_MAX)
         else:
             path = expanded(named)
             status = path.stat()

@@ -1,0 +1,53 @@
+"""What a program gives as the passphrase of its key: a file or a descriptor, whatever is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from relay.cli import passphrase
+from relay.cli.passphrase import BYTES_MAX, PASSPHRASE_VARIABLE, passphrase_for
+from relay.errors import UsageError
+
+KEY = Path("key")
+
+
+@pytest.fixture(autouse=True)
+def nothing_read() -> None:
+    """A command is a process of its own; here numbers of descriptors come again."""
+    passphrase._read.cache_clear()
+
+
+def piped(data: bytes) -> str:
+    """Return what names a pipe that holds this."""
+    read, write = os.pipe()
+    with os.fdopen(write, "wb") as file:
+        file.write(data)
+    return f"fd:{read}"
+
+
+def test_the_first_line_of_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe can be read once, and what was in it is known then."""
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, piped(b"a pass\xc3\xa9\r\nmore\n"))
+    assert passphrase_for(KEY) == "a pass\u00e9"
+    assert passphrase_for(KEY) == "a pass\u00e9"
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["fd:", "fd:x", "fd:-1", "fd:1000000", "fd:" + "9" * 30, "fd:\u00b2", "/dev/zero", "/", "gone"],
+)
+def test_what_cannot_be_read(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, given)
+    with pytest.raises(UsageError, match=f"^{PASSPHRASE_VARIABLE}: cannot read "):
+        passphrase_for(KEY)
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"\xff\n", b"x" * (BYTES_MAX + 1)])
+def test_what_is_no_passphrase(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    """What is too long is not cut off: the rest would be missing from the passphrase."""
+    monkeypatch.setenv(PASSPHRASE_VARIABLE, piped(data))
+    with pytest.raises(UsageError, match=f"^{PASSPHRASE_VARIABLE}: cannot read "):
+        passphrase_for(KEY)
