@@ -14,6 +14,7 @@ a dependency for them.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -77,6 +78,21 @@ def forbid(files: Iterable[Path], needed: Iterable[Path] = ()) -> bool:
     finally:
         os.close(ruleset)
     return True
+
+
+def beside(files: Iterable[Path], data: Path) -> list[Path]:
+    """Return what is beside the way to files, where that is not the way to the data: as in /etc.
+
+    That is the system's, and stays. Beside the data, and above, are logs and backups that come and
+    go: see the module's docstring.
+    """
+    data = Path(os.path.realpath(data))
+    ways = {parent for file in files for parent in Path(os.path.realpath(file)).parents}
+    found: list[Path] = []
+    for directory in ways - {data, *data.parents}:
+        with contextlib.suppress(OSError):
+            found += directory.iterdir()
+    return found
 
 
 def _allowed(forbidden: set[Path], needed: set[Path]) -> list[Path] | None:

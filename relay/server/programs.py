@@ -5,9 +5,7 @@ Their programs are imported in the children: the supervisor must not load what t
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import socket
 import sys
 from dataclasses import dataclass
@@ -190,13 +188,13 @@ def _confine(given: Given, files: list[Path]) -> None:
         passphrase = given.passphrase
         forbidden = files if passphrase.path is None else [*files, passphrase.path]
         try:
-            if not landlock.forbid(forbidden, [*_needed(given), *_beside(given, forbidden)]):
+            if not landlock.forbid(forbidden, _needed(given, forbidden)):
                 log.info("landlock_unavailable")
         except OSError as error:
             log.warning("landlock_failed", extra={"reason": error.strerror})
 
 
-def _needed(given: Given) -> list[Path]:
+def _needed(given: Given, forbidden: list[Path]) -> list[Path]:
     """Return the files that a worker opens and that may lie beside the key, or on the way to it."""
     directory = DataDirectory(given.data)
     partitions = [directory.partition_path(index) for index in range(PARTITIONS)]
@@ -206,22 +204,8 @@ def _needed(given: Given) -> list[Path]:
         # They may be links to anywhere.
         *(of(path) for path in partitions for of in (followed, wal_path, index_path)),
         *map(Path, sys.path),  # code may be in an archive
+        *landlock.beside(forbidden, given.data),
     ]
-
-
-def _beside(given: Given, forbidden: list[Path]) -> list[Path]:
-    """Return what lies on the way to the key and not on the way to the data, such as in /etc.
-
-    That is the system's and stays; files beside the data, or above, are backups and logs that come
-    and go.
-    """
-    data = Path(os.path.realpath(given.data))
-    ways = {parent for file in forbidden for parent in Path(os.path.realpath(file)).parents}
-    found: list[Path] = []
-    for directory in ways - {data, *data.parents}:
-        with contextlib.suppress(OSError):
-            found += directory.iterdir()
-    return found
 
 
 def _worker_main(context: WorkerContext) -> int:

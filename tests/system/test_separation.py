@@ -243,6 +243,17 @@ def test_who_is_not_root_cannot_change_users(home: Path) -> None:
         assert set(uids_of(relay).values()) == {RELAY}
 
 
+def test_what_is_beside_a_key_elsewhere_is_needed(tmp_path: Path) -> None:
+    """With the key in /etc, a worker reads the other files there; beside the data it need not."""
+    for name in ("etc/relay/key", "etc/hosts", "lib/data/format", "lib/backup", "above"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "lib/data/key").symlink_to(tmp_path / "etc/relay/key")
+    found = landlock.beside([tmp_path / "lib/data/key"], tmp_path / "lib/data")
+    assert set(found) == {tmp_path / name for name in ("etc/relay", "etc/relay/key", "etc/hosts")}
+    assert landlock.beside([tmp_path / "lib/data/other"], tmp_path / "lib/data") == []
+
+
 @pytest.mark.skipif(not landlock.abi(), reason="this kernel has no Landlock")
 def test_landlock_forbids_files_and_nothing_beside_them(tmp_path: Path) -> None:
     """By name, by link, by a link in the way, and files that do not exist yet."""
