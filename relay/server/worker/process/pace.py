@@ -4,8 +4,8 @@ A worker that wants more than its share of a processor waits for it in the middl
 with it everybody, however little they ask for: the kernel wakes at once only who has not used up
 its share. So when the worker finds that it waits for the processor while it serves the crowd, its
 slices become short and the crowd rests between them, for as long as keeps the worker below its
-share. What comes meanwhile from those who ask for little is done at once. While there is time to
-spare nobody rests.
+share. What comes meanwhile from those who ask for little is done at once. Nobody rests while there
+is time to spare, nor while only a few wait: short slices are dearer, with smaller commits.
 
 What the share is, nobody tells, so it is found as the speed of a path through a network is: a
 little more as long as nothing was missed, and a good part less when it was (Chiu and Jain, 1989).
@@ -32,6 +32,9 @@ WAITED_MOST: Final = 0.35
 """How long may be waited for it, as a part of that: nothing is ever alone on a machine."""
 REST_MOST_S: Final = 0.02
 """The longest rest: something other than the crowd has made the turn long."""
+CROWD_LEAST: Final = 24
+"""So many connections that wait at once are a crowd: fewer are somebody's bulk load, and its
+throughput matters more."""
 
 
 @final
@@ -53,14 +56,19 @@ class Pace:
         """For what the crowd asks for in one turn, and for its commits: each has so long."""
         return SLICE_S if self.part == 1.0 else SHORT_SLICE_S
 
-    def served(self, now: float, took_s: float, cpu_s: float) -> None:
+    def served(self, now: float, took_s: float, cpu_s: float, waiting: int) -> None:
         """A turn that has served the crowd is over.
 
         Args:
             now: monotonic seconds.
             took_s: how long it was.
             cpu_s: how long it had the processor.
+            waiting: how many connections waited for it.
         """
+        if waiting < CROWD_LEAST:
+            self.part = 1.0
+            self._took_s = self._cpu_s = 0.0
+            return
         self._took_s += took_s
         self._cpu_s += cpu_s
         if self._cpu_s >= SEEN_S:

@@ -109,6 +109,8 @@ class Turn:
         """When the crowd is served."""
         self._served = False
         """True when this turn has served it."""
+        self._crowd = 0
+        """How many waited then."""
         self.crowded = False
         """True while some wait who ask for much: see step 8."""
         self.longest_s = 0.0
@@ -134,7 +136,8 @@ class Turn:
         took_s = ended - began
         if self._served:
             self._served = False
-            self.pace.served(ended, took_s, self._cpu_clock() - cpu_began)
+            cpu_s = self._cpu_clock() - cpu_began
+            self.pace.served(ended, took_s, cpu_s, self._crowd)
             if self.pace.until > ended:
                 self._wake_at(self.pace.until)
             else:
@@ -191,6 +194,7 @@ class Turn:
             self._wakeup.request()
         if crowd:
             self._served = True
+            self._crowd = schedule.waiting
             self._serve_crowd()
         if on:
             return
