@@ -28,7 +28,7 @@ from relay.client.events import (
     StateChanged,
     Unfollowed,
 )
-from relay.client.refusals import AlreadyJoined, Refused
+from relay.client.refusals import AlreadyJoined, NotAMember, Refused
 from relay.terminal import commands
 from relay.terminal.earlier import Earlier
 from relay.terminal.invitations import Invitations
@@ -40,10 +40,11 @@ from relay.terminal.room_notices import (
     info_lines,
     is_member,
     list_line,
+    out_of,
     waiting_notices,
 )
 from relay.terminal.screens import Screen
-from relay.terminal.sending import Sending
+from relay.terminal.sending import Sending, shortened
 from relay.terminal.shown import Shown
 from relay.terminal.view import day_and_clock
 
@@ -247,8 +248,16 @@ class Chat:
 
     async def _do(self, command: commands.Command) -> None:
         match command:
+            case commands.Say(text) if text and self._invitations.out and self.target == self.room:
+                # It might be stored all the same, and would never be seen here.
+                self.sending.fail(f"not sent, {out_of(self.room)}: {shortened(text)}")
             case commands.Say(text):
                 await self.sending.say(text, self.target)
+            case commands.Delete(room) if room != self.room:
+                self.mistakes += 1
+                self.screen.notice(f"to delete this room for good: /delete {self.room}; not sent")
+            case commands.Delete():
+                self._ask(partial(self._change, Change("delete")))
             case commands.Tell(name, text):
                 await self.sending.say(text, f"@{name}")
             case commands.Query(name):
@@ -337,6 +346,8 @@ class Chat:
         async with self._one_request:
             try:
                 await question()
+            except NotAMember:
+                self.screen.notice(f"refused: {out_of(self.room)}")
             except Refused as error:
                 self.screen.notice(f"refused: {error}")
             except DeviceChainError as error:

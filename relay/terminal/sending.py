@@ -37,7 +37,7 @@ class Sending:
         length = len(body := text.encode("utf-8", "replace"))
         if length > limits.BODY_BYTES_MAX:
             most = f"a message has at most {limits.BODY_BYTES_MAX:,}"
-            self.fail(f"not sent, too long ({length:,} bytes; {most}): {_shortened(text)}")
+            self.fail(f"not sent, too long ({length:,} bytes; {most}): {shortened(text)}")
             return
         whom = f", to {target}" if target.startswith("@") else ""
         done = self._pending.begin(f"not stored yet{whom}: {text}")
@@ -47,7 +47,7 @@ class Sending:
             done()
             if not isinstance(error, Refused | MessageTooLong):
                 raise
-            self.fail(f"not sent ({error}): {_shortened(text)}")
+            self.fail(f"not sent ({error}): {shortened(text)}")
             return
         self._unstored.add(stored)
         stored.add_done_callback(lambda future: self._settled(future, text, done))
@@ -59,7 +59,7 @@ class Sending:
         self._unstored.discard(stored)
         if error := stored.exception():
             outcome = "not stored" if isinstance(error, Refused) else "may not be stored"
-            self.fail(f"{outcome} ({error}): {_shortened(text)}")
+            self.fail(f"{outcome} ({error}): {shortened(text)}")
 
     def fail(self, reason: str) -> None:
         """Tell that a line was not sent or stored, and count it."""
@@ -82,5 +82,6 @@ class Sending:
             self._screen.notice(f"{number_of_messages(len(self._unstored))} may not be stored")
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """Return as much of a line as tells which one it was."""
     return text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]}…"
