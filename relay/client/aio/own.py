@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
 from typing import Any, cast
 
 from relay.client import own_data
-from relay.client.aio_direct import AsyncDirect
-from relay.client.aio_rooms import AsyncRooms
+from relay.client.aio.direct import AsyncDirect
+from relay.client.aio.rooms import AsyncRooms
 from relay.client.closes import DeviceRevoked
 from relay.client.own_data import Deleted, OwnData, OwnRooms, Played, Step
 from relay.client.pending_sends import Offer

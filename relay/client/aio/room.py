@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from relay.chat.entries import Cursor
-from relay.client.aio_calls import AsyncCalls
-from relay.client.aio_pump import Post
+from relay.client.aio.calls import AsyncCalls
+from relay.client.aio.pump import Post
 from relay.client.base import RoomBase, message_of
 from relay.client.errors import ClientError
 from relay.client.events import (

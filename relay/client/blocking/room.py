@@ -9,8 +9,8 @@ from typing import Self
 
 from relay.chat.entries import Cursor
 from relay.client.base import RoomBase, message_of
-from relay.client.blocking_calls import BlockingCalls
-from relay.client.blocking_pump import BlockingPost
+from relay.client.blocking.calls import BlockingCalls
+from relay.client.blocking.pump import BlockingPost
 from relay.client.errors import ClientError
 from relay.client.events import (
     Event,

@@ -1,21 +1,21 @@
-"""What a blocking client asks about rooms: which there are, how they are, and changes of them."""
+"""What an asyncio client asks about rooms: which there are, how they are, and changes of them."""
 
 from __future__ import annotations
 
 from relay.chat.rooms import requests
 from relay.client import lists, room_calls
-from relay.client.blocking_accounts import BlockingAccounts
+from relay.client.aio.accounts import AsyncAccounts
 from relay.client.room_calls import ListedRoom, RoomAction, RoomInfo, RoomKind, RoomRole
 
 
-class BlockingRooms(BlockingAccounts):
-    """The calls of ``blocking.BlockingClient`` about rooms."""
+class AsyncRooms(AsyncAccounts):
+    """The calls of ``aio.Client`` about rooms."""
 
-    def rooms(
+    async def rooms(
         self,
         *,
         mine: bool = False,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
     ) -> list[ListedRoom]:
         """Return the rooms that one may see, in order of their names.
 
@@ -29,9 +29,9 @@ class BlockingRooms(BlockingAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        return self._in_parts(lists.rooms(mine=mine), timeout)
+        return await self._in_parts(lists.rooms(mine=mine), timeout)
 
-    def room_info(self, room: str, *, timeout: float | None = None) -> RoomInfo:
+    async def room_info(self, room: str, *, timeout: float | None = None) -> RoomInfo:  # noqa: ASYNC109
         """Return the state of a room.
 
         Args:
@@ -44,15 +44,15 @@ class BlockingRooms(BlockingAccounts):
             ClientError: the client has ended.
         """
         questions = lists.room_state(room_calls.checked_room(room))
-        return self._in_parts(questions, timeout)
+        return await self._in_parts(questions, timeout)
 
-    def create_room(
+    async def create_room(
         self,
         room: str,
         kind: RoomKind = "public",
         *,
         listed: bool = True,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
     ) -> None:
         """Begin a room, and own it. A public one is begun by its first message as well.
 
@@ -70,9 +70,9 @@ class BlockingRooms(BlockingAccounts):
         """
         name = room_calls.checked_room(room)
         request = requests.Create(room_calls.checked_kind(kind), bool(listed))
-        self._ask_room(name, request, requests.ANYTHING_SEEN, timeout)
+        await self._ask_room(name, request, requests.ANYTHING_SEEN, timeout)
 
-    def change_room(
+    async def change_room(
         self,
         room: str,
         action: RoomAction,
@@ -86,7 +86,7 @@ class BlockingRooms(BlockingAccounts):
         seq: int = 0,
         keep: tuple[int, int, int] = (0, 0, 0),
         seen: int | None = None,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
     ) -> None:
         """Change a room, or what somebody may do in it.
 
@@ -124,9 +124,9 @@ class BlockingRooms(BlockingAccounts):
             action, person=person, text=text, seconds=seconds, kind=kind, listed=listed, role=role,
             seq=seq, keep=keep,
         )  # fmt: skip
-        self._ask_room(name, request, self._seen(name, seen), timeout)
+        await self._ask_room(name, request, self._seen(name, seen), timeout)
 
-    def _ask_room(
+    async def _ask_room(
         self, room: str, request: requests.Request, seen: int, timeout_s: float | None
     ) -> None:
-        self._ask(lambda chat, token: chat.ask_room(room, request, seen, token), timeout_s)
+        await self._ask(lambda chat, token: chat.ask_room(room, request, seen, token), timeout_s)

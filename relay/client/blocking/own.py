@@ -7,8 +7,8 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Any, cast
 
 from relay.client import own_data
-from relay.client.blocking_direct import BlockingDirect
-from relay.client.blocking_rooms import BlockingRooms
+from relay.client.blocking.direct import BlockingDirect
+from relay.client.blocking.rooms import BlockingRooms
 from relay.client.closes import DeviceRevoked
 from relay.client.own_data import Deleted, OwnData, OwnRooms, Played, Step
 from relay.client.pending_sends import Offer

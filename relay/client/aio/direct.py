@@ -9,7 +9,7 @@ from relay.chat.accounts.answers import Seen
 from relay.chat.entries import Cursor
 from relay.client import account_calls, arguments, lists, offers, own_data
 from relay.client.account_calls import Preferences, Writers
-from relay.client.aio_accounts import AsyncAccounts
+from relay.client.aio.accounts import AsyncAccounts
 from relay.client.events import LogEntry, Stored
 
 
