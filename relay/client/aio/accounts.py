@@ -1,8 +1,7 @@
-"""What an asyncio client asks about accounts: devices, invitations, users."""
+"""What a client asks about accounts: devices, invitations, users."""
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import Any, cast
 
@@ -20,14 +19,9 @@ from relay.client.refusals import Refused
 
 
 class AsyncAccounts(AsyncCalls):
-    """The calls of ``aio.Client`` about accounts."""
+    """The calls of a client about accounts."""
 
-    async def devices(
-        self,
-        name: str | None = None,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> Devices:
+    async def devices(self, name: str | None = None, *, timeout: float | None = None) -> Devices:
         """Return the devices of an account, proved by its signed chain.
 
         Args:
@@ -47,7 +41,7 @@ class AsyncAccounts(AsyncCalls):
             labels = await self._ask_account("", requests.Show(), timeout, account_calls.labels)
         return account_calls.as_devices(last, labels)
 
-    async def approve_device(self, key: str, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def approve_device(self, key: str, *, timeout: float | None = None) -> None:
         """Approve a new device of one's own account; it finishes by itself (``relay device``).
 
         Args:
@@ -63,7 +57,7 @@ class AsyncAccounts(AsyncCalls):
         """
         await self._extend(Kind.ADD, account_calls.public_key(key), timeout)
 
-    async def remove_device(self, key: str, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def remove_device(self, key: str, *, timeout: float | None = None) -> None:
         """Remove a device of one's own account. Its connections have ended when this returns.
 
         Args:
@@ -78,13 +72,7 @@ class AsyncAccounts(AsyncCalls):
         """
         await self._extend(Kind.REMOVE, account_calls.public_key(key), timeout)
 
-    async def rename_device(
-        self,
-        key: str,
-        label: str,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> None:
+    async def rename_device(self, key: str, label: str, *, timeout: float | None = None) -> None:
         """Name a device of one's own account. Nobody else sees it.
 
         Args:
@@ -101,7 +89,7 @@ class AsyncAccounts(AsyncCalls):
         request = requests.NameDevice(account_calls.public_key(key), label)
         await self._ask_account("", request, timeout)
 
-    async def add_recovery_key(self, *, timeout: float | None = None) -> str:  # noqa: ASYNC109
+    async def add_recovery_key(self, *, timeout: float | None = None) -> str:
         """Make one more device that exists on paper alone: for who loses all others.
 
         Args:
@@ -119,7 +107,7 @@ class AsyncAccounts(AsyncCalls):
         await self._ask_account("", label, timeout)
         return paper.paper()
 
-    async def add_device(self, key: DeviceKey, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def add_device(self, key: DeviceKey, *, timeout: float | None = None) -> None:
         """Make a key that this program holds a device of one's own account: both sign here.
 
         Args:
@@ -139,7 +127,7 @@ class AsyncAccounts(AsyncCalls):
         *,
         days: float = INVITATION_DAYS,
         operator: bool = False,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> str:
         """Make an invitation: whoever has it registers one name. For operators.
 
@@ -161,7 +149,7 @@ class AsyncAccounts(AsyncCalls):
         await self._ask_account("", request, timeout)
         return text
 
-    async def user(self, name: str, *, timeout: float | None = None) -> User:  # noqa: ASYNC109
+    async def user(self, name: str, *, timeout: float | None = None) -> User:
         """Return what the server knows of an account. For operators.
 
         Args:
@@ -177,7 +165,7 @@ class AsyncAccounts(AsyncCalls):
         read = partial(account_calls.as_user, who)
         return cast(User, await self._ask_account(who, requests.Show(), timeout, read))
 
-    async def users(self, *, timeout: float | None = None) -> list[str]:  # noqa: ASYNC109
+    async def users(self, *, timeout: float | None = None) -> list[str]:
         """Return the names of all accounts that there are, or were. For operators.
 
         Args:
@@ -196,7 +184,7 @@ class AsyncAccounts(AsyncCalls):
         change: Change,
         *,
         days: float = INVITATION_DAYS,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> str | None:
         """Change an account. For operators. Sessions that it ends have ended when this returns.
 
@@ -258,6 +246,6 @@ class AsyncAccounts(AsyncCalls):
     async def _ask(self, question: Question, timeout_s: float | None) -> Any:  # noqa: ANN401
         self._check_started()
         timeout_s = arguments.seconds_or_none("timeout", timeout_s)
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer = self._awaited()
         question(self._chat, answer)
         return await self._asked(answer, timeout_s, "the request")

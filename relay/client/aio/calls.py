@@ -48,7 +48,7 @@ class AsyncCalls(ClientBase):
             raise StopAsyncIteration
         return event
 
-    async def events(self, timeout: float | None = None) -> AsyncIterator[Event]:  # noqa: ASYNC109
+    async def events(self, timeout: float | None = None) -> AsyncIterator[Event]:
         """Yield events as they come, until the client is closed or none came for ``timeout``.
 
         Rooms that were joined by ``room`` are not among them.
@@ -62,7 +62,7 @@ class AsyncCalls(ClientBase):
         while (event := await self.next_event(timeout)) is not None:
             yield event
 
-    async def next_event(self, timeout: float | None = None) -> Event | None:  # noqa: ASYNC109
+    async def next_event(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None when none came in time, or the client was closed.
 
         A program that takes none for a while stops the socket from being read, acknowledgements
@@ -76,7 +76,7 @@ class AsyncCalls(ClientBase):
         """
         return await self._next(None, timeout)
 
-    async def pump(self, timeout: float = 0.0) -> None:  # noqa: ASYNC109
+    async def pump(self, timeout: float = 0.0) -> None:
         """Wait until something has come, for at most ``timeout`` seconds.
 
         An asyncio client reads by itself, whenever the loop runs; a blocking one reads here.
@@ -110,7 +110,7 @@ class AsyncCalls(ClientBase):
         *,
         since: int | None = None,
         cursor: Cursor | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> Joined:
         """Join a room: its last messages, or those after a number or a cursor, and what comes.
 
@@ -141,7 +141,7 @@ class AsyncCalls(ClientBase):
     ) -> Joined:
         self._check_started()
         timeout_s = arguments.seconds_or_none("timeout", timeout_s)
-        answer = _future()
+        answer = self._awaited()
         self._chat.join(room, start, last, answer, own_queue=own_queue)
         try:
             return cast(Joined, await self._answered(answer, timeout_s, "join"))
@@ -150,7 +150,7 @@ class AsyncCalls(ClientBase):
             self._pump.sent()
             raise
 
-    async def leave(self, room: str, *, timeout: float | None = None) -> Cursor | None:  # noqa: ASYNC109
+    async def leave(self, room: str, *, timeout: float | None = None) -> Cursor | None:
         """Leave a room. Its events that were not taken are dropped.
 
         Args:
@@ -167,13 +167,13 @@ class AsyncCalls(ClientBase):
         """
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
-        answer = _future()
+        answer = self._awaited()
         cursor = self._chat.leave(room, answer)
         self._pump.settle()  # without a connection it is done
         await self._answered(answer, timeout, "leave")
         return cursor
 
-    async def who(self, room: str, *, timeout: float | None = None) -> Members:  # noqa: ASYNC109
+    async def who(self, room: str, *, timeout: float | None = None) -> Members:
         """Return who is in a room. It must be joined.
 
         Args:
@@ -187,7 +187,7 @@ class AsyncCalls(ClientBase):
         """
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
-        answer = _future()
+        answer = self._awaited()
         self._chat.who(room, answer)
         return cast(Members, await self._asked(answer, timeout, "who"))
 
@@ -198,7 +198,7 @@ class AsyncCalls(ClientBase):
         before: int | None = None,
         after: int | None = None,
         count: int = 100,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> HistoryPage:
         """Return a page of a joined room: below ``before``, above ``after``, or the newest.
 
@@ -218,7 +218,7 @@ class AsyncCalls(ClientBase):
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
         forward, seq, count = arguments.page_start(before, after, count)
-        answer = _future()
+        answer = self._awaited()
         self._chat.history(room, forward, seq, count, answer)
         return cast(HistoryPage, await self._asked(answer, timeout, "history"))
 
@@ -229,7 +229,7 @@ class AsyncCalls(ClientBase):
         *,
         before: int | None = None,
         count: int = 50,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> SearchPage:
         """Return messages of a joined room that have all these words, the newest first.
 
@@ -254,7 +254,7 @@ class AsyncCalls(ClientBase):
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
         words, seq, count = arguments.search(text, before, count)
-        answer = _future()
+        answer = self._awaited()
         self._chat.search(room, words, seq, count, answer)
         return cast(SearchPage, await self._asked(answer, timeout, "search"))
 
@@ -266,7 +266,7 @@ class AsyncCalls(ClientBase):
         *,
         content_type: str = "text/plain",
         reply_to: LogEntry | Cursor | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> Stored:
         """Append a message and wait until it is stored.
 
@@ -297,7 +297,7 @@ class AsyncCalls(ClientBase):
         *,
         content_type: str = "text/plain",
         reply_to: LogEntry | Cursor | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> Post:
         """Append a message; wait only for space in the window.
 
@@ -330,7 +330,7 @@ class AsyncCalls(ClientBase):
         self._submit(offer, answer)
         return answer
 
-    async def flush(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def flush(self, timeout: float | None = None) -> None:
         """Wait until every send has its outcome.
 
         Args:
@@ -392,6 +392,7 @@ class AsyncCalls(ClientBase):
             self._chat.requests.drop(answer)
             raise
 
-
-def _future() -> asyncio.Future[Any]:
-    return asyncio.get_running_loop().create_future()
+    @staticmethod
+    def _awaited() -> asyncio.Future[Any]:
+        """What will be the answer to a request."""
+        return asyncio.get_running_loop().create_future()

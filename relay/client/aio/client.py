@@ -119,7 +119,7 @@ class Client(AsyncOwn):
     ) -> None:
         await self.close(0.0 if kind is not None else CLOSE_S)
 
-    async def connect(self, timeout: float = CONNECT_S) -> None:  # noqa: ASYNC109
+    async def connect(self, timeout: float = CONNECT_S) -> None:
         """Connect and log in.
 
         Args:
@@ -157,7 +157,7 @@ class Client(AsyncOwn):
         if state.state is State.CLOSED:
             raise state.error or ConnectFailed("the client was closed")
 
-    async def close(self, timeout: float = CLOSE_S) -> None:  # noqa: ASYNC109
+    async def close(self, timeout: float = CLOSE_S) -> None:
         """Wait for unacknowledged sends, and end the connection cleanly.
 
         Args:

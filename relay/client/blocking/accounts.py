@@ -1,4 +1,5 @@
-"""What a blocking client asks about accounts: devices, invitations, users."""
+# Generated from relay/client/aio by `python -m tests.blocking_client`: edit that.
+"""What a client asks about accounts: devices, invitations, users."""
 
 from __future__ import annotations
 
@@ -11,7 +12,6 @@ from relay.chat.accounts.links import Kind
 from relay.client import account_calls, arguments, lists
 from relay.client.account_calls import INVITATION_DAYS, Change, Devices, User
 from relay.client.blocking.calls import BlockingCalls
-from relay.client.blocking.pump import Pending
 from relay.client.chat_state import Read
 from relay.client.device_key import DeviceKey
 from relay.client.lists import Question, Questions, Result
@@ -20,7 +20,7 @@ from relay.client.refusals import Refused
 
 
 class BlockingAccounts(BlockingCalls):
-    """The calls of ``blocking.BlockingClient`` about accounts."""
+    """The calls of a client about accounts."""
 
     def devices(self, name: str | None = None, *, timeout: float | None = None) -> Devices:
         """Return the devices of an account, proved by its signed chain.
@@ -247,6 +247,6 @@ class BlockingAccounts(BlockingCalls):
     def _ask(self, question: Question, timeout_s: float | None) -> Any:  # noqa: ANN401
         self._check_started()
         timeout_s = arguments.seconds_or_none("timeout", timeout_s)
-        answer: Pending[Any] = Pending(self._pump)
+        answer = self._awaited()
         question(self._chat, answer)
         return self._asked(answer, timeout_s, "the request")

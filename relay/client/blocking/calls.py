@@ -6,7 +6,7 @@ Every call takes ``timeout``, in seconds; None waits for as long as it takes, ov
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from relay.chat.entries import Cursor
 from relay.client import arguments, offers
@@ -371,3 +371,7 @@ class BlockingCalls(ClientBase):
         finally:
             if not answer.done():
                 self._chat.requests.drop(answer)
+
+    def _awaited(self) -> Pending[Any]:
+        """What will be the answer to a request."""
+        return Pending(self._pump)

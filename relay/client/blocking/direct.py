@@ -1,4 +1,5 @@
-"""What a blocking client can do about entries, and about whom it hears: edits, marks, blocks."""
+# Generated from relay/client/aio by `python -m tests.blocking_client`: edit that.
+"""What a client can do about entries, and about whom it hears: edits, marks, blocks."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from relay.client.events import LogEntry, Stored
 
 
 class BlockingDirect(BlockingAccounts):
-    """The calls of ``blocking.BlockingClient`` about messages that are there, and direct ones."""
+    """The calls of a client about messages that are there, and direct ones."""
 
     # --- about a message -------------------------------------------------------------------------
     def edit(

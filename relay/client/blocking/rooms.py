@@ -1,4 +1,5 @@
-"""What a blocking client asks about rooms: which there are, how they are, and changes of them."""
+# Generated from relay/client/aio by `python -m tests.blocking_client`: edit that.
+"""What a client asks about rooms: which there are, how they are, and changes of them."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from relay.client.room_calls import ListedRoom, RoomAction, RoomInfo, RoomKind, 
 
 
 class BlockingRooms(BlockingAccounts):
-    """The calls of ``blocking.BlockingClient`` about rooms."""
+    """The calls of a client about rooms."""
 
     def rooms(
         self,
