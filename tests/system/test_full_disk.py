@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relay.client.aio import Client
-from relay.client.aio_pump import Post
+from relay.client.aio.pump import Post
 from relay.client.events import Message, Postponed
 from relay.client.known_servers import KnownServers
 from relay.client.trust import KeyPolicy
