@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from relay import __version__
+from relay.chat.names import is_guest
 from relay.cli.exits import CommandError, Exit, debugging, report_internal
 from relay.cli.options import Target
 from relay.cli.progress_timeout import ProgressTimeout
@@ -38,6 +39,7 @@ from relay.client.refusals import (
     LooksAlike,
     NameInvalid,
     NameTaken,
+    NotRegistered,
     Refused,
     RegistrationClosed,
 )
@@ -160,7 +162,20 @@ def _explained(error: Refused | NoDeviceKey, name: str, *, given: bool) -> Excep
                 " register', add this device with 'relay device request', or name the file of its"
                 " key with --key"
             )
-        case NameTaken() | KeyRefused():
+        case KeyRefused():
+            return CommandError(
+                f"this is no device of {name!r}: it was removed, or has not been approved. Add it"
+                " with 'relay device request', or choose another name with --name"
+            )
+        case NotRegistered():
+            return CommandError(
+                f"there is no account {name!r} any more at this server: an operator has reset or"
+                " removed it; after a reset, 'relay register' begins it anew, with the invitation"
+                " that the operator has"
+            )
+        case NameTaken() if is_guest(name):
+            return CommandError(f"another guest is called {name!r} now; choose another with --name")
+        case NameTaken():
             return CommandError(
                 f"the name {name!r} belongs to somebody else: choose another with --name; or, if it"
                 " is yours, add this device to it with 'relay device request'"

@@ -28,7 +28,7 @@ LAST: Final = 20
 
 @click.command()
 @places("ROOM", optional=[])
-@who_options(program=True)
+@who_options(program=True, guests=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option(
     "-n",

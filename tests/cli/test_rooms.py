@@ -276,14 +276,14 @@ def anna_lists(address: str) -> list[dict[str, Any]]:
 def test_who_is_invited_is_told_at_once(relay: Relay, room: str) -> None:
     """At a terminal in another room; while the connection is away, when it is back."""
     address, others = relay.address, f"{room}-2"
-    for name in ("gina", "hugo"):
+    for name in ("ginny", "hugo"):
         done("register", address, "--name", name)
     for each in (room, others):
-        done("room", "create", address, each, "--kind", "private", "--name", "gina")
+        done("room", "create", address, each, "--kind", "private", "--name", "ginny")
     with Terminal("chat", address, f"{room}-3", "--name", "hugo") as hugo:
         hugo.shows(f"in {room}-3 as hugo")
-        done("room", "invite", address, room, "hugo", "--name", "gina")
-        hugo.shows(f"gina has invited you to: {room};")
+        done("room", "invite", address, room, "hugo", "--name", "ginny")
+        hugo.shows(f"ginny has invited you to: {room};")
         hugo.press("/quit\r")
         assert hugo.ends() == 0
 
