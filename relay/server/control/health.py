@@ -44,7 +44,10 @@ def ready(view: BoardView, now_ns: int) -> Answer:
     if not view.agent.lives(now_ns):
         reasons.append("the key agent does not run: nobody new can connect")
     for name, what in (
-        ("partitions_unavailable", "cannot be written (see the log: partition_unavailable)"),
+        (
+            "partitions_unavailable",
+            "cannot be opened or written now: see relay ctl status, or the log",
+        ),
         ("partitions_short_of_disk", "are on a disk that is nearly full"),
     ):
         if count := sum(seen.row.get(name) for seen in view.of(WORKER)):

@@ -28,7 +28,7 @@ from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
 from relay.server.worker.delivery.batch import RunningBatch
 from relay.server.worker.member.reply import Reply
-from relay.wire.codes import CloseCode
+from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.packing import is_control, unpack_entry
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Feed:
         self.known = False
         """False until the home has sent the head for the first time."""
         self.refused: NotFollowed | None = None
-        """Why the home does not let it be followed."""
+        """Why the home does not let it be followed, or not now."""
         self.epoch = NO_EPOCH
         self.seq = 0
         self.received = Head(NO_EPOCH, 0)
@@ -317,6 +317,7 @@ class Feeds:
         feed = self.by_log.get(name)
         if feed is None:
             return
+        feed.refused = None
         if not feed.on_head(epoch, seq, state):
             log.error("log_went_back", extra={"log": name})
             for subscriber in list(feed.subscriptions):
@@ -329,14 +330,18 @@ class Feeds:
             feed.joining.popleft().resolve(None)
 
     def on_not_followed(self, message: NotFollowed) -> None:
-        """A log cannot be followed (any more): whoever does is told, and whoever waits."""
+        """A log cannot be followed (any more): whoever does is told, and whoever waits.
+
+        If that is for now, whoever does goes on when its home has sent the head.
+        """
         feed = self.by_log.get(message.log)
         if feed is None:
             return
         feed.refused = message
-        self.to_repair.pop(feed, None)
-        for subscriber in list(feed.subscriptions):
-            subscriber.remove(feed.log, Refused(Reason.DAMAGED, message.text))
+        if message.code != ErrorCode.UNAVAILABLE:
+            self.to_repair.pop(feed, None)
+            for subscriber in list(feed.subscriptions):
+                subscriber.remove(feed.log, Refused(Reason.DAMAGED, message.text))
         while feed.joining:
             feed.joining.popleft().resolve(None)
 

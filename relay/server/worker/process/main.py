@@ -252,6 +252,7 @@ class _Worker:
                 **administration.handlers,
                 **pause.handlers,
                 "reindex": self._reindex,
+                "troubles": self._troubles,
             },
         )
         await self._admin.open()
@@ -259,6 +260,11 @@ class _Worker:
     async def _reindex(self, _: Question) -> dict[str, int]:
         """Make the search indexes of this worker's partitions anew."""
         return {"partitions": self._stores.indexing.anew()}
+
+    async def _troubles(self, _: Question) -> dict[str, str]:
+        """Tell why each of this worker's partitions cannot be opened or written that cannot."""
+        troubles = self._parts.partitions.troubles
+        return {str(index): reason for index, reason in troubles.items()}
 
     def _next_key(self, next_hash: bytes) -> None:
         """Another key will follow the server's."""
@@ -343,6 +349,7 @@ class _Worker:
         parts.home.short_of_disk = self._disk_reserve.check(self._ownership.own)
         parts.interest.send_heads(parts.partitions.heads)
         parts.rooms.sweep()
+        parts.partitions.settle()
         parts.home.settle()
         self._admin.check()
         self._collector.look(parts.connections.admitted)
