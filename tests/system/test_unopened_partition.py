@@ -12,7 +12,7 @@ import pytest
 
 from relay import BlockingClient, Client, Message, Unavailable
 from relay.chat.names import INBOX_PREFIX
-from relay.chat.partition import partition_of
+from relay.chat.partition import PARTITIONS, partition_of
 from tests.support.cluster import Relay, run_relay, until
 from tests.support.watching import ON_A_FREE_PORT, Watcher
 
@@ -112,7 +112,7 @@ async def test_each_who_asks_is_answered_and_goes_on_when_it_is_mended(
             await reader.join(f"@{person}", last=10)
             await client.join(bad)
             assert (await client.send(bad, "stored")).seq == 4  # the first began the room
-            texts = set()
+            texts: set[str] = set()
             async with asyncio.timeout(60):
                 while texts != {"stored", "read it later"}:
                     event = await reader.next_event()
@@ -123,3 +123,31 @@ async def test_each_who_asks_is_answered_and_goes_on_when_it_is_mended(
             if when is not at_a_death:
                 assert relay.worker_pids() == workers
         assert not relay.events("partition_new_epochs")
+
+
+async def test_a_worker_that_can_open_nothing_serves_in_the_place_of_one_that_has_died(
+    tmp_path: Path,
+) -> None:
+    """A file system that has become read-only: else nobody would be answered at all."""
+    data = tmp_path / "data"
+    locks = [data / "logs" / f"{index:02}.lock" for index in range(PARTITIONS)]
+    with Relay(data, settings=ON_A_FREE_PORT) as relay:
+        with BlockingClient(relay.address, name="~ann") as client:
+            client.send("lobby", "stored")
+        for lock in locks:
+            put_in_the_way(lock)
+        relay.kill_worker(0)
+        await until(
+            lambda: len(relay.events("partition_unavailable")) == PARTITIONS, "all to be told of"
+        )
+        async with Client(relay.address, name="~bob") as bob:
+            with pytest.raises(Unavailable):
+                await bob.join("lobby")
+            for lock in locks:
+                mend(lock)
+            await until(
+                lambda: len(relay.events("partition_available")) == PARTITIONS, "all to be mended"
+            )
+            await bob.join("lobby")
+            assert (await bob.send("lobby", "again")).seq == 3
+        assert not relay.events("boot_failed")

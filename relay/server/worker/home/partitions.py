@@ -118,15 +118,19 @@ class OwnPartitions:
             raise
         return partition
 
-    def open_own(self) -> None:
+    def open_own(self, *, at_start: bool = True) -> None:
         """Open all partitions that this worker owns; damaged ones are refused.
 
         What cannot be opened now, for a full disk or otherwise, is tried again when it is used.
 
+        Args:
+            at_start: of the server: somebody is told at once if nothing of it can be used.
+
         Raises:
             NotTheWriter: the last home of one still dies.
             StoreOfAnotherVersion: one has a format that this Relay does not read.
-            StoreUnavailable: none of several can be opened: it is not for what is in them.
+            StoreUnavailable: at the start, none of several can be opened: it is not for what is in
+                them.
         """
         own = [index for index in range(PARTITIONS) if self.owns(index)]
         unavailable: dict[int, StoreUnavailable] = {}
@@ -139,7 +143,7 @@ class OwnPartitions:
                 unavailable[index] = error
             except StoreError as error:
                 self.failed(index, error)
-        if len(own) == len(unavailable) > 1:
+        if at_start and len(own) == len(unavailable) > 1:
             raise next(iter(unavailable.values()))
         for index, reason in unavailable.items():
             self.failed(index, reason)
