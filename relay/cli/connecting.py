@@ -127,13 +127,13 @@ def run_connected(
     except ServerKeyMismatch as error:
         raise changed_key(address, error, known) from None
     except NoDeviceKey as error:
-        raise _explained(error, person.name) from None
+        raise _explained(error, person.name, given=who.name is not None) from None
     except Refused as error:
         if error is answer:
             raise
         if not granted:
             _forget_key(policy, address, person, error)
-        raise _explained(error, person.name) from None
+        raise _explained(error, person.name, given=who.name is not None) from None
 
 
 _NOT_GRANTED = (NameTaken, LooksAlike, NameInvalid, InvitationNeeded, RegistrationClosed)
@@ -147,14 +147,18 @@ def _forget_key(policy: KeyPolicy, address: Address, person: Person, error: Refu
             policy.keys.path_of(server_id, person.name).unlink(missing_ok=True)
 
 
-def _explained(error: Refused | NoDeviceKey, name: str) -> Exception:
-    """Return what a person can do about a refused login, or one without a key."""
+def _explained(error: Refused | NoDeviceKey, name: str, *, given: bool) -> Exception:
+    """Return what a person can do about a refused login, or one without a key.
+
+    ``given``: the name is the person's own choice, and none that stands for one left out.
+    """
     match error:
         case NoDeviceKey():
+            whose = f"no device key for the name {name!r}" if given else "you have no device key"
             return CommandError(
-                f"no device key for the name {name!r} at this server: register the name with"
-                " 'relay register', add this device with 'relay device request', or name the file"
-                " of its key with --key"
+                f"{whose} at this server: register {'the' if given else 'a'} name with 'relay"
+                " register', add this device with 'relay device request', or name the file of its"
+                " key with --key"
             )
         case NameTaken() | KeyRefused():
             return CommandError(

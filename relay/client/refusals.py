@@ -222,7 +222,8 @@ def describe_refusal(code: int, text: str = "") -> str:
     known = _ERROR_CODES.get(code)
     if known is None:
         return f"error code {code}: {harmless}" if harmless else f"error code {code}"
-    if known in _WITH_REASON and harmless not in known.explanation:
+    says_more = harmless not in known.explanation and known.explanation not in harmless
+    if known in _WITH_REASON and says_more:
         return f"{known.name}: {known.explanation} ({harmless})"
     return f"{known.name}: {harmless or known.explanation}"
 

@@ -162,7 +162,7 @@ def test_a_key_file_for_a_program(relay: Relay, tmp_path: Path) -> None:
 
 def test_a_script_claims_no_name(relay: Relay, tmp_path: Path) -> None:
     output = done("send", relay.address, "lobby", "x", status=1)
-    assert "relay register" in output
+    assert "relay: you have no device key at this server: register a name" in output
     assert "--key" in output  # not the word of the library
     assert not list((tmp_path / "keys").rglob("*.key"))
 

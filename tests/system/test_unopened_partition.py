@@ -68,11 +68,12 @@ def told_to_the_operator(relay: Relay, lock: Path) -> None:
     (told,) = relay.events("partition_unavailable")
     assert told["partition"] == BAD
     status = run_relay("ctl", "--data", relay.data, "status")
-    assert status.returncode == 1
+    assert status.returncode == 0
     assert f"partition {BAD}: {lock} is not a regular file: remove it" in status.stdout
     code, ready = Watcher(relay).ask("/readyz")
-    assert code == 503
-    assert "1 partitions cannot be opened or written now" in str(ready)
+    assert code == 200  # the others serve
+    (warning,) = ready["warnings"]
+    assert warning.startswith("1 of 16 partitions cannot be opened or written now")
 
 
 @pytest.mark.parametrize("when", [None, at_a_handover, at_a_death])
@@ -119,7 +120,7 @@ async def test_each_who_asks_is_answered_and_goes_on_when_it_is_mended(
                     if isinstance(event, Message):
                         texts.add(event.text)
             watcher = Watcher(relay)
-            await until(lambda: watcher.ask("/readyz")[0] == 200, "it to be ready")
+            await until(lambda: not watcher.ask("/readyz")[1]["warnings"], "all to be well")
             if when is not at_a_death:
                 assert relay.worker_pids() == workers
         assert not relay.events("partition_new_epochs")
