@@ -152,3 +152,21 @@ async def test_a_worker_that_can_open_nothing_serves_in_the_place_of_one_that_ha
             await bob.join("lobby")
             assert (await bob.send("lobby", "again")).seq == 3
         assert not relay.events("boot_failed")
+
+
+async def test_whoever_needs_a_partition_without_a_process_is_answered(tmp_path: Path) -> None:
+    """For as long as that lasts: here the supervisor stands still, and replaces nobody."""
+    data, bad = tmp_path / "data", room_in(BAD)
+    with Relay(data, workers=2) as relay:
+        async with Client(relay.address, name="~ann") as client:
+            await client.send(bad, "stored")
+            os.kill(relay.pid, signal.SIGSTOP)  # nobody takes the place of one that dies
+            try:
+                os.kill(relay.worker_pids()[BAD % 2], signal.SIGKILL)
+                asked = client.join(bad), client.room_info(bad)
+                answers = await asyncio.gather(*asked, return_exceptions=True)
+                assert [type(answer) for answer in answers] == [Unavailable] * 2
+            finally:
+                os.kill(relay.pid, signal.SIGCONT)
+            await client.join(bad)
+            assert (await client.send(bad, "again")).seq == 3

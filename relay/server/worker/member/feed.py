@@ -17,8 +17,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.bus.messages import Batch as BusBatch
-from relay.bus.messages import Subscribe
+from relay.bus.messages import NotFollowed, Subscribe
 from relay.chat.entries import NO_EPOCH, Head
+from relay.chat.partition import partition_of
 from relay.chat.rooms import events as room_events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Kind
@@ -33,7 +34,7 @@ from relay.wire.packing import is_control, unpack_entry
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.bus.messages import Event, NotFollowed
+    from relay.bus.messages import Event
     from relay.chat.rooms.rights import Actor
     from relay.server.worker.delivery.outbox import Outbox
     from relay.server.worker.member.routes import Routes
@@ -344,6 +345,12 @@ class Feeds:
                 subscriber.remove(feed.log, Refused(Reason.DAMAGED, message.text))
         while feed.joining:
             feed.joining.popleft().resolve(None)
+
+    def give_up(self, partitions: frozenset[int], text: str) -> None:
+        """Refuse those who wait for the heads of logs whose homes have been away for long."""
+        for feed in list(self.by_log.values()):
+            if feed.joining and partition_of(feed.log) in partitions:
+                self.on_not_followed(NotFollowed(feed.log, int(ErrorCode.UNAVAILABLE), text))
 
     def on_batch(self, _: Port, batch: BusBatch) -> None:
         """Take a batch of entries."""

@@ -23,6 +23,7 @@ from relay.server.context import BUS_DIRECTORY, report
 from relay.server.sources import Proxies
 from relay.server.worker.home.departures import Departures
 from relay.server.worker.home.retention import Retention
+from relay.server.worker.member.queries import NO_HOME
 from relay.server.worker.process.acceptor import Acceptor
 from relay.server.worker.process.admin import AdminSocket
 from relay.server.worker.process.administration import Administration
@@ -354,6 +355,9 @@ class _Worker:
         parts.interest.send_heads(parts.partitions.heads)
         parts.rooms.sweep()
         parts.partitions.settle()
+        if away := parts.routes.away():
+            parts.feeds.give_up(away, NO_HOME)
+            parts.queries.give_up(away)
         parts.home.settle()
         self._admin.check()
         self._collector.look(parts.connections.admitted)
