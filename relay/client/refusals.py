@@ -124,7 +124,11 @@ class Busy(Refused):
 
 
 class Unavailable(Refused):
-    """The room's store cannot be written now."""
+    """What the server has stored of the room or the account can be neither read nor written now.
+
+    A request is asked again for 10 seconds before this is raised. A send waits as long as it takes,
+    or for ``retry_timeout_s``.
+    """
 
     @property
     def retry_after_s(self) -> float:

@@ -138,6 +138,11 @@ def person(name: str, display: str) -> str:
     return f"{handle} {quoted(display)}" if display and display != name else handle
 
 
+def not_indexed(indexed: int) -> str:
+    """Return what a search tells that has not looked at all messages."""
+    return f"the search index is behind: messages after number {indexed} were not looked at"
+
+
 def choices(found: Preferences) -> str:
     """Return what somebody has chosen about direct messages and their last visit."""
     return f"direct messages from {found.writers}, last seen told to {found.seen_by}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
@@ -17,8 +18,9 @@ from relay.client.aio import Client
 from relay.client.aio.pump import Post
 from relay.client.events import Message, Postponed
 from relay.client.known_servers import KnownServers
+from relay.client.refusals import Unavailable
 from relay.client.trust import KeyPolicy
-from tests.support.cluster import Relay, run_relay, wait_until
+from tests.support.cluster import Relay, run_relay, until, wait_until
 from tests.support.watching import ON_A_FREE_PORT, Watcher
 
 ROOM = "lobby"
@@ -111,6 +113,26 @@ async def test_nothing_is_lost_and_nobody_restarts(small_disk: Path, tmp_path: P
             assert len({one.epoch for one in got}) == 1
             assert relay.events("partition_unavailable")
             assert relay.events("partition_available")
+
+
+async def test_it_is_found_out_that_there_is_room_again(small_disk: Path, tmp_path: Path) -> None:
+    """By itself: whoever spreads clients sends nobody here who would write before."""
+    settings = {**ON_A_FREE_PORT, "limits.disk_reserve_mib": 0}
+    with Relay(small_disk / "data", settings=settings) as relay:
+        policy = KeyPolicy(KnownServers(tmp_path / "known"))
+        async with Client(
+            relay.address, name="~ann", key_policy=policy, retry_timeout_s=0.1
+        ) as ann:
+            await ann.send(ROOM, "the first")
+            with contextlib.suppress(Unavailable):
+                for number in range(2 * 24 * MIB // BODY_BYTES):
+                    await ann.send(ROOM, body(number))
+            await until(lambda: relay.events("partition_unavailable"), "it to be full")
+        watcher = Watcher(relay)
+        await until(lambda: watcher.ask("/readyz")[1]["warnings"], "it to be told of")
+        resize(small_disk, "256m")
+        await until(lambda: relay.events("partition_available"), "somebody to have tried")
+        await until(lambda: not watcher.ask("/readyz")[1]["warnings"], "all to be well")
 
 
 def test_one_partition_that_cannot_be_written_takes_no_machine_away(

@@ -46,7 +46,10 @@ def ready(view: BoardView, now_ns: int) -> Answer:
         reasons.append("the key agent does not run: nobody new can connect")
     some = []
     for name, what in (
-        ("partitions_unavailable", "cannot be written (see the log: partition_unavailable)"),
+        (
+            "partitions_unavailable",
+            "cannot be opened or written now: see relay ctl status, or the log",
+        ),
         ("partitions_short_of_disk", "are on a disk that is nearly full"),
     ):
         count = _count(view, name)
