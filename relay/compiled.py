@@ -57,6 +57,7 @@ MODULES: Final = (
     "relay.server.worker.process.own_home",
     "relay.server.worker.process.turn",
     "relay.server.worker.fair_queue",
+    "relay.server.worker.grouped",
     "relay.server.worker.wakeup",
     # A commit.
     "relay.chat.repeats",
