@@ -58,6 +58,7 @@ MODULES: Final = (
     "relay.server.worker.process.pace",
     "relay.server.worker.process.turn",
     "relay.server.worker.fair_queue",
+    "relay.server.worker.grouped",
     "relay.server.worker.wakeup",
     # A commit.
     "relay.chat.repeats",

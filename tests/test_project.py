@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 import relay
 from relay.wire import tables
+from tests import blocking_client
 from tests.support.cluster import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], key=lambda page: page.as_posix())
@@ -170,3 +171,10 @@ def test_the_supervisor_brings_nothing_that_must_not_be_forked() -> None:
         "relay.server.supervisor", "relay.server.scoreboard", "relay.server.context"
     )
     assert loaded.isdisjoint({"asyncio", "uvloop", "apsw", "cryptography", "ssl", "_ssl"})
+
+
+def test_the_blocking_client_is_what_is_generated(tmp_path: Path) -> None:
+    blocking_client.generate(tmp_path)
+    for name in blocking_client.MODULES:
+        there = (ROOT / "relay" / "client" / "blocking" / name).read_text()
+        assert there == (tmp_path / name).read_text(), "python -m tests.blocking_client"

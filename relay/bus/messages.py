@@ -175,7 +175,7 @@ class Subscribed(NamedTuple):
 class NotFollowed(NamedTuple):
     """Home: a log cannot be followed, or not any more. Answers SUBSCRIBE, or comes by itself.
 
-    ``code`` is an ErrorCode of the protocol.
+    ``code`` is an ErrorCode of the protocol; UNAVAILABLE: not now, and SUBSCRIBED comes later.
     """
 
     log: str

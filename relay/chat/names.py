@@ -7,6 +7,7 @@ and none carries control or direction characters. What people see besides is the
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from typing import Final
 
@@ -40,8 +41,11 @@ assert limits.NAME_CHARS_MAX == 32
 
 
 def normal(name: str) -> str:
-    """Return the canonical spelling of what a person typed: lower case, ASCII only folded."""
-    return name.lower() if name.isascii() else name
+    """Return the canonical spelling of what a person typed: lower case, ASCII only folded.
+
+    It is interned: a connection keeps its name in many places.
+    """
+    return sys.intern(name.lower() if name.isascii() else name)
 
 
 def is_handle(name: str) -> bool:

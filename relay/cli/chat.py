@@ -26,7 +26,7 @@ LAST_DEFAULT = 50
 
 @click.command()
 @places(optional=["ROOM"])
-@who_options(program=False)
+@who_options(program=False, guests=True)
 @click.option(
     "-n",
     "--last",

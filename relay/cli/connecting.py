@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from relay import __version__
+from relay.chat.names import is_guest
 from relay.cli.exits import CommandError, Exit, debugging, report_internal
 from relay.cli.options import Target
 from relay.cli.progress_timeout import ProgressTimeout
@@ -38,6 +39,7 @@ from relay.client.refusals import (
     LooksAlike,
     NameInvalid,
     NameTaken,
+    NotRegistered,
     Refused,
     RegistrationClosed,
 )
@@ -127,13 +129,13 @@ def run_connected(
     except ServerKeyMismatch as error:
         raise changed_key(address, error, known) from None
     except NoDeviceKey as error:
-        raise _explained(error, person.name) from None
+        raise _explained(error, person.name, given=who.name is not None) from None
     except Refused as error:
         if error is answer:
             raise
         if not granted:
             _forget_key(policy, address, person, error)
-        raise _explained(error, person.name) from None
+        raise _explained(error, person.name, given=who.name is not None) from None
 
 
 _NOT_GRANTED = (NameTaken, LooksAlike, NameInvalid, InvitationNeeded, RegistrationClosed)
@@ -147,16 +149,33 @@ def _forget_key(policy: KeyPolicy, address: Address, person: Person, error: Refu
             policy.keys.path_of(server_id, person.name).unlink(missing_ok=True)
 
 
-def _explained(error: Refused | NoDeviceKey, name: str) -> Exception:
-    """Return what a person can do about a refused login, or one without a key."""
+def _explained(error: Refused | NoDeviceKey, name: str, *, given: bool) -> Exception:
+    """Return what a person can do about a refused login, or one without a key.
+
+    ``given``: the name is the person's own choice, and none that stands for one left out.
+    """
     match error:
         case NoDeviceKey():
+            whose = f"no device key for the name {name!r}" if given else "you have no device key"
             return CommandError(
-                f"no device key for the name {name!r} at this server: register the name with"
-                " 'relay register', add this device with 'relay device request', or name the file"
-                " of its key with --key"
+                f"{whose} at this server: register {'the' if given else 'a'} name with 'relay"
+                " register', add this device with 'relay device request', or name the file of its"
+                " key with --key"
             )
-        case NameTaken() | KeyRefused():
+        case KeyRefused():
+            return CommandError(
+                f"this is no device of {name!r}: it was removed, or has not been approved. Add it"
+                " with 'relay device request', or choose another name with --name"
+            )
+        case NotRegistered():
+            return CommandError(
+                f"there is no account {name!r} any more at this server: an operator has reset or"
+                " removed it; after a reset, 'relay register' begins it anew, with the invitation"
+                " that the operator has"
+            )
+        case NameTaken() if is_guest(name):
+            return CommandError(f"another guest is called {name!r} now; choose another with --name")
+        case NameTaken():
             return CommandError(
                 f"the name {name!r} belongs to somebody else: choose another with --name; or, if it"
                 " is yours, add this device to it with 'relay device request'"

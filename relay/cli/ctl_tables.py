@@ -56,7 +56,8 @@ def status_lines(status: Item) -> list[str]:
         *(f"  {harmless(warning)}" for warning in status["warnings"]),
         *(
             f"  partition {index}: {harmless(reason)}"
-            for index, reason in status["refused"].items()
+            for key in ("refused", "unavailable")
+            for index, reason in status.get(key, {}).items()
         ),
         counts,
         f"disk: {databases} databases, {wal} write-ahead logs, {free} free",

@@ -82,12 +82,15 @@ def request(target: Target, who: Who) -> int:
     name = who.name or name_to_claim()
     own = KeyFiles().path_of(known_server_id(target), name)
     path = who.key or own
-    if path.exists():
-        key = load_key(path)
-    else:
-        waiting = path.with_name(f"{path.name}.requested")
+    waiting = path.with_name(f"{path.name}.requested")
+
+    def requested() -> DeviceKey:
         key = load_key(waiting) if waiting.exists() else new_key(waiting, name)
-    _show(target_address(target), key)
+        _show(target_address(target), key)
+        return key
+
+    # One that was a device may have been removed, and its key never comes back: looked at first.
+    key = load_key(path) if path.exists() else requested()
 
     async def use(client: Client) -> int:
         if key.path is not None and key.path != path:
@@ -107,6 +110,8 @@ def request(target: Target, who: Who) -> int:
         except CommandError as error:
             if not isinstance(error.__context__, KeyRefused):  # the login was refused
                 raise
+            if key.path == path:
+                key = requested()
             if not told:
                 stderr_notice("waiting for one of your devices to approve it (Ctrl-C: later)")
                 told = True

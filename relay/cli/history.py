@@ -18,9 +18,10 @@ from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.events import Control, Edit, HistoryPage, LogEntry, Message, SearchPage
 from relay.client.lists import is_last_page
+from relay.terminal.notices import not_indexed
 from relay.terminal.output import Output
 from relay.terminal.recent import Recent
-from relay.terminal.screens import PlainScreen
+from relay.terminal.screens import PlainScreen, stderr_notice
 from relay.terminal.view import day_and_clock
 
 LAST: Final = 20
@@ -28,7 +29,7 @@ LAST: Final = 20
 
 @click.command()
 @places("ROOM", optional=[])
-@who_options(program=True)
+@who_options(program=True, guests=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option(
     "-n",
@@ -74,9 +75,9 @@ def history(
     output = Output.stdout()
 
     async def use(client: Client) -> int:
-        await client.join(ME if room.startswith("@") else room)
+        joined = await client.join(ME if room.startswith("@") else room)
         shown: list[LogEntry] = []
-        async for some in _pages(client, room, words, before, count):
+        async for some in _pages(client, room, words, before, count, joined.head.seq):
             shown += some[: count - len(shown)]
             if len(shown) == count:
                 break
@@ -101,9 +102,9 @@ def _check_words(words: str) -> None:
 
 
 async def _pages(
-    client: Client, room: str, words: str | None, before: int | None, count: int
+    client: Client, room: str, words: str | None, before: int | None, count: int, head: int
 ) -> AsyncIterator[list[LogEntry]]:
-    """Yield pages, each with the newest first."""
+    """Yield pages, each with the newest first; ``head``: of the room, when it was joined."""
     end = False
     while not end:
         page: HistoryPage | SearchPage
@@ -113,6 +114,9 @@ async def _pages(
         else:
             most = min(count, limits.SEARCH_COUNT_MAX)
             page = await client.search(room, words, before=before, count=most)
+            if page.indexed < min(head, (before or head + 1) - 1):
+                stderr_notice(not_indexed(page.indexed))
+                head = 0  # told once
         found = [one for one in page.entries if isinstance(one, LogEntry)]
         shown = [one for one in found if not isinstance(one, Control)]
         yield shown[::-1] if words is None else shown

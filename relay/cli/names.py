@@ -12,10 +12,37 @@ from typing import Final
 import click
 
 from relay import limits
-from relay.chat.names import INBOX_PREFIX, is_handle, is_reserved, normal
+from relay.chat.names import (
+    GUEST_PREFIX,
+    INBOX_PREFIX,
+    is_guest,
+    is_handle,
+    is_reserved,
+    normal,
+)
 
 _SUFFIX_CHARS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 _SUFFIX_LENGTH: Final = 6
+
+
+def checked_person(name: str | None, *, guests: bool) -> str | None:
+    """Return the canonical spelling of whom somebody wants to be; None stays None.
+
+    ``guests``: the name of a guest, which begins with ``~``, is one.
+
+    Raises:
+        click.UsageError: it is invalid; the message tells what is valid.
+    """
+    if name is None or not name.startswith(GUEST_PREFIX):
+        return checked_name(name)
+    if not guests:
+        raise click.UsageError(f"{name!r} is the name of a guest; this needs an account")
+    if is_guest(canonical := normal(name)) and not is_reserved(canonical[1:]):
+        return canonical
+    raise click.UsageError(
+        f"invalid name {name!r}: a guest's is '~' and then a name as others have, at most"
+        f" {limits.NAME_CHARS_MAX} characters in all"
+    )
 
 
 def checked_name(name: str | None, kind: str = "name") -> str | None:

@@ -2,7 +2,7 @@
 
 The address may be left out where RELAY_ADDRESS has one, and may be an alias. What is meant follows
 from how many arguments there are, and from what the first one looks like: no room's name has a dot,
-a colon or an ``@``.
+a colon or an ``@``. What begins with an ``@`` is a person.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ def resolved(text: str) -> Address:
 
 
 def _is_address(text: str) -> bool:
+    if text.startswith("@"):
+        return False
     if text.lower() == "localhost" or not _OF_ADDRESSES.isdisjoint(text):
         return True
     return is_alias(text) and text in _aliases()

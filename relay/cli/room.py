@@ -46,7 +46,7 @@ def _command(
     name: str, *required: str, also: tuple[Callable[..., Any], ...] = ()
 ) -> Callable[[Callable[..., Any]], click.Command]:
     def make(function: Callable[..., Any]) -> click.Command:
-        wrapped = who_options(program=False)(target_options(function))
+        wrapped = who_options(program=False, guests=True)(target_options(function))
         for option in also:
             wrapped = option(wrapped)
         placed = places(*required, optional=[])(wrapped)

@@ -31,7 +31,7 @@ TIMEOUT_S_MAX: Final = 10_000_000
 
 @click.command(cls=TextCommand, example="ADDRESS ROOM -- TEXT", undone="nothing was sent")
 @places("ROOM", optional=["TEXT"])
-@who_options(program=True)
+@who_options(program=True, guests=True)
 @click.option(
     "--timeout",
     "timeout_s",

@@ -10,7 +10,7 @@ from typing import IO
 
 from relay.cli.exits import CommandError, Exit
 from relay.client.address import Address, is_fingerprint, parse_address
-from relay.client.aio_thread import in_thread
+from relay.client.aio.thread import in_thread
 from relay.client.errors import ServerKeyMismatch, UnknownServerKey
 from relay.client.known_servers import KnownServers
 from relay.client.lineage import FOLLOWED_TYPE

@@ -50,7 +50,7 @@ def typed_place(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 @click.command()
 @places("ROOM", optional=[])
-@who_options(program=True)
+@who_options(program=True, guests=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option(
     "--since",

@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
-from relay.cli.names import checked_name, name_to_claim, person_name, program_name
+from relay.chat.names import is_guest
+from relay.cli.names import checked_person, name_to_claim, person_name, program_name
 from relay.cli.options import typed_path
 from relay.cli.passphrase import PASSPHRASE_VARIABLE, passphrase_for
 from relay.client.credentials import REGISTER_VARIABLE
@@ -53,11 +54,12 @@ class Person(NamedTuple):
     """The user has no key for this name at this server yet."""
 
 
-def who_options(*, program: bool) -> Callable[[_F], _F]:
+def who_options(*, program: bool, guests: bool = False) -> Callable[[_F], _F]:
     """Add ``--name`` and ``--key``; the command gets them as ``who``.
 
     Args:
         program: see ``Who``.
+        guests: a guest can do that, where the server takes any.
     """
 
     def add(command: _F) -> _F:
@@ -65,7 +67,9 @@ def who_options(*, program: bool) -> Callable[[_F], _F]:
         def with_who(name: str | None, key: Path | None, **rest: object) -> object:
             claims = sys.stdin.isatty() and sys.stdout.isatty()
             given = key or from_variable(KEY_VARIABLE)
-            return command(who=Who(checked_name(name), given, program, claims), **rest)
+            return command(
+                who=Who(checked_person(name, guests=guests), given, program, claims), **rest
+            )
 
         wrapped: Any = with_who
         for option in (
@@ -104,6 +108,8 @@ def person_at(
         UsageError: the key file cannot be used.
         click.UsageError: a name is needed, and there is nobody to ask for one.
     """
+    if who.name is not None and is_guest(who.name):
+        return Person(who.name, None, False, new=False)
     if who.key is not None:
         key = load_key(who.key)
         return Person(who.name or key.name or person_name(), key, False, new=False)

@@ -251,7 +251,8 @@ class Invited:
 class Postponed:
     """The server cannot store messages of this room now; the client sends them again until it can.
 
-    Comes once, until a message of the room is stored.
+    Comes once, until a message of the room is stored. Also when the client has connected again and
+    the server cannot let it follow the room now: it asks until it can.
     """
 
     room: str

@@ -142,8 +142,11 @@ class Receiver:
             self._senders.refused(describe_refusal(error.code, error.text), now)
             self.warn()
             return
+        waits_anew, waiting = self._requests.waits_anew(error), self._requests.get(error.request)
         request = self._requests.refused(error, now)
         if request is None:
+            if waits_anew and waiting is not None and self._subscriptions.get(waiting.room):
+                self._queue.put(Postponed(waiting.room, error.text))
             return
         reason = refused(error.code, error.arg, error.text)
         log.debug("refused in %s: %s", request.room, reason)

@@ -124,7 +124,11 @@ class Busy(Refused):
 
 
 class Unavailable(Refused):
-    """The room's store cannot be written now."""
+    """What the server has stored of the room or the account can be neither read nor written now.
+
+    A request is asked again for 10 seconds before this is raised. A send waits as long as it takes,
+    or for ``retry_timeout_s``.
+    """
 
     @property
     def retry_after_s(self) -> float:
@@ -218,7 +222,8 @@ def describe_refusal(code: int, text: str = "") -> str:
     known = _ERROR_CODES.get(code)
     if known is None:
         return f"error code {code}: {harmless}" if harmless else f"error code {code}"
-    if known in _WITH_REASON and harmless not in known.explanation:
+    says_more = harmless not in known.explanation and known.explanation not in harmless
+    if known in _WITH_REASON and says_more:
         return f"{known.name}: {known.explanation} ({harmless})"
     return f"{known.name}: {harmless or known.explanation}"
 

@@ -1,7 +1,8 @@
 """Requests by number: JOIN, LEAVE, WHO, HISTORY, SEARCH and their answers.
 
 All of them can be asked again without harm, so a lost connection, BUSY and UNAVAILABLE only delay
-them; the caller sees the final answer.
+them; the caller sees the final answer. UNAVAILABLE is that when it lasts: nobody waits without a
+word for a disk that somebody has to mend.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from relay.wire.envelopes import ClientEnvelope, Error
 
 RETRY_S_MIN: Final = 0.05
 RETRY_S_MAX: Final = 60.0
+UNAVAILABLE_S_MAX: Final = 10.0
+"""How long a caller's request is asked again after the first UNAVAILABLE: a home that moves to
+another worker is there sooner. What the client asks by itself (to follow a room again), it asks
+until it is answered."""
 AGAIN: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
 
 
@@ -36,7 +41,9 @@ class Request(NamedTuple):
 class Requests:
     """Requests without an answer."""
 
-    __slots__ = ("_open", "_out", "_outcomes", "_waiting", "next_number")
+    __slots__ = (
+        "_open", "_out", "_outcomes", "_unavailable_since", "_waiting", "next_number",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.next_number = 1
@@ -44,6 +51,8 @@ class Requests:
         self._out: list[ClientEnvelope] = []
         self._waiting: dict[int, float] = {}
         """When requests are to be asked again, by their number."""
+        self._unavailable_since: dict[int, float] = {}
+        """By the number of a request that was answered with UNAVAILABLE."""
         self._outcomes: list[Outcome] = []
 
     def ask(self, request: Request) -> None:
@@ -59,15 +68,36 @@ class Requests:
 
     def answered(self, number: int) -> Request | None:
         """Return and forget what an answer belongs to; None: nothing (any more)."""
+        self._unavailable_since.pop(number, None)
         return self._open.pop(number, None)
 
     def refused(self, error: Error, now: float) -> Request | None:
         """Return the request that is refused for good; None when it is to be asked again."""
-        if error.code in AGAIN and error.request in self._open:
+        if error.code in AGAIN and error.request in self._open and not self._lasts(error, now):
             wait_s = min(max(error.arg / 1000, RETRY_S_MIN), RETRY_S_MAX)
             self._waiting.setdefault(error.request, now + wait_s)
             return None
-        return self._open.pop(error.request, None)
+        return self.answered(error.request)
+
+    def _lasts(self, error: Error, now: float) -> bool:
+        """Tell whether a caller has waited long enough for a store that is not there."""
+        if error.code != ErrorCode.UNAVAILABLE:
+            return False
+        since = self._unavailable_since.setdefault(error.request, now)
+        return self._open[error.request].token is not None and now - since >= UNAVAILABLE_S_MAX
+
+    def waits_anew(self, error: Error) -> bool:
+        """True if what the client asks by itself waits for a store, which the caller may not know.
+
+        Once for each request: call it before ``refused``.
+        """
+        request = self._open.get(error.request)
+        return (
+            error.code == ErrorCode.UNAVAILABLE
+            and request is not None
+            and request.token is None
+            and error.request not in self._unavailable_since
+        )
 
     def answer(self, token: object, result: object) -> None:
         """Give a caller its answer; without effect for what the client asked by itself."""
@@ -96,13 +126,13 @@ class Requests:
             if request.token is None and room in (None, request.room)
         ]
         for number in gone:
-            del self._open[number]
+            self.answered(number)
 
     def drop(self, token: object) -> None:
         """Forget the request with this token, unless it has been answered."""
         for number, request in self._open.items():
             if request.token is token:
-                del self._open[number]
+                self.answered(number)
                 return
 
     def online(self, first: list[Request]) -> None:
@@ -116,6 +146,7 @@ class Requests:
     def offline(self) -> None:
         """Nothing leaves and nothing comes until the next connection."""
         self._waiting.clear()
+        self._unavailable_since.clear()
         self._out.clear()
 
     def drain(self) -> list[ClientEnvelope]:
@@ -137,7 +168,7 @@ class Requests:
     def done_by_loss(self) -> list[Request]:
         """Drop and return what the loss of the connection has done."""
         done = [number for number, request in self._open.items() if request.over_when_lost]
-        return [self._open.pop(number) for number in done]
+        return [request for number in done if (request := self.answered(number)) is not None]
 
     def drop_all(self) -> Iterator[Request]:
         """Forget everything, yielding it."""

@@ -34,7 +34,7 @@ ALERTS: Final = (
     ),
     Alert(
         "RelayPartitionsUnavailable", f"sum({gauge('partitions_unavailable')}) > 0", "1m", "page",
-        "Rooms cannot be written.", "The log shows why: partition_unavailable.",
+        "Rooms cannot be written.", "relay ctl status shows why.",
     ),
     Alert(
         "RelayPartitionsRefused", f"sum({gauge('partitions_refused')}) > 0", "0m", "page",

@@ -248,7 +248,7 @@ WORKER: Final = (
     Metric("readers_catching_up", Kind.GAUGE, "Readers that wait for pages of a log, not live."),
     Metric("bus_lag_ns", Kind.GAUGE, "How long another worker has taken too little.", "ns"),
     Metric("commit_lag_ns", Kind.GAUGE, "How long messages wait and none is committed.", "ns"),
-    Metric("partitions_unavailable", Kind.GAUGE, "Partitions that cannot be written."),
+    Metric("partitions_unavailable", Kind.GAUGE, "Partitions that cannot be opened or written."),
     Metric("partitions_refused", Kind.GAUGE, "Partitions that are damaged, and refused."),
     Metric("partitions_short_of_disk", Kind.GAUGE, "Partitions whose disk is at its reserve."),
     Metric("messages_accepted", Kind.COUNTER, "Messages committed, and so acknowledged."),

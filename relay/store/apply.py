@@ -24,6 +24,8 @@ SEEN: Final = (
 NO_MEMBER: Final = "DELETE FROM member WHERE handle=? AND lasting IN (0, 1) AND log_id=?"
 INVITED: Final = int(Role.INVITED)
 FOLD: Final = "INSERT OR REPLACE INTO fold SELECT id, ?, ? FROM log WHERE name=?"
+PROOF: Final = "INSERT INTO meta VALUES ('proof', 1) ON CONFLICT DO UPDATE SET value=value + 1"
+"""A page that does not change would not be written."""
 CONFIRM: Final = "DELETE FROM pending WHERE log_id=(SELECT id FROM log WHERE name=?) AND seq=?"
 
 
@@ -112,3 +114,5 @@ def write_more(connection: apsw.Connection | apsw.Cursor, more: More) -> None:
     insert(FOLD, more.folds)
     if more.erased:
         insert("UPDATE entry SET packed=? WHERE id=?", more.erased)
+    if more.proof:
+        connection.execute(PROOF)

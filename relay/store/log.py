@@ -32,11 +32,7 @@ class Repeated(NamedTuple):
 
 
 class IdConflict(NamedTuple):
-    """The id was used for another content, stored as ``seq``.
-
-    0: it was used more than ``limits.REPEATS_BACK_MAX`` messages ago and is not looked for: it may
-    be a repeat or another content.
-    """
+    """The id was used for another content, as ``seq``; 0: too long ago to look what it was."""
 
     seq: int
 
@@ -203,6 +199,9 @@ class Partition(Protocol):
 
     def note_folds(self, folds: list[tuple[str, int, bytes]]) -> None:
         """Note (log, seq, packed) what the control entries of a log up to seq make: likewise."""
+
+    def prove(self) -> None:
+        """Have the next commit write something, whatever else is in it: to find out if it can."""
 
     def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
         """Remove some of the entries of a log up to ``upto``, in a commit of its own.

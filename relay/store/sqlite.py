@@ -104,6 +104,7 @@ class SqlitePartition:
         self._seen: list[tuple[int, str]] = []
         self._folds: list[tuple[int, bytes, str]] = []
         """When owners of inboxes were last here, likewise."""
+        self._proof = False
         self._opened: Opened | None = None
         self._opening = 0
         """How often the file has been opened: the lock's note has it, too."""
@@ -246,8 +247,9 @@ class SqlitePartition:
                 note_controls(batch, outcomes, changes)
             if changes.more is not None and changes.more.erased:
                 self.erased = True
-            if self._confirmed or self._seen or self._folds:
+            if self._confirmed or self._seen or self._folds or self._proof:
                 changes.more = changes.more or More()
+                changes.more.proof = self._proof
                 changes.more.confirmed += self._confirmed
                 changes.more.seen += self._seen
                 changes.more.folds += self._folds
@@ -265,6 +267,7 @@ class SqlitePartition:
             del self._confirmed[: len(changes.more.confirmed)]
             del self._seen[: len(changes.more.seen)]
             del self._folds[: len(changes.more.folds)]
+            self._proof = self._proof and not changes.more.proof
         return outcomes
 
     def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
@@ -337,6 +340,10 @@ class SqlitePartition:
     def note_folds(self, folds: list[tuple[str, int, bytes]]) -> None:
         """See ``log.Partition``."""
         self._folds += [(seq, packed, log) for log, seq, packed in folds]
+
+    def prove(self) -> None:
+        """See ``log.Partition``."""
+        self._proof = True
 
     # --- for the checkpointer -------------------------------------------------------------------
     @property

@@ -145,7 +145,7 @@ class More:
 
     __slots__ = (
         "confirmed", "controls", "directs", "edits", "erased", "folds", "marks", "members",
-        "pending", "seen",
+        "pending", "proof", "seen",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -163,6 +163,8 @@ class More:
         """(new bytes, row id) of entries whose body is erased."""
         self.marks: list[tuple[int, str, bytes, int]] = []
         """As in the table ``mark``."""
+        self.proof = False
+        """True: something is to be written, whatever it is: it proves that it can be."""
         self.folds: list[tuple[int, bytes, str]] = []
         """(seq, packed, log): what its control entries up to seq make of it."""
         self.members: dict[tuple[str, int], tuple[bytes, int]] = {}

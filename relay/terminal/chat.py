@@ -28,21 +28,23 @@ from relay.client.events import (
     StateChanged,
     Unfollowed,
 )
-from relay.client.refusals import AlreadyJoined, Refused
+from relay.client.refusals import AlreadyJoined, NotAMember, Refused
 from relay.terminal import commands
 from relay.terminal.earlier import Earlier
 from relay.terminal.invitations import Invitations
-from relay.terminal.notices import Narrator, choices, members_notice
+from relay.terminal.notices import Narrator, choices, members_notice, others_notice
+from relay.terminal.pending import Pending
 from relay.terminal.presence import Presence
 from relay.terminal.room_commands import Change
 from relay.terminal.room_notices import (
     info_lines,
     is_member,
     list_line,
+    out_of,
     waiting_notices,
 )
 from relay.terminal.screens import Screen
-from relay.terminal.sending import Sending
+from relay.terminal.sending import Sending, shortened
 from relay.terminal.shown import Shown
 from relay.terminal.view import day_and_clock
 
@@ -60,7 +62,8 @@ class Chat:
         self.client = client
         self.room = room
         self.screen = screen
-        self.sending = Sending(client, screen)
+        self._pending = Pending(screen.pending)
+        self.sending = Sending(client, screen, self._pending)
         self.mistakes = 0
         """Lines that look like a command but are none, so were not sent."""
         self.target = room
@@ -69,6 +72,8 @@ class Chat:
         """True when a person sees what is shown: their other devices are told what was read."""
         self._shown = Shown(screen, client.name, room)
         self._earlier = Earlier(client, room, screen, self._shown)
+        self._typed = ""
+        """The command that is being done."""
         self._member = False
         """A lasting member of the room: what was read of it is worth telling."""
         self._invitations = Invitations(room)
@@ -160,8 +165,11 @@ class Chat:
     async def _compare_presence(self) -> None:
         """Tell of who came and went without being told of."""
         with contextlib.suppress(ClientError):  # what ends the client is told by its events
-            news = self._presence.asked(await self.client.who(self.room))
-            if notice := Narrator(self.client.name).notice_of(news):
+            members, entered = await self.client.who(self.room), self._presence.unasked
+            news = self._presence.asked(members)
+            narrator = Narrator(self.client.name)
+            notice = others_notice(members, self.client.name) if entered else None
+            if notice := notice or narrator.notice_of(news):
                 self.screen.notice(notice)
 
     async def _look_for_invitations(self) -> None:
@@ -218,7 +226,9 @@ class Chat:
             self._mark_read()
             if isinstance(command, commands.Quit):
                 break
+            self._typed = line
             await self._do(command)
+            self._typed = ""
         self._mark_read(leaving=True)
         await self._all_answered()
         await self.sending.all_stored()
@@ -238,8 +248,16 @@ class Chat:
 
     async def _do(self, command: commands.Command) -> None:
         match command:
+            case commands.Say(text) if text and self._invitations.out and self.target == self.room:
+                # It might be stored all the same, and would never be seen here.
+                self.sending.fail(f"not sent, {out_of(self.room)}: {shortened(text)}")
             case commands.Say(text):
                 await self.sending.say(text, self.target)
+            case commands.Delete(room) if room != self.room:
+                self.mistakes += 1
+                self.screen.notice(f"to delete this room for good: /delete {self.room}; not sent")
+            case commands.Delete():
+                self._ask(partial(self._change, Change("delete")))
             case commands.Tell(name, text):
                 await self.sending.say(text, f"@{name}")
             case commands.Query(name):
@@ -319,12 +337,17 @@ class Chat:
         task = asyncio.create_task(self._answer(question))
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
+        if self._typed:
+            done = self._pending.begin(f"no answer yet: {self._typed}")
+            task.add_done_callback(lambda _: done())
 
     async def _answer(self, question: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Ask and show the answer; a refusal is a notice, not the end."""
         async with self._one_request:
             try:
                 await question()
+            except NotAMember:
+                self.screen.notice(f"refused: {out_of(self.room)}")
             except Refused as error:
                 self.screen.notice(f"refused: {error}")
             except DeviceChainError as error:

@@ -36,6 +36,29 @@ HELP: Final = (
     "//TEXT           send /TEXT as a message",
 )
 
+_OTHER_WORDS: Final = {
+    "exit": "quit",
+    "leave": "part",
+    "rooms": "list",
+    "members": "who",
+    "dm": "msg",
+    "ignore": "block",
+    "unignore": "unblock",
+}
+"""What people know these commands as from elsewhere."""
+_ELSEWHERE: Final = {
+    "part": "/quit leaves the chat, /nomember ends your membership of the room",
+    "me": "there are no actions here: say it in words",
+    "nick": "a name is an account's, for good: another one is another account ('relay register')",
+    "whois": "/seen NAME tells when somebody was last here, /room who is what in the room, and"
+    " 'relay device list ADDRESS NAME' which devices a name has",
+    "away": "others see when you were last here: /seenby chooses who",
+    "voice": "there is no voice: in a room for announcements moderators write (/op NAME), and /mute"
+    " NAME silences one person",
+    "devoice": "there is no voice: /mute NAME silences one person",
+    "mode": "there are commands instead of modes: /private, /announce, /close, /op, /ban",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Say:
@@ -140,6 +163,13 @@ class Quit:
 
 
 @dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete the room of the chat; its name is typed, so that nobody does it by accident."""
+
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
 class Mistake:
     """Nothing is sent; tell the person why."""
 
@@ -163,6 +193,7 @@ Command: TypeAlias = (
     | Choose
     | Help
     | Quit
+    | Delete
     | Mistake
 )
 
@@ -175,6 +206,8 @@ def parse(line: str) -> Command:
         return Say(line)
     word, _, rest = line[1:].partition(" ")
     rest = rest.strip()
+    word = word.lower()
+    word = _OTHER_WORDS.get(word, word)
     match word:
         case "who" | "names" | "room" | "list" | "help" | "quit" | "erase" if rest:
             return Mistake(f"/{word} takes no arguments; not sent")
@@ -208,8 +241,10 @@ def parse(line: str) -> Command:
             return About(word, rest)
         case "join":
             return Join(rest)
-        case "part":
-            return Mistake("/quit leaves the chat, /nomember ends your membership of the room")
+        case "delete":
+            return Delete(names.normal(rest))
+        case _ if word in _ELSEWHERE:
+            return Mistake(f"{_ELSEWHERE[word]}; not sent")
         case _:
             changed = room_commands.parse(word, rest)
             if isinstance(changed, str):

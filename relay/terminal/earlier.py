@@ -8,7 +8,7 @@ from typing import NamedTuple
 from relay.client.aio import Client
 from relay.client.events import Control, LogEntry, RoomChanged
 from relay.client.lists import is_last_page
-from relay.terminal.notices import number_of_messages
+from relay.terminal.notices import not_indexed, number_of_messages
 from relay.terminal.screens import Screen
 from relay.terminal.shown import Shown
 
@@ -69,6 +69,11 @@ class Earlier:
         self._screen.notice("end of earlier messages")
         self._shown.forget_day()
 
+    async def _tell_what_is_missing(self, target: str, indexed: int) -> None:
+        newest = (await self._client.history(target, count=1)).entries
+        if newest and newest[-1].seq > indexed:
+            self._screen.notice(not_indexed(indexed))
+
     async def find(self, words: str, target: str) -> None:
         """Show messages that have some words, oldest first; or go on with older ones."""
         search = Search(words, target, None) if words else self._search
@@ -85,6 +90,8 @@ class Earlier:
             page = await self._client.search(
                 search.target, search.words, before=before, count=count
             )
+            if before is None:
+                await self._tell_what_is_missing(search.target, page.indexed)
             found += page.entries
             end, before = is_last_page(page, before), page.next
         self._search = search._replace(before=None if end else before)

@@ -38,6 +38,9 @@ _WHY_AWAY: Final = {
 """The close codes after which the client comes back by itself. The protocol's own words for them
 speak to authors of clients ("connect again"), and a person would take them for an order."""
 
+_OTHERS_NAMED_MAX: Final = 10
+"""So many of those who are in a room are named to whoever enters; ``/who`` names more."""
+
 
 class Narrator:
     """Tells what happens, and only what is news: remembers what it told of the connection."""
@@ -119,10 +122,25 @@ def members_notice(members: Members) -> str:
     return f"{count} in {harmless_name(members.room)}: {listed}"
 
 
+def others_notice(members: Members, me: str) -> str | None:
+    """Return who else is in a room that one has just entered; None: nobody."""
+    others = [person(one.name, one.display) for one in members.members if one.name != me]
+    if not others:
+        return None
+    names = others[:_OTHERS_NAMED_MAX]
+    more = max(members.total - 1, len(others)) - len(names)
+    return f"also here: {', '.join(names)}" + (f" and {more} more" if more else "")
+
+
 def person(name: str, display: str) -> str:
     """Return a handle, followed by the display name in quotes if that is another one."""
     handle = harmless_name(name)
     return f"{handle} {quoted(display)}" if display and display != name else handle
+
+
+def not_indexed(indexed: int) -> str:
+    """Return what a search tells that has not looked at all messages."""
+    return f"the search index is behind: messages after number {indexed} were not looked at"
 
 
 def choices(found: Preferences) -> str:

@@ -18,6 +18,8 @@ class Presence:
         """None: it is not known, or there are too many to be told of each."""
         self._last: tuple[int, int] | None = None
         """Incarnation and version of what is known."""
+        self.unasked = True
+        """True: nobody has asked yet."""
         self.stale = True
         """True: somebody has to ask who is here, and give the answer to ``asked``."""
 
@@ -39,7 +41,7 @@ class Presence:
 
     def asked(self, members: Members) -> RosterChanged:
         """Take an answer to WHO, and return what of it is news: nothing, if it is the first."""
-        before, self.stale = self._here, False
+        before, self.stale, self.unasked = self._here, False, False
         self._last = members.incarnation, members.version
         whole = members.total == len(members.members)
         now = {one.name: one for one in members.members} if whole else None

@@ -25,12 +25,22 @@ from relay.errors import RelayError
 from relay.terminal.job_control import JobControl
 from relay.terminal.keys import chat_keys
 from relay.terminal.screens import COLUMNS_DEFAULT, terminal_columns
-from relay.terminal.view import Line, body_text, clock, message_lines, notice_lines
+from relay.terminal.view import (
+    NOTICE,
+    Line,
+    body_text,
+    clock,
+    message_lines,
+    notice_line,
+    notice_lines,
+)
 
 LINES_WAITING_MAX: Final = 200
 """Lines shown in one go; then keys are looked at before more are shown."""
 DRAFT_SHARE: Final = 3
 """What is typed fills at most one third of the terminal."""
+PENDING_LINES_MAX: Final = 5
+"""So many lines that wait are shown; of the others, their number."""
 _HEAD_STYLE: Final = "bold"
 _NOTICE_STYLE: Final = "ansicyan"
 
@@ -44,8 +54,10 @@ class PromptScreen:
 
     def __init__(self, room: str) -> None:
         """Prompt with the room's name."""
+        self._prompt = f"{room}> "
+        self._pending: list[str] = []
         self._session: PromptSession[str] = PromptSession(
-            f"{room}> ",
+            self._message,
             erase_when_done=True,  # what was said shows when the server has it
             history=InMemoryHistory(),
             key_bindings=chat_keys(self._interrupt, lambda event: self._jobs.suspend()),
@@ -75,7 +87,26 @@ class PromptScreen:
 
     def talk_to(self, target: str) -> None:
         """Prompt with this from the next line on."""
-        self._session.message = f"{target}> "
+        self._prompt = f"{target}> "
+
+    def pending(self, waiting: list[str]) -> None:
+        """Mark what waits between what was printed and the prompt, where the mark can go again."""
+        before, self._pending = self._pending, waiting
+        if is_dumb_terminal():
+            for text in waiting[len(before) :]:
+                self.notice(text)
+        elif self._session.app.is_running:
+            self._session.app.invalidate()
+
+    def _message(self) -> FormattedText:
+        """Return what stands before the draft."""
+        prompt = ("", self._prompt)
+        if is_dumb_terminal():
+            return FormattedText([prompt])
+        lines = [notice_line(text, self._columns()) for text in self._pending[:PENDING_LINES_MAX]]
+        if more := len(self._pending) - len(lines):
+            lines.append(f"{NOTICE}and {more} more")
+        return FormattedText([*((_NOTICE_STYLE, f"{line}\n") for line in lines), prompt])
 
     @contextlib.contextmanager
     def shown(self) -> Iterator[None]:
@@ -140,7 +171,7 @@ class PromptScreen:
             app.renderer.erase()
         elif get_app_or_none() is not None:
             # A dumb terminal: prompt_toolkit runs another application, which draws nothing again.
-            draft = f"{self._session.message}{self._session.default_buffer.text}"
+            draft = f"{self._prompt}{self._session.default_buffer.text}"
             waiting = [("", "\n"), *waiting, ("", draft)]
         print_formatted_text(
             app.output, FormattedText(waiting), default_ui_style(), color_depth=app.color_depth

@@ -18,6 +18,7 @@ HELP: Final = (
     "/private, /public, /announce, /close, /open   who may read and write",
     "/member, /nomember   be a lasting member, or none any more",
     "/keep 30d 1000 1G  keep messages of so many days, so many, so many bytes; /keep default",
+    "/delete ROOM   delete this room for good, with all that was said; ROOM is its name",
     "/redact N [WHY]   erase message N, of somebody else too if you moderate",
 )
 _TIME: Final = re.compile(r"([0-9]{1,6})([smhd])")

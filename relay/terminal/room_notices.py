@@ -143,6 +143,11 @@ def invited_notice(rooms: list[str], by: str = "") -> str:
     return f"{who}: {some}; relay chat ADDRESS ROOM, and /member there"
 
 
+def out_of(room: str) -> str:
+    """Return what somebody is told who was put out of the room of the chat."""
+    return f"you are no longer in {harmless_name(room)}; /join follows it again, if you may"
+
+
 def _some(words: list[str]) -> str:
     more = f" and {len(words) - SHOWN_MAX} more" if len(words) > SHOWN_MAX else ""
     return ", ".join(words[:SHOWN_MAX]) + more

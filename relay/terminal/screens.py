@@ -29,6 +29,9 @@ class Screen(Protocol):
     def talk_to(self, target: str) -> None:
         """Show to whom the next lines go: a room, or ``@`` and a name."""
 
+    def pending(self, waiting: list[str]) -> None:
+        """Mark what the server has not accepted yet, the oldest first; replaces what it was."""
+
 
 class PlainScreen:
     """Messages on an output, notices on standard error."""
@@ -55,6 +58,9 @@ class PlainScreen:
 
     def talk_to(self, target: str) -> None:
         """There is no prompt to show it."""
+
+    def pending(self, waiting: list[str]) -> None:
+        """What was printed stays: there is no mark that could go."""
 
 
 def stderr_notice(text: str) -> None:

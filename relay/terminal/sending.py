@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from relay import limits
 from relay.client.aio import Client
@@ -10,6 +11,7 @@ from relay.client.errors import MessageTooLong
 from relay.client.events import LogEntry, Stored
 from relay.client.refusals import Refused
 from relay.terminal.notices import number_of_messages
+from relay.terminal.pending import Pending
 from relay.terminal.screens import Screen
 
 _SHOWN_CHARS_MAX = 200
@@ -20,9 +22,10 @@ _PATIENCE_S = 2.0
 class Sending:
     """The lines of one person that are on their way."""
 
-    def __init__(self, client: Client, screen: Screen) -> None:
+    def __init__(self, client: Client, screen: Screen, pending: Pending) -> None:
         self._client = client
         self._screen = screen
+        self._pending = pending
         self.failures = 0
         """Lines that could not be sent or stored."""
         self._unstored: set[asyncio.Future[Stored]] = set()
@@ -34,23 +37,29 @@ class Sending:
         length = len(body := text.encode("utf-8", "replace"))
         if length > limits.BODY_BYTES_MAX:
             most = f"a message has at most {limits.BODY_BYTES_MAX:,}"
-            self.fail(f"not sent, too long ({length:,} bytes; {most}): {_shortened(text)}")
+            self.fail(f"not sent, too long ({length:,} bytes; {most}): {shortened(text)}")
             return
+        whom = f", to {target}" if target.startswith("@") else ""
+        done = self._pending.begin(f"not stored yet{whom}: {text}")
         try:
             stored = await self._client.post(target, body, reply_to=reply_to)
-        except (Refused, MessageTooLong) as error:
-            self.fail(f"not sent ({error}): {_shortened(text)}")
+        except BaseException as error:
+            done()
+            if not isinstance(error, Refused | MessageTooLong):
+                raise
+            self.fail(f"not sent ({error}): {shortened(text)}")
             return
         self._unstored.add(stored)
-        stored.add_done_callback(lambda future: self._settled(future, text))
+        stored.add_done_callback(lambda future: self._settled(future, text, done))
 
-    def _settled(self, stored: asyncio.Future[Stored], text: str) -> None:
+    def _settled(self, stored: asyncio.Future[Stored], text: str, done: Callable[[], None]) -> None:
+        done()
         if stored.cancelled():
             return
         self._unstored.discard(stored)
         if error := stored.exception():
             outcome = "not stored" if isinstance(error, Refused) else "may not be stored"
-            self.fail(f"{outcome} ({error}): {_shortened(text)}")
+            self.fail(f"{outcome} ({error}): {shortened(text)}")
 
     def fail(self, reason: str) -> None:
         """Tell that a line was not sent or stored, and count it."""
@@ -73,5 +82,6 @@ class Sending:
             self._screen.notice(f"{number_of_messages(len(self._unstored))} may not be stored")
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """Return as much of a line as tells which one it was."""
     return text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]}…"

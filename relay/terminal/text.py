@@ -29,8 +29,8 @@ _UNSEEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _BLANKS: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 """Letters and symbols by category that show as nothing: Hangul fillers, the empty braille cell."""
 _INVISIBLE_MARKS: Final = frozenset("\u034f\u17b4\u17b5")
-_NAME_FIRST: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789@")
-_NAME_REST: Final = _NAME_FIRST | frozenset("_-")
+_NAME_FIRST: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789@~")
+_NAME_REST: Final = (_NAME_FIRST - {"~"}) | frozenset("_-")
 _DOTTED_CIRCLE: Final = "\u25cc"
 """What Unicode puts under a mark that has no character of its own to sit on."""
 # Unicode's quotation marks, and the letters and primes that look like them. A single apostrophe is

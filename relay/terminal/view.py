@@ -76,6 +76,15 @@ def notice_lines(text: str, width: int | None = None) -> list[Line]:
     return [Line(_NOTICE_INDENT if n else NOTICE, piece) for n, piece in enumerate(pieces)]
 
 
+def notice_line(text: str, width: int) -> str:
+    """Return a notice of our own as a single line; what is too long ends with an ellipsis."""
+    room = max(width - len(NOTICE), 2)
+    shown = harmless(text, allow="\n").replace("\n", " ")
+    if columns(shown) > room:
+        shown = next(wrapped(shown, room - 1)) + "…"
+    return NOTICE + shown
+
+
 def _cut(lines: list[str], width: int) -> Iterator[str]:
     pieces = (piece for line in lines for piece in wrapped(line, width))
     yield from islice(pieces, DISPLAY_LINES_MAX)

@@ -74,7 +74,7 @@ class ErrorCode(IntEnum):
     EXPECTED = 9, "counters were skipped: send again from arg"
     UNKNOWN_OUTCOME = 10, "the id is too old or unknown: whether it was stored cannot be told"
     BUSY = 11, "the home cannot keep up, or too much is sent; arg is when to try again, in ms"
-    UNAVAILABLE = 12, "the log's store cannot be written now; arg is when to try again, in ms"
+    UNAVAILABLE = 12, "the log's store cannot be used now; arg is when to try again, in ms"
     ALREADY_JOINED = 13, "the connection has joined this log before"
     NOT_REGISTERED = 14, "nobody has registered this name"
     KEY_REFUSED = 15, "the key is not a device of the account, or its signature is wrong"

@@ -403,3 +403,15 @@ def decide_or_none(one: Room, change: requests.Change, context: Context) -> even
 
 TestPeople = People.TestCase
 TestPeople.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize("until_ms", [0, 1_795_000_000_000, (1 << 63) - 1])
+def test_who_is_banned_or_muted_is_told_until_when(until_ms: int) -> None:
+    """If it ends by itself; whatever time the log has."""
+    for person in (
+        Person(b"", banned=True, until_ms=until_ms),
+        Person(b"", muted=True, until_ms=until_ms),
+    ):
+        found = refusal(room()._replace(people={"eve": person}), EVE, WRITE)
+        assert found is not None
+        assert (" until 20" in found.text or " until 9" in found.text) is bool(until_ms)

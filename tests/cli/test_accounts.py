@@ -102,10 +102,24 @@ def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
         assert tail.wait(DEADLINE_S) == 1
         assert tail.stderr is not None
         told = tail.stderr.read()
-        assert "REVOKED" in told or "belongs to somebody else" in told
+        assert "REVOKED" in told or "this is no device of" in told
     output = done("send", address, "lobby", "stolen", keys=phone, status=1)
-    assert "belongs to somebody else" in output
+    assert f"this is no device of '{name}': it was removed" in output
     assert f"  {key} removed\n" in done("device", "list", address, keys=bob)
+    with subprocess.Popen(  # found again: a removed key never comes back, so it has another one
+        relay_command("device", "request", address, "--name", name),
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RELAY_KEYS": str(phone)},
+    ) as request:
+        assert request.stdout is not None
+        assert (another := request.stdout.readline().split()[-1]) != key
+        assert "approved" in done("device", "approve", address, another, keys=bob)
+        assert f"is a device of {name} now" in request.stdout.read()
+    done("send", address, "lobby", "found", keys=phone)
+    assert f"is a device of {name} now" in done(
+        "device", "request", address, "--name", name, keys=phone
+    )
 
 
 def test_what_an_operator_does(by_invitation: Relay, tmp_path: Path) -> None:
@@ -121,12 +135,35 @@ def test_what_an_operator_does(by_invitation: Relay, tmp_path: Path) -> None:
     done("user", "enable", address, "bob")
     done("send", address, "lobby", "x", keys=bob)
     token = token_in(done("user", "reset", address, "bob"))
-    assert "NOT_REGISTERED" in done("send", address, "lobby", "x", keys=bob, status=1)
+    output = done("send", address, "lobby", "x", keys=bob, status=1)
+    assert "there is no account 'bob' any more at this server: an operator has reset" in output
     done("register", address, "--name", "bob", "--invitation", token, keys=bob)
     done("send", address, "lobby", "again", keys=bob)
     done("user", "rm", address, "bob")
     assert "bob removed" in done("user", "list", address)
     assert "no such account" in done("user", "disable", address, "bob", status=1)
+
+
+def test_a_guest(relay: Relay) -> None:
+    """By a name that no account has; needs neither key nor registration, and gets none."""
+    address = relay.address
+    done("send", address, "garden", "x", "--name", "~Visitor")
+    assert "~visitor| x" in done("history", address, "garden", "--name", "~visitor")
+    assert "garden public" in done("room", "list", address, "--name", "~visitor")
+    assert "NOT_ALLOWED" in done("room", "enter", address, "garden", "--name", "~visitor", status=1)
+    done("register", address, "--name", "garden-keeper")
+    assert "~visitor| x" in done("history", address, "garden", "--name", "~visitor")
+    assert "this needs an account" in done("register", address, "--name", "~visitor", status=2)
+    assert "invalid name '~a'" in done("send", address, "garden", "x", "--name", "~a", status=2)
+    assert "invalid name '~root'" in done(
+        "send", address, "garden", "x", "--name", "~root", status=2
+    )
+
+
+def test_no_guests(by_invitation: Relay) -> None:
+    """Where there are none, that is told."""
+    output = done("send", by_invitation.address, "lobby", "x", "--name", "~bob", status=1)
+    assert "NO_GUESTS" in output
 
 
 def test_offline(by_invitation: Relay) -> None:
@@ -162,7 +199,7 @@ def test_a_key_file_for_a_program(relay: Relay, tmp_path: Path) -> None:
 
 def test_a_script_claims_no_name(relay: Relay, tmp_path: Path) -> None:
     output = done("send", relay.address, "lobby", "x", status=1)
-    assert "relay register" in output
+    assert "relay: you have no device key at this server: register a name" in output
     assert "--key" in output  # not the word of the library
     assert not list((tmp_path / "keys").rglob("*.key"))
 

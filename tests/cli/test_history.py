@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 
+import apsw
 import pytest
 
+from relay.chat.partition import partition_of
+from relay.store.directory import DataDirectory
 from tests.support.cluster import Relay, relay_command, run_relay, wait_until
 
 pytestmark = pytest.mark.timeout(300)
@@ -75,6 +79,35 @@ def test_searching(relay: Relay, room: str) -> None:
     found = run_relay("history", relay.address, room, "--search", "?!", "--name", ann)
     assert (found.returncode, found.stdout) == (1, "")
     assert "there is no word to search for" in found.stderr
+
+
+def test_whoever_searches_is_told_what_was_not_looked_at(relay: Relay, room: str) -> None:
+    """Else nothing is found in an index that is being made anew, and nobody knows why."""
+    ann = f"ann-{room}"
+    said(relay, room, ann, "tea")
+    until_found(relay, room, "tea", ann)
+    path = DataDirectory(relay.data).search_path(partition_of(room))
+    with contextlib.closing(apsw.Connection(str(path))) as index:
+        index.execute("BEGIN IMMEDIATE")  # its follower waits
+        said(relay, room, ann, "cake")
+        behind = "the search index is behind: messages after number 2 were not looked at"
+        found = run_relay("history", relay.address, room, "--search", "cake", "--name", ann)
+        assert (found.returncode, found.stdout) == (1, "")
+        assert behind in found.stderr
+        chat = subprocess.run(
+            relay_command("chat", relay.address, room, "--name", ann, "--last", "0"),
+            input="/search cake\n/quit\n",
+            capture_output=True,
+            timeout=120,
+            check=False,
+            text=True,
+        )
+        assert behind in chat.stderr
+    until_found(relay, room, "cake", ann)
+    assert (
+        "behind"
+        not in run_relay("history", relay.address, room, "--search", "cake", "--name", ann).stderr
+    )
 
 
 def test_direct_messages(relay: Relay, room: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import Any
 
 import pytest
@@ -97,7 +98,8 @@ def test_what_an_owner_does(people: Relay, room: str) -> None:
     assert "NOT_ALLOWED" in bert("keep", status=1)
     anna("ban", "bert", "--for", "1h")
     assert "unban first" in anna("invite", "bert", status=1)
-    assert "BANNED" in done("send", address, room, "hi", "--name", "bert", status=1)
+    refusal = done("send", address, room, "hi", "--name", "bert", status=1)
+    assert re.search(r"BANNED: banned from this room until \d{4}-[-0-9]+ [:0-9]+ UTC$", refusal)
     assert "banned until" in anna("show")
     anna("unban", "bert")
     anna("close")
@@ -176,6 +178,11 @@ def test_two_people_at_terminals(people: Relay, room: str) -> None:
         anna.shows("anna has made bert a member")
         anna.press("/kick bert out\r")
         bert.shows(f"no longer in {room}: KICKED_OUT")
+        bert.press("is anybody there\r")
+        bert.shows("is anybody there")
+        bert.shows("not sent, you are no longer in")
+        bert.press("/who\r")
+        bert.shows(f"refused: you are no longer in {room}")
         bert.press("/join den\r")
         bert.shows("a chat is in one room")
         bert.press("/join\r")
@@ -188,6 +195,13 @@ def test_two_people_at_terminals(people: Relay, room: str) -> None:
         bert.shows(f"no longer in {room}: BANNED")
         anna.press("/ban\r")
         anna.shows("/ban takes a name; not sent")
+        anna.press("/delete\r")
+        anna.shows(f"to delete this room for good: /delete {room}")
+        anna.press("/delete den\r")
+        anna.press("still here\r")
+        anna.shows("anna| \x1b[0mstill here")
+        anna.press(f"/delete {room}\r")
+        anna.shows("anna has deleted the room")
         anna.press("/quit\r")
         assert anna.ends() == 0
 
@@ -262,14 +276,14 @@ def anna_lists(address: str) -> list[dict[str, Any]]:
 def test_who_is_invited_is_told_at_once(relay: Relay, room: str) -> None:
     """At a terminal in another room; while the connection is away, when it is back."""
     address, others = relay.address, f"{room}-2"
-    for name in ("gina", "hugo"):
+    for name in ("ginny", "hugo"):
         done("register", address, "--name", name)
     for each in (room, others):
-        done("room", "create", address, each, "--kind", "private", "--name", "gina")
+        done("room", "create", address, each, "--kind", "private", "--name", "ginny")
     with Terminal("chat", address, f"{room}-3", "--name", "hugo") as hugo:
         hugo.shows(f"in {room}-3 as hugo")
-        done("room", "invite", address, room, "hugo", "--name", "gina")
-        hugo.shows(f"gina has invited you to: {room};")
+        done("room", "invite", address, room, "hugo", "--name", "ginny")
+        hugo.shows(f"ginny has invited you to: {room};")
         hugo.press("/quit\r")
         assert hugo.ends() == 0
 

@@ -32,6 +32,14 @@ def test_every_error_code_has_its_exception(code: ErrorCode) -> None:
     assert "more" in str(error)
 
 
+def test_what_a_person_gave_as_the_reason_stands_beside_what_happened() -> None:
+    """And what the server says more exactly is not said twice."""
+    assert str(refused(ErrorCode.BANNED, 0, "spam")) == "BANNED: banned from this room (spam)"
+    exact = "banned from this room until 2026-11-27 00:36:00 UTC"
+    assert str(refused(ErrorCode.BANNED, 0, exact)) == f"BANNED: {exact}"
+    assert str(refused(ErrorCode.BANNED)) == "BANNED: banned from this room"
+
+
 def test_codes_of_later_versions() -> None:
     """They are the general class, and still have their number."""
     assert "1999" in str(closed_by_server(1999))

@@ -9,8 +9,9 @@ import socket
 
 import pytest
 
-from relay.client import aio_dial, dialling
+from relay.client import dialling
 from relay.client.address import Address
+from relay.client.aio import dial
 from relay.client.dialling import AllFailed
 from relay.client.unreachable import unreachable
 
@@ -35,7 +36,7 @@ def test_both_faces_report_the_same(closed_port: int) -> None:
         dialling.dial_tcp(address, 10)
     assert str(unreachable(address, blocking.value)) == expected
     with pytest.raises(OSError, match="no address") as aio:
-        asyncio.run(aio_dial.dial_tcp(address))
+        asyncio.run(dial.dial_tcp(address))
     assert str(unreachable(address, aio.value)) == expected
 
 

@@ -67,6 +67,29 @@ def test_a_full_disk_stores_nothing_of_the_group_and_recovers(
     partition.close()
 
 
+def test_a_commit_of_nothing_proves_that_it_can_be_written(
+    tmp_path: Path, connection_hooks: Hooks
+) -> None:
+    connections: list[apsw.Connection] = []
+    connection_hooks.append(connections.append)
+    partition = open_partition(tmp_path)
+    append(partition, message(1))
+    pages = partition.wal_pages
+    partition.append([], NOW_MS)
+    assert partition.wal_pages == pages  # as a rule it writes nothing
+    for _ in range(2):
+        partition.prove()
+        partition.append([], NOW_MS)
+        assert partition.wal_pages > pages
+        pages = partition.wal_pages
+    pragma(connections[0], "query_only=1")
+    partition.prove()
+    with pytest.raises(StoreUnavailable):
+        partition.append([], NOW_MS)
+    partition.append([], NOW_MS)
+    partition.close()
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""

@@ -127,6 +127,9 @@ class Wrapped:
     def note_folds(self, folds: list[tuple[str, int, bytes]]) -> None:
         self._partition.note_folds(folds)
 
+    def prove(self) -> None:
+        self._partition.prove()
+
     def refuse(self, reason: str) -> None:
         self._partition.refuse(reason)
 

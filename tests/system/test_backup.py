@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from relay.server.backups.restore import restore
 from relay.settings import WORKERS_MAX
 from relay.store.contents import LogContents, read_logs
 from tests.support.cluster import Relay, run_relay, wait_until
+from tests.support.namespaces import NAMESPACES
 
 FIRST, SECOND = "lobby", "kitchen"
 BACKUPS = 4
@@ -255,3 +258,43 @@ def test_a_hostile_backup_is_refused_with_what_is_wrong(made: Path, tmp_path: Pa
     manifest.unlink()
     os.mkfifo(manifest)
     assert refused("verify", made) == f"relay: {manifest}: it is not a regular file\n"
+
+
+def test_a_backup_and_a_data_directory_lie_apart(secret: Path, made: Path, tmp_path: Path) -> None:
+    data = secret / "data"
+    before = sorted(path.name for path in data.rglob("*"))
+    (tmp_path / "linked").symlink_to(data / "logs")
+    (tmp_path / "by-link").symlink_to(data)
+    for to in (data / "backup", data / "logs" / "a" / "b", tmp_path / "linked" / "backup",
+               data / ".." / "data" / "backup", tmp_path / "by-link"):  # fmt: skip
+        for given in (data, tmp_path / "by-link"):
+            expected = f"backup {to}: it would lie in the data directory {given}, and be lost"
+            assert expected in refused("create", to, "--data", given)
+    output = refused("create", made / "another", "--data", data)
+    assert f"it would lie in the backup {made}: name another directory" in output
+    output = refused("restore", made, "--data", made / "logs" / "data")
+    assert f"it would lie in the backup {made}: name another directory" in output
+    assert sorted(path.name for path in data.rglob("*")) == before
+    backup("verify", made)
+    backup("create", data.with_name("data-backup"), "--data", data)  # beside it is apart
+    shutil.rmtree(data.with_name("data-backup"))
+
+
+@NAMESPACES
+def test_a_second_mount_of_a_data_directory_is_within_it(tmp_path: Path) -> None:
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    (data / "logs").mkdir(parents=True)
+    elsewhere.mkdir()
+    for mounted in (data, data / "logs"):
+        probe = (
+            "import sys; from pathlib import Path; "
+            "from relay.server.backups.apart import is_within; "
+            "print(is_within(Path(sys.argv[1]) / 'new', Path(sys.argv[2])))"
+        )
+        command = 'mount --bind "$1" "$2" && exec "$3" -c "$4" "$2" "$5"'
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", command, "sh",
+             mounted, elsewhere, sys.executable, probe, data],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.stdout == "True\n", done.stderr

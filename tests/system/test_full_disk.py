@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from relay import BlockingClient
+from relay.chat.partition import partition_of
 from relay.client.aio import Client
-from relay.client.aio_pump import Post
+from relay.client.aio.pump import Post
 from relay.client.events import Message, Postponed
 from relay.client.known_servers import KnownServers
+from relay.client.refusals import Unavailable
 from relay.client.trust import KeyPolicy
-from tests.support.cluster import Relay
+from tests.support.cluster import Relay, run_relay, until, wait_until
+from tests.support.watching import ON_A_FREE_PORT, Watcher
 
 ROOM = "lobby"
 BODY_BYTES = 30_000
@@ -36,6 +42,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def resize(disk: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Leave less than the reserve, which is a twentieth of so small a disk."""
+    found = os.statvfs(disk)
+    (disk / "filler").write_bytes(bytes(found.f_bavail * found.f_frsize - MIB // 2))
 
 
 def body(number: int) -> bytes:
@@ -101,3 +113,65 @@ async def test_nothing_is_lost_and_nobody_restarts(small_disk: Path, tmp_path: P
             assert len({one.epoch for one in got}) == 1
             assert relay.events("partition_unavailable")
             assert relay.events("partition_available")
+
+
+async def test_it_is_found_out_that_there_is_room_again(small_disk: Path, tmp_path: Path) -> None:
+    """By itself: whoever spreads clients sends nobody here who would write before."""
+    settings = {**ON_A_FREE_PORT, "limits.disk_reserve_mib": 0}
+    with Relay(small_disk / "data", settings=settings) as relay:
+        policy = KeyPolicy(KnownServers(tmp_path / "known"))
+        async with Client(
+            relay.address, name="~ann", key_policy=policy, retry_timeout_s=0.1
+        ) as ann:
+            await ann.send(ROOM, "the first")
+            with contextlib.suppress(Unavailable):
+                for number in range(2 * 24 * MIB // BODY_BYTES):
+                    await ann.send(ROOM, body(number))
+            await until(lambda: relay.events("partition_unavailable"), "it to be full")
+        watcher = Watcher(relay)
+        await until(lambda: watcher.ask("/readyz")[1]["warnings"], "it to be told of")
+        resize(small_disk, "256m")
+        await until(lambda: relay.events("partition_available"), "somebody to have tried")
+        await until(lambda: not watcher.ask("/readyz")[1]["warnings"], "all to be well")
+
+
+def test_one_partition_that_cannot_be_written_takes_no_machine_away(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    """The others serve, and nobody else has it; a person is told."""
+    data, elsewhere = tmp_path / "data", small_disk / "partition.sqlite"
+    with Relay(data, settings=ON_A_FREE_PORT):
+        pass
+    partition = data / "logs" / f"{partition_of(ROOM):02}.sqlite"
+    shutil.move(partition, elsewhere)
+    partition.symlink_to(elsewhere)
+    with Relay(data, workers=2, settings=ON_A_FREE_PORT) as relay:
+        watcher = Watcher(relay)
+        assert watcher.ask("/readyz")[0] == 200
+        fill(small_disk)
+        wait_until(lambda: watcher.ask("/readyz")[1]["warnings"], "a warning")
+        code, ready = watcher.ask("/readyz")
+        told = "1 of 16 partitions are on a disk that is nearly full"
+        assert (code, ready) == (200, {"ready": True, "reasons": [], "warnings": [told]})
+        assert watcher.ask("/lagz")[1]["lagging"] == ["disk: no more than the reserve is free"]
+        status = run_relay("ctl", "--data", data, "status")
+        assert (status.returncode, told in status.stdout) == (0, True)
+        other = next(
+            f"room{n}" for n in range(99) if partition_of(f"room{n}") != partition_of(ROOM)
+        )
+        with BlockingClient(relay.address, name="alice") as alice:
+            assert alice.send(other, "it is served").seq
+            (small_disk / "filler").unlink()
+            assert alice.send(ROOM, "it is served again").seq
+
+
+def test_nothing_that_can_be_written_is_not_ready(small_disk: Path) -> None:
+    with Relay(small_disk / "data", workers=2, settings=ON_A_FREE_PORT) as relay:
+        watcher = Watcher(relay)
+        fill(small_disk)
+        wait_until(lambda: watcher.ask("/readyz")[0] == 503, "not ready")
+        reasons = watcher.ask("/readyz")[1]["reasons"]
+        assert reasons == ["all partitions are on a disk that is nearly full"]
+        assert run_relay("ctl", "--data", relay.data, "status").returncode == 1
+        (small_disk / "filler").unlink()
+        wait_until(lambda: watcher.ask("/readyz")[0] == 200, "ready again")

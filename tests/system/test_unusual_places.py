@@ -13,6 +13,7 @@ import pytest
 
 from relay import BlockingClient, Message
 from tests.support.cluster import Relay, run_relay, wait_until
+from tests.support.namespaces import NAMESPACES
 from tests.system.test_environment import limit, refuse
 
 AS_NOBODY = """
@@ -40,19 +41,6 @@ _time, _time_ns, _shift = time.time, time.time_ns, Path({shift!r})
 time.time = lambda: _time() + float(_shift.read_text())
 time.time_ns = lambda: _time_ns() + int(float(_shift.read_text()) * 1e9)
 """
-
-
-def namespaces() -> bool:
-    """Whether this machine lets us make them: containers often do not, nor do users but root."""
-    probe = "mount --bind /tmp /tmp && mount -o remount,bind,ro /tmp"
-    command = ["unshare", "--fork", "--pid", "--mount-proc", "-m", "sh", "-c", probe]
-    try:
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
-NAMESPACES = pytest.mark.skipif(not namespaces(), reason="no namespaces can be made here")
 
 
 def goes_on(relay: Relay) -> None:

@@ -32,6 +32,9 @@ class Notices:
     def talk_to(self, target: str) -> None:
         """Nobody is talked to."""
 
+    def pending(self, waiting: list[str]) -> None:
+        """Nobody looks."""
+
 
 async def test_a_false_list_of_devices_ends_no_chat() -> None:
     """The person is told that it is false, and the chat goes on."""

@@ -9,6 +9,7 @@ from relay.terminal.commands import (
     Block,
     Choose,
     Command,
+    Delete,
     Help,
     History,
     Join,
@@ -36,6 +37,13 @@ from relay.terminal.room_commands import Change
         ("//who", Say("/who")),
         ("///", Say("//")),
         ("/who", Who()),
+        ("/Who", Who()),
+        ("/exit", Quit()),
+        ("/rooms", Rooms()),
+        ("/ignore bob", Block("bob", blocked=True)),
+        ("/dm bob hi", Tell("bob", "hi")),
+        ("/delete  Den", Delete("den")),
+        ("/delete", Delete("")),
         ("/who ", Who()),
         ("/help", Help()),
         ("/quit", Quit()),
@@ -79,7 +87,7 @@ def test_lines(line: str, command: Command) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["/", "/Who", "/quitt", "/password hunter2", "/who bob", "/quit now", "/history x"]
+    ["/", "/whoo", "/quitt", "/password hunter2", "/who bob", "/quit now", "/history x"]
     + ["/room x", "/list x", "/erase x", "/reply", "/edit", "/react", "/msg", "/msg bob", "/msg b!"]
     + [
         "/query b!",
@@ -108,5 +116,9 @@ def test_what_people_type_elsewhere_says_what_to_do_here() -> None:
     found = parse("/part")
     assert isinstance(found, Mistake)
     assert "/quit leaves" in found.reason
+    for word in ("leave", "me waves", "nick eve", "whois bob", "away", "voice bob", "mode +m"):
+        found = parse(f"/{word}")
+        assert isinstance(found, Mistake)
+        assert "unknown" not in found.reason
     assert parse("/join") == Join("")
     assert parse("/join den") == Join("den")

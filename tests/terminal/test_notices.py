@@ -17,7 +17,7 @@ from relay.client.events import (
     StateChanged,
     Unfollowed,
 )
-from relay.terminal.notices import Narrator, members_notice, person
+from relay.terminal.notices import Narrator, members_notice, others_notice, person
 from relay.terminal.view import NOTICE, notice_lines
 from relay.wire.codes import CloseCode, may_reconnect
 
@@ -113,6 +113,20 @@ def test_who_is_here() -> None:
     many = members_notice(Members("lobby", 300, listed, 1, 1))
     assert many == '300 people in lobby: anna, bert "B." and 298 more'
     assert members_notice(Members("lobby", 1, listed[:1], 1, 1)) == "1 person in lobby: anna"
+
+
+def test_who_else_is_here() -> None:
+    """Told to whoever enters: nothing when alone, a few names of many."""
+    anna, bert = Member("anna", "anna"), Member("bert", "B.")
+    assert others_notice(Members("lobby", 1, (anna,), 1, 1), "anna") is None
+    assert others_notice(Members("lobby", 2, (anna, bert), 1, 1), "anna") == 'also here: bert "B."'
+    crowd = (*(Member(f"m{number}", "") for number in range(12)), anna)
+    told = others_notice(Members("lobby", 13, crowd, 1, 1), "anna")
+    assert told is not None
+    assert told.endswith("m8, m9 and 2 more")
+    told = others_notice(Members("lobby", 300, crowd[:12], 1, 1), "anna")
+    assert told is not None
+    assert told.endswith("m9 and 289 more")
 
 
 @pytest.mark.parametrize(

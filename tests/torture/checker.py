@@ -247,7 +247,7 @@ def check_copies(
         }
         found = [entry for entry in inbox.entries if entry.sender == sender and entry.number]
         if inbox.may_lose:
-            found = _delivered_once(found)
+            found = _delivered_once(found, log)
         numbers = [entry.number for entry in found]
         if inbox.may_lose:  # the sender's inbox, too, may have lost what was delivered
             wanted = {
@@ -270,18 +270,27 @@ def check_copies(
                 yield Finding(Fault.INVENTED, f"{inbox.name}: {sender} {entry.number}")
 
 
-def _delivered_once(found: list[Entry]) -> list[Entry]:
+def _delivered_once(found: list[Entry], origin: Log) -> list[Entry]:
     """Leave out what comes again, the same: the power took the sender's inbox, and not this one.
 
-    The sender had no acknowledgement yet, and sent it again; where it comes from it is new.
+    The sender had no acknowledgement yet, and sent it again; where it comes from it is new. So it
+    comes again behind a cut, in another epoch, and the sender's inbox has it in none of before.
     """
-    first: dict[int, Entry] = {}
-    return [
-        entry
-        for entry in found
-        if first.setdefault(entry.number, entry) is entry
-        or first[entry.number].digest != entry.digest
-    ]
+    once = {e.number for e in origin.entries if e.epoch in origin.epochs[:1]}
+    last: dict[int, Entry] = {}
+    kept = []
+    for entry in found:
+        before = last.get(entry.number)
+        last[entry.number] = entry
+        excused = (
+            before is not None
+            and before.digest == entry.digest
+            and before.epoch != entry.epoch
+            and entry.number not in once
+        )
+        if not excused:
+            kept.append(entry)
+    return kept
 
 
 def _lost_copies(found: list[Entry], inbox: Log, last: int) -> set[int]:

@@ -323,3 +323,43 @@ def test_copies_are_those_that_were_accepted(carols: list[int], faults: set[Faul
 def test_a_copy_says_what_was_accepted() -> None:
     """Not something else."""
     assert direct_faults([1, 3, 5], {1: 7, 3: 99, 5: 35}) == {Fault.INVENTED}
+
+
+def _cut_copies(carols: list[tuple[str, int]], lost: int) -> set[Fault]:
+    """What is found when the power was cut, and ann's inbox has 1 to ``lost`` from before it."""
+    sent = range(1, 6)
+
+    def logged(person: str, entries: list[tuple[str, int]]) -> list[Entry]:
+        control = Entry(OLD, 1, 0, person, 0, 1)
+        return [
+            control,
+            *[
+                Entry(epoch, seq, seq - 1, "ann", number, number * 7)
+                for seq, (epoch, number) in enumerate(entries, 2)
+            ],
+        ]
+
+    logs = {
+        "@ann": logged("ann", [(OLD if number <= lost else NEW, number) for number in sent]),
+        "@bob": logged("bob", [(OLD, 2), (NEW, 4)]),
+        "@carol": logged("carol", carols),
+    }
+    history: list[Record] = [Sent("@ann", number, number * 7) for number in sent]
+    evidence = Evidence(logs, logs, {"ann": history}, {}, PEOPLE, may_lose=True)
+    return {finding.fault for finding in check(evidence)}
+
+
+@pytest.mark.parametrize(
+    ("carols", "lost", "faults"),
+    [
+        ([(OLD, 1), (OLD, 3), (NEW, 3), (NEW, 5)], 2, set()),
+        ([(OLD, 1), (OLD, 3), (NEW, 3), (NEW, 5)], 3, {Fault.DOUBLED}),
+        ([(OLD, 1), (OLD, 3), (OLD, 3), (NEW, 5)], 2, {Fault.DOUBLED}),
+        ([(OLD, 1), (NEW, 3), (NEW, 3), (NEW, 5)], 2, {Fault.DOUBLED}),
+    ],
+)
+def test_a_copy_comes_twice_only_where_the_power_took_the_first(
+    carols: list[tuple[str, int]], lost: int, faults: set[Fault]
+) -> None:
+    """Behind the cut, and of what the sender's inbox has lost."""
+    assert _cut_copies(carols, lost) == faults

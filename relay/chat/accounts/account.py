@@ -89,17 +89,24 @@ def applied(account: Account, event: AccountEvent) -> Account:
     Raises:
         LinkError: the log is not one that this version has written.
     """
+    if isinstance(event, Created):
+        # Written out, for it is done for each account: the library's way leaves a tuple, which the
+        # interpreter keeps, up to 2000 of them.
+        return Account(
+            handle=account.handle,
+            version=account.version + 1,
+            chain=chain.begun(links.parse(event.link), None),
+            disabled=account.disabled,
+            removed=account.removed,
+            operator=event.operator,
+            blocked=account.blocked,
+            writers=account.writers,
+            seen_by=account.seen_by,
+            keep=account.keep,
+            links=(event.link,),
+        )
     after = account._replace(version=account.version + 1)
     match event:
-        case Created(link=packed, operator=operator):
-            return after._replace(
-                chain=chain.begun(links.parse(packed), None),
-                operator=operator,
-                reservation=None,
-                offer=b"",
-                names=(),
-                links=(packed,),
-            )
         case Linked(link=packed):
             assert account.chain is not None
             extended = account.chain.extended(links.parse(packed), None)

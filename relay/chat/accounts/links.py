@@ -6,7 +6,9 @@ connection. Making and checking signatures is the wire's business; it is passed 
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import sys
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
@@ -128,6 +130,12 @@ def key_id(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()[: limits.KEY_ID_BYTES]
 
 
+@functools.lru_cache(maxsize=16)
+def _shared(server_id: bytes) -> bytes:
+    """Return one object for all that are equal: the accounts of a server have one id."""
+    return server_id
+
+
 def parse(packed: bytes) -> Link:
     """Read a link, strictly. An ADD may lack the new key's signature (an offer).
 
@@ -141,14 +149,14 @@ def parse(packed: bytes) -> Link:
     if number not in _SIGNATURES:
         raise LinkError("a link of an unknown kind")
     kind = Kind(number)
-    server_id = fields.take(HASH_BYTES)
+    server_id = _shared(fields.take(HASH_BYTES))
     name = fields.take(fields.u8())
     if not name.isascii() or not names.is_handle(name.decode("ascii")):
         raise LinkError("a link with an illegal name")
     body = Body(
         kind,
         server_id,
-        name.decode("ascii"),
+        sys.intern(name.decode("ascii")),
         fields.take(NONCE_BYTES),
         int.from_bytes(fields.take(2), "big"),
         fields.take(HASH_BYTES),

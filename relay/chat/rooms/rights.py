@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import Flag, auto
 from typing import Final, NamedTuple
 
 from relay.chat.rooms.events import Kind, Role
 from relay.chat.rooms.refusal import Reason, Refused
-from relay.chat.rooms.state import Room
+from relay.chat.rooms.state import Person, Room
+
+_TIME_MS_MAX: Final = 253_402_214_400_000
+"""One day before the year 10000, which datetime cannot express."""
 
 
 class Right(Flag):
@@ -80,21 +84,29 @@ def refusal(room: Room, actor: Actor, right: Right) -> Refused | None:
         return None
     person = room.people.get(actor.handle)
     if person is not None and person.banned and not actor.operator:
-        return Refused(Reason.BANNED, "banned from this room")
+        return Refused(Reason.BANNED, f"banned from this room{_until(person)}")
     if Right.READ not in rights(room, actor) and right in Right.READ | Right.WRITE | Right.ENTER:
         if person is not None and person.banned:
-            return Refused(Reason.BANNED, "banned from this room")
+            return Refused(Reason.BANNED, f"banned from this room{_until(person)}")
         return Refused(Reason.MEMBERS_ONLY, "the room is private: somebody has to invite you")
     if right is Right.WRITE:
         if room.closed:
             return Refused(Reason.READ_ONLY, "the room is closed")
         if person is not None and person.muted:
-            return Refused(Reason.MUTED, "muted in this room")
+            return Refused(Reason.MUTED, f"muted in this room{_until(person)}")
         return Refused(Reason.READ_ONLY, "only owners and moderators write here")
     if right is Right.ENTER:
         return Refused(Reason.NOT_ALLOWED, "a guest cannot be a member")
     who = "owners" if right is Right.MANAGE else "owners and moderators"
     return Refused(Reason.NOT_ALLOWED, f"only {who} may do that")
+
+
+def _until(person: Person) -> str:
+    """Return when being banned or muted ends, for whoever is."""
+    if not person.until_ms:
+        return ""
+    end = datetime.fromtimestamp(min(person.until_ms, _TIME_MS_MAX) / 1000, UTC)
+    return f" until {end:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def redaction_refusal(room: Room, actor: Actor, author: str, *, own: bool) -> Refused | None:

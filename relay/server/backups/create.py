@@ -22,6 +22,7 @@ from relay.chat.partition import PARTITIONS
 from relay.errors import RelayError, StartError
 from relay.fsync import sync_directory
 from relay.server.backups import manifest
+from relay.server.backups.apart import refuse_backup_within
 from relay.server.backups.manifest import File, Manifest
 from relay.store.contents import LogContents, checked_logs, total
 from relay.store.directory import DataDirectory
@@ -72,6 +73,7 @@ def create(data: Path, to: Path, running: Running | None, progress: Progress) ->
         StartError: it cannot be made; nothing is left of it.
     """
     directory = DataDirectory.existing(data)
+    refuse_backup_within(directory.path, to)
     _refuse_existing(to)
     try:
         make_directory(to.parent, 0o777)

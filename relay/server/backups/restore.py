@@ -9,6 +9,7 @@ from pathlib import Path
 from relay.errors import StartError
 from relay.fsync import sync_directory
 from relay.server.backups import manifest
+from relay.server.backups.apart import refuse_data_within
 from relay.server.backups.manifest import Manifest
 from relay.store.contents import LogContents, checked_logs, total
 from relay.store.directory import FORMAT_FILE
@@ -65,6 +66,7 @@ def restore(backup: Path, data: Path) -> Manifest:
     Raises:
         StartError: it cannot; what was written is removed.
     """
+    refuse_data_within(data)
     found = verify(backup)
     try:
         made = not data.exists()

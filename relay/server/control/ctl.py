@@ -90,6 +90,7 @@ class Ctl:
             "reasons": ready.document["reasons"],
             "warnings": ready.document["warnings"],
             "refused": self._refused(),
+            "unavailable": await self._unavailable(),
             "connections": sum(worker["connections"] for worker in workers),
             "messages_accepted": self._view.total(WORKER, "messages_accepted"),
             "deliveries": self._view.total(WORKER, "deliveries"),
@@ -107,6 +108,14 @@ class Ctl:
             for index in range(self._view.partitions)
         }
         return {index: reason for index, reason in found.items() if reason is not None}
+
+    async def _unavailable(self) -> dict[str, str]:
+        """Why each partition is unavailable that is, as far as its worker answers."""
+        if not any(seen.row.get("partitions_unavailable") for seen in self._view.of(WORKER)):
+            return {}
+        found, _ = await self._ask_all({"do": "troubles"}, none_too=True)
+        troubles = {index: reason for _, part in found for index, reason in part.items()}
+        return {index: troubles[index] for index in sorted(troubles, key=int)}
 
     def _worker(self, seen: Seen, now_ns: int) -> dict[str, Any]:
         row = seen.row

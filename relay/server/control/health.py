@@ -34,7 +34,8 @@ def live() -> Answer:
 def ready(view: BoardView, now_ns: int) -> Answer:
     """Answer /readyz, with a reason for each thing that keeps it from being ready.
 
-    A partition that is refused does not: the others serve, and nobody else has what is in it.
+    Partitions that are refused, or cannot be written, do not as long as others serve: nobody else
+    has what is in them, and whoever took this machine away would take the others, too.
     """
     reasons: list[str] = []
     if view.stopping:
@@ -43,13 +44,20 @@ def ready(view: BoardView, now_ns: int) -> Answer:
         reasons.append(f"partitions without a running worker: {_listed(homeless)}")
     if not view.agent.lives(now_ns):
         reasons.append("the key agent does not run: nobody new can connect")
+    some = []
     for name, what in (
-        ("partitions_unavailable", "cannot be written (see the log: partition_unavailable)"),
+        (
+            "partitions_unavailable",
+            "cannot be opened or written now: see relay ctl status, or the log",
+        ),
         ("partitions_short_of_disk", "are on a disk that is nearly full"),
     ):
-        if count := sum(seen.row.get(name) for seen in view.of(WORKER)):
-            reasons.append(f"{count} partitions {what}")
-    document = {"ready": not reasons, "reasons": reasons, "warnings": _refused(view)}
+        count = _count(view, name)
+        if count >= view.partitions:
+            reasons.append(f"all partitions {what}")
+        elif count:
+            some.append(f"{count} of {view.partitions} partitions {what}")
+    document = {"ready": not reasons, "reasons": reasons, "warnings": some + _refused(view)}
     return Answer(not reasons, document)
 
 
@@ -69,7 +77,9 @@ def lag(view: BoardView, disk: DiskUse, now_ns: int) -> Answer:
             "readers_catching_up": seen.row.get("readers_catching_up"),
             "stalled_bytes": seen.row.get("stalled_bytes"),
         }
-    if any(seen.row.get("partitions_short_of_disk") for seen in view.of(WORKER)):
+    if unavailable := _count(view, "partitions_unavailable"):
+        late.append(f"{unavailable} partitions cannot be written")
+    if _count(view, "partitions_short_of_disk"):
         late.append("disk: no more than the reserve is free")
     late += _refused(view)
     document = {"lagging": late, "workers": workers, "disk": disk.document()}
@@ -77,11 +87,15 @@ def lag(view: BoardView, disk: DiskUse, now_ns: int) -> Answer:
 
 
 def _refused(view: BoardView) -> list[str]:
-    count = sum(seen.row.get("partitions_refused") for seen in view.of(WORKER))
+    count = _count(view, "partitions_refused")
     if not count:
         return []
     where = "relay ctl status, or the log: partition_refused"
     return [f"{count} of {view.partitions} partitions refused, the others serve: see {where}"]
+
+
+def _count(view: BoardView, name: str) -> int:
+    return sum(seen.row.get(name) for seen in view.of(WORKER))
 
 
 def _listed(numbers: list[int]) -> str:

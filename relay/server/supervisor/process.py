@@ -159,6 +159,15 @@ def _become(
         os._exit(1)
 
 
+def send(pid: int, number: int) -> None:
+    """Send a signal to a child that was not reaped yet, so that its id is still its own.
+
+    One that a signal has stopped sees it only once it runs again: it is let run, as systemd does.
+    """
+    os.kill(pid, number)
+    os.kill(pid, signal.SIGCONT)
+
+
 def set_title(title: str) -> None:
     """Name this process, for those who look at lists of processes."""
     setproctitle.setproctitle(title)

@@ -9,11 +9,11 @@ server before decides again: of what is left of its own, and of the places of th
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from typing import Final
 
 from relay.server.scoreboard import Scoreboard
+from relay.server.supervisor import process
 from relay.server.supervisor.owners import Owners
 from relay.server.supervisor.roles import Step
 from relay.server.supervisor.state import Child, Phase, State
@@ -56,7 +56,7 @@ class Lending:
             for child in self._state.owners:
                 if child.pid == pid:
                     child.sent = number
-                    os.kill(pid, number)
+                    process.send(pid, number)
 
     @property
     def finished(self) -> bool:

@@ -172,7 +172,7 @@ class Supervisor:
             if child.before:
                 self._succession.signal_before(child, action.number)
             else:
-                os.kill(child.pid, action.number)  # not reaped yet, so the id is still its own
+                process.send(child.pid, action.number)
 
     def _start(self, child: Child, now: float) -> None:
         generation = self._generation = self._greatest_generation + 1

@@ -71,4 +71,4 @@ def test_every_name_is_explained(kind: type[Any]) -> None:
         text = inspect.getdoc(member)
         assert text, f"{kind.__name__}.{name}"
         if callable(member) and "timeout" in inspect.signature(member).parameters:
-            assert "seconds" in text or re.search(r"as ``\w+\.\w+`` does", text), name
+            assert "seconds" in text or re.search(r"as the client's ``\w+`` does", text), name

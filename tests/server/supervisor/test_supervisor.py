@@ -179,6 +179,18 @@ def test_workers_that_do_not_stop_are_killed(run: Run, tmp_path: Path) -> None:
     assert [event["how"] for event in server.events("child_exited")[:2]] == ["signal SIGKILL"] * 2
 
 
+@pytest.mark.parametrize("title", ["worker 0", "agent"])
+def test_a_stop_wakes_who_is_stopped(run: Run, title: str) -> None:
+    """Nobody would kill it for its silence before the hour is over."""
+    server = run(2, worker_timeout_s=3600, graceful_timeout_s=3600)
+    server.wait_ready()
+    [stopped] = [child for child in server.children() if title in child.cmdline()[0]]
+    stopped.suspend()
+    server.process.terminate()
+    assert server.wait_end() == 0
+    assert server.events("child_killed") == []
+
+
 def test_a_second_signal_stops_at_once(run: Run, tmp_path: Path) -> None:
     (tmp_path / "worker-ignores-term").touch()
     server = run(2, graceful_timeout_s=3600)

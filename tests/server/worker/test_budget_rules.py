@@ -16,7 +16,7 @@ from relay.server.metrics import Budget
 from relay.server.worker.connection.accounts import Account, Accounts
 from relay.server.worker.connection.admission import Admission, Verdict
 from relay.server.worker.connection.ledger import IDLE_MAX
-from relay.server.worker.connection.received import HeldBytes, ReceivedBytes
+from relay.server.worker.connection.received import ReceivedBytes
 from relay.server.worker.connection.spending import spending
 from relay.server.worker.connection.token_bucket import TokenBucket
 from relay.server.worker.connection.users import Users
@@ -79,7 +79,7 @@ class FakeGuest:
 
 
 def account(name: str, *, exempt: bool = False) -> Account:
-    made = Account(name)
+    made = Account(name, limits())
     made.loopback = made.exempt = exempt
     return made
 
@@ -151,8 +151,9 @@ def test_a_source_is_remembered_while_it_has_spent() -> None:
     first = accounts.open("192.0.2.7")
     assert accounts.open("::ffff:192.0.2.7") is first
     accounts.close(first)
-    assert first.sent is not None
-    first.sent.take(1000, 0.0)
+    sent = first.sent(0.0)
+    assert sent is not None
+    sent.take(1000, 0.0)
     accounts.close(first)
     accounts.sweep()
     assert accounts.open("192.0.2.7") is first, "a new connection gives no new burst"
@@ -179,13 +180,24 @@ def test_sources_that_have_spent_are_bounded() -> None:
     accounts = Accounts(limits(), lambda: 0.0)
     for number in range(IDLE_MAX + 10):
         one = accounts.open(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
-        assert one.rooms is not None
-        one.rooms.take(1, 0.0)
+        rooms = one.rooms(0.0)
+        assert rooms is not None
+        rooms.take(1, 0.0)
         accounts.close(one)
     assert len(accounts) == IDLE_MAX
 
 
 # --- spending -----------------------------------------------------------------------------------
+class Owning:
+    """An account that owns so many rooms."""
+
+    def __init__(self, rooms: int) -> None:
+        self.rooms = rooms
+
+    def rooms_owned(self) -> int:
+        return self.rooms
+
+
 def test_what_is_refused_costs_nothing() -> None:
     """Of four buckets the fullest one decides, and none is charged for what another refuses."""
     accounts = Accounts(
@@ -204,7 +216,7 @@ def test_what_is_refused_costs_nothing() -> None:
         looked.append(log)
         return log == "old"
 
-    one = spending(source, None, given, 0.0, exists, lambda: 0)
+    one = spending(source, None, given, exists, Owning(0))
     assert one is not None
     assert [one.refusal(log, 10, 0.0) for log in ("a", "b", "old", "a", "old")] == [None] * 5
     assert looked == ["a", "b", "old"], "each is looked up once"
@@ -240,7 +252,7 @@ def test_who_is_not_bounded_costs_nothing(given: dict[str, Any], bounded: bool) 
     settings = limits(**given)
     accounts = Accounts(settings, lambda: 0.0)
     account = accounts.open("127.0.0.1")
-    found = spending(account, None, settings, 0.0, lambda _: True, lambda: 0)
+    found = spending(account, None, settings, lambda _: True, Owning(0))
     assert (found is not None) is bounded
 
 
@@ -252,26 +264,24 @@ def test_an_account_pays_for_all_its_connections() -> None:
         rooms_per_user=5, work_per_s_per_user=10,
     )  # fmt: skip
     accounts, users = Accounts(given, lambda: now[0]), Users(given, lambda: now[0])
-    owned = [3]
+    owning = Owning(3)
     phone, desk = (
-        spending(
-            accounts.open(peer), users.open("ann"), given, 0.0, lambda _: False, lambda: owned[0]
-        )
+        spending(accounts.open(peer), users.open("ann"), given, lambda _: False, owning)
         for peer in ("192.0.2.7", "192.0.2.8")
     )
     assert phone is not None
     assert desk is not None
     other = spending(
-        accounts.open("192.0.2.8"), users.open("bob"), given, 0.0, lambda _: False, lambda: 0
+        accounts.open("192.0.2.8"), users.open("bob"), given, lambda _: False, Owning(0)
     )
     assert other is not None
 
     assert phone.refusal("a", -150, 0.0) is None
-    owned[0] = 5
+    owning.rooms = 5
     refused = desk.refusal("b", 10, 0.0)
     assert refused is not None
     assert (refused.budget, refused.most) == (Budget.ROOMS_OWNED, 5)
-    owned[0] = 4
+    owning.rooms = 4
     assert desk.refusal("b", 600, 0.0) is None
     refused = phone.refusal("c", 10, 0.0)
     assert refused is not None
@@ -306,7 +316,7 @@ def test_a_day_has_its_own_bound() -> None:
     users = Users(given, lambda: 0.0)
     one = spending(
         Accounts(given, lambda: 0.0).open("192.0.2.7"), users.open("ann"),
-        given, 0.0, lambda _: True, lambda: 0,
+        given, lambda _: True, Owning(0),
     )  # fmt: skip
     assert one is not None
     sent, now = 0, 0.0
@@ -332,21 +342,30 @@ def test_connections_of_an_account() -> None:
 
 # --- what is held -------------------------------------------------------------------------------
 def test_the_largest_holders_go() -> None:
-    received, gone = ReceivedBytes(100), []
+    received = ReceivedBytes(100)
+    gone: list[str] = []
 
-    def holder(name: str) -> HeldBytes:
-        return HeldBytes(received, lambda: gone.append(name))
+    class Holder:
+        def __init__(self, name: str) -> None:
+            self.name = name
+            self.held = 0
 
-    a, b, c = map(holder, "abc")
+        def set_held(self, count: int) -> None:
+            received.change(self, count)
+
+        def shed(self) -> None:
+            gone.append(self.name)
+
+    a, b, c = map(Holder, "abc")
     for held, count in ((a, 60), (b, 40), (a, 30), (c, 30), (b, 0), (b, 40)):
-        held.set(count)
+        held.set_held(count)
     assert (received.total, gone) == (100, [])
-    c.set(31)
+    c.set_held(31)
     assert (received.total, gone) == (61, ["b"])
-    a.set(1000)
-    assert (received.total, gone, a.count) == (31, ["b", "a"], 0)
+    a.set_held(1000)
+    assert (received.total, gone, a.held) == (31, ["b", "a"], 0)
     for held in (a, b, c):
-        held.set(0)
+        held.set_held(0)
     assert received.total == 0
 
 

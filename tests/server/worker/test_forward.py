@@ -211,6 +211,9 @@ class FailsOnce:
     def note_folds(self, folds: list[tuple[str, int, bytes]]) -> None:
         self._partition.note_folds(folds)
 
+    def prove(self) -> None:
+        self._partition.prove()
+
     def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
         return self._partition.remove(log, upto, controls_upto)
 

@@ -18,38 +18,64 @@ if TYPE_CHECKING:
 
 
 class Account(Payer):
-    """One source: an IPv4 address, or the /64 of an IPv6 address."""
+    """One source: an IPv4 address, or the /64 of an IPv6 address.
 
-    __slots__ = ("exempt", "guests", "joins", "loopback", "members", "rooms", "sent", "work")
+    Its buckets are made when something is spent.
+    """
 
-    def __init__(self, name: str) -> None:
-        """Begin with nothing in use, and without bounds."""
+    __slots__ = (
+        "_limits", "_rooms", "_sent", "_work", "exempt", "guests", "joins", "loopback", "members",
+    )  # fmt: skip
+
+    def __init__(self, name: str, limits: Limits) -> None:
+        """Begin with nothing in use."""
         super().__init__(name)
         self.loopback = False
         """True for this machine itself."""
-        self.exempt = False
-        """True while no budget by source holds for it."""
-        self.sent: TokenBucket | None = None
-        """For bytes that are sent to logs; None: no bound."""
-        self.rooms: TokenBucket | None = None
-        """For rooms that are begun; None: no bound."""
-        self.work: TokenBucket | None = None
-        """For what requests cost; None: no bound."""
         self.members = 0
         """Connections that are logged in."""
         self.guests = 0
         """Connections that are not (yet, or any more)."""
         self.joins = 0
         """Logs that its connections follow, each counted for each connection."""
+        self.exempt = False
+        """True while no budget by source holds for it."""
+        self.bound(limits)
+
+    def bound(self, limits: Limits) -> None:
+        """Hold it to these limits; what it has spent is forgotten."""
+        self._limits = limits
+        self.exempt = limits.loopback_exempt and self.loopback
+        self._sent: TokenBucket | None = None
+        self._rooms: TokenBucket | None = None
+        self._work: TokenBucket | None = None
 
     @property
     def source(self) -> str:
         """Its name."""
         return self.name
 
+    def sent(self, now: float) -> TokenBucket | None:
+        """Return the bucket for bytes that are sent to logs; None: they are not bounded."""
+        if self._sent is None and not self.exempt:
+            self._sent = of_bytes(self._limits.send_bytes_per_s_per_source, now)
+        return self._sent
+
+    def rooms(self, now: float) -> TokenBucket | None:
+        """Return the bucket for rooms that are begun; None: they are not bounded."""
+        if self._rooms is None and not self.exempt:
+            self._rooms = of_rooms(self._limits.rooms_per_minute_per_source, now)
+        return self._rooms
+
+    def work(self, now: float) -> TokenBucket | None:
+        """Return the bucket for what requests cost; None: it is not bounded."""
+        if self._work is None and not self.exempt:
+            self._work = of_work(self._limits.work_per_s_per_source, now)
+        return self._work
+
     def buckets(self) -> Iterable[TokenBucket | None]:
         """See ``Payer``."""
-        return self.sent, self.rooms, self.work
+        return self._sent, self._rooms, self._work
 
 
 class Accounts:
@@ -57,33 +83,26 @@ class Accounts:
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self._limits = limits
-        self._clock = clock
-        self._ledger = Ledger(Account, clock)
+        self._ledger: Ledger[Account] = Ledger(self._made, clock)
         self.joins = 0
         """Of all sources."""
 
     def open(self, peer: str) -> Account:
         """Return the account of a new connection from an address. ``close`` it in the end."""
-        source = source_of(peer)
-        known = self._ledger.get(source) is not None
-        account = self._ledger.open(source)
-        if not known:
-            account.loopback = is_loopback(peer)
-            self._bound(account)
+        account = self._ledger.open(source_of(peer))
+        if account.connections == 1 and is_loopback(peer) and not account.loopback:
+            account.loopback = True
+            account.bound(self._limits)
         return account
 
     def rebound(self, limits: Limits) -> None:
         """Hold every source to other limits from now on; what they have spent is forgotten."""
         self._limits = limits
         for account in self._ledger.payers():
-            self._bound(account)
+            account.bound(limits)
 
-    def _bound(self, account: Account) -> None:
-        limits, now = self._limits, self._clock()
-        account.exempt = exempt = limits.loopback_exempt and account.loopback
-        account.sent = of_bytes(0 if exempt else limits.send_bytes_per_s_per_source, now)
-        account.rooms = of_rooms(0 if exempt else limits.rooms_per_minute_per_source, now)
-        account.work = of_work(0 if exempt else limits.work_per_s_per_source, now)
+    def _made(self, source: str) -> Account:
+        return Account(source, self._limits)
 
     def close(self, account: Account) -> None:
         """A connection of this account is gone."""

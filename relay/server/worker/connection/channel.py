@@ -7,7 +7,6 @@ keepalive, tickets, proofs of keys that are bound to this channel. Records of op
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 from relay import limits
@@ -16,9 +15,9 @@ from relay.wire.connection import Connection
 from relay.wire.login import proves
 
 if TYPE_CHECKING:
+    from relay.server.worker.connection.reading import Owner
     from relay.server.worker.connection.services import ConnectionServices
     from relay.server.worker.delivery.stream import Stream
-    from relay.wire.events import Event
     from relay.wire.login import Operation
 
 LINGER_S: Final = 2.0
@@ -31,28 +30,27 @@ class Channel:
     """See the module's docstring."""
 
     __slots__ = (
-        "_deadline", "_on_events", "_services", "_stream", "_unwrapping", "connection", "on_keys",
+        "_deadline", "_owner", "_services", "_stream", "_unwrapping", "connection",
     )  # fmt: skip
 
     def __init__(
         self,
         services: ConnectionServices,
         stream: Stream,
-        on_events: Callable[[list[Event], float], None],
+        owner: Owner,
     ) -> None:
         """Begin, unconnected.
 
         Args:
             services: of the worker.
             stream: not connected yet.
-            on_events: takes what has happened to the connection without a frame.
+            owner: takes what has happened to the connection without a frame.
         """
         self._services = services
         self._stream = stream
-        self._on_events: Callable[[list[Event], float], None] | None = on_events
-        self.on_keys: Callable[[float], None] | None = None
-        """Called when there are keys: what was received meanwhile can be read."""
-        self._unwrapping = Unwrapping()
+        self._owner: Owner | None = owner
+        """None once the socket is closed."""
+        self._unwrapping: Unwrapping | None = None
         self._deadline: float | None = None
         """When the login must be complete, or a closed connection's last bytes have left."""
         self.connection = Connection.server(
@@ -68,7 +66,7 @@ class Channel:
     @property
     def unwrapping(self) -> bool:
         """True while the key agent is asked."""
-        return self._unwrapping.waits
+        return self._unwrapping is not None
 
     @property
     def finished(self) -> bool:
@@ -83,8 +81,8 @@ class Channel:
 
     def settle(self, now: float) -> None:
         """Have taken what has happened without a frame, and write what the connection owes."""
-        if self._on_events is not None:
-            self._on_events(self.connection.events(), now)
+        if self._owner is not None:
+            self._owner.handle_events(self.connection.events(), now)
         self.write_pending()
 
     def write_pending(self) -> None:
@@ -99,19 +97,21 @@ class Channel:
     # --- handshake and login ----------------------------------------------------------------------
     def unwrap(self, ciphertext: bytes) -> None:
         """Have the key agent decrypt what the client has sent, and go on with that."""
+        self._unwrapping = Unwrapping()
         agent = self._services.agent
         self._unwrapping.start(agent, ciphertext, self._stream.peer, self._unwrapped)
 
     def _unwrapped(self, secret: bytes | None) -> None:
         """Without the key agent the handshake ends; the client comes again."""
+        self._unwrapping = None
         now = self._services.clock()
         if secret is None:
             self.connection.abort(NO_KEY_AGENT)
         else:
             self.connection.provide_secret(secret, now)
         self.settle(now)
-        if self.on_keys is not None:
-            self.on_keys(now)
+        if self._owner is not None:
+            self._owner.on_keys(now)
 
     def await_login(self, now: float) -> None:
         """The handshake is over: the login has so long, and little to send."""
@@ -127,6 +127,7 @@ class Channel:
     def logged_in(self) -> None:
         """The login is over. A ticket leaves with WELCOME, in one write."""
         self._deadline = None
+        self.connection.login_binding = None  # nothing is proved any more
         self.connection.limit_records(limits.RECORD_BODY_BYTES_MAX)
         tickets = self._services.tickets
         if tickets is not None:
@@ -151,5 +152,7 @@ class Channel:
 
     def end(self) -> None:
         """The socket is closed: nobody is told of anything. It leaves no circle of objects."""
-        self._unwrapping.cancel()
-        self._on_events = self.on_keys = None
+        if self._unwrapping is not None:
+            self._unwrapping.cancel()
+            self._unwrapping = None
+        self._owner = None

@@ -27,6 +27,7 @@ class Connections:
         self.admitted = 0
         """How many there were since the start."""
         self.sessions: set[Session] = set()
+        self._on_lost = self._lost
         self.on_lost: Callable[[], None] = _nothing
         """Called when a connection is gone; the acceptor's, once there is one."""
 
@@ -43,6 +44,8 @@ class Connections:
         """
         budgets = self._services.budgets
         account = budgets.accounts.open(peer)
+        if peer == account.source:
+            peer = account.source  # one string for all of them
         verdict = budgets.admission.admit(account)
         if verdict.budget is not None:
             whose = account if verdict.evicted is None else verdict.evicted.account
@@ -55,7 +58,7 @@ class Connections:
         stream = Stream(peer, self._services.stalled)
         self.admitted += 1
         id_ = f"{self._services.generation}-{self.admitted}"
-        session = Session(self._services, stream, account, self._operations, self._lost, id_)
+        session = Session(self._services, stream, account, self._operations, self._on_lost, id_)
         if exhausted:
             session.turned_away = True
             budgets.refusals.count(Budget.DESCRIPTORS, account.source, self._services.clock())

@@ -56,7 +56,9 @@ async def join(session: Session, join: Join) -> None:
     try:
         await following.feeds.known(feed)  # its head, from the log's home
         if feed.refused is not None:
-            session.refuse(join.request, feed.refused.code, 0, feed.refused.text)
+            code, text = feed.refused.code, feed.refused.text
+            retry_ms = limits.RETRY_MS if code == ErrorCode.UNAVAILABLE else 0
+            session.refuse(join.request, code, retry_ms, text)
             return
         refused = refusal(feed.room, session.actor, Right.READ)
         if refused is not None:

@@ -52,10 +52,9 @@ async def hello(session: Session, hello: Hello) -> None:
 
     session.enter(Stage.LOGIN)
     session.subscriptions.display = hello.display
-    claim = services.claims.claim(
-        name, hello.secret, session.since_us, key, session.end_with, session.tell
-    )
+    claim = services.claims.claim(name, hello.secret, session.since_us, key, session)
     session.claim = claim  # released with the session, however it ends
+    assert claim.reply is not None, "nobody answers in the middle of whoever asks"
     grant = await claim.reply
     if grant.code == ErrorCode.UNAVAILABLE:
         session.close(CloseCode.OVERLOADED, services.overloaded_retry_s, detail=grant.text)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay.server.worker.connection.holds import Hold
-from relay.server.worker.connection.received import HeldBytes
 from relay.server.worker.connection.schedule import (
     ENVELOPES_PER_UNIT,
     RECORD_UNITS,
@@ -29,6 +28,10 @@ if TYPE_CHECKING:
 
 ENVELOPE_BYTES: Final = 256
 """About what an unpacked envelope takes besides the bytes that it came from."""
+
+
+_NONE: Final[list[ClientEnvelope]] = []
+"""No operations. Shared, and never added to."""
 
 
 class Owner:
@@ -56,6 +59,10 @@ class Owner:
         """Write what the connection has for the peer."""
         raise NotImplementedError
 
+    def on_keys(self, now: float) -> None:
+        """There are keys: what was received meanwhile can be read."""
+        raise NotImplementedError
+
     def answer_send(self, envelope: bytes) -> None:
         """Queue an answer to a send, unless the connection has ended."""
         raise NotImplementedError
@@ -66,11 +73,11 @@ class Owner:
 
 
 class Reading:
-    """See the module's docstring. A ``schedule.Scheduled``."""
+    """See the module's docstring. A ``schedule.Scheduled``, and a ``received.Holder``."""
 
     __slots__ = (
-        "_clock", "_connection", "_finish", "_held", "_owner", "_paused", "_pending",
-        "_record_bytes", "_running", "_schedule", "_stream", "_units", "holds",
+        "_clock", "_connection", "_finish", "_owner", "_paused", "_pending", "_received",
+        "_record_bytes", "_running", "_schedule", "_stream", "_units", "held", "holds",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +100,9 @@ class Reading:
             received: likewise.
             clock: monotonic seconds.
         """
+        self._received = received
+        self.held = 0
+        """See ``ReceivedBytes``."""
         self._owner: Owner | None = owner
         """None once the socket is closed."""
         self._connection = connection
@@ -102,7 +112,7 @@ class Reading:
         self.holds: int = Hold.NONE
         self._paused = False
         """True while the socket is not read."""
-        self._pending: list[ClientEnvelope] = []
+        self._pending: list[ClientEnvelope] = _NONE
         """What is left of the operations of one record, the next one last. Records behind it stay
         bytes: operations take many times the room."""
         self._record_bytes = 0
@@ -113,7 +123,6 @@ class Reading:
         """See ``Schedule.charge``."""
         self._units = 0
         """What ``work`` has used the last time."""
-        self._held = HeldBytes(received, owner.shed)
 
     def received(self, data: bytes) -> None:
         """Take bytes from the peer; process them now if there is time, or else in turn."""
@@ -167,6 +176,8 @@ class Reading:
             owner.failed(error)
         finally:
             self._running = False
+        if not self._pending:
+            self._pending = _NONE  # the empty list of each connection would be a page in all
         self._units = share - units
         self._finish = self._schedule.charge(self._finish, self._units, drained=drained)
         if units <= 0 and not self.holds & Hold.TURN:
@@ -223,7 +234,7 @@ class Reading:
     # --- the end ------------------------------------------------------------------------------
     def drop_operations(self) -> None:
         """No operation has an effect any more."""
-        self._pending.clear()
+        self._pending = _NONE
 
     def read_to_the_end(self) -> None:
         """Whatever kept this connection from being read is over: the peer's close must be read.
@@ -239,8 +250,12 @@ class Reading:
     def end(self) -> None:
         """The socket is closed: nothing that was received counts any more."""
         self._owner = None
-        self._held.set(0)
-        self._held.forget()
+        self._received.change(self, 0)
+
+    def shed(self) -> None:
+        """received.Holder: end, for it holds most."""
+        if self._owner is not None:
+            self._owner.shed()
 
     def _note_held(self) -> None:
         """Count what this connection makes the worker hold of what it has sent."""
@@ -249,5 +264,5 @@ class Reading:
         held = self._connection.pending
         if self._pending:
             held += self._record_bytes + len(self._pending) * ENVELOPE_BYTES
-        if held != self._held.count:
-            self._held.set(held)
+        if held != self.held:
+            self._received.change(self, held)

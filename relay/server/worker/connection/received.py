@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 
-class HeldBytes:
+class Holder(Protocol):
     """What one connection makes the worker hold: half a record, records and requests that wait."""
 
-    __slots__ = ("_received", "count", "shed")
+    held: int
+    """How many bytes, at first none. Changed by ``ReceivedBytes.change`` alone."""
 
-    def __init__(self, received: ReceivedBytes, shed: Callable[[], None]) -> None:
-        """Begin with nothing.
-
-        Args:
-            received: of the worker.
-            shed: ends the connection, which then holds nothing any more.
-        """
-        self._received = received
-        self.shed = shed
-        self.count = 0
-
-    def forget(self) -> None:
-        """The connection is gone: keep nothing of it."""
-        self.shed = _nothing
-
-    def set(self, count: int) -> None:
-        """It holds so many now. If all together hold too much, those that hold most go."""
-        if count != self.count:
-            self._received.change(self, count)
+    def shed(self) -> None:
+        """End the connection, which then holds nothing any more."""
 
 
 class ReceivedBytes:
     """All of a worker."""
 
-    __slots__ = ("_held", "bytes_max", "total")
+    __slots__ = ("_holders", "bytes_max", "total")
 
     def __init__(self, bytes_max: int) -> None:
         """Begin with none.
@@ -42,24 +26,25 @@ class ReceivedBytes:
         Args:
             bytes_max: of all together.
         """
-        self._held: set[HeldBytes] = set()
+        self._holders: set[Holder] = set()
         """Those with any."""
         self.bytes_max = bytes_max
         self.total = 0
 
-    def change(self, held: HeldBytes, count: int) -> None:
-        """Count what a connection holds now. See ``HeldBytes.set``."""
-        self.total += count - held.count
-        held.count = count
+    def change(self, holder: Holder, count: int) -> None:
+        """Note what a connection holds now. If all hold too much, those that hold most go."""
+        self.total += count - holder.held
+        holder.held = count
         if count:
-            self._held.add(held)
+            self._holders.add(holder)
         else:
-            self._held.discard(held)
+            self._holders.discard(holder)
         while self.total > self.bytes_max:
-            largest = max(self._held, key=lambda held: held.count)
+            largest = max(self._holders, key=_held)
             largest.shed()
-            largest.set(0)
+            if largest.held:
+                self.change(largest, 0)
 
 
-def _nothing() -> None:
-    """Who is gone holds nothing."""
+def _held(holder: Holder) -> int:
+    return holder.held

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.chat.partition import PARTITIONS
 from relay.server.worker.connection.counts import Counts
-from relay.server.worker.connection.spending import Spending, spending
+from relay.server.worker.connection.spending import Spender, Spending, spending
 from relay.store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -134,12 +134,10 @@ class ConnectionServices:
     """Of the worker: begins the id of each connection."""
     counts: Counts = field(default_factory=Counts)
 
-    def spending(
-        self, account: Account, user: User | None, owned: Callable[[], int]
-    ) -> Spending | None:
+    def spending(self, account: Account, user: User | None, spender: Spender) -> Spending | None:
         """Return what a connection may spend by the limits of now: see ``spending``."""
         bounds = self.budgets.limits
-        return spending(account, user, bounds, self.clock(), self.log_exists, owned)
+        return spending(account, user, bounds, self.log_exists, spender)
 
     def rooms_owned(self, handle: str, root: bytes) -> int:
         """Return how many rooms an account owns. What cannot be read counts as none."""

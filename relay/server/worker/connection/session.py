@@ -24,7 +24,7 @@ from relay.server.worker.connection.reading import Owner, Reading
 from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
 from relay.server.worker.member.reply import RequestRunner
-from relay.server.worker.member.subscriptions import Subscriptions
+from relay.server.worker.member.subscriptions import NOBODY, Subscriptions
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import ClientEnvelope, Error
 from relay.wire.events import (
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from relay.server.worker.member.claims import NameClaim
     from relay.server.worker.member.reply import Request
 
-NOBODY: Final = Actor("")
+NOTHING: Final[Mapping[type, Operation]] = {}
+"""May be asked for before the login, and after the end."""
 log = logging.getLogger("relay.worker")
 
 
@@ -89,18 +90,13 @@ class Session(Owner):
         self.peer = stream.peer
         self.since_us = int(services.clock() * 1_000_000)
         """When it was accepted: tells a client instance from its ghost."""
-        self.channel = Channel(services, stream, self.handle_events)
+        self.channel = Channel(services, stream, self)
         self._connection = self.channel.connection
         self.outbox = services.flusher.outbox(self._connection, stream)
         budgets = services.budgets
-        self.subscriptions = Subscriptions(
-            services.following,
-            self.outbox,
-            self.close,
-            partial(budgets.accounts.count_joins, account),
-        )
+        self.subscriptions = Subscriptions(services.following, self.outbox, self)
         self.stage = Stage.HANDSHAKE
-        self._legal: Mapping[type, Operation] = {}
+        self._legal: Mapping[type, Operation] = NOTHING
         """Of ``operations``, those of this stage."""
         self.reading = Reading(
             self,
@@ -110,8 +106,7 @@ class Session(Owner):
             received=budgets.received,
             clock=services.clock,
         )
-        self.channel.on_keys = self.reading.work
-        self._requests = RequestRunner(partial(self.reading.release, Hold.REQUEST), self.failed)
+        self._requests = RequestRunner(self)
         self.claim: NameClaim | None = None
         """Of this connection's name, from HELLO on."""
         self.turned_away = False
@@ -131,7 +126,7 @@ class Session(Owner):
             self,
             self.reading,
             services.forward,
-            services.spending(account, None, self._owned),
+            services.spending(account, None, self),
             budgets.refusals,
             services.clock,
             services.durability,
@@ -150,7 +145,7 @@ class Session(Owner):
         assert stage in NEXT[self.stage], f"{self.stage} is not followed by {stage}"
         self.stage = stage
         self.ended = stage in ENDED
-        self._legal = self._operations.get(stage, {})
+        self._legal = self._operations.get(stage, NOTHING)
 
     # --- stream.Receiver ----------------------------------------------------------------------
     def connected(self) -> None:
@@ -217,6 +212,10 @@ class Session(Owner):
         """reading.Owner: write what the connection has for the peer."""
         self.channel.write_pending()
 
+    def on_keys(self, now: float) -> None:
+        """reading.Owner: go on with what was received while the key agent was asked."""
+        self.reading.work(now)
+
     # --- operations ---------------------------------------------------------------------------
     def run(self, envelope: ClientEnvelope) -> None:
         """reading.Owner: do what an envelope asks for. May raise."""
@@ -235,11 +234,16 @@ class Session(Owner):
         if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
             self._wait_for_reader()
 
-    def shed(self) -> None:
-        """reading.Owner: end, for of what is not processed this connection has sent most.
+    def request_ended(self) -> None:
+        """reply.Asker: go on with what came behind the request."""
+        self.reading.release(Hold.REQUEST)
 
-        It is told to come again; what it has sent is forgotten.
-        """
+    def count_joins(self, change: int) -> None:
+        """subscriptions.Follower: count them for the source."""
+        self.services.budgets.accounts.count_joins(self.account, change)
+
+    def shed(self) -> None:
+        """reading.Owner: end, and come again: of what is not processed it has sent most."""
         now = self.services.clock()
         self.services.budgets.refusals.count(Budget.RECEIVED, self.account.source, now)
         retry_s = self.services.overloaded_retry_s
@@ -263,10 +267,10 @@ class Session(Owner):
 
     def rebound(self) -> None:
         """Spend by the limits that hold now."""
-        self.sends.spend_by(self.services.spending(self.account, self.user, self._owned))
+        self.sends.spend_by(self.services.spending(self.account, self.user, self))
 
-    def _owned(self) -> int:
-        """Return how many rooms the account owns."""
+    def rooms_owned(self) -> int:
+        """spending.Spender: return how many rooms the account owns."""
         return self.services.rooms_owned(self.actor.handle, self.actor.root)
 
     # --- for operations -----------------------------------------------------------------------
@@ -379,10 +383,8 @@ class Session(Owner):
         self.channel.check_peer(now)
 
     def make_room(self) -> None:
-        """admission: another connection takes this one's slot. It is told so once there are keys.
-
-        It is silent, so no bytes are unread, and the close record leaves before the end of stream.
-        """
+        """admission: another one takes this one's slot. It is told so once there are keys."""
+        # It is silent, so no bytes are unread: the close record leaves before the end of stream.
         self.close(CloseCode.OVERLOADED, self.services.overloaded_retry_s, "it made room")
         self.abort()
 

@@ -8,7 +8,7 @@ whether it does is looked up once for each log that a connection sends to.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from relay import limits
 from relay.server.metrics import Budget
@@ -45,88 +45,136 @@ class Rate(NamedTuple):
     text: str
 
 
-class Spending:
-    """See the module's docstring."""
+class Spender(Protocol):
+    """Whose connection it is: a session."""
 
-    __slots__ = ("_exists", "_known", "_owned", "_owned_max", "_rooms", "_sent", "_work", "source")
+    def rooms_owned(self) -> int:
+        """Return how many rooms the account owns."""
+
+
+class Spending:
+    """See the module's docstring.
+
+    Nothing is made for what a connection does not do: most of them only read.
+    """
+
+    __slots__ = (
+        "_account", "_exists", "_known", "_limits", "_own_rooms", "_sent", "_spender", "_user",
+    )  # fmt: skip
 
     def __init__(
         self,
-        source: str,
-        sent: list[Rate],
-        rooms: list[Rate],
-        work: list[Rate],
-        owned_max: int,
+        account: Account,
+        user: User | None,
+        limits: Limits,
         exists: Callable[[str], bool],
-        owned: Callable[[], int],
+        spender: Spender,
     ) -> None:
-        """Begin.
-
-        Args:
-            source: whose it is, for the log.
-            sent: bounds of bytes.
-            rooms: bounds of rooms that are begun.
-            work: bounds of what requests cost.
-            owned_max: rooms that the account may own; 0: no bound.
-            exists: tells whether a log has been begun.
-            owned: tells how many rooms the account owns.
-        """
-        self.source = source
-        self._sent = sent
-        self._rooms = rooms
-        self._work = work
-        self._owned_max = owned_max
+        """Begin. See ``spending``."""
+        self._account = account
+        self._user = user
+        self._limits = limits
         self._exists = exists
-        self._owned = owned
-        self._known: dict[str, None] = {}
+        self._spender = spender
+        self._sent: list[Rate] | None = None
+        """Bounds of bytes, once anything is sent."""
+        self._own_rooms: TokenBucket | None = None
+        """The connection's own, once it begins a room."""
+        self._known: dict[str, None] | None = None
         """Logs that exist, or whose beginning is paid for."""
+
+    @property
+    def source(self) -> str:
+        """Whose it is, for the log."""
+        return self._account.source
 
     def refusal(self, log: str, body_bytes: int, now: float) -> Refusal | None:
         """Return why a message cannot be taken now; None: it can, and is paid for."""
-        refused = _empty(self._sent, now)
+        sent = self._sent
+        if sent is None:
+            sent = self._sent = self._bytes(now)
+        refused = _empty(sent, now)
         if refused is not None:
             return refused
-        if log not in self._known:
-            refused = _empty(self._work, now)
+        if self._known is None or log not in self._known:
+            refused = self._look_up(log, now)
             if refused is not None:
                 return refused
-            _take(self._work, LOOKUP_UNITS, now)
-            if not self._exists(log):
-                refused = _empty(self._rooms, now) or self._too_many()
-                if refused is not None:
-                    return refused
-                _take(self._rooms, 1, now)
-            if len(self._known) >= limits.LOGS_PER_CONNECTION_MAX:
-                self._known.clear()
-            self._known[log] = None
-        _take(self._sent, body_bytes + MESSAGE_BYTES, now)
+        _take(sent, body_bytes + MESSAGE_BYTES, now)
         return None
 
     def work(self, units: int, now: float) -> Refusal | None:
         """Return why a request of this cost cannot be taken now; None: it can, and is paid for."""
-        refused = _empty(self._work, now)
+        work = self._work(now)
+        refused = _empty(work, now)
         if refused is None:
-            _take(self._work, units, now)
+            _take(work, units, now)
         return refused
 
     def owe(self, units: int, now: float) -> None:
         """Charge what a request has turned out to cost: whoever asks next waits for it."""
-        _take(self._work, units, now)
+        _take(self._work(now), units, now)
+
+    def _look_up(self, log: str, now: float) -> Refusal | None:
+        """See whether a log exists, and pay for that; if it does not, for its beginning as well."""
+        refused = self.work(LOOKUP_UNITS, now)
+        if refused is not None:
+            return refused
+        if not self._exists(log):
+            rooms = self._rooms(now)
+            refused = _empty(rooms, now) or self._too_many()
+            if refused is not None:
+                return refused
+            _take(rooms, 1, now)
+        if self._known is None or len(self._known) >= limits.LOGS_PER_CONNECTION_MAX:
+            self._known = {}
+        self._known[log] = None
+        return None
 
     def _too_many(self) -> Refusal | None:
-        most = self._owned_max
-        if not most or self._owned() < most:
+        most = self._limits.rooms_per_user if self._user is not None else 0
+        if not most or self._spender.rooms_owned() < most:
             return None
         return Refusal(Budget.ROOMS_OWNED, 0, f"the account owns {most} rooms", most)
+
+    # --- the bounds -----------------------------------------------------------------------------
+    def _bytes(self, now: float) -> list[Rate]:
+        own = of_bytes(self._limits.send_bytes_per_s, now)
+        sent = [
+            (Budget.SEND_BYTES, own, "this connection sends"),
+            (Budget.SEND_BYTES_PER_SOURCE, self._account.sent(now), "this address sends"),
+        ]
+        if self._user is not None:
+            sent += [
+                (Budget.SEND_BYTES_PER_USER, self._user.sent(now), "this account sends"),
+                (Budget.SEND_DAY_PER_USER, self._user.day(now), "this account sends, over a day,"),
+            ]
+        return _rates(sent, "too much")
+
+    def _rooms(self, now: float) -> list[Rate]:
+        if self._own_rooms is None:
+            self._own_rooms = of_rooms(self._limits.rooms_per_minute, now)
+        rooms = [
+            (Budget.ROOMS, self._own_rooms, "this connection begins"),
+            (Budget.ROOMS_PER_SOURCE, self._account.rooms(now), "this address begins"),
+        ]
+        if self._user is not None:
+            rooms.append((Budget.ROOMS_PER_USER, self._user.rooms(now), "this account begins"))
+        return _rates(rooms, "too many rooms")
+
+    def _work(self, now: float) -> list[Rate]:
+        work = [(Budget.WORK_PER_SOURCE, self._account.work(now), "this address asks for")]
+        if self._user is not None:
+            work.append((Budget.WORK_PER_USER, self._user.work(now), "this account asks for"))
+        return _rates(work, "too much")
 
 
 def spending(
     account: Account,
     user: User | None,
     limits: Limits,
-    now: float,
     exists: Callable[[str], bool],
-    owned: Callable[[], int],
+    spender: Spender,
 ) -> Spending | None:
     """Return what a connection may spend; None: nothing of it is bounded.
 
@@ -134,31 +182,28 @@ def spending(
         account: of its source.
         user: of its account; None: it has none (yet).
         limits: the settings.
-        now: monotonic seconds.
-        exists: see ``Spending``.
-        owned: likewise.
+        exists: tells whether a log has been begun.
+        spender: tells how many rooms the account owns.
     """
     if account.exempt:
         return None
-    sent = [
-        (Budget.SEND_BYTES, of_bytes(limits.send_bytes_per_s, now), "this connection sends"),
-        (Budget.SEND_BYTES_PER_SOURCE, account.sent, "this address sends"),
-    ]
-    rooms = [
-        (Budget.ROOMS, of_rooms(limits.rooms_per_minute, now), "this connection begins"),
-        (Budget.ROOMS_PER_SOURCE, account.rooms, "this address begins"),
-    ]
-    work = [(Budget.WORK_PER_SOURCE, account.work, "this address asks for")]
+    bounded = (
+        limits.send_bytes_per_s
+        or limits.send_bytes_per_s_per_source
+        or limits.rooms_per_minute
+        or limits.rooms_per_minute_per_source
+        or limits.work_per_s_per_source
+    )
     if user is not None:
-        sent.append((Budget.SEND_BYTES_PER_USER, user.sent, "this account sends"))
-        sent.append((Budget.SEND_DAY_PER_USER, user.day, "this account sends, over a day,"))
-        rooms.append((Budget.ROOMS_PER_USER, user.rooms, "this account begins"))
-        work.append((Budget.WORK_PER_USER, user.work, "this account asks for"))
-    owned_max = limits.rooms_per_user if user is not None else 0
-    bounds = _rates(sent, "too much"), _rates(rooms, "too many rooms"), _rates(work, "too much")
-    if not any(bounds) and not owned_max:
-        return None
-    return Spending(account.source, *bounds, owned_max, exists, owned)
+        bounded = (
+            bounded
+            or limits.send_bytes_per_s_per_user
+            or limits.send_mib_per_day_per_user
+            or limits.rooms_per_minute_per_user
+            or limits.work_per_s_per_user
+            or limits.rooms_per_user
+        )
+    return Spending(account, user, limits, exists, spender) if bounded else None
 
 
 def _rates(bounds: list[tuple[Budget, TokenBucket | None, str]], what: str) -> list[Rate]:

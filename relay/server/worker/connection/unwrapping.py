@@ -24,11 +24,6 @@ class Unwrapping:
     def __init__(self) -> None:
         self._answer: asyncio.Future[bytes] | None = None
 
-    @property
-    def waits(self) -> bool:
-        """True from the question to the answer."""
-        return self._answer is not None
-
     def start(
         self, agent: Unwrap, ciphertext: bytes, peer: str, answered: Callable[[bytes | None], None]
     ) -> None:

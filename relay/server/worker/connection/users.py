@@ -25,25 +25,51 @@ DAY_S: Final = 86_400.0
 
 
 class User(Payer):
-    """One account."""
+    """One account. Its buckets are made when something is spent: most who are here only read."""
 
-    __slots__ = ("day", "rooms", "sent", "work")
+    __slots__ = ("_day", "_limits", "_rooms", "_sent", "_work")
 
-    def __init__(self, name: str) -> None:
-        """Begin with nothing in use, and without bounds (None)."""
+    def __init__(self, name: str, limits: Limits) -> None:
+        """Begin with nothing in use."""
         super().__init__(name)
-        self.sent: TokenBucket | None = None
-        """For bytes that are sent to logs."""
-        self.day: TokenBucket | None = None
+        self.bound(limits)
+
+    def bound(self, limits: Limits) -> None:
+        """Hold it to these limits; what it has spent is forgotten."""
+        self._limits = limits
+        self._sent: TokenBucket | None = None
+        self._day: TokenBucket | None = None
+        self._rooms: TokenBucket | None = None
+        self._work: TokenBucket | None = None
+
+    def sent(self, now: float) -> TokenBucket | None:
+        """Return the bucket for bytes that are sent to logs; None: they are not bounded."""
+        if self._sent is None:
+            self._sent = of_bytes(self._limits.send_bytes_per_s_per_user, now)
+        return self._sent
+
+    def day(self, now: float) -> TokenBucket | None:
         """Likewise, over a day."""
-        self.rooms: TokenBucket | None = None
-        """For rooms that are begun."""
-        self.work: TokenBucket | None = None
-        """For what requests cost."""
+        if self._day is None:
+            a_day = self._limits.send_mib_per_day_per_user << 20
+            self._day = token_bucket(a_day / DAY_S, a_day, now)
+        return self._day
+
+    def rooms(self, now: float) -> TokenBucket | None:
+        """Return the bucket for rooms that are begun; None: they are not bounded."""
+        if self._rooms is None:
+            self._rooms = of_rooms(self._limits.rooms_per_minute_per_user, now)
+        return self._rooms
+
+    def work(self, now: float) -> TokenBucket | None:
+        """Return the bucket for what requests cost; None: it is not bounded."""
+        if self._work is None:
+            self._work = of_work(self._limits.work_per_s_per_user, now)
+        return self._work
 
     def buckets(self) -> Iterable[TokenBucket | None]:
         """See ``Payer``."""
-        return self.sent, self.day, self.rooms, self.work
+        return self._sent, self._day, self._rooms, self._work
 
 
 class Users(Ledger[User]):
@@ -57,7 +83,7 @@ class Users(Ledger[User]):
         """Hold everybody to other limits from now on; what they have spent is forgotten."""
         self._limits = limits
         for user in self.payers():
-            self._bound(user)
+            user.bound(limits)
 
     def is_full(self, name: str) -> bool:
         """Tell whether an account has as many connections here as it may."""
@@ -65,14 +91,4 @@ class Users(Ledger[User]):
         return bool(most) and user is not None and user.connections >= most
 
     def _made(self, name: str) -> User:
-        user = User(name)
-        self._bound(user)
-        return user
-
-    def _bound(self, user: User) -> None:
-        limits, now = self._limits, self._clock()
-        a_day = limits.send_mib_per_day_per_user << 20
-        user.sent = of_bytes(limits.send_bytes_per_s_per_user, now)
-        user.day = token_bucket(a_day / DAY_S, a_day, now)
-        user.rooms = of_rooms(limits.rooms_per_minute_per_user, now)
-        user.work = of_work(limits.work_per_s_per_user, now)
+        return User(name, self._limits)

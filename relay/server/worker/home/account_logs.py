@@ -17,6 +17,7 @@ from relay.chat.accounts.account import Account
 from relay.chat.accounts.links import LinkError
 from relay.chat.partition import partition_of
 from relay.errors import EnvelopeError
+from relay.server.worker.grouped import Grouped
 from relay.store.errors import StoreCorrupt
 
 if TYPE_CHECKING:
@@ -55,9 +56,9 @@ class AccountLogs:
         self.on_long: Callable[[str, int, bytes], None] = _nothing
         """Called with a log, a seq, and what its control entries up to that make, to be noted."""
         self._noted: dict[str, int] = {}
-        """By handle, the version of what was noted; of those that are remembered."""
+        """By handle, the version of what was noted, if anything was; of the remembered."""
         self._accounts: dict[str, Account] = {}
-        self._handles: dict[int, dict[str, set[str]]] = {}
+        self._handles: dict[int, Grouped[str, str, str]] = {}
         """By partition: skeleton to the handles that have it; read once, when it is first asked."""
 
     def account(self, handle: str) -> Account:
@@ -75,7 +76,8 @@ class AccountLogs:
                 found = accounts.folded(noted, cast("list[AccountEvent]", happened))
             except (LinkError, EnvelopeError) as error:
                 raise StoreCorrupt(f"the log {log} is damaged: {error}") from None
-            self._noted[handle] = noted.version
+            if noted.version:
+                self._noted[handle] = noted.version
             self.remember(found, seq)
         return found
 
@@ -90,7 +92,7 @@ class AccountLogs:
     def remember(self, account: Account, seq: int) -> None:
         """Note the state of an account, as of its last commit, which has this seq."""
         handle = account.handle
-        if account.version - self._noted.setdefault(handle, 0) >= FOLDED_MAX:
+        if account.version - self._noted.get(handle, 0) >= FOLDED_MAX:
             self._noted[handle] = account.version
             self.on_long(names.INBOX_PREFIX + handle, seq, snapshot.pack(account))
         remembered = self._accounts
@@ -98,11 +100,12 @@ class AccountLogs:
         remembered[account.handle] = account
         if len(remembered) > REMEMBERED_MAX:
             oldest = next(iter(remembered))
-            del remembered[oldest], self._noted[oldest]
+            del remembered[oldest]
+            self._noted.pop(oldest, None)
         if account.version:
             handles = self._handles.get(partition_of(names.INBOX_PREFIX + account.handle))
             if handles is not None:
-                handles.setdefault(names.skeleton(account.handle), set()).add(account.handle)
+                handles.add(_skeleton(handle), handle)
 
     def invitation(self, log: str) -> Invitation:
         """Return the invitation of a log; one of version 0 if there is none.
@@ -130,11 +133,11 @@ class AccountLogs:
         partition = partition_of(log)
         handles = self._handles.get(partition)
         if handles is None:
-            handles = self._handles[partition] = {}
+            handles = self._handles[partition] = Grouped(_itself)
             for name in self._reader_of(log).names(names.INBOX_PREFIX):
                 existing = name[len(names.INBOX_PREFIX) :]
-                handles.setdefault(names.skeleton(existing), set()).add(existing)
-        return bool(handles.get(names.skeleton(handle), set()) - {handle})
+                handles.add(_skeleton(existing), existing)
+        return any(other != handle for other in handles.values(names.skeleton(handle)))
 
     def has_written(self, handle: str, to: str) -> bool:
         """Tell whether somebody has written to somebody.
@@ -182,6 +185,16 @@ class AccountLogs:
             if entry.content_type == events.CONTENT_TYPE
         ]
         return found, controls[-1].seq if controls else after
+
+
+def _skeleton(handle: str) -> str:
+    """Return the skeleton, and mostly the handle itself: that is one string for both."""
+    skeleton = names.skeleton(handle)
+    return handle if skeleton == handle else skeleton
+
+
+def _itself(handle: str) -> str:
+    return handle
 
 
 def _nothing(_log: str, _seq: int, _packed: bytes) -> None:

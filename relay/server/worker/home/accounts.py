@@ -7,6 +7,7 @@ change that ends devices is answered when every live worker has ended their sess
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
@@ -126,7 +127,7 @@ class AccountsHome(LogChanges[_Decided]):
         try:
             request = requests.unpack(ask.content)
             if name.startswith(names.INBOX_PREFIX):
-                before = self.logs.account(name[len(names.INBOX_PREFIX) :])
+                before = self.logs.account(sys.intern(name[len(names.INBOX_PREFIX) :]))
                 version = before.version
                 alike = isinstance(request, requests.Register) and self.logs.looks_alike(
                     before.handle

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, final
 
 from relay.bus.messages import NotFollowed, NotHome, Subscribed
 from relay.chat.partition import partition_of
-from relay.store.errors import StoreCorrupt, StoreError
+from relay.server.worker.store_codes import unavailable_text
+from relay.store.errors import NotTheWriter, StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Followers:
         """Who may send what concerns which partition. The object stays the same."""
         self.waiting: dict[int, list[tuple[Port, str]]] = {}
         """By partition: subscriptions that wait for the end of a commit."""
+        self._until_available: dict[int, dict[tuple[Port, str], None]] = {}
+        """By partition: subscriptions that wait until it can be opened. They have been told."""
         self.before_attach: Callable[[], None] = _nothing
         """Called before a worker attaches a partition: looks whose it is."""
 
@@ -54,6 +57,7 @@ class Followers:
         self.before_attach()
         waiting = self.waiting.get(partition, [])
         waiting[:] = [each for each in waiting if each[0] is not port]
+        self._forget_unavailable(lambda one, name: one is port and partition_of(name) == partition)
         self._interest.forget(port, partition)
         if self._partitions.owns(partition):
             self.attached.add((port, partition))
@@ -78,7 +82,8 @@ class Followers:
 
     def refuse_logs(self, index: int) -> None:
         """A partition is refused: nobody follows any of its logs any more."""
-        for port, name in self.waiting.pop(index, ()):
+        waiting = (*self.waiting.pop(index, ()), *self._until_available.pop(index, ()))
+        for port, name in waiting:
             port.send(_damaged(name))
         for name, ports in list(self._interest.logs.items()):
             if partition_of(name) == index:
@@ -89,6 +94,7 @@ class Followers:
     def forget_partition(self, partition: int) -> None:
         """Another worker is the home of a partition now: whoever follows it asks there."""
         self.waiting.pop(partition, None)
+        self._until_available.pop(partition, None)
         self._interest.forget_partition(partition)
 
     def drop(self, port: Port) -> None:
@@ -96,6 +102,7 @@ class Followers:
         self.attached.difference_update([each for each in self.attached if each[0] is port])
         for waiting in self.waiting.values():
             waiting[:] = [each for each in waiting if each[0] is not port]
+        self._forget_unavailable(lambda one, _: one is port)
         self._interest.drop(port)
 
     # --- logs ---------------------------------------------------------------------------------
@@ -114,12 +121,24 @@ class Followers:
         """A worker follows a log no more."""
         waiting = self.waiting.get(partition_of(name), [])
         waiting[:] = [each for each in waiting if each != (port, name)]
+        self._until_available.get(partition_of(name), {}).pop((port, name), None)
         self._interest.remove(name, port)
 
     def committed(self, index: int) -> None:
         """A commit is over: answer what has waited for it."""
         for port, name in self.waiting.pop(index, ()):
             self._subscribe(index, port, name)
+
+    def available(self, index: int) -> None:
+        """A partition can be opened and written again."""
+        for port, name in self._until_available.pop(index, {}):
+            self._subscribe(index, port, name)
+
+    def _forget_unavailable(self, unwanted: Callable[[Port, str], bool]) -> None:
+        for waiting in self._until_available.values():
+            for port, name in list(waiting):
+                if unwanted(port, name):
+                    del waiting[port, name]
 
     def _subscribe(self, index: int, port: Port, name: str) -> None:
         try:
@@ -129,9 +148,14 @@ class Followers:
             self._partitions.failed(index, error)
             port.send(_damaged(name))
             return
-        except StoreError as error:
-            self._partitions.failed(index, error)
+        except NotTheWriter:
             self.refuse(port, index)
+            return
+        except StoreError as error:
+            # Whoever asks is answered now, and whoever still follows the log then, when it can be.
+            self._partitions.failed(index, error)
+            self._until_available.setdefault(index, {})[port, name] = None
+            port.send(NotFollowed(name, int(ErrorCode.UNAVAILABLE), unavailable_text(error)))
             return
         self._interest.add(name, port)
         port.send(Subscribed(name, head.epoch, head.seq, state))

@@ -26,8 +26,8 @@ from relay.server.worker.home.submissions import (
     Waiting,
     refuse,
 )
-from relay.server.worker.store_codes import code_of
-from relay.store.errors import NotTheWriter, StoreError, StoreFull
+from relay.server.worker.store_codes import code_of, unavailable_text
+from relay.store.errors import NotTheWriter, StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -387,8 +387,7 @@ class Home:
 
     def _failed(self, index: int, group: list[Waiting], error: StoreError) -> None:
         self._partitions.failed(index, error)
-        text = "the disk is full" if isinstance(error, StoreFull) else "the store is unavailable"
-        refuse(group, code_of(error), text)
+        refuse(group, code_of(error), unavailable_text(error))
 
     def _refuse_for_disk(self, index: int) -> None:
         """Keep the reserve of free disk; readers go on. What is short of it is logged elsewhere."""

@@ -12,25 +12,33 @@ began (a restart), logins wait until the other workers have reported again which
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, final
 
 from relay.bus.link import Port
 from relay.bus.messages import Claim, Claimed, Evict, Release, Tell
 from relay.chat.names import INBOX_PREFIX, is_guest
 from relay.chat.partition import partition_of
+from relay.server.worker.grouped import Grouped
 from relay.wire.codes import ErrorCode
 
 SETTLE_S_MAX: Final = 2.0
 """A worker that is silent for so long holds nothing that others must wait for."""
 
 
-class Holder(NamedTuple):
+@final
+class Holder:
     """A session somewhere that has a name."""
 
-    port: Port
-    tag: int
-    since_us: int
+    __slots__ = ("name", "port", "secret", "since_us", "tag")
+
+    def __init__(self, port: Port, claim: Claim) -> None:
+        self.name = sys.intern(claim.name)
+        self.secret = claim.secret
+        self.port = port
+        self.tag = claim.tag
+        self.since_us = claim.since_us
 
 
 class Verdict(NamedTuple):
@@ -65,10 +73,10 @@ class NameRegistry:
         self._judge = judge
         self.on_change: Callable[[str], None] = _nothing
         """Called with the name of an account when one of its sessions begins, or the last ends."""
-        self._held: dict[str, dict[bytes, Holder]] = {}
-        """Name to instance secret to session."""
-        self._places: dict[tuple[Port, int], tuple[str, bytes]] = {}
-        """(port, tag) of each of them to (name, secret)."""
+        self._held: Grouped[str, bytes, Holder] = Grouped(_secret_of)
+        """Sessions by name and instance secret."""
+        self._places: dict[Port, dict[int, Holder]] = {}
+        """Each of them by port and tag."""
         self._waiting: list[tuple[Port, Claim]] = []
         self._unconfirmed: dict[Port, set[tuple[str, bytes]]] = {}
         """(name, secret) that a worker held and is about to report again, or has lost meanwhile."""
@@ -85,9 +93,9 @@ class NameRegistry:
     def announced(self, port: Port) -> None:
         """A worker has reported everything that it holds."""
         for name, secret in self._unconfirmed.pop(port, ()):
-            held = self._held.get(name, {}).get(secret)
+            held = self._held.get(name, secret)
             if held is not None and held.port is port:
-                self._forget(name, secret)
+                self._forget(held)
         self._announced.add(port.generation)
         self.settle()
 
@@ -113,11 +121,9 @@ class NameRegistry:
         """A worker is about to report anew which names it holds: what it leaves out is free."""
         unconfirmed = self._unconfirmed.setdefault(port, set())
         unconfirmed.update(
-            (name, secret)
-            for name, holders in self._held.items()
-            if partition_of(INBOX_PREFIX + name) == partition
-            for secret, held in holders.items()
-            if held.port is port
+            (held.name, held.secret)
+            for held in self._places.get(port, {}).values()
+            if partition_of(INBOX_PREFIX + held.name) == partition
         )
         self._waiting = [
             (waiting, claim)
@@ -127,10 +133,10 @@ class NameRegistry:
 
     def forget_partition(self, partition: int) -> None:
         """Another worker is the home of these names now, and is told by those who hold them."""
-        for name, holders in list(self._held.items()):
+        for name in list(self._held):
             if partition_of(INBOX_PREFIX + name) == partition:
-                for secret in list(holders):
-                    self._forget(name, secret)
+                for held in self._held.values(name):
+                    self._forget(held)
         self._waiting = [
             (port, claim)
             for port, claim in self._waiting
@@ -145,29 +151,29 @@ class NameRegistry:
             self.release(port, Release(claim.tag, name))
             port.send(_refused(claim, verdict))
             return
-        holders = self._held.get(name, {})
-        held = holders.get(secret)
+        held = self._held.get(name, secret)
         if held is not None and (held.port, held.tag) != (port, claim.tag):
             if claim.since_us < held.since_us:  # replaced by its own later connection
                 port.send(Claimed(claim.tag, False, True, 0, "", b"", False))
                 return
             held.port.send(Evict(held.tag))
-        elif held is None and holders and is_guest(name):
+        elif held is None and name in self._held and is_guest(name):
             port.send(_refused(claim, Verdict(int(ErrorCode.NAME_TAKEN))))
             return
         if held is not None:
-            self._forget(name, secret)
-        self._held.setdefault(name, {})[secret] = Holder(port, claim.tag, claim.since_us)
-        self._places[port, claim.tag] = name, secret
+            self._forget(held)
+        holder = Holder(port, claim)
+        self._held.add(holder.name, holder)
+        self._places.setdefault(port, {})[holder.tag] = holder
         port.send(Claimed(claim.tag, True, False, 0, "", verdict.root, verdict.operator))
         if not claim.held and not is_guest(name):
             self.on_change(name)
 
     def release(self, port: Port, message: Release) -> None:
         """A session ended. Without effect when another one holds its place by now."""
-        place = self._places.get((port, message.tag))
-        if place is not None:
-            self._forget(*place)
+        held = self._places.get(port, {}).get(message.tag)
+        if held is not None:
+            self._forget(held)
         self._waiting = [
             (waiting, claim)
             for waiting, claim in self._waiting
@@ -176,21 +182,19 @@ class NameRegistry:
 
     def drop(self, port: Port) -> None:
         """A worker is gone, and its sessions with it."""
-        for (holder, _), place in list(self._places.items()):
-            if holder is port:
-                self._forget(*place)
+        for held in list(self._places.get(port, {}).values()):
+            self._forget(held)
         self._waiting = [waiting for waiting in self._waiting if waiting[0] is not port]
         self._unconfirmed.pop(port, None)
         self._announced.discard(port.generation)
 
-    def _forget(self, name: str, secret: bytes) -> None:
-        holders = self._held[name]
-        held = holders.pop(secret)
-        del self._places[held.port, held.tag]
-        if not holders:
-            del self._held[name]
-            if not is_guest(name):
-                self.on_change(name)
+    def _forget(self, held: Holder) -> None:
+        of_port = self._places[held.port]
+        del of_port[held.tag]
+        if not of_port:
+            del self._places[held.port]
+        if self._held.remove(held.name, held.secret) and not is_guest(held.name):
+            self.on_change(held.name)
 
     def online(self, name: str) -> bool:
         """Tell whether somebody has a session now."""
@@ -198,12 +202,16 @@ class NameRegistry:
 
     def tell(self, name: str, envelope: bytes) -> None:
         """Send an envelope to each session that somebody has now, on whichever worker."""
-        for held in self._held.get(name, {}).values():
+        for held in self._held.values(name):
             held.port.send(Tell(held.tag, envelope))
 
     def sessions(self, name: str) -> int:
         """Return how many sessions somebody has now."""
-        return len(self._held.get(name, ()))
+        return len(self._held.values(name))
+
+
+def _secret_of(holder: Holder) -> bytes:
+    return holder.secret
 
 
 def _refused(claim: Claim, verdict: Verdict) -> Claimed:

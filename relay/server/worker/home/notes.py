@@ -29,6 +29,8 @@ class CommitNotes:
         """By partition: direct messages that are pending no more."""
         self._seen: dict[int, dict[str, int]] = {}
         """Likewise when (ms) the owners of inboxes were last here."""
+        self._proofs: set[int] = set()
+        """Partitions of which it is to be found out whether they can be written."""
         self._folds: dict[int, dict[str, tuple[int, bytes]]] = {}
         """Likewise (seq, packed) what the control entries of inboxes make."""
 
@@ -46,6 +48,11 @@ class CommitNotes:
         """Note what the control entries of a log up to seq make of it."""
         self._folds.setdefault(self._note(log), {})[log] = seq, packed
 
+    def prove(self, index: int) -> None:
+        """Have a partition that could not be opened or written try it again."""
+        self._proofs.add(index)
+        self.noted.add(index)
+
     def hand_over(self, index: int, partition: Partition) -> None:
         """Give a partition what its next commit is to store besides."""
         self.noted.discard(index)
@@ -55,6 +62,9 @@ class CommitNotes:
             partition.note_seen(list(seen.items()))
         if (folds := self._folds.pop(index, None)) is not None:
             partition.note_folds([(log, *fold) for log, fold in folds.items()])
+        if index in self._proofs:
+            self._proofs.discard(index)
+            partition.prove()
 
     def not_stored(self, index: int) -> None:
         """The commit failed: the partition keeps what it was given, and needs another one."""
@@ -66,6 +76,7 @@ class CommitNotes:
         self._confirmed.pop(index, None)
         self._seen.pop(index, None)
         self._folds.pop(index, None)
+        self._proofs.discard(index)
 
     def _note(self, log: str) -> int:
         index = partition_of(log)

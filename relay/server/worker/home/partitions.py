@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.store.errors import (
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from relay.chat.entries import Head
     from relay.store.log import Partition, Reader
 
+LOCKED_S_MAX: Final = 10
+"""For how many seconds the last home of a partition may still be closing it. Who asks for something
+waits that long for an answer, and then is told that there is none now."""
 log = logging.getLogger("relay.worker")
 
 
@@ -57,7 +60,12 @@ class OwnPartitions:
         self.paused = False
         """True while a backup fixes its moment: no commit is begun (``process/commit_pause``)."""
         self.troubles: dict[int, str] = {}
-        """Those that cannot be written, and why: logged once, not with every attempt."""
+        """Those that cannot be opened or written, and why: logged once, not with every attempt. The
+        object stays the same."""
+        self._unopened: dict[int, StoreError] = {}
+        """What the last attempt to open each has met: the next one is made a second later."""
+        self._locked_s: dict[int, int] = {}
+        """Those whose lock another process holds, and how many seconds it has."""
         self.refused: dict[int, str] = {}
         """Those whose file is damaged, and why: nobody opens them before the next start. The object
         stays the same."""
@@ -65,6 +73,10 @@ class OwnPartitions:
         """Told of each of them."""
         self.refuse_partition: Callable[[Partition, str], None] = _refuse
         """Closes a damaged one as it is; it may do so later, elsewhere."""
+        self.on_available: Callable[[int], None] = _ignored
+        """Told when one can be opened and written again."""
+        self.prove: Callable[[int], None] = _ignored
+        """Has one tried again that is in trouble, by a commit."""
         self.on_opened: Callable[[Partition], None] = _nothing
         """Told of each that was opened; may raise StoreError."""
         self.close_partition: Callable[[Partition], None] = _close
@@ -82,24 +94,43 @@ class OwnPartitions:
             raise StoreCorrupt(self.refused[index])
         partition = self.opened.get(index)
         if partition is None:
-            partition = self._open_partition(index)
+            if index in self._unopened:
+                raise self._unopened[index]
             try:
-                self.on_opened(partition)
-            except StoreError:
-                partition.close()
+                partition = self._open(index)
+            except NotTheWriter as error:
+                if self._locked_s.setdefault(index, 0) < LOCKED_S_MAX:
+                    raise
+                raise StoreUnavailable(str(error)) from error
+            except (StoreFull, StoreUnavailable) as error:
+                self._unopened[index] = error
                 raise
             self.opened[index] = partition
+            self._locked_s.pop(index, None)
         return partition
 
-    def open_own(self) -> None:
+    def _open(self, index: int) -> Partition:
+        partition = self._open_partition(index)
+        try:
+            self.on_opened(partition)
+        except StoreError:
+            partition.close()
+            raise
+        return partition
+
+    def open_own(self, *, at_start: bool = True) -> None:
         """Open all partitions that this worker owns; damaged ones are refused.
 
         What cannot be opened now, for a full disk or otherwise, is tried again when it is used.
 
+        Args:
+            at_start: of the server: somebody is told at once if nothing of it can be used.
+
         Raises:
             NotTheWriter: the last home of one still dies.
             StoreOfAnotherVersion: one has a format that this Relay does not read.
-            StoreUnavailable: none of several can be opened: it is not for what is in them.
+            StoreUnavailable: at the start, none of several can be opened: it is not for what is in
+                them.
         """
         own = [index for index in range(PARTITIONS) if self.owns(index)]
         unavailable: dict[int, StoreUnavailable] = {}
@@ -112,7 +143,7 @@ class OwnPartitions:
                 unavailable[index] = error
             except StoreError as error:
                 self.failed(index, error)
-        if len(own) == len(unavailable) > 1:
+        if at_start and len(own) == len(unavailable) > 1:
             raise next(iter(unavailable.values()))
         for index, reason in unavailable.items():
             self.failed(index, reason)
@@ -134,10 +165,20 @@ class OwnPartitions:
                 closed.append(index)
             else:
                 self.refuse_partition(partition, refused)
-        for index in [index for index in self.refused if not self.owns(index)]:
-            if index not in self.opened:
-                del self.refused[index]
+        of_others: dict[int, str] | dict[int, int]
+        for of_others in (self.refused, self.troubles, self._locked_s):
+            for index in [index for index in of_others if not self.owns(index)]:
+                if index not in self.opened:
+                    del of_others[index]
         return closed
+
+    def settle(self) -> None:
+        """Try again what could not be opened or written. Called about once a second."""
+        self._unopened.clear()
+        for index in self._locked_s:
+            self._locked_s[index] += 1
+        for index in self.troubles:
+            self.prove(index)
 
     def close(self) -> None:
         """Close all cleanly. What waits for a commit is not committed by this."""
@@ -171,6 +212,7 @@ class OwnPartitions:
         if index in self.troubles:
             del self.troubles[index]
             log.warning("partition_available", extra={"partition": index})
+            self.on_available(index)
 
     # --- removing old entries -------------------------------------------------------------------
     def owned(self, index: int) -> bool:
@@ -199,8 +241,8 @@ class OwnPartitions:
         """Return the head of a log of an own partition. Raises StoreError."""
         try:
             return self.partition(partition_of(name)).head(name)
-        except StoreFull:
-            return self._reader_of(name).head(name)  # invariant "Disk errors": readers go on
+        except (StoreFull, StoreUnavailable) as error:
+            return self._reader_beside(name, error).head(name)
 
     def heads(self, names: list[str]) -> list[list[str | bytes | int]]:
         """Return [log, epoch, seq] of each log of an own partition.
@@ -223,8 +265,20 @@ class OwnPartitions:
         """Return the packed state of a log of an own partition. Raises StoreError."""
         try:
             return self.partition(partition_of(name)).state(name)
-        except StoreFull:
-            return self._reader_of(name).state(name)
+        except (StoreFull, StoreUnavailable) as error:
+            return self._reader_beside(name, error).state(name)
+
+    def _reader_beside(self, name: str, error: StoreFull | StoreUnavailable) -> Reader:
+        """Return what reads a log whose partition cannot be written now, or raise the error.
+
+        Readers go on (invariant "Disk errors"), in a file that this worker knows: one that it could
+        not open as its writer may be any.
+        """
+        index = partition_of(name)
+        self.failed(index, error)
+        if isinstance(error, StoreUnavailable) and index not in self.opened:
+            raise error
+        return self._reader_of(name)
 
     def epoch_at(self, name: str, seq: int) -> bytes:
         """Return the epoch in which a seq of a log lies. Raises StoreError."""

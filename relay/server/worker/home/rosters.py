@@ -17,12 +17,13 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay import limits
 from relay.bus.link import Port
 from relay.bus.messages import Event, Members, Presence, Who
 from relay.chat.partition import partition_of
+from relay.server.worker.grouped import Grouped
 from relay.wire.envelopes import Roster as RosterEnvelope
 from relay.wire.packing import pack
 
@@ -31,6 +32,18 @@ GRACE_S: Final = 1.0
 """How long a name that is gone may come back before its members are told that it left."""
 DEPARTURES_MAX: Final = 50_000
 """Departures in their grace, in all logs of this home. With more of them the oldest are told."""
+
+
+class Present(NamedTuple):
+    """Somebody on one worker."""
+
+    port: Port
+    display: str
+    connections: int
+
+
+def _port_of(present: Present) -> Port:
+    return present.port
 
 
 class Roster:
@@ -44,8 +57,8 @@ class Roster:
     def __init__(self, incarnation: int) -> None:
         self.incarnation = incarnation
         self.version = 0
-        self.names: dict[str, dict[Port, tuple[str, int]]] = {}
-        """Name to (display name, connections) on each worker that has some."""
+        self.names: Grouped[str, Port, Present] = Grouped(_port_of)
+        """By name, and by worker."""
         self.changed: set[str] = set()
         """Names to tell of: those that are here came, the others left."""
         self.leaving: dict[str, float] = {}
@@ -85,11 +98,11 @@ class Roster:
 
     def display(self, name: str) -> str:
         """Return the display name that a name goes by."""
-        return next(iter(self.names[name].values()))[0]
+        return next(iter(self.names.values(name))).display
 
     def connections(self, name: str) -> int:
         """Return how many connections of a name there are, on all workers."""
-        return sum(count for _, count in self.names[name].values())
+        return sum([present.connections for present in self.names.values(name)])
 
 
 class Rosters:
@@ -148,7 +161,7 @@ class Rosters:
         roster = self._logs.get(log)
         if roster is None:
             return
-        for name in [name for name, ports in roster.names.items() if port in ports]:
+        for name in [name for name in roster.names if roster.names.get(name, port)]:
             self._set(log, roster, port, name, "", 0)
         self._forget_empty(log, roster)
 
@@ -210,17 +223,14 @@ class Rosters:
         self, log: str, roster: Roster, port: Port, name: str, display: str, count: int
     ) -> None:
         roster.touch()
-        ports = roster.names.get(name)
+        names = roster.names
         if count:
-            if ports is None:
-                ports = roster.names[name] = {}
+            new = name not in names
+            names.add(name, Present(port, display, count))
+            if new:
                 self._came(log, roster, name)
-            ports[port] = (display, count)
-        elif ports is not None and port in ports:
-            del ports[port]
-            if not ports:
-                del roster.names[name]
-                self._went(log, roster, name)
+        elif names.get(name, port) is not None and names.remove(name, port):
+            self._went(log, roster, name)
 
     def _came(self, log: str, roster: Roster, name: str) -> None:
         gone_at = roster.leaving.pop(name, None)

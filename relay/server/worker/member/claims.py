@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from relay.bus.messages import Claim, Claimed, Evict, Release, Tell
 from relay.chat.accounts.links import key_id
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
+from relay.server.worker.grouped import Grouped
 from relay.server.worker.member.reply import Reply
 from relay.wire.codes import CloseCode, ErrorCode
 
@@ -37,12 +38,23 @@ class Grant(NamedTuple):
     operator: bool = False
 
 
+class Session(Protocol):
+    """Who claims a name."""
+
+    def end_with(self, code: CloseCode) -> None:
+        """End: the name was granted, and the same client instance has connected again somewhere, or
+        its device was revoked.
+        """
+
+    def tell(self, envelope: bytes) -> None:
+        """Take an envelope that the name's home has for it."""
+
+
 class NameClaim:
     """One session's claim of a name, from HELLO to the session's end."""
 
     __slots__ = (
-        "granted", "key", "key_id", "name", "on_ended", "on_told", "reply", "secret", "since_us",
-        "tag",
+        "granted", "key", "key_id", "name", "reply", "secret", "session", "since_us", "tag",
     )  # fmt: skip
 
     def __init__(
@@ -52,8 +64,7 @@ class NameClaim:
         secret: bytes,
         since_us: int,
         key: bytes,
-        on_ended: Callable[[CloseCode], None],
-        on_told: Callable[[bytes], None],
+        session: Session,
     ) -> None:
         self.tag = tag
         self.name = name
@@ -61,11 +72,10 @@ class NameClaim:
         self.since_us = since_us
         self.key = key
         self.key_id = key_id(key) if key else b""
-        self.on_ended = on_ended
-        self.on_told = on_told
+        self.session = session
         self.granted = False
-        self.reply: Reply[Grant] = Reply()
-        """Whether the name is granted."""
+        self.reply: Reply[Grant] | None = Reply()
+        """Whether the name is granted; None: it is, and has been answered."""
 
     def message(self) -> Claim:
         """Return what the home is asked."""
@@ -78,7 +88,7 @@ class Claims:
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
         self._claims: dict[int, NameClaim] = {}
-        self._by_name: dict[str, dict[int, NameClaim]] = {}
+        self._by_name: Grouped[str, int, NameClaim] = Grouped(_tag_of)
         self._count = 0
 
     def claim(
@@ -87,8 +97,7 @@ class Claims:
         secret: bytes,
         since_us: int,
         key: bytes,
-        on_ended: Callable[[CloseCode], None],
-        on_told: Callable[[bytes], None],
+        session: Session,
     ) -> NameClaim:
         """Ask for a name. Await ``reply`` of what is returned; ``release`` it in the end.
 
@@ -97,14 +106,12 @@ class Claims:
             secret: the instance's.
             since_us: when the session's connection was accepted, see ``bus.messages.Claim``.
             key: the device key that the connection has proved; empty for a guest.
-            on_ended: called when the name was granted, and the session has to end: the same client
-                instance has connected again somewhere, or its device was revoked.
-            on_told: called with each envelope that the name's home has for the session.
+            session: is told what comes of it.
         """
         self._count += 1
-        claim = NameClaim(self._count, name, secret, since_us, key, on_ended, on_told)
+        claim = NameClaim(self._count, name, secret, since_us, key, session)
         self._claims[claim.tag] = claim
-        self._by_name.setdefault(name, {})[claim.tag] = claim
+        self._by_name.add(name, claim)
         port = self._routes.port_of(INBOX_PREFIX + name)
         if port is not None:
             port.send(claim.message())
@@ -126,13 +133,13 @@ class Claims:
 
     def revoke(self, handle: str, key_ids: Collection[bytes], code: CloseCode) -> None:
         """End the sessions of devices that are none any more."""
-        for claim in list(self._by_name.get(handle, {}).values()):
+        for claim in self._by_name.values(handle):
             if claim.key_id in key_ids:
                 if claim.granted:
-                    claim.on_ended(code)  # which releases it
+                    claim.session.end_with(code)  # which releases it
                 else:
                     self.release(claim)
-                    claim.reply.resolve(Grant(int(ErrorCode.KEY_REFUSED), "the device was revoked"))
+                    _answer(claim, Grant(int(ErrorCode.KEY_REFUSED), "the device was revoked"))
 
     def on_claimed(self, _: Port, message: Claimed) -> None:
         """Take a home's answer."""
@@ -144,31 +151,39 @@ class Claims:
             if claim.granted or message.replaced:
                 # The account has changed, or another came first after a home's death; or this is
                 # a ghost.
-                claim.on_ended(_ENDS.get(message.code, CloseCode.REPLACED))
+                claim.session.end_with(_ENDS.get(message.code, CloseCode.REPLACED))
             else:
-                claim.reply.resolve(Grant(message.code, message.text))
+                _answer(claim, Grant(message.code, message.text))
         elif not claim.granted:
             claim.granted = True
-            claim.reply.resolve(Grant(0, "", message.root, message.operator))
+            _answer(claim, Grant(0, "", message.root, message.operator))
 
     def on_evict(self, _: Port, message: Evict) -> None:
         """The same instance has come back elsewhere: this one is its ghost."""
         claim = self._claims.get(message.tag)
         if claim is not None:
             self._forget(claim)
-            claim.on_ended(CloseCode.REPLACED)
+            claim.session.end_with(CloseCode.REPLACED)
 
     def on_tell(self, _: Port, message: Tell) -> None:
         """The home has something for a session."""
         claim = self._claims.get(message.tag)
         if claim is not None:
-            claim.on_told(message.content)
+            claim.session.tell(message.content)
 
     def _forget(self, claim: NameClaim) -> bool:
         if self._claims.pop(claim.tag, None) is None:
             return False
-        named = self._by_name[claim.name]
-        del named[claim.tag]
-        if not named:
-            del self._by_name[claim.name]
+        self._by_name.remove(claim.name, claim.tag)
         return True
+
+
+def _tag_of(claim: NameClaim) -> int:
+    return claim.tag
+
+
+def _answer(claim: NameClaim, grant: Grant) -> None:
+    """Answer a claim, once; what it waited with is not kept."""
+    reply, claim.reply = claim.reply, None
+    assert reply is not None, "a claim is answered once"
+    reply.resolve(grant)

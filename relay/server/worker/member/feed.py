@@ -17,8 +17,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.bus.messages import Batch as BusBatch
-from relay.bus.messages import Subscribe
+from relay.bus.messages import NotFollowed, Subscribe
 from relay.chat.entries import NO_EPOCH, Head
+from relay.chat.partition import partition_of
 from relay.chat.rooms import events as room_events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Kind
@@ -28,12 +29,12 @@ from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
 from relay.server.worker.delivery.batch import RunningBatch
 from relay.server.worker.member.reply import Reply
-from relay.wire.codes import CloseCode
+from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.packing import is_control, unpack_entry
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.bus.messages import Event, NotFollowed
+    from relay.bus.messages import Event
     from relay.chat.rooms.rights import Actor
     from relay.server.worker.delivery.outbox import Outbox
     from relay.server.worker.member.routes import Routes
@@ -99,7 +100,7 @@ class Feed:
         self.known = False
         """False until the home has sent the head for the first time."""
         self.refused: NotFollowed | None = None
-        """Why the home does not let it be followed."""
+        """Why the home does not let it be followed, or not now."""
         self.epoch = NO_EPOCH
         self.seq = 0
         self.received = Head(NO_EPOCH, 0)
@@ -317,6 +318,7 @@ class Feeds:
         feed = self.by_log.get(name)
         if feed is None:
             return
+        feed.refused = None
         if not feed.on_head(epoch, seq, state):
             log.error("log_went_back", extra={"log": name})
             for subscriber in list(feed.subscriptions):
@@ -329,16 +331,26 @@ class Feeds:
             feed.joining.popleft().resolve(None)
 
     def on_not_followed(self, message: NotFollowed) -> None:
-        """A log cannot be followed (any more): whoever does is told, and whoever waits."""
+        """A log cannot be followed (any more): whoever does is told, and whoever waits.
+
+        If that is for now, whoever does goes on when its home has sent the head.
+        """
         feed = self.by_log.get(message.log)
         if feed is None:
             return
         feed.refused = message
-        self.to_repair.pop(feed, None)
-        for subscriber in list(feed.subscriptions):
-            subscriber.remove(feed.log, Refused(Reason.DAMAGED, message.text))
+        if message.code != ErrorCode.UNAVAILABLE:
+            self.to_repair.pop(feed, None)
+            for subscriber in list(feed.subscriptions):
+                subscriber.remove(feed.log, Refused(Reason.DAMAGED, message.text))
         while feed.joining:
             feed.joining.popleft().resolve(None)
+
+    def give_up(self, partitions: frozenset[int], text: str) -> None:
+        """Refuse those who wait for the heads of logs whose homes have been away for long."""
+        for feed in list(self.by_log.values()):
+            if feed.joining and partition_of(feed.log) in partitions:
+                self.on_not_followed(NotFollowed(feed.log, int(ErrorCode.UNAVAILABLE), text))
 
     def on_batch(self, _: Port, batch: BusBatch) -> None:
         """Take a batch of entries."""

@@ -9,6 +9,7 @@ from relay.bus.messages import Answered, Ask, Members, Who
 from relay.chat.partition import partition_of
 from relay.chat.rooms.rights import Actor
 from relay.server.worker.member.reply import Reply
+from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 PENDING_MAX: Final = 10_000
 """A question that a dead home never answers is sent again to the next; beyond so many, refuse."""
+NO_HOME: Final = "no process of the server serves it now"
 
 
 class PendingQueries:
@@ -93,6 +95,14 @@ class PendingQueries:
         found = self._pending.pop(message.tag, None)
         if found is not None:
             found[1].resolve(message)
+
+    def give_up(self, partitions: frozenset[int]) -> None:
+        """Answer what was asked of homes that have been away for long."""
+        for tag, (message, reply) in list(self._asked.items()):
+            if partition_of(message.log) in partitions:
+                del self._asked[tag]
+                if not reply.abandoned:
+                    reply.resolve(Answered(tag, int(ErrorCode.UNAVAILABLE), NO_HOME, b""))
 
     def attach(self, partition: int, port: Port) -> None:
         """A home is there (again): ask what is still of interest."""

@@ -9,7 +9,7 @@ connection.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -34,8 +34,9 @@ class Reply(Generic[T]):
             return
         self._done = True
         self._value = value
-        if self.on_resolved is not None:
-            self.on_resolved()
+        resolved, self.on_resolved = self.on_resolved, None
+        if resolved is not None:
+            resolved()
 
     def then(self, called: Callable[[T], None]) -> None:
         """Have something called with the value, by whoever does not await it."""
@@ -56,20 +57,28 @@ Request: TypeAlias = Coroutine[Reply[Any], None, None]
 """An operation that may have to wait."""
 
 
+class Asker(Protocol):
+    """Whose requests they are: a session."""
+
+    def request_ended(self) -> None:
+        """A request that had to wait has ended."""
+
+    def failed(self, error: Exception) -> None:
+        """It has raised this then."""
+
+
 class RequestRunner:
     """The one request of a connection that waits; operations after it wait, too."""
 
-    __slots__ = ("_on_ended", "_on_error", "_waiting")
+    __slots__ = ("_asker", "_waiting")
 
-    def __init__(self, on_ended: Callable[[], None], on_error: Callable[[Exception], None]) -> None:
+    def __init__(self, asker: Asker) -> None:
         """Begin with none.
 
         Args:
-            on_ended: called when a request that had to wait has ended.
-            on_error: called with what it raised then.
+            asker: is told of the ends of requests that had to wait.
         """
-        self._on_ended = on_ended
-        self._on_error = on_error
+        self._asker = asker
         self._waiting: Request | None = None
 
     def start(self, request: Request) -> bool:
@@ -99,6 +108,6 @@ class RequestRunner:
         try:
             waits = self._advance(request)
         except Exception as error:  # noqa: BLE001 - the session's boundary takes it
-            self._on_error(error)
+            self._asker.failed(error)
         if not waits:
-            self._on_ended()
+            self._asker.request_ended()

@@ -9,11 +9,15 @@ answers "not home"; then it is attached again, and everything is sent anew (``at
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from relay.bus.link import Port
 from relay.bus.messages import NotHome
 from relay.chat.partition import PARTITIONS, partition_of
 
+AWAY_S_MAX: Final = 5
+"""For how many seconds a partition may have no home before those who ask for something are told:
+longer than a worker takes to be replaced."""
 Owner = tuple[int, int]
 """Who owns a partition, by the table: the slot, and the generation of the worker in it."""
 
@@ -39,6 +43,7 @@ class Routes:
         self._owner_of = owner_of
         self._links = links
         self._ports: list[Port | None] = [None] * PARTITIONS
+        self._away_s = [0] * PARTITIONS
 
     def owns(self, partition: int) -> bool:
         """Tell whether this worker is a partition's home."""
@@ -61,6 +66,12 @@ class Routes:
         """The other side is not the home, or not yet: ``refresh`` tries again."""
         if self._ports[message.partition] is port:
             self._ports[message.partition] = None
+
+    def away(self) -> frozenset[int]:
+        """Return the partitions that have had no home for long. To be called once a second."""
+        for partition, port in enumerate(self._ports):
+            self._away_s[partition] = self._away_s[partition] + 1 if port is None else 0
+        return frozenset(p for p, seconds in enumerate(self._away_s) if seconds > AWAY_S_MAX)
 
     @property
     def incomplete(self) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.chat.names import is_inbox
 from relay.chat.rooms.rights import Actor
@@ -19,6 +18,10 @@ if TYPE_CHECKING:
     from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.feed import Feed, Feeds
     from relay.server.worker.member.presence import PresenceReports
+
+
+NOBODY: Final = Actor("")
+"""Who has not logged in."""
 
 
 class Following:
@@ -39,32 +42,34 @@ class Following:
         self.stalled = stalled
 
 
+class Follower(Protocol):
+    """Whose subscriptions they are: a session."""
+
+    def close(self, code: int, retry_after_s: int = 0, detail: str = "") -> None:
+        """End the connection."""
+
+    def count_joins(self, change: int) -> None:
+        """So many more logs are followed."""
+
+
 class Subscriptions:
     """See the module's docstring. A ``subscription.Subscriber``."""
 
-    __slots__ = ("_close", "_count", "_following", "actor", "by_log", "display", "outbox")
+    __slots__ = ("_follower", "_following", "actor", "by_log", "display", "outbox")
 
-    def __init__(
-        self,
-        following: Following,
-        outbox: Outbox,
-        close: Callable[[int, int, str], None],
-        count: Callable[[int], None],
-    ) -> None:
+    def __init__(self, following: Following, outbox: Outbox, follower: Follower) -> None:
         """Begin with none.
 
         Args:
             following: of this worker.
             outbox: what the connection is owed.
-            close: ends the connection: close code, seconds until a retry, detail for the log.
-            count: told how many more logs are followed.
+            follower: ends the connection, and counts what it follows.
         """
         self._following = following
-        self._close = close
-        self._count = count
+        self._follower = follower
         self.outbox = outbox
         self.by_log: dict[str, Subscription] = {}
-        self.actor = Actor("")
+        self.actor = NOBODY
         """The client; set before the first subscription."""
         self.display = ""
 
@@ -80,14 +85,14 @@ class Subscriptions:
         # An inbox is followed by its owner alone: there is nothing to tell anybody.
         feed.add(subscription, "" if is_inbox(feed.log) else self.actor.handle, self.display)
         self.by_log[feed.log] = subscription
-        self._count(1)
+        self._follower.count_joins(1)
         self._following.presence.changed(feed)
         self._following.catchup.add(feed, subscription)
 
     def leave(self, log: str) -> None:
         """Follow a log no more."""
         subscription = self.by_log.pop(log)
-        self._count(-1)
+        self._follower.count_joins(-1)
         feed = self._following.feeds.by_log[log]
         feed.remove(subscription, "" if is_inbox(log) else self.actor.handle)
         self._following.presence.changed(feed)
@@ -130,4 +135,4 @@ class Subscriptions:
 
     def close(self, code: int, detail: str = "") -> None:
         """End the connection."""
-        self._close(code, 0, detail)
+        self._follower.close(code, 0, detail)

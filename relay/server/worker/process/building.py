@@ -135,6 +135,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         accounts.forget()
 
     partitions.on_refused = on_refused
+    partitions.on_available = followers.available
+    partitions.prove = notes.prove
     steady_ms = SteadyClock(time.time_ns, time.monotonic_ns).now_ms
     rooms = RoomsHome(partitions, home.submit_own, needs.rules, steady_ms)
     names = NameRegistry(clock, needs.silent, accounts.judge)

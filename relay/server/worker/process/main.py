@@ -23,6 +23,7 @@ from relay.server.context import BUS_DIRECTORY, report
 from relay.server.sources import Proxies
 from relay.server.worker.home.departures import Departures
 from relay.server.worker.home.retention import Retention
+from relay.server.worker.member.queries import NO_HOME
 from relay.server.worker.process.acceptor import Acceptor
 from relay.server.worker.process.admin import AdminSocket
 from relay.server.worker.process.administration import Administration
@@ -172,7 +173,11 @@ class _Worker:
         if needs.tickets is not None:
             self._agent.follow_ticket_keys(needs.tickets.install)
         parts = self._parts = build(needs)
-        self._ownership = Ownership(context.scoreboard, parts)
+        self._ownership = Ownership(
+            context.scoreboard,
+            parts,
+            replaces=context.scoreboard.row(context.index).get("restarts") > 0,
+        )
         lag = self._lag = Lag(parts.home, parts.links, time.monotonic_ns)
         self._agent.on_next_key = self._next_key
         gauges, counters = parts.measured()
@@ -252,6 +257,7 @@ class _Worker:
                 **administration.handlers,
                 **pause.handlers,
                 "reindex": self._reindex,
+                "troubles": self._troubles,
             },
         )
         await self._admin.open()
@@ -259,6 +265,11 @@ class _Worker:
     async def _reindex(self, _: Question) -> dict[str, int]:
         """Make the search indexes of this worker's partitions anew."""
         return {"partitions": self._stores.indexing.anew()}
+
+    async def _troubles(self, _: Question) -> dict[str, str]:
+        """Tell why each of this worker's partitions cannot be opened or written that cannot."""
+        troubles = self._parts.partitions.troubles
+        return {str(index): reason for index, reason in troubles.items()}
 
     def _next_key(self, next_hash: bytes) -> None:
         """Another key will follow the server's."""
@@ -343,6 +354,10 @@ class _Worker:
         parts.home.short_of_disk = self._disk_reserve.check(self._ownership.own)
         parts.interest.send_heads(parts.partitions.heads)
         parts.rooms.sweep()
+        parts.partitions.settle()
+        if away := parts.routes.away():
+            parts.feeds.give_up(away, NO_HOME)
+            parts.queries.give_up(away)
         parts.home.settle()
         self._admin.check()
         self._collector.look(parts.connections.admitted)

@@ -21,13 +21,15 @@ BOOT_LOOK_S: Final = 0.02
 class Ownership:
     """See the module's docstring."""
 
-    def __init__(self, scoreboard: Scoreboard, parts: WorkerParts) -> None:
+    def __init__(self, scoreboard: Scoreboard, parts: WorkerParts, *, replaces: bool) -> None:
         """Begin without having looked.
 
         Args:
             scoreboard: has the table.
             parts: of this worker.
+            replaces: it has the place of one that has served: it serves whatever it can.
         """
+        self._replaces = replaces
         self._scoreboard = scoreboard
         self._parts = parts
         self._version = -1
@@ -43,7 +45,7 @@ class Ownership:
         deadline = time.monotonic() + BOOT_LOCK_S
         while True:
             try:
-                self._parts.partitions.open_own()
+                self._parts.partitions.open_own(at_start=not self._replaces)
                 return
             except NotTheWriter:
                 if time.monotonic() > deadline:

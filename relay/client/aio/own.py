@@ -1,4 +1,4 @@
-"""What an asyncio client can do with all that is its person's own: take it away, or erase it."""
+"""What a client can do with all that is its person's own: take it away, or erase it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
 from typing import Any, cast
 
 from relay.client import own_data
-from relay.client.aio_direct import AsyncDirect
-from relay.client.aio_rooms import AsyncRooms
+from relay.client.aio.direct import AsyncDirect
+from relay.client.aio.rooms import AsyncRooms
 from relay.client.closes import DeviceRevoked
 from relay.client.own_data import Deleted, OwnData, OwnRooms, Played, Step
 from relay.client.pending_sends import Offer
@@ -16,21 +16,21 @@ from relay.client.refusals import Refused
 
 
 class AsyncOwn(AsyncDirect, AsyncRooms):
-    """The calls of ``aio.Client`` about all that is one's own."""
+    """The calls of a client about all that is one's own."""
 
     async def export(
         self,
         rooms: Iterable[str] = (),
         *,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> AsyncIterator[OwnData]:
         """Yield all that the server has of one's own, read with one's own rights.
 
         A ``User``, ``Devices`` and ``Preferences``; a ``ReadUpTo`` and a ``ListedRoom`` each; then
         all direct messages, both ways, and what one has written in rooms that one may read: those
         in the list, and those in which one has a role. What was erased is an ``Erased``.
-        If you take no more of it, close it (``aclose``, or ``contextlib.aclosing``): a
-        room that was being read is left then.
+        If you take no more of it, close it (``contextlib.aclosing``, ``closing`` for a blocking
+        client): a room that was being read is left then.
 
         Args:
             rooms: more rooms: public ones that are in no list.
@@ -56,7 +56,7 @@ class AsyncOwn(AsyncDirect, AsyncRooms):
         *,
         erase_messages: bool = False,
         rooms: Iterable[str] = (),
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> Deleted:
         """End one's own account for good. Its name is never given to anybody again.
 

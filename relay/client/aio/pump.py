@@ -16,9 +16,9 @@ from collections.abc import Generator
 from typing import Any, cast
 
 from relay.client.address import Address
-from relay.client.aio_dial import dial_tcp
-from relay.client.aio_thread import in_thread
-from relay.client.aio_transport import ClientProtocol
+from relay.client.aio.dial import dial_tcp
+from relay.client.aio.thread import in_thread
+from relay.client.aio.transport import ClientProtocol
 from relay.client.errors import ClientClosed, ClientError, KeyFileError
 from relay.client.events import State, Stored
 from relay.client.lineage import ClaimedId

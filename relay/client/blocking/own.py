@@ -1,4 +1,5 @@
-"""What a blocking client can do with all that is its person's own: take it away, or erase it."""
+# Generated from relay/client/aio by `python -m tests.blocking_client`: edit that.
+"""What a client can do with all that is its person's own: take it away, or erase it."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Any, cast
 
 from relay.client import own_data
-from relay.client.blocking_direct import BlockingDirect
-from relay.client.blocking_rooms import BlockingRooms
+from relay.client.blocking.direct import BlockingDirect
+from relay.client.blocking.rooms import BlockingRooms
 from relay.client.closes import DeviceRevoked
 from relay.client.own_data import Deleted, OwnData, OwnRooms, Played, Step
 from relay.client.pending_sends import Offer
@@ -16,7 +17,7 @@ from relay.client.refusals import Refused
 
 
 class BlockingOwn(BlockingDirect, BlockingRooms):
-    """The calls of ``blocking.BlockingClient`` about all that is one's own."""
+    """The calls of a client about all that is one's own."""
 
     def export(
         self,
@@ -29,8 +30,8 @@ class BlockingOwn(BlockingDirect, BlockingRooms):
         A ``User``, ``Devices`` and ``Preferences``; a ``ReadUpTo`` and a ``ListedRoom`` each; then
         all direct messages, both ways, and what one has written in rooms that one may read: those
         in the list, and those in which one has a role. What was erased is an ``Erased``.
-        If you take no more of it, close it (``close``): a
-        room that was being read is left then.
+        If you take no more of it, close it (``contextlib.aclosing``, ``closing`` for a blocking
+        client): a room that was being read is left then.
 
         Args:
             rooms: more rooms: public ones that are in no list.
@@ -46,8 +47,10 @@ class BlockingOwn(BlockingDirect, BlockingRooms):
         own = OwnRooms(rooms)
         server = self.server_fingerprint
         assert server is not None
-        for found in self._found(own, own.exported(self.name, server), timeout):
-            yield cast("OwnData", found)
+        steps = self._found(own, own.exported(self.name, server), timeout)
+        with contextlib.closing(steps):
+            for found in steps:
+                yield cast("OwnData", found)
 
     def delete_account(
         self,
@@ -87,7 +90,7 @@ class BlockingOwn(BlockingDirect, BlockingRooms):
     # --- inside ----------------------------------------------------------------------------------
     def _found(
         self, own: OwnRooms, steps: Generator[Step, Any, None], timeout_s: float | None
-    ) -> Iterator[Step]:
+    ) -> Generator[Step, None]:
         """Ask and send what the steps want, and yield what they find."""
         played = Played(steps)
         try:
@@ -105,4 +108,4 @@ class BlockingOwn(BlockingDirect, BlockingRooms):
                 yield step
         finally:
             if own.give_up(self._chat):
-                self._pump.settle()
+                self._pump.sent()

@@ -1,20 +1,17 @@
-"""What an asyncio client asks of its server, and what it reads: the calls, without the connecting.
+"""What a blocking client asks of its server, and what it reads: the calls, without the connecting.
 
 Every call takes ``timeout``, in seconds; None waits for as long as it takes, over lost connections.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from typing import Any, Self, cast
+from collections.abc import Iterator
+from typing import Any, Final, Self, TypeVar
 
 from relay.chat.entries import Cursor
 from relay.client import arguments, offers
-from relay.client.aio_pump import Post, Pump, Sending
 from relay.client.base import ClientBase, no_answer, not_acknowledged, not_sent
-from relay.client.errors import TimedOut
+from relay.client.blocking.pump import BlockingPost, Pending, Pump
 from relay.client.events import (
     Event,
     HistoryPage,
@@ -26,29 +23,33 @@ from relay.client.events import (
 )
 from relay.client.pending_sends import Offer
 
+GATHER_MAX: Final = 64
+"""Posts that leave as one write."""
+Result = TypeVar("Result")
 
-class AsyncCalls(ClientBase):
-    """The calls of ``aio.Client``."""
+
+class BlockingCalls(ClientBase):
+    """The calls of ``blocking.BlockingClient``."""
 
     _pump: Pump
 
     # --- reading ---------------------------------------------------------------------------------
-    def __aiter__(self) -> Self:
+    def __iter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event:
+    def __next__(self) -> Event:
         """Return the next event, as ``next_event`` does without a timeout.
 
         Raises:
-            StopAsyncIteration: the client was closed by ``close``.
+            StopIteration: the client was closed by ``close``.
             ClientError: it has ended for another reason.
         """
-        event = await self._next(None, None)
+        event = self._next(None, None)
         if event is None:
-            raise StopAsyncIteration
+            raise StopIteration
         return event
 
-    async def events(self, timeout: float | None = None) -> AsyncIterator[Event]:  # noqa: ASYNC109
+    def events(self, timeout: float | None = None) -> Iterator[Event]:
         """Yield events as they come, until the client is closed or none came for ``timeout``.
 
         Rooms that were joined by ``room`` are not among them.
@@ -59,10 +60,10 @@ class AsyncCalls(ClientBase):
         Raises:
             ClientError: the client has ended, other than by ``close``.
         """
-        while (event := await self.next_event(timeout)) is not None:
+        while (event := self.next_event(timeout)) is not None:
             yield event
 
-    async def next_event(self, timeout: float | None = None) -> Event | None:  # noqa: ASYNC109
+    def next_event(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None when none came in time, or the client was closed.
 
         A program that takes none for a while stops the socket from being read, acknowledgements
@@ -74,43 +75,33 @@ class AsyncCalls(ClientBase):
         Raises:
             ClientError: the client has ended, other than by ``close``.
         """
-        return await self._next(None, timeout)
+        return self._next(None, timeout)
 
-    async def pump(self, timeout: float = 0.0) -> None:  # noqa: ASYNC109
-        """Wait until something has come, for at most ``timeout`` seconds.
+    def pump(self, timeout: float = 0.0) -> None:
+        """Read once, for at most ``timeout`` seconds: keeps the connection and takes in answers.
 
-        An asyncio client reads by itself, whenever the loop runs; a blocking one reads here.
+        A program that makes no other call for a while should call it regularly.
         """
         self._check_started()
         timeout = arguments.seconds("timeout", timeout)
-        await asyncio.sleep(0)
-        if timeout and not self._pump.closed:
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._pump.change()
-            except TimeoutError:
-                pass
+        self._pump.settle()  # what was posted leaves before the wait, not after it
+        self._pump.take_turn(self._pump.clock() + timeout)
 
-    async def _next(self, room: str | None, timeout_s: float | None) -> Event | None:
+    def _next(self, room: str | None, timeout_s: float | None) -> Event | None:
         self._check_started()
         timeout_s = arguments.seconds_or_none("timeout", timeout_s)
         if not self._chat.has_event(room):
-            try:
-                async with asyncio.timeout(timeout_s):
-                    while not self._chat.has_event(room):
-                        await self._pump.event(room)
-            except TimeoutError:
-                return None
+            self._pump.wait(lambda: self._chat.has_event(room), timeout_s)
         return self._take(room)
 
-    async def join(
+    def join(
         self,
         room: str,
         last: int = 0,
         *,
         since: int | None = None,
         cursor: Cursor | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> Joined:
         """Join a room: its last messages, or those after a number or a cursor, and what comes.
 
@@ -128,9 +119,9 @@ class AsyncCalls(ClientBase):
             ClientError: the client has ended, or was not connected.
         """
         start, last = arguments.join_start(last, since, cursor)
-        return await self._join(room, start, last, timeout, own_queue=False)
+        return self._join(room, start, last, timeout, own_queue=False)
 
-    async def _join(
+    def _join(
         self,
         room: str,
         start: Cursor | None,
@@ -141,16 +132,16 @@ class AsyncCalls(ClientBase):
     ) -> Joined:
         self._check_started()
         timeout_s = arguments.seconds_or_none("timeout", timeout_s)
-        answer = _future()
+        answer = Pending[Joined](self._pump)
         self._chat.join(room, start, last, answer, own_queue=own_queue)
         try:
-            return cast(Joined, await self._answered(answer, timeout_s, "join"))
-        except (asyncio.CancelledError, TimedOut):
-            self._chat.cancel_join(room, answer)
-            self._pump.sent()
+            return self._answered(answer, timeout_s, "join")
+        except BaseException:  # too late, a Ctrl-C, or a greenlet that is killed
+            if not answer.done():
+                self._chat.cancel_join(room, answer)
             raise
 
-    async def leave(self, room: str, *, timeout: float | None = None) -> Cursor | None:  # noqa: ASYNC109
+    def leave(self, room: str, *, timeout: float | None = None) -> Cursor | None:
         """Leave a room. Its events that were not taken are dropped.
 
         Args:
@@ -167,13 +158,12 @@ class AsyncCalls(ClientBase):
         """
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
-        answer = _future()
+        answer = Pending[None](self._pump)
         cursor = self._chat.leave(room, answer)
-        self._pump.settle()  # without a connection it is done
-        await self._answered(answer, timeout, "leave")
+        self._answered(answer, timeout, "leave")
         return cursor
 
-    async def who(self, room: str, *, timeout: float | None = None) -> Members:  # noqa: ASYNC109
+    def who(self, room: str, *, timeout: float | None = None) -> Members:
         """Return who is in a room. It must be joined.
 
         Args:
@@ -187,18 +177,18 @@ class AsyncCalls(ClientBase):
         """
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
-        answer = _future()
+        answer = Pending[Members](self._pump)
         self._chat.who(room, answer)
-        return cast(Members, await self._asked(answer, timeout, "who"))
+        return self._asked(answer, timeout, "who")
 
-    async def history(
+    def history(
         self,
         room: str,
         *,
         before: int | None = None,
         after: int | None = None,
         count: int = 100,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> HistoryPage:
         """Return a page of a joined room: below ``before``, above ``after``, or the newest.
 
@@ -218,18 +208,18 @@ class AsyncCalls(ClientBase):
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
         forward, seq, count = arguments.page_start(before, after, count)
-        answer = _future()
+        answer = Pending[HistoryPage](self._pump)
         self._chat.history(room, forward, seq, count, answer)
-        return cast(HistoryPage, await self._asked(answer, timeout, "history"))
+        return self._asked(answer, timeout, "history")
 
-    async def search(
+    def search(
         self,
         room: str,
         text: str,
         *,
         before: int | None = None,
         count: int = 50,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> SearchPage:
         """Return messages of a joined room that have all these words, the newest first.
 
@@ -254,19 +244,19 @@ class AsyncCalls(ClientBase):
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
         words, seq, count = arguments.search(text, before, count)
-        answer = _future()
+        answer = Pending[SearchPage](self._pump)
         self._chat.search(room, words, seq, count, answer)
-        return cast(SearchPage, await self._asked(answer, timeout, "search"))
+        return self._asked(answer, timeout, "search")
 
     # --- sending ---------------------------------------------------------------------------------
-    async def send(
+    def send(
         self,
         room: str,
         body: str | bytes,
         *,
         content_type: str = "text/plain",
         reply_to: LogEntry | Cursor | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> Stored:
         """Append a message and wait until it is stored.
 
@@ -288,18 +278,20 @@ class AsyncCalls(ClientBase):
                 was not sent.
             ClientError: the client has ended; the message may or may not be stored.
         """
-        return await self._append(offers.message(room, body, content_type, reply_to), timeout)
+        return self._append(offers.message(room, body, content_type, reply_to), timeout)
 
-    async def post(
+    def post(
         self,
         room: str,
         body: str | bytes,
         *,
         content_type: str = "text/plain",
         reply_to: LogEntry | Cursor | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> Post:
+        timeout: float | None = None,
+    ) -> BlockingPost:
         """Append a message; wait only for space in the window.
+
+        It leaves with the next call that waits or pumps, or once 64 have gathered.
 
         Args:
             room: its name; it need not be joined. ``@`` and a name: a direct message to somebody.
@@ -309,28 +301,22 @@ class AsyncCalls(ClientBase):
             timeout: seconds to wait for space; None: no limit.
 
         Returns:
-            A future of the outcome. It may be dropped: ``flush`` reports the first failure.
+            The outcome, to come. It may be dropped: ``flush`` reports the first failure.
 
         Raises:
             NameInvalid, MessageTooLong: nothing was sent.
             TimedOut: there was no space in time; nothing was sent.
             ClientError: the client has ended.
         """
-        self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
-        offer = offers.message(room, body, content_type, reply_to)
-        size = len(offer.body)
-        if self._pump.crowded or not self._chat.sends.has_space(size):
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._pump.wait_for_space(size)
-            except TimeoutError:
-                raise not_sent(timeout) from None
-        answer = Post(loop=asyncio.get_running_loop())
-        self._submit(offer, answer)
+        answer = BlockingPost(self._pump, reported=True)
+        self._submit(offers.message(room, body, content_type, reply_to), answer, timeout)
+        self._pump.gathered += 1
+        if self._pump.gathered >= GATHER_MAX:
+            self._pump.settle()
         return answer
 
-    async def flush(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    def flush(self, timeout: float | None = None) -> None:
         """Wait until every send has its outcome.
 
         Args:
@@ -343,55 +329,49 @@ class AsyncCalls(ClientBase):
         """
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while self.unacknowledged:
-                    await self._pump.change()
+        self._pump.wait(lambda: not self.unacknowledged, timeout)
         self._check_flushed()
 
-    async def _append(self, offer: Offer, timeout_s: float | None) -> Stored:
+    def _append(self, offer: Offer, timeout_s: float | None) -> Stored:
         """Append something and wait until it is stored."""
-        self._check_started()
         timeout_s = arguments.seconds_or_none("timeout", timeout_s)
-        answer: Sending | None = None
-        size = len(offer.body)
+        until = None if timeout_s is None else self._pump.clock() + timeout_s
+        answer = Pending[Stored](self._pump)
+        self._submit(offer, answer, timeout_s)
+        left = None if until is None else max(until - self._pump.clock(), 0.0)
         try:
-            async with asyncio.timeout(timeout_s):
-                if self._pump.crowded or not self._chat.sends.has_space(size):
-                    await self._pump.wait_for_space(size)
-                answer = Sending(loop=asyncio.get_running_loop())
-                self._submit(offer, answer)
-                return await answer
-        except TimeoutError:
-            raise (not_sent if answer is None else not_acknowledged)(timeout_s) from None
-
-    def _submit(self, offer: Offer, answer: Sending) -> None:
-        try:
-            self._chat.send(offer, answer)
+            self._pump.wait(answer.done, left)
         finally:
-            self._pump.sent()
+            answer.reported = not answer.done()
+        if not answer.done():
+            raise not_acknowledged(timeout_s)
+        return answer.result()
+
+    def _submit(self, offer: Offer, answer: Pending[Stored], timeout_s: float | None) -> None:
+        self._check_started()
+        size = len(offer.body)
+        sends = self._chat.sends
+        if not sends.has_space(size):
+            self._pump.wait(lambda: sends.has_space(size), timeout_s)
+            if not sends.has_space(size) and not self._chat.over:
+                raise not_sent(timeout_s)
+        self._chat.send(offer, answer)
 
     # --- answers ---------------------------------------------------------------------------------
-    async def _answered(
-        self, answer: asyncio.Future[Any], timeout_s: float | None, what: str
-    ) -> object:
-        self._pump.sent()
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await answer
-        except TimeoutError:
-            raise no_answer(timeout_s, what) from None
+    def _answered(self, answer: Pending[Result], timeout_s: float | None, what: str) -> Result:
+        self._pump.wait(answer.done, timeout_s)
+        if not answer.done():
+            raise no_answer(timeout_s, what)
+        return answer.result()
 
-    async def _asked(
-        self, answer: asyncio.Future[Any], timeout_s: float | None, what: str
-    ) -> object:
+    def _asked(self, answer: Pending[Result], timeout_s: float | None, what: str) -> Result:
         """Wait for the answer to a question; forget it when nobody waits any more."""
         try:
-            return await self._answered(answer, timeout_s, what)
-        except (asyncio.CancelledError, TimedOut):
-            self._chat.requests.drop(answer)
-            raise
+            return self._answered(answer, timeout_s, what)
+        finally:
+            if not answer.done():
+                self._chat.requests.drop(answer)
 
-
-def _future() -> asyncio.Future[Any]:
-    return asyncio.get_running_loop().create_future()
+    def _awaited(self) -> Pending[Any]:
+        """What will be the answer to a request."""
+        return Pending(self._pump)

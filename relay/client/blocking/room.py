@@ -1,4 +1,5 @@
-"""One room of a blocking client: joined for the length of a ``with``."""
+# Generated from relay/client/aio by `python -m tests.blocking_client`: edit that.
+"""One room of a client: joined for the length of a ``with``."""
 
 from __future__ import annotations
 
@@ -9,8 +10,8 @@ from typing import Self
 
 from relay.chat.entries import Cursor
 from relay.client.base import RoomBase, message_of
-from relay.client.blocking_calls import BlockingCalls
-from relay.client.blocking_pump import BlockingPost
+from relay.client.blocking.calls import BlockingCalls
+from relay.client.blocking.pump import BlockingPost
 from relay.client.errors import ClientError
 from relay.client.events import (
     Event,
@@ -25,10 +26,10 @@ from relay.client.options import CLOSE_S
 
 
 class BlockingRoom(RoomBase[BlockingCalls]):
-    """A room, from ``BlockingClient.room``. ``with`` joins it, and leaves it in the end.
+    """A room, from ``room`` of a client. A ``with`` joins it, and leaves it in the end.
 
-    ``for message in room`` yields its messages, ``events`` everything about it; the client's own
-    iterator has none of that.
+    It yields its messages, ``events`` everything about it; the client's own iterator has none of
+    that. For an asyncio client write ``async with``, ``async for`` and ``await``.
     """
 
     def __enter__(self) -> Self:
@@ -49,10 +50,9 @@ class BlockingRoom(RoomBase[BlockingCalls]):
         return self
 
     def __next__(self) -> Message:
-        """Return the next message.
+        """Return the next message; there is none once the client was closed, or the room left.
 
         Raises:
-            StopIteration: the client was closed, or the room left.
             MessagesMissing: a gap comes first. The iteration may go on.
             NotAMember: the server no longer lets this client be in the room.
             ClientError: the client has ended for another reason.
@@ -79,7 +79,7 @@ class BlockingRoom(RoomBase[BlockingCalls]):
         reply_to: LogEntry | Cursor | None = None,
         timeout: float | None = None,
     ) -> Stored:
-        """Append a message and wait until it is stored, as ``BlockingClient.send`` does."""
+        """Append a message and wait until it is stored, as the client's ``send`` does."""
         return self._calls.send(
             self.name, body, content_type=content_type, reply_to=reply_to, timeout=timeout
         )
@@ -92,13 +92,13 @@ class BlockingRoom(RoomBase[BlockingCalls]):
         reply_to: LogEntry | Cursor | None = None,
         timeout: float | None = None,
     ) -> BlockingPost:
-        """Append a message; wait only for space in the window, as ``BlockingClient.post`` does."""
+        """Append a message; wait only for space in the window, as the client's ``post`` does."""
         return self._calls.post(
             self.name, body, content_type=content_type, reply_to=reply_to, timeout=timeout
         )
 
     def who(self, *, timeout: float | None = None) -> Members:
-        """Return who is here, as ``BlockingClient.who`` does."""
+        """Return who is here, as the client's ``who`` does."""
         return self._calls.who(self.name, timeout=timeout)
 
     def history(
@@ -109,7 +109,7 @@ class BlockingRoom(RoomBase[BlockingCalls]):
         count: int = 100,
         timeout: float | None = None,
     ) -> HistoryPage:
-        """Return a page of the room, as ``BlockingClient.history`` does."""
+        """Return a page of the room, as the client's ``history`` does."""
         return self._calls.history(
             self.name, before=before, after=after, count=count, timeout=timeout
         )
@@ -122,5 +122,5 @@ class BlockingRoom(RoomBase[BlockingCalls]):
         count: int = 50,
         timeout: float | None = None,
     ) -> SearchPage:
-        """Return messages of the room that have these words, as ``BlockingClient.search`` does."""
+        """Return messages of the room that have these words, as the client's ``search`` does."""
         return self._calls.search(self.name, text, before=before, count=count, timeout=timeout)

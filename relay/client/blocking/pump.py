@@ -239,6 +239,10 @@ class Pump:
             else:
                 state.receive_eof(self.clock())
 
+    def sent(self) -> None:
+        """Something was queued: it leaves now."""
+        self.settle()
+
     def settle(self) -> None:
         """Write what is due, and hand out answers."""
         self._flush()

@@ -1,4 +1,4 @@
-"""What a blocking client asks about accounts: devices, invitations, users."""
+"""What a client asks about accounts: devices, invitations, users."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.links import Kind
 from relay.client import account_calls, arguments, lists
 from relay.client.account_calls import INVITATION_DAYS, Change, Devices, User
-from relay.client.blocking_calls import BlockingCalls
-from relay.client.blocking_pump import Pending
+from relay.client.aio.calls import AsyncCalls
 from relay.client.chat_state import Read
 from relay.client.device_key import DeviceKey
 from relay.client.lists import Question, Questions, Result
@@ -19,10 +18,10 @@ from relay.client.proof import server_id_bytes
 from relay.client.refusals import Refused
 
 
-class BlockingAccounts(BlockingCalls):
-    """The calls of ``blocking.BlockingClient`` about accounts."""
+class AsyncAccounts(AsyncCalls):
+    """The calls of a client about accounts."""
 
-    def devices(self, name: str | None = None, *, timeout: float | None = None) -> Devices:
+    async def devices(self, name: str | None = None, *, timeout: float | None = None) -> Devices:
         """Return the devices of an account, proved by its signed chain.
 
         Args:
@@ -36,13 +35,13 @@ class BlockingAccounts(BlockingCalls):
             ClientError: the client has ended.
         """
         who = self.name if name is None else account_calls.checked_name(name)
-        last = self._device_chain(who, timeout)
+        last = await self._device_chain(who, timeout)
         labels: dict[bytes, str] = {}
         if name is None:
-            labels = self._ask_account("", requests.Show(), timeout, account_calls.labels)
+            labels = await self._ask_account("", requests.Show(), timeout, account_calls.labels)
         return account_calls.as_devices(last, labels)
 
-    def approve_device(self, key: str, *, timeout: float | None = None) -> None:
+    async def approve_device(self, key: str, *, timeout: float | None = None) -> None:
         """Approve a new device of one's own account; it finishes by itself (``relay device``).
 
         Args:
@@ -56,9 +55,9 @@ class BlockingAccounts(BlockingCalls):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        self._extend(Kind.ADD, account_calls.public_key(key), timeout)
+        await self._extend(Kind.ADD, account_calls.public_key(key), timeout)
 
-    def remove_device(self, key: str, *, timeout: float | None = None) -> None:
+    async def remove_device(self, key: str, *, timeout: float | None = None) -> None:
         """Remove a device of one's own account. Its connections have ended when this returns.
 
         Args:
@@ -71,9 +70,9 @@ class BlockingAccounts(BlockingCalls):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        self._extend(Kind.REMOVE, account_calls.public_key(key), timeout)
+        await self._extend(Kind.REMOVE, account_calls.public_key(key), timeout)
 
-    def rename_device(self, key: str, label: str, *, timeout: float | None = None) -> None:
+    async def rename_device(self, key: str, label: str, *, timeout: float | None = None) -> None:
         """Name a device of one's own account. Nobody else sees it.
 
         Args:
@@ -88,9 +87,9 @@ class BlockingAccounts(BlockingCalls):
         """
         label = arguments.short_text("label", label, 64, 64)
         request = requests.NameDevice(account_calls.public_key(key), label)
-        self._ask_account("", request, timeout)
+        await self._ask_account("", request, timeout)
 
-    def add_recovery_key(self, *, timeout: float | None = None) -> str:
+    async def add_recovery_key(self, *, timeout: float | None = None) -> str:
         """Make one more device that exists on paper alone: for who loses all others.
 
         Args:
@@ -103,12 +102,12 @@ class BlockingAccounts(BlockingCalls):
             DeviceChainError, Refused, TimedOut, ClientError: as ``approve_device``.
         """
         paper = DeviceKey.generate()
-        self.add_device(paper, timeout=timeout)
+        await self.add_device(paper, timeout=timeout)
         label = requests.NameDevice(paper.public, "recovery key")
-        self._ask_account("", label, timeout)
+        await self._ask_account("", label, timeout)
         return paper.paper()
 
-    def add_device(self, key: DeviceKey, *, timeout: float | None = None) -> None:
+    async def add_device(self, key: DeviceKey, *, timeout: float | None = None) -> None:
         """Make a key that this program holds a device of one's own account: both sign here.
 
         Args:
@@ -119,11 +118,11 @@ class BlockingAccounts(BlockingCalls):
             DeviceChainError, Refused, TimedOut, ClientError: as ``approve_device``.
         """
         paper = account_calls.checked_key(key)
-        last = self._device_chain(self.name, timeout)
+        last = await self._device_chain(self.name, timeout)
         request = account_calls.paper_link(last, self.device_key, paper)
-        self._ask_account("", request, timeout)
+        await self._ask_account("", request, timeout)
 
-    def invite(
+    async def invite(
         self,
         *,
         days: float = INVITATION_DAYS,
@@ -147,10 +146,10 @@ class BlockingAccounts(BlockingCalls):
         """
         text, token_hash, expires_ms = account_calls.new_token(days)
         request = requests.Invite(token_hash, expires_ms, bool(operator))
-        self._ask_account("", request, timeout)
+        await self._ask_account("", request, timeout)
         return text
 
-    def user(self, name: str, *, timeout: float | None = None) -> User:
+    async def user(self, name: str, *, timeout: float | None = None) -> User:
         """Return what the server knows of an account. For operators.
 
         Args:
@@ -164,9 +163,9 @@ class BlockingAccounts(BlockingCalls):
         """
         who = account_calls.checked_name(name)
         read = partial(account_calls.as_user, who)
-        return cast(User, self._ask_account(who, requests.Show(), timeout, read))
+        return cast(User, await self._ask_account(who, requests.Show(), timeout, read))
 
-    def users(self, *, timeout: float | None = None) -> list[str]:
+    async def users(self, *, timeout: float | None = None) -> list[str]:
         """Return the names of all accounts that there are, or were. For operators.
 
         Args:
@@ -177,9 +176,9 @@ class BlockingAccounts(BlockingCalls):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        return self._in_parts(lists.account_names(), timeout)
+        return await self._in_parts(lists.account_names(), timeout)
 
-    def change_user(
+    async def change_user(
         self,
         name: str,
         change: Change,
@@ -208,35 +207,35 @@ class BlockingAccounts(BlockingCalls):
         """
         who = account_calls.checked_name(name)
         request, token = account_calls.change(change, days)
-        self._ask_account(who, request, timeout)
+        await self._ask_account(who, request, timeout)
         return token
 
     # --- inside ----------------------------------------------------------------------------------
-    def _extend(self, kind: Kind, subject: bytes, timeout_s: float | None) -> None:
-        last = self._device_chain(self.name, timeout_s)
+    async def _extend(self, kind: Kind, subject: bytes, timeout_s: float | None) -> None:
+        last = await self._device_chain(self.name, timeout_s)
         request = account_calls.link(last, kind, subject, self.device_key)
-        self._ask_account("", request, timeout_s)
+        await self._ask_account("", request, timeout_s)
 
-    def _ask_account(
+    async def _ask_account(
         self, name: str, request: requests.Request, timeout_s: float | None, read: Read = bytes
     ) -> Any:  # noqa: ANN401  # what ``read`` returns
-        return self._ask(
+        return await self._ask(
             lambda chat, token: chat.ask_account(name, request, token, read), timeout_s
         )
 
-    def _device_chain(self, name: str, timeout_s: float | None) -> Chain:
-        packed = self._in_parts(lists.links(name), timeout_s)
+    async def _device_chain(self, name: str, timeout_s: float | None) -> Chain:
+        packed = await self._in_parts(lists.links(name), timeout_s)
         server = self.server_fingerprint
         assert server is not None
         return account_calls.read_chain(packed, name, server_id_bytes(server))
 
-    def _in_parts(self, questions: Questions[Result], timeout_s: float | None) -> Result:
+    async def _in_parts(self, questions: Questions[Result], timeout_s: float | None) -> Result:
         """Ask one question after the other; ``timeout_s`` is for each."""
         try:
             question = questions.send(None)
             while True:
                 try:
-                    answer = self._ask(question, timeout_s)
+                    answer = await self._ask(question, timeout_s)
                 except Refused as refused:
                     question = questions.throw(refused)
                 else:
@@ -244,9 +243,9 @@ class BlockingAccounts(BlockingCalls):
         except StopIteration as end:
             return cast("Result", end.value)
 
-    def _ask(self, question: Question, timeout_s: float | None) -> Any:  # noqa: ANN401
+    async def _ask(self, question: Question, timeout_s: float | None) -> Any:  # noqa: ANN401
         self._check_started()
         timeout_s = arguments.seconds_or_none("timeout", timeout_s)
-        answer: Pending[Any] = Pending(self._pump)
+        answer = self._awaited()
         question(self._chat, answer)
-        return self._asked(answer, timeout_s, "the request")
+        return await self._asked(answer, timeout_s, "the request")

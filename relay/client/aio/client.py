@@ -1,22 +1,18 @@
-"""The blocking client, over a plain socket: its life from ``connect`` to ``close``. No loop, no
-threads.
-
-It reads its socket only while one of its methods runs: ``events``, ``pump``, or a call that waits
-for an answer. A program that does nothing of that for a minute loses its connection, and resumes
-with the next call. Under gevent (patched before this is imported) several greenlets may share a
-client: whoever waits for an answer reads for all of them. It is not for several threads.
+"""The asyncio client: its life from ``connect`` to ``close``. Runs on any event loop and platform.
 
 Usage::
 
-    with BlockingClient("relay://FINGERPRINT@HOST:PORT", name="alice") as client:
-        with client.room("lobby", last=20) as room:
-            room.send("hello")
-            for message in room:
+    async with Client("relay://FINGERPRINT@HOST:PORT", name="alice") as client:
+        async with client.room("lobby", last=20) as room:
+            await room.send("hello")
+            async for message in room:
                 ...
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import random
 import secrets
@@ -26,21 +22,21 @@ from typing import Self
 from relay.chat.entries import Cursor
 from relay.client import arguments, fork
 from relay.client.address import Address
+from relay.client.aio.own import AsyncOwn
+from relay.client.aio.pump import Pump
+from relay.client.aio.room import Room
 from relay.client.base import target
-from relay.client.blocking_own import BlockingOwn
-from relay.client.blocking_pump import Dial, Pump
-from relay.client.blocking_room import BlockingRoom
 from relay.client.credentials import KeyChoice
 from relay.client.device_key import DeviceKey
-from relay.client.errors import ClientClosed, ConnectFailed
+from relay.client.errors import ConnectFailed
 from relay.client.events import State
 from relay.client.identity import Identity
-from relay.client.options import CLOSE_S, CONNECT_S, LINGER_S, make_options
+from relay.client.options import CLOSE_S, CONNECT_S, make_options
 from relay.client.trust import KeyPolicy
 
 
-class BlockingClient(BlockingOwn):
-    """A client on a plain socket. The same names and behaviour as ``Client``."""
+class Client(AsyncOwn):
+    """A client on an event loop. Use it within one loop, from any number of tasks."""
 
     def __init__(
         self,
@@ -58,9 +54,8 @@ class BlockingClient(BlockingOwn):
         window: int = 256,
         retry_timeout_s: float | None = None,
         agent: str = "",
-        dial: Dial | None = None,
     ) -> None:
-        """Prepare; ``with`` or ``connect`` connects.
+        """Prepare; ``async with`` or ``connect`` connects.
 
         Args:
             address: ``relay://[FINGERPRINT@]HOST[:PORT]``.
@@ -82,8 +77,6 @@ class BlockingClient(BlockingOwn):
             retry_timeout_s: for how many seconds a send that the server refuses with BUSY or
                 UNAVAILABLE is tried again before that is its outcome; None: for ever.
             agent: what this program calls itself.
-            dial: opens each TCP connection, within so many seconds, or raises OSError: for a
-                source address of one's own, or through a proxy.
 
         Raises:
             UsageError: the address, the known-servers file, or the invitation.
@@ -106,27 +99,27 @@ class BlockingClient(BlockingOwn):
             jitter=random.random,
         )
         super().__init__(options)
-        self._pump = Pump(self._state, self.address, self._policy, dial)
+        self._pump = Pump(self._state, self.address, self._policy)
         fork.register(self)
 
     def _forked(self) -> None:
-        self._pump.forked()
         self._state.forked(fork.forked_error())
+        self._pump.forked()
 
     # --- life ------------------------------------------------------------------------------------
-    def __enter__(self) -> Self:
-        self.connect()
+    async def __aenter__(self) -> Self:
+        await self.connect()
         return self
 
-    def __exit__(
+    async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close(0.0 if kind is not None else CLOSE_S)
+        await self.close(0.0 if kind is not None else CLOSE_S)
 
-    def connect(self, timeout: float = CONNECT_S) -> None:
+    async def connect(self, timeout: float = CONNECT_S) -> None:
         """Connect and log in.
 
         Args:
@@ -140,28 +133,31 @@ class BlockingClient(BlockingOwn):
             ClientError: the login was refused, or the server does not speak the protocol.
         """
         timeout = arguments.seconds("timeout", timeout)
-        pump = self._pump
-        state = self._state
+        state, pump = self._state, self._pump
         self._started = True
+        pump.start()
+        until = pump.clock() + timeout
         try:
-            until = pump.clock() + timeout
-            while state.state is not State.CLOSED and state.state is not State.ONLINE:
-                left = until + pump.asked_s - pump.clock()
-                if left <= 0:
-                    break
-                pump.wait(lambda: state.state is State.ONLINE, left)
-        except BaseException:
-            state.close(pump.clock())
-            pump.settle()
-            state.fail(ClientClosed("the client was closed"))
-            pump.drop_socket()
+            while state.state not in (State.ONLINE, State.CLOSED):
+                asking = state.key.undecided is not None
+                try:
+                    async with asyncio.timeout(None if asking else until - pump.clock()):
+                        await pump.change()
+                except TimeoutError:
+                    state.fail(
+                        state.last_problem or ConnectFailed(f"no answer from {self.address}")
+                    )
+                if asking:  # a person may take their time
+                    until = pump.clock() + timeout
+            if state.state is State.CLOSED:
+                await pump.stop()
+        except asyncio.CancelledError:
+            await pump.abandon()
             raise
-        if state.state is not State.ONLINE:
-            state.fail(state.last_problem or ConnectFailed(f"no answer from {self.address}"))
-            pump.settle()
+        if state.state is State.CLOSED:
             raise state.error or ConnectFailed("the client was closed")
 
-    def close(self, timeout: float = CLOSE_S) -> None:
+    async def close(self, timeout: float = CLOSE_S) -> None:
         """Wait for unacknowledged sends, and end the connection cleanly.
 
         Args:
@@ -170,22 +166,25 @@ class BlockingClient(BlockingOwn):
         Never raises for the connection.
         """
         timeout = arguments.seconds("timeout", timeout)
-        pump = self._pump
-        state = self._state
+        state, pump = self._state, self._pump
         try:
-            if pump.connected or state.connect_at is not None:
-                pump.wait(lambda: not self.unacknowledged, timeout)
-        finally:
+            with contextlib.suppress(TimeoutError):
+                if pump.started:
+                    async with asyncio.timeout(timeout):
+                        while self.unacknowledged and not pump.closed:
+                            await pump.change()
             state.close(pump.clock())
-            pump.settle()
-            pump.wait(lambda: not pump.connected, LINGER_S)
-            pump.drop_socket()
+            with contextlib.suppress(Exception):  # connect has told it
+                await pump.stop()
+        except asyncio.CancelledError:
+            await pump.abandon()
+            raise
 
     # --- rooms -----------------------------------------------------------------------------------
     def room(
         self, name: str, last: int = 0, *, since: int | None = None, cursor: Cursor | None = None
-    ) -> BlockingRoom:
-        """Return a room to be used in ``with``, which joins it and leaves it in the end.
+    ) -> Room:
+        """Return a room to be used in ``async with``, which joins it and leaves it in the end.
 
         Its messages and other events are then taken from the room, not from the client.
 
@@ -199,4 +198,4 @@ class BlockingClient(BlockingOwn):
             NameInvalid: not the name of a room.
             TypeError, ValueError: an argument.
         """
-        return BlockingRoom(self, name, *arguments.join_start(last, since, cursor))
+        return Room(self, name, *arguments.join_start(last, since, cursor))

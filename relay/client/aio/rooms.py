@@ -1,21 +1,21 @@
-"""What an asyncio client asks about rooms: which there are, how they are, and changes of them."""
+"""What a client asks about rooms: which there are, how they are, and changes of them."""
 
 from __future__ import annotations
 
 from relay.chat.rooms import requests
 from relay.client import lists, room_calls
-from relay.client.aio_accounts import AsyncAccounts
+from relay.client.aio.accounts import AsyncAccounts
 from relay.client.room_calls import ListedRoom, RoomAction, RoomInfo, RoomKind, RoomRole
 
 
 class AsyncRooms(AsyncAccounts):
-    """The calls of ``aio.Client`` about rooms."""
+    """The calls of a client about rooms."""
 
     async def rooms(
         self,
         *,
         mine: bool = False,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> list[ListedRoom]:
         """Return the rooms that one may see, in order of their names.
 
@@ -31,7 +31,7 @@ class AsyncRooms(AsyncAccounts):
         """
         return await self._in_parts(lists.rooms(mine=mine), timeout)
 
-    async def room_info(self, room: str, *, timeout: float | None = None) -> RoomInfo:  # noqa: ASYNC109
+    async def room_info(self, room: str, *, timeout: float | None = None) -> RoomInfo:
         """Return the state of a room.
 
         Args:
@@ -52,7 +52,7 @@ class AsyncRooms(AsyncAccounts):
         kind: RoomKind = "public",
         *,
         listed: bool = True,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> None:
         """Begin a room, and own it. A public one is begun by its first message as well.
 
@@ -86,7 +86,7 @@ class AsyncRooms(AsyncAccounts):
         seq: int = 0,
         keep: tuple[int, int, int] = (0, 0, 0),
         seen: int | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> None:
         """Change a room, or what somebody may do in it.
 

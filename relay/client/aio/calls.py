@@ -1,17 +1,20 @@
-"""What a blocking client asks of its server, and what it reads: the calls, without the connecting.
+"""What an asyncio client asks of its server, and what it reads: the calls, without the connecting.
 
 Every call takes ``timeout``, in seconds; None waits for as long as it takes, over lost connections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final, Self, TypeVar
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any, Self, cast
 
 from relay.chat.entries import Cursor
 from relay.client import arguments, offers
+from relay.client.aio.pump import Post, Pump, Sending
 from relay.client.base import ClientBase, no_answer, not_acknowledged, not_sent
-from relay.client.blocking_pump import BlockingPost, Pending, Pump
+from relay.client.errors import TimedOut
 from relay.client.events import (
     Event,
     HistoryPage,
@@ -23,33 +26,29 @@ from relay.client.events import (
 )
 from relay.client.pending_sends import Offer
 
-GATHER_MAX: Final = 64
-"""Posts that leave as one write."""
-Result = TypeVar("Result")
 
-
-class BlockingCalls(ClientBase):
-    """The calls of ``blocking.BlockingClient``."""
+class AsyncCalls(ClientBase):
+    """The calls of ``aio.Client``."""
 
     _pump: Pump
 
     # --- reading ---------------------------------------------------------------------------------
-    def __iter__(self) -> Self:
+    def __aiter__(self) -> Self:
         return self
 
-    def __next__(self) -> Event:
+    async def __anext__(self) -> Event:
         """Return the next event, as ``next_event`` does without a timeout.
 
         Raises:
-            StopIteration: the client was closed by ``close``.
+            StopAsyncIteration: the client was closed by ``close``.
             ClientError: it has ended for another reason.
         """
-        event = self._next(None, None)
+        event = await self._next(None, None)
         if event is None:
-            raise StopIteration
+            raise StopAsyncIteration
         return event
 
-    def events(self, timeout: float | None = None) -> Iterator[Event]:
+    async def events(self, timeout: float | None = None) -> AsyncIterator[Event]:
         """Yield events as they come, until the client is closed or none came for ``timeout``.
 
         Rooms that were joined by ``room`` are not among them.
@@ -60,10 +59,10 @@ class BlockingCalls(ClientBase):
         Raises:
             ClientError: the client has ended, other than by ``close``.
         """
-        while (event := self.next_event(timeout)) is not None:
+        while (event := await self.next_event(timeout)) is not None:
             yield event
 
-    def next_event(self, timeout: float | None = None) -> Event | None:
+    async def next_event(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None when none came in time, or the client was closed.
 
         A program that takes none for a while stops the socket from being read, acknowledgements
@@ -75,26 +74,36 @@ class BlockingCalls(ClientBase):
         Raises:
             ClientError: the client has ended, other than by ``close``.
         """
-        return self._next(None, timeout)
+        return await self._next(None, timeout)
 
-    def pump(self, timeout: float = 0.0) -> None:
-        """Read once, for at most ``timeout`` seconds: keeps the connection and takes in answers.
+    async def pump(self, timeout: float = 0.0) -> None:
+        """Wait until something has come, for at most ``timeout`` seconds.
 
-        A program that makes no other call for a while should call it regularly.
+        An asyncio client reads by itself, whenever the loop runs; a blocking one reads here.
         """
         self._check_started()
         timeout = arguments.seconds("timeout", timeout)
-        self._pump.settle()  # what was posted leaves before the wait, not after it
-        self._pump.take_turn(self._pump.clock() + timeout)
+        await asyncio.sleep(0)
+        if timeout and not self._pump.closed:
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._pump.change()
+            except TimeoutError:
+                pass
 
-    def _next(self, room: str | None, timeout_s: float | None) -> Event | None:
+    async def _next(self, room: str | None, timeout_s: float | None) -> Event | None:
         self._check_started()
         timeout_s = arguments.seconds_or_none("timeout", timeout_s)
         if not self._chat.has_event(room):
-            self._pump.wait(lambda: self._chat.has_event(room), timeout_s)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    while not self._chat.has_event(room):
+                        await self._pump.event(room)
+            except TimeoutError:
+                return None
         return self._take(room)
 
-    def join(
+    async def join(
         self,
         room: str,
         last: int = 0,
@@ -119,9 +128,9 @@ class BlockingCalls(ClientBase):
             ClientError: the client has ended, or was not connected.
         """
         start, last = arguments.join_start(last, since, cursor)
-        return self._join(room, start, last, timeout, own_queue=False)
+        return await self._join(room, start, last, timeout, own_queue=False)
 
-    def _join(
+    async def _join(
         self,
         room: str,
         start: Cursor | None,
@@ -132,16 +141,16 @@ class BlockingCalls(ClientBase):
     ) -> Joined:
         self._check_started()
         timeout_s = arguments.seconds_or_none("timeout", timeout_s)
-        answer = Pending[Joined](self._pump)
+        answer = self._awaited()
         self._chat.join(room, start, last, answer, own_queue=own_queue)
         try:
-            return self._answered(answer, timeout_s, "join")
-        except BaseException:  # too late, a Ctrl-C, or a greenlet that is killed
-            if not answer.done():
-                self._chat.cancel_join(room, answer)
+            return cast(Joined, await self._answered(answer, timeout_s, "join"))
+        except (asyncio.CancelledError, TimedOut):
+            self._chat.cancel_join(room, answer)
+            self._pump.sent()
             raise
 
-    def leave(self, room: str, *, timeout: float | None = None) -> Cursor | None:
+    async def leave(self, room: str, *, timeout: float | None = None) -> Cursor | None:
         """Leave a room. Its events that were not taken are dropped.
 
         Args:
@@ -158,12 +167,13 @@ class BlockingCalls(ClientBase):
         """
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
-        answer = Pending[None](self._pump)
+        answer = self._awaited()
         cursor = self._chat.leave(room, answer)
-        self._answered(answer, timeout, "leave")
+        self._pump.settle()  # without a connection it is done
+        await self._answered(answer, timeout, "leave")
         return cursor
 
-    def who(self, room: str, *, timeout: float | None = None) -> Members:
+    async def who(self, room: str, *, timeout: float | None = None) -> Members:
         """Return who is in a room. It must be joined.
 
         Args:
@@ -177,11 +187,11 @@ class BlockingCalls(ClientBase):
         """
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
-        answer = Pending[Members](self._pump)
+        answer = self._awaited()
         self._chat.who(room, answer)
-        return self._asked(answer, timeout, "who")
+        return cast(Members, await self._asked(answer, timeout, "who"))
 
-    def history(
+    async def history(
         self,
         room: str,
         *,
@@ -208,11 +218,11 @@ class BlockingCalls(ClientBase):
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
         forward, seq, count = arguments.page_start(before, after, count)
-        answer = Pending[HistoryPage](self._pump)
+        answer = self._awaited()
         self._chat.history(room, forward, seq, count, answer)
-        return self._asked(answer, timeout, "history")
+        return cast(HistoryPage, await self._asked(answer, timeout, "history"))
 
-    def search(
+    async def search(
         self,
         room: str,
         text: str,
@@ -244,12 +254,12 @@ class BlockingCalls(ClientBase):
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
         words, seq, count = arguments.search(text, before, count)
-        answer = Pending[SearchPage](self._pump)
+        answer = self._awaited()
         self._chat.search(room, words, seq, count, answer)
-        return self._asked(answer, timeout, "search")
+        return cast(SearchPage, await self._asked(answer, timeout, "search"))
 
     # --- sending ---------------------------------------------------------------------------------
-    def send(
+    async def send(
         self,
         room: str,
         body: str | bytes,
@@ -278,9 +288,9 @@ class BlockingCalls(ClientBase):
                 was not sent.
             ClientError: the client has ended; the message may or may not be stored.
         """
-        return self._append(offers.message(room, body, content_type, reply_to), timeout)
+        return await self._append(offers.message(room, body, content_type, reply_to), timeout)
 
-    def post(
+    async def post(
         self,
         room: str,
         body: str | bytes,
@@ -288,10 +298,8 @@ class BlockingCalls(ClientBase):
         content_type: str = "text/plain",
         reply_to: LogEntry | Cursor | None = None,
         timeout: float | None = None,
-    ) -> BlockingPost:
+    ) -> Post:
         """Append a message; wait only for space in the window.
-
-        It leaves with the next call that waits or pumps, or once 64 have gathered.
 
         Args:
             room: its name; it need not be joined. ``@`` and a name: a direct message to somebody.
@@ -301,22 +309,28 @@ class BlockingCalls(ClientBase):
             timeout: seconds to wait for space; None: no limit.
 
         Returns:
-            The outcome, to come. It may be dropped: ``flush`` reports the first failure.
+            A future of the outcome. It may be dropped: ``flush`` reports the first failure.
 
         Raises:
             NameInvalid, MessageTooLong: nothing was sent.
             TimedOut: there was no space in time; nothing was sent.
             ClientError: the client has ended.
         """
+        self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
-        answer = BlockingPost(self._pump, reported=True)
-        self._submit(offers.message(room, body, content_type, reply_to), answer, timeout)
-        self._pump.gathered += 1
-        if self._pump.gathered >= GATHER_MAX:
-            self._pump.settle()
+        offer = offers.message(room, body, content_type, reply_to)
+        size = len(offer.body)
+        if self._pump.crowded or not self._chat.sends.has_space(size):
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._pump.wait_for_space(size)
+            except TimeoutError:
+                raise not_sent(timeout) from None
+        answer = Post(loop=asyncio.get_running_loop())
+        self._submit(offer, answer)
         return answer
 
-    def flush(self, timeout: float | None = None) -> None:
+    async def flush(self, timeout: float | None = None) -> None:
         """Wait until every send has its outcome.
 
         Args:
@@ -329,45 +343,56 @@ class BlockingCalls(ClientBase):
         """
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
-        self._pump.wait(lambda: not self.unacknowledged, timeout)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while self.unacknowledged:
+                    await self._pump.change()
         self._check_flushed()
 
-    def _append(self, offer: Offer, timeout_s: float | None) -> Stored:
+    async def _append(self, offer: Offer, timeout_s: float | None) -> Stored:
         """Append something and wait until it is stored."""
-        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
-        until = None if timeout_s is None else self._pump.clock() + timeout_s
-        answer = Pending[Stored](self._pump)
-        self._submit(offer, answer, timeout_s)
-        left = None if until is None else max(until - self._pump.clock(), 0.0)
-        try:
-            self._pump.wait(answer.done, left)
-        finally:
-            answer.reported = not answer.done()
-        if not answer.done():
-            raise not_acknowledged(timeout_s)
-        return answer.result()
-
-    def _submit(self, offer: Offer, answer: Pending[Stored], timeout_s: float | None) -> None:
         self._check_started()
+        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        answer: Sending | None = None
         size = len(offer.body)
-        sends = self._chat.sends
-        if not sends.has_space(size):
-            self._pump.wait(lambda: sends.has_space(size), timeout_s)
-            if not sends.has_space(size) and not self._chat.over:
-                raise not_sent(timeout_s)
-        self._chat.send(offer, answer)
+        try:
+            async with asyncio.timeout(timeout_s):
+                if self._pump.crowded or not self._chat.sends.has_space(size):
+                    await self._pump.wait_for_space(size)
+                answer = Sending(loop=asyncio.get_running_loop())
+                self._submit(offer, answer)
+                return await answer
+        except TimeoutError:
+            raise (not_sent if answer is None else not_acknowledged)(timeout_s) from None
+
+    def _submit(self, offer: Offer, answer: Sending) -> None:
+        try:
+            self._chat.send(offer, answer)
+        finally:
+            self._pump.sent()
 
     # --- answers ---------------------------------------------------------------------------------
-    def _answered(self, answer: Pending[Result], timeout_s: float | None, what: str) -> Result:
-        self._pump.wait(answer.done, timeout_s)
-        if not answer.done():
-            raise no_answer(timeout_s, what)
-        return answer.result()
+    async def _answered(
+        self, answer: asyncio.Future[Any], timeout_s: float | None, what: str
+    ) -> object:
+        self._pump.sent()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        except TimeoutError:
+            raise no_answer(timeout_s, what) from None
 
-    def _asked(self, answer: Pending[Result], timeout_s: float | None, what: str) -> Result:
+    async def _asked(
+        self, answer: asyncio.Future[Any], timeout_s: float | None, what: str
+    ) -> object:
         """Wait for the answer to a question; forget it when nobody waits any more."""
         try:
-            return self._answered(answer, timeout_s, what)
-        finally:
-            if not answer.done():
-                self._chat.requests.drop(answer)
+            return await self._answered(answer, timeout_s, what)
+        except (asyncio.CancelledError, TimedOut):
+            self._chat.requests.drop(answer)
+            raise
+
+    @staticmethod
+    def _awaited() -> asyncio.Future[Any]:
+        """What will be the answer to a request."""
+        return asyncio.get_running_loop().create_future()

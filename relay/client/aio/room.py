@@ -1,4 +1,4 @@
-"""One room of an asyncio client: joined for the length of an ``async with``."""
+"""One room of a client: joined for the length of a ``with``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from relay.chat.entries import Cursor
-from relay.client.aio_calls import AsyncCalls
-from relay.client.aio_pump import Post
+from relay.client.aio.calls import AsyncCalls
+from relay.client.aio.pump import Post
 from relay.client.base import RoomBase, message_of
 from relay.client.errors import ClientError
 from relay.client.events import (
@@ -25,10 +25,10 @@ from relay.client.options import CLOSE_S
 
 
 class Room(RoomBase[AsyncCalls]):
-    """A room, from ``Client.room``. ``async with`` joins it, and leaves it in the end.
+    """A room, from ``room`` of a client. A ``with`` joins it, and leaves it in the end.
 
-    ``async for message in room`` yields its messages, ``events`` everything about it; the client's
-    own iterator has none of that.
+    It yields its messages, ``events`` everything about it; the client's own iterator has none of
+    that. For an asyncio client write ``async with``, ``async for`` and ``await``.
     """
 
     async def __aenter__(self) -> Self:
@@ -49,10 +49,9 @@ class Room(RoomBase[AsyncCalls]):
         return self
 
     async def __anext__(self) -> Message:
-        """Return the next message.
+        """Return the next message; there is none once the client was closed, or the room left.
 
         Raises:
-            StopAsyncIteration: the client was closed, or the room left.
             MessagesMissing: a gap comes first. The iteration may go on.
             NotAMember: the server no longer lets this client be in the room.
             ClientError: the client has ended for another reason.
@@ -62,12 +61,12 @@ class Room(RoomBase[AsyncCalls]):
                 return message
         raise StopAsyncIteration
 
-    async def events(self, timeout: float | None = None) -> AsyncIterator[Event]:  # noqa: ASYNC109
+    async def events(self, timeout: float | None = None) -> AsyncIterator[Event]:
         """Yield the room's events, until it is left or none came for ``timeout`` seconds."""
         while (event := await self.next_event(timeout)) is not None:
             yield event
 
-    async def next_event(self, timeout: float | None = None) -> Event | None:  # noqa: ASYNC109
+    async def next_event(self, timeout: float | None = None) -> Event | None:
         """Return the room's next event; None when none came in time (seconds), or it was left."""
         return await self._calls._next(self.name, timeout)
 
@@ -77,9 +76,9 @@ class Room(RoomBase[AsyncCalls]):
         *,
         content_type: str = "text/plain",
         reply_to: LogEntry | Cursor | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> Stored:
-        """Append a message and wait until it is stored, as ``Client.send`` does."""
+        """Append a message and wait until it is stored, as the client's ``send`` does."""
         return await self._calls.send(
             self.name, body, content_type=content_type, reply_to=reply_to, timeout=timeout
         )
@@ -90,15 +89,15 @@ class Room(RoomBase[AsyncCalls]):
         *,
         content_type: str = "text/plain",
         reply_to: LogEntry | Cursor | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> Post:
-        """Append a message; wait only for space in the window, as ``Client.post`` does."""
+        """Append a message; wait only for space in the window, as the client's ``post`` does."""
         return await self._calls.post(
             self.name, body, content_type=content_type, reply_to=reply_to, timeout=timeout
         )
 
-    async def who(self, *, timeout: float | None = None) -> Members:  # noqa: ASYNC109
-        """Return who is here, as ``Client.who`` does."""
+    async def who(self, *, timeout: float | None = None) -> Members:
+        """Return who is here, as the client's ``who`` does."""
         return await self._calls.who(self.name, timeout=timeout)
 
     async def history(
@@ -107,9 +106,9 @@ class Room(RoomBase[AsyncCalls]):
         before: int | None = None,
         after: int | None = None,
         count: int = 100,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> HistoryPage:
-        """Return a page of the room, as ``Client.history`` does."""
+        """Return a page of the room, as the client's ``history`` does."""
         return await self._calls.history(
             self.name, before=before, after=after, count=count, timeout=timeout
         )
@@ -120,9 +119,9 @@ class Room(RoomBase[AsyncCalls]):
         *,
         before: int | None = None,
         count: int = 50,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> SearchPage:
-        """Return messages of the room that have these words, as ``Client.search`` does."""
+        """Return messages of the room that have these words, as the client's ``search`` does."""
         return await self._calls.search(
             self.name, text, before=before, count=count, timeout=timeout
         )

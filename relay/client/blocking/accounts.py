@@ -1,8 +1,8 @@
-"""What an asyncio client asks about accounts: devices, invitations, users."""
+# Generated from relay/client/aio by `python -m tests.blocking_client`: edit that.
+"""What a client asks about accounts: devices, invitations, users."""
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.links import Kind
 from relay.client import account_calls, arguments, lists
 from relay.client.account_calls import INVITATION_DAYS, Change, Devices, User
-from relay.client.aio_calls import AsyncCalls
+from relay.client.blocking.calls import BlockingCalls
 from relay.client.chat_state import Read
 from relay.client.device_key import DeviceKey
 from relay.client.lists import Question, Questions, Result
@@ -19,15 +19,10 @@ from relay.client.proof import server_id_bytes
 from relay.client.refusals import Refused
 
 
-class AsyncAccounts(AsyncCalls):
-    """The calls of ``aio.Client`` about accounts."""
+class BlockingAccounts(BlockingCalls):
+    """The calls of a client about accounts."""
 
-    async def devices(
-        self,
-        name: str | None = None,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> Devices:
+    def devices(self, name: str | None = None, *, timeout: float | None = None) -> Devices:
         """Return the devices of an account, proved by its signed chain.
 
         Args:
@@ -41,13 +36,13 @@ class AsyncAccounts(AsyncCalls):
             ClientError: the client has ended.
         """
         who = self.name if name is None else account_calls.checked_name(name)
-        last = await self._device_chain(who, timeout)
+        last = self._device_chain(who, timeout)
         labels: dict[bytes, str] = {}
         if name is None:
-            labels = await self._ask_account("", requests.Show(), timeout, account_calls.labels)
+            labels = self._ask_account("", requests.Show(), timeout, account_calls.labels)
         return account_calls.as_devices(last, labels)
 
-    async def approve_device(self, key: str, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    def approve_device(self, key: str, *, timeout: float | None = None) -> None:
         """Approve a new device of one's own account; it finishes by itself (``relay device``).
 
         Args:
@@ -61,9 +56,9 @@ class AsyncAccounts(AsyncCalls):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        await self._extend(Kind.ADD, account_calls.public_key(key), timeout)
+        self._extend(Kind.ADD, account_calls.public_key(key), timeout)
 
-    async def remove_device(self, key: str, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    def remove_device(self, key: str, *, timeout: float | None = None) -> None:
         """Remove a device of one's own account. Its connections have ended when this returns.
 
         Args:
@@ -76,15 +71,9 @@ class AsyncAccounts(AsyncCalls):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        await self._extend(Kind.REMOVE, account_calls.public_key(key), timeout)
+        self._extend(Kind.REMOVE, account_calls.public_key(key), timeout)
 
-    async def rename_device(
-        self,
-        key: str,
-        label: str,
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109
-    ) -> None:
+    def rename_device(self, key: str, label: str, *, timeout: float | None = None) -> None:
         """Name a device of one's own account. Nobody else sees it.
 
         Args:
@@ -99,9 +88,9 @@ class AsyncAccounts(AsyncCalls):
         """
         label = arguments.short_text("label", label, 64, 64)
         request = requests.NameDevice(account_calls.public_key(key), label)
-        await self._ask_account("", request, timeout)
+        self._ask_account("", request, timeout)
 
-    async def add_recovery_key(self, *, timeout: float | None = None) -> str:  # noqa: ASYNC109
+    def add_recovery_key(self, *, timeout: float | None = None) -> str:
         """Make one more device that exists on paper alone: for who loses all others.
 
         Args:
@@ -114,12 +103,12 @@ class AsyncAccounts(AsyncCalls):
             DeviceChainError, Refused, TimedOut, ClientError: as ``approve_device``.
         """
         paper = DeviceKey.generate()
-        await self.add_device(paper, timeout=timeout)
+        self.add_device(paper, timeout=timeout)
         label = requests.NameDevice(paper.public, "recovery key")
-        await self._ask_account("", label, timeout)
+        self._ask_account("", label, timeout)
         return paper.paper()
 
-    async def add_device(self, key: DeviceKey, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    def add_device(self, key: DeviceKey, *, timeout: float | None = None) -> None:
         """Make a key that this program holds a device of one's own account: both sign here.
 
         Args:
@@ -130,16 +119,16 @@ class AsyncAccounts(AsyncCalls):
             DeviceChainError, Refused, TimedOut, ClientError: as ``approve_device``.
         """
         paper = account_calls.checked_key(key)
-        last = await self._device_chain(self.name, timeout)
+        last = self._device_chain(self.name, timeout)
         request = account_calls.paper_link(last, self.device_key, paper)
-        await self._ask_account("", request, timeout)
+        self._ask_account("", request, timeout)
 
-    async def invite(
+    def invite(
         self,
         *,
         days: float = INVITATION_DAYS,
         operator: bool = False,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> str:
         """Make an invitation: whoever has it registers one name. For operators.
 
@@ -158,10 +147,10 @@ class AsyncAccounts(AsyncCalls):
         """
         text, token_hash, expires_ms = account_calls.new_token(days)
         request = requests.Invite(token_hash, expires_ms, bool(operator))
-        await self._ask_account("", request, timeout)
+        self._ask_account("", request, timeout)
         return text
 
-    async def user(self, name: str, *, timeout: float | None = None) -> User:  # noqa: ASYNC109
+    def user(self, name: str, *, timeout: float | None = None) -> User:
         """Return what the server knows of an account. For operators.
 
         Args:
@@ -175,9 +164,9 @@ class AsyncAccounts(AsyncCalls):
         """
         who = account_calls.checked_name(name)
         read = partial(account_calls.as_user, who)
-        return cast(User, await self._ask_account(who, requests.Show(), timeout, read))
+        return cast(User, self._ask_account(who, requests.Show(), timeout, read))
 
-    async def users(self, *, timeout: float | None = None) -> list[str]:  # noqa: ASYNC109
+    def users(self, *, timeout: float | None = None) -> list[str]:
         """Return the names of all accounts that there are, or were. For operators.
 
         Args:
@@ -188,15 +177,15 @@ class AsyncAccounts(AsyncCalls):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        return await self._in_parts(lists.account_names(), timeout)
+        return self._in_parts(lists.account_names(), timeout)
 
-    async def change_user(
+    def change_user(
         self,
         name: str,
         change: Change,
         *,
         days: float = INVITATION_DAYS,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> str | None:
         """Change an account. For operators. Sessions that it ends have ended when this returns.
 
@@ -219,35 +208,35 @@ class AsyncAccounts(AsyncCalls):
         """
         who = account_calls.checked_name(name)
         request, token = account_calls.change(change, days)
-        await self._ask_account(who, request, timeout)
+        self._ask_account(who, request, timeout)
         return token
 
     # --- inside ----------------------------------------------------------------------------------
-    async def _extend(self, kind: Kind, subject: bytes, timeout_s: float | None) -> None:
-        last = await self._device_chain(self.name, timeout_s)
+    def _extend(self, kind: Kind, subject: bytes, timeout_s: float | None) -> None:
+        last = self._device_chain(self.name, timeout_s)
         request = account_calls.link(last, kind, subject, self.device_key)
-        await self._ask_account("", request, timeout_s)
+        self._ask_account("", request, timeout_s)
 
-    async def _ask_account(
+    def _ask_account(
         self, name: str, request: requests.Request, timeout_s: float | None, read: Read = bytes
     ) -> Any:  # noqa: ANN401  # what ``read`` returns
-        return await self._ask(
+        return self._ask(
             lambda chat, token: chat.ask_account(name, request, token, read), timeout_s
         )
 
-    async def _device_chain(self, name: str, timeout_s: float | None) -> Chain:
-        packed = await self._in_parts(lists.links(name), timeout_s)
+    def _device_chain(self, name: str, timeout_s: float | None) -> Chain:
+        packed = self._in_parts(lists.links(name), timeout_s)
         server = self.server_fingerprint
         assert server is not None
         return account_calls.read_chain(packed, name, server_id_bytes(server))
 
-    async def _in_parts(self, questions: Questions[Result], timeout_s: float | None) -> Result:
+    def _in_parts(self, questions: Questions[Result], timeout_s: float | None) -> Result:
         """Ask one question after the other; ``timeout_s`` is for each."""
         try:
             question = questions.send(None)
             while True:
                 try:
-                    answer = await self._ask(question, timeout_s)
+                    answer = self._ask(question, timeout_s)
                 except Refused as refused:
                     question = questions.throw(refused)
                 else:
@@ -255,9 +244,9 @@ class AsyncAccounts(AsyncCalls):
         except StopIteration as end:
             return cast("Result", end.value)
 
-    async def _ask(self, question: Question, timeout_s: float | None) -> Any:  # noqa: ANN401
+    def _ask(self, question: Question, timeout_s: float | None) -> Any:  # noqa: ANN401
         self._check_started()
         timeout_s = arguments.seconds_or_none("timeout", timeout_s)
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer = self._awaited()
         question(self._chat, answer)
-        return await self._asked(answer, timeout_s, "the request")
+        return self._asked(answer, timeout_s, "the request")

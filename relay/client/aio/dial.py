@@ -7,7 +7,7 @@ import socket
 from collections import deque
 
 from relay.client.address import Address
-from relay.client.aio_thread import in_thread
+from relay.client.aio.thread import in_thread
 from relay.client.dialling import (
     ATTEMPT_DELAY_S,
     AllFailed,

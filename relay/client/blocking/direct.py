@@ -1,4 +1,5 @@
-"""What a blocking client can do about entries, and about whom it hears: edits, marks, blocks."""
+# Generated from relay/client/aio by `python -m tests.blocking_client`: edit that.
+"""What a client can do about entries, and about whom it hears: edits, marks, blocks."""
 
 from __future__ import annotations
 
@@ -9,12 +10,12 @@ from relay.chat.accounts.answers import Seen
 from relay.chat.entries import Cursor
 from relay.client import account_calls, arguments, lists, offers, own_data
 from relay.client.account_calls import Preferences, Writers
-from relay.client.blocking_accounts import BlockingAccounts
+from relay.client.blocking.accounts import BlockingAccounts
 from relay.client.events import LogEntry, Stored
 
 
 class BlockingDirect(BlockingAccounts):
-    """The calls of ``blocking.BlockingClient`` about messages that are there, and direct ones."""
+    """The calls of a client about messages that are there, and direct ones."""
 
     # --- about a message -------------------------------------------------------------------------
     def edit(

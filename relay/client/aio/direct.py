@@ -1,4 +1,4 @@
-"""What an asyncio client can do about entries, and about whom it hears: edits, marks, blocks."""
+"""What a client can do about entries, and about whom it hears: edits, marks, blocks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from relay.chat.accounts.answers import Seen
 from relay.chat.entries import Cursor
 from relay.client import account_calls, arguments, lists, offers, own_data
 from relay.client.account_calls import Preferences, Writers
-from relay.client.aio_accounts import AsyncAccounts
+from relay.client.aio.accounts import AsyncAccounts
 from relay.client.events import LogEntry, Stored
 
 
 class AsyncDirect(AsyncAccounts):
-    """The calls of ``aio.Client`` about messages that are there, and direct ones."""
+    """The calls of a client about messages that are there, and direct ones."""
 
     # --- about a message -------------------------------------------------------------------------
     async def edit(
@@ -23,7 +23,7 @@ class AsyncDirect(AsyncAccounts):
         body: str | bytes,
         *,
         content_type: str = "text/plain",
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> Stored:
         """Give a message of one's own another body. Readers get an ``Edit``; the first body stays.
 
@@ -46,7 +46,7 @@ class AsyncDirect(AsyncAccounts):
         message: LogEntry,
         reason: str = "",
         *,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> Stored:
         """Erase a message, an edit or a reaction; with a message, its edits.
 
@@ -72,7 +72,7 @@ class AsyncDirect(AsyncAccounts):
         message: LogEntry,
         text: str,
         *,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> Stored:
         """React to a message, with an emoji or a short word. ``redact`` takes a reaction back.
 
@@ -89,7 +89,7 @@ class AsyncDirect(AsyncAccounts):
         return await self._append(offers.reaction(message, text), timeout)
 
     # --- what was read ---------------------------------------------------------------------------
-    async def mark_read(self, message: LogEntry, *, timeout: float | None = None) -> Stored:  # noqa: ASYNC109
+    async def mark_read(self, message: LogEntry, *, timeout: float | None = None) -> Stored:
         """Tell one's other devices that one has read up to a message, and with it all before it.
 
         They get a ``ReadMark`` if they follow the inbox. Nobody else is told.
@@ -105,7 +105,7 @@ class AsyncDirect(AsyncAccounts):
         """
         return await self._append(offers.read_mark(message), timeout)
 
-    async def read_marks(self, *, timeout: float | None = None) -> dict[str, Cursor]:  # noqa: ASYNC109
+    async def read_marks(self, *, timeout: float | None = None) -> dict[str, Cursor]:
         """Return up to where one has read, by room, and by ``@name`` for direct messages.
 
         Args:
@@ -119,7 +119,7 @@ class AsyncDirect(AsyncAccounts):
         return await self._in_parts(lists.read_marks(), timeout)
 
     # --- from whom -------------------------------------------------------------------------------
-    async def block(self, name: str, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def block(self, name: str, *, timeout: float | None = None) -> None:
         """Take no more direct messages of somebody. They are not told that they are blocked.
 
         Args:
@@ -136,7 +136,7 @@ class AsyncDirect(AsyncAccounts):
         chain = await self._device_chain(who, timeout)
         await self._ask_account("", requests.Block(who, chain.root), timeout)
 
-    async def unblock(self, name: str, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def unblock(self, name: str, *, timeout: float | None = None) -> None:
         """Take direct messages of somebody again.
 
         Args:
@@ -151,7 +151,7 @@ class AsyncDirect(AsyncAccounts):
         who = account_calls.checked_name(name)
         await self._ask_account("", requests.Unblock(who), timeout)
 
-    async def last_seen(self, name: str, *, timeout: float | None = None) -> Seen:  # noqa: ASYNC109
+    async def last_seen(self, name: str, *, timeout: float | None = None) -> Seen:
         """Return whether somebody is here, and when they came or last left, if they let one know.
 
         Args:
@@ -167,7 +167,7 @@ class AsyncDirect(AsyncAccounts):
         request, read = requests.LastSeen(), answers.unpack_seen
         return cast(Seen, await self._ask_account(who, request, timeout, read))
 
-    async def preferences(self, *, timeout: float | None = None) -> Preferences:  # noqa: ASYNC109
+    async def preferences(self, *, timeout: float | None = None) -> Preferences:
         """Return who may write to one, whom one blocks, and how long the inbox keeps messages.
 
         Args:
@@ -186,7 +186,7 @@ class AsyncDirect(AsyncAccounts):
         writers: Writers | None = None,
         seen_by: Writers | None = None,
         keep: tuple[int, int, int] | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
     ) -> None:
         """Choose who may write to one, who is told when one was last here, and what is kept.
 

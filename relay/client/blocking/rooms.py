@@ -1,15 +1,16 @@
-"""What a blocking client asks about rooms: which there are, how they are, and changes of them."""
+# Generated from relay/client/aio by `python -m tests.blocking_client`: edit that.
+"""What a client asks about rooms: which there are, how they are, and changes of them."""
 
 from __future__ import annotations
 
 from relay.chat.rooms import requests
 from relay.client import lists, room_calls
-from relay.client.blocking_accounts import BlockingAccounts
+from relay.client.blocking.accounts import BlockingAccounts
 from relay.client.room_calls import ListedRoom, RoomAction, RoomInfo, RoomKind, RoomRole
 
 
 class BlockingRooms(BlockingAccounts):
-    """The calls of ``blocking.BlockingClient`` about rooms."""
+    """The calls of a client about rooms."""
 
     def rooms(
         self,

@@ -1,0 +1,3 @@
+"""The client on an event loop of asyncio."""
+
+from relay.client.aio.client import Client as Client

@@ -1,0 +1,3 @@
+"""The client on a plain socket: no event loop, no threads; gevent may patch it."""
+
+from relay.client.blocking.client import BlockingClient as BlockingClient

@@ -1,0 +1,62 @@
+"""A backup and a data directory lie apart: neither is in the other, by whatever path.
+
+A backup within its own data directory is lost with it, and is on the way of each copy of it. A data
+directory within a backup makes of it what was never made.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from relay.errors import StartError
+from relay.paths import followed
+from relay.store.directory import is_backup
+
+
+def refuse_backup_within(data: Path, to: Path) -> None:
+    """Check where a backup is to be made.
+
+    Raises:
+        StartError: it would lie in the data directory, or in another backup.
+    """
+    if is_within(to, data):
+        raise StartError(
+            f"backup {to}: it would lie in the data directory {data}, and be lost with it: name a "
+            "directory outside"
+        )
+    _refuse_in_backup(to, f"backup {to}")
+
+
+def refuse_data_within(data: Path) -> None:
+    """Check where a backup is to be laid out.
+
+    Raises:
+        StartError: it would lie in a backup.
+    """
+    _refuse_in_backup(data, f"data directory: {data}")
+
+
+def is_within(path: Path, directory: Path) -> bool:
+    """Tell whether a path, which need not exist, is a directory or anywhere in it.
+
+    Symbolic links are followed. A directory that is mounted a second time, or a part of it, is
+    known by its inode.
+    """
+    known = {_identity(Path(at)) for at, _, _ in os.walk(directory)} - {None}
+    real = followed(path)
+    return any(_identity(above) in known for above in (real, *real.parents))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _refuse_in_backup(path: Path, what: str) -> None:
+    for above in followed(path).parents:
+        if is_backup(above):
+            raise StartError(f"{what}: it would lie in the backup {above}: name another directory")

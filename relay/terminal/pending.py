@@ -1,0 +1,51 @@
+"""What a person has typed and the server has not accepted yet, once that takes a while. No I/O.
+
+Almost always it is accepted before anybody could look. So nothing is marked for a moment: a mark
+that comes and goes with every line tells nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+MARKED_AFTER_S: Final = 1.0
+"""So long a line may wait without a mark."""
+
+
+class Pending:
+    """The lines that wait; tells which of them have waited for long, whenever that changes."""
+
+    def __init__(self, show: Callable[[list[str]], None], after_s: float = MARKED_AFTER_S) -> None:
+        """``show`` gets what is to be marked, the oldest first, instead of what it got before."""
+        self._show = show
+        self._after_s = after_s
+        self._waiting: dict[int, str] = {}
+        self._marked: set[int] = set()
+        self._timers: dict[int, asyncio.TimerHandle] = {}
+        self._last = 0
+
+    def begin(self, text: str) -> Callable[[], None]:
+        """Something waits, and ``text`` tells what. Return what to call when it does no more."""
+        self._last += 1
+        number = self._last
+        loop = asyncio.get_running_loop()
+        self._waiting[number] = text
+        self._timers[number] = loop.call_later(self._after_s, self._mark, number)
+        return lambda: self._end(number)
+
+    def _mark(self, number: int) -> None:
+        self._marked.add(number)
+        self._tell()
+
+    def _end(self, number: int) -> None:
+        self._waiting.pop(number, None)
+        if timer := self._timers.pop(number, None):
+            timer.cancel()
+        if number in self._marked:
+            self._marked.discard(number)
+            self._tell()
+
+    def _tell(self) -> None:
+        self._show([text for number, text in self._waiting.items() if number in self._marked])

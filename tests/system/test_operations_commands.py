@@ -1,0 +1,214 @@
+"""The commands of docs/operations.md, run as they are written, on a relay."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay import BlockingClient
+from tests.support.cluster import COMMAND_S, ROOT, Relay, run_relay, wait_until
+from tests.support.versions import Versions
+from tests.support.watching import Watcher
+
+PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+PROGRAMS = ("relay", "curl", "mv", "ln", "python3", "/opt/relay/0.2.0/bin/pip")
+RUNBOOKS = (
+    "The key is lost, or stolen", "Restore", "Upgrade, and back", "An attack", "A slow client",
+)  # fmt: skip
+ON_A_RELAY = (*RUNBOOKS, "Watching it", "Steering it", "Workers that come and go")
+OTHERWISE = ("Start", "The server's key", "Settings", "Upgrading", "Backup", "A refused partition")
+"""Headings with a test of their own."""
+NO_COMMANDS = {
+    "Users of their own": "lines of a settings file",
+    "Processes": "a list",
+    "In a container": "there is no podman",
+    "Compiled or interpreted": "CI runs make test-compiled",
+    "What clients notice": "CI runs make drill",
+}
+EXAMPLES = ("relay: ", "scrape_configs:", "  - job_name", "    static_configs", "rule_files")
+
+
+def commands(heading: str) -> list[str]:
+    """The lines of code below a heading, up to the next one, without comments."""
+    [text] = re.findall(rf"\n##+ {re.escape(heading)}\n(.*?)(?=\n##+ |\Z)", PAGE, re.DOTALL)
+    found = [line[4:] for line in text.splitlines() if line.startswith("    ")]
+    lines = [line.partition("  #")[0].rstrip() for line in found if not line.startswith(EXAMPLES)]
+    return [line for line in lines if line]
+
+
+def test_every_command_is_run_by_a_test() -> None:
+    headings = re.findall(r"^##+ (.*)$", PAGE, re.MULTILINE)
+    with_code = {heading for heading in headings if commands(heading)}
+    assert with_code == {*ON_A_RELAY, *OTHERWISE, *NO_COMMANDS}
+    for heading in (*ON_A_RELAY, *OTHERWISE):
+        for line in commands(heading):
+            assert line.startswith(tuple(f"{one} " for one in PROGRAMS)), line
+
+
+class Operator:
+    """At a shell, where the paths of the page are others."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.data, self.backups = directory / "relay", directory / "backups"
+        self.backups.mkdir()
+        self.places = {
+            "/var/lib/relay": str(self.data),
+            "/backups": str(self.backups),
+            "/etc/relay.toml": str(directory / "relay.toml"),
+            "/opt/relay": str(directory / "opt"),
+        }
+        self.environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+
+    def there(self, line: str) -> str:
+        """The line with the places of this test."""
+        for place, here in self.places.items():
+            line = line.replace(place, here)
+        return line
+
+    def run(self, line: str) -> str:
+        """Run it; what it printed."""
+        words = self.there(line).split()
+        if words[0] == "relay" and words[1] != "data" and '"' not in line:
+            done = run_relay(*words[1:])  # a fork of what has loaded the program
+        else:
+            done = subprocess.run(
+                ["sh", "-c", self.there(line)],
+                cwd=self.directory, env=self.environment, capture_output=True, text=True,
+                check=False, timeout=COMMAND_S,
+            )  # fmt: skip
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+        return done.stdout
+
+    def serve(self, line: str) -> None:
+        """Run a server until it has told its address, on free ports."""
+        line = self.there(line).replace("0.0.0.0:7475", "0.0.0.0:0")
+        environment = {**self.environment, "RELAY_CONTROL__BIND": "127.0.0.1:0"}
+        with subprocess.Popen(
+            ["sh", "-c", f"exec {line}"],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        ) as server:  # fmt: skip
+            assert server.stdout is not None
+            assert any("relay://" in told for told in server.stdout)
+            server.terminate()
+            assert server.wait(COMMAND_S) == 0
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Operator:
+    return Operator(tmp_path)
+
+
+@pytest.fixture
+def relay(operator: Operator) -> Iterator[Relay]:
+    """A relay that runs."""
+    control = operator.directory / "control.sock"
+    with Relay(operator.data, workers=2, settings={"control.bind": "127.0.0.1:0"}) as relay:
+        operator.places["127.0.0.1:7476"] = Watcher(relay).address
+        operator.places["/run/relay/control.sock"] = str(control)
+        yield relay
+
+
+@pytest.mark.parametrize("heading", ON_A_RELAY)
+def test_on_a_relay_that_runs(operator: Operator, relay: Relay, heading: str) -> None:
+    with (
+        BlockingClient(relay.address, name="alice") as alice,
+        BlockingClient(relay.address, name="carol") as carol,
+    ):
+        carol.send("lobby", "kept")
+        operator.run("relay backup create /backups/2026-11-26 --data /var/lib/relay")
+        if heading in RUNBOOKS:
+            alice.send("lobby", "kept")
+        for line in commands(heading):
+            if "--unix-socket" in line:
+                relay.stop()
+                on_socket = {"control.bind": f"unix:{operator.places['/run/relay/control.sock']}"}
+                with Relay(operator.data, settings=on_socket):
+                    operator.run(line)
+                relay.start()
+                continue
+            operator.run(line)
+            if line.endswith(" drain"):
+                wait_until(lambda: not relay.running, "the end of the relay")
+        if not relay.running:
+            relay.stop()
+            relay.start()
+        assert carol.send("lobby", "and on it goes").seq > 1
+
+
+def test_start(operator: Operator) -> None:
+    for line in commands("Start"):
+        operator.serve(line)
+
+
+def test_settings(operator: Operator) -> None:
+    init, check, serve = commands("Settings")
+    operator.run(init)
+    operator.run(check)
+    settings = operator.directory / "relay.toml"
+    operator.environment["RELAY_STORE__DATA"] = str(operator.data)
+    operator.environment["RELAY_SERVER__BIND"] = "127.0.0.1:0"
+    assert settings.stat().st_size > 1000
+    operator.serve(serve)
+
+
+def test_the_servers_key(operator: Operator, relay: Relay) -> None:
+    show, new, rotate = (f"{line} --data /var/lib/relay" for line in commands("The server's key"))
+    before = operator.run(show)
+    operator.run(new)
+    relay.stop()
+    operator.run(f"{rotate} --yes")  # which is for who does not wait the weeks
+    assert operator.run(show) != before
+
+
+def test_backups_and_what_goes_out_and_in(operator: Operator, relay: Relay) -> None:
+    with BlockingClient(relay.address, name="alice") as alice:
+        alice.send("lobby", "kept")
+    (operator.directory / "irc.log").write_text(
+        "--- Log opened Thu Nov 26 09:00:00 2026\n09:01 < bob> hello\n"
+    )
+    for line in (*commands("Backup"), *commands("A refused partition")):
+        if "import" in line and relay.running:
+            relay.stop()
+        elif "export" in line and not relay.running:
+            relay.stop()
+            relay.start()
+        operator.run(line)
+        if " drain" in line:
+            wait_until(lambda: not relay.running, "the end of the relay")
+    assert (operator.directory / "lobby.jsonl").read_text().count("kept") == 1
+
+
+def test_upgrading(operator: Operator) -> None:
+    """The environment and the link are real; what is installed is this checkout's package."""
+    venv, install, link, upgrade = commands("Upgrading")
+    versions = Versions(operator.directory / "versions")
+    opt = operator.directory / "opt"
+    opt.mkdir()
+    operator.run(venv)
+    wheel = install.split()[-1]
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
+    subprocess.run(
+        [*build, "--directory", str(operator.directory)],
+        cwd=ROOT, check=True, capture_output=True, timeout=COMMAND_S,
+    )  # fmt: skip
+    [built] = operator.directory.glob("*.whl")
+    # Without the libraries: those are the index's to give, and CI installs them.
+    operator.run(
+        install.replace("install", "install --no-deps --no-index").replace(wheel, str(built))
+    )
+    operator.run(link)
+    assert (opt / "current" / "bin" / "relay").exists()
+    with Relay(operator.data, workers=2, source=versions.current) as relay:
+        before = relay.worker_pids()
+        operator.run(upgrade)
+        assert not set(before) & set(relay.worker_pids())

@@ -1,0 +1,172 @@
+"""A partition that cannot be opened is told of, the others go on, and it heals by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from relay import BlockingClient, Client, Message, Unavailable
+from relay.chat.names import INBOX_PREFIX
+from relay.chat.partition import PARTITIONS, partition_of
+from tests.support.cluster import Relay, run_relay, until
+from tests.support.watching import ON_A_FREE_PORT, Watcher
+
+BAD, GOOD = 14, 4
+
+
+def room_in(partition: int, prefix: str = "room") -> str:
+    return next(name for n in range(10_000) if partition_of(name := f"{prefix}-{n}") == partition)
+
+
+def person_in(partition: int) -> str:
+    names = (f"ann{n}" for n in range(10_000))
+    return next(name for name in names if partition_of(INBOX_PREFIX + name) == partition)
+
+
+def put_in_the_way(lock: Path) -> None:
+    """As root, whose relay this may be, no permissions keep it from opening a file."""
+    lock.rename(lock.with_suffix(".away"))
+    lock.mkdir()
+
+
+def mend(lock: Path) -> None:
+    lock.rmdir()
+    lock.with_suffix(".away").rename(lock)
+
+
+def at_a_handover(relay: Relay) -> None:
+    """The last partitions are those that a third worker gets of two."""
+    os.kill(relay.pid, signal.SIGTTIN)
+
+
+def at_a_death(relay: Relay) -> None:
+    relay.kill_worker(0)
+    relay.kill_worker(1)
+
+
+async def refused_in_time(client: Client, person: str) -> None:
+    """Ask for all that needs the partition: each is answered."""
+    bad = room_in(BAD)
+    asked = [
+        client.join(bad, last=10),
+        client.create_room(room_in(BAD, "new")),
+        client.room_info(bad),
+        client.send(bad, "not stored"),
+    ]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Unavailable] * len(asked)
+    # What is accepted by another partition waits for this one.
+    assert (await client.send(f"@{person}", "read it later")).seq
+
+
+def told_to_the_operator(relay: Relay, lock: Path) -> None:
+    (told,) = relay.events("partition_unavailable")
+    assert told["partition"] == BAD
+    status = run_relay("ctl", "--data", relay.data, "status")
+    assert status.returncode == 0
+    assert f"partition {BAD}: {lock} is not a regular file: remove it" in status.stdout
+    code, ready = Watcher(relay).ask("/readyz")
+    assert code == 200  # the others serve
+    (warning,) = ready["warnings"]
+    assert warning.startswith("1 of 16 partitions cannot be opened or written now")
+
+
+@pytest.mark.parametrize("when", [None, at_a_handover, at_a_death])
+async def test_each_who_asks_is_answered_and_goes_on_when_it_is_mended(
+    tmp_path: Path, when: Callable[[Relay], None] | None
+) -> None:
+    data = tmp_path / "data"
+    lock = data / "logs" / f"{BAD:02}.lock"
+    bad, good = room_in(BAD), room_in(GOOD)
+    person, writer = person_in(BAD), person_in(GOOD)
+    with Relay(data) as relay:
+        for name in (person, writer):
+            with BlockingClient(relay.address, name=name, key=tmp_path / name) as client:
+                for room in (bad, good):
+                    client.send(room, f"{name} was here")
+    if when is None:
+        put_in_the_way(lock)
+    with Relay(data, workers=2, settings=ON_A_FREE_PORT) as relay:
+        async with (
+            Client(relay.address, name=person, key=tmp_path / person) as reader,
+            Client(relay.address, name=writer, key=tmp_path / writer, retry_timeout_s=1) as client,
+        ):
+            if when is not None:
+                await reader.join(bad)
+                put_in_the_way(lock)
+                when(relay)
+            await until(lambda: relay.events("partition_unavailable"), "it to be told of")
+            workers = relay.worker_pids()
+            await asyncio.gather(refused_in_time(client, person), client.join(good))
+            await asyncio.to_thread(told_to_the_operator, relay, lock)
+            assert (await client.send(good, "it goes on")).seq
+
+            mend(lock)
+            await until(lambda: relay.events("partition_available"), "it to be mended")
+            if when is None:
+                await reader.join(bad)
+            await reader.join(f"@{person}", last=10)
+            await client.join(bad)
+            assert (await client.send(bad, "stored")).seq == 4  # the first began the room
+            texts: set[str] = set()
+            async with asyncio.timeout(60):
+                while texts != {"stored", "read it later"}:
+                    event = await reader.next_event()
+                    if isinstance(event, Message):
+                        texts.add(event.text)
+            watcher = Watcher(relay)
+            await until(lambda: not watcher.ask("/readyz")[1]["warnings"], "all to be well")
+            if when is not at_a_death:
+                assert relay.worker_pids() == workers
+        assert not relay.events("partition_new_epochs")
+
+
+async def test_a_worker_that_can_open_nothing_serves_in_the_place_of_one_that_has_died(
+    tmp_path: Path,
+) -> None:
+    """A file system that has become read-only: else nobody would be answered at all."""
+    data = tmp_path / "data"
+    locks = [data / "logs" / f"{index:02}.lock" for index in range(PARTITIONS)]
+    with Relay(data, settings=ON_A_FREE_PORT) as relay:
+        with BlockingClient(relay.address, name="~ann") as client:
+            client.send("lobby", "stored")
+        for lock in locks:
+            put_in_the_way(lock)
+        relay.kill_worker(0)
+        await until(
+            lambda: len(relay.events("partition_unavailable")) == PARTITIONS, "all to be told of"
+        )
+        async with Client(relay.address, name="~bob") as bob:
+            with pytest.raises(Unavailable):
+                await bob.join("lobby")
+            for lock in locks:
+                mend(lock)
+            await until(
+                lambda: len(relay.events("partition_available")) == PARTITIONS, "all to be mended"
+            )
+            await bob.join("lobby")
+            assert (await bob.send("lobby", "again")).seq == 3
+        assert not relay.events("boot_failed")
+
+
+async def test_whoever_needs_a_partition_without_a_process_is_answered(tmp_path: Path) -> None:
+    """For as long as that lasts: here the supervisor stands still, and replaces nobody."""
+    data, bad = tmp_path / "data", room_in(BAD)
+    with Relay(data, workers=2) as relay:
+        async with Client(relay.address, name="~ann") as client:
+            await client.send(bad, "stored")
+            os.kill(relay.pid, signal.SIGSTOP)  # nobody takes the place of one that dies
+            try:
+                os.kill(relay.worker_pids()[BAD % 2], signal.SIGKILL)
+                asked = client.join(bad), client.room_info(bad)
+                answers = await asyncio.gather(*asked, return_exceptions=True)
+                assert [type(answer) for answer in answers] == [Unavailable] * 2
+            finally:
+                os.kill(relay.pid, signal.SIGCONT)
+            await client.join(bad)
+            assert (await client.send(bad, "again")).seq == 3
