@@ -55,6 +55,7 @@ MODULES: Final = (
     "relay.server.worker.process.bus_dispatcher",
     "relay.server.worker.process.copy_sender",
     "relay.server.worker.process.own_home",
+    "relay.server.worker.process.pace",
     "relay.server.worker.process.turn",
     "relay.server.worker.fair_queue",
     "relay.server.worker.grouped",

@@ -96,6 +96,11 @@ class Schedule:
         """How many wait."""
         return self._queue.waiting
 
+    @property
+    def little_first(self) -> bool:
+        """True if the next one asks for little."""
+        return self._queue.little_first
+
     def has_time(self, now: float) -> bool:
         """Tell whether what has just been received may be handled at once."""
         if self._queue.waiting:
@@ -135,10 +140,10 @@ class Schedule:
             if now >= until:
                 break
 
-    def run(self, now: float) -> None:
-        """Give sessions their turns, for one slice."""
+    def run(self, now: float, slice_s: float = SLICE_S) -> None:
+        """Give sessions their turns, for so long."""
         queue = self._queue
-        until = now + self.slice_s
+        until = now + slice_s
         while queue.waiting:
             queue.pop().take_turn(now)
             now = self._clock()

@@ -229,8 +229,8 @@ class Home:
         submissions = self._submissions
         return sum([submissions[index].count for index in self._waiting]) > GROUP_MIN
 
-    def commit_rest(self) -> None:
-        """Commit what ``commit`` has left, for a slice of time: ``more`` tells if that was not all.
+    def commit_rest(self, slice_s: float = COMMITS_S) -> None:
+        """Commit what ``commit`` has left, for so long: ``more`` tells if that was not all.
 
         Raises nothing.
         """
@@ -238,7 +238,7 @@ class Home:
         if self._partitions.paused:
             self.held.update(self._waiting)
             return
-        self._begin_commits(self._cpu_clock() + COMMITS_S)
+        self._begin_commits(self._cpu_clock() + slice_s)
         self.more = self._left()
 
     def _left(self) -> bool:

@@ -106,7 +106,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         wake=wakeup.request,
         wall_clock_ns=time.time_ns,
         publishing=Publishing(interest),
-        cpu_clock=time.thread_time,
+        cpu_clock=needs.cpu_clock,
         refusals=refusals,
         commits=Commits(
             needs.run_in_thread,
@@ -229,7 +229,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     turn = Turn(
         loop=needs.loop,
         clock=clock,
-        cpu_clock=time.thread_time,
+        cpu_clock=needs.cpu_clock,
         wakeup=wakeup,
         own_home=own_home,
         handlers=dispatcher.handlers,

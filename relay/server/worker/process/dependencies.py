@@ -78,6 +78,8 @@ class WorkerDependencies:
     """Told the log of each invitation that is used up."""
     clock: Callable[[], float] = time.monotonic
     """Monotonic seconds, moving within a turn (uvloop's own ``time`` has whole ms)."""
+    cpu_clock: Callable[[], float] = time.thread_time
+    """Seconds for which the worker's loop has had the processor."""
     timing: Timing = DEFAULT_TIMING
     slow_reader_timeout_s: float = 60.0
     connections_max: int = 1000

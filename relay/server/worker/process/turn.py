@@ -16,7 +16,8 @@ One turn, at the end of a loop iteration in which anything arrived:
                      own home has left in step 2, because it was much, for another one; ``links``
 
 So whoever asks for little waits for one slice of each at most, of what others ask for without end,
-and not for one in each step. What step 8 leads to is done in the turn that follows at once.
+and not for one in each step. What step 8 leads to is done in the turn that follows: at once, or,
+when the machine has more to do than it can, after a rest (``pace``).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.server.worker.member import repair as repairing
+from relay.server.worker.process.pace import Pace
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.schedule import Schedule
@@ -103,6 +105,12 @@ class Turn:
         self._flusher = flusher
         self._catchup = catchup
         self._wakes_at = FAR
+        self.pace = Pace()
+        """When the crowd is served."""
+        self._served = False
+        """True when this turn has served it."""
+        self._crowd = 0
+        """How many waited then."""
         self.crowded = False
         """True while some wait who ask for much: see step 8."""
         self.longest_s = 0.0
@@ -124,7 +132,16 @@ class Turn:
             self._wakeup.begun()
             self._wake_at(self._clock() + FAILED_RETRY_S)
         self._schedule.until = 0.0  # what arrives before the next turn has its own slice
-        took_s = self._clock() - began
+        ended = self._clock()
+        took_s = ended - began
+        if self._served:
+            self._served = False
+            cpu_s = self._cpu_clock() - cpu_began
+            self.pace.served(ended, took_s, cpu_s, self._crowd)
+            if self.pace.until > ended:
+                self._wake_at(self.pace.until)
+            else:
+                self._wakeup.request()
         if took_s <= self.longest_cpu_s:
             return  # the longest of neither: the processor's clock is a call of the kernel
         cpu_s = self._cpu_clock() - cpu_began
@@ -151,7 +168,10 @@ class Turn:
         self._wakeup.begun()
         home = self._home
         crowd = self.crowded = schedule.waiting > 0 or home.rest
-        if crowd or self._own_home.to_home.queue or home.more:
+        if crowd and now < self.pace.until:  # it rests
+            crowd = False
+            self._wake_at(self.pace.until)
+        if schedule.little_first or self._own_home.to_home.queue or home.more:
             self._wakeup.request()
         if self._forward.waiting:
             self._forward.release()
@@ -169,11 +189,14 @@ class Turn:
         if reading and not flusher.flushing:
             catchup.run()
             reading = bool(catchup.queue) and not catchup.crowded
-        if crowd:
-            self._serve_crowd()
-            return
-        if flusher.flushing or reading or flusher.answering or repairing_on:
+        on = flusher.flushing or reading or flusher.answering or repairing_on
+        if on:
             self._wakeup.request()
+        if crowd:
+            self._served = True
+            self._crowd = schedule.waiting
+            self._serve_crowd()
+        if on:
             return
         if (
             self._rosters.due_at < FAR
@@ -185,13 +208,13 @@ class Turn:
             self._wake_later(now)
 
     def _serve_crowd(self) -> None:
-        """Go on with what many ask for, for a slice of time: the next turn is due already."""
-        schedule, home = self._schedule, self._home
+        """Go on with what many ask for, for a slice of time."""
+        schedule, home, slice_s = self._schedule, self._home, self.pace.slice_s
         if schedule.waiting:
-            schedule.run(self._clock())
+            schedule.run(self._clock(), slice_s)
             schedule.until = 0.0
         if home.rest:
-            home.commit_rest()
+            home.commit_rest(slice_s)
         if self._forward.waiting:
             self._forward.release()
         self.flush_links()
