@@ -93,6 +93,7 @@ def _measure(options: argparse.Namespace, directory: Path) -> int:
                 print(f"  failed: {error}", file=sys.stderr, flush=True)
                 continue
             results[one.name]["turns"].append(turn)
+        _save(options, number + 1, results, missing, failures)  # whole rounds outlive a Ctrl-C
     for one in found:
         if one.name not in (RELAY, COMPILED, FLOOR, "NATS plain") and results[one.name]["turns"]:
             try:
@@ -101,7 +102,7 @@ def _measure(options: argparse.Namespace, directory: Path) -> int:
                 failures.append(f"{one.name}, P-256: {error}")
                 continue
             results[one.name]["connect_p256_us"] = cost
-    _save(options, results, missing, failures)
+    _save(options, options.rounds, results, missing, failures)
     return 1 if failures else 0
 
 
@@ -208,6 +209,7 @@ def _connect_cost(name: str, directory: Path, kind: KeyKind) -> float:
 
 def _save(
     options: argparse.Namespace,
+    rounds: int,
     results: dict[str, dict[str, Any]],
     missing: list[str],
     failures: list[str],
@@ -221,11 +223,11 @@ def _save(
         "machine": machine.describe(),
         "filesystem": machine.filesystem(Path(tempfile.gettempdir())),
         "members": options.members,
-        "rounds": options.rounds,
+        "rounds": rounds,
         "message_bytes": 200,
         "skipped": missing,
         "failures": failures,
         "results": results,
     }
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    print(f"written: {path}")
+    print(f"written: {path}", flush=True)
