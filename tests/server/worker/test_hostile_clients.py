@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
@@ -21,7 +22,7 @@ from relay.store.sqlite import SqlitePartition
 from relay.wire.cipher import RecordType
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Ack, Error, Refused, Send
-from tests.support.cluster import until
+from tests.support.cluster import DEADLINE_S, until
 from tests.support.workers import Cluster, TestClient
 
 LOG = "lobby"
@@ -92,7 +93,9 @@ async def test_many_small_records_take_their_turn(single: Cluster) -> None:
     session = single.session("flood")
     cipher = flood.connection._send
     flood.transport.write(b"".join(cipher.seal(RecordType.PING, b"x") for _ in range(20_000)))
-    await until(lambda: worker.parts.services.schedule.waiting, "the flood to wait for its turn")
+    async with asyncio.timeout(DEADLINE_S):  # it waits for some ms alone: look in each iteration
+        while not worker.parts.services.schedule.waiting:
+            await asyncio.sleep(0)
     assert session._connection._reader.pending, "all of it was opened at once"
     honest.send(LOG, 1)
     await honest.acked(LOG, 1)
