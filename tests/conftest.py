@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,16 @@ def _turn(file: Path) -> int:
     with contextlib.suppress(ValueError):
         return LONGEST.index(file.as_posix())
     return len(LONGEST) + (file.parts[1] not in LONG)
+
+
+# A shell has the jobs in its background ignore these, and so would all that the tests start; what
+# people start does not.
+for _ignored in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_ignored) is signal.SIG_IGN:
+        signal.signal(
+            _ignored,
+            signal.default_int_handler if _ignored == signal.SIGINT else signal.SIG_DFL,
+        )
 
 
 @pytest.fixture(scope="session", autouse=True)
