@@ -52,12 +52,12 @@ def _turn(file: Path) -> int:
 
 # A shell has the jobs in its background ignore these, and so would all that the tests start; what
 # people start does not.
-for _ignored in (signal.SIGINT, signal.SIGQUIT):
-    if signal.getsignal(_ignored) is signal.SIG_IGN:
-        signal.signal(
-            _ignored,
-            signal.default_int_handler if _ignored == signal.SIGINT else signal.SIG_DFL,
-        )
+for _number, _usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 
 @pytest.fixture(scope="session", autouse=True)
