@@ -19,6 +19,7 @@ from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.metrics import Budget
 from relay.server.worker.home.revocations import RevokedDevices
 from relay.server.worker.home.submissions import (
+    CROWD,
     GROUP_MAX,
     GROUP_MIN,
     SLOW_PER_GROUP,
@@ -227,7 +228,7 @@ class Home:
         if self._commits.power:
             return False  # each waits for the disk: two take twice as long as one
         submissions = self._submissions
-        return sum([submissions[index].count for index in self._waiting]) > GROUP_MIN
+        return sum([submissions[index].count for index in self._waiting]) > CROWD
 
     def commit_rest(self, slice_s: float = COMMITS_S) -> None:
         """Commit what ``commit`` has left, for so long: ``more`` tells if that was not all.

@@ -20,7 +20,7 @@ removed and a user who is disabled do not stay until everybody has begun rooms.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, final
 
 from relay import limits
@@ -36,8 +36,12 @@ if TYPE_CHECKING:
 
 GROUP_MAX: Final = 512
 """Submissions in the commits of one turn: about 5 ms."""
-GROUP_MIN: Final = 64
-"""Of one partition, however many have something to commit: each has its commit in each turn."""
+GROUP_MIN: Final = 256
+"""Of one partition, however many have something to commit: a commit that is smaller costs each of
+its messages more, and the file more pages. Those that the turn has no time for are next."""
+CROWD: Final = 64
+"""So many of one producer are committed at a time while others wait; and when more of all wait,
+those who send little have a commit of their own."""
 QUANTUM_MIN: Final = 4
 """Of one producer in one commit, however many others wait."""
 LITTLE: Final = 8
@@ -92,7 +96,7 @@ class Submissions:
         self._new: list[Lane] = []
         """Of which it is not known yet how much they have, nor whether they are slow."""
         self._quick: FairQueue[Lane] = FairQueue(
-            quantum=GROUP_MIN, little=LITTLE, lead_max=LITTLE_PER_GROUP
+            quantum=CROWD, little=LITTLE, lead_max=LITTLE_PER_GROUP
         )
         self._slow_lanes: dict[bytes, Lane] = {}
         """Lanes that are slow, for their next submission or altogether; the first is the next."""
@@ -131,7 +135,7 @@ class Submissions:
         if len(lanes) == 1 and not self._slow:
             lane = next(iter(lanes.values()))
             if len(lane.waiting) <= group_max and (
-                slow_max or all(_is_quick(w, in_use) for w in lane.waiting)
+                slow_max or _are_quick(lane.waiting, in_use)
             ):  # the usual case: one that sends
                 group.extend(lane.waiting)
                 self._forget_all()
@@ -182,7 +186,16 @@ class Submissions:
             return
         count = 0
         if lane.producer not in self._slow:
-            while count < quantum and waiting and _is_quick(waiting[0], in_use):
+            known = ""  # a log that is in use: what one sends is for the same log, mostly
+            while count < quantum and waiting:
+                submission = waiting[0].submission
+                if submission.kind == SYSTEM:
+                    break
+                log = submission.log
+                if log != known:
+                    if not in_use(log):
+                        break
+                    known = log
                 group.append(waiting.popleft())
                 count += 1
         lane.finish = self._quick.charge(lane.finish, count, drained=not waiting)
@@ -273,6 +286,20 @@ def _is_quick(waiting: Waiting, in_use: Callable[[str], bool]) -> bool:
     """Tell whether the store commits this at once, as far as can be told before."""
     submission = waiting.submission
     return submission.kind != SYSTEM and in_use(submission.log)
+
+
+def _are_quick(some: Iterable[Waiting], in_use: Callable[[str], bool]) -> bool:
+    """Tell whether all of them are: one look for those of one log that follow one another."""
+    known = ""
+    for waiting in some:
+        submission = waiting.submission
+        if submission.kind == SYSTEM:
+            return False
+        if submission.log != known:
+            if not in_use(submission.log):
+                return False
+            known = submission.log
+    return True
 
 
 def _is_of_account(waiting: Waiting) -> bool:
