@@ -151,7 +151,7 @@ async def test_who_sends_little_is_stored_before_all_who_send_much(single: Clust
                 log=LOG, sender="somebody", key_id=b"", producer=producer, counter=counter,
                 kind=0, content_type="", body=b"x",
             )  # fmt: skip
-            worker.parts.own_home.to_home.submit(tag, submission)
+            worker.parts.own_home.to_home.submit(tag, [submission])
     worker.parts.turn.run()
     assert not worker.parts.home.busy
     stored = worker.parts.services.reader_of(LOG).read(LOG, 1, 1000, 1_000_000)

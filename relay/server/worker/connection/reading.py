@@ -51,6 +51,10 @@ class Owner:
         """Do what an envelope asks for. May raise."""
         raise NotImplementedError
 
+    def offer_sends(self) -> None:
+        """Nothing more is run for now: what was taken of sends is to go to their homes."""
+        raise NotImplementedError
+
     def failed(self, error: Exception) -> None:
         """Either of them has raised."""
         raise NotImplementedError
@@ -175,6 +179,7 @@ class Reading:
         except Exception as error:  # noqa: BLE001 - nothing that a peer sends leaves this class
             owner.failed(error)
         finally:
+            owner.offer_sends()
             self._running = False
         if not self._pending:
             self._pending = _NONE  # the empty list of each connection would be a page in all

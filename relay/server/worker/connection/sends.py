@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.server.worker.connection.holds import Hold
-from relay.server.worker.member.sender import Sender
+from relay.server.worker.member.sender import OVERHEAD_BYTES, Sender
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Refused
-from relay.wire.packing import pack, pack_ack
+from relay.wire.packing import pack, pack_acks
 
 if TYPE_CHECKING:
     from relay.chat.entries import Submission
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from relay.server.worker.refusals import Refusals
 
 
+ACKS_PER_ANSWER: Final = 64
+"""What is queued as one: some KiB, a small part of a record and of what may wait to be read."""
+RUN_BYTES: Final = 16_384
+"""What is offered as one, about: a home that cannot keep up stops or refuses no more at once."""
 PATIENCE: Final = 64
 """What one connection may be refused for its budgets in ``PATIENCE_S``."""
 PATIENCE_S: Final = 1.0
@@ -34,7 +38,7 @@ class Sends(Sender):
 
     __slots__ = (
         "_clock", "_durability", "_forward", "_held", "_owner", "_patience", "_patient_until",
-        "_reading", "_refusals", "_spending",
+        "_reading", "_refusals", "_run", "_run_bytes", "_spending", "room",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +70,12 @@ class Sends(Sender):
         self._refusals = refusals
         self._clock = clock
         self._durability = durability
+        self.room = ""
+        """The last log that was sent to, if its name is a room's: who sends on needs no other look.
+        """
+        self._run: list[Submission] | None = None
+        """To one log, taken and not offered yet."""
+        self._run_bytes = 0
         self._held = False
         """True while the window keeps the socket from being read."""
         self._patience = 0
@@ -121,7 +131,7 @@ class Sends(Sender):
             self._reading.release(Hold.BUDGET)
 
     def submit(self, submission: Submission) -> None:
-        """Offer a message to the log's home."""
+        """Take a message for the log's home, which has it after the next ``offer``."""
         size = len(submission.body)
         if self._spending is not None:
             refusal = self.spend(submission.log, size)
@@ -137,20 +147,45 @@ class Sends(Sender):
         ):
             self._held = True
             self._reading.hold(Hold.WINDOW)
-        self._forward.submit(self, submission)
+        run = self._run
+        if (
+            run is not None
+            and self._run_bytes < RUN_BYTES
+            and submission.extra is None
+            and run[0].extra is None
+            and submission.log == run[0].log
+        ):
+            run.append(submission)
+            self._run_bytes += size + OVERHEAD_BYTES
+            return
+        self.offer()
+        self._run = [submission]
+        self._run_bytes = size + OVERHEAD_BYTES
+
+    def offer(self) -> None:
+        """Offer what was taken. Called before anything else that the client asks for is begun."""
+        run, self._run = self._run, None
+        if run is not None:
+            self._forward.submit(self, run)
 
     # --- forward.Sender -----------------------------------------------------------------------
-    def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
+    def acknowledged(self, sends: list[Submission], epoch: bytes, seq: int) -> None:
         """Committed."""
-        self._owner.answer_send(
-            pack_ack(submission.log, submission.counter, epoch, seq, self._durability)
-        )
-        self._answered(submission)
+        log, answer_send, durability = sends[0].log, self._owner.answer_send, self._durability
+        counters: list[int] = []
+        size = 0
+        for submission in sends:
+            counters.append(submission.counter)
+            size += len(submission.body)
+        for start in range(0, len(counters), ACKS_PER_ANSWER):
+            some = counters[start : start + ACKS_PER_ANSWER]
+            answer_send(pack_acks(log, some, epoch, seq + start, durability))
+        self._answered(len(counters), size)
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
         """Not stored."""
         self._refuse(submission, code, arg, text)
-        self._answered(submission)
+        self._answered(1, len(submission.body))
 
     def pause_reading(self) -> None:
         """A home cannot keep up."""
@@ -165,9 +200,9 @@ class Sends(Sender):
         refused = Refused(submission.log, submission.counter, int(code), arg, text)
         self._owner.answer_send(pack(refused))
 
-    def _answered(self, submission: Submission) -> None:
-        self.count -= 1
-        self.bytes -= len(submission.body)
+    def _answered(self, count: int, size: int) -> None:
+        self.count -= count
+        self.bytes -= size
         if (
             self._held
             and self.count <= limits.SENDS_UNACKNOWLEDGED_MAX // 2

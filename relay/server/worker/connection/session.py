@@ -26,7 +26,7 @@ from relay.server.worker.connection.stages import ENDED, NEXT, Stage
 from relay.server.worker.member.reply import RequestRunner
 from relay.server.worker.member.subscriptions import NOBODY, Subscriptions
 from relay.wire.codes import CloseCode
-from relay.wire.envelopes import ClientEnvelope, Error
+from relay.wire.envelopes import ClientEnvelope, Error, Send
 from relay.wire.events import (
     ApplicationData,
     ConnectionClosed,
@@ -225,6 +225,8 @@ class Session(Owner):
                 name = type(envelope).__name__.upper()
                 raise RemoteProtocolError(f"{name} is not legal in stage {self.stage.value}")
             return
+        if type(envelope) is not Send:
+            self.sends.offer()  # the order of operations is kept
         request = operation(self, envelope)
         if request is not None and self._requests.start(request):
             if self.ended:
@@ -233,6 +235,10 @@ class Session(Owner):
                 self.reading.hold(Hold.REQUEST)
         if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
             self._wait_for_reader()
+
+    def offer_sends(self) -> None:
+        """reading.Owner: let what was taken of sends go to their homes."""
+        self.sends.offer()
 
     def request_ended(self) -> None:
         """reply.Asker: go on with what came behind the request."""

@@ -128,34 +128,42 @@ class Home:
             if not submissions.lanes:
                 self._waiting.pop(partition, None)
 
-    def submit(self, waiting: Waiting) -> None:
-        """Take a submission for the commit of this turn."""
-        submission = waiting.submission
+    def submit(self, run: list[Waiting]) -> None:
+        """Take what one sender has for one log for the commit of this turn.
+
+        What has an ``extra`` comes alone: the first tells what is to be done with all.
+        """
+        first = run[0]
+        port, submission = first.port, first.submission
         index = partition_of(submission.log)
-        if (waiting.port, index) not in self._attached:
+        if (port, index) not in self._attached:
             return
         extra, revoked = submission.extra, self._revoked.devices
+        assert extra is None or len(run) == 1
         if extra is not None and extra.origin_seq:
             pass  # it was accepted before; who sent it may be gone since
         elif revoked and (submission.sender, submission.key_id) in revoked:
-            waiting.port.send(Refused(waiting.tag, int(ErrorCode.KEY_REFUSED), 0, ""))
+            for waiting in run:
+                port.send(Refused(waiting.tag, int(ErrorCode.KEY_REFUSED), 0, ""))
             return
         elif extra is not None and extra.to and extra.verdict == UNDECIDED:
             assert self.direct is not None
-            self.direct.permissions.take(waiting)
+            self.direct.permissions.take(first)
             return
         submissions = self._submissions[index]
-        if submissions.bytes + len(submission.body) > self.queued_bytes_max:
+        size = sum([len(waiting.submission.body) for waiting in run])
+        if submissions.bytes + size > self.queued_bytes_max:
             text = "the log's home cannot keep up"
-            waiting.port.send(Refused(waiting.tag, int(ErrorCode.BUSY), limits.RETRY_MS, text))
+            for waiting in run:
+                port.send(Refused(waiting.tag, int(ErrorCode.BUSY), limits.RETRY_MS, text))
             return
-        submissions.put(waiting)
+        submissions.put(run, size)
         self._waiting[index] = None
 
     def submit_own(self, port: Port, tag: int, submission: Submission) -> None:
         """Take an entry that this worker itself has decided on, about a log of its own."""
         index = partition_of(submission.log)
-        self._submissions[index].put(Waiting(port, tag, submission))
+        self._submissions[index].put([Waiting(port, tag, submission)], len(submission.body))
         self._waiting[index] = None
         self._wake()
 

@@ -107,16 +107,16 @@ class Submissions:
         self.bytes = 0
         """Of all bodies that wait."""
 
-    def put(self, waiting: Waiting) -> None:
-        """Queue a submission."""
-        submission = waiting.submission
-        self.bytes += len(submission.body)
-        self.count += 1
-        lane = self.lanes.get(submission.producer)
+    def put(self, run: list[Waiting], size: int) -> None:
+        """Queue submissions of one producer, whose bodies have so many bytes together."""
+        self.bytes += size
+        self.count += len(run)
+        producer = run[0].submission.producer
+        lane = self.lanes.get(producer)
         if lane is None:
-            lane = self.lanes[submission.producer] = Lane(submission.producer)
+            lane = self.lanes[producer] = Lane(producer)
             self._new.append(lane)
-        lane.waiting.append(waiting)
+        lane.waiting.extend(run)
 
     def take(
         self, in_use: Callable[[str], bool], group_max: int, slow_max: int

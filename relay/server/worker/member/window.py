@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
+from relay.bus.messages import TAG_STEP
 from relay.server.worker.fair_queue import FairQueue
 
 if TYPE_CHECKING:
@@ -87,37 +88,57 @@ class Window:
         """Lanes that have begun to wait since the last ``release``."""
         self._queue: FairQueue[Lane] = FairQueue(quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX)
 
-    def submit(self, tag: int, send: Send) -> bool:
-        """Send now, or have it wait: then return True, and ``release`` is to be called."""
-        lane = self.lanes.get(send.sender)
+    def submit(self, tag: int, sends: list[Send]) -> bool:
+        """Send what one sender has for one log now, as far as there is room; the rest waits.
+
+        Returns:
+            True if some waits: ``release`` is to be called.
+        """
+        sender = sends[0].sender
+        lane = self.lanes.get(sender)
         if lane is None:
-            lane = self.lanes[send.sender] = Lane(self, send.sender)
-        send.lane = lane
-        if not lane.waiting and self._has_room(lane):
-            self._go(lane, tag, send)
+            lane = self.lanes[sender] = Lane(self, sender)
+        for send in sends:
+            send.lane = lane
+        room = self._room(lane, sends)
+        if room:
+            self._go(lane, tag, sends[:room])
+        if room == len(sends):
             return False
         if not lane.waiting:
             self._new.append(lane)
-        lane.waiting.append((tag, send))
+        for index in range(room, len(sends)):
+            lane.waiting.append((tag + index * TAG_STEP, sends[index]))
         return True
 
-    def _has_room(self, lane: Lane) -> bool:
-        if self._queue.waiting or self._new:
-            return False
-        return self.in_flight < self.window_bytes or lane.in_flight == self.in_flight
+    def _room(self, lane: Lane, sends: list[Send]) -> int:
+        """Return how many of these may go now."""
+        if lane.waiting or self._new or self._queue.waiting:
+            return 0
+        if lane.in_flight == self.in_flight:
+            return len(sends)  # who sends alone
+        in_flight = self.in_flight
+        for index, send in enumerate(sends):
+            if in_flight >= self.window_bytes:
+                return index
+            in_flight += send.size
+        return len(sends)
 
     def send(self, tag: int, send: Send) -> None:
         """Send whether there is room or not: what the home has had, or another one, sent anew."""
         lane = send.lane = self.lanes.get(send.sender) or Lane(self, send.sender)
         self.lanes[send.sender] = lane
-        self._go(lane, tag, send)
+        self._go(lane, tag, [send])
 
-    def _go(self, lane: Lane, tag: int, send: Send) -> None:
-        send.on_its_way = True
-        lane.count += 1
-        lane.in_flight += send.size
-        self.in_flight += send.size
-        self.port.submit(tag, send.submission)
+    def _go(self, lane: Lane, tag: int, sends: list[Send]) -> None:
+        size = 0
+        for send in sends:
+            send.on_its_way = True
+            size += send.size
+        lane.count += len(sends)
+        lane.in_flight += size
+        self.in_flight += size
+        self.port.submit(tag, [send.submission for send in sends])
 
     def release(self) -> bool:
         """Send what there is room for, of each sender in turn; return True if some still wait."""
@@ -131,12 +152,23 @@ class Window:
 
     def _serve(self, lane: Lane) -> None:
         waiting = lane.waiting
-        count = 0
+        count = first = 0
+        run: list[Send] = []
         while waiting and count < QUANTUM:
             tag, send = waiting.popleft()
-            if send.lane is lane:
-                self._go(lane, tag, send)
-                count += 1
+            if send.lane is not lane:
+                continue
+            if run and (
+                tag != first + len(run) * TAG_STEP or send.submission.log != run[0].submission.log
+            ):
+                self._go(lane, first, run)
+                run = []
+            if not run:
+                first = tag
+            run.append(send)
+            count += 1
+        if run:
+            self._go(lane, first, run)
         lane.finish = self._queue.charge(lane.finish, count, drained=not waiting)
         if waiting:
             self._queue.add(lane, lane.finish, count)
@@ -144,15 +176,16 @@ class Window:
             self.lanes.pop(lane.sender, None)
 
 
-def forget(send: Send) -> None:
-    """A send is answered, or is to be sent anew: it neither waits nor is on its way any more."""
-    lane, send.lane = send.lane, None
-    if lane is None:
-        return
-    if send.on_its_way:
-        send.on_its_way = False
-        lane.count -= 1
-        lane.in_flight -= send.size
-        lane.window.in_flight -= send.size
-    if not lane.in_flight and not lane.waiting:
-        lane.window.lanes.pop(lane.sender, None)
+def forget(sends: list[Send]) -> None:
+    """Some are answered, or to be sent anew: they neither wait nor are on their way any more."""
+    for send in sends:
+        lane, send.lane = send.lane, None
+        if lane is None:
+            continue
+        if send.on_its_way:
+            send.on_its_way = False
+            lane.count -= 1
+            lane.in_flight -= send.size
+            lane.window.in_flight -= send.size
+        if not lane.in_flight and not lane.waiting:
+            lane.window.lanes.pop(lane.sender, None)
