@@ -208,22 +208,12 @@ class Schema:
             array_max: items in any array, nested ones too.
             bytes_max: of one content, and of any str or bin in it.
         """
-        self._shapes: dict[
-            int,
-            tuple[
-                Shape,
-                tuple[Check, ...],
-                tuple[object, ...],
-                type[tuple[object, ...]],
-                Callable[..., object] | None,
-            ],
-        ] = {}
+        self._shapes: dict[int, tuple[Shape, tuple[Check, ...], Callable[..., object] | None]] = {}
         for op, shape in shapes.items():
             assert len(shape.optional) == len(shape.missing), shape.type
             assert len(shape.checks + shape.optional) == len(shape.field_names), shape.type
             plain = shape.type.__bases__ == (tuple,)  # others make themselves: see wire.hello
-            make = shape.make or (None if plain else shape.type)
-            self._shapes[op] = shape, shape.checks, shape.missing, shape.type, make
+            self._shapes[op] = shape, shape.checks, shape.make or (None if plain else shape.type)
         self._count_max = count_max
         self._fields_max = limits.ENVELOPE_FIELDS_MAX
         self._bounds = _Bounds(
@@ -291,30 +281,25 @@ class Schema:
         if known is None:
             _check_unread(value)
             return Unknown(op)
-        shape, checks, missing, kind, make = known
+        shape, checks, make = known
         count = len(checks)
         fields = value[1 : count + 1]
         if len(fields) != count:
-            raise EnvelopeError(f"{kind.__name__} has fewer than {count} fields")
-        for check, field in zip(checks, fields, strict=True):
-            if not check(field):
-                raise EnvelopeError(f"{kind.__name__}: bad {_first_bad(shape, fields)}")
-        if missing:
+            raise EnvelopeError(f"{shape.type.__name__} has fewer than {count} fields")
+        for index in range(count):
+            if not checks[index](fields[index]):
+                field = shape.field_names[index]
+                raise EnvelopeError(f"{shape.type.__name__}: bad {field}")
+        if shape.missing:
             if len(value) == count + 1:
-                fields.extend(missing)
+                fields.extend(shape.missing)
             else:
                 fields += _optional(shape, value)
         elif len(value) > count + 1:
             _check_unread(value[count + 1 :])
         if make is None:
-            return _new(kind, fields)
+            return _new(shape.type, fields)
         return make(*fields)
-
-
-def _first_bad(shape: Shape, fields: list[object]) -> str:
-    """Return the name of the first field that its check refuses."""
-    names = zip(shape.field_names, shape.checks, fields, strict=False)
-    return next(name for name, check, field in names if not check(field))
 
 
 def _optional(shape: Shape, value: list[object]) -> list[object]:

@@ -227,7 +227,7 @@ class Heads(NamedTuple):
 class Acks(NamedTuple):
     """Home: committed, [tag, epoch, seq, count] each.
 
-    Of so many sends: from one to the next the tag is ``TAG_STEP`` more, and the seq is the next one.
+    Of so many sends: from one to the next the tag is ``TAG_STEP`` more, and the seq one more.
     """
 
     acks: list[list[int | bytes]]

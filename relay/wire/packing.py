@@ -253,8 +253,7 @@ def pack_ack(log: str, counter: int, epoch: bytes, seq: int, durability: int = 0
 
 
 def pack_acks(log: str, counters: list[int], epoch: bytes, seq: int, durability: int) -> bytes:
-    """Return what ``pack(Ack(...))`` makes of each counter: the first has this seq, then the next.
-    """
+    """Return the ACKs of these counters, which have this seq and the next ones."""
     if len(counters) == 1:
         return pack_ack(log, counters[0], epoch, seq, durability)
     acks: list[bytes] = []

@@ -15,6 +15,7 @@ from relay.server.worker.connection.schedule import (
     RECORD_UNITS,
     UNITS,
 )
+from relay.wire.envelopes import Send
 from relay.wire.events import ApplicationData
 from relay.wire.packing import unpack_client
 
@@ -52,7 +53,7 @@ class Owner:
         raise NotImplementedError
 
     def offer_sends(self) -> None:
-        """Nothing more is run for now: what was taken of sends is to go to their homes."""
+        """What else is run, if anything, comes after the sends that were taken so far."""
         raise NotImplementedError
 
     def failed(self, error: Exception) -> None:
@@ -162,6 +163,8 @@ class Reading:
                 if self._pending:
                     envelope = self._pending.pop()
                     units -= UNITS.get(type(envelope), 1)
+                    if type(envelope) is not Send:
+                        owner.offer_sends()  # the order of operations is kept
                     owner.run(envelope)
                 elif connection.receive_next(now):
                     events = connection.events()

@@ -26,7 +26,7 @@ from relay.server.worker.connection.stages import ENDED, NEXT, Stage
 from relay.server.worker.member.reply import RequestRunner
 from relay.server.worker.member.subscriptions import NOBODY, Subscriptions
 from relay.wire.codes import CloseCode
-from relay.wire.envelopes import ClientEnvelope, Error, Send
+from relay.wire.envelopes import ClientEnvelope, Error
 from relay.wire.events import (
     ApplicationData,
     ConnectionClosed,
@@ -123,14 +123,9 @@ class Session(Owner):
         self.user: User | None = None
         """What the account has in use, from the login to the end; None for a guest."""
         self.sends = Sends(
-            self,
-            self.reading,
-            services.forward,
-            services.spending(account, None, self),
-            budgets.refusals,
-            services.clock,
-            services.durability,
-        )
+            self, self.reading, services.forward, services.spending(account, None, self),
+            budgets.refusals, services.clock, services.durability,
+        )  # fmt: skip
 
     @property
     def silent(self) -> bool:
@@ -225,8 +220,6 @@ class Session(Owner):
                 name = type(envelope).__name__.upper()
                 raise RemoteProtocolError(f"{name} is not legal in stage {self.stage.value}")
             return
-        if type(envelope) is not Send:
-            self.sends.offer()  # the order of operations is kept
         request = operation(self, envelope)
         if request is not None and self._requests.start(request):
             if self.ended:

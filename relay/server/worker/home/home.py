@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
-from relay.bus.messages import Refused
 from relay.chat.entries import UNDECIDED, Kind, Submission, is_copy
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.metrics import Budget
@@ -129,22 +128,18 @@ class Home:
                 self._waiting.pop(partition, None)
 
     def submit(self, run: list[Waiting]) -> None:
-        """Take what one sender has for one log for the commit of this turn.
-
-        What has an ``extra`` comes alone: the first tells what is to be done with all.
-        """
+        """Take what one sender has for one log; what has an ``extra`` comes alone."""
         first = run[0]
-        port, submission = first.port, first.submission
+        submission = first.submission
         index = partition_of(submission.log)
-        if (port, index) not in self._attached:
+        if (first.port, index) not in self._attached:
             return
         extra, revoked = submission.extra, self._revoked.devices
         assert extra is None or len(run) == 1
         if extra is not None and extra.origin_seq:
             pass  # it was accepted before; who sent it may be gone since
         elif revoked and (submission.sender, submission.key_id) in revoked:
-            for waiting in run:
-                port.send(Refused(waiting.tag, int(ErrorCode.KEY_REFUSED), 0, ""))
+            refuse(run, ErrorCode.KEY_REFUSED, "")
             return
         elif extra is not None and extra.to and extra.verdict == UNDECIDED:
             assert self.direct is not None
@@ -153,9 +148,7 @@ class Home:
         submissions = self._submissions[index]
         size = sum([len(waiting.submission.body) for waiting in run])
         if submissions.bytes + size > self.queued_bytes_max:
-            text = "the log's home cannot keep up"
-            for waiting in run:
-                port.send(Refused(waiting.tag, int(ErrorCode.BUSY), limits.RETRY_MS, text))
+            refuse(run, ErrorCode.BUSY, "the log's home cannot keep up")
             return
         submissions.put(run, size)
         self._waiting[index] = None
@@ -239,10 +232,7 @@ class Home:
         return sum([submissions[index].count for index in self._waiting]) > CROWD
 
     def commit_rest(self, slice_s: float = COMMITS_S) -> None:
-        """Commit what ``commit`` has left, for so long: ``more`` tells if that was not all.
-
-        Raises nothing.
-        """
+        """Commit what ``commit`` has left, for so long; ``more``: not all of it. Raises nothing."""
         self.rest = False
         if self._partitions.paused:
             self.held.update(self._waiting)

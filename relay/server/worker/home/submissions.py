@@ -308,8 +308,8 @@ def _is_of_account(waiting: Waiting) -> bool:
 
 
 def refuse(group: list[Waiting], code: ErrorCode, text: str) -> None:
-    """Answer that some are not stored: for good if what is stored is damaged, else for now."""
-    final = code == ErrorCode.DAMAGED
+    """Answer that some are not stored: for good, or for now."""
+    final = code in (ErrorCode.DAMAGED, ErrorCode.KEY_REFUSED)
     refusal = (int(code), 0, "") if final else (int(code), limits.RETRY_MS, text)
     for waiting in group:
         waiting.port.send(Refused(waiting.tag, *refusal))

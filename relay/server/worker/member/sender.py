@@ -23,8 +23,7 @@ class Sender:
         """Of their bodies."""
 
     def acknowledged(self, sends: list[Submission], epoch: bytes, seq: int) -> None:
-        """Some are committed, to one log: the first as (epoch, seq), the others as the next seqs.
-        """
+        """Committed, to one log: the first as (epoch, seq), the others as the next seqs."""
         raise NotImplementedError
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
