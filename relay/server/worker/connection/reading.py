@@ -157,14 +157,17 @@ class Reading:
         self._running = True
         share = units = self._schedule.share
         connection = self._connection
-        control, drained = owner.ended, False
+        control, drained, sending = owner.ended, False, False
         try:
             while units > 0 and not self.holds:
                 if self._pending:
                     envelope = self._pending.pop()
                     units -= UNITS.get(type(envelope), 1)
-                    if type(envelope) is not Send:
+                    if type(envelope) is Send:
+                        sending = True
+                    elif sending:
                         owner.offer_sends()  # the order of operations is kept
+                        sending = False
                     owner.run(envelope)
                 elif connection.receive_next(now):
                     events = connection.events()
@@ -182,7 +185,8 @@ class Reading:
         except Exception as error:  # noqa: BLE001 - nothing that a peer sends leaves this class
             owner.failed(error)
         finally:
-            owner.offer_sends()
+            if sending:
+                owner.offer_sends()
             self._running = False
         if not self._pending:
             self._pending = _NONE  # the empty list of each connection would be a page in all
