@@ -178,7 +178,8 @@ def pack_submits(tag: int, sends: list[Submission]) -> list[bytes]:
         tag: of the first; those of the others are ``TAG_STEP`` apart.
         sends: one at least.
     """
-    first, more, size = sends[0], list[bytes](), 0
+    first, size = sends[0], 0
+    more: list[bytes] = []
     packed: list[bytes] = []
     for index in range(1, len(sends)):
         one = sends[index]
