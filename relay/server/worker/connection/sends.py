@@ -172,6 +172,7 @@ class Sends(Sender):
     def acknowledged(self, sends: list[Submission], epoch: bytes, seq: int) -> None:
         """Committed."""
         log, answer_send, durability = sends[0].log, self._owner.answer_send, self._durability
+        assert sends[-1].log == log, "an epoch is of one log"
         counters: list[int] = []
         size = 0
         for submission in sends:
