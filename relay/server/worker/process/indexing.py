@@ -24,8 +24,8 @@ SLICE_S: Final = 0.025
 CROWDED_SLICE_S: Final = 0.010
 CROWDED_TICKS: Final = 5
 """Likewise while many wait for the worker, of so many ticks in one: each time that the thread needs
-the interpreter, and it does for each few rows, they wait for it. A shorter slice goes by with opening
-the files of the partition whose turn it is."""
+the interpreter, and it does for each few rows, they wait for it. A shorter slice goes by with
+opening the files of the partition whose turn it is."""
 LOOK_S: Final = 300.0
 """How often all logs are looked at: what is removed of one in which nobody writes is noticed so."""
 log = logging.getLogger("relay.worker")
