@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 import segno
@@ -14,8 +14,9 @@ import segno
 from relay.cli.connecting import known_server_id, run_connected, target_address
 from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
+from relay.cli.json_lines import dump
 from relay.cli.names import name_to_claim
-from relay.cli.options import Target, places, target_options
+from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.register import RECOVERY
 from relay.cli.text_argument import TextCommand
 from relay.cli.who import Who, load_key, new_key, who_options
@@ -45,8 +46,9 @@ def device() -> None:
 @device.command("list")
 @places(optional=["USER"])
 @_who
+@LINES
 @target_options
-def list_(target: Target, who: Who, user: str | None) -> int:
+def list_(target: Target, who: Who, as_json: bool, user: str | None) -> int:
     """List your devices, or those of USER, as their signed chain proves them.
 
     A star is this device. Compare the first line with what the other person sees: it is the same
@@ -54,17 +56,26 @@ def list_(target: Target, who: Who, user: str | None) -> int:
     """
 
     async def use(client: Client) -> int:
-        _print(await client.devices(user), client)
+        found, own = await client.devices(user), client.device_key
+        own_key = "" if own is None else public_text(own.public)
+        if as_json:
+            print(dump(_object(found, own_key)))
+        else:
+            _print(found, own_key)
         return Exit.OK
 
     return run_connected(target, who, use)
 
 
-def _print(found: Devices, client: Client) -> None:
+def _object(found: Devices, own_key: str) -> dict[str, Any]:
+    devices = [{**one._asdict(), "this": one.key == own_key} for one in found.devices]
+    return {"name": found.name, "account": public_text(found.account), "devices": devices}
+
+
+def _print(found: Devices, own_key: str) -> None:
     print(f"{found.name}, account {public_text(found.account)}")
-    own = client.device_key
     for one in found.devices:
-        mark = "*" if own is not None and public_text(own.public) == one.key else " "
+        mark = "*" if one.key == own_key else " "
         state = "removed" if one.removed else one.label
         print(f"{mark} {one.key} {state}".rstrip())
 

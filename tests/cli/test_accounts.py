@@ -134,12 +134,12 @@ def test_what_an_operator_does(by_invitation: Relay, tmp_path: Path) -> None:
     assert "DISABLED" in done("send", address, "lobby", "x", keys=bob, status=1)
     done("user", "enable", address, "bob")
     done("send", address, "lobby", "x", keys=bob)
-    token = token_in(done("user", "reset", address, "bob"))
+    token = token_in(done("user", "reset", address, "bob", "--yes"))
     output = done("send", address, "lobby", "x", keys=bob, status=1)
     assert "there is no account 'bob' any more at this server: an operator has reset" in output
     done("register", address, "--name", "bob", "--invitation", token, keys=bob)
     done("send", address, "lobby", "again", keys=bob)
-    done("user", "rm", address, "bob")
+    done("user", "rm", address, "bob", "--yes")
     assert "bob removed" in done("user", "list", address)
     assert "no such account" in done("user", "disable", address, "bob", status=1)
 
