@@ -18,7 +18,7 @@ HELP: Final = (
     "/op NAME, /deop NAME   make a moderator, or a member again; /owner NAME",
     "/private, /public, /announce, /close, /open   who may read and write",
     "/member, /nomember   be a lasting member, or none any more",
-    "/keep 30d 1000 1G ROOM   keep messages of so many days, so many, so many bytes; all others are",
+    "/keep 30d 1000 1G ROOM   keep messages of so many days, so many, so many bytes; others are",
     "              removed for good; ROOM is this room's name. /keep default: as the server does",
     "/delete ROOM   delete this room for good, with all that was said; ROOM is its name",
     "/redact N [WHY]   erase message N, of somebody else too if you moderate",
