@@ -189,6 +189,12 @@ def _explained(error: Refused | NoDeviceKey, name: str, *, given: bool) -> Excep
                 f"{error}: register with 'relay register --invitation TEXT'; whoever runs the"
                 " server, or one of its operators, makes invitations with 'relay invite'"
             )
+        case RegistrationClosed():
+            return CommandError(
+                f"{error}: ask one of them to keep a name for you ('relay user add NAME'), and"
+                " register with it and the invitation to it: 'relay register --name NAME"
+                " --invitation TEXT'"
+            )
         case _:
             return error
 

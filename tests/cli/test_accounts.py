@@ -71,6 +71,50 @@ def test_the_first_invitation_and_those_that_follow(by_invitation: Relay, tmp_pa
     assert "NOT_ALLOWED" in done("invite", address, keys=bob, status=1)
     output = done("register", address, "--name", "rob", "--invitation", token, status=1)
     assert "INVITATION_NEEDED" in output
+    assert "used, for the name 'bob'" in done("invite", address, "--revoke", token, status=1)
+    token = token_in(done("invite", address))
+    assert "NOT_ALLOWED" in done("invite", address, "--revoke", token, keys=bob, status=1)
+    assert "taken back" in done("invite", address, "--revoke", token.upper())
+    assert "taken back" in done("invite", address, "--revoke", token), "again"
+    output = done("register", address, "--name", "rob", "--invitation", token, status=1)
+    assert "INVITATION_NEEDED" in output
+    assert "52 characters" in done("invite", address, "--revoke", token[:-1], status=2)
+    assert "no such invitation" in done("invite", address, "--revoke", "a" * 52, status=1)
+    token = token_in(done("invite", address))
+    assert relay.stop() == 0
+    done("invite", "--data", relay.data, "--revoke", token)
+    with Relay(relay.data) as again:
+        line = ["register", again.address, "--name", "rob", "--invitation", token]
+        assert "INVITATION_NEEDED" in done(*line, status=1)
+
+
+def test_a_server_that_is_closed(tmp_path: Path) -> None:
+    """Its operator begins as ever; a stranger is told what to ask for; old invitations are off."""
+    data = tmp_path / "data"
+    with Relay(data, settings={"accounts.registration": "invite"}) as relay:
+        an_operator(relay)
+        before = token_in(done("invite", relay.address))
+    with Relay(data, settings={"accounts.registration": "closed"}) as relay:
+        address, mallory = relay.address, tmp_path / "mallory"
+        for invitation in ([], ["--invitation", before]):
+            line = ["register", address, "--name", "mallory", *invitation]
+            output = done(*line, keys=mallory, status=1)
+            assert "REGISTRATION_CLOSED" in output
+            assert "relay user add" in output
+            assert not list(mallory.rglob("*.key")), "a key for a name that is not granted"
+        output = done("invite", address, status=1)
+        assert "relay user add NAME" in output
+        token = token_in(done("user", "add", address, "bob"))
+        output = done("register", address, "--name", "rob", "--invitation", token, status=1)
+        assert "INVITATION_NEEDED" in output
+        bob = tmp_path / "bob"
+        done("register", address, "--name", "bob", "--invitation", token, keys=bob)
+        token = token_in(done("invite", address, "--operator"))
+        done("register", address, "--name", "ada", "--invitation", token, keys=tmp_path / "ada")
+    assert "registration is closed" in done("invite", "--data", data, status=1)
+    with Relay(data, settings={"accounts.registration": "invite"}) as relay:
+        line = ["register", relay.address, "--name", "mallory", "--invitation", before]
+        done(*line, keys=mallory)
 
 
 def test_a_second_device(relay: Relay, tmp_path: Path) -> None:

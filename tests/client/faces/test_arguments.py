@@ -115,6 +115,9 @@ BAD_ADMINISTRATION: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Except
     *(("invite", (), {"days": days}, error, "days")
       for days, error in [(None, TypeError), ("7", TypeError), (True, TypeError), (0, ValueError),
                           (-1, ValueError), (float("nan"), ValueError), (1e9, ValueError)]),
+    *(("revoke_invitation", (text,), {}, error, "invitation")
+      for text, error in [(None, TypeError), (b"x" * 52, TypeError), ("", ValueError),
+                          ("x" * 51, ValueError), ("é" * 52, ValueError)]),
     *(("add_device", (key,), {}, TypeError, "key must be a DeviceKey")
       for key in (None, "x" * 52, b"k" * 32)),
     *(("set_preferences", (), {name: value}, error, name)
