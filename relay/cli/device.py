@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
-import segno
 
 from relay.cli.connecting import known_server_id, run_connected, target_address
 from relay.cli.exits import CommandError, Exit
@@ -28,6 +28,7 @@ from relay.client.device_key import DeviceKey, public_text
 from relay.client.key_files import KeyFiles
 from relay.client.refusals import KeyRefused
 from relay.errors import UsageError
+from relay.terminal.qr_code import code_lines
 from relay.terminal.screens import stderr_notice
 
 POLL_S: Final = 2.0
@@ -131,25 +132,21 @@ def request(target: Target, who: Who) -> int:
 
 def _show(address: Address, key: DeviceKey) -> None:
     text = public_text(key.public)
-    if sys.stdout.isatty():
-        _show_code(text.upper())
     hint = f"On a device that you have, run:  relay device approve {address} {text}"
+    if sys.stdout.isatty():
+        columns, lines = shutil.get_terminal_size()
+        below = 2 + len(hint) // columns  # the hint, and that it waits
+        dumb = os.environ.get("TERM", "") in ("", "dumb") or sys.platform == "win32"
+        code = code_lines(
+            text.upper(),
+            columns=columns,
+            lines=lines - below,
+            encoding=sys.stdout.encoding,
+            coloured=not (dumb or os.environ.get("NO_COLOR")),
+        )
+        for line in code:
+            print(line)
     print(hint, flush=True)
-
-
-def _show_code(text: str) -> None:
-    """Show a QR code as the terminal can: by half blocks, by colours alone, or not at all."""
-    code = segno.make(text, micro=False)
-    width, _ = code.symbol_size()
-    columns = shutil.get_terminal_size().columns
-    try:
-        "\N{UPPER HALF BLOCK}\N{LOWER HALF BLOCK}\N{FULL BLOCK}".encode(sys.stdout.encoding)
-    except UnicodeEncodeError:
-        if columns >= 2 * width:
-            code.terminal()
-    else:
-        if columns >= width:
-            code.terminal(compact=True)
 
 
 @device.command()
