@@ -241,6 +241,25 @@ def test_a_key_file_for_a_program(relay: Relay, tmp_path: Path) -> None:
     assert "open to others" in done("send", relay.address, "bots", "x", "--key", key, status=2)
 
 
+def test_a_name_that_is_not_granted_leaves_no_key(relay: Relay, tmp_path: Path) -> None:
+    """It would be what later commands log in with: a name of somebody else."""
+    address = relay.address
+    done("register", address, "--name", "granted", keys=tmp_path / "hers")
+    bot, secret = tmp_path / "bot.key", tmp_path / "secret"
+    secret.write_text("x\n")
+    secret.chmod(0o600)
+    for more in (["--key", str(bot)], ["--passphrase"], []):
+        env = {"RELAY_KEYS": str(tmp_path / "his"), "RELAY_KEY_PASSPHRASE": str(secret)}
+        ended = run_relay("register", address, "--name", "granted", *more, env=env)
+        assert "belongs to somebody else" in ended.stderr
+    assert not bot.exists()
+    assert not list((tmp_path / "his").rglob("*.key"))
+    done("register", address, "--name", "another-bot", "--key", bot)
+    done("send", address, "lobby", "x", "--key", bot)
+    done("register", address, "--name", "granted", "--key", bot, status=1)
+    assert bot.exists(), "that of another name"
+
+
 def test_a_script_claims_no_name(relay: Relay, tmp_path: Path) -> None:
     output = done("send", relay.address, "lobby", "x", status=1)
     assert "relay: you have no device key at this server: register a name" in output
