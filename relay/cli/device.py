@@ -26,7 +26,7 @@ from relay.client.aio import Client
 from relay.client.closes import DeviceRevoked
 from relay.client.device_key import DeviceKey, public_text
 from relay.client.key_files import KeyFiles
-from relay.client.refusals import KeyRefused
+from relay.client.refusals import KeyRefused, NotRegistered
 from relay.errors import UsageError
 from relay.terminal.qr_code import code_lines
 from relay.terminal.screens import stderr_notice
@@ -120,6 +120,12 @@ def request(target: Target, who: Who) -> int:
                 client_options={"key": key, "enrol": True, "register": False},
             )
         except CommandError as error:
+            if isinstance(error.__context__, NotRegistered) and key.path == waiting:
+                waiting.unlink(missing_ok=True)
+                raise CommandError(
+                    f"there is no account {name!r} at this server: give its name with --name, or"
+                    " begin it with 'relay register'"
+                ) from None
             if not isinstance(error.__context__, KeyRefused):  # the login was refused
                 raise
             if key.path == path:

@@ -166,6 +166,14 @@ def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
     )
 
 
+def test_a_device_of_nobody(relay: Relay, tmp_path: Path) -> None:
+    """A mistyped name: told at once, and nothing of it stays."""
+    line = ["device", "request", relay.address, "--name", "no-such-person"]
+    output = done(*line, keys=tmp_path / "keys", status=1)
+    assert "there is no account 'no-such-person' at this server: give its name" in output
+    assert not [path for path in (tmp_path / "keys").rglob("*") if path.is_file()]
+
+
 def test_what_an_operator_does(by_invitation: Relay, tmp_path: Path) -> None:
     relay, address = by_invitation, by_invitation.address
     an_operator(relay)
