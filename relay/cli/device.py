@@ -32,6 +32,8 @@ from relay.terminal.qr_code import code_lines
 from relay.terminal.screens import stderr_notice
 
 POLL_S: Final = 2.0
+KEY_CHARS_MIN: Final = 6
+"""Of a key that is named by its beginning: a label that is typed in part must not be another's."""
 _who = who_options(program=False)
 
 
@@ -285,8 +287,12 @@ def restore(target: Target, who: Who) -> int:
 async def _whole(client: Client, text: str) -> str:
     """Return the key of one's own device that a key, its beginning, or a label stands for."""
     devices = [one for one in (await client.devices()).devices if not one.removed]
-    found = [one.key for one in devices if one.label == text or one.key.startswith(text.lower())]
+    begins = text.lower() if len(text) >= KEY_CHARS_MIN else "?"
+    found = [one.key for one in devices if one.label == text or one.key.startswith(begins)]
     if len(found) != 1:
         many = "several devices are" if found else "no device is"
-        raise CommandError(f"{many} called {text!r}; 'relay device list' shows yours")
+        raise CommandError(
+            f"{many} called {text!r}; give a label or a key as 'relay device list' shows them, or"
+            f" at least {KEY_CHARS_MIN} characters of a key"
+        )
     return found[0]
