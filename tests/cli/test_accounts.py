@@ -329,6 +329,21 @@ def test_the_passphrase_of_a_key(relay: Relay, tmp_path: Path) -> None:
     assert "the passphrase is wrong" in run_relay("device", "list", *who, env=given).stderr
     file.write_text("first\n")
     assert run_relay("device", "list", *who, env=given).returncode == 0
+    with Terminal("account", "delete", *who, env=kept) as gina:
+        gina.shows("Passphrase of")
+        gina.press("first\r")
+        gina.shows("to go on")
+        gina.press("\r")
+        assert gina.ends() == 1
+        assert gina.text.count("Passphrase of") == 1, "it connects twice, and asks once"
+    reading, writing = os.pipe()
+    os.write(writing, b"not the passphrase\n")
+    os.close(writing)
+    with Terminal("send", *who, "lobby", env=kept, stdin=reading) as gina:
+        os.close(reading)
+        gina.shows("Passphrase of")
+        gina.press("first\r")
+        assert gina.ends() == 0, gina.text
     with Terminal("device", "passphrase", *who, env=kept) as gina:
         gina.shows("Passphrase of")
         gina.press("first\r")
@@ -339,6 +354,7 @@ def test_the_passphrase_of_a_key(relay: Relay, tmp_path: Path) -> None:
         gina.shows("has no passphrase now")
         assert gina.ends() == 0
     assert run_relay("device", "list", *who, env=kept).returncode == 0
+    assert "not the passphrase" in done("history", *who, "lobby", keys=tmp_path / "own")
 
 
 def test_a_device_that_removes_itself(relay: Relay) -> None:
