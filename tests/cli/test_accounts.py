@@ -83,7 +83,7 @@ def test_the_first_invitation_and_those_that_follow(by_invitation: Relay, tmp_pa
     token = token_in(done("invite", address))
     assert relay.stop() == 0
     done("invite", "--data", relay.data, "--revoke", token)
-    with Relay(relay.data) as again:
+    with Relay(relay.data, settings={"accounts.registration": "kept"}) as again:
         line = ["register", again.address, "--name", "rob", "--invitation", token]
         assert "INVITATION_NEEDED" in done(*line, status=1)
 

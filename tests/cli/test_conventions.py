@@ -62,6 +62,7 @@ ONE_BY_ONE: Final = {
     "device remove": "of a stolen device: there is no time; another key can be approved",
     "device restore": "adds",
     "user disable": "enable takes it back",
+    "ctl kick": "they can connect again",
     "data repair": "keeps the old files",
     "data check": "changes nothing",
     "backup restore": "makes a new directory",
