@@ -153,8 +153,9 @@ def seen(target: Target, who: Who, user: str, as_json: bool) -> int:
         found = await client.last_seen(user)
         if as_json and (found.online or found.time_ms):
             fields: dict[str, Any] = {"name": user, "online": found.online}
-            when = {"time": rfc3339(found.time_ms)} if found.time_ms else {}
-            print(dump(fields | when))
+            if found.time_ms:
+                fields["time"] = rfc3339(found.time_ms)
+            print(dump(fields))
         elif found.online:
             print(f"{user} is here")
         elif found.time_ms:

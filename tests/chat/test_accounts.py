@@ -249,16 +249,14 @@ def test_where_registration_is_closed_invitations_are_operators_alone() -> None:
         ask = requests.Invite(TOKEN, NOW + 10, operator)
         event = decide_request.about_invitation(nobody, ask, context("invite")).event
         state = invitation.folded([event])  # type: ignore[list-item]
-        decided = [
-            lambda ask=ask: decide_request.about_invitation(nobody, ask, context("closed")),
-            lambda state=state: decide_request.about_invitation(state, bind, context("closed")),
-        ]
-        for decide_it in decided:
+        asked: list[tuple[invitation.Invitation, requests.Request]] = [(nobody, ask), (state, bind)]
+        for before, request in asked:
             if operator:
-                assert decide_it().event is not None
+                decided = decide_request.about_invitation(before, request, context("closed"))
+                assert decided.event is not None
                 continue
             with pytest.raises(Refused) as caught:
-                decide_it()
+                decide_request.about_invitation(before, request, context("closed"))
             assert caught.value.reason is Reason.REGISTRATION_CLOSED
         assert decide_request.about_invitation(state, bind, context("invite")).event is not None
 

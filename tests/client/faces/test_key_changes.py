@@ -78,7 +78,7 @@ def policy(tmp_path: Path) -> KeyPolicy:
 
 def online_again(one: Face) -> None:
     """Take events until the client has lost its connection and has another one."""
-    states = []
+    states: list[State] = []
     while states[-2:] != [State.CONNECTING, State.ONLINE] or State.WAITING not in states:
         event = one.next(WAIT_S)
         assert event is not None
