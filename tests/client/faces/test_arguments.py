@@ -158,6 +158,7 @@ TIMED: dict[str, tuple[Any, ...]] = {
     "events": (), "next_event": (), "pump": (),
     "devices": (), "approve_device": (KEY,), "remove_device": (KEY,), "rename_device": (KEY, "x"),
     "add_device": (DeviceKey.generate(),), "add_recovery_key": (), "invite": (),
+    "revoke_invitation": ("a" * 52,),
     "user": ("somebody",), "users": (), "change_user": ("somebody", "disable"),
     "rooms": (), "room_info": ("lobby",), "create_room": ("lobby",),
     "change_room": ("lobby", "enter"),
