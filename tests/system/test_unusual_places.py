@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -125,6 +126,8 @@ def test_a_clock_that_jumps(tmp_path: Path) -> None:
             while not isinstance(event := bob.next_event(30), Message):
                 pass
             assert (event.seq, event.body) == (number + 2, str(number).encode())
+            status = run_relay("ctl", "--data", relay.data, "status", "--json")
+            assert 0 <= json.loads(status.stdout)["uptime_s"] < 100_000
         relay.kill_worker()
         assert alice.send("lobby", "with another worker").seq == 6
         with BlockingClient(relay.address, name="carol") as carol:
