@@ -19,7 +19,7 @@ from relay.server.context import BUS_DIRECTORY, CTL_DIRECTORY, CTL_SOCKET
 SOCKET_PATH_BYTES_MAX: Final = 100
 """The kernel's limit is 107, and some systems' 103."""
 LINK: Final = "runtime"
-"""In the data directory: leads to a directory elsewhere, for who asks the relay by its data, and for
+"""In the data directory: leads to a directory elsewhere, for who asks a relay by its data, and for
 the next start, if it has a random name."""
 _LONGEST_NAME: Final = "/bus/255.99999999999.sock"
 PATH_BYTES_MAX: Final = SOCKET_PATH_BYTES_MAX - len(_LONGEST_NAME)
