@@ -200,8 +200,8 @@ def test_it_is_found_by_its_data_wherever_its_sockets_are(tmp_path: Path) -> Non
     with Relay(data, "--runtime", str(runtime)) as relay:
         for args in (("--data", data, "status"), ("status", "--data", data)):
             assert f"pid {relay.pid}" in run_relay("ctl", *args).stdout
-        by_socket = run_relay("ctl", "user", "show", "nobody", "--socket", runtime / "ctl.sock")
-        assert by_socket.stderr == "relay: there is no such account\n"
+        by_socket = run_relay("ctl", "status", "--socket", runtime / "ctl.sock")
+        assert f"pid {relay.pid}" in by_socket.stdout
         with pytest.raises(
             CommandError, match=rf"runs \(process {relay.pid}\), but nobody answers"
         ):
@@ -268,6 +268,20 @@ def test_top(relay: Relay) -> None:
     finally:
         stop.set()
         thread.join()
+
+
+def test_top_tells_that_what_it_shows_is_old(relay: Relay) -> None:
+    (control,) = relay.pids_titled("relay: control")
+    with Terminal("ctl", "--data", str(relay.data), "top", "--interval", "0.2") as terminal:
+        terminal.shows("q ends")
+        os.kill(control, signal.SIGSTOP)
+        try:
+            terminal.shows("answer")  # of "no answer for": of a line only what differs is written
+            assert "within" not in terminal.text, "before it has given up"
+            terminal.press("q")
+            assert terminal.ends() == 0
+        finally:
+            os.kill(control, signal.SIGCONT)
 
 
 def test_garbage_costs_its_sender_alone(relay: Relay) -> None:
