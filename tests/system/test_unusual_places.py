@@ -167,7 +167,7 @@ WITHOUT_IPV6 = """
 import subprocess, sys
 from relay import BlockingClient
 from relay.testing import RelayNotStarted, RelayServer
-with RelayServer(bind="0.0.0.0:0") as relay:
+with RelayServer(bind="0.0.0.0:0", settings={"accounts.guests": True}) as relay:
     # The name has an address of each family, of which one leads nowhere.
     with BlockingClient(relay.address.replace("127.0.0.1", "localhost"), name="~ann") as ann:
         assert ann.send("lobby", "hello").seq == 2
