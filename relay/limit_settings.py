@@ -162,7 +162,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             le=1_000_000,
             description="What one connection may ask for each second that brings nothing (it is "
             "refused, unknown, or done long since), on average over 64 s, in units of about 6 µs: "
-            "an unknown operation or a refused request is 16. Beyond it its socket is not read for "
+            "a refused request is 16. Beyond it its socket is not read for "
             "a while. 0: no bound.",
         ),
     ] = 64

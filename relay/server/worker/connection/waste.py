@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from relay.server.worker.refusals import Refusals
 
 REQUEST_UNITS: Final = 16
-"""Of a request that is refused, or unknown. These prices are above what it costs the worker, in
-units of ``schedule``."""
+"""Of a request that is refused. These prices are above what it costs the worker, in units of
+``schedule``."""
+UNKNOWN_UNITS: Final = 64
+"""Of an operation that nobody knows: a client of a later version learns from the first answer."""
 SEND_UNITS: Final = 4
 """Of a message that is refused."""
 GAP_UNITS: Final = 1
@@ -40,7 +42,7 @@ BUDGET_UNITS: Final = 32
 REPEAT_UNITS: Final = 64
 """Of a message that this connection knows to be stored, or that contradicts one that is: the store
 has to look it up. What is sent again after a reconnect is none."""
-CONTROL_UNITS: Final = 8
+CONTROL_UNITS: Final = 16
 """Of a record that is a ping or a pong, or changes the key: some in a minute are of use."""
 REST_S: Final = 1.0
 """The least rest, so that there are not many of them: what comes in so long may be wasted then."""
@@ -150,7 +152,9 @@ class Waste:
 
 def of_request(code: int) -> int:
     """Return what a request costs that is refused with this code."""
-    return 0 if code in OURS else REQUEST_UNITS
+    if code in OURS:
+        return 0
+    return UNKNOWN_UNITS if code == ErrorCode.UNKNOWN_OPERATION else REQUEST_UNITS
 
 
 def of_send(code: int) -> int:
