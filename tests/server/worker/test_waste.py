@@ -338,7 +338,7 @@ async def test_what_is_behind_a_refused_message_takes_nothing_of_the_budget(tmp_
         refused = [e for e in flood.received if isinstance(e, Refused)]
         assert [e.counter for e in refused] == list(range(3, len(refused) + 3))
         assert {e.code for e in refused} == {ErrorCode.BUSY}
-        assert 100 < len(refused) < 500
+        assert len(refused) < 500
         assert worker.parts.refusals.counts[Budget.WASTE] == 1
         other = await TestClient.login(worker, "other")
         other.send(LOG, 1)
