@@ -106,6 +106,9 @@ class Commit:
                 continue
             match outcome:
                 case Repeated():
+                    if last is not None:  # what was answered first is told first
+                        acks.setdefault(last, []).append([first_tag, epoch, first_seq, count])
+                        last = None
                     acks.setdefault(port, []).append([tag, outcome.epoch, outcome.seq, 1])
                 case IdConflict(seq=seq):
                     port.send(Refused(tag, int(ErrorCode.ID_CONFLICT), seq, ""))
