@@ -82,8 +82,8 @@ def test_answers_have_the_order_of_what_is_answered() -> None:
     said: list[tuple[LocalPort, int, Outcome]] = [
         (here, 1, Stored(epoch, 7, 6, b"")),
         (here, 2, Stored(epoch, 8, 7, b"")),
-        (there, 1, Stored(epoch, 9, 8, b"")),
         (here, 3, Repeated(epoch, 3)),
+        (there, 1, Stored(epoch, 9, 8, b"")),
         (here, 4, Stored(epoch, 10, 9, b"")),
         (here, 6, Stored(epoch, 11, 10, b"")),
         (here, 7, Stored(b"another.", 12, 11, b"")),
