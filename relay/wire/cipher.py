@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -66,6 +66,29 @@ def new_aead(key: bytes) -> AESGCM:
     if len(key) != KEY_BYTES:
         raise LocalProtocolError("an AES-256 key has 32 bytes")
     return AESGCM(key)
+
+
+@final
+class Padded:
+    """The content of an app record as it is sealed, for any number of connections: padded once."""
+
+    __slots__ = ("content", "frame_bytes", "head", "inner")
+
+    def __init__(self, content: bytes) -> None:
+        """Pad it.
+
+        Raises:
+            LocalProtocolError: it is larger than a record may be.
+        """
+        size = len(content)
+        if size > limits.RECORD_CONTENT_BYTES_MAX:
+            raise LocalProtocolError(f"a record of {size} bytes")
+        padded = padded_size(size + 1)
+        self.content = content
+        self.head = (TYPE_BITS | padded + 16).to_bytes(4, "big")
+        self.inner = content + _TAIL[RecordType.APP][: padded - size]
+        self.frame_bytes = padded + 20
+        """Of the whole frame."""
 
 
 class _Direction:
@@ -134,6 +157,20 @@ class SendCipher(_Direction):
             (self._iv ^ sequence).to_bytes(12, "big"),
             content + _TAIL[record_type][: padded - size],
             head,
+        )
+
+    def seal_padded(self, padded: Padded) -> bytes:
+        """Return a whole Record frame of app data, as ``seal``."""
+        if self._generation != fork.generation:
+            raise ForkedConnection
+        sequence = self.sequence
+        if sequence > SEQUENCE_MAX:
+            raise LocalProtocolError("the sequence of a key is used up")
+        self.sequence = sequence + 1
+        self.bytes_used += padded.frame_bytes
+        head = padded.head
+        return head + self._aead.encrypt(
+            (self._iv ^ sequence).to_bytes(12, "big"), padded.inner, head
         )
 
     def update_due(self, now: float) -> bool:

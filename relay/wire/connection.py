@@ -14,6 +14,7 @@ from relay.errors import ForkedConnection, IllegalFrame, LocalProtocolError, Rem
 from relay.wire import fork
 from relay.wire.cipher import (
     AuthenticationFailed,
+    Padded,
     ReceiveCipher,
     RecordLimits,
     RecordType,
@@ -238,6 +239,19 @@ class Connection(Endpoint):
             self._put(RecordType.APP, content, now)
             return self.data_to_send()
         return cipher.seal(APP, content)
+
+    def seal_padded(self, padded: Padded, now: float) -> bytes:
+        """As ``seal``, of what others seal as well."""
+        cipher = self._send
+        if (
+            self._out
+            or cipher.sequence >= cipher.records_max
+            or cipher.bytes_used >= cipher.bytes_max
+            or now >= cipher.until
+            or self.phase is not Phase.OPEN
+        ):
+            return self.seal(padded.content, now)
+        return cipher.seal_padded(padded)
 
     def ping(self, payload: bytes, now: float) -> None:
         """Ask the peer for a sign of life."""

@@ -13,6 +13,7 @@ from relay.errors import LocalProtocolError, RemoteProtocolError
 from relay.wire.cipher import (
     SEQUENCE_MAX,
     AuthenticationFailed,
+    Padded,
     ReceiveCipher,
     RecordLimits,
     RecordType,
@@ -248,3 +249,31 @@ def test_default_limits_are_those_of_the_page() -> None:
     assert (bounds.receive_records_max, bounds.receive_bytes_max) == (2**23, 2**35)
     assert bounds.receive_records_max < 2**24.5
     assert (bounds.key_update_records_min, bounds.key_update_interval_s_min) == (256, 60)
+
+
+# --- what many connections seal --------------------------------------------------------------
+@given(st.lists(st.binary(max_size=3000), max_size=12))
+def test_what_is_padded_once_is_sealed_as_ever(contents: list[bytes]) -> None:
+    """The same bytes, whichever way each record takes; in one sequence."""
+    usual, _ = ciphers()
+    send, receive = ciphers()
+    for number, content in enumerate(contents):
+        expected = usual.seal(RecordType.APP, content)
+        if number % 2:
+            frame = send.seal_padded(Padded(content))
+        else:
+            frame = send.seal(RecordType.APP, content)
+        assert frame == expected
+        assert (send.sequence, send.bytes_used) == (usual.sequence, usual.bytes_used)
+        assert receive.open(frame) == (RecordType.APP, content)
+
+
+def test_what_is_padded_once_has_the_bounds_of_a_record() -> None:
+    most = bytes(limits.RECORD_CONTENT_BYTES_MAX)
+    assert len(Padded(most).inner) == padded_size(len(most) + 1)
+    with pytest.raises(LocalProtocolError, match="record of"):
+        Padded(most + b"x")
+    send, _ = ciphers()
+    send.sequence = SEQUENCE_MAX + 1
+    with pytest.raises(LocalProtocolError, match="used up"):
+        send.seal_padded(Padded(b""))
