@@ -319,6 +319,8 @@ class Connection(Endpoint):
             self._pings_unanswered += 1
             self._deadline = now + self._timing.ping_after_s
             self._put(RecordType.PING, KEEPALIVE, now)
+            self._send.rest()
+            self._receive.rest()
         elif self.phase is Phase.CLOSING or self.phase is Phase.DRAINING:
             self._end_of_closing("the peer did not answer our close")
         elif self.phase is not Phase.CLOSED:
