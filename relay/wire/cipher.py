@@ -23,7 +23,7 @@ from relay.wire.key_schedule import IV_BYTES, KEY_BYTES, next_traffic_secret, tr
 TYPE_BITS: Final = FrameType.RECORD << 24
 SEQUENCE_MAX: Final = 2**48 - 1
 """Far beyond every usage limit; reaching it is an error, never a wrap."""
-RECORDS_AT_REST: Final = 16
+RECORDS_AT_REST: Final = 4
 """What a direction may be used for, at the beginning and then between two pings, and be at rest:
 what opens a connection, keepalives, who writes now and then."""
 
