@@ -658,6 +658,24 @@ def test_timing_is_a_parameter() -> None:
     assert pair.server.connection.next_deadline() == 4.5
 
 
+def test_who_is_pinged_twice_keeps_the_keys_alone() -> None:
+    """What the library makes of them is most of an idle connection's memory."""
+    pair = established()
+    for number in range(10):
+        pair.client.connection.send(b"from the client", float(number))
+        pair.server.connection.send(b"from the server", float(number))
+        pair.run()
+    ends = [end.connection for end in (pair.client, pair.server)]
+    ciphers = [cipher for end in ends for cipher in (end._send, end._receive)]
+    assert all(cipher._aead is not None for cipher in ciphers), "they are in use"
+    for now in (100.0, 200.0):
+        pair.at(now)
+    assert all(cipher._aead is None for cipher in ciphers)
+    pair.client.connection.send(b"and on", 201.0)
+    pair.run()
+    assert pair.server.received[-1] == b"and on"
+
+
 def test_a_frame_type_of_the_handshake_in_the_open_phase() -> None:
     for kind in (1, 2, 3, 4):
         peer, other = ends(Side.SERVER)
