@@ -23,9 +23,11 @@ from relay.wire.key_schedule import IV_BYTES, KEY_BYTES, next_traffic_secret, tr
 TYPE_BITS: Final = FrameType.RECORD << 24
 SEQUENCE_MAX: Final = 2**48 - 1
 """Far beyond every usage limit; reaching it is an error, never a wrap."""
-RECORDS_AT_REST: Final = 4
-"""What a direction may be used for, at the beginning and then between two pings, and be at rest:
-what opens a connection, keepalives, who writes now and then."""
+RECORDS_AT_FIRST: Final = 4
+"""What opens a connection: until then a direction is at rest."""
+RECORDS_AT_REST: Final = 3
+"""What a direction may be used for between two pings, and be at rest: a ping, an answer to the
+peer's, and one more."""
 
 
 class RecordType(IntEnum):
@@ -122,7 +124,7 @@ class _Direction:
         self.sequence = 0
         self.bytes_used = 0
         self.since = now
-        self._awake_from = RECORDS_AT_REST
+        self._awake_from = RECORDS_AT_FIRST
         """The ``sequence`` from which on ``_aead`` is kept; it is None before."""
 
     def _new_aead(self, sequence: int) -> AESGCM:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from relay import limits
 from relay.errors import LocalProtocolError, RemoteProtocolError
 from relay.wire.cipher import (
+    RECORDS_AT_FIRST,
     RECORDS_AT_REST,
     SEQUENCE_MAX,
     AuthenticationFailed,
@@ -297,7 +298,7 @@ def test_a_direction_at_rest_goes_on_where_it_was(rests: list[bool]) -> None:
 def test_a_direction_that_is_hardly_used_keeps_its_key_alone() -> None:
     """What the library makes of the key is 2.4 KiB: kept by who is busy, until it is no more."""
     send, receive = ciphers()
-    for _ in range(RECORDS_AT_REST):
+    for _ in range(RECORDS_AT_FIRST):
         receive.open(send.seal(RecordType.APP, b"x"))
     assert send._aead is receive._aead is None
     receive.open(send.seal(RecordType.APP, b"x"))
@@ -309,3 +310,7 @@ def test_a_direction_that_is_hardly_used_keeps_its_key_alone() -> None:
         receive.rest()
     assert kept is not None
     assert send._aead is receive._aead is None
+    for _ in range(RECORDS_AT_REST + 1):
+        assert send._aead is receive._aead is None
+        receive.open(send.seal(RecordType.APP, b"x"))
+    assert send._aead is not None
