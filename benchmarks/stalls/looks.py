@@ -8,7 +8,6 @@ may itself wait for a CPU.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,8 +34,8 @@ def look(pid: int) -> str:
     main = _doing(pid, pid)
     others: list[str] = []
     with contextlib.suppress(OSError):
-        for task in os.listdir(f"/proc/{pid}/task"):
-            tid = int(task)
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            tid = int(task.name)
             if tid == pid:
                 continue
             with contextlib.suppress(OSError):
@@ -58,8 +57,8 @@ def _doing(pid: int, tid: int) -> str:
     call = CALLS.get(number, f"call {number}")
     if number in OF_FILES:
         with contextlib.suppress(OSError):
-            target = os.readlink(f"/proc/{pid}/fd/{int(words[1], 16)}")
-            return f"{call} {os.path.basename(target)}"
+            target = Path(f"/proc/{pid}/fd/{int(words[1], 16)}").readlink()
+            return f"{call} {target.name}"
     return call
 
 

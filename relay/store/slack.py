@@ -18,6 +18,7 @@ import apsw
 
 from relay.paths import followed
 from relay.store.companions import wal_path
+from relay.store.pairing import wal_salts
 
 # Of a WAL (https://www.sqlite.org/walformat.html): of its header the size of a page, and of the
 # header of a frame the number of its page.
@@ -42,10 +43,38 @@ class Span(NamedTuple):
     length: int
 
 
-def pages_of_wal(path: Path, frames: int) -> set[int]:
-    """Return the numbers of the pages in the first frames of a file's WAL. Raises OSError."""
+class WalPages:
+    """The pages of a file's WAL. What was looked at before is not read again, while commits wait.
+
+    They are kept, also when the WAL starts over, until they are taken.
+    """
+
+    def __init__(self) -> None:
+        self.found: set[int] = set()
+        self._salts = b""
+        self._frames = 0
+
+    def look(self, path: Path, frames: int) -> None:
+        """See which pages are in the first frames of the WAL. Raises OSError."""
+        salts = wal_salts(path)
+        if salts != self._salts or frames < self._frames:
+            self._salts, self._frames = salts, 0
+        self.found |= pages_of_wal(path, frames, self._frames)
+        self._frames = frames
+
+    def take(self) -> set[int]:
+        """Return all that were found, and forget them."""
+        found, self.found = self.found, set()
+        return found
+
+
+def pages_of_wal(path: Path, frames: int, first: int = 0) -> set[int]:
+    """Return the numbers of the pages in a file's WAL, from one frame on up to another.
+
+    Raises OSError.
+    """
     found: set[int] = set()
-    if not frames:
+    if first >= frames:
         return found
     with wal_path(path).open("rb", buffering=0) as file:
 
@@ -53,7 +82,7 @@ def pages_of_wal(path: Path, frames: int) -> set[int]:
             return int.from_bytes(os.pread(file.fileno(), _NUMBER_BYTES, offset), "big")
 
         step = _FRAME_HEADER_BYTES + number_at(_WAL_PAGE_SIZE_AT)
-        for frame in range(frames):
+        for frame in range(first, frames):
             found.add(number_at(_WAL_HEADER_BYTES + frame * step))
     found.discard(0)  # none: somebody has cut the WAL off meanwhile
     return found
@@ -83,6 +112,19 @@ def unused(page: bytes) -> list[Span]:
             break
         block = following
     return found
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has what was written to a file. Raises apsw.Error.
+
+    By SQLite's own file: see ``overwrite``.
+    """
+    flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
+    file = apsw.VFSFile("", str(followed(path)), [flags, 0])
+    try:
+        file.xSync(apsw.SQLITE_SYNC_NORMAL)
+    finally:
+        file.xClose()
 
 
 def overwrite(path: Path, pages: Iterable[int]) -> None:

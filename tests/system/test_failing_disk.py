@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 import pytest
 
 from relay import Client, Message, Unavailable
-from relay.client.aio.pump import Post
 from relay.client.events import Postponed
 from relay.client.known_servers import KnownServers
 from relay.client.trust import KeyPolicy
@@ -85,9 +84,7 @@ async def test_senders_wait_readers_go_on_and_nothing_is_lost(
     tmp_path: Path, trouble: Trouble
 ) -> None:
     """Twice: whoever needs the disk is told so, and it heals without a restart."""
-    with Relay(
-        tmp_path / "data", workers=2, fault=trouble.fault, settings=ON_A_FREE_PORT
-    ) as relay:
+    with Relay(tmp_path / "data", workers=2, fault=trouble.fault, settings=ON_A_FREE_PORT) as relay:
         workers = relay.worker_pids()
         policy = KeyPolicy(KnownServers(tmp_path / "known"))
         watcher = Watcher(relay)
@@ -98,13 +95,11 @@ async def test_senders_wait_readers_go_on_and_nothing_is_lost(
             await ann.send(ROOM, "0")
             await bob.join(ROOM, last=1)
             numbers = itertools.count(1)
-            posts: list[Post] = []
             for _ in range(2):
                 for _ in range(MEANWHILE):
                     await ann.send(ROOM, str(next(numbers)))
                 trouble.begin(relay)
-                for _ in range(MEANWHILE):
-                    posts.append(await ann.post(ROOM, str(next(numbers))))
+                posts = [await ann.post(ROOM, str(next(numbers))) for _ in range(MEANWHILE)]
                 await _postponed(ann)
                 assert not any(post.done() for post in posts)
                 told = len(relay.events("partition_unavailable"))
@@ -115,7 +110,6 @@ async def test_senders_wait_readers_go_on_and_nothing_is_lost(
                 trouble.end(relay)
                 async with asyncio.timeout(60):
                     await ann.flush()
-                posts.clear()
                 await until(lambda: not watcher.ask("/readyz")[1]["warnings"], "all to be well")
             await ann.send(ROOM, last := str(next(numbers)))
             texts: list[str] = []

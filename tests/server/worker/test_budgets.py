@@ -20,6 +20,7 @@ from relay.chat.rooms import requests
 from relay.client.aio import Client
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
+from relay.server.worker.connection.deadlines import check_deadlines
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.sends import PATIENCE
 from relay.server.worker.connection.session import Session
@@ -674,7 +675,7 @@ async def test_who_goes_on_after_refusals_is_not_read(tmp_path: Path) -> None:
         assert refused == PATIENCE
         await talk(worker, "other")
         assert session.reading.holds & Hold.BUDGET
-        session.check_deadline(worker.parts.services.clock())
+        check_deadlines(session, worker.parts.services.clock())
         assert session.reading.holds & Hold.BUDGET, "not before its time"
         clock.go_on()
         await answered(flood, count_of)

@@ -157,7 +157,6 @@ class Town:
 
 async def _run(directory: Path, seed: int, rounds: int = 4) -> tuple[str, set[str]]:
     chance = random.Random(seed)
-    directory.mkdir(exist_ok=True)
     async with Cluster(directory, WORKERS) as cluster:
         town = Town(cluster, chance)
         await town.begin()
@@ -225,7 +224,9 @@ async def test_broken_relays_are_caught(
     broken(monkeypatch)
     monkeypatch.setattr("tests.server.worker.test_presence.SETTLED_S", 3.0)
     for seed in range(3):
-        wrong, storm = await _run(tmp_path / str(seed), seed)
+        directory = tmp_path / str(seed)
+        directory.mkdir()
+        wrong, storm = await _run(directory, seed)
         if storm if found == "storm" else wrong:
             return
     raise AssertionError(f"no {found} were found")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import pytest
 import pytest_asyncio
@@ -40,6 +40,7 @@ from relay.wire.envelopes import (
     Room,
     Search,
     Send,
+    ServerEnvelope,
     Who,
 )
 from relay.wire.login import Operation
@@ -84,7 +85,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Silent:
     for name in ("send", "submit"):
         usual = getattr(Link, name)
 
-        def sent(link: Link, *message: Any, usual: Callable[..., None] = usual) -> None:
+        def sent(link: Link, *message: object, usual: Callable[..., None] = usual) -> None:
             if not silent.is_deaf(link):
                 usual(link, *message)
 
@@ -107,11 +108,11 @@ async def town(cluster: Cluster) -> AsyncIterator[Town]:
     yield Town(cluster, home, other, client, name, person, new)
 
 
-def _account(request: Any) -> Callable[[Town], Account]:
+def _account(request: of_accounts.Request) -> Callable[[Town], Account]:
     return lambda _: Account(NUMBER, "", of_accounts.pack(request))
 
 
-def _room(request: Any) -> Callable[[Town], Room]:
+def _room(request: of_rooms.Request) -> Callable[[Town], Room]:
     return lambda _: Room(NUMBER, NEW, of_rooms.pack(request, of_rooms.ANYTHING_SEEN))
 
 
@@ -163,7 +164,7 @@ async def _lost(town: Town, silent: Silent, how: str) -> int:
     return AWAY_S_MAX + 2
 
 
-def _answer(town: Town, asked: ClientEnvelope) -> Any:
+def _answer(town: Town, asked: ClientEnvelope) -> ServerEnvelope | None:
     for envelope in town.client.received:
         if isinstance(asked, Send):
             if isinstance(envelope, Refused) and envelope.counter == asked.counter:

@@ -1,11 +1,11 @@
 """Sends on their way to the homes of their logs, in order, until they are answered.
 
 A send stays here until its home has answered. When a home dies or moves, everything unanswered is
-sent again, in order; the log drops repeats (invariant "Once, in order"). Nothing waits for ever: what
-has no answer for long is refused for now. A home may have it all the same, or get it later; the
-client sends it again, under the same id, or tells its user that it does not know. What waits for one
-partition is bounded by credit (invariant "The bus cannot deadlock"): beyond it, clients that send
-there are not read from. What is on its way to another worker is bounded by its ``window``.
+sent again, in order; the log drops repeats (invariant "Once, in order"). Nothing waits for ever:
+what has no answer for long is refused for now. A home may have it all the same, or get it later:
+the client sends it again under the same id, or tells its user that it does not know. What waits for
+one partition is bounded by credit (invariant "The bus cannot deadlock"): beyond it, clients that
+send there are not read from. What is on its way to another worker is bounded by its ``window``.
 """
 
 from __future__ import annotations
