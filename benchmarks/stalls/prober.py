@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from benchmarks.measure.latency import Delays
+from benchmarks.stalls.looks import look
 from relay.wire.envelopes import Ack, Refused, Send
 from relay.wire.packing import pack
 from tests.support.processes import Scheduled, scheduled
@@ -22,6 +23,9 @@ from tests.support.raw import RawClient
 
 EVERY_S: Final = 0.005
 STALL_S: Final = 0.050
+LOOK_S: Final = 0.015
+"""After so long it is looked at what the worker does, until it answers: a quarter of a millisecond
+each time."""
 BODY: Final = bytes(64)
 DEADLINE_S: Final = 30.0
 
@@ -40,6 +44,8 @@ class Stall:
     """Of that delay: it was ready, and waited for a CPU."""
     probe_waited_ns: int
     """Of that delay: the process that probes waited for a CPU."""
+    looks: tuple[str, ...] = ()
+    """What the worker was seen to do meanwhile (``looks``)."""
     probes: int = 1
     """How many probes waited for more than ``STALL_S``."""
 
@@ -89,6 +95,12 @@ class Prober:
         self.delays = Delays()
         """From when each was due."""
         self.stalls: list[Stall] = []
+        self._looks: list[str] = []
+
+    def look(self, now_ns: int) -> None:
+        """See what the worker does, if it is late with an answer."""
+        if self._sent and now_ns - self._sent[0].due_ns > LOOK_S * 1e9:
+            self._looks.append(look(self._pid))
 
     @property
     def unanswered(self) -> int:
@@ -114,6 +126,7 @@ class Prober:
         sent = self._sent.popleft()
         delay_ns = now_ns - sent.due_ns
         self.delays.record_ns(delay_ns)
+        looks, self._looks = self._looks, []
         if delay_ns <= STALL_S * 1e9:
             return
         worker, probe = scheduled(self._pid), scheduled(os.getpid())
@@ -123,6 +136,7 @@ class Prober:
             worker.ran_ns - sent.worker.ran_ns,
             worker.waited_ns - sent.worker.waited_ns,
             probe.waited_ns - sent.probe.waited_ns,
+            tuple(looks),
         )
         last = self.stalls[-1] if self.stalls else None
         if last is None or sent.due_ns > last.began_ns + last.delay_ns:
@@ -131,6 +145,7 @@ class Prober:
             last.probes += 1
             if delay_ns > last.delay_ns:
                 stall.probes, stall.began_ns = last.probes, last.began_ns
+                stall.looks = last.looks + stall.looks
                 self.stalls[-1] = stall
 
 
@@ -164,6 +179,8 @@ def probe(probers: list[Prober], seconds: float, meanwhile: Callable[[], None]) 
         left_ns = min(prober.due_ns for prober in probers) - time.monotonic_ns()
         for fileno, _ in epoll.poll(max(left_ns, 0) / 1e9):
             by_fileno[fileno].take()
+        for prober in probers:
+            prober.look(time.monotonic_ns())
     deadline = time.monotonic() + DEADLINE_S
     while any(prober.unanswered for prober in probers):
         if time.monotonic() > deadline:

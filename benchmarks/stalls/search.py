@@ -30,6 +30,7 @@ from benchmarks.load.idlers import Idlers
 from benchmarks.load.swarm import Swarm
 from benchmarks.measure import machine
 from benchmarks.servers.relay import MeasuredRelay
+from benchmarks.stalls.looks import summary
 from benchmarks.stalls.prober import STALL_S, Prober, Stall, probe
 from relay import limits
 from relay.chat.partition import PARTITIONS
@@ -165,6 +166,7 @@ class Findings:
             f"ran {stall.ran_ns / 1e6:.0f}, waited {stall.waited_ns / 1e6:.0f}, neither "
             f"{stall.blocked_ns / 1e6:.0f}; the probe waited {stall.probe_waited_ns / 1e6:.0f}"
             + "".join(f"; {cause}" for cause in causes)
+            + (f"; seen: {summary(stall.looks)}" if stall.looks and not stall.explained else "")
         )
 
 
@@ -216,7 +218,7 @@ def find_stalls(data: Path, seconds: float, load: Load, *, collections: bool = F
         load: what goes on beside.
         collections: note the workers' garbage collections (planted from outside).
     """
-    faults = "note-collections" if collections else ""
+    faults = ",".join(["name-threads", *(["note-collections"] if collections else [])])
     settings = {
         "server.keepalive_s": 3600,  # members that only count answer no ping
         "server.max_connections": load.idle + load.members + ROOM_FOR_OTHERS,

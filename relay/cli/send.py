@@ -20,6 +20,7 @@ from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.errors import ClientError
 from relay.client.events import Stored
+from relay.client.refusals import UNCLEAR, Refused
 from relay.terminal.lines import read_lines
 from relay.terminal.notices import Narrator
 from relay.terminal.output import Output
@@ -121,7 +122,9 @@ async def _stored(number: int, future: asyncio.Future[Stored]) -> None:
     try:
         await future
     except ClientError as error:
-        raise CommandError(f"line {number} was not stored: {error}") from None
+        known = isinstance(error, Refused) and not isinstance(error, UNCLEAR)
+        outcome = "was not stored" if known else "may not be stored"
+        raise CommandError(f"line {number} {outcome}: {error}") from None
 
 
 def unfit(data: bytes, length: int) -> str:

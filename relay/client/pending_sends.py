@@ -48,7 +48,7 @@ class PendingSend:
 
     __slots__ = (
         "about", "body", "content_type", "counter", "kind", "log", "maybe_stored", "refused_at",
-        "sent", "token",
+        "sent", "token", "unclear",
     )  # fmt: skip
 
     def __init__(self, counter: int, offer: Offer, token: object) -> None:
@@ -59,6 +59,8 @@ class PendingSend:
         """True once it has left at least once."""
         self.maybe_stored = False
         """True once it was on a connection that ended without an answer."""
+        self.unclear = False
+        """True once its home was away when it should have answered: it may have it all the same."""
         self.refused_at: float | None = None
         """When the server first answered "later"; None: it has not."""
 

@@ -127,7 +127,7 @@ class Unavailable(Refused):
     """What the server has stored of the room or the account can be neither read nor written now.
 
     A request is asked again for 10 seconds before this is raised. A send waits as long as it takes,
-    or for ``retry_timeout_s``.
+    or for ``retry_timeout_s``; then it is not known whether it is stored.
     """
 
     @property
@@ -171,6 +171,8 @@ class KickedOut(Refused):
     """A moderator has put the account out of the room."""
 
 
+UNCLEAR: Final = (UnknownOutcome, Unavailable, StoreDamaged)
+"""Whoever has sent something, and is answered one of these, does not know whether it is stored."""
 REFUSALS: Final[dict[ErrorCode, type[Refused]]] = {
     ErrorCode.BAD_REQUEST: BadRequest,
     ErrorCode.UNKNOWN_OPERATION: UnknownOperation,

@@ -249,7 +249,7 @@ class Sends:
             expected = max(1, envelope.arg)
             for pending in sends.pending:
                 if pending.counter >= expected:
-                    pending.maybe_stored = False
+                    pending.maybe_stored = pending.unclear = False
             first = sends.first
             if first is not None and expected < first.counter and not sends.restart:
                 # It was restored to an earlier state: go on where it stands.
@@ -258,13 +258,20 @@ class Sends:
             wait_s = envelope.arg / 1000 * (1.0 + self._spread() / 2)
             if send.refused_at is None:
                 send.refused_at = now
+            send.unclear |= envelope.code == ErrorCode.UNAVAILABLE
             if self._retries_over(send, now):
+                if send.unclear:
+                    envelope = envelope._replace(code=int(ErrorCode.UNAVAILABLE))
                 self._never(sends, send, envelope, now)
                 return
         self._go_back(sends, now, wait_s)
 
     def _retries_over(self, send: PendingSend, now: float) -> bool:
-        """True when the caller would rather hear BUSY than wait; never for what may be stored."""
+        """True when the caller would rather hear BUSY than wait.
+
+        Never for what an earlier connection may have stored. Of what a home was away for nobody
+        knows either, but that the outcome tells.
+        """
         return (
             self._retry_timeout_s is not None
             and not send.maybe_stored
@@ -289,8 +296,10 @@ class Sends:
     ) -> None:
         """A final refusal. Its counter is free again, unless the log may have it."""
         error: Refused = refused(envelope.code, envelope.arg, envelope.text)
-        # Of a damaged log nobody knows what it has of the sends before.
-        free = envelope.code not in (ErrorCode.ID_CONFLICT, ErrorCode.DAMAGED)
+        # Nobody knows what a log has that is damaged, or whose home has died: EXPECTED tells.
+        free = envelope.code not in (
+            ErrorCode.ID_CONFLICT, ErrorCode.DAMAGED, ErrorCode.UNAVAILABLE
+        )  # fmt: skip
         behind = [other for other in sends.pending if other.counter > send.counter]
         self._end(sends, send, error)
         if not free:

@@ -25,7 +25,7 @@ import apsw
 from relay.store import pairing
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.schema import connect_writer, pragma, rows, translated
-from relay.store.slack import overwrite, pages_of_wal
+from relay.store.slack import WalPages, overwrite, sync
 
 PAGE_BYTES: Final = 4096
 WAL_PAGES_MAX: Final = 8 * 1024 * 1024 // PAGE_BYTES
@@ -121,7 +121,7 @@ class Checkpointer:
         self._begin_at = wal_pages_max
         self.running = False
         self._forget_at: float | None = None
-        self._copied: set[int] = set()
+        self._pages = WalPages()
         """Pages that were copied, or are about to be, and are to be cleaned then."""
         self.completed = 0
         """Checkpoints after which the WAL could start over."""
@@ -166,20 +166,20 @@ class Checkpointer:
                 await self._run_in_thread(partition.flush)
                 partition.held = False
             partition.checkpoint_begins()
+            pages = self._pages  # filled before the next commit, which may start the WAL over
+            await self._run_in_thread(lambda: copy_and_sync(path, pages))
             for _ in range(COPIES_MAX):
-                copied, pages = await self._run_in_thread(lambda: copy_pages(path))
-                self._copied |= pages  # the next commit may start the WAL over
+                copied = await self._run_in_thread(lambda: copy_pages(path, pages))
                 if copied.rest <= REST_PAGES_MAX:
                     break
             if copied.rest <= REST_PAGES_MAX:
                 partition.held = True
-                progress, pages = await self._run_in_thread(lambda: finish(path, truncate=erased))
-                self._copied |= pages
+                progress = await self._run_in_thread(lambda: finish(path, pages, truncate=erased))
                 if progress.complete:
                     partition.wal_pages = 0  # the next commit starts it over
                     partition.held = False
-                    pages, self._copied = self._copied, set()
-                    await self._run_in_thread(lambda: clean(path, pages))
+                    to_clean = pages.take()
+                    await self._run_in_thread(lambda: clean(path, to_clean))
             else:
                 problem = "somebody reads for long, such as a backup"
             partition.checkpoint_ended()
@@ -207,10 +207,12 @@ class Checkpointer:
             )
 
 
-def copy_pages(path: Path) -> tuple[Progress, set[int]]:
+def copy_pages(path: Path, pages: WalPages | None = None) -> Progress:
     """Copy what is in the WAL to the file, as far as readers allow; commits go on meanwhile.
 
-    Returns also which pages are to be cleaned when all of it is copied.
+    Args:
+        path: of the partition.
+        pages: gets those that are to be cleaned when all of it is copied.
 
     Raises:
         StoreError: the file cannot be read or written.
@@ -220,18 +222,35 @@ def copy_pages(path: Path) -> tuple[Progress, set[int]]:
         try:
             progress = Progress(*connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE))
         except apsw.BusyError:
-            return NOTHING_COPIED, set()
-        return progress, pages_in_wal(connection, path)
+            return NOTHING_COPIED
+        look(connection, path, pages or WalPages())
+        return progress
 
 
-def finish(path: Path, *, truncate: bool = False) -> tuple[Progress, set[int]]:
+def copy_and_sync(path: Path, pages: WalPages) -> None:
+    """Copy what is in the WAL, and wait until the disk has it, while commits go on.
+
+    A copy with commits beside it leaves that to the last one, for which they are held.
+
+    Raises:
+        StoreError: the file cannot be read or written.
+    """
+    copy_pages(path, pages)
+    try:
+        sync(path)
+    except apsw.Error as error:
+        raise translated(error, path) from error
+
+
+def finish(path: Path, pages: WalPages | None = None, *, truncate: bool = False) -> Progress:
     """Copy the rest, wait for readers inside the WAL, and start it over. The caller holds commits.
 
     The last commit in the WAL and the first one in the next tell that they belong together
-    (``pairing``). Returns also which pages were in the WAL, for ``clean``.
+    (``pairing``).
 
     Args:
         path: of the partition.
+        pages: gets those that were in the WAL, for ``clean``.
         truncate: leave no frame of it.
 
     Raises:
@@ -242,16 +261,16 @@ def finish(path: Path, *, truncate: bool = False) -> tuple[Progress, set[int]]:
         # The checkpoint itself makes the first of the two commits durable; the second need not be.
         pragma(connection, "synchronous=NORMAL")
         row = _commit(connection, pairing.next_step)
-        pages = pages_in_wal(connection, path)
+        look(connection, path, pages or WalPages())
         connection.set_busy_timeout(READERS_WAIT_MS)
         try:
             progress = Progress(*connection.wal_checkpoint(mode=mode))
         except apsw.BusyError:
-            return NOTHING_COPIED, pages
+            return NOTHING_COPIED
         if progress.complete:
             next_id = secrets.token_hex(pairing.ID_BYTES)
             _commit(connection, lambda connection: pairing.start_wal(connection, next_id, row))
-        return progress, pages
+        return progress
 
 
 def clean(path: Path, pages: set[int]) -> None:
@@ -269,10 +288,10 @@ def clean(path: Path, pages: set[int]) -> None:
         raise translated(error, path) from error
 
 
-def pages_in_wal(connection: apsw.Connection, path: Path) -> set[int]:
-    """Return which pages are in the WAL, while nobody commits. Raises apsw.Error, OSError."""
+def look(connection: apsw.Connection, path: Path, pages: WalPages) -> None:
+    """See which pages are in the WAL. Raises apsw.Error, OSError."""
     frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-    return pages_of_wal(path, frames)
+    pages.look(path, frames)
 
 
 @contextlib.contextmanager

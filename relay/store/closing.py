@@ -9,9 +9,10 @@ from pathlib import Path
 import apsw
 
 from relay.store import generation, pairing
-from relay.store.checkpoint import clean, pages_in_wal
+from relay.store.checkpoint import clean, look
 from relay.store.lock import PartitionLock, State
 from relay.store.schema import pragma
+from relay.store.slack import WalPages
 
 
 def close_cleanly(
@@ -43,8 +44,9 @@ def close_cleanly(
     state: State = "open"
     # A reader in the middle of a page, or a checkpoint: then the WAL simply stays.
     with contextlib.suppress(apsw.BusyError):
-        pages = pages_in_wal(connection, path)
+        pages = WalPages()
+        look(connection, path, pages)
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        clean(path, pages)
+        clean(path, pages.found)
         state = "closed"
     lock.note(path, opening, state, durable=True)

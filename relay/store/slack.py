@@ -18,6 +18,7 @@ import apsw
 
 from relay.paths import followed
 from relay.store.companions import wal_path
+from relay.store.pairing import wal_salts
 
 # Of a WAL (https://www.sqlite.org/walformat.html): of its header the size of a page, and of the
 # header of a frame the number of its page.
@@ -44,20 +45,48 @@ class Span(NamedTuple):
     length: int
 
 
-def pages_of_wal(path: Path, frames: int) -> set[int]:
-    """Return the numbers of the pages in the first frames of a file's WAL. Raises OSError."""
+class WalPages:
+    """The pages of a file's WAL. What was looked at before is not read again, while commits wait.
+
+    They are kept, also when the WAL starts over, until they are taken.
+    """
+
+    def __init__(self) -> None:
+        self.found: set[int] = set()
+        self._salts = b""
+        self._frames = 0
+
+    def look(self, path: Path, frames: int) -> None:
+        """See which pages are in the first frames of the WAL. Raises OSError."""
+        salts = wal_salts(path)
+        if salts != self._salts or frames < self._frames:
+            self._salts, self._frames = salts, 0
+        self.found |= pages_of_wal(path, frames, self._frames)
+        self._frames = frames
+
+    def take(self) -> set[int]:
+        """Return all that were found, and forget them."""
+        found, self.found = self.found, set()
+        return found
+
+
+def pages_of_wal(path: Path, frames: int, first: int = 0) -> set[int]:
+    """Return the numbers of the pages in a file's WAL, from one frame on up to another.
+
+    Raises OSError.
+    """
     found: set[int] = set()
-    if not frames:
+    if first >= frames:
         return found
     with wal_path(path).open("rb", buffering=0) as file:
         size = int.from_bytes(os.pread(file.fileno(), _NUMBER_BYTES, _WAL_PAGE_SIZE_AT), "big")
         frame = Struct(f">I{_FRAME_HEADER_BYTES - _NUMBER_BYTES + size}x")
-        for first in range(0, frames, PAGES_PER_READ):
-            count = min(PAGES_PER_READ, frames - first)
-            offset = _WAL_HEADER_BYTES + first * frame.size
-            data = os.pread(file.fileno(), count * frame.size, offset)
+        for at in range(first, frames, PAGES_PER_READ):
+            count = min(PAGES_PER_READ, frames - at)
+            data = os.pread(file.fileno(), count * frame.size, _WAL_HEADER_BYTES + at * frame.size)
             whole = len(data) // frame.size * frame.size  # less: somebody has cut the WAL off
             found.update([number for (number,) in frame.iter_unpack(memoryview(data)[:whole])])
+    found.discard(0)  # none: somebody has cut the WAL off meanwhile
     return found
 
 
@@ -85,6 +114,19 @@ def unused(page: bytes) -> list[Span]:
             break
         block = following
     return found
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has what was written to a file. Raises apsw.Error.
+
+    By SQLite's own file: see ``overwrite``.
+    """
+    flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
+    file = apsw.VFSFile("", str(followed(path)), [flags, 0])
+    try:
+        file.xSync(apsw.SQLITE_SYNC_NORMAL)
+    finally:
+        file.xClose()
 
 
 def overwrite(path: Path, pages: Iterable[int]) -> None:

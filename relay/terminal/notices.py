@@ -63,7 +63,9 @@ class Narrator:
             return _gap(event)
         if isinstance(event, Postponed):
             why = f": {quoted(event.detail)}" if event.detail else ""
-            return f"waiting: the server cannot store messages in {harmless_name(event.room)}{why}"
+            direct = event.room.startswith("@")  # all of them are numbered by one's own inbox
+            what = "direct messages" if direct else f"messages in {harmless_name(event.room)}"
+            return f"waiting: the server cannot store {what}{why}"
         if isinstance(event, DeviceWarning):
             return (
                 f"WARNING about {harmless_name(event.name)}: {event.detail}. Do not trust what is"

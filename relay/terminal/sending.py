@@ -9,7 +9,7 @@ from relay import limits
 from relay.client.aio import Client
 from relay.client.errors import MessageTooLong
 from relay.client.events import LogEntry, Stored
-from relay.client.refusals import Refused
+from relay.client.refusals import UNCLEAR, Refused
 from relay.terminal.notices import number_of_messages
 from relay.terminal.pending import Pending
 from relay.terminal.screens import Screen
@@ -58,7 +58,8 @@ class Sending:
             return
         self._unstored.discard(stored)
         if error := stored.exception():
-            outcome = "not stored" if isinstance(error, Refused) else "may not be stored"
+            known = isinstance(error, Refused) and not isinstance(error, UNCLEAR)
+            outcome = "not stored" if known else "may not be stored"
             self.fail(f"{outcome} ({error}): {shortened(text)}")
 
     def fail(self, reason: str) -> None:

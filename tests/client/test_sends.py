@@ -10,7 +10,7 @@ from relay import limits
 from relay.client.errors import ClientClosed
 from relay.client.events import Stored
 from relay.client.pending_sends import Offer
-from relay.client.refusals import BadRequest, Busy, IdConflict, UnknownOutcome
+from relay.client.refusals import BadRequest, Busy, IdConflict, Unavailable, UnknownOutcome
 from relay.client.sends import Sends
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Ack, Refused
@@ -343,6 +343,27 @@ def test_what_may_be_stored_is_tried_for_ever() -> None:
     window.settle()
     window.now += 1
     assert window.results == {"a": Stored(EPOCH, 1)}
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+@pytest.mark.parametrize("last", [ErrorCode.UNAVAILABLE, ErrorCode.BUSY])
+def test_what_a_home_was_away_for_may_be_stored(last: ErrorCode, has_it: bool) -> None:
+    """So that is its outcome, whatever came last; and its counter is given to nothing else."""
+    window = Window(retry_timeout_s=1.0)
+    window.add("a")
+    window.transmitted()
+    if has_it:
+        window.log.offer(window.out[0])
+    window.refuse(1, ErrorCode.UNAVAILABLE, 600)
+    window.now += 1.1
+    window.sends.handle_deadline(window.now)
+    window.transmitted()
+    window.refuse(1, last, 600)
+    assert isinstance(window.results["a"], Unavailable)
+    window.add("b", "c")
+    window.settle()
+    assert window.log.stored == ([b"a"] if has_it else []) + [b"b", b"c"]
+    assert all(isinstance(window.results[body], Stored) for body in "bc")
 
 
 def test_the_end_of_the_client_is_an_outcome() -> None:

@@ -109,7 +109,7 @@ async def test_commits_are_held_only_in_the_second_phase(partition: SqlitePartit
     checkpointer = Checkpointer(partition, watched, wal_pages_max=10)
     assert checkpointer.due(0.0)
     await checkpointer.run()
-    assert held == [False, True, False]
+    assert held == [False, False, True, False]
     assert not partition.held
     assert not checkpointer.due(0.0)
     append(partition, *messages(1001, 1001))

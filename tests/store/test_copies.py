@@ -59,7 +59,7 @@ def fill(partition: SqlitePartition, first: int, last: int) -> None:
 def checkpoint(partition: SqlitePartition) -> None:
     partition.checkpoint_begins()
     copy_pages(partition.path)
-    assert finish(partition.path)[0].complete
+    assert finish(partition.path).complete
     partition.checkpoint_ended()
 
 
@@ -354,7 +354,7 @@ def checkpoint_with_a_reader(partition: SqlitePartition) -> None:
     other.execute("BEGIN").fetchall()
     other.execute("SELECT count(*) FROM entry").fetchall()
     partition.checkpoint_begins()
-    assert not finish(partition.path)[0].complete
+    assert not finish(partition.path).complete
     other.close(True)
 
 

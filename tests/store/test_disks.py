@@ -15,8 +15,8 @@ import apsw
 import pytest
 
 from relay.chat.entries import Cursor, Kind, Submission
-from relay.store import generation, opening
-from relay.store.checkpoint import Checkpointer, copy_pages, finish
+from relay.store import generation, opening, slack
+from relay.store.checkpoint import REST_PAGES_MAX, Checkpointer, copy_pages, finish
 from relay.store.errors import StoreError, StoreFull, StoreUnavailable
 from relay.store.generation import Durability
 from relay.store.log import Repeated, Stored
@@ -213,7 +213,7 @@ def test_a_checkpoint_that_fails_loses_nothing(tmp_path: Path, disk: Disk, error
         disk.fails = nth(number, error, "write", "sync", "truncate")
         try:
             copy_pages(writer.partition.path)
-            done = finish(writer.partition.path)[0].complete
+            done = finish(writer.partition.path).complete
         except StoreError:
             done = False
         disk.fails = healthy
@@ -223,7 +223,52 @@ def test_a_checkpoint_that_fails_loses_nothing(tmp_path: Path, disk: Disk, error
     assert number > 1
     assert writer.lost() == []
     copy_pages(writer.partition.path)
-    assert finish(writer.partition.path)[0].complete
+    assert finish(writer.partition.path).complete
+    writer.partition.close()
+
+
+async def test_commits_are_not_held_for_most_of_a_checkpoint(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was copied is on the disk before that, though people write all the time; and a part of
+    the WAL that was looked at is not looked at again.
+    """
+    writer = Writer(tmp_path, "process")
+    path = writer.partition.path
+    unsynced: list[int] = []
+    looked_at: list[int] = []
+    pages_of_wal = slack.pages_of_wal
+
+    def looking(of: Path, frames: int, first: int = 0) -> set[int]:
+        if writer.partition.held:
+            looked_at.append(frames - first)
+        return pages_of_wal(of, frames, first)
+
+    async def watched(work: Callable[[], Result], /) -> Result:
+        if writer.partition.held:
+            unsynced.append(len(disk.files[path].pending))
+        disk.fails = healthy if writer.partition.held else at_a_write
+        result = work()
+        disk.fails = healthy
+        return result
+
+    def at_a_write(operation: Operation, name: str) -> None:
+        """While pages are copied, somebody writes."""
+        if operation == "write" and name == path.name:
+            disk.fails = healthy
+            writer.write()
+
+    monkeypatch.setattr(slack, "pages_of_wal", looking)
+    checkpointer = Checkpointer(writer.partition, watched)
+    for completed in range(1, 4):
+        while writer.partition.wal_pages < 10 * REST_PAGES_MAX:
+            writer.write(20, size=2000)
+        await checkpointer.run()
+        assert checkpointer.completed == completed
+    assert len(looked_at) == 3
+    assert max(unsynced) <= REST_PAGES_MAX
+    assert max(looked_at) <= REST_PAGES_MAX
+    assert writer.lost() == []
     writer.partition.close()
 
 
@@ -288,7 +333,7 @@ async def test_the_file_is_not_opened_again_while_a_checkpoint_goes_on(
     async def at_once(work: Callable[[], Result], /) -> Result:
         nonlocal phases
         phases += 1
-        if phases == 4:  # after one for what was unflushed
+        if phases == 5:  # after one for what was unflushed
             disk.fails = broken
             with pytest.raises(StoreUnavailable, match="planted by a test"):
                 writer.write()
@@ -299,7 +344,7 @@ async def test_the_file_is_not_opened_again_while_a_checkpoint_goes_on(
 
     checkpointer = Checkpointer(writer.partition, at_once)
     await checkpointer.run()
-    assert (phases, checkpointer.completed) == (4, 1)
+    assert (phases, checkpointer.completed) == (5, 1)
     [more] = writer.write()
     assert more.epoch != first.epoch
     assert writer.lost() == []

@@ -253,6 +253,21 @@ def note_collections(planting: Planting) -> None:
     gc.callbacks.append(noting)
 
 
+def name_threads(_: Planting) -> None:
+    """No fault: the kernel knows the threads of each worker by their names, as 3.14 tells it."""
+    import ctypes
+    import threading
+
+    libc = ctypes.CDLL(None)
+    begin = threading.Thread.run
+
+    def running(self: threading.Thread) -> None:
+        libc.prctl(15, self.name.encode()[:15], 0, 0, 0)  # PR_SET_NAME
+        begin(self)
+
+    threading.Thread.run = running  # type: ignore[method-assign]
+
+
 def lose_on_one_worker(planting: Planting) -> None:
     """The first worker shows some entries to nobody, and hides the hole from its members."""
     from relay.bus.messages import Batch
@@ -340,6 +355,33 @@ def failing_disk(planting: Planting) -> None:
     _with_parts(begin)
 
 
+def disk_for_a_while(planting: Planting) -> None:
+    """While the file ``bad_while(MARKER)`` exists, the disk fails (EIO): writes and syncs, or
+    (``=all``) reads as well.
+    """
+    import apsw
+
+    from tests.support import disks
+
+    flag, everything = bad_while(planting.marker), planting.argument == "all"
+    disk = disks.Disk(powered=True)
+
+    def fails(operation: disks.Operation, name: str) -> apsw.Error | None:
+        if (operation == "read" and not everything) or not flag.exists():
+            return None
+        return disks.broken(operation, name)
+
+    disk.fails = fails
+    using = disk.in_use()
+    using.__enter__()  # until the process ends
+    _HELD.append(using)
+
+
+def bad_while(marker: Path) -> Path:
+    """Return what exists while the disk of ``disk-for-a-while`` fails."""
+    return marker.with_suffix(".bad-disk")
+
+
 _HELD: list[object] = []
 
 
@@ -377,8 +419,10 @@ FAULTS: dict[str, Callable[[Planting], None]] = {
     "observe": observe,
     "quick-retention": quick_retention,
     "taken-over": taken_over,
+    "name-threads": name_threads,
     "note-collections": note_collections,
     "failing-disk": failing_disk,
+    "disk-for-a-while": disk_for_a_while,
 }
 
 

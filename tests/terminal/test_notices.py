@@ -104,6 +104,9 @@ def test_other_events() -> None:
     assert Narrator().notice_of(Postponed("lobby", "the disk is full\x1b")) == (
         'waiting: the server cannot store messages in lobby: "the disk is full\\u{1b}"'
     )
+    assert Narrator().notice_of(Postponed("@me", "")) == (
+        "waiting: the server cannot store direct messages"
+    )
 
 
 def test_who_is_here() -> None:

@@ -41,7 +41,12 @@ async def asked(
 def pass_on(session: Session, number: int, answer: Answered) -> None:
     """Tell the client what the home has decided about its request."""
     if answer.code:
-        later = answer.code in (ErrorCode.BUSY, ErrorCode.UNAVAILABLE)
-        session.refuse(number, answer.code, limits.RETRY_MS if later else 0, answer.text)
+        refuse(session, number, answer)
     else:
         session.answer(pack(Done(number, answer.content)))
+
+
+def refuse(session: Session, number: int, answer: Answered) -> None:
+    """Tell the client why not, and when to ask again."""
+    later = answer.code in (ErrorCode.BUSY, ErrorCode.UNAVAILABLE)
+    session.refuse(number, answer.code, limits.RETRY_MS if later else 0, answer.text)

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from relay.server.metrics import Budget
+from relay.server.worker.connection.deadlines import check_deadlines
 from relay.server.worker.connection.session import Session
 from relay.server.worker.connection.stages import Stage
 from relay.server.worker.delivery.stream import Stream
@@ -80,7 +81,7 @@ class Connections:
     def check_deadlines(self, now: float) -> None:
         """End connections whose time is up. Called about once a second."""
         for session in list(self.sessions):
-            session.check_deadline(now)
+            check_deadlines(session, now)
 
     def _lost(self, session: Session) -> None:
         self.sessions.discard(session)

@@ -8,6 +8,7 @@ from relay import limits
 from relay.chat import names
 from relay.chat.partition import partition_of
 from relay.server.worker.connection.unread import refuse_unread
+from relay.server.worker.member.routes import NO_HOME
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Members
@@ -85,8 +86,12 @@ async def who(session: Session, who: Who) -> None:
     if reply is None:
         session.refuse(who.request, ErrorCode.BUSY, limits.RETRY_MS)
         return
-    _, incarnation, version, total, listed = await reply
+    members = await reply
+    if members is None:
+        session.refuse(who.request, ErrorCode.UNAVAILABLE, limits.RETRY_MS, NO_HOME)
+        return
     if log not in session.subscriptions.by_log:
         session.refuse(who.request, ErrorCode.NOT_A_MEMBER)  # put out meanwhile
         return
+    _, incarnation, version, total, listed = members
     session.answer(pack(Members(who.request, log, incarnation, version, total, listed)))

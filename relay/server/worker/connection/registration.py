@@ -8,7 +8,7 @@ from relay.chat import names
 from relay.chat.accounts import invitation, requests
 from relay.chat.accounts.links import key_id
 from relay.chat.rooms.rights import Actor
-from relay.server.worker.connection.asking import asked
+from relay.server.worker.connection.asking import asked, pass_on, refuse
 from relay.server.worker.connection.charges import CHANGE_UNITS
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Done
@@ -41,7 +41,7 @@ async def register(session: Session, register: Register) -> None:
     probe = requests.Register(register.link, token_hash, True, False, True)
     answer = await asked(session, log, Actor(name), key_id(key), requests.pack(probe))
     if answer.code:
-        session.refuse(number, answer.code, 0, answer.text)
+        refuse(session, number, answer)
         return
     bind = requests.Bind(token_hash, name, key)
     answer = await asked(
@@ -49,7 +49,7 @@ async def register(session: Session, register: Register) -> None:
     )
     bound = not answer.code
     if answer.code not in (0, ErrorCode.INVITATION_NEEDED):
-        session.refuse(number, answer.code, 0, answer.text)
+        refuse(session, number, answer)
         return
     # Not bound: it may be the token of a reserved name, and that name's home knows.
     await _create(
@@ -79,7 +79,7 @@ async def _create(
     name = log[len(names.INBOX_PREFIX) :]
     answer = await asked(session, log, Actor(name), key_id(key), requests.pack(request))
     if answer.code:
-        session.refuse(number, answer.code, 0, answer.text)
+        refuse(session, number, answer)
     else:
         session.answer(pack(Done(number, b"")))
 
@@ -95,10 +95,7 @@ async def enrol(session: Session, enrol: Enrol) -> None:
     request = requests.Enrol(key, enrol.countersignature)
     log = names.INBOX_PREFIX + name
     answer = await asked(session, log, Actor(name), key_id(key), requests.pack(request))
-    if answer.code:
-        session.refuse(number, answer.code, 0, answer.text)
-    else:
-        session.answer(pack(Done(number, answer.content)))
+    pass_on(session, number, answer)
 
 
 def _may_try(session: Session) -> bool:

@@ -25,8 +25,9 @@ from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
 from relay.server.worker.connection.waste import of_request
 from relay.server.worker.member.reply import RequestRunner
+from relay.server.worker.member.routes import NO_ANSWER
 from relay.server.worker.member.subscriptions import NOBODY, Subscriptions
-from relay.wire.codes import CloseCode
+from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import ClientEnvelope, Error
 from relay.wire.events import (
     ApplicationData,
@@ -54,13 +55,13 @@ class Session(Owner):
     """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Guest``."""
 
     __slots__ = (
-        "_connection", "_legal", "_on_lost", "_operations", "_requests", "account", "actor",
-        "attempts", "channel", "claim", "id", "key_id", "outbox", "peer", "producer", "proofs",
-        "reading", "sends", "services", "since_us", "stage", "stream", "subscriptions",
+        "_connection", "_legal", "_on_lost", "_operations", "account", "actor", "attempts",
+        "channel", "claim", "id", "key_id", "outbox", "peer", "producer", "proofs", "reading",
+        "requests", "sends", "services", "since_us", "stage", "stream", "subscriptions",
         "turned_away", "user",
     )  # fmt: skip
 
-    __deletable__ = ("_requests", "sends", "subscriptions")  # mypyc's word: see ``lost``
+    __deletable__ = ("requests", "sends", "subscriptions")  # mypyc's word: see ``lost``
 
     def __init__(
         self,
@@ -103,7 +104,7 @@ class Session(Owner):
             self, self._connection, stream, schedule=services.schedule, received=budgets.received,
             waste=budgets.waste, account=account, clock=services.clock,
         )  # fmt: skip
-        self._requests = RequestRunner(self)
+        self.requests = RequestRunner(self)
         self.claim: NameClaim | None = None
         """Of this connection's name, from HELLO on."""
         self.turned_away = False
@@ -170,7 +171,7 @@ class Session(Owner):
         self._on_lost(self)
         # These know this object. Without the circle its memory is free now, not at some collection:
         # otherwise a flood of short connections would hold many times what its slots may.
-        del self.sends, self.subscriptions, self._requests
+        del self.sends, self.subscriptions, self.requests
 
     # --- events of the connection -------------------------------------------------------------
     def handle_events(self, events: list[Event], now: float) -> None:
@@ -218,9 +219,9 @@ class Session(Owner):
                 raise RemoteProtocolError(f"{name} is not legal in stage {self.stage.value}")
             return
         request = operation(self, envelope)
-        if request is not None and self._requests.start(request):
+        if request is not None and self.requests.start(request, getattr(envelope, "request", 0)):
             if self.ended:
-                self._requests.cancel()
+                self.requests.cancel()
             else:
                 self.reading.hold(Hold.REQUEST)
         if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
@@ -233,6 +234,13 @@ class Session(Owner):
     def request_ended(self) -> None:
         """reply.Asker: go on with what came behind the request."""
         self.reading.release(Hold.REQUEST)
+
+    def unanswered(self, number: int) -> None:
+        """reply.Asker: what was asked had no answer; it may be asked again."""
+        if number:
+            self.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS, NO_ANSWER)
+        else:
+            self.close(CloseCode.OVERLOADED, self.services.overloaded_retry_s, NO_ANSWER)
 
     def count_joins(self, change: int) -> None:
         """subscriptions.Follower: count them for the source."""
@@ -357,26 +365,10 @@ class Session(Owner):
         self.reading.drop_operations()
         self.subscriptions.leave_all()
         self.outbox.close()
-        self._requests.cancel()
+        self.requests.cancel()
         claim, self.claim = self.claim, None
         if claim is not None:
             services.claims.release(claim)
-
-    def check_deadline(self, now: float) -> None:
-        """Called by the worker's sweep: handshake and login deadlines, keepalive."""
-        if self.channel.overdue(now):
-            if self._connection.finished:
-                self.abort()  # it does not even take the last bytes
-            else:
-                self.close(CloseCode.LOGIN_TIMEOUT)
-            return
-        self.reading.sweep(now)
-        holds = self.reading.holds
-        if holds:  # its pongs may be among what is not read, and so is its end
-            if holds & (Hold.REQUEST | Hold.WASTE) and self.stream.peer_is_gone():
-                self.abort()
-            return
-        self.channel.check_peer(now)
 
     def make_room(self) -> None:
         """admission: another one takes this one's slot. It is told so once there are keys."""

@@ -11,6 +11,7 @@ from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 from relay.server.worker.grouped import Grouped
 from relay.server.worker.member.reply import Reply
+from relay.server.worker.member.routes import NO_HOME
 from relay.wire.codes import CloseCode, ErrorCode
 
 if TYPE_CHECKING:
@@ -130,6 +131,13 @@ class Claims:
         for claim in list(self._claims.values()):
             if partition_of(INBOX_PREFIX + claim.name) == partition:
                 port.send(claim.message())
+
+    def give_up(self, partitions: frozenset[int]) -> None:
+        """Answer the claims that wait for homes that have been away for long."""
+        for claim in list(self._claims.values()):
+            if not claim.granted and partition_of(INBOX_PREFIX + claim.name) in partitions:
+                self.release(claim)
+                _answer(claim, Grant(int(ErrorCode.UNAVAILABLE), NO_HOME))
 
     def revoke(self, handle: str, key_ids: Collection[bytes], code: CloseCode) -> None:
         """End the sessions of devices that are none any more."""

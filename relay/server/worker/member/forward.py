@@ -1,13 +1,16 @@
 """Sends on their way to the homes of their logs, in order, until they are answered.
 
 A send stays here until its home has answered. When a home dies or moves, everything unanswered is
-sent again, in order; the log drops repeats (invariant "Once, in order"). What waits for one
-partition is bounded by credit (invariant "The bus cannot deadlock"): beyond it, clients that send
-there are not read from. What is on its way to another worker is bounded by its ``window``.
+sent again, in order; the log drops repeats (invariant "Once, in order"). Nothing waits for ever:
+what has no answer for long is refused for now. A home may have it all the same, or get it later:
+the client sends it again under the same id, or tells its user that it does not know. What waits for
+one partition is bounded by credit (invariant "The bus cannot deadlock"): beyond it, clients that
+send there are not read from. What is on its way to another worker is bounded by its ``window``.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +18,8 @@ from relay import limits
 from relay.bus.messages import TAG_STEP, Acks, Refused
 from relay.chat.entries import is_copy
 from relay.chat.partition import PARTITIONS, partition_of
+from relay.server.worker.member.reply import ANSWER_S_MAX
+from relay.server.worker.member.routes import NO_ANSWER, NO_HOME
 from relay.server.worker.member.sender import OVERHEAD_BYTES
 from relay.server.worker.member.window import WINDOW_BYTES, Send, Window, forget
 from relay.wire.codes import ErrorCode
@@ -52,6 +57,8 @@ class Forward:
         self._bytes = [0] * PARTITIONS
         self._paused: list[dict[Sender, None]] = [{} for _ in range(PARTITIONS)]
         self._count = 0
+        self._counts: deque[int] = deque()
+        """``_count`` of each of the last seconds."""
 
     def submit(self, sender: Sender, run: list[Submission]) -> None:
         """Send what one sender has for one log to its home, now or when there is one."""
@@ -116,6 +123,28 @@ class Forward:
                 port.submit(tag, [send.submission])
             else:
                 self._window(port).send(tag, send)
+
+    def give_up(self, partitions: Collection[int]) -> None:
+        """Refuse for now what has waited for long. To be called once a second.
+
+        Args:
+            partitions: those whose homes have been away for long: nobody waits for them.
+        """
+        self._counts.append(self._count)
+        late = self._counts.popleft() if len(self._counts) > ANSWER_S_MAX else 0
+        for partition, unanswered in enumerate(self._unanswered):
+            away = partition in partitions
+            tags: list[int] = []
+            for tag in unanswered:
+                if not away and tag // PARTITIONS > late:
+                    break  # they are in their order
+                tags.append(tag)
+            text = NO_HOME if away else NO_ANSWER
+            for tag in tags:
+                [send] = self._answered(tag, 1)
+                if send is not None:
+                    code = int(ErrorCode.UNAVAILABLE)
+                    send.sender.refused(send.submission, code, limits.RETRY_MS, text)
 
     def drop(self, handle: str, key_ids: Collection[bytes]) -> None:
         """Forget what revoked devices have sent and nobody has answered, home or no home."""

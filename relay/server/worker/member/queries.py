@@ -9,6 +9,7 @@ from relay.bus.messages import Answered, Ask, Members, Who
 from relay.chat.partition import partition_of
 from relay.chat.rooms.rights import Actor
 from relay.server.worker.member.reply import Reply
+from relay.server.worker.member.routes import NO_HOME
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 PENDING_MAX: Final = 10_000
 """A question that a dead home never answers is sent again to the next; beyond so many, refuse."""
-NO_HOME: Final = "no process of the server serves it now"
 
 
 class PendingQueries:
@@ -25,16 +25,19 @@ class PendingQueries:
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
-        self._pending: dict[int, tuple[str, Reply[Members]]] = {}
+        self._pending: dict[int, tuple[str, Reply[Members | None]]] = {}
         self._asked: dict[int, tuple[Ask, Reply[Answered]]] = {}
         self._count = 0
 
-    def who(self, log: str) -> Reply[Members] | None:
-        """Ask who follows a log. Returns None when too many questions wait."""
+    def who(self, log: str) -> Reply[Members | None] | None:
+        """Ask who follows a log. Returns None when too many questions wait.
+
+        The reply is None when there is no home to answer.
+        """
         if len(self._pending) >= PENDING_MAX:
             return None
         self._count += 1
-        reply: Reply[Members] = Reply()
+        reply: Reply[Members | None] = Reply()
         self._pending[self._count] = (log, reply)
         port = self._routes.port_of(log)
         if port is not None:
@@ -97,12 +100,18 @@ class PendingQueries:
             found[1].resolve(message)
 
     def give_up(self, partitions: frozenset[int]) -> None:
-        """Answer what was asked of homes that have been away for long."""
+        """Answer what was asked of homes that have been away for long.
+
+        And forget what nobody waits for any more: a home that hangs may never answer it.
+        """
         for tag, (message, reply) in list(self._asked.items()):
-            if partition_of(message.log) in partitions:
+            if reply.abandoned or partition_of(message.log) in partitions:
                 del self._asked[tag]
-                if not reply.abandoned:
-                    reply.resolve(Answered(tag, int(ErrorCode.UNAVAILABLE), NO_HOME, b""))
+                reply.resolve(Answered(tag, int(ErrorCode.UNAVAILABLE), NO_HOME, b""))
+        for tag, (log, answer) in list(self._pending.items()):
+            if answer.abandoned or partition_of(log) in partitions:
+                del self._pending[tag]
+                answer.resolve(None)
 
     def attach(self, partition: int, port: Port) -> None:
         """A home is there (again): ask what is still of interest."""

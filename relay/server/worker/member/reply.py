@@ -9,9 +9,13 @@ connection.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
+ANSWER_S_MAX: Final = 30
+"""For how many seconds anything may wait for another worker, whatever is the matter with that one:
+longer than it takes to notice that a worker hangs, and to replace it. Who waits for a home that is
+known to be away is told sooner (``routes.AWAY_S_MAX``)."""
 
 
 class Reply(Generic[T]):
@@ -66,11 +70,14 @@ class Asker(Protocol):
     def failed(self, error: Exception) -> None:
         """It has raised this then."""
 
+    def unanswered(self, number: int) -> None:
+        """It waits no more, for it has for long; its number, or 0 if it has none. It ends next."""
+
 
 class RequestRunner:
     """The one request of a connection that waits; operations after it wait, too."""
 
-    __slots__ = ("_asker", "_waiting")
+    __slots__ = ("_asker", "_number", "_seconds", "_waiting")
 
     def __init__(self, asker: Asker) -> None:
         """Begin with none.
@@ -80,11 +87,28 @@ class RequestRunner:
         """
         self._asker = asker
         self._waiting: Request | None = None
+        self._number = 0
+        """Of the request, as its client has it; 0: it has none."""
+        self._seconds = 0
+        """For how long it has waited."""
 
-    def start(self, request: Request) -> bool:
+    def start(self, request: Request, number: int) -> bool:
         """Run a request until it ends or waits. Returns True when it waits; raises what it does."""
         assert self._waiting is None, "a request begins when the one before has ended"
+        self._number = number
+        self._seconds = 0
         return self._advance(request)
+
+    def look(self) -> None:
+        """End a request that has waited for too long. Called about once a second.
+
+        Whatever it waits for: so no operation can wait without a bound, and an answer.
+        """
+        self._seconds += 1
+        if self._waiting is not None and self._seconds > ANSWER_S_MAX:
+            self.cancel()
+            self._asker.unanswered(self._number)
+            self._asker.request_ended()
 
     def cancel(self) -> None:
         """The connection has ended, and the request with it."""

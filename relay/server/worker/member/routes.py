@@ -18,6 +18,8 @@ from relay.chat.partition import PARTITIONS, partition_of
 AWAY_S_MAX: Final = 5
 """For how many seconds a partition may have no home before those who ask for something are told:
 longer than a worker takes to be replaced."""
+NO_HOME: Final = "no process of the server serves it now"
+NO_ANSWER: Final = "the process of the server that serves it does not answer"
 Owner = tuple[int, int]
 """Who owns a partition, by the table: the slot, and the generation of the worker in it."""
 

@@ -23,7 +23,7 @@ from relay.server.context import BUS_DIRECTORY, report
 from relay.server.sources import Proxies
 from relay.server.worker.home.departures import Departures
 from relay.server.worker.home.retention import Retention
-from relay.server.worker.member.queries import NO_HOME
+from relay.server.worker.member.routes import NO_HOME
 from relay.server.worker.process.acceptor import Acceptor
 from relay.server.worker.process.admin import AdminSocket
 from relay.server.worker.process.administration import Administration
@@ -357,7 +357,9 @@ class _Worker:
         parts.partitions.settle()
         if away := parts.routes.away():
             parts.feeds.give_up(away, NO_HOME)
-            parts.queries.give_up(away)
+            parts.claims.give_up(away)
+        parts.queries.give_up(away)
+        parts.forward.give_up(away)
         parts.home.settle()
         self._admin.check()
         self._collector.look(parts.connections.admitted)

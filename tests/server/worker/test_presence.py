@@ -1,0 +1,232 @@
+"""Presence while people come and go, connections break and the room's home dies again and again.
+
+Whoever stays in a room must not believe in ghosts (invariant "Presence is derived"), and is told of
+nobody by name who neither came nor left: a home's death is no storm of names. Both are looked for
+by what clients believe, who do as the protocol says; and relays that break either are caught.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from relay.chat.partition import partition_of
+from relay.server.worker.home.rosters import Rosters
+from relay.wire.envelopes import Leave, Members, Roster, Who
+from tests.support.workers import Cluster, TestClient
+
+WORKERS: Final = 3
+HOME: Final = 1
+"""The slot whose workers die; nobody who watches is there."""
+ROOM: Final = next(name for n in range(99) if partition_of(name := f"room{n}") % WORKERS == HOME)
+SETTLED_S: Final = 20.0
+
+
+class Watcher:
+    """A client that stays, and what it believes of who is in the room."""
+
+    def __init__(self, client: TestClient) -> None:
+        self.client = client
+        self.believed: set[str] = set()
+        self.named: list[str] = []
+        """Whom it was told of, by name, as having come or left."""
+        self._place = (-1, 0)
+        self._taken = 0
+        self._asked = 0
+        self._answered = 0
+
+    def take(self) -> None:
+        """Take what has come, and ask who is there where the protocol says so."""
+        received = self.client.received
+        for envelope in received[self._taken :]:
+            if isinstance(envelope, Roster):
+                self._roster(envelope)
+            elif isinstance(envelope, Members):
+                self._answered = envelope.request
+                self.believed = {str(name) for name, *_ in envelope.names}
+                self._place = envelope.incarnation, envelope.version
+        self._taken = len(received)
+
+    def _roster(self, told: Roster) -> None:
+        joined = [name for name, _ in told.joined]
+        self.named += [*joined, *told.left]
+        incarnation, version = self._place
+        if told.incarnation == incarnation and told.version <= version:
+            return  # older than the answer
+        self._place = told.incarnation, told.version
+        if (told.incarnation, told.version) != (incarnation, version + 1) or not (
+            joined or told.left
+        ):
+            self._ask()
+            return
+        self.believed = (self.believed | set(joined)) - set(told.left)
+
+    def _ask(self) -> None:
+        self._asked += 1
+        self.client.send_envelopes(Who(self._asked, ROOM))
+
+    @property
+    def waits(self) -> bool:
+        return self._answered != self._asked
+
+    async def begin(self) -> None:
+        """Follow the room, and ask who is in it."""
+        await self.client.join(ROOM)
+        self._ask()
+
+
+class Town:
+    """Watchers, and people who come and go."""
+
+    def __init__(self, cluster: Cluster, chance: random.Random) -> None:
+        self.cluster = cluster
+        self.chance = chance
+        self.people: dict[str, tuple[TestClient, int]] = {}
+        self.watchers: list[Watcher] = []
+        self.moved: set[str] = set()
+        """Who has come or left, or lost a connection, so far."""
+
+    @property
+    def here(self) -> set[str]:
+        return {*self.people, *(watcher.client.name for watcher in self.watchers)}
+
+    async def begin(self) -> None:
+        for number, slot in enumerate((0, 2)):
+            client = await TestClient.login(self.cluster.workers[slot], f"watcher{number}")
+            self.watchers.append(Watcher(client))
+        for number in range(9):
+            await self.comes(f"person{number}", number % WORKERS)
+        for watcher in self.watchers:
+            await watcher.begin()
+        await self.settled()
+        self.moved.clear()
+        for watcher in self.watchers:
+            watcher.named.clear()
+
+    async def comes(self, name: str, slot: int) -> None:
+        client = await TestClient.login(self.cluster.workers[slot], name)
+        await client.join(ROOM)
+        self.people[name] = client, slot
+        self.moved.add(name)
+
+    def goes(self, name: str) -> None:
+        client, _ = self.people.pop(name)
+        self.moved.add(name)
+        if self.chance.random() < 0.5:
+            client.send_envelopes(Leave(9, ROOM))
+        else:
+            client.disconnect()
+
+    async def home_dies(self) -> None:
+        """Its clients come back elsewhere, most of them."""
+        lost = [name for name, (_, slot) in self.people.items() if slot == HOME]
+        await self.cluster.kill(HOME)
+        for name in lost:
+            del self.people[name]
+            self.moved.add(name)
+        await self.cluster.start(HOME)
+        for name in lost:
+            if self.chance.random() < 0.7:
+                await self.comes(name, self.chance.randrange(WORKERS))
+
+    async def settled(self) -> str:
+        """Wait until all watchers believe what is true; return what is wrong, if that lasts."""
+        for watcher in self.watchers:
+            try:
+                async with asyncio.timeout(SETTLED_S):
+                    while True:
+                        watcher.take()
+                        if not watcher.waits and watcher.believed == self.here:
+                            break
+                        watcher.client._changed.clear()
+                        await watcher.client._changed.wait()
+            except TimeoutError:
+                ghosts = sorted(watcher.believed - self.here)
+                return f"ghosts {ghosts}, unknown {sorted(self.here - watcher.believed)}"
+        return ""
+
+    def storm(self) -> set[str]:
+        """Return of whom watchers were told by name, who have neither come nor left."""
+        return {name for one in self.watchers for name in one.named} - self.moved
+
+
+async def _run(directory: Path, seed: int, rounds: int = 4) -> tuple[str, set[str]]:
+    chance = random.Random(seed)
+    async with Cluster(directory, WORKERS) as cluster:
+        town = Town(cluster, chance)
+        await town.begin()
+        for number in range(rounds):
+            for _ in range(chance.randrange(4)):
+                absent = [f"person{n}" for n in range(12) if f"person{n}" not in town.people]
+                if town.people and chance.random() < 0.5:
+                    town.goes(chance.choice(sorted(town.people)))
+                elif absent:
+                    await town.comes(chance.choice(absent), chance.randrange(WORKERS))
+            if number % 2:
+                await town.home_dies()
+            wrong = await town.settled()
+            if wrong or town.storm():
+                return wrong, town.storm()
+        return "", set()
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_no_ghosts_and_no_storms(tmp_path: Path, seed: int) -> None:
+    assert await _run(tmp_path, seed) == ("", set())
+
+
+def _keeps_those_of_the_dead(patch: pytest.MonkeyPatch) -> None:
+    """A connection that broke is still shown: its worker says that it is gone, and is not heard."""
+    usual = Rosters._went
+
+    def went(self: Rosters, log: str, roster: object, name: str) -> None:
+        usual(self, log, roster, name)  # type: ignore[arg-type]
+        self._departures.clear()
+
+    patch.setattr(Rosters, "_went", went)
+
+
+def _tells_of_everybody_again(patch: pytest.MonkeyPatch) -> None:
+    """A new home tells all that it hears of, as if they had just come."""
+    patch.setattr(Rosters, "_settle", lambda *_: None)
+
+
+def _says_nothing_of_another_home(patch: pytest.MonkeyPatch) -> None:
+    """A new home believes that members know who is there."""
+    usual = Rosters._settle
+
+    def settle(self: Rosters, log: str, roster: object) -> None:
+        usual(self, log, roster)  # type: ignore[arg-type]
+        self._settling.clear()
+
+    patch.setattr(Rosters, "_settle", settle)
+
+
+@pytest.mark.parametrize(
+    ("broken", "found"),
+    [
+        (_keeps_those_of_the_dead, "ghosts"),
+        (_says_nothing_of_another_home, "ghosts"),
+        (_tells_of_everybody_again, "storm"),
+    ],
+)
+async def test_broken_relays_are_caught(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: Callable[[pytest.MonkeyPatch], None],
+    found: str,
+) -> None:
+    broken(monkeypatch)
+    monkeypatch.setattr("tests.server.worker.test_presence.SETTLED_S", 3.0)
+    for seed in range(3):
+        directory = tmp_path / str(seed)
+        directory.mkdir()
+        wrong, storm = await _run(directory, seed)
+        if storm if found == "storm" else wrong:
+            return
+    raise AssertionError(f"no {found} were found")

@@ -1,0 +1,289 @@
+"""Whoever waits for a home is answered within a stated time, whatever is the matter with the home.
+
+Two things may be: nobody is there, which every worker knows; or the home is there and says nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final, NamedTuple
+
+import pytest
+import pytest_asyncio
+
+from relay import limits
+from relay.bus.link import Link
+from relay.chat.accounts import requests as of_accounts
+from relay.chat.names import INBOX_PREFIX
+from relay.chat.rooms import requests as of_rooms
+from relay.codec import Unknown
+from relay.server.worker.connection.commands import OPERATIONS
+from relay.server.worker.connection.stages import Stage
+from relay.server.worker.member.reply import ANSWER_S_MAX
+from relay.server.worker.member.routes import AWAY_S_MAX
+from relay.wire.codes import CloseCode, ErrorCode, may_reconnect
+from relay.wire.envelopes import (
+    Account,
+    Ack,
+    ClientEnvelope,
+    Devices,
+    Enrol,
+    Error,
+    Hello,
+    History,
+    Join,
+    Leave,
+    Prove,
+    Refused,
+    Register,
+    Room,
+    Search,
+    Send,
+    ServerEnvelope,
+    Who,
+)
+from relay.wire.login import Operation
+from tests.support.cluster import until
+from tests.support.devices import device, hello, register, sign
+from tests.support.workers import Cluster, TestClient, Worker
+
+ROOM, NEW = "lobby", "market"
+"""Both of one home, and one is followed before that is away."""
+NUMBER = 7
+LATER: Final = int(ErrorCode.UNAVAILABLE)
+
+
+class Town(NamedTuple):
+    """A client of a worker that is not the home of what it asks about."""
+
+    cluster: Cluster
+    home: Worker
+    other: Worker
+    client: TestClient
+    name: str
+    """Of the client: its account and its inbox have that home, too."""
+    person: str
+    """Somebody else of whom that is true."""
+    new: str
+    """Likewise, a name that nobody has."""
+
+
+class Silent:
+    """A home that is there, and says nothing: what is sent to it is lost."""
+
+    def __init__(self) -> None:
+        self.generation = -1
+
+    def is_deaf(self, link: Link) -> bool:
+        return link.generation == self.generation
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Silent:
+    silent = Silent()
+    for name in ("send", "submit"):
+        usual = getattr(Link, name)
+
+        def sent(link: Link, *message: object, usual: Callable[..., None] = usual) -> None:
+            if not silent.is_deaf(link):
+                usual(link, *message)
+
+        monkeypatch.setattr(Link, name, sent)
+    return silent
+
+
+@pytest_asyncio.fixture
+async def town(cluster: Cluster) -> AsyncIterator[Town]:
+    home, other = cluster.home(ROOM), cluster.other(ROOM)
+    assert cluster.home(NEW) is home
+    handles = (f"ann{number}" for number in range(100))
+    of_home = (name for name in handles if cluster.home(INBOX_PREFIX + name) is home)
+    name, person, new = next(of_home), next(of_home), next(of_home)
+    (await TestClient.login(other, person)).disconnect()
+    client = await TestClient.login(other, name)
+    await client.join(ROOM)
+    client.send(ROOM, 1)
+    await client.has(ROOM, 1)
+    yield Town(cluster, home, other, client, name, person, new)
+
+
+def _account(request: of_accounts.Request) -> Callable[[Town], Account]:
+    return lambda _: Account(NUMBER, "", of_accounts.pack(request))
+
+
+def _room(request: of_rooms.Request) -> Callable[[Town], Room]:
+    return lambda _: Room(NUMBER, NEW, of_rooms.pack(request, of_rooms.ANYTHING_SEEN))
+
+
+Asked = Callable[[Town], ClientEnvelope]
+READY: Final[Mapping[type, list[tuple[Asked, bool]]]] = {
+    Join: [(lambda _: Join(NUMBER, NEW, None, 0, 0), True)],
+    Send: [
+        (lambda _: Send(ROOM, 2, 0, "", b"to a room"), True),
+        (lambda town: Send(f"@{town.person}", 1, 0, "", b"to a person"), True),
+    ],
+    Who: [(lambda _: Who(NUMBER, ROOM), True)],
+    History: [(lambda _: History(NUMBER, ROOM, False, 0, 10), False)],
+    Search: [(lambda _: Search(NUMBER, ROOM, "word", 0, 10), False)],
+    Devices: [(lambda town: Devices(NUMBER, town.person, 0), False)],
+    Account: [
+        (_account(of_accounts.Preferences()), True),
+        (_account(of_accounts.Block("mallory", bytes(32))), True),
+        (_account(of_accounts.Marks("")), False),
+        (
+            lambda town: Account(NUMBER, town.person, of_accounts.pack(of_accounts.LastSeen())),
+            True,
+        ),
+    ],
+    Room: [
+        (_room(of_rooms.Show("")), True),
+        (_room(of_rooms.Enter()), True),
+        (_room(of_rooms.List(0, "")), False),
+        (_room(of_rooms.Mine("")), False),
+    ],
+    Prove: [(lambda _: Prove(NUMBER, bytes(32)), False)],
+    Leave: [(lambda _: Leave(NUMBER, ROOM), False)],
+}
+"""What is asked, and whether it needs the home."""
+
+
+async def _seconds(worker: Worker, count: int) -> None:
+    """Do what a worker does each second, so many times."""
+    for _ in range(count):
+        worker._sweep()
+        await asyncio.sleep(0)
+
+
+async def _lost(town: Town, silent: Silent, how: str) -> int:
+    """Have the home go; return within how many seconds each is to be answered."""
+    if how == "hangs":
+        silent.generation = town.home.generation
+        return ANSWER_S_MAX + 2
+    await town.cluster.kill(town.home.index)
+    return AWAY_S_MAX + 2
+
+
+def _answer(town: Town, asked: ClientEnvelope) -> ServerEnvelope | None:
+    for envelope in town.client.received:
+        if isinstance(asked, Send):
+            if isinstance(envelope, Refused) and envelope.counter == asked.counter:
+                return envelope
+        elif getattr(envelope, "request", 0) == NUMBER:
+            return envelope
+    return None
+
+
+def test_the_tables_have_all_that_can_be_asked() -> None:
+    """A new operation needs a row: what it waits for must have a bound."""
+    assert set(READY) == set(OPERATIONS[Stage.READY]) - {Unknown}
+    assert set(BEFORE) == set(OPERATIONS[Stage.HELLO])
+
+
+@pytest.mark.parametrize("how", ["away", "hangs"])
+async def test_each_operation_is_answered(town: Town, silent: Silent, how: str) -> None:
+    """For now: with the time after which it may be asked again; what needs no home goes on."""
+    within_s = await _lost(town, silent, how)
+    client, other = town.client, town.other
+    other.sweeps = False  # the seconds pass here
+    for make, waits in (row for rows in READY.values() for row in rows):
+        asked = make(town)
+        client.received.clear()
+        client.send_envelopes(asked)
+        session = town.cluster.session(town.name)
+        if waits:
+            sent = isinstance(asked, Send)
+            await until(
+                lambda: (
+                    other.parts.forward.unanswered if sent else session.reading.holds  # noqa: B023
+                ),
+                "it to wait",
+            )
+            other.sweeps = True
+            await _seconds(other, within_s)
+            other.sweeps = False
+        await client.until(lambda: _answer(town, asked), f"an answer to {asked}")  # noqa: B023
+        answer = _answer(town, asked)
+        if not waits:
+            assert getattr(answer, "code", 0) != LATER, answer
+            continue
+        assert isinstance(answer, Error | Refused), answer
+        assert (answer.code, answer.arg) == (LATER, limits.RETRY_MS), (asked, answer)
+        assert not session.reading.holds
+    assert not other.parts.queries._asked
+    assert not other.parts.queries._pending
+    assert not any(other.parts.forward._bytes)
+
+
+BEFORE: Final[Mapping[type, Callable[[Town, TestClient], ClientEnvelope]]] = {
+    Hello: lambda town, client: hello(client.connection, client.spki, town.person, bytes(16)),
+    Register: lambda town, client: register(client.connection, client.spki, town.new),
+    Enrol: lambda town, client: Enrol(
+        1,
+        town.person,
+        device("new").public,
+        sign(Operation.ADD_DEVICE, client.connection, client.spki, town.person, device("new")),
+        b"",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ["away", "hangs"])
+@pytest.mark.parametrize("kind", BEFORE)
+async def test_each_operation_before_a_login_is_answered(
+    town: Town, silent: Silent, kind: type, how: str
+) -> None:
+    """A login that cannot be judged ends with a close that has a time; a request like any other."""
+    within_s = await _lost(town, silent, how)
+    client = await TestClient.connect(town.other)
+    client.send_envelopes(BEFORE[kind](town, client))
+    (session,) = [s for s in town.other.parts.connections.sessions if not s.welcomed]
+    await until(lambda: session.reading.holds, "it to wait")
+    await _seconds(town.other, within_s)
+    if kind is Hello:
+        await client.ended()
+        assert client.closed is not None
+        assert client.closed.code == CloseCode.OVERLOADED
+        assert may_reconnect(client.closed.code)
+        assert client.closed.retry_after_s
+    else:
+        error = await client.expect(Error)
+        assert (error.request, error.code, error.arg) == (1, LATER, limits.RETRY_MS)
+    await until(lambda: not town.other.parts.claims._by_name.values(town.person), "no claim")
+
+
+@pytest.mark.parametrize("how", ["away", "hangs"])
+async def test_a_message_whose_recipients_home_does_not_answer(
+    town: Town, silent: Silent, how: str
+) -> None:
+    """Its sender's home waits for the other one's word, and so does what the sender sends next."""
+    handles = (f"bob{number}" for number in range(100))
+    here = next(n for n in handles if town.cluster.home(INBOX_PREFIX + n) is town.other)
+    client = await TestClient.login(town.other, here)
+    within_s = await _lost(town, silent, how)
+    client.send_envelopes(Send(f"@{town.person}", 1, 0, "", b"you there?"))
+    await until(lambda: town.other.parts.forward.unanswered, "it to wait")
+    await _seconds(town.other, within_s)
+    refused = await client.expect(Refused)
+    assert (refused.counter, refused.code, refused.arg) == (1, LATER, limits.RETRY_MS)
+
+
+async def test_what_was_given_up_is_stored_once_when_it_is_sent_again(town: Town) -> None:
+    """Though the home had stored it, and died before it could tell."""
+    client, other = town.client, town.other
+    publishing = town.home.parts.home
+    client.send(ROOM, 2, 4)
+    await until(lambda: other.parts.forward.unanswered == 0, "answers")
+    await client.acked(ROOM, 4)
+    publishing._partitions.paused = True  # these are on their way, and not committed
+    client.send(ROOM, 5, 6)
+    await until(lambda: other.parts.forward.unanswered == 2, "what waits")
+    await town.cluster.kill(town.home.index)
+    await _seconds(other, AWAY_S_MAX + 2)
+    await client.expect(Refused, count=2)
+    client.received.clear()
+    await town.cluster.start(town.home.index)
+    client.send(ROOM, 2, 6)
+    await client.acked(ROOM, 6)
+    acks = [(e.counter, e.seq) for e in client.received if isinstance(e, Ack)]
+    assert acks == [(n, n) for n in range(2, 7)]
