@@ -192,9 +192,19 @@ def _open(path: Path, flags: int) -> apsw.Connection:
         # Else whoever closes last checkpoints and deletes the WAL, in the middle of its own work.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         pragma(connection, f"cache_size=-{CACHE_KIB}")
+        without_temporary_files(connection)
     except apsw.Error as error:
         raise translated(error, path) from error
     return connection
+
+
+def without_temporary_files(connection: apsw.Connection) -> None:
+    """Keep in memory what SQLite would write beside its files: of one statement, so it is little.
+
+    The sandbox may forbid the directory of such files, a container may have none that can be
+    written, and messages have no business outside of the data directory.
+    """
+    pragma(connection, "temp_store=MEMORY")
 
 
 def rows(

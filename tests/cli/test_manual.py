@@ -56,3 +56,27 @@ def test_bash_completes(tmp_path: Path) -> None:
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
     )
     assert ended.stdout.split() == ["reindex", "reload", "restart"]
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="no fish here")
+def test_fish_completes(tmp_path: Path) -> None:
+    """Likewise, with what each command is for."""
+    program = tmp_path / "relay"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m relay.cli "$@"\n')
+    program.chmod(0o755)
+    script = f"source {SHARE}/fish/vendor_completions.d/relay.fish; complete -C 'relay ctl re'"
+    ended = subprocess.run(
+        ["fish", "--no-config", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={
+            **os.environ,
+            "HOME": str(tmp_path),
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+        },
+    )
+    found = [line.split("\t") for line in ended.stdout.splitlines()]
+    assert [name for name, _ in found] == ["reindex", "reload", "restart"]
+    assert all(meaning for _, meaning in found)

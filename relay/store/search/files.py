@@ -13,7 +13,7 @@ from typing import Final
 import apsw
 
 from relay.store.companions import index_path, wal_path
-from relay.store.schema import pragma, rows
+from relay.store.schema import pragma, rows, without_temporary_files
 
 FORMAT: Final = 1
 APPLICATION_ID: Final = 0x524C5953  # "RLYS"
@@ -112,3 +112,4 @@ def _set_up(connection: apsw.Connection) -> None:
     # Else whoever closes last waits for the disk.
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     pragma(connection, f"cache_size=-{CACHE_KIB}")
+    without_temporary_files(connection)
