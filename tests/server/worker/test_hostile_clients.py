@@ -155,16 +155,16 @@ async def test_new_rooms_wait_for_themselves(cluster: Cluster) -> None:
     assert answered < 8 * 200, "the honest one waited for all new rooms"
     for flood in floods:
         await flood.expect(Ack, count=200)
-    assert not any(one.lanes for worker in (home, other) for one in worker.parts.home._submissions)
+    assert not any(one.flows for worker in (home, other) for one in worker.parts.home._submissions)
 
 
-async def test_old_counters_wait_in_their_own_lane(tmp_path: Path) -> None:
+async def test_old_counters_wait_in_their_own_flow(tmp_path: Path) -> None:
     """Repeats of long ago are dear (attack A2): each is answered, and new messages go first."""
     async with Cluster(tmp_path, 2, limits=UNBOUNDED) as cluster:
-        await _old_counters_wait_in_their_own_lane(cluster)
+        await _old_counters_wait_in_their_own_flow(cluster)
 
 
-async def _old_counters_wait_in_their_own_lane(cluster: Cluster) -> None:
+async def _old_counters_wait_in_their_own_flow(cluster: Cluster) -> None:
     home, other = cluster.home(LOG), cluster.other(LOG)
     hostile = await TestClient.login(other, "hostile")
     honest = await TestClient.login(other, "honest")
@@ -185,7 +185,7 @@ async def _old_counters_wait_in_their_own_lane(cluster: Cluster) -> None:
     assert acks == [(n, n) for n in counters], "each once, in order, as the original"
     hostile.send_envelopes(Send(LOG, 3001, 0, "", b"new"))
     await hostile.acked(LOG, 3001)
-    assert not any(one.lanes for one in home.parts.home._submissions)
+    assert not any(one.flows for one in home.parts.home._submissions)
 
 
 async def test_one_message_that_cannot_be_stored_is_refused_alone(single: Cluster) -> None:
