@@ -4,7 +4,7 @@ A host name may stand for several addresses, and some of them may swallow every 
 attempts are raced: the next one starts when one has failed, or after ``ATTEMPT_DELAY_S`` without a
 result, and all of them share one deadline. The first on which the server speaks wins: a relay does
 as soon as it accepts. Behind an address that opens there may be a balancer without servers, or a
-program that hangs. Of a single address it is enough that it opens.
+program that hangs. Of the last one that is left it is enough that it opens.
 """
 
 from __future__ import annotations
@@ -109,7 +109,6 @@ def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
     """
     deadline = time.monotonic() + timeout_s
     waiting = deque(numeric(address) or resolve(address))
-    several = len(waiting) > 1
     failures: list[OSError] = []
     # Of the moment: gevent replaces it.
     with selectors.DefaultSelector() as selector:
@@ -117,10 +116,12 @@ def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
             while True:
                 if waiting:
                     won = _begin(waiting.popleft(), selector, failures)
-                    if won is not None and not several:
-                        return won
                     if won is not None:
                         selector.register(won, selectors.EVENT_READ)
+                if not waiting:
+                    last = _last(selector)
+                    if last is not None:
+                        return last
                 racing = len(selector.get_map())
                 if not racing and not waiting:
                     raise AllFailed(failures)
@@ -142,7 +143,7 @@ def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
                         opened.close()
                         failures.append(error)
                         continue
-                    if key.events == selectors.EVENT_READ or not several:
+                    if key.events == selectors.EVENT_READ:
                         return opened
                     selector.register(opened, selectors.EVENT_READ)
         finally:
@@ -150,6 +151,17 @@ def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
                 selector.unregister(key.fileobj)
                 assert isinstance(key.fileobj, socket.socket)
                 key.fileobj.close()
+
+
+def _last(selector: selectors.BaseSelector) -> socket.socket | None:
+    """Return the only attempt that is left, if it has opened."""
+    keys = list(selector.get_map().values())
+    if len(keys) != 1 or keys[0].events != selectors.EVENT_READ:
+        return None
+    opened = keys[0].fileobj
+    assert isinstance(opened, socket.socket)
+    selector.unregister(opened)
+    return opened
 
 
 def must_speak(opened: socket.socket) -> None:

@@ -27,13 +27,15 @@ async def dial_tcp(address: Address) -> socket.socket:
     """
     known = numeric(address)
     waiting = deque(await in_thread(lambda: resolve(address)) if known is None else known)
-    several = len(waiting) > 1
+    alone = asyncio.get_running_loop().create_future()
+    if len(waiting) == 1:
+        alone.set_result(None)
     failures: list[OSError] = []
     racing: set[asyncio.Task[socket.socket]] = set()
     try:
         while waiting or racing:
             if waiting:
-                racing.add(asyncio.create_task(_connect(waiting.popleft(), several)))
+                racing.add(asyncio.create_task(_connect(waiting.popleft(), alone)))
             done, racing = await asyncio.wait(
                 racing,
                 timeout=ATTEMPT_DELAY_S if waiting else None,
@@ -52,6 +54,8 @@ async def dial_tcp(address: Address) -> socket.socket:
                     raise error
             if won is not None:
                 return won
+            if not waiting and len(racing) == 1 and not alone.done():
+                alone.set_result(None)
     finally:
         for attempt in racing:
             attempt.add_done_callback(_close_late)
@@ -59,13 +63,12 @@ async def dial_tcp(address: Address) -> socket.socket:
     raise AllFailed(failures)
 
 
-async def _connect(candidate: Candidate, speaks: bool) -> socket.socket:
-    """Return a connected socket; with ``speaks``, one on which the server has sent something."""
+async def _connect(candidate: Candidate, alone: asyncio.Future[None]) -> socket.socket:
+    """Return a connected socket, on which the server has sent something, or which is ``alone``."""
     opened = open_socket(candidate)
     try:
         await asyncio.get_running_loop().sock_connect(opened, candidate.address)
-        if speaks:
-            await _readable(opened)
+        if not alone.done() and await _readable(opened, alone):
             must_speak(opened)
     except BaseException:
         opened.close()
@@ -73,12 +76,14 @@ async def _connect(candidate: Candidate, speaks: bool) -> socket.socket:
     return opened
 
 
-async def _readable(opened: socket.socket) -> None:
+async def _readable(opened: socket.socket, alone: asyncio.Future[None]) -> bool:
+    """Wait until there is something to read; False: or no other attempt is left."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
     loop.add_reader(opened, _resolve_once, ready)
     try:
-        await ready
+        await asyncio.wait({ready, alone}, return_when=asyncio.FIRST_COMPLETED)
+        return ready.done()
     finally:
         loop.remove_reader(opened)
 

@@ -5,8 +5,11 @@ nothing granted too early.
 from __future__ import annotations
 
 import asyncio
+import random
 import secrets
 from pathlib import Path
+
+import pytest
 
 from relay.bus.messages import Batch, Claim, Claimed, Event, Evict, Message, Submit
 from relay.chat.entries import Submission
@@ -237,3 +240,52 @@ async def test_a_login_storm_for_one_name(cluster: Cluster) -> None:
         "an answer for each",
     )
     assert sum(any(isinstance(e, Welcome) for e in g.received) for g in clients) == 1
+
+
+@pytest.mark.parametrize("name", ["~alice", "alice"])
+async def test_the_latest_of_many_connections_stays_whatever_they_say_when(
+    cluster: Cluster, name: str
+) -> None:
+    """One instance, connected again and again; HELLOs come in any order, and some all at once."""
+    chance = random.Random(19)
+    secret = secrets.token_bytes(16)
+    for turn in range(6):
+        clients = [await TestClient.connect(cluster.workers[chance.randrange(2)]) for _ in range(5)]
+        order = chance.sample(clients, len(clients))
+        for number, client in enumerate(order):
+            client.hello(name, secret=secret)
+            if (turn + number) % 3 == 0:
+                await until(
+                    lambda client=client: client.lost or client.received,  # type: ignore[misc]
+                    "an answer",
+                )
+        latest = clients[-1]
+        await latest.expect(Welcome)
+        await latest.join("lobby")
+        for client in clients[:-1]:
+            await _ended_with(client, CloseCode.REPLACED)
+            assert not [e for e in client.received if isinstance(e, Error)]
+        assert latest.closed is None
+        assert _book(cluster, name).sessions(name) == 1
+        if turn % 2:
+            latest.disconnect()
+
+
+async def test_a_ghost_that_speaks_while_the_home_is_away_is_one_afterwards(
+    cluster: Cluster,
+) -> None:
+    """All wait for the name's home; the one that comes knows nothing, and decides all the same."""
+    secret = secrets.token_bytes(16)
+    home = cluster.home(INBOX_PREFIX + "~alice")
+    worker = cluster.other(INBOX_PREFIX + "~alice")
+    clients = [await TestClient.connect(worker) for _ in range(4)]
+    await cluster.kill(home.index)
+    for client in (clients[2], clients[3], clients[0]):
+        client.hello("~alice", secret=secret)
+    await cluster.start(home.index)
+    await cluster.linked()
+    clients[1].hello("~alice", secret=secret)
+    await clients[3].expect(Welcome)
+    for client in clients[:3]:
+        await _ended_with(client, CloseCode.REPLACED)
+    await clients[3].join("lobby")

@@ -45,7 +45,8 @@ has to look it up. What is sent again after a reconnect is none."""
 CONTROL_UNITS: Final = 16
 """Of a record that is a ping or a pong, or changes the key: some in a minute are of use."""
 REST_S: Final = 1.0
-"""The least rest, so that there are not many of them: what comes in so long may be wasted then."""
+"""How long a rest goes on when nothing is owed any more: what comes in so long may be wasted then,
+so that there are not many of them."""
 OURS: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE, ErrorCode.DAMAGED})
 """Why something was refused that is no fault of who asked."""
 
@@ -120,13 +121,13 @@ class Waste:
 
     def _rest(self, who: Waster, wasted: Wasted, now: float) -> bool:
         """See that a rest ends, if one is due."""
-        rest_s = 0.0
+        owed_s = 0.0
         for bucket in (wasted.bucket, who.account.waste(now)):
-            if bucket is not None and bucket.wait_s(now):
-                rest_s = max(rest_s, bucket.wait_s(now, REST_S))
-        wasted.rests = rest_s > 0.0
+            if bucket is not None:
+                owed_s = max(owed_s, bucket.wait_s(now))
+        wasted.rests = owed_s > 0.0
         if wasted.rests:
-            self.later(rest_s, partial(self._rested, wasted))
+            self.later(owed_s + REST_S, partial(self._rested, wasted))
         return wasted.rests
 
     def _rested(self, wasted: Wasted) -> None:
