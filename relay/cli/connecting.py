@@ -135,7 +135,8 @@ def run_connected(
             raise
         if not granted:
             _forget_key(policy, address, person, error)
-        raise _explained(error, person.name, given=who.name is not None) from None
+        had = not person.new and given_key is None and who.key is None
+        raise _explained(error, person.name, given=who.name is not None, had=had) from None
 
 
 NOT_GRANTED = (NameTaken, LooksAlike, NameInvalid, InvitationNeeded, RegistrationClosed)
@@ -150,10 +151,13 @@ def _forget_key(policy: KeyPolicy, address: Address, person: Person, error: Refu
             policy.keys.path_of(server_id, person.name).unlink(missing_ok=True)
 
 
-def _explained(error: Refused | NoDeviceKey, name: str, *, given: bool) -> Exception:
+def _explained(
+    error: Refused | NoDeviceKey, name: str, *, given: bool, had: bool = False
+) -> Exception:
     """Return what a person can do about a refused login, or one without a key.
 
-    ``given``: the name is the person's own choice, and none that stands for one left out.
+    ``given``: the name is the person's own choice, and none that stands for one left out. ``had``:
+    they have a key for it.
     """
     match error:
         case NoDeviceKey():
@@ -176,6 +180,11 @@ def _explained(error: Refused | NoDeviceKey, name: str, *, given: bool) -> Excep
             )
         case NameTaken() if is_guest(name):
             return CommandError(f"another guest is called {name!r} now; choose another with --name")
+        case NameTaken() if had:
+            return CommandError(
+                f"the name {name!r} is not yours any more: the account was removed, by you or by an"
+                " operator, and its name is given to nobody again; choose another with --name"
+            )
         case NameTaken():
             return CommandError(
                 f"the name {name!r} belongs to somebody else: choose another with --name; or, if it"
