@@ -51,6 +51,10 @@ def test_an_announced_key_is_followed_without_a_question() -> None:
     known = link.state.login.credentials
     assert known is not None
     assert known.server_id == OLD, "keys and pins stay where they are"
+    link.lose()
+    link.log_in(key=other_key(), server_id=hash_of(server_key()))
+    assert link.condition() is State.ONLINE, "the id is the same, and no question again"
+    assert link.state.key.id == OLD
 
 
 def test_once_followed_the_old_key_is_refused() -> None:
@@ -148,6 +152,22 @@ def test_an_announcement_while_the_one_before_is_being_proved_counts(
         link.lose()
         link.dial(other_key(), server_id=hash_of(server_key()))
         assert isinstance(link.state.error, ServerKeyMismatch)
+
+
+def test_what_was_announced_on_another_connection_is_not_asked_about(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The server tells at each login what it announces, if anything."""
+    link = Link(expected_key=Expected(OLD))
+    link.log_in()
+    third = generate_private_key(stream("a third key"), 2048)
+    link.send_envelopes(NextKey(hash_of(other_key())), NextKey(hash_of(third)))
+    link.lose()
+    link.log_in()
+    announced(link, server_key(), other_key())
+    assert link.state.key.following == NEW
+    assert not link.all_heard(Prove)[1:]
+    assert not caplog.records
 
 
 def test_an_announcement_that_was_withdrawn_makes_room_for_the_next() -> None:
