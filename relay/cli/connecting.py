@@ -33,6 +33,7 @@ from relay.client.errors import (
 from relay.client.events import State
 from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
+from relay.client.lineage import FOLLOWED_TYPE
 from relay.client.refusals import (
     InvitationNeeded,
     KeyRefused,
@@ -129,7 +130,8 @@ def run_connected(
     except ServerKeyMismatch as error:
         raise changed_key(address, error, known) from None
     except NoDeviceKey as error:
-        raise _explained(error, person.name, given=who.name is not None) from None
+        explained = _explained(error, person.name, given=who.name is not None)
+        raise CommandError(f"{explained}{_perhaps_changed(policy, address)}") from None
     except Refused as error:
         if error is answer:
             raise
@@ -141,6 +143,23 @@ def run_connected(
 
 NOT_GRANTED = (NameTaken, LooksAlike, NameInvalid, InvitationNeeded, RegistrationClosed)
 """Why a name is not somebody's after they have asked for it."""
+
+
+def _perhaps_changed(policy: KeyPolicy, address: Address) -> str:
+    """Return what else may be the reason that there is no key for a server; usually nothing.
+
+    Somebody who was away when its key changed, and has the new address from its operator, has keys
+    under an id that nothing connects with it.
+    """
+    fingerprint, servers = address.fingerprint, policy.keys.servers()
+    if fingerprint is None or not servers or fingerprint in servers:
+        return ""
+    old = servers[0] if len(servers) == 1 else "OLD"
+    return (
+        f"\nIf it is a server that you have been at, and has another key now (you have keys for"
+        f" {', '.join(servers)}),\nadd this line to {policy.known.path} when its operator confirms"
+        f" it:\n* {FOLLOWED_TYPE} {old} {fingerprint}"
+    )
 
 
 def _forget_key(policy: KeyPolicy, address: Address, person: Person, error: Refused) -> None:
