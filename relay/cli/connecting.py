@@ -33,6 +33,7 @@ from relay.client.errors import (
 from relay.client.events import State
 from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
+from relay.client.lineage import FOLLOWED_TYPE
 from relay.client.refusals import (
     InvitationNeeded,
     KeyRefused,
@@ -129,17 +130,36 @@ def run_connected(
     except ServerKeyMismatch as error:
         raise changed_key(address, error, known) from None
     except NoDeviceKey as error:
-        raise _explained(error, person.name, given=who.name is not None) from None
+        explained = _explained(error, person.name, given=who.name is not None)
+        raise CommandError(f"{explained}{_perhaps_changed(policy, address)}") from None
     except Refused as error:
         if error is answer:
             raise
         if not granted:
             _forget_key(policy, address, person, error)
-        raise _explained(error, person.name, given=who.name is not None) from None
+        had = not person.new and given_key is None and who.key is None
+        raise _explained(error, person.name, given=who.name is not None, had=had) from None
 
 
 NOT_GRANTED = (NameTaken, LooksAlike, NameInvalid, InvitationNeeded, RegistrationClosed)
 """Why a name is not somebody's after they have asked for it."""
+
+
+def _perhaps_changed(policy: KeyPolicy, address: Address) -> str:
+    """Return what else may be the reason that there is no key for a server; usually nothing.
+
+    Somebody who was away when its key changed, and has the new address from its operator, has keys
+    under an id that nothing connects with it.
+    """
+    fingerprint, servers = address.fingerprint, policy.keys.servers()
+    if fingerprint is None or not servers or fingerprint in servers:
+        return ""
+    old = servers[0] if len(servers) == 1 else "OLD"
+    return (
+        f"\nIf it is a server that you have been at, and has another key now (you have keys for"
+        f" {', '.join(servers)}),\nadd this line to {policy.known.path} when its operator confirms"
+        f" it:\n* {FOLLOWED_TYPE} {old} {fingerprint}"
+    )
 
 
 def _forget_key(policy: KeyPolicy, address: Address, person: Person, error: Refused) -> None:
@@ -150,10 +170,13 @@ def _forget_key(policy: KeyPolicy, address: Address, person: Person, error: Refu
             policy.keys.path_of(server_id, person.name).unlink(missing_ok=True)
 
 
-def _explained(error: Refused | NoDeviceKey, name: str, *, given: bool) -> Exception:
+def _explained(
+    error: Refused | NoDeviceKey, name: str, *, given: bool, had: bool = False
+) -> Exception:
     """Return what a person can do about a refused login, or one without a key.
 
-    ``given``: the name is the person's own choice, and none that stands for one left out.
+    ``given``: the name is the person's own choice, and none that stands for one left out. ``had``:
+    they have a key for it.
     """
     match error:
         case NoDeviceKey():
@@ -176,6 +199,11 @@ def _explained(error: Refused | NoDeviceKey, name: str, *, given: bool) -> Excep
             )
         case NameTaken() if is_guest(name):
             return CommandError(f"another guest is called {name!r} now; choose another with --name")
+        case NameTaken() if had:
+            return CommandError(
+                f"the name {name!r} is not yours any more: the account was removed, by you or by an"
+                " operator, and its name is given to nobody again; choose another with --name"
+            )
         case NameTaken():
             return CommandError(
                 f"the name {name!r} belongs to somebody else: choose another with --name; or, if it"

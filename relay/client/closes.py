@@ -73,7 +73,7 @@ class LimitExceeded(ClosedByServer):
 
 
 class Kicked(ClosedByServer):
-    """An operator ended this connection, or disabled, reset or removed the account."""
+    """An operator ended this connection, or disabled, reset, removed or demoted the account."""
 
 
 class DeviceRevoked(ClosedByServer):

@@ -19,6 +19,7 @@ from relay.bounded_files import make_directory
 from relay.chat import names
 from relay.chat.accounts import links
 from relay.chat.accounts.chain import Pin
+from relay.client.address import is_fingerprint
 from relay.client.device_key import DeviceKey, PassphraseNeeded
 from relay.client.file_lock import append_whole, locked
 from relay.errors import UsageError
@@ -123,6 +124,14 @@ class KeyFiles:
         except (OSError, UsageError):
             return []
         return [name for _, name in sorted(found, reverse=True)]
+
+    def servers(self) -> list[str]:
+        """Return the ids of the servers for which there are keys."""
+        try:
+            found = [path.parent.name for path in self.directory.glob("*/*.key")]
+        except (OSError, UsageError):
+            return []
+        return sorted({name for name in found if is_fingerprint(name)})
 
     def used(self, server_id: str, name: str) -> None:
         """Note that a name is used now: it is the one to propose next time."""

@@ -199,15 +199,17 @@ class KnownServers:
             raise self._failed("read", error) from None
 
     def announced(self, old: str, new: str) -> None:
-        """Keep that a key has proved which one follows it.
+        """Keep that a key has proved which one follows it: none that was replaced before.
 
         Raises:
             UsageError: the file cannot be written.
         """
-        self._add(
-            f"* {NEXT_KEY_TYPE} {old} {new}",
-            lambda text: parse_lineage(text, self.path).following.get(old) != new,
-        )
+
+        def missing(text: str) -> bool:
+            known = parse_lineage(text, self.path)
+            return known.following.get(old) != new and not known.replaced(new)
+
+        self._add(f"* {NEXT_KEY_TYPE} {old} {new}", missing)
 
     def followed(self, old: str, new: str) -> None:
         """Keep that the key that was announced has taken the place of the old one.
@@ -215,10 +217,12 @@ class KnownServers:
         Raises:
             UsageError: the file cannot be written.
         """
-        self._add(
-            f"* {FOLLOWED_TYPE} {old} {new}",
-            lambda text: parse_lineage(text, self.path).followed.get(old) != new,
-        )
+
+        def missing(text: str) -> bool:
+            known = parse_lineage(text, self.path)
+            return known.followed.get(old) != new and not known.replaced(new)
+
+        self._add(f"* {FOLLOWED_TYPE} {old} {new}", missing)
 
     def pin(self, host: str, port: int, fingerprint: str) -> None:
         """Add a key, unless it is there. A file that does not exist yet gets the mode 0600.

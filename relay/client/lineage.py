@@ -74,12 +74,17 @@ class Lineage(NamedTuple):
 
     def id_of(self, fingerprint: str) -> str:
         """Return the id of the server that has, or had, this key."""
-        before = {new: old for old, new in (*self.following.items(), *self.followed.items())}
+        before = {new: old for old, new in self.following.items() if not self.replaced(new)}
+        before |= {new: old for old, new in self.followed.items()}
         seen = {fingerprint}
         while (old := before.get(fingerprint)) is not None and old not in seen:
             seen.add(old)
             fingerprint = old
         return fingerprint
+
+    def replaced(self, fingerprint: str) -> bool:
+        """Tell whether another key has taken the place of this one. It follows none any more."""
+        return fingerprint in self.followed
 
     def mentions(self, server_id: str) -> bool:
         """Tell whether anything is known of a server with this id."""

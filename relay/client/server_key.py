@@ -39,6 +39,8 @@ class ServerKey:
         """An id that the server claims and is not known to have, until ``trust_id`` or the end; no
         connection then."""
         self._changes: list[KeyChange] = []
+        self._replaced: set[str] = set()
+        """Fingerprints of keys whose place others have taken, as far as this client has seen it."""
 
     @property
     def id(self) -> str | None:
@@ -121,12 +123,20 @@ class ServerKey:
         if fingerprint == expected.following:
             log.info("the server's key was changed, as it had announced: %s", fingerprint)
             self._changes.append(KeyChange(expected.fingerprint, fingerprint, followed=True))
+            self._replaced.add(expected.fingerprint)
             self._expected = Expected(fingerprint, None, expected.id)
         return True
 
     def announced(self, fingerprint: str) -> None:
-        """The server has proved which key will follow its own."""
+        """The server has proved which key will follow its own: one that was replaced never does.
+
+        Whoever holds that one, and the present one, would go back to what may have been stolen; and
+        with a circle in the file nobody could tell which key was the first.
+        """
         assert self._expected is not None
+        if fingerprint in self._replaced | {self._expected.id}:
+            log.warning("the server has announced a key that was replaced: %s", fingerprint)
+            return
         log.info("the server has announced its next key: %s", fingerprint)
         old = self._expected.fingerprint
         self._changes.append(KeyChange(old, fingerprint, followed=False))

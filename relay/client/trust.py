@@ -7,6 +7,7 @@ follow it, is as good (``lineage``).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeAlias
@@ -89,12 +90,13 @@ class KeyPolicy:
 
     def _keeps(self, server_id: str) -> bool:
         """Tell whether anything is kept here under an id: keys, pins, or keys that followed."""
-        try:
+        # What cannot be read says nothing, and hides nothing that the other one knows.
+        with contextlib.suppress(UsageError):
             if self.known.pins_key(server_id) or self.known.lineage().mentions(server_id):
                 return True
+        with contextlib.suppress(UsageError):
             return (self.keys.directory / server_id).exists()
-        except UsageError:
-            return False
+        return False
 
     def keep(self, changes: Iterable[KeyChange]) -> None:
         """Keep what was proved about keys of servers. What cannot be written is logged."""

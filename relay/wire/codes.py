@@ -33,7 +33,10 @@ class CloseCode(IntEnum):
     REPLACED = 2002, "the same client instance connected again"
     NAME_REFUSED = 2003, "the login was refused, with an ERROR before it"
     LIMIT = 2004, "a limit for one connection was exceeded on purpose or by a bug"
-    KICKED = 2005, "an operator ended this connection, or disabled, reset or removed the account"
+    KICKED = (
+        2005,
+        "an operator ended this connection, or disabled, reset, removed or demoted the account",
+    )
     REVOKED = 2006, "this device is not one of the account any more"
 
 

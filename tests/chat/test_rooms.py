@@ -132,6 +132,14 @@ def decided(
     return decide(one, request, Context(actor, seen, 1000, head, subject.root, anyone))
 
 
+def test_nobody_has_power_over_themselves_or_their_like() -> None:
+    for name, actor, why in (("ann", ANN, "yourself"), ("bob", BOB, "yourself"),
+                             ("ann", BOB, "as much to say")):  # fmt: skip
+        for request in (requests.Kick(name), requests.Ban(name), requests.Mute(name)):
+            with pytest.raises(Refused, match=why):
+                decided(room(), request, actor, subject=ANN if name == "ann" else BOB)
+
+
 def refused(
     one: Room, request: requests.Change, actor: Actor, subject: Actor = EVE, **context: int
 ) -> Reason:

@@ -196,6 +196,20 @@ def test_what_an_operator_does(by_invitation: Relay, tmp_path: Path) -> None:
     assert "no such account" in done("user", "disable", address, "bob", status=1)
 
 
+def test_what_operators_do_to_themselves(by_invitation: Relay) -> None:
+    """It succeeds, and a reset prints the way back in, though the session that asks ends by it."""
+    address, more = by_invitation.address, ["--data", str(by_invitation.data)]
+    an_operator(by_invitation)
+    token = token_in(done("user", "reset", address, "opera", "--yes"))
+    done("register", address, "--name", "opera", "--invitation", token)
+    assert "opera is no operator" in done("user", "demote", address, "opera")
+    assert "NOT_ALLOWED" in done("user", "list", address, status=1)
+    done("ctl", *more, "user", "promote", "opera")
+    assert "opera is disabled" in done("user", "disable", address, "opera")
+    done("ctl", *more, "user", "enable", "opera")
+    assert "opera is removed" in done("user", "rm", address, "opera", "--yes")
+
+
 def test_a_guest(relay: Relay) -> None:
     """By a name that no account has; needs neither key nor registration, and gets none."""
     address = relay.address

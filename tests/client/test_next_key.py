@@ -51,6 +51,10 @@ def test_an_announced_key_is_followed_without_a_question() -> None:
     known = link.state.login.credentials
     assert known is not None
     assert known.server_id == OLD, "keys and pins stay where they are"
+    link.lose()
+    link.log_in(key=other_key(), server_id=hash_of(server_key()))
+    assert link.condition() is State.ONLINE, "the id is the same, and no question again"
+    assert link.state.key.id == OLD
 
 
 def test_once_followed_the_old_key_is_refused() -> None:
@@ -64,6 +68,22 @@ def test_once_followed_the_old_key_is_refused() -> None:
     link.dial(server_key())
     assert isinstance(link.state.error, ServerKeyMismatch)
     assert link.bytes_from_client_now == 0
+
+
+def test_a_key_that_was_replaced_is_not_gone_back_to(caplog: pytest.LogCaptureFixture) -> None:
+    """Though the present one vouches for it: who has stolen both would make it count again."""
+    link = Link(expected_key=Expected(OLD))
+    link.log_in()
+    announced(link, server_key(), other_key())
+    link.lose()
+    link.log_in(key=other_key(), server_id=hash_of(server_key()))
+    link.state.key.take_changes()
+    announced(link, other_key(), server_key())
+    assert "was replaced" in caplog.text
+    assert not link.state.key.take_changes()
+    link.lose()
+    link.dial(server_key())
+    assert isinstance(link.state.error, ServerKeyMismatch)
 
 
 def test_until_it_is_met_the_old_key_is_as_good() -> None:
@@ -148,6 +168,22 @@ def test_an_announcement_while_the_one_before_is_being_proved_counts(
         link.lose()
         link.dial(other_key(), server_id=hash_of(server_key()))
         assert isinstance(link.state.error, ServerKeyMismatch)
+
+
+def test_what_was_announced_on_another_connection_is_not_asked_about(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The server tells at each login what it announces, if anything."""
+    link = Link(expected_key=Expected(OLD))
+    link.log_in()
+    third = generate_private_key(stream("a third key"), 2048)
+    link.send_envelopes(NextKey(hash_of(other_key())), NextKey(hash_of(third)))
+    link.lose()
+    link.log_in()
+    announced(link, server_key(), other_key())
+    assert link.state.key.following == NEW
+    assert not link.all_heard(Prove)
+    assert not caplog.records
 
 
 def test_an_announcement_that_was_withdrawn_makes_room_for_the_next() -> None:
@@ -236,6 +272,38 @@ def test_an_id_of_a_server_that_is_known_is_not_taken_over(policy: KeyPolicy, ke
     with policy.known.path.open("a") as file:
         file.write(f"* {line}\n")
     assert policy.server_id(HOST._replace(fingerprint=NEW)) == OLD, "what its operator confirmed"
+
+
+def test_a_damaged_file_hides_no_keys(policy: KeyPolicy) -> None:
+    """The full address needs no file of known servers; whose keys are kept is still seen."""
+    policy.known.path.write_text(f"[{HOST.host}]:7475 relay-key-v1 damaged\n")
+    assert policy.expected(HOST._replace(fingerprint=NEW)) == Expected(NEW)
+    assert policy.claimed(HOST, ClaimedId(NEW, OLD)) is None, "there is nothing"
+    (policy.keys.directory / OLD).mkdir(parents=True)
+    assert isinstance(policy.claimed(HOST, ClaimedId(NEW, OLD)), ServerIdentityError)
+
+
+def test_a_key_that_has_followed_begins_no_server_of_its_own(policy: KeyPolicy) -> None:
+    """It claims to be the first one: what is kept under the id would not be used any more."""
+    policy.keep([KeyChange(OLD, NEW, followed=True)])
+    assert isinstance(policy.claimed(HOST, ClaimedId(NEW, NEW)), ServerIdentityError)
+    assert policy.expected(HOST._replace(fingerprint=NEW)) == Expected(NEW, None, OLD)
+
+
+def test_lines_in_any_order_of_events(policy: KeyPolicy) -> None:
+    """Announced twice, the last one counts; a key of before is not gone back to."""
+    third = "c" * 51 + "a"
+    policy.keep([KeyChange(OLD, third, followed=False)])
+    assert policy.expected(HOST._replace(fingerprint=third)) == Expected(third, None, OLD)
+    policy.keep([KeyChange(OLD, NEW, followed=False)] * 2)
+    assert policy.expected(HOST._replace(fingerprint=OLD)) == Expected(OLD, NEW)
+    assert len(policy.known.path.read_text().splitlines()) == 2
+    policy.keep([KeyChange(OLD, NEW, followed=True), KeyChange(NEW, OLD, followed=False)])
+    policy.keep([KeyChange(NEW, OLD, followed=True)])
+    assert policy.expected(HOST._replace(fingerprint=OLD)) == Expected(NEW, None, OLD)
+    assert len(policy.known.path.read_text().splitlines()) == 3, "no way back is written"
+    circle = Lineage({NEW: OLD}, {OLD: NEW})
+    assert circle.expected(OLD) == Expected(NEW, None, OLD), "nor believed"
 
 
 def test_damaged_lines_about_keys_are_an_error(tmp_path: Path) -> None:

@@ -111,6 +111,23 @@ async def test_of_two_announcements_the_last_one_counts(tmp_path: Path) -> None:
         await until(lambda: alice.statistics["logins"] == 2, "alice is back by herself")
         assert alice.server_fingerprint == third
         await in_thread(partial(visit, "late"))
+        told = run_relay(  # a script, by the new address that the operator has sent
+            "send", relay.address, "lobby", "x", "--name", "never",
+            env={
+                "RELAY_KNOWN_SERVERS": str(homes["never"] / "known"), "RELAY_REGISTER": "",
+                "RELAY_KEYS": str(homes["never"] / "keys"),
+            },
+        )  # fmt: skip
+        assert told.returncode == 3, "the pin differs from the address"
+        told = run_relay(
+            "send", relay.address, "lobby", "x", "--name", "never",
+            env={
+                "RELAY_KNOWN_SERVERS": str(tmp_path / "no pin"), "RELAY_REGISTER": "",
+                "RELAY_KEYS": str(homes["never"] / "keys"),
+            },
+        )  # fmt: skip
+        assert told.returncode == 1
+        assert f"* relay-followed-key-v1 {first} {third}" in told.stderr
         for name in ("early", "never"):
             with pytest.raises(ServerKeyMismatch):
                 await in_thread(partial(visit, name))

@@ -187,7 +187,8 @@ def _about_person(room: Room, request: Change, handle: str, context: Context) ->
     role = person.role if person.root == subject else Role.NONE
     own = handle == actor.handle
     if rank(room, actor) <= rank_of(role) and not (own and isinstance(request, SetRole)):
-        raise Refused(Reason.NOT_ALLOWED, "this person has as much to say here as you")
+        same = "that is yourself" if own else "this person has as much to say here as you"
+        raise Refused(Reason.NOT_ALLOWED, same)
     event = _person_event(room, request, person, role, context)
     if event is not None:
         _check_seen(room.seq_of(handle), context.seen)

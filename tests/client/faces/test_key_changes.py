@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from relay.client.errors import HandshakeFailed, ServerIdentityError, ServerKeyMismatch
+from relay.client.errors import (
+    HandshakeFailed,
+    ServerIdentityError,
+    ServerKeyMismatch,
+    UnknownServerKey,
+)
 from relay.client.events import State, StateChanged
 from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
@@ -148,6 +153,16 @@ def test_who_shows_a_key_and_does_not_hold_it_is_no_server(face: Connect) -> Non
     with FakeServer(server.script, keys=server.keys) as running, pytest.raises(HandshakeFailed):
         face(running.address, "alice").connect()
     assert server.logins == 0
+
+
+def test_an_unknown_server_gets_not_one_byte(face: Connect, policy: KeyPolicy) -> None:
+    """Until somebody has said that its key is the right one."""
+    server = Server(HONEST)
+    with FakeServer(server.script, keys=server.keys) as running:
+        address = running.address.replace(f"{OLD}@", "")
+        with pytest.raises(UnknownServerKey):
+            face(address, "alice", key_policy=policy).connect()
+    assert server.heard == [0]
 
 
 def test_an_id_that_belongs_to_a_known_server_gets_no_login(

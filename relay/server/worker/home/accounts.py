@@ -231,11 +231,13 @@ class AccountsHome(LogChanges[_Decided]):
             return
         ended = decide.ended_keys(before, happened)
         keys, own = _keys(before, ended), asked.ask.by == before.handle
-        if own and isinstance(event, events.Removed):
-            asked.answer(data)  # first: the session that asks ends, too
-            self._tell(before, keys, done=lambda: None)
+        if own and ended is None:
+            # First: the session that asks ends, too, and a reset answers with the way back in.
+            asked.answer(data)
+            by_operator = not isinstance(event, events.Removed)
+            self._tell(before, keys, by_operator=by_operator, done=lambda: None)
             return
-        self._finish(asked, before, keys, data, by_operator=ended is None and not own)
+        self._finish(asked, before, keys, data, by_operator=ended is None)
 
     def _finish(
         self,
