@@ -21,7 +21,7 @@ from relay.chat.entries import Submission
 
 BODY = secrets.token_bytes(200)
 MESSAGES: dict[str, Message] = {
-    "submit": Submit(1, Submission("lobby", "alice", b"", b"producer", 1, 0, "", BODY)),
+    "submit": Submit(1, Submission("lobby", "alice", b"", b"producer", 1, 0, "", BODY), []),
     "batch of 1": Batch("lobby", 1, b"epoch...", 2, 1, bytes(264)),
     "batch of 100": Batch("lobby", 1, b"epoch...", 101, 100, bytes(26_400)),
 }

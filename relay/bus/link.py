@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from relay.bus.messages import Batch, Event, Message
-from relay.bus.packing import MessageReader, pack, pack_submit
+from relay.bus.packing import MessageReader, pack, pack_submits
 from relay.chat.entries import Submission
 from relay.errors import RemoteProtocolError
 from relay.local_sockets import Credentials, credentials
@@ -40,8 +40,8 @@ class Port(Protocol):
     def send(self, message: Message) -> None:
         """Send control: before all publishes, never dropped while the link is up."""
 
-    def submit(self, tag: int, submission: Submission) -> None:
-        """Send a SUBMIT, as control. Apart from ``send``, for it is most of what is sent."""
+    def submit(self, tag: int, sends: list[Submission]) -> None:
+        """Send what one sender has for one log, as control. The tags are ``TAG_STEP`` apart."""
 
     def publish(self, message: Batch | Event) -> None:
         """Send a publish. Beyond the bound it is dropped and its log's head is sent later."""
@@ -146,11 +146,11 @@ class Link(asyncio.Protocol):
         self._control.append(pack(message))
         self._wake(self)
 
-    def submit(self, tag: int, submission: Submission) -> None:
+    def submit(self, tag: int, sends: list[Submission]) -> None:
         """See ``Port``."""
         if self.lost:
             return
-        self._control.append(pack_submit(tag, submission))
+        self._control += pack_submits(tag, sends)
         self._wake(self)
 
     def publish(self, message: Batch | Event) -> None:

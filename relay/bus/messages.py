@@ -14,10 +14,13 @@ from typing import Final, NamedTuple, TypeAlias
 
 from relay.bus.claim import Claim
 from relay.chat.entries import Submission
+from relay.chat.partition import PARTITIONS
 
 __all__ = ["Claim"]  # made elsewhere, part of this
 ITEMS_PER_MESSAGE: Final = 512
 """Entries of a list in one message; longer lists become several messages."""
+TAG_STEP: Final = PARTITIONS
+"""From the tag of a send to that of the next one in a run: see SUBMIT and ACKS."""
 
 CONNECTION_ID_CHARS_MAX: Final = 40
 
@@ -93,13 +96,17 @@ class Unsubscribe(NamedTuple):
 
 
 class Submit(NamedTuple):
-    """Member: append this. Answer: one item of ACKS, or REFUSED, or NOT_HOME.
+    """Member: append this run. Answer to each: in an item of ACKS, or REFUSED, or NOT_HOME.
 
-    On the bus the fields of the submission follow the tag.
+    A run is what one sender has for one log. On the bus the fields of the first submission follow
+    the tag.
     """
 
     tag: int
     submission: Submission
+    more: list[bytes]
+    """Bodies of those that follow it. All else is as in the first one, but the counters, which are
+    the next ones, and the tags, ``TAG_STEP`` apart."""
 
 
 class Presence(NamedTuple):
@@ -218,7 +225,10 @@ class Heads(NamedTuple):
 
 
 class Acks(NamedTuple):
-    """Home: committed, [tag, epoch, seq] each."""
+    """Home: committed, [tag, epoch, seq, count] each.
+
+    Of so many sends: from one to the next the tag is ``TAG_STEP`` more, and the seq one more.
+    """
 
     acks: list[list[int | bytes]]
 

@@ -12,6 +12,7 @@ from relay import codec, limits
 from relay.bus.messages import (
     CONNECTION_ID_CHARS_MAX,
     ITEMS_PER_MESSAGE,
+    TAG_STEP,
     Acks,
     Announced,
     Answered,
@@ -46,6 +47,7 @@ from relay.bus.messages import (
 from relay.chat.accounts import links, requests
 from relay.chat.entries import SUBMISSION_CHECKS, Extra, Submission, submission
 from relay.chat.fields import (
+    BODY,
     DISPLAY,
     EPOCH,
     INSTANCE_SECRET,
@@ -64,6 +66,8 @@ from relay.framing import FrameSplitter
 HEADER: Final = 4
 MESSAGE_BYTES_MAX: Final = 262_144
 DAMAGE_BYTES_MAX: Final = 4096
+RUN_BYTES_MAX: Final = 65_536
+"""Of the bodies of a run, about: what one record of a client has."""
 
 _u16 = codec.uint(65_535)
 _u32 = codec.uint(limits.U32_MAX)
@@ -82,11 +86,11 @@ _names = _listed(NAME, DISPLAY, _u32)
 _new: Final = tuple.__new__
 
 
-def _submit(tag: int, *fields: object) -> Submit:
+def _submit(tag: int, more: list[bytes], *fields: object) -> Submit:
     extra = fields[-1]
     if extra is not None:
         fields = (*fields[:-1], Extra._make(cast("list[object]", extra)))
-    return _new(Submit, (tag, submission(*fields)))  # most of what is received
+    return _new(Submit, (tag, submission(*fields), more))  # most of what is received
 
 
 SHAPES: Final[dict[int, Shape]] = {
@@ -96,7 +100,10 @@ SHAPES: Final[dict[int, Shape]] = {
     Op.SUBSCRIBE: Shape(Subscribe, (LOG,)),
     Op.UNSUBSCRIBE: Shape(Unsubscribe, (LOG,)),
     Op.SUBMIT: Shape(
-        Submit, (U63, *SUBMISSION_CHECKS), _submit, names=("tag", *Submission._fields)
+        Submit,
+        (U63, codec.list_of(BODY, ITEMS_PER_MESSAGE), *SUBMISSION_CHECKS),
+        _submit,
+        names=("tag", "more", *Submission._fields),
     ),
     Op.PRESENCE: Shape(Presence, (LOG, _names, codec.boolean)),
     Op.WHO: Shape(Who, (U63, LOG)),
@@ -110,7 +117,7 @@ SHAPES: Final[dict[int, Shape]] = {
     Op.EVENT: Shape(Event, (LOG, _content)),
     Op.ERASED: Shape(Erased, (LOG,)),
     Op.HEADS: Shape(Heads, (_listed(LOG, EPOCH, U63),)),
-    Op.ACKS: Shape(Acks, (_listed(U63, EPOCH, U63),)),
+    Op.ACKS: Shape(Acks, (_listed(U63, EPOCH, U63, codec.uint(ITEMS_PER_MESSAGE, 1)),)),
     Op.REFUSED: Shape(Refused, (U63, _u16, U63, _error_text)),
     Op.CLAIMED: Shape(
         Claimed,
@@ -159,14 +166,46 @@ assert ITEMS_PER_MESSAGE * (limits.NAME_CHARS_MAX + 4 * limits.DISPLAY_NAME_CHAR
 def pack(message: Message) -> bytes:
     """Return a message's bytes, its length in front."""
     if type(message) is Submit:
-        return pack_submit(*message)
+        return _pack_run(*message)
     body = codec.pack((_OP_OF[type(message)], *message))
     return len(body).to_bytes(HEADER, "big") + body
 
 
-def pack_submit(tag: int, submission: Submission) -> bytes:
-    """Return ``pack(Submit(tag, submission))``. Apart, for it is most of what is sent."""
-    body = codec.pack((_SUBMIT, tag, *submission))
+def pack_submits(tag: int, sends: list[Submission]) -> list[bytes]:
+    """Return as few SUBMIT as there can be for what one sender has for one log.
+
+    Args:
+        tag: of the first; those of the others are ``TAG_STEP`` apart.
+        sends: one at least.
+    """
+    first, size = sends[0], 0
+    more: list[bytes] = []
+    packed: list[bytes] = []
+    for index in range(1, len(sends)):
+        one = sends[index]
+        if (
+            one.counter == first.counter + len(more) + 1
+            and one.kind == first.kind
+            and one.content_type == first.content_type
+            and one.extra is None
+            and first.extra is None
+            and one.root == first.root
+            and one.operator == first.operator
+            and size + len(one.body) <= RUN_BYTES_MAX
+            and len(more) < ITEMS_PER_MESSAGE - 1
+        ):
+            more.append(one.body)
+            size += len(one.body)
+        else:
+            packed.append(_pack_run(tag, first, more))
+            tag += TAG_STEP * (len(more) + 1)
+            first, more, size = one, [], 0
+    packed.append(_pack_run(tag, first, more))
+    return packed
+
+
+def _pack_run(tag: int, submission: Submission, more: list[bytes]) -> bytes:
+    body = codec.pack((_SUBMIT, tag, more, *submission))
     return len(body).to_bytes(HEADER, "big") + body
 
 

@@ -108,9 +108,17 @@ class Decision:
         """Return the outcomes of as many submissions, from the first on, as the view is for."""
         assert not self._batch
         self._batch, outcomes = batch, self._outcomes
-        offer = self.offer
+        offer, append = self.offer, self._append
         for end, submission in zip(self._view.ends, batch, strict=False):
-            outcomes.append(offer(end, submission))
+            if (
+                submission.counter == end.counter + 1
+                and submission.extra is None
+                and not submission.kind
+                and not end.log.guarded
+            ):  # a new message in a room without rules: ``offer`` would come to this as well
+                outcomes.append(append(end, submission, False))
+            else:
+                outcomes.append(offer(end, submission))
         return outcomes
 
     def offer(self, end: ProducerEnd, submission: Submission) -> Outcome:

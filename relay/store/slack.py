@@ -9,7 +9,7 @@ No reader ever looks at them (https://www.sqlite.org/fileformat2.html#b_tree_pag
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
@@ -33,6 +33,8 @@ _LEAF: Final = Struct(">BHHHB")
 _TWO: Final = Struct(">HH")
 ALL_OF_PAGE: Final = 65_536
 """The largest page: what 0 means as the place where contents begin."""
+PAGES_PER_READ: Final = 64
+"""Each call lets another thread have the interpreter, and may wait to get it back."""
 
 
 class Span(NamedTuple):
@@ -48,14 +50,14 @@ def pages_of_wal(path: Path, frames: int) -> set[int]:
     if not frames:
         return found
     with wal_path(path).open("rb", buffering=0) as file:
-
-        def number_at(offset: int) -> int:
-            return int.from_bytes(os.pread(file.fileno(), _NUMBER_BYTES, offset), "big")
-
-        step = _FRAME_HEADER_BYTES + number_at(_WAL_PAGE_SIZE_AT)
-        for frame in range(frames):
-            found.add(number_at(_WAL_HEADER_BYTES + frame * step))
-    found.discard(0)  # none: somebody has cut the WAL off meanwhile
+        size = int.from_bytes(os.pread(file.fileno(), _NUMBER_BYTES, _WAL_PAGE_SIZE_AT), "big")
+        frame = Struct(f">I{_FRAME_HEADER_BYTES - _NUMBER_BYTES + size}x")
+        for first in range(0, frames, PAGES_PER_READ):
+            count = min(PAGES_PER_READ, frames - first)
+            offset = _WAL_HEADER_BYTES + first * frame.size
+            data = os.pread(file.fileno(), count * frame.size, offset)
+            whole = len(data) // frame.size * frame.size  # less: somebody has cut the WAL off
+            found.update([number for (number,) in frame.iter_unpack(memoryview(data)[:whole])])
     return found
 
 
@@ -99,10 +101,24 @@ def overwrite(path: Path, pages: Iterable[int]) -> None:
     try:
         size = int.from_bytes(file.xRead(2, _PAGE_SIZE_AT), "big")
         page_bytes = ALL_OF_PAGE if size == 1 else size
-        for number in sorted(pages):
-            start = (number - 1) * page_bytes
-            page = file.xRead(page_bytes, start)
-            for span in unused(page) if len(page) == page_bytes else ():
-                file.xWrite(bytes(span.length), start + span.offset)
+        for first, count in _neighbours(sorted(pages)):
+            start = (first - 1) * page_bytes
+            data = file.xRead(count * page_bytes, start)
+            for at in range(0, len(data) - page_bytes + 1, page_bytes):
+                for span in unused(data[at : at + page_bytes]):
+                    file.xWrite(bytes(span.length), start + at + span.offset)
     finally:
         file.xClose()
+
+
+def _neighbours(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield (first, count) of numbers that follow each other, up to ``PAGES_PER_READ``."""
+    first = count = 0
+    for number in numbers:
+        if count and (number != first + count or count == PAGES_PER_READ):
+            yield first, count
+            count = 0
+        first = first if count else number
+        count += 1
+    if count:
+        yield first, count

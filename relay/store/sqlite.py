@@ -28,7 +28,7 @@ from relay.store.opened import Opened, Write
 from relay.store.opening import Check, open_again, open_first
 from relay.store.rules import Rules
 from relay.store.schema import check_sqlite, closed_on_error, pragma, translated
-from relay.store.state import LOGS_MAX, SEQ_BITS, LogEnd, More
+from relay.store.state import LOGS_MAX, LogEnd, More
 from relay.store.view import UnpackEntry, load
 
 __all__ = ["Durability", "Host", "SqlitePartition"]
@@ -242,7 +242,7 @@ class SqlitePartition:
             )
             outcomes = decision.decide(batch)
             changes = decision.changes
-            controls = any(one.kind == SYSTEM for one in batch) or bool(changes.states)
+            controls = SYSTEM in [one.kind for one in batch] or bool(changes.states)
             if controls:
                 note_controls(batch, outcomes, changes)
             if changes.more is not None and changes.more.erased:
@@ -260,9 +260,8 @@ class SqlitePartition:
             self._drop()
             raise
         touched = self.touched
-        if touched is not None:
-            for row in changes.entries:
-                touched.add(row[0] >> SEQ_BITS)
+        if touched is not None and changes.entries:
+            touched.update([end.id for end in changes.logs.values() if end.id])
         if changes.more is not None:
             del self._confirmed[: len(changes.more.confirmed)]
             del self._seen[: len(changes.more.seen)]

@@ -63,25 +63,27 @@ def load(
     began = before = committed.reads
     copied: set[tuple[str, str, bytes, int]] = set()
     """Where the copies of this batch are for, and which entries of whose inbox they are of."""
+    # Of the one before: what somebody has for one log mostly comes together.
+    log, producer, end = "", b"", UNREADABLE
     for submission in batch:
         if budget is not None:
             before = committed.reads
             if before != began and _used_up(budget, before - began):
                 break
-        key = submission.log, submission.producer
         extra = submission.extra
         if extra is not None and extra.origin_seq:
             about = submission.log, extra.about_in, extra.about_epoch, extra.about_seq
             if about in copied:
                 break
             copied.add((submission.log, submission.sender, extra.origin_epoch, extra.origin_seq))
+            key = submission.log, submission.producer
             ends.append(_copied(view, committed, key, submission, extra, unpack_entry))
             if budget is not None:
                 budget.spent.append(committed.reads - before)
             continue
-        end = producers.get(key)
-        if end is None:
-            end = _producer(view, committed, key)
+        if submission.log is not log or submission.producer is not producer:
+            log, producer = key = submission.log, submission.producer
+            end = producers.get(key) or _producer(view, committed, key)
         if extra is not None and extra.about_seq and submission.kind != MARK:
             place = extra.about_epoch, extra.about_seq
             _look_at(view, committed, end.log, submission, place, unpack_entry)

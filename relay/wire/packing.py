@@ -252,6 +252,17 @@ def pack_ack(log: str, counter: int, epoch: bytes, seq: int, durability: int = 0
     return codec.pack((_ACK, log, counter, epoch, seq))
 
 
+def pack_acks(log: str, counters: list[int], epoch: bytes, seq: int, durability: int) -> bytes:
+    """Return the ACKs of these counters, which have this seq and the next ones."""
+    if len(counters) == 1:
+        return pack_ack(log, counters[0], epoch, seq, durability)
+    acks: list[bytes] = []
+    for counter in counters:
+        acks.append(pack_ack(log, counter, epoch, seq, durability))
+        seq += 1
+    return b"".join(acks)
+
+
 def pack_entry(entry: tuple[object, ...]) -> bytes:
     """Pack the fields of an entry (``chat.entries.committed``) as its ENTRY envelope.
 

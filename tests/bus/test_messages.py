@@ -12,6 +12,7 @@ from relay import codec, limits
 from relay.bus import packing as bus_packing
 from relay.bus.messages import (
     ITEMS_PER_MESSAGE,
+    TAG_STEP,
     Acks,
     Announced,
     Answered,
@@ -43,7 +44,16 @@ from relay.bus.messages import (
     Unsubscribe,
     Who,
 )
-from relay.bus.packing import HEADER, MESSAGE_BYTES_MAX, SHAPES, MessageReader, pack, unpack
+from relay.bus.packing import (
+    HEADER,
+    MESSAGE_BYTES_MAX,
+    RUN_BYTES_MAX,
+    SHAPES,
+    MessageReader,
+    pack,
+    pack_submits,
+    unpack,
+)
 from relay.chat.entries import Extra, Submission
 from relay.codec import Unknown
 from relay.errors import EnvelopeError, RemoteProtocolError
@@ -60,9 +70,14 @@ SAMPLES: list[Message] = [
     Attach(15),
     Subscribe("lobby"),
     Unsubscribe(LONG),
-    Submit(U63, Submission(LONG, NAME, bytes(32), b"producer", U63, 255, "t" * 64, bytes(32_768))),
-    Submit(0, SUBMISSION),
-    Submit(1, SUBMISSION._replace(extra=Extra(NAME, EPOCH, U63, 30, EPOCH, U63, U63, NAME))),
+    Submit(
+        U63,
+        Submission(LONG, NAME, bytes(32), b"producer", U63, 255, "t" * 64, bytes(32_768)),
+        [bytes(RUN_BYTES_MAX // ITEMS_PER_MESSAGE)] * ITEMS_PER_MESSAGE,
+    ),
+    Submit(0, SUBMISSION, []),
+    Submit(0, SUBMISSION, [b"another", b""]),
+    Submit(1, SUBMISSION._replace(extra=Extra(NAME, EPOCH, U63, 30, EPOCH, U63, U63, NAME)), []),
     Presence(LONG, [[NAME, DISPLAY, limits.U32_MAX]] * ITEMS_PER_MESSAGE),
     Who(1, "lobby"),
     Claim(1, "ada", bytes(16), True, 5, bytes(32)),
@@ -77,7 +92,7 @@ SAMPLES: list[Message] = [
     Event("lobby", b"x"),
     Erased("lobby"),
     Heads([["lobby", EPOCH, 5]] * ITEMS_PER_MESSAGE),
-    Acks([[U63, EPOCH, U63]] * ITEMS_PER_MESSAGE),
+    Acks([[U63, EPOCH, U63, ITEMS_PER_MESSAGE]] * ITEMS_PER_MESSAGE),
     Refused(1, 65_535, U63, "e" * limits.ERROR_TEXT_BYTES_MAX),
     Claimed(1, False, False, 15, "no", b"", False),
     Claimed(1, True, False, 0, "", bytes(32), True),
@@ -168,14 +183,18 @@ def test_each_field_is_checked(message: Message) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        Acks([[1, EPOCH, 1]] * (ITEMS_PER_MESSAGE + 1)),
+        Acks([[1, EPOCH, 1, 1]] * (ITEMS_PER_MESSAGE + 1)),
+        Acks([[1, EPOCH, 1, 0]]),
+        Acks([[1, EPOCH, 1, ITEMS_PER_MESSAGE + 1]]),
         Batch("lobby", 0, EPOCH, 1, 1, bytes(limits.RECORD_CONTENT_BYTES_MAX + 1)),
         Batch("lobby", 0, EPOCH, 0, 1, b"x"),
         Batch("lobby", 0, EPOCH[1:], 1, 1, b"x"),
         Subscribe(""),
         Subscribe(LONG + "r"),
-        Submit(0, SUBMISSION._replace(counter=0)),
-        Submit(0, SUBMISSION._replace(body=bytes(limits.BODY_BYTES_MAX + 1))),
+        Submit(0, SUBMISSION._replace(counter=0), []),
+        Submit(0, SUBMISSION._replace(body=bytes(limits.BODY_BYTES_MAX + 1)), []),
+        Submit(0, SUBMISSION, [bytes(limits.BODY_BYTES_MAX + 1)]),
+        Submit(0, SUBMISSION, [b""] * (ITEMS_PER_MESSAGE + 1)),
         Claim(1, "ada", bytes(15), False, 5, b""),
     ],
     ids=lambda m: type(m).__name__,
@@ -209,3 +228,37 @@ def test_damaged_messages(data: st.DataObject) -> None:
     except RemoteProtocolError:
         return
     assert isinstance(message, Unknown) or unpack(pack(message)[HEADER:]) == message
+
+
+def _run(count: int, body: bytes = b"x") -> list[Submission]:
+    return [SUBMISSION._replace(counter=counter, body=body) for counter in range(1, count + 1)]
+
+
+@pytest.mark.parametrize(
+    ("sends", "runs"),
+    [
+        (_run(1), [1]),
+        (_run(1000), [ITEMS_PER_MESSAGE, 1000 - ITEMS_PER_MESSAGE]),
+        (_run(5, bytes(limits.BODY_BYTES_MAX)), [3, 2]),
+        ([*_run(2), *_run(2)], [2, 2]),
+        ([SUBMISSION, SUBMISSION._replace(counter=3)], [1, 1]),
+        ([SUBMISSION, SUBMISSION._replace(counter=2, kind=4)], [1, 1]),
+        ([SUBMISSION, SUBMISSION._replace(counter=2, content_type="text/plain")], [1, 1]),
+        ([SUBMISSION, SUBMISSION._replace(counter=2, root=bytes(32))], [1, 1]),
+        ([SUBMISSION, SUBMISSION._replace(counter=2, operator=True)], [1, 1]),
+        ([SUBMISSION, SUBMISSION._replace(counter=2, extra=Extra(NAME))], [1, 1]),
+        ([SUBMISSION._replace(extra=Extra(NAME)), SUBMISSION._replace(counter=2)], [1, 1]),
+    ],
+)
+def test_sends_travel_in_runs(sends: list[Submission], runs: list[int]) -> None:
+    """As few as there can be, and what comes out is what went in."""
+    messages = MessageReader().feed(b"".join(pack_submits(7, sends)))
+    found: list[Submission] = []
+    for message in messages:
+        assert isinstance(message, Submit)
+        assert message.tag == 7 + len(found) * TAG_STEP
+        found.append(message.submission)
+        for body in message.more:
+            found.append(found[-1]._replace(counter=found[-1].counter + 1, body=body))
+    assert found == sends
+    assert [len(message.more) + 1 for message in messages if isinstance(message, Submit)] == runs

@@ -89,10 +89,12 @@ def test_what_a_message_says_is_the_end_of_it_everywhere() -> None:
         assert packing.unpack_entry(packed).content == offered.content
         assert packing.unpack_entry(packed) == packing.unpack_server(packed)[0]
         assert packing.pack(packing.unpack_entry(packed)) == packed
-        [submit] = bus_packing.MessageReader().feed(bus_packing.pack(messages.Submit(3, offered)))
+        [submit] = bus_packing.MessageReader().feed(
+            bus_packing.pack(messages.Submit(3, offered, []))
+        )
         assert isinstance(submit, messages.Submit)
         assert type(submit.submission) is Submission
-        assert submit == (3, offered)
+        assert submit == (3, offered, [])
 
 
 def test_a_plain_message_is_packed_as_before_there_were_others() -> None:

@@ -101,6 +101,9 @@ def test_what_is_no_leaf_is_left_alone(tmp_path: Path) -> None:
     slack.overwrite(path, {1, 2, 3, 4, 5, 7, 99})  # the last ones are cut off, and not there
     whole = header + clean + b"".join(others[1:])
     assert path.read_bytes() == whole + used + used[:100], "the sixth was not asked for"
+    path.write_bytes(header + 300 * used)
+    slack.overwrite(path, {*range(2, 200), *range(201, 302)})
+    assert path.read_bytes() == header + 198 * clean + used + 101 * clean
 
 
 def test_pages_are_known_by_the_frames_of_the_wal(tmp_path: Path) -> None:
@@ -110,6 +113,9 @@ def test_pages_are_known_by_the_frames_of_the_wal(tmp_path: Path) -> None:
     path.with_name("00.sqlite-wal").write_bytes(header + b"".join(frames))
     assert slack.pages_of_wal(path, 3) == {3, 7}
     assert slack.pages_of_wal(path, 6) == {3, 7, 9}, "cut off"
+    many = [number.to_bytes(4, "big").ljust(24, b"f") + bytes(512) for number in range(1, 201)]
+    path.with_name("00.sqlite-wal").write_bytes(header + b"".join(many))
+    assert slack.pages_of_wal(path, 199) == set(range(1, 200))
     assert slack.pages_of_wal(tmp_path / "none", 0) == set()
 
 

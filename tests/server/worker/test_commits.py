@@ -1,4 +1,4 @@
-"""Commits that wait for the disk: how much of a partition's time they get."""
+"""How commits are answered, and how much of a partition's time those get that wait for the disk."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from relay.bus.messages import TAG_STEP, Acks
 from relay.chat.entries import Kind, Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.server.worker.home.commits import REST, REST_AHEAD_NS, Commit, Commits
 from relay.server.worker.home.submissions import Waiting
+from relay.server.worker.process.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
+from relay.store.log import Outcome, Repeated, Stored
 from relay.wire.envelopes import Done, Room
 from tests.support.workers import Cluster, TestClient
 
@@ -69,6 +72,34 @@ async def commit(made: Commits, disk: Disk, kind: Kind, takes_ns: int) -> None:
     if made.begin(3, cast(Any, disk), [waiting], 0) is None:
         while not made.finished():
             await asyncio.sleep(0)
+
+
+def test_answers_have_the_order_of_what_is_answered() -> None:
+    """Runs of what is new, and repeats one by one between them; each to the worker that asked."""
+    here, there = (LocalPort(n, 1, Wakeup(lambda _: None)) for n in (0, 1))
+    submission = Submission("lobby", "ann", b"", b"p" * 16, 2, 0, "", b"")
+    epoch = b"epoch..."
+    said: list[tuple[LocalPort, int, Outcome]] = [
+        (here, 1, Stored(epoch, 7, 6, b"")),
+        (here, 2, Stored(epoch, 8, 7, b"")),
+        (here, 3, Repeated(epoch, 3)),
+        (there, 1, Stored(epoch, 9, 8, b"")),
+        (here, 4, Stored(epoch, 10, 9, b"")),
+        (here, 6, Stored(epoch, 11, 10, b"")),
+        (here, 7, Stored(b"another.", 12, 11, b"")),
+    ]
+    group = [Waiting(port, number * TAG_STEP, submission) for port, number, _ in said]
+    outcomes = [outcome for _, _, outcome in said]
+    Commit(3, group, outcomes, [], 0).answer(outcomes)
+    runs: list[list[Any]] = [
+        [1, epoch, 7, 2],
+        [3, epoch, 3, 1],
+        [4, epoch, 10, 1],
+        [6, epoch, 11, 1],
+        [7, b"another.", 12, 1],
+    ]
+    assert list(here.queue) == [Acks([[TAG_STEP * run[0], *run[1:]] for run in runs])]
+    assert list(there.queue) == [Acks([[TAG_STEP, epoch, 9, 1]])]
 
 
 async def test_a_partition_rests_from_commits_that_waited() -> None:

@@ -34,8 +34,8 @@ class _Port:
     def send(self, message: Message) -> None:
         self.received.append(message)
 
-    def submit(self, tag: int, submission: Submission) -> None:
-        self.received.append(Submit(tag, submission))
+    def submit(self, tag: int, sends: list[Submission]) -> None:
+        self.received += [Submit(tag, submission, []) for submission in sends]
 
     def publish(self, message: Batch | Event) -> None:
         self.received.append(message)

@@ -35,8 +35,8 @@ class _Port:
     def send(self, message: Message) -> None:
         raise AssertionError(message)
 
-    def submit(self, tag: int, submission: Submission) -> None:
-        raise AssertionError(submission)
+    def submit(self, tag: int, sends: list[Submission]) -> None:
+        raise AssertionError(sends)
 
     def publish(self, message: Batch | Event) -> None:
         raise AssertionError(message)

@@ -28,12 +28,14 @@ def _put(
     kind: int = 0,
     content_type: str = "",
 ) -> None:
+    run = []
     for counter in range(1, count + 1):
         submission = Submission(
             log=log, sender="somebody", key_id=b"", producer=producer.to_bytes(16), counter=counter,
             kind=kind, content_type=content_type, body=b"x",
         )  # fmt: skip
-        submissions.put(Waiting(PORT, counter, submission))
+        run.append(Waiting(PORT, counter, submission))
+    submissions.put(run, count)
 
 
 def _taken(submissions: Submissions, slow_max: int = SLOW_PER_GROUP) -> list[tuple[int, int]]:

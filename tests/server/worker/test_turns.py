@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from relay import limits
-from relay.bus.link import Link
+from relay.bus.link import Link, Port
+from relay.bus.messages import Acks, Submit, Subscribe
 from relay.chat.entries import Submission
+from relay.chat.partition import partition_of
 from relay.server.worker.home.submissions import GROUP_MIN
 from relay.wire.envelopes import Ack, EntryMessage, Join, Joined, Live, Roster, Send
 from relay.wire.packing import unpack_entry
@@ -99,6 +102,67 @@ async def test_a_send_to_another_home_is_one_write_each_way(
     assert client.records - records == 1
 
 
+async def test_sends_to_one_log_travel_as_one(cluster: Cluster) -> None:
+    """There and back; what the client asked for between them is done between them."""
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    client = await TestClient.login(other, "client")
+    client.send(LOG, 1)
+    await client.acked(LOG, 1)
+    asked = _noted(home, Submit, Subscribe)
+    answered = _noted(other, Acks)
+    sends = [Send(LOG, counter, 0, "", b"x") for counter in range(2, 42)]
+    client.send_envelopes(*sends[:39], Join(1, LOG, None, 0, 0), sends[39])
+    await client.acked(LOG, 41)
+    first, join, last = asked
+    assert isinstance(first, Submit)
+    assert isinstance(join, Subscribe)
+    assert isinstance(last, Submit)
+    assert (first.submission.counter, len(first.more)) == (2, 38)
+    assert (last.submission.counter, last.more) == (41, [])
+    runs = [run[2:] for acks in answered if isinstance(acks, Acks) for run in acks.acks]
+    assert runs == [[2, 39], [41, 1]], "(seq, count)"
+    acks = [(e.counter, e.seq) for e in client.received if isinstance(e, Ack)]
+    assert acks == [(n, n) for n in range(1, 42)]
+
+
+async def test_acknowledgements_of_several_senders(cluster: Cluster) -> None:
+    """One commit has what many sent: each is told of its own, in its order."""
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    clients = [await TestClient.login(other, f"client{n}") for n in range(3)]
+    home.parts.partitions.paused = True  # all of it is one commit then
+    for counter in range(1, 9):
+        for client in clients:
+            client.send(LOG, counter)
+    await until(lambda: home.parts.home._submissions[partition_of(LOG)].count == 24, "all sends")
+    home.parts.partitions.paused = False
+    home.parts.wakeup.request()
+    for client in clients:
+        await client.acked(LOG, 8)
+        acks = [e for e in client.received if isinstance(e, Ack)]
+        assert [e.counter for e in acks] == list(range(1, 9))
+        stored = home.parts.services.reader_of(LOG).read(LOG, 0, 1000, 1_000_000)
+        entries = [unpack_entry(packed) for _, packed in stored.rows]
+        own = [e.seq for e in entries if e.producer == client.producer]
+        assert [e.seq for e in acks] == own
+
+
+def _noted(worker: Worker, *kinds: type) -> list[object]:
+    """Return where messages of the bus of these kinds are noted from now on."""
+    noted: list[object] = []
+    handlers = worker.parts.dispatcher.handlers
+    for kind in kinds:
+        handlers[kind] = _noting(handlers[kind], noted)
+    return noted
+
+
+def _noting(handler: Callable[[Port, Any], None], noted: list[object]) -> Callable[..., None]:
+    def noting(port: Port, message: object) -> None:
+        noted.append(message)
+        handler(port, message)
+
+    return noting
+
+
 async def test_as_many_joins_as_a_record_holds(single: Cluster) -> None:
     """Each is answered, in order, not by a turn of its own, and others are not kept waiting."""
     worker = single.workers[0]
@@ -151,7 +215,7 @@ async def test_who_sends_little_is_stored_before_all_who_send_much(single: Clust
                 log=LOG, sender="somebody", key_id=b"", producer=producer, counter=counter,
                 kind=0, content_type="", body=b"x",
             )  # fmt: skip
-            worker.parts.own_home.to_home.submit(tag, submission)
+            worker.parts.own_home.to_home.submit(tag, [submission])
     worker.parts.turn.run()
     assert not worker.parts.home.busy
     stored = worker.parts.services.reader_of(LOG).read(LOG, 1, 1000, 1_000_000)

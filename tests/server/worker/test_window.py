@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from relay.bus.messages import TAG_STEP
 from relay.chat.entries import Submission
-from relay.server.worker.home.submissions import Waiting
 from relay.server.worker.member.sender import Sender
 from relay.server.worker.member.window import LITTLE, QUANTUM, Send, Window, forget
 from relay.server.worker.process.own_home import LocalPort
@@ -20,36 +20,46 @@ class Home:
         self.port = LocalPort(0, 1, Wakeup(lambda _: None))
         self.window = Window(self.port, WINDOW)
         self._sends: dict[int, Send] = {}
+        self.answered = 0
 
-    def submit(self, sender: Sender, count: int) -> None:
-        for _ in range(count):
-            tag = len(self._sends)
+    def submit(self, sender: Sender, count: int, *, log: str = "known") -> None:
+        """Send as many as one run."""
+        first = len(self._sends)
+        for number in range(first, first + count):
             submission = Submission(
-                log="known", sender="somebody", key_id=b"", producer=bytes(16), counter=tag + 1,
+                log=log, sender="somebody", key_id=b"", producer=bytes(16), counter=number + 1,
                 kind=0, content_type="", body=b"x",
             )  # fmt: skip
-            self._sends[tag] = Send(sender, submission, SIZE)
-            self.window.submit(tag, self._sends[tag])
+            self._sends[number] = Send(sender, submission, SIZE)
+        sends = [self._sends[number] for number in range(first, first + count)]
+        self.window.submit(first * TAG_STEP, sends)
+
+    @property
+    def runs(self) -> list[list[int]]:
+        """Numbers of what has left, by run."""
+        return [
+            [one.tag // TAG_STEP for one in run] for run in self.port.queue if isinstance(run, list)
+        ]
 
     @property
     def sent(self) -> list[int]:
-        """Tags, in order."""
-        return [one.tag for one in self.port.queue if isinstance(one, Waiting)]
+        """Numbers of what has left and is not answered, in order."""
+        return [number for run in self.runs for number in run][self.answered :]
 
     def answer(self, count: int) -> list[Sender]:
         """Answer the first that are on their way, and let others go; return whose they were."""
         whose: list[Sender] = []
-        for tag in self.sent[:count]:
-            self.port.queue.popleft()
-            whose.append(self._sends[tag].sender)
-            forget(self._sends[tag])
+        for number in self.sent[:count]:
+            whose.append(self._sends[number].sender)
+            forget([self._sends[number]])
+        self.answered += len(whose)
         self.window.release()
         return whose
 
     def forget(self, sender: Sender) -> None:
         for send in self._sends.values():
             if send.sender is sender:
-                forget(send)
+                forget([send])
 
 
 def test_who_sends_alone_never_waits() -> None:
@@ -109,3 +119,28 @@ def test_what_is_forgotten_is_not_sent() -> None:
     assert served.count(first) == served.count(last) == 30
     assert not home.window.flows
     assert home.window.in_flight == 0
+
+
+def test_what_waits_leaves_in_runs() -> None:
+    """Of one log, and what lay between in the sender's order ends a run."""
+    home = Home()
+    first, other = Sender(), Sender()
+    home.submit(first, 100)
+    home.submit(other, 5)
+    home.submit(other, 2, log="another")
+    home.submit(first, 1)  # lies between two of the other's
+    home.submit(other, 1)
+    home.answer(100)
+    assert home.runs == [list(range(100)), [107], [100, 101, 102, 103, 104], [105, 106], [108]]
+
+
+def test_as_many_of_a_run_go_as_there_is_room_for() -> None:
+    """The rest waits, and is not overtaken by the next run."""
+    home = Home()
+    alone, other = Sender(), Sender()
+    home.submit(alone, 15)
+    home.submit(other, 10)
+    home.submit(other, 10)
+    assert home.runs == [list(range(15)), list(range(15, 20))]
+    home.answer(20)
+    assert home.runs[2:] == [list(range(20, 28)), list(range(28, 35))]

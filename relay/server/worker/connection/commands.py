@@ -43,18 +43,21 @@ MESSAGE: Final = int(Kind.MESSAGE)
 
 def send(session: Session, send: Send) -> None:
     """Offer a message to the log's home. A plain call: it never waits."""
-    log = send.log
-    if not names.is_room(log):  # the canonical form only: an id belongs to one spelling
-        if names.is_inbox(log):
-            send_direct(session, send)
-        else:
-            session.sends.refuse(log, send.counter, ErrorCode.NAME_INVALID)
-        return
+    log, sends = send.log, session.sends
+    if log != sends.room:
+        if not names.is_room(log):  # the canonical form only: an id belongs to one spelling
+            if names.is_inbox(log):
+                send_direct(session, send)
+            else:
+                sends.refuse(log, send.counter, ErrorCode.NAME_INVALID)
+            return
+        sends.room = log
+    log = sends.room  # one object for all: its hash is known
     if send.kind != MESSAGE or send.about_seq:
         send_about(session, send)
         return
     actor = session.actor
-    session.sends.submit(
+    sends.submit(
         submission(
             log, actor.handle, session.key_id, session.producer, send.counter, MESSAGE,
             send.content_type, send.body, actor.root, actor.operator, None,

@@ -16,6 +16,7 @@ from relay.server.worker.connection.schedule import (
     UNITS,
 )
 from relay.server.worker.connection.waste import CONTROL_UNITS
+from relay.wire.envelopes import Send
 from relay.wire.events import ApplicationData, PongReceived
 from relay.wire.packing import unpack_client
 
@@ -52,6 +53,10 @@ class Owner:
 
     def run(self, envelope: ClientEnvelope) -> None:
         """Do what an envelope asks for. May raise."""
+        raise NotImplementedError
+
+    def offer_sends(self) -> None:
+        """What else is run, if anything, comes after the sends that were taken so far."""
         raise NotImplementedError
 
     def failed(self, error: Exception) -> None:
@@ -164,12 +169,17 @@ class Reading:
         self._running = True
         share = units = self._schedule.share
         connection = self._connection
-        control, drained = owner.ended, False
+        control, drained, sending = owner.ended, False, False
         try:
             while units > 0 and not self.holds:
                 if self._pending:
                     envelope = self._pending.pop()
                     units -= UNITS.get(type(envelope), 1)
+                    if type(envelope) is Send:
+                        sending = True
+                    elif sending:
+                        owner.offer_sends()  # the order of operations is kept
+                        sending = False
                     owner.run(envelope)
                 elif connection.receive_next(now):
                     events = connection.events()
@@ -189,6 +199,8 @@ class Reading:
         except Exception as error:  # noqa: BLE001 - nothing that a peer sends leaves this class
             owner.failed(error)
         finally:
+            if sending:
+                owner.offer_sends()
             self._running = False
         if not self._pending:
             self._pending = _NONE  # the empty list of each connection would be a page in all

@@ -18,10 +18,10 @@ from relay.server.worker.connection.waste import (
     REPEAT_UNITS,
     of_send,
 )
-from relay.server.worker.member.sender import Sender
+from relay.server.worker.member.sender import OVERHEAD_BYTES, Sender
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Refused
-from relay.wire.packing import pack, pack_ack
+from relay.wire.packing import pack, pack_acks
 
 if TYPE_CHECKING:
     from relay.chat.entries import Submission
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from relay.server.worker.refusals import Refusals
 
 
+ACKS_PER_ANSWER: Final = 64
+"""What is queued as one: some KiB, a small part of a record and of what may wait to be read."""
+RUN_BYTES: Final = 16_384
+"""What is offered as one, about: a home that cannot keep up stops or refuses no more at once."""
 Place: TypeAlias = tuple[bytes, int]
 """Of an entry in its log: epoch and sequence number."""
 _NOWHERE: Final[Place] = (b"", 0)
@@ -45,7 +49,7 @@ class Sends(Sender):
 
     __slots__ = (
         "_acked", "_acked_log", "_clock", "_durability", "_forward", "_gaps", "_held", "_others",
-        "_owner", "_reading", "_refusals", "_spending",
+        "_owner", "_reading", "_refusals", "_run", "_run_bytes", "_spending", "room",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +81,12 @@ class Sends(Sender):
         self._refusals = refusals
         self._clock = clock
         self._durability = durability
+        self.room = ""
+        """The last log that was sent to, if its name is a room's: who sends on needs no other look.
+        """
+        self._run: list[Submission] | None = None
+        """To one log, taken and not offered yet."""
+        self._run_bytes = 0
         self._held = False
         """True while the window keeps the socket from being read."""
         self._acked_log = ""
@@ -123,7 +133,7 @@ class Sends(Sender):
         self._reading.waste(BUDGET_UNITS)
 
     def submit(self, submission: Submission) -> None:
-        """Offer a message to the log's home."""
+        """Take a message for the log's home, which has it after the next ``offer``."""
         size = len(submission.body)
         if self._spending is not None and not self._pay(submission, size):
             return
@@ -135,7 +145,26 @@ class Sends(Sender):
         ):
             self._held = True
             self._reading.hold(Hold.WINDOW)
-        self._forward.submit(self, submission)
+        run = self._run
+        if (
+            run is not None
+            and self._run_bytes < RUN_BYTES
+            and submission.extra is None
+            and run[0].extra is None
+            and submission.log == run[0].log
+        ):
+            run.append(submission)
+            self._run_bytes += size + OVERHEAD_BYTES
+            return
+        self.offer()
+        self._run = [submission]
+        self._run_bytes = size + OVERHEAD_BYTES
+
+    def offer(self) -> None:
+        """Offer what was taken. Called before anything else that the client asks for is begun."""
+        run, self._run = self._run, None
+        if run is not None:
+            self._forward.submit(self, run)
 
     def _pay(self, submission: Submission, size: int) -> bool:
         """Pay for a message; False: it was refused.
@@ -177,20 +206,29 @@ class Sends(Sender):
         self._owner.answer_send(pack(Refused(log, counter, int(code), arg, refusal.text)))
 
     # --- forward.Sender -----------------------------------------------------------------------
-    def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
-        """Committed, now or before."""
-        log, acked = submission.log, self._acked
-        self._owner.answer_send(pack_ack(log, submission.counter, epoch, seq, self._durability))
-        if seq > acked[1] and log == self._acked_log:
-            self._acked = epoch, seq
+    def acknowledged(self, sends: list[Submission], epoch: bytes, seq: int) -> None:
+        """Committed, now or before; what was before comes by itself."""
+        log, answer_send, durability = sends[0].log, self._owner.answer_send, self._durability
+        assert sends[-1].log == log, "an epoch is of one log"
+        counters: list[int] = []
+        size = 0
+        for submission in sends:
+            counters.append(submission.counter)
+            size += len(submission.body)
+        for start in range(0, len(counters), ACKS_PER_ANSWER):
+            some = counters[start : start + ACKS_PER_ANSWER]
+            answer_send(pack_acks(log, some, epoch, seq + start, durability))
+        last = seq + len(sends) - 1
+        if last > self._acked[1] and log == self._acked_log:
+            self._acked = epoch, last
         else:
-            self._note_acked(log, epoch, seq)
-        self._answered(submission)
+            self._note_acked(log, epoch, last)
+        self._answered(len(counters), size)
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
         """Not stored."""
         self.refuse(submission.log, submission.counter, code, arg, text)
-        self._answered(submission)
+        self._answered(1, len(submission.body))
 
     def pause_reading(self) -> None:
         """A home cannot keep up."""
@@ -224,9 +262,9 @@ class Sends(Sender):
             self._acked_log = log
         self._acked = epoch, seq
 
-    def _answered(self, submission: Submission) -> None:
-        self.count -= 1
-        self.bytes -= len(submission.body)
+    def _answered(self, count: int, size: int) -> None:
+        self.count -= count
+        self.bytes -= size
         if (
             self._held
             and self.count <= limits.SENDS_UNACKNOWLEDGED_MAX // 2

@@ -120,14 +120,9 @@ class Session(Owner):
         self.user: User | None = None
         """What the account has in use, from the login to the end; None for a guest."""
         self.sends = Sends(
-            self,
-            self.reading,
-            services.forward,
-            services.spending(account, None, self),
-            budgets.refusals,
-            services.clock,
-            services.durability,
-        )
+            self, self.reading, services.forward, services.spending(account, None, self),
+            budgets.refusals, services.clock, services.durability,
+        )  # fmt: skip
 
     @property
     def silent(self) -> bool:
@@ -230,6 +225,10 @@ class Session(Owner):
                 self.reading.hold(Hold.REQUEST)
         if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
             self._wait_for_reader()
+
+    def offer_sends(self) -> None:
+        """reading.Owner: let what was taken of sends go to their homes."""
+        self.sends.offer()
 
     def request_ended(self) -> None:
         """reply.Asker: go on with what came behind the request."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 from relay import limits
-from relay.bus.messages import ITEMS_PER_MESSAGE, Acks, Refused
+from relay.bus.messages import ITEMS_PER_MESSAGE, TAG_STEP, Acks, Refused
 from relay.chat.entries import Kind
 from relay.server.worker.home.permissions import refused
 from relay.server.worker.room_codes import CODES
@@ -84,14 +84,32 @@ class Commit:
     def answer(self, outcomes: list[Outcome]) -> None:
         """Tell those who submitted what became of it."""
         acks: dict[Port, list[list[int | bytes]]] = {}
+        last: Port | None = None
+        first_tag = first_seq = count = 0
+        epoch = b""
         for waiting, outcome in zip(self.group, outcomes, strict=True):
             port, tag = waiting.port, waiting.tag
             if type(outcome) is Stored or type(outcome) is Began:  # nearly all
-                acks.setdefault(port, []).append([tag, outcome.epoch, outcome.seq])
+                seq = outcome.seq
+                if (
+                    port is last
+                    and tag == first_tag + count * TAG_STEP
+                    and seq == first_seq + count
+                    and outcome.epoch == epoch
+                    and count < ITEMS_PER_MESSAGE
+                ):
+                    count += 1
+                    continue
+                if last is not None:
+                    acks.setdefault(last, []).append([first_tag, epoch, first_seq, count])
+                last, first_tag, epoch, first_seq, count = port, tag, outcome.epoch, seq, 1
                 continue
             match outcome:
-                case Repeated(epoch=epoch, seq=seq):
-                    acks.setdefault(port, []).append([tag, epoch, seq])
+                case Repeated():
+                    if last is not None:  # what was answered first is told first
+                        acks.setdefault(last, []).append([first_tag, epoch, first_seq, count])
+                        last = None
+                    acks.setdefault(port, []).append([tag, outcome.epoch, outcome.seq, 1])
                 case IdConflict(seq=seq):
                     port.send(Refused(tag, int(ErrorCode.ID_CONFLICT), seq, ""))
                 case Expected(counter=counter):
@@ -104,6 +122,8 @@ class Commit:
                     port.send(refused(tag, code, limits.RETRY_MS))
                 case LogRefused(reason=reason):
                     port.send(Refused(tag, int(ErrorCode.LIMIT), 0, reason))
+        if last is not None:
+            acks.setdefault(last, []).append([first_tag, epoch, first_seq, count])
         for port, listed in acks.items():
             for start in range(0, len(listed), ITEMS_PER_MESSAGE):
                 port.send(Acks(listed[start : start + ITEMS_PER_MESSAGE]))

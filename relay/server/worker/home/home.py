@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
-from relay.bus.messages import Refused
 from relay.chat.entries import UNDECIDED, Kind, Submission, is_copy
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.metrics import Budget
 from relay.server.worker.home.revocations import RevokedDevices
 from relay.server.worker.home.submissions import (
+    CROWD,
     GROUP_MAX,
     GROUP_MIN,
     SLOW_PER_GROUP,
@@ -127,34 +127,36 @@ class Home:
             if not submissions.flows:
                 self._waiting.pop(partition, None)
 
-    def submit(self, waiting: Waiting) -> None:
-        """Take a submission for the commit of this turn."""
-        submission = waiting.submission
+    def submit(self, run: list[Waiting]) -> None:
+        """Take what one sender has for one log; what has an ``extra`` comes alone."""
+        first = run[0]
+        submission = first.submission
         index = partition_of(submission.log)
-        if (waiting.port, index) not in self._attached:
+        if (first.port, index) not in self._attached:
             return
         extra, revoked = submission.extra, self._revoked.devices
+        assert extra is None or len(run) == 1
         if extra is not None and extra.origin_seq:
             pass  # it was accepted before; who sent it may be gone since
         elif revoked and (submission.sender, submission.key_id) in revoked:
-            waiting.port.send(Refused(waiting.tag, int(ErrorCode.KEY_REFUSED), 0, ""))
+            refuse(run, ErrorCode.KEY_REFUSED, "")
             return
         elif extra is not None and extra.to and extra.verdict == UNDECIDED:
             assert self.direct is not None
-            self.direct.permissions.take(waiting)
+            self.direct.permissions.take(first)
             return
         submissions = self._submissions[index]
-        if submissions.bytes + len(submission.body) > self.queued_bytes_max:
-            text = "the log's home cannot keep up"
-            waiting.port.send(Refused(waiting.tag, int(ErrorCode.BUSY), limits.RETRY_MS, text))
+        size = sum([len(waiting.submission.body) for waiting in run])
+        if submissions.bytes + size > self.queued_bytes_max:
+            refuse(run, ErrorCode.BUSY, "the log's home cannot keep up")
             return
-        submissions.put(waiting)
+        submissions.put(run, size)
         self._waiting[index] = None
 
     def submit_own(self, port: Port, tag: int, submission: Submission) -> None:
         """Take an entry that this worker itself has decided on, about a log of its own."""
         index = partition_of(submission.log)
-        self._submissions[index].put(Waiting(port, tag, submission))
+        self._submissions[index].put([Waiting(port, tag, submission)], len(submission.body))
         self._waiting[index] = None
         self._wake()
 
@@ -227,13 +229,10 @@ class Home:
         if self._commits.power:
             return False  # each waits for the disk: two take twice as long as one
         submissions = self._submissions
-        return sum([submissions[index].count for index in self._waiting]) > GROUP_MIN
+        return sum([submissions[index].count for index in self._waiting]) > CROWD
 
     def commit_rest(self, slice_s: float = COMMITS_S) -> None:
-        """Commit what ``commit`` has left, for so long: ``more`` tells if that was not all.
-
-        Raises nothing.
-        """
+        """Commit what ``commit`` has left, for so long; ``more``: not all of it. Raises nothing."""
         self.rest = False
         if self._partitions.paused:
             self.held.update(self._waiting)

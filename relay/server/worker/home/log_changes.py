@@ -155,7 +155,7 @@ class LogChanges(Generic[Decided]):
             for log in [log for log in self._by_log if partition_of(log) == message.partition]:
                 del self._by_tag[self._by_log.pop(log).tag]
 
-    def submit(self, tag: int, submission: Submission) -> None:
+    def submit(self, tag: int, sends: list[Submission]) -> None:
         """Nobody submits to this."""
         raise AssertionError
 

@@ -59,7 +59,7 @@ class Permissions:
         self,
         ask: Ask,
         account_of: Callable[[str], Account],
-        submit: Callable[[Waiting], None],
+        submit: Callable[[list[Waiting]], None],
     ) -> None:
         """Begin with none.
 
@@ -113,7 +113,7 @@ class Permissions:
             assert submission.extra is not None
             decided = submission.extra._replace(verdict=int(first.verdict))
             waiting = first.waiting
-            self._submit(Waiting(waiting.port, waiting.tag, submission._replace(extra=decided)))
+            self._submit([Waiting(waiting.port, waiting.tag, submission._replace(extra=decided))])
         if flow is not None and not flow:
             self._flows.pop(producer, None)
 

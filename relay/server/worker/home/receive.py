@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from relay.bus.messages import (
+    TAG_STEP,
     Announced,
     Ask,
     Attach,
@@ -23,6 +24,7 @@ from relay.bus.messages import (
     Unsubscribe,
     Who,
 )
+from relay.chat.entries import submission
 from relay.chat.names import INBOX_PREFIX, is_room
 from relay.server.worker.home.submissions import Waiting
 
@@ -59,7 +61,7 @@ class FromMembers:
         # The values take the message type of their key; a dict's type cannot express that.
         self.handlers: Final[dict[type, Callable[[Port, Any], None]]] = {
             Attach: self._attach,
-            Submit: lambda port, m: home.submit(Waiting(port, m.tag, m.submission)),
+            Submit: self._submit,
             Subscribe: followers.subscribe,
             Unsubscribe: self._unsubscribe,
             Presence: self._presence,
@@ -79,6 +81,21 @@ class FromMembers:
         self._names.drop(port)
         self._accounts.drop(port)
         self._rooms.drop(port)
+
+    def _submit(self, port: Port, message: Submit) -> None:
+        tag, first, more = message
+        run = [Waiting(port, tag, first)]
+        if more:
+            log, sender, key_id, producer, counter, kind, content_type, _, root, operator, _ = first
+            for body in more:
+                tag += TAG_STEP
+                counter += 1
+                following = submission(
+                    log, sender, key_id, producer, counter, kind, content_type, body, root,
+                    operator, None,
+                )  # fmt: skip
+                run.append(Waiting(port, tag, following))
+        self._home.submit(run)
 
     def _attach(self, port: Port, message: Attach) -> None:
         partition = message.partition

@@ -20,7 +20,7 @@ removed and a user who is disabled do not stay until everybody has begun rooms.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, final
 
 from relay import limits
@@ -36,8 +36,12 @@ if TYPE_CHECKING:
 
 GROUP_MAX: Final = 512
 """Submissions in the commits of one turn: about 5 ms."""
-GROUP_MIN: Final = 64
-"""Of one partition, however many have something to commit: each has its commit in each turn."""
+GROUP_MIN: Final = 256
+"""Of one partition, however many have something to commit: a commit that is smaller costs each of
+its messages more, and the file more pages. Those that the turn has no time for are next."""
+CROWD: Final = 64
+"""So many of one producer are committed at a time while others wait; and when more of all wait,
+those who send little have a commit of their own."""
 QUANTUM_MIN: Final = 4
 """Of one producer in one commit, however many others wait."""
 LITTLE: Final = 8
@@ -92,7 +96,7 @@ class Submissions:
         self._new: list[Flow] = []
         """Of which it is not known yet how much they have, nor whether they are slow."""
         self._quick: FairQueue[Flow] = FairQueue(
-            quantum=GROUP_MIN, little=LITTLE, lead_max=LITTLE_PER_GROUP
+            quantum=CROWD, little=LITTLE, lead_max=LITTLE_PER_GROUP
         )
         self._slow_flows: dict[bytes, Flow] = {}
         """Flows that are slow, for their next submission or altogether; the first is the next."""
@@ -103,16 +107,16 @@ class Submissions:
         self.bytes = 0
         """Of all bodies that wait."""
 
-    def put(self, waiting: Waiting) -> None:
-        """Queue a submission."""
-        submission = waiting.submission
-        self.bytes += len(submission.body)
-        self.count += 1
-        flow = self.flows.get(submission.producer)
+    def put(self, run: list[Waiting], size: int) -> None:
+        """Queue submissions of one producer, whose bodies have so many bytes together."""
+        self.bytes += size
+        self.count += len(run)
+        producer = run[0].submission.producer
+        flow = self.flows.get(producer)
         if flow is None:
-            flow = self.flows[submission.producer] = Flow(submission.producer)
+            flow = self.flows[producer] = Flow(producer)
             self._new.append(flow)
-        flow.waiting.append(waiting)
+        flow.waiting.extend(run)
 
     def take(
         self, in_use: Callable[[str], bool], group_max: int, slow_max: int
@@ -131,7 +135,7 @@ class Submissions:
         if len(flows) == 1 and not self._slow:
             flow = next(iter(flows.values()))
             if len(flow.waiting) <= group_max and (
-                slow_max or all(_is_quick(w, in_use) for w in flow.waiting)
+                slow_max or _are_quick(flow.waiting, in_use)
             ):  # the usual case: one that sends
                 group.extend(flow.waiting)
                 self._forget_all()
@@ -182,7 +186,16 @@ class Submissions:
             return
         count = 0
         if flow.producer not in self._slow:
-            while count < quantum and waiting and _is_quick(waiting[0], in_use):
+            known = ""  # a log that is in use: what one sends is for the same log, mostly
+            while count < quantum and waiting:
+                submission = waiting[0].submission
+                if submission.kind == SYSTEM:
+                    break
+                log = submission.log
+                if log != known:
+                    if not in_use(log):
+                        break
+                    known = log
                 group.append(waiting.popleft())
                 count += 1
         flow.finish = self._quick.charge(flow.finish, count, drained=not waiting)
@@ -275,14 +288,28 @@ def _is_quick(waiting: Waiting, in_use: Callable[[str], bool]) -> bool:
     return submission.kind != SYSTEM and in_use(submission.log)
 
 
+def _are_quick(some: Iterable[Waiting], in_use: Callable[[str], bool]) -> bool:
+    """Tell whether all of them are: one look for those of one log that follow one another."""
+    known = ""
+    for waiting in some:
+        submission = waiting.submission
+        if submission.kind == SYSTEM:
+            return False
+        if submission.log != known:
+            if not in_use(submission.log):
+                return False
+            known = submission.log
+    return True
+
+
 def _is_of_account(waiting: Waiting) -> bool:
     submission = waiting.submission
     return submission.kind == SYSTEM and submission.content_type == ACCOUNT
 
 
 def refuse(group: list[Waiting], code: ErrorCode, text: str) -> None:
-    """Answer that some are not stored: for good if what is stored is damaged, else for now."""
-    final = code == ErrorCode.DAMAGED
+    """Answer that some are not stored: for good, or for now."""
+    final = code in (ErrorCode.DAMAGED, ErrorCode.KEY_REFUSED)
     refusal = (int(code), 0, "") if final else (int(code), limits.RETRY_MS, text)
     for waiting in group:
         waiting.port.send(Refused(waiting.tag, *refusal))

@@ -12,9 +12,10 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
-from relay.bus.messages import Acks, Refused
+from relay.bus.messages import TAG_STEP, Acks, Refused
 from relay.chat.entries import is_copy
 from relay.chat.partition import PARTITIONS, partition_of
+from relay.server.worker.member.sender import OVERHEAD_BYTES
 from relay.server.worker.member.window import WINDOW_BYTES, Send, Window, forget
 from relay.wire.codes import ErrorCode
 
@@ -33,8 +34,6 @@ exceed the credit; this is the end."""
 SENDER_BYTES: Final = 16_384
 """Unanswered bytes of one sender, ``OVERHEAD_BYTES`` of each send included, that do not have it
 paused: whoever writes little does not wait for those who write without end."""
-OVERHEAD_BYTES: Final = 200
-"""What a small send costs besides its body."""
 
 
 class Forward:
@@ -54,33 +53,46 @@ class Forward:
         self._paused: list[dict[Sender, None]] = [{} for _ in range(PARTITIONS)]
         self._count = 0
 
-    def submit(self, sender: Sender, submission: Submission) -> None:
-        """Send a submission to its log's home, now or when there is one."""
-        partition = partition_of(submission.log)
-        size = len(submission.body) + OVERHEAD_BYTES
-        if self._bytes[partition] + size > self.refuse_bytes:
+    def submit(self, sender: Sender, run: list[Submission]) -> None:
+        """Send what one sender has for one log to its home, now or when there is one."""
+        partition = partition_of(run[0].log)
+        held = self._bytes[partition]
+        unanswered = self._unanswered[partition]
+        sends: list[Send] = []
+        first = tag = (self._count + 1) * PARTITIONS + partition
+        for submission in run:
+            size = len(submission.body) + OVERHEAD_BYTES
+            if held + size > self.refuse_bytes:
+                break
+            held += size
+            send = unanswered[tag] = Send(sender, submission, size)
+            sends.append(send)
+            tag += TAG_STEP
+        self._bytes[partition] = held
+        self._count += len(sends)
+        if len(sends) < len(run):
             text = "the log's home cannot keep up"
-            sender.refused(submission, int(ErrorCode.BUSY), limits.RETRY_MS, text)
-            return
-        self._bytes[partition] += size
-        self._count += 1
-        tag = self._count * PARTITIONS + partition
-        send = Send(sender, submission, size)
-        self._unanswered[partition][tag] = send
+            for submission in run[len(sends) :]:
+                sender.refused(submission, int(ErrorCode.BUSY), limits.RETRY_MS, text)
+            del run[len(sends) :]
+            if not run:
+                return
         if (
-            self._bytes[partition] > self.credit_bytes
+            held > self.credit_bytes
             and sender.bytes + sender.count * OVERHEAD_BYTES > SENDER_BYTES
             and sender not in self._paused[partition]
         ):
             self._paused[partition][sender] = None
             sender.pause_reading()
-        port = self._routes.port_of(submission.log)
+        port = self._routes.port_at(partition)
         if port is None:
             return
         if port is self._routes.own:
-            port.submit(tag, submission)
-        elif self._window(port).submit(tag, send):
-            self.waiting[self._windows[port]] = None
+            port.submit(first, run)
+            return
+        window = self._window(port)
+        if window.submit(first, sends):
+            self.waiting[window] = None
 
     def release(self) -> None:
         """Send what there is room for by now. Called by the turn before it writes to the links."""
@@ -99,9 +111,9 @@ class Forward:
     def attach(self, partition: int, port: Port) -> None:
         """A home is there (again): send everything unanswered, in order."""
         for tag, send in list(self._unanswered[partition].items()):
-            forget(send)
+            forget([send])
             if port is self._routes.own:
-                port.submit(tag, send.submission)
+                port.submit(tag, [send.submission])
             else:
                 self._window(port).send(tag, send)
 
@@ -116,38 +128,56 @@ class Forward:
                 and not is_copy(send.submission)
             ]
             for tag in gone:
-                self._answered(tag)
+                self._answered(tag, 1)
 
     def on_acks(self, _: Port, message: Acks) -> None:
         """Take a home's acknowledgements."""
-        for tag, epoch, seq in message.acks:
+        for tag, epoch, seq, count in message.acks:
             assert isinstance(tag, int)
             assert isinstance(epoch, bytes)
             assert isinstance(seq, int)
-            send = self._answered(tag)
-            if send is not None:
-                send.sender.acknowledged(send.submission, epoch, seq)
+            assert isinstance(count, int)
+            sender: Sender | None = None
+            run: list[Submission] = []
+            for send in self._answered(tag, count):
+                if sender is not None and (send is None or send.sender is not sender):
+                    sender.acknowledged(run, epoch, seq - len(run))
+                    sender = None
+                if send is not None:
+                    if sender is None:
+                        sender, run = send.sender, []
+                    run.append(send.submission)
+                seq += 1
+            if sender is not None:
+                sender.acknowledged(run, epoch, seq - len(run))
 
     def on_refused(self, _: Port, message: Refused) -> None:
         """Take a home's refusal."""
-        send = self._answered(message.tag)
+        [send] = self._answered(message.tag, 1)
         if send is not None:
             send.sender.refused(send.submission, message.code, message.arg, message.text)
 
-    def _answered(self, tag: int) -> Send | None:
-        """Forget a send; None when it was answered before (sent twice, answered twice)."""
-        partition = tag % PARTITIONS
-        send = self._unanswered[partition].pop(tag, None)
-        if send is None:
-            return None
-        forget(send)
-        self._bytes[partition] -= send.size
+    def _answered(self, first: int, count: int) -> list[Send | None]:
+        """Forget sends from a tag on; None: it was answered before (sent twice, answered twice)."""
+        partition = first % PARTITIONS
+        unanswered = self._unanswered[partition]
+        sends: list[Send | None] = []
+        found: list[Send] = []
+        size = 0
+        for tag in range(first, first + count * TAG_STEP, TAG_STEP):
+            send = unanswered.pop(tag, None)
+            sends.append(send)
+            if send is not None:
+                found.append(send)
+                size += send.size
+        forget(found)
+        self._bytes[partition] -= size
         paused = self._paused[partition]
         if paused and self._bytes[partition] <= self.credit_bytes // 2:
             self._paused[partition] = {}
             for waiting in paused:
                 waiting.resume_reading()
-        return send
+        return sends
 
     @property
     def unanswered(self) -> int:

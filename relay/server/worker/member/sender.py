@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from relay.chat.entries import Submission
+
+OVERHEAD_BYTES: Final = 200
+"""What a small send costs besides its body."""
 
 
 class Sender:
@@ -19,8 +22,8 @@ class Sender:
         self.bytes = 0
         """Of their bodies."""
 
-    def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
-        """Committed as (epoch, seq)."""
+    def acknowledged(self, sends: list[Submission], epoch: bytes, seq: int) -> None:
+        """Committed, to one log: the first as (epoch, seq), the others as the next seqs."""
         raise NotImplementedError
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:

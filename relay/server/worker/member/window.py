@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
+from relay.bus.messages import TAG_STEP
 from relay.server.worker.fair_queue import FairQueue
 
 if TYPE_CHECKING:
@@ -87,37 +88,57 @@ class Window:
         """Flows that have begun to wait since the last ``release``."""
         self._queue: FairQueue[Flow] = FairQueue(quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX)
 
-    def submit(self, tag: int, send: Send) -> bool:
-        """Send now, or have it wait: then return True, and ``release`` is to be called."""
-        flow = self.flows.get(send.sender)
+    def submit(self, tag: int, sends: list[Send]) -> bool:
+        """Send what one sender has for one log now, as far as there is room; the rest waits.
+
+        Returns:
+            True if some waits: ``release`` is to be called.
+        """
+        sender = sends[0].sender
+        flow = self.flows.get(sender)
         if flow is None:
-            flow = self.flows[send.sender] = Flow(self, send.sender)
-        send.flow = flow
-        if not flow.waiting and self._has_room(flow):
-            self._go(flow, tag, send)
+            flow = self.flows[sender] = Flow(self, sender)
+        for send in sends:
+            send.flow = flow
+        room = self._room(flow, sends)
+        if room:
+            self._go(flow, tag, sends[:room])
+        if room == len(sends):
             return False
         if not flow.waiting:
             self._new.append(flow)
-        flow.waiting.append((tag, send))
+        for index in range(room, len(sends)):
+            flow.waiting.append((tag + index * TAG_STEP, sends[index]))
         return True
 
-    def _has_room(self, flow: Flow) -> bool:
-        if self._queue.waiting or self._new:
-            return False
-        return self.in_flight < self.window_bytes or flow.in_flight == self.in_flight
+    def _room(self, flow: Flow, sends: list[Send]) -> int:
+        """Return how many of these may go now."""
+        if flow.waiting or self._new or self._queue.waiting:
+            return 0
+        if flow.in_flight == self.in_flight:
+            return len(sends)  # who sends alone
+        in_flight = self.in_flight
+        for index, send in enumerate(sends):
+            if in_flight >= self.window_bytes:
+                return index
+            in_flight += send.size
+        return len(sends)
 
     def send(self, tag: int, send: Send) -> None:
         """Send whether there is room or not: what the home has had, or another one, sent anew."""
         flow = send.flow = self.flows.get(send.sender) or Flow(self, send.sender)
         self.flows[send.sender] = flow
-        self._go(flow, tag, send)
+        self._go(flow, tag, [send])
 
-    def _go(self, flow: Flow, tag: int, send: Send) -> None:
-        send.on_its_way = True
-        flow.count += 1
-        flow.in_flight += send.size
-        self.in_flight += send.size
-        self.port.submit(tag, send.submission)
+    def _go(self, flow: Flow, tag: int, sends: list[Send]) -> None:
+        size = 0
+        for send in sends:
+            send.on_its_way = True
+            size += send.size
+        flow.count += len(sends)
+        flow.in_flight += size
+        self.in_flight += size
+        self.port.submit(tag, [send.submission for send in sends])
 
     def release(self) -> bool:
         """Send what there is room for, of each sender in turn; return True if some still wait."""
@@ -131,12 +152,23 @@ class Window:
 
     def _serve(self, flow: Flow) -> None:
         waiting = flow.waiting
-        count = 0
+        count = first = 0
+        run: list[Send] = []
         while waiting and count < QUANTUM:
             tag, send = waiting.popleft()
-            if send.flow is flow:
-                self._go(flow, tag, send)
-                count += 1
+            if send.flow is not flow:
+                continue
+            if run and (
+                tag != first + len(run) * TAG_STEP or send.submission.log != run[0].submission.log
+            ):
+                self._go(flow, first, run)
+                run = []
+            if not run:
+                first = tag
+            run.append(send)
+            count += 1
+        if run:
+            self._go(flow, first, run)
         flow.finish = self._queue.charge(flow.finish, count, drained=not waiting)
         if waiting:
             self._queue.add(flow, flow.finish, count)
@@ -144,15 +176,16 @@ class Window:
             self.flows.pop(flow.sender, None)
 
 
-def forget(send: Send) -> None:
-    """A send is answered, or is to be sent anew: it neither waits nor is on its way any more."""
-    flow, send.flow = send.flow, None
-    if flow is None:
-        return
-    if send.on_its_way:
-        send.on_its_way = False
-        flow.count -= 1
-        flow.in_flight -= send.size
-        flow.window.in_flight -= send.size
-    if not flow.in_flight and not flow.waiting:
-        flow.window.flows.pop(flow.sender, None)
+def forget(sends: list[Send]) -> None:
+    """Some are answered, or to be sent anew: they neither wait nor are on their way any more."""
+    for send in sends:
+        flow, send.flow = send.flow, None
+        if flow is None:
+            continue
+        if send.on_its_way:
+            send.on_its_way = False
+            flow.count -= 1
+            flow.in_flight -= send.size
+            flow.window.in_flight -= send.size
+        if not flow.in_flight and not flow.waiting:
+            flow.window.flows.pop(flow.sender, None)

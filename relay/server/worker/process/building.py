@@ -161,7 +161,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     # home and member: a home that has something for another one is a member of it
     copies = Copies(
-        send=lambda submission: forward.submit(copy_sender, submission),
+        send=lambda submission: forward.submit(copy_sender, [submission]),
         reader_of=needs.reader_of,
         unpack=unpack_entry,
         confirm=notes.confirm,

@@ -20,9 +20,10 @@ class CopySender(Sender):
         super().__init__()
         self._copies = copies
 
-    def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
-        """The recipient's log has it."""
-        self._copies.confirmed(submission)
+    def acknowledged(self, sends: list[Submission], epoch: bytes, seq: int) -> None:
+        """The recipient's log has them."""
+        for submission in sends:
+            self._copies.confirmed(submission)
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
         """Not yet."""

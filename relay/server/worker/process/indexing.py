@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 SLICE_S: Final = 0.025
 """Of a tick, which come ten times a second: a quarter of a core at most."""
-CROWDED_SLICE_S: Final = 0.005
-"""Likewise while many wait for the worker: each time that the thread needs the interpreter, and it
-does for each few rows, they wait for it."""
+CROWDED_SLICE_S: Final = 0.010
+CROWDED_TICKS: Final = 5
+"""Likewise while many wait for the worker, of so many ticks in one: each time that the thread needs
+the interpreter, and it does for each few rows, they wait for it. A shorter slice goes by with
+opening the files of the partition whose turn it is."""
 LOOK_S: Final = 300.0
 """How often all logs are looked at: what is removed of one in which nobody writes is noticed so."""
 log = logging.getLogger("relay.worker")
@@ -56,6 +58,8 @@ class Indexing:
         self.crowded: Callable[[], bool] = _never
         """Tells whether many wait for the worker."""
         self._looked = loop.time()
+        self._ticks = 0
+        """Since the last slice."""
         self._entries = 0
         """Looked at by followers that are gone."""
 
@@ -130,13 +134,18 @@ class Indexing:
             self._looked = self._loop.time()
             for one in self._followers.values():
                 one.look()
+        self._ticks += 1
+        crowded = self.crowded()
+        if crowded and self._ticks < CROWDED_TICKS:
+            return
         short = self.short_of_disk()
         due = [index for index, one in self._followers.items() if one.behind and index not in short]
         if due:
             before = self._followers.get(self._turn)
             self._turn = min(due, key=lambda index: (index <= self._turn, index))
             follower = self._followers[self._turn]
-            slice_s = CROWDED_SLICE_S if self.crowded() else SLICE_S
+            slice_s = CROWDED_SLICE_S if crowded else SLICE_S
+            self._ticks = 0
             self._running = self._run(lambda: _run(before, follower, slice_s))
 
     def _remove(self, index: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from relay.bus.messages import TAG_STEP
 from relay.server.worker.home.submissions import Waiting
 
 if TYPE_CHECKING:
@@ -34,9 +35,10 @@ class LocalPort:
         self.index = index
         self.generation = generation
         self._wakeup = wakeup
-        self.queue: deque[Message | Waiting] = deque()
+        self.queue: deque[Message | list[Waiting]] = deque()
+        """A list: a SUBMIT that is not packed."""
         self.submits = 0
-        """How many submissions the queue holds: they need a commit."""
+        """How many of those the queue holds: they need a commit."""
 
     def send(self, message: Message) -> None:
         """See ``Port``."""
@@ -44,9 +46,14 @@ class LocalPort:
         if not self._wakeup.scheduled:
             self._wakeup.request()
 
-    def submit(self, tag: int, submission: Submission) -> None:
+    def submit(self, tag: int, sends: list[Submission]) -> None:
         """See ``Port``."""
-        self.queue.append(Waiting(self.answers, tag, submission))
+        answers = self.answers
+        run: list[Waiting] = []
+        for submission in sends:
+            run.append(Waiting(answers, tag, submission))
+            tag += TAG_STEP
+        self.queue.append(run)
         self.submits += 1
         if not self._wakeup.scheduled:
             self._wakeup.request()
@@ -73,7 +80,7 @@ class OwnHome:
         queue, answers = self.to_home.queue, self.to_member
         while queue:
             message = queue.popleft()
-            if type(message) is Waiting:  # a SUBMIT that is not packed
+            if type(message) is list:
                 self.to_home.submits -= 1
                 home.submit(message)
             else:
@@ -84,4 +91,5 @@ class OwnHome:
         queue, answers = self.to_member.queue, self.to_home
         while queue:
             message = queue.popleft()
+            assert type(message) is not list, "a home submits nothing to members"
             handlers[type(message)](answers, message)
