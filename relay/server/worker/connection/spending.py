@@ -23,9 +23,10 @@ MESSAGE_BYTES: Final = 200
 """What a message costs besides its body."""
 LOOKUP_UNITS: Final = 1
 """What it costs to look whether a log exists."""
-ENOUGH_S: Final = 0.5
+ENOUGH_S: Final = 0.05
 """Who is refused is told to come again when there is what comes in so long, not for the next byte:
-to refuse is work, too."""
+to refuse is work, too. With ten times as much, all of a source would come at once, and others would
+wait for all that they may send then."""
 WAIT_MS_MAX: Final = 60_000
 
 
