@@ -155,6 +155,26 @@ class Limits(Struct, frozen=True, kw_only=True):
             "bound.",
         ),
     ] = 800
+    waste_per_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="What one connection may ask for each second that brings nothing (it is "
+            "refused, unknown, or done long since), on average over 64 s, in units of about 6 µs: "
+            "a refused request is 16. Beyond it its socket is not read for "
+            "a while. 0: no bound.",
+        ),
+    ] = 64
+    waste_per_s_per_source: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Likewise all connections of one source, per worker: beyond it those that "
+            "go on with such things rest. 0: no bound.",
+        ),
+    ] = 1024
     received_mib: Annotated[
         int,
         Meta(

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -12,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from relay.chat.entries import GapReason
 from relay.chat.partition import PARTITIONS
-from relay.monitoring.alerts import ALERTS, alerts
+from relay.monitoring.alerts import ALERTS, Alert, alerts
 from relay.monitoring.dashboard import PANELS, dashboard
 from relay.monitoring.expressions import TABLE
 from relay.monitoring.page import metrics
@@ -77,6 +81,79 @@ def test_every_metric_has_a_panel() -> None:
     assert {
         name for name in names if not re.search(rf"\b{name}(_total|_bucket)?\b", shown)
     } == set()
+
+
+WORST: Final = {
+    "RelayDown": ('up{job="relay"}', "1 0x9"),
+    "RelayProcessNotReady": ('relay_ready{process="worker 0"}', "1 0x9"),
+    "RelayRestarts": ('relay_restarts_total{process="worker 0"}', "0+1x9"),
+    "RelayPartitionsUnavailable": ('relay_partitions_unavailable{worker="0"}', "0 1x9"),
+    "RelayPartitionsRefused": ('relay_partitions_refused{worker="0"}', "0 1x9"),
+    "RelayDiskReserveReached": ('relay_partitions_short_of_disk{worker="0"}', "0 16x9"),
+    "RelayDiskFills": ("relay_disk_free_bytes", "1000000000-1000000x90"),
+    "RelayWriteAheadLogGrows": ("relay_wal_bytes", "8000000 2000000000x20"),
+    "RelayCommitsWait": ('relay_commit_lag_seconds{worker="1"}', "0 2x9"),
+    "RelayBusLags": ('relay_bus_lag_seconds{worker="1"}', "0 2x9"),
+    "RelayLoopDelayed": (
+        'relay_loop_delay_seconds_bucket{le="+Inf"}', "0+600x20",
+        'relay_loop_delay_seconds_bucket{le="0.5"}', "0+1x20",
+    ),
+    "RelayGaps": ('relay_gaps_total{reason="epoch"}', "0 0 1x9"),
+    "RelayKeyAgentBusy": ("relay_agent_busy_total", "0+5x20"),
+    "RelayBudgetReached": ('relay_refused_total{budget="send_bytes"}', "0+600x30"),
+    "RelayLogLinesLost": ('relay_log_lines_lost_total{process="worker 0"}', "0 0 7x9"),
+}  # fmt: skip
+"""What makes each alert call somebody: its series, and its values from minute to minute."""
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here")
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert.name)
+def test_an_alert_fires_when_it_should_and_not_before(alert: Alert, tmp_path: Path) -> None:
+    """As Prometheus itself evaluates the rules."""
+    series, values, *more = WORST[alert.name]
+    labels = dict(re.findall(r'(\w+)="([^"]*)"', series))
+    minutes = len(expanded(values)) - 1
+    told = {
+        "exp_labels": {**labels_of(alert, labels), "severity": alert.severity},
+        "exp_annotations": {
+            "summary": re.sub(r"{{ \$labels\.(\w+) }}", lambda m: labels[m[1]], alert.summary),
+            "action": alert.action,
+        },
+    }
+    case = {
+        "interval": "1m",
+        "input_series": [
+            {"series": name, "values": its}
+            for name, its in ((series, values), *([more] if more else []))
+        ],
+        "alert_rule_test": [
+            {"eval_time": "0m", "alertname": alert.name, "exp_alerts": []},
+            {"eval_time": f"{minutes}m", "alertname": alert.name, "exp_alerts": [told]},
+        ],
+    }
+    file = tmp_path / "test.yaml"
+    rules = str(ROOT / "deploy" / "prometheus-alerts.yaml")
+    file.write_text(json.dumps({"rule_files": [rules], "tests": [case]}))  # which is YAML
+    ended = subprocess.run(
+        ["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def expanded(values: str) -> list[str]:
+    """The values of promtool's notation: ``1 0x2`` is 1 0 0 0."""
+    found = []
+    for part in values.split():
+        _, times, count = part.partition("x")
+        found += [part] * (int(count) + 1 if times else 1)
+    return found
+
+
+def labels_of(alert: Alert, labels: dict[str, str]) -> dict[str, str]:
+    """Of a series, those that the alert's expression keeps."""
+    if by := re.search(r"by \((\w+)\)", alert.expression):
+        return {name: value for name, value in labels.items() if name == by[1] != "le"}
+    return {} if re.match(r"(sum|max)\(", alert.expression) else labels
 
 
 def test_labels_are_those_of_the_protocol() -> None:

@@ -26,6 +26,8 @@ END_HEADLINE: Final = "<!-- end of headline -->"
 RELAY: Final = "Relay"
 COMPILED: Final = "Relay compiled"
 FLOOR: Final = "kernel floor"
+NOT_IN_HEADLINE: Final = frozenset({FLOOR, "NATS of Debian TLS"})
+"""No server; and a second version of one, which the full table has."""
 HALF: Final = "half of its own saturated rate"
 KEEPS_UP: Final = 0.9
 """Of what was offered, delivered when the last message was sent; some are always on their way."""
@@ -268,7 +270,7 @@ def _headline(facts: dict[str, Any], results: Results) -> str:
         f"1 → {members}, saturated": "saturated, 1 per write",
         "small rooms": next((load for load in loads if "rooms" in load), ""),
     }
-    shown = {name: one for name, one in results.items() if name != FLOOR}
+    shown = {name: one for name, one in results.items() if name not in NOT_IN_HEADLINE}
     rows = []
     for title, load in chosen.items():
         title = title if "rooms" not in title else load.replace("/s each", " msg/s each")

@@ -145,6 +145,10 @@ class MeasuredRelay:
         """``kill -9`` of a worker."""
         os.kill(self.pid_of(worker), signal.SIGKILL)
 
+    def wait_for_spare(self) -> None:
+        """Wait until a process is there that takes the place of a worker that dies."""
+        wait_until(lambda: self._relay.pids_titled("relay: spare"), "a spare process")
+
     def pid_of(self, worker: int) -> int:
         """Return the process id of a worker."""
         title = f"relay: worker {worker} "

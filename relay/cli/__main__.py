@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from relay.cli.interrupts import end_at_interrupts
+from relay.cli.interrupts import end_as_process_1, end_at_interrupts
 
 
 def main() -> int:
     """Load the commands and run one; return its exit code."""
     end_at_interrupts()
+    end_as_process_1()
     from relay.cli.main import main as run
 
     return run()

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import Final
+from typing import Any, Final
 
 import click
 
+from relay.cli.confirming import YES, confirm, need_answer
 from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
 from relay.cli.export import MORE_ROOMS, checked_rooms
 from relay.cli.groups import CommandGroup
-from relay.cli.options import Target, places, target_options
+from relay.cli.json_lines import dump
+from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.room_options import AGE, MESSAGES, SIZE
 from relay.cli.who import Who, who_options
 from relay.client.account_calls import Preferences, Writers
 from relay.client.aio import Client
 from relay.terminal.notices import choices
+from relay.terminal.room_notices import keep_words
 from relay.terminal.screens import stderr_notice
+from relay.terminal.view import rfc3339
 
 _who = who_options(program=False)
 _CHOICES: Final = click.Choice(["all", "rooms", "known", "nobody"])
-YES: Final = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 @click.group(cls=CommandGroup)
@@ -33,18 +35,22 @@ def account() -> None:
 @account.command()
 @places(optional=[])
 @_who
+@LINES
 @target_options
-def show(target: Target, who: Who) -> int:
+def show(target: Target, who: Who, as_json: bool) -> int:
     """Show what you have chosen, and whom you block."""
 
     async def use(client: Client) -> int:
-        _print(client.name, await client.preferences())
+        _print(client.name, await client.preferences(), as_json)
         return Exit.OK
 
     return run_connected(target, who, use)
 
 
-def _print(name: str, found: Preferences) -> None:
+def _print(name: str, found: Preferences, as_json: bool) -> None:
+    if as_json:
+        print(dump({"name": name, **found._asdict()}))
+        return
     print(f"{name}: {choices(found)}")
     if any(found.keep):
         age_s, messages, size = found.keep
@@ -60,8 +66,11 @@ def _print(name: str, found: Preferences) -> None:
 @_who
 @click.option("--writers", type=_CHOICES, help="Who may write to you.")
 @click.option("--seen-by", type=_CHOICES, help="Who is told when you were last here.")
+@LINES
 @target_options
-def set_(target: Target, who: Who, writers: Writers | None, seen_by: Writers | None) -> int:
+def set_(
+    target: Target, who: Who, writers: Writers | None, seen_by: Writers | None, as_json: bool
+) -> int:
     """Choose who may write to you, and who is told when you were last here.
 
     "known" are those to whom you have written; "rooms" these, and members of a room in which you
@@ -72,7 +81,7 @@ def set_(target: Target, who: Who, writers: Writers | None, seen_by: Writers | N
 
     async def use(client: Client) -> int:
         await client.set_preferences(writers=writers, seen_by=seen_by)
-        _print(client.name, await client.preferences())
+        _print(client.name, await client.preferences(), as_json)
         return Exit.OK
 
     return run_connected(target, who, use)
@@ -84,16 +93,24 @@ def set_(target: Target, who: Who, writers: Writers | None, seen_by: Writers | N
 @AGE
 @MESSAGES
 @SIZE
+@YES
+@LINES
 @target_options
-def keep(target: Target, who: Who, age: int, messages: int, size: int) -> int:
+def keep(
+    target: Target, who: Who, age: int, messages: int, size: int, yes: bool, as_json: bool
+) -> int:
     """Choose how long your inbox keeps direct messages; without options: as the server does.
 
-    The other person's inbox keeps its own copies. The server's settings may keep less.
+    The other person's inbox keeps its own copies. The server's settings may keep less. Direct
+    messages that are older or more than that are removed for good.
     """
+    if age or messages or size:
+        words = keep_words((age, messages, size))
+        confirm(f"In your inbox {words}; the rest is removed", "inbox", yes=yes)
 
     async def use(client: Client) -> int:
         await client.set_preferences(keep=(age, messages, size))
-        _print(client.name, await client.preferences())
+        _print(client.name, await client.preferences(), as_json)
         return Exit.OK
 
     return run_connected(target, who, use)
@@ -127,13 +144,19 @@ _taken_or_not("unblock", "Take direct messages of USER again.", "taken again", b
 @account.command()
 @places("USER", optional=[])
 @_who
+@LINES
 @target_options
-def seen(target: Target, who: Who, user: str) -> int:
+def seen(target: Target, who: Who, user: str, as_json: bool) -> int:
     """Tell when USER was last here; exit code 1 if you are not told."""
 
     async def use(client: Client) -> int:
         found = await client.last_seen(user)
-        if found.online:
+        if as_json and (found.online or found.time_ms):
+            fields: dict[str, Any] = {"name": user, "online": found.online}
+            if found.time_ms:
+                fields["time"] = rfc3339(found.time_ms)
+            print(dump(fields))
+        elif found.online:
             print(f"{user} is here")
         elif found.time_ms:
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.time_ms / 1000))
@@ -167,8 +190,7 @@ def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes:
     wrote. Nobody can take back what others have copied.
     """
     more = checked_rooms(rooms)
-    if not yes and not sys.stdin.isatty():
-        raise click.UsageError("there is no terminal to ask at: give --yes")
+    need_answer(yes=yes)
 
     async def ask(client: Client) -> int:
         alone = []
@@ -187,10 +209,7 @@ def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes:
     if code != Exit.OK:
         return code
     name = handles[0]
-    if not yes:
-        typed = click.prompt(f"This cannot be undone. Type {name} to delete the account", err=True)
-        if str(typed).strip() != name:
-            raise CommandError("not deleted")
+    confirm(f"The account {name} will be deleted", name, yes=yes)
 
     async def use(client: Client) -> int:
         done = await client.delete_account(erase_messages=messages == "erase", rooms=more)

@@ -7,6 +7,8 @@ import click
 from relay.cli.aliases import Aliases
 from relay.cli.exits import Exit
 from relay.cli.groups import CommandGroup
+from relay.cli.json_lines import dump
+from relay.cli.options import LINES
 
 
 @click.group(cls=CommandGroup)
@@ -27,10 +29,12 @@ def add(name: str, address: str) -> int:
 
 
 @alias.command("list")
-def list_() -> int:
+@LINES
+def list_(as_json: bool) -> int:
     """List the aliases, one a line."""
     for name, address in sorted(Aliases.of_user().all().items()):
-        click.echo(f"{name} {address}")
+        fields = {"name": name, "address": str(address)}
+        click.echo(dump(fields) if as_json else f"{name} {address}")
     return Exit.OK
 
 

@@ -138,13 +138,14 @@ def run_connected(
         raise _explained(error, person.name, given=who.name is not None) from None
 
 
-_NOT_GRANTED = (NameTaken, LooksAlike, NameInvalid, InvitationNeeded, RegistrationClosed)
+NOT_GRANTED = (NameTaken, LooksAlike, NameInvalid, InvitationNeeded, RegistrationClosed)
+"""Why a name is not somebody's after they have asked for it."""
 
 
 def _forget_key(policy: KeyPolicy, address: Address, person: Person, error: Refused) -> None:
     """Remove a key that was made for a name that the server then did not grant."""
     server_id = policy.server_id(address)
-    if isinstance(error, _NOT_GRANTED) and person.new and person.key is None and server_id:
+    if isinstance(error, NOT_GRANTED) and person.new and person.key is None and server_id:
         with contextlib.suppress(OSError):
             policy.keys.path_of(server_id, person.name).unlink(missing_ok=True)
 
@@ -188,6 +189,12 @@ def _explained(error: Refused | NoDeviceKey, name: str, *, given: bool) -> Excep
             return CommandError(
                 f"{error}: register with 'relay register --invitation TEXT'; whoever runs the"
                 " server, or one of its operators, makes invitations with 'relay invite'"
+            )
+        case RegistrationClosed():
+            return CommandError(
+                f"{error}: ask one of them to keep a name for you ('relay user add NAME'), and"
+                " register with it and the invitation to it: 'relay register --name NAME"
+                " --invitation TEXT'"
             )
         case _:
             return error

@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from relay.cli import ctl_accounts, ctl_tables
-from relay.cli.ctl_client import Server, locate
+from relay.cli.ctl_client import Server, Which
 from relay.cli.ctl_upgrade import upgrade
 from relay.cli.exits import Exit, report
 from relay.cli.groups import CommandGroup
@@ -25,7 +25,31 @@ _limit = click.option(
 )
 
 
-@click.group(cls=CommandGroup)
+class _CtlGroup(CommandGroup):
+    """Its options are also taken behind the name of a command, as other groups have them."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """As ``click.Group``."""
+        for own in self.params:
+            assert isinstance(own, click.Option)
+            cmd.params.append(
+                click.Option(
+                    [*own.opts, str(own.name)],
+                    hidden=True,
+                    expose_value=False,
+                    callback=_also_there,
+                )
+            )
+        super().add_command(cmd, name)
+
+
+def _also_there(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    if value is not None and not ctx.resilient_parsing:
+        found = value if param.name == "data" else typed_path(ctx, param, value)
+        setattr(ctx.obj, str(param.name), found)
+
+
+@click.group(cls=_CtlGroup)
 @data_option
 @config_option
 @click.option("--socket", "sock", callback=typed_path, metavar="PATH", help="Its control socket.")
@@ -36,7 +60,7 @@ def ctl(ctx: click.Context, data: str | None, config: Path | None, sock: Path | 
     It is found by its data directory or its settings, as "relay serve" finds them. Only root and
     the relay's own user may ask.
     """
-    ctx.obj = lambda: locate(sock, data, config)
+    ctx.obj = Which(data, config, sock)
 
 
 _Found = Callable[[], Server]

@@ -11,14 +11,17 @@ import click
 from relay.chat.accounts import requests as of_accounts
 from relay.chat.rooms import requests as of_rooms
 from relay.chat.rooms import shown
+from relay.cli.confirming import YES
 from relay.cli.ctl_client import Server
 from relay.cli.exits import Exit
-from relay.cli.json_lines import room_object
+from relay.cli.json_lines import room_object, user_object
 from relay.cli.names import checked_name, checked_room
 from relay.cli.options import document_option
+from relay.cli.room import confirm_change as confirm_room_change
 from relay.cli.room_options import AGE, FOR, MESSAGES, SIZE
 from relay.cli.text_argument import TextCommand
 from relay.cli.user import DONE
+from relay.cli.user import confirm_change as confirm_account_change
 from relay.client import account_calls, room_calls
 from relay.client.account_calls import INVITATION_DAYS
 from relay.terminal.room_notices import info_lines
@@ -43,25 +46,35 @@ _Found = Callable[[], Server]
     show_default=True,
     help="With add and reset: how long the invitation is valid.",
 )
+@YES
 @click.pass_obj
-def user(found: _Found, as_json: bool, action: str, name: str, operator: bool, days: float) -> int:
+def user(
+    found: _Found,
+    as_json: bool,
+    action: str,
+    name: str,
+    operator: bool,
+    days: float,
+    yes: bool,
+) -> int:
     """Show or change the account NAME: as "relay user" does, for who runs the relay.
 
-    ACTION is show, add, disable, enable, reset, rm, promote or demote.
+    ACTION is show, add, disable, enable, reset, rm, promote or demote. reset and rm cannot be
+    undone: a terminal asks, a script says --yes.
     """
     handle = checked_name(name) or name
     if action == "show":
         shown_user = account_calls.as_user(
             handle, _ask(found(), "user", handle, of_accounts.pack(of_accounts.Show()))
         )
-        devices = [device.key for device in shown_user.devices]
-        document = {**shown_user._asdict(), "devices": devices}
+        document = user_object(shown_user)
         lines = [
             f"{handle} {shown_user.state}{' operator' if shown_user.operator else ''}",
-            *(f"  device {key}" for key in devices),
+            *(f"  device {key}" for key in document["devices"]),
         ]
         _print(document, lines, as_json)
         return Exit.OK
+    confirm_account_change(action, handle, yes=yes)
     what = {"rm": "remove", "add": "add-operator" if operator else "add"}.get(action, action)
     request, invitation = account_calls.change(what, days)
     _ask(found(), "user", handle, of_accounts.pack(request))
@@ -82,6 +95,7 @@ def user(found: _Found, as_json: bool, action: str, name: str, operator: bool, d
 @MESSAGES
 @SIZE
 @click.option("--unlisted", is_flag=True, help="With kind: who is no member does not find it.")
+@YES
 @click.pass_obj
 def room(
     found: _Found,
@@ -95,11 +109,13 @@ def room(
     messages: int,
     size: int,
     unlisted: bool,
+    yes: bool,
 ) -> int:
     """Show or change ROOM, as "relay room" does; entries in it are by "operator".
 
     ACTION is show, topic, title, kind, role, invite, kick, ban, unban, mute, unmute, close, reopen,
     keep, redact or delete. --for is of ban and mute; --age, --messages and --size are of keep.
+    keep and delete remove messages for good: a terminal asks, a script says --yes.
     """
     name = checked_room(room)
     if action == "show":
@@ -126,6 +142,7 @@ def room(
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    confirm_room_change(action, name, (age, messages, size), yes=yes)
     _ask(found(), "room", name, of_rooms.pack(request, of_rooms.ANYTHING_SEEN))
     document = {"room": name, "done": action, "arguments": list(arguments)}
     _print(document, [" ".join((name, action, *arguments)) + ": done"], as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -14,6 +15,7 @@ from relay.cli.exits import CommandError
 from relay.server.context import CTL_SOCKET
 from relay.server.supervisor.runtime_directory import find
 from relay.settings import Settings
+from relay.store.directory import is_data_directory, user_of
 
 ANSWER_S: Final = 30.0
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -24,6 +26,8 @@ class Server:
     """A relay of this machine, by its control socket."""
 
     path: Path
+    data: Path | None = None
+    """Its data directory; None: the socket itself was named."""
 
     def ask(self, do: str, **arguments: object) -> dict[str, Any]:
         """Ask, and return the answer.
@@ -42,10 +46,7 @@ class Server:
         except TimeoutError:
             raise CommandError(f"{self.path}: no answer within {ANSWER_S:.0f} s") from None
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-            raise CommandError(
-                f"no relay runs there: {self.path}; name its data directory with --data, or its "
-                "settings with --config"
-            ) from None
+            raise CommandError(self._why_nobody_answers()) from None
         except OSError as error:
             raise CommandError(
                 f"{self.path}: {error.strerror or error}; only root and the relay's user may ask"
@@ -57,6 +58,23 @@ class Server:
             raise CommandError(str(answer["error"]))
         found: dict[str, Any] = answer["ok"]
         return found
+
+    def _why_nobody_answers(self) -> str:
+        if self.data is None:
+            return f"no relay answers at {self.path}; without --socket it is found by its --data"
+        named = "name its data directory with --data, or its settings with --config"
+        with contextlib.suppress(OSError):  # it is not ours to look at
+            if not self.data.exists():
+                return f"no relay runs there: there is no directory {self.data}; {named}"
+            if not is_data_directory(self.data):
+                return f"no relay runs there: {self.data} is no relay's data directory; {named}"
+            if (pid := user_of(self.data)) is not None:
+                process = f"process {pid}" if pid else "in a container"
+                return (
+                    f"the relay of {self.data} runs ({process}), but nobody answers at "
+                    f"{self.path}: try again in a moment; its log tells more"
+                )
+        return f"no relay runs with the data directory {self.data}; if it is another, {named}"
 
 
 def settings(data: str | None, config: Path | None) -> Settings:
@@ -70,7 +88,8 @@ def settings(data: str | None, config: Path | None) -> Settings:
 
 def server_of(found: Settings) -> Server:
     """Return the relay that runs with these settings, if it does."""
-    return Server(find(found.server.runtime, directory_of(found)) / CTL_SOCKET)
+    data = directory_of(found)
+    return Server(find(found.server.runtime, data) / CTL_SOCKET, data)
 
 
 def directory_of(found: Settings) -> Path:
@@ -94,3 +113,16 @@ def data_directory(data: str | None, config: Path | None) -> Path:
         UsageError: the settings are wrong.
     """
     return directory_of(settings(data, config))
+
+
+@dataclass(slots=True)
+class Which:
+    """Which relay of this machine is meant, by the options; called, it finds it."""
+
+    data: str | None
+    config: Path | None
+    sock: Path | None
+
+    def __call__(self) -> Server:
+        """See ``locate``."""
+        return locate(self.sock, self.data, self.config)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Callable
+from typing import Final
 
 from prompt_toolkit.application import Application
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -15,6 +17,9 @@ from prompt_toolkit.layout.controls import FormattedTextControl
 from relay.cli.ctl_tables import Item, duration, top_lines
 from relay.errors import RelayError
 from relay.terminal.text import harmless
+
+LATE_S: Final = 2.0
+"""An answer that takes longer is missed: what is shown is old then."""
 
 
 def show(ask: Callable[[], Item], interval_s: float) -> None:
@@ -42,9 +47,10 @@ def show(ask: Callable[[], Item], interval_s: float) -> None:
         return "\n".join(top_lines(shown, application.output.get_size().rows - 1))
 
     def below() -> str:
-        if not failure:
+        silent_s = time.monotonic() - answered_s
+        if not failure and silent_s < interval_s + LATE_S:
             return f"every {interval_s:g} s; q ends"
-        return f"no answer for {duration(time.monotonic() - answered_s)}: {failure}; q ends"
+        return f"no answer for {duration(silent_s)}{failure and ': '}{failure}; q ends"
 
     application: Application[None] = Application(
         layout=Layout(
@@ -63,8 +69,12 @@ def show(ask: Callable[[], Item], interval_s: float) -> None:
         nonlocal shown, answered_s, failure
         while True:
             await asyncio.sleep(interval_s)
+            answer = _asked(ask)
+            while not answer.done():
+                await asyncio.wait([answer], timeout=1.0)
+                application.invalidate()
             try:
-                shown, failure = await asyncio.to_thread(ask), ""
+                shown, failure = answer.result(), ""
                 answered_s = time.monotonic()
             except RelayError as error:
                 failure = harmless(str(error))
@@ -75,3 +85,27 @@ def show(ask: Callable[[], Item], interval_s: float) -> None:
 
     with contextlib.suppress(EOFError):  # the terminal is gone
         application.run(pre_run=begin)
+
+
+def _asked(ask: Callable[[], Item]) -> asyncio.Future[Item]:
+    """Ask in a thread that nobody waits for: who presses q leaves, whatever the relay does."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Item] = loop.create_future()
+
+    def settle(found: Item | Exception) -> None:
+        if isinstance(found, Exception):
+            answer.set_exception(found)
+        else:
+            answer.set_result(found)
+
+    def run() -> None:
+        found: Item | Exception
+        try:
+            found = ask()
+        except Exception as error:  # noqa: BLE001  # it is raised where it is awaited
+            found = error
+        with contextlib.suppress(RuntimeError):  # nobody looks any more
+            loop.call_soon_threadsafe(settle, found)
+
+    threading.Thread(target=run, daemon=True).start()
+    return answer

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 import click
 
@@ -20,10 +20,13 @@ from relay.cli.ctl_client import data_directory
 from relay.cli.exits import CommandError, Exit, report
 from relay.cli.groups import CommandGroup
 from relay.cli.json_lines import dump, message_object
-from relay.cli.options import STANDARD, config_option, data_option, typed_path
+from relay.cli.options import LINES, STANDARD, config_option, data_option, typed_path
 from relay.client.events import Message
 from relay.errors import UsageError
 from relay.wire.packing import unpack_entry
+
+if TYPE_CHECKING:
+    from relay.server.repair import Found
 
 FORMATS: Final = ("json", "irssi", "weechat")
 
@@ -36,7 +39,8 @@ def data() -> None:
 @data.command()
 @data_option
 @config_option
-def check(data: str | None, config: Path | None) -> int:
+@LINES
+def check(data: str | None, config: Path | None, as_json: bool) -> int:
     """Read every partition whole, as a start does after doubt, and change nothing.
 
     Exit code 1 if a start would refuse one.
@@ -46,8 +50,11 @@ def check(data: str | None, config: Path | None) -> int:
     bad = 0
     with repairing.stopped(data_directory(data, config)) as directory:
         for found in repairing.check(directory):
+            bad += found.refused is not None
+            if as_json:
+                click.echo(dump(_checked(found)))
+                continue
             if found.refused is not None:
-                bad += 1
                 click.echo(f"{found.partition:02} refused: {found.refused}")
                 continue
             assert found.examined is not None
@@ -60,6 +67,16 @@ def check(data: str | None, config: Path | None) -> int:
     if bad:
         report(f"{bad} partitions are refused; relay data repair keeps what can be read of them")
     return Exit.FAILED if bad else Exit.OK
+
+
+def _checked(found: Found) -> dict[str, Any]:
+    """Return what is known of one partition."""
+    fields: dict[str, Any] = {"partition": found.partition, "refused": found.refused}
+    if found.examined is not None and found.refused is None:
+        logs, entries, digest = found.examined.contents
+        fields |= {"logs": logs, "entries": entries, "digest": digest}
+        fields |= {"new_epochs": str(found.examined.doubt)} if found.examined.doubt else {}
+    return fields
 
 
 @data.command()

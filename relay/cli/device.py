@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
-import segno
 
 from relay.cli.connecting import known_server_id, run_connected, target_address
 from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
+from relay.cli.json_lines import dump
 from relay.cli.names import name_to_claim
-from relay.cli.options import Target, places, target_options
+from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.register import RECOVERY
 from relay.cli.text_argument import TextCommand
 from relay.cli.who import Who, load_key, new_key, who_options
@@ -25,11 +26,14 @@ from relay.client.aio import Client
 from relay.client.closes import DeviceRevoked
 from relay.client.device_key import DeviceKey, public_text
 from relay.client.key_files import KeyFiles
-from relay.client.refusals import KeyRefused
+from relay.client.refusals import KeyRefused, NotRegistered
 from relay.errors import UsageError
+from relay.terminal.qr_code import code_lines
 from relay.terminal.screens import stderr_notice
 
 POLL_S: Final = 2.0
+KEY_CHARS_MIN: Final = 6
+"""Of a key that is named by its beginning: a label that is typed in part must not be another's."""
 _who = who_options(program=False)
 
 
@@ -45,8 +49,9 @@ def device() -> None:
 @device.command("list")
 @places(optional=["USER"])
 @_who
+@LINES
 @target_options
-def list_(target: Target, who: Who, user: str | None) -> int:
+def list_(target: Target, who: Who, as_json: bool, user: str | None) -> int:
     """List your devices, or those of USER, as their signed chain proves them.
 
     A star is this device. Compare the first line with what the other person sees: it is the same
@@ -54,17 +59,26 @@ def list_(target: Target, who: Who, user: str | None) -> int:
     """
 
     async def use(client: Client) -> int:
-        _print(await client.devices(user), client)
+        found, own = await client.devices(user), client.device_key
+        own_key = "" if own is None else public_text(own.public)
+        if as_json:
+            print(dump(_object(found, own_key)))
+        else:
+            _print(found, own_key)
         return Exit.OK
 
     return run_connected(target, who, use)
 
 
-def _print(found: Devices, client: Client) -> None:
+def _object(found: Devices, own_key: str) -> dict[str, Any]:
+    devices = [{**one._asdict(), "this": one.key == own_key} for one in found.devices]
+    return {"name": found.name, "account": public_text(found.account), "devices": devices}
+
+
+def _print(found: Devices, own_key: str) -> None:
     print(f"{found.name}, account {public_text(found.account)}")
-    own = client.device_key
     for one in found.devices:
-        mark = "*" if own is not None and public_text(own.public) == one.key else " "
+        mark = "*" if one.key == own_key else " "
         state = "removed" if one.removed else one.label
         print(f"{mark} {one.key} {state}".rstrip())
 
@@ -108,6 +122,12 @@ def request(target: Target, who: Who) -> int:
                 client_options={"key": key, "enrol": True, "register": False},
             )
         except CommandError as error:
+            if isinstance(error.__context__, NotRegistered) and key.path == waiting:
+                waiting.unlink(missing_ok=True)
+                raise CommandError(
+                    f"there is no account {name!r} at this server: give its name with --name, or"
+                    " begin it with 'relay register'"
+                ) from None
             if not isinstance(error.__context__, KeyRefused):  # the login was refused
                 raise
             if key.path == path:
@@ -120,25 +140,21 @@ def request(target: Target, who: Who) -> int:
 
 def _show(address: Address, key: DeviceKey) -> None:
     text = public_text(key.public)
-    if sys.stdout.isatty():
-        _show_code(text.upper())
     hint = f"On a device that you have, run:  relay device approve {address} {text}"
+    if sys.stdout.isatty():
+        columns, lines = shutil.get_terminal_size()
+        below = 2 + len(hint) // columns  # the hint, and that it waits
+        dumb = os.environ.get("TERM", "") in ("", "dumb") or sys.platform == "win32"
+        code = code_lines(
+            text.upper(),
+            columns=columns,
+            lines=lines - below,
+            encoding=sys.stdout.encoding,
+            coloured=not (dumb or os.environ.get("NO_COLOR")),
+        )
+        for line in code:
+            print(line)
     print(hint, flush=True)
-
-
-def _show_code(text: str) -> None:
-    """Show a QR code as the terminal can: by half blocks, by colours alone, or not at all."""
-    code = segno.make(text, micro=False)
-    width, _ = code.symbol_size()
-    columns = shutil.get_terminal_size().columns
-    try:
-        "\N{UPPER HALF BLOCK}\N{LOWER HALF BLOCK}\N{FULL BLOCK}".encode(sys.stdout.encoding)
-    except UnicodeEncodeError:
-        if columns >= 2 * width:
-            code.terminal()
-    else:
-        if columns >= width:
-            code.terminal(compact=True)
 
 
 @device.command()
@@ -271,8 +287,12 @@ def restore(target: Target, who: Who) -> int:
 async def _whole(client: Client, text: str) -> str:
     """Return the key of one's own device that a key, its beginning, or a label stands for."""
     devices = [one for one in (await client.devices()).devices if not one.removed]
-    found = [one.key for one in devices if one.label == text or one.key.startswith(text.lower())]
+    begins = text.lower() if len(text) >= KEY_CHARS_MIN else "?"
+    found = [one.key for one in devices if one.label == text or one.key.startswith(begins)]
     if len(found) != 1:
         many = "several devices are" if found else "no device is"
-        raise CommandError(f"{many} called {text!r}; 'relay device list' shows yours")
+        raise CommandError(
+            f"{many} called {text!r}; give a label or a key as 'relay device list' shows them, or"
+            f" at least {KEY_CHARS_MIN} characters of a key"
+        )
     return found[0]

@@ -8,6 +8,7 @@ of a script, stays ignored.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -19,6 +20,16 @@ from typing import Any
 def end_at_interrupts() -> None:
     """From now on an interrupt ends the process as it ends programs without a handler."""
     _replace(signal.default_int_handler, signal.SIG_DFL)
+
+
+def end_as_process_1() -> None:
+    """From now on TERM ends this process as it ends others, if it is process 1 of a container.
+
+    The kernel lets no signal end that one before it has a handler: a container that is stopped
+    while it begins would be killed, after all the time that it is given.
+    """
+    if os.getpid() == 1 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
 
 
 def let_signals_through() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,10 @@ import click
 from relay.chat.accounts import invitation, requests
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
-from relay.cli.options import Target, places, target_options, typed_path
+from relay.cli.json_lines import dump
+from relay.cli.options import LINES, Target, places, target_options, typed_path
 from relay.cli.who import Who, who_options
-from relay.client.account_calls import INVITATION_DAYS, new_token
+from relay.client.account_calls import INVITATION_DAYS, new_token, take_back
 from relay.client.aio import Client
 
 if TYPE_CHECKING:
@@ -45,25 +47,63 @@ def offline(data: Path) -> OfflineAccounts:
 @places(optional=[], unless="data")
 @DAYS
 @click.option("--operator", is_flag=True, help="Whoever uses it becomes an operator.")
+@click.option("--revoke", metavar="TEXT", help="Take this invitation back, instead; -: read it.")
 @DATA
+@LINES
 @who_options(program=False)
 @target_options
-def invite(target: Target | None, who: Who, data: Path | None, days: float, operator: bool) -> int:
+def invite(
+    target: Target | None,
+    who: Who,
+    data: Path | None,
+    as_json: bool,
+    days: float,
+    operator: bool,
+    revoke: str | None,
+) -> int:
     """Print a new invitation: whoever has it registers one name, once.
 
     Only operators may invite. Pass it on in private, to be used by 'relay register --invitation'.
     """
+
+    def tell(invitation: str) -> None:
+        print(dump({"invitation": invitation}) if as_json else invitation)
+
+    if revoke is not None:
+        return _revoke(target, who, data, revoke)
     if data is not None:
         text, token_hash, expires_ms = new_token(days)
         request = requests.Invite(token_hash, expires_ms, operator)
         with offline(data) as accounts:
             accounts.ask(invitation.log_of(token_hash), request)
-        print(text)
+        tell(text)
         return Exit.OK
     assert target is not None
 
     async def use(client: Client) -> int:
-        print(await client.invite(days=days, operator=operator))
+        tell(await client.invite(days=days, operator=operator))
         return Exit.OK
 
     return run_connected(target, who, use)
+
+
+def _revoke(target: Target | None, who: Who, data: Path | None, typed: str) -> int:
+    text = sys.stdin.readline() if typed == "-" else typed
+    try:
+        request = take_back(text)
+    except ValueError as error:
+        raise click.UsageError(f"--revoke: the {error}") from None
+    if data is not None:
+        with offline(data) as accounts:
+            accounts.ask(invitation.log_of(request.token_hash), request)
+    else:
+        assert target is not None
+
+        async def use(client: Client) -> int:
+            await client.revoke_invitation(text)
+            return Exit.OK
+
+        if code := run_connected(target, who, use):
+            return code
+    click.echo("taken back: nobody can use it any more", err=True)
+    return Exit.OK

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from relay.chat.entries import Cursor, GapReason, Kind
+from relay.client.account_calls import User
 from relay.client.events import Gap, LogEntry, RoomChanged
 from relay.client.room_calls import RoomInfo, RoomPerson
 from relay.terminal.text import is_unseen
@@ -77,6 +78,11 @@ def _person_object(person: RoomPerson) -> dict[str, Any]:
     fields = person._asdict()
     until_ms = fields.pop("until_ms")
     return fields | ({"until": rfc3339(until_ms)} if until_ms else {})
+
+
+def user_object(user: User) -> dict[str, Any]:
+    """Return what is known of an account."""
+    return user._asdict() | {"devices": [device.key for device in user.devices]}
 
 
 def gap_object(gap: Gap) -> dict[str, Any]:

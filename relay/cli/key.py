@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from relay.cli.confirming import YES
 from relay.cli.ctl_client import Server, directory_of, server_of, settings
 from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
-from relay.cli.options import config_option, data_option
+from relay.cli.options import config_option, data_option, document_option
 
 if TYPE_CHECKING:
     from relay.server.server_keys import ServerKeys
@@ -32,10 +34,20 @@ def key() -> None:
 @key.command()
 @data_option
 @config_option
-def show(data: str | None, config: Path | None) -> int:
+@document_option
+def show(data: str | None, config: Path | None, as_json: bool) -> int:
     """Show the fingerprints: of the key, of the next one, and the server's id."""
     keys, _ = _found(data, config)
     state = keys.look()
+    if as_json:
+        following = state.next_fingerprint
+        document = {
+            "key": state.fingerprint, "server_id": state.server_id, "next_key": following,
+            "next_made": None if following is None else int(state.next_since),
+            "earlier": state.earlier,
+        }  # fmt: skip
+        print(json.dumps(document))
+        return Exit.OK
     print(f"key        {state.fingerprint}")
     print(f"server id  {state.server_id}")
     if state.next_fingerprint is not None:
@@ -71,7 +83,7 @@ def new(data: str | None, config: Path | None, replace: bool) -> int:
 @key.command()
 @data_option
 @config_option
-@click.option("--yes", is_flag=True, help="Do not ask, however short the announcement was.")
+@YES
 def rotate(data: str | None, config: Path | None, yes: bool) -> int:
     """Change to the next key. The relay must not run; the server's id stays, and so does its data.
 

@@ -47,6 +47,9 @@ config_option = click.option(
 document_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on one line."
 )
+LINES: Final = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, one object a line."
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Final
 import click
 
 from relay.bounded_files import read_bounded
+from relay.cli.server_keys import CONSOLE_IN, open_console
 from relay.errors import UsageError
 from relay.paths import expanded
 
@@ -28,8 +29,26 @@ def passphrase_for(path: Path) -> str | None:
         UsageError: what was given cannot be read.
     """
     given = _given()
-    if given is not None or not sys.stdin.isatty():
+    if given is not None or not _somebody_is_there():
         return given
+    return _typed(path)
+
+
+def _somebody_is_there() -> bool:
+    """True at a terminal, also while something is piped in: it is asked at the terminal itself."""
+    if sys.stdin.isatty():
+        return True
+    if not sys.stderr.isatty():
+        return False
+    try:
+        with open_console(CONSOLE_IN, "r"):
+            return True
+    except OSError:
+        return False
+
+
+@functools.cache  # a command that connects a second time does not ask again
+def _typed(path: Path) -> str:
     return str(click.prompt(f"Passphrase of {path}", hide_input=True, err=True))
 
 

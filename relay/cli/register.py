@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from relay.bounded_files import read_bounded
-from relay.cli.connecting import ONLY_DEVICE, known_server_id, run_connected
+from relay.cli.connecting import NOT_GRANTED, ONLY_DEVICE, known_server_id, run_connected
 from relay.cli.exits import Exit
 from relay.cli.names import name_to_claim
 from relay.cli.options import STANDARD, Target, places, target_options, typed_path
@@ -18,7 +18,7 @@ from relay.cli.who import Who, load_key, new_key, who_options
 from relay.client.aio import Client
 from relay.client.device_key import DeviceKey
 from relay.client.key_files import KeyFiles
-from relay.errors import UsageError
+from relay.errors import RelayError, UsageError
 
 
 @click.command()
@@ -61,7 +61,7 @@ def register(
     """
     token = _token(invitation, invitation_file)
     name = who.name or name_to_claim()
-    key = _key(target, who, name, passphrase)
+    key, made = _key(target, who, name, passphrase)
 
     async def use(client: Client) -> int:
         where = "" if client.server_id is None else _path(client, key)
@@ -75,7 +75,13 @@ def register(
     more: dict[str, object] = {"register": True, "invitation": token}
     if key is not None:
         more["key"] = key
-    return run_connected(target, who._replace(name=name, key=None), use, client_options=more)
+    try:
+        return run_connected(target, who._replace(name=name, key=None), use, client_options=more)
+    except RelayError as error:
+        # Left there, the file would stand for a name that is somebody else's.
+        if made is not None and isinstance(error.__context__ or error, NOT_GRANTED):
+            made.unlink(missing_ok=True)
+        raise
 
 
 INVITATION_FILE_BYTES_MAX: Final = 4096
@@ -99,16 +105,21 @@ def _token(text: str | None, file: Path | None) -> str | None:
     return text
 
 
-def _key(target: Target, who: Who, name: str, passphrase: bool) -> DeviceKey | None:
-    """Return the key to register with; None: the user's own, which the library finds or makes."""
+def _key(
+    target: Target, who: Who, name: str, passphrase: bool
+) -> tuple[DeviceKey | None, Path | None]:
+    """Return the key to register with, and its file if it was made now.
+
+    None: the user's own, which the library finds or makes.
+    """
     path = who.key
     if path is None:
         if not passphrase:
-            return None
+            return None, None
         path = KeyFiles().path_of(known_server_id(target), name)
     if path.exists():
-        return load_key(path)
-    return new_key(path, name, passphrase_for_new_key() if passphrase else None)
+        return load_key(path), None
+    return new_key(path, name, passphrase_for_new_key() if passphrase else None), path
 
 
 def _path(client: Client, key: DeviceKey | None) -> Path:

@@ -8,12 +8,13 @@ from typing import Any, Final
 import click
 
 from relay import limits
+from relay.cli.confirming import YES, confirm
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.json_lines import dump, room_object
 from relay.cli.names import checked_room
-from relay.cli.options import Target, places, target_options
+from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.room_options import AGE, FOR, MESSAGES, SIZE
 from relay.cli.text_argument import TextCommand
 from relay.cli.who import Who, who_options
@@ -22,9 +23,8 @@ from relay.client.aio import Client
 from relay.client.events import LogEntry
 from relay.client.room_calls import KINDS, ROLES, RoomAction, RoomKind, RoomRole
 from relay.terminal.notices import members_notice
-from relay.terminal.room_notices import info_lines, list_line
+from relay.terminal.room_notices import info_lines, keep_words, list_line
 
-JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 UNLISTED: Final = click.option(
     "--unlisted", is_flag=True, help="Who is no member does not find it in lists."
 )
@@ -64,7 +64,7 @@ MINE: Final = click.option(
 )
 
 
-@_command("list", also=(JSON, MINE))
+@_command("list", also=(LINES, MINE))
 def list_(target: Target, who: Who, as_json: bool, mine: bool) -> int:
     """List the rooms that you may see, and what is unread in yours."""
 
@@ -76,7 +76,7 @@ def list_(target: Target, who: Who, as_json: bool, mine: bool) -> int:
     return run_connected(target, who, use)
 
 
-@_command("show", "ROOM", also=(JSON,))
+@_command("show", "ROOM", also=(LINES,))
 def show(target: Target, who: Who, as_json: bool, room: str) -> int:
     """Show a room: kind, topic, and who is what in it."""
     name = checked_room(room)
@@ -96,7 +96,7 @@ def show(target: Target, who: Who, as_json: bool, room: str) -> int:
     "create",
     "ROOM",
     also=(
-        JSON,
+        LINES,
         UNLISTED,
         click.option("--topic", default="", metavar="TEXT", help="What it is about."),
         click.option("--kind", type=click.Choice(list(KINDS)), default="public", show_default=True),
@@ -128,7 +128,7 @@ def create(
     return run_connected(target, who, use)
 
 
-@_command("who", "ROOM", also=(JSON,))
+@_command("who", "ROOM", also=(LINES,))
 def who_is_here(target: Target, who: Who, as_json: bool, room: str) -> int:
     """Show who follows a room now: at most 200 people, and how many there are."""
     name = checked_room(room)
@@ -148,7 +148,7 @@ def who_is_here(target: Target, who: Who, as_json: bool, room: str) -> int:
     return run_connected(target, who, use)
 
 
-@_command("read", "ROOM", also=(JSON,))
+@_command("read", "ROOM", also=(LINES,))
 def read(target: Target, who: Who, as_json: bool, room: str) -> int:
     """Mark a room as read up to its last message, on all your devices."""
     name = checked_room(room)
@@ -185,6 +185,14 @@ def _tell(as_json: bool, room: str, done: str, arguments: list[str], words: str)
         click.echo(words, err=True)
 
 
+def confirm_change(action: RoomAction, room: str, keep: tuple[int, int, int], *, yes: bool) -> None:
+    """Have somebody confirm what removes messages for good. Raises UsageError, CommandError."""
+    if action == "delete":
+        confirm(f"The room {room} will be deleted, with all that was said in it", room, yes=yes)
+    elif action == "keep" and any(keep):
+        confirm(f"In the room {room} {keep_words(keep)}; the rest is removed", room, yes=yes)
+
+
 def _changing(
     name: str,
     action: RoomAction,
@@ -212,6 +220,7 @@ def _changing(
         age: int = 0,
         messages: int = 0,
         size: int = 0,
+        yes: bool = False,
     ) -> int:
         if not (seq.isascii() and seq.isdigit() and len(seq) < 20):
             raise click.UsageError(f"{seq!r} is not the number of a message")
@@ -220,6 +229,7 @@ def _changing(
             raise click.UsageError(f"{kind!r} is not one of {', '.join(KINDS)}")
         if role is not None and (role not in ROLES or role == "invited"):
             raise click.UsageError(f"{role!r} is not one of none, member, moderator, owner")
+        confirm_change(action, checked, (age, messages, size), yes=yes)
 
         async def use(client: Client) -> int:
             try:
@@ -246,7 +256,7 @@ def _changing(
         return run_connected(target, who, use)
 
     function.__doc__ = help_text
-    _command(name, "ROOM", *arguments, also=(JSON, SEEN, *also))(function)
+    _command(name, "ROOM", *arguments, also=(LINES, SEEN, *also))(function)
 
 
 _changing("topic", "topic", "Set what a room is about.", "{room} has this topic", "TEXT")
@@ -305,7 +315,7 @@ _changing(
     "Choose how long messages are kept; without bounds, as in the server's settings. Older ones are"
     " removed for ever.",
     "{room} keeps its messages so",
-    also=(AGE, MESSAGES, SIZE),
+    also=(AGE, MESSAGES, SIZE, YES),
 )
 _changing(
     "redact",
@@ -318,7 +328,7 @@ _changing(
 _changing(
     "delete",
     "delete",
-    "End a room. A later one of its name is another one.",
+    "End a room for good, with all that was said in it. A later one of its name is another one.",
     "{room} is deleted",
-    also=(REASON,),
+    also=(REASON, YES),
 )

@@ -16,7 +16,7 @@ from relay.client.known_servers import KnownServers
 from relay.client.lineage import FOLLOWED_TYPE
 from relay.errors import UsageError
 
-_CONSOLE_IN = "CONIN$" if sys.platform == "win32" else "/dev/tty"
+CONSOLE_IN = "CONIN$" if sys.platform == "win32" else "/dev/tty"
 _CONSOLE_OUT = "CONOUT$" if sys.platform == "win32" else "/dev/tty"
 
 
@@ -102,7 +102,7 @@ def _ask_at_terminal(question: str, fingerprint: str) -> Verdict | None:
     try:
         with (
             open_console(_CONSOLE_OUT, "w") as shown,
-            open_console(_CONSOLE_IN, "r") as typed,
+            open_console(CONSOLE_IN, "r") as typed,
         ):
             while True:
                 shown.write(question)

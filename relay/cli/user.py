@@ -11,11 +11,13 @@ import click
 
 from relay.chat.accounts import requests
 from relay.chat.names import INBOX_PREFIX
+from relay.cli.confirming import YES, confirm
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.invite import DATA, DAYS, offline
-from relay.cli.options import Target, places, target_options
+from relay.cli.json_lines import dump, user_object
+from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.who import Who, who_options
 from relay.client import account_calls
 from relay.client.account_calls import INVITATION_DAYS, Change, User, checked_name
@@ -23,6 +25,13 @@ from relay.client.aio import Client
 
 if TYPE_CHECKING:
     from relay.server.offline import OfflineAccounts
+
+
+LOST: Final = {
+    "rm": "The account {name} will be removed; nobody gets its name again",
+    "reset": "All devices of {name} will be no devices of it any more",
+}
+"""What cannot be taken back, by the command; somebody is asked first."""
 
 
 @click.group(cls=CommandGroup)
@@ -37,7 +46,7 @@ def user() -> None:
 def _command(name: str, *required: str) -> Callable[[Callable[..., Any]], click.Command]:
     def make(function: Callable[..., Any]) -> click.Command:
         wrapped = places(*required, optional=[], unless="data")(
-            DATA(who_options(program=False)(target_options(function)))
+            DATA(LINES(who_options(program=False)(target_options(function))))
         )
         return user.command(name)(wrapped)
 
@@ -45,34 +54,36 @@ def _command(name: str, *required: str) -> Callable[[Callable[..., Any]], click.
 
 
 @_command("list")
-def list_(target: Target | None, who: Who, data: Path | None) -> int:
+def list_(target: Target | None, who: Who, data: Path | None, as_json: bool) -> int:
     """List all accounts: name, state, number of devices."""
+    tell = _object if as_json else _line
     if data is not None:
         with offline(data) as accounts:
             for name in accounts.names():
-                _line(_shown(accounts, name))
+                tell(_shown(accounts, name))
         return Exit.OK
     assert target is not None
 
     async def use(client: Client) -> int:
         for name in await client.users():
-            _line(await client.user(name))
+            tell(await client.user(name))
         return Exit.OK
 
     return run_connected(target, who, use)
 
 
 @_command("show", "USER")
-def show(target: Target | None, who: Who, data: Path | None, user: str) -> int:
+def show(target: Target | None, who: Who, data: Path | None, as_json: bool, user: str) -> int:
     """Show what is known of an account."""
+    tell = _object if as_json else _block
     if data is not None:
         with offline(data) as accounts:
-            _block(_shown(accounts, checked_name(user)))
+            tell(_shown(accounts, checked_name(user)))
         return Exit.OK
     assert target is not None
 
     async def use(client: Client) -> int:
-        _block(await client.user(user))
+        tell(await client.user(user))
         return Exit.OK
 
     return run_connected(target, who, use)
@@ -83,21 +94,24 @@ def _changing(name: str, change: Change, help_text: str, *, invites: bool = Fals
         target: Target | None,
         who: Who,
         data: Path | None,
+        as_json: bool,
         user: str,
         days: float = INVITATION_DAYS,
         operator: bool = False,
+        yes: bool = False,
     ) -> int:
         what: Change = "add-operator" if operator else change
+        confirm_change(name, user, yes=yes)
         if data is not None:
             request, invitation = account_calls.change(what, days)
             with offline(data) as accounts:
                 accounts.ask(INBOX_PREFIX + checked_name(user), request)
-            _done(user, name, invitation)
+            _done(user, name, invitation, as_json)
             return Exit.OK
         assert target is not None
 
         async def use(client: Client) -> int:
-            _done(user, name, await client.change_user(user, what, days=days))
+            _done(user, name, await client.change_user(user, what, days=days), as_json)
             return Exit.OK
 
         return run_connected(target, who, use)
@@ -106,6 +120,8 @@ def _changing(name: str, change: Change, help_text: str, *, invites: bool = Fals
     made: Callable[..., Any] = function
     if invites:
         made = DAYS(made)
+    if name in LOST:
+        made = YES(made)
     if change == "add":
         made = click.option("--operator", is_flag=True, help="The account is an operator's.")(made)
     _command(name, "USER")(made)
@@ -140,10 +156,23 @@ def _shown(accounts: OfflineAccounts, name: str) -> User:
     return account_calls.as_user(name, accounts.ask(INBOX_PREFIX + name, requests.Show()))
 
 
-def _done(name: str, what: str, invitation: str | None) -> None:
+def confirm_change(what: str, name: str, *, yes: bool) -> None:
+    """Have somebody confirm what cannot be taken back. Raises UsageError, CommandError."""
+    if what in LOST:
+        confirm(LOST[what].format(name=name), name, yes=yes)
+
+
+def _done(name: str, what: str, invitation: str | None, as_json: bool) -> None:
+    if as_json:
+        print(dump({"name": name, "done": what, "invitation": invitation}))
+        return
     click.echo(f"{name} {DONE[what]}", err=True)
     if invitation is not None:
         print(invitation)
+
+
+def _object(found: User) -> None:
+    print(dump(user_object(found)))
 
 
 def _line(found: User) -> None:

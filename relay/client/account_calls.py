@@ -213,6 +213,17 @@ def new_token(days: float) -> tuple[str, bytes, int]:
     return invitation.token_text(token), invitation.hash_of(token), expires_ms
 
 
+def take_back(text: object) -> requests.Invite:
+    """Return the request that ends an invitation, by its text. Raises TypeError, ValueError."""
+    if not isinstance(text, str):
+        raise TypeError(f"invitation must be a str, not {type(text).__name__}")
+    try:
+        token = invitation.token_of(text)
+    except ValueError:
+        raise ValueError("invitation is none: they have 52 characters of a-z and 2-7") from None
+    return requests.Invite(invitation.hash_of(token), 1, False)
+
+
 def change(what: str, days: float) -> tuple[requests.Request, str | None]:
     """Return the request for a change, and the invitation that it makes, if it makes one.
 

@@ -2,12 +2,15 @@
 
 A host name may stand for several addresses, and some of them may swallow every packet. So the
 attempts are raced: the next one starts when one has failed, or after ``ATTEMPT_DELAY_S`` without a
-result; the first connection that opens wins, and all of them share one deadline.
+result, and all of them share one deadline. The first on which the server speaks wins: a relay does
+as soon as it accepts. Behind an address that opens there may be a balancer without servers, or a
+program that hangs. Of a single address it is enough that it opens.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import socket
@@ -106,6 +109,7 @@ def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
     """
     deadline = time.monotonic() + timeout_s
     waiting = deque(numeric(address) or resolve(address))
+    several = len(waiting) > 1
     failures: list[OSError] = []
     # Of the moment: gevent replaces it.
     with selectors.DefaultSelector() as selector:
@@ -113,8 +117,10 @@ def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
             while True:
                 if waiting:
                     won = _begin(waiting.popleft(), selector, failures)
-                    if won is not None:
+                    if won is not None and not several:
                         return won
+                    if won is not None:
+                        selector.register(won, selectors.EVENT_READ)
                 racing = len(selector.get_map())
                 if not racing and not waiting:
                     raise AllFailed(failures)
@@ -126,16 +132,34 @@ def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
                     opened = key.fileobj
                     assert isinstance(opened, socket.socket)
                     selector.unregister(opened)
-                    failed = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                    if not failed:
+                    try:
+                        if key.events == selectors.EVENT_READ:
+                            must_speak(opened)
+                        failed = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                        if failed:
+                            raise _error(failed)
+                    except OSError as error:
+                        opened.close()
+                        failures.append(error)
+                        continue
+                    if key.events == selectors.EVENT_READ or not several:
                         return opened
-                    opened.close()
-                    failures.append(_error(failed))
+                    selector.register(opened, selectors.EVENT_READ)
         finally:
             for key in list(selector.get_map().values()):
                 selector.unregister(key.fileobj)
                 assert isinstance(key.fileobj, socket.socket)
                 key.fileobj.close()
+
+
+def must_speak(opened: socket.socket) -> None:
+    """Look at a socket that can be read: the peer must have sent something, which stays there.
+
+    Raises:
+        OSError: it has ended the connection instead.
+    """
+    if not opened.recv(1, socket.MSG_PEEK):
+        raise ConnectionResetError(errno.ECONNRESET, "closed without a word")
 
 
 def _begin(

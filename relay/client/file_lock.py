@@ -1,8 +1,14 @@
-"""A lock on an open file against other programs; where the system has none, nothing is locked."""
+"""A lock on an open file against other programs, and lines added to it as a whole.
+
+Where the system has no locks nothing is locked.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
+import os
 import time
 from collections.abc import Iterator
 from typing import Final
@@ -44,3 +50,28 @@ def locked(descriptor: int, *, shared: bool, timeout_s: float) -> Iterator[bool]
     finally:
         if held:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def append_whole(file: io.FileIO, line: bytes, *, synced: bool) -> None:
+    """Add a line to a file that was opened to append, as a whole or not at all.
+
+    A full disk takes a part of it: a half line could not be read again, nor the next one behind it.
+
+    Args:
+        file: without a buffer.
+        line: with its newline.
+        synced: it is to be on the disk before this returns.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    size = os.fstat(file.fileno()).st_size
+    try:
+        if file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if synced:
+            os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fileno(), size)
+        raise

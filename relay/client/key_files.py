@@ -20,7 +20,7 @@ from relay.chat import names
 from relay.chat.accounts import links
 from relay.chat.accounts.chain import Pin
 from relay.client.device_key import DeviceKey, PassphraseNeeded
-from relay.client.file_lock import locked
+from relay.client.file_lock import append_whole, locked
 from relay.errors import UsageError
 from relay.paths import from_variable, user_directory
 
@@ -193,6 +193,6 @@ class KeyFiles:
                 os.fdopen(descriptor, "ab", buffering=0) as file,
                 locked(descriptor, shared=False, timeout_s=LOCK_S),
             ):
-                file.write(line)
+                append_whole(file, line, synced=False)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror or error}") from None

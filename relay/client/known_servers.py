@@ -7,7 +7,6 @@ and none is ever replaced. What a mismatch means is decided by ``trust``, not he
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
@@ -20,7 +19,7 @@ from typing import Final
 
 from relay.bounded_files import make_directory
 from relay.client.address import is_fingerprint
-from relay.client.file_lock import locked
+from relay.client.file_lock import append_whole, locked
 from relay.client.lineage import FOLLOWED_TYPE, NEXT_KEY_TYPE, Expected, Lineage, lineage
 from relay.errors import UsageError
 from relay.paths import from_variable, user_directory
@@ -262,7 +261,7 @@ class KnownServers:
                 text = self._text(file)
                 if missing(text):
                     newline = "" if not text or text.endswith("\n") else "\n"
-                    self._append(file, f"{newline}{line}\n".encode())
+                    append_whole(file, f"{newline}{line}\n".encode(), synced=True)
         except (OSError, ValueError) as error:
             raise self._failed("write", error) from None
 
@@ -287,18 +286,6 @@ class KnownServers:
         if len(data) > FILE_BYTES_MAX:
             raise UsageError(f"{self.path} is too long for a file of pinned server keys")
         return data.decode()
-
-    def _append(self, file: io.FileIO, line: bytes) -> None:
-        """Write a line as a whole, or not at all: a half one could not be read again."""
-        size = os.fstat(file.fileno()).st_size
-        try:
-            if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(file.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(file.fileno(), size)
-            raise
 
     def _failed(self, what: str, error: OSError | ValueError) -> UsageError:
         if isinstance(error, UnicodeDecodeError):

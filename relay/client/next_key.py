@@ -25,6 +25,8 @@ class NextKeyProof:
         self._known: str | None = None
         self._secret = Secret(b"")
         self._announced = b""
+        self._later = b""
+        """Announced while the proof of another one was asked for: looked at after that."""
         self.proved: str | None = None
         """The fingerprint that was proved now; taken by the state."""
 
@@ -33,15 +35,26 @@ class NextKeyProof:
 
         ``known`` is the fingerprint of the key that it has announced and proved before.
         """
-        self._spki, self._known, self._announced = spki, known, b""
+        self._spki, self._known, self._announced, self._later = spki, known, b"", b""
 
-    def announced(self, spki_hash: bytes) -> bool:
-        """Take an announcement. True: a proof is to be asked for, by ``prove``."""
+    def announced(self, spki_hash: bytes, *, asking: bool) -> bool:
+        """Take an announcement. True: a proof is to be asked for, by ``prove``.
+
+        ``asking``: a proof is being asked for; then ``take_later`` has this one after that.
+        """
+        if asking:
+            self._later = spki_hash
+            return False
         if not self._spki or fingerprint_of(spki_hash) == self._known:
             return False
         self._announced = spki_hash
         self._secret = Secret(self._random_bytes(limits.SESSION_SECRET_BYTES))
         return True
+
+    def take_later(self) -> bytes:
+        """Return what was announced while a proof was asked for, and forget it; empty: nothing."""
+        later, self._later = self._later, b""
+        return later
 
     def prove(self, number: int) -> Prove:
         """Return the request for the proof."""

@@ -114,15 +114,21 @@ class Receiver:
         answer = request.read(done.content)  # if that fails, the end of the client is the answer
         self._requests.answered(done.request)
         if request.envelope == self._proof.prove:
-            if not self._proof.answered(done.content):
+            proved, later = self._proof.answered(done.content), self._proof.take_later()
+            if later:
+                self._next_key(later)
+            elif not proved:
                 log.warning("the server announced another key, and did not prove that it is one")
             return
         self._requests.answer(request.token, answer)
 
     def _key_announced(self, announced: wire.NextKey) -> None:
-        if not self._requests.asks(self._proof.prove) and self._proof.announced(
-            announced.spki_hash
-        ):
+        self._next_key(announced.spki_hash)
+
+    def _next_key(self, spki_hash: bytes) -> None:
+        """Have an announced key proved, unless it is known; one at a time, and the last one."""
+        asking = self._requests.asks(self._proof.prove)
+        if self._proof.announced(spki_hash, asking=asking):
             self._requests.ask(Request("", self._proof.prove, None))
 
     def warn(self) -> None:
@@ -157,6 +163,8 @@ class Receiver:
                 self._queue.put(Unfollowed(request.room, str(reason)))
             else:
                 self._queue.forget(request.room)
+        if request.envelope == self._proof.prove and (later := self._proof.take_later()):
+            self._next_key(later)
         self._requests.answer(request.token, reason)
 
     def _removed(self, removed: wire.Removed) -> None:

@@ -104,6 +104,7 @@ class Budget(StrEnum):
     ROOMS_OWNED = "rooms_owned"
     WORK_PER_SOURCE = "work_per_source"
     WORK_PER_USER = "work_per_user"
+    WASTE = "waste"
     RECEIVED = "received"
     DISK_RESERVE = "disk_reserve"
     DESCRIPTORS = "descriptors"

@@ -13,6 +13,7 @@ from relay.chat.accounts.decide import Policy
 from relay.chat.accounts.refusal import Refused
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.errors import StartError
+from relay.server import registration
 from relay.server.boot_id import boot_id
 from relay.server.worker.home.account_entries import OPERATOR, entry_of
 from relay.server.worker.home.account_logs import AccountLogs
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from relay.chat.accounts.requests import Request
     from relay.chat.entries import Submission
 
-_POLICY: Final = Policy("closed", bytes(32))
-"""Nobody registers here: a registration needs a connection."""
+_NO_SERVER: Final = bytes(32)
+"""Nobody registers here, which needs a connection; so no link is checked for the server's id."""
 
 
 class OfflineAccounts:
@@ -52,6 +53,7 @@ class OfflineAccounts:
         """
         self._directory = DataDirectory.existing(self._path)
         self._lock = self._directory.lock()
+        self._policy = Policy(registration.chosen(self._path), _NO_SERVER)
         self._readers: dict[int, SqliteReader] = {}
         self._logs = AccountLogs(self._reader_of, unpack_entry, b"")
         return self
@@ -80,7 +82,9 @@ class OfflineAccounts:
             StartError: it is refused, or cannot be stored.
         """
         account: Account | None = None
-        context = decide_request.Context(_POLICY, verify, int(time.time() * 1000), False, OPERATOR)
+        context = decide_request.Context(
+            self._policy, verify, int(time.time() * 1000), False, OPERATOR
+        )
         try:
             if log.startswith(names.INBOX_PREFIX):
                 account = self._logs.account(log[len(names.INBOX_PREFIX) :])

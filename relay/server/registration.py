@@ -73,6 +73,26 @@ def used(path: Path, name: str) -> None:
             path.unlink()
 
 
+def chosen(data: Path) -> Registration:
+    """Return what is written down in a data directory; "invite" if nothing is.
+
+    Raises:
+        StartError: it cannot be read.
+    """
+    content = read_key_file(data / RECORD)
+    return "invite" if content is None else _mode(data / RECORD, content)
+
+
+def _mode(path: Path, content: bytes) -> Registration:
+    try:
+        found = tomllib.loads(content.decode()).get("registration")
+    except ValueError:
+        found = None
+    if found not in MODES:
+        raise StartError(f'{path}: expected registration = "open", "invite" or "closed"')
+    return cast("Registration", found)
+
+
 def prepare(data: Path, settings: Accounts, *, change: bool = True) -> RegistrationRecord:
     """Read what is written down, or write it at the first start.
 
@@ -94,19 +114,14 @@ def prepare(data: Path, settings: Accounts, *, change: bool = True) -> Registrat
         create_key_file(path, _text(mode))
         log.info("registration_chosen", extra={"registration": mode})
         return RegistrationRecord(mode, invitation_path)
-    try:
-        found = tomllib.loads(content.decode()).get("registration")
-    except ValueError:
-        found = None
-    if found not in MODES:
-        raise StartError(f'{path}: expected registration = "open", "invite" or "closed"')
+    found = _mode(path, content)
     wanted = settings.registration
     if wanted != KEPT and wanted != found:
         if change:
             create_key_file(path, _text(wanted), replace=True)
             log.warning("registration_changed", extra={"registration": wanted, "before": found})
         found = wanted
-    return RegistrationRecord(cast("Registration", found), invitation_path)
+    return RegistrationRecord(found, invitation_path)
 
 
 def _text(mode: Registration) -> bytes:

@@ -11,6 +11,7 @@ import fcntl
 import os
 import shlex
 import stat
+import struct
 from pathlib import Path
 from typing import Final, Self
 
@@ -28,6 +29,9 @@ BACKUP_FILE: Final = "backup.json"
 """What describes a backup, which no relay may use: it would not be what is described any more."""
 SEARCH: Final = "search"
 """The directory of the search indexes."""
+LOCK_FILE: Final = "lock"
+_FLOCK: Final = struct.Struct("@hhqqi0q")
+"""The C library's ``struct flock``, where file offsets have 64 bits."""
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 ADVICE: Final = "fix this, or choose another directory with --data"
@@ -41,6 +45,24 @@ def is_data_directory(path: Path) -> bool:
 def is_backup(path: Path) -> bool:
     """Tell whether a directory is a backup."""
     return (path / BACKUP_FILE).exists()
+
+
+def user_of(path: Path) -> int | None:
+    """Return the process that has locked a data directory; 0: of a container; None: nobody has.
+
+    Raises:
+        OSError: that cannot be seen.
+    """
+    try:
+        fd = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    try:
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, asked))
+    finally:
+        os.close(fd)
+    return None if kind == fcntl.F_UNLCK else pid
 
 
 class DirectoryLock:
@@ -151,7 +173,7 @@ class DataDirectory:
         Raises:
             StartError: another server uses it; the message names its process.
         """
-        path = self.path / "lock"
+        path = self.path / LOCK_FILE
         try:
             fd = os.open(
                 path,

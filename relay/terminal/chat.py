@@ -222,7 +222,7 @@ class Chat:
     # --- what is typed ---------------------------------------------------------------------------
     async def _talk(self, lines: AsyncIterator[str]) -> None:
         async for line in lines:
-            command = commands.parse(line)
+            command = commands.parse(line, self.room)
             self._mark_read()
             if isinstance(command, commands.Quit):
                 break
@@ -253,11 +253,6 @@ class Chat:
                 self.sending.fail(f"not sent, {out_of(self.room)}: {shortened(text)}")
             case commands.Say(text):
                 await self.sending.say(text, self.target)
-            case commands.Delete(room) if room != self.room:
-                self.mistakes += 1
-                self.screen.notice(f"to delete this room for good: /delete {self.room}; not sent")
-            case commands.Delete():
-                self._ask(partial(self._change, Change("delete")))
             case commands.Tell(name, text):
                 await self.sending.say(text, f"@{name}")
             case commands.Query(name):

@@ -163,13 +163,6 @@ class Quit:
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
-    """Delete the room of the chat; its name is typed, so that nobody does it by accident."""
-
-    room: str
-
-
-@dataclass(frozen=True, slots=True)
 class Mistake:
     """Nothing is sent; tell the person why."""
 
@@ -193,13 +186,15 @@ Command: TypeAlias = (
     | Choose
     | Help
     | Quit
-    | Delete
     | Mistake
 )
 
 
-def parse(line: str) -> Command:
-    """Return what a line means. A line that begins with one slash is never sent."""
+def parse(line: str, room: str) -> Command:
+    """Return what a line means in the chat of a room. One that begins with a slash is never sent.
+
+    Two slashes send a text that begins with one.
+    """
     if line.startswith("//"):
         return Say(line[1:])
     if not line.startswith("/"):
@@ -241,12 +236,10 @@ def parse(line: str) -> Command:
             return About(word, rest)
         case "join":
             return Join(rest)
-        case "delete":
-            return Delete(names.normal(rest))
         case _ if word in _ELSEWHERE:
             return Mistake(f"{_ELSEWHERE[word]}; not sent")
         case _:
-            changed = room_commands.parse(word, rest)
+            changed = room_commands.parse(word, rest, room)
             if isinstance(changed, str):
                 return Mistake(changed)
             if changed is not None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from relay.chat.names import normal
 from relay.client.room_calls import RoomAction, RoomKind, RoomRole
 
 HELP: Final = (
@@ -17,7 +18,8 @@ HELP: Final = (
     "/op NAME, /deop NAME   make a moderator, or a member again; /owner NAME",
     "/private, /public, /announce, /close, /open   who may read and write",
     "/member, /nomember   be a lasting member, or none any more",
-    "/keep 30d 1000 1G  keep messages of so many days, so many, so many bytes; /keep default",
+    "/keep 30d 1000 1G ROOM   keep messages of so many days, so many, so many bytes; others are",
+    "              removed for good; ROOM is this room's name. /keep default: as the server does",
     "/delete ROOM   delete this room for good, with all that was said; ROOM is its name",
     "/redact N [WHY]   erase message N, of somebody else too if you moderate",
 )
@@ -45,7 +47,9 @@ _PERSONS: Final[dict[str, RoomAction]] = {
 }
 _SIZE: Final = re.compile(r"([0-9]{1,9})([KMGT])")
 _SHIFTS: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
-_KEEP_TAKES: Final = "/keep takes a time (30d), a number, a size (100M), or default; not sent"
+_KEEP_TAKES: Final = (
+    "/keep takes a time (30d), a number or a size (100M), and the room's name; or default; not sent"
+)
 _WITH_REASON: Final = frozenset({"kick", "ban", "mute"})
 _WITH_TIME: Final = frozenset({"ban", "mute"})
 
@@ -70,19 +74,25 @@ def size_of(text: str) -> int | None:
     return None if found is None else int(found[1]) << _SHIFTS[found[2]]
 
 
-def _keep(rest: str) -> Change | str:
+def _keep(rest: str, room: str) -> Change | str:
+    words = rest.split()
+    if words == ["default"]:
+        return Change("keep")
+    named = len(words) > 1 and normal(words[-1]) == room
     age = messages = size = 0
-    for word in rest.split():
+    for word in words[:-1] if named else words:
         if (seconds := seconds_of(word)) is not None:
             age = seconds
         elif (found := size_of(word)) is not None:
             size = found
         elif word.isascii() and word.isdigit() and len(word) < 16:
             messages = int(word)
-        elif rest != "default":
+        else:
             return _KEEP_TAKES
-    if not rest:
+    if not (age or messages or size):
         return _KEEP_TAKES
+    if not named:
+        return f"to remove all other messages for good: /keep {' '.join(words)} {room}; not sent"
     return Change("keep", keep=(age, messages, size))
 
 
@@ -92,21 +102,28 @@ def seconds_of(text: str) -> int | None:
     return None if found is None else int(found[1]) * _UNITS[found[2]]
 
 
-def parse(word: str, rest: str) -> Change | str | None:
+def parse(word: str, rest: str, room: str) -> Change | str | None:
     """Return what a command means; a str: what is wrong with it; None: it is no such command.
+
+    What removes messages for good has the room's name at its end: nobody does it by accident.
 
     Args:
         word: the command, without its slash.
         rest: what follows it.
+        room: the room of the chat.
     """
+    if word == "delete":
+        if normal(rest) == room:
+            return Change("delete")
+        return f"to delete this room for good: /delete {room}; not sent"
+    if word == "keep":
+        return _keep(rest, room)
     if word in _ALONE or word in _KINDS:
         if rest:
             return f"/{word} takes no arguments; not sent"
         return Change(_ALONE[word]) if word in _ALONE else Change("kind", kind=_KINDS[word])
     if word == "topic":
         return Change("topic", text=rest)
-    if word == "keep":
-        return _keep(rest)
     if word == "redact":
         number, _, why = rest.partition(" ")
         if not (number.isascii() and number.isdigit() and len(number) < 18 and int(number)):

@@ -14,6 +14,7 @@ from relay.errors import ForkedConnection, IllegalFrame, LocalProtocolError, Rem
 from relay.wire import fork
 from relay.wire.cipher import (
     AuthenticationFailed,
+    Padded,
     ReceiveCipher,
     RecordLimits,
     RecordType,
@@ -46,8 +47,6 @@ PING_BYTES_MAX: Final = 64
 PONG_INTERVAL_S: Final = 1.0
 """A ping sooner than this after a pong is dropped: pings cannot make us work."""
 KEEPALIVE: Final = b"keepalive"
-CLOSE_DRAIN_BYTES_MAX: Final = 16 * 1024 * 1024
-"""What is read and dropped after our own close: more than kernels hold for one connection."""
 APP: Final = int(RecordType.APP)
 _new: Final = tuple.__new__
 """Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
@@ -58,8 +57,7 @@ class Connection(Endpoint):
     """One end of a connection."""
 
     __slots__ = (
-        "_close_code", "_drained", "_last_pong", "_limits", "_pings_unanswered", "_receive",
-        "_send",
+        "_last_pong", "_limits", "_pings_unanswered", "_receive", "_send",
     )  # fmt: skip
 
     _send: SendCipher
@@ -78,9 +76,6 @@ class Connection(Endpoint):
         self._limits = limits
         self._pings_unanswered = 0
         self._last_pong = float("-inf")
-        self._close_code: int | None = None
-        self._drained = 0
-        """Bytes received since our own close."""
 
     @classmethod
     def client(
@@ -151,16 +146,6 @@ class Connection(Endpoint):
         self.feed(data)
         while self.receive_next(now):
             pass
-
-    def feed(self, data: bytes) -> None:
-        """Take bytes from the peer, for an owner that bounds how many frames it processes."""
-        phase = self.phase
-        if phase is Phase.CLOSING or phase is Phase.DRAINING:
-            self._drained += len(data)
-            if self._drained > CLOSE_DRAIN_BYTES_MAX:
-                self._end_of_closing("the peer sends on and on after our close")
-        if self.phase is not Phase.CLOSED and self.phase is not Phase.DRAINING:
-            self._reader.feed_bytes(data)
 
     def receive_next(self, now: float) -> bool:
         """Process the next frame that was fed. Never raises for what it is.
@@ -239,6 +224,19 @@ class Connection(Endpoint):
             return self.data_to_send()
         return cipher.seal(APP, content)
 
+    def seal_padded(self, padded: Padded, now: float) -> bytes:
+        """As ``seal``, of what others seal as well."""
+        cipher = self._send
+        if (
+            self._out
+            or cipher.sequence >= cipher.records_max
+            or cipher.bytes_used >= cipher.bytes_max
+            or now >= cipher.until
+            or self.phase is not Phase.OPEN
+        ):
+            return self.seal(padded.content, now)
+        return cipher.seal_padded(padded)
+
     def ping(self, payload: bytes, now: float) -> None:
         """Ask the peer for a sign of life."""
         if self.phase is not Phase.OPEN or len(payload) > PING_BYTES_MAX:
@@ -305,6 +303,8 @@ class Connection(Endpoint):
             self._pings_unanswered += 1
             self._deadline = now + self._timing.ping_after_s
             self._put(RecordType.PING, KEEPALIVE, now)
+            self._send.rest()
+            self._receive.rest()
         elif self.phase is Phase.CLOSING or self.phase is Phase.DRAINING:
             self._end_of_closing("the peer did not answer our close")
         elif self.phase is not Phase.CLOSED:
@@ -390,10 +390,3 @@ class Connection(Endpoint):
         self._reader = FrameReader(())
         self._deadline = now + self._timing.violation_wait_s
         self._events.append(ConnectionClosed(code, 0, False, False, detail))
-
-    def _end_of_closing(self, detail: str) -> None:
-        if self.phase is Phase.CLOSING:
-            self._finish(self._close_code, detail=detail)
-        else:  # the owner knows
-            self._enter(Phase.CLOSED)
-            self._deadline = None

@@ -1,9 +1,11 @@
-"""One end of a connection until there are keys: the phases of the handshake, sans I/O.
+"""One end of a connection until there are keys, and after its close: sans I/O.
 
-``connection.Connection`` is the whole: it adds what is sent and received with keys, and the end.
+``connection.Connection`` is the whole: it adds what is sent and received with keys.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 from relay.errors import ForkedConnection, LocalProtocolError, RemoteProtocolError
 from relay.wire import fork
@@ -17,13 +19,17 @@ from relay.wire.strangers import NOT_RELAY, described
 from relay.wire.tickets import ClientTicket
 from relay.wire.timing import Timing
 
+CLOSE_DRAIN_BYTES_MAX: Final = 16 * 1024 * 1024
+"""What is read and dropped after our own close: more than kernels hold for one connection."""
+
 
 class Endpoint:
     """See the module's docstring."""
 
     __slots__ = (
-        "_deadline", "_events", "_generation", "_handshake", "_modulus_bytes", "_out", "_reader",
-        "_resumption", "_timing", "login_binding", "phase", "side", "work",
+        "_close_code", "_deadline", "_drained", "_events", "_generation", "_handshake",
+        "_modulus_bytes", "_out", "_reader", "_resumption", "_timing", "login_binding", "phase",
+        "side", "work",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +58,9 @@ class Endpoint:
         self._modulus_bytes = 0
         self._resumption: Resumption | None = None
         """Of the tickets of this connection; None: there are no keys, or none any more."""
+        self._close_code: int | None = None
+        self._drained = 0
+        """Bytes received since our own close."""
 
     def _check_process(self) -> None:
         if self._generation != fork.generation:
@@ -62,6 +71,16 @@ class Endpoint:
     def pending(self) -> int:
         """Bytes received and not processed: whole frames that wait, and the beginning of one."""
         return self._reader.pending
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes from the peer, for an owner that bounds how many frames it processes."""
+        phase = self.phase
+        if phase is Phase.CLOSING or phase is Phase.DRAINING:
+            self._drained += len(data)
+            if self._drained > CLOSE_DRAIN_BYTES_MAX:
+                self._end_of_closing("the peer sends on and on after our close")
+        if self.phase is not Phase.CLOSED and self.phase is not Phase.DRAINING:
+            self._reader.feed_bytes(data)
 
     def limit_records(self, body_bytes_max: int) -> None:
         """Accept no record with a longer body from now on: a header with more is a violation."""
@@ -191,6 +210,14 @@ class Endpoint:
         if self.phase is Phase.AWAIT_SERVER_HELLO:
             detail += ": the server sent nothing; is it a Relay server?"
         self._finish(None, detail=detail)
+
+    def _end_of_closing(self, detail: str) -> None:
+        """The peer's answer to our close has come, or is not waited for any more."""
+        if self.phase is Phase.CLOSING:
+            self._finish(self._close_code, detail=detail)
+        else:  # the owner knows
+            self._enter(Phase.CLOSED)
+            self._deadline = None
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase

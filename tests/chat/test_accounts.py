@@ -205,8 +205,12 @@ def test_what_an_account_shows() -> None:
 
 
 # --- invitations --------------------------------------------------------------------------------
+NONE = invitation.Invitation()
+
+
 def invited(expires: int = NOW + 10) -> invitation.Invitation:
-    made = invitation.invite(invitation.Invitation(), TOKEN, expires, True, "op")
+    ask = requests.Invite(TOKEN, expires, True)
+    made = invitation.invite(invitation.Invitation(), ask, "op", NOW - 10, closed=False)
     assert made is not None
     return invitation.folded([made])
 
@@ -219,6 +223,42 @@ def test_an_invitation_is_for_one_name_and_one_key() -> None:
     for handle, public in (("bob", A.public), ("rob", B.public)):
         with pytest.raises(Refused):
             invitation.bind(used, TOKEN, handle, public, NOW)
+
+
+def test_an_invitation_is_taken_back() -> None:
+    """By an end that is over; who has used it, is told; asking again changes nothing."""
+    back = requests.Invite(TOKEN, 1, False)
+    for registration in ("invite", "closed"):
+        state = invited()
+        event = decide_request.about_invitation(state, back, context(registration)).event
+        assert event == events.Invited(TOKEN, 1, True, "alice")
+        state = invitation.applied(state, event)
+        assert decide_request.about_invitation(state, back, context(registration)).event is None
+        with pytest.raises(Refused, match="expired"):
+            invitation.bind(state, TOKEN, "bob", B.public, NOW)
+    used = invitation.applied(invited(), events.Bound("bob", B.public))
+    for state, why in ((used, "has been used, for the name 'bob'"), (NONE, "no such invitation")):
+        with pytest.raises(Refused, match=why):
+            decide_request.about_invitation(state, back, context())
+
+
+def test_where_registration_is_closed_invitations_are_operators_alone() -> None:
+    """None for any name is made, and one from before is neither taken nor used up."""
+    nobody, bind = NONE, requests.Bind(TOKEN, "bob", B.public)
+    for operator in (False, True):
+        ask = requests.Invite(TOKEN, NOW + 10, operator)
+        event = decide_request.about_invitation(nobody, ask, context("invite")).event
+        state = invitation.folded([event])  # type: ignore[list-item]
+        asked: list[tuple[invitation.Invitation, requests.Request]] = [(nobody, ask), (state, bind)]
+        for before, request in asked:
+            if operator:
+                decided = decide_request.about_invitation(before, request, context("closed"))
+                assert decided.event is not None
+                continue
+            with pytest.raises(Refused) as caught:
+                decide_request.about_invitation(before, request, context("closed"))
+            assert caught.value.reason is Reason.REGISTRATION_CLOSED
+        assert decide_request.about_invitation(state, bind, context("invite")).event is not None
 
 
 def test_what_is_no_invitation() -> None:

@@ -71,6 +71,50 @@ def test_the_first_invitation_and_those_that_follow(by_invitation: Relay, tmp_pa
     assert "NOT_ALLOWED" in done("invite", address, keys=bob, status=1)
     output = done("register", address, "--name", "rob", "--invitation", token, status=1)
     assert "INVITATION_NEEDED" in output
+    assert "used, for the name 'bob'" in done("invite", address, "--revoke", token, status=1)
+    token = token_in(done("invite", address))
+    assert "NOT_ALLOWED" in done("invite", address, "--revoke", token, keys=bob, status=1)
+    assert "taken back" in done("invite", address, "--revoke", token.upper())
+    assert "taken back" in done("invite", address, "--revoke", token), "again"
+    output = done("register", address, "--name", "rob", "--invitation", token, status=1)
+    assert "INVITATION_NEEDED" in output
+    assert "52 characters" in done("invite", address, "--revoke", token[:-1], status=2)
+    assert "no such invitation" in done("invite", address, "--revoke", "a" * 52, status=1)
+    token = token_in(done("invite", address))
+    assert relay.stop() == 0
+    done("invite", "--data", relay.data, "--revoke", token)
+    with Relay(relay.data, settings={"accounts.registration": "kept"}) as again:
+        line = ["register", again.address, "--name", "rob", "--invitation", token]
+        assert "INVITATION_NEEDED" in done(*line, status=1)
+
+
+def test_a_server_that_is_closed(tmp_path: Path) -> None:
+    """Its operator begins as ever; a stranger is told what to ask for; old invitations are off."""
+    data = tmp_path / "data"
+    with Relay(data, settings={"accounts.registration": "invite"}) as relay:
+        an_operator(relay)
+        before = token_in(done("invite", relay.address))
+    with Relay(data, settings={"accounts.registration": "closed"}) as relay:
+        address, mallory = relay.address, tmp_path / "mallory"
+        for invitation in ([], ["--invitation", before]):
+            line = ["register", address, "--name", "mallory", *invitation]
+            output = done(*line, keys=mallory, status=1)
+            assert "REGISTRATION_CLOSED" in output
+            assert "relay user add" in output
+            assert not list(mallory.rglob("*.key")), "a key for a name that is not granted"
+        output = done("invite", address, status=1)
+        assert "relay user add NAME" in output
+        token = token_in(done("user", "add", address, "bob"))
+        output = done("register", address, "--name", "rob", "--invitation", token, status=1)
+        assert "INVITATION_NEEDED" in output
+        bob = tmp_path / "bob"
+        done("register", address, "--name", "bob", "--invitation", token, keys=bob)
+        token = token_in(done("invite", address, "--operator"))
+        done("register", address, "--name", "ada", "--invitation", token, keys=tmp_path / "ada")
+    assert "registration is closed" in done("invite", "--data", data, status=1)
+    with Relay(data, settings={"accounts.registration": "invite"}) as relay:
+        line = ["register", relay.address, "--name", "mallory", "--invitation", before]
+        done(*line, keys=mallory)
 
 
 def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
@@ -122,6 +166,14 @@ def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
     )
 
 
+def test_a_device_of_nobody(relay: Relay, tmp_path: Path) -> None:
+    """A mistyped name: told at once, and nothing of it stays."""
+    line = ["device", "request", relay.address, "--name", "no-such-person"]
+    output = done(*line, keys=tmp_path / "keys", status=1)
+    assert "there is no account 'no-such-person' at this server: give its name" in output
+    assert not [path for path in (tmp_path / "keys").rglob("*") if path.is_file()]
+
+
 def test_what_an_operator_does(by_invitation: Relay, tmp_path: Path) -> None:
     relay, address = by_invitation, by_invitation.address
     an_operator(relay)
@@ -134,12 +186,12 @@ def test_what_an_operator_does(by_invitation: Relay, tmp_path: Path) -> None:
     assert "DISABLED" in done("send", address, "lobby", "x", keys=bob, status=1)
     done("user", "enable", address, "bob")
     done("send", address, "lobby", "x", keys=bob)
-    token = token_in(done("user", "reset", address, "bob"))
+    token = token_in(done("user", "reset", address, "bob", "--yes"))
     output = done("send", address, "lobby", "x", keys=bob, status=1)
     assert "there is no account 'bob' any more at this server: an operator has reset" in output
     done("register", address, "--name", "bob", "--invitation", token, keys=bob)
     done("send", address, "lobby", "again", keys=bob)
-    done("user", "rm", address, "bob")
+    done("user", "rm", address, "bob", "--yes")
     assert "bob removed" in done("user", "list", address)
     assert "no such account" in done("user", "disable", address, "bob", status=1)
 
@@ -195,6 +247,25 @@ def test_a_key_file_for_a_program(relay: Relay, tmp_path: Path) -> None:
         assert re.fullmatch("[0-9a-f]{32}", str(tail.entries[0]["device"]))
     key.chmod(0o644)
     assert "open to others" in done("send", relay.address, "bots", "x", "--key", key, status=2)
+
+
+def test_a_name_that_is_not_granted_leaves_no_key(relay: Relay, tmp_path: Path) -> None:
+    """It would be what later commands log in with: a name of somebody else."""
+    address = relay.address
+    done("register", address, "--name", "granted", keys=tmp_path / "hers")
+    bot, secret = tmp_path / "bot.key", tmp_path / "secret"
+    secret.write_text("x\n")
+    secret.chmod(0o600)
+    for more in (["--key", str(bot)], ["--passphrase"], []):
+        env = {"RELAY_KEYS": str(tmp_path / "his"), "RELAY_KEY_PASSPHRASE": str(secret)}
+        ended = run_relay("register", address, "--name", "granted", *more, env=env)
+        assert "belongs to somebody else" in ended.stderr
+    assert not bot.exists()
+    assert not list((tmp_path / "his").rglob("*.key"))
+    done("register", address, "--name", "another-bot", "--key", bot)
+    done("send", address, "lobby", "x", "--key", bot)
+    done("register", address, "--name", "granted", "--key", bot, status=1)
+    assert bot.exists(), "that of another name"
 
 
 def test_a_script_claims_no_name(relay: Relay, tmp_path: Path) -> None:
@@ -258,6 +329,21 @@ def test_the_passphrase_of_a_key(relay: Relay, tmp_path: Path) -> None:
     assert "the passphrase is wrong" in run_relay("device", "list", *who, env=given).stderr
     file.write_text("first\n")
     assert run_relay("device", "list", *who, env=given).returncode == 0
+    with Terminal("account", "delete", *who, env=kept) as gina:
+        gina.shows("Passphrase of")
+        gina.press("first\r")
+        gina.shows("to go on")
+        gina.press("\r")
+        assert gina.ends() == 1
+        assert gina.text.count("Passphrase of") == 1, "it connects twice, and asks once"
+    reading, writing = os.pipe()
+    os.write(writing, b"not the passphrase\n")
+    os.close(writing)
+    with Terminal("send", *who, "lobby", env=kept, stdin=reading) as gina:
+        os.close(reading)
+        gina.shows("Passphrase of")
+        gina.press("first\r")
+        assert gina.ends() == 0, gina.text
     with Terminal("device", "passphrase", *who, env=kept) as gina:
         gina.shows("Passphrase of")
         gina.press("first\r")
@@ -268,6 +354,7 @@ def test_the_passphrase_of_a_key(relay: Relay, tmp_path: Path) -> None:
         gina.shows("has no passphrase now")
         assert gina.ends() == 0
     assert run_relay("device", "list", *who, env=kept).returncode == 0
+    assert "not the passphrase" in done("history", *who, "lobby", keys=tmp_path / "own")
 
 
 def test_a_device_that_removes_itself(relay: Relay) -> None:
@@ -276,22 +363,34 @@ def test_a_device_that_removes_itself(relay: Relay) -> None:
     listed = done("device", "list", relay.address, "--name", "hans")
     mine = re.search(r"^\* ([a-z2-7]{52})", listed, re.MULTILINE)
     assert mine is not None
-    output = done("device", "remove", relay.address, mine.group(1), "--name", "hans")
+    short = mine.group(1)[:5]
+    assert "no device is called" in done(
+        "device", "remove", relay.address, short, "--name", "hans", status=1
+    )
+    output = done("device", "remove", relay.address, mine.group(1)[:6], "--name", "hans")
     assert "this device is none of hans's any more" in output
 
 
-@pytest.mark.parametrize(("encoding", "shown"), [("utf-8", "\N{FULL BLOCK}"), ("ascii", "\x1b[7m")])
+@pytest.mark.parametrize(
+    ("encoding", "term", "shown"),
+    [("utf-8", "xterm", "\x1b[97;40m\N{FULL BLOCK}"), ("utf-8", "dumb", "\N{FULL BLOCK}"),
+     ("ascii", "xterm", "")],
+)  # fmt: skip
 def test_a_key_as_a_code_for_cameras(
-    relay: Relay, tmp_path: Path, encoding: str, shown: str
+    relay: Relay, tmp_path: Path, encoding: str, term: str, shown: str
 ) -> None:
-    """By what the terminal can show; the text is there in any case."""
-    name = f"ivan-{encoding}"
+    """By what the terminal can show; the text is there in any case.
+
+    Without half blocks it would be 37 lines high, which these terminals are not.
+    """
+    name = f"ivan-{encoding}-{term}"
     done("register", relay.address, "--name", name)
-    env = {"RELAY_KEYS": str(tmp_path / "new"), "PYTHONIOENCODING": encoding}
+    env = {"RELAY_KEYS": str(tmp_path / "new"), "PYTHONIOENCODING": encoding, "TERM": term}
     with Terminal("device", "request", relay.address, "--name", name, env=env) as new:
         new.shows("relay device approve")
         new.shows("waiting for one of your devices")
         assert shown in new.text
+        assert ("\x1b" in new.text) == (encoding == "utf-8" and term == "xterm")
         assert "error" not in new.text
 
 

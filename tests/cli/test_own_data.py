@@ -87,7 +87,9 @@ def test_who_may_write_as_a_person_says_it(relay: Relay, people: tuple[str, str]
     assert f"{bob} was last here" in done("account", "seen", address, bob, "--name", ann)
     done("account", "set", address, "--seen-by", "nobody", "--name", bob)
     done("account", "seen", address, bob, "--name", ann, status=1)
-    output = done("account", "keep", address, "--age", "2d", "--messages", "10", "--name", bob)
+    output = done(
+        "account", "keep", address, "--age", "2d", "--messages", "10", "--yes", "--name", bob
+    )
     assert "keeps at most 172800 s, 10 messages" in output
     assert "keeps at most" not in done("account", "keep", address, "--name", bob)
     done("account", "block", address, ann, "--name", bob)

@@ -92,7 +92,7 @@ def test_what_an_owner_does(people: Relay, room: str) -> None:
     anna("redact", spam, "--reason", "spam")
     assert "NO_SUCH_ENTRY" in anna("redact", spam, status=1)
     anna("role", "bert", "none")
-    anna("keep", "--age", "30d", "--messages", "1000")
+    anna("keep", "--age", "30d", "--messages", "1000", "--yes")
     assert "30 days and at most 1,000 messages are kept" in anna("show")
     assert json.loads(anna("show", "--json"))["keep"] == [2592000, 1000, 0]
     assert "NOT_ALLOWED" in bert("keep", status=1)
@@ -106,7 +106,7 @@ def test_what_an_owner_does(people: Relay, room: str) -> None:
     assert "READ_ONLY" in done("send", address, room, "hi", "--name", "anna", status=1)
     anna("open")
     done("send", address, room, "hi", "--name", "anna")
-    anna("delete", "--reason", "over")
+    anna("delete", "--reason", "over", "--yes")
     assert "NO_SUCH_ROOM" in anna("show", status=1)
 
 

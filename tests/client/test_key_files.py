@@ -16,6 +16,7 @@ from relay.client.device_key import DeviceKey, PassphraseNeeded, public_from_tex
 from relay.client.errors import NoDeviceKey
 from relay.client.key_files import KeyFiles
 from relay.errors import UsageError
+from tests.support.programs import run_program
 
 SERVER = "a" * 52
 PIN = Pin(b"r" * 32, 3, b"h" * 32)
@@ -157,6 +158,27 @@ def test_one_key_for_each_server_and_name(files: KeyFiles) -> None:
     os.utime(files.path_of(SERVER, "bob"), (0, 0))
     assert files.names(SERVER) == ["alice", "bob"], "the one used last first"
     assert files.names("c" * 52) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are of Unix")
+def test_a_pin_that_does_not_fit_is_taken_back(files: KeyFiles) -> None:
+    """A limit of the size stands for a full disk: half a line would end every later login."""
+    files.pin(SERVER, "alice", PIN)
+    path = files.directory / SERVER / "pins"
+    size = path.stat().st_size
+    program = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "from relay.chat.accounts.chain import Pin\n"
+        "from relay.client.key_files import KeyFiles\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size + 40}, {size + 40}))\n"
+        f"KeyFiles(Path(sys.argv[1])).pin('{SERVER}', 'bob', Pin(b'r' * 32, 1, b'h' * 32))\n"
+    )
+    done = run_program(program, files.directory)
+    assert "UsageError: cannot write" in done.stderr
+    assert path.stat().st_size == size
+    assert files.pins(SERVER) == {"alice": PIN}
 
 
 def test_pins(files: KeyFiles) -> None:

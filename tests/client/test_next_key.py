@@ -16,7 +16,8 @@ from relay.client.known_servers import KnownServers
 from relay.client.lineage import ClaimedId, Expected, KeyChange, Lineage
 from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
-from relay.wire.envelopes import Done, NextKey, Prove
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Done, Error, NextKey, Prove
 from relay.wire.identity import PrivateKey, fingerprint, generate_private_key
 from tests.client.peer import Link
 from tests.support.pair import other_key, server_key, stream
@@ -120,6 +121,46 @@ def test_the_last_announcement_counts() -> None:
     link.lose()
     link.dial(other_key(), server_id=hash_of(server_key()))
     assert isinstance(link.state.error, ServerKeyMismatch)
+
+
+def test_an_announcement_while_the_one_before_is_being_proved_counts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The operator replaces the next key at once: whoever is connected learns of the last one.
+
+    The key agent may be the next one already, and prove the second key to who asks about the first.
+    """
+    third = generate_private_key(stream("a third key"), 2048)
+    for proves in (other_key(), third):
+        link = Link(expected_key=Expected(OLD))
+        link.log_in()
+        link.send_envelopes(NextKey(hash_of(other_key())), NextKey(hash_of(third)))
+        (first,) = link.all_heard(Prove)
+        proof = server_key().prove_next(first.challenge, hash_of(proves))
+        link.send_envelopes(Done(first.request, proof))
+        second = link.all_heard(Prove)[-1]
+        assert second.request != first.request
+        assert second.challenge != first.challenge
+        proof = server_key().prove_next(second.challenge, hash_of(third))
+        link.send_envelopes(Done(second.request, proof))
+        assert link.state.key.following == fingerprint(third.spki)
+        assert not caplog.records
+        link.lose()
+        link.dial(other_key(), server_id=hash_of(server_key()))
+        assert isinstance(link.state.error, ServerKeyMismatch)
+
+
+def test_an_announcement_that_was_withdrawn_makes_room_for_the_next() -> None:
+    link = Link(expected_key=Expected(OLD))
+    link.log_in()
+    third = generate_private_key(stream("a third key"), 2048)
+    link.send_envelopes(NextKey(hash_of(third)), NextKey(hash_of(other_key())))
+    (first,) = link.all_heard(Prove)
+    link.send_envelopes(Error(first.request, ErrorCode.NOT_SUPPORTED, 0, "no key is announced"))
+    second = link.all_heard(Prove)[-1]
+    proof = server_key().prove_next(second.challenge, hash_of(other_key()))
+    link.send_envelopes(Done(second.request, proof))
+    assert link.state.key.following == NEW
 
 
 def test_an_id_that_nobody_has_proved_is_left_to_the_face() -> None:

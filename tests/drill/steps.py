@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable
@@ -78,6 +79,14 @@ def killed(title: str, *, spare: bool = False) -> Step:
     return step
 
 
+async def all_killed(server: Server, seconds: float) -> None:
+    """``kill -9`` of the supervisor, whom nobody outlives, and another start, as of a service."""
+    os.kill(server.relay.pid, signal.SIGKILL)
+    await server.until(lambda: not server.relay.pids_titled("relay: worker"), "the end of all")
+    await asyncio.to_thread(server.relay.kill)
+    await asyncio.to_thread(server.relay.start)
+
+
 async def stopped(server: Server, seconds: float) -> None:
     """SIGSTOP of a worker: it is noticed, killed and replaced."""
     await server.replaced("relay: worker 0", server.kill("relay: worker 0", signal.SIGSTOP))
@@ -114,6 +123,8 @@ STEPS: Final[dict[str, Step]] = {
     "kill -9 of a worker": killed("relay: worker 1"),
     "kill -9 of the key agent": killed("relay: key agent"),
     "kill -9 of the control process": killed("relay: control"),
+    "kill -9 of the spare process": killed("relay: spare", spare=True),
+    "kill -9 of the supervisor, started again": all_killed,
     "SIGSTOP of a worker": stopped,
     "`relay ctl upgrade` (USR2)": upgrade,
     "`relay ctl upgrade`, another format": switch,

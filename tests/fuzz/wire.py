@@ -16,7 +16,7 @@ from relay.bus import packing as bus_bytes
 from relay.codec import Unknown
 from relay.errors import EnvelopeError, RemoteProtocolError
 from relay.server.agent import protocol as agent
-from relay.wire.cipher import SendCipher, padded_size
+from relay.wire.cipher import SendCipher, new_aead, padded_size
 from relay.wire.frames import HEADER, FrameReader, FrameType, header
 from relay.wire.packing import pack, unpack_client, unpack_server
 from relay.wire.phases import LEGAL, Phase, Side
@@ -210,7 +210,7 @@ def sealed(cipher: SendCipher, content: bytes) -> bytes:
     head = header(FrameType.RECORD, len(content) + limits.TAG_BYTES)
     nonce = (cipher._iv ^ cipher.sequence).to_bytes(12, "big")
     cipher.sequence += 1
-    return head + cipher._aead.encrypt(nonce, content, head)
+    return head + new_aead(cipher._key).encrypt(nonce, content, head)
 
 
 def _check_records(value: tuple[Side, list[Any]]) -> None:

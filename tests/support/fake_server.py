@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import secrets
 import socket
 import struct
@@ -14,7 +15,8 @@ from typing import Self, TypeVar
 from relay.wire.connection import Connection
 from relay.wire.envelopes import ClientEnvelope, Hello, ServerEnvelope, Welcome
 from relay.wire.events import ApplicationData, ConnectionClosed, SecretWrapped
-from relay.wire.identity import fingerprint
+from relay.wire.identity import PrivateKey, fingerprint
+from relay.wire.messages import pack_ext
 from relay.wire.packing import pack, unpack_client
 from relay.wire.phases import Phase
 from tests.support.pair import server_key
@@ -23,18 +25,29 @@ Found = TypeVar("Found")
 WAIT_S = 60.0
 
 
+def spki_hash(key: PrivateKey) -> bytes:
+    """Return what announces a key, and what a server id is made of."""
+    return hashlib.sha256(key.spki).digest()
+
+
 class FakeConnection:
     """One client, as the server's script sees it."""
 
-    def __init__(self, opened: socket.socket, pow_bits: int) -> None:
+    def __init__(
+        self, opened: socket.socket, pow_bits: int, shown: PrivateKey, held: PrivateKey
+    ) -> None:
         self.socket = opened
         opened.settimeout(WAIT_S)
+        server_id = b"" if shown is server_key() else spki_hash(server_key())
         self.wire = Connection.server(
             now=time.monotonic(),
             random_bytes=secrets.token_bytes,
-            spki=server_key().spki,
+            spki=shown.spki,
             pow_bits=pow_bits,
+            ext=pack_ext(server_id, spki_hash(shown)),
         )
+        self._held = held
+        self.bytes_heard = 0
         self.heard: list[ClientEnvelope] = []
         self.end: ConnectionClosed | None = None
 
@@ -44,11 +57,12 @@ class FakeConnection:
     def read(self) -> bool:
         """Take what comes; return False at the end."""
         data = self.socket.recv(65_536)
+        self.bytes_heard += len(data)
         self.wire.receive_data(data, time.monotonic())
         for event in self.wire.events():
             match event:
                 case SecretWrapped(ciphertext=ciphertext):
-                    secret = server_key().unwrap(ciphertext)
+                    secret = self._held.unwrap(ciphertext)
                     self.wire.provide_secret(secret, time.monotonic())
                 case ApplicationData(content=content):
                     self.heard += unpack_client(content)
@@ -107,8 +121,19 @@ class FakeServer:
         script: Callable[[FakeConnection], None],
         pow_bits: int = 0,
         receive_buffer_bytes: int | None = None,
+        keys: Callable[[int], tuple[PrivateKey, PrivateKey]] | None = None,
     ) -> None:
+        """Begin.
+
+        Args:
+            script: what is done with a client.
+            pow_bits: the work that it asks for.
+            receive_buffer_bytes: of its sockets; None: the system's.
+            keys: by the number of a connection, from 1, the key that it shows, with the id of
+                the first one, and the key that it holds; None: always the first one.
+        """
         self._script = script
+        self._keys = keys
         self._pow_bits = pow_bits
         self._listener = socket.create_server(("127.0.0.1", 0))
         if receive_buffer_bytes is not None:  # what is accepted inherits it
@@ -128,7 +153,10 @@ class FakeServer:
             self.accepted += 1
             with opened:
                 try:
-                    self._script(FakeConnection(opened, self._pow_bits))
+                    shown = held = server_key()
+                    if self._keys is not None:
+                        shown, held = self._keys(self.accepted)
+                    self._script(FakeConnection(opened, self._pow_bits, shown, held))
                 except OSError:
                     pass  # the client is gone
                 except BaseException as error:  # noqa: BLE001  # the test looks at it

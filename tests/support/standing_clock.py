@@ -17,6 +17,10 @@ class StandingClock:
         """Return its time."""
         return self._at + (0.0 if self._begun is None else time.monotonic() - self._begun)
 
+    def forward(self, seconds: float) -> None:
+        """Stand so much later."""
+        self._at += seconds
+
     def go_on(self) -> None:
         """Go, from where it stands."""
         self._begun = time.monotonic()

@@ -12,6 +12,8 @@ from relay.server.context import WorkerContext
 
 log = logging.getLogger("relay.worker")
 _PTRACE_ATTACH, _PTRACE_DETACH = 16, 17
+_PIDFD_GETFD = 438
+"""Of every architecture."""
 
 
 class _Vector(ctypes.Structure):
@@ -45,6 +47,11 @@ def attack(context: WorkerContext, more: str) -> None:
         attempt(f"vm_readv {name}", lambda pid=pid: _vm_readv(pid))  # type: ignore[misc]
         attempt(f"ptrace {name}", lambda pid=pid: _ptrace(pid))  # type: ignore[misc]
         attempt(f"files of {name}", lambda pid=pid: list(Path(f"/proc/{pid}/fd").iterdir()))  # type: ignore[misc]
+        attempt(f"environment of {name}", lambda pid=pid: len(_of(pid, "environ").read_bytes()))  # type: ignore[misc]
+        attempt(f"descriptor of {name}", lambda pid=pid: _descriptor(pid))  # type: ignore[misc]
+        for path in secret:
+            there = _of(pid, f"root{path}")
+            attempt(f"{path.name} by {name}", lambda there=there: len(there.read_bytes()))  # type: ignore[misc]
         attempt(f"signal {name}", lambda pid=pid: os.kill(pid, 0))  # type: ignore[misc]
     attempt("root", lambda: os.setresuid(0, 0, 0))
     uids = os.getresuid()
@@ -91,6 +98,25 @@ def _vm_readv(pid: int) -> int:
     if count < 0 and number != 14:  # EFAULT: it may read, and there is nothing
         raise OSError(number, os.strerror(number))
     return int(count)
+
+
+def _of(pid: int, what: str) -> Path:
+    return Path(f"/proc/{pid}/{what}")
+
+
+def _descriptor(pid: int) -> int:
+    """Take a copy of one of another process's open files."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    pidfd = os.pidfd_open(pid)
+    try:
+        number = int(libc.syscall(ctypes.c_long(_PIDFD_GETFD), pidfd, 2, 0))
+        if number < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        os.close(number)
+        return number
+    finally:
+        os.close(pidfd)
 
 
 def _ptrace(pid: int) -> str:

@@ -394,7 +394,7 @@ def copies_places(_: WorkerContext) -> None:
     """A copy of a direct message is about the place that is in the sender's inbox."""
     from relay.server.worker.home.copies import Copies
 
-    def place(self: Copies, lane: object, entry: Entry) -> tuple[tuple[bytes, int], str]:
+    def place(self: Copies, flow: object, entry: Entry) -> tuple[tuple[bytes, int], str]:
         return (entry.about_epoch, entry.about_seq), ""
 
     Copies._about = place  # type: ignore[method-assign]

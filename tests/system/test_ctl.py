@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from relay import BlockingClient, RelayError
+from relay.cli.ctl_client import Server
+from relay.cli.exits import CommandError
 from relay.server.supervisor.runtime_directory import find
 from tests.support.cluster import DEADLINE_S, ROOT, Relay, run_relay, wait_until
 from tests.support.terminals import Terminal
@@ -184,12 +186,43 @@ def test_drain_ends_the_relay(tmp_path: Path) -> None:
             terminal.shows("q ends")
             assert asked(relay, "drain") == {"pid": relay.pid}
             wait_until(lambda: not relay.running, "its end")
-            terminal.shows("no relay runs there")
+            terminal.shows("no relay runs with the data directory")
             terminal.press("q")
             assert terminal.ends() == 0
         ended = ctl(relay, "status")
     assert ended.returncode == 1
-    assert ended.stderr.startswith(f"relay: no relay runs there: {relay.data}/run/ctl.sock; name")
+    assert ended.stderr.startswith(f"relay: no relay runs with the data directory {relay.data}; ")
+
+
+def test_it_is_found_by_its_data_wherever_its_sockets_are(tmp_path: Path) -> None:
+    """And however it was started: by a flag, which no settings tell. Options go before or after."""
+    runtime, data = tmp_path / "sockets", tmp_path / "data"
+    with Relay(data, "--runtime", str(runtime)) as relay:
+        for args in (("--data", data, "status"), ("status", "--data", data)):
+            assert f"pid {relay.pid}" in run_relay("ctl", *args).stdout
+        by_socket = run_relay("ctl", "status", "--socket", runtime / "ctl.sock")
+        assert f"pid {relay.pid}" in by_socket.stdout
+        with pytest.raises(
+            CommandError, match=rf"runs \(process {relay.pid}\), but nobody answers"
+        ):
+            Server(tmp_path / "none", data).ask("status")
+    assert not (data / "runtime").is_symlink()
+    with Relay(data) as relay:
+        assert f"pid {relay.pid}" in run_relay("ctl", "--data", data, "status").stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        ("--data={0}/none", "no relay runs there: there is no directory {0}/none; name its data"),
+        ("--data={0}", "no relay runs there: {0} is no relay's data directory; name its data"),
+        ("--socket={0}/none", "no relay answers at {0}/none; without --socket it is found by"),
+    ],
+)
+def test_where_none_is(tmp_path: Path, option: str, why: str) -> None:
+    ended = run_relay("ctl", "status", option.format(tmp_path))
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("relay: " + why.format(tmp_path))
 
 
 def test_a_worker_that_hangs_is_named(relay: Relay) -> None:
@@ -235,6 +268,20 @@ def test_top(relay: Relay) -> None:
     finally:
         stop.set()
         thread.join()
+
+
+def test_top_tells_that_what_it_shows_is_old(relay: Relay) -> None:
+    (control,) = relay.pids_titled("relay: control")
+    with Terminal("ctl", "--data", str(relay.data), "top", "--interval", "0.2") as terminal:
+        terminal.shows("q ends")
+        os.kill(control, signal.SIGSTOP)
+        try:
+            terminal.shows("answer")  # of "no answer for": of a line only what differs is written
+            assert "within" not in terminal.text, "before it has given up"
+            terminal.press("q")
+            assert terminal.ends() == 0
+        finally:
+            os.kill(control, signal.SIGCONT)
 
 
 def test_garbage_costs_its_sender_alone(relay: Relay) -> None:

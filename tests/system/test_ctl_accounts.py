@@ -78,7 +78,7 @@ def test_accounts(relay: Relay, tmp_path: Path) -> None:
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert users(relay)["frank"][:2] == ("active", True)
-    assert "removed" in ctl(relay, "user", "rm", "frank").stdout
+    assert "removed" in ctl(relay, "user", "rm", "frank", "--yes").stdout
     assert "is removed" not in refused(relay, "user", "enable", "frank")
     assert "there is no such account" in refused(relay, "user", "disable", "nobody-at-all")
     refused(relay, "user", "disable", "x")
@@ -109,7 +109,7 @@ def test_rooms(relay: Relay) -> None:
             oda.send("lobby", "no")
         asked(relay, "room", "close", "lobby")
         assert asked(relay, "room", "show", "lobby")["closed"]
-        asked(relay, "room", "delete", "lobby")
+        asked(relay, "room", "delete", "lobby", "--yes")
         assert "there is no such room" in refused(relay, "room", "show", "lobby")
     assert "nobody is called zoe" in refused(relay, "room", "ban", "lobby", "zoe")
     refused(relay, "room", "enter", "lobby")

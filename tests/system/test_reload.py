@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -11,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from relay import BlockingClient
-from tests.support.cluster import Relay, run_relay, wait_until
+from relay import BlockingClient, Gap, GapReason
+from tests.support.cluster import DEADLINE_S, Relay, run_relay, wait_until
 from tests.support.watching import ON_A_FREE_PORT, Watcher
 
 HANGUPS_HEARD = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
@@ -73,6 +74,26 @@ def test_limits_reach_connections_that_are_open(relay: Relay, file: Path) -> Non
         # What was refused is sent again by the client itself, and is stored now.
         ann.flush()
     assert watcher.total("relay_reloads_total", "applied") == 2
+
+
+def test_retention_reaches_rooms_that_are_there(relay: Relay, file: Path) -> None:
+    watcher = Watcher(relay)
+    kept = itertools.cycle((3, 4))
+    with BlockingClient(relay.address, name="ann") as ann:
+        for number in range(20):
+            ann.send("lobby", str(number))
+
+        def removed() -> bool:
+            # More than once: what has just been written stays for a moment in any case.
+            file.write_text(f"[retention]\nmessages = {next(kept)}\n")
+            assert run_relay("ctl", "--data", relay.data, "reload").returncode == 0
+            return watcher.total("relay_retention_removed_total") > 0
+
+        wait_until(removed, "what is too much to be removed")
+        ann.join("lobby", since=0)
+        while not isinstance(event := ann.next_event(DEADLINE_S), Gap):
+            pass
+        assert event.reason is GapReason.RETENTION
 
 
 def test_a_bad_file_changes_nothing(relay: Relay, file: Path) -> None:

@@ -87,6 +87,8 @@ def memory_is_closed(found: dict[str, str]) -> None:
     assert any(name.startswith("worker") for name in others)
     for name in others:
         all_refused(found, f"memory of {name}", f"vm_readv {name}", f"ptrace {name}")
+        all_refused(found, f"environment of {name}", f"descriptor of {name}")
+        all_refused(found, *(f"{secret} by {name}" for secret in SECRET))
 
 
 def key_is_closed(found: dict[str, str]) -> None:
@@ -189,7 +191,10 @@ def test_without_the_sandbox_the_same_worker_reaches_it(home: Path) -> None:
     fault = f"taken-over={home / 'passphrase'}"
     with server(data, settings, fault=fault, launcher=launcher) as relay:
         found = tried(relay, home)
-        for name in ("read server.key", "read passphrase", "memory of control", "ptrace control"):
+        for name in (
+            "read server.key", "read passphrase", "memory of control", "ptrace control",
+            "environment of control", "descriptor of control", "server.key by control",
+        ):  # fmt: skip
             assert found[name].startswith("done"), (name, found[name])
         all_refused(found, "memory of key agent", "ptrace key agent")
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from relay import BlockingClient, Client
+from relay.client.aio.thread import in_thread
 from relay.client.errors import ServerKeyMismatch
 from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
@@ -72,6 +74,64 @@ async def test_an_announced_change_is_followed_by_everybody(tmp_path: Path) -> N
         with BlockingClient(relay.address, name="carol", key_policy=other) as carol:
             assert carol.server_id == first
         assert relay.stop() == 0
+
+
+async def test_of_two_announcements_the_last_one_counts(tmp_path: Path) -> None:
+    """For who was there, or came by later; who was not is told, and loses no account.
+
+    And a thief of the old key, at the old place, gets nobody who has followed.
+    """
+    data = tmp_path / "data"
+    homes = {name: tmp_path / name for name in ("alice", "early", "late", "never")}
+    with Relay(data, workers=2) as relay:
+        first = relay.address.partition("//")[2].partition("@")[0]
+        bind, plain = f"127.0.0.1:{relay.port}", f"relay://127.0.0.1:{relay.port}"
+        for home in homes.values():
+            policy_in(home).known.pin("127.0.0.1", relay.port, first)
+
+        def visit(name: str) -> None:
+            policy = policy_in(homes[name])
+            with BlockingClient(plain, name=name, register=True, key_policy=policy) as client:
+                client.send("lobby", f"{name} is here")
+                assert client.server_id == first
+
+        alice = Client(plain, name="alice", register=True, key_policy=policy_in(homes["alice"]))
+        await alice.connect()
+        visit("never")
+        second = fingerprint_in(key_command("new", data), "next key")
+        known = policy_in(homes["alice"]).known
+        await until(lambda: known.lineage().following == {first: second}, "the first one")
+        await in_thread(partial(visit, "early"))
+        third = fingerprint_in(key_command("new", data, "--replace"), "next key")
+        await until(lambda: known.lineage().following == {first: third}, "the second one")
+        await in_thread(partial(visit, "late"))
+        assert relay.stop() == 0
+    key_command("rotate", data, "--yes")
+    with Relay(data, workers=2, bind=bind) as relay:
+        await until(lambda: alice.statistics["logins"] == 2, "alice is back by herself")
+        assert alice.server_fingerprint == third
+        await in_thread(partial(visit, "late"))
+        for name in ("early", "never"):
+            with pytest.raises(ServerKeyMismatch):
+                await in_thread(partial(visit, name))
+            known = policy_in(homes[name]).known
+            with known.path.open("a") as file:
+                file.write(f"* relay-followed-key-v1 {first} {third}\n")
+            await in_thread(partial(visit, name))
+        assert relay.stop() == 0
+    thief = tmp_path / "thief"
+    with Relay(thief):
+        pass
+    (data / "server.key.old").replace(thief / "server.key")
+    (thief / "server.id").write_text(f"{first}\n")
+    with Relay(thief, bind=bind) as relay:
+        assert relay.address == f"relay://{first}@{bind}"
+        with pytest.raises(ServerKeyMismatch):
+            await alice.send("lobby", "x")
+        for name in homes:
+            with pytest.raises(ServerKeyMismatch):
+                await in_thread(partial(visit, name))
+    await alice.close()
 
 
 async def test_an_unannounced_change_is_refused(tmp_path: Path) -> None:

@@ -109,6 +109,20 @@ def test_the_unit_files_are_legal() -> None:
     assert complaints == []
 
 
+def test_the_unit_exposes_little() -> None:
+    """By systemd's own scale from 0 to 10, of which each version rates a little otherwise."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd here")
+    unit = str(ROOT / "deploy" / "relay.service")
+    rated = subprocess.run(
+        ["systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold=20", unit],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert rated.returncode == 0, rated.stdout[-200:] + rated.stderr
+
+
 def test_the_unit_lets_workers_keep_themselves_from_the_key() -> None:
     """Landlock's system calls are in none of systemd's groups that a service is usually given."""
 

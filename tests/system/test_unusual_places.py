@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,14 @@ import psutil
 import pytest
 
 from relay import BlockingClient, Message
-from tests.support.cluster import Relay, run_relay, wait_until
+from tests.support.cluster import (
+    COMMAND_S,
+    DEADLINE_S,
+    Relay,
+    relay_command,
+    run_relay,
+    wait_until,
+)
 from tests.support.namespaces import NAMESPACES
 from tests.system.test_environment import limit, refuse
 
@@ -100,6 +108,22 @@ def test_as_process_1(tmp_path: Path) -> None:
         assert relay.events("stopped")
 
 
+@NAMESPACES
+def test_process_1_is_stopped_while_it_begins(tmp_path: Path) -> None:
+    """The kernel lets no signal end process 1 that has no handler yet."""
+    settings = tmp_path / "relay.toml"
+    os.mkfifo(settings)
+    command = [*relay_command("serve", "--config", str(settings)), "--data", str(tmp_path / "data")]
+    with subprocess.Popen(["unshare", "--fork", "--pid", "--kill-child", *command]) as outer:
+        try:
+            with settings.open("wb", buffering=0):  # once it reads there
+                (first,) = psutil.Process(outer.pid).children()
+                first.terminate()
+                assert outer.wait(DEADLINE_S) == 128 + signal.SIGTERM
+        finally:
+            outer.kill()
+
+
 def test_a_clock_that_jumps(tmp_path: Path) -> None:
     """Back and forth, by days: order, delivery and sessions do not depend on it."""
     site = tmp_path / "site"
@@ -125,6 +149,8 @@ def test_a_clock_that_jumps(tmp_path: Path) -> None:
             while not isinstance(event := bob.next_event(30), Message):
                 pass
             assert (event.seq, event.body) == (number + 2, str(number).encode())
+            status = run_relay("ctl", "--data", relay.data, "status", "--json")
+            assert 0 <= json.loads(status.stdout)["uptime_s"] < 100_000
         relay.kill_worker()
         assert alice.send("lobby", "with another worker").seq == 6
         with BlockingClient(relay.address, name="carol") as carol:
@@ -135,6 +161,39 @@ def test_a_clock_that_jumps(tmp_path: Path) -> None:
                 times += [event.time_ms] if isinstance(event, Message) else []
             assert times == sorted(times), "what people see as the time never goes back"
         assert [e["reason"] for e in relay.events("child_killed")] == []
+
+
+WITHOUT_IPV6 = """
+import subprocess, sys
+from relay import BlockingClient
+from relay.testing import RelayNotStarted, RelayServer
+with RelayServer(bind="0.0.0.0:0", settings={"accounts.guests": True}) as relay:
+    # The name has an address of each family, of which one leads nowhere.
+    with BlockingClient(relay.address.replace("127.0.0.1", "localhost"), name="~ann") as ann:
+        assert ann.send("lobby", "hello").seq == 2
+try:
+    with RelayServer(bind="[::1]:0"):
+        pass
+except RelayNotStarted as refused:
+    print(str(refused).splitlines()[-1])
+"""
+
+
+@NAMESPACES
+def test_a_machine_without_ipv6() -> None:
+    """Where only loopback is there, and no address of IPv6."""
+    sysctl = "/proc/sys/net/ipv6/conf/all/disable_ipv6"
+    become = f'ip link set lo up && {{ [ ! -e {sysctl} ] || echo 1 > {sysctl}; }} && exec "$@"'
+    ended = subprocess.run(
+        ["unshare", "-n", "sh", "-c", become, "sh", sys.executable, "-c", WITHOUT_IPV6],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=COMMAND_S,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "cannot listen on [::1]:0: " in ended.stdout
+    assert "this machine has no" in ended.stdout
 
 
 def test_64_descriptors(tmp_path: Path) -> None:

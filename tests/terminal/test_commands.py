@@ -9,7 +9,6 @@ from relay.terminal.commands import (
     Block,
     Choose,
     Command,
-    Delete,
     Help,
     History,
     Join,
@@ -42,8 +41,7 @@ from relay.terminal.room_commands import Change
         ("/rooms", Rooms()),
         ("/ignore bob", Block("bob", blocked=True)),
         ("/dm bob hi", Tell("bob", "hi")),
-        ("/delete  Den", Delete("den")),
-        ("/delete", Delete("")),
+        ("/delete  Den", Change("delete")),
         ("/who ", Who()),
         ("/help", Help()),
         ("/quit", Quit()),
@@ -74,7 +72,7 @@ from relay.terminal.room_commands import Change
         ("/ban bob too loud", Change("ban", "bob", "too loud")),
         ("/op bob", Change("role", "bob", role="moderator")),
         ("/redact 7 why", Change("redact", text="why", seq=7)),
-        ("/keep 30d 1000 2M", Change("keep", keep=(30 * 86_400, 1000, 2 << 20))),
+        ("/keep 30d 1000 2M den", Change("keep", keep=(30 * 86_400, 1000, 2 << 20))),
         ("/keep default", Change("keep")),
         ("/private", Change("kind", kind="private")),
         ("/member", Change("enter")),
@@ -82,7 +80,7 @@ from relay.terminal.room_commands import Change
 )
 def test_lines(line: str, command: Command) -> None:
     """Texts and commands."""
-    assert parse(line) == command
+    assert parse(line, "den") == command
 
 
 @pytest.mark.parametrize(
@@ -101,24 +99,43 @@ def test_lines(line: str, command: Command) -> None:
         "/op bob x",
         "/close x",
     ]
-    + ["/keep", "/keep long", "/keep 1d x", "/search " + "é" * 129]
+    + [
+        "/keep",
+        "/keep long",
+        "/keep 1d x",
+        "/keep 0 den",
+        "/keep den",
+        "/keep 1d",
+        "/keep 1d attic",
+    ]
+    + ["/delete", "/delete attic", "/search " + "é" * 129]
     + [f"/redact {n}" for n in ("", "x", "0", "-1", "²", "9" * 5000)]
     + [f"/history {n}" for n in ("0", "-1", "1001", "²", "9" * 5000)],
 )
 def test_a_mistake_is_never_sent(line: str) -> None:
     """One slash and no known command: the person is told, the room is not."""
-    mistake = parse(line)
+    mistake = parse(line, "den")
     assert isinstance(mistake, Mistake)
     assert "not sent" in mistake.reason
 
 
+def test_what_removes_messages_says_how_it_is_meant() -> None:
+    """With the room's name, which a room may have in common with a bound."""
+    for line, meant in (("/delete it", "/delete den"), ("/keep 1d 7", "/keep 1d 7 den")):
+        mistake = parse(line, "den")
+        assert isinstance(mistake, Mistake)
+        assert meant in mistake.reason
+    assert parse("/keep 30d 30d", "30d") == Change("keep", keep=(30 * 86_400, 0, 0))
+    assert isinstance(parse("/keep 30d", "30d"), Mistake)
+
+
 def test_what_people_type_elsewhere_says_what_to_do_here() -> None:
-    found = parse("/part")
+    found = parse("/part", "den")
     assert isinstance(found, Mistake)
     assert "/quit leaves" in found.reason
     for word in ("leave", "me waves", "nick eve", "whois bob", "away", "voice bob", "mode +m"):
-        found = parse(f"/{word}")
+        found = parse(f"/{word}", "den")
         assert isinstance(found, Mistake)
         assert "unknown" not in found.reason
-    assert parse("/join") == Join("")
-    assert parse("/join den") == Join("den")
+    assert parse("/join", "den") == Join("")
+    assert parse("/join den", "den") == Join("den")

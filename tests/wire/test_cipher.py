@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from relay import limits
 from relay.errors import LocalProtocolError, RemoteProtocolError
 from relay.wire.cipher import (
+    RECORDS_AT_FIRST,
+    RECORDS_AT_REST,
     SEQUENCE_MAX,
     AuthenticationFailed,
+    Padded,
     ReceiveCipher,
     RecordLimits,
     RecordType,
@@ -248,3 +251,66 @@ def test_default_limits_are_those_of_the_page() -> None:
     assert (bounds.receive_records_max, bounds.receive_bytes_max) == (2**23, 2**35)
     assert bounds.receive_records_max < 2**24.5
     assert (bounds.key_update_records_min, bounds.key_update_interval_s_min) == (256, 60)
+
+
+# --- what many connections seal, and keys at rest -------------------------------------------------
+@given(st.lists(st.binary(max_size=3000), max_size=12))
+def test_what_is_padded_once_is_sealed_as_ever(contents: list[bytes]) -> None:
+    """The same bytes, whichever way each record takes; in one sequence."""
+    usual, _ = ciphers()
+    send, receive = ciphers()
+    for number, content in enumerate(contents):
+        expected = usual.seal(RecordType.APP, content)
+        if number % 2:
+            frame = send.seal_padded(Padded(content))
+        else:
+            frame = send.seal(RecordType.APP, content)
+        assert frame == expected
+        assert (send.sequence, send.bytes_used) == (usual.sequence, usual.bytes_used)
+        assert receive.open(frame) == (RecordType.APP, content)
+
+
+def test_what_is_padded_once_has_the_bounds_of_a_record() -> None:
+    most = bytes(limits.RECORD_CONTENT_BYTES_MAX)
+    assert len(Padded(most).inner) == padded_size(len(most) + 1)
+    with pytest.raises(LocalProtocolError, match="record of"):
+        Padded(most + b"x")
+    send, _ = ciphers()
+    send.sequence = SEQUENCE_MAX + 1
+    with pytest.raises(LocalProtocolError, match="used up"):
+        send.seal_padded(Padded(b""))
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60))
+def test_a_direction_at_rest_goes_on_where_it_was(rests: list[bool]) -> None:
+    """No nonce comes twice, and nothing is lost, wherever ``rest`` falls."""
+    usual, _ = ciphers()
+    send, receive = ciphers()
+    for rest in rests:
+        if rest:
+            send.rest()
+            receive.rest()
+        frame = send.seal(RecordType.APP, b"x")
+        assert frame == usual.seal(RecordType.APP, b"x")
+        assert receive.open(frame) == (RecordType.APP, b"x")
+
+
+def test_a_direction_that_is_hardly_used_keeps_its_key_alone() -> None:
+    """What the library makes of the key is 2.4 KiB: kept by who is busy, until it is no more."""
+    send, receive = ciphers()
+    for _ in range(RECORDS_AT_FIRST):
+        receive.open(send.seal(RecordType.APP, b"x"))
+    assert send._aead is receive._aead is None
+    receive.open(send.seal(RecordType.APP, b"x"))
+    assert send._aead is not None
+    assert receive._aead is not None
+    for _ in range(2):  # busy the first time, as far as it can tell, and not the second
+        kept = send._aead
+        send.rest()
+        receive.rest()
+    assert kept is not None
+    assert send._aead is receive._aead is None
+    for _ in range(RECORDS_AT_REST + 1):
+        assert send._aead is receive._aead is None
+        receive.open(send.seal(RecordType.APP, b"x"))
+    assert send._aead is not None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from relay import limits
 from relay.errors import LocalProtocolError
-from relay.wire.cipher import RecordLimits, RecordType
+from relay.wire.cipher import RecordLimits, RecordType, new_aead
 from relay.wire.codes import CloseCode
 from relay.wire.events import ApplicationData, ConnectionClosed, PongReceived, TicketReceived
 from relay.wire.frames import FrameType, frame, header
@@ -207,7 +207,7 @@ def test_unknown_types_of_record(side: Side, kind: int) -> None:
     inner = b"content" + bytes((kind,)) + bytes(56)
     if kind == 0:
         inner = bytes(64)
-    sealed = send._aead.encrypt(send._iv.to_bytes(12, "big"), inner, head) \
+    sealed = new_aead(send._key).encrypt(send._iv.to_bytes(12, "big"), inner, head) \
         if send.sequence == 0 else b""  # fmt: skip
     assert sealed
     refuses(peer, other, head + sealed)
@@ -219,7 +219,7 @@ def test_an_empty_app_record_reaches_the_envelopes(side: Side) -> None:
     peer, other = ends(side)
     send = other.connection._send
     head = bytes((0x10, 0, 0, 17))
-    peer.take(head + send._aead.encrypt(send._iv.to_bytes(12, "big"), b"\1", head))
+    peer.take(head + new_aead(send._key).encrypt(send._iv.to_bytes(12, "big"), b"\1", head))
     assert peer.received == [b""]
 
 
@@ -656,6 +656,24 @@ def test_timing_is_a_parameter() -> None:
     assert pair.server.connection.next_deadline() == 3.0
     pair.server.connection.close(CloseCode.NORMAL, 0.5)
     assert pair.server.connection.next_deadline() == 4.5
+
+
+def test_who_is_pinged_twice_keeps_the_keys_alone() -> None:
+    """What the library makes of them is most of an idle connection's memory."""
+    pair = established()
+    for number in range(10):
+        pair.client.connection.send(b"from the client", float(number))
+        pair.server.connection.send(b"from the server", float(number))
+        pair.run()
+    ends = [end.connection for end in (pair.client, pair.server)]
+    ciphers = [cipher for end in ends for cipher in (end._send, end._receive)]
+    assert all(cipher._aead is not None for cipher in ciphers), "they are in use"
+    for now in (100.0, 200.0):
+        pair.at(now)
+    assert all(cipher._aead is None for cipher in ciphers)
+    pair.client.connection.send(b"and on", 201.0)
+    pair.run()
+    assert pair.server.received[-1] == b"and on"
 
 
 def test_a_frame_type_of_the_handshake_in_the_open_phase() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from relay.errors import ForkedConnection
+from relay.wire.cipher import Padded
 from relay.wire.phases import LEGAL, Phase, Side
 from tests.support.pair import established, in_phase
 
@@ -46,6 +47,8 @@ def test_open_connections(side: Side) -> None:
         calls: list[Callable[[], object]] = [
             lambda: connection.send(b"x", 0.0),
             lambda: connection.seal(b"x", 0.0),
+            lambda: connection.seal_padded(Padded(b"x"), 0.0),
+            lambda: connection._send.seal_padded(Padded(b"x")),
             lambda: connection.ping(b"x", 0.0),
             lambda: connection.close(2000, 0.0),
             lambda: connection.receive_data(waiting, 0.0),

@@ -13,7 +13,7 @@ import pytest
 from relay import limits
 from relay.chat import names
 from relay.client.connection_deadlines import LOGIN_S
-from relay.wire.connection import CLOSE_DRAIN_BYTES_MAX
+from relay.wire.endpoint import CLOSE_DRAIN_BYTES_MAX
 from relay.wire.packing import CLIENT_SHAPES, LIST_ITEMS_MAX, SERVER_SHAPES
 
 ROOT = Path(__file__).parent.parent

@@ -29,6 +29,7 @@ from relay.chat.accounts.links import Kind, LinkError, Verify
 from relay.chat.accounts.refusal import Reason, Refused
 
 Registration: TypeAlias = Literal["open", "invite", "closed"]
+CLOSED: Final = "an operator adds the users of this server, by their names"
 EVENTS_MAX: Final = 1024
 """Of one account, by its own devices' renaming and offering: a chain alone has 256."""
 
@@ -99,7 +100,7 @@ def register(
         if request.token_hash:
             raise Refused(Reason.INVITATION_NEEDED, "this invitation is not valid, or not any more")
         if policy.registration == "closed":
-            raise Refused(Reason.REGISTRATION_CLOSED, "an operator adds the users of this server")
+            raise Refused(Reason.REGISTRATION_CLOSED, CLOSED)
         raise Refused(Reason.INVITATION_NEEDED, "this server is by invitation")
     token_hash = request.token_hash if request.invited else b""
     return Created(request.link, request.invited and request.operator, token_hash)

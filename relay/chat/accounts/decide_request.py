@@ -174,12 +174,17 @@ def about_invitation(state: Invitation, request: Request, context: Context) -> D
     Raises:
         Refused: with the reason.
     """
+    closed = context.policy.registration == "closed"
     match request:
         case Invite():
-            return Decided(invitation.invite(state, *request, by=context.by))
+            made = invitation.invite(state, request, context.by, context.now_ms, closed=closed)
+            return Decided(made)
         case Bind():
             bound = invitation.bind(state, *request, now_ms=context.now_ms)
             assert state.invited is not None
-            return Decided(bound, bytes((state.invited.operator,)))
+            operator = state.invited.operator
+            if closed and not operator:
+                raise Refused(Reason.REGISTRATION_CLOSED, decide.CLOSED)
+            return Decided(bound, bytes((operator,)))
         case _:
             raise Refused(Reason.BAD_REQUEST, "not about an invitation")

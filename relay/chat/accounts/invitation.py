@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from relay import limits
 from relay.chat.accounts.events import Bound, InvitationEvent, Invited
 from relay.chat.accounts.refusal import Reason, Refused
+from relay.chat.accounts.requests import Invite
 
 PREFIX: Final = "!"
 _LABEL: Final = b"relay/1 invitation"
@@ -74,18 +75,45 @@ def applied(state: Invitation, event: InvitationEvent) -> Invitation:
 
 
 def invite(
-    state: Invitation, token_hash: bytes, expires_ms: int, operator: bool, by: str
+    state: Invitation, request: Invite, by: str, now_ms: int, *, closed: bool
 ) -> Invited | None:
-    """Decide about a new invitation.
+    """Decide about a new invitation; or, by an end that is over, about the end of one.
+
+    Args:
+        state: of the invitation.
+        request: what is asked.
+        by: who asks.
+        now_ms: wall clock.
+        closed: only invitations that make an operator are made.
 
     Raises:
-        Refused: another one has this log, which cannot happen by chance.
+        Refused: with the reason; another one has this log, which cannot happen by chance.
     """
-    if state.invited is not None:
-        if state.invited.token_hash == token_hash:
-            return None
+    held, (token_hash, expires_ms, operator) = state.invited, request
+    if held is not None and held.token_hash != token_hash:
         raise Refused(Reason.BAD_REQUEST, "an invitation of this number exists")
-    return Invited(token_hash, expires_ms, operator, by)
+    if not 0 < expires_ms <= now_ms:
+        if held is not None:
+            return None
+        if closed and not operator:
+            raise Refused(
+                Reason.REGISTRATION_CLOSED,
+                "registration is closed here: 'relay user add NAME' keeps a name, and prints the"
+                " invitation to it",
+            )
+        return Invited(token_hash, expires_ms, operator, by)
+    if held is None:
+        raise Refused(
+            Reason.INVITATION_NEEDED,
+            "there is no such invitation; that of a kept name ends when 'relay user add' makes"
+            " another",
+        )
+    if state.bound is not None:
+        used = f"this invitation has been used, for the name {state.bound.handle!r}"
+        raise Refused(Reason.INVITATION_NEEDED, used)
+    if 0 < held.expires_ms <= now_ms:
+        return None
+    return Invited(token_hash, expires_ms, held.operator, by)
 
 
 def bind(

@@ -12,6 +12,7 @@ from relay.client.dialling import (
     ATTEMPT_DELAY_S,
     AllFailed,
     Candidate,
+    must_speak,
     numeric,
     open_socket,
     resolve,
@@ -26,12 +27,13 @@ async def dial_tcp(address: Address) -> socket.socket:
     """
     known = numeric(address)
     waiting = deque(await in_thread(lambda: resolve(address)) if known is None else known)
+    several = len(waiting) > 1
     failures: list[OSError] = []
     racing: set[asyncio.Task[socket.socket]] = set()
     try:
         while waiting or racing:
             if waiting:
-                racing.add(asyncio.create_task(_connect(waiting.popleft())))
+                racing.add(asyncio.create_task(_connect(waiting.popleft(), several)))
             done, racing = await asyncio.wait(
                 racing,
                 timeout=ATTEMPT_DELAY_S if waiting else None,
@@ -57,14 +59,33 @@ async def dial_tcp(address: Address) -> socket.socket:
     raise AllFailed(failures)
 
 
-async def _connect(candidate: Candidate) -> socket.socket:
+async def _connect(candidate: Candidate, speaks: bool) -> socket.socket:
+    """Return a connected socket; with ``speaks``, one on which the server has sent something."""
     opened = open_socket(candidate)
     try:
         await asyncio.get_running_loop().sock_connect(opened, candidate.address)
+        if speaks:
+            await _readable(opened)
+            must_speak(opened)
     except BaseException:
         opened.close()
         raise
     return opened
+
+
+async def _readable(opened: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_reader(opened, _resolve_once, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(opened)
+
+
+def _resolve_once(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 def _close_late(attempt: asyncio.Task[socket.socket]) -> None:

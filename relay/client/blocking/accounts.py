@@ -150,6 +150,22 @@ class BlockingAccounts(BlockingCalls):
         self._ask_account("", request, timeout)
         return text
 
+    def revoke_invitation(self, invitation: str, *, timeout: float | None = None) -> None:
+        """Take an invitation back that nobody has used. For operators.
+
+        That of a name that is kept ends when another is made: ``change_user(name, "add")``.
+
+        Args:
+            invitation: its 52 characters.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            Refused: NotAllowed; InvitationNeeded: there is none, or it has been used, and by whom.
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        self._ask_account("", account_calls.take_back(invitation), timeout)
+
     def user(self, name: str, *, timeout: float | None = None) -> User:
         """Return what the server knows of an account. For operators.
 

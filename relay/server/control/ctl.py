@@ -13,10 +13,10 @@ from typing import Any, Final
 from relay import __version__
 from relay.server.context import WORKER, worker_socket
 from relay.server.control import health
-from relay.server.control.board_view import SUPERVISOR, BoardView, Seen
+from relay.server.control.board_view import BoardView, Seen
 from relay.server.control.commit_pauses import CommitPauses
 from relay.server.control.disk import DiskUse
-from relay.server.control.process_usage import usage_of
+from relay.server.control.process_usage import age_s, usage_of
 from relay.server.control.supervisor_line import SupervisorLine
 from relay.server.line_server import Handler, NotAnswered, Question, ask, number_of, text_of
 from relay.store.directory import DataDirectory
@@ -80,12 +80,11 @@ class Ctl:
         now_ns = time.monotonic_ns()
         ready = health.ready(self._view, now_ns)
         workers = [self._worker(seen, now_ns) for seen in self._view.of(WORKER)]
-        started_ns = self._view.boards[SUPERVISOR].row(0).get("start_time_ns")
         return {
             "version": __version__,
             "pid": self._supervisor_pid,
             "data": str(self._data),
-            "uptime_s": round(time.time() - started_ns / 1e9, 1),
+            "uptime_s": round(age_s(self._supervisor_pid) or 0.0, 1),
             "ready": ready.ok,
             "reasons": ready.document["reasons"],
             "warnings": ready.document["warnings"],

@@ -19,7 +19,8 @@ from relay.server.context import BUS_DIRECTORY, CTL_DIRECTORY, CTL_SOCKET
 SOCKET_PATH_BYTES_MAX: Final = 100
 """The kernel's limit is 107, and some systems' 103."""
 LINK: Final = "runtime"
-"""In the data directory: leads to a directory elsewhere with a random name, for the next start."""
+"""In the data directory: leads to a directory elsewhere, for who asks a relay by its data, and for
+the next start, if it has a random name."""
 _LONGEST_NAME: Final = "/bus/255.99999999999.sock"
 PATH_BYTES_MAX: Final = SOCKET_PATH_BYTES_MAX - len(_LONGEST_NAME)
 _OURS: Final = re.compile(rf"([0-9]+|agent)\.[0-9]+\.sock|agent\.sock|{re.escape(CTL_SOCKET)}")
@@ -30,12 +31,12 @@ _PROBE: Final = "0.0.sock"
 class RuntimeDirectory:
     """A directory in use. No other relay can use it meanwhile."""
 
-    def __init__(self, path: Path, link: Path | None, lock_fd: int | None = None) -> None:
+    def __init__(self, path: Path, link: Path, lock_fd: int | None = None) -> None:
         """Take it.
 
         Args:
             path: of the directory.
-            link: where the data directory refers to it; None: it is not elsewhere.
+            link: where the data directory refers to it, if it is elsewhere.
             lock_fd: the lock, if it was handed over; None: it is taken.
 
         Raises:
@@ -66,7 +67,7 @@ class RuntimeDirectory:
         for directory in (*_directories(self.path), self.path):
             with contextlib.suppress(OSError):
                 directory.rmdir()
-        if self._link is not None and not self.path.exists():
+        if not self.path.exists():
             with contextlib.suppress(OSError):
                 self._link.unlink()
 
@@ -82,7 +83,7 @@ def prepare(wanted: str, data: Path) -> RuntimeDirectory:
     Raises:
         StartError: it cannot be used; the message names server.runtime and why.
     """
-    link = None
+    link = data / LINK
     path = Path(wanted) if wanted else data / "run"
     if wanted and _too_long(path):
         raise StartError(
@@ -91,13 +92,13 @@ def prepare(wanted: str, data: Path) -> RuntimeDirectory:
         )
     try:
         if _too_long(path):
-            link = data / LINK
             path = _elsewhere(link)
         for directory in (path, *_directories(path)):
             make_private_directory(directory)
         directory_in_use = RuntimeDirectory(path, link)
         _remove_sockets(path)
         _check_sockets(path / BUS_DIRECTORY)
+        _note(link, path, beside=path == data / "run")
     except OSError as error:
         raise StartError(
             f"server.runtime {path}: cannot be used for sockets: {error.strerror or error}; "
@@ -108,19 +109,18 @@ def prepare(wanted: str, data: Path) -> RuntimeDirectory:
 
 def handed_over(path: Path, data: Path, lock_fd: int) -> RuntimeDirectory:
     """Return the directory of the server that this one takes over from, with its lock."""
-    link = data / LINK
-    return RuntimeDirectory(path, link if link.is_symlink() else None, lock_fd)
+    return RuntimeDirectory(path, data / LINK, lock_fd)
 
 
 def find(wanted: str, data: Path) -> Path:
-    """Return the directory that a relay with these settings uses, if it runs."""
-    if wanted:
-        return Path(wanted).absolute()
-    path = data.absolute() / "run"
+    """Return the directory that a relay with this data uses, if it runs: what it has noted itself.
+
+    ``wanted`` is what the settings say, which may not be what it was started with. It counts where
+    nothing is noted: by a relay before 0.2.
+    """
     with contextlib.suppress(OSError):
-        if _too_long(path):
-            return (data / LINK).readlink()
-    return path
+        return (data / LINK).readlink()
+    return Path(wanted).absolute() if wanted else data.absolute() / "run"
 
 
 def _directories(path: Path) -> tuple[Path, Path]:
@@ -142,11 +142,18 @@ def _elsewhere(link: Path) -> Path:
             f"{path} has {_length(path)} bytes; the paths of $XDG_RUNTIME_DIR and of the "
             "temporary directory are too long for sockets"
         )
-    # Without it the next run makes another one, and this one is left.
-    with contextlib.suppress(OSError):
-        link.unlink(missing_ok=True)
-        link.symlink_to(path)
+    _note(link, path)  # now: without it the next run makes another one, and this one is left
     return path
+
+
+def _note(link: Path, path: Path, *, beside: bool = False) -> None:
+    """Have the link lead there, or none if the directory is where it is looked for anyway."""
+    with contextlib.suppress(OSError):
+        if not beside and link.is_symlink() and link.readlink() == path:
+            return
+        link.unlink(missing_ok=True)
+        if not beside:
+            link.symlink_to(path)
 
 
 def _parent() -> Path:

@@ -13,10 +13,13 @@ from typing import Final
 from relay.server.supervisor.roles import Role
 
 CRASH_WINDOW_S: Final = 30.0
+CRASHES_AT_ONCE: Final = 2
+"""Restarts within the window that are immediate: two are no loop yet, such as a worker that an
+operator kills, or one that the kernel kills again for memory while its clients come back."""
 CRASHES_FAST: Final = 4
 """Restarts within the window that are quick; from the next on they are slowed down for good."""
 BACKOFF_FAST_S: Final = 0.1
-"""Before the second restart; doubled for each one more. The first is immediate."""
+"""Before the first restart that waits; doubled for each one more."""
 BACKOFF_SLOW_S: Final = 1.0
 BACKOFF_SERVED_MAX_S: Final = 2.0
 """For a child that served: its partitions wait. A fork a second or two is no fork bomb."""
@@ -260,10 +263,10 @@ def backoff_s(crashes: int, failed_boots: int, chance: float) -> float:
     """
     if failed_boots:
         delay = min(BACKOFF_BOOT_MAX_S, BACKOFF_BOOT_S * 2.0 ** min(failed_boots - 1, 16))
-    elif crashes <= 1:
+    elif crashes <= CRASHES_AT_ONCE:
         return 0.0
     elif crashes <= CRASHES_FAST:
-        delay = BACKOFF_FAST_S * 2.0 ** (crashes - 2)
+        delay = BACKOFF_FAST_S * 2.0 ** (crashes - CRASHES_AT_ONCE - 1)
     else:
         slow = BACKOFF_SLOW_S * 2.0 ** min(crashes - CRASHES_FAST - 1, 16)
         delay = min(BACKOFF_SERVED_MAX_S, slow)

@@ -115,6 +115,9 @@ BAD_ADMINISTRATION: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Except
     *(("invite", (), {"days": days}, error, "days")
       for days, error in [(None, TypeError), ("7", TypeError), (True, TypeError), (0, ValueError),
                           (-1, ValueError), (float("nan"), ValueError), (1e9, ValueError)]),
+    *(("revoke_invitation", (text,), {}, error, "invitation")
+      for text, error in [(None, TypeError), (b"x" * 52, TypeError), ("", ValueError),
+                          ("x" * 51, ValueError), ("é" * 52, ValueError)]),
     *(("add_device", (key,), {}, TypeError, "key must be a DeviceKey")
       for key in (None, "x" * 52, b"k" * 32)),
     *(("set_preferences", (), {name: value}, error, name)
@@ -155,6 +158,7 @@ TIMED: dict[str, tuple[Any, ...]] = {
     "events": (), "next_event": (), "pump": (),
     "devices": (), "approve_device": (KEY,), "remove_device": (KEY,), "rename_device": (KEY, "x"),
     "add_device": (DeviceKey.generate(),), "add_recovery_key": (), "invite": (),
+    "revoke_invitation": ("a" * 52,),
     "user": ("somebody",), "users": (), "change_user": ("somebody", "disable"),
     "rooms": (), "room_info": ("lobby",), "create_room": ("lobby",),
     "change_room": ("lobby", "enter"),

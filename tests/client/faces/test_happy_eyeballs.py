@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import struct
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +18,37 @@ from relay.client.events import State
 from tests.client.faces.adapters import Face
 from tests.support.cluster import Relay
 from tests.support.silent import SilentHost
+
+
+class Mute:
+    """An address at which connections open, and nothing more, or end at once."""
+
+    def __init__(self, host: str, port: int, says: str) -> None:
+        self._listener = socket.create_server((host, port))
+        self._says = says
+        self._accepted: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        for opened in (*self._accepted, self._listener):
+            opened.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                opened, _ = self._listener.accept()
+                if self._says == "nothing":
+                    self._accepted.append(opened)
+                    continue
+                if self._says == "reset":
+                    opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                opened.close()
+
 
 Connect = Callable[..., Face]
 HOST = "several.example"
@@ -56,6 +90,18 @@ def test_addresses_that_refuse(face: Connect, relay: Relay, addresses: list[str]
     addresses += ["::1", "127.0.0.4", "127.0.0.1"]
     one = face(at_host(relay), "eyeballs-b")
     one.connect()
+    assert one.client.state is State.ONLINE
+
+
+@pytest.mark.parametrize("says", ["nothing", "the end", "reset"])
+def test_an_address_that_opens_and_does_not_serve(
+    face: Connect, relay: Relay, addresses: list[str], says: str
+) -> None:
+    """A program that hangs, or a balancer without servers: there, the handshake would never end."""
+    addresses += ["127.0.0.6", "127.0.0.1"]
+    one = face(at_host(relay), f"eyeballs-{says.replace(' ', '-')}")
+    with Mute("127.0.0.6", relay.port, says):
+        one.connect()
     assert one.client.state is State.ONLINE
 
 

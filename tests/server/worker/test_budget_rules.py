@@ -293,7 +293,7 @@ def test_an_account_pays_for_all_its_connections() -> None:
     assert phone.work(100, 20.0) is None
     refused = desk.work(1, 20.0)
     assert refused is not None
-    assert (refused.budget, refused.wait_ms) == (Budget.WORK_PER_USER, 5101)
+    assert (refused.budget, refused.wait_ms) == (Budget.WORK_PER_USER, 5501)
     refused = desk.refusal("not looked at", 1, 20.0)
     assert refused is not None
     assert refused.budget is Budget.WORK_PER_USER, "to look whether a room exists costs something"

@@ -20,9 +20,6 @@ from relay.chat.rooms import requests
 from relay.client.aio import Client
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
-from relay.server.worker.connection.deadlines import check_deadlines
-from relay.server.worker.connection.holds import Hold
-from relay.server.worker.connection.sends import PATIENCE
 from relay.server.worker.connection.session import Session
 from relay.server.worker.process import disk_reserve
 from relay.wire import connection as wire
@@ -659,24 +656,3 @@ async def test_who_is_gone_leaves_nothing_for_the_collector(tmp_path: Path) -> N
             await until(lambda: alive() == before, "nothing to be left")
         finally:
             gc.enable()
-
-
-async def test_who_goes_on_after_refusals_is_not_read(tmp_path: Path) -> None:
-    """Refusing a flood costs as much as taking it. It is all answered in the end, and no faster."""
-    clock = StandingClock()
-    async with one_worker(tmp_path, send_bytes_per_s=1000, needs={"clock": clock}) as worker:
-        flood = await TestClient.login(worker, "flood", source="127.0.0.9")
-        count_of = 4 * PATIENCE
-        for counter in range(1, count_of + 1):
-            flood.send("lobby", counter, size=900)
-        (session,) = worker.parts.connections.sessions
-        await until(lambda: session.reading.holds & Hold.BUDGET, "not to be read")
-        refused = count(worker, Budget.SEND_BYTES)
-        assert refused == PATIENCE
-        await talk(worker, "other")
-        assert session.reading.holds & Hold.BUDGET
-        check_deadlines(session, worker.parts.services.clock())
-        assert session.reading.holds & Hold.BUDGET, "not before its time"
-        clock.go_on()
-        await answered(flood, count_of)
-        assert count(worker, Budget.SEND_BYTES) > 2 * PATIENCE

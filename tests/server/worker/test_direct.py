@@ -302,7 +302,7 @@ async def test_a_home_that_cannot_take_a_copy_gets_it_later(cluster: Cluster) ->
     await alice.acked("@alice", 40)
     copies = cluster.home("@alice").parts.home.direct
     assert copies is not None
-    await until(lambda: any(lane.retrying for lane in copies.copies._lanes.values()), "a refusal")
+    await until(lambda: any(flow.retrying for flow in copies.copies._flows.values()), "a refusal")
     assert len(got(bob)) == 1
     home.parts.home.short_of_disk = frozenset()
     await bob.until(lambda: len(got(bob)) >= 40, "the others")

@@ -13,6 +13,7 @@ import msgpack
 import pytest
 
 from relay.codec import Unknown
+from relay.limit_settings import Limits
 from relay.server.worker.connection import commands
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.schedule import UNITS, UNITS_PER_TURN
@@ -26,6 +27,8 @@ from tests.support.cluster import DEADLINE_S, until
 from tests.support.workers import Cluster, TestClient
 
 LOG = "lobby"
+UNBOUNDED = Limits(waste_per_s=0)
+"""Nobody rests: how a flood takes its turn while it is served is what is tested here."""
 UNKNOWN = msgpack.packb([99]) * 1023
 """A record of operations that nobody knows: 1,023 in 2 KiB."""
 
@@ -37,7 +40,7 @@ async def _shares(path: Path) -> AsyncIterator[tuple[Cluster, list[int]]]:
     ready = dict(commands.OPERATIONS[Stage.READY]) | {Unknown: shares.unknown}
     operations = dict(commands.OPERATIONS) | {Stage.READY: ready}
     needs: dict[str, object] = {"clock": shares.clock, "operations": operations}
-    async with Cluster(path, 1, needs=needs) as single:
+    async with Cluster(path, 1, needs=needs, limits=UNBOUNDED) as single:
         yield single, shares.visits
 
 
@@ -85,8 +88,13 @@ async def _garbage_takes_its_turn(single: Cluster, visits: list[int]) -> None:
     assert not worker.parts.services.schedule.waiting
 
 
-async def test_many_small_records_take_their_turn(single: Cluster) -> None:
+async def test_many_small_records_take_their_turn(tmp_path: Path) -> None:
     """Records of nothing but pings are work, too: they are opened a share at a time."""
+    async with Cluster(tmp_path, 1, limits=UNBOUNDED) as single:
+        await _many_small_records_take_their_turn(single)
+
+
+async def _many_small_records_take_their_turn(single: Cluster) -> None:
     worker = single.workers[0]
     flood = await TestClient.login(worker, "flood")
     honest = await TestClient.login(worker, "honest")
@@ -147,11 +155,16 @@ async def test_new_rooms_wait_for_themselves(cluster: Cluster) -> None:
     assert answered < 8 * 200, "the honest one waited for all new rooms"
     for flood in floods:
         await flood.expect(Ack, count=200)
-    assert not any(one.lanes for worker in (home, other) for one in worker.parts.home._submissions)
+    assert not any(one.flows for worker in (home, other) for one in worker.parts.home._submissions)
 
 
-async def test_old_counters_wait_in_their_own_lane(cluster: Cluster) -> None:
+async def test_old_counters_wait_in_their_own_flow(tmp_path: Path) -> None:
     """Repeats of long ago are dear (attack A2): each is answered, and new messages go first."""
+    async with Cluster(tmp_path, 2, limits=UNBOUNDED) as cluster:
+        await _old_counters_wait_in_their_own_flow(cluster)
+
+
+async def _old_counters_wait_in_their_own_flow(cluster: Cluster) -> None:
     home, other = cluster.home(LOG), cluster.other(LOG)
     hostile = await TestClient.login(other, "hostile")
     honest = await TestClient.login(other, "honest")
@@ -172,7 +185,7 @@ async def test_old_counters_wait_in_their_own_lane(cluster: Cluster) -> None:
     assert acks == [(n, n) for n in counters], "each once, in order, as the original"
     hostile.send_envelopes(Send(LOG, 3001, 0, "", b"new"))
     await hostile.acked(LOG, 3001)
-    assert not any(one.lanes for one in home.parts.home._submissions)
+    assert not any(one.flows for one in home.parts.home._submissions)
 
 
 async def test_one_message_that_cannot_be_stored_is_refused_alone(single: Cluster) -> None:

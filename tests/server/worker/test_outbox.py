@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import pytest
 
+from relay import limits
+from relay.server.worker.delivery.batch import Batch
 from relay.server.worker.delivery.outbox import FLUSHES_PER_CLOCK, SHORT_BYTES, Flusher, Outbox
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.delivery.stream import Stream
@@ -111,6 +114,135 @@ async def test_nothing_is_written_after_the_end(
     with pytest.raises(BlockingIOError):
         theirs.recv(1)
     stream.abort()
+
+
+@contextlib.asynccontextmanager
+async def _members(flusher: Flusher, count: int) -> AsyncIterator[list[Member]]:
+    """Outboxes with connections of their own, and who reads them."""
+    loop = asyncio.get_running_loop()
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        members: list[Member] = []
+        for _ in range(count):
+            theirs = stack.enter_context(socket.create_connection(listener.getsockname()))
+            theirs.setblocking(False)
+            ours, _ = listener.accept()
+            ours.setblocking(False)
+            pair = established()
+            stream = Stream("test", StalledConnections(loop.time, 60.0))
+            outbox = flusher.outbox(pair.server.connection, stream)
+            stream.attach(Owner(), outbox)
+            await loop.create_connection(partial(_same, stream), sock=ours)
+            members.append(Member(pair, theirs, outbox, stream))
+        try:
+            yield members
+        finally:
+            for member in members:
+                member.stream.abort()
+
+
+@dataclass
+class Member:
+    """A connection, and who reads it."""
+
+    pair: Pair
+    sock: socket.socket
+    outbox: Outbox
+    stream: Stream
+
+    def offer(self, flusher: Flusher, *items: Batch | bytes) -> None:
+        """Owe it something, as the fan-out does."""
+        if not self.outbox.items:
+            flusher.dirty.append(self.outbox)
+        for item in items:
+            if isinstance(item, bytes):
+                self.outbox.put(item)
+            else:
+                self.outbox.items.append(item)
+                self.outbox.size += item.size
+
+    async def records(self, count: int) -> list[bytes]:
+        """Return so many records that have come."""
+        client, loop = self.pair.client.connection, asyncio.get_running_loop()
+        got: list[bytes] = []
+        async with asyncio.timeout(30):
+            while len(got) < count:
+                client.receive_data(await loop.sock_recv(self.sock, 1 << 20), 0.0)
+                for event in client.events():
+                    assert isinstance(event, ApplicationData)
+                    got.append(event.content)
+        return got
+
+
+def _batch(content: bytes) -> Batch:
+    return Batch("lobby", b"epoch...", 0, 1, 1, content)
+
+
+async def test_each_member_gets_its_own_in_a_sweep() -> None:
+    """What is the same for members one after the other is made once, and only for those."""
+    flusher = Flusher(lambda: 0.0, Wakeup(lambda _: None))
+    first, second, equal = _batch(b"first"), _batch(b"second"), _batch(b"first")
+    large = _batch(bytes(limits.RECORD_CONTENT_BYTES_MAX))
+    owed: list[tuple[list[Batch | bytes], list[bytes]]] = [
+        ([first], [b"first"]),
+        ([first], [b"first"]),
+        ([second], [b"second"]),
+        ([first, second], [b"firstsecond"]),
+        ([first, second], [b"firstsecond"]),
+        ([first], [b"first"]),
+        ([b"answer", first], [b"answerfirst"]),
+        ([equal], [b"first"]),
+        ([large, first], [large.content, b"first"]),
+        ([first, second, first], [b"firstsecondfirst"]),
+    ]
+    async with _members(flusher, len(owed)) as members:
+        for _ in range(2):  # another sweep goes on where this one has ended
+            for member, (items, _) in zip(members, owed, strict=True):
+                member.offer(flusher, *items)
+            flusher.begin(0.0)
+            assert flusher.flush() is not None
+            for member, (_, records) in zip(members, owed, strict=True):
+                assert await member.records(len(records)) == records
+                assert not member.outbox.items
+                assert member.outbox.size == member.outbox.answers == 0
+
+
+async def test_a_sweep_passes_by_who_takes_nothing_or_is_gone() -> None:
+    flusher = Flusher(lambda: 0.0, Wakeup(lambda _: None))
+    batch = _batch(b"x")
+    async with _members(flusher, 4) as (one, paused, ended, last):
+        for member in (one, paused, ended, last):
+            member.offer(flusher, batch)
+        paused.outbox.paused = True
+        ended.outbox.close()
+        flusher.begin(0.0)
+        assert flusher.flush() is not None
+        assert await one.records(1) == await last.records(1) == [b"x"]
+        assert paused.outbox.items == [batch]
+        paused.outbox.paused = False
+        paused.outbox.flush(0.0)
+        assert await paused.records(1) == [b"x"]
+        with pytest.raises(BlockingIOError):
+            ended.sock.recv(1)
+
+
+async def test_a_record_of_a_sweep_comes_after_what_its_connection_owes_the_peer() -> None:
+    """A ping, a key update: the keys of one are changed in the middle of the others."""
+    flusher = Flusher(lambda: 0.0, Wakeup(lambda _: None))
+    batch = _batch(b"x")
+    async with _members(flusher, 3) as members:
+        _, pinging, old = members
+        for member in members:
+            member.offer(flusher, batch)
+        pinging.pair.server.connection.ping(b"?", 0.0)
+        send = old.pair.server.connection._send
+        send.sequence, send.records_max = 0, 0
+        flusher.begin(0.0)
+        assert flusher.flush() is not None
+        for member in members:
+            assert await member.records(1) == [b"x"]
+        assert b"?" not in pinging.pair.server.connection.data_to_send()
+        assert old.pair.client.connection._receive._updated
 
 
 def _same(stream: Stream) -> Stream:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgpack
 
+from relay.limit_settings import Limits
 from relay.server.worker.connection.schedule import SLICE_S
 from relay.server.worker.process.pace import (
     CROWD_LEAST,
@@ -100,7 +101,8 @@ class Dear:
 async def test_who_asks_for_little_does_not_wait_for_the_rests(tmp_path: Path) -> None:
     """All turns of the crowd are followed by a rest, and a message is stored in between."""
     dear = Dear()
-    async with Cluster(tmp_path, 1, needs={"cpu_clock": dear.cpu_clock}) as single:
+    needs: dict[str, object] = {"cpu_clock": dear.cpu_clock}
+    async with Cluster(tmp_path, 1, needs=needs, limits=Limits(waste_per_s=0)) as single:
         worker = single.workers[0]
         pace = worker.parts.turn.pace
         floods = [await TestClient.login(worker, f"flood{n}") for n in range(FLOODS)]

@@ -59,7 +59,7 @@ def test_slow_ones_have_their_turn_by_turn() -> None:
     for producer in range(20):
         _put(submissions, producer, f"new-{producer}", 3)
     taken: list[tuple[int, int]] = []
-    while submissions.lanes:
+    while submissions.flows:
         group = _taken(submissions)
         assert group
         taken += group
@@ -79,7 +79,7 @@ def test_a_partition_whose_slow_ones_are_not_in_turn_commits_what_is_quick() -> 
     assert _taken(submissions) == [(1, 1), (3, 1)]
 
 
-def test_a_lane_is_as_slow_as_its_next_message() -> None:
+def test_a_flow_is_as_slow_as_its_next_message() -> None:
     """What is behind a message to a new room waits with it: the order of a producer is kept."""
     submissions = Submissions()
     _put(submissions, 1, "known", 1)
@@ -114,7 +114,7 @@ def test_control_entries_are_slow() -> None:
     assert [w.submission.kind for w in quick] == [0, 0, 0]
     assert [w.submission.kind for w in slow] == [Kind.SYSTEM] * SLOW_PER_GROUP
     assert submissions.take(_in_use, 512, 0) == ([], [])
-    while submissions.lanes:
+    while submissions.flows:
         quick, slow = submissions.take(_in_use, 512, SLOW_PER_GROUP)
     assert [(w.submission.kind, w.submission.counter) for w in quick] == [(0, 1), (0, 2)]
     assert submissions.bytes == 0
@@ -143,7 +143,7 @@ def test_accounts_have_half_of_what_is_slow_at_most() -> None:
 
 
 def test_who_sends_now_and_then_does_not_wait_for_all_who_never_stop() -> None:
-    """However many have more to commit than a commit takes: a lane that was empty comes first."""
+    """However many have more to commit than a commit takes: a flow that was empty comes first."""
     submissions = Submissions()
     for producer in range(300):
         _put(submissions, producer, "known", 50)
@@ -161,7 +161,7 @@ def test_those_who_never_stop_have_half_of_a_commit_at_least() -> None:
     taken: list[int] = []
     for _ in range(20):
         for producer in range(1000, 1300):
-            if producer.to_bytes(16) not in submissions.lanes:
+            if producer.to_bytes(16) not in submissions.flows:
                 _put(submissions, producer, "known", 1)
         group, _ = submissions.take(_in_use, 64, 0)
         taken += [int.from_bytes(w.submission.producer) for w in group]
@@ -184,7 +184,7 @@ def test_little_has_a_commit_of_its_own() -> None:
     assert 0 < len(submissions.take_little(_in_use)) <= LITTLE_PER_GROUP
     assert submissions.take_little(_in_use) == [], "the others have their part first"
     submissions.take(_in_use, 64, SLOW_PER_GROUP)
-    while submissions.lanes:
+    while submissions.flows:
         submissions.take_little(_in_use)
         submissions.take(_in_use, 64, SLOW_PER_GROUP)
     assert (submissions.count, submissions.bytes) == (0, 0)
@@ -199,7 +199,7 @@ def test_who_was_forgotten_waits_for_nothing() -> None:
     submissions.remove(lambda one: one.submission.producer != (3).to_bytes(16))
     _put(submissions, 1, "known", 1)
     taken: list[tuple[int, int]] = []
-    while submissions.lanes:
+    while submissions.flows:
         taken += _taken(submissions)
     assert [counter for producer, counter in taken if producer == 1] == [1]
     assert {producer for producer, _ in taken} == {1, 3}

@@ -73,7 +73,7 @@ def test_the_others_share_what_is_on_its_way() -> None:
     assert len(served) == 500
     last = {flood: len(served) - served[::-1].index(flood) for flood in floods[1:]}
     assert max(last.values()) - min(last.values()) <= len(floods) * QUANTUM
-    assert not home.window.lanes
+    assert not home.window.flows
     assert home.window.in_flight == 0
 
 
@@ -107,5 +107,5 @@ def test_what_is_forgotten_is_not_sent() -> None:
         served += home.answer(10)
     assert gone not in served
     assert served.count(first) == served.count(last) == 30
-    assert not home.window.lanes
+    assert not home.window.flows
     assert home.window.in_flight == 0

@@ -8,8 +8,6 @@ from relay.chat import names
 from relay.chat.about import well_formed
 from relay.chat.entries import Extra, Kind, submission
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Refused
-from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
@@ -68,4 +66,4 @@ def _refuse(
     text: str = "kind",
 ) -> None:
     arg = send.kind if code == ErrorCode.NOT_SUPPORTED else 0
-    session.answer(pack(Refused(log, send.counter, int(code), arg, text)))
+    session.sends.refuse(log, send.counter, code, arg, text)

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 from relay.server.sources import is_loopback, source_of
 from relay.server.worker.connection.ledger import Ledger, Payer
-from relay.server.worker.connection.token_bucket import TokenBucket, of_bytes, of_rooms, of_work
+from relay.server.worker.connection.token_bucket import (
+    TokenBucket,
+    of_bytes,
+    of_rooms,
+    of_waste,
+    of_work,
+)
 
 if TYPE_CHECKING:
     from relay.limit_settings import Limits
@@ -24,7 +30,8 @@ class Account(Payer):
     """
 
     __slots__ = (
-        "_limits", "_rooms", "_sent", "_work", "exempt", "guests", "joins", "loopback", "members",
+        "_limits", "_rooms", "_sent", "_waste", "_work", "exempt", "guests", "joins", "loopback",
+        "members",
     )  # fmt: skip
 
     def __init__(self, name: str, limits: Limits) -> None:
@@ -49,6 +56,7 @@ class Account(Payer):
         self._sent: TokenBucket | None = None
         self._rooms: TokenBucket | None = None
         self._work: TokenBucket | None = None
+        self._waste: TokenBucket | None = None
 
     @property
     def source(self) -> str:
@@ -73,9 +81,15 @@ class Account(Payer):
             self._work = of_work(self._limits.work_per_s_per_source, now)
         return self._work
 
+    def waste(self, now: float) -> TokenBucket | None:
+        """Return the bucket for what brings nothing; None: it is not bounded."""
+        if self._waste is None and not self.exempt:
+            self._waste = of_waste(self._limits.waste_per_s_per_source, now)
+        return self._waste
+
     def buckets(self) -> Iterable[TokenBucket | None]:
         """See ``Payer``."""
-        return self._sent, self._rooms, self._work
+        return self._sent, self._rooms, self._work, self._waste
 
 
 class Accounts:

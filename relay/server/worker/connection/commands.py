@@ -28,14 +28,12 @@ from relay.wire.envelopes import (
     Join,
     Leave,
     Prove,
-    Refused,
     Register,
     Room,
     Search,
     Send,
     Who,
 )
-from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Operations, Session
@@ -50,8 +48,7 @@ def send(session: Session, send: Send) -> None:
         if names.is_inbox(log):
             send_direct(session, send)
         else:
-            code = int(ErrorCode.NAME_INVALID)
-            session.answer(pack(Refused(log, send.counter, code, 0, "")))
+            session.sends.refuse(log, send.counter, ErrorCode.NAME_INVALID)
         return
     if send.kind != MESSAGE or send.about_seq:
         send_about(session, send)

@@ -22,14 +22,12 @@ def check_deadlines(session: Session, now: float) -> None:
         else:
             session.close(CloseCode.LOGIN_TIMEOUT)
         return
-    if session.stage is Stage.READY:
-        session.sends.check_patience(now)
+    session.reading.sweep(now)
     holds = session.reading.holds
     if holds:  # its pongs may be among what is not read, and so is its end
-        if holds & Hold.REQUEST:
-            if session.stream.peer_is_gone():
-                session.abort()
-            else:
-                session.requests.look()
+        if holds & (Hold.REQUEST | Hold.WASTE) and session.stream.peer_is_gone():
+            session.abort()
+        elif holds & Hold.REQUEST:
+            session.requests.look()
         return
     session.channel.check_peer(now)

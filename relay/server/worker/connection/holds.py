@@ -23,5 +23,5 @@ class Hold:
     """It does not read the answers to what it asks."""
     TURN: Final = 16
     """It has had its share of this turn: see ``schedule``."""
-    BUDGET: Final = 32
-    """It goes on and on with what was refused: see ``Sends``."""
+    WASTE: Final = 32
+    """It has asked for too much that brings nothing: see ``waste``."""

@@ -15,12 +15,15 @@ from relay.server.worker.connection.schedule import (
     RECORD_UNITS,
     UNITS,
 )
-from relay.wire.events import ApplicationData
+from relay.server.worker.connection.waste import CONTROL_UNITS
+from relay.wire.events import ApplicationData, PongReceived
 from relay.wire.packing import unpack_client
 
 if TYPE_CHECKING:
+    from relay.server.worker.connection.accounts import Account
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
+    from relay.server.worker.connection.waste import Waste, Wasted
     from relay.server.worker.delivery.stream import Stream
     from relay.wire.connection import Connection
     from relay.wire.envelopes import ClientEnvelope
@@ -77,7 +80,8 @@ class Reading:
 
     __slots__ = (
         "_clock", "_connection", "_finish", "_owner", "_paused", "_pending", "_received",
-        "_record_bytes", "_running", "_schedule", "_stream", "_units", "held", "holds",
+        "_record_bytes", "_running", "_schedule", "_stream", "_units", "_waste", "account", "held",
+        "holds", "wasted",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +92,8 @@ class Reading:
         *,
         schedule: Schedule,
         received: ReceivedBytes,
+        waste: Waste,
+        account: Account,
         clock: Callable[[], float],
     ) -> None:
         """Begin with nothing.
@@ -98,6 +104,8 @@ class Reading:
             stream: where they come from.
             schedule: of the worker.
             received: likewise.
+            waste: likewise.
+            account: of the peer's source.
             clock: monotonic seconds.
         """
         self._received = received
@@ -108,6 +116,10 @@ class Reading:
         self._connection = connection
         self._stream = stream
         self._schedule = schedule
+        self._waste = waste
+        self.account = account
+        self.wasted: Wasted | None = None
+        """See ``waste.Waster``."""
         self._clock = clock
         self.holds: int = Hold.NONE
         self._paused = False
@@ -168,6 +180,8 @@ class Reading:
                     else:
                         control = True
                         owner.handle_events(events, now)
+                        if not owner.ended and (not events or type(events[0]) is PongReceived):
+                            self.waste(CONTROL_UNITS)
                     units -= RECORD_UNITS + len(self._pending) // ENVELOPES_PER_UNIT
                 else:
                     drained = True
@@ -231,6 +245,25 @@ class Reading:
         self.hold(Hold.TURN)
         self._schedule.add(self, self._finish, self._units)
 
+    # --- what brings nothing ------------------------------------------------------------------
+    def waste(self, units: float) -> None:
+        """Charge for something that brought nothing. It may have to rest."""
+        if units and self._owner is not None:
+            self._waste.charge(self, units)
+
+    def begin_rest(self) -> None:
+        """waste.Waster: read nothing more."""
+        self.hold(Hold.WASTE)
+
+    def end_rest(self) -> None:
+        """waste.Waster: go on, now or in turn."""
+        self.release(Hold.WASTE)
+
+    def sweep(self, now: float) -> None:
+        """Called about once a second."""
+        if self.wasted is not None:
+            self._waste.sweep(self, now)
+
     # --- the end ------------------------------------------------------------------------------
     def drop_operations(self) -> None:
         """No operation has an effect any more."""
@@ -250,6 +283,7 @@ class Reading:
     def end(self) -> None:
         """The socket is closed: nothing that was received counts any more."""
         self._owner = None
+        self._waste.forget(self)
         self._received.change(self, 0)
 
     def shed(self) -> None:

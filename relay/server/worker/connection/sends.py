@@ -1,16 +1,23 @@
 """What one connection sends to logs: offered to their homes, answered, within a window.
 
 Beyond the window the socket is not read. What the connection, its account or its source sends
-beyond its rate is refused here, with a time; who goes on all the same is not read for a while.
+beyond its rate is refused here, with a time. What is refused, and what the connection knows to be
+stored and sends again, is ``waste``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from relay import limits
 from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.waste import (
+    BEHIND_UNITS,
+    BUDGET_UNITS,
+    REPEAT_UNITS,
+    of_send,
+)
 from relay.server.worker.member.sender import Sender
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Refused
@@ -24,17 +31,21 @@ if TYPE_CHECKING:
     from relay.server.worker.refusals import Refusals
 
 
-PATIENCE: Final = 64
-"""What one connection may be refused for its budgets in ``PATIENCE_S``."""
-PATIENCE_S: Final = 1.0
+Place: TypeAlias = tuple[bytes, int]
+"""Of an entry in its log: epoch and sequence number."""
+_NOWHERE: Final[Place] = (b"", 0)
+_NONE: Final[dict[str, Place]] = {}
+"""No logs. Shared, and never added to."""
+_NO_GAPS: Final[dict[str, int]] = {}
+"""Likewise."""
 
 
 class Sends(Sender):
     """See the module's docstring."""
 
     __slots__ = (
-        "_clock", "_durability", "_forward", "_held", "_owner", "_patience", "_patient_until",
-        "_reading", "_refusals", "_spending",
+        "_acked", "_acked_log", "_clock", "_durability", "_forward", "_gaps", "_held", "_others",
+        "_owner", "_reading", "_refusals", "_spending",
     )  # fmt: skip
 
     def __init__(
@@ -68,9 +79,13 @@ class Sends(Sender):
         self._durability = durability
         self._held = False
         """True while the window keeps the socket from being read."""
-        self._patience = 0
-        self._patient_until = 0.0
-        """Until then so many refusals are made before the socket is not read any more."""
+        self._acked_log = ""
+        self._acked = _NOWHERE
+        """Of the last log: where the last message is that was acknowledged and is no repeat."""
+        self._others: dict[str, Place] = _NONE
+        """Likewise of others."""
+        self._gaps: dict[str, int] = _NO_GAPS
+        """By log: the counter that was refused for a budget, and did not come again yet."""
 
     def spend_by(self, spending: Spending | None) -> None:
         """Take another budget from now on; None: nothing is bounded."""
@@ -102,33 +117,16 @@ class Sends(Sender):
             self._spending.owe(units, self._clock())
 
     def _refused_for_budget(self, refusal: Refusal, now: float) -> None:
-        """Count a refusal. Who does not wait as it was told is not read for a while.
-
-        To refuse costs as much as to accept, nearly; a client that waits does not notice.
-        """
+        """Count a refusal: to refuse costs as much as to accept, nearly."""
         assert self._spending is not None
         self._refusals.count(refusal.budget, self._spending.source, now)
-        if now >= self._patient_until:
-            self._patience = PATIENCE
-            self._patient_until = now + PATIENCE_S
-        self._patience -= 1
-        if not self._patience:
-            self._reading.hold(Hold.BUDGET)
-
-    def check_patience(self, now: float) -> None:
-        """Read again from who was not read for that. Called about once a second."""
-        if now >= self._patient_until:
-            self._reading.release(Hold.BUDGET)
+        self._reading.waste(BUDGET_UNITS)
 
     def submit(self, submission: Submission) -> None:
         """Offer a message to the log's home."""
         size = len(submission.body)
-        if self._spending is not None:
-            refusal = self.spend(submission.log, size)
-            if refusal is not None:
-                code = ErrorCode.LIMIT if refusal.most else ErrorCode.BUSY
-                self._refuse(submission, code, refusal.most or refusal.wait_ms, refusal.text)
-                return
+        if self._spending is not None and not self._pay(submission, size):
+            return
         self.count += 1
         self.bytes += size
         if (
@@ -139,17 +137,59 @@ class Sends(Sender):
             self._reading.hold(Hold.WINDOW)
         self._forward.submit(self, submission)
 
+    def _pay(self, submission: Submission, size: int) -> bool:
+        """Pay for a message; False: it was refused.
+
+        What was sent behind one that is refused for a budget cannot be stored either, until that
+        one comes again. So it costs nothing of what may be sent then.
+        """
+        log, counter = submission.log, submission.counter
+        gap = self._gaps.get(log, 0)
+        if gap and counter > gap:
+            self._refuse_behind(log, counter, gap)
+            return False
+        refusal = self.spend(log, size)
+        if refusal is None:
+            if gap == counter:
+                del self._gaps[log]
+            return True
+        if self._gaps is _NO_GAPS or len(self._gaps) >= limits.LOGS_PER_CONNECTION_MAX:
+            self._gaps = {}
+        self._gaps[log] = counter
+        self._refuse_for(refusal, log, counter)
+        return False
+
+    def _refuse_behind(self, log: str, counter: int, gap: int) -> None:
+        assert self._spending is not None
+        now = self._clock()
+        refusal = self._spending.empty(now)
+        if refusal is not None:
+            self._refusals.count(refusal.budget, self._spending.source, now)
+            self._refuse_for(refusal, log, counter)
+        else:
+            refused = Refused(log, counter, int(ErrorCode.EXPECTED), gap, "")
+            self._owner.answer_send(pack(refused))
+        self._reading.waste(BEHIND_UNITS)
+
+    def _refuse_for(self, refusal: Refusal, log: str, counter: int) -> None:
+        code = ErrorCode.LIMIT if refusal.most else ErrorCode.BUSY
+        arg = refusal.most or refusal.wait_ms
+        self._owner.answer_send(pack(Refused(log, counter, int(code), arg, refusal.text)))
+
     # --- forward.Sender -----------------------------------------------------------------------
     def acknowledged(self, submission: Submission, epoch: bytes, seq: int) -> None:
-        """Committed."""
-        self._owner.answer_send(
-            pack_ack(submission.log, submission.counter, epoch, seq, self._durability)
-        )
+        """Committed, now or before."""
+        log, acked = submission.log, self._acked
+        self._owner.answer_send(pack_ack(log, submission.counter, epoch, seq, self._durability))
+        if seq > acked[1] and log == self._acked_log:
+            self._acked = epoch, seq
+        else:
+            self._note_acked(log, epoch, seq)
         self._answered(submission)
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
         """Not stored."""
-        self._refuse(submission, code, arg, text)
+        self.refuse(submission.log, submission.counter, code, arg, text)
         self._answered(submission)
 
     def pause_reading(self) -> None:
@@ -160,10 +200,29 @@ class Sends(Sender):
         """It can again."""
         self._reading.release(Hold.CREDIT)
 
+    def refuse(self, log: str, counter: int, code: int, arg: int = 0, text: str = "") -> None:
+        """Answer that a message is not stored."""
+        self._owner.answer_send(pack(Refused(log, counter, int(code), arg, text)))
+        self._reading.waste(of_send(code))
+
     # --- inside -------------------------------------------------------------------------------
-    def _refuse(self, submission: Submission, code: int, arg: int, text: str) -> None:
-        refused = Refused(submission.log, submission.counter, int(code), arg, text)
-        self._owner.answer_send(pack(refused))
+    def _note_acked(self, log: str, epoch: bytes, seq: int) -> None:
+        """Note where the last message of a log is; one that is not behind it is a repeat.
+
+        A connection's messages to one log are stored in the order in which it has sent them. One
+        that comes after a reconnect, or again because it was refused, is behind all of them.
+        """
+        known = self._acked if log == self._acked_log else self._others.get(log, _NOWHERE)
+        if epoch == known[0] and seq <= known[1]:
+            self._reading.waste(REPEAT_UNITS)
+            return
+        if log != self._acked_log:
+            if self._others is _NONE or len(self._others) >= limits.LOGS_PER_CONNECTION_MAX:
+                self._others = {}
+            if self._acked_log:
+                self._others[self._acked_log] = self._acked
+            self._acked_log = log
+        self._acked = epoch, seq
 
     def _answered(self, submission: Submission) -> None:
         self.count -= 1

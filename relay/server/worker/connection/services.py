@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
     from relay.server.worker.connection.users import User, Users
+    from relay.server.worker.connection.waste import Waste
     from relay.server.worker.delivery.outbox import Flusher
     from relay.server.worker.delivery.stalled import StalledConnections
     from relay.server.worker.member.claims import Claims
@@ -72,6 +73,7 @@ class ConnectionBudgets:
     admission: Admission
     received: ReceivedBytes
     refusals: Refusals
+    waste: Waste
 
     def rebound(self, limits: Limits) -> None:
         """Keep to other limits from now on; sessions have to be told by themselves."""
@@ -79,6 +81,7 @@ class ConnectionBudgets:
         self.accounts.rebound(limits)
         self.users.rebound(limits)
         self.admission.rebound(limits)
+        self.waste.rebound(limits)
         self.received.bytes_max = limits.received_mib << 20
 
 

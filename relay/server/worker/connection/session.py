@@ -23,6 +23,7 @@ from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.reading import Owner, Reading
 from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
+from relay.server.worker.connection.waste import of_request
 from relay.server.worker.member.reply import RequestRunner
 from relay.server.worker.member.routes import NO_ANSWER
 from relay.server.worker.member.subscriptions import NOBODY, Subscriptions
@@ -100,13 +101,9 @@ class Session(Owner):
         self._legal: Mapping[type, Operation] = NOTHING
         """Of ``operations``, those of this stage."""
         self.reading = Reading(
-            self,
-            self._connection,
-            stream,
-            schedule=services.schedule,
-            received=budgets.received,
-            clock=services.clock,
-        )
+            self, self._connection, stream, schedule=services.schedule, received=budgets.received,
+            waste=budgets.waste, account=account, clock=services.clock,
+        )  # fmt: skip
         self.requests = RequestRunner(self)
         self.claim: NameClaim | None = None
         """Of this connection's name, from HELLO on."""
@@ -319,6 +316,7 @@ class Session(Owner):
     def refuse(self, request: int, code: int, arg: int = 0, text: str = "") -> None:
         """Answer a request with ERROR. ``code`` is an ErrorCode."""
         self.outbox.answer(pack(Error(request, int(code), arg, text)))
+        self.reading.waste(of_request(code))
 
     def answer_send(self, envelope: bytes) -> None:
         """sends.Connection: queue an answer that may come at any time, even after the end."""

@@ -23,6 +23,9 @@ MESSAGE_BYTES: Final = 200
 """What a message costs besides its body."""
 LOOKUP_UNITS: Final = 1
 """What it costs to look whether a log exists."""
+ENOUGH_S: Final = 0.5
+"""Who is refused is told to come again when there is what comes in so long, not for the next byte:
+to refuse is work, too."""
 WAIT_MS_MAX: Final = 60_000
 
 
@@ -90,18 +93,24 @@ class Spending:
 
     def refusal(self, log: str, body_bytes: int, now: float) -> Refusal | None:
         """Return why a message cannot be taken now; None: it can, and is paid for."""
-        sent = self._sent
-        if sent is None:
-            sent = self._sent = self._bytes(now)
-        refused = _empty(sent, now)
+        refused = self.empty(now)
         if refused is not None:
             return refused
+        sent = self._sent
+        assert sent is not None
         if self._known is None or log not in self._known:
             refused = self._look_up(log, now)
             if refused is not None:
                 return refused
         _take(sent, body_bytes + MESSAGE_BYTES, now)
         return None
+
+    def empty(self, now: float) -> Refusal | None:
+        """Return why no message can be taken now, whatever it is; None: one can."""
+        sent = self._sent
+        if sent is None:
+            sent = self._sent = self._bytes(now)
+        return _empty(sent, now)
 
     def work(self, units: int, now: float) -> Refusal | None:
         """Return why a request of this cost cannot be taken now; None: it can, and is paid for."""
@@ -217,8 +226,8 @@ def _rates(bounds: list[tuple[Budget, TokenBucket | None, str]], what: str) -> l
 def _empty(rates: list[Rate], now: float) -> Refusal | None:
     """Return the refusal of the first bucket that is empty."""
     for budget, bucket, text in rates:
-        wait_s = bucket.wait_s(now)
-        if wait_s:
+        if bucket.wait_s(now):
+            wait_s = bucket.wait_s(now, ENOUGH_S)
             return Refusal(budget, min(int(wait_s * 1000) + 1, WAIT_MS_MAX), text)
     return None
 

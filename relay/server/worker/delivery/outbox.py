@@ -19,6 +19,7 @@ from relay import limits
 from relay.chunking import count_fitting
 from relay.server.worker.delivery.batch import EVENT, Batch
 from relay.server.worker.delivery.stream import Sink, write_past
+from relay.wire.cipher import Padded
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.stream import Stream
@@ -31,14 +32,15 @@ SLICE_S: Final = 0.005
 FLUSHES_PER_CLOCK: Final = 32
 SHORT_BYTES: Final = 1024
 """Answers of a connection that asks for little."""
+EMPTY: Final = Padded(b"")
 
 
 class Outbox(Sink):
     """Bytes owed to one connection; one record and one write per loop turn as long as they fit."""
 
     __slots__ = (
-        "_answering", "_closed", "_connection", "_queued", "_stream", "_wakeup", "answers", "items",
-        "on_answers_read", "size",
+        "_answering", "_closed", "_queued", "_wakeup", "answers", "connection", "items",
+        "on_answers_read", "size", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -53,8 +55,8 @@ class Outbox(Sink):
             wakeup: asks for the turn that flushes.
         """
         super().__init__()
-        self._connection = connection
-        self._stream = stream
+        self.connection = connection
+        self.stream = stream
         self._answering = answering
         self._wakeup = wakeup
         self._queued = False
@@ -98,24 +100,16 @@ class Outbox(Sink):
         if not items or self.paused:
             return
         if self.size <= limits.RECORD_CONTENT_BYTES_MAX:
-            # The usual case: all of it fits one record. The hot loop of a delivery: every call and
-            # every object that it can do without counts a thousand times.
-            item = items[0]
-            if len(items) > 1:
-                content = b"".join(map(_content, items))
-            else:
-                content = item.content if type(item) is Batch else item  # type: ignore[assignment]
+            # The usual case: all of it fits one record.
+            content = _joined(items)
             items.clear()
             self.size = self.answers = 0
-            record = self._connection.seal(content, now)
-            sent = write_past(self.fd, record)
-            if sent < len(record):
-                self._stream.write_rest(record[sent:])
+            self._write(self.connection.seal(content, now))
             return
         start = 0
         while start < len(items) and not self.paused:
             start, content = self._next_record(start)
-            self._write(self._connection.seal(content, now))
+            self._write(self.connection.seal(content, now))
         self._keep(items[start:])
         # Answers above their bound never fit one record: they always come by here.
         if self.on_answers_read is not None and self.answers <= limits.ANSWERS_BYTES_MAX:
@@ -125,7 +119,7 @@ class Outbox(Sink):
     def _write(self, record: bytes) -> None:
         sent = write_past(self.fd, record)
         if sent < len(record):
-            self._stream.write_rest(record[sent:])
+            self.stream.write_rest(record[sent:])
 
     def _next_record(self, start: int) -> tuple[int, bytes]:
         """Join items from ``start`` while they fit one record; return (index after, bytes)."""
@@ -220,9 +214,29 @@ class Flusher:
         now = clock()
         deadline = now + SLICE_S
         flushing = self.flushing
+        # Most outboxes have the same batches as the one before: what is the same for all of them is
+        # done once. The hot loop of a delivery: every call and every object that it can do without
+        # counts a thousand times.
+        same: list[Item] = []
+        padded = EMPTY
         while flushing:
             for _ in range(min(FLUSHES_PER_CLOCK, len(flushing))):
-                flushing.popleft().flush(now)
+                outbox = flushing.popleft()
+                items = outbox.items
+                if not items or outbox.paused:
+                    continue
+                if outbox.size > limits.RECORD_CONTENT_BYTES_MAX:
+                    outbox.flush(now)
+                    continue
+                if items != same:
+                    same = items.copy()
+                    padded = Padded(_joined(items))
+                items.clear()
+                outbox.size = outbox.answers = 0
+                record = outbox.connection.seal_padded(padded, now)
+                sent = write_past(outbox.fd, record)
+                if sent < len(record):
+                    outbox.stream.write_rest(record[sent:])
             now = clock()
             if now >= deadline and flushing:
                 return None
@@ -231,6 +245,11 @@ class Flusher:
 
 def _long(outbox: Outbox) -> bool:
     return outbox.answers > SHORT_BYTES
+
+
+def _joined(items: list[Item]) -> bytes:
+    """Return what one record has."""
+    return _content(items[0]) if len(items) == 1 else b"".join(map(_content, items))
 
 
 def _content(item: Item) -> bytes:

@@ -32,7 +32,7 @@ RETRY_S: Final = 0.5
 log = logging.getLogger("relay.worker")
 
 
-class _Lane:
+class _Flow:
     """What one inbox has for another one."""
 
     __slots__ = ("back", "flying", "inbox", "peer", "retrying", "todo")
@@ -76,20 +76,20 @@ class Copies:
         self._unpack = unpack
         self._confirm = confirm
         self._later = later
-        self._lanes: dict[tuple[str, str], _Lane] = {}
+        self._flows: dict[tuple[str, str], _Flow] = {}
 
     @property
     def count(self) -> int:
         """How many are not confirmed."""
-        return sum(len(lane.todo) + len(lane.flying) for lane in self._lanes.values())
+        return sum(len(flow.todo) + len(flow.flying) for flow in self._flows.values())
 
     def accepted(self, inbox: str, peer: str, seq: int) -> None:
         """A message to somebody was committed to its sender's inbox."""
-        lane = self._lanes.get((inbox, peer))
-        if lane is None:
-            lane = self._lanes[inbox, peer] = _Lane(inbox, peer)
-        lane.todo.append(seq)
-        self._send_next(lane)
+        flow = self._flows.get((inbox, peer))
+        if flow is None:
+            flow = self._flows[inbox, peer] = _Flow(inbox, peer)
+        flow.todo.append(seq)
+        self._send_next(flow)
 
     def resume(self, pending: list[tuple[str, int]]) -> None:
         """A partition was opened: send what is pending in it.
@@ -97,125 +97,125 @@ class Copies:
         Raises:
             StoreError: it cannot be read.
         """
-        lanes: dict[tuple[str, str], list[int]] = {}
+        flows: dict[tuple[str, str], list[int]] = {}
         for inbox, seq in pending:
             entry = self._read(inbox, seq)
             if entry is not None:
-                lanes.setdefault((inbox, entry.to), []).append(seq)
+                flows.setdefault((inbox, entry.to), []).append(seq)
             else:
                 self._confirm(inbox, seq)
-        for (inbox, peer), seqs in lanes.items():
-            lane = self._lanes[inbox, peer] = _Lane(inbox, peer)
-            lane.todo.extend(seqs)
-            self._send_next(lane)
+        for (inbox, peer), seqs in flows.items():
+            flow = self._flows[inbox, peer] = _Flow(inbox, peer)
+            flow.todo.extend(seqs)
+            self._send_next(flow)
 
     def forget_others(self, owns: Callable[[int], bool]) -> None:
         """The table has changed: leave what others own to them."""
-        for inbox, peer in list(self._lanes):
+        for inbox, peer in list(self._flows):
             if not owns(partition_of(inbox)):
-                del self._lanes[inbox, peer]
+                del self._flows[inbox, peer]
 
     # --- answers --------------------------------------------------------------------------------
     def confirmed(self, copy: Submission) -> None:
         """The recipient's log has it."""
-        lane = self._landed(copy)
-        if lane is None:
+        flow = self._landed(copy)
+        if flow is None:
             return
         extra = copy.extra
         assert extra is not None
-        self._confirm(lane.inbox, extra.origin_seq)
-        self._send_next(lane)
+        self._confirm(flow.inbox, extra.origin_seq)
+        self._send_next(flow)
 
     def refused(self, copy: Submission, code: int) -> None:
         """The recipient's log does not have it yet."""
-        lane = self._landed(copy)
-        if lane is None:
+        flow = self._landed(copy)
+        if flow is None:
             return
         extra = copy.extra
         assert extra is not None
-        lane.back.append(extra.origin_seq)
-        if code != ErrorCode.EXPECTED and not lane.retrying:
+        flow.back.append(extra.origin_seq)
+        if code != ErrorCode.EXPECTED and not flow.retrying:
             if code not in (ErrorCode.UNAVAILABLE, ErrorCode.BUSY, ErrorCode.DAMAGED):
                 log.error("direct_message_refused", extra={"log": copy.log, "code": code})
-            lane.retrying = True
-            self._later(RETRY_S, lambda: self._retry(lane))
-        self._send_next(lane)
+            flow.retrying = True
+            self._later(RETRY_S, lambda: self._retry(flow))
+        self._send_next(flow)
 
-    def _landed(self, copy: Submission) -> _Lane | None:
+    def _landed(self, copy: Submission) -> _Flow | None:
         extra = copy.extra
         assert extra is not None
         inbox = INBOX_PREFIX + copy.sender
-        lane = self._lanes.get((inbox, extra.to))
-        if lane is None or extra.origin_seq not in lane.flying:
+        flow = self._flows.get((inbox, extra.to))
+        if flow is None or extra.origin_seq not in flow.flying:
             return None  # of a partition that was given away meanwhile
-        del lane.flying[extra.origin_seq]
-        return lane
+        del flow.flying[extra.origin_seq]
+        return flow
 
-    def _retry(self, lane: _Lane) -> None:
-        lane.retrying = False
-        if self._lanes.get((lane.inbox, lane.peer)) is lane:
-            self._send_next(lane)
+    def _retry(self, flow: _Flow) -> None:
+        flow.retrying = False
+        if self._flows.get((flow.inbox, flow.peer)) is flow:
+            self._send_next(flow)
 
     # --- sending --------------------------------------------------------------------------------
-    def _send_next(self, lane: _Lane) -> None:
-        if lane.back:
-            if lane.flying or lane.retrying:
+    def _send_next(self, flow: _Flow) -> None:
+        if flow.back:
+            if flow.flying or flow.retrying:
                 return
-            lane.todo.extendleft(sorted(lane.back, reverse=True))
-            lane.back.clear()
-        while lane.todo and len(lane.flying) < WINDOW and not lane.back:
-            seq = lane.todo[0]
+            flow.todo.extendleft(sorted(flow.back, reverse=True))
+            flow.back.clear()
+        while flow.todo and len(flow.flying) < WINDOW and not flow.back:
+            seq = flow.todo[0]
             try:
-                copy = self._copy(lane, seq)
+                copy = self._copy(flow, seq)
             except StoreError as error:
-                log.error("inbox_unreadable", extra={"log": lane.inbox, "reason": str(error)})
-                if not lane.retrying:
-                    lane.retrying = True
-                    self._later(RETRY_S, lambda: self._retry(lane))
+                log.error("inbox_unreadable", extra={"log": flow.inbox, "reason": str(error)})
+                if not flow.retrying:
+                    flow.retrying = True
+                    self._later(RETRY_S, lambda: self._retry(flow))
                 return
-            lane.todo.popleft()
+            flow.todo.popleft()
             if copy is None:
-                self._confirm(lane.inbox, seq)  # it is not held any more
+                self._confirm(flow.inbox, seq)  # it is not held any more
                 continue
-            lane.flying[seq] = None
+            flow.flying[seq] = None
             self._send(copy)
-        if not lane.todo and not lane.flying and not lane.back:
-            self._lanes.pop((lane.inbox, lane.peer), None)
+        if not flow.todo and not flow.flying and not flow.back:
+            self._flows.pop((flow.inbox, flow.peer), None)
 
-    def _copy(self, lane: _Lane, seq: int) -> Submission | None:
-        entry = self._read(lane.inbox, seq)
+    def _copy(self, flow: _Flow, seq: int) -> Submission | None:
+        entry = self._read(flow.inbox, seq)
         if entry is None:
             return None
-        about, about_in = self._about(lane, entry)
+        about, about_in = self._about(flow, entry)
         return Submission(
-            log=INBOX_PREFIX + lane.peer,
+            log=INBOX_PREFIX + flow.peer,
             sender=entry.sender,
             key_id=entry.key_id,
-            producer=copy_producer(lane.inbox, entry.epoch),
+            producer=copy_producer(flow.inbox, entry.epoch),
             counter=seq,
             kind=entry.kind,
             content_type=entry.content_type,
             body=entry.body,
             extra=Extra(
-                to=lane.peer,
+                to=flow.peer,
                 about_epoch=about[0],
                 about_seq=about[1],
                 verdict=0,
                 origin_epoch=entry.epoch,
                 origin_seq=seq,
-                origin_after=next(reversed(lane.flying), 0),
+                origin_after=next(reversed(flow.flying), 0),
                 about_in=about_in,
             ),
         )
 
-    def _about(self, lane: _Lane, entry: Entry) -> tuple[tuple[bytes, int], str]:
+    def _about(self, flow: _Flow, entry: Entry) -> tuple[tuple[bytes, int], str]:
         """Return (place, in whose inbox) of what an entry is about, as the recipient can tell."""
         if not entry.about_seq:
             return (b"", 0), ""
-        place = self._reader_of(lane.inbox).place_at(lane.inbox, lane.peer, entry.about_seq)
+        place = self._reader_of(flow.inbox).place_at(flow.inbox, flow.peer, entry.about_seq)
         if place is not None:  # a copy of what the recipient has written
             return (place.epoch, place.seq), ""
-        return (entry.about_epoch, entry.about_seq), lane.inbox[len(INBOX_PREFIX) :]
+        return (entry.about_epoch, entry.about_seq), flow.inbox[len(INBOX_PREFIX) :]
 
     def _read(self, inbox: str, seq: int) -> Entry | None:
         page = self._reader_of(inbox).read(inbox, seq - 1, seq, limits.PAGE_BYTES_MAX, 1)

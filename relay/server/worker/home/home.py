@@ -122,9 +122,9 @@ class Home:
                 lambda one: one.port is port and partition_of(one.submission.log) == partition
             )
         submissions = self._submissions[partition]
-        if submissions.lanes:
+        if submissions.flows:
             submissions.remove(lambda waiting: waiting.port is port)
-            if not submissions.lanes:
+            if not submissions.flows:
                 self._waiting.pop(partition, None)
 
     def submit(self, waiting: Waiting) -> None:
@@ -170,7 +170,7 @@ class Home:
                 lambda one: (one.submission.sender, one.submission.key_id) in gone
             )
         for index, submissions in enumerate(self._submissions):
-            if submissions.lanes:
+            if submissions.flows:
                 submissions.remove(
                     lambda one: (
                         one.submission.kind != SYSTEM
@@ -178,7 +178,7 @@ class Home:
                         and (one.submission.sender, one.submission.key_id) in gone
                     )
                 )
-                if not submissions.lanes:
+                if not submissions.flows:
                     self._waiting.pop(index, None)
 
     def give_up_others(self) -> None:
@@ -261,7 +261,7 @@ class Home:
                     self.held.add(index)  # what else it has must still wait
                 continue
             del self._waiting[index]
-            if submissions.lanes:
+            if submissions.flows:
                 self._waiting[index] = None
             self._commit(index, partition, group)
             if self._cpu_clock() >= deadline:
@@ -310,7 +310,7 @@ class Home:
                 self.held.add(index)
             return False
         del self._waiting[index]
-        if submissions.lanes:
+        if submissions.flows:
             self._waiting[index] = None  # the last in turn now
         if slow and group and not self._commits.power:
             self._commit(index, partition, group)  # does not wait for the disk with what is slow

@@ -71,7 +71,7 @@ class Permissions:
         self._ask = ask
         self._account_of = account_of
         self._submit = submit
-        self._lanes: dict[bytes, deque[_Asked]] = {}
+        self._flows: dict[bytes, deque[_Asked]] = {}
         """By producer, none of them empty."""
 
     def take(self, waiting: Waiting) -> None:
@@ -83,7 +83,7 @@ class Permissions:
         extra = submission.extra
         assert extra is not None
         asked = _Asked(waiting)
-        self._lanes.setdefault(submission.producer, deque()).append(asked)
+        self._flows.setdefault(submission.producer, deque()).append(asked)
         if extra.to == submission.sender:
             self._decided(asked, 0)
             return
@@ -106,32 +106,32 @@ class Permissions:
     def _decided(self, asked: _Asked, code: int) -> None:
         asked.verdict = code
         producer = asked.waiting.submission.producer
-        lane = self._lanes.get(producer)
-        while lane and lane[0].verdict != UNDECIDED:
-            first = lane.popleft()
+        flow = self._flows.get(producer)
+        while flow and flow[0].verdict != UNDECIDED:
+            first = flow.popleft()
             submission = first.waiting.submission
             assert submission.extra is not None
             decided = submission.extra._replace(verdict=int(first.verdict))
             waiting = first.waiting
             self._submit(Waiting(waiting.port, waiting.tag, submission._replace(extra=decided)))
-        if lane is not None and not lane:
-            self._lanes.pop(producer, None)
+        if flow is not None and not flow:
+            self._flows.pop(producer, None)
 
     # --- what is not wanted any more ------------------------------------------------------------
     def forget(self, unwanted: Callable[[Waiting], bool]) -> None:
         """Forget some; their answers change nothing then."""
-        for producer, lane in list(self._lanes.items()):
-            kept = deque([asked for asked in lane if not unwanted(asked.waiting)])
+        for producer, flow in list(self._flows.items()):
+            kept = deque([asked for asked in flow if not unwanted(asked.waiting)])
             if kept:
-                self._lanes[producer] = kept
+                self._flows[producer] = kept
             else:
-                del self._lanes[producer]
+                del self._flows[producer]
 
     def refuse(self, partition: int) -> list[Port]:
         """This is not the home of a partition any more. Return who must be told."""
         ports: dict[Port, None] = {}
-        for lane in self._lanes.values():
-            for asked in lane:
+        for flow in self._flows.values():
+            for asked in flow:
                 if partition_of(asked.waiting.submission.log) == partition:
                     ports[asked.waiting.port] = None
         self.forget(lambda waiting: partition_of(waiting.submission.log) == partition)

@@ -1,19 +1,19 @@
 """The submissions of one partition that wait for a commit, and which of them go into the next.
 
-Each producer has a lane, and a commit takes a few of each in turn, by the same rules as connections
+Each producer has a flow, and a commit takes a few of each in turn, by the same rules as connections
 are served (``fair_queue``): whoever sends without end waits for itself, and whoever sends now and
 then does not wait for all of those. While much waits, what those send has a small commit of its
 own, before the others (``take_little``).
 
 A new message in a log that is in use costs the store no read. A repeat costs some, one of long ago
-and a room that is new many (``store.log.ReadBudget``). Three kinds of lanes are *slow*, and few of
+and a room that is new many (``store.log.ReadBudget``). Three kinds of flows are *slow*, and few of
 those are taken at a time, for a commit of their own:
 
 - one whose next message is for a log that is not in use: it is new, or must be looked up;
 - one whose next entry is a control entry, which is committed so that it survives a loss of power;
 - one whose producer made a commit read more than ``READS_FREE``, until all it sent is answered.
 
-Of slow lanes those with an entry about an account come first, with half as well: a device that is
+Of slow flows those with an entry about an account come first, with half as well: a device that is
 removed and a user who is disabled do not stay until everybody has begun rooms.
 """
 
@@ -46,7 +46,7 @@ LITTLE_PER_GROUP: Final = 32
 """Submissions in the commit of those, and by how much they may be ahead of the others: half of the
 least group."""
 SLOW_PER_GROUP: Final = 8
-"""Slow lanes in one commit, with one submission each: about 1 ms. Of one partition in a turn."""
+"""Slow flows in one commit, with one submission each: about 1 ms. Of one partition in a turn."""
 READS_FREE: Final = 64
 """Reads by which a producer does not become slow: half a repeat of the dearest kind, or the resend
 of thirty messages in order."""
@@ -68,8 +68,8 @@ class Waiting:
 
 
 @final
-class Lane:
-    """What one producer has submitted. Not empty while it is in ``Submissions.lanes``."""
+class Flow:
+    """What one producer has submitted. Not empty while it is in ``Submissions.flows``."""
 
     __slots__ = ("finish", "producer", "waiting")
 
@@ -84,18 +84,18 @@ class Lane:
 class Submissions:
     """See the module's docstring. The order of each producer is kept."""
 
-    __slots__ = ("_new", "_quick", "_slow", "_slow_lanes", "bytes", "count", "lanes")
+    __slots__ = ("_new", "_quick", "_slow", "_slow_flows", "bytes", "count", "flows")
 
     def __init__(self) -> None:
-        self.lanes: dict[bytes, Lane] = {}
+        self.flows: dict[bytes, Flow] = {}
         """By producer. Each is in one of the next three."""
-        self._new: list[Lane] = []
+        self._new: list[Flow] = []
         """Of which it is not known yet how much they have, nor whether they are slow."""
-        self._quick: FairQueue[Lane] = FairQueue(
+        self._quick: FairQueue[Flow] = FairQueue(
             quantum=GROUP_MIN, little=LITTLE, lead_max=LITTLE_PER_GROUP
         )
-        self._slow_lanes: dict[bytes, Lane] = {}
-        """Lanes that are slow, for their next submission or altogether; the first is the next."""
+        self._slow_flows: dict[bytes, Flow] = {}
+        """Flows that are slow, for their next submission or altogether; the first is the next."""
         self._slow: set[bytes] = set()
         """Producers that have made a commit read much."""
         self.count = 0
@@ -108,36 +108,36 @@ class Submissions:
         submission = waiting.submission
         self.bytes += len(submission.body)
         self.count += 1
-        lane = self.lanes.get(submission.producer)
-        if lane is None:
-            lane = self.lanes[submission.producer] = Lane(submission.producer)
-            self._new.append(lane)
-        lane.waiting.append(waiting)
+        flow = self.flows.get(submission.producer)
+        if flow is None:
+            flow = self.flows[submission.producer] = Flow(submission.producer)
+            self._new.append(flow)
+        flow.waiting.append(waiting)
 
     def take(
         self, in_use: Callable[[str], bool], group_max: int, slow_max: int
     ) -> tuple[list[Waiting], list[Waiting]]:
-        """Remove the submissions of the next two commits: the second has those of slow lanes.
+        """Remove the submissions of the next two commits: the second has those of slow flows.
 
-        If one lane is all that there is, the first may have anything.
+        If one flow is all that there is, the first may have anything.
 
         Args:
             in_use: tells whether the store has a log at hand.
             group_max: how many, about.
-            slow_max: how many of slow lanes.
+            slow_max: how many of slow flows.
         """
-        lanes = self.lanes
+        flows = self.flows
         group: list[Waiting] = []
-        if len(lanes) == 1 and not self._slow:
-            lane = next(iter(lanes.values()))
-            if len(lane.waiting) <= group_max and (
-                slow_max or all(_is_quick(w, in_use) for w in lane.waiting)
+        if len(flows) == 1 and not self._slow:
+            flow = next(iter(flows.values()))
+            if len(flow.waiting) <= group_max and (
+                slow_max or all(_is_quick(w, in_use) for w in flow.waiting)
             ):  # the usual case: one that sends
-                group.extend(lane.waiting)
+                group.extend(flow.waiting)
                 self._forget_all()
                 return group, []
         self._sort(in_use)
-        slow = self._serve_slow(slow_max) if self._slow_lanes and slow_max else []
+        slow = self._serve_slow(slow_max) if self._slow_flows and slow_max else []
         quick = self._quick
         quantum = max(QUANTUM_MIN, group_max // (quick.waiting or 1))
         while quick.waiting and len(group) < group_max:
@@ -157,39 +157,39 @@ class Submissions:
         return group
 
     def _sort(self, in_use: Callable[[str], bool]) -> None:
-        """Queue the lanes that have come, now that it is known what they have."""
-        for lane in self._new:
-            if lane.waiting:
-                self._queue(lane, in_use)
+        """Queue the flows that have come, now that it is known what they have."""
+        for flow in self._new:
+            if flow.waiting:
+                self._queue(flow, in_use)
         self._new.clear()
 
-    def _queue(self, lane: Lane, in_use: Callable[[str], bool]) -> None:
-        if lane.producer not in self._slow and _is_quick(lane.waiting[0], in_use):
-            self._quick.add(lane, lane.finish, len(lane.waiting))
+    def _queue(self, flow: Flow, in_use: Callable[[str], bool]) -> None:
+        if flow.producer not in self._slow and _is_quick(flow.waiting[0], in_use):
+            self._quick.add(flow, flow.finish, len(flow.waiting))
         else:
-            self._slow_lanes[lane.producer] = lane
+            self._slow_flows[flow.producer] = flow
 
     def _serve(
         self,
-        lane: Lane,
+        flow: Flow,
         quantum: int,
         in_use: Callable[[str], bool],
         group: list[Waiting],
     ) -> None:
-        """Move some of a lane to a group, and queue it again if there is more."""
-        waiting = lane.waiting
+        """Move some of a flow to a group, and queue it again if there is more."""
+        waiting = flow.waiting
         if not waiting:  # all of it was removed
             return
         count = 0
-        if lane.producer not in self._slow:
+        if flow.producer not in self._slow:
             while count < quantum and waiting and _is_quick(waiting[0], in_use):
                 group.append(waiting.popleft())
                 count += 1
-        lane.finish = self._quick.charge(lane.finish, count, drained=not waiting)
+        flow.finish = self._quick.charge(flow.finish, count, drained=not waiting)
         if waiting:
-            self._queue(lane, in_use)
+            self._queue(flow, in_use)
         else:
-            del self.lanes[lane.producer]
+            del self.flows[flow.producer]
 
     def _taken(self, group: list[Waiting]) -> None:
         self.count -= len(group)
@@ -197,34 +197,34 @@ class Submissions:
         assert self.bytes >= 0, "what is taken was put"
 
     def _serve_slow(self, slow_max: int) -> list[Waiting]:
-        """Remove one of each slow lane, of so many; of accounts first, half if there are others."""
-        lanes = list(self._slow_lanes.values())
-        accounts = [lane for lane in lanes if _is_of_account(lane.waiting[0])]
+        """Remove one of each slow flow, of so many; of accounts first, half if there are others."""
+        flows = list(self._slow_flows.values())
+        accounts = [flow for flow in flows if _is_of_account(flow.waiting[0])]
         if accounts:
-            others = [lane for lane in lanes if not _is_of_account(lane.waiting[0])]
-            lanes = accounts[: max(slow_max // 2, slow_max - len(others))] + others
+            others = [flow for flow in flows if not _is_of_account(flow.waiting[0])]
+            flows = accounts[: max(slow_max // 2, slow_max - len(others))] + others
         slow: list[Waiting] = []
-        for lane in lanes[:slow_max]:
-            slow.append(lane.waiting.popleft())
-            del self._slow_lanes[lane.producer]
-            if lane.waiting:
-                self._new.append(lane)  # the last in turn now, and slow again or not
+        for flow in flows[:slow_max]:
+            slow.append(flow.waiting.popleft())
+            del self._slow_flows[flow.producer]
+            if flow.waiting:
+                self._new.append(flow)  # the last in turn now, and slow again or not
             else:
-                del self.lanes[lane.producer]
+                del self.flows[flow.producer]
         return slow
 
     def take_all(self) -> list[Waiting]:
         """Remove everything."""
-        found = [waiting for lane in self.lanes.values() for waiting in lane.waiting]
+        found = [waiting for flow in self.flows.values() for waiting in flow.waiting]
         self._forget_all()
         self._slow.clear()
         return found
 
     def _forget_all(self) -> None:
-        self.lanes.clear()
+        self.flows.clear()
         self._new.clear()
         self._quick.clear()
-        self._slow_lanes.clear()
+        self._slow_flows.clear()
         self.count = self.bytes = 0
 
     def give_back(self, rest: list[Waiting]) -> None:
@@ -233,13 +233,13 @@ class Submissions:
         self.bytes += sum([len(waiting.submission.body) for waiting in rest])
         for waiting in reversed(rest):
             producer = waiting.submission.producer
-            lane = self.lanes.get(producer)
-            if lane is None:
-                lane = self.lanes[producer] = Lane(producer)
-                self._new.append(lane)
-            elif self._slow_lanes.pop(producer, None) is not None:
-                self._new.append(lane)  # slow for what is not its next any more, perhaps
-            lane.waiting.appendleft(waiting)
+            flow = self.flows.get(producer)
+            if flow is None:
+                flow = self.flows[producer] = Flow(producer)
+                self._new.append(flow)
+            elif self._slow_flows.pop(producer, None) is not None:
+                self._new.append(flow)  # slow for what is not its next any more, perhaps
+            flow.waiting.appendleft(waiting)
 
     def charge(self, group: list[Waiting], reads: list[int]) -> None:
         """Learn what each submission of a commit has cost, after ``give_back``."""
@@ -251,22 +251,22 @@ class Submissions:
                     spent[producer] = spent.get(producer, 0) + count
             self._slow.update([one for one, count in spent.items() if count > READS_FREE])
         if self._slow:
-            self._slow.intersection_update(self.lanes)
+            self._slow.intersection_update(self.flows)
 
     def remove(self, unwanted: Callable[[Waiting], bool]) -> None:
         """Forget some."""
-        self._new.extend(self._slow_lanes.values())  # what made them slow may be gone
-        self._slow_lanes.clear()
+        self._new.extend(self._slow_flows.values())  # what made them slow may be gone
+        self._slow_flows.clear()
         self.count = self.bytes = 0
-        for producer, lane in list(self.lanes.items()):
-            kept = [waiting for waiting in lane.waiting if not unwanted(waiting)]
-            lane.waiting.clear()
-            lane.waiting.extend(kept)
+        for producer, flow in list(self.flows.items()):
+            kept = [waiting for waiting in flow.waiting if not unwanted(waiting)]
+            flow.waiting.clear()
+            flow.waiting.extend(kept)
             if kept:
                 self.count += len(kept)
                 self.bytes += sum([len(waiting.submission.body) for waiting in kept])
             else:
-                del self.lanes[producer]
+                del self.flows[producer]
 
 
 def _is_quick(waiting: Waiting, in_use: Callable[[str], bool]) -> bool:

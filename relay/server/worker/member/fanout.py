@@ -23,7 +23,7 @@ from relay.server.worker.delivery.batch import EVENT, Batch
 if TYPE_CHECKING:
     from relay.server.worker.delivery.outbox import Flusher
     from relay.server.worker.member.catchup import Catchup
-    from relay.server.worker.member.feed import Feed, Feeds, Subscription
+    from relay.server.worker.member.feed import Feed, Feeds
 
 REST_LEAST: Final = 0.35
 REST_MESSAGE: Final = 0.08
@@ -114,18 +114,20 @@ class Fanout:
     def _offer(self, feed: Feed, batch: Batch) -> None:
         size, outbox_bytes_max = batch.size, self.outbox_bytes_max
         dirty = self._flusher.dirty
-        over: list[Subscription] = []
-        for subscription, outbox in feed.live.items():
+        over = 0
+        for outbox in feed.live.values():  # of the subscriptions nothing is touched
             items = outbox.items
             if not items:
                 dirty.append(outbox)
             items.append(batch)
             outbox.size += size
             if outbox.size > outbox_bytes_max:
-                over.append(subscription)
-        self.deliveries += batch.count * (len(feed.live) - len(over))
-        for subscription in over:
-            subscription.subscriber.fall_behind()
+                over += 1
+        self.deliveries += batch.count * (len(feed.live) - over)
+        if over:
+            for subscription, outbox in list(feed.live.items()):
+                if outbox.size > outbox_bytes_max:
+                    subscription.subscriber.fall_behind()
 
     def _rest(self, now: float, took_s: float) -> None:
         feeds = self.sweeping

@@ -98,7 +98,7 @@ class Forward:
     def _window(self, port: Port) -> Window:
         window = self._windows.get(port)
         if window is None:
-            for one in [one for one, window in self._windows.items() if not window.lanes]:
+            for one in [one for one, window in self._windows.items() if not window.flows]:
                 del self._windows[one]  # of workers that are gone, perhaps
             window = self._windows[port] = Window(port, self.window_bytes)
         return window

@@ -32,21 +32,21 @@ LEAD_MAX: Final = 512
 class Send:
     """A send that is not answered."""
 
-    __slots__ = ("lane", "on_its_way", "sender", "size", "submission")
+    __slots__ = ("flow", "on_its_way", "sender", "size", "submission")
 
     def __init__(self, sender: Sender, submission: Submission, size: int) -> None:
         self.sender = sender
         self.submission = submission
         self.size = size
         """What it is counted as, in bytes."""
-        self.lane: Lane | None = None
+        self.flow: Flow | None = None
         """Where it waits, or is counted; None: it goes to the own home, or to none yet."""
         self.on_its_way = False
-        """True once the lane has let it go."""
+        """True once the flow has let it go."""
 
 
 @final
-class Lane:
+class Flow:
     """What one sender has for one home."""
 
     __slots__ = ("count", "finish", "in_flight", "sender", "waiting", "window")
@@ -59,7 +59,7 @@ class Lane:
         self.in_flight = 0
         """Their bytes."""
         self.waiting: deque[tuple[int, Send]] = deque()
-        """(tag, send). Those that have left ``Send.lane`` are not sent."""
+        """(tag, send). Those that have left ``Send.flow`` are not sent."""
         self.finish = 0.0
         """See ``FairQueue``."""
 
@@ -68,7 +68,7 @@ class Lane:
 class Window:
     """See the module's docstring."""
 
-    __slots__ = ("_new", "_queue", "in_flight", "lanes", "port", "window_bytes")
+    __slots__ = ("_new", "_queue", "flows", "in_flight", "port", "window_bytes")
 
     def __init__(self, port: Port, window_bytes: int) -> None:
         """Begin with nothing on its way.
@@ -81,78 +81,78 @@ class Window:
         self.window_bytes = window_bytes
         self.in_flight = 0
         """Bytes on their way."""
-        self.lanes: dict[Sender, Lane] = {}
+        self.flows: dict[Sender, Flow] = {}
         """Of those who have anything on its way, or waiting."""
-        self._new: list[Lane] = []
-        """Lanes that have begun to wait since the last ``release``."""
-        self._queue: FairQueue[Lane] = FairQueue(quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX)
+        self._new: list[Flow] = []
+        """Flows that have begun to wait since the last ``release``."""
+        self._queue: FairQueue[Flow] = FairQueue(quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX)
 
     def submit(self, tag: int, send: Send) -> bool:
         """Send now, or have it wait: then return True, and ``release`` is to be called."""
-        lane = self.lanes.get(send.sender)
-        if lane is None:
-            lane = self.lanes[send.sender] = Lane(self, send.sender)
-        send.lane = lane
-        if not lane.waiting and self._has_room(lane):
-            self._go(lane, tag, send)
+        flow = self.flows.get(send.sender)
+        if flow is None:
+            flow = self.flows[send.sender] = Flow(self, send.sender)
+        send.flow = flow
+        if not flow.waiting and self._has_room(flow):
+            self._go(flow, tag, send)
             return False
-        if not lane.waiting:
-            self._new.append(lane)
-        lane.waiting.append((tag, send))
+        if not flow.waiting:
+            self._new.append(flow)
+        flow.waiting.append((tag, send))
         return True
 
-    def _has_room(self, lane: Lane) -> bool:
+    def _has_room(self, flow: Flow) -> bool:
         if self._queue.waiting or self._new:
             return False
-        return self.in_flight < self.window_bytes or lane.in_flight == self.in_flight
+        return self.in_flight < self.window_bytes or flow.in_flight == self.in_flight
 
     def send(self, tag: int, send: Send) -> None:
         """Send whether there is room or not: what the home has had, or another one, sent anew."""
-        lane = send.lane = self.lanes.get(send.sender) or Lane(self, send.sender)
-        self.lanes[send.sender] = lane
-        self._go(lane, tag, send)
+        flow = send.flow = self.flows.get(send.sender) or Flow(self, send.sender)
+        self.flows[send.sender] = flow
+        self._go(flow, tag, send)
 
-    def _go(self, lane: Lane, tag: int, send: Send) -> None:
+    def _go(self, flow: Flow, tag: int, send: Send) -> None:
         send.on_its_way = True
-        lane.count += 1
-        lane.in_flight += send.size
+        flow.count += 1
+        flow.in_flight += send.size
         self.in_flight += send.size
         self.port.submit(tag, send.submission)
 
     def release(self) -> bool:
         """Send what there is room for, of each sender in turn; return True if some still wait."""
         queue = self._queue
-        for lane in self._new:
-            queue.add(lane, lane.finish, lane.count + len(lane.waiting))
+        for flow in self._new:
+            queue.add(flow, flow.finish, flow.count + len(flow.waiting))
         self._new.clear()
         while queue.waiting and (queue.little_first or self.in_flight < self.window_bytes):
             self._serve(queue.pop())
         return queue.waiting > 0
 
-    def _serve(self, lane: Lane) -> None:
-        waiting = lane.waiting
+    def _serve(self, flow: Flow) -> None:
+        waiting = flow.waiting
         count = 0
         while waiting and count < QUANTUM:
             tag, send = waiting.popleft()
-            if send.lane is lane:
-                self._go(lane, tag, send)
+            if send.flow is flow:
+                self._go(flow, tag, send)
                 count += 1
-        lane.finish = self._queue.charge(lane.finish, count, drained=not waiting)
+        flow.finish = self._queue.charge(flow.finish, count, drained=not waiting)
         if waiting:
-            self._queue.add(lane, lane.finish, count)
-        elif not lane.in_flight:  # all of it was forgotten
-            self.lanes.pop(lane.sender, None)
+            self._queue.add(flow, flow.finish, count)
+        elif not flow.in_flight:  # all of it was forgotten
+            self.flows.pop(flow.sender, None)
 
 
 def forget(send: Send) -> None:
     """A send is answered, or is to be sent anew: it neither waits nor is on its way any more."""
-    lane, send.lane = send.lane, None
-    if lane is None:
+    flow, send.flow = send.flow, None
+    if flow is None:
         return
     if send.on_its_way:
         send.on_its_way = False
-        lane.count -= 1
-        lane.in_flight -= send.size
-        lane.window.in_flight -= send.size
-    if not lane.in_flight and not lane.waiting:
-        lane.window.lanes.pop(lane.sender, None)
+        flow.count -= 1
+        flow.in_flight -= send.size
+        flow.window.in_flight -= send.size
+    if not flow.in_flight and not flow.waiting:
+        flow.window.flows.pop(flow.sender, None)

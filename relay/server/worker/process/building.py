@@ -21,6 +21,7 @@ from relay.server.worker.connection.services import (
     ConnectionServices,
 )
 from relay.server.worker.connection.users import Users
+from relay.server.worker.connection.waste import Waste
 from relay.server.worker.delivery.outbox import Flusher
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.home.account_logs import AccountLogs
@@ -180,6 +181,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         admission=Admission(needs.connections_max, needs.limits),
         received=ReceivedBytes(needs.limits.received_mib << 20),
         refusals=refusals,
+        waste=Waste(clock, needs.loop.call_later, needs.limits, refusals),
     )
     services = ConnectionServices(
         counts=counts,

@@ -29,7 +29,7 @@ class CopySender(Sender):
         self._copies.refused(submission, code)
 
     def pause_reading(self) -> None:
-        """Nothing is read: each lane has its window."""
+        """Nothing is read: each flow has its window."""
 
     def resume_reading(self) -> None:
         """Likewise."""

@@ -1,0 +1,379 @@
+"""What brings nothing costs its sender waiting, and nobody else anything."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import msgpack
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.client.aio import Client
+from relay.limit_settings import Limits
+from relay.server.metrics import Budget
+from relay.server.worker.connection.accounts import Account
+from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.token_bucket import WASTE_BURST_S, WASTE_OWED_S
+from relay.server.worker.connection.waste import (
+    CONTROL_UNITS,
+    REPEAT_UNITS,
+    REQUEST_UNITS,
+    REST_S,
+    Waste,
+    Wasted,
+    of_request,
+    of_send,
+)
+from relay.server.worker.refusals import Refusals
+from relay.wire.cipher import RecordType
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Ack, Error, Join, Leave, Refused, Send
+from relay.wire.identity import fingerprint
+from tests.support.cluster import until
+from tests.support.pair import server_key
+from tests.support.standing_clock import StandingClock
+from tests.support.workers import Cluster, TestClient, Worker
+
+LOG = "lobby"
+UNKNOWN = msgpack.packb([99])
+WINDOW = 1000
+
+
+class Later:
+    """What is due later is done when the test says so."""
+
+    def __init__(self) -> None:
+        self.due: list[tuple[float, Callable[[], None]]] = []
+
+    def __call__(self, delay: float, callback: Callable[[], None]) -> object:
+        self.due.append((delay, callback))
+        return None
+
+    def all(self) -> None:
+        """Let everything be due."""
+        due, self.due = self.due, []
+        for _, callback in due:
+            callback()
+
+
+# --- the rule -----------------------------------------------------------------------------------
+class Somebody:
+    """A ``Waster``."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.wasted: Wasted | None = None
+        self.rests = False
+
+    def begin_rest(self) -> None:
+        assert not self.rests
+        self.rests = True
+
+    def end_rest(self) -> None:
+        assert self.rests
+        self.rests = False
+
+
+class Model:
+    """A ``Waste`` whose time the test makes."""
+
+    def __init__(self, per_s: int, per_source: int = 0) -> None:
+        self.now = 100.0
+        self.limits = msgspec.convert(
+            {
+                "loopback_exempt": False,
+                "waste_per_s": per_s,
+                "waste_per_s_per_source": per_source,
+            },
+            Limits,
+        )
+        self.later = Later()
+        self.refusals = Refusals()
+        self.waste = Waste(lambda: self.now, self.later, self.limits, self.refusals)
+        self.source = Account("192.0.2.1", self.limits)
+
+    def rest(self) -> float:
+        """Wait as long as the rest is that is due next."""
+        ((delay, callback),) = self.later.due
+        self.later.due.clear()
+        self.now += delay
+        callback()
+        return delay
+
+
+@given(
+    rate=st.integers(1, 1000),
+    steps=st.lists(st.tuples(st.floats(0, 3), st.integers(1, 64)), max_size=200),
+)
+def test_nobody_wastes_more_than_burst_and_rate(rate: int, steps: list[tuple[float, int]]) -> None:
+    model = Model(rate)
+    one = Somebody(model.source)
+    began, wasted = model.now, 0
+    for pause, units in steps:
+        model.now += pause
+        if one.rests:
+            assert REST_S * 0.99 <= model.rest() <= WASTE_OWED_S + REST_S + 0.01
+        model.waste.charge(one, units)
+        wasted += units
+        assert wasted <= rate * (WASTE_BURST_S + model.now - began) + 64 + 1e-3
+
+
+def test_who_wastes_within_the_burst_never_rests() -> None:
+    """A window of messages that are refused because one is missing, for example."""
+    model = Model(Limits().waste_per_s)
+    one = Somebody(model.source)
+    for _ in range(WINDOW):
+        model.waste.charge(one, of_send(ErrorCode.EXPECTED))
+    assert not one.rests
+    assert one.wasted is not None
+    model.waste.sweep(one, model.now)
+    assert one.wasted is not None, "it is not forgotten at once"
+    model.now += WASTE_BURST_S
+    model.waste.sweep(one, model.now)
+    assert one.wasted is None, "nothing is kept for who wastes nothing any more"
+
+
+def test_answers_that_come_in_a_rest_make_it_longer_but_not_for_ever() -> None:
+    model = Model(10)
+    one = Somebody(model.source)
+    for _ in range(WINDOW):
+        model.waste.charge(one, REPEAT_UNITS)
+    first = model.rest()
+    assert one.rests
+    second = model.rest()
+    assert not one.rests
+    assert first + second <= 2 * REST_S + WASTE_OWED_S + 0.01
+    assert model.refusals.counts[Budget.WASTE] == 1, "it is one rest"
+
+
+def test_a_source_rests_only_where_it_wastes() -> None:
+    """Many connections have no more than a few, and a neighbour who wastes nothing is not held."""
+    model = Model(10, per_source=20)
+    many = [Somebody(model.source) for _ in range(10)]
+    neighbour, stranger = Somebody(model.source), Somebody(Account("192.0.2.9", model.limits))
+    for _ in range(10):
+        for one in many:
+            if not one.rests:
+                model.waste.charge(one, REPEAT_UNITS)
+        model.waste.charge(stranger, CONTROL_UNITS)
+    assert all(one.rests for one in many)
+    assert not stranger.rests
+    assert neighbour.wasted is None
+    for bucket in model.source.buckets():
+        assert bucket is None or not bucket.full(model.now), "short connections are no new burst"
+
+
+def test_what_is_our_fault_costs_nothing() -> None:
+    for code in (ErrorCode.BUSY, ErrorCode.UNAVAILABLE, ErrorCode.DAMAGED):
+        assert of_request(code) == of_send(code) == 0
+    assert of_request(ErrorCode.NOT_A_MEMBER) == REQUEST_UNITS
+
+
+def test_zero_is_no_bound() -> None:
+    model = Model(0)
+    one = Somebody(model.source)
+    for _ in range(100 * WINDOW):
+        model.waste.charge(one, REPEAT_UNITS)
+    assert not one.rests
+
+
+def test_an_ended_connection_is_not_kept_by_its_rest() -> None:
+    model = Model(1)
+    one = Somebody(model.source)
+    model.waste.charge(one, 1000)
+    assert one.rests
+    model.waste.forget(one)
+    model.later.all()
+    assert one.rests, "it is not woken"
+    assert one.wasted is None
+
+
+# --- over sockets -------------------------------------------------------------------------------
+def of(single: Cluster) -> tuple[Worker, Later]:
+    """The one worker, where rests end when the test says so."""
+    worker = single.workers[0]
+    later = worker.parts.budgets.waste.later = Later()
+    return worker, later
+
+
+def rests(single: Cluster, name: str) -> bool:
+    return bool(single.session(name).reading.holds & Hold.WASTE)
+
+
+async def let_all_go_on(later: Later, done: Callable[[], object]) -> int:
+    """End rests at once until something is there; return how many."""
+    ended = 0
+    while not done():
+        await until(lambda: later.due or done(), "a rest, or the end")
+        ended += len(later.due)
+        later.all()
+    return ended
+
+
+async def test_garbage_costs_its_sender_waiting_and_nothing_is_lost(single: Cluster) -> None:
+    """It is not read for a while, stays connected, and has every answer in the end, in order."""
+    worker, later = of(single)
+    flood = await TestClient.login(worker, "flood")
+    for _ in range(2):
+        flood.transport.write(flood.sealed(UNKNOWN * 500))
+    flood.send(LOG, 1)
+    await until(lambda: rests(single, "flood"), "the rest")
+    errors = [e for e in flood.received if isinstance(e, Error)]
+    assert len(errors) < 500
+    honest = await TestClient.login(worker, "honest")
+    await honest.join(LOG)
+    honest.send(LOG, 1)
+    await honest.acked(LOG, 1)
+    assert rests(single, "flood")
+    assert len([e for e in flood.received if isinstance(e, Ack)]) == 0
+    worker._status.beat()
+    assert worker._status._row.get("refused", Budget.WASTE) == 1
+    single.session("flood").reading.wasted.bucket = None  # type: ignore[union-attr]
+    later.all()
+    await flood.acked(LOG, 1)
+    assert [e.arg for e in flood.received if isinstance(e, Error)] == [99] * 1000
+    assert not rests(single, "flood")
+
+
+async def test_a_window_that_is_sent_again_after_a_reconnect_is_no_waste(single: Cluster) -> None:
+    """But the same connection knows what it was told."""
+    worker, _ = of(single)
+    first = await TestClient.login(worker, "sender")
+    sends = [Send(LOG, n, 0, "", b"x") for n in range(1, WINDOW + 1)]
+    first.send_envelopes(*sends)
+    await first.acked(LOG, WINDOW)
+    again = await TestClient.login(worker, "sender", secret=first.secret)
+    again.send_envelopes(*sends)
+    await again.acked(LOG, WINDOW)
+    acks = [(e.counter, e.seq) for e in again.received if isinstance(e, Ack)]
+    assert acks == [(n, n) for n in range(1, WINDOW + 1)]
+    assert single.session("sender").reading.wasted is None
+    again.send_envelopes(*random.Random(3).sample(sends, 200))
+    await until(lambda: rests(single, "sender"), "the rest")
+    await again.expect(Ack, count=WINDOW + 200)  # they were under way
+
+
+async def test_repeats_in_many_rooms_are_known(single: Cluster) -> None:
+    """Turn by turn in several rooms, nobody is mistaken for who repeats, and a repeat is found."""
+    worker, _ = of(single)
+    client = await TestClient.login(worker, "sender")
+    rooms = [f"room{n}" for n in range(5)]
+    for counter in range(1, 40):
+        client.send_envelopes(*[Send(room, counter, 0, "", b"x") for room in rooms])
+    await client.expect(Ack, count=39 * len(rooms))
+    assert single.session("sender").reading.wasted is None
+    client.received.clear()
+    client.send_envelopes(Send(rooms[2], 39, 0, "", b"x"))
+    await client.expect(Ack)
+    assert single.session("sender").reading.wasted is not None
+
+
+async def test_who_answers_pings_does_not_rest_and_who_floods_them_does(single: Cluster) -> None:
+    worker, later = of(single)
+    client = await TestClient.login(worker, "client")
+    cipher = client.connection._send
+    for _ in range(100):
+        client.transport.write(cipher.seal(RecordType.PING, b"x"))
+    client.send(LOG, 1)
+    await client.acked(LOG, 1)
+    assert not rests(single, "client")
+    client.transport.write(b"".join(cipher.seal(RecordType.PONG, b"") for _ in range(2000)))
+    client.send(LOG, 2)
+    await until(lambda: rests(single, "client"), "the rest")
+    single.session("client").reading.wasted.bucket = None  # type: ignore[union-attr]
+    later.all()
+    await client.acked(LOG, 2)
+
+
+async def test_refused_requests_are_waste_and_granted_ones_are_not(single: Cluster) -> None:
+    worker, _ = of(single)
+    client = await TestClient.login(worker, "client")
+    rooms = [f"room{n}" for n in range(300)]
+    client.send_envelopes(*[Join(1, room, None, 0, 0) for room in rooms])
+    client.send_envelopes(*[Leave(2, room) for room in rooms])
+    client.send(LOG, 1)
+    await client.acked(LOG, 1)
+    assert single.session("client").reading.wasted is None
+    client.send_envelopes(*[Leave(3, room) for room in rooms])
+    await until(lambda: rests(single, "client"), "the rest")
+
+
+async def test_the_end_of_who_rests_is_noticed(single: Cluster) -> None:
+    """A socket that is not read tells of no end: it is asked."""
+    worker, _ = of(single)
+    client = await TestClient.login(worker, "client")
+    client.transport.write(client.sealed(UNKNOWN * 500))
+    await until(lambda: rests(single, "client"), "the rest")
+    client.disconnect()
+    await client.gone(worker)
+
+
+@pytest.mark.parametrize("per_s", [0, 1])
+async def test_it_is_a_setting(tmp_path: Path, per_s: int) -> None:
+    async with Cluster(tmp_path, 1, limits=Limits(waste_per_s=per_s)) as single:
+        worker, later = of(single)
+        client = await TestClient.login(worker, "client")
+        client.transport.write(client.sealed(UNKNOWN * 100))
+        if per_s:
+            await until(lambda: rests(single, "client"), "the rest")
+        else:
+            await client.expect(Error, count=100)
+            assert not later.due
+
+
+async def test_what_is_behind_a_refused_message_takes_nothing_of_the_budget(tmp_path: Path) -> None:
+    """It cannot be stored before that one; who floods on all the same is not read for a while."""
+    clock = StandingClock()
+    limits = Limits(loopback_exempt=False, send_bytes_per_s=1000, waste_per_s=1)
+    async with Cluster(tmp_path, 1, limits=limits, needs={"clock": clock}) as single:
+        worker, _ = of(single)
+        flood = await TestClient.login(worker, "flood", source="127.0.0.9")
+        flood.send(LOG, 1, 600, size=900)
+        await until(lambda: rests(single, "flood"), "the rest")
+        refused = [e for e in flood.received if isinstance(e, Refused)]
+        assert [e.counter for e in refused] == list(range(3, len(refused) + 3))
+        assert {e.code for e in refused} == {ErrorCode.BUSY}
+        assert len(refused) < 500
+        assert worker.parts.refusals.counts[Budget.WASTE] == 1
+        other = await TestClient.login(worker, "other")
+        other.send(LOG, 1)
+        await other.acked(LOG, 1)
+        assert rests(single, "flood"), "not before its time"
+
+
+async def test_what_is_sent_behind_a_gap_is_not_paid_for(tmp_path: Path) -> None:
+    """When there is something to spend again, it is for the message that is missing."""
+    clock = StandingClock()
+    limits = Limits(loopback_exempt=False, send_bytes_per_s=1000)
+    async with Cluster(tmp_path, 1, limits=limits, needs={"clock": clock}) as single:
+        worker, _ = of(single)
+        client = await TestClient.login(worker, "client", source="127.0.0.9")
+        client.send(LOG, 1, 3, size=900)
+        refused = await client.expect(Refused)
+        assert (refused.counter, refused.code) == (3, ErrorCode.BUSY)
+        clock.forward(2.0)
+        client.send(LOG, 4, 30, size=900)
+        behind = [await client.expect(Refused, count=n) for n in range(2, 29)]
+        assert {(e.code, e.arg) for e in behind} == {(ErrorCode.EXPECTED, 3)}
+        client.send(LOG, 3, 4, size=900)
+        assert (await client.expect(Ack, count=4)).counter == 4
+
+
+async def test_a_client_that_sends_too_much_does_not_come_near(tmp_path: Path) -> None:
+    """It waits as it is told, and all that it has is stored, in order."""
+    limits = Limits(loopback_exempt=False, send_bytes_per_s=100_000)
+    async with Cluster(tmp_path, 1, limits=limits) as single:
+        worker, later = of(single)
+        address = f"relay://{fingerprint(server_key().spki)}@127.0.0.1:{worker.port}"
+        async with Client(address, name="bulk") as client:
+            posts = [await client.post(LOG, "x" * 200) for _ in range(800)]
+            stored = await asyncio.gather(*posts)
+        assert [one.seq for one in stored] == list(range(1, 801))
+        assert worker.parts.refusals.counts[Budget.SEND_BYTES] > 0
+        assert worker.parts.refusals.counts[Budget.WASTE] == 0
+        assert not later.due
