@@ -158,7 +158,7 @@ async def test_whoever_needs_a_partition_without_a_process_is_answered(tmp_path:
     """For as long as that lasts: here the supervisor stands still, and replaces nobody."""
     data, bad = tmp_path / "data", room_in(BAD)
     with Relay(data, workers=2) as relay:
-        async with Client(relay.address, name="~ann") as client:
+        async with Client(relay.address, name="~ann", retry_timeout_s=0.1) as client:
             await client.send(bad, "stored")
             os.kill(relay.pid, signal.SIGSTOP)  # nobody takes the place of one that dies
             try:
@@ -166,6 +166,8 @@ async def test_whoever_needs_a_partition_without_a_process_is_answered(tmp_path:
                 asked = client.join(bad), client.room_info(bad)
                 answers = await asyncio.gather(*asked, return_exceptions=True)
                 assert [type(answer) for answer in answers] == [Unavailable] * 2
+                with pytest.raises(Unavailable):
+                    await client.send(bad, "not stored")
             finally:
                 os.kill(relay.pid, signal.SIGCONT)
             await client.join(bad)
